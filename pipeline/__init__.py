@@ -1,0 +1,21 @@
+"""The application: composes, submits and commits runs. `explain` and `load_run` are its Python interface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.results import Run, load_run
+    from pipeline.run import explain
+
+__all__ = ["Run", "explain", "load_run"]
+_HOMES = {"explain": "pipeline.run", "load_run": "pipeline.results", "Run": "pipeline.results"}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when asked for: `attribeam --help` must not wait for Beam, nor reading a run for TensorFlow.
+    if name in _HOMES:
+        import importlib
+
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

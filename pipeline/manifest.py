@@ -1,0 +1,125 @@
+"""What a run was, the atomic commit of it, and the state of a run directory."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.plan import SCHEMA_VERSION, Plan, describe_baseline, describe_model
+from transforms import files
+from transforms.errors import UserError
+from transforms.explain_shard import ShardResult
+
+MANIFEST = "manifest.json"
+WORK = "_work"
+_PACKAGES = ("attribeam", "apache-beam", "tensorflow", "keras", "numpy", "pyarrow", "shap")
+#: What may stand in a folder that a run takes over: anything else is somebody's.
+OURS = frozenset({MANIFEST, WORK, "attributions", "rejected", "importance.parquet", "report.html"})
+
+
+def build_manifest(
+    plan: Plan, result: ShardResult, runner: str, timing: Mapping[str, float], exceeded: list[str]
+) -> dict[str, Any]:
+    """The manifest of a finished run.
+
+    Args:
+      plan: Of the run.
+      result: Its aggregates.
+      runner: Its engine.
+      timing: Seconds.
+      exceeded: Limits that were, in words.
+    """
+    quality: dict[str, Any] = {
+        "convergence_delta": result.quality.summary(),
+        "limited_rows": result.quality.limited,
+        "exceeded": exceeded,
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": plan.spec.run_id,
+        "name": plan.loaded.config.name,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "config": plan.loaded.config.model_dump(mode="json"),
+        "config_folder": plan.loaded.folder,
+        "fingerprint": plan.fingerprint,
+        "model": describe_model(plan),
+        "baseline": describe_baseline(plan),
+        "inputs": [{"file": f.name, "rows": f.rows, "bytes": f.bytes} for f in plan.files],
+        "rows": plan.rows,
+        "shard_rows": plan.shard_rows,
+        "batch_size": plan.spec.batch_size,
+        "device_batch_size": plan.spec.device_batch_size,
+        "evaluations_per_row": plan.found.evaluations_per_row,
+        "affine_prefix": plan.found.affine_prefix,
+        "target_names": list(plan.found.signature.target_names),
+        "features": list(plan.spec.schema.attributed),
+        "schema": [
+            {
+                "name": f.name,
+                "kind": f.kind,
+                "dtype": f.dtype,
+                "shape": list(f.shape),
+                "fill": f.fill,
+                "input": f.input,
+                "start": f.start,
+            }
+            for f in plan.spec.schema.features
+        ],
+        "counts": {
+            "rows_read": result.read,
+            "rows_attributed": result.attributed,
+            "rows_rejected": result.rejected,
+            "attributions": result.attributions,
+        },
+        "quality": quality,
+        "timing": dict(timing),
+        "runner": runner,
+        "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # run from a checkout
+    return found
+
+
+def read_manifest(run: str) -> dict[str, Any] | None:
+    """The manifest of a committed run, None where there is none."""
+    path = files.join(run, MANIFEST)
+    if not files.exists(path):
+        return None
+    try:
+        found = json.loads(files.read_bytes(path))
+    except ValueError as error:
+        raise UserError("is not a manifest", path, "name the folder of a committed run") from error
+    if not isinstance(found, dict) or "schema_version" not in found:
+        raise UserError("is not a manifest", path, "name the folder of a committed run")
+    if found["schema_version"] != SCHEMA_VERSION:
+        raise UserError(
+            f"has schema_version {found['schema_version']}, this version reads {SCHEMA_VERSION}",
+            path,
+            "use the version that wrote it",
+        )
+    return found
+
+
+def work_fingerprint(run: str) -> str | None:
+    """The fingerprint of a run that was begun and not committed."""
+    path = files.join(run, WORK, "fingerprint")
+    return files.read_bytes(path).decode() if files.exists(path) else None
+
+
+def commit(run: str, manifest: Mapping[str, Any]) -> None:
+    """Makes a run of what is there: the manifest appears whole, then the journal goes."""
+    files.write_atomic(files.join(run, MANIFEST), json.dumps(manifest, indent=2, default=str).encode() + b"\n")
+    files.delete_tree(files.join(run, WORK))

@@ -1,0 +1,280 @@
+"""Preflight: everything that a run checks and decides before its first row, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import LoadedConfig, TargetColumn, TopK
+from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
+from transforms import files
+from transforms.baselines import BaselineRequest
+from transforms.errors import UserError
+from transforms.models import ModelRequest
+from transforms.read import describe_columns
+from transforms.resolve import ColumnRequest, FeatureRequest
+from transforms.shards import InputFile, Shard, auto_shard_rows, cut, inspect_files
+from transforms.worker import ExplainSpec
+from transforms.write import OutputSpec
+
+#: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before it runs.
+
+    Args:
+      loaded: The config.
+      files: The input.
+      shards: In input order.
+      spec: What workers are told.
+      found: What the model said.
+      rows: Rows that will be read.
+      shard_rows: Rows a shard.
+      baseline_kind: With the method's default filled in.
+      output: The run directory.
+    """
+
+    loaded: LoadedConfig
+    files: Sequence[InputFile]
+    shards: Sequence[Shard]
+    spec: ExplainSpec
+    found: ProbeResult
+    rows: int
+    shard_rows: int
+    baseline_kind: str
+    output: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides the numbers and their files."""
+        return self.spec.fingerprint
+
+    def summary(self) -> dict[str, Any]:
+        """What `attribeam plan` prints."""
+        found, spec = self.found, self.spec
+        per_row = found.seconds_per_row
+        return {
+            "name": self.loaded.config.name,
+            "output": self.output,
+            "fingerprint": self.fingerprint,
+            "files": [{"file": f.name, "rows": f.rows, "bytes": f.bytes} for f in self.files],
+            "rows": self.rows,
+            "shards": len(self.shards),
+            "shard_rows": self.shard_rows,
+            "model": describe_model(self),
+            "features": [
+                {"name": f.name, "kind": f.kind, "dtype": f.dtype, "shape": list(f.shape), "input": f.input}
+                for f in spec.schema.features
+            ],
+            "groups": {name: list(members) for name, members in spec.schema.groups.items()},
+            "targets": target_names(self),
+            "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
+            "affine_prefix": found.affine_prefix,
+            "baseline": describe_baseline(self),
+            "evaluations_per_row": found.evaluations_per_row,
+            "batch_size": spec.batch_size,
+            "device_batch_size": spec.device_batch_size,
+            "estimate": {
+                "seconds_per_row": per_row,
+                "seconds": None if per_row is None else per_row * self.rows,
+                "output_bytes": self._output_bytes(),
+            },
+        }
+
+    def _output_bytes(self) -> int:
+        """Before compression, which takes little off noise: ids, five numbers and φ a row and target."""
+        if self.spec.output.attributions == "none":
+            return 0
+        schema, output = self.spec.schema, self.spec.output
+        sizes = {f.name: f.size for f in schema.features}
+        values = sum(1 if name in schema.groups else sizes[name] for name in schema.attributed)
+        per_row = 4 * (5 + values * (2 if output.standard_error else 1)) + 12 + 4 * len(schema.slices)
+        if isinstance(output.attributions, int):
+            per_row = 4 * 5 + 12 + 6 * output.attributions + 4 * len(schema.slices)
+        if output.features:
+            per_row += 4 * sum(sizes.values())
+        return per_row * self.rows * self._targets_a_row
+
+    @property
+    def _targets_a_row(self) -> int:
+        indices = self.spec.targets.indices
+        return 1 if indices is None else len(indices)
+
+
+def describe_model(plan: Plan) -> dict[str, Any]:
+    """The manifest's `model`."""
+    signature = plan.found.signature
+    return {
+        "path": plan.spec.model.path,
+        "digest": plan.found.digest,
+        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in signature.inputs],
+        "outputs": [
+            {"name": o.name, "shape": list(o.shape), "score": kind}
+            for o, kind in zip(signature.outputs, plan.found.score_kinds, strict=True)
+        ],
+    }
+
+
+def describe_baseline(plan: Plan) -> dict[str, Any]:
+    """The manifest's `baseline`."""
+    artifact = plan.found.artifact
+    return {"kind": plan.baseline_kind, "rows": len(artifact.scores), "digest": artifact.digest}
+
+
+def target_names(plan: Plan) -> list[str]:
+    """Names of the outputs that may be explained."""
+    names = plan.found.signature.target_names
+    indices = plan.spec.targets.indices
+    return list(names) if indices is None else [names[i] for i in indices]
+
+
+def make_plan(
+    loaded: LoadedConfig,
+    *,
+    limit: int | None = None,
+    local: bool = True,
+    in_process: bool = False,
+    measure: bool = False,
+) -> Plan:
+    """Checks a config against its files and its model, and decides what the config leaves open.
+
+    Args:
+      loaded: The config.
+      limit: Only the first so many rows.
+      local: The run's workers share this machine's processors.
+      in_process: Ask the model in this process: right where it will also explain.
+      measure: Measure the time per row.
+    Raises:
+      UserError: Whatever would stop the run and can be mended.
+    """
+    config = loaded.config
+    found_files = inspect_files(files.expand(config.patterns, loaded.folder), config.input.format)
+    total = sum(file.rows for file in found_files)
+    if total == 0:
+        raise UserError("the input has no rows", f"{loaded.where}: input.files", "check the files that it matches")
+    rows = total if limit is None else min(total, limit)
+    output = loaded.path(config.output.path)
+    method = config.method
+    kind = config.baseline.kind or ("sample" if method.needs.background else "mean")
+    threads = _threads(config.compute.workers) if local else None
+    request = ProbeRequest(
+        ModelRequest(
+            loaded.path(config.model.path),
+            tuple(config.model.modules),
+            (loaded.folder,) if not files.is_url(loaded.folder) else (),
+            config.model.allow_unsafe,
+        ),
+        config.model.score,
+        None if isinstance(config.model.target, TargetColumn) else config.model.target,
+        _columns(loaded),
+        describe_columns(found_files),
+        found_files,
+        method,
+        BaselineRequest(kind, config.baseline.rows, config.baseline.value),
+        _baseline_files(loaded),
+        None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,
+        config.seed,
+        threads,
+        measure,
+    )
+    try:
+        found = probe(request) if in_process else probe_in_child(request)
+    except UserError as error:
+        # A key of the config is the config's: say whose.
+        if error.where and error.where.split(" ")[0].split(".")[0] in ("model", "input", "baseline", "method"):
+            raise UserError(error.what, f"{loaded.where}: {error.where}", error.remedy) from error
+        raise
+    shard_rows = config.compute.shard_rows
+    if shard_rows == "auto":
+        shard_rows = auto_shard_rows(rows, found.evaluations_per_row, config.compute.workers)
+    shards = cut(found_files, shard_rows, rows)
+    fingerprint = _fingerprint(loaded, found, found_files, shard_rows, rows)
+    attributions = config.output.attributions
+    spec = ExplainSpec(
+        run=output,
+        run_id=fingerprint[:16],
+        fingerprint=fingerprint,
+        model=request.model,
+        score=request.score,
+        schema=found.schema,
+        method=method,
+        targets=found.targets,
+        reference=files.join(output, "_work", "reference.npz"),
+        output=OutputSpec(
+            attributions.top_k if isinstance(attributions, TopK) else attributions,
+            config.output.features,
+            bool(getattr(method, "standard_error", False)),
+        ),
+        batch_size=config.compute.batch_size,
+        device_batch_size=found.device_batch_size,
+        seed=config.seed,
+        threads=threads,
+        metadata={
+            "attribeam.run_id": fingerprint[:16],
+            "attribeam.method": method.name,
+            "attribeam.model_digest": found.digest,
+            "attribeam.baseline_digest": found.artifact.digest,
+        },
+    )
+    return Plan(loaded, found_files, shards, spec, found, rows, shard_rows, kind, output)
+
+
+def _threads(workers: int) -> int | None:
+    """TensorFlow's threads in each local worker: the processors divided between them."""
+    if workers == 1:
+        return None
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+def _columns(loaded: LoadedConfig) -> ColumnRequest:
+    block, target = loaded.config.input, loaded.config.model.target
+    features = None
+    if block.features is not None:
+        features = tuple(
+            FeatureRequest(f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape))
+            for f in block.features
+        )
+    return ColumnRequest(
+        features,
+        {name: tuple(members) for name, members in block.groups.items()},
+        block.id,
+        tuple(block.slices),
+        target.column if isinstance(target, TargetColumn) else None,
+    )
+
+
+def _baseline_files(loaded: LoadedConfig) -> Sequence[InputFile]:
+    path = loaded.config.baseline.path
+    return () if path is None else inspect_files(files.expand([path], loaded.folder))
+
+
+def _fingerprint(
+    loaded: LoadedConfig, found: ProbeResult, inputs: Sequence[InputFile], shard_rows: int, rows: int
+) -> str:
+    """SHA-256 of what decides the numbers and how they are laid out in files."""
+    config = loaded.config.model_dump(mode="json")
+    # Where the run goes and how many processes share the work change no number.
+    for block, key in (("output", "path"), ("compute", "workers"), ("model", "path"), ("input", "files")):
+        config[block].pop(key)
+    config.pop("limits")
+    config.pop("name")
+    facts = {
+        "version": SCHEMA_VERSION,
+        "config": config,
+        "model": found.digest,
+        "baseline": found.artifact.digest,
+        "inputs": [[f.name, f.rows, *files.stamp(f.path)] for f in inputs],
+        "columns": [[name, str(kind)] for name, kind in found.schema.columns],
+        "device_batch_size": found.device_batch_size,
+        "shard_rows": shard_rows,
+        "rows": rows,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,294 @@
+"""A run from config to committed directory: plan → graph → wait → commit."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from pipeline import runners
+from pipeline.config import LoadedConfig, load_config
+from pipeline.manifest import OURS, WORK, build_manifest, commit, read_manifest, work_fingerprint
+from pipeline.plan import Plan, make_plan
+from transforms import files
+from transforms.errors import UserError
+from transforms.explain_shard import ShardResult, journal_path
+
+if TYPE_CHECKING:
+    from pipeline.results import Run
+
+
+class RunBrokenError(Exception):
+    """A run that broke on its way: what is done is kept, and the same command goes on from there."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+      run: Its directory.
+      manifest: Of the committed run.
+      reused: It was there already, of the same fingerprint; nothing was done.
+    """
+
+    run: str
+    manifest: dict[str, Any]
+    reused: bool
+
+    @property
+    def exceeded(self) -> list[str]:
+        """Limits of the config that the run exceeded, in words."""
+        return list(self.manifest["quality"]["exceeded"])
+
+
+def explain(
+    config: str | os.PathLike[str],
+    *,
+    output: str | None = None,
+    settings: Sequence[str] = (),
+    limit: int | None = None,
+    date: str | None = None,
+    overwrite: bool = False,
+    runner: str = runners.LOCAL,
+    flags: Sequence[str] = (),
+) -> Run:
+    """Explains a data set and returns the committed run.
+
+    Args:
+      config: Path of a config file.
+      output: The run directory, instead of the config's.
+      settings: `a.b=value` overrides of the config.
+      limit: Only the first so many rows.
+      date: Fills `{date}` in paths, YYYY-MM-DD.
+      overwrite: Replace a run of another fingerprint.
+      runner: The engine.
+      flags: Passed to Beam.
+    Raises:
+      UserError: Something the user can mend.
+      RunBrokenError: The run broke on its way.
+    """
+    from pipeline.results import load_run
+
+    loaded = load_config(os.fspath(config), settings=settings, output=output, date=date)
+    return load_run(execute(loaded, limit=limit, overwrite=overwrite, runner=runner, flags=flags).run)
+
+
+def execute(
+    loaded: LoadedConfig,
+    *,
+    limit: int | None = None,
+    overwrite: bool = False,
+    runner: str = runners.LOCAL,
+    flags: Sequence[str] = (),
+    progress: bool = False,
+) -> Outcome:
+    """Plans, runs and commits; see `explain`. `progress` shows how far the run is on stderr."""
+    start = time.perf_counter()
+    flags = runners.check_flags(flags)
+    local = runner == runners.LOCAL
+    workers = loaded.config.compute.workers
+    target = loaded.path(loaded.config.output.path)
+    _check_place(target)
+    plan = make_plan(loaded, limit=limit, local=local, in_process=local and workers == 1)
+    planned = time.perf_counter()
+    committed = read_manifest(target)
+    if committed is not None and committed["fingerprint"] == plan.fingerprint:
+        return Outcome(target, committed, reused=True)
+    if committed is not None and not overwrite:
+        raise UserError(
+            "holds a committed run of another config, model or input",
+            target,
+            "give another --output, or --overwrite to replace it",
+        )
+    # A committed run stays whole until the one that replaces it is.
+    place = _beside(target) if committed is not None and not files.is_url(target) else target
+    plan = _moved(plan, place)
+    _begin(plan, overwrite or place != target)
+    result, seconds = _run(plan, runner, workers, flags, progress)
+    timing = {
+        "seconds": time.perf_counter() - start,
+        "planning_seconds": planned - start,
+        "pipeline_seconds": seconds,
+        "device_seconds": result.seconds,
+        "rows_per_second": result.read / seconds if seconds > 0 else 0.0,
+    }
+    exceeded = _exceeded(plan, result)
+    manifest = build_manifest(plan, result, runner, timing, exceeded)
+    _write_importance(plan, result)
+    if place == target and committed is not None:
+        _clear(target, keep=plan)  # an object store: no rename of folders there
+    commit(place, manifest)
+    if place != target:
+        _swap(place, target)
+    return Outcome(target, manifest, reused=False)
+
+
+def _check_place(run: str) -> None:
+    """Refuses, before anything else is done, a place that cannot be written or that is somebody else's."""
+    if files.is_url(run):
+        return
+    parent = run
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent):
+        raise UserError("is a file", parent, "give another output.path or --output")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError("cannot be written: permission denied", parent, "give another output.path or --output")
+    strangers = sorted(name for name in files.list_dir(run) if name not in OURS)
+    if strangers:
+        raise UserError(
+            f"is no run directory: it holds {strangers[0]}", run, "give another output.path or --output"
+        )
+
+
+def _beside(run: str) -> str:
+    folder, name = os.path.split(run)
+    return os.path.join(folder, f".{name}.next")
+
+
+def _moved(plan: Plan, run: str) -> Plan:
+    spec = replace(plan.spec, run=run, reference=files.join(run, WORK, "reference.npz"))
+    return replace(plan, spec=spec)
+
+
+def _begin(plan: Plan, overwrite: bool) -> None:
+    """Prepares the run directory, or recognises the run that goes on in it."""
+    run = plan.spec.run
+    begun = work_fingerprint(run)
+    if begun is not None and begun != plan.fingerprint:
+        if not overwrite:
+            raise UserError(
+                "holds a run of another config, model or input that did not finish",
+                run,
+                "give another --output, or --overwrite to replace it",
+            )
+        files.delete_tree(run)
+    elif begun is None and read_manifest(run) is None:
+        # Nothing can be gone on with; parts without a journal are not to be trusted.
+        for name in OURS:
+            files.delete_tree(files.join(run, name))
+    files.makedirs(files.join(run, WORK, "shards"))
+    files.makedirs(files.join(run, "attributions"))
+    files.delete_tree(files.join(run, WORK, "failures"))
+    files.delete_tree(files.join(run, WORK, "progress"))
+    files.write_atomic(plan.spec.reference, plan.found.artifact.to_bytes())
+    files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
+
+
+def _run(
+    plan: Plan, runner: str, workers: int, flags: Sequence[str], progress: bool
+) -> tuple[ShardResult, float]:
+    """Runs the pipeline; returns its aggregates and the seconds that it took."""
+    from pipeline.graph import define_pipeline, result_path
+    from pipeline.progress import RunProgress
+
+    run = plan.spec.run
+    done = sum(shard.rows for shard in plan.shards if files.exists(journal_path(run, shard.index)))
+    start = time.perf_counter()
+    shown = RunProgress(run, plan.rows, done) if progress and not files.is_url(run) else nullcontext()
+    try:
+        with shown:
+            runners.run_pipeline(
+                lambda pipeline: define_pipeline(pipeline, plan.shards, plan.spec), runner, workers, flags
+            )
+    except Exception as error:
+        raise _cause(run, error) from error
+    seconds = time.perf_counter() - start
+    result = ShardResult.from_bytes(files.read_bytes(result_path(run)))
+    if result.read != plan.rows or result.read != result.attributed + result.rejected:
+        raise RunBrokenError(
+            f"the counts do not balance: {plan.rows} rows planned, {result.read} read, {result.attributed} "
+            f"attributed, {result.rejected} rejected"
+        )
+    return result, seconds
+
+
+def _cause(run: str, error: Exception) -> Exception:
+    """Why a pipeline failed, from the note that the failing worker left."""
+    folder = files.join(run, WORK, "failures")
+    notes = files.list_dir(folder)
+    if not notes:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return RunBrokenError(f"the runner failed: {first}")
+    note = json.loads(files.read_bytes(files.join(folder, notes[0])))
+    if note["user"]:
+        return UserError(note["message"])
+    line = note["message"].strip().splitlines()[0]
+    return RunBrokenError(f"shard {note['shard']} failed with {note['kind']}: {line}")
+
+
+def _exceeded(plan: Plan, result: ShardResult) -> list[str]:
+    limits = plan.loaded.config.limits
+    found = []
+    share = result.rejected / result.read if result.read else 0.0
+    if share > limits.rejected:
+        found.append(f"{share:.2%} of the rows were rejected, more than limits.rejected: {limits.rejected:g}")
+    summary = result.quality.summary()
+    worst = summary["relative_p99"] if summary else None
+    if worst is not None and plan.spec.method.additive and worst > limits.convergence:
+        found.append(
+            f"p99 of |convergence_delta| is {worst:.3g} of the score's spread, more than limits.convergence: "
+            f"{limits.convergence:g}"
+        )
+    return found
+
+
+def _write_importance(plan: Plan, result: ShardResult) -> None:
+    table = result.importance.to_table(plan.found.signature.target_names)
+    table = table.replace_schema_metadata(dict(plan.spec.metadata))
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    files.write_atomic(files.join(plan.spec.run, "importance.parquet"), buffer.getvalue())
+
+
+def _clear(run: str, keep: Plan) -> None:
+    """Takes an earlier run's manifest and the parts that this one has not written away."""
+    files.delete_tree(files.join(run, "manifest.json"))
+    wanted = {f"part-{shard.index:05d}.parquet" for shard in keep.shards}
+    for folder in ("attributions", "rejected"):
+        for name in files.list_dir(files.join(run, folder)):
+            if name not in wanted:
+                files.delete_tree(files.join(run, folder, name))
+
+
+def _swap(place: str, target: str) -> None:
+    """Puts a committed run in the place of another, by two renames."""
+    folder, name = os.path.split(target)
+    old = os.path.join(folder, f".{name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.rename(target, old)
+    os.rename(place, target)
+    shutil.rmtree(old)
+
+
+def preview(
+    loaded: LoadedConfig,
+    *,
+    limit: int | None = None,
+    overwrite: bool = False,
+    runner: str = runners.LOCAL,
+    flags: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What `execute` would check and decide, and nothing else; writes nothing."""
+    runners.check_flags(flags)
+    target = loaded.path(loaded.config.output.path)
+    _check_place(target)
+    plan = make_plan(loaded, limit=limit, local=runner == runners.LOCAL, measure=True)
+    committed = read_manifest(target)
+    same = committed is not None and committed["fingerprint"] == plan.fingerprint
+    if committed is not None and not same and not overwrite:
+        raise UserError(
+            "holds a committed run of another config, model or input",
+            target,
+            "give another --output, or --overwrite to replace it",
+        )
+    return {**plan.summary(), "runner": runner, "committed": same}

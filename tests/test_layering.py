@@ -1,0 +1,221 @@
+"""The rules on who may import whom, how long a module may be, and what the launcher may load."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("pipeline", "transforms")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
+
+LONGEST = 400
+ENGINES = {"apache_beam", "keras", "tensorflow"}
+RUNNERS = ("DirectRunner", "FlinkRunner", "DataflowRunner", "FnApiRunner", "BundleBasedDirectRunner")
+
+# Where a path starts like this, no import of these packages may stand, not even inside a function.
+FORBIDDEN = {
+    "transforms/": {"pipeline"},
+    "transforms/methods/": {"apache_beam"},
+    "transforms/models/": {"apache_beam"},
+    "transforms/importance": ENGINES,
+    "pipeline/audit": ENGINES,
+    "pipeline/report": ENGINES,
+    "pipeline/results": ENGINES,
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; `scope` is "module", "function" or "typing" (under `if TYPE_CHECKING`)."""
+
+    module: str
+    scope: str
+    line: int
+
+    @property
+    def root(self) -> str:
+        return self.module.partition(".")[0]
+
+
+def imports_of(source: str, package: str) -> Iterator[Import]:
+    """Yields every import of a module in `package`, with relative names made absolute."""
+
+    def visit(node: ast.AST, scope: str) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, scope, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield Import(f"{stem}.{alias.name}", scope, node.lineno)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.body:
+                yield from visit(child, "typing")
+            for child in node.orelse:
+                yield from visit(child, scope)
+        else:
+            inner = "function" if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else scope
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child, inner)
+
+    return visit(ast.parse(source), "module")
+
+
+def imports_of_file(path: Path) -> list[Import]:
+    package = ".".join(path.relative_to(ROOT).parent.parts)
+    return list(imports_of(path.read_text(encoding="utf-8"), package))
+
+
+def strings_and_names(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yields (line, text) of every string and identifier; docstrings and comments may say anything."""
+    prose = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        match node:
+            case ast.Constant(value=str(text)) if id(node) not in prose:
+                yield node.lineno, text
+            case ast.Name(id=text) | ast.Attribute(attr=text):
+                yield node.lineno, text
+            case ast.alias(name=text):
+                yield node.lineno, text
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_the_scan_sees_every_kind_of_import() -> None:
+    source = """
+import a.b, c
+from d import e
+from . import f
+from ..g import h
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    import i
+else:
+    import j
+class K:
+    import l
+    def m(self):
+        try:
+            from n import o
+        except ImportError:
+            pass
+"""
+    seen = {(found.module, found.scope) for found in imports_of(source, "transforms.methods")}
+    assert seen == {
+        ("a.b", "module"),
+        ("c", "module"),
+        ("d.e", "module"),
+        ("transforms.methods.f", "module"),
+        ("transforms.g.h", "module"),
+        ("typing.TYPE_CHECKING", "module"),
+        ("i", "typing"),
+        ("j", "module"),
+        ("l", "module"),
+        ("n.o", "function"),
+    }
+
+
+def test_the_modules_are_found() -> None:
+    assert {"pipeline/main.py", "transforms/__init__.py"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_layers(path: Path) -> None:
+    name = path.relative_to(ROOT).as_posix()
+    forbidden = {root for start, roots in FORBIDDEN.items() if name.startswith(start) for root in roots}
+    broken = [found for found in imports_of_file(path) if found.root in forbidden]
+    assert not broken, f"{name} must know nothing of {sorted(forbidden)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_length(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST, f"{lines} lines: a module of more than {LONGEST} wants to be two"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_only_runners_py_names_a_runner(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = [
+        (line, text) for line, text in strings_and_names(tree) if any(runner in text for runner in RUNNERS)
+    ]
+    if path == ROOT / "pipeline" / "runners.py":
+        assert named, "the rule looks for names that runners.py no longer has"
+    else:
+        assert not named
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.is_relative_to(ROOT / "transforms")], ids=lambda path: path.stem
+)
+def test_what_transforms_offers_is_documented(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    bare = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_")
+        if not ast.get_docstring(node)
+    ]
+    assert not bare, f"without a docstring: {bare}"
+
+
+def test_help_loads_no_engine() -> None:
+    done = run_python(
+        "import json, runpy, sys\n"
+        "sys.argv = ['attribeam', '--help']\n"
+        "try:\n"
+        "    runpy.run_module('pipeline', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop:\n"
+        "    print(json.dumps([stop.code, sorted({name.partition('.')[0] for name in sys.modules})]))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "explain" in done.stdout
+    code, loaded = json.loads(done.stdout.splitlines()[-1])
+    assert code in (0, None)
+    assert not ENGINES & set(loaded)
+
+
+def test_importing_every_module_loads_no_tensorflow() -> None:
+    """Plans are made and results read without TensorFlow; only opening a model imports what needs it."""
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in MODULES
+    ]
+    modules = [m for m in modules if not m.startswith("transforms.models.") and not m.endswith("__main__")]
+    assert {"pipeline.main", "transforms.methods", "transforms.models"} <= set(modules)
+    done = run_python(
+        "import importlib, json, sys\n"
+        "guilty = []\n"
+        f"for module in {modules!r}:\n"
+        "    importlib.import_module(module)\n"
+        "    if {'tensorflow', 'keras'} & set(sys.modules):\n"
+        "        guilty.append(module)\n"
+        "        break\n"
+        "print(json.dumps(guilty))\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []
+
+
+@pytest.mark.parametrize("module", ["pipeline.results", "transforms.importance"])
+def test_reading_results_loads_no_engine(module: str) -> None:
+    done = run_python(f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))")
+    assert done.returncode == 0, done.stderr
+    assert not ENGINES & set(json.loads(done.stdout))

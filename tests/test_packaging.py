@@ -1,0 +1,191 @@
+"""What is installed is what is there, what is imported is declared, and what is declared is pinned."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCAL = {"benchmarks", "examples", "pipeline", "tests", "transforms"}
+# Modules inside a namespace that several distributions share.
+INSIDE_NAMESPACES = {"google.protobuf": "protobuf"}
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    """The arguments setup.py gives to setuptools."""
+    given: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", given.update)
+        runpy.run_path(str(ROOT / "setup.py"), run_name="__main__")
+    return given
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    """Name to version, from constraints.txt."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    split = [line.split("==") for line in lines if not line.startswith("#")]
+    assert all(len(parts) == 2 for parts in split), "every line is name==version"
+    assert [name for name, _ in split] == sorted({name for name, _ in split})
+    return {canonicalize_name(name): version for name, version in split}
+
+
+def requirements(project: dict[str, Any], *extras: str) -> list[Requirement]:
+    groups = [project["install_requires"], *(project["extras_require"][extra] for extra in extras)]
+    return [Requirement(line) for group in groups for line in group]
+
+
+def test_every_package_is_listed(project: dict[str, Any]) -> None:
+    folders = {
+        path.parent for top in ("pipeline", "transforms") for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert sorted(project["packages"]) == sorted(".".join(path.relative_to(ROOT).parts) for path in folders)
+
+
+def test_every_module_is_in_a_package() -> None:
+    stray = [
+        path
+        for top in ("pipeline", "transforms")
+        for path in (ROOT / top).rglob("*.py")
+        if not (path.parent / "__init__.py").exists()
+    ]
+    assert not stray
+
+
+def test_the_command_is_there(project: dict[str, Any]) -> None:
+    assert project["name"] == "attribeam"
+    assert project["entry_points"] == {"console_scripts": ["attribeam = pipeline.main:main"]}
+    tree = ast.parse((ROOT / "pipeline" / "main.py").read_text(encoding="utf-8"))
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    imported = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert "main" in defined | imported
+
+
+def test_extras(project: dict[str, Any]) -> None:
+    assert set(project["extras_require"]) == {"gpu", "gcp", "aws", "examples", "dev"}
+
+
+def test_pins_satisfy_the_ranges(project: dict[str, Any], pins: dict[str, str]) -> None:
+    for requirement in requirements(project, *project["extras_require"]):
+        version = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} against {version}"
+
+
+def test_ranges_have_both_ends(project: dict[str, Any]) -> None:
+    for requirement in requirements(project, *project["extras_require"]):
+        assert {part.operator for part in requirement.specifier} == {">=", "<"}, str(requirement)
+
+
+def test_whatever_is_installed_is_pinned(project: dict[str, Any], pins: dict[str, str]) -> None:
+    """Walks the installed requirements: no version is left for the day of the installation to choose."""
+    waiting = [(need, frozenset(need.extras)) for need in requirements(project, "examples", "dev")]
+    seen: set[tuple[str, frozenset[str]]] = set()
+    while waiting:
+        need, extras = waiting.pop()
+        name = canonicalize_name(need.name)
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        assert name in pins, f"{name} is not in constraints.txt: make lock"
+        for inner in map(Requirement, importlib.metadata.requires(name) or []):
+            marker = inner.marker
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras or {""}):
+                waiting.append((inner, frozenset(inner.extras)))
+    assert len(seen) > len(requirements(project, "examples", "dev"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "extras"),
+    [
+        ("pipeline", ()),
+        ("transforms", ()),
+        ("examples", ("examples",)),
+        ("benchmarks", ("examples", "dev")),
+        ("tests", ("examples", "dev")),
+    ],
+)
+def test_whatever_is_imported_is_declared(
+    project: dict[str, Any], folder: str, extras: tuple[str, ...]
+) -> None:
+    declared = {canonicalize_name(need.name) for need in requirements(project, *extras)}
+    owners = importlib.metadata.packages_distributions()
+    paths = list((ROOT / folder).rglob("*.py"))
+    known = LOCAL | sys.stdlib_module_names | {path.stem for path in paths if folder == "tests"}
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+                modules = [node.module]
+            else:
+                continue
+            for module in modules:
+                root = module.partition(".")[0]
+                if root in known:
+                    continue
+                inside = [owner for start, owner in INSIDE_NAMESPACES.items() if module.startswith(start)]
+                found = {canonicalize_name(owner) for owner in inside or owners.get(root, [])}
+                assert found & declared, (
+                    f"{path.relative_to(ROOT)} imports {module}, which setup.py does not name"
+                )
+
+
+def test_the_changelog_has_this_version(project: dict[str, Any]) -> None:
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert headings[0] == project["version"]
+
+
+def test_ci_runs_the_tests_and_the_lint() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    lines = script.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert "set -euo pipefail" in lines
+    assert {"make test", "make lint"} <= set(lines)
+
+
+def test_the_dockerfile_fits_the_checkout(project: dict[str, Any], pins: dict[str, str]) -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    arguments = dict(re.findall(r"^ARG (\w+)=(.*)$", text, re.MULTILINE))
+    assert arguments["BEAM_VERSION"] == pins["apache-beam"]
+    assert (
+        f"python_requires='>={arguments['PYTHON_VERSION']}'"
+        == f"python_requires={project['python_requires']!r}"
+    )
+
+    sources = [
+        source
+        for line in re.findall(r"^COPY (?!--from)(.*)$", text, re.MULTILINE)
+        for source in shlex.split(line)[:-1]
+    ]
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists(), f"COPY {source}"
+    needed = {"setup.py", "constraints.txt", *(package.partition(".")[0] for package in project["packages"])}
+    assert needed <= set(sources)
+    # What the builder is sent is a list of what may pass, so it must name everything that is copied.
+    passed = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert {f"!{source}" for source in sources} <= set(passed)
+    assert "git clone" not in text
+
+    entrypoints = [json.loads(line) for line in re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)]
+    assert entrypoints == [["/opt/apache/beam/boot"], ["attribeam"]]

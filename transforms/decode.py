@@ -1,0 +1,186 @@
+"""Record batches to rows for the model, with a reason for each row that cannot be one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from transforms.errors import UserError
+from transforms.read import RawBatch, Rejection
+from transforms.schema import ExampleSchema
+from transforms.tensors import Problems, nulls_of, numbers_of, plain, tensor
+
+
+@dataclass
+class Rows:
+    """Decoded rows, ready for the model.
+
+    Args:
+      features: `[B, *shape]` by feature, in the dtype that the model takes; strings as bytes objects.
+      ids: `[B]` str objects.
+      slices: By slice column, the values `[B]` in the type of `slice_type`; null stays null.
+      targets: Output index `[B]` where a column names it.
+      rows: Row number in its file, `[B]` int64.
+      ordinals: Row number in the whole input, `[B]` int64.
+      file: Name of the file of each row, `[B]` str objects.
+    """
+
+    features: dict[str, np.ndarray]
+    ids: np.ndarray
+    slices: dict[str, pa.Array]
+    targets: np.ndarray | None
+    rows: np.ndarray
+    ordinals: np.ndarray
+    file: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: np.ndarray | slice) -> Rows:
+        """Some of the rows, by index, mask or slice; the rows of a slice are not copied."""
+        if isinstance(chosen, slice):
+            start, stop, _ = chosen.indices(len(self))
+            slices = {name: value.slice(start, max(0, stop - start)) for name, value in self.slices.items()}
+        else:
+            index = pa.array(np.arange(len(self))[chosen])
+            slices = {name: value.take(index) for name, value in self.slices.items()}
+        return Rows(
+            {name: value[chosen] for name, value in self.features.items()},
+            self.ids[chosen],
+            slices,
+            None if self.targets is None else self.targets[chosen],
+            self.rows[chosen],
+            self.ordinals[chosen],
+            self.file[chosen],
+        )
+
+
+def join(parts: Sequence[Rows]) -> Rows:
+    """Rows one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    first = parts[0]
+    return Rows(
+        {name: np.concatenate([part.features[name] for part in parts]) for name in first.features},
+        np.concatenate([part.ids for part in parts]),
+        {name: pa.concat_arrays([part.slices[name] for part in parts]) for name in first.slices},
+        None
+        if first.targets is None
+        else np.concatenate([part.targets for part in parts if part.targets is not None]),
+        np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.ordinals for part in parts]),
+        np.concatenate([part.file for part in parts]),
+    )
+
+
+def decode(
+    batch: RawBatch, schema: ExampleSchema, name: str, ordinal: int, targets: int
+) -> tuple[Rows, list[Rejection]]:
+    """Turns a stretch of a file into tensors.
+
+    Args:
+      batch: What the reader gave.
+      schema: The columns and what the model takes.
+      name: Of the file.
+      ordinal: Number in the whole input of the file's row 0.
+      targets: How many outputs the model has: the bound of a target column.
+    Returns:
+      The usable rows in order, and the rejected ones, each with the first reason found.
+    Raises:
+      UserError: A column's type in this file cannot become what the model takes.
+    Cost: numpy on whole columns; no work a row but for rejected ones, for strings and for pictures.
+    """
+    columns, problems = batch.columns, Problems()
+    ids = _ids(columns, schema, batch.rows, name, problems)
+    features = {f.name: tensor(f, columns.column(f.name), problems, name) for f in schema.features}
+    chosen = None
+    if schema.target is not None:
+        chosen = _targets(columns.column(schema.target[0]), schema.target[0], targets, problems, name)
+    slices = {key: _slice(columns.column(key), key, stored, problems, name) for key, stored in schema.slices}
+    files = np.full(len(batch.rows), name, object)
+    rows = Rows(features, ids, slices, chosen, batch.rows, batch.rows + ordinal, files)
+    rejected = list(batch.rejected)
+    if problems.reasons:
+        for row, reason in sorted(problems.reasons.items()):
+            rejected.append(Rejection(name, int(batch.rows[row]), "decode", reason, ids[row]))
+        rows = rows.take(problems.good(len(rows)))
+    return rows, rejected
+
+
+def slice_type(stored: pa.DataType) -> pa.DataType:
+    """The type in which a slice column is written: its own where it is a plain scalar, else string."""
+    if pt.is_dictionary(stored):
+        stored = stored.value_type
+    own = pt.is_integer(stored) or pt.is_floating(stored) or pt.is_boolean(stored) or pt.is_temporal(stored)
+    return stored if own else pa.string()
+
+
+def as_text(array: pa.Array) -> pa.Array:
+    r"""Any column of scalars as strings; null stays null.
+
+    Bytes are UTF-8. What is not is written as `\xff`, so that two different values stay different.
+    """
+    array = plain(array)
+    if pt.is_binary(array.type) or pt.is_string(array.type):
+        try:
+            array = array.cast(pa.string())
+            # Arrow takes the word of a file that its strings are UTF-8.
+            array.validate(full=True)
+        except pa.ArrowInvalid:
+            values = [
+                None if value is None else value.decode("utf-8", "backslashreplace")
+                for value in array.cast(pa.binary()).to_pylist()
+            ]
+            return pa.array(values, pa.string())
+        return array
+    return pc.cast(array, pa.string())
+
+
+def _slice(array: pa.Array, column: str, stored: pa.DataType, problems: Problems, file: str) -> pa.Array:
+    """The values in the planned type; another file may hold another number type, and lose nothing by it."""
+    wanted, array = slice_type(stored), plain(array)
+    if pt.is_string(wanted):
+        return as_text(array)
+    if array.type == wanted:
+        return array
+    try:
+        cast = array.cast(wanted, safe=False)
+        if not pt.is_floating(wanted):
+            back = cast.cast(array.type, safe=False)
+            lost = pc.fill_null(pc.not_equal(back, array), False).to_numpy(zero_copy_only=False)
+            reason = f"and the column is {wanted} in other files"
+            problems.add(lost, lambda row: f"slice {column} is {array[row].as_py()}, {reason}")
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(f"column is {array.type}, and {wanted} in other files", f"{file}: {column}") from error
+    return cast
+
+
+def _ids(
+    columns: pa.RecordBatch, schema: ExampleSchema, rows: np.ndarray, name: str, problems: Problems
+) -> np.ndarray:
+    if schema.id is None:
+        array = pc.binary_join_element_wise(name, pc.cast(pa.array(rows), pa.string()), ":")
+    else:
+        reason = f"id {schema.id[0]} is null"
+        array = as_text(columns.column(schema.id[0]))
+        problems.add(nulls_of(array), lambda row: reason)
+    ids: np.ndarray = array.to_numpy(zero_copy_only=False)
+    return ids
+
+
+def _targets(array: pa.Array, column: str, count: int, problems: Problems, file: str) -> np.ndarray:
+    array = plain(array)
+    values = numbers_of(array, "the index of an output is needed", f"{file}: {column}")
+    nulls = nulls_of(array)
+    problems.add(nulls, lambda row: f"target {column} is null")
+    wrong = ~((values >= 0) & (values < count))
+    if values.dtype.kind == "f":
+        wrong |= values != np.floor(values)
+    limits = f"not an output from 0 to {count - 1}"
+    problems.add(wrong & ~nulls, lambda row: f"target {column} is {values[row]}, {limits}")
+    return np.where(wrong | nulls, 0, values).astype(np.int64)

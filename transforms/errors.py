@@ -1,0 +1,25 @@
+"""The one exception a user can mend."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something the user can mend: a command line, a config, data or a model. Becomes exit status 2.
+
+    Args:
+      what: The value and the limit it breaks, in words.
+      where: The file and key, or the column, or the path.
+      remedy: How to mend it.
+    """
+
+    def __init__(self, what: str, where: str | None = None, remedy: str | None = None) -> None:
+        self.what, self.where, self.remedy = what, where, remedy
+        text = f"{where}: {what}" if where else what
+        if remedy:
+            text = f"{text}; {remedy}"
+        # One line, whatever a library's message or a file's name held: a terminal shows it as it is.
+        super().__init__(" ".join(text.split()))
+
+    def __reduce__(self) -> tuple[type, tuple[str, str | None, str | None]]:
+        # Beam pickles what a worker raises; the default would call __init__ with the joined text alone.
+        return (type(self), (self.what, self.where, self.remedy))

@@ -1,0 +1,150 @@
+"""Beam transforms: ExplainShards for runs, ExplainBatches for people with a pipeline of their own."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+from apache_beam.metrics import Metrics
+
+from transforms import files
+from transforms.decode import decode
+from transforms.errors import UserError
+from transforms.explain_shard import ShardResult, explain_rows, explain_shard
+from transforms.read import RawBatch
+from transforms.shards import Shard
+from transforms.worker import ExplainSpec, runtime
+from transforms.write import attribution_schema, attribution_table
+
+
+class ExplainShards(beam.PTransform):
+    """Explains shards: each is read, attributed and written in one fused step.
+
+    `PCollection[Shard]` → `PCollection[ShardResult]`; rows and attributions never leave the worker.
+
+    Args:
+      spec: What to do.
+    """
+
+    def __init__(self, spec: ExplainSpec) -> None:
+        super().__init__()
+        self._spec = spec
+
+    def expand(self, shards: beam.PCollection) -> beam.PCollection:
+        """Adds the step."""
+        return shards | "Read, explain and write" >> beam.ParDo(_ExplainShard(self._spec))
+
+
+class _ExplainShard(beam.DoFn):
+    def __init__(self, spec: ExplainSpec) -> None:
+        self._spec = spec
+        self._rows = Metrics.counter("attribeam", "rows_attributed")
+        self._rejected = Metrics.counter("attribeam", "rows_rejected")
+        self._milliseconds = Metrics.distribution("attribeam", "shard_milliseconds")
+
+    def process(self, shard: Shard) -> Iterator[ShardResult]:
+        start = time.monotonic()
+        try:
+            result = explain_shard(shard, self._spec)
+        except Exception as error:
+            # Runners wrap what a worker raises, each in its own way: the launcher reads the cause from here.
+            note_failure(self._spec.run, shard.index, error)
+            raise
+        self._rows.inc(result.attributed)
+        self._rejected.inc(result.rejected)
+        self._milliseconds.update(int(1000 * (time.monotonic() - start)))
+        yield result
+
+
+def note_failure(run: str, shard: int, error: BaseException) -> None:
+    """Leaves the cause of a failed shard in the run's journal."""
+    note = {
+        "shard": shard,
+        "user": isinstance(error, UserError),
+        "message": str(error) or type(error).__name__,
+        "kind": type(error).__name__,
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+    files.makedirs(files.join(run, "_work", "failures"))
+    files.write_atomic(files.join(run, "_work", "failures", f"{shard:05d}.json"), json.dumps(note).encode())
+
+
+class MergeShardResults(beam.CombineFn):
+    """Sums shard results: a few KB whatever the number of rows.
+
+    Args:
+      features: Names in the tables.
+    """
+
+    def __init__(self, features: tuple[str, ...]) -> None:
+        self._features = features
+
+    def create_accumulator(self) -> ShardResult:
+        """Nothing yet."""
+        return ShardResult.empty(self._features)
+
+    def add_input(self, accumulator: ShardResult, element: ShardResult) -> ShardResult:
+        """Adds a shard; mutates the accumulator alone."""
+        accumulator.merge(element)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[ShardResult]) -> ShardResult:
+        """Adds accumulators; mutates none of them."""
+        total = self.create_accumulator()
+        for accumulator in accumulators:
+            total.merge(accumulator)
+        return total
+
+    def extract_output(self, accumulator: ShardResult) -> ShardResult:
+        """The sum."""
+        return accumulator
+
+
+class ExplainBatches(beam.PTransform):
+    """Attributes Arrow batches inside a pipeline of your own.
+
+    `PCollection[pyarrow.RecordBatch]` → `PCollection[pyarrow.RecordBatch]` in the layout of the attributions table.
+    Rows that cannot be explained are left out and counted in the metric `attribeam/rows_rejected`. Random numbers
+    are keyed by a row's position in its batch, there being no position in an input.
+
+    Args:
+      spec: As `pipeline.plan` makes it; `spec.run` is not written to.
+    """
+
+    def __init__(self, spec: ExplainSpec) -> None:
+        super().__init__()
+        self._spec = spec
+
+    def expand(self, batches: beam.PCollection) -> beam.PCollection:
+        """Adds the step."""
+        return batches | "Explain batches" >> beam.ParDo(_ExplainBatch(self._spec))
+
+
+class _ExplainBatch(beam.DoFn):
+    def __init__(self, spec: ExplainSpec) -> None:
+        self._spec = spec
+        self._rejected = Metrics.counter("attribeam", "rows_rejected")
+
+    def process(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        loaded, schema = runtime(self._spec), self._spec.schema
+        wanted = batch.select([name for name, _ in schema.columns])
+        raw = RawBatch(wanted, np.arange(len(batch)), ())
+        rows, rejected = decode(raw, schema, "batch", 0, len(loaded.target_names))
+        arrow = attribution_schema(schema, self._spec.output, self._spec.metadata)
+        explained = None
+        if len(rows):
+            explained, more = explain_rows(rows, loaded)
+            rejected += more
+        self._rejected.inc(len(rejected))
+        if explained is not None:
+            found, attribution, targets = explained
+            table = attribution_table(
+                found, attribution, schema.split(attribution.values), targets, loaded.target_names, schema,
+                self._spec.output, arrow,
+            )  # fmt: skip
+            yield from table.to_batches()

@@ -1,0 +1,93 @@
+"""Random numbers that depend on (seed, row) and nothing else: a counter-based generator.
+
+A row's numbers are a hash of its key and of a counter, so that no shard, worker, batch or order changes them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX1 = np.uint64(0xBF58476D1CE4E5B9)
+_MIX2 = np.uint64(0x94D049BB133111EB)
+
+
+def mix(keys: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser, uint64 → uint64. Source: Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195."""
+    with np.errstate(over="ignore"):
+        keys = (keys ^ (keys >> np.uint64(30))) * _MIX1
+        keys = (keys ^ (keys >> np.uint64(27))) * _MIX2
+    return keys ^ (keys >> np.uint64(31))
+
+
+def row_keys(seed: int, ordinals: np.ndarray) -> np.ndarray:
+    """A key for each row from the run's seed and the row's number in the whole input, `[B]` uint64."""
+    with np.errstate(over="ignore"):
+        start = mix(np.uint64(seed % 2**64) * _GOLDEN + _GOLDEN)
+        return mix(ordinals.astype(np.uint64) * _GOLDEN + start)
+
+
+def stream(keys: np.ndarray, name: int) -> np.ndarray:
+    """An independent key for each row for another purpose."""
+    with np.errstate(over="ignore"):
+        return mix(keys + np.uint64(name + 1) * _GOLDEN)
+
+
+def uniforms(keys: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Uniform numbers in [0, 1) with the counters first … first + count, `[count, B]` float64."""
+    counters = np.arange(first + 1, first + count + 1, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        hashed = mix(keys[None, :] + counters[:, None] * _GOLDEN)
+    uniform: np.ndarray = (hashed >> np.uint64(11)) * 2.0**-53
+    return uniform
+
+
+def normals(keys: np.ndarray, first: int, copies: int, size: int) -> Any:
+    """Standard normal numbers by Box–Muller, as a tensor `[copies, B, size]` float32.
+
+    Two 32-bit hashes a number (Wellons' lowbias32) on the device: there are as many of these as model inputs.
+
+    Args:
+      keys: Of the rows, `[B]` uint64.
+      first: Number of the first copy: copy c of a row is the same in any call.
+      copies: Copies.
+      size: Numbers a row and copy.
+    """
+    import tensorflow as tf
+
+    low = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    high = (keys >> np.uint64(32)).astype(np.uint32)
+    with np.errstate(over="ignore"):
+        copy = np.arange(first, first + copies, dtype=np.uint32) * np.uint32(0x9E3779B9)
+        element = np.arange(size, dtype=np.uint32) * np.uint32(0x85EBCA6B)
+    return _box_muller(tf.constant(low), tf.constant(high), tf.constant(copy), tf.constant(element))
+
+
+def _box_muller(low: Any, high: Any, copy: Any, element: Any) -> Any:
+    import tensorflow as tf
+
+    def hashed(key: Any) -> Any:
+        per_copy = _lowbias32(tf.bitwise.bitwise_xor(key[None, :], copy[:, None]))
+        return _lowbias32(tf.bitwise.bitwise_xor(per_copy[:, :, None], element[None, None, :]))
+
+    scale = 2.0**-24
+    first = tf.cast(tf.bitwise.right_shift(hashed(low), _u32(8)), tf.float32) * scale + scale / 2
+    second = tf.cast(tf.bitwise.right_shift(hashed(high), _u32(8)), tf.float32) * scale
+    return tf.sqrt(-2.0 * tf.math.log(first)) * tf.cos(np.float32(2 * np.pi) * second)
+
+
+def _lowbias32(x: Any) -> Any:
+    import tensorflow as tf
+
+    xor, shift = tf.bitwise.bitwise_xor, tf.bitwise.right_shift
+    x = xor(x, shift(x, _u32(16))) * _u32(0x7FEB352D)
+    x = xor(x, shift(x, _u32(15))) * _u32(0x846CA68B)
+    return xor(x, shift(x, _u32(16)))
+
+
+def _u32(value: int) -> Any:
+    import tensorflow as tf
+
+    return tf.constant(value, tf.uint32)

@@ -1,0 +1,146 @@
+"""What every kind of model offers: a signature, a digest, a graph; and the score of it that is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from transforms.models.differentiable import DifferentiableModel
+    from transforms.models.trace import TracedModel
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A model input. `shape` is without the batch, None where the model takes any extent."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """A head. `shape` is without the batch; its values are taken side by side."""
+
+    name: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def width(self) -> int:
+        """Outputs that the head adds to the targets."""
+        return int(np.prod([extent or 1 for extent in self.shape], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs of a model, in its own order."""
+
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """A name a target: the head's, with the index in brackets where the head is wide."""
+        return tuple(
+            head.name if head.width == 1 else f"{head.name}[{index}]"
+            for head in self.outputs
+            for index in range(head.width)
+        )
+
+
+class ModelAdapter(Protocol):
+    """A loaded model, shared by the threads of a process."""
+
+    kind: str
+    signature: Signature
+
+    def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
+        """Traces the model once with inputs of these shapes, the batch open."""
+
+
+class ScoredModel:
+    """A model with the score that is explained.
+
+    Args:
+      adapter: The loaded model.
+      shapes: Full shape of each input, without the batch.
+      score: auto | output | logit | probability.
+      affine_prefix: False leaves the affine prefix of the path methods off.
+
+    Attributes:
+      score_kinds: A head, what is explained: "output", "logit" or "probability".
+      evaluations: Forward evaluations asked for so far.
+    """
+
+    def __init__(
+        self,
+        adapter: ModelAdapter,
+        shapes: Mapping[str, tuple[int, ...]],
+        score: str = "auto",
+        *,
+        affine_prefix: bool = True,
+    ) -> None:
+        import tensorflow as tf
+
+        from transforms.models.cut import head_scores
+
+        self.adapter = adapter
+        self.signature = adapter.signature
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        self.traced = adapter.trace(self.shapes)
+        self.scores, self.score_kinds = head_scores(self.traced.outputs, score)
+        self.evaluations = 0
+        self._affine_prefix = affine_prefix
+        self._differentiable: DifferentiableModel | None = None
+        specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self.traced.inputs.items()}
+        self._evaluate = tf.function(self._values, input_signature=[specs], autograph=False)
+
+    def _values(self, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
+        import tensorflow as tf
+
+        from transforms.models.differentiable import flatten_heads
+
+        feeds = {self.traced.inputs[name].name: value for name, value in inputs.items()}
+        rows = tf.shape(next(iter(inputs.values())))[0]
+        found = self.traced.replay(feeds, [*self.scores, *self.traced.outputs])
+        heads = len(self.scores)
+        return flatten_heads(found[:heads], rows), flatten_heads(found[heads:], rows)
+
+    def evaluate(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Evaluates the model.
+
+        Args:
+          inputs: By model input, `[B, *shape]`.
+        Returns:
+          The scores and the model's own outputs, each `[B, T]` float32 over all targets.
+        Cost: one forward evaluation a row.
+        """
+        self.evaluations += len(next(iter(inputs.values())))
+        scores, outputs = self._evaluate(dict(inputs))
+        return scores.numpy(), outputs.numpy()
+
+    def differentiable(self, example: Mapping[str, np.ndarray]) -> DifferentiableModel:
+        """The model cut where gradients can begin, made once.
+
+        Args:
+          example: A row of each input, `[1, *shape]`, that the model accepts.
+        Raises:
+          UserError: Gradients cannot reach an input, or cannot tell inputs apart.
+        """
+        if self._differentiable is None:
+            from transforms.models.differentiable import DifferentiableModel
+
+            self._differentiable = DifferentiableModel(
+                self.traced, self.scores, self.shapes, example, affine_prefix=self._affine_prefix
+            )
+        return self._differentiable
+
+
+def names_in_words(names: Sequence[str], most: int = 8) -> str:
+    """`a, b, c and 5 more`."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

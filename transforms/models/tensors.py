@@ -1,0 +1,60 @@
+"""Small tensor helpers that the compiled functions share; called while tracing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from transforms.models.trace import static_shape
+
+
+def flatten_heads(heads: Sequence[Any], rows: Any) -> Any:
+    """Heads `[rows, ...]` side by side in the model's order, `[rows, T]`, float32."""
+    flat = []
+    for head in heads:
+        width = int(np.prod((static_shape(head) or ())[1:], dtype=np.int64))
+        flat.append(tf.reshape(tf.cast(head, tf.float32), [rows, width]))
+    return flat[0] if len(flat) == 1 else tf.concat(flat, axis=1)
+
+
+def row_bytes(tensor: Any) -> int:
+    """Bytes a row of `[rows, ...]` takes, what is unknown taken as one."""
+    shape = static_shape(tensor) or ()
+    return int(np.prod([extent or 1 for extent in shape[1:]], dtype=np.int64)) * int(tensor.dtype.size)
+
+
+def tile(value: Any, times: Any) -> Any:
+    """`[n, ...]` → `[times · n, ...]`, the copies one after another."""
+    shape = tf.shape(value)
+    tiled = tf.broadcast_to(value[tf.newaxis], tf.concat([[times], shape], 0))
+    result = tf.reshape(tiled, tf.concat([[-1], shape[1:]], 0))
+    result.set_shape([None, *value.shape[1:]])
+    return result
+
+
+def rows_first(value: Any, lead: int) -> Any:
+    """`[rows · lead, ...]` → `[rows, lead, ...]`, so that a row is one index."""
+    return tf.reshape(value, tf.concat([[-1, lead], tf.shape(value)[1:]], 0)) if lead > 1 else value
+
+
+def expand(values: Any, rank: int) -> Any:
+    """`[G, K, B]` with axes of one behind, up to `rank`."""
+    return tf.reshape(values, tf.concat([tf.shape(values), tf.ones([rank - 3], tf.int32)], 0))
+
+
+def widen(value: Any) -> Any:
+    """Half precision as float32: what is summed or subtracted must not be rounded to three digits."""
+    return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
+
+
+def stack_targets(per_target: list[dict[str, Any]]) -> dict[str, Any]:
+    """`[B, ...]` a target → `[B, T, ...]`, by model input."""
+    return {k: tf.stack([sums[k] for sums in per_target], axis=1) for k in per_target[0]} if per_target else {}
+
+
+def join_targets(parts: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Joins what calls for different targets gave, `[B, T', ...]` each."""
+    return {k: v[0] if len(v) == 1 else np.concatenate(v, axis=1) for k, v in parts.items()}

@@ -1,0 +1,116 @@
+"""A shard's rows as Arrow batches, whatever the format of the file they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from transforms import read_parquet, read_tfrecord
+from transforms.errors import UserError
+from transforms.shards import PARQUET, InputFile, Piece
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that is wanted."""
+
+    name: str  # "distance", or "weather.temp" for a field of a struct; a literal name with a dot wins
+    type: pa.DataType  # as describe_columns gives it: TFRecord parsing needs it
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A row that could not be explained."""
+
+    file: str  # InputFile.name
+    row: int  # counted from 0 in the file
+    stage: str  # "read" | "decode" | "predict" | "attribute"
+    reason: str
+    example_id: str | None = None  # None: not known; the writer falls back to "<file>:<row>"
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Consecutive rows of one file, those that could be read and those that could not."""
+
+    columns: pa.RecordBatch  # the wanted columns, in the wanted order, under the wanted names
+    rows: np.ndarray  # int64 [n]: row number in the file of each row in `columns`
+    rejected: tuple[Rejection, ...]
+
+
+def describe_columns(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
+    """The columns of the input and their types, in file order, fields of structs by their dotted names.
+
+    They are those of the first file that has rows. Parquet: dictionaries count as their values, large and
+    view types as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the
+    first records, by name; int64, float32 or binary where each record has one value, else a list, of fixed
+    size where all have as many.
+
+    Raises:
+      UserError: A file's columns cannot be told apart, or no record of the input can be read.
+    """
+    if not inputs:
+        return {}
+    if inputs[0].format == PARQUET:
+        return read_parquet.describe(inputs)
+    return read_tfrecord.describe(inputs)
+
+
+def check_columns(inputs: Sequence[InputFile], columns: Sequence[Column]) -> None:
+    """Looks for the wanted columns in every file, at plan time rather than hours into a run.
+
+    Numeric types may differ from file to file, and so may string-like ones. The features of a TFRecord are
+    known only record by record: there a missing or different one rejects its row.
+
+    Raises:
+      UserError: A file lacks a column, or has it in another type.
+    """
+    parquet = [file for file in inputs if file.format == PARQUET]
+    if parquet:
+        read_parquet.check(parquet, columns)
+
+
+def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[RawBatch]:
+    """Reads the rows of a piece in order; each row is either in `columns` or in `rejected` of one batch.
+
+    Args:
+      piece: As `shards.cut` gives it.
+      columns: At least one; types may differ from what the file stores where `check_columns` allows it.
+        TFRecord gives exactly these types, with nulls for missing features; Parquet gives the file's own.
+      batch_size: At most so many rows a batch; fewer where records are large.
+
+    Raises:
+      UserError: The file lacks a column, or is not what it was when the piece was planned.
+    Cost: memory of a batch and, for Parquet, a row group's wanted columns.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
+    names = {column.name for column in columns}
+    if not columns or len(names) < len(columns):
+        raise ValueError("columns must be given, each once")
+    done = 0
+    if piece.format == PARQUET:
+        for batch in read_parquet.read(piece, [column.name for column in columns], batch_size):
+            rows = np.arange(batch.num_rows, dtype=np.int64) + (piece.start + done)
+            done += batch.num_rows
+            yield RawBatch(batch, rows, ())
+    else:
+        for parsed in read_tfrecord.read(piece, columns, batch_size):
+            first = piece.start + done
+            done += parsed.rows
+            yield RawBatch(
+                parsed.columns,
+                parsed.positions + first,
+                tuple(
+                    Rejection(piece.name, first + at, stage, reason) for at, stage, reason in parsed.rejected
+                ),
+            )
+    if done != piece.rows:
+        raise UserError(
+            f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more at plan time",
+            where=piece.name,
+            remedy="plan the run anew",
+        )

@@ -1,0 +1,119 @@
+"""What a row is: features with a kind, a type and a shape, and their places in the model's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+Fill = float | int | str | bool | None
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """A column that is attributed to.
+
+    Args:
+      name: Of the column and of the attribution.
+      kind: numeric | categorical | image.
+      dtype: What the model takes: a numpy name such as "float32" or "int64", or "string".
+      shape: Of its value in a row, `()` for a scalar.
+      stored: Type of the column in the input.
+      fill: What a null or non-finite value becomes; None: the row is rejected.
+      input: The model input that it goes to.
+      start: Its first value in that input, flattened.
+    """
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    stored: pa.DataType
+    fill: Fill
+    input: str
+    start: int
+
+    @cached_property
+    def size(self) -> int:
+        """Values in a row."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class ExampleSchema:
+    """The columns of a run and the model inputs that they fill.
+
+    Args:
+      features: In the order of the report and, for a model of one vector input, of that vector.
+      inputs: Shape of each model input, without the batch.
+      groups: Attributed as one feature: members by group name.
+      id: The column of ids with its type; None: "<file>:<row>".
+      slices: Columns to break the importance down by, with their types.
+      target: The column that holds the index of the output to explain, with its type.
+    """
+
+    features: tuple[FeatureSpec, ...]
+    inputs: Mapping[str, tuple[int, ...]]
+    groups: Mapping[str, tuple[str, ...]]
+    id: tuple[str, pa.DataType] | None = None
+    slices: tuple[tuple[str, pa.DataType], ...] = ()
+    target: tuple[str, pa.DataType] | None = None
+
+    @property
+    def columns(self) -> list[tuple[str, pa.DataType]]:
+        """Every column to read, once, with its stored type."""
+        found = {feature.name: feature.stored for feature in self.features}
+        for extra in (self.id, *self.slices, self.target):
+            if extra is not None:
+                found.setdefault(*extra)
+        return list(found.items())
+
+    @property
+    def attributed(self) -> tuple[str, ...]:
+        """Names in the tables: features, a group in the place of its first member."""
+        grouped = {member: group for group, members in self.groups.items() for member in members}
+        return tuple(dict.fromkeys(grouped.get(feature.name, feature.name) for feature in self.features))
+
+    def attributed_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of an attribution in a row: the feature's; `()` for a group."""
+        return () if name in self.groups else next(f.shape for f in self.features if f.name == name)
+
+    def assemble(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Feature values `[B, *shape]` to model inputs `[B, *input_shape]`."""
+        rows = len(next(iter(features.values())))
+        inputs: dict[str, np.ndarray] = {}
+        for name, shape in self.inputs.items():
+            members = [feature for feature in self.features if feature.input == name]
+            values = [features[feature.name].reshape(rows, feature.size) for feature in members]
+            whole = values[0] if len(values) == 1 else np.concatenate(values, axis=1)
+            inputs[name] = whole.reshape(rows, *shape)
+        return inputs
+
+    def split(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Attributions by model input `[B, T, *input_shape]` to those by feature or group `[B, T, *shape]`.
+
+        A group's is the sum over its members, in float64, and in the type of the first of them.
+        """
+        columns: dict[str, np.ndarray] = {}
+        for name, value in values.items():
+            # Values of a feature side by side: a column of a wide input is then one block of memory.
+            columns[name] = np.ascontiguousarray(value.reshape(value.shape[0] * value.shape[1], -1).T)
+        lead = next(iter(values.values())).shape[:2]
+        grouped = {member: group for group, members in self.groups.items() for member in members}
+        found: dict[str, np.ndarray] = {}
+        members: dict[str, list[np.ndarray]] = {}
+        for feature in self.features:
+            part = columns[feature.input][feature.start : feature.start + feature.size]
+            if feature.name in grouped:
+                members.setdefault(grouped[feature.name], []).append(part)
+            elif feature.shape == ():
+                found[feature.name] = part[0].reshape(lead)
+            else:
+                found[feature.name] = np.ascontiguousarray(part.T).reshape(*lead, *feature.shape)
+        for group, parts in members.items():
+            total = sum((part.sum(axis=0, dtype=np.float64) for part in parts), np.zeros(1))
+            found[group] = total.astype(parts[0].dtype).reshape(lead)
+        return {name: found[name] for name in self.attributed}

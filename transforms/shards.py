@@ -1,0 +1,180 @@
+"""Input files, and how their rows are cut into shards: the unit of work, retry, resume and memory."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from transforms import files, framing
+from transforms.errors import UserError
+from transforms.framing import INDEX_STRIDE
+
+PARQUET = "parquet"
+TFRECORD = "tfrecord"
+FORMATS = (PARQUET, TFRECORD)
+
+_SUFFIXES = (
+    (re.compile(r"\.(parquet|pq|parq)(-\d+-of-\d+)?$", re.IGNORECASE), PARQUET),
+    (re.compile(r"\.(tfrecords?|tfrec)(-\d+-of-\d+)?(\.gz)?$", re.IGNORECASE), TFRECORD),
+)
+_READERS = 8  # footers are waited for rather than worked on
+_MAX_ROWS = 131_072
+_MIN_ROWS = 1_024
+_MAX_EVALUATIONS = 50_000_000  # model calls per shard: what a retry may cost
+_MIN_COSTLY_ROWS = 64
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One matched file, after its footer or framing was read."""
+
+    path: str  # what to open: an absolute local path or a Beam filesystem URL
+    name: str  # how the user knows it: relative to the config file's folder where the pattern was relative
+    format: str  # "parquet" | "tfrecord"
+    rows: int
+    bytes: int
+    row_groups: tuple[int, ...] = ()  # Parquet: rows per row group
+    index: tuple[int, ...] = ()  # plain TFRecord: byte offset of every INDEX_STRIDE-th row
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive rows of one file."""
+
+    path: str
+    name: str
+    format: str
+    start: int  # first row, counted from 0 in the file
+    rows: int
+    ordinal: int  # of its first row in the whole input (files in sorted order): keys random numbers
+    offset: int = 0  # plain TFRecord: byte offset to begin at
+    skip: int = 0  # TFRecord: rows to pass over from `offset`
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Rows that one worker reads, explains and writes in one step; it names rows and never holds them."""
+
+    index: int  # names its part file: part-00012.parquet
+    pieces: tuple[Piece, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all its pieces."""
+        return sum(piece.rows for piece in self.pieces)
+
+
+def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None = None) -> list[InputFile]:
+    """Counts the rows of each file, from Parquet's footers and TFRecord's headers.
+
+    Args:
+      paths_and_names: As `files.expand` gives them.
+      format: "parquet" or "tfrecord" for all files; by default each file's suffix says.
+
+    Returns:
+      The files in the order given; a file without rows is one of them.
+
+    Raises:
+      UserError: A file cannot be read, is not what its suffix says, or has an unknown suffix; or formats
+        are mixed.
+    Cost: one small read a Parquet file; ~1 µs a TFRecord, and a pass over the file where it is compressed
+      or remote.
+    """
+    wanted = [(path, name, format or _format_of(name)) for path, name in paths_and_names]
+    formats = {kind: name for _, name, kind in reversed(wanted)}
+    if unknown := set(formats) - set(FORMATS):
+        raise UserError(
+            f"{unknown.pop()} is not a format", where="input.format", remedy="use parquet or tfrecord"
+        )
+    if len(formats) > 1:
+        raise UserError(
+            f"{formats[PARQUET]} is Parquet and {formats[TFRECORD]} is TFRecord",
+            where="input.files",
+            remedy="read one format in a run, or say which it is with input.format",
+        )
+    if not wanted:
+        return []
+    with ThreadPoolExecutor(min(_READERS, len(wanted))) as pool:
+        return list(pool.map(_inspect, wanted))
+
+
+def cut(inputs: Sequence[InputFile], shard_rows: int, limit: int | None = None) -> list[Shard]:
+    """Cuts the input's rows, in order, into shards of exactly `shard_rows` rows, the last one perhaps fewer.
+
+    The cut depends on nothing but the row counts, so that a resumed run finds the same shards. Small files
+    share a shard; a large one is many. Row groups are not kept whole, so that every shard costs the same; a
+    process that goes from shard to shard decodes each group once all the same (`cursors`).
+
+    Args:
+      inputs: As `inspect_files` gives them.
+      shard_rows: Rows a shard, at least 1.
+      limit: Only the first so many rows of the input.
+    """
+    if shard_rows < 1:
+        raise ValueError(f"shard_rows is {shard_rows}; at least 1 is needed")
+    shards: list[Shard] = []
+    pieces: list[Piece] = []
+    ordinal = held = 0
+    left = sum(file.rows for file in inputs) if limit is None else max(0, limit)
+    for file in inputs:
+        start = 0
+        while start < file.rows and left > 0:
+            rows = min(file.rows - start, shard_rows - held, left)
+            pieces.append(_piece(file, start, rows, ordinal))
+            start, ordinal, held, left = start + rows, ordinal + rows, held + rows, left - rows
+            if held == shard_rows:
+                shards.append(Shard(len(shards), tuple(pieces)))
+                pieces, held = [], 0
+    if pieces:
+        shards.append(Shard(len(shards), tuple(pieces)))
+    return shards
+
+
+def schedule(shards: Sequence[Shard]) -> list[Shard]:
+    """The shards in the order of handing out: largest first, so that none is waited for at the end."""
+    return sorted(shards, key=lambda shard: (-shard.rows, shard.index))
+
+
+def auto_shard_rows(total_rows: int, evaluations_per_row: int, workers: int) -> int:
+    """Rows per shard: at least four shards a worker, and no shard so dear that its retry hurts.
+
+    Between 1,024 and 131,072 rows; costly methods go down to 64 rows, for 50 million model calls a shard.
+    """
+    even = math.ceil(total_rows / (4 * max(1, workers)))
+    affordable = max(_MIN_COSTLY_ROWS, _MAX_EVALUATIONS // max(1, evaluations_per_row))
+    return min(affordable, max(_MIN_ROWS, min(_MAX_ROWS, even)))
+
+
+def _format_of(name: str) -> str:
+    for pattern, kind in _SUFFIXES:
+        if pattern.search(name):
+            return kind
+    raise UserError("the suffix says no format", where=name, remedy="set input.format to parquet or tfrecord")
+
+
+def _inspect(wanted: tuple[str, str, str]) -> InputFile:
+    path, name, kind = wanted
+    size = files.size(path)
+    if kind == PARQUET:
+        from transforms import read_parquet
+
+        groups = read_parquet.row_groups(path, name)
+        return InputFile(path, name, kind, sum(groups), size, row_groups=groups)
+    with files.open_input(path) as opened:
+        if opened.read(4) == b"PAR1":
+            raise UserError(
+                "is a Parquet file, not TFRecord", where=name, remedy="set input.format to parquet"
+            )
+        opened.seek(0)
+        found = framing.scan(framing.Source(opened))
+    return InputFile(path, name, kind, found.rows, size, index=found.index)
+
+
+def _piece(file: InputFile, start: int, rows: int, ordinal: int) -> Piece:
+    if file.format != TFRECORD:
+        return Piece(file.path, file.name, file.format, start, rows, ordinal)
+    offset, skip = (file.index[start // INDEX_STRIDE], start % INDEX_STRIDE) if file.index else (0, start)
+    return Piece(file.path, file.name, file.format, start, rows, ordinal, offset, skip)

@@ -1,0 +1,270 @@
+"""One Arrow column as a numpy tensor; a row that cannot be one gets a reason and a harmless value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from transforms.errors import UserError
+from transforms.images import decode_images
+from transforms.schema import FeatureSpec
+
+#: Adds a reason, by position among the values, to the rows of the values that the mask picks.
+_Mark = Callable[[np.ndarray, Callable[[int], str]], None]
+
+
+class Problems:
+    """The first reason found against each row."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[int, str] = {}
+
+    def add(self, mask: np.ndarray, reason: Callable[[int], str]) -> None:
+        """Gives the rows of the mask a reason, unless they have one."""
+        for row in np.flatnonzero(mask).tolist():
+            if row not in self.reasons:
+                self.reasons[row] = reason(row)
+
+    def good(self, rows: int) -> np.ndarray:
+        """Which of so many rows have none, `[rows]` bool."""
+        mask = np.ones(rows, bool)
+        mask[list(self.reasons)] = False
+        return mask
+
+
+def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str) -> np.ndarray:
+    """The values of a column for the model.
+
+    Args:
+      feature: What the model takes.
+      column: `[B]`, of any type that can become it.
+      problems: Takes the rows whose value is null, not finite, lost by the cast or of another size.
+      file: Whose column it is, for errors.
+    Returns:
+      `[B, *shape]` in the feature's dtype, strings as bytes objects; a view of the column where nothing changes.
+    Raises:
+      UserError: The column's type cannot become what the model takes.
+    """
+    array = plain(column)
+    rows, where = len(array), f"{file}: {feature.name}"
+    if feature.kind == "image" and pt.is_binary(array.type):
+        return _images(feature, array, problems)
+    right: np.ndarray | None = None
+    if is_list(array.type):
+        array, right = _flatten(feature, array, problems)
+    elif feature.size != 1:
+        raise UserError(f"column is {array.type}, and {feature.size} values are needed", where)
+
+    def mark(mask: np.ndarray, reason: Callable[[int], str]) -> None:
+        at = np.flatnonzero(mask)
+        if not at.size:
+            return
+        owners = at // feature.size if right is None else np.flatnonzero(right)[at // feature.size]
+        found, first = np.unique(owners, return_index=True)
+        position = dict(zip(found.tolist(), at[first].tolist(), strict=True))
+        bad = np.zeros(rows, bool)
+        bad[found] = True
+        problems.add(bad, lambda row: f"{feature.name} {reason(position[row])}")
+
+    read = _strings if feature.dtype == "string" else _numbers
+    values = read(feature, array, mark, where)
+    if right is not None:
+        whole = np.full((rows, feature.size), _fill(feature), values.dtype)
+        whole[right] = values.reshape(-1, feature.size)
+        values = whole
+    return values.reshape(rows, *feature.shape)
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """The array without chunks, extension or dictionary, 64-bit offsets or views."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    while isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pt.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    kind = array.type
+    if pt.is_large_string(kind) or pt.is_string_view(kind):
+        return array.cast(pa.string())
+    if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
+        return array.cast(pa.binary())
+    if pt.is_list_view(kind) or pt.is_large_list_view(kind):
+        return array.cast(pa.list_(kind.value_type))
+    return array
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of the type are lists."""
+    return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
+
+
+def nulls_of(array: pa.Array) -> np.ndarray:
+    """Which values are null, `[B]` bool."""
+    mask: np.ndarray = array.is_null().to_numpy(zero_copy_only=False)
+    return mask
+
+
+def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
+    """Its numbers as they are stored, `[B]`, with anything under a null.
+
+    A view of whole and floating numbers, so that a null beside it never turns 2⁵³ + 1 into a float.
+
+    Raises:
+      UserError: It holds no numbers, and `wanted` they are; `where` says whose it is.
+    """
+    kind = array.type
+    if pt.is_null(kind) or pt.is_decimal(kind):
+        array = array.cast(pa.float64())
+    elif pt.is_boolean(kind):
+        array = array.cast(pa.uint8())
+    elif not (pt.is_integer(kind) or pt.is_floating(kind)):
+        raise UserError(f"column is {kind}, and {wanted}", where)
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    data = array.buffers()[1]
+    if not len(array) or data is None:
+        return np.zeros(len(array), dtype)
+    values = np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
+    # Comparing half floats with limits beyond their range would overflow.
+    return values.astype(np.float32) if dtype == np.float16 else values
+
+
+def _fill(feature: FeatureSpec) -> Any:
+    if feature.dtype == "string":
+        return b"" if feature.fill is None else str(feature.fill).encode()
+    return 0 if feature.fill is None else feature.fill
+
+
+def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple[pa.Array, np.ndarray | None]:
+    """The values of the rows that hold the right number of them, and which rows these are; None: all."""
+    rows = len(array)
+    size, nulls = feature.size, nulls_of(array)
+    owner = np.arange(rows)
+    extents: list[np.ndarray] = []
+    ragged = np.zeros(rows, bool)
+    while is_list(array.type):
+        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        held = np.bincount(owner, minlength=rows) > 0
+        extent = np.zeros(rows, np.int64)
+        extent[held] = lengths[np.searchsorted(owner, np.flatnonzero(held))]
+        ragged[owner[lengths != extent[owner]]] = True
+        extents.append(extent)
+        owner = np.repeat(owner, lengths)
+        array = plain(array.flatten())
+    counts = np.bincount(owner, minlength=rows)
+    empty = ~nulls & (counts == 0)
+    if feature.fill is None:
+        problems.add(nulls, lambda row: f"{feature.name} is null")
+        problems.add(empty, lambda row: f"{feature.name} has no values")
+    held = counts > 0
+    wrong = held & (counts != size)
+    problems.add(wrong, lambda row: f"{feature.name} has {counts[row]} values, not {size}")
+    if len(extents) > 1:
+        shapes = np.stack(extents, axis=1)
+        problems.add(held & ragged, lambda row: f"{feature.name} is ragged: its lists differ in length")
+        wrong |= ragged
+        for shape in np.unique(shapes[held & ~wrong], axis=0).tolist():
+            # Axes of one value say nothing; [3, 32, 32] for [32, 32, 3] would scramble a picture.
+            if squeezed(shape) != squeezed(feature.shape):
+                other = held & ~wrong & (shapes == shape).all(axis=1)
+                reason = f"{feature.name} has the shape {shape}, not {list(feature.shape)}"
+                problems.add(other, lambda row, reason=reason: reason)  # type: ignore[misc]
+                wrong |= other
+    right = held & ~wrong
+    if right.all():
+        return array, None
+    keep = right[owner]
+    return (array if keep.all() else array.filter(pa.array(keep))), right
+
+
+def squeezed(shape: Any) -> list[int]:
+    """A shape without its axes of one value."""
+    return [extent for extent in shape if extent != 1]
+
+
+def _numbers(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> np.ndarray:
+    values = numbers_of(array, f"the model takes {feature.dtype}", where)
+    gaps = nulls_of(array) if array.null_count else None
+    if gaps is not None and feature.fill is None:
+        mark(gaps, lambda at: "is null")
+    if values.dtype.kind == "f":
+        odd = ~np.isfinite(values)
+        if odd.any():
+            if gaps is not None:
+                odd &= ~gaps
+            if feature.fill is None:
+                mark(odd, lambda at: "is NaN" if np.isnan(values[at]) else "is infinite")
+            gaps = odd if gaps is None else gaps | odd
+    if gaps is None:
+        return _cast(feature, values, mark)
+    values = values.copy()
+    values[gaps] = 0
+    cast = _cast(feature, values, mark)
+    cast[gaps] = _fill(feature)
+    return cast
+
+
+def _cast(feature: FeatureSpec, values: np.ndarray, mark: _Mark) -> np.ndarray:
+    """Casts without a silent change of meaning: a value that does not survive is marked."""
+    dtype = np.dtype(feature.dtype)
+    if values.dtype == dtype:
+        return values
+
+    def beyond(at: int) -> str:
+        return f"is {values[at]}, beyond the range of the model's {dtype}"
+
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = values.astype(dtype)
+        if dtype.itemsize > (values.dtype.itemsize if values.dtype.kind == "f" else 2):
+            return cast
+        lost = ~np.isfinite(cast)
+        mark(lost, beyond)
+        cast[lost] = 0
+        return cast
+    if values.dtype.kind == "f":
+        mark(values != np.trunc(values), lambda at: f"is {values[at]}, and the model takes {dtype}")
+    if dtype.kind == "b":
+        mark((values != 0) & (values != 1), lambda at: f"is {values[at]}, and the model takes 0 or 1")
+        return values != 0
+    limits = np.iinfo(dtype)
+    if values.dtype.kind == "f":
+        # The largest int64 is no float; one more than it is.
+        lost = (values < float(limits.min)) | (values >= float(limits.max) + 1)
+    else:
+        lost = (values < limits.min) | (values > limits.max)
+    if lost.any():
+        mark(lost, beyond)
+        values = np.where(lost, 0, values)
+    return values.astype(dtype)
+
+
+def _strings(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> np.ndarray:
+    kind = array.type
+    if not (pt.is_string(kind) or pt.is_binary(kind) or pt.is_null(kind)):
+        raise UserError(f"column is {kind}, and the model takes strings", where)
+    # Bytes on purpose: what is not UTF-8 reaches the model as it is.
+    array = array.cast(pa.binary())
+    if array.null_count:
+        if feature.fill is None:
+            mark(nulls_of(array), lambda at: "is null")
+        array = array.fill_null(_fill(feature))
+    values: np.ndarray = array.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _images(feature: FeatureSpec, array: pa.Array, problems: Problems) -> np.ndarray:
+    nulls = nulls_of(array)
+    if feature.fill is None:
+        problems.add(nulls, lambda row: f"{feature.name} is null")
+    pictures, reasons = decode_images(array.to_pylist(), feature.shape)
+    bad = np.zeros(len(nulls), bool)
+    bad[list(reasons)] = True
+    problems.add(bad, lambda row: f"{feature.name} {reasons[row]}")
+    values = pictures.astype(feature.dtype)
+    values[nulls] = _fill(feature)
+    return values
