@@ -1,4 +1,7 @@
-"""The application: composes, submits and commits runs. `explain` and `load_run` are its Python interface."""
+"""The application: composes, submits and commits runs.
+
+`explain`, `load_run` and, for Beam pipelines of your own, `prepare` are its Python interface.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.results import Run, load_run
-    from pipeline.run import explain
+    from pipeline.run import explain, prepare
 
-__all__ = ["Run", "explain", "load_run"]
-_HOMES = {"explain": "pipeline.run", "load_run": "pipeline.results", "Run": "pipeline.results"}
+__all__ = ["Run", "explain", "load_run", "prepare"]
+_HOMES = {
+    "explain": "pipeline.run",
+    "prepare": "pipeline.run",
+    "load_run": "pipeline.results",
+    "Run": "pipeline.results",
+}
 
 
 def __getattr__(name: str) -> Any:

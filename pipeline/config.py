@@ -1,15 +1,15 @@
-"""The config file as strict, typed models: what it says, what it may say, and one clear line where it errs."""
+"""The config file as strict, typed models: what it says and what it may say."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
 import os
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_type_hints
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.config_errors import as_user_error, nearest
+from pipeline.yaml_text import override, parse_mapping
 from transforms import files
 from transforms.errors import UserError
 from transforms.methods import METHODS
@@ -31,6 +33,15 @@ Scalar = bool | int | float | str
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty(cls, value: Any) -> Any:
+        # `limits:` with nothing below it says no more than its absence does.
+        if isinstance(value, dict):
+            known = cls.model_fields
+            return {key: item for key, item in value.items() if item is not None or key not in known}
+        return value
 
 
 class TargetColumn(_Strict):
@@ -197,66 +208,26 @@ def load_config(
     Raises:
       UserError: The file, a key or a value; the line names the nearest known key.
     """
+    if not files.exists(path):
+        folder, name = os.path.split(path)
+        near = get_close_matches(name, files.list_dir(folder or "."), n=1)
+        remedy = f"did you mean {files.join(folder, near[0])}?" if near else "check the path"
+        raise UserError("there is no such config", path, remedy)
     try:
         text = files.read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError("is not UTF-8 text", path, "name a YAML config") from error
-    data = _parse(text, path)
+    data = parse_mapping(text, path)
     for setting in settings:
-        _override(data, setting)
+        override(data, setting)
     if output is not None:
-        block = data.setdefault("output", {})
-        if isinstance(block, dict):
-            block["path"] = output if files.is_url(output) else os.path.abspath(output)
+        if data.get("output") is None:
+            data["output"] = {}
+        if isinstance(data["output"], dict):
+            data["output"]["path"] = output if files.is_url(output) else os.path.abspath(output)
     config = _validate(data, path)
     folder = path.rpartition("/")[0] if files.is_url(path) else os.path.dirname(os.path.abspath(path))
-    return LoadedConfig(_fill_date(config, date, path), path, folder)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is given twice, where YAML would take the last one without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-            if isinstance(key, str):
-                seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        data = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
-        raise UserError(f"not valid YAML: {error.problem}", line) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", where) from error
-    if not isinstance(data, dict):
-        raise UserError("is not a config: the keys model, input, method and output are expected", where)
-    return data
-
-
-def _override(data: dict[str, Any], setting: str) -> None:
-    key, sign, value = setting.partition("=")
-    if not sign or not all(key.split(".")):
-        raise UserError("is not key=value", f"--set {setting}", "for example --set method.n_steps=100")
-    block: Any = data
-    *parents, last = key.split(".")
-    for parent in parents:
-        if block.get(parent) is None:
-            block[parent] = {}
-        block = block[parent]
-        if not isinstance(block, dict):
-            raise UserError(f"{parent} has no keys of its own", f"--set {setting}")
-    try:
-        block[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError("the value is not valid YAML", f"--set {setting}") from error
+    return LoadedConfig(_fill_date(config, date), path, folder)
 
 
 def _validate(data: Mapping[str, Any], where: str) -> Config:
@@ -265,61 +236,42 @@ def _validate(data: Mapping[str, Any], where: str) -> Config:
     except UserError as error:  # of a method's keys
         raise UserError(error.what, f"{where}: {error.where}", error.remedy) from error
     except ValidationError as error:
-        raise _as_user_error(error, where) from error
+        raise as_user_error(error, where, _keys_at) from error
 
 
 def _parse_method(value: Any) -> AttributionMethod:
     if isinstance(value, str):
         value = {"name": value}
-    if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
-        raise UserError(f"a name is needed, one of {', '.join(METHODS)}", "method.name")
-    name = value["name"]
-    if name not in METHODS:
-        close = get_close_matches(name, METHODS, n=1)
-        known = f"known are {', '.join(METHODS)}"
-        raise UserError(f"{name!r} is no method", "method.name", f"did you mean {close[0]}?" if close else known)
+    if not isinstance(value, Mapping):
+        raise UserError("must be a method's name or its keys", "method", f"known are {', '.join(METHODS)}")
+    name = value.get("name")
+    if name is None:
+        raise UserError("is missing", "method.name", f"known are {', '.join(METHODS)}")
+    if not isinstance(name, str) or name not in METHODS:
+        raise UserError(f"{name!r} is no method", "method.name", nearest(str(name), list(METHODS)))
     method = METHODS[name]
-    keys = {key: item for key, item in value.items() if key != "name"}
-    known_keys = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
-    for key in keys:
-        if key not in known_keys:
-            raise UserError("unknown key", f"method.{key}", _nearest(str(key), [*known_keys, "name"]))
+    known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
+    for key in value:
+        if key not in (*known, "name"):
+            raise UserError("unknown key", f"method.{key}", _remedy_of_key(str(key), name, known))
     hints = get_type_hints(method, include_extras=True)
     values = {}
-    for key, item in keys.items():
+    for key, item in value.items():
+        if key == "name" or item is None:
+            continue
         try:
             values[key] = TypeAdapter(hints[key]).validate_python(item, strict=True)
         except ValidationError as error:
-            raise _as_user_error(error, "", prefix=("method", key)) from error
+            raise as_user_error(error, f"method.{key}", _keys_at) from error
     return method(**values)
 
 
-def _as_user_error(error: ValidationError, where: str, prefix: Sequence[str] = ()) -> UserError:
-    """The first problem as one line: file, key, problem, remedy."""
-    problems = error.errors(include_url=False)
-    # Of a union, pydantic lists what each branch says: the deepest location is the branch that was meant.
-    first = max(problems, key=lambda p: (p["type"] == "extra_forbidden", -problems.index(p)))
-    location = [str(part) for part in (*prefix, *first["loc"]) if not _is_branch(part)]
-    key = ".".join(location)
-    place = f"{where}: {key}" if where and key else where or key
-    if first["type"] == "extra_forbidden":
-        return UserError("unknown key", place, _nearest(location[-1], _keys_at(location[:-1])))
-    if first["type"] == "missing":
-        return UserError("is missing", place, "the config needs it")
-    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    same = [p["msg"] for p in problems if [str(x) for x in p["loc"] if not _is_branch(x)] == location[len(prefix) :]]
-    if len(same) > 1:
-        message = " or ".join(dict.fromkeys(m[0].lower() + m[1:] for m in same))
-    given = "" if isinstance(first["input"], dict | list) else f"{first['input']!r}: "
-    return UserError(f"{given}{message[0].lower()}{message[1:]}", place)
-
-
-def _is_branch(part: object) -> bool:
-    """Whether a piece of a pydantic location names a branch of a union rather than a key."""
-    return isinstance(part, str) and (part in _BRANCHES or "[" in part or part.startswith("function-"))
-
-
-_BRANCHES = {"int", "str", "bool", "float", "TargetColumn", "TopK"}
+def _remedy_of_key(key: str, method: str, known: Sequence[str]) -> str:
+    """The nearest key of the method, and the methods that do have such a key."""
+    others = [n for n, m in METHODS.items() if key in (f.name for f in dataclasses.fields(m))]  # type: ignore[arg-type]
+    elsewhere = f" ({key} is a key of {', '.join(others)})" if others else ""
+    remedy = nearest(key, known) if known else f"{method} takes no keys"
+    return remedy + elsewhere
 
 
 def _keys_at(location: Sequence[str]) -> list[str]:
@@ -347,14 +299,12 @@ _BLOCKS: dict[tuple[Any, str], Any] = {
 }
 
 
-def _nearest(key: str, known: Sequence[str]) -> str:
-    close = get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}" if known else "remove it"
-
-
-def _fill_date(config: Config, date: str | None, where: str) -> Config:
+def _fill_date(config: Config, date: str | None) -> Config:
     if date is not None:
         try:
+            # Python reads other forms too, and the path is to hold this one.
+            if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date, re.ASCII):
+                raise ValueError
             datetime.date.fromisoformat(date)
         except ValueError as error:
             raise UserError(f"{date!r} is no day", "--date", "write YYYY-MM-DD") from error

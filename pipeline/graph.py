@@ -8,7 +8,7 @@ import apache_beam as beam
 
 from transforms import files
 from transforms.explain import ExplainShards, MergeShardResults
-from transforms.explain_shard import ShardResult
+from transforms.shard_result import ShardResult
 from transforms.shards import Shard, schedule
 from transforms.worker import ExplainSpec
 

@@ -8,9 +8,12 @@ import sys
 if __name__ == "__main__":
     # Launchers that execute this file put its folder, not the project's, first on the path.
     here = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [os.path.dirname(here), *(entry for entry in sys.path if os.path.abspath(entry or ".") != here)]
+    sys.path[:] = [
+        os.path.dirname(here),
+        *(entry for entry in sys.path if os.path.abspath(entry or ".") != here),
+    ]
 
-from pipeline.cli import run  # noqa: E402 - after the path is mended
+from pipeline.cli import run
 
 
 def main() -> None:

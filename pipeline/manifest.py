@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.plan import SCHEMA_VERSION, Plan, describe_baseline, describe_model
 from transforms import files
 from transforms.errors import UserError
-from transforms.explain_shard import ShardResult
+from transforms.shard_result import ShardResult
 
 MANIFEST = "manifest.json"
 WORK = "_work"
@@ -121,5 +121,7 @@ def work_fingerprint(run: str) -> str | None:
 
 def commit(run: str, manifest: Mapping[str, Any]) -> None:
     """Makes a run of what is there: the manifest appears whole, then the journal goes."""
-    files.write_atomic(files.join(run, MANIFEST), json.dumps(manifest, indent=2, default=str).encode() + b"\n")
+    files.write_atomic(
+        files.join(run, MANIFEST), json.dumps(manifest, indent=2, default=str).encode() + b"\n"
+    )
     files.delete_tree(files.join(run, WORK))

@@ -156,10 +156,12 @@ def make_plan(
       UserError: Whatever would stop the run and can be mended.
     """
     config = loaded.config
-    found_files = inspect_files(files.expand(config.patterns, loaded.folder), config.input.format)
+    found_files = _matched(loaded, config.patterns, "input.files", config.input.format)
     total = sum(file.rows for file in found_files)
     if total == 0:
-        raise UserError("the input has no rows", f"{loaded.where}: input.files", "check the files that it matches")
+        raise UserError(
+            "the input has no rows", f"{loaded.where}: input.files", "check the files that it matches"
+        )
     rows = total if limit is None else min(total, limit)
     output = loaded.path(config.output.path)
     method = config.method
@@ -188,10 +190,7 @@ def make_plan(
     try:
         found = probe(request) if in_process else probe_in_child(request)
     except UserError as error:
-        # A key of the config is the config's: say whose.
-        if error.where and error.where.split(" ")[0].split(".")[0] in ("model", "input", "baseline", "method"):
-            raise UserError(error.what, f"{loaded.where}: {error.where}", error.remedy) from error
-        raise
+        raise _of_config(loaded, error) from error
     shard_rows = config.compute.shard_rows
     if shard_rows == "auto":
         shard_rows = auto_shard_rows(rows, found.evaluations_per_row, config.compute.workers)
@@ -253,7 +252,29 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
 
 def _baseline_files(loaded: LoadedConfig) -> Sequence[InputFile]:
     path = loaded.config.baseline.path
-    return () if path is None else inspect_files(files.expand([path], loaded.folder))
+    return () if path is None else _matched(loaded, [path], "baseline.path")
+
+
+def _matched(
+    loaded: LoadedConfig, patterns: Sequence[str], key: str, format: str | None = None
+) -> list[InputFile]:
+    try:
+        found = files.expand(patterns, loaded.folder)
+    except UserError as error:
+        what = f"{error.where}: {error.what}" if error.where else error.what
+        raise UserError(what, f"{loaded.where}: {key}", error.remedy) from error
+    try:
+        return inspect_files(found, format)
+    except UserError as error:
+        raise _of_config(loaded, error) from error
+
+
+def _of_config(loaded: LoadedConfig, error: UserError) -> UserError:
+    """The same error; one that names a key of the config also says which config."""
+    block = (error.where or "").split(" ")[0].split(".")[0]
+    if block in ("model", "input", "baseline", "method"):
+        return UserError(error.what, f"{loaded.where}: {error.where}", error.remedy)
+    return error
 
 
 def _fingerprint(

@@ -1,4 +1,4 @@
-"""What a plan must ask of the model: asked in this process, or in a child so that the launcher stays light."""
+"""What a plan must ask of the model: in this process, or in a child so that the launcher stays light."""
 
 from __future__ import annotations
 
@@ -112,24 +112,32 @@ def probe(request: ProbeRequest) -> ProbeResult:
     loaded = worker.adapter(request.model, request.threads)
     schema = resolve(request.columns, loaded.signature, request.types)
     check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
-    targets = _targets(request.target, loaded.signature)
     if request.baseline.kind == "file":
         wanted = [Column(f.name, f.stored) for f in schema.features]
         check_columns(request.baseline_files, wanted)
-    model = ScoredModel(loaded, schema.inputs, request.score)
-    background = make_background(request.baseline, schema, request.baseline_files or request.files, request.seed)
+    model = worker.scored_model(request.model, schema.inputs, request.score, request.threads)
+    targets = _targets(request.target, model.signature)
+    background = make_background(
+        request.baseline, schema, request.baseline_files or request.files, request.seed
+    )
     first = first_rows(request.files, schema, FIRST_ROWS)
-    inputs = schema.assemble(background)
-    first_inputs = schema.assemble(first.features) if first is not None else inputs
-    _check_score(model, inputs)
     size = request.device_batch_size or _MOST_EVALUATIONS
+    # Rows that the model refuses will be rejected: they are no background and no measure of the others.
+    kept, reason = _taken(model, schema.assemble(background), size)
+    if not kept.any():
+        raise UserError(reason, "baseline", "choose another kind")
+    background = {name: value[kept] for name, value in background.items()}
+    inputs = schema.assemble(background)
     if request.method.needs.gradients:
         _check_gradients(model, inputs, request.method)
     if request.device_batch_size is None:
         size = _device_batch_size(model, inputs, request.method)
+    first_inputs = inputs
+    if first is not None:
+        found = schema.assemble(first.features)
+        kept, _ = _taken(model, found, size)
+        first_inputs = {name: value[kept] for name, value in found.items()} if kept.any() else inputs
     scores, _ = evaluate(model, inputs, size)
-    if not np.isfinite(scores).all():
-        raise UserError("the model's score of the baseline is not finite", "baseline", "choose another kind")
     spread_inputs = inputs if len(scores) > 1 else first_inputs
     spread_scores = scores if len(scores) > 1 else evaluate(model, first_inputs, size)[0]
     finite = spread_scores[np.isfinite(spread_scores).all(axis=1)]
@@ -138,10 +146,9 @@ def probe(request: ProbeRequest) -> ProbeResult:
     artifact = Artifact(background, scores, spread, noise)
     affine = False
     if request.method.needs.gradients:
-        cut = model.differentiable(inputs).cut
-        affine = [tensor.name for tensor in cut.frontier] != [entry.tensor.name for entry in cut.entries]
+        affine = model.differentiable(inputs).cut.has_prefix
     return ProbeResult(
-        loaded.signature,
+        model.signature,
         model_digest(paths.local_copy(request.model.path)),
         model.score_kinds,
         schema,
@@ -188,15 +195,24 @@ def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
     return TargetSpec((target,))
 
 
-def _check_score(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> None:
-    """Evaluates one row, so that what the model itself refuses is said at plan time."""
+def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], size: int) -> tuple[np.ndarray, str]:
+    """Which rows the model takes and gives a finite score, `[B]` bool, and why not one of the others."""
     import tensorflow as tf
 
+    rows = len(next(iter(inputs.values())))
     try:
-        model.evaluate({name: value[:1] for name, value in inputs.items()})
+        scores = evaluate(model, inputs, size)[0]
+    except tf.errors.ResourceExhaustedError:
+        raise
     except tf.errors.OpError as error:
         line = str(error.message).strip().splitlines()[0][:200]
-        raise UserError(f"the model does not take the baseline: {line}", "baseline", "choose another kind") from error
+        if rows == 1:
+            return np.zeros(1, bool), f"the model does not take the baseline: {line}"
+        parts = (slice(0, rows // 2), slice(rows // 2, None))
+        halves = [_taken(model, {k: v[part] for k, v in inputs.items()}, size) for part in parts]
+        return np.concatenate([kept for kept, _ in halves]), halves[0][1] or halves[1][1]
+    finite: np.ndarray = np.isfinite(scores).all(axis=1)
+    return finite, "" if finite.all() else "the model's score of the baseline is not finite"
 
 
 def _check_gradients(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> None:
@@ -208,8 +224,10 @@ def _check_gradients(model: ScoredModel, inputs: Mapping[str, np.ndarray], metho
         raise UserError(f"{method.name} needs gradients: {error.what}", error.where, remedy) from error
 
 
-def _device_batch_size(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> int:
-    """The largest power of two whose activations stay within the memory bound; the same on every machine of a kind."""
+def _device_batch_size(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod
+) -> int:
+    """The largest power of two whose activations stay within the memory bound; no clock decides it."""
     import tensorflow as tf
 
     per_evaluation = sum(int(np.prod(shape)) * 4 for shape in model.shapes.values()) or 4
@@ -283,14 +301,13 @@ def probe_in_child(request: ProbeRequest) -> ProbeResult:
         if not data:
             noise.seek(0)
             lines = noise.read().decode("utf-8", "replace").strip().splitlines()
-            raise RuntimeError(
-                f"the model's process ended with status {child.returncode}: {lines[-1] if lines else 'no message'}"
-            )
+            last = lines[-1] if lines else "no message"
+            raise RuntimeError(f"the model's process ended with status {child.returncode}: {last}")
         # Written by our own child a moment ago, through a file without a name.
         found = pickle.loads(data)
     if isinstance(found, BaseException):
         raise found
-    assert isinstance(found, ProbeResult)  # noqa: S101 - for the type checker
+    assert isinstance(found, ProbeResult)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Progress of a run on this machine, read from the shards' journal: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run on this machine, from the shards' journal: a bar on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -68,7 +68,11 @@ class RunProgress:
         while not self._stop.wait(_PLAIN_SECONDS):
             done = self._count()
             share = done / self._rows if self._rows else 1.0
-            print(f"{done:,} of {self._rows:,} rows ({share:.0%}){self._speed(done)}", file=sys.stderr, flush=True)
+            print(
+                f"{done:,} of {self._rows:,} rows ({share:.0%}){self._speed(done)}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _speed(self, done: int) -> str:
         rate = (done - self._before) / max(time.monotonic() - self._start, 1e-9)

@@ -1,9 +1,10 @@
-"""A committed run as tables: importance, attributions, and a shap.Explanation."""
+"""A committed run as tables: importance, attributions, one example, and a shap.Explanation."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from transforms.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
+_NO_TABLE = "the run holds no attributions"
+_KEEP = "set output.attributions: all"
+
 
 def load_run(path: str | os.PathLike[str]) -> Run:
     """Opens a committed run.
@@ -30,11 +34,29 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """
     run = os.fspath(path)
     manifest = read_manifest(run)
-    if manifest is None:
-        begun = files.exists(files.join(run, "_work"))
-        what = "the run is not committed: it did not finish" if begun else "there is no run"
-        raise UserError(what, run, "explain again with the same command" if begun else "check the path")
-    return Run(run, manifest)
+    if manifest is not None:
+        return Run(run, manifest)
+    if files.exists(files.join(run, "_work")):
+        what, remedy = "the run is not committed: it did not finish", "explain again with the same command"
+    elif files.exists(run):
+        what, remedy = "is no run directory: it holds no manifest.json", "name the folder that explain wrote"
+    else:
+        what, remedy = "there is no such run", "check the path"
+    raise UserError(what, run, remedy)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One explained example.
+
+    Args:
+      rows: Of the attributions table, one a target.
+      values: Its feature values by the names of the attributions, of a tensor each as `name[0, 1]`; empty
+        where the run keeps none and the input is gone.
+    """
+
+    rows: list[dict[str, Any]]
+    values: dict[str, Any]
 
 
 class Run:
@@ -49,27 +71,40 @@ class Run:
         self.path, self.manifest = path, dict(manifest)
 
     def __repr__(self) -> str:
-        counts = self.manifest["counts"]
-        return f"Run({self.path!r}, rows={counts['rows_attributed']}, method={self.manifest['config']['method']['name']})"
+        rows, method = self.manifest["counts"]["rows_attributed"], self.manifest["config"]["method"]["name"]
+        return f"Run({self.path!r}, rows={rows}, method={method})"
 
     @property
     def features(self) -> list[str]:
         """Names in the tables."""
         return list(self.manifest["features"])
 
+    @property
+    def rows_per_example(self) -> int:
+        """Targets that each example is explained for."""
+        counts = self.manifest["counts"]
+        return int(counts["attributions"] // max(counts["rows_attributed"], 1)) or 1
+
+    @property
+    def has_report(self) -> bool:
+        """Whether there is a report.html."""
+        return files.exists(files.join(self.path, "report.html"))
+
     def importance(self, *, slice: str | None = None, target: int | str | None = None) -> pd.DataFrame:
-        """Global importance, most important first.
+        """Global importance: all rows first, then slice by slice; most important feature first.
 
         Args:
           slice: Only this slice, `column=value`; "" is all rows. None: everything.
           target: Only this output, by index or name.
+        Raises:
+          UserError: No output has the name.
         """
-        table = _read_table(files.join(self.path, "importance.parquet"))
-        frame: pd.DataFrame = table.to_pandas()
+        path = files.join(self.path, "importance.parquet")
+        frame: pd.DataFrame = pq.read_table(pa.BufferReader(files.read_bytes(path))).to_pandas()
         if slice is not None:
             frame = frame[frame["slice"] == slice]
         if target is not None:
-            frame = frame[frame["target" if isinstance(target, int) else "target_name"] == target]
+            frame = frame[frame["target"] == self.target_index(target)]
         return frame.reset_index(drop=True)
 
     def attributions(
@@ -81,16 +116,17 @@ class Run:
           columns: Some columns; fields by a dotted name such as "attribution.distance".
           filter: Which rows, such as `pc.field("prediction") > 0`.
         Raises:
-          UserError: The run wrote no attributions.
+          UserError: The run wrote no attributions, or they have no such column.
         Cost: reads the columns asked for of all parts; rows outside the filter are skipped by row group.
         """
         dataset = self._dataset("attributions")
         if dataset is None:
-            raise UserError("the run holds no attributions", self.path, "set output.attributions: all")
+            raise UserError(_NO_TABLE, self.path, _KEEP)
         if columns is None:
             return dataset.to_table(filter=filter)
-        wanted = {name: pc.field(*name.split(".")) if name not in dataset.schema.names else pc.field(name) for name in columns}
-        return dataset.to_table(columns=wanted, filter=filter)
+        return dataset.to_table(
+            columns={name: _field(name, dataset.schema) for name in columns}, filter=filter
+        )
 
     def rejected(self) -> pa.Table:
         """Rows that could not be explained, with stage and reason."""
@@ -102,8 +138,9 @@ class Run:
     def explanation(self, rows: int | None = 1000, *, target: int | str | None = None, seed: int = 0) -> Any:
         """A shap.Explanation of some rows: every shap.plots.* works on it.
 
-        Features that are tensors are taken apart into `name[index]`. Feature values come from the table where the run
-        wrote them (`output.features: true`), else from the input files.
+        Features that are tensors are taken apart into `name[index]`. Feature values come from the table where
+        the run wrote them (`output.features: true`), else from the input files. Of strings, `data` holds the
+        rank in the alphabet and `display_data` the string.
 
         Args:
           rows: At random without replacement, in the table's order; None: all.
@@ -111,10 +148,64 @@ class Run:
           seed: Of the draw.
         Raises:
           UserError: No attributions in full, several targets and none given, or the input is gone.
+        Cost: reads the attributions of the parts, and the input where it holds the feature values.
         """
         from pipeline.explanation import make_explanation
 
         return make_explanation(self, rows, target, seed)
+
+    def example(self, example_id: str) -> Example:
+        """One example's rows of the attributions table and its feature values.
+
+        Raises:
+          UserError: No such example, or it was rejected; the line says why.
+        Cost: reads the ids of all parts.
+        """
+        parts = self.parts()
+        if not parts:
+            raise UserError(_NO_TABLE, self.path, _KEEP)
+        for number, part in enumerate(parts):
+            path = files.local_copy(part)
+            ids = pq.read_table(path, columns=["example_id"])["example_id"]
+            at = pc.index(ids, example_id).as_py()
+            if at >= 0:
+                table = pq.read_table(path).slice(at, self.rows_per_example)
+                return Example(
+                    table.to_pylist(), self._example_values(table, number, at // self.rows_per_example)
+                )
+        raise self._no_example(example_id, parts[0])
+
+    def _example_values(self, table: pa.Table, part: int, position: int) -> dict[str, Any]:
+        from pipeline.explanation import in_words
+        from pipeline.feature_values import feature_values
+
+        try:
+            found = feature_values(self, table.slice(0, 1), np.array([[part, position]]))
+        except UserError:
+            return {}  # the attributions can do without
+        values: dict[str, Any] = {}
+        for name, array in found.items():
+            value = array[0]
+            if isinstance(value, np.ndarray) and value.ndim:
+                values |= {f"{name}{list(at)}": value[at].item() for at in np.ndindex(*value.shape)}
+            else:
+                values[name] = value.item() if isinstance(value, np.generic) else value
+        for group, members in self.manifest["config"]["input"]["groups"].items():
+            values[group] = ", ".join(in_words(found[member][0]) for member in members)
+        return values
+
+    def _no_example(self, example_id: str, part: str) -> UserError:
+        rejected = self.rejected()
+        reasons = rejected.filter(pc.equal(rejected["example_id"], example_id))["reason"].to_pylist()
+        if reasons:
+            return UserError(f"example {example_id!r} was rejected: {reasons[0]}", self.path)
+        some = (
+            pq.read_table(files.local_copy(part), columns=["example_id"])["example_id"]
+            .unique()[:3]
+            .to_pylist()
+        )
+        remedy = f"its ids are like {', '.join(map(repr, some))}" if some else None
+        return UserError(f"there is no example {example_id!r}", self.path, remedy)
 
     def parts(self, folder: str = "attributions") -> list[str]:
         """Part files, in the input's order."""
@@ -123,51 +214,29 @@ class Run:
 
     def _dataset(self, folder: str) -> Any:
         parts = self.parts(folder)
-        if not parts:
-            return None
-        if not files.is_url(self.path):
-            return ds.dataset(parts, format="parquet")
-        return ds.dataset([files.local_copy(part) for part in parts], format="parquet")
-
-    def find(self, example_id: str) -> pa.Table:
-        """The rows of one example, one a target.
-
-        Raises:
-          UserError: No such example, or it was rejected; the line says why.
-        """
-        dataset = self._dataset("attributions")
-        if dataset is None:
-            raise UserError("the run holds no attributions", self.path, "set output.attributions: all")
-        found = dataset.to_table(filter=pc.field("example_id") == example_id)
-        if len(found):
-            return found
-        rejected = self.rejected()
-        reasons = rejected.filter(pc.equal(rejected["example_id"], example_id))["reason"].to_pylist()
-        if reasons:
-            raise UserError(f"example {example_id!r} was rejected: {reasons[0]}", self.path)
-        some = dataset.head(3, columns=["example_id"])["example_id"].to_pylist()
-        raise UserError(f"there is no example {example_id!r}", self.path, f"its ids are like {', '.join(some)}")
+        return ds.dataset([files.local_copy(part) for part in parts], format="parquet") if parts else None
 
     def target_index(self, target: int | str | None) -> int | None:
         """The index of a target given by index or name.
 
         Raises:
-          UserError: No output has the name.
+          UserError: No output has the index or name.
         """
-        if target is None or isinstance(target, int):
-            return target
         names = self.manifest["target_names"]
-        if target not in names:
+        if target is None or (isinstance(target, int) and 0 <= target < len(names)):
+            return target
+        if isinstance(target, int) or target not in names:
             raise UserError(f"{target!r} is no output", "target", f"the outputs are {', '.join(names[:12])}")
         return int(names.index(target))
 
 
-def _read_table(path: str) -> pa.Table:
-    return pq.read_table(pa.BufferReader(files.read_bytes(path)))
-
-
-def draw(total: int, rows: int | None, seed: int) -> np.ndarray:
-    """Positions of a random sample without replacement, sorted."""
-    if rows is None or rows >= total:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(seed).choice(total, rows, replace=False))
+def _field(name: str, schema: pa.Schema) -> pc.Expression:
+    """A column, or a field of one by a dotted name; the names themselves may hold dots."""
+    if name in schema.names:
+        return pc.field(name)
+    for column in schema.names:
+        kind = schema.field(column).type
+        inner = name.removeprefix(f"{column}.")
+        if inner != name and pa.types.is_struct(kind) and kind.get_field_index(inner) >= 0:
+            return pc.field(column, inner)
+    raise UserError(f"there is no column {name!r}", "attributions", f"there are {', '.join(schema.names)}")

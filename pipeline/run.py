@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from pipeline.manifest import OURS, WORK, build_manifest, commit, read_manifest,
 from pipeline.plan import Plan, make_plan
 from transforms import files
 from transforms.errors import UserError
-from transforms.explain_shard import ShardResult, journal_path
+from transforms.shard_result import ShardResult, journal_path
+from transforms.worker import ExplainSpec
 
 if TYPE_CHECKING:
     from pipeline.results import Run
@@ -38,16 +39,13 @@ class Outcome:
       run: Its directory.
       manifest: Of the committed run.
       reused: It was there already, of the same fingerprint; nothing was done.
+      exceeded: Limits of the config that the run exceeds, in words.
     """
 
     run: str
     manifest: dict[str, Any]
     reused: bool
-
-    @property
-    def exceeded(self) -> list[str]:
-        """Limits of the config that the run exceeded, in words."""
-        return list(self.manifest["quality"]["exceeded"])
+    exceeded: Sequence[str]
 
 
 def explain(
@@ -102,7 +100,9 @@ def execute(
     planned = time.perf_counter()
     committed = read_manifest(target)
     if committed is not None and committed["fingerprint"] == plan.fingerprint:
-        return Outcome(target, committed, reused=True)
+        # Limits are no part of the fingerprint: they are judged by the config of today.
+        quality = committed["quality"]["convergence_delta"]
+        return Outcome(target, committed, True, _exceeded(loaded, committed["counts"], quality))
     if committed is not None and not overwrite:
         raise UserError(
             "holds a committed run of another config, model or input",
@@ -121,7 +121,8 @@ def execute(
         "device_seconds": result.seconds,
         "rows_per_second": result.read / seconds if seconds > 0 else 0.0,
     }
-    exceeded = _exceeded(plan, result)
+    counts = {"rows_read": result.read, "rows_rejected": result.rejected}
+    exceeded = _exceeded(loaded, counts, result.quality.summary())
     manifest = build_manifest(plan, result, runner, timing, exceeded)
     _write_importance(plan, result)
     if place == target and committed is not None:
@@ -129,7 +130,7 @@ def execute(
     commit(place, manifest)
     if place != target:
         _swap(place, target)
-    return Outcome(target, manifest, reused=False)
+    return Outcome(target, manifest, False, exceeded)
 
 
 def _check_place(run: str) -> None:
@@ -142,8 +143,10 @@ def _check_place(run: str) -> None:
     if not os.path.isdir(parent):
         raise UserError("is a file", parent, "give another output.path or --output")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError("cannot be written: permission denied", parent, "give another output.path or --output")
-    strangers = sorted(name for name in files.list_dir(run) if name not in OURS)
+        raise UserError(
+            "cannot be written: permission denied", parent, "give another output.path or --output"
+        )
+    strangers = sorted(name for name in files.list_dir(run) if name not in OURS and name[0] != ".")
     if strangers:
         raise UserError(
             f"is no run directory: it holds {strangers[0]}", run, "give another output.path or --output"
@@ -180,7 +183,7 @@ def _begin(plan: Plan, overwrite: bool) -> None:
     files.makedirs(files.join(run, "attributions"))
     files.delete_tree(files.join(run, WORK, "failures"))
     files.delete_tree(files.join(run, WORK, "progress"))
-    files.write_atomic(plan.spec.reference, plan.found.artifact.to_bytes())
+    files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
     files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
 
 
@@ -226,15 +229,17 @@ def _cause(run: str, error: Exception) -> Exception:
     return RunBrokenError(f"shard {note['shard']} failed with {note['kind']}: {line}")
 
 
-def _exceeded(plan: Plan, result: ShardResult) -> list[str]:
-    limits = plan.loaded.config.limits
+def _exceeded(
+    loaded: LoadedConfig, counts: Mapping[str, int], quality: Mapping[str, float | None] | None
+) -> list[str]:
+    """The limits that a run exceeds, from the manifest's `counts` and `quality.convergence_delta`."""
+    limits = loaded.config.limits
     found = []
-    share = result.rejected / result.read if result.read else 0.0
+    share = counts["rows_rejected"] / counts["rows_read"] if counts["rows_read"] else 0.0
     if share > limits.rejected:
         found.append(f"{share:.2%} of the rows were rejected, more than limits.rejected: {limits.rejected:g}")
-    summary = result.quality.summary()
-    worst = summary["relative_p99"] if summary else None
-    if worst is not None and plan.spec.method.additive and worst > limits.convergence:
+    worst = quality["relative_p99"] if quality else None
+    if worst is not None and loaded.config.method.additive and worst > limits.convergence:
         found.append(
             f"p99 of |convergence_delta| is {worst:.3g} of the score's spread, more than limits.convergence: "
             f"{limits.convergence:g}"
@@ -292,3 +297,19 @@ def preview(
             "give another --output, or --overwrite to replace it",
         )
     return {**plan.summary(), "runner": runner, "committed": same}
+
+
+def prepare(
+    config: str | os.PathLike[str], *, settings: Sequence[str] = (), date: str | None = None
+) -> ExplainSpec:
+    """What `transforms.ExplainBatches` needs in a pipeline of your own: a spec that carries its baseline.
+
+    Args:
+      config: Path of a config file.
+      settings: `a.b=value` overrides of the config.
+      date: Fills `{date}` in paths, YYYY-MM-DD.
+    Raises:
+      UserError: Whatever would stop a run of the config.
+    """
+    plan = make_plan(load_config(os.fspath(config), settings=settings, date=date))
+    return replace(plan.spec, reference=plan.found.artifact.to_bytes())

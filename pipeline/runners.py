@@ -26,20 +26,22 @@ def check_flags(flags: Sequence[str]) -> list[str]:
         return []
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    # Beam's own classes name some flags twice: the later one counts, as it does to Beam.
+    parser = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False, conflict_handler="resolve"
+    )
     parser.add_argument("--labels", action="append")
     for options in _all_options(PipelineOptions):
         if "_add_argparse_args" in vars(options):
-            try:
-                options._add_argparse_args(parser)
-            except argparse.ArgumentError:
-                continue  # Beam's own classes name some flags twice
+            options._add_argparse_args(parser)
     try:
         _, unknown = parser.parse_known_args(list(flags))
     except (argparse.ArgumentError, SystemExit) as error:
         raise UserError(str(error), " ".join(flags), "see Beam's pipeline options") from error
     if unknown:
-        raise UserError("neither attribeam nor Beam knows this flag", unknown[0], "see attribeam explain --help")
+        raise UserError(
+            "neither attribeam nor Beam knows this flag", unknown[0], "see attribeam explain --help"
+        )
     return list(flags)
 
 

@@ -2,207 +2,350 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
-_BAR = 24
-_SHADES = " ▏▎▍▌▋▊▉█"
+from pipeline.text_table import (
+    bar,
+    bar_to_the_left,
+    clean,
+    console,
+    count,
+    duration,
+    print_table,
+    shorten,
+    size,
+    width_of,
+    wrapped,
+    write,
+)
+
+_TOP = 10
+#: More targets than this get a line each instead of a table each.
+_MOST_TABLES = 3
+_MOST_LINES = 40
+_KEY = 15
+_NAME = 32
 
 
-def console() -> Console:
-    """Standard output; colours on a terminal alone."""
-    return Console(highlight=False, soft_wrap=False)
+def _fact(out: Console, key: str, text: str) -> None:
+    wrapped(out, clean(text), " " * _KEY, clean(key).ljust(_KEY))
 
 
-def clean(text: object) -> str:
-    """Text from data as a terminal may show it: control characters made visible."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+def _path(out: Console, key: str, path: str, more: str = "") -> None:
+    write(out, f"{key.ljust(_KEY)}{clean(nearby(path))}{more}")
 
 
-def bar(share: float, width: int = _BAR) -> str:
-    """A bar of eighths of a character; share of the width, 0 to 1."""
-    eighths = round(max(0.0, min(1.0, share)) * width * 8)
-    return "█" * (eighths // 8) + (_SHADES[eighths % 8] if eighths % 8 else "")
+def nearby(path: str) -> str:
+    """A local path from the working directory where that is shorter and leads down."""
+    if "://" in path:
+        return path
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+# -- explain -------------------------------------------------------------------------------------------------
 
 
 def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
     """The end of `explain`: the ten most important features and the run's figures."""
     out = console()
+    _print_top(out, run)
     manifest = run.manifest
-    counts, timing = manifest["counts"], manifest["timing"]
-    frame = run.importance(slice="")
-    for target, part in frame.groupby("target_name", sort=False):
-        _print_importance(out, str(target), part.head(10), len(part))
-    if reused:
-        out.print("The run was there already: same config, model and input. Nothing was done.")
-    rate = timing["rows_per_second"]
-    out.print(
-        f"{counts['rows_attributed']:,} of {counts['rows_read']:,} rows explained in {timing['seconds']:.1f} s "
-        f"({rate:,.0f} rows/s); {counts['rows_rejected']:,} rejected"
-    )
+    counts, timing, quality = manifest["counts"], manifest["timing"], manifest["quality"]
+    rejected = f"; {counts['rows_rejected']:,} rejected" if counts["rows_rejected"] else ""
+    _fact(out, "rows", f"{counts['rows_attributed']:,} of {counts['rows_read']:,} explained{rejected}")
     for reason, number in _reasons(run):
-        out.print(f"  {number:,} × {escape(clean(reason))}")
-    quality = manifest["quality"]
-    delta = quality["convergence_delta"]
-    if delta is not None:
-        out.print(
-            f"Σφ misses prediction − base_value by {delta['p50']:.2g} (median), {delta['p99']:.2g} (p99), "
-            f"{delta['max']:.2g} (worst); p99 is {delta['relative_p99']:.2%} of the score's spread"
-        )
-    if quality["limited_rows"]:
-        out.print(f"{quality['limited_rows']:,} rows are above the method's tolerance for all the steps allowed")
+        wrapped(out, clean(reason), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
+    if reused:
+        _fact(out, "nothing done", "the run was there already, of the same config, model and input")
+    else:
+        pace = f"{duration(timing['pipeline_seconds'])} at {timing['rows_per_second']:,.0f} rows/s"
+        _fact(out, "time", f"{duration(timing['seconds'])} in all; {pace} after planning")
+    _print_quality(out, quality)
     for line in exceeded:
-        out.print(Text(f"Limit exceeded: {line}", style="bold red"))
-    out.print(f"Tables: {escape(clean(run.path))}", soft_wrap=True)
+        write(out, Text(f"{'limit exceeded'.ljust(_KEY)}{line}", style="bold red"))
+    _print_places(out, run)
+
+
+def _print_top(out: Console, run: Any) -> None:
+    frame = run.importance(slice="")
+    tables = [rows for _, rows in frame.groupby("target", sort=False)]
+    if len(tables) > _MOST_TABLES:
+        write(out, Text("Most important features, by target", style="bold"))
+        brief = []
+        for rows in tables[:_MOST_LINES]:
+            best = [f"{clean(r.feature)} {r.share:.0%}" for r in rows.head(3).itertuples()]
+            name = shorten(clean(rows["target_name"].iloc[0]), _NAME)
+            brief.append([name, f"{rows['rows'].iloc[0]:,}", ", ".join(best)])
+        print_table(out, brief, "<><", header=["target", "rows", "share of mean |φ|"], indent="  ")
+        if len(tables) > _MOST_LINES:
+            write(out, f"  … and {count(len(tables) - _MOST_LINES, 'more target')}")
+        write(out)
+        return
+    kinds = _score_kinds(run.manifest)
+    for rows in tables:
+        first = rows.iloc[0]
+        kind = kinds.get(int(first["target"]), "score")
+        shown = rows.head(_TOP)
+        part = f", {len(shown)} of {len(rows)}" if len(rows) > len(shown) else ""
+        title = f"Most important features for {clean(first['target_name'])}{part}"
+        write(out, Text(title, style="bold"))
+        top = float(shown["mean_abs"].max())
+        lines: list[list[str | Text]] = [
+            [
+                str(row.rank),
+                shorten(clean(row.feature), _NAME),
+                f"{row.mean_abs:.3g}",
+                f"{row.share:.1%}",
+                f"{row.positive:.0%}",
+                Text(bar(row.mean_abs / top if top > 0 else 0.0, 24), style="cyan"),
+            ]
+            for row in shown.itertuples()
+        ]
+        header = ["", "feature", "mean |φ|", "share", "raises", ""]
+        print_table(out, lines, "><>>><", header=header, indent="  ")
+        note = f"  φ in units of the {kind}; raises: the share of rows in which it raises it"
+        write(out, Text(note, style="dim"))
+        write(out)
+
+
+def _score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
+    """What is explained of each target: logit, probability or output."""
+    kinds: list[str] = []
+    for head in manifest["model"]["outputs"]:
+        kinds += [head["score"]] * int(np.prod([extent or 1 for extent in head["shape"]], dtype=np.int64))
+    return dict(enumerate(kinds))
 
 
 def _reasons(run: Any) -> list[tuple[str, int]]:
-    """The three most frequent reasons, numbers and all."""
+    """The three most frequent reasons."""
     rejected = run.rejected()
     if not len(rejected):
         return []
     counted = rejected["reason"].value_counts().to_pylist()
     counted.sort(key=lambda item: (-item["counts"], item["values"]))
-    return [(item["values"], item["counts"]) for item in counted[:3]]
+    rest = sum(item["counts"] for item in counted[3:])
+    found = [(item["values"], item["counts"]) for item in counted[:3]]
+    return [*found, (f"for {len(counted) - 3:,} other reasons, in rejected/", rest)] if rest else found
 
 
-def _print_importance(out: Console, target: str, part: pd.DataFrame, count: int) -> None:
-    title = f"Most important features for {clean(target)}" + (f" ({len(part)} of {count})" if count > len(part) else "")
-    table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
-    table.add_column("")
-    table.add_column("feature")
-    table.add_column("mean |φ|", justify="right")
-    table.add_column("share", justify="right")
-    table.add_column("raises", justify="right")
-    table.add_column("")
-    top = part["mean_abs"].max()
-    for row in part.itertuples():
-        table.add_row(
-            str(row.rank),
-            escape(clean(row.feature)),
-            f"{row.mean_abs:.4g}",
-            f"{row.share:.1%}",
-            f"{row.positive:.0%}",
-            bar(row.mean_abs / top if top > 0 else 0.0),
+def _print_quality(out: Console, quality: Mapping[str, Any]) -> None:
+    delta = quality["convergence_delta"]
+    if delta is not None:
+        share = delta["relative_p99"]
+        _fact(
+            out,
+            "Σφ",
+            f"is prediction − base_value to within {delta['p50']:.1g} (median), {delta['p99']:.1g} (p99), "
+            f"{delta['max']:.1g} (worst); the p99 is {share:.1g} of the score's spread",
         )
-    out.print(table)
-    out.print()
+    if quality["limited_rows"]:
+        rows = count(quality["limited_rows"], "row")
+        _fact(out, "", f"{rows} stayed above the method's tolerance after all that it allows")
 
 
-def print_example(run: Any, found: Any, values: Mapping[str, Any] | None) -> None:
-    """`show`: an example's attributions, largest first, as bars to either side of nothing."""
+def _print_places(out: Console, run: Any) -> None:
+    _path(out, "tables", f"{run.path}/importance.parquet")
+    if run.manifest["config"]["output"]["attributions"] != "none":
+        _path(out, "", f"{run.path}/attributions/", f"  ({count(len(run.parts()), 'file')})")
+    if run.manifest["counts"]["rows_rejected"]:
+        _path(out, "", f"{run.path}/rejected/")
+    if run.has_report:
+        _path(out, "report", f"{run.path}/report.html")
+
+
+# -- show ----------------------------------------------------------------------------------------------------
+
+
+def print_example(example_id: str, rows: Sequence[Mapping[str, Any]], values: Mapping[str, Any]) -> None:
+    """`show`: an example's attributions, largest first, as bars to either side of nothing.
+
+    Args:
+      example_id: Its id.
+      rows: Of the attributions table, one a target.
+      values: The example's feature values, as far as they are known.
+    """
     out = console()
-    for row in found.to_pylist():
-        out.print(f"example_id   {escape(clean(row['example_id']))}")
-        out.print(f"target       {row['target']}  {escape(clean(row['target_name']))}")
-        out.print(f"prediction   {row['prediction']:.6g}   (output {row['output']:.6g})")
-        out.print(f"base_value   {row['base_value']:.6g}")
+    for number, row in enumerate(rows):
+        if number:
+            write(out)
+        _fact(out, "example_id", example_id)
+        _fact(out, "target", f"{row['target_name']} (output {row['target']})")
+        returned = (
+            f", the model's output is {row['output']:.4g}" if row["output"] != row["prediction"] else ""
+        )
+        _fact(out, "prediction", f"{row['prediction']:.6g}{returned}")
+        _fact(out, "base_value", f"{row['base_value']:.6g}")
         if row["convergence_delta"] is not None:
-            out.print(f"delta        {row['convergence_delta']:.2g}")
+            _fact(out, "delta", f"{row['convergence_delta']:.1g}")
+        if "fit" in row:
+            _fact(out, "fit", f"{row['fit']:.3f}")
+        write(out)
         pairs = example_pairs(row)
-        largest = max((abs(value) for _, value in pairs), default=0.0) or 1.0
-        table = Table(box=None, pad_edge=False)
-        table.add_column("feature")
-        if values:
-            table.add_column("value", justify="right")
-        table.add_column("φ", justify="right")
-        table.add_column("lowers", justify="right")
-        table.add_column("raises")
-        for name, value in pairs:
-            drawn = bar(abs(value) / largest)
-            # Eighths fill a character from its left; a bar to the left can only be whole characters.
-            left = "█" * round(_BAR * abs(value) / largest) if value < 0 else ""
-            cells = [escape(clean(name))]
-            if values:
-                cells.append(escape(clean(values.get(name, ""))))
-            cells += [f"{value:+.4g}", Text(left, style="blue"), Text(drawn if value > 0 else "", style="red")]
-            table.add_row(*cells)
-        out.print(table)
-        out.print()
+        _print_bars(out, pairs[:_MOST_LINES], values)
+        if len(pairs) > _MOST_LINES:
+            rest = pairs[_MOST_LINES:]
+            write(
+                out,
+                f"… and {len(rest):,} smaller ones, {sum(v for _, v in rest):+.3g} together (--json has all)",
+            )
+
+
+def _print_bars(out: Console, pairs: Sequence[tuple[str, float]], values: Mapping[str, Any]) -> None:
+    largest = max((abs(value) for _, value in pairs), default=0.0) or 1.0
+    known = any(name in values for name, _ in pairs)
+    lines: list[list[str | Text]] = []
+    for name, value in pairs:
+        shown = [shorten(clean(_value(values[name])), 20) if name in values else ""] if known else []
+        lines.append([shorten(clean(name), _NAME), *shown, f"{value:+.3g}"])
+    columns = range(len(lines[0])) if lines else ()
+    taken = sum(max(len(str(line[at])) for line in lines) + 2 for at in columns)
+    room = max(4, min(24, (width_of(out) - taken - 2) // 2))
+    for line, (_, value) in zip(lines, pairs, strict=True):
+        share = abs(value) / largest
+        line.append(Text(bar_to_the_left(share if value < 0 else 0.0, room), style="blue"))
+        line.append(Text(bar(share if value > 0 else 0.0, room), style="red"))
+    header = ["feature", *(["value"] if known else []), "φ", "lowers".rjust(room), "raises"]
+    print_table(out, lines, "<>><<" if known else "<><<", header=header)
+
+
+def _value(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def example_pairs(row: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Features and φ of a row of the table, largest |φ| first; a tensor's values are summed."""
+    """Features and φ of a row of the table, largest |φ| first; of a tensor each value, as `name[0, 1]`."""
     if "attribution" in row:
-        pairs = [(name, float(np.sum(value))) for name, value in row["attribution"].items()]
+        pairs = []
+        for name, value in row["attribution"].items():
+            array = np.asarray(value, np.float64)
+            places = np.ndindex(*array.shape) if array.shape else [()]
+            pairs += [(f"{name}{list(at)}" if at else name, float(array[at])) for at in places]
         return sorted(pairs, key=lambda pair: -abs(pair[1]))
     pairs = [(item["feature"], float(item["attribution"])) for item in row["top"]]
-    return [*pairs, ("(the rest)", float(row["rest"]))]
+    return [*pairs, ("(all others)", float(row["rest"]))]
+
+
+# -- plan ----------------------------------------------------------------------------------------------------
 
 
 def print_plan(summary: Mapping[str, Any]) -> None:
     """`plan`: what a run would do."""
     out = console()
-
-    def line(key: str, value: object) -> None:
-        out.print(f"{key:<13} {escape(clean(value))}", soft_wrap=True)
-
     files = summary["files"]
-    size = sum(f["bytes"] for f in files)
-    line("input", f"{len(files)} file{'s' if len(files) != 1 else ''}, {summary['rows']:,} rows, {human(size)}")
-    line("shards", f"{summary['shards']} of {summary['shard_rows']:,} rows")
+    total = size(sum(f["bytes"] for f in files))
+    _fact(out, "input", f"{count(len(files), 'file')}, {count(summary['rows'], 'row')} to read, {total}")
+    rows = [[clean(f["file"]), count(f["rows"], "row"), size(f["bytes"])] for f in files]
+    print_table(out, rows[:_TOP], "<>>", indent=" " * _KEY)
+    if len(rows) > _TOP:
+        write(out, f"{'':{_KEY}}… and {count(len(rows) - _TOP, 'more file')}")
+    _fact(out, "shards", f"{summary['shards']:,} of up to {count(summary['shard_rows'], 'row')}")
     model = summary["model"]
-    line("model", model["path"])
-    for head in model["outputs"]:
-        line("", f"output {head['name']} {head['shape']}: explains the {head['score']}")
-    line("targets", ", ".join(summary["targets"]))
-    names = [f"{f['name']} ({f['kind']})" for f in summary["features"]]
-    line("features", f"{len(names)}: {', '.join(names[:30])}{' …' if len(names) > 30 else ''}")
-    method = dict(summary["method"])
-    name = method.pop("name")
-    line("method", f"{name} {', '.join(f'{k}={v}' for k, v in method.items())}")
+    _path(out, "model", model["path"])
+    heads = [f"{head['name']} {head['shape']}: the {head['score']} is explained" for head in model["outputs"]]
+    for number, head in enumerate(heads):
+        _fact(out, "" if number else "outputs", head)
+    targets = summary["targets"]
+    more = f" and {len(targets) - _TOP} more" if len(targets) > _TOP else ""
+    _fact(out, "target", ", ".join(targets[:_TOP]) + more)
+    _print_schema(out, summary)
+    _fact(out, "method", _keys(summary["method"]))
     baseline = summary["baseline"]
-    line("baseline", f"{baseline['kind']}, {baseline['rows']} row{'s' if baseline['rows'] != 1 else ''}")
-    line("cost", f"{summary['evaluations_per_row']:,} model evaluations a row, {summary['device_batch_size']:,} a device call")
+    _fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}")
+    calls = summary["evaluations_per_row"]
+    prefix = "; the affine prefix of the model is skipped" if summary["affine_prefix"] else ""
+    _fact(
+        out,
+        "model calls",
+        f"{calls:,} a row, {calls * summary['rows']:,} in all, "
+        f"{summary['device_batch_size']:,} at a time{prefix}",
+    )
     estimate = summary["estimate"]
     if estimate["seconds"] is not None:
-        line("time", f"about {human_time(estimate['seconds'])} ({1 / estimate['seconds_per_row']:,.0f} rows/s measured)")
-    line("output", f"{summary['output']}, about {human(estimate['output_bytes'])} before compression")
+        pace = f"{1 / estimate['seconds_per_row']:,.0f} rows/s were measured"
+        _fact(out, "time", f"about {duration(estimate['seconds'])} after start-up: {pace}")
+    _path(out, "output", summary["output"], f"  (about {size(estimate['output_bytes'])} before compression)")
+    if summary["committed"]:
+        _fact(out, "", "holds this very run already: there is nothing to do")
 
 
-def human(size: float) -> str:
-    """Bytes in words."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+def _keys(block: Mapping[str, Any]) -> str:
+    rest = [f"{key} {value}" for key, value in block.items() if key != "name" and value is not None]
+    return f"{block['name']}: {', '.join(rest)}" if rest else str(block["name"])
 
 
-def human_time(seconds: float) -> str:
-    """Seconds in words."""
-    if seconds < 90:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+def _print_schema(out: Console, summary: Mapping[str, Any]) -> None:
+    features = summary["features"]
+    rows = []
+    for feature in features[:_MOST_LINES]:
+        shape = f" {feature['shape']}" if feature["shape"] else ""
+        rows.append([shorten(clean(feature["name"]), _NAME), feature["kind"], f"{feature['dtype']}{shape}"])
+    _fact(out, "features", f"{len(features):,}, as the model takes them")
+    print_table(out, rows, "<<<", indent=" " * _KEY)
+    if len(features) > len(rows):
+        write(out, f"{'':{_KEY}}… and {len(features) - len(rows):,} more")
+    for name, members in summary["groups"].items():
+        _fact(out, "group", f"{name}: {', '.join(members)}")
+
+
+# -- methods -------------------------------------------------------------------------------------------------
 
 
 def print_methods(rows: Sequence[Mapping[str, Any]]) -> None:
-    """`methods`: one line each."""
-    table = Table(box=None, pad_edge=False)
-    for column in ("name", "needs", "cost in model evaluations a row", "Σφ", "when"):
-        table.add_column(column)
+    """`methods`: two lines each."""
+    out = console()
     for row in rows:
-        table.add_row(row["name"], row["needs"], row["cost"], row["sums"], row["when"])
-    console().print(table)
+        write(out, Text.assemble((str(row["name"]).ljust(22), "bold"), row["cost"]))
+        wrapped(out, f"needs {row['needs']}; {row['sums']}", "  ")
+        wrapped(out, f"when: {row['when']}", "  ")
+    write(out)
+    write(out, "attribeam methods NAME tells more of one.")
 
 
 def print_method(row: Mapping[str, Any]) -> None:
     """`methods NAME`."""
     out = console()
-    out.print(f"[bold]{row['name']}[/bold]: {escape(row['summary'])}")
-    out.print(f"when:  {escape(row['when'])}")
-    out.print(f"needs: {escape(row['needs'])}")
-    out.print(f"cost:  {escape(row['cost'])} model evaluations a row")
-    out.print(f"sums:  {escape(row['sums'])}")
-    out.print("keys:")
-    for key, default in row["keys"].items():
-        out.print(f"  {key}: {default}")
-    out.print()
-    out.print(escape(row["documentation"]))
+    write(out, Text(str(row["name"]), style="bold"))
+    _fact(out, "when", row["when"])
+    _fact(out, "needs", row["needs"])
+    _fact(out, "costs", row["cost"])
+    _fact(out, "sums", row["sums"])
+    for number, (key, default) in enumerate(row["keys"].items()):
+        shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default
+        _fact(out, "" if number else "keys", f"{key} ({shown})")
+    write(out)
+    _print_documentation(out, str(row["documentation"]))
+
+
+def _print_documentation(out: Console, text: str) -> None:
+    """A docstring anew at the terminal's width: paragraphs flow, lines of `Args` keep their indent."""
+    lines = text.splitlines()
+    for blank, part in groupby(lines, key=lambda line: not line.strip()):
+        if blank:
+            write(out)
+            continue
+        held: list[str] = []
+        for line in part:
+            indent = len(line) - len(line.lstrip())
+            begins = (
+                indent == 2 or line.endswith(":") or line.split(":")[0] in ("Cost", "Reference", "Source")
+            )
+            if begins and held:
+                _flow(out, held)
+                held = []
+            held.append(line)
+        _flow(out, held)
+
+
+def _flow(out: Console, lines: Sequence[str]) -> None:
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    wrapped(
+        out, " ".join(line.strip() for line in lines), " " * (indent + (2 if indent else 0)), " " * indent
+    )

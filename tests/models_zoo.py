@@ -34,7 +34,9 @@ def scored(model: Any, score: str = "auto", *, affine_prefix: bool = True) -> Sc
     return ScoredModel(adapter, shapes, score, affine_prefix=affine_prefix)
 
 
-def make_reference(model: ScoredModel, inputs: Mapping[str, np.ndarray], noise: float | None = None) -> Reference:
+def make_reference(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], noise: float | None = None
+) -> Reference:
     """A reference as the plan makes it; `noise` replaces the spread of every entry."""
     scores, _ = evaluate(model, inputs, 4096)
     entries, _ = model.differentiable(inputs).ends(dict(inputs))
@@ -75,7 +77,7 @@ def column(inputs: Any, index: int) -> Any:
     return inputs[:, index : index + 1]
 
 
-# -- models with a closed form -----------------------------------------------------------------------------------
+# -- models with a closed form ------------------------------------------------------------------------
 
 
 @cache
@@ -92,6 +94,23 @@ def separable() -> ScoredModel:
     """F = 5x + y² + sin z of three named inputs `[1]` (the function of PAIR-code/saliency's tests)."""
     x, y, z = (keras.Input((1,), name=name) for name in "xyz")
     return scored(keras.Model([x, y, z], 5 * x + ops.square(y) + ops.sin(z)))
+
+
+EMBEDDING = np.array([[0.5, -1.0, 2.0], [1.5, 0.25, -0.5], [-2.0, 1.0, 1.0], [0.0, 3.0, -1.0]], np.float32)
+EMBEDDING_WEIGHTS = np.array([1.0, -2.0, 0.5], np.float32)
+
+
+@cache
+def embedded() -> ScoredModel:
+    """F = w · e(carrier) + 3 d of a string and a number; "AA", "UA", "DL" are rows 1 to 3 of e."""
+    carrier, d = keras.Input((1,), dtype="string", name="carrier"), keras.Input((1,), name="d")
+    table = layers.Embedding(4, 3)
+    code = layers.StringLookup(vocabulary=["AA", "UA", "DL"])(carrier)
+    dense = layers.Dense(1, use_bias=False)
+    model = keras.Model([carrier, d], dense(layers.Concatenate()([layers.Flatten()(table(code)), d])))
+    table.set_weights([EMBEDDING])
+    dense.set_weights([np.append(EMBEDDING_WEIGHTS, 3.0)[:, None]])
+    return scored(model)
 
 
 @cache
@@ -114,7 +133,8 @@ def relu_pair() -> ScoredModel:
 def relu_network(features: int = 14, seed: int = 0, affine_prefix: bool = True) -> ScoredModel:
     """A ReLU network features-64-32-1 of one input "x" with many kinks."""
     keras.utils.set_random_seed(seed)
-    start = {"kernel_initializer": "he_normal", "bias_initializer": keras.initializers.RandomNormal(stddev=0.3)}
+    bias = keras.initializers.RandomNormal(stddev=0.3)
+    start = {"kernel_initializer": "he_normal", "bias_initializer": bias}
     inputs = keras.Input((features,), name="x")
     hidden = layers.Dense(64, activation="relu", **start)(inputs)
     hidden = layers.Dense(32, activation="relu", **start)(hidden)
@@ -123,7 +143,7 @@ def relu_network(features: int = 14, seed: int = 0, affine_prefix: bool = True) 
 
 @cache
 def smooth_network(affine_prefix: bool = True) -> tuple[Any, ScoredModel]:
-    """A tanh network 6-16-8-1 of one input "x": as Keras made it, for other tools, and as the product loads it."""
+    """A tanh network 6-16-8-1 of one input "x": as Keras made it, and as the product loads it."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((6,), name="x")
     hidden = layers.Dense(16, activation="tanh")(inputs)
@@ -132,7 +152,7 @@ def smooth_network(affine_prefix: bool = True) -> tuple[Any, ScoredModel]:
     return model, scored(model, affine_prefix=affine_prefix)
 
 
-# -- models of the contract suite --------------------------------------------------------------------------------
+# -- models of the contract suite ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -204,7 +224,10 @@ def _separable_case() -> Case:
 
 
 def _relu_pair_case() -> Case:
-    return Case(relu_pair(), *_vector(2))
+    def draw(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
+        return {"x": np.column_stack([rng.uniform(0, 6, rows), rng.normal(size=rows)]).astype(np.float32)}
+
+    return Case(relu_pair(), *_drawn(draw))
 
 
 def _tabular_case() -> Case:

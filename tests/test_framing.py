@@ -113,8 +113,15 @@ def test_every_flipped_bit_costs_one_row_and_no_more():
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\0" * 5000, b"x", b"garbage, and more of it" * 99, struct.pack("<QI", 12, 99), b"\0\0\0\0\1" * 50],
-    ids=["zeros", "a byte", "text", "a header with a wrong checksum", "nearly headers"],
+    [
+        b"\0" * 5000,
+        b"x",
+        b"garbage, and more of it" * 99,
+        struct.pack("<QI", 12, 99),
+        b"\0\0\0\0\1" * 50,
+        b"~" + framing.encode(b"abc")[: framing.HEADER] + b"without its record",
+    ],
+    ids=["zeros", "a byte", "text", "a wrong checksum", "nearly headers", "a sound header alone"],
 )
 def test_garbage_between_records_is_one_row(garbage):
     data = write(PAYLOADS[:3]) + garbage + write(PAYLOADS[3:])

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from transforms.decode import Rows, decode, join
 from transforms.errors import UserError
 from transforms.methods.random import row_keys
+from transforms.models.base import names_in_words
 from transforms.read import Column, read_piece
-from transforms.schema import ExampleSchema, FeatureSpec, Fill
+from transforms.resolve import nearest
+from transforms.schema import ExampleSchema, FeatureSpec, Fill, misfit
 from transforms.shards import InputFile, Piece, cut
 
 KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file")
-#: Statistics and draws use all rows of an input up to this many and this much memory; beyond it, evenly spread windows.
+#: Draws use all rows of an input up to this many and this much memory; beyond it, evenly spread windows.
 _POOL_ROWS = 1_000_000
 _POOL_BYTES = 256 << 20
 _WINDOWS = 64
@@ -52,8 +57,17 @@ class Artifact:
     def to_bytes(self) -> bytes:
         """An uncompressed npz without pickles."""
         buffer = io.BytesIO()
-        arrays = {f"feature:{name}": _storable(value) for name, value in self.features.items()}
-        arrays |= {f"noise:{index}": value for index, value in enumerate(self.noise)}
+        arrays: dict[str, Any] = {f"noise_{at}": value for at, value in enumerate(self.noise)}
+        kinds = []
+        for at, (name, value) in enumerate(self.features.items()):
+            kinds.append((name, value.shape, value.dtype == object))
+            if value.dtype == object:
+                # numpy stores objects as pickles, and cuts zeros off fixed-width bytes.
+                arrays[f"lengths_{at}"], arrays[f"feature_{at}"] = _packed(value)
+            else:
+                arrays[f"feature_{at}"] = value
+        header = json.dumps({"features": kinds, "noise": len(self.noise)})
+        arrays["header"] = np.frombuffer(header.encode(), np.uint8)
         np.savez(buffer, scores=self.scores, spread=self.spread, **arrays)
         return buffer.getvalue()
 
@@ -61,32 +75,38 @@ class Artifact:
     def from_bytes(cls, data: bytes) -> Artifact:
         """Undoes `to_bytes`."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            features = {
-                name.removeprefix("feature:"): _restored(arrays[name])
-                for name in arrays.files
-                if name.startswith("feature:")
-            }
-            noise = [arrays[f"noise:{i}"] for i in range(sum(n.startswith("noise:") for n in arrays.files))]
-            return cls(features, arrays["scores"], arrays["spread"], tuple(noise))
+            header = json.loads(arrays["header"].tobytes())
+            features = {}
+            for at, (name, shape, packed) in enumerate(header["features"]):
+                value = arrays[f"feature_{at}"]
+                features[name] = _unpacked(arrays[f"lengths_{at}"], value, shape) if packed else value
+            noise = tuple(arrays[f"noise_{at}"] for at in range(header["noise"]))
+            return cls(features, arrays["scores"], arrays["spread"], noise)
 
     @property
     def digest(self) -> str:
         """SHA-256 over the background rows."""
         found = hashlib.sha256()
         for name in sorted(self.features):
-            value = _storable(self.features[name])
-            found.update(f"{name}:{value.dtype}:{value.shape}".encode())
-            found.update(np.ascontiguousarray(value).tobytes())
+            value = self.features[name]
+            found.update(f"{name}:{value.dtype}:{value.shape};".encode())
+            for part in _packed(value) if value.dtype == object else (value,):
+                found.update(np.ascontiguousarray(part).tobytes())
         return f"sha256:{found.hexdigest()}"
 
 
-def _storable(value: np.ndarray) -> np.ndarray:
-    # Bytes objects as fixed-width bytes: numpy stores objects only as pickles.
-    return value.astype("S") if value.dtype == object else value
+def _packed(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes objects as their lengths and their bytes, one after another."""
+    items = value.reshape(-1).tolist()
+    return np.array([len(item) for item in items], np.int64), np.frombuffer(b"".join(items), np.uint8)
 
 
-def _restored(value: np.ndarray) -> np.ndarray:
-    return value.astype(object) if value.dtype.kind == "S" else value
+def _unpacked(lengths: np.ndarray, data: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Undoes `_packed`."""
+    whole, stops = data.tobytes(), np.cumsum(lengths).tolist()
+    found = np.empty(len(stops), object)
+    found[:] = [whole[stop - length : stop] for stop, length in zip(stops, lengths.tolist(), strict=True)]
+    return found.reshape(shape)
 
 
 def read_rows(
@@ -147,34 +167,42 @@ def _zero(feature: FeatureSpec) -> Fill:
 def _constant(feature: FeatureSpec, value: Fill) -> np.ndarray:
     if feature.dtype == "string":
         return np.full((1, *feature.shape), str(value).encode(), object)
-    return np.full((1, *feature.shape), value, feature.dtype)
+    return np.full((1, *feature.shape), value, np.dtype(feature.dtype))
 
 
 def _constants(request: BaselineRequest, schema: ExampleSchema) -> dict[str, np.ndarray]:
-    names = [feature.name for feature in schema.features]
+    names, key = [feature.name for feature in schema.features], "baseline.value"
+    if request.value is None:
+        raise UserError("kind: constant needs a value", key, "give a value for each feature, or one for all")
     by_name = request.value if isinstance(request.value, Mapping) else dict.fromkeys(names, request.value)
-    missing, unknown = [n for n in names if n not in by_name], [n for n in by_name if n not in names]
-    if missing or unknown:
-        what = f"no value for {', '.join(missing)}" if missing else f"{', '.join(unknown)} is no feature"
-        raise UserError(what, "baseline.value", "give a value for each feature, or one number for all")
+    if unknown := [name for name in by_name if name not in names]:
+        near = nearest(unknown[0], names) or f"the features are {names_in_words(names, 12)}"
+        raise UserError(f"{unknown[0]!r} is no feature", key, near)
+    if missing := [name for name in names if name not in by_name]:
+        raise UserError(f"no value for {names_in_words(missing)}", key, "give one for each feature")
     for feature in schema.features:
         value = by_name[feature.name]
-        if value is None or isinstance(value, str) != (feature.dtype == "string"):
-            wants = "a string" if feature.dtype == "string" else "a number"
-            raise UserError(f"{value!r} does not fit {feature.name}", "baseline.value", f"it takes {wants}")
+        if wanted := misfit(value, feature.dtype):
+            raise UserError(
+                f"{value!r} is no value for {feature.name}, which takes {wanted}", key, "give each its own"
+            )
     return {feature.name: _constant(feature, by_name[feature.name]) for feature in schema.features}
 
 
 def _statistic(kind: str, feature: FeatureSpec, values: np.ndarray) -> np.ndarray:
-    """Mean, median or mode, `[1, *shape]`; of categories and whole numbers always the most frequent value."""
-    measured = np.dtype(feature.dtype).kind == "f" if feature.dtype != "string" else False
+    """Mean, median or mode, `[1, *shape]`; of what the model takes as categories or whole numbers the mode.
+
+    The mean of two carriers is none, nor can a model that takes whole numbers be given 2.5.
+    """
+    measured = feature.dtype != "string" and np.dtype(feature.dtype).kind == "f"
     if kind == "mode" or feature.kind == "categorical" or not measured:
         flat = values.reshape(len(values), -1)
         modes = [_mode(flat[:, column]) for column in range(flat.shape[1])]
-        return np.array(modes, values.dtype).reshape(1, *feature.shape)
-    wide = values.astype(np.float64)
-    found = wide.mean(axis=0) if kind == "mean" else np.median(wide, axis=0)
-    return found.astype(feature.dtype)[None]
+        found = np.empty(len(modes), values.dtype)
+        found[:] = modes
+        return found.reshape(1, *feature.shape)
+    found = values.mean(axis=0, dtype=np.float64) if kind == "mean" else np.median(values, axis=0)
+    return np.asarray(found).astype(feature.dtype)[None]
 
 
 def _mode(values: np.ndarray) -> object:
@@ -187,9 +215,13 @@ def _draw(files: Sequence[InputFile], schema: ExampleSchema, rows: int | None, s
     """Usable rows of the input: `rows` at random without replacement, or all of the pool.
 
     A row's chance rests on (seed, row number), so that both formats of the same rows give the same draw.
+    Only the features are read: a file of baselines need not have the run's ids, slices and targets.
     """
+    schema = dataclasses.replace(schema, id=None, slices=(), target=None)
     total = sum(file.rows for file in files)
-    row_bytes = sum(f.size * (32 if f.dtype == "string" else np.dtype(f.dtype).itemsize) for f in schema.features)
+    row_bytes = sum(
+        f.size * (32 if f.dtype == "string" else np.dtype(f.dtype).itemsize) for f in schema.features
+    )
     pool = _pool(total, max(1_000, min(_POOL_ROWS, _POOL_BYTES // max(row_bytes, 1))))
     if rows is None:
         wanted = pool
@@ -200,20 +232,33 @@ def _draw(files: Sequence[InputFile], schema: ExampleSchema, rows: int | None, s
         found = _read_ordinals(files, schema, np.sort(wanted))
         if found is None and len(wanted) == len(pool):
             raise UserError(
-                "no usable row to draw from", "baseline", "see which rows are rejected, or use kind: zeros"
+                f"none of {len(pool)} rows is usable{_why(files, schema)}",
+                "baseline",
+                "mend them, or use kind: zeros",
             )
         usable = 0 if found is None else len(found)
         if rows is None or usable >= rows or len(wanted) == len(pool):
             break
         wanted = order[: 2 * len(wanted)]
-    assert found is not None  # noqa: S101 - for the type checker: the loop ends only with rows
+    assert found is not None  # for the type checker: the loop ends only with rows
     if rows is None:
         return found
     first = np.argsort(row_keys(seed, found.ordinals), kind="stable")[:rows]
     return found.take(np.sort(first))
 
 
+def _why(files: Sequence[InputFile], schema: ExampleSchema) -> str:
+    """Why the first row is not usable."""
+    columns = [Column(name, kind) for name, kind in schema.columns]
+    for shard in cut(files, 1, 1):
+        for raw in read_piece(shard.pieces[0], columns, 1):
+            _, rejected = decode(raw, schema, shard.pieces[0].name, 0, 1)
+            return f": {rejected[0].reason} in the first"
+    return ""
+
+
 def _pool(total: int, most: int) -> np.ndarray:
+    """Numbers of the rows to draw from: all of them, or evenly spread windows of about `most` in all."""
     if total <= most:
         return np.arange(total)
     width = most // _WINDOWS
@@ -225,14 +270,15 @@ def _read_ordinals(files: Sequence[InputFile], schema: ExampleSchema, wanted: np
     parts = []
     for piece in _pieces_with(files, wanted):
         for rows in read_rows([piece], schema, _BLOCK_ROWS):
-            chosen = np.isin(rows.ordinals, wanted, assume_unique=True)
+            at = np.minimum(np.searchsorted(wanted, rows.ordinals), len(wanted) - 1)
+            chosen = wanted[at] == rows.ordinals
             if chosen.any():
                 parts.append(rows.take(chosen))
     return join(parts) if parts else None
 
 
 def _pieces_with(files: Sequence[InputFile], wanted: np.ndarray) -> list[Piece]:
-    """Stretches of files that hold some of the wanted rows; neighbours are joined, so that nothing is read twice."""
+    """Stretches of files that hold some of the wanted rows; neighbours are joined, to read nothing twice."""
     found: list[Piece] = []
     for shard in cut(files, _BLOCK_ROWS):
         for piece in shard.pieces:

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from transforms.columns import Problems, nulls_of, numbers_of, plain, tensor
 from transforms.errors import UserError
 from transforms.read import RawBatch, Rejection
 from transforms.schema import ExampleSchema
-from transforms.tensors import Problems, nulls_of, numbers_of, plain, tensor
 
 
 @dataclass
@@ -156,7 +156,9 @@ def _slice(array: pa.Array, column: str, stored: pa.DataType, problems: Problems
             reason = f"and the column is {wanted} in other files"
             problems.add(lost, lambda row: f"slice {column} is {array[row].as_py()}, {reason}")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"column is {array.type}, and {wanted} in other files", f"{file}: {column}") from error
+        raise UserError(
+            f"column is {array.type}, and {wanted} in other files", f"{file}: {column}"
+        ) from error
     return cast
 
 

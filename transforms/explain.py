@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import traceback
@@ -15,8 +16,11 @@ from apache_beam.metrics import Metrics
 from transforms import files
 from transforms.decode import decode
 from transforms.errors import UserError
-from transforms.explain_shard import ShardResult, explain_rows, explain_shard
+from transforms.explain_rows import explain_rows
+from transforms.explain_shard import explain_shard
 from transforms.read import RawBatch
+from transforms.read_parquet import select
+from transforms.shard_result import ShardResult
 from transforms.shards import Shard
 from transforms.worker import ExplainSpec, runtime
 from transforms.write import attribution_schema, attribution_table
@@ -53,7 +57,9 @@ class _ExplainShard(beam.DoFn):
             result = explain_shard(shard, self._spec)
         except Exception as error:
             # Runners wrap what a worker raises, each in its own way: the launcher reads the cause from here.
-            note_failure(self._spec.run, shard.index, error)
+            # A full disk has no room for the note either; what the worker raised matters more.
+            with contextlib.suppress(OSError, UserError):
+                note_failure(self._spec.run, shard.index, error)
             raise
         self._rows.inc(result.attributed)
         self._rejected.inc(result.rejected)
@@ -108,12 +114,12 @@ class MergeShardResults(beam.CombineFn):
 class ExplainBatches(beam.PTransform):
     """Attributes Arrow batches inside a pipeline of your own.
 
-    `PCollection[pyarrow.RecordBatch]` → `PCollection[pyarrow.RecordBatch]` in the layout of the attributions table.
-    Rows that cannot be explained are left out and counted in the metric `attribeam/rows_rejected`. Random numbers
-    are keyed by a row's position in its batch, there being no position in an input.
+    `PCollection[pyarrow.RecordBatch]` → the same in the layout of the attributions table. Rows that cannot be
+    explained are left out and counted in the metric `attribeam/rows_rejected`. Random numbers are keyed by a
+    row's position in its batch, there being no position in an input.
 
     Args:
-      spec: As `pipeline.plan` makes it; `spec.run` is not written to.
+      spec: As `pipeline.prepare(config)` makes it; nothing is written to its run directory.
     """
 
     def __init__(self, spec: ExplainSpec) -> None:
@@ -132,7 +138,7 @@ class _ExplainBatch(beam.DoFn):
 
     def process(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
         loaded, schema = runtime(self._spec), self._spec.schema
-        wanted = batch.select([name for name, _ in schema.columns])
+        wanted = select(batch, [name for name, _ in schema.columns], "the batch")
         raw = RawBatch(wanted, np.arange(len(batch)), ())
         rows, rejected = decode(raw, schema, "batch", 0, len(loaded.target_names))
         arrow = attribution_schema(schema, self._spec.output, self._spec.metadata)

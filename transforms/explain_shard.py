@@ -2,104 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from transforms import files
 from transforms.decode import Rows, as_text, decode, join
-from transforms.importance import ImportanceState
-from transforms.methods.base import Attribution, evaluate
-from transforms.methods.random import row_keys
-from transforms.quality import Quality
+from transforms.explain_rows import explain_rows
+from transforms.methods.base import Attribution
 from transforms.read import Column, Rejection, read_piece
+from transforms.shard_result import ShardResult, journal_path, part_name
 from transforms.shards import Shard
 from transforms.worker import ExplainSpec, Runtime, runtime
-from transforms.write import PartWriter, attribution_schema, attribution_table, feature_totals, rejected_bytes
+from transforms.write import (
+    PartWriter,
+    attribution_schema,
+    attribution_table,
+    feature_totals,
+    rejected_bytes,
+    slice_names,
+)
 
 #: Batches in flight between two of the three threads.
 _IN_FLIGHT = 2
 _END = object()
 
 
-@dataclass
-class ShardResult:
-    """What a shard adds to a run; a few KB, the only thing that crosses a shuffle.
-
-    Args:
-      shards: Shards in it.
-      read: Rows read.
-      attributed: Rows explained.
-      rejected: Rows rejected.
-      attributions: Rows of the attributions table.
-      seconds: Device seconds, the sum over shards.
-      importance: Aggregates of the attributions.
-      quality: Aggregates of the deltas.
-    """
-
-    shards: int
-    read: int
-    attributed: int
-    rejected: int
-    attributions: int
-    seconds: float
-    importance: ImportanceState
-    quality: Quality = field(default_factory=Quality)
-
-    def merge(self, other: ShardResult) -> None:
-        """Adds another's figures; any order gives the same."""
-        self.shards += other.shards
-        self.read += other.read
-        self.attributed += other.attributed
-        self.rejected += other.rejected
-        self.attributions += other.attributions
-        self.seconds += other.seconds
-        self.importance.merge(other.importance)
-        self.quality.merge(other.quality)
-
-    def to_bytes(self) -> bytes:
-        """For the journal: a line of JSON, then the importance."""
-        counts = {name: getattr(self, name) for name in _COUNTS} | {"quality": self.quality.to_json()}
-        return json.dumps(counts).encode() + b"\n" + self.importance.to_bytes()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> ShardResult:
-        """Undoes `to_bytes`."""
-        line, _, rest = data.partition(b"\n")
-        counts = json.loads(line)
-        quality = Quality.from_json(counts.pop("quality"))
-        return cls(**counts, importance=ImportanceState.from_bytes(rest), quality=quality)
-
-    @classmethod
-    def empty(cls, features: tuple[str, ...]) -> ShardResult:
-        """Nothing yet."""
-        return cls(0, 0, 0, 0, 0, 0.0, ImportanceState(features))
-
-
-_COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds")
-
-
-def part_name(shard: int) -> str:
-    """The file name of a shard's parts."""
-    return f"part-{shard:05d}.parquet"
-
-
-def journal_path(run: str, shard: int) -> str:
-    """Where a finished shard leaves its result."""
-    return files.join(run, "_work", "shards", f"{shard:05d}.done")
-
-
 def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
     """Reads, explains and writes a shard, or takes over its result where an earlier attempt finished it.
 
-    The parts are written first and the journal entry last, each atomically, so that a retry or a second attempt at
-    the same time writes the same bytes under the same names.
+    The parts are written first and the journal entry last, each atomically, so that a retry or a second
+    attempt at the same time writes the same bytes under the same names.
 
     Args:
       shard: The rows.
@@ -128,26 +65,27 @@ def _run(shard: Shard, loaded: Runtime) -> ShardResult:
     writing = threading.Thread(target=_drain, args=(results, writer, failure), name="attribeam-writer")
     writing.start()
     try:
-        for rows in batches:
-            if failure:
-                break
-            start = time.perf_counter()
-            explained, problems = explain_rows(rows, loaded)
-            writer.result.seconds += time.perf_counter() - start
-            rejected.extend(problems)
-            if explained is not None:
-                results.put(explained)
+        try:
+            for rows in batches:
+                if failure:
+                    break
+                start = time.perf_counter()
+                explained, problems = explain_rows(rows, loaded)
+                writer.result.seconds += time.perf_counter() - start
+                rejected.extend(problems)
+                if explained is not None:
+                    results.put(explained)
+        finally:
+            # Whatever happened, no thread outlives the shard, nor touches a part that is given up.
+            results.put(_END)
+            writing.join()
+            batches.close()
+        if failure:
+            raise failure[0]
+        return writer.finish(rejected)
     except BaseException:
         writer.abandon()
         raise
-    finally:
-        results.put(_END)
-        writing.join()
-        batches.close()
-    if failure:
-        writer.abandon()
-        raise failure[0]
-    return writer.finish(rejected)
 
 
 def _drain(results: queue.Queue[Any], writer: _Writer, failure: list[BaseException]) -> None:
@@ -224,106 +162,6 @@ def _ahead(batches: Iterator[Rows]) -> Generator[Rows, None, None]:
         thread.join()
 
 
-Explained = tuple[Rows, Attribution, np.ndarray]
-
-
-def explain_rows(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Rejection]]:
-    """Attributes a batch; rows that the model cannot take are found and rejected one by one.
-
-    Returns:
-      The explained rows with their attribution and targets `[B, T]` (None where none is left), and the rejections.
-    """
-    attempt = _attempt(rows, loaded)
-    if isinstance(attempt, str):
-        if len(rows) == 1:
-            return None, [_rejection(rows, 0, "predict", attempt)]
-        middle = len(rows) // 2
-        halves = [explain_rows(rows.take(part), loaded) for part in (slice(0, middle), slice(middle, None))]
-        problems = [problem for _, found in halves for problem in found]
-        return _join_explained([found for found, _ in halves if found is not None]), problems
-    attribution, targets = attempt
-    bad: dict[int, tuple[str, str]] = {}
-    for stage, values, what in (
-        ("predict", attribution.prediction, "the model's score"),
-        ("attribute", _worst(attribution), "an attribution"),
-    ):
-        for index in np.flatnonzero(~np.isfinite(values).all(axis=1)):
-            bad.setdefault(int(index), (stage, f"{what} is not finite"))
-    if not bad:
-        return (rows, attribution, targets), []
-    good = np.setdiff1d(np.arange(len(rows)), list(bad))
-    rejections = [_rejection(rows, index, *reason) for index, reason in sorted(bad.items())]
-    if not len(good):
-        return None, rejections
-    return (rows.take(good), _take(attribution, good), targets[good]), rejections
-
-
-def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | str:
-    """The attribution of a batch with its targets, or why the model would not take it."""
-    import tensorflow as tf
-
-    spec = loaded.spec
-    inputs = spec.schema.assemble(rows.features)
-    # What depends on the values of a row: an index outside an embedding, a word outside a closed vocabulary.
-    try:
-        outputs = evaluate(loaded.model, inputs, spec.device_batch_size)[1] if spec.targets.predicted else None
-        targets = spec.targets.of(outputs, rows.targets, len(rows))
-        seeds = row_keys(spec.seed, rows.ordinals)
-        found = spec.method.attribute(
-            loaded.model, inputs, loaded.reference, targets, seeds, spec.device_batch_size
-        )
-    except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
-        message = str(error.message).strip().splitlines()[0]
-        return f"the model does not take the row: {message[:200]}"
-    return found, targets
-
-
-def _worst(attribution: Attribution) -> np.ndarray:
-    """A number a row that is finite if and only if all of the row's values are, `[B, 1]`."""
-    total = np.zeros(len(attribution.prediction))
-    for value in attribution.values.values():
-        # Adding up |φ| in float64 cannot overflow, and NaN and ∞ stay what they are.
-        total += np.abs(value.reshape(len(value), -1)).sum(axis=1, dtype=np.float64)
-    return total[:, None]
-
-
-def _rejection(rows: Rows, index: int, stage: str, reason: str) -> Rejection:
-    return Rejection(rows.file[index], int(rows.rows[index]), stage, reason, rows.ids[index])
-
-
-def _take(attribution: Attribution, index: np.ndarray) -> Attribution:
-    errors, delta = attribution.standard_error, attribution.convergence_delta
-    return Attribution(
-        {k: v[index] for k, v in attribution.values.items()},
-        attribution.prediction[index],
-        attribution.output[index],
-        attribution.base_value[index],
-        None if delta is None else delta[index],
-        None if errors is None else {k: v[index] for k, v in errors.items()},
-        attribution.limited[index],
-    )
-
-
-def _join_explained(parts: list[Explained]) -> Explained | None:
-    if not parts:
-        return None
-    if len(parts) == 1:
-        return parts[0]
-    found = [part[1] for part in parts]
-    deltas = [a.convergence_delta for a in found if a.convergence_delta is not None]
-    errors = [a.standard_error for a in found if a.standard_error is not None]
-    whole = Attribution(
-        {k: np.concatenate([a.values[k] for a in found]) for k in found[0].values},
-        np.concatenate([a.prediction for a in found]),
-        np.concatenate([a.output for a in found]),
-        np.concatenate([a.base_value for a in found]),
-        np.concatenate(deltas) if deltas else None,
-        {k: np.concatenate([e[k] for e in errors]) for k in errors[0]} if errors else None,
-        np.concatenate([a.limited for a in found]),
-    )
-    return join([part[0] for part in parts]), whole, np.concatenate([part[2] for part in parts])
-
-
 class _Writer:
     """What the writer thread does with a batch: tables, importance, quality, progress."""
 
@@ -335,7 +173,7 @@ class _Writer:
         self._progress = _Progress(shard, spec.run)
         self.result = ShardResult.empty(spec.schema.attributed)
         if spec.output.attributions != "none":
-            repeated = ["target_name", *(name for name, _ in spec.schema.slices)]
+            repeated = ["target_name", *slice_names(spec.schema).values()]
             path = files.join(spec.run, "attributions", part_name(shard.index))
             self._part = PartWriter(path, self._arrow, repeated)
 
@@ -388,9 +226,9 @@ class _Writer:
 
 
 class _Progress:
-    """Rows explained so far, for a launcher on the same machine: a file that grows by a byte a row batch is enough.
+    """Rows explained so far, for a launcher on the same machine: a file that grows by a line a batch.
 
-    Each line is the rows of a batch; on object stores the journal of finished shards has to do.
+    On object stores the journal of finished shards has to do.
     """
 
     def __init__(self, shard: Shard, run: str) -> None:
@@ -407,5 +245,3 @@ class _Progress:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
-
-

@@ -88,6 +88,23 @@ def read(piece: Piece, columns: Sequence[str], batch_size: int) -> Iterator[pa.R
         cursor.close()
 
 
+def select(batch: pa.RecordBatch, columns: Sequence[str], name: str) -> pa.RecordBatch:
+    """The wanted columns of a batch from elsewhere, as `read` gives them.
+
+    Args:
+      batch: With these columns, or structs that have them.
+      columns: Names, dotted for fields of structs.
+      name: What to call the batch in errors.
+    Raises:
+      UserError: There is no such column.
+    """
+    arrays = []
+    for column in columns:
+        path = _resolve(batch.schema, column, name)
+        arrays.append(_plain_array(_extract(batch, path), _bare(_plain(_type_at(batch.schema, path)))))
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns))
+
+
 class _Cursor:
     """An open file and the next row in it; batches end where they would, read from the row group's start."""
 

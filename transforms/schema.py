@@ -12,6 +12,21 @@ import pyarrow as pa
 Fill = float | int | str | bool | None
 
 
+def misfit(value: object, dtype: str) -> str | None:
+    """What a feature of this type takes, in words, where the value is no such thing; None where it fits."""
+    if dtype == "string":
+        return None if isinstance(value, str) else "a string"
+    kind = np.dtype(dtype).kind
+    if kind == "b":
+        return None if isinstance(value, (bool, int, float)) and value in (0, 1) else "true or false"
+    number = None if isinstance(value, (bool, str)) or not isinstance(value, (int, float)) else value
+    if kind in "iu":
+        limits = np.iinfo(dtype)
+        fits = number is not None and number % 1 == 0 and limits.min <= number <= limits.max
+        return None if fits else f"a whole number from {limits.min} to {limits.max}"
+    return None if number is not None and abs(number) <= float(np.finfo(dtype).max) else "a finite number"
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """A column that is attributed to.

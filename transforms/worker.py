@@ -1,12 +1,13 @@
-"""What a worker holds: the model, the reference and the method, loaded once a process and shared by its threads."""
+"""What a worker holds: model, reference and method, loaded once a process and shared by its threads."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from transforms.write import OutputSpec
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """Which outputs are explained: some indices for every row, the predicted one, or one named by a column."""
+    """Which outputs are explained: some for every row, the predicted one, or one named by a column."""
 
     indices: tuple[int, ...] | None = None
     predicted: bool = False
@@ -52,7 +53,7 @@ class ExplainSpec:
       schema: Of the examples.
       method: The method with its keys.
       targets: Which outputs.
-      reference: Path of the baseline artifact.
+      reference: The baseline artifact: its path, or itself.
       output: What to write.
       batch_size: Rows per Arrow batch.
       device_batch_size: Model evaluations per device call.
@@ -70,7 +71,7 @@ class ExplainSpec:
     schema: ExampleSchema
     method: AttributionMethod
     targets: TargetSpec
-    reference: str
+    reference: str | bytes
     output: OutputSpec
     batch_size: int
     device_batch_size: int
@@ -90,25 +91,46 @@ class Runtime:
     target_names: np.ndarray
 
 
-_runtimes: dict[tuple[str, str], Runtime] = {}
-_adapters: dict[ModelRequest, ModelAdapter] = {}
+#: Size and time of last change of a model's files.
+Stamps = tuple[tuple[str, int, int], ...]
+
+_runtimes: dict[tuple[str, bool], Runtime] = {}
+_adapters: dict[tuple[ModelRequest, Stamps], ModelAdapter] = {}
+_models: dict[tuple[object, ...], ScoredModel] = {}
 _lock = threading.Lock()
 
 
 def start_tensorflow(threads: int | None) -> None:
     """Sets TensorFlow up before its first use in this process: quiet, with these threads, growing on GPUs."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    first = "tensorflow" not in sys.modules
-    import tensorflow as tf
-
-    if not first:
+    if "tensorflow" in sys.modules:
         return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _quiet_stderr():
+        import tensorflow as tf
     tf.get_logger().setLevel("ERROR")
     if threads:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(min(threads, 2))
     for device in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(device, True)
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Turns the process's stderr away: TensorFlow's C++ greets before it heeds TF_CPP_MIN_LOG_LEVEL."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without stderr
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def adapter(request: ModelRequest, threads: int | None = None) -> ModelAdapter:
@@ -118,29 +140,72 @@ def adapter(request: ModelRequest, threads: int | None = None) -> ModelAdapter:
 
 
 def _adapter(request: ModelRequest, threads: int | None) -> ModelAdapter:
-    if request not in _adapters:
+    key = (request, _stamps(request.path))
+    if key not in _adapters:
         start_tensorflow(threads)
+        _models.clear()
         _adapters.clear()  # one model a process
-        _adapters[request] = load_model(request)
-    return _adapters[request]
+        _adapters[key] = load_model(request)
+    return _adapters[key]
+
+
+def _stamps(path: str) -> Stamps:
+    """What changes when a model is saved again under its name; nothing for a URL, which is fetched once."""
+    if files.is_url(path):
+        return ()
+    names = [path] if os.path.isfile(path) else []
+    names += [os.path.join(folder, name) for folder, _, found in os.walk(path) for name in found]
+    states = [(name, os.stat(name)) for name in sorted(names)]
+    return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
+
+
+def scored_model(
+    request: ModelRequest,
+    shapes: Mapping[str, tuple[int, ...]],
+    score: str,
+    threads: int | None = None,
+    *,
+    affine_prefix: bool = True,
+) -> ScoredModel:
+    """The loaded model with its score, once a process: planning and explaining share its traces."""
+    with _lock:
+        return _scored_model(request, shapes, score, threads, affine_prefix)
+
+
+def _scored_model(
+    request: ModelRequest,
+    shapes: Mapping[str, tuple[int, ...]],
+    score: str,
+    threads: int | None,
+    affine_prefix: bool,
+) -> ScoredModel:
+    loaded = _adapter(request, threads)
+    key = (tuple(sorted(shapes.items())), score, affine_prefix)
+    if key not in _models:
+        _models.clear()
+        _models[key] = ScoredModel(loaded, shapes, score, affine_prefix=affine_prefix)
+    return _models[key]
 
 
 def runtime(spec: ExplainSpec) -> Runtime:
     """The runtime of a spec, made once a process however many threads ask for it."""
-    key = (spec.run_id, spec.fingerprint)
+    key = (spec.fingerprint, spec.affine_prefix)
     with _lock:
         if key not in _runtimes:
             _runtimes.clear()
-            loaded = _adapter(spec.model, spec.threads)
-            artifact = Artifact.from_bytes(files.read_bytes(spec.reference))
-            model = ScoredModel(loaded, spec.schema.inputs, spec.score, affine_prefix=spec.affine_prefix)
+            model = _scored_model(
+                spec.model, spec.schema.inputs, spec.score, spec.threads, spec.affine_prefix
+            )
+            kept = spec.reference
+            artifact = Artifact.from_bytes(kept if isinstance(kept, bytes) else files.read_bytes(kept))
             reference = make_reference(artifact, spec.schema)
-            names = np.array(loaded.signature.target_names, object)
+            names = np.array(model.signature.target_names, object)
             made = Runtime(spec, model, reference, names)
             if spec.method.needs.gradients:
                 reference.ends(model)  # traces here, before threads share it
             _runtimes[key] = made
-        return _runtimes[key]
+        # The same plan may be run again into another folder.
+        return replace(_runtimes[key], spec=spec)
 
 
 def make_reference(artifact: Artifact, schema: ExampleSchema) -> Reference:

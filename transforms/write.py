@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tempfile
@@ -14,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import files
-from transforms.decode import Rows, slice_type
+from transforms.decode import Rows, as_text, slice_type
+from transforms.errors import UserError
 from transforms.methods.base import Attribution
 from transforms.read import Rejection
 from transforms.schema import ExampleSchema
@@ -25,6 +27,8 @@ _ROW_GROUP_BYTES = 64 << 20
 
 _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)
+
+_PAIR = pa.struct([("feature", pa.string()), ("attribution", pa.float32())])
 
 REJECTED = pa.schema(
     [
@@ -52,10 +56,19 @@ class OutputSpec:
     standard_error: bool = False
 
 
+#: No slice column takes a name that the table may have for its own, whatever is written this time.
+_OWN_NAMES = (
+    *("example_id", "target", "target_name", "prediction", "output", "base_value", "convergence_delta"),
+    *("attribution", "standard_error", "fit", "feature", "top", "rest"),
+)
+
+
 def attribution_schema(schema: ExampleSchema, output: OutputSpec, metadata: Mapping[str, str]) -> pa.Schema:
     """The schema of the attribution parts, with the run's metadata."""
     names = schema.attributed
-    by_feature = pa.struct([(name, _value_type(schema.attributed_shape(name), pa.float32())) for name in names])
+    by_feature = pa.struct(
+        [(name, _value_type(schema.attributed_shape(name), pa.float32())) for name in names]
+    )
     fields = [
         ("example_id", pa.string()),
         ("target", pa.int32()),
@@ -66,8 +79,7 @@ def attribution_schema(schema: ExampleSchema, output: OutputSpec, metadata: Mapp
         ("convergence_delta", pa.float32()),
     ]
     if isinstance(output.attributions, int):
-        pair = pa.struct([("feature", pa.string()), ("attribution", pa.float32())])
-        fields += [("top", pa.list_(pair)), ("rest", pa.float32())]
+        fields += [("top", pa.list_(_PAIR)), ("rest", pa.float32())]
     else:
         fields.append(("attribution", by_feature))
     if output.standard_error:
@@ -75,14 +87,20 @@ def attribution_schema(schema: ExampleSchema, output: OutputSpec, metadata: Mapp
     if output.features:
         values = [(f.name, _value_type(f.shape, _feature_type(f.dtype))) for f in schema.features]
         fields.append(("feature", pa.struct(values)))
-    taken = {name for name, _ in fields}
-    fields += [(_slice_name(name, taken), slice_type(stored)) for name, stored in schema.slices]
-    return pa.schema(fields, metadata={key: value for key, value in metadata.items()})
+    slices = slice_names(schema)
+    fields += [(slices[name], slice_type(stored)) for name, stored in schema.slices]
+    return pa.schema(fields, metadata=dict(metadata))
 
 
-def _slice_name(name: str, taken: set[str]) -> str:
-    # A slice column may be called like one of ours; the prefix says whose it is.
-    return f"slice_{name}" if name in taken else name
+def slice_names(schema: ExampleSchema) -> dict[str, str]:
+    """What the table calls each slice column: its name, after `slice_` where that is the table's own."""
+    found: dict[str, str] = {}
+    columns = {name for name, _ in schema.slices}
+    for name, _ in schema.slices:
+        found[name] = name
+        while found[name] in _OWN_NAMES or (found[name] != name and found[name] in columns):
+            found[name] = f"slice_{found[name]}"
+    return found
 
 
 def _feature_type(dtype: str) -> pa.DataType:
@@ -95,9 +113,9 @@ def _value_type(shape: Sequence[int], leaf: pa.DataType) -> pa.DataType:
     return leaf
 
 
-def _value_array(values: np.ndarray, shape: Sequence[int]) -> pa.Array:
+def _value_array(values: np.ndarray | pa.Array, shape: Sequence[int]) -> pa.Array:
     """`[N, *shape]` as one Arrow column of nested fixed-size lists."""
-    array = pa.array(values.reshape(-1))
+    array = pa.array(values.reshape(-1)) if isinstance(values, np.ndarray) else values
     for extent in reversed(shape):
         array = pa.FixedSizeListArray.from_arrays(array, extent)
     return array
@@ -132,33 +150,37 @@ def attribution_table(
     columns: dict[str, Any] = {
         "example_id": pa.array(rows.ids[repeat] if per_example > 1 else rows.ids, pa.string()),
         "target": pa.array(flat.astype(np.int32)),
-        "target_name": pa.array(target_names).take(pa.array(flat)),
+        "target_name": pa.array(target_names, pa.string()).take(pa.array(flat)),
         "prediction": pa.array(attribution.prediction.reshape(-1)),
         "output": pa.array(attribution.output.reshape(-1)),
         "base_value": pa.array(attribution.base_value.reshape(-1)),
-        "convergence_delta": pa.nulls(len(flat), pa.float32()) if delta is None else pa.array(delta.reshape(-1)),
+        "convergence_delta": pa.nulls(len(flat), pa.float32())
+        if delta is None
+        else pa.array(delta.reshape(-1)),
     }
     if isinstance(output.attributions, int):
-        columns["top"], columns["rest"] = _top(split, output.attributions, len(flat))
+        columns["top"], columns["rest"] = _top(split, output.attributions)
     else:
         columns["attribution"] = _by_feature(split, schema)
     if output.standard_error and attribution.standard_error is not None:
         columns["standard_error"] = _by_feature(split_errors(attribution.standard_error, schema), schema)
+    elif output.standard_error:
+        columns["standard_error"] = pa.nulls(len(flat), arrow_schema.field("standard_error").type)
     if output.features:
-        values = []
-        for feature in schema.features:
-            array = rows.features[feature.name]
-            array = array[repeat] if per_example > 1 else array
-            if feature.dtype == "string":
-                texts = [value.decode("utf-8", "replace") for value in array.reshape(-1)]
-                values.append(_value_array(np.array(texts, object), feature.shape))
-            else:
-                values.append(_value_array(array, feature.shape))
-        columns["feature"] = pa.StructArray.from_arrays(values, names=[f.name for f in schema.features])
-    taken = set(columns)
-    for name, array in rows.slices.items():
-        columns[_slice_name(name, taken)] = array.take(pa.array(repeat)) if per_example > 1 else array
+        columns["feature"] = _feature_values(rows, schema, repeat if per_example > 1 else None)
+    for name, column in slice_names(schema).items():
+        array = rows.slices[name]
+        columns[column] = array.take(pa.array(repeat)) if per_example > 1 else array
     return pa.table([columns[name] for name in arrow_schema.names], schema=arrow_schema)
+
+
+def _feature_values(rows: Rows, schema: ExampleSchema, repeat: np.ndarray | None) -> pa.StructArray:
+    values = []
+    for feature in schema.features:
+        array = rows.features[feature.name] if repeat is None else rows.features[feature.name][repeat]
+        text = as_text(pa.array(array.reshape(-1), pa.binary())) if feature.dtype == "string" else array
+        values.append(_value_array(text, feature.shape))
+    return pa.StructArray.from_arrays(values, names=[feature.name for feature in schema.features])
 
 
 def split_errors(errors: Mapping[str, np.ndarray], schema: ExampleSchema) -> dict[str, np.ndarray]:
@@ -175,51 +197,70 @@ def _by_feature(split: Mapping[str, np.ndarray], schema: ExampleSchema) -> pa.St
 
 
 def feature_totals(split: Mapping[str, np.ndarray]) -> np.ndarray:
-    """One number a feature and (example, target): `[features, N]`; a tensor's values are summed."""
-    return np.stack([value.reshape(value.shape[0] * value.shape[1], -1).sum(axis=1) for value in split.values()])
+    """One number a feature and (example, target): `[features, N]` float32; a tensor's values are summed."""
+    rows, targets = next(iter(split.values())).shape[:2]
+    found = np.empty((len(split), rows * targets), np.float32)
+    for total, value in zip(found, split.values(), strict=True):
+        flat = value.reshape(rows * targets, -1)
+        total[:] = flat[:, 0] if flat.shape[1] == 1 else flat.sum(axis=1, dtype=np.float64)
+    return found
 
 
-def _top(split: Mapping[str, np.ndarray], k: int, count: int) -> tuple[pa.Array, pa.Array]:
-    """The k features of largest |φ| of each row, and the sum of the others."""
-    values = feature_totals(split)
-    k = min(k, len(values))
-    order = np.argsort(-np.abs(values), axis=0, kind="stable")[:k].T
-    chosen = np.take_along_axis(values.T, order, axis=1)
-    names = pa.array(list(split)).take(pa.array(order.reshape(-1)))
-    pairs = pa.StructArray.from_arrays([names, pa.array(chosen.reshape(-1))], names=["feature", "attribution"])
-    offsets = pa.array(np.arange(0, count * k + 1, max(k, 1), dtype=np.int32)) if k else pa.array([0] * (count + 1))
-    top = pa.ListArray.from_arrays(offsets, pairs)
-    rest = values.sum(axis=0, dtype=np.float64) - chosen.sum(axis=1, dtype=np.float64)
-    return top, pa.array(rest.astype(np.float32))
+def _top(split: Mapping[str, np.ndarray], k: int) -> tuple[pa.Array, pa.Array]:
+    """The k features of largest |φ| of each row, and the sum of the others; equals in the features' order."""
+    values = feature_totals(split).T.astype(np.float64)
+    rows, k = len(values), min(k, values.shape[1])
+    order = np.argsort(-np.abs(values), axis=1, kind="stable")
+    ordered = np.take_along_axis(values, order, axis=1)
+    names = pa.array(list(split), pa.string()).take(pa.array(order[:, :k].reshape(-1)))
+    chosen = pa.array(ordered[:, :k].reshape(-1).astype(np.float32))
+    pairs = pa.StructArray.from_arrays([names, chosen], fields=list(_PAIR))
+    top = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * k), pairs)
+    return top, pa.array(ordered[:, k:].sum(axis=1).astype(np.float32))
 
 
 class PartWriter:
     """Writes one part file: row groups of a good size to a temporary name, then the name itself.
 
-    A local part is written in its own folder, so that the last step is a rename; elsewhere it is uploaded whole.
+    A local part is written in its own folder, so that the last step is a rename; others are uploaded whole.
+    What fails leaves nothing behind; after `close` or `abort` there is nothing more to do.
 
     Args:
       path: Where the part goes.
       schema: Of the table.
       dictionary: Columns that repeat their values.
+    Raises:
+      UserError: The folder cannot be written.
     """
 
     def __init__(self, path: str, schema: pa.Schema, dictionary: Sequence[str]) -> None:
         self._path = path
         self._held: list[pa.Table] = []
         self._rows = self._bytes = 0
-        self._schema = schema
-        if files.is_url(path):
-            self._temporary = tempfile.NamedTemporaryFile(suffix=".parquet", delete=False)  # noqa: SIM115 - closed below
-        else:
-            folder = os.path.dirname(path)
-            os.makedirs(folder, exist_ok=True)
-            self._temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - closed below
-                dir=folder, prefix="_", suffix=".tmp", delete=False
+        folder = None
+        if not files.is_url(path):
+            folder = os.path.dirname(path) or "."
+            files.makedirs(folder)
+        try:
+            # The dot keeps an interrupted attempt out of every glob.
+            self._temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - lives as long as the part
+                dir=folder, prefix=".part-", suffix=".tmp", delete=False
             )
-        self._writer = pq.ParquetWriter(
-            self._temporary, schema, compression="zstd", compression_level=1, use_dictionary=list(dictionary)
-        )
+        except PermissionError as error:
+            raise UserError(
+                "cannot be written: permission denied", path, "change output.path or its rights"
+            ) from error
+        try:
+            self._writer = pq.ParquetWriter(
+                self._temporary.file,
+                schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=list(dictionary),
+            )
+        except BaseException:
+            self._discard()
+            raise
 
     def write(self, table: pa.Table) -> None:
         """Adds rows."""
@@ -230,31 +271,42 @@ class PartWriter:
             self._flush()
 
     def _flush(self) -> None:
-        if self._held:
-            self._writer.write_table(pa.concat_tables(self._held), row_group_size=max(self._rows, 1))
+        if self._rows:
+            self._writer.write_table(pa.concat_tables(self._held), row_group_size=self._rows)
         self._held, self._rows, self._bytes = [], 0, 0
 
     def close(self) -> None:
         """Finishes the part: from here on it exists."""
-        self._flush()
-        self._writer.close()
-        self._temporary.flush()
-        os.fsync(self._temporary.fileno())
-        self._temporary.close()
-        if files.is_url(self._path):
-            with open(self._temporary.name, "rb") as source:
-                files.write_atomic(self._path, source.read())
-            os.unlink(self._temporary.name)
-        else:
-            os.chmod(self._temporary.name, 0o666 & ~_UMASK)
-            os.replace(self._temporary.name, self._path)
+        try:
+            self._flush()
+            self._writer.close()
+            self._temporary.flush()
+            os.fsync(self._temporary.fileno())
+            if files.is_url(self._path):
+                with open(self._temporary.name, "rb") as source:
+                    files.write_atomic(self._path, source.read())
+            else:
+                os.chmod(self._temporary.name, 0o666 & ~_UMASK)
+                os.replace(self._temporary.name, self._path)
+        except BaseException:
+            self.abort()
+            raise
+        self._discard()
 
     def abort(self) -> None:
-        """Leaves nothing behind."""
+        """Leaves nothing behind, whatever went wrong before."""
         self._held = []
-        self._writer.close()
-        self._temporary.close()
-        if os.path.exists(self._temporary.name):
+        # Closing writes a footer, which may fail as the rows before it did.
+        with contextlib.suppress(OSError, pa.ArrowException):
+            self._writer.close()
+        # Otherwise it would try once more when it is collected.
+        self._writer.is_open = False
+        self._discard()
+
+    def _discard(self) -> None:
+        with contextlib.suppress(OSError):
+            self._temporary.close()
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(self._temporary.name)
 
 
@@ -263,7 +315,7 @@ def rejected_bytes(rejected: Sequence[Rejection], metadata: Mapping[str, str]) -
     ordered = sorted(rejected, key=lambda r: (r.file, r.row))
     table = pa.table(
         {
-            "example_id": [r.example_id if r.example_id is not None else f"{r.file}:{r.row}" for r in ordered],
+            "example_id": [f"{r.file}:{r.row}" if r.example_id is None else r.example_id for r in ordered],
             "file": [r.file for r in ordered],
             "row": [r.row for r in ordered],
             "stage": [r.stage for r in ordered],

@@ -34,9 +34,10 @@ class Reference:
     Args:
       inputs: Model inputs of the R background rows, `[R, *shape]`.
       scores: Their scores, `[R, T]` over all targets.
-      spread: Population standard deviation of the score, `[T]`: over the background, or, with one baseline row,
-        over the run's first rows.
-      noise: Standard deviation of each entry of the model over the same rows, `[*entry_shape]`; smoothgrad's unit.
+      spread: Population standard deviation of the score, `[T]`: over the background, or, with one baseline
+        row, over the run's first rows.
+      noise: Standard deviation of each entry of the model over the same rows, `[per_row, *shape]` where a row
+        holds `per_row` of the entry's leading rows; smoothgrad's unit.
     """
 
     inputs: Arrays
@@ -137,9 +138,9 @@ def device_calls(rows: int, rows_per_call: int) -> Iterator[tuple[slice, np.ndar
 
 def take(arrays: Arrays, index: np.ndarray) -> dict[str, np.ndarray]:
     """The rows of each array; a whole, ordered range is not copied."""
-    first, last = int(index[0]), int(index[-1])
-    if last - first == len(index) - 1:
-        return {name: value[first : last + 1] for name, value in arrays.items()}
+    first = int(index[0])
+    if np.array_equal(index, np.arange(first, first + len(index))):
+        return {name: value[first : first + len(index)] for name, value in arrays.items()}
     return {name: value[index] for name, value in arrays.items()}
 
 
@@ -168,7 +169,7 @@ def totals(values: Arrays) -> np.ndarray:
     for value in values.values():
         part = value.reshape(*value.shape[:2], -1).sum(axis=2, dtype=np.float64)
         total = part if total is None else total + part
-    assert total is not None, "a model has at least one input"  # noqa: S101 - an invariant, not input validation
+    assert total is not None, "a model has at least one input"
     return total
 
 
@@ -176,6 +177,17 @@ def convergence_delta(values: Arrays, prediction: np.ndarray, base_value: np.nda
     """Σφ − (prediction − base_value), `[B, T]` float32."""
     delta: np.ndarray = (totals(values) - (prediction.astype(np.float64) - base_value)).astype(np.float32)
     return delta
+
+
+def limits(spread: np.ndarray, tolerance: float) -> np.ndarray:
+    """The error that a tolerance allows, like `spread`; none is asked of a score that does not vary."""
+    limit: np.ndarray = np.where(spread > 0, tolerance * spread, np.inf)
+    return limit
+
+
+def column(per_row: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """One number a row, `[B]`, in the type of `like` and shaped to be multiplied with it, `[B, 1, …]`."""
+    return per_row.astype(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def concatenate(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import gcd
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
@@ -20,11 +20,15 @@ from transforms.methods.base import (
     predict,
     take,
 )
-from transforms.methods.random import stream, uniforms
+from transforms.methods.random import mix, stream, uniforms
 from transforms.methods.sampling import sample_rounds
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
+
+
+#: Names the stream of a row's lattices; those of the samples themselves count from 0 to n_samples.
+_LATTICES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -32,22 +36,28 @@ class ExpectedGradients:
     """Attributes the score by averaging gradients over a background and over the paths from it.
 
     φ_i = E[(x_i − x′_i) · ∂F(x′ + α(x − x′))/∂x_i], x′ uniform over the background, α uniform on [0, 1];
-    Σφ = F(x) − mean F(x′) in expectation. α is stratified, one sample a stratum; the background rows follow a
-    shifted lattice keyed by the row, so that each is used equally often.
+    Σφ = F(x) − mean F(x′) in expectation. α is stratified, one sample a stratum; the background rows follow
+    shifted lattices keyed by the row, so that each is used equally often. `n_samples` a multiple of twice the
+    background's rows is best.
 
     Args:
       n_samples: Samples a row.
-      tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are sampled
-        again, up to ten times `n_samples`.
-      standard_error: Write a standard error beside every value, from the differences of neighbouring strata
-        (slightly conservative, Cochran 1977, §5A.12).
+      tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are
+        sampled again, up to ten times `n_samples`.
+      standard_error: Write a standard error beside every value, from the differences between two samples of
+        the same background row, or, where there are fewer than two of each, between neighbouring strata
+        (Cochran 1977, §5A.12). Both count some of what the strata and the even use of the background take
+        away, so that it is too large rather than too small: by a factor of 1 to 1.5 where the background has
+        more than twice `n_samples` rows, of 1.5 to 3 where it has half of `n_samples` or fewer.
     Cost: `n_samples` gradient evaluations a row; memory O(device_batch_size).
     Reference: Erion et al. 2021, https://arxiv.org/abs/1906.10670, eq. 3.
     """
 
     name: ClassVar[str] = "expected_gradients"
     summary: ClassVar[str] = "gradients averaged over paths from many background rows"
-    when: ClassVar[str] = "a differentiable model and no single baseline that means 'nothing'; SHAP-like values"
+    when: ClassVar[str] = (
+        "a differentiable model and no single baseline that means 'nothing'; SHAP-like values"
+    )
     needs: ClassVar[Needs] = Needs(gradients=True, background=True)
     additive: ClassVar[bool] = True
 
@@ -98,8 +108,10 @@ class ExpectedGradients:
         differentiable = model.differentiable(reference.inputs)
         background = reference.ends(model)
         count = self.n_samples
-        # Pairs of strata give the standard error, so that a call takes an even number of samples.
-        at_once = min(count, max(2, device_batch_size - device_batch_size % 2))
+        # The standard error rests on pairs of samples, which must not be torn between two calls.
+        unit = 2 if squares else 1
+        at_once = min(count, max(unit, device_batch_size - device_batch_size % unit))
+        paired = count - count % 2
         rows = max(1, device_batch_size // at_once)
         weight = np.ones(1, np.float32)
         means, variances = [], []
@@ -117,12 +129,21 @@ class ExpectedGradients:
                 pairs = {k: pairs[k] + v for k, v in square.items()} if pairs else square
             size = part.stop - part.start
             means.append({k: v[:size] / np.float32(count) for k, v in sums.items()})
-            variances.append({k: v[:size] / np.float32(count) ** 2 for k, v in pairs.items()})
+            # A pair's squared difference has the two samples' variances in expectation, or more.
+            variances.append({k: v[:size] / np.float32(count * paired) for k, v in pairs.items()})
         return concatenate(means), concatenate(variances)
 
 
-def strata(keys: np.ndarray, first: int, size: int, count: int, background_rows: int) -> tuple[np.ndarray, np.ndarray]:
+def strata(
+    keys: np.ndarray, first: int, size: int, count: int, background_rows: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Positions on the path and background rows of some of a row's samples.
+
+    Strata are taken in turns of 2R: over a turn, each background row is used twice, R strata apart, and these
+    two samples follow one another, so that their difference tells how much a sample varies once its
+    background row is given. The strata that are left after the last whole turn follow in their order. Each
+    turn draws its own lattice: with one for all, a background row would see the same part of every stretch of
+    the path.
 
     Args:
       keys: Of the rows, `[B]` uint64.
@@ -131,14 +152,45 @@ def strata(keys: np.ndarray, first: int, size: int, count: int, background_rows:
       count: Samples a row has in all, one a stratum of [0, 1].
       background_rows: R.
     Returns:
-      α `[size, B]` float32, and the background row `[size, B]` int32: (a·s + c) mod R, with a coprime to R and c
-      drawn for each row.
+      α `[size, B]` float32, and the background row `[size, B]` int32: in stratum s the (a·s + c) mod R-th of
+      a shuffled background, with a coprime to R and c drawn for each row and turn.
     """
-    samples = np.arange(first, first + size)
-    jitter = uniforms(keys, first, size)
-    alphas = ((samples[:, None] + jitter) / count).astype(np.float32)
-    coprime = np.array([a for a in range(1, background_rows + 1) if gcd(a, background_rows) == 1])
-    drawn = uniforms(stream(keys, 1 << 20), 0, 2)
-    step = coprime[(drawn[0] * len(coprime)).astype(np.int64)]
-    shift = (drawn[1] * background_rows).astype(np.int64)
-    return alphas, ((samples[:, None] * step + shift) % background_rows).astype(np.int32)
+    stratum = _order(count, background_rows)[first : first + size, None]
+    alphas = ((stratum + uniforms(keys, first, size)) / count).astype(np.float32)
+    if background_rows == 1:
+        return alphas, np.zeros(alphas.shape, np.int32)
+    turn = np.arange(first, first + size) // (2 * background_rows)
+    first_turn, turns = int(turn[0]), int(turn[-1] - turn[0]) + 1
+    drawn = uniforms(stream(keys, _LATTICES), 2 * first_turn, 2 * turns)
+    shuffled, coprime = _shuffled(background_rows), _coprime(background_rows)
+    steps = coprime[(drawn[0::2] * len(coprime)).astype(np.int64)]
+    shifts = (drawn[1::2] * background_rows).astype(np.int64)
+    row = (stratum * steps[turn - first_turn] + shifts[turn - first_turn]) % background_rows
+    return alphas, shuffled[row]
+
+
+@lru_cache(maxsize=8)
+def _order(count: int, background_rows: int) -> np.ndarray:
+    """The stratum of each sample, `[count]`; see `strata`."""
+    turns = count // (2 * background_rows)
+    whole = np.arange(turns * 2 * background_rows).reshape(turns, 2, background_rows)
+    order = np.concatenate([whole.transpose(0, 2, 1).reshape(-1), np.arange(whole.size, count)])
+    order.setflags(write=False)
+    return order
+
+
+@lru_cache(maxsize=8)
+def _shuffled(background_rows: int) -> np.ndarray:
+    """The background in an order that has nothing to do with its own, which may be sorted, `[R]` int32."""
+    order = np.argsort(mix(np.arange(1, background_rows + 1, dtype=np.uint64))).astype(np.int32)
+    order.setflags(write=False)
+    return order
+
+
+@lru_cache(maxsize=8)
+def _coprime(background_rows: int) -> np.ndarray:
+    """The numbers up to R that share no factor with it."""
+    numbers = np.arange(1, background_rows + 1)
+    found: np.ndarray = numbers[np.gcd(numbers, background_rows) == 1]
+    found.setflags(write=False)
+    return found

@@ -72,7 +72,9 @@ class InputXGradient:
 
     name: ClassVar[str] = "input_x_gradient"
     summary: ClassVar[str] = "the row's values times the gradient there"
-    when: ClassVar[str] = "as cheap as saliency, in units of the score; exact for a linear model without intercept"
+    when: ClassVar[str] = (
+        "as cheap as saliency, in units of the score; exact for a linear model without intercept"
+    )
     needs: ClassVar[Needs] = Needs(gradients=True, background=False)
     additive: ClassVar[bool] = False
 
@@ -94,11 +96,16 @@ class InputXGradient:
 
 
 def _at_the_row(
-    model: ScoredModel, inputs: Arrays, reference: Reference, targets: np.ndarray, device_batch_size: int, mode: str
+    model: ScoredModel,
+    inputs: Arrays,
+    reference: Reference,
+    targets: np.ndarray,
+    device_batch_size: int,
+    mode: str,
 ) -> Attribution:
     prediction, output = predict(model, inputs, targets, device_batch_size)
     differentiable = model.differentiable(reference.inputs)
-    still = [np.float32(0)] * len(differentiable.cut.entries)
+    still = [np.zeros((), np.float32)] * len(differentiable.cut.entries)
     parts = []
     for part, index in device_calls(len(targets), device_batch_size):
         found, _ = differentiable.gradient(take(inputs, index), still, 1, targets[index], mode)

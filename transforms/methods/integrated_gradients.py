@@ -16,9 +16,12 @@ from transforms.methods.base import (
     concatenate,
     convergence_delta,
     device_calls,
+    limits,
     predict,
     take,
 )
+from transforms.methods.panels import NODES, integrate_in_panels
+from transforms.methods.quadrature import gauss_legendre
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -29,15 +32,16 @@ class IntegratedGradients:
     """Attributes the score to features by integrating gradients along a straight path.
 
     φ_i = (x_i − x′_i) · ∫₀¹ ∂F(x′ + α(x − x′))/∂x_i dα, by Gauss–Legendre quadrature; Σφ = F(x) − F(x′) up to
-    `convergence_delta`. With a background of many rows, the mean over all of them. The part of the model that is
-    affine is evaluated at the two ends only.
+    `convergence_delta`. With a background of many rows, the mean over all of them. The part of the model that
+    is affine is evaluated at the two ends only.
 
     Args:
       n_steps: Quadrature nodes on a path.
-      tolerance: Largest |convergence_delta| of a row, relative to the spread of the score; rows above it are done
-        again with twice the nodes, until `max_steps`. None: every row gets `n_steps`.
-      max_steps: Most nodes on a path.
-    Cost: `n_steps` · R gradient evaluations a row; memory O(device_batch_size).
+      tolerance: Largest |convergence_delta| of a row, relative to the spread of the score. Rows above it are
+        done again in panels, which are halved where they are off, until `max_steps`. None: every row gets
+        `n_steps`.
+      max_steps: Most gradient evaluations on a path, the first `n_steps` included.
+    Cost: `n_steps` · R gradient evaluations a row, and what the tolerance adds; memory O(device_batch_size).
     Reference: Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365, eq. 1.
     """
 
@@ -47,9 +51,9 @@ class IntegratedGradients:
     needs: ClassVar[Needs] = Needs(gradients=True, background=False)
     additive: ClassVar[bool] = True
 
-    n_steps: Annotated[int, Field(ge=1, le=100_000)] = 50
+    n_steps: Annotated[int, Field(ge=1, le=10_000)] = 50
     tolerance: Annotated[float, Field(gt=0)] | None = None
-    max_steps: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
 
     def evaluations_per_row(self, background_rows: int) -> int:
         """Nodes times background rows; rows above the tolerance cost more."""
@@ -71,29 +75,42 @@ class IntegratedGradients:
         delta = convergence_delta(values, prediction, base_value)
         limited = np.zeros(len(targets), bool)
         if self.tolerance is not None:
-            limit = self.tolerance * reference.spread[targets]
-            steps = self.n_steps
-            late = np.flatnonzero((np.abs(delta) > limit).any(axis=1))
-            while len(late) and steps < self.max_steps:
-                steps = min(2 * steps, self.max_steps)
-                again = _integrate(model, take(inputs, late), reference, targets[late], steps, device_batch_size)
+            limit = limits(reference.spread[targets], self.tolerance)
+            # A row that is not finite is rejected later; no number of nodes would mend it.
+            late = np.flatnonzero((np.abs(delta) > limit).any(axis=1) & np.isfinite(delta).all(axis=1))
+            left = self.max_steps - self.n_steps
+            if len(late) and left >= NODES:
+                some = take(inputs, late)
+                again = integrate_in_panels(
+                    model, some, reference, targets[late], prediction[late], limit[late], self.n_steps, left,
+                    device_batch_size,
+                )  # fmt: skip
+                found = convergence_delta(again, prediction[late], base_value[late])
+                # A row that max_steps stopped keeps the better of the two.
+                off = (np.abs(found) / limit[late]).max(axis=1)
+                better = off < (np.abs(delta[late]) / limit[late]).max(axis=1)
                 for name, value in again.items():
-                    values[name][late] = value
-                delta[late] = convergence_delta(again, prediction[late], base_value[late])
-                late = late[(np.abs(delta[late]) > limit[late]).any(axis=1)]
-            limited[late] = True
+                    values[name][late[better]] = value[better]
+                delta[late[better]] = found[better]
+            limited[late] = (np.abs(delta[late]) > limit[late]).any(axis=1)
         return Attribution(values, prediction, output, base_value, delta, None, limited)
 
 
 def _integrate(
-    model: ScoredModel, inputs: Arrays, reference: Reference, targets: np.ndarray, steps: int, device_batch_size: int
+    model: ScoredModel,
+    inputs: Arrays,
+    reference: Reference,
+    targets: np.ndarray,
+    steps: int,
+    device_batch_size: int,
 ) -> dict[str, np.ndarray]:
     """φ by model input, `[B, T, *shape]`, with `steps` nodes on each of the R paths of a row."""
     differentiable = model.differentiable(reference.inputs)
     background = reference.ends(model)
     alphas, weights = gauss_legendre(steps)
     weights = weights / np.float32(reference.rows)
-    # Everything is a sum over (background row, node): whatever exceeds a device call is added up from several.
+    # Everything is a sum over (background row, node): whatever exceeds a device call is added up from
+    # several.
     nodes = min(steps, device_batch_size)
     paths = min(reference.rows, max(1, device_batch_size // nodes))
     rows = max(1, device_batch_size // (nodes * paths))
@@ -104,16 +121,11 @@ def _integrate(
         for path in range(0, reference.rows, paths):
             base = np.arange(path, min(path + paths, reference.rows), dtype=np.int32)[:, None]
             for node in range(0, steps, nodes):
-                at = np.broadcast_to(alphas[None, node : node + nodes, None], (len(base), *alphas[node : node + nodes].shape, 1))
+                some = slice(node, node + nodes)
+                at = np.broadcast_to(alphas[None, some, None], (len(base), len(alphas[some]), 1))
                 found, _ = differentiable.integrate(
-                    chosen, background, base, at, weights[node : node + nodes], targets[index]
+                    chosen, background, base, at, weights[some], targets[index]
                 )
                 sums = {k: sums[k] + v for k, v in found.items()} if sums else found
         parts.append({k: v[: part.stop - part.start] for k, v in sums.items()})
     return concatenate(parts)
-
-
-def gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1], each `[steps]` float32. Source: numpy.polynomial.legendre.leggauss."""
-    nodes, weights = np.polynomial.legendre.leggauss(steps)
-    return ((nodes + 1) / 2).astype(np.float32), (weights / 2).astype(np.float32)

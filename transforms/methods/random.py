@@ -15,7 +15,7 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
 def mix(keys: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser, uint64 → uint64. Source: Steele, Lea, Flood 2014, doi:10.1145/2660193.2660195."""
+    """SplitMix64's finaliser, uint64 → uint64. Source: Steele et al. 2014, doi:10.1145/2660193.2660195."""
     with np.errstate(over="ignore"):
         keys = (keys ^ (keys >> np.uint64(30))) * _MIX1
         keys = (keys ^ (keys >> np.uint64(27))) * _MIX2
@@ -25,7 +25,7 @@ def mix(keys: np.ndarray) -> np.ndarray:
 def row_keys(seed: int, ordinals: np.ndarray) -> np.ndarray:
     """A key for each row from the run's seed and the row's number in the whole input, `[B]` uint64."""
     with np.errstate(over="ignore"):
-        start = mix(np.uint64(seed % 2**64) * _GOLDEN + _GOLDEN)
+        start = mix(np.array([seed % 2**64], np.uint64) * _GOLDEN + _GOLDEN)
         return mix(ordinals.astype(np.uint64) * _GOLDEN + start)
 
 

@@ -19,7 +19,7 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.random import normals, stream
-from transforms.methods.sampling import sample_rounds
+from transforms.methods.sampling import Moments, sample_rounds
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -33,10 +33,10 @@ class SmoothGrad:
 
     Args:
       n_samples: Noisy copies a row.
-      noise: Standard deviation of the noise as a share of the feature's standard deviation (over the background, or
-        over the run's first rows where the baseline is one row).
-      tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are sampled
-        again, up to ten times `n_samples`.
+      noise: Standard deviation of the noise as a share of the feature's standard deviation (over the
+        background, or over the run's first rows where the baseline is one row).
+      tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are
+        sampled again, up to ten times `n_samples`.
       standard_error: Write a standard error beside every value.
     Cost: `n_samples` gradient evaluations a row; memory O(device_batch_size).
     Reference: Smilkov et al. 2017, https://arxiv.org/abs/1706.03825.
@@ -94,26 +94,21 @@ class SmoothGrad:
         means, variances = [], []
         for part, index in device_calls(len(targets), max(1, device_batch_size // copies)):
             chosen = take(inputs, index)
-            sums: dict[str, np.ndarray] = {}
-            squares: dict[str, np.ndarray] = {}
+            moments = Moments()
             for first in range(0, count, copies):
                 size = min(copies, count - first)
                 noise = [
                     self._noise(scale, stream(keys[index], number), first, size)
                     for number, scale in enumerate(reference.noise)
                 ]
-                found, square = differentiable.gradient(chosen, noise, size, targets[index], "plain")
-                sums = {k: sums[k] + v for k, v in found.items()} if sums else found
-                squares = {k: squares[k] + v for k, v in square.items()} if squares else square
-            size = part.stop - part.start
-            mean = {k: v[:size].astype(np.float64) / count for k, v in sums.items()}
-            spread = {k: v[:size] / count - mean[k] ** 2 for k, v in squares.items()}
-            means.append(mean)
-            variances.append({k: np.maximum(v, 0) / (count - 1) for k, v in spread.items()})
+                moments.add(size, *differentiable.gradient(chosen, noise, size, targets[index], "plain"))
+            rows = part.stop - part.start
+            means.append({k: v[:rows] for k, v in moments.mean.items()})
+            variances.append({k: v[:rows] / (count * (count - 1)) for k, v in moments.deviations.items()})
         return concatenate(means), concatenate(variances)
 
     def _noise(self, scale: np.ndarray, keys: np.ndarray, first: int, copies: int) -> np.ndarray:
-        """Noise of an entry whose value in a row has the shape of `scale`, `[copies · B · per_row, ...]`."""
+        """Noise of an entry, `[copies · B · per_row, ...]`; `scale` is a row's, `[per_row, ...]`."""
         drawn = normals(keys, first, copies, scale.size).numpy()
         per_row = scale.shape[0]
         shaped = drawn.reshape(copies, len(keys), *scale.shape) * (self.noise * scale).astype(np.float32)

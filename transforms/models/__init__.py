@@ -6,8 +6,8 @@ import hashlib
 import importlib
 import os
 import sys
-from difflib import get_close_matches
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from transforms.errors import UserError
 from transforms.models.base import ModelAdapter
@@ -43,7 +43,9 @@ def load_model(request: ModelRequest) -> ModelAdapter:
         folder, _, name = request.path.rstrip("/").rpartition("/")
         near = get_close_matches(name, files.list_dir(folder), n=2)
         raise UserError(
-            "there is no such model", request.path, f"did you mean {' or '.join(near)}?" if near else "check model.path"
+            "there is no such model",
+            request.path,
+            f"did you mean {' or '.join(near)}?" if near else "check model.path",
         )
     path = files.local_copy(request.path)
     kind = model_kind(path)
@@ -55,7 +57,9 @@ def load_model(request: ModelRequest) -> ModelAdapter:
             importlib.import_module(module)
         except ImportError as error:
             raise UserError(
-                f"cannot be imported: {error}", f"model.modules {module}", "put it on PYTHONPATH or beside the config"
+                f"cannot be imported: {error}",
+                f"model.modules {module}",
+                "put it on PYTHONPATH or beside the config",
             ) from error
     module_name, class_name = MODELS[kind]
     adapter: ModelAdapter = getattr(importlib.import_module(module_name), class_name)(
@@ -74,15 +78,17 @@ def model_kind(path: str) -> str:
         for kind in MODELS:
             if not kind.startswith(".") and os.path.exists(os.path.join(path, kind)):
                 return kind
-        raise UserError("the folder holds no saved_model.pb", path, "name a SavedModel folder or a .keras file")
+        raise UserError(
+            "the folder holds no saved_model.pb", path, "name a SavedModel folder or a .keras file"
+        )
     for kind in MODELS:
         if kind.startswith(".") and path.lower().endswith(kind):
             return kind
     suffix = os.path.splitext(path)[1] or "no suffix"
+    known = ", ".join(kind for kind in MODELS if kind.startswith("."))
     raise UserError(
-        f"{suffix} is no kind of model known", path, f"known are {', '.join(k for k in MODELS if k.startswith('.'))} "
-        "files and SavedModel folders"
-    )  # fmt: skip
+        f"{suffix} is no kind of model known", path, f"known are {known} files and SavedModel folders"
+    )
 
 
 def model_digest(path: str) -> str:

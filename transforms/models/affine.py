@@ -11,67 +11,75 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.trace import static_shape
+from transforms.models.trace import STOPS, static_shape
 
 #: Affine in any number of varying operands.
 _SUMS = frozenset({"Add", "AddV2", "AddN", "Sub", "BiasAdd"})
 #: Affine in one varying operand, element by element or by rearranging; the others are constant.
-_UNARY = frozenset({"Identity", "Neg", "Snapshot"})
+_UNARY = frozenset({"Identity", "Neg", "Snapshot"}) | STOPS
 #: Linear in their first operand, which is the one that varies.
 _FIRST = frozenset({"RealDiv", "Div"})
+_MATMULS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2"})
 #: The contractions: they cost the multiplications that skipping a prefix saves.
-CONTRACTIONS = frozenset(
-    {"MatMul", "BatchMatMul", "BatchMatMulV2", "Conv2D", "Conv3D", "DepthwiseConv2dNative"}
-)
+CONTRACTIONS = _MATMULS | {"Conv2D", "Conv3D", "DepthwiseConv2dNative"}
 _POOLS = frozenset({"AvgPool", "AvgPool3D"})
+_BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+_PADS = frozenset({"Pad", "PadV2", "MirrorPad"})
+_RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "ResizeBilinear", "ResizeNearestNeighbor"})
 
 
 def is_affine(op: Any, varying: Callable[[Any], bool]) -> bool:
-    """Whether the op's output is an affine function of its varying operands, row by row.
+    """Whether the op's first output is an affine function of its varying operands, row by row.
 
     Args:
-      op: An op at least one of whose operands varies.
+      op: An op at least one of whose operands varies; the others are the same for every row.
       varying: Whether a tensor depends on the model's inputs.
     """
     kind = op.type
     operands = [position for position, tensor in enumerate(op.inputs) if varying(tensor)]
-    only_first = operands == [0]
     if any(not op.inputs[position].dtype.is_floating for position in operands):
         return False
     if any(not tensor.dtype.is_floating for tensor in op.outputs):
         return False
-    # Where rows share a leading axis of one, an operand may be broadcast along the batch; refuse that.
     if kind in _SUMS or kind == "Mul":
-        same_rank = all(op.inputs[p].shape.rank == op.outputs[0].shape.rank for p in operands)
-        return same_rank and (kind in _SUMS or len(operands) == 1)
-    if kind in _UNARY or kind == "Cast":
-        return only_first
-    if kind in _FIRST:
-        return only_first and op.inputs[0].shape.rank == op.outputs[0].shape.rank
-    if kind in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
-        flipped = kind == "MatMul" and bool(op.get_attr("transpose_a"))
-        return only_first and not flipped and op.inputs[0].shape.rank == op.outputs[0].shape.rank
-    if kind in CONTRACTIONS or kind in _POOLS:
-        return only_first
-    if kind in ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"):
-        return only_first and not op.get_attr("is_training")
-    if kind == "Reshape":
-        return only_first and _leads_with_batch(op.outputs[0])
-    if kind in ("Squeeze", "ExpandDims", "Pad", "PadV2", "MirrorPad", "ResizeBilinear", "ResizeNearestNeighbor"):
-        return only_first and _leads_with_batch(op.outputs[0])
-    if kind in ("Sum", "Mean"):
-        return only_first and _axes_spare_batch(op.inputs[1], op.inputs[0])
+        return _keeps_rank(op, operands) and (kind in _SUMS or len(operands) == 1)
     if kind == "ConcatV2":
         return len(op.inputs) - 1 not in operands and _axes_spare_batch(op.inputs[-1], op.inputs[0])
     if kind == "Pack":
-        return op.get_attr("axis") not in (0, -op.outputs[0].shape.rank if op.outputs[0].shape.rank else 0)
+        rank = op.outputs[0].shape.rank
+        return rank is not None and op.get_attr("axis") % rank != 0
+    return operands == [0] and _is_affine_in_first(op)
+
+
+def _is_affine_in_first(op: Any) -> bool:
+    kind, out = op.type, op.outputs[0]
+    if kind in _UNARY:
+        return True
+    if kind == "Cast":
+        # Rounding to half precision is no straight line at the scale of what is integrated.
+        return bool(out.dtype.size >= min(op.inputs[0].dtype.size, 4))
+    if kind in _FIRST:
+        return _keeps_rank(op, [0])
+    if kind in _MATMULS:
+        return _rows_meet_weights(op)
+    if kind in CONTRACTIONS or kind in _POOLS:
+        return True
+    if kind in _BATCH_NORMS:
+        return not op.get_attr("is_training")
+    if kind in _RESHAPES:
+        return _leads_with_batch(out)
+    if kind in _PADS:
+        paddings = _constant(op.inputs[1])
+        return paddings is not None and not np.any(paddings[0])
+    if kind in ("Sum", "Mean"):
+        return _axes_spare_batch(op.inputs[1], op.inputs[0])
     if kind == "Transpose":
         order = _constant(op.inputs[1])
-        return only_first and order is not None and len(order) > 0 and order[0] == 0
+        return order is not None and len(order) > 0 and order[0] == 0
     if kind == "StridedSlice":
-        return only_first and _slice_spares_batch(op)
+        return slice_spares_batch(op)
     if kind == "GatherV2":
-        return only_first and _axes_spare_batch(op.inputs[2], op.inputs[0]) and op.get_attr("batch_dims") == 0
+        return op.get_attr("batch_dims") == 0 and _axes_spare_batch(op.inputs[2], op.inputs[0])
     return False
 
 
@@ -83,9 +91,52 @@ def multiplications(op: Any) -> int:
     if kernel is None or out is None or any(extent is None for extent in (*kernel, *out[1:])):
         return 0
     weights = int(np.prod([extent or 1 for extent in kernel]))
-    if op.type in ("MatMul", "BatchMatMul", "BatchMatMulV2"):
-        return weights * int(np.prod([extent or 1 for extent in out[1:-1]]))
-    return weights * int(np.prod([extent or 1 for extent in out[1:-1]]))
+    if op.type == "Conv3D":
+        places = out[1:-1] if op.get_attr("data_format") == b"NDHWC" else out[2:]
+    elif op.type in _MATMULS or op.get_attr("data_format") == b"NHWC":
+        places = out[1:-1]
+    else:
+        places = out[2:]
+    return weights * int(np.prod([extent or 1 for extent in places]))
+
+
+def slice_spares_batch(op: Any) -> bool:
+    """Whether a StridedSlice takes the first axis whole, by its masks or an ellipsis that covers it."""
+    strides = _constant(op.inputs[3])
+    rank = op.inputs[0].shape.rank
+    if strides is None or rank is None:
+        return False
+    added, shrunk = op.get_attr("new_axis_mask"), op.get_attr("shrink_axis_mask")
+    if op.get_attr("ellipsis_mask") & 1:
+        axes = len(strides) - 1 - bin(added).count("1")
+        return axes < rank and _leads_with_batch(op.outputs[0])
+    whole = op.get_attr("begin_mask") & 1 and op.get_attr("end_mask") & 1
+    return bool(whole and not (added | shrunk) & 1 and strides[0] == 1)
+
+
+def _keeps_rank(op: Any, operands: list[int]) -> bool:
+    """Whether no varying operand is broadcast along the batch, and no constant tells the rows apart."""
+    rank = op.outputs[0].shape.rank
+    if rank is None:
+        return False
+    for position, tensor in enumerate(op.inputs):
+        shape = static_shape(tensor)
+        if shape is None or (position in operands and len(shape) != rank):
+            return False
+        if position not in operands and len(shape) == rank and rank and shape[0] not in (1, None):
+            return False
+    return True
+
+
+def _rows_meet_weights(op: Any) -> bool:
+    """Whether a matrix product takes the rows one by one through the same weights."""
+    rows, weights = static_shape(op.inputs[0]), static_shape(op.inputs[1])
+    if rows is None or weights is None or op.outputs[0].shape.rank != len(rows) or len(rows) < 2:
+        return False
+    flipped = op.get_attr("transpose_a" if op.type == "MatMul" else "adj_x")
+    if len(rows) == 2:
+        return not flipped
+    return len(weights) < len(rows) or weights[0] == 1
 
 
 def _constant(tensor: Any) -> Any:
@@ -103,13 +154,3 @@ def _axes_spare_batch(axes: Any, operand: Any) -> bool:
     if value is None or rank is None:
         return False
     return all(int(axis) % rank != 0 for axis in np.atleast_1d(value))
-
-
-def _slice_spares_batch(op: Any) -> bool:
-    # x[:, a:b, ...]: the first axis whole, by the begin and end masks or an ellipsis that covers it.
-    if op.get_attr("ellipsis_mask") & 1:
-        return _leads_with_batch(op.outputs[0])
-    whole = op.get_attr("begin_mask") & 1 and op.get_attr("end_mask") & 1
-    kept = not op.get_attr("shrink_axis_mask") & 1 and not op.get_attr("new_axis_mask") & 1
-    strides = _constant(op.inputs[3])
-    return bool(whole and kept and strides is not None and strides[0] == 1)

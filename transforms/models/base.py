@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from transforms.errors import UserError
 
 if TYPE_CHECKING:
     from transforms.models.differentiable import DifferentiableModel
@@ -89,11 +92,13 @@ class ScoredModel:
         from transforms.models.cut import head_scores
 
         self.adapter = adapter
-        self.signature = adapter.signature
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         self.traced = adapter.trace(self.shapes)
-        self.scores, self.score_kinds = head_scores(self.traced.outputs, score)
+        self.signature = _full_signature(adapter.signature, self.shapes, self.traced.outputs)
+        names = [head.name for head in self.signature.outputs]
+        self.scores, self.score_kinds = head_scores(self.traced.outputs, names, score)
         self.evaluations = 0
+        self._lock = threading.Lock()
         self._affine_prefix = affine_prefix
         self._differentiable: DifferentiableModel | None = None
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self.traced.inputs.items()}
@@ -102,7 +107,7 @@ class ScoredModel:
     def _values(self, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
         import tensorflow as tf
 
-        from transforms.models.differentiable import flatten_heads
+        from transforms.models.tensors import flatten_heads
 
         feeds = {self.traced.inputs[name].name: value for name, value in inputs.items()}
         rows = tf.shape(next(iter(inputs.values())))[0]
@@ -119,7 +124,8 @@ class ScoredModel:
           The scores and the model's own outputs, each `[B, T]` float32 over all targets.
         Cost: one forward evaluation a row.
         """
-        self.evaluations += len(next(iter(inputs.values())))
+        with self._lock:
+            self.evaluations += len(next(iter(inputs.values())))
         scores, outputs = self._evaluate(dict(inputs))
         return scores.numpy(), outputs.numpy()
 
@@ -131,13 +137,35 @@ class ScoredModel:
         Raises:
           UserError: Gradients cannot reach an input, or cannot tell inputs apart.
         """
-        if self._differentiable is None:
-            from transforms.models.differentiable import DifferentiableModel
+        with self._lock:
+            if self._differentiable is None:
+                from transforms.models.differentiable import DifferentiableModel
 
-            self._differentiable = DifferentiableModel(
-                self.traced, self.scores, self.shapes, example, affine_prefix=self._affine_prefix
+                self._differentiable = DifferentiableModel(
+                    self.traced, self.scores, self.shapes, example, affine_prefix=self._affine_prefix
+                )
+            return self._differentiable
+
+
+def _full_signature(
+    signature: Signature, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[Any]
+) -> Signature:
+    """The signature with what it left open as the trace with full input shapes has it.
+
+    Raises:
+      UserError: An output does not lead with the batch, or the inputs do not fix its shape.
+    """
+    heads = []
+    for head, tensor in zip(signature.outputs, outputs, strict=True):
+        shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
+        if not shape or shape[0] is not None or None in shape[1:]:
+            raise UserError(
+                f"output {head.name!r} has the shape {tensor.shape}: not rows of a known shape",
+                "model",
             )
-        return self._differentiable
+        heads.append(OutputSpec(head.name, shape[1:]))
+    inputs = tuple(InputSpec(spec.name, shapes[spec.name], spec.dtype) for spec in signature.inputs)
+    return Signature(inputs, tuple(heads))
 
 
 def names_in_words(names: Sequence[str], most: int = 8) -> str:

@@ -5,20 +5,24 @@ Pure graph walking; nothing is run here. See `differentiable.py` for the functio
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
 
 from transforms.errors import UserError
 from transforms.models.affine import is_affine, multiplications
-from transforms.models.trace import SHAPE_ONLY, TracedModel, row_elements, static_shape
+from transforms.models.positions import Mixed, position_map
+from transforms.models.trace import SHAPE_ONLY, STOPS, TracedModel, row_elements
 
 #: Ops with a registered gradient that is none or zero: what is behind them moves the score in steps.
-_STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "StopGradient", "PreventGradient"})
-#: Function calls, differentiated by TensorFlow through their bodies.
-_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})
+#: Differentiated by TensorFlow through their bodies, or replayed as the identity.
+_THROUGH = frozenset({"PartitionedCall", "StatefulPartitionedCall", "IdentityN"}) | STOPS
 _HEADS = frozenset({"Softmax", "Sigmoid"})
 #: Between a softmax and the output these only rename or reshape; outputs are flattened anyway.
 _PASSING = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Cast"})
@@ -28,10 +32,18 @@ _MULTIPLICATIONS_PER_FRONTIER_VALUE = 8
 
 @dataclass(frozen=True)
 class Entry:
-    """A float tensor at which gradients begin, and the one model input that it comes from."""
+    """A float tensor at which gradients begin.
+
+    Args:
+      tensor: Of the traced model.
+      input: The one model input that it comes from.
+      positions: Position of the flattened input that each value comes from, or NOWHERE: `[lead, *shape]`,
+        with `lead` rows of the tensor for a row of the input.
+    """
 
     tensor: Any
     input: str
+    positions: np.ndarray = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -53,12 +65,20 @@ class Cut:
     shapes: tuple[Any, ...]
     side_inputs: tuple[str, ...]
 
+    @property
+    def has_prefix(self) -> bool:
+        """Whether the frontier lies behind the entries."""
+        return [tensor.name for tensor in self.frontier] != [entry.tensor.name for entry in self.entries]
 
-def head_scores(outputs: Sequence[Any], score: str) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+
+def head_scores(
+    outputs: Sequence[Any], names: Sequence[str], score: str
+) -> tuple[tuple[Any, ...], tuple[str, ...]]:
     """Finds the tensor to explain of each head.
 
     Args:
       outputs: The model's outputs.
+      names: Of the heads.
       score: auto | output | logit | probability.
     Returns:
       The tensors and, a head, what each is in words: "output", "logit" or "probability".
@@ -66,15 +86,15 @@ def head_scores(outputs: Sequence[Any], score: str) -> tuple[tuple[Any, ...], tu
       UserError: `logit` or `probability` is asked of a head that has no last softmax or sigmoid.
     """
     tensors, kinds = [], []
-    for output in outputs:
+    for name, output in zip(names, outputs, strict=True):
         tensor = output
         while tensor.op.type in _PASSING and tensor.op.inputs[0].dtype.is_floating:
             tensor = tensor.op.inputs[0]
         has_head = tensor.op.type in _HEADS
         if score in ("logit", "probability") and not has_head:
             raise UserError(
-                f"{score} is not to be had: output {output.name.split(':')[0]!r} ends in "
-                f"{tensor.op.type}, not in a softmax or sigmoid",
+                f"{score} is not to be had: output {name!r} ends in {tensor.op.type}, not in a softmax or "
+                "sigmoid",
                 "model.score",
                 "use auto or output",
             )
@@ -100,17 +120,20 @@ def find_cut(traced: TracedModel, scores: Sequence[Any], *, affine_prefix: bool 
     """
     needed = traced.ancestors(scores)
     sources = _sources(traced, needed)
-    entries = _entries(traced, scores, sources)
-    reached = {entry.input for entry in entries}
     used = {name for name, tensor in traced.inputs.items() if tensor.op.name in needed}
-    for name in sorted(used - reached):
-        raise UserError(
-            f"no gradient path leads from input {name!r} ({traced.inputs[name].dtype.name}) to the score", "model"
+    for name in sorted(used & traced.opaque):
+        raise _refused(
+            f"no gradients can be taken through the {_kind(traced, name)} input {name!r} of a SavedModel",
+            "a .keras file of the same model would do",
         )
+    entries = _with_positions(traced, _entries(traced, scores, sources))
+    reached = {entry.input for entry in entries}
+    for name in sorted(used - reached):
+        raise _refused(f"no gradient path leads from the {_kind(traced, name)} input {name!r} to the score")
     stop = frozenset(entry.tensor.name for entry in entries)
     frontier = tuple(entry.tensor for entry in entries)
     if affine_prefix:
-        frontier = _frontier(traced, scores, frontier)
+        frontier = _frontier(traced, scores, frontier, sources)
     shapes = _shapes_before(traced, scores, frontier, stop)
     fed = frozenset(tensor.name for tensor in (*frontier, *shapes))
     rest = traced.ancestors(scores, fed)
@@ -118,6 +141,20 @@ def find_cut(traced: TracedModel, scores: Sequence[Any], *, affine_prefix: bool 
         name for name, tensor in traced.inputs.items() if tensor.op.name in rest and tensor.name not in fed
     )
     return Cut(tuple(scores), entries, frontier, shapes, side)
+
+
+def _refused(what: str, otherwise: str | None = None) -> UserError:
+    """The error, with the methods that would do; `otherwise` where there are none."""
+    from transforms.methods import METHODS
+
+    others = [name for name, method in METHODS.items() if not method.needs.gradients]
+    return UserError(
+        what, "model", f"methods that need only evaluations: {', '.join(others)}" if others else otherwise
+    )
+
+
+def _kind(traced: TracedModel, name: str) -> str:
+    return str(traced.inputs[name].dtype.name)
 
 
 def _sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, frozenset[str]]:
@@ -138,11 +175,11 @@ def _sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, frozen
 
 def _entries(
     traced: TracedModel, scores: Sequence[Any], sources: Mapping[str, frozenset[str]]
-) -> tuple[Entry, ...]:
-    found: dict[str, Entry] = {}
+) -> list[tuple[Any, str]]:
+    """The first float tensors that the scores depend on smoothly, with their inputs, in the graph's order."""
+    found: dict[str, tuple[Any, str]] = {}
     seen: set[str] = set()
     pending = list(scores)
-    order = {op.name: position for position, op in enumerate(traced.graph.get_operations())}
     while pending:
         tensor = pending.pop()
         if tensor.name in seen:
@@ -151,26 +188,84 @@ def _entries(
         upstream = [
             operand
             for operand in tensor.op.inputs
-            if operand.dtype.is_floating and sources.get(operand.op.name) and _has_gradient(tensor.op)
+            if _smooth(operand) and sources.get(operand.op.name) and _has_gradient(tensor.op)
         ]
-        pending.extend(upstream)
         origin = sources.get(tensor.op.name, frozenset())
-        if upstream or not origin:
+        if _switched_by_ids(traced, tensor, origin, sources):
+            upstream = []
+        pending.extend(upstream)
+        if upstream or not origin or not tensor.dtype.is_floating:
             continue
         if len(origin) > 1:
-            raise UserError(
-                f"inputs {', '.join(map(repr, sorted(origin)))} meet in {tensor.op.type} "
-                f"({tensor.op.name}) before any gradient begins, so that gradients cannot tell them apart",
-                "model",
+            raise _refused(
+                f"inputs {', '.join(map(repr, sorted(origin)))} meet in {_where(tensor.op)} before any "
+                "gradient begins, so that gradients cannot tell them apart"
             )
-        found[tensor.name] = Entry(tensor, next(iter(origin)))
-    return tuple(sorted(found.values(), key=lambda entry: order[entry.tensor.op.name]))
+        found[tensor.name] = (tensor, next(iter(origin)))
+    order = {op.name: position for position, op in enumerate(traced.graph.get_operations())}
+    return sorted(found.values(), key=lambda entry: order[entry[0].op.name])
+
+
+def _switched_by_ids(
+    traced: TracedModel, tensor: Any, origin: frozenset[str], sources: Mapping[str, frozenset[str]]
+) -> bool:
+    """Whether a tensor is picked, value by value, by the ids that it comes from: an embedding under its mask.
+
+    Gradients begin behind such a switch: in front of it the path would keep the row's mask, and the sum would
+    lack what the mask is worth.
+    """
+    if tensor.op.type not in ("Select", "SelectV2") or len(origin) != 1:
+        return False
+    name = next(iter(origin))
+    if traced.inputs[name].dtype.is_floating or not sources.get(tensor.op.inputs[0].op.name):
+        return False
+    try:
+        position_map(traced, tensor, name)
+    except Mixed:
+        return False
+    return True
+
+
+def _with_positions(traced: TracedModel, found: Sequence[tuple[Any, str]]) -> tuple[Entry, ...]:
+    """Entries with the positions that they come from.
+
+    A mask that mixes positions (which token may look at which) is no entry where its input has others: it is
+    then held as the row has it.
+
+    Raises:
+      UserError: A layer mixes the positions of its input (multi-hot, count) before any gradient begins.
+    """
+    entries: list[Entry] = []
+    mixed: list[tuple[Any, str, Any]] = []
+    for tensor, name in found:
+        try:
+            entries.append(Entry(tensor, name, position_map(traced, tensor, name)))
+        except Mixed as error:
+            mixed.append((tensor, name, error.op))
+    reached = {entry.input for entry in entries}
+    for tensor, name, op in mixed:
+        mask = tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool
+        if not (mask and name in reached):
+            raise _refused(
+                f"{_where(op)} mixes the values of input {name!r} before any gradient begins, so that "
+                "gradients cannot tell them apart"
+            )
+    return tuple(entries)
+
+
+def _where(op: Any) -> str:
+    return f"{op.type} ({op.name})"
+
+
+def _smooth(tensor: Any) -> bool:
+    # Lists of tensors, which recurrent layers walk along, are variants.
+    return bool(tensor.dtype.is_floating or tensor.dtype == tf.variant)
 
 
 def _has_gradient(op: Any) -> bool:
     if op.type in _STEPS:
         return False
-    if op.type in _CALLS:
+    if op.type in _THROUGH:
         return True
     try:
         return tf_ops.get_gradient_function(op) is not None
@@ -178,7 +273,12 @@ def _has_gradient(op: Any) -> bool:
         return False
 
 
-def _frontier(traced: TracedModel, scores: Sequence[Any], entries: tuple[Any, ...]) -> tuple[Any, ...]:
+def _frontier(
+    traced: TracedModel,
+    scores: Sequence[Any],
+    entries: tuple[Any, ...],
+    sources: Mapping[str, frozenset[str]],
+) -> tuple[Any, ...]:
     """The last tensors that are affine in the entries, or the entries where that would not pay."""
     entry_names = {tensor.name for tensor in entries}
     # Not past the entries: an entry may lie behind another (a bucketed copy of a float input).
@@ -194,7 +294,10 @@ def _frontier(traced: TracedModel, scores: Sequence[Any], entries: tuple[Any, ..
         if not operands:
             continue
         varying.update(tensor.name for tensor in op.outputs)
-        if all(tensor.name in affine for tensor in operands) and is_affine(op, lambda t: t.name in varying):
+        # What else the op takes must be the same for every row, the baseline's included.
+        fixed = not any(sources.get(t.op.name) for t in op.inputs if t.name not in varying)
+        known = fixed and all(tensor.name in affine for tensor in operands)
+        if known and is_affine(op, lambda tensor: tensor.name in varying):
             # Only an op's first output is affine (a fused batch norm's others are its statistics).
             affine[op.outputs[0].name] = op.outputs[0]
             saved += multiplications(op)
@@ -203,16 +306,33 @@ def _frontier(traced: TracedModel, scores: Sequence[Any], entries: tuple[Any, ..
         if op.type in SHAPE_ONLY or any(tensor.name in affine for tensor in op.outputs):
             continue
         ends.update((tensor.name, tensor) for tensor in op.inputs if tensor.name in affine)
-    frontier = tuple(ends.values())
+    frontier = _without_copies(ends, affine)
     added = sum(map(row_elements, frontier)) - sum(map(row_elements, entries))
     pays = saved > _MULTIPLICATIONS_PER_FRONTIER_VALUE * max(added, 0) and saved > 0
     return frontier if pays else entries
 
 
+def _without_copies(ends: Mapping[str, Any], affine: Mapping[str, Any]) -> tuple[Any, ...]:
+    """One tensor for those that differ by cheap arithmetic alone: a swish's x and βx, say."""
+    chains = []
+    for tensor in ends.values():
+        chain = [tensor]
+        while True:
+            operands = [operand for operand in chain[-1].op.inputs if operand.name in affine]
+            cheap = len(operands) == 1 and not multiplications(chain[-1].op)
+            if not cheap or row_elements(operands[0]) > row_elements(chain[-1]):
+                break
+            chain.append(operands[0])
+        chains.append(chain)
+    shared = Counter(tensor.name for chain in chains for tensor in chain)
+    kept = [max(chain, key=lambda tensor: shared[tensor.name]) for chain in chains]
+    return tuple({tensor.name: tensor for tensor in kept}.values())
+
+
 def _shapes_before(
     traced: TracedModel, scores: Sequence[Any], frontier: Sequence[Any], entries: frozenset[str]
 ) -> tuple[Any, ...]:
-    """Shape-only tensors of what lies before the frontier, so that the rest need not compute it for its shape."""
+    """Shape-only tensors of what lies before the frontier, lest the rest compute it for its shape."""
     fed = frozenset(tensor.name for tensor in frontier) | entries
     before = traced.ancestors(frontier)
     rest = traced.ancestors(scores, fed)
@@ -222,28 +342,4 @@ def _shapes_before(
         if op.type in ("Shape", "Size", "Rank")
         for output in op.outputs
         if op.inputs[0].op.name in before and op.inputs[0].name not in fed
-    )
-
-
-def check_positions(entry: Entry, input_shape: tuple[int, ...], per_row: int) -> None:
-    """Refuses an entry whose values cannot be told apart by position of its input.
-
-    Args:
-      entry: The entry.
-      input_shape: Of the model input, without the batch.
-      per_row: How many leading rows of the entry belong to a row of the input.
-    Raises:
-      UserError: The layer mixes the positions of its input (multi-hot, count) before any gradient begins.
-    """
-    positions = 1
-    for extent in input_shape:
-        positions *= extent
-    shape = static_shape(entry.tensor) or ()
-    keeps = per_row == 1 and shape[1 : 1 + len(input_shape)] == tuple(input_shape)
-    if positions == 1 or keeps or per_row == positions:
-        return
-    raise UserError(
-        f"{entry.tensor.op.type} ({entry.tensor.op.name}) mixes the {positions} positions of input "
-        f"{entry.input!r} before any gradient begins, so that gradients cannot tell them apart",
-        "model",
     )

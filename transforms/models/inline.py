@@ -6,18 +6,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework import cpp_shape_inference_pb2
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
+from tensorflow.python.ops import handle_data_util
 
 from transforms.models.trace import TracedModel, graph_name
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2"})
 
 
 def inlined(traced: TracedModel) -> TracedModel:
     """The same model with the bodies of called functions in the place of the calls, at any depth.
 
-    Loops and branches keep their bodies as functions: they are differentiated as a whole. Variables and tables stay
-    outside, so that the weights exist once however many functions are cut from the graph.
+    Loops and branches keep their bodies as functions: they are differentiated as a whole. Variables and
+    tables stay outside, so that the weights exist once however many functions are cut from the graph.
 
     Args:
       traced: A model; it is returned as it is where it calls nothing.
@@ -48,6 +51,9 @@ def inlined(traced: TracedModel) -> TracedModel:
         for name, outer in traced.captures.items():
             if name in used:
                 mapping[name] = tf.compat.v1.get_default_graph().capture(outer)
+        for node in copy.node:
+            if node.op in _LOOKUPS and node.input[0] in mapping:
+                _tell_lookup(mapping[node.input[0]], node)
         wanted = [name for name in fetches if name not in fed]
         built = iter(
             tf.graph_util.import_graph_def(
@@ -126,6 +132,18 @@ class _Flat:
         definition = tf.compat.v1.GraphDef()
         definition.node.extend(node for name, node in self._nodes.items() if name in needed)
         return definition, used
+
+
+def _tell_lookup(table: Any, node: Any) -> None:
+    """Lets shape inference know that a table maps single keys to single values.
+
+    Python told it so when the model was built; a graph read back has forgotten, and with it the shape of
+    everything behind the lookup. The tables of Keras's and TensorFlow's vocabularies are all of this kind.
+    """
+    known = cpp_shape_inference_pb2.CppShapeInferenceResult.HandleData(is_set=True)
+    for key in ("Tin", "Tout"):
+        known.shape_and_type.add(dtype=node.attr[key].type, shape=tf.TensorShape([]).as_proto())
+    handle_data_util.set_handle_data(table, known)
 
 
 def _called(node: Any, library: Mapping[str, Any]) -> Any:

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, OutputSpec, Signature
-from transforms.models.trace import TracedModel
+from transforms.models.inline import inlined
+from transforms.models.trace import TracedModel, graph_name
 
 _UNSAFE = ("unsafe", "safe_mode", "arbitrary code", "lambda")
 
@@ -23,40 +24,80 @@ class KerasModel:
       path: A local `.keras` or `.h5` file.
       allow_unsafe: Load Lambda layers and other Python code that the file holds.
     Raises:
-      UserError: The file is no Keras model, holds code that is not allowed, or needs classes that are not known.
+      UserError: The file is no Keras model, holds code that is not allowed, or needs classes not known.
     """
 
     kind = "keras"
 
     def __init__(self, path: str, *, allow_unsafe: bool = False) -> None:
         self.model = _load(path, allow_unsafe)
-        self._names, specs = _inputs(self.model, path)
-        self._outputs: tuple[OutputSpec, ...] = ()
-        probe = self.trace({spec.name: tuple(e or 1 for e in spec.shape) for spec in specs})
+        self._symbolic = _symbolic(self.model)
+        specs = _inputs(self.model, self._symbolic, path)
+        self._dtypes = {spec.name: spec.dtype for spec in specs}
+        self._heads: tuple[OutputSpec, ...] = ()
+        self._probe({spec.name: spec.shape for spec in specs}, path)
         self.signature = Signature(
-            tuple(
-                InputSpec(spec.name, spec.shape, probe.inputs[spec.name].dtype.name) for spec in specs
-            ),
-            self._outputs,
+            tuple(InputSpec(spec.name, spec.shape, self._dtypes[spec.name]) for spec in specs), self._heads
         )
 
+    def _probe(self, shapes: Mapping[str, tuple[int | None, ...]], path: str) -> None:
+        """Calls the model once on symbolic inputs, which shows its outputs and that it can be called.
+
+        A subclassed model does not say of which type its inputs are: numbers, ids and strings are tried.
+        """
+        tried = [self._dtypes]
+        if self._symbolic is None:
+            tried.extend(dict.fromkeys(shapes, dtype) for dtype in ("string", "int64"))
+        errors: list[Exception] = []
+        for dtypes in tried:
+            self._dtypes = dtypes
+            try:
+                traced = self._call(shapes)
+            # Calling it runs the layers' own code, which may raise anything.
+            except Exception as error:  # noqa: BLE001 - raised below, where no type of input will do
+                errors.append(error)
+            else:
+                if self._symbolic is not None or not _turns_numbers_to_strings(traced):
+                    return
+                errors.append(TypeError(f"a layer looks strings up among its {', '.join(dtypes.values())}"))
+        line = next((row for row in str(errors[0]).splitlines() if row.strip()), type(errors[0]).__name__)
+        raise UserError(
+            f"the model cannot be called on its inputs: {line.strip()[:300]}",
+            path,
+            "check that the model predicts after keras.saving.load_model",
+        ) from errors[0]
+
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
-        """Traces `model(inputs, training=False)` with these input shapes, the batch open."""
-        dtypes = _dtypes(self.model, self._names)
-        specs = {name: tf.TensorSpec((None, *shapes[name]), dtypes[name], name=_safe(name)) for name in self._names}
+        """Traces `model(inputs, training=False)` with these input shapes, its calls written out."""
+        return inlined(self._call(shapes))
+
+    def _call(self, shapes: Mapping[str, tuple[int | None, ...]]) -> TracedModel:
+        specs = {
+            name: tf.TensorSpec((None, *shapes[name]), dtype, name=graph_name(name, number))
+            for number, (name, dtype) in enumerate(self._dtypes.items())
+        }
         placeholders: dict[str, Any] = {}
         results: list[Any] = []
 
         @tf.function(input_signature=[specs], autograph=False)
         def call(inputs: Mapping[str, Any]) -> Any:
-            placeholders.update(inputs)
-            output = self.model(_packed(self.model, self._names, inputs), training=False)
-            results[:] = keras.tree.flatten(output)
-            self._outputs = _output_specs(self.model, output)
+            placeholders.update((name, inputs[name]) for name in specs)
+            output = self.model(self._packed(inputs), training=False)
+            results[:] = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
+            self._heads = _heads(self.model, output, results)
             return list(results)
 
         function = call.get_concrete_function()
         return TracedModel.of(function, placeholders, results)
+
+    def _packed(self, inputs: Mapping[str, Any]) -> Any:
+        """The inputs in the structure that the model takes."""
+        values = [inputs[name] for name in self._dtypes]
+        if self._symbolic is not None:
+            return keras.tree.pack_sequence_as(self._symbolic, values)
+        if isinstance(_build_shapes(self.model), dict):
+            return dict(inputs)
+        return values if len(values) > 1 else values[0]
 
 
 def _load(path: str, allow_unsafe: bool) -> Any:
@@ -75,8 +116,10 @@ def _load(path: str, allow_unsafe: bool) -> Any:
                 path,
                 "set model.allow_unsafe: true if you trust the file",
             ) from error
-        if isinstance(error, TypeError) and "Could not locate" in text or "Unknown layer" in text:
-            line = next((row for row in text.splitlines() if "Could not locate" in row or "Unknown" in row), text)
+        if (isinstance(error, TypeError) and "Could not locate" in text) or "Unknown layer" in text:
+            line = next(
+                (row for row in text.splitlines() if "Could not locate" in row or "Unknown" in row), text
+            )
             raise UserError(
                 line.strip()[:300], path, "name the module that registers the class in model.modules"
             ) from error
@@ -84,75 +127,74 @@ def _load(path: str, allow_unsafe: bool) -> Any:
         raise UserError(f"Keras cannot load the model: {first[:300]}", path) from error
 
 
+def _turns_numbers_to_strings(traced: TracedModel) -> bool:
+    """Whether a lookup of strings was given numbers, which traces and does not run."""
+    return any(
+        op.type in ("Cast", "AsString") and op.outputs[0].dtype == tf.string
+        for op in traced.graph.get_operations()
+    )
+
+
 def _symbolic(model: Any) -> Any:
     """The structure of symbolic inputs, or None for a subclassed model."""
-    try:
-        return model.input
-    except (AttributeError, ValueError):
-        return None
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0] if model.inputs else None  # `.input` wants it to have been called before
+    return model.input if isinstance(model, keras.Model) and hasattr(model, "inputs") else None
 
 
-def _inputs(model: Any, path: str) -> tuple[list[str], list[InputSpec]]:
-    symbolic = _symbolic(model)
+def _inputs(model: Any, symbolic: Any, path: str) -> list[InputSpec]:
+    """The model's inputs; of a subclassed model, whose types are not known, as numbers."""
     if symbolic is not None:
         flat = keras.tree.flatten(symbolic)
-        if isinstance(symbolic, dict) and all(not isinstance(v, (dict, list, tuple)) for v in symbolic.values()):
-            by_tensor = {id(tensor): key for key, tensor in symbolic.items()}
+        if isinstance(symbolic, dict) and all(
+            not isinstance(v, (dict, list, tuple)) for v in symbolic.values()
+        ):
+            by_tensor = {id(tensor): str(key) for key, tensor in symbolic.items()}
             names = [by_tensor[id(tensor)] for tensor in flat]
         else:
             names = [tensor.name for tensor in flat]
-        return names, [
-            InputSpec(name, tuple(tensor.shape[1:]), str(tensor.dtype))
+        return [
+            InputSpec(name, tuple(tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
             for name, tensor in zip(names, flat, strict=True)
         ]
-    config = model.get_build_config() or {}
-    shapes = config.get("input_shape", config.get("shapes_dict"))
-    if shapes is None:
+    shapes = _build_shapes(model)
+    if not shapes:
         raise UserError(
             "the model does not say which inputs it takes", path, "call it once on data before saving it"
         )
     if isinstance(shapes, dict):
         named = {str(key): tuple(shape) for key, shape in shapes.items()}
-    elif shapes and isinstance(shapes[0], (list, tuple)):
+    elif isinstance(shapes[0], (list, tuple)):
         named = {f"input_{index}": tuple(shape) for index, shape in enumerate(shapes)}
     else:
         named = {"input": tuple(shapes)}
-    dtype = model.input_dtype
-    return list(named), [InputSpec(name, shape[1:], dtype) for name, shape in named.items()]
+    # In mixed precision layers compute in halves; what they are given need not be rounded before.
+    dtype = model.input_dtype if model.input_dtype == "float64" else "float32"
+    return [InputSpec(name, shape[1:], dtype) for name, shape in named.items()]
 
 
-def _dtypes(model: Any, names: Sequence[str]) -> dict[str, str]:
-    symbolic = _symbolic(model)
-    if symbolic is None:
-        return dict.fromkeys(names, model.input_dtype)
-    return {name: str(t.dtype) for name, t in zip(names, keras.tree.flatten(symbolic), strict=True)}
+def _build_shapes(model: Any) -> Any:
+    """Shapes that a subclassed model was built with: one, a list of them, or one by name."""
+    config = model.get_build_config() or {}
+    return config.get("input_shape", config.get("shapes_dict"))
 
 
-def _packed(model: Any, names: Sequence[str], inputs: Mapping[str, Any]) -> Any:
-    """The inputs in the structure that the model takes."""
-    values = [inputs[name] for name in names]
-    symbolic = _symbolic(model)
-    if symbolic is not None:
-        return keras.tree.pack_sequence_as(symbolic, values)
-    shapes = (model.get_build_config() or {}).get("input_shape")
-    if isinstance(shapes, dict):
-        return dict(inputs)
-    return values if len(values) > 1 else values[0]
-
-
-def _output_specs(model: Any, output: Any) -> tuple[OutputSpec, ...]:
-    flat = keras.tree.flatten(output)
+def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[OutputSpec, ...]:
+    """The heads with names of their own, in the model's order."""
+    sequential = isinstance(model, keras.Sequential)
+    known = [model.layers[-1].name] if sequential else getattr(model, "output_names", None)
     if isinstance(output, dict):
-        names = [str(path[-1]) for path, _ in keras.tree.flatten_with_path(output)]
+        names = ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(output)]
+    elif known and len(known) == len(flat):
+        names = list(known)
     else:
-        known = getattr(model, "output_names", None)
-        names = list(known) if known and len(known) == len(flat) else [f"output_{i}" for i in range(len(flat))]
+        names = [f"output_{index}" for index in range(len(flat))]
+    used: set[str] = set()
     specs = []
     for name, tensor in zip(names, flat, strict=True):
-        specs.append(OutputSpec(name, tuple(tensor.shape[1:])))
+        own, number = name, 1
+        while own in used:  # a layer called twice names two heads
+            own, number = f"{name}_{number}", number + 1
+        used.add(own)
+        specs.append(OutputSpec(own, () if tensor.shape.rank is None else tuple(tensor.shape.as_list()[1:])))
     return tuple(specs)
-
-
-def _safe(name: str) -> str:
-    """A name that a graph accepts: letters, digits, `_`; feature names may hold anything."""
-    return "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in f"in_{name}")

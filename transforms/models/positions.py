@@ -1,8 +1,8 @@
 """Which position of a model input each value of an entry comes from: attributions go back there.
 
-Maps are followed from the input through the ops, by what each op does to one row, along a leading axis of the
-tensor's rows for that one row: `[1, *shape]`, or `[n, ...]` where the batch was flattened. A value is a position of
-the flattened input, or NOWHERE for a constant.
+Maps are followed from the input through the ops, by what each op does to one row of the input: `[1, *shape]`,
+or `[n, ...]` where the batch was flattened. A value is a position of the flattened input, or NOWHERE for a
+constant.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from transforms.models.affine import slice_spares_batch
 from transforms.models.trace import SHAPE_ONLY, TracedModel, static_shape
 
 #: A value that comes from no position: a constant beside the input's values.
@@ -20,11 +21,12 @@ NOWHERE = -1
 #: Ops that mix values of a row, even where they happen to keep its shape.
 _MIXING = frozenset(
     {
-        "All", "Any", "ArgMax", "ArgMin", "Bincount", "Cumprod", "Cumsum", "DenseBincount", "Einsum", "If", "MatMul",
-        "BatchMatMul", "BatchMatMulV2", "Max", "Mean", "Min", "PartitionedCall", "Prod", "RaggedBincount",
-        "ReduceJoin", "ReverseV2", "ReverseSequence", "Roll", "ScatterNd", "SparseBincount", "StatefulPartitionedCall",
-        "StatelessIf", "StatelessWhile", "StringJoin", "StringNGrams", "StringSplitV2", "Sum", "TopKV2", "Unique",
-        "UniqueV2", "UnsortedSegmentSum", "Where", "While",
+        "All", "Any", "ArgMax", "ArgMin", "BatchMatMul", "BatchMatMulV2", "Bincount", "Cumprod", "Cumsum",
+        "DenseBincount", "Einsum", "If", "MatMul", "Max", "Mean", "Min", "PartitionedCall", "Prod",
+        "RaggedBincount", "ReduceJoin", "ReverseSequence", "ReverseV2", "Roll", "ScatterNd",
+        "SparseBincount", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile", "StringJoin",
+        "StringNGrams", "StringSplitV2", "Sum", "TopKV2", "Unique", "UniqueV2", "UnsortedSegmentSum",
+        "Where", "While",
     }
 )  # fmt: skip
 
@@ -51,7 +53,7 @@ def position_map(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
     """
     source = traced.inputs[name]
     shape = static_shape(source)
-    assert shape is not None  # noqa: S101 - every input is traced with its full shape
+    assert shape is not None
     size = int(np.prod([extent or 1 for extent in shape[1:]], dtype=np.int64))
     extents = (static_shape(tensor) or (None,))[1:]
     if size == 1 and None not in extents:
@@ -83,8 +85,9 @@ def _rearranged(op: Any, maps: Mapping[int, np.ndarray]) -> list[np.ndarray]:
         return [first.reshape(-1, *_extents(op))]
     if kind == "StridedSlice" and first is not None:
         begin, end, strides = (_constant(op, index) for index in (1, 2, 3))
+        if not slice_spares_batch(op):
+            raise Mixed(op)
         masks = {key: op.get_attr(key) for key in _MASKS}
-        masks["begin_mask"], masks["end_mask"] = masks["begin_mask"] | 1, masks["end_mask"] | 1
         return [tf.strided_slice(first, begin, end, strides, **masks).numpy()]
     if kind == "Transpose" and first is not None:
         order = _constant(op, 1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from transforms.models.positions import NOWHERE
 from transforms.models.trace import static_shape
 
 
@@ -15,7 +16,7 @@ def flatten_heads(heads: Sequence[Any], rows: Any) -> Any:
     """Heads `[rows, ...]` side by side in the model's order, `[rows, T]`, float32."""
     flat = []
     for head in heads:
-        width = int(np.prod((static_shape(head) or ())[1:], dtype=np.int64))
+        width = row_bytes(head) // int(head.dtype.size)
         flat.append(tf.reshape(tf.cast(head, tf.float32), [rows, width]))
     return flat[0] if len(flat) == 1 else tf.concat(flat, axis=1)
 
@@ -52,9 +53,39 @@ def widen(value: Any) -> Any:
 
 def stack_targets(per_target: list[dict[str, Any]]) -> dict[str, Any]:
     """`[B, ...]` a target → `[B, T, ...]`, by model input."""
-    return {k: tf.stack([sums[k] for sums in per_target], axis=1) for k in per_target[0]} if per_target else {}
+    return (
+        {k: tf.stack([sums[k] for sums in per_target], axis=1) for k in per_target[0]} if per_target else {}
+    )
 
 
 def join_targets(parts: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
     """Joins what calls for different targets gave, `[B, T', ...]` each."""
     return {k: v[0] if len(v) == 1 else np.concatenate(v, axis=1) for k, v in parts.items()}
+
+
+def sum_nodes(gradient: Any, weights: Any, groups: Any, nodes: Any) -> Any:
+    """Σ_k w_k g_k: `[G·K·B·lead, ...]` → `[G·B·lead, ...]`."""
+    tail = tf.shape(gradient)[1:]
+    by_node = widen(tf.reshape(gradient, [groups, nodes, -1]))
+    summed = tf.einsum("gkn,k->gn", by_node, tf.cast(weights, by_node.dtype))
+    return tf.reshape(summed, tf.concat([[-1], tail], 0))
+
+
+def sum_positions(value: Any, places: np.ndarray, rows: Any, positions: int) -> Any:
+    """Sums `[rows · lead, ...]` over what comes from one position of an input, `[rows, positions]`.
+
+    Args:
+      value: Values of an entry.
+      places: Position that each comes from, `[lead, ...]`, or NOWHERE.
+      rows: Of the inputs.
+      positions: How many the input has.
+    """
+    source = places.reshape(-1)
+    flat = tf.reshape(value, [rows, source.size])
+    if source.size % positions == 0:
+        width = source.size // positions
+        if np.array_equal(source, np.repeat(np.arange(positions), width)):
+            return tf.reduce_sum(tf.reshape(flat, [rows, positions, width]), axis=-1) if width > 1 else flat
+    kept = np.flatnonzero(source != NOWHERE)
+    summed = tf.math.unsorted_segment_sum(tf.gather(tf.transpose(flat), kept), source[kept], positions)
+    return tf.transpose(summed)

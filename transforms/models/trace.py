@@ -1,7 +1,7 @@
 """A model as one flat TensorFlow graph, and the replay of any part of it inside another graph.
 
-Everything gradient-shaped in attribeam rests on this: a traced graph can be entered and left at any tensor, so
-gradients may begin behind an embedding, end before a softmax, and skip a prefix that is affine.
+Everything gradient-shaped in attribeam rests on this: a traced graph can be entered and left at any tensor,
+so gradients may begin behind an embedding, end before a softmax, and skip a prefix that is affine.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import tensorflow as tf
 
 #: Ops whose value depends on the shape of their input alone.
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
+#: Ops that are the identity but for training, and are replayed as that.
+STOPS = frozenset({"StopGradient", "PreventGradient"})
 
 
 @dataclass(frozen=True)
@@ -25,19 +27,27 @@ class TracedModel:
       inputs: Placeholder by model input name, `[rows, *shape]`.
       outputs: One tensor a head, `[rows, ...]`, in the model's order.
       captures: What the graph takes from outside (variables, tables), by the name of its placeholder.
+      opaque: Inputs through which no gradient is to be taken, whatever the graph shows.
     """
 
     graph: Any
     inputs: Mapping[str, Any]
     outputs: Sequence[Any]
     captures: Mapping[str, Any]
+    opaque: frozenset[str] = frozenset()
     _graph_def: list[Any] = field(default_factory=list, compare=False)
 
     @classmethod
-    def of(cls, function: Any, inputs: Mapping[str, Any], outputs: Sequence[Any]) -> TracedModel:
+    def of(
+        cls,
+        function: Any,
+        inputs: Mapping[str, Any],
+        outputs: Sequence[Any],
+        opaque: frozenset[str] = frozenset(),
+    ) -> TracedModel:
         """Takes a ConcreteFunction whose placeholders and results are given by the caller."""
         captures = {inner.name: outer for outer, inner in function.graph.captures}
-        return cls(function.graph, dict(inputs), list(outputs), captures)
+        return cls(function.graph, dict(inputs), list(outputs), captures, opaque)
 
     def graph_def(self) -> Any:
         """The graph's definition, made once: it is walked for every function that is cut."""
@@ -94,11 +104,17 @@ class TracedModel:
             del copy.input[:]
             copy.input.extend(name for name in node.input if not name.startswith("^"))
             copy.attr.pop("_class", None)
+            # An attribution is about the true derivative of what the model computes, whatever training
+            # makes of it.
             if op.type == "IdentityN":
-                # tf.custom_gradient: its Python closure holds tensors of the first trace. The forward ops that it
-                # decorates are here as well, and their true gradient is what an attribution is about.
+                # tf.custom_gradient: its Python closure holds tensors of the first trace, and the forward ops
+                # that it decorates are here as well.
                 copy.attr.pop("_gradient_op_type", None)
-        wanted = [tensor for tensor in fetches if tensor.name not in stop and tensor.name not in self.captures]
+            elif op.type in STOPS:
+                copy.op = "Identity"
+                copy.attr.pop("message", None)
+        given = stop | set(self.captures)
+        wanted = [tensor for tensor in fetches if tensor.name not in given]
         built = iter(
             tf.graph_util.import_graph_def(
                 definition, input_map=mapping, return_elements=[tensor.name for tensor in wanted], name="cut"
@@ -122,6 +138,12 @@ class TracedModel:
 
 def _captured(outer: Any) -> Any:
     return tf.compat.v1.get_default_graph().capture(outer)
+
+
+def graph_name(name: str, number: int) -> str:
+    """A name of its own that a graph accepts for an input, whose name may hold anything."""
+    safe = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
+    return f"in_{safe}" if safe == name else f"in{number}_{safe}"
 
 
 def static_shape(tensor: Any) -> tuple[int | None, ...] | None:

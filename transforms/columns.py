@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from transforms.arrow_types import is_list, squeezed
 from transforms.errors import UserError
 from transforms.images import decode_images
 from transforms.schema import FeatureSpec
@@ -46,7 +47,7 @@ def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str
       problems: Takes the rows whose value is null, not finite, lost by the cast or of another size.
       file: Whose column it is, for errors.
     Returns:
-      `[B, *shape]` in the feature's dtype, strings as bytes objects; a view of the column where nothing changes.
+      `[B, *shape]` in the feature's dtype, strings as bytes objects; a view of the column where it can be.
     Raises:
       UserError: The column's type cannot become what the model takes.
     """
@@ -94,13 +95,11 @@ def plain(array: pa.Array) -> pa.Array:
     if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
         return array.cast(pa.binary())
     if pt.is_list_view(kind) or pt.is_large_list_view(kind):
-        return array.cast(pa.list_(kind.value_type))
+        # pyarrow 25 casts list views with nulls, and slices of them, to lists with broken offsets.
+        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+        offsets = pa.array(np.r_[0, np.cumsum(lengths)], pa.int32())
+        return pa.ListArray.from_arrays(offsets, array.flatten(), mask=array.is_null())
     return array
-
-
-def is_list(kind: pa.DataType) -> bool:
-    """Whether values of the type are lists."""
-    return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
 
 
 def nulls_of(array: pa.Array) -> np.ndarray:
@@ -163,7 +162,7 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
     held = counts > 0
     wrong = held & (counts != size)
     problems.add(wrong, lambda row: f"{feature.name} has {counts[row]} values, not {size}")
-    if len(extents) > 1:
+    if len(extents) > 1 and len(squeezed(feature.shape)) > 1:
         shapes = np.stack(extents, axis=1)
         problems.add(held & ragged, lambda row: f"{feature.name} is ragged: its lists differ in length")
         wrong |= ragged
@@ -181,11 +180,6 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
     return (array if keep.all() else array.filter(pa.array(keep))), right
 
 
-def squeezed(shape: Any) -> list[int]:
-    """A shape without its axes of one value."""
-    return [extent for extent in shape if extent != 1]
-
-
 def _numbers(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> np.ndarray:
     values = numbers_of(array, f"the model takes {feature.dtype}", where)
     gaps = nulls_of(array) if array.null_count else None
@@ -194,8 +188,6 @@ def _numbers(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> 
     if values.dtype.kind == "f":
         odd = ~np.isfinite(values)
         if odd.any():
-            if gaps is not None:
-                odd &= ~gaps
             if feature.fill is None:
                 mark(odd, lambda at: "is NaN" if np.isnan(values[at]) else "is infinite")
             gaps = odd if gaps is None else gaps | odd
@@ -222,15 +214,13 @@ def _cast(feature: FeatureSpec, values: np.ndarray, mark: _Mark) -> np.ndarray:
             cast = values.astype(dtype)
         if dtype.itemsize > (values.dtype.itemsize if values.dtype.kind == "f" else 2):
             return cast
-        lost = ~np.isfinite(cast)
-        mark(lost, beyond)
-        cast[lost] = 0
+        mark(~np.isfinite(cast), beyond)
         return cast
-    if values.dtype.kind == "f":
-        mark(values != np.trunc(values), lambda at: f"is {values[at]}, and the model takes {dtype}")
     if dtype.kind == "b":
         mark((values != 0) & (values != 1), lambda at: f"is {values[at]}, and the model takes 0 or 1")
         return values != 0
+    if values.dtype.kind == "f":
+        mark(values != np.trunc(values), lambda at: f"is {values[at]}, and the model takes {dtype}")
     limits = np.iinfo(dtype)
     if values.dtype.kind == "f":
         # The largest int64 is no float; one more than it is.

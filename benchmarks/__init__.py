@@ -1,0 +1,1 @@
+"""What `make bench` measures: speed, memory and start-up on this machine, against the bars to reach."""

@@ -1,0 +1,115 @@
+"""What is wrong with a config in one line: the file, the key, the value and what would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from transforms.errors import UserError
+
+#: What a value of the type would be, by pydantic's name of the error.
+_KINDS = {
+    "string_type": "text",
+    "invalid_key": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "keys and values",
+    "model_type": "keys and values",
+    "model_attributes_type": "keys and values",
+}
+#: Bounds, by the key of pydantic's context that holds the limit.
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def as_user_error(
+    error: ValidationError, where: str, keys_at: Callable[[Sequence[str]], Sequence[str]]
+) -> UserError:
+    """The first problem that pydantic found.
+
+    Args:
+      error: Its findings.
+      where: The config file, "" if a caller adds it.
+      keys_at: The known keys of the block at a location.
+    """
+    problems = [(_location(problem["loc"]), problem) for problem in error.errors(include_url=False)]
+    unknown = [found for found in problems if found[1]["type"] == "extra_forbidden"]
+    # A key that is misspelt is also missing under its right name. Of a union pydantic lists what each branch
+    # says: what lies deepest tells which branch was meant.
+    within = [found for found in problems if found[0][: len(problems[0][0])] == problems[0][0]]
+    location, first = unknown[0] if unknown else max(within, key=lambda found: _depth(*found))
+    place = ": ".join(part for part in (where, ".".join(location)) if part)
+    if first["type"] == "extra_forbidden":
+        return UserError("unknown key", place, nearest(location[-1], keys_at(location[:-1])))
+    if first["type"] == "missing":
+        return UserError("is missing", place, "the config needs it")
+    if first["type"] == "too_short":
+        return UserError("is empty", place, "give one at least, or leave the key out")
+    same = [problem for spot, problem in problems if spot == location]
+    wanted = list(dict.fromkeys(word for problem in same for word in _wanted(problem)))
+    if not wanted:
+        message = str(first["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        return UserError(message, place)
+    given, remedy = first["input"], None
+    known = [str(name) for problem in same for name in _literals(problem)]
+    if isinstance(given, str) and known:
+        close = get_close_matches(given.lower(), known, n=1, cutoff=0.5)
+        remedy = f"did you mean {close[0]}?" if close else None
+    return UserError(f"must be {_words(wanted)}, not {_shown(given)}", place, remedy)
+
+
+def _depth(location: Sequence[str], problem: Mapping[str, Any]) -> tuple[int, bool]:
+    return len(location), problem["type"] == "too_short"
+
+
+def _words(wanted: Sequence[str]) -> str:
+    return wanted[0] if len(wanted) == 1 else f"{', '.join(wanted[:-1])} or {wanted[-1]}"
+
+
+def _wanted(problem: Mapping[str, Any]) -> list[str]:
+    """What would have done, in words; none where pydantic's own message is better."""
+    kind, context = str(problem["type"]), problem.get("ctx", {})
+    if kind in _KINDS:
+        return [_KINDS[kind]]
+    if kind == "literal_error":
+        return _literals(problem)
+    return [f"{word} {context[key]:g}" for key, word in _BOUNDS.items() if key in context]
+
+
+def _literals(problem: Mapping[str, Any]) -> list[str]:
+    if problem["type"] != "literal_error":
+        return []
+    return str(problem["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "keys and values"
+    if isinstance(value, list):
+        return "a list"
+    return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _location(parts: Sequence[int | str]) -> list[str]:
+    """The keys of a location, without the names of a union's branches that pydantic puts between them."""
+    return [str(part) for part in parts if isinstance(part, int) or not _is_branch(part)]
+
+
+def _is_branch(part: str) -> bool:
+    return part in _BRANCHES or "[" in part or part.startswith("constrained-")
+
+
+_BRANCHES = {"int", "str", "bool", "float", "TargetColumn", "TopK"}
+
+
+def nearest(key: str, known: Sequence[str]) -> str:
+    """`did you mean …?`, or the known keys."""
+    close = get_close_matches(key.lower(), known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]}?"
+    return f"known are {', '.join(known)}" if known else "remove it"

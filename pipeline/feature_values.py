@@ -1,0 +1,141 @@
+"""The feature values of explained examples: from the run's table, or read once more from its input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from transforms import files
+from transforms.decode import decode
+from transforms.errors import UserError
+from transforms.read import Column, describe_columns, read_piece
+from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.shards import PARQUET, Piece, cut, inspect_files
+
+if TYPE_CHECKING:
+    from pipeline.results import Run
+
+_BATCH = 16_384
+_REMEDY = "set output.features: true to keep the feature values with a run"
+
+
+def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
+    """Feature values as the model took them, `[n, *shape]` by feature; strings as str objects.
+
+    Args:
+      run: The run.
+      table: Rows of its attributions.
+      places: Part and example within it of each row, `[n, 2]`, in the table's order.
+    Raises:
+      UserError: The run keeps no feature values and its input is gone or has changed.
+    Cost: without `output.features`, reads the stretches of the input that hold the rows.
+    """
+    if "feature" in table.column_names:
+        struct = table["feature"].combine_chunks()
+        return {field.name: flattened(struct.field(field.name))[0] for field in struct.type}
+    found = _from_input(run, places)
+    return {name: _as_text(value) if value.dtype == object else value for name, value in found.items()}
+
+
+def flattened(array: pa.Array) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A column of numbers, strings or nested fixed-size lists as `[n, *shape]`, and the shape."""
+    rows, shape = len(array), []
+    while pa.types.is_fixed_size_list(array.type):
+        shape.append(array.type.list_size)
+        array = array.flatten()
+    values: np.ndarray = array.to_numpy(zero_copy_only=False).reshape(rows, *shape)
+    return values, tuple(shape)
+
+
+def _as_text(values: np.ndarray) -> np.ndarray:
+    texts = [
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values.flat
+    ]
+    found = np.empty(len(texts), object)
+    found[:] = texts
+    return found.reshape(values.shape)
+
+
+def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
+    manifest = run.manifest
+    config = manifest["config"]["input"]
+    patterns = [config["files"]] if isinstance(config["files"], str) else config["files"]
+    try:
+        found = inspect_files(files.expand(patterns, manifest["config_folder"]), config["format"])
+    except UserError as error:
+        what = f"the feature values have to be read from the input, and that is gone: {error}"
+        raise UserError(what, run.path, _REMEDY) from error
+    if [[f.name, f.rows, f.bytes] for f in found] != [
+        [f["file"], f["rows"], f["bytes"]] for f in manifest["inputs"]
+    ]:
+        raise _changed(run)
+    shards = cut(found, manifest["shard_rows"], manifest["rows"])
+    schema = ExampleSchema(_specs(manifest["schema"], describe_columns(found)), {}, {})
+    numbers = [int(path.rsplit("-", 1)[1].split(".")[0]) for path in run.parts()]
+    refused = _refused(run)
+    parts: dict[str, list[np.ndarray]] = {spec.name: [] for spec in schema.features}
+    for number in np.unique(places[:, 0]):
+        wanted, first = places[places[:, 0] == number, 1], 0
+        for piece in shards[numbers[number]].pieces:
+            rows = np.arange(piece.start, piece.start + piece.rows)
+            kept = rows[~np.isin(rows, refused.get(piece.name, ()))]
+            mine = kept[wanted[(wanted >= first) & (wanted < first + len(kept))] - first]
+            first += len(kept)
+            if len(mine):
+                _read_rows(piece, mine, schema, parts)
+    values = {name: np.concatenate(found_parts) for name, found_parts in parts.items()}
+    if any(len(value) != len(places) for value in values.values()):
+        raise _changed(run)
+    return values
+
+
+def _changed(run: Run) -> UserError:
+    return UserError("the input is not what it was when it was explained", run.path, _REMEDY)
+
+
+def _refused(run: Run) -> dict[str, np.ndarray]:
+    """Rejected rows by file."""
+    frame = run.rejected().select(["file", "row"]).to_pandas()
+    return {str(name): rows.to_numpy() for name, rows in frame.groupby("file")["row"]}
+
+
+def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]) -> tuple[FeatureSpec, ...]:
+    """The manifest's `schema` as feature specs, with the columns' types as they are in the input."""
+    return tuple(
+        FeatureSpec(
+            item["name"],
+            item["kind"],
+            item["dtype"],
+            tuple(item["shape"]),
+            types[item["name"]],
+            item["fill"],
+            item["input"],
+            item["start"],
+        )
+        for item in schema
+    )
+
+
+def _read_rows(
+    piece: Piece, rows: np.ndarray, schema: ExampleSchema, parts: dict[str, list[np.ndarray]]
+) -> None:
+    """Adds the values of some rows of a piece, read from the first of them to the last."""
+    columns = [Column(name, kind) for name, kind in schema.columns]
+    ahead = int(rows[0]) - piece.start
+    stretch = replace(
+        piece,
+        start=int(rows[0]),
+        rows=int(rows[-1] - rows[0]) + 1,
+        ordinal=piece.ordinal + ahead,
+        skip=piece.skip if piece.format == PARQUET else piece.skip + ahead,
+    )
+    for raw in read_piece(stretch, columns, _BATCH):
+        decoded, _ = decode(raw, schema, piece.name, 0, 1)
+        chosen = np.isin(decoded.rows, rows)
+        if chosen.any():
+            for name, value in decoded.features.items():
+                parts[name].append(value[chosen])

@@ -1,0 +1,112 @@
+"""YAML as config files need it: scalars of version 1.2, keys given once, errors with line and column."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from transforms.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader with the core schema of YAML 1.2, https://yaml.org/spec/1.2.2/#103-core-schema.
+
+    YAML 1.1, which PyYAML reads, takes `1e-3` for a string, `no` for false, `1:30` for 90 and `2026-11-21`
+    for a date. It also takes the last of two equal keys without a word; here that is an error.
+    """
+
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own name
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key_node.start_mark)
+            if key_node.value in seen:
+                problem = f"the key {key_node.value!r} is given twice"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
+    ("merge", r"<<", ["<"]),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def parse_mapping(text: str, where: str) -> dict[str, Any]:
+    """A YAML document of keys and values.
+
+    Args:
+      text: The document.
+      where: What to call it in errors.
+    Raises:
+      UserError: It is not YAML, or not a mapping; the place has a line and a column where YAML knows them.
+    """
+    data = parse_value(text, where)
+    if not isinstance(data, dict):
+        what = "is empty" if data is None else "is not a config"
+        raise UserError(what, where, "a config has the keys model, input, method and output")
+    return data
+
+
+def parse_value(text: str, where: str) -> Any:
+    """A YAML document of any kind; see `parse_mapping`."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        remedy = "indent with spaces" if "'\\t'" in reason else None
+        raise UserError(f"not valid YAML: {reason}", place, remedy) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise UserError(
+            f"not valid YAML: holds the character {chr(error.character)!r}", f"{where}:{line}"
+        ) from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", where) from error
+
+
+def override(data: dict[str, Any], setting: str) -> None:
+    """Applies a `--set a.b=value` to a parsed config.
+
+    Args:
+      data: The config, changed in place.
+      setting: The value is YAML; a number in the path is an item of a list, from 0.
+    Raises:
+      UserError: It has another form, or leads through something that has no keys.
+    """
+    where = f"--set {setting}"
+    path, sign, text = setting.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    if not sign or not all(keys):
+        raise UserError("is not of the form key=value", where, "for example --set method.n_steps=100")
+    value = parse_value(text, where)
+    block: Any = data
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        if isinstance(block, list):
+            if not key.isdecimal() or int(key) >= len(block):
+                what = f"{'.'.join(keys[:depth])} is a list of {len(block)}, and {key!r} is no item of it"
+                raise UserError(what, where, "count from 0")
+            place: Any = int(key)
+        elif isinstance(block, dict):
+            place = key
+            if block.get(key) is None and not last:
+                block[key] = {}
+        else:
+            raise UserError(f"{'.'.join(keys[:depth])} has no keys of its own", where)
+        if last:
+            block[place] = value
+        else:
+            block = block[place]

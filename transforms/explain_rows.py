@@ -1,0 +1,113 @@
+"""A batch of rows through the method; rows that the model cannot take are rejected one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from transforms.decode import Rows, join
+from transforms.methods.base import Attribution, evaluate
+from transforms.methods.random import row_keys
+from transforms.read import Rejection
+from transforms.worker import Runtime
+
+Explained = tuple[Rows, Attribution, np.ndarray]
+
+
+def explain_rows(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Rejection]]:
+    """Attributes a batch; rows that the model cannot take are found and rejected one by one.
+
+    Returns:
+      The explained rows with their attribution and targets `[B, T]` (None where none is left), and the
+      rejections.
+    """
+    attempt = _attempt(rows, loaded)
+    if isinstance(attempt, str):
+        if len(rows) == 1:
+            return None, [_rejection(rows, 0, "predict", attempt)]
+        middle = len(rows) // 2
+        halves = [explain_rows(rows.take(part), loaded) for part in (slice(0, middle), slice(middle, None))]
+        problems = [problem for _, found in halves for problem in found]
+        return _join_explained([found for found, _ in halves if found is not None]), problems
+    attribution, targets = attempt
+    bad: dict[int, tuple[str, str]] = {}
+    for stage, values, what in (
+        ("predict", attribution.prediction, "the model's score"),
+        ("attribute", _worst(attribution), "an attribution"),
+    ):
+        for index in np.flatnonzero(~np.isfinite(values).all(axis=1)):
+            bad.setdefault(int(index), (stage, f"{what} is not finite"))
+    if not bad:
+        return (rows, attribution, targets), []
+    good = np.setdiff1d(np.arange(len(rows)), list(bad))
+    rejections = [_rejection(rows, index, *reason) for index, reason in sorted(bad.items())]
+    if not len(good):
+        return None, rejections
+    return (rows.take(good), _take(attribution, good), targets[good]), rejections
+
+
+def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | str:
+    """The attribution of a batch with its targets, or why the model would not take it."""
+    import tensorflow as tf
+
+    spec = loaded.spec
+    inputs = spec.schema.assemble(rows.features)
+    # What depends on the values of a row: an index outside an embedding, a word outside a closed vocabulary.
+    try:
+        outputs = (
+            evaluate(loaded.model, inputs, spec.device_batch_size)[1] if spec.targets.predicted else None
+        )
+        targets = spec.targets.of(outputs, rows.targets, len(rows))
+        seeds = row_keys(spec.seed, rows.ordinals)
+        found = spec.method.attribute(
+            loaded.model, inputs, loaded.reference, targets, seeds, spec.device_batch_size
+        )
+    except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
+        message = str(error.message).strip().splitlines()[0]
+        return f"the model does not take the row: {message[:200]}"
+    return found, targets
+
+
+def _worst(attribution: Attribution) -> np.ndarray:
+    """A number a row that is finite if and only if all of the row's values are, `[B, 1]`."""
+    total = np.zeros(len(attribution.prediction))
+    for value in attribution.values.values():
+        # Adding up |φ| in float64 cannot overflow, and NaN and ∞ stay what they are.
+        total += np.abs(value.reshape(len(value), -1)).sum(axis=1, dtype=np.float64)
+    return total[:, None]
+
+
+def _rejection(rows: Rows, index: int, stage: str, reason: str) -> Rejection:
+    return Rejection(rows.file[index], int(rows.rows[index]), stage, reason, rows.ids[index])
+
+
+def _take(attribution: Attribution, index: np.ndarray) -> Attribution:
+    errors, delta = attribution.standard_error, attribution.convergence_delta
+    return Attribution(
+        {k: v[index] for k, v in attribution.values.items()},
+        attribution.prediction[index],
+        attribution.output[index],
+        attribution.base_value[index],
+        None if delta is None else delta[index],
+        None if errors is None else {k: v[index] for k, v in errors.items()},
+        attribution.limited[index],
+    )
+
+
+def _join_explained(parts: list[Explained]) -> Explained | None:
+    if not parts:
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    found = [part[1] for part in parts]
+    deltas = [a.convergence_delta for a in found if a.convergence_delta is not None]
+    errors = [a.standard_error for a in found if a.standard_error is not None]
+    whole = Attribution(
+        {k: np.concatenate([a.values[k] for a in found]) for k in found[0].values},
+        np.concatenate([a.prediction for a in found]),
+        np.concatenate([a.output for a in found]),
+        np.concatenate([a.base_value for a in found]),
+        np.concatenate(deltas) if deltas else None,
+        {k: np.concatenate([e[k] for e in errors]) for k in errors[0]} if errors else None,
+        np.concatenate([a.limited for a in found]),
+    )
+    return join([part[0] for part in parts]), whole, np.concatenate([part[2] for part in parts])

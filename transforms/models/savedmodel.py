@@ -1,0 +1,119 @@
+"""SavedModel folders, by their signature `serving_default`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.saved_model import load_v1_in_v2
+
+from transforms.errors import UserError
+from transforms.models.base import InputSpec, OutputSpec, Signature, names_in_words
+from transforms.models.inline import inlined
+from transforms.models.trace import TracedModel, graph_name
+
+SIGNATURE = "serving_default"
+
+
+class SavedModel:
+    """A TensorFlow SavedModel: inputs by argument name, heads by output key.
+
+    Its string inputs are closed to gradients: only a Keras model says which layers make numbers of them.
+
+    Args:
+      path: A local folder with a saved_model.pb.
+      allow_unsafe: Without effect: a SavedModel holds a graph and no Python code.
+    Raises:
+      UserError: The folder does not load, has no `serving_default`, or one that takes no batches of rows.
+    """
+
+    kind = "savedmodel"
+
+    def __init__(self, path: str, *, allow_unsafe: bool = False) -> None:
+        self._loaded = _load(path)  # owns the variables and tables
+        self._function = _signature(self._loaded, path)
+        specs: Mapping[str, Any] = self._function.structured_input_signature[1]
+        for name, spec in specs.items():
+            _check_batch(spec, f"input {name!r}", path)
+        outputs: Mapping[str, Any] = self._function.structured_outputs
+        self._heads = [name for name in _in_order(list(outputs)) if outputs[name].dtype.is_floating]
+        if not self._heads:
+            raise UserError(f"{SIGNATURE} returns no floats: {names_in_words(list(outputs))}", path)
+        # The function keeps to its shapes; what it leaves open, the features decide.
+        self.signature = Signature(
+            tuple(InputSpec(name, _row_shape(spec), spec.dtype.name) for name, spec in specs.items()),
+            tuple(OutputSpec(name, _row_shape(outputs[name])) for name in self._heads),
+        )
+
+    def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
+        """Traces the signature with these input shapes, the batch open, its calls written out."""
+        specs = {
+            spec.name: tf.TensorSpec(
+                (None, *shapes[spec.name]), spec.dtype, name=graph_name(spec.name, number)
+            )
+            for number, spec in enumerate(self.signature.inputs)
+        }
+        placeholders: dict[str, Any] = {}
+        results: list[Any] = []
+
+        @tf.function(input_signature=[specs], autograph=False)
+        def call(inputs: Mapping[str, Any]) -> Any:
+            placeholders.update(inputs)
+            found = self._function(**inputs)
+            results[:] = [found[name] for name in self._heads]
+            return list(results)
+
+        function = call.get_concrete_function()
+        strings = frozenset(spec.name for spec in self.signature.inputs if spec.dtype == "string")
+        return inlined(TracedModel.of(function, placeholders, results, opaque=strings))
+
+
+def _load(path: str) -> Any:
+    # TensorFlow raises whatever a damaged file makes it stumble over; all of it means: it does not load.
+    try:
+        return tf.saved_model.load(path)
+    except Exception as error:  # noqa: BLE001 - raised below, where no loader will do
+        try:
+            # Some folders that TensorFlow 1 wrote hold objects that only its own loader passes over.
+            return load_v1_in_v2.load(path, ["serve"])
+        except Exception:  # noqa: BLE001 - the first error is the one that says something
+            text = str(error).strip() or type(error).__name__
+            raise UserError(
+                f"TensorFlow cannot load the model: {text.splitlines()[0][:300]}", path
+            ) from error
+
+
+def _signature(loaded: Any, path: str) -> Any:
+    signatures = getattr(loaded, "signatures", {})
+    if SIGNATURE not in signatures:
+        there = names_in_words([repr(name) for name in signatures]) if signatures else "none"
+        raise UserError(
+            f"the SavedModel has no signature {SIGNATURE!r}; its signatures: {there}",
+            path,
+            "save it with model.export(…) or with signatures={'serving_default': …}",
+        )
+    return signatures[SIGNATURE]
+
+
+def _check_batch(spec: Any, what: str, path: str) -> None:
+    shape = spec.shape
+    if shape.rank is None or shape.rank == 0 or shape[0] is not None:
+        raise UserError(
+            f"{SIGNATURE}: {what} has the shape {shape}, whose first axis is no open number of rows",
+            path,
+            "save it with an input signature of [None, …]",
+        )
+
+
+def _row_shape(spec: Any) -> tuple[int | None, ...]:
+    return () if spec.shape.rank is None else tuple(spec.shape.as_list()[1:])
+
+
+def _in_order(names: Sequence[str]) -> list[str]:
+    """The signature's order, but for numbered outputs, which it sorts as text: output_10, output_2."""
+    numbered = [re.fullmatch(r"(.*?)_(\d+)", name) for name in names]
+    if all(numbered) and len({found[1] for found in numbered if found}) == 1:
+        return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
+    return list(names)

@@ -1,0 +1,77 @@
+"""What a finished shard says of itself: the only thing that crosses a shuffle, and what the journal keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from transforms import files
+from transforms.importance import ImportanceState
+from transforms.quality import Quality
+
+
+@dataclass
+class ShardResult:
+    """What a shard adds to a run; a few KB, the only thing that crosses a shuffle.
+
+    Args:
+      shards: Shards in it.
+      read: Rows read.
+      attributed: Rows explained.
+      rejected: Rows rejected.
+      attributions: Rows of the attributions table.
+      seconds: Device seconds, the sum over shards.
+      importance: Aggregates of the attributions.
+      quality: Aggregates of the deltas.
+    """
+
+    shards: int
+    read: int
+    attributed: int
+    rejected: int
+    attributions: int
+    seconds: float
+    importance: ImportanceState
+    quality: Quality = field(default_factory=Quality)
+
+    def merge(self, other: ShardResult) -> None:
+        """Adds another's figures; any order gives the same."""
+        self.shards += other.shards
+        self.read += other.read
+        self.attributed += other.attributed
+        self.rejected += other.rejected
+        self.attributions += other.attributions
+        self.seconds += other.seconds
+        self.importance.merge(other.importance)
+        self.quality.merge(other.quality)
+
+    def to_bytes(self) -> bytes:
+        """For the journal: a line of JSON, then the importance."""
+        counts = {name: getattr(self, name) for name in _COUNTS} | {"quality": self.quality.to_json()}
+        return json.dumps(counts).encode() + b"\n" + self.importance.to_bytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> ShardResult:
+        """Undoes `to_bytes`."""
+        line, _, rest = data.partition(b"\n")
+        counts = json.loads(line)
+        quality = Quality.from_json(counts.pop("quality"))
+        return cls(**counts, importance=ImportanceState.from_bytes(rest), quality=quality)
+
+    @classmethod
+    def empty(cls, features: tuple[str, ...]) -> ShardResult:
+        """Nothing yet."""
+        return cls(0, 0, 0, 0, 0, 0.0, ImportanceState(features))
+
+
+_COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds")
+
+
+def part_name(shard: int) -> str:
+    """The file name of a shard's parts."""
+    return f"part-{shard:05d}.parquet"
+
+
+def journal_path(run: str, shard: int) -> str:
+    """Where a finished shard leaves its result."""
+    return files.join(run, "_work", "shards", f"{shard:05d}.done")
