@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,8 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-#: Where `python -m pipeline` is found.
-ROOT = Path(__file__).resolve().parent.parent
 SEED = 20130115
 ROW_GROUP = 1 << 16
 
@@ -175,37 +169,3 @@ def write_config(
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
-
-
-@dataclass(frozen=True)
-class Child:
-    """How a process of its own went: wall seconds, and the largest resident memory it had, in bytes."""
-
-    seconds: float
-    peak: int
-
-
-def attribeam(arguments: Sequence[str]) -> Child:
-    """Runs the command line in a process of its own.
-
-    Raises:
-      RuntimeError: It failed.
-    """
-    with open(os.devnull, "w") as nowhere:
-        start = time.perf_counter()
-        child = subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, stdout=nowhere, stderr=subprocess.PIPE
-        )
-        assert child.stderr is not None
-        said = child.stderr.read().decode("utf-8", "replace")
-        _, status, usage = os.wait4(child.pid, 0)
-        elapsed = time.perf_counter() - start
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode != 0:
-        raise RuntimeError(f"attribeam {arguments[0]} ended with status {child.returncode}: {said.strip()}")
-    return Child(elapsed, peak_bytes(usage))
-
-
-def peak_bytes(usage: resource.struct_rusage) -> int:
-    """Largest resident memory, which Linux counts in kilobytes and macOS in bytes."""
-    return usage.ru_maxrss if sys.platform == "darwin" else 1024 * usage.ru_maxrss

@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     missed = [] if given.quick else [row for row in rows if row.reached is False]
     if given.json:
         machine = {"processors": os.cpu_count(), "machine": platform.machine(), "system": platform.system()}
-        print(json.dumps({"machine": machine, "quick": given.quick, "rows": [row.to_json() for row in rows]}))
+        found = [row.to_json() | ({"reached": None} if given.quick else {}) for row in rows]
+        print(json.dumps({"machine": machine, "quick": given.quick, "rows": found}))
     else:
         _print_table(rows, given.quick)
     return 1 if missed else 0

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 from statistics import median
 
-from benchmarks.common import Row, attribeam, write_config, write_parquet
+from benchmarks.child import attribeam
+from benchmarks.common import Row, write_config, write_parquet
 
 ROWS = 100
 WIDTH = 50

@@ -94,26 +94,35 @@ def _columns(struct: pa.StructArray, names: Sequence[str]) -> tuple[np.ndarray, 
 def _beside(
     by_name: Mapping[str, np.ndarray], names: Sequence[str], groups: Mapping[str, Sequence[str]], rows: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Feature values `[n, columns]`: of strings the rank in the alphabet, and the strings to display."""
+    """Feature values as numbers, `[n, columns]`, and what to display instead; None where they are numbers.
+
+    A string is given its rank in the alphabet. A group has no value of its own: it is given the rank of its
+    members' values, compared one after another, and all of them to display.
+    """
     columns: list[np.ndarray] = []
     shown: list[np.ndarray] = []
     texts = False
     for name in names:
         if name in groups:
-            # A group has no value of its own: its members' stand beside it.
-            columns.append(np.full((rows, 1), np.nan))
-            shown.append(_joined([by_name[member] for member in groups[name]]))
-            texts = True
-            continue
-        value = by_name[name].reshape(rows, -1)
-        shown.append(value.astype(object))
-        if value.dtype == object:
-            ranks = np.unique(value.astype(str), return_inverse=True)[1]
-            columns.append(ranks.reshape(value.shape).astype(np.float64))
+            members = [by_name[member] for member in groups[name]]
+            whole = np.concatenate([_numbers(value.reshape(rows, -1)) for value in members], axis=1)
+            ranks = np.unique(whole, axis=0, return_inverse=True)[1]
+            columns.append(ranks.reshape(rows, 1).astype(np.float64))
+            shown.append(_joined(members))
             texts = True
         else:
-            columns.append(value.astype(np.float64))
+            value = by_name[name].reshape(rows, -1)
+            columns.append(_numbers(value))
+            shown.append(value.astype(object))
+            texts |= value.dtype == object
     return np.concatenate(columns, axis=1), np.concatenate(shown, axis=1) if texts else None
+
+
+def _numbers(value: np.ndarray) -> np.ndarray:
+    """Strings as their rank in the alphabet; numbers as they are, in float64."""
+    if value.dtype == object:
+        value = np.unique(value.astype(str), return_inverse=True)[1].reshape(value.shape)
+    return value.astype(np.float64)
 
 
 def _joined(members: Sequence[np.ndarray]) -> np.ndarray:

@@ -28,7 +28,7 @@ from transforms.worker import TargetSpec
 #: Rows of the input that stand for it where a spread or a time is measured.
 FIRST_ROWS = 4096
 #: Memory that the activations of a device call may take. On a processor what fits its caches is fastest.
-_CPU_BYTES = 32 << 20
+_CPU_BYTES = 64 << 20
 _GPU_SHARE = 0.25
 _MOST_EVALUATIONS = 1 << 16
 _MEASURED_SECONDS = 2.0

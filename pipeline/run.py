@@ -127,6 +127,7 @@ def execute(
     _write_importance(plan, result)
     if place == target and committed is not None:
         _clear(target, keep=plan)  # an object store: no rename of folders there
+    _sweep(place)
     commit(place, manifest)
     if place != target:
         _swap(place, target)
@@ -263,6 +264,16 @@ def _clear(run: str, keep: Plan) -> None:
         for name in files.list_dir(files.join(run, folder)):
             if name not in wanted:
                 files.delete_tree(files.join(run, folder, name))
+
+
+def _sweep(run: str) -> None:
+    """Takes away what killed workers left half-written under temporary names."""
+    if files.is_url(run):
+        return
+    for folder in (run, files.join(run, "attributions"), files.join(run, "rejected")):
+        for name in files.list_dir(folder):
+            if name.startswith(("_", ".")) and name.endswith(".tmp"):
+                files.delete_tree(files.join(folder, name))
 
 
 def _swap(place: str, target: str) -> None:

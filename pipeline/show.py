@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -43,11 +44,11 @@ def _path(out: Console, key: str, path: str, more: str = "") -> None:
 
 
 def nearby(path: str) -> str:
-    """A local path from the working directory where that is shorter and leads down."""
+    """A local path from the working directory where it leads down from there."""
     if "://" in path:
         return path
     relative = os.path.relpath(path)
-    return path if relative.startswith("..") else relative
+    return path if relative.startswith("..") else relative + ("/" if path.endswith("/") else "")
 
 
 # -- explain -------------------------------------------------------------------------------------------------
@@ -205,15 +206,16 @@ def _print_bars(out: Console, pairs: Sequence[tuple[str, float]], values: Mappin
     for name, value in pairs:
         shown = [shorten(clean(_value(values[name])), 20) if name in values else ""] if known else []
         lines.append([shorten(clean(name), _NAME), *shown, f"{value:+.3g}"])
-    columns = range(len(lines[0])) if lines else ()
-    taken = sum(max(len(str(line[at])) for line in lines) + 2 for at in columns)
+    header = ["feature", *(["value"] if known else []), "φ"]
+    # What the columns before the bars take up, with two characters after each.
+    taken = sum(max(cell_len(str(cell)) for cell in cells) + 2 for cells in zip(header, *lines, strict=True))
     room = max(4, min(24, (width_of(out) - taken - 2) // 2))
     for line, (_, value) in zip(lines, pairs, strict=True):
         share = abs(value) / largest
         line.append(Text(bar_to_the_left(share if value < 0 else 0.0, room), style="blue"))
         line.append(Text(bar(share if value > 0 else 0.0, room), style="red"))
-    header = ["feature", *(["value"] if known else []), "φ", "lowers".rjust(room), "raises"]
-    print_table(out, lines, "<>><<" if known else "<><<", header=header)
+    columns = "<>><<" if known else "<><<"
+    print_table(out, lines, columns, header=[*header, "lowers".rjust(room), "raises"])
 
 
 def _value(value: object) -> str:

@@ -212,8 +212,8 @@ def flattened_ids() -> tuple[Any, Draw]:
 def mixed_vector() -> tuple[Any, Draw]:
     """One float vector of numbers and ids, taken apart inside of the model."""
     x = L.Input((4,), name="x")
-    month = ops.cast(x[:, 2], "int32")
-    day, hour = ops.cast(x[:, 3:], "int64"), x[:, :2]
+    month = ops.cast(x[:, 0], "int32")
+    day, hour = ops.cast(x[:, 3:], "int64"), x[:, 1:3]
     parts = [
         hour,
         L.Embedding(13, 3, embeddings_initializer="normal")(month),
@@ -221,7 +221,7 @@ def mixed_vector() -> tuple[Any, Draw]:
     ]
 
     def draw(rng: np.random.Generator, n: int) -> Inputs:
-        columns = [rng.normal(size=n), rng.normal(size=n), rng.integers(0, 13, n), rng.integers(0, 7, n)]
+        columns = [rng.integers(0, 13, n), rng.normal(size=n), rng.normal(size=n), rng.integers(0, 7, n)]
         return {"x": np.stack(columns, axis=1).astype(np.float32)}
 
     return keras.Model(x, tail(*parts)), draw
@@ -252,11 +252,12 @@ def many_kinds() -> tuple[Any, Draw]:
     return keras.Model([month, carrier, distance, temp], tail(*parts)), draw
 
 
-def tokens(body: Callable[[Any], Any], *, mask: bool = False) -> Callable[[], tuple[Any, Draw]]:
+def tokens(body: Callable[..., Any], *, mask: bool = False) -> Callable[[], tuple[Any, Draw]]:
     """Token sequences through an embedding. With a mask, every row is padded alike."""
 
     def build() -> tuple[Any, Draw]:
         ids = L.Input((6,), dtype="int32", name="tokens")
+        by_hand = body is written_attention
         seen = L.Embedding(11, 4, mask_zero=mask, embeddings_initializer="normal")(ids)
 
         def draw(rng: np.random.Generator, n: int) -> Inputs:
@@ -264,9 +265,27 @@ def tokens(body: Callable[[Any], Any], *, mask: bool = False) -> Callable[[], tu
             drawn[:, 4:] = 0 if mask else drawn[:, 4:]
             return {"tokens": drawn}
 
-        return keras.Model(ids, tail(body(seen))), draw
+        return keras.Model(ids, tail(body(seen, ids) if by_hand else body(seen))), draw
 
     return build
+
+
+def started_tokens() -> tuple[Any, Draw]:
+    """A start token before the row's own: it comes from no position and gets nothing."""
+    ids = L.Input((4,), dtype="int32", name="tokens")
+    started = ops.concatenate([ops.zeros_like(ids[:, :1]), ids], axis=1)
+    seen = L.Conv1D(3, 2, activation="tanh")(L.Embedding(9, 4, embeddings_initializer="normal")(started))
+    return keras.Model(ids, tail(L.Flatten()(seen))), lambda rng, n: {
+        "tokens": rng.integers(1, 9, (n, 4), np.int32)
+    }
+
+
+def written_attention(seen: Any, ids: Any) -> Any:
+    """Attention by hand, its mask added as numbers, which mix the positions of the ids."""
+    there = ops.not_equal(ids, 0)
+    pairs = ops.logical_and(ops.expand_dims(there, 1), ops.expand_dims(there, 2))
+    scores = ops.matmul(seen, ops.transpose(seen, (0, 2, 1))) + (1.0 - ops.cast(pairs, "float32")) * -30.0
+    return L.Flatten()(ops.matmul(ops.softmax(scores), seen))
 
 
 def attention(seen: Any) -> Any:
@@ -303,6 +322,8 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Draw]]] = {
     "both ways": tokens(lambda seen: L.Bidirectional(L.GRU(3))(seen)),
     "convolution": tokens(lambda seen: L.GlobalMaxPooling1D()(L.Conv1D(5, 3, activation="gelu")(seen))),
     "attention": tokens(attention),
+    "attention by hand": tokens(written_attention, mask=True),
+    "started tokens": started_tokens,
     "attention, masked": tokens(attention, mask=True),
 }
 #: A maximum has kinks: its sums are only about right.
@@ -502,6 +523,7 @@ def test_half_precision_is_integrated_in_float32() -> None:
         hidden = L.Dense(32, activation="tanh")(L.Concatenate()([part, L.Dense(8)(x)]))
         model = keras.Model([month, x], L.Dense(1, dtype="float32")(hidden))
     adapted = scored(model)
+    assert "in_x:0" in [tensor.name for tensor in find_cut(adapted.traced, adapted.scores).frontier]
     rng = np.random.default_rng(0)
     rows = {"month": rng.integers(0, 13, (6, 1)), "x": rng.normal(size=(6, 5)).astype(np.float32)}
     base = one_row(rows, 0)
@@ -545,6 +567,15 @@ def test_positions_that_are_mixed_are_refused(mode: str, size: int) -> None:
     text = refusal(model, {"ids": np.array([[0, 1, 2]])})
     assert "'ids'" in text
     assert "category_encoding" in text
+
+
+@pytest.mark.parametrize("function", [ops.flip, ops.cumsum], ids=["flip", "cumsum"])
+def test_values_that_change_places_are_refused(function: Callable[..., Any]) -> None:
+    """Shapes are kept, and still no value stands for its own position."""
+    ids = L.Input((3,), dtype="int64", name="ids")
+    seen = L.Embedding(9, 2)(function(ids, axis=1))
+    text = refusal(keras.Model(ids, L.Dense(1)(L.Flatten()(seen))), {"ids": np.array([[0, 1, 2]])})
+    assert "mixes the values of input 'ids'" in text
 
 
 def test_no_path_is_refused_and_an_unused_input_is_not() -> None:
@@ -605,6 +636,16 @@ def test_what_stops_gradients_in_training_stops_no_attribution() -> None:
     p /= p.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found["x"][:, 0, 0], p[:, 0] * (1 - p[:, 0]), rtol=1e-4)
     np.testing.assert_allclose(found["y"][:, 0], -p[:, :1] * p[:, 2:], rtol=1e-4)
+
+
+def test_a_stopped_gradient_is_part_of_the_derivative() -> None:
+    """F = x² written as x · stop_gradient(x) moves by 2x, whatever training would do with it."""
+    x = L.Input((2,), name="x")
+    model = scored(keras.Model(x, ops.sum(x * ops.stop_gradient(x), axis=1, keepdims=True)))
+    rows = {"x": np.array([[1.5, -2.0]], np.float32)}
+    np.testing.assert_allclose(gradients(model, rows)["x"][0, 0], [3.0, -4.0], rtol=1e-6)
+    values = integrated(model, rows, {"x": np.zeros((1, 2), np.float32)})
+    np.testing.assert_allclose(values["x"][0, 0], [2.25, 4.0], rtol=1e-5)
 
 
 # -- masks -----------------------------------------------------------------------------------------------
@@ -914,6 +955,19 @@ def test_scores_along_the_path(classes: ScoredModel) -> None:
         point = base + alphas[g, k, row] * (rows["x"][row] - base)
         expected = classes.evaluate({"x": point[None]})[0][0, targets[row]]
         np.testing.assert_allclose(found[g, k, row], expected, atol=1e-5)
+
+
+def test_memory_grows_with_the_steps_of_a_loop() -> None:
+    """What a recurrent layer keeps for the way back decides how many rows a device call may take."""
+
+    def bytes_of(steps: int, unroll: bool) -> int:
+        series = L.Input((steps, 4), name="x")
+        model = scored(keras.Model(series, L.Dense(1)(L.LSTM(16, unroll=unroll)(series))))
+        return model.differentiable(numbers(steps, 4)).activation_bytes
+
+    short, long, written_out = bytes_of(4, False), bytes_of(16, False), bytes_of(4, True)
+    assert 3 < long / short < 5
+    assert 0.2 < short / written_out < 5
 
 
 def test_threads_share_a_model() -> None:

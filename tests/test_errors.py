@@ -113,14 +113,21 @@ MISTAKES = [
         ("trips-1.parquet: is not UTF-8 text", "YAML config"),
         command=("explain", "trips-1.parquet"),
     ),
-    sets("no data", INPUT + "trip-*.parquet", "trips.yaml: input.files: trip-*.parquet: no file matches", "did you mean"),
+    sets(
+        "no data",
+        INPUT + "trip-*.parquet",
+        "trips.yaml: input.files: trip-*.parquet: no file matches",
+        "did you mean",
+    ),
     sets("no data in a list", "input.files=[trips-*.parquet, nothing.parquet]", "nothing.parquet"),
     sets("no folder of data", INPUT + "nowhere/*.parquet", "nowhere"),
     sets(
         "no model", MODEL + "modle.keras", "modle.keras: there is no such model", "did you mean model.keras?"
     ),
     sets("no folder of models", MODEL + "nowhere/model.keras", "nowhere/model.keras: there is no such model"),
-    sets("no baseline", "baseline={kind: file, path: base.parquet}", "trips.yaml: baseline.path: base.parquet"),
+    sets(
+        "no baseline", "baseline={kind: file, path: base.parquet}", "trips.yaml: baseline.path: base.parquet"
+    ),
     # Wrong columns and types.
     sets(
         "no feature column",
@@ -304,8 +311,7 @@ MISTAKES = [
     sets(
         "both formats",
         "input.files=[trips-1.parquet, a.tfrecord]",
-        "parquet",
-        "tfrecord",
+        "trips.yaml: input.files: trips-1.parquet is Parquet and a.tfrecord is TFRecord",
         spoil=lambda folder: runs.write_tfrecord(folder / "a.tfrecord", [{"a": 1}]),
     ),
     Mistake("no rows", ("trips.yaml: input.files: the input has no rows",), spoil=empty_files),

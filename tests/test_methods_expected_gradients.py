@@ -105,6 +105,17 @@ def test_values_are_unbiased_and_standard_errors_neither_small_nor_idle(
     assert abs(delta.mean()) < 4 * delta.std() / 20 + 3e-4 * scale
 
 
+def test_an_odd_sample_counts_in_the_standard_error_though_it_has_no_pair() -> None:
+    """Of three samples the one pair stands for all: the error would otherwise be 1.22 times too small."""
+    model, row, reference = design("relu", 300)
+    rows = pick(row, np.zeros(2000, np.int64))
+    method = ExpectedGradients(n_samples=3, standard_error=True)
+    found = attribute(method, model, rows, reference, device_batch_size=8192)
+    squared = (found.standard_error["x"][:, 0] ** 2).mean(axis=0)
+    ratio = np.sqrt(found.values["x"][:, 0].var(axis=0) / squared)
+    assert 0.8 < ratio.mean() < 1.1
+
+
 def test_values_agree_with_20000_samples() -> None:
     model, row, reference = design("relu", 50)
     large = attribute(
@@ -183,7 +194,7 @@ def test_neighbours_share_their_background_row_and_turns_do_not_share_their_latt
 
 
 def test_a_sorted_background_is_not_taken_in_its_order() -> None:
-    """A lattice of step 1 would otherwise compare neighbours that resemble each other, and find too small an error."""
+    """Or else a lattice of step 1 would compare neighbours that resemble each other: too small an error."""
     _, rows = strata(seeds_of(2000), 0, 10, 10, 100)
     assert abs((np.abs(np.diff(rows.astype(int), axis=0)) == 1).mean() - 0.02) < 0.01
     spans = np.ptp(rows, axis=0)

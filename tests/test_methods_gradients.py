@@ -28,6 +28,7 @@ from transforms.methods.expected_gradients import ExpectedGradients
 from transforms.methods.gradients import InputXGradient, Saliency
 from transforms.methods.integrated_gradients import IntegratedGradients
 from transforms.methods.random import normals, stream
+from transforms.methods.sampling import sample_rounds
 from transforms.methods.smoothgrad import SmoothGrad
 
 
@@ -263,6 +264,46 @@ def test_a_tolerance_samples_only_the_rows_that_need_it_again() -> None:
             assert (found.standard_error["x"][[1, 3]].max(axis=(1, 2)) > tolerance).all()
             ratio = found.standard_error["x"][[1, 3]] / once.standard_error["x"][[1, 3]]
             assert 0.7 < np.median(ratio) * np.sqrt(10) < 1.4
+
+
+def test_more_rounds_are_more_exact() -> None:
+    """The rounds are independent: their mean is closer to the truth by the root of their number."""
+    rows = {"x": np.repeat(X[:1], 200, axis=0)}
+    reference = make_reference(quadratic(), {"x": X}, noise=1.0)
+
+    def error(method: SmoothGrad) -> float:
+        found = attribute(method, quadratic(), rows, reference, device_batch_size=8192)
+        return float(np.sqrt(((found.values["x"][:, 0] - quadratic_gradient(X[0])) ** 2).mean()))
+
+    once, ten = error(SmoothGrad(n_samples=10)), error(SmoothGrad(n_samples=10, tolerance=1e-9))
+    assert 2.5 < once / ten < 4
+
+
+def test_rounds_are_averaged_and_rows_stop_when_they_may() -> None:
+    """Two rows, two targets; a round's mean is its number, its variance 1 for row 0 and 16 for row 1."""
+    calls: list[tuple[list[int], int]] = []
+
+    def run(rows: np.ndarray, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        calls.append((rows.tolist(), number))
+        variance = np.array([1.0, 16.0])[rows, None, None] * np.ones((1, 2, 3))
+        return {"x": np.full((len(rows), 2, 3), float(number))}, {"x": variance}
+
+    # Row 0 is within 0.75 · 1 after two rounds, row 1 within 0.75 · 2 after eight: 4 / √8 = 1.41.
+    spread = np.array([[1.0, 1.0], [2.0, 2.0]])
+    means, errors, limited = sample_rounds(run, spread, 0.75)
+    assert calls == [([0, 1], 0), ([0, 1], 1), *(([1], number) for number in range(2, 8))]
+    np.testing.assert_allclose(means["x"][:, 0, 0], [0.5, 3.5])
+    np.testing.assert_allclose(errors["x"][:, 1, 2], [np.sqrt(1 / 2), np.sqrt(16 / 8)])
+    assert not limited.any()
+    calls.clear()
+    means, errors, limited = sample_rounds(run, spread, 0.65)
+    assert calls[-1] == ([1], 9)
+    np.testing.assert_allclose(errors["x"][1], 4 / np.sqrt(10))
+    assert limited.tolist() == [False, False]
+    assert sample_rounds(run, spread, 0.6)[2].tolist() == [False, True]
+    calls.clear()
+    sample_rounds(run, spread, None)
+    assert calls == [([0, 1], 0)]
 
 
 def test_a_spread_of_nothing_asks_for_nothing() -> None:

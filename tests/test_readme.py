@@ -1,4 +1,4 @@
-"""The README is true: its query, its Python and its fifteen-line method are run on a small copy of the quickstart."""
+"""The README is true: its query, its Python and its method are run on a small copy of the quickstart."""
 
 from __future__ import annotations
 

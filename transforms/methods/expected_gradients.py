@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -108,22 +109,26 @@ class ExpectedGradients:
         differentiable = model.differentiable(reference.inputs)
         background = reference.ends(model)
         count = self.n_samples
-        # The standard error rests on pairs of samples, which must not be torn between two calls.
-        unit = 2 if squares else 1
-        at_once = min(count, max(unit, device_batch_size - device_batch_size % unit))
+        whole = count - count % (2 * reference.rows)
         paired = count - count % 2
-        rows = max(1, device_batch_size // at_once)
-        weight = np.ones(1, np.float32)
         means, variances = [], []
-        for part, index in device_calls(len(targets), rows):
+        # Samples come in pairs, which up to `whole` have a background row in common: two nodes on one path.
+        # The standard error rests on them, so that no pair is torn between two calls.
+        at_once = min(count, max(2, device_batch_size - device_batch_size % 2))
+        for part, index in device_calls(len(targets), max(1, device_batch_size // at_once)):
             chosen = take(inputs, index)
             sums: dict[str, np.ndarray] = {}
             pairs: dict[str, np.ndarray] = {}
-            for first in range(0, count, at_once):
-                size = min(at_once, count - first)
+            for first, size, nodes in _calls(count, whole, at_once):
                 alphas, base = strata(keys[index], first, size, count, reference.rows)
                 found, square = differentiable.integrate(
-                    chosen, background, base, alphas[:, None], weight, targets[index], squares=squares
+                    chosen,
+                    background,
+                    base[::nodes],
+                    alphas.reshape(size // nodes, nodes, -1),
+                    np.ones(nodes, np.float32),
+                    targets[index],
+                    squares=squares,
                 )
                 sums = {k: sums[k] + v for k, v in found.items()} if sums else found
                 pairs = {k: pairs[k] + v for k, v in square.items()} if pairs else square
@@ -132,6 +137,13 @@ class ExpectedGradients:
             # A pair's squared difference has the two samples' variances in expectation, or more.
             variances.append({k: v[:size] / np.float32(count * paired) for k, v in pairs.items()})
         return concatenate(means), concatenate(variances)
+
+
+def _calls(count: int, whole: int, at_once: int) -> Iterator[tuple[int, int, int]]:
+    """First sample, samples, and nodes on a path, of each device call: pairs up to `whole`, then singles."""
+    for start, stop, nodes in ((0, whole, 2), (whole, count, 1)):
+        for first in range(start, stop, at_once):
+            yield first, min(at_once, stop - first), nodes
 
 
 def strata(

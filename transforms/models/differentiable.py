@@ -16,8 +16,10 @@ from transforms.models.tensors import (
     expand,
     flatten_heads,
     join_targets,
+    node_difference,
     rows_first,
     stack_targets,
+    sum_copies,
     sum_nodes,
     sum_positions,
     tile,
@@ -107,14 +109,17 @@ class DifferentiableModel:
             sums.setdefault(name, tf.zeros([rows, *shape], tf.float32))
         return sums
 
-    def _target_gradients(self, scores: Any, targets: Any, points: Sequence[Any]) -> list[list[Any]]:
-        """Gradients of Σ_rows score[targets[:, t]] at the points: a list over t of lists over points."""
+    def _target_gradients(
+        self, scores: Any, targets: Any, points: Sequence[Any], weights: Any = None
+    ) -> list[list[Any]]:
+        """Gradients of Σ_rows weight · score[targets[:, t]] at the points: over t, lists over points."""
         gradients = []
         for t in range(targets.shape[1]):
-            chosen = (
-                scores if scores.shape[1] == 1 else tf.gather(scores, targets[:, t], axis=1, batch_dims=1)
-            )
-            found = tf.gradients(tf.reduce_sum(chosen), list(points))
+            chosen = scores
+            if scores.shape[1] > 1:
+                chosen = tf.gather(scores, targets[:, t], axis=1, batch_dims=1)
+            seed = None if weights is None else [tf.reshape(weights, tf.shape(chosen))]
+            found = tf.gradients(chosen, list(points), grad_ys=seed)
             for point, gradient in zip(points, found, strict=True):
                 if gradient is None:
                     raise UserError(f"no gradient path leads from {point.name} to the score", "model")
@@ -122,17 +127,26 @@ class DifferentiableModel:
         return gradients
 
     def _path_points(
-        self, frontier: Sequence[Any], base_frontier: Sequence[Any], base: Any, alphas: Any
+        self, frontier: Sequence[Any], base_frontier: Sequence[Any], base: Any, alphas: Any, shared: bool
     ) -> list[Any]:
-        """z′ + α(z − z′) at base `[G, B]` and α `[G, K, B]`, `[G·K·B·lead, ...]` a tensor of the frontier."""
+        """(1 − α)z′ + αz, `[G·K·B·lead, ...]` a tensor of the frontier.
+
+        Where all rows share their α, `[G, K, 1]`, a matrix product makes the points in one pass over memory.
+        """
         points = []
         for tensor, end, bases in zip(self.cut.frontier, frontier, base_frontier, strict=True):
             lead = self._layout.lead[tensor.name]
             tail = tf.shape(end)[1:]
             end, bases = widen(rows_first(end, lead)), widen(rows_first(bases, lead))
-            start = tf.gather(bases, base)[:, tf.newaxis]  # [G, 1, B, lead, ...]
-            a = tf.cast(expand(alphas, start.shape.rank), end.dtype)
-            point = start + a * (end - start)  # [G, K, B, lead, ...]
+            start = tf.gather(bases, base)  # [G, B | 1, lead, ...]
+            if shared:
+                whole = tf.concat([tf.shape(base)[:1], tf.shape(end)], 0)
+                two = [tf.reshape(tf.broadcast_to(v, whole), [whole[0], -1]) for v in (start, end)]
+                a = tf.cast(alphas[:, :, 0], end.dtype)
+                point = tf.matmul(tf.stack([1 - a, a], axis=2), tf.stack(two, axis=1))  # [G, K, B·…]
+            else:
+                a = tf.cast(expand(alphas, end.shape.rank + 2), end.dtype)
+                point = start[:, tf.newaxis] + a * (end - start)[:, tf.newaxis]  # [G, K, B, lead, ...]
             flat = tf.cast(tf.reshape(point, tf.concat([[-1], tail], 0)), tensor.dtype)
             flat.set_shape([None, *tensor.shape[1:]])
             points.append(flat)
@@ -216,7 +230,8 @@ class DifferentiableModel:
         """
         self._count(len(targets) * alphas.shape[0] * alphas.shape[1])
         arguments = (dict(inputs), *background, base_index, alphas, weights)
-        return self._by_targets(self._integrate, self._integrate_signature, arguments, targets, squares)
+        options = (alphas.shape[2] == 1, squares, squares and alphas.shape[1] == 2)
+        return self._by_targets(self._integrate, self._integrate_signature, arguments, targets, *options)
 
     def path_scores(
         self,
@@ -233,10 +248,9 @@ class DifferentiableModel:
         Cost: G · K forward evaluations a row in one device call.
         """
         self._count(len(targets) * alphas.shape[0] * alphas.shape[1])
-        found: np.ndarray = self._path(
-            dict(inputs), *background, base_index, alphas, targets.astype(np.int32)
-        ).numpy()
-        return found
+        found = self._path(dict(inputs), *background, base_index, alphas, targets.astype(np.int32))
+        scores: np.ndarray = found.numpy()
+        return scores
 
     def gradient(
         self,
@@ -280,11 +294,18 @@ class DifferentiableModel:
         return join_targets(sums), join_targets(squares)
 
     def _points(
-        self, inputs: Any, frontier: Any, base_frontier: Any, base: Any, alphas: Any, targets: Any
+        self,
+        inputs: Any,
+        frontier: Any,
+        base_frontier: Any,
+        base: Any,
+        alphas: Any,
+        targets: Any,
+        shared: bool,
     ) -> tuple[list[Any], Any, Any]:
         """Points of the paths, all scores there `[G·K·B, T]`, and the targets `[G·K·B, T']`."""
         copies = tf.shape(alphas)[0] * tf.shape(alphas)[1]
-        points = self._path_points(frontier, base_frontier, base, alphas)
+        points = self._path_points(frontier, base_frontier, base, alphas, shared)
         side = {name: tile(inputs[name], copies) for name in self.cut.side_inputs}
         scores = self._scores_from(self.cut.frontier, points, side, copies * tf.shape(targets)[0])
         return points, scores, tile(targets, copies)
@@ -294,30 +315,21 @@ class DifferentiableModel:
     ) -> Any:
         del base_entries  # the same arguments as `_integrate`
         rows, groups, nodes = tf.shape(targets)[0], tf.shape(alphas)[0], tf.shape(alphas)[1]
-        base = tf.broadcast_to(base, [groups, rows])
         alphas = tf.broadcast_to(alphas, [groups, nodes, rows])
         _, frontier = self._entries_and_frontier(inputs)
-        _, scores, tiled = self._points(inputs, frontier, base_frontier, base, alphas, targets)
+        _, scores, tiled = self._points(inputs, frontier, base_frontier, base, alphas, targets, False)
         chosen = tf.gather(scores, tiled, axis=1, batch_dims=1)
         return tf.reshape(chosen, [groups, nodes, rows, tf.shape(targets)[1]])
 
-    def _integrate(
-        self,
-        inputs: Any,
-        base_entries: Any,
-        base_frontier: Any,
-        base: Any,
-        alphas: Any,
-        weights: Any,
-        *rest: Any,
-    ) -> Any:
-        targets, squares = rest
+    def _integrate(self, inputs: Any, base_entries: Any, base_frontier: Any, *rest: Any) -> Any:
+        base, alphas, weights, targets, shared, squares, within = rest
         rows, groups, nodes = tf.shape(targets)[0], tf.shape(alphas)[0], tf.shape(alphas)[1]
-        base = tf.broadcast_to(base, [groups, rows])
-        alphas = tf.broadcast_to(alphas, [groups, nodes, rows])
+        if not shared:
+            alphas = tf.broadcast_to(alphas, [groups, nodes, rows])
         entries, frontier = self._entries_and_frontier(inputs)
-        points, scores, tiled = self._points(inputs, frontier, base_frontier, base, alphas, targets)
-        gradients = self._target_gradients(scores, tiled, points)
+        points, scores, tiled = self._points(inputs, frontier, base_frontier, base, alphas, targets, shared)
+        seeds = tf.broadcast_to(weights[tf.newaxis, :, tf.newaxis], [groups, nodes, rows])
+        gradients = self._target_gradients(scores, tiled, points, seeds)
         # Jᵀ at any point will do, the prefix being affine: the inputs themselves, once a group.
         here = {name: tile(value, groups) for name, value in inputs.items()}
         anchors = [tile(value, groups) for value in entries]
@@ -328,21 +340,28 @@ class DifferentiableModel:
             start = tf.gather(widen(rows_first(bases, lead)), base)
             difference = widen(rows_first(end, lead))[tf.newaxis] - start
             differences.append(tf.reshape(difference, tf.shape(anchor)))
+
+        def terms(at_frontier: Sequence[Any]) -> list[Any]:
+            """(e − e′) ⊙ Jᵀg, `[G·B·lead, ...]` an entry, of g at the frontier."""
+            pulled = at_frontier
+            if self.cut.has_prefix:
+                dual = [tf.cast(g, z.dtype) for g, z in zip(at_frontier, plane, strict=True)]
+                pulled = tf.gradients(plane, anchors, grad_ys=dual, unconnected_gradients="zero")
+            return [widen(g) * d for g, d in zip(pulled, differences, strict=True)]
+
         sums: list[dict[str, Any]] = []
         pairs: list[dict[str, Any]] = []
         for per_target in gradients:
-            summed = [sum_nodes(g, weights, groups, nodes) for g in per_target]
-            if self.cut.has_prefix:
-                dual = [tf.cast(g, z.dtype) for g, z in zip(summed, plane, strict=True)]
-                summed = tf.gradients(plane, anchors, grad_ys=dual, unconnected_gradients="zero")
-            terms = [widen(g) * d for g, d in zip(summed, differences, strict=True)]
-            grouped = self._by_copy(terms, groups, rows)
-            sums.append({k: tf.reduce_sum(v, axis=0) for k, v in grouped.items()})
+            by_group = terms([sum_nodes(g, groups, nodes, shared) for g in per_target])
+            sums.append(self._to_inputs([sum_copies(term, groups) for term in by_group], rows))
             if squares:
+                if within:
+                    by_group = terms([node_difference(g, groups) for g in per_target])
+                moved = self._by_copy(by_group, groups, rows)
                 even = groups - groups % 2
-                pairs.append(
-                    {k: tf.reduce_sum((v[0:even:2] - v[1:even:2]) ** 2, axis=0) for k, v in grouped.items()}
-                )
+                if not within:
+                    moved = {k: v[0:even:2] - v[1:even:2] for k, v in moved.items()}
+                pairs.append({k: tf.reduce_sum(v**2, axis=0) for k, v in moved.items()})
         return stack_targets(sums), stack_targets(pairs)
 
     def _by_copy(self, per_entry: Sequence[Any], copies: Any, rows: Any) -> dict[str, Any]:

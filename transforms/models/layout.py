@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from transforms.errors import UserError
 from transforms.models.cut import Cut
@@ -64,15 +65,38 @@ class Layout:
 
 
 def activation_bytes(traced: TracedModel, cut: Cut) -> int:
-    """Memory that one evaluation from the frontier on and its gradient hold at most, by the static shapes."""
+    """Memory that one evaluation from the frontier on and its gradient hold, by the static shapes."""
     fed = frozenset(t.name for t in (*cut.frontier, *cut.shapes))
-    total = sum(row_bytes(tensor) for tensor in cut.frontier)
-    for op in traced.ancestors(cut.scores, fed).values():
+    ops = traced.ancestors(cut.scores, fed).values()
+    total = sum(row_bytes(tensor) for tensor in cut.frontier) + _float_bytes(ops)
+    total += sum(_loop_bytes(traced, op) for op in ops if op.type in ("While", "StatelessWhile"))
+    return max(1, 2 * total)  # the backward pass holds about as much as the forward pass
+
+
+def _float_bytes(ops: Iterable[Any]) -> int:
+    total = 0
+    for op in ops:
         for tensor in op.outputs:
             shape = static_shape(tensor)
             if tensor.dtype.is_floating and shape and shape[0] is None:
                 total += row_bytes(tensor)
-    return max(1, 2 * total)  # the backward pass holds about as much as the forward pass
+    return total
+
+
+def _loop_bytes(traced: TracedModel, loop: Any) -> int:
+    """What a loop keeps of its steps for the way back: a recurrent layer walks along lists of inputs."""
+    steps = 1
+    for operand in loop.inputs:
+        if operand.op.type == "TensorListFromTensor":
+            steps = max(steps, (static_shape(operand.op.inputs[0]) or (None,))[0] or 1)
+        elif operand.op.type == "TensorListReserve":
+            steps = max(steps, int(tf.get_static_value(operand.op.inputs[1]) or 1))
+    library = {function.signature.name: function for function in traced.graph_def().library.function}
+    with traced.graph.as_default():  # the body may name functions that this graph knows
+        body = function_def_to_graph(
+            library[loop.get_attr("body").name], input_shapes=[tensor.shape for tensor in loop.inputs]
+        )
+    return steps * _float_bytes(body.get_operations())
 
 
 def _mixes_rows(tensor: Any) -> UserError:
