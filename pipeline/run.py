@@ -216,12 +216,16 @@ def _run(
     return result, seconds
 
 
-def _cause(run: str, error: Exception) -> Exception:
+def _cause(run: str, error: Exception) -> BaseException:
     """Why a pipeline failed, from the note that the failing worker left."""
+    if "KeyboardInterrupt" in str(error):
+        return KeyboardInterrupt()  # that Beam has wrapped
     folder = files.join(run, WORK, "failures")
     notes = files.list_dir(folder)
     if not notes:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if "Channel closed" in first:
+            first = "a worker process died, as it does when memory runs out"
         return RunBrokenError(f"the runner failed: {first}")
     note = json.loads(files.read_bytes(files.join(folder, notes[0])))
     if note["user"]:

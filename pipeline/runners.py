@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import logging
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from transforms.errors import UserError
@@ -52,6 +58,32 @@ def _all_options(options: Any) -> list[Any]:
     return found
 
 
+def _local_processes() -> Any:
+    """Workers as processes of this machine: Beam's own, but for the log that each writes to stderr."""
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+    command = f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
+    if not logging.getLogger().isEnabledFor(logging.INFO):
+        command += f" 2>{os.devnull}"  # what fails leaves a note in the journal
+    return SubprocessSDKEnvironment.from_command_string(command)
+
+
+@contextmanager
+def _quiet_watchers() -> Iterator[None]:
+    """Beam watches local workers from threads; their tracebacks say no more than the error that follows."""
+    kept = threading.excepthook
+
+    def hook(problem: threading.ExceptHookArgs) -> None:
+        if problem.thread is None or problem.thread.name not in ("run_worker", "beam_control_read"):
+            kept(problem)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = kept
+
+
 def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str]) -> None:
     """Runs a pipeline to its end.
 
@@ -72,11 +104,9 @@ def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str]) -
         # By name: what Beam calls the direct runner first tries to download another one.
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-        engine = FnApiRunner()
-        options = {
-            "direct_num_workers": workers,
-            "direct_running_mode": "multi_processing" if workers > 1 else "in_memory",
-        }
+        engine = FnApiRunner(default_environment=_local_processes() if workers > 1 else None)
+        options = {"direct_num_workers": workers, "direct_running_mode": "in_memory"}
     pipeline = beam.Pipeline(runner=engine, options=PipelineOptions(list(flags), **options))
     define(pipeline)
-    pipeline.run().wait_until_finish()
+    with _quiet_watchers():
+        pipeline.run().wait_until_finish()

@@ -297,10 +297,8 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Draw]]] = {
     "string lookup": lookup(),
     "string lookup one-hot": lookup(output_mode="one_hot"),
     "string lookup multi-hot": lookup(output_mode="multi_hot"),
-    "string lookup, several unknown": lookup(output_mode="one_hot", num_oov_indices=2),
     "integer lookup": integer_lookup(),
     "integer lookup one-hot": integer_lookup(output_mode="one_hot"),
-    "integer lookup multi-hot": integer_lookup(output_mode="multi_hot"),
     "hashing": hashing,
     "one-hot": encoding("one_hot"),
     "multi-hot": encoding("multi_hot"),
@@ -308,7 +306,6 @@ BUILDERS: dict[str, Callable[[], tuple[Any, Draw]]] = {
     "bins": discretization("int", direct=False),
     "bins one-hot": discretization("one_hot", direct=False),
     "bins and itself": discretization("one_hot", direct=True),
-    "bins embedded and itself": discretization("int", direct=True),
     "whole numbers": whole_numbers,
     "flags": flags,
     "shared embedding": shared_embedding,
@@ -760,7 +757,7 @@ def test_frontier_behind_a_flattened_convolution() -> None:
     assert shapes(cut_of(model, numbers(6, 6, 1)).frontier) == [[None, 3]]
 
 
-@pytest.mark.parametrize("activation", ["relu", "softmax", "tanh", "leaky_relu", "gelu", "swish", "elu"])
+@pytest.mark.parametrize("activation", ["relu", "softmax", "leaky_relu", "gelu", "swish"])
 def test_nothing_behind_a_nonlinearity_is_affine(activation: str) -> None:
     model = keras.Sequential(
         [

@@ -62,7 +62,10 @@ def _run(shard: Shard, loaded: Runtime) -> ShardResult:
     batches = _ahead(read_batches(shard, spec, len(loaded.target_names), rejected))
     results: queue.Queue[Any] = queue.Queue(_IN_FLIGHT)
     failure: list[BaseException] = []
-    writing = threading.Thread(target=_drain, args=(results, writer, failure), name="attribeam-writer")
+    # Daemons: an interrupt may come before a thread is told to end, and must not wait for it for ever.
+    writing = threading.Thread(
+        target=_drain, args=(results, writer, failure), name="attribeam-writer", daemon=True
+    )
     writing.start()
     try:
         try:
@@ -150,7 +153,7 @@ def _ahead(batches: Iterator[Rows]) -> Generator[Rows, None, None]:
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
             put(error)
 
-    thread = threading.Thread(target=run, name="attribeam-reader")
+    thread = threading.Thread(target=run, name="attribeam-reader", daemon=True)
     thread.start()
     try:
         while (item := ready.get()) is not _END:
@@ -214,6 +217,7 @@ class _Writer:
                 f"shard {self._shard.index}: {result.read} rows planned, {result.attributed} explained and "
                 f"{result.rejected} rejected: the input changed since it was planned"
             )
+        self._progress.add(result.rejected)
         self._progress.close()
         return result
 
