@@ -18,10 +18,10 @@ from transforms.methods.base import (
     AttributionMethod,
     Reference,
     convergence_delta,
-    device_calls,
     take,
     totals,
 )
+from transforms.methods.calls import device_calls
 from transforms.methods.expected_gradients import ExpectedGradients
 from transforms.methods.gradients import InputXGradient, Saliency
 from transforms.methods.integrated_gradients import IntegratedGradients

@@ -15,6 +15,7 @@ import numpy as np
 from transforms import files
 from transforms.baselines import Artifact
 from transforms.methods.base import AttributionMethod, Reference
+from transforms.methods.calls import processors, share_processors
 from transforms.models import ModelRequest, load_model
 from transforms.models.base import ModelAdapter, ScoredModel
 from transforms.schema import ExampleSchema
@@ -109,9 +110,14 @@ def start_tensorflow(threads: int | None) -> None:
         import tensorflow as tf
     tf.get_logger().setLevel("ERROR")
     if threads:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(min(threads, 2))
-    for device in tf.config.list_physical_devices("GPU"):
+        share_processors(threads)
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        # Several device calls at a time use the processors better than one call whose every operation is
+        # divided between them: measured 1.2 to 1.5 times the rows on two.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(processors())
+    for device in gpus:
         tf.config.experimental.set_memory_growth(device, True)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
+
+from transforms.methods.calls import run_calls
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -120,22 +122,6 @@ class AttributionMethod(Protocol):
         """
 
 
-def device_calls(rows: int, rows_per_call: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """Cuts rows into device calls of few static shapes.
-
-    Full calls take `rows_per_call` rows; what is left is padded, by its last row, to a power of two.
-
-    Yields:
-      The rows of the call and the row indices, padding included, to send.
-    """
-    for start in range(0, rows, rows_per_call):
-        stop = min(start + rows_per_call, rows)
-        size = stop - start
-        padded = rows_per_call if size == rows_per_call else min(rows_per_call, 1 << (size - 1).bit_length())
-        index = np.minimum(np.arange(start, start + padded), stop - 1)
-        yield slice(start, stop), index
-
-
 def take(arrays: Arrays, index: np.ndarray) -> dict[str, np.ndarray]:
     """The rows of each array; a whole, ordered range is not copied."""
     first = int(index[0])
@@ -154,13 +140,13 @@ def predict(
 
 def evaluate(model: ScoredModel, inputs: Arrays, device_batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """Scores and outputs of all targets, each `[B, T]`, in padded device calls."""
-    scores, outputs = [], []
-    for part, index in device_calls(len(next(iter(inputs.values()))), device_batch_size):
-        size = part.stop - part.start
+
+    def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
         score, output = model.evaluate(take(inputs, index))
-        scores.append(score[:size])
-        outputs.append(output[:size])
-    return np.concatenate(scores), np.concatenate(outputs)
+        return ({"score": score, "output": output},)
+
+    (found,) = run_calls(len(next(iter(inputs.values()))), device_batch_size, call)
+    return found["score"], found["output"]
 
 
 def totals(values: Arrays) -> np.ndarray:
@@ -191,5 +177,5 @@ def column(per_row: np.ndarray, like: np.ndarray) -> np.ndarray:
 
 
 def concatenate(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Joins the calls' results along the rows."""
+    """Joins dictionaries of arrays along the first axis."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -15,12 +15,11 @@ from transforms.methods.base import (
     Attribution,
     Needs,
     Reference,
-    concatenate,
     convergence_delta,
-    device_calls,
     predict,
     take,
 )
+from transforms.methods.calls import run_calls
 from transforms.methods.random import mix, stream, uniforms
 from transforms.methods.sampling import sample_rounds
 
@@ -111,11 +110,11 @@ class ExpectedGradients:
         count = self.n_samples
         whole = count - count % (2 * reference.rows)
         paired = count - count % 2
-        means, variances = [], []
         # Samples come in pairs, which up to `whole` have a background row in common: two nodes on one path.
         # The standard error rests on them, so that no pair is torn between two calls.
         at_once = min(count, max(2, device_batch_size - device_batch_size % 2))
-        for part, index in device_calls(len(targets), max(1, device_batch_size // at_once)):
+
+        def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
             chosen = take(inputs, index)
             sums: dict[str, np.ndarray] = {}
             pairs: dict[str, np.ndarray] = {}
@@ -132,11 +131,12 @@ class ExpectedGradients:
                 )
                 sums = {k: sums[k] + v for k, v in found.items()} if sums else found
                 pairs = {k: pairs[k] + v for k, v in square.items()} if pairs else square
-            size = part.stop - part.start
-            means.append({k: v[:size] / np.float32(count) for k, v in sums.items()})
+            means = {k: v / np.float32(count) for k, v in sums.items()}
             # A pair's squared difference has the two samples' variances in expectation, or more.
-            variances.append({k: v[:size] / np.float32(count * paired) for k, v in pairs.items()})
-        return concatenate(means), concatenate(variances)
+            return means, {k: v / np.float32(count * paired) for k, v in pairs.items()}
+
+        means, variances = run_calls(len(targets), max(1, device_batch_size // at_once), call)
+        return means, variances
 
 
 def _calls(count: int, whole: int, at_once: int) -> Iterator[tuple[int, int, int]]:

@@ -12,11 +12,10 @@ from transforms.methods.base import (
     Attribution,
     Needs,
     Reference,
-    concatenate,
-    device_calls,
     predict,
     take,
 )
+from transforms.methods.calls import run_calls
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -106,10 +105,11 @@ def _at_the_row(
     prediction, output = predict(model, inputs, targets, device_batch_size)
     differentiable = model.differentiable(reference.inputs)
     still = [np.zeros((), np.float32)] * len(differentiable.cut.entries)
-    parts = []
-    for part, index in device_calls(len(targets), device_batch_size):
-        found, _ = differentiable.gradient(take(inputs, index), still, 1, targets[index], mode)
-        parts.append({k: v[: part.stop - part.start] for k, v in found.items()})
+
+    def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
+        return (differentiable.gradient(take(inputs, index), still, 1, targets[index], mode)[0],)
+
+    (values,) = run_calls(len(targets), device_batch_size, call)
     base_value = reference.base_values[targets]
     unlimited = np.zeros(len(targets), bool)
-    return Attribution(concatenate(parts), prediction, output, base_value, None, None, unlimited)
+    return Attribution(values, prediction, output, base_value, None, None, unlimited)

@@ -13,13 +13,12 @@ from transforms.methods.base import (
     Attribution,
     Needs,
     Reference,
-    concatenate,
     convergence_delta,
-    device_calls,
     limits,
     predict,
     take,
 )
+from transforms.methods.calls import run_calls
 from transforms.methods.panels import NODES, integrate_in_panels
 from transforms.methods.quadrature import gauss_legendre
 
@@ -114,8 +113,8 @@ def _integrate(
     nodes = min(steps, device_batch_size)
     paths = min(reference.rows, max(1, device_batch_size // nodes))
     rows = max(1, device_batch_size // (nodes * paths))
-    parts = []
-    for part, index in device_calls(len(targets), rows):
+
+    def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
         chosen = take(inputs, index)
         sums: dict[str, np.ndarray] = {}
         for path in range(0, reference.rows, paths):
@@ -127,5 +126,6 @@ def _integrate(
                     chosen, background, base, at, weights[some], targets[index]
                 )
                 sums = {k: sums[k] + v for k, v in found.items()} if sums else found
-        parts.append({k: v[: part.stop - part.start] for k, v in sums.items()})
-    return concatenate(parts)
+        return (sums,)
+
+    return run_calls(len(targets), rows, call)[0]

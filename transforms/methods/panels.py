@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transforms.methods.base import Arrays, Reference, column, concatenate, device_calls, take, totals
+from transforms.methods.base import Arrays, Reference, column, concatenate, take, totals
+from transforms.methods.calls import run_calls
 from transforms.methods.quadrature import gauss_legendre
 
 if TYPE_CHECKING:
@@ -51,29 +52,30 @@ class _Paths:
         nodes, weights = gauss_legendre(NODES)
         width = end - start
         alphas = (start + nodes[:, None].astype(np.float64) * width).astype(np.float32)
-        parts = []
-        for part, index in device_calls(len(row), max(1, self.device_batch_size // NODES)):
+
+        def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
             of = row[index]
             inputs, at = take(self.inputs, of), alphas[None, :, index]
             found, _ = differentiable.integrate(
                 inputs, background, base[None, index], at, weights, self.targets[of]
             )
-            size = part.stop - part.start
-            parts.append({k: v[:size] * column(width[part], v) for k, v in found.items()})
-        return concatenate(parts)
+            return ({k: v * column(width[index], v) for k, v in found.items()},)
+
+        return run_calls(len(row), max(1, self.device_batch_size // NODES), call)[0]
 
     def scores(self, row: np.ndarray, base: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Scores at P points, each on the path of one row and background row, `[P, T]`."""
         differentiable = self.model.differentiable(self.reference.inputs)
         background = self.reference.ends(self.model)
         alphas = at.astype(np.float32)
-        parts = []
-        for part, index in device_calls(len(row), self.device_batch_size):
+
+        def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
             of = row[index]
             inputs, at = take(self.inputs, of), alphas[None, None, index]
             found = differentiable.path_scores(inputs, background, base[None, index], at, self.targets[of])
-            parts.append(found[0, 0, : part.stop - part.start])
-        return np.concatenate(parts)
+            return ({"score": found[0, 0]},)
+
+        return run_calls(len(row), self.device_batch_size, call)[0]["score"]
 
 
 @dataclass

@@ -13,11 +13,10 @@ from transforms.methods.base import (
     Attribution,
     Needs,
     Reference,
-    concatenate,
-    device_calls,
     predict,
     take,
 )
+from transforms.methods.calls import run_calls
 from transforms.methods.random import normals, stream
 from transforms.methods.sampling import Moments, sample_rounds
 
@@ -91,8 +90,8 @@ class SmoothGrad:
         differentiable = model.differentiable(reference.inputs)
         count = self.n_samples
         copies = min(count, device_batch_size)
-        means, variances = [], []
-        for part, index in device_calls(len(targets), max(1, device_batch_size // copies)):
+
+        def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
             chosen = take(inputs, index)
             moments = Moments()
             for first in range(0, count, copies):
@@ -102,10 +101,10 @@ class SmoothGrad:
                     for number, scale in enumerate(reference.noise)
                 ]
                 moments.add(size, *differentiable.gradient(chosen, noise, size, targets[index], "plain"))
-            rows = part.stop - part.start
-            means.append({k: v[:rows] for k, v in moments.mean.items()})
-            variances.append({k: v[:rows] / (count * (count - 1)) for k, v in moments.deviations.items()})
-        return concatenate(means), concatenate(variances)
+            return moments.mean, {k: v / (count * (count - 1)) for k, v in moments.deviations.items()}
+
+        means, variances = run_calls(len(targets), max(1, device_batch_size // copies), call)
+        return means, variances
 
     def _noise(self, scale: np.ndarray, keys: np.ndarray, first: int, copies: int) -> np.ndarray:
         """Noise of an entry, `[copies · B · per_row, ...]`; `scale` is a row's, `[per_row, ...]`."""

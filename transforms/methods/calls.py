@@ -1,0 +1,82 @@
+"""How a method's rows are cut into device calls, and how these are kept in flight."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+
+Found = tuple[dict[str, np.ndarray], ...]
+
+#: A batch is cut into so many calls, as long as a call keeps so many rows.
+_LEAST_CALLS = 4
+_LEAST_ROWS = 1024
+
+
+def device_calls(rows: int, rows_per_call: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Cuts rows into device calls of few static shapes.
+
+    Full calls take `rows_per_call` rows; what is left is padded, by its last row, to a power of two.
+
+    Yields:
+      The rows of the call and the row indices, padding included, to send.
+    """
+    for start in range(0, rows, rows_per_call):
+        stop = min(start + rows_per_call, rows)
+        size = stop - start
+        padded = rows_per_call if size == rows_per_call else min(rows_per_call, 1 << (size - 1).bit_length())
+        index = np.minimum(np.arange(start, start + padded), stop - 1)
+        yield slice(start, stop), index
+
+
+def run_calls(rows: int, rows_per_call: int, call: Callable[[np.ndarray], Found]) -> Found:
+    """Runs a function on the rows of each device call, several calls at a time.
+
+    One call's walk through Python and its small operations hide behind another's arithmetic: on two
+    processors this is worth a quarter to a half, and no number depends on it.
+
+    Args:
+      rows: How many there are, at least 1.
+      rows_per_call: At most so many in a call.
+      call: Takes the indices of its rows, padding included; gives arrays whose first axis they are.
+    Returns:
+      What the calls gave, without the padding, joined in the rows' order.
+    """
+
+    def cut_back(part: tuple[slice, np.ndarray]) -> Found:
+        size = part[0].stop - part[0].start
+        return tuple({k: v[:size] for k, v in found.items()} for found in call(part[1]))
+
+    # One call has nothing to overlap with. The cut does not ask how many processors there are: same bits.
+    even = max(-(-rows // _LEAST_CALLS), min(rows_per_call, _LEAST_ROWS))
+    parts = list(device_calls(rows, min(rows_per_call, even)))
+    done = [cut_back(parts[0])] if len(parts) == 1 else list(_pool().map(cut_back, parts))
+    return tuple(
+        {name: _joined([part[i][name] for part in done]) for name in found} for i, found in enumerate(done[0])
+    )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    # One call more than there are processors: while it is in Python, the others compute.
+    return ThreadPoolExecutor(processors() + 1, thread_name_prefix="attribeam-device")
+
+
+_share: list[int] = []
+
+
+def share_processors(count: int) -> None:
+    """Says how many processors this process may use, where it is not alone; before the first call."""
+    _share[:] = [count]
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return _share[0] if _share else os.cpu_count() or 1
