@@ -140,11 +140,11 @@ def keras_model(width: int) -> Any:
 
 
 def tensorflow() -> Any:
-    """TensorFlow, without its greetings."""
-    from transforms.worker import start_tensorflow
+    """TensorFlow as it comes, all its threads included: what is compared with must not run on ours."""
+    from transforms.worker import quiet_stderr
 
-    start_tensorflow(None)
-    import tensorflow as tf
+    with quiet_stderr():
+        import tensorflow as tf
 
     return tf
 

@@ -118,7 +118,7 @@ def execute(
         "seconds": time.perf_counter() - start,
         "planning_seconds": planned - start,
         "pipeline_seconds": seconds,
-        "device_seconds": result.seconds,
+        "explaining_seconds": result.seconds,
         "rows_per_second": result.read / seconds if seconds > 0 else 0.0,
     }
     counts = {"rows_read": result.read, "rows_rejected": result.rejected}

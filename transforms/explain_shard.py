@@ -5,14 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from transforms import files
 from transforms.decode import Rows, as_text, decode, join
-from transforms.explain_rows import explain_rows
+from transforms.explain_rows import Explained, explain_rows
 from transforms.methods.base import Attribution
 from transforms.read import Column, Rejection, read_piece
 from transforms.shard_result import ShardResult, journal_path, part_name
@@ -29,6 +31,8 @@ from transforms.write import (
 
 #: Batches in flight between two of the three threads.
 _IN_FLIGHT = 2
+#: Batches that are explained at a time.
+_AT_ONCE = 2
 _END = object()
 
 
@@ -69,12 +73,10 @@ def _run(shard: Shard, loaded: Runtime) -> ShardResult:
     writing.start()
     try:
         try:
-            for rows in batches:
+            for explained, problems, seconds in _overlapped(batches, loaded):
                 if failure:
                     break
-                start = time.perf_counter()
-                explained, problems = explain_rows(rows, loaded)
-                writer.result.seconds += time.perf_counter() - start
+                writer.result.seconds += seconds
                 rejected.extend(problems)
                 if explained is not None:
                     results.put(explained)
@@ -89,6 +91,30 @@ def _run(shard: Shard, loaded: Runtime) -> ShardResult:
     except BaseException:
         writer.abandon()
         raise
+
+
+def _overlapped(
+    batches: Iterator[Rows], loaded: Runtime
+) -> Generator[tuple[Explained | None, list[Rejection], float], None, None]:
+    """Explains batches in order, two at a time: while one is put together, the other keeps the device busy.
+
+    Yields:
+      What `explain_rows` gives, and the seconds that it took.
+    """
+
+    def explain(rows: Rows) -> tuple[Explained | None, list[Rejection], float]:
+        start = time.perf_counter()
+        explained, problems = explain_rows(rows, loaded)
+        return explained, problems, time.perf_counter() - start
+
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="attribeam-batch") as pool:
+        started: deque[Future[tuple[Explained | None, list[Rejection], float]]] = deque()
+        for rows in batches:
+            started.append(pool.submit(explain, rows))
+            if len(started) == _AT_ONCE:
+                yield started.popleft().result()
+        while started:
+            yield started.popleft().result()
 
 
 def _drain(results: queue.Queue[Any], writer: _Writer, failure: list[BaseException]) -> None:

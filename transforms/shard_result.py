@@ -20,7 +20,7 @@ class ShardResult:
       attributed: Rows explained.
       rejected: Rows rejected.
       attributions: Rows of the attributions table.
-      seconds: Device seconds, the sum over shards.
+      seconds: Spent on explaining, the sum over batches, of which two overlap.
       importance: Aggregates of the attributions.
       quality: Aggregates of the deltas.
     """

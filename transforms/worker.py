@@ -106,7 +106,7 @@ def start_tensorflow(threads: int | None) -> None:
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with _quiet_stderr():
+    with quiet_stderr():
         import tensorflow as tf
     tf.get_logger().setLevel("ERROR")
     if threads:
@@ -122,7 +122,7 @@ def start_tensorflow(threads: int | None) -> None:
 
 
 @contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def quiet_stderr() -> Iterator[None]:
     """Turns the process's stderr away: TensorFlow's C++ greets before it heeds TF_CPP_MIN_LOG_LEVEL."""
     try:
         kept = os.dup(2)

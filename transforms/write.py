@@ -23,7 +23,7 @@ from transforms.schema import ExampleSchema
 
 #: A row group is written once this many rows or bytes are there.
 _ROW_GROUP_ROWS = 131_072
-_ROW_GROUP_BYTES = 64 << 20
+_ROW_GROUP_BYTES = 8 << 20
 
 _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)
