@@ -150,6 +150,8 @@ def explain(
         from pipeline.show import print_run
 
         print_run(run, outcome.reused, outcome.exceeded)
+    for line in outcome.exceeded:
+        print(f"error: {line}", file=sys.stderr)
     return LIMIT if outcome.exceeded else DONE
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import worlds
 
-import runs
 from pipeline import cli
 from pipeline.probe import probe
 from pipeline.results import load_run
@@ -144,7 +144,7 @@ def files_under(folder: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.usefixtures("in_process")
 def test_plan_says_everything_and_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    config = runs.trips()
+    config = worlds.trips()
     before = files_under(config.parent)
     said = Said(capsys, "plan", config, "--output", tmp_path / "run")
     assert said.status == 0, said.err
@@ -183,14 +183,14 @@ def test_plan_says_everything_and_writes_nothing(capsys: pytest.CaptureFixture[s
 
 @pytest.mark.usefixtures("in_process")
 def test_plan_knows_a_run_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
-    run = runs.explained(runs.trips())
-    said = Said(capsys, "plan", runs.trips(), "--output", run.path)
+    run = worlds.explained(worlds.trips())
+    said = Said(capsys, "plan", worlds.trips(), "--output", run.path)
     assert said.status == 0
     assert "there is nothing to do" in said.out
-    refused = Said(capsys, "plan", runs.trips(), "--output", run.path, "--set", "seed=3")
+    refused = Said(capsys, "plan", worlds.trips(), "--output", run.path, "--set", "seed=3")
     assert refused.status == 2
     assert "--overwrite" in refused.err
-    allowed = Said(capsys, "plan", runs.trips(), "--output", run.path, "--set", "seed=3", "--overwrite")
+    allowed = Said(capsys, "plan", worlds.trips(), "--output", run.path, "--set", "seed=3", "--overwrite")
     assert allowed.status == 0
 
 
@@ -201,7 +201,7 @@ def test_explain_prints_what_matters(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    said = Said(capsys, "explain", runs.trips(), "--output", "run")
+    said = Said(capsys, "explain", worlds.trips(), "--output", "run")
     assert said.status == 0, said.err
     tidy(said.out)
     frame = load_run(tmp_path / "run").importance(slice="")
@@ -220,13 +220,13 @@ def test_explain_prints_what_matters(
     for part in ("run/importance.parquet", "run/attributions/ (4 files)", "run/rejected/"):
         assert part in words
 
-    again = Said(capsys, "explain", runs.trips(), "--output", "run")
+    again = Said(capsys, "explain", worlds.trips(), "--output", "run")
     assert again.status == 0
     assert "the run was there already" in again.out
 
 
 def test_explain_json_is_one_object(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    said = Said(capsys, "explain", runs.trips(), "--output", tmp_path / "run", "--limit", "20", "--json")
+    said = Said(capsys, "explain", worlds.trips(), "--output", tmp_path / "run", "--limit", "20", "--json")
     assert said.status == 1, "one of twenty rows is rejected"
     told = said.json
     counts = {"rows_read": 20, "rows_attributed": 19, "rows_rejected": 1, "attributions": 19}
@@ -239,9 +239,9 @@ def test_explain_json_is_one_object(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 def test_many_targets_get_a_line_each(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    heads = Said(capsys, "explain", runs.heads(), "--output", tmp_path / "heads")
+    heads = Said(capsys, "explain", worlds.heads(), "--output", tmp_path / "heads")
     assert heads.out.count("Most important features for ") == 3
-    world = runs.vectors().config("parquet")
+    world = worlds.vectors().config("parquet")
     everything = Said(capsys, "explain", world, "--output", tmp_path / "run", "--set", "model.target=all")
     assert everything.out.count("Most important features for ") == 3
     tidy(everything.out)
@@ -251,21 +251,21 @@ def test_a_limit_that_is_exceeded_is_status_1_with_everything_written(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     said = Said(
-        capsys, "explain", runs.trips(), "--output", tmp_path / "run", "--set", "limits.rejected=0.001"
+        capsys, "explain", worlds.trips(), "--output", tmp_path / "run", "--set", "limits.rejected=0.001"
     )
     assert said.status == 1
     assert re.search(r"limit exceeded +0\.50% of the rows were rejected.*limits\.rejected: 0\.001", said.out)
     run = load_run(tmp_path / "run")
     assert len(run.attributions()) == 199
     assert len(run.manifest["quality"]["exceeded"]) == 1
-    assert Said(capsys, "explain", runs.trips(), "--output", tmp_path / "run").status == 0
+    assert Said(capsys, "explain", worlds.trips(), "--output", tmp_path / "run").status == 0
 
 
 def test_too_few_steps_are_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = Said(
         capsys,
         "explain",
-        runs.trips(),
+        worlds.trips(),
         *("--output", tmp_path / "run", "--set", "method.n_steps=1", "--set", "limits.convergence=1e-6"),
         "--json",
     )
@@ -278,7 +278,7 @@ def test_beams_flags_stand_anywhere(capsys: pytest.CaptureFixture[str], tmp_path
     said = Said(
         capsys,
         "explain",
-        *("--project=mine", "--temp_location", "somewhere", "--streaming", runs.trips(), "--labels=team=a"),
+        *("--project=mine", "--temp_location", "somewhere", "--streaming", worlds.trips(), "--labels=team=a"),
         *("--flink_master=localhost:1", "--output", tmp_path / "run", "--limit", "5", "--save_main_session"),
     )
     assert said.status in (0, 1), said.err
@@ -313,7 +313,7 @@ def test_a_run_that_breaks_is_status_3(
 
     with monkeypatch.context() as patch:
         patch.setattr(PartWriter, "close", close)
-        said = Said(capsys, "explain", runs.trips(), "--output", tmp_path / "run")
+        said = Said(capsys, "explain", worlds.trips(), "--output", tmp_path / "run")
     assert said.status == 3
     assert said.out == ""
     line = said.err.splitlines()[-1]
@@ -322,20 +322,20 @@ def test_a_run_that_breaks_is_status_3(
     assert line.endswith("what is done is kept, and the same command goes on from there")
     assert "Traceback" not in said.err
     assert list((tmp_path / "run" / "attributions").iterdir()) == [], "no half-written part is left"
-    assert Said(capsys, "explain", runs.trips(), "--output", tmp_path / "run").status == 0
+    assert Said(capsys, "explain", worlds.trips(), "--output", tmp_path / "run").status == 0
 
 
 # -- show ----------------------------------------------------------------------------------------------------
 
 
 def test_show(capsys: pytest.CaptureFixture[str]) -> None:
-    run = runs.explained(runs.trips())
+    run = worlds.explained(worlds.trips())
     said = Said(capsys, "show", run.path, "trip 130")
     assert said.status == 0
     tidy(said.out)
     table = run.attributions()
     row = next(row for row in table.to_pylist() if row["example_id"] == "trip 130")
-    source = pq.read_table(runs.trips().parent / "trips-2.parquet").slice(10, 1).to_pylist()[0]
+    source = pq.read_table(worlds.trips().parent / "trips-2.parquet").slice(10, 1).to_pylist()[0]
     lines = said.out.splitlines()
     assert lines[0].split() == ["example_id", "trip", "130"]
     start = next(i for i, line in enumerate(lines) if line.startswith("feature")) + 1
@@ -359,7 +359,7 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_show_several_targets_and_a_list(capsys: pytest.CaptureFixture[str]) -> None:
-    run = runs.explained(runs.heads())
+    run = worlds.explained(worlds.heads())
     said = Said(capsys, "show", run.path, "rows.parquet:41")
     assert said.status == 0
     tidy(said.out)
@@ -372,18 +372,18 @@ def test_show_several_targets_and_a_list(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_show_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    run = runs.explained(runs.pictures(), "output.features=true")
+    run = worlds.explained(worlds.pictures(), "output.features=true")
     said = Said(capsys, "show", run.path, "picture 3")
     assert said.status == 0
     tidy(said.out)
     assert re.search(r"^image\[\d, \d, 0\] ", said.out, re.MULTILINE)
-    images = np.load(runs.pictures().parent / "images.npy")
+    images = np.load(worlds.pictures().parent / "images.npy")
     for y, x, value in re.findall(r"^image\[(\d), (\d), 0\] +(\d+) ", said.out, re.MULTILINE):
         assert images[3, int(y), int(x), 0] == int(value)
 
 
 def test_show_top_k(capsys: pytest.CaptureFixture[str]) -> None:
-    run = runs.explained(runs.trips(), "output.attributions={top_k: 2}")
+    run = worlds.explained(worlds.trips(), "output.attributions={top_k: 2}")
     said = Said(capsys, "show", run.path, "trip 3")
     assert said.status == 0
     start = said.out.splitlines().index("") + 2
@@ -393,16 +393,16 @@ def test_show_top_k(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_show_a_group(capsys: pytest.CaptureFixture[str]) -> None:
-    run = runs.explained(runs.trips(), "input.groups={weather: [wind, distance]}")
+    run = worlds.explained(worlds.trips(), "input.groups={weather: [wind, distance]}")
     said = Said(capsys, "show", run.path, "trip 3")
-    source = pq.read_table(runs.trips().parent / "trips-1.parquet").slice(3, 1).to_pylist()[0]
+    source = pq.read_table(worlds.trips().parent / "trips-1.parquet").slice(3, 1).to_pylist()[0]
     line = next(line for line in said.out.splitlines() if line.startswith("weather"))
     assert f"{source['wind']:.6g}, {source['distance']:.6g}"[:15] in line
 
 
 def test_show_without_the_input(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    config = Path(shutil.copytree(runs.trips().parent, tmp_path / "data")) / "trips.yaml"
-    runs.explain(config, tmp_path / "run", limit=20)
+    config = Path(shutil.copytree(worlds.trips().parent, tmp_path / "data")) / "trips.yaml"
+    worlds.explain(config, tmp_path / "run", limit=20)
     shutil.rmtree(tmp_path / "data")
     said = Said(capsys, "show", tmp_path / "run", "trip 3")
     assert said.status == 0
@@ -439,7 +439,7 @@ sys.exit(run(sys.argv[1:]))
 
 @pytest.mark.parametrize("verb", ["--help", "methods", "plan"])
 def test_the_launcher_loads_no_tensorflow(verb: str, tmp_path: Path) -> None:
-    more = [runs.trips(), "--output", tmp_path / "run"] if verb == "plan" else []
+    more = [worlds.trips(), "--output", tmp_path / "run"] if verb == "plan" else []
     done = subprocess.run(
         [sys.executable, "-c", LOADED, verb, *map(str, more)],
         cwd=ROOT,
@@ -456,7 +456,7 @@ def test_the_launcher_loads_no_tensorflow(verb: str, tmp_path: Path) -> None:
 
 
 def test_progress_goes_to_stderr_and_a_closed_stdout_is_no_error(tmp_path: Path) -> None:
-    done = command("explain", runs.trips(), "--output", tmp_path / "run", "--json")
+    done = command("explain", worlds.trips(), "--output", tmp_path / "run", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["counts"]["rows_read"] == 200
     assert "Traceback" not in done.stderr
@@ -470,7 +470,7 @@ def test_progress_goes_to_stderr_and_a_closed_stdout_is_no_error(tmp_path: Path)
 
 
 def test_a_narrow_ascii_terminal(tmp_path: Path) -> None:
-    run = runs.explained(runs.trips())
+    run = worlds.explained(worlds.trips())
     done = command("show", run.path, "trip 3", COLUMNS="50", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert all(len(line) <= 50 for line in done.stdout.splitlines())
@@ -478,7 +478,7 @@ def test_a_narrow_ascii_terminal(tmp_path: Path) -> None:
 
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     """The real thing: SIGKILL, then the same command."""
-    config, place = runs.vectors().config("parquet"), tmp_path / "run"
+    config, place = worlds.vectors().config("parquet"), tmp_path / "run"
     arguments = ["explain", str(config), "--output", str(place), "--set", "compute.shard_rows=1"]
     victim = subprocess.Popen(
         [sys.executable, "-m", "pipeline", *arguments],
@@ -505,9 +505,9 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     }
     assert before
     (parts / "_half-written.tmp").write_bytes(b"PAR1")  # as a kill in the middle of a part leaves it
-    run = runs.explain(config, place, "compute.shard_rows=1")
+    run = worlds.explain(config, place, "compute.shard_rows=1")
     assert {name: (parts / f"part-{name}.parquet").stat().st_mtime_ns for name in before} == before
-    assert run.attributions()["example_id"].to_pylist() == runs.vectors().ids
+    assert run.attributions()["example_id"].to_pylist() == worlds.vectors().ids
     assert sorted(path.name for path in place.iterdir()) == [
         "attributions", "importance.parquet", "manifest.json", "rejected",
     ]  # fmt: skip

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import worlds
 
-import runs
 from pipeline.config import LoadedConfig, load_config
 from pipeline.yaml_text import parse_value
 from transforms.errors import UserError
@@ -270,5 +270,5 @@ def test_keys_that_are_numbers_and_merged_keys(tmp_path: Path) -> None:
 def test_the_resolved_config_is_json_and_reads_back(tmp_path: Path) -> None:
     loaded = load(tmp_path, CONTRACT, "model.target={column: c}", date="2026-11-21")
     dumped = json.loads(json.dumps(loaded.config.model_dump(mode="json")))
-    again = load_config(str(runs.write_config(tmp_path / "again.yaml", **dumped)))
+    again = load_config(str(worlds.write_config(tmp_path / "again.yaml", **dumped)))
     assert again.config == loaded.config

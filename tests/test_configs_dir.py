@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import worlds
 import yaml
 
-import runs
 from pipeline.config import load_config
 from pipeline.probe import probe
 from pipeline.run import preview
@@ -26,7 +26,7 @@ def workshop() -> Path:
     """A copy of the repository's layout: configs/ as it is, data/ made small."""
     from examples import digits, flights
 
-    folder = runs.shelf() / "workshop"
+    folder = worlds.shelf() / "workshop"
     shutil.copytree(ROOT / "configs", folder / "configs")
     flights.make(folder / "data" / "flights", rows=800, epochs=1)
     digits.make(folder / "data" / "digits", epochs=1)
@@ -63,10 +63,10 @@ def test_it_is_planned(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_two_flights_configs_give_the_same() -> None:
     folder = workshop() / "configs"
     one, other = (
-        runs.explain(folder / name, runs.shelf() / name, "compute.batch_size=64", limit=150)
+        worlds.explain(folder / name, worlds.shelf() / name, "compute.batch_size=64", limit=150)
         for name in ("flights.yaml", "flights_tfrecord.yaml")
     )
     assert one.manifest["counts"]["rows_attributed"] > 100
     assert other.manifest["counts"] == one.manifest["counts"]
     assert other.attributions()["example_id"] == one.attributions()["example_id"]
-    np.testing.assert_array_equal(runs.phi(other.attributions()), runs.phi(one.attributions()))
+    np.testing.assert_array_equal(worlds.phi(other.attributions()), worlds.phi(one.attributions()))

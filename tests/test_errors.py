@@ -14,8 +14,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import worlds
 
-import runs
 from pipeline import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -312,7 +312,7 @@ MISTAKES = [
         "both formats",
         "input.files=[trips-1.parquet, a.tfrecord]",
         "trips.yaml: input.files: trips-1.parquet is Parquet and a.tfrecord is TFRecord",
-        spoil=lambda folder: runs.write_tfrecord(folder / "a.tfrecord", [{"a": 1}]),
+        spoil=lambda folder: worlds.write_tfrecord(folder / "a.tfrecord", [{"a": 1}]),
     ),
     Mistake("no rows", ("trips.yaml: input.files: the input has no rows",), spoil=empty_files),
     # Where the run goes.
@@ -389,7 +389,7 @@ MISTAKES = [
 
 @pytest.fixture
 def trips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    source = runs.trips().parent
+    source = worlds.trips().parent
     for name in ("trips.yaml", "model.keras", "trips-1.parquet", "trips-2.parquet"):
         shutil.copy(source / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
@@ -449,7 +449,7 @@ def test_no_permission_to_write(
 
 
 def test_an_unknown_example(capsys: pytest.CaptureFixture[str]) -> None:
-    run = runs.explained(runs.trips())
+    run = worlds.explained(worlds.trips())
     assert cli.run(["show", run.path, "trip 999"]) == 2
     captured = capsys.readouterr()
     line = error_line(captured.out, captured.err)
@@ -457,14 +457,14 @@ def test_an_unknown_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_rejected_example(capsys: pytest.CaptureFixture[str]) -> None:
-    run = runs.explained(runs.trips())
+    run = worlds.explained(worlds.trips())
     assert cli.run(["show", run.path, "trip 11"]) == 2
     captured = capsys.readouterr()
     assert "example 'trip 11' was rejected: distance is null" in error_line(captured.out, captured.err)
 
 
 def test_a_run_without_attributions_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    run = runs.explained(runs.trips(), "output.attributions=none")
+    run = worlds.explained(worlds.trips(), "output.attributions=none")
     assert cli.run(["show", run.path, "trip 1"]) == 2
     captured = capsys.readouterr()
     assert "holds no attributions; set output.attributions: all" in error_line(captured.out, captured.err)

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import worlds
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.testing.util import assert_that
 
 import pipeline
-from tests import runs
 from transforms import ExplainBatches
 
 
@@ -31,7 +31,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hour[7] = np.nan
     weather = pa.StructArray.from_arrays([pa.array(temp)], names=["temp"])
     pq.write_table(pa.table({"weather": weather, "hour": hour}), place / "rows.parquet")
-    return runs.write_config(
+    return worlds.write_config(
         place / "config.yaml",
         model={"path": "model.keras"},
         input={"files": "rows.parquet"},
@@ -43,13 +43,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_batches_equal_the_run(config: Path) -> None:
-    expected = runs.phi(pipeline.explain(config).attributions())
+    expected = worlds.phi(pipeline.explain(config).attributions())
     assert len(expected) == 49, "the row with NaN is left out"
     batches = pq.read_table(config.parent / "rows.parquet").to_batches(max_chunksize=20)
 
     def check(found: list[pa.RecordBatch]) -> None:
         # Batches may come in any order; the smallest and the largest φ of each feature tell enough.
-        values = runs.phi(pa.Table.from_batches(found))
+        values = worlds.phi(pa.Table.from_batches(found))
         np.testing.assert_allclose(np.sort(values, axis=0), np.sort(expected, axis=0), rtol=1e-4, atol=1e-6)
 
     with beam.Pipeline(runner=FnApiRunner()) as own:

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import worlds
 
 import pipeline
-import runs
 from pipeline import load_run
 from pipeline.results import Run
 from transforms.errors import UserError
@@ -27,14 +27,14 @@ CUT = "compute.shard_rows=64"
 
 
 def vectors(*settings: str, format: str = "parquet") -> Run:
-    return runs.explained(runs.vectors().config(format), CUT, *settings)
+    return worlds.explained(worlds.vectors().config(format), CUT, *settings)
 
 
 # -- tables ------------------------------------------------------------------------------------------------
 
 
 def test_the_python_interface(tmp_path: Path) -> None:
-    run = pipeline.explain(str(runs.trips()), output=str(tmp_path / "run"), limit=30)
+    run = pipeline.explain(str(worlds.trips()), output=str(tmp_path / "run"), limit=30)
     again = pipeline.load_run(tmp_path / "run")
     assert isinstance(run, Run)
     assert repr(run) == repr(again) == f"Run('{tmp_path / 'run'}', rows=29, method=integrated_gradients)"
@@ -45,7 +45,7 @@ def test_the_python_interface(tmp_path: Path) -> None:
 
 
 def test_importance_by_slice_and_target() -> None:
-    run = runs.explained(runs.trips())
+    run = worlds.explained(worlds.trips())
     whole = run.importance()
     assert list(whole["slice"].unique()) == ["", "carrier=X", "carrier=Y"]
     part = run.importance(slice="carrier=Y")
@@ -54,7 +54,7 @@ def test_importance_by_slice_and_target() -> None:
     assert part["mean_abs"].is_monotonic_decreasing
     assert list(part.index) == [0, 1, 2, 3]
 
-    heads = runs.explained(runs.heads())
+    heads = worlds.explained(worlds.heads())
     assert set(heads.importance(target=1)["target_name"]) == {"minutes[0]"}
     pd.testing.assert_frame_equal(heads.importance(target="minutes[0]"), heads.importance(target=1))
     with pytest.raises(UserError, match=r"'minute' is no output; the outputs are late, minutes\[0\]"):
@@ -86,24 +86,24 @@ def test_names_may_hold_dots(tmp_path: Path) -> None:
     keras.Model(inputs, keras.layers.Dense(1)(inputs)).save(tmp_path / "model.keras")
     weather = pa.StructArray.from_arrays([pa.array([1.0, 2.0]), pa.array([3.0, 4.0])], ["temp", "wind"])
     pq.write_table(pa.table({"weather": weather}), tmp_path / "rows.parquet")
-    config = runs.write_config(
+    config = worlds.write_config(
         tmp_path / "config.yaml",
         model={"path": "model.keras"},
         input={"files": "rows.parquet", "features": ["weather.temp", "weather.wind"]},
         method="saliency",
         output={"path": "run"},
     )
-    run = runs.explain(config, tmp_path / "run")
+    run = worlds.explain(config, tmp_path / "run")
     assert run.features == ["weather.temp", "weather.wind"]
     assert run.attributions(columns=["attribution.weather.wind"]).num_rows == 2
 
 
 def test_rejected_rows() -> None:
-    world = runs.vectors()
+    world = worlds.vectors()
     run = vectors()
     assert run.rejected().column_names == ["example_id", "file", "row", "stage", "reason"]
     assert len(run.rejected()) == (~world.good).sum()
-    none = runs.explained(runs.heads()).rejected()
+    none = worlds.explained(worlds.heads()).rejected()
     assert none.schema.equals(run.rejected().schema)
     assert len(none) == 0
 
@@ -146,16 +146,16 @@ def test_sql() -> None:
 # -- explanations ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("format", runs.FORMATS)
+@pytest.mark.parametrize("format", worlds.FORMATS)
 def test_values_and_data_belong_to_the_same_rows(format: str) -> None:
     """Feature values are read from the input once more: past rejected rows, over shards and files."""
-    world = runs.vectors()
+    world = worlds.vectors()
     run = vectors(format=format)
     assert len(run.parts()) > 3
     explanation = run.explanation(rows=None)
     np.testing.assert_array_equal(explanation.data, world.values.astype(np.float64))
-    np.testing.assert_array_equal(explanation.values, runs.phi(run.attributions()).astype(np.float64))
-    assert explanation.feature_names == list(runs.NUMBERS)
+    np.testing.assert_array_equal(explanation.values, worlds.phi(run.attributions()).astype(np.float64))
+    assert explanation.feature_names == list(worlds.NUMBERS)
     prediction = run.attributions()["prediction"].to_numpy()
     np.testing.assert_allclose(
         explanation.values.sum(axis=1) + explanation.base_values, prediction, atol=1e-4
@@ -163,7 +163,7 @@ def test_values_and_data_belong_to_the_same_rows(format: str) -> None:
 
 
 def test_a_sample_is_drawn_without_replacement_in_order() -> None:
-    world = runs.vectors()
+    world = worlds.vectors()
     whole = vectors().explanation(rows=None)
     part = vectors().explanation(rows=50)
     at = [int(np.flatnonzero((whole.values == row).all(axis=1))[0]) for row in part.values]
@@ -176,44 +176,44 @@ def test_a_sample_is_drawn_without_replacement_in_order() -> None:
 
 
 def test_strings_are_displayed() -> None:
-    run = runs.explained(runs.trips())
+    run = worlds.explained(worlds.trips())
     explanation = run.explanation(rows=None)
     source = pa.concat_tables(
         [
             pq.read_table(path).cast(pq.read_schema(path))
-            for path in sorted(runs.trips().parent.glob("*.parquet"))
+            for path in sorted(worlds.trips().parent.glob("*.parquet"))
         ]
     ).to_pylist()
     rows = [row for row in source if row["distance"] is not None]
     names = explanation.feature_names
     assert names == ["city", "distance", "hour", "wind"]
     assert explanation.display_data[:, 0].tolist() == [row["city"] for row in rows]
-    ranks = {city: rank for rank, city in enumerate(sorted(runs.CITIES))}
+    ranks = {city: rank for rank, city in enumerate(sorted(worlds.CITIES))}
     assert explanation.data[:, 0].tolist() == [ranks[row["city"]] for row in rows]
     np.testing.assert_array_equal(explanation.data[:, 2], [row["hour"] for row in rows])
     np.testing.assert_allclose(explanation.data[:, 1], [row["distance"] for row in rows], rtol=1e-6)
 
-    kept = runs.explained(runs.trips(), "output.features=true").explanation(rows=None)
+    kept = worlds.explained(worlds.trips(), "output.features=true").explanation(rows=None)
     np.testing.assert_array_equal(kept.data, explanation.data)
     assert (kept.display_data == explanation.display_data).all()
 
 
 def test_a_group_stands_for_its_members() -> None:
-    run = runs.explained(runs.trips(), "input.groups={weather: [wind, distance]}")
+    run = worlds.explained(worlds.trips(), "input.groups={weather: [wind, distance]}")
     explanation = run.explanation(rows=None)
     assert explanation.feature_names == ["city", "weather", "hour"]
-    first = pq.read_table(runs.trips().parent / "trips-1.parquet").slice(0, 1).to_pylist()[0]
+    first = pq.read_table(worlds.trips().parent / "trips-1.parquet").slice(0, 1).to_pylist()[0]
     assert explanation.display_data[0, 1] == f"{np.float32(first['wind']):.6g}, {first['distance']:.6g}"
-    wind = runs.explained(runs.trips()).explanation(rows=None).data[:, 3]
+    wind = worlds.explained(worlds.trips()).explanation(rows=None).data[:, 3]
     assert explanation.data[:, 1].argsort().tolist() == wind.argsort().tolist()
 
 
 def test_lists_and_targets_are_taken_apart() -> None:
-    run = runs.explained(runs.heads())
+    run = worlds.explained(worlds.heads())
     with pytest.raises(UserError, match=r"several outputs of a row; give one of late, minutes\[0\]"):
         run.explanation()
     names = ["load", "series[0]", "series[1]", "series[2]", "series[3]"]
-    source = pq.read_table(runs.heads().parent / "rows.parquet")
+    source = pq.read_table(worlds.heads().parent / "rows.parquet")
     wanted = np.column_stack([source["load"].to_numpy(), np.array(source["series"].to_pylist())])
     for index, target in enumerate(["late", "minutes[0]", 2]):
         explanation = run.explanation(rows=None, target=target)
@@ -225,23 +225,23 @@ def test_lists_and_targets_are_taken_apart() -> None:
 
 
 def test_pictures_are_taken_apart() -> None:
-    run = runs.explained(runs.pictures())
+    run = worlds.explained(worlds.pictures())
     explanation = run.explanation(rows=None)
     assert explanation.values.shape == explanation.data.shape == (89, 36)
     assert explanation.feature_names[7] == "image[1, 1, 0]"
-    images = np.delete(np.load(runs.pictures().parent / "images.npy"), 40, axis=0)
+    images = np.delete(np.load(worlds.pictures().parent / "images.npy"), 40, axis=0)
     np.testing.assert_array_equal(explanation.data, images.reshape(89, 36))
 
 
 def test_explanations_that_cannot_be(tmp_path: Path) -> None:
-    short = runs.explained(runs.trips(), "output.attributions={top_k: 2}")
+    short = worlds.explained(worlds.trips(), "output.attributions={top_k: 2}")
     with pytest.raises(UserError, match=r"holds no attributions in full; set output\.attributions: all"):
         short.explanation()
-    none = runs.explained(runs.trips(), "output.attributions=none")
+    none = worlds.explained(worlds.trips(), "output.attributions=none")
     with pytest.raises(UserError, match="holds no attributions in full"):
         none.explanation()
-    config = Path(shutil.copytree(runs.trips().parent, tmp_path / "data")) / "trips.yaml"
-    run = runs.explain(config, tmp_path / "run", limit=20)
+    config = Path(shutil.copytree(worlds.trips().parent, tmp_path / "data")) / "trips.yaml"
+    run = worlds.explain(config, tmp_path / "run", limit=20)
     part = tmp_path / "data" / "trips-1.parquet"
     pq.write_table(pq.read_table(part).slice(1), part)
     with pytest.raises(UserError, match=r"is not what it was.*set output\.features: true"):
@@ -286,9 +286,9 @@ def test_shap_draws(draw: Callable[[Any, Any], None], world: str, tmp_path: Path
     import shap
 
     run = {
-        "trips": lambda: runs.explained(runs.trips()),
-        "groups": lambda: runs.explained(runs.trips(), "input.groups={weather: [wind, hour]}"),
-        "pictures": lambda: runs.explained(runs.pictures()),
+        "trips": lambda: worlds.explained(worlds.trips()),
+        "groups": lambda: worlds.explained(worlds.trips(), "input.groups={weather: [wind, hour]}"),
+        "pictures": lambda: worlds.explained(worlds.pictures()),
     }[world]()
     plt.close("all")
     draw(shap, run.explanation(rows=80))

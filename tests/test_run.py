@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import worlds
 
 import pipeline
-import runs
 from pipeline import explain, load_run, runners
 from pipeline.config import load_config
 from pipeline.results import Run
@@ -27,7 +27,7 @@ from transforms.methods import METHODS
 # -- the direct computation ----------------------------------------------------------------------------------
 
 
-def direct(world: runs.Vectors, target: int = 1, steps: int = 40) -> dict[str, np.ndarray]:
+def direct(world: worlds.Vectors, target: int = 1, steps: int = 40) -> dict[str, np.ndarray]:
     """Integrated gradients of the logit, from the mean row, in plain TensorFlow on arrays in memory."""
     import keras
     import tensorflow as tf
@@ -72,13 +72,13 @@ SHARDS = {"1": 301, "5": 61, "64": 5, "auto": 1}
 
 @pytest.mark.parametrize(("format", "batch", "rows"), CUTS)
 def test_the_graph_equals_a_direct_computation(format: str, batch: str, rows: str) -> None:
-    world = runs.vectors()
-    run = runs.explained(world.config(format), f"compute.batch_size={batch}", f"compute.shard_rows={rows}")
+    world = worlds.vectors()
+    run = worlds.explained(world.config(format), f"compute.batch_size={batch}", f"compute.shard_rows={rows}")
     check_against_direct(run, world)
     assert len(run.parts()) == SHARDS[rows]
 
 
-def check_against_direct(run: Run, world: runs.Vectors) -> None:
+def check_against_direct(run: Run, world: worlds.Vectors) -> None:
     wanted = direct(world)
     # Not trivial: rows were rejected, and the values differ from row to row and from feature to feature.
     assert not world.good.all()
@@ -87,7 +87,7 @@ def check_against_direct(run: Run, world: runs.Vectors) -> None:
 
     table = run.attributions()
     assert table["example_id"].to_pylist() == world.ids, "the input's order, each row once"
-    np.testing.assert_allclose(runs.phi(table), wanted["attribution"], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(worlds.phi(table), wanted["attribution"], rtol=1e-4, atol=1e-6)
     for name in ("prediction", "output"):
         np.testing.assert_allclose(table[name].to_numpy(), wanted[name], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(
@@ -95,7 +95,7 @@ def check_against_direct(run: Run, world: runs.Vectors) -> None:
     )
     assert table["target"].to_pylist() == [1] * len(table)
     assert set(table["target_name"].to_pylist()) == {"kind[1]"}
-    delta = runs.phi(table).sum(axis=1, dtype=np.float64) - (
+    delta = worlds.phi(table).sum(axis=1, dtype=np.float64) - (
         table["prediction"].to_numpy().astype(np.float64) - table["base_value"].to_numpy()
     )
     np.testing.assert_allclose(table["convergence_delta"].to_numpy(), delta, atol=1e-6)
@@ -107,7 +107,7 @@ def check_against_direct(run: Run, world: runs.Vectors) -> None:
     check_rejected(run, world)
 
 
-def check_rejected(run: Run, world: runs.Vectors) -> None:
+def check_rejected(run: Run, world: worlds.Vectors) -> None:
     """Each bad row once, under its id where it has one, with its place and a reason that names the column."""
     suffix = run.manifest["inputs"][0]["file"].partition(".")[2]
     table = run.rejected()
@@ -128,13 +128,13 @@ def check_rejected(run: Run, world: runs.Vectors) -> None:
 
 
 def test_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
-    world = runs.vectors()
+    world = worlds.vectors()
     settings = ("compute.shard_rows=64",)
-    alone = runs.explained(world.config("parquet"), *settings)
-    both = runs.explain(world.config("parquet"), tmp_path / "run", *settings, "compute.workers=2")
+    alone = worlds.explained(world.config("parquet"), *settings)
+    both = worlds.explain(world.config("parquet"), tmp_path / "run", *settings, "compute.workers=2")
     check_against_direct(both, world)
     assert both.manifest["fingerprint"] == alone.manifest["fingerprint"]
-    found, wanted = runs.part_bytes(both), runs.part_bytes(alone)
+    found, wanted = worlds.part_bytes(both), worlds.part_bytes(alone)
     # Workers finish in any order, and the sums of sums round accordingly.
     del found["importance.parquet"], wanted["importance.parquet"]
     assert len(wanted) >= 8
@@ -143,20 +143,20 @@ def test_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_the_same_plan_writes_the_same_bytes(tmp_path: Path) -> None:
-    config = runs.vectors().config("parquet")
-    first = runs.explain(config, tmp_path / "one", "compute.shard_rows=64")
-    runs.explain(config, tmp_path / "between", "compute.shard_rows=200")  # the worker forgets the first
-    second = runs.explain(config, tmp_path / "two", "compute.shard_rows=64")
-    assert len(runs.part_bytes(first)) >= 8
-    assert runs.part_bytes(first) == runs.part_bytes(second)
+    config = worlds.vectors().config("parquet")
+    first = worlds.explain(config, tmp_path / "one", "compute.shard_rows=64")
+    worlds.explain(config, tmp_path / "between", "compute.shard_rows=200")  # the worker forgets the first
+    second = worlds.explain(config, tmp_path / "two", "compute.shard_rows=64")
+    assert len(worlds.part_bytes(first)) >= 8
+    assert worlds.part_bytes(first) == worlds.part_bytes(second)
     assert first.manifest["run_id"] == second.manifest["run_id"]
 
 
 def test_formats_give_the_same_bits() -> None:
-    world = runs.vectors()
+    world = worlds.vectors()
     tables = [
-        runs.explained(world.config(format), "compute.shard_rows=64").attributions()
-        for format in runs.FORMATS
+        worlds.explained(world.config(format), "compute.shard_rows=64").attributions()
+        for format in worlds.FORMATS
     ]
     assert tables[0].num_rows == len(world.ids)
     for other in tables[1:]:
@@ -164,7 +164,7 @@ def test_formats_give_the_same_bits() -> None:
 
 
 def test_every_part_says_what_made_it() -> None:
-    run = runs.explained(runs.vectors().config("parquet"), "compute.shard_rows=64")
+    run = worlds.explained(worlds.vectors().config("parquet"), "compute.shard_rows=64")
     manifest = run.manifest
     wanted = {
         b"attribeam.run_id": manifest["run_id"],
@@ -180,8 +180,8 @@ def test_every_part_says_what_made_it() -> None:
 
 
 def test_the_manifest_is_whole() -> None:
-    world = runs.vectors()
-    run = runs.explained(world.config("parquet"), "compute.shard_rows=64")
+    world = worlds.vectors()
+    run = worlds.explained(world.config("parquet"), "compute.shard_rows=64")
     manifest = json.loads((Path(run.path) / "manifest.json").read_text())
     assert manifest["schema_version"] == 1
     assert manifest["config"]["method"] == {
@@ -209,13 +209,13 @@ def test_the_manifest_is_whole() -> None:
 
 
 def test_importance_equals_a_groupby() -> None:
-    run = runs.explained(runs.trips(), "model.target={column: which}")
+    run = worlds.explained(worlds.trips(), "model.target={column: which}")
     check_importance(run)
     assert set(run.importance()["slice"]) == {"", "carrier=X", "carrier=Y"}
 
 
 def test_importance_of_several_outputs_equals_a_groupby() -> None:
-    run = runs.explained(runs.heads())
+    run = worlds.explained(worlds.heads())
     check_importance(run)
     assert run.importance()["target_name"].nunique() == 3
 
@@ -267,14 +267,14 @@ def check_importance(run: Run) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods(name: str) -> None:
-    run = runs.explained(runs.trips(), f"method={name}")
+    run = worlds.explained(worlds.trips(), f"method={name}")
     table = run.attributions()
     assert len(table) == 199
     assert len(run.parts()) == 4
     assert table.schema.field("attribution").type == pa.struct(
         [(feature, pa.float32()) for feature in ("city", "distance", "hour", "wind")]
     )
-    values = runs.phi(table)
+    values = worlds.phi(table)
     assert np.isfinite(values).all()
     assert values.std(axis=0).min() > 0
     gap = table["prediction"].to_numpy().astype(np.float64) - table["base_value"].to_numpy()
@@ -290,22 +290,22 @@ def test_methods(name: str) -> None:
 @pytest.mark.parametrize("name", ["smoothgrad", "expected_gradients"])
 def test_draws_belong_to_rows(name: str, tmp_path: Path) -> None:
     """Neither shards nor batches change a value of a method that samples; the seed changes all of them."""
-    usual = runs.phi(runs.explained(runs.trips(), f"method={name}").attributions())
-    cut = runs.explain(
-        runs.trips(), tmp_path / "cut", f"method={name}", "compute.shard_rows=17", "compute.batch_size=5"
+    usual = worlds.phi(worlds.explained(worlds.trips(), f"method={name}").attributions())
+    cut = worlds.explain(
+        worlds.trips(), tmp_path / "cut", f"method={name}", "compute.shard_rows=17", "compute.batch_size=5"
     )
-    np.testing.assert_allclose(runs.phi(cut.attributions()), usual, rtol=2e-4, atol=2e-6)
-    seeded = runs.explain(runs.trips(), tmp_path / "seeded", f"method={name}", "seed=1")
-    assert np.abs(runs.phi(seeded.attributions()) - usual).max() > 1e-3
+    np.testing.assert_allclose(worlds.phi(cut.attributions()), usual, rtol=2e-4, atol=2e-6)
+    seeded = worlds.explain(worlds.trips(), tmp_path / "seeded", f"method={name}", "seed=1")
+    assert np.abs(worlds.phi(seeded.attributions()) - usual).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["smoothgrad", "expected_gradients"])
 def test_standard_errors_are_written(name: str) -> None:
     setting = f"method={{name: {name}, n_samples: 20, standard_error: true}}"
-    run = runs.explained(runs.trips(), setting, "input.groups={weather: [wind, distance]}")
+    run = worlds.explained(worlds.trips(), setting, "input.groups={weather: [wind, distance]}")
     table = run.attributions()
     assert table.schema.field("standard_error").type == table.schema.field("attribution").type
-    wider = runs.explained(runs.trips(), f"method={{name: {name}, n_samples: 2000}}").attributions()
+    wider = worlds.explained(worlds.trips(), f"method={{name: {name}, n_samples: 2000}}").attributions()
     for feature in ("city", "hour", "weather"):
         error = table["standard_error"].combine_chunks().field(feature).to_numpy()
         assert (error >= 0).all()
@@ -318,17 +318,17 @@ def test_standard_errors_are_written(name: str) -> None:
 
 
 def test_all_targets_and_each() -> None:
-    every = runs.explained(runs.heads()).attributions()
+    every = worlds.explained(worlds.heads()).attributions()
     assert len(every) == 300
     assert every["target"].to_pylist() == [0, 1, 2] * 100
     assert every["target_name"].to_pylist()[:3] == ["late", "minutes[0]", "minutes[1]"]
     assert every["example_id"].to_pylist()[:4] == ["rows.parquet:0"] * 3 + ["rows.parquet:1"]
     for target, setting in [(0, "late"), (1, "1"), (2, "'minutes[1]'")]:
-        one = runs.explained(runs.heads(), f"model.target={setting}").attributions()
+        one = worlds.explained(worlds.heads(), f"model.target={setting}").attributions()
         check_same(one, every.filter(pc.equal(every["target"], target)))
-    which = pq.read_table(runs.heads().parent / "rows.parquet")["which"].to_numpy()
+    which = pq.read_table(worlds.heads().parent / "rows.parquet")["which"].to_numpy()
     assert len(set(which)) == 3
-    named = runs.explained(runs.heads(), "model.target={column: which}").attributions()
+    named = worlds.explained(worlds.heads(), "model.target={column: which}").attributions()
     check_same(named, every.take(pa.array(3 * np.arange(100) + which)))
 
 
@@ -347,8 +347,8 @@ def check_same(found: pa.Table, wanted: pa.Table) -> None:
 
 
 def test_the_predicted_target() -> None:
-    world = runs.vectors()
-    run = runs.explained(world.config("parquet"), "model.target=predicted", "compute.shard_rows=64")
+    world = worlds.vectors()
+    run = worlds.explained(world.config("parquet"), "model.target=predicted", "compute.shard_rows=64")
     table = run.attributions()
     wanted = np.stack([direct(world, target)["output"] for target in range(3)], axis=1)
     assert len(set(wanted.argmax(axis=1))) > 1
@@ -358,7 +358,7 @@ def test_the_predicted_target() -> None:
 
 
 def test_a_null_target_rejects_the_row() -> None:
-    run = runs.explained(runs.trips(), "model.target={column: which}")
+    run = worlds.explained(worlds.trips(), "model.target={column: which}")
     rejected = run.rejected().to_pylist()
     assert [row["example_id"] for row in rejected] == ["trip 7", "trip 11", "trip 57", "trip 107", "trip 157"]
     assert sum("which is null" in row["reason"] for row in rejected) == 4
@@ -366,20 +366,24 @@ def test_a_null_target_rejects_the_row() -> None:
 
 
 def test_tensor_features() -> None:
-    table = runs.explained(runs.heads()).attributions()
+    table = worlds.explained(worlds.heads()).attributions()
     assert table.schema.field("attribution").type.field("series").type == pa.list_(pa.float32(), 4)
     values = np.array(table["attribution"].combine_chunks().field("series").to_pylist())
     load = np.array(table["attribution"].combine_chunks().field("load").to_pylist())
     gap = table["prediction"].to_numpy() - table["base_value"].to_numpy()
     np.testing.assert_allclose(values.sum(axis=1) + load, gap, atol=1e-4)
     picture = (
-        runs.explained(runs.pictures()).attributions().schema.field("attribution").type.field("image").type
+        worlds.explained(worlds.pictures())
+        .attributions()
+        .schema.field("attribution")
+        .type.field("image")
+        .type
     )
     assert picture == pa.list_(pa.list_(pa.list_(pa.float32(), 1), 6), 6)
 
 
 def test_a_row_that_is_no_picture_is_rejected() -> None:
-    run = runs.explained(runs.pictures())
+    run = worlds.explained(worlds.pictures())
     rejected = run.rejected().to_pylist()
     assert [(row["example_id"], row["row"], row["stage"]) for row in rejected] == [
         ("picture 40", 40, "decode")
@@ -388,8 +392,8 @@ def test_a_row_that_is_no_picture_is_rejected() -> None:
 
 
 def test_groups_are_sums_of_their_members() -> None:
-    run = runs.explained(runs.trips(), "input.groups={weather: [wind, distance]}")
-    plain = runs.explained(runs.trips()).attributions()["attribution"].combine_chunks()
+    run = worlds.explained(worlds.trips(), "input.groups={weather: [wind, distance]}")
+    plain = worlds.explained(worlds.trips()).attributions()["attribution"].combine_chunks()
     grouped = run.attributions()["attribution"].combine_chunks()
     assert [field.name for field in grouped.type] == ["city", "weather", "hour"]
     summed = plain.field("wind").to_numpy() + plain.field("distance").to_numpy()
@@ -398,9 +402,9 @@ def test_groups_are_sums_of_their_members() -> None:
 
 
 def test_top_k_keeps_the_largest_and_the_sum() -> None:
-    run = runs.explained(runs.trips(), "output.attributions={top_k: 2}")
-    full = runs.explained(runs.trips())
-    table, values = run.attributions(), runs.phi(full.attributions())
+    run = worlds.explained(worlds.trips(), "output.attributions={top_k: 2}")
+    full = worlds.explained(worlds.trips())
+    table, values = run.attributions(), worlds.phi(full.attributions())
     assert "attribution" not in table.column_names
     names = np.array(full.features)
     order = np.argsort(-np.abs(values), axis=1)[:, :2]
@@ -415,19 +419,19 @@ def test_top_k_keeps_the_largest_and_the_sum() -> None:
 
 
 def test_no_attributions() -> None:
-    run = runs.explained(runs.trips(), "output.attributions=none")
+    run = worlds.explained(worlds.trips(), "output.attributions=none")
     assert run.parts() == []
-    pd.testing.assert_frame_equal(run.importance(), runs.explained(runs.trips()).importance())
-    assert run.manifest["counts"] == runs.explained(runs.trips()).manifest["counts"]
+    pd.testing.assert_frame_equal(run.importance(), worlds.explained(worlds.trips()).importance())
+    assert run.manifest["counts"] == worlds.explained(worlds.trips()).manifest["counts"]
     with pytest.raises(UserError, match="holds no attributions"):
         run.attributions()
 
 
 def test_features_beside_attributions() -> None:
-    run = runs.explained(runs.trips(), "output.features=true")
+    run = worlds.explained(worlds.trips(), "output.features=true")
     wanted = {
         row["trip"]: row
-        for path in runs.trips().parent.glob("*.parquet")
+        for path in worlds.trips().parent.glob("*.parquet")
         for row in pq.read_table(path).to_pylist()
     }
     table = run.attributions()
@@ -442,7 +446,7 @@ def test_features_beside_attributions() -> None:
 
 def test_fill_keeps_rows_with_nulls() -> None:
     features = "[city, hour, {name: distance, fill: 800.0}, wind]"
-    run = runs.explained(runs.trips(), f"input.features={features}", "output.features=true")
+    run = worlds.explained(worlds.trips(), f"input.features={features}", "output.features=true")
     assert run.manifest["counts"]["rows_rejected"] == 0
     table = run.attributions()
     filled = table.filter(pc.equal(table["example_id"], "trip 11"))["feature"].to_pylist()
@@ -476,7 +480,7 @@ def linear_config(folder: Path, **changes: Any) -> Path:
         "method": "integrated_gradients",
         "output": {"path": "run"},
     }
-    return runs.write_config(folder / "config.yaml", **{**blocks, **changes})
+    return worlds.write_config(folder / "config.yaml", **{**blocks, **changes})
 
 
 def test_every_type_of_number(tmp_path: Path) -> None:
@@ -488,8 +492,8 @@ def test_every_type_of_number(tmp_path: Path) -> None:
     }
     pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
     weights = linear_world(tmp_path, len(KINDS))
-    run = runs.explain(linear_config(tmp_path, baseline={"kind": "zeros"}), tmp_path / "run")
-    np.testing.assert_allclose(runs.phi(run.attributions()), whole * weights, atol=1e-5)
+    run = worlds.explain(linear_config(tmp_path, baseline={"kind": "zeros"}), tmp_path / "run")
+    np.testing.assert_allclose(worlds.phi(run.attributions()), whole * weights, atol=1e-5)
 
 
 def test_files_may_differ_in_types(tmp_path: Path) -> None:
@@ -500,9 +504,9 @@ def test_files_may_differ_in_types(tmp_path: Path) -> None:
     config = linear_config(
         tmp_path, baseline={"kind": "zeros"}, input={"files": "*.parquet", "features": ["a", "b"]}
     )
-    run = runs.explain(config, tmp_path / "run")
+    run = worlds.explain(config, tmp_path / "run")
     wanted = np.array([[1, 0.5], [2, 1.5], [3, 2], [4, 3]]) * weights
-    np.testing.assert_allclose(runs.phi(run.attributions()), wanted, atol=1e-6)
+    np.testing.assert_allclose(worlds.phi(run.attributions()), wanted, atol=1e-6)
     assert run.attributions()["example_id"].to_pylist() == [
         "1.parquet:0", "1.parquet:1", "2.parquet:0", "2.parquet:1",
     ]  # fmt: skip
@@ -512,7 +516,7 @@ def test_files_may_differ_in_types(tmp_path: Path) -> None:
 def test_a_truncated_last_record_is_one_rejected_row(suffix: str, tmp_path: Path) -> None:
     rows = [{"a": float(i), "b": float(i % 3)} for i in range(40)]
     path = tmp_path / f"rows.{suffix}"
-    runs.write_tfrecord(path, rows, "GZIP" if suffix.endswith("gz") else "")
+    worlds.write_tfrecord(path, rows, "GZIP" if suffix.endswith("gz") else "")
     if suffix.endswith("gz"):
         import gzip
 
@@ -521,7 +525,7 @@ def test_a_truncated_last_record_is_one_rejected_row(suffix: str, tmp_path: Path
         path.write_bytes(path.read_bytes()[:-9])
     weights = linear_world(tmp_path, 2)
     config = linear_config(tmp_path, input={"files": path.name}, baseline={"kind": "zeros"})
-    run = runs.explain(config, tmp_path / "run", "compute.shard_rows=16")
+    run = worlds.explain(config, tmp_path / "run", "compute.shard_rows=16")
     assert run.manifest["counts"] == {
         "rows_read": 40, "rows_attributed": 39, "rows_rejected": 1, "attributions": 39,
     }  # fmt: skip
@@ -529,12 +533,12 @@ def test_a_truncated_last_record_is_one_rejected_row(suffix: str, tmp_path: Path
     assert [(row["row"], row["stage"]) for row in rejected] == [(39, "read")]
     assert "truncated" in rejected[0]["reason"]
     wanted = np.array([[row["a"], row["b"]] for row in rows[:-1]]) * weights
-    np.testing.assert_allclose(runs.phi(run.attributions()), wanted, atol=1e-5)
+    np.testing.assert_allclose(worlds.phi(run.attributions()), wanted, atol=1e-5)
 
 
 def test_a_row_that_the_model_refuses_is_rejected(tmp_path: Path) -> None:
     """An index outside an embedding fails the whole device call; only the row itself is lost."""
-    config = runs.trips()
+    config = worlds.trips()
     for name in ("trips.yaml", "model.keras"):
         shutil.copy(config.parent / name, tmp_path / name)
     table = pq.read_table(config.parent / "trips-2.parquet")
@@ -542,22 +546,24 @@ def test_a_row_that_the_model_refuses_is_rejected(tmp_path: Path) -> None:
     hours[13] = 99
     table = table.set_column(table.column_names.index("hour"), "hour", pa.array(hours, pa.int8()))
     pq.write_table(table, tmp_path / "trips-2.parquet")
-    run = runs.explain(tmp_path / "trips.yaml", tmp_path / "run")
+    run = worlds.explain(tmp_path / "trips.yaml", tmp_path / "run")
     assert [(row["row"], row["stage"]) for row in run.rejected().to_pylist()] == [(13, "predict")]
-    whole = runs.explain(
+    whole = worlds.explain(
         tmp_path / "trips.yaml", tmp_path / "whole", f"input.files={config.parent}/trips-2.parquet"
     )
     assert whole.manifest["counts"]["rows_rejected"] == 0
     assert run.manifest["counts"]["rows_attributed"] == 79
-    assert np.isfinite(runs.phi(run.attributions())).all()
+    assert np.isfinite(worlds.phi(run.attributions())).all()
 
 
 def test_limit_reads_the_first_rows(tmp_path: Path) -> None:
-    world = runs.vectors()
-    run = runs.explain(world.config("parquet"), tmp_path / "run", "compute.shard_rows=64", limit=170)
+    world = worlds.vectors()
+    run = worlds.explain(world.config("parquet"), tmp_path / "run", "compute.shard_rows=64", limit=170)
     assert run.manifest["counts"]["rows_read"] == 170
     assert run.attributions()["example_id"].to_pylist() == [i for i in world.ids if int(i[4:]) < 170]
-    beyond = runs.explain(world.config("parquet"), tmp_path / "beyond", "compute.shard_rows=64", limit=10_000)
+    beyond = worlds.explain(
+        world.config("parquet"), tmp_path / "beyond", "compute.shard_rows=64", limit=10_000
+    )
     assert beyond.manifest["counts"]["rows_read"] == 301
 
 
@@ -585,7 +591,7 @@ class Trouble:
 
 
 def vectors_copy(folder: Path) -> Path:
-    world = runs.vectors()
+    world = worlds.vectors()
     shutil.copytree(world.folder, folder, dirs_exist_ok=True)
     return folder / "parquet.yaml"
 
@@ -595,7 +601,7 @@ def test_a_broken_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     trouble = Trouble(monkeypatch, tmp_path / "data" / "part-d-ünï.parquet")
     place = tmp_path / "run"
     with pytest.raises((UserError, pipeline.run.RunBrokenError), match="part-d-ünï"):
-        runs.explain(config, place, "compute.shard_rows=40")
+        worlds.explain(config, place, "compute.shard_rows=40")
     done = {path.name: path.stat().st_mtime_ns for path in (place / "attributions").glob("part-*.parquet")}
     journal = sorted(path.name for path in (place / "_work" / "shards").glob("*.done"))
     assert 2 <= len(journal) < 8
@@ -605,19 +611,19 @@ def test_a_broken_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
         load_run(place)
 
     with pytest.raises(UserError, match="did not finish"):  # another config must not take it over
-        runs.explain(config, place, "compute.shard_rows=40", "seed=5")
+        worlds.explain(config, place, "compute.shard_rows=40", "seed=5")
     assert sorted(path.name for path in (place / "_work" / "shards").glob("*.done")) == journal
 
     trouble.on = False
-    run = runs.explain(config, place, "compute.shard_rows=40")
+    run = worlds.explain(config, place, "compute.shard_rows=40")
     for name, time in done.items():
         assert (place / "attributions" / name).stat().st_mtime_ns == time, (
             "a finished shard is not done again"
         )
     assert not (place / "_work").exists()
-    undisturbed = runs.explain(config, tmp_path / "undisturbed", "compute.shard_rows=40")
-    assert len(runs.part_bytes(run)) > len(done)
-    assert runs.part_bytes(run) == runs.part_bytes(undisturbed)
+    undisturbed = worlds.explain(config, tmp_path / "undisturbed", "compute.shard_rows=40")
+    assert len(worlds.part_bytes(run)) > len(done)
+    assert worlds.part_bytes(run) == worlds.part_bytes(undisturbed)
     assert run.manifest["counts"] == undisturbed.manifest["counts"]
     assert run.manifest["quality"] == undisturbed.manifest["quality"]
 
@@ -631,9 +637,9 @@ def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_a_committed_run_is_left_alone_refused_or_replaced(tmp_path: Path) -> None:
-    config = runs.trips()
+    config = worlds.trips()
     place = tmp_path / "run"
-    runs.explain(config, place)
+    worlds.explain(config, place)
     before = contents(place)
 
     again = execute(load_config(str(config), output=str(place)))
@@ -641,10 +647,10 @@ def test_a_committed_run_is_left_alone_refused_or_replaced(tmp_path: Path) -> No
     assert contents(place) == before
 
     with pytest.raises(UserError, match=r"another config.*--overwrite"):
-        runs.explain(config, place, "method.n_steps=30")
+        worlds.explain(config, place, "method.n_steps=30")
     assert contents(place) == before
 
-    replaced = runs.explain(config, place, "method.n_steps=30", "compute.shard_rows=150", overwrite=True)
+    replaced = worlds.explain(config, place, "method.n_steps=30", "compute.shard_rows=150", overwrite=True)
     assert replaced.manifest["config"]["method"]["n_steps"] == 30
     assert len(replaced.parts()) == 2, "no part of the old run is left"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
@@ -653,20 +659,20 @@ def test_a_committed_run_is_left_alone_refused_or_replaced(tmp_path: Path) -> No
 def test_a_run_that_is_being_replaced_stays_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = vectors_copy(tmp_path / "data")
     place = tmp_path / "run"
-    runs.explain(config, place, "compute.shard_rows=64")
+    worlds.explain(config, place, "compute.shard_rows=64")
     before = contents(place)
     trouble = Trouble(monkeypatch, tmp_path / "data" / "part-d-ünï.parquet")
     with pytest.raises((UserError, pipeline.run.RunBrokenError)):
-        runs.explain(config, place, "compute.shard_rows=40", overwrite=True)
+        worlds.explain(config, place, "compute.shard_rows=40", overwrite=True)
     assert contents(place) == before
     trouble.on = False
-    replaced = runs.explain(config, place, "compute.shard_rows=40", overwrite=True)
+    replaced = worlds.explain(config, place, "compute.shard_rows=40", overwrite=True)
     assert len(replaced.parts()) == 8
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
 
 
 def test_limits_are_judged_anew_on_a_run_that_is_there(tmp_path: Path) -> None:
-    config, place = str(runs.trips()), str(tmp_path / "run")
+    config, place = str(worlds.trips()), str(tmp_path / "run")
     target = "model.target={column: which}"
     first = execute(load_config(config, output=place, settings=[target]))
     assert len(first.exceeded) == 1
@@ -682,18 +688,18 @@ def test_a_folder_of_somebody_else_is_never_touched(overwrite: bool, tmp_path: P
     (place / "to-mother.txt").write_text("Dear mother")
     before = contents(place)
     with pytest.raises(UserError, match=r"letters: is no run directory.*to-mother\.txt"):
-        explain(runs.trips(), output=str(place), overwrite=overwrite)
+        explain(worlds.trips(), output=str(place), overwrite=overwrite)
     assert contents(place) == before
 
 
 def test_a_change_of_the_input_is_another_run(tmp_path: Path) -> None:
     config = vectors_copy(tmp_path / "data")
     place = tmp_path / "run"
-    runs.explain(config, place)
+    worlds.explain(config, place)
     part = tmp_path / "data" / "part-b.parquet"
     pq.write_table(pq.read_table(part), part)
     with pytest.raises(UserError, match="another config, model or input"):
-        runs.explain(config, place)
+        worlds.explain(config, place)
 
 
 def test_a_model_that_is_saved_again_is_loaded_again(tmp_path: Path) -> None:
@@ -702,28 +708,28 @@ def test_a_model_that_is_saved_again_is_loaded_again(tmp_path: Path) -> None:
     config = linear_config(tmp_path, baseline={"kind": "zeros"})
     weights = linear_world(tmp_path, 2)
     rows = np.array([[1.0, 3.0], [2.0, 5.0]])
-    first = runs.explain(config, tmp_path / "one")
-    np.testing.assert_allclose(runs.phi(first.attributions()), rows * weights, atol=1e-6)
+    first = worlds.explain(config, tmp_path / "one")
+    np.testing.assert_allclose(worlds.phi(first.attributions()), rows * weights, atol=1e-6)
 
     import keras
 
     model = keras.models.load_model(tmp_path / "model.keras")
     model.set_weights([np.array([[7.0], [9.0]]), np.zeros(1)])
     model.save(tmp_path / "model.keras")
-    second = runs.explain(config, tmp_path / "two")
-    np.testing.assert_allclose(runs.phi(second.attributions()), rows * [7.0, 9.0], atol=1e-5)
+    second = worlds.explain(config, tmp_path / "two")
+    np.testing.assert_allclose(worlds.phi(second.attributions()), rows * [7.0, 9.0], atol=1e-5)
     assert first.manifest["model"]["digest"] != second.manifest["model"]["digest"]
 
 
 def test_rows_that_the_model_refuses_are_no_background(tmp_path: Path) -> None:
     """A sample of all rows holds the one that is outside the embedding; the others stand for it."""
-    config = runs.trips()
+    config = worlds.trips()
     for name in ("trips.yaml", "model.keras"):
         shutil.copy(config.parent / name, tmp_path / name)
     table = pq.read_table(config.parent / "trips-2.parquet")
     hours = [99 if i == 13 else hour for i, hour in enumerate(table["hour"].to_pylist())]
     at = table.column_names.index("hour")
     pq.write_table(table.set_column(at, "hour", pa.array(hours, pa.int8())), tmp_path / "trips-2.parquet")
-    run = runs.explain(tmp_path / "trips.yaml", tmp_path / "run", "method=expected_gradients")
+    run = worlds.explain(tmp_path / "trips.yaml", tmp_path / "run", "method=expected_gradients")
     assert run.manifest["baseline"] == {**run.manifest["baseline"], "kind": "sample", "rows": 79}
     assert run.manifest["counts"]["rows_attributed"] == 79
