@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,15 @@ from pipeline.manifest import OURS, WORK, build_manifest, commit, read_manifest,
 from pipeline.plan import Plan, make_plan
 from transforms import files
 from transforms.errors import UserError
-from transforms.shard_result import ShardResult, journal_path
+from transforms.shard_result import ShardResult, journal_path, read_journal
 from transforms.worker import ExplainSpec
 
 if TYPE_CHECKING:
     from pipeline.results import Run
+
+
+#: Journal entries are waited for rather than worked on.
+_READERS = 8
 
 
 class RunBrokenError(Exception):
@@ -207,13 +212,35 @@ def _run(
     except Exception as error:
         raise _cause(run, error) from error
     seconds = time.perf_counter() - start
-    result = ShardResult.from_bytes(files.read_bytes(result_path(run)))
+    combined = ShardResult.from_bytes(files.read_bytes(result_path(run)))
+    result = _in_order(plan)
+    if (combined.shards, combined.read) != (result.shards, result.read):
+        raise RunBrokenError(
+            f"the runner counted {combined.shards} shards and {combined.read} rows, the journal "
+            f"{result.shards} and {result.read}"
+        )
     if result.read != plan.rows or result.read != result.attributed + result.rejected:
         raise RunBrokenError(
             f"the counts do not balance: {plan.rows} rows planned, {result.read} read, {result.attributed} "
             f"attributed, {result.rejected} rejected"
         )
     return result, seconds
+
+
+def _in_order(plan: Plan) -> ShardResult:
+    """The shards' results from the journal, merged in their order.
+
+    Which worker finishes first decides in which order the runner merges, and so the last bits of a mean.
+    """
+    total = ShardResult.empty(plan.spec.schema.attributed)
+    spec = plan.spec
+    with ThreadPoolExecutor(_READERS) as pool:
+        for found in pool.map(
+            lambda shard: read_journal(spec.run, shard.index, spec.fingerprint), plan.shards
+        ):
+            if found is not None:
+                total.merge(found)
+    return total
 
 
 def _cause(run: str, error: Exception) -> BaseException:

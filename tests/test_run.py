@@ -135,11 +135,10 @@ def test_two_workers_write_the_same_bytes(tmp_path: Path) -> None:
     check_against_direct(both, world)
     assert both.manifest["fingerprint"] == alone.manifest["fingerprint"]
     found, wanted = worlds.part_bytes(both), worlds.part_bytes(alone)
-    # Workers finish in any order, and the sums of sums round accordingly.
-    del found["importance.parquet"], wanted["importance.parquet"]
+    # Workers finish in any order; importance is merged in the shards' all the same.
+    assert "importance.parquet" in wanted
     assert len(wanted) >= 8
     assert found == wanted
-    pd.testing.assert_frame_equal(both.importance(), alone.importance(), rtol=1e-12)
 
 
 def test_the_same_plan_writes_the_same_bytes(tmp_path: Path) -> None:

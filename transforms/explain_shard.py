@@ -17,7 +17,7 @@ from transforms.decode import Rows, as_text, decode, join
 from transforms.explain_rows import Explained, explain_rows
 from transforms.methods.base import Attribution
 from transforms.read import Column, Rejection, read_piece
-from transforms.shard_result import ShardResult, journal_path, part_name
+from transforms.shard_result import ShardResult, part_name, read_journal, write_journal
 from transforms.shards import Shard
 from transforms.worker import ExplainSpec, Runtime, runtime
 from transforms.write import (
@@ -49,13 +49,11 @@ def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
       UserError: A column of a file cannot become what the model takes.
     Cost: the model's, plus what reading and writing cannot hide behind it.
     """
-    journal = journal_path(spec.run, shard.index)
-    if files.exists(journal):
-        head, _, rest = files.read_bytes(journal).partition(b"\n")
-        if head.decode() == spec.fingerprint:
-            return ShardResult.from_bytes(rest)
+    finished = read_journal(spec.run, shard.index, spec.fingerprint)
+    if finished is not None:
+        return finished
     result = _run(shard, runtime(spec))
-    files.write_atomic(journal, spec.fingerprint.encode() + b"\n" + result.to_bytes())
+    write_journal(spec.run, shard.index, spec.fingerprint, result)
     return result
 
 

@@ -75,3 +75,17 @@ def part_name(shard: int) -> str:
 def journal_path(run: str, shard: int) -> str:
     """Where a finished shard leaves its result."""
     return files.join(run, "_work", "shards", f"{shard:05d}.done")
+
+
+def write_journal(run: str, shard: int, fingerprint: str, result: ShardResult) -> None:
+    """Notes that a shard is finished, atomically and after its parts are there."""
+    files.write_atomic(journal_path(run, shard), fingerprint.encode() + b"\n" + result.to_bytes())
+
+
+def read_journal(run: str, shard: int, fingerprint: str) -> ShardResult | None:
+    """The result of a shard that a run of this fingerprint finished, None where there is none."""
+    path = journal_path(run, shard)
+    if not files.exists(path):
+        return None
+    head, _, rest = files.read_bytes(path).partition(b"\n")
+    return ShardResult.from_bytes(rest) if head.decode() == fingerprint else None
