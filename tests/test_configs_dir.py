@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +17,6 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.y*ml"))
 #: The example data that a config reads, by its name.
 DATA = {"digits": "digits", "flights": "flights", "flights_tfrecord": "flights"}
-
-
-@cache
-def workshop() -> Path:
-    """A copy of the repository's layout: configs/ as it is, data/ made small."""
-    from examples import digits, flights
-
-    folder = worlds.shelf() / "workshop"
-    shutil.copytree(ROOT / "configs", folder / "configs")
-    flights.make(folder / "data" / "flights", rows=800, epochs=1)
-    digits.make(folder / "data" / "digits", epochs=1)
-    return folder
 
 
 def test_every_config_has_data() -> None:
@@ -50,7 +36,7 @@ def test_it_opens_with_its_command_and_what_it_writes(config: Path) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_it_is_planned(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.plan.probe_in_child", probe)
-    folder = workshop()
+    folder = worlds.workshop()
     before = sorted(folder.rglob("*"))
     summary = preview(load_config(str(folder / "configs" / config.name)))
     assert sorted(folder.rglob("*")) == before
@@ -61,7 +47,7 @@ def test_it_is_planned(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_two_flights_configs_give_the_same() -> None:
-    folder = workshop() / "configs"
+    folder = worlds.workshop() / "configs"
     one, other = (
         worlds.explain(folder / name, worlds.shelf() / name, "compute.batch_size=64", limit=150)
         for name in ("flights.yaml", "flights_tfrecord.yaml")

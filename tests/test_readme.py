@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +12,9 @@ import matplotlib as mpl
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import worlds
 
 import pipeline
-from examples import flights
 from pipeline import config as config_module
 from transforms.methods import METHODS
 from transforms.methods.base import Needs
@@ -23,7 +22,6 @@ from transforms.methods.gradients import Saliency
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-ROWS = 3_000
 
 
 def block(marker: str) -> str:
@@ -34,11 +32,9 @@ def block(marker: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkout() -> Path:
     """A folder laid out like a checkout, with a small part of the flights, explained."""
-    place = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "configs", place / "configs")
-    flights.make(place / "data" / "flights", ROWS, 1, False)
+    place = worlds.workshop()
     pipeline.explain(place / "configs" / "flights.yaml")
     return place
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,12 +21,26 @@ import yaml
 import pipeline
 from pipeline.results import Run
 
+ROOT = Path(__file__).resolve().parent.parent
+
 
 @cache
 def shelf() -> Path:
     """A folder for what is made once and used by many tests."""
     folder = Path(tempfile.mkdtemp(prefix="attribeam-tests-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@cache
+def workshop() -> Path:
+    """A copy of the repository's layout: configs/ as it is, data/ made small."""
+    folder = shelf() / "workshop"
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    for name, *options in (("flights", "--rows", "3000", "--epochs", "1"), ("digits", "--epochs", "1")):
+        # Processes of their own: training makes TensorFlow deterministic for good.
+        command = [sys.executable, "-m", f"examples.{name}", "--out", str(folder / "data" / name), *options]
+        subprocess.run(command, cwd=ROOT, check=True)
     return folder
 
 
