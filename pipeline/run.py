@@ -105,6 +105,7 @@ def execute(
     planned = time.perf_counter()
     committed = read_manifest(target)
     if committed is not None and committed["fingerprint"] == plan.fingerprint:
+        files.delete_tree(files.join(target, WORK))  # left by a kill between the manifest and the end
         # Limits are no part of the fingerprint: they are judged by the config of today.
         quality = committed["quality"]["convergence_delta"]
         return Outcome(target, committed, True, _exceeded(loaded, committed["counts"], quality))
