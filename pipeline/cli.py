@@ -231,7 +231,7 @@ def methods(name: str | None, as_json: bool, debug: bool) -> int:
 
 def _describe(method: Any) -> dict[str, Any]:
     keys = {field.name: field.default for field in dataclasses.fields(method)}
-    calls, many = method().evaluations_per_row(1), method().evaluations_per_row(100)
+    calls, many = method().evaluations_per_row(1, 10), method().evaluations_per_row(100, 10)
     each = "" if calls == many else " and baseline row"
     needs = "gradients" if method.needs.gradients else "evaluations"
     return {

@@ -67,6 +67,7 @@ class Feature(_Strict):
     kind: Literal["numeric", "categorical", "image"] | None = None
     fill: Scalar | None = None
     shape: list[Annotated[int, Field(ge=1)]] | None = None
+    fixed: bool = False
 
 
 class Input(_Strict):

@@ -115,6 +115,7 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
             item["fill"],
             item["input"],
             item["start"],
+            item.get("fixed", False),  # not in manifests of older runs
         )
         for item in schema
     )

@@ -66,6 +66,7 @@ def build_manifest(
                 "fill": f.fill,
                 "input": f.input,
                 "start": f.start,
+                "fixed": f.fixed,
             }
             for f in plan.spec.schema.features
         ],

@@ -211,6 +211,7 @@ def make_plan(
             attributions.top_k if isinstance(attributions, TopK) else attributions,
             config.output.features,
             bool(getattr(method, "standard_error", False)),
+            bool(getattr(method, "local_fit", False)),
         ),
         batch_size=config.compute.batch_size,
         device_batch_size=found.device_batch_size,
@@ -238,7 +239,7 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
     features = None
     if block.features is not None:
         features = tuple(
-            FeatureRequest(f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape))
+            FeatureRequest(f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape), f.fixed)
             for f in block.features
         )
     return ColumnRequest(

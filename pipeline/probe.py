@@ -18,7 +18,7 @@ from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod, evaluate
 from transforms.models import ModelRequest
-from transforms.models.base import ScoredModel, Signature
+from transforms.models.base import ScoredModel, Signature, names_in_words
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
 from transforms.schema import ExampleSchema
@@ -129,7 +129,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
     background = {name: value[kept] for name, value in background.items()}
     inputs = schema.assemble(background)
     if request.method.needs.gradients:
-        _check_gradients(model, inputs, request.method)
+        _check_gradients(model, inputs, request.method, schema)
     if request.device_batch_size is None:
         size = _device_batch_size(model, inputs, request.method)
     first_inputs = inputs
@@ -154,7 +154,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
         schema,
         targets,
         artifact,
-        request.method.evaluations_per_row(len(scores)),
+        request.method.evaluations_per_row(len(scores), schema.players.count),
         size,
         affine,
         _measure(request, model, schema, artifact, first_inputs, targets, size) if request.measure else None,
@@ -215,8 +215,13 @@ def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], size: int) -> t
     return finite, "" if finite.all() else "the model's score of the baseline is not finite"
 
 
-def _check_gradients(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> None:
+def _check_gradients(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
+) -> None:
+    fixed = [feature.name for feature in schema.features if feature.fixed]
     try:
+        if fixed:
+            raise UserError(f"it moves every feature, and {names_in_words(fixed)} is fixed", "input.features")
         model.differentiable({name: value[:1] for name, value in inputs.items()})
     except UserError as error:
         others = [name for name, other in METHODS.items() if not other.needs.gradients]
@@ -267,9 +272,10 @@ def _measure(
     """Seconds a row takes, on the first rows of the input: more of them until the time can be trusted."""
     from transforms.worker import make_reference
 
-    reference = make_reference(artifact, schema)
+    reference = make_reference(artifact, schema, request.seed)
     count = len(next(iter(inputs.values())))
-    rows = min(count, max(1, size // max(1, request.method.evaluations_per_row(reference.rows))))
+    per_row = request.method.evaluations_per_row(reference.rows, schema.players.count)
+    rows = min(count, max(1, size // max(1, per_row)))
     elapsed = 0.0
     for attempt in range(20):
         part = {name: value[:rows] for name, value in inputs.items()}

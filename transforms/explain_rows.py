@@ -90,6 +90,7 @@ def _take(attribution: Attribution, index: np.ndarray) -> Attribution:
         None if delta is None else delta[index],
         None if errors is None else {k: v[index] for k, v in errors.items()},
         attribution.limited[index],
+        None if attribution.fit is None else attribution.fit[index],
     )
 
 
@@ -101,6 +102,7 @@ def _join_explained(parts: list[Explained]) -> Explained | None:
     found = [part[1] for part in parts]
     deltas = [a.convergence_delta for a in found if a.convergence_delta is not None]
     errors = [a.standard_error for a in found if a.standard_error is not None]
+    fits = [a.fit for a in found if a.fit is not None]
     whole = Attribution(
         {k: np.concatenate([a.values[k] for a in found]) for k in found[0].values},
         np.concatenate([a.prediction for a in found]),
@@ -109,5 +111,6 @@ def _join_explained(parts: list[Explained]) -> Explained | None:
         np.concatenate(deltas) if deltas else None,
         {k: np.concatenate([e[k] for e in errors]) for k in errors[0]} if errors else None,
         np.concatenate([a.limited for a in found]),
+        np.concatenate(fits) if fits else None,
     )
     return join([part[0] for part in parts]), whole, np.concatenate([part[2] for part in parts])

@@ -28,6 +28,7 @@ class FeatureRequest:
     kind: str | None = None
     fill: Fill = None
     shape: tuple[int, ...] | None = None
+    fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def resolve(
         features = _one_input(request, signature.inputs[0], columns)
     else:
         features = _by_name(request, signature, columns)
+    if all(feature.fixed for feature in features):
+        raise UserError("every feature is fixed, and none is left to explain", _FEATURES, "free some")
     _check_groups(request, features)
     shapes = {
         spec.name: _full_shape(spec, [feature for feature in features if feature.input == spec.name])
@@ -250,7 +253,9 @@ def _feature(
     shape = _shape(request, kind, spec, stored, alone, where)
     if request.fill is not None and (better := misfit(request.fill, spec.dtype)):
         raise UserError(f"fill: {request.fill!r}, and the model takes {spec.dtype}", where, f"give {better}")
-    return FeatureSpec(request.name, kind, spec.dtype, shape, stored, request.fill, spec.name, start)
+    return FeatureSpec(
+        request.name, kind, spec.dtype, shape, stored, request.fill, spec.name, start, request.fixed
+    )
 
 
 def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:
@@ -333,6 +338,7 @@ def _full_shape(spec: InputSpec, features: Sequence[FeatureSpec]) -> tuple[int, 
 
 def _check_groups(request: ColumnRequest, features: Sequence[FeatureSpec]) -> None:
     names = [feature.name for feature in features]
+    fixed = {feature.name for feature in features if feature.fixed}
     seen: dict[str, str] = {}
     for group, members in request.groups.items():
         key = f"input.groups.{group}"
@@ -345,6 +351,8 @@ def _check_groups(request: ColumnRequest, features: Sequence[FeatureSpec]) -> No
             if member not in names:
                 remedy = nearest(member, names) or f"the features are {names_in_words(names, 12)}"
                 raise UserError(f"{member!r} is no feature", key, remedy)
+            if member in fixed:
+                raise UserError(f"{member!r} is fixed, and a group moves", key, "leave one of the two out")
             if member in seen:
                 raise UserError(
                     f"{member!r} is in the group {seen[member]!r} too", key, "keep it in one of them"

@@ -9,6 +9,8 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from transforms.players import HELD, Players, value_names
+
 Fill = float | int | str | bool | None
 
 
@@ -40,6 +42,7 @@ class FeatureSpec:
       fill: What a null or non-finite value becomes; None: the row is rejected.
       input: The model input that it goes to.
       start: Its first value in that input, flattened.
+      fixed: Held at the row's value by masking methods, and attributed nothing.
     """
 
     name: str
@@ -50,6 +53,7 @@ class FeatureSpec:
     fill: Fill
     input: str
     start: int
+    fixed: bool = False
 
     @cached_property
     def size(self) -> int:
@@ -88,9 +92,35 @@ class ExampleSchema:
 
     @property
     def attributed(self) -> tuple[str, ...]:
-        """Names in the tables: features, a group in the place of its first member."""
-        grouped = {member: group for group, members in self.groups.items() for member in members}
-        return tuple(dict.fromkeys(grouped.get(feature.name, feature.name) for feature in self.features))
+        """Names in the tables: features, a group in the place of its first member; none that is fixed."""
+        grouped, free = self._grouped, [feature.name for feature in self.features if not feature.fixed]
+        return tuple(dict.fromkeys(grouped.get(name, name) for name in free))
+
+    @property
+    def _grouped(self) -> dict[str, str]:
+        """The group of each member."""
+        return {member: group for group, members in self.groups.items() for member in members}
+
+    @cached_property
+    def players(self) -> Players:
+        """What masking methods keep or replace: features, the values of one with a shape, groups as one."""
+        of = {name: np.full(int(np.prod(shape, dtype=np.int64)), HELD) for name, shape in self.inputs.items()}
+        names: list[str] = []
+        numbers: dict[str, int] = {}
+        for feature in self.features:
+            group, values = self._grouped.get(feature.name), of[feature.input]
+            place = slice(feature.start, feature.start + feature.size)
+            if feature.fixed:
+                continue
+            if group is None:
+                values[place] = np.arange(len(names), len(names) + feature.size)
+                names += value_names(feature.name, feature.shape)
+            else:
+                if group not in numbers:
+                    numbers[group] = len(names)
+                    names.append(group)
+                values[place] = numbers[group]
+        return Players(tuple(names), dict(self.inputs), of)
 
     def attributed_shape(self, name: str) -> tuple[int, ...]:
         """Shape of an attribution in a row: the feature's; `()` for a group."""
@@ -117,10 +147,12 @@ class ExampleSchema:
             # Values of a feature side by side: a column of a wide input is then one block of memory.
             columns[name] = np.ascontiguousarray(value.reshape(value.shape[0] * value.shape[1], -1).T)
         lead = next(iter(values.values())).shape[:2]
-        grouped = {member: group for group, members in self.groups.items() for member in members}
+        grouped = self._grouped
         found: dict[str, np.ndarray] = {}
         members: dict[str, list[np.ndarray]] = {}
         for feature in self.features:
+            if feature.fixed:
+                continue
             part = columns[feature.input][feature.start : feature.start + feature.size]
             if feature.name in grouped:
                 members.setdefault(grouped[feature.name], []).append(part)

@@ -204,7 +204,7 @@ def runtime(spec: ExplainSpec) -> Runtime:
             )
             kept = spec.reference
             artifact = Artifact.from_bytes(kept if isinstance(kept, bytes) else files.read_bytes(kept))
-            reference = make_reference(artifact, spec.schema)
+            reference = make_reference(artifact, spec.schema, spec.seed)
             names = np.array(model.signature.target_names, object)
             made = Runtime(spec, model, reference, names)
             if spec.method.needs.gradients:
@@ -214,7 +214,9 @@ def runtime(spec: ExplainSpec) -> Runtime:
         return replace(_runtimes[key], spec=spec)
 
 
-def make_reference(artifact: Artifact, schema: ExampleSchema) -> Reference:
+def make_reference(artifact: Artifact, schema: ExampleSchema, seed: int) -> Reference:
     """The reference in terms of the model's inputs."""
     inputs: dict[str, Any] = schema.assemble(artifact.features)
-    return Reference(inputs, artifact.scores, artifact.spread, artifact.noise)
+    return Reference(
+        inputs, artifact.scores, artifact.spread, artifact.noise, players=schema.players, seed=seed
+    )

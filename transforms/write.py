@@ -49,11 +49,13 @@ class OutputSpec:
       attributions: "all", "none", or the k of `top_k`.
       features: The feature values too.
       standard_error: The method gives standard errors and they are wanted.
+      fit: The method fits a surrogate to each row, and says how well.
     """
 
     attributions: str | int = "all"
     features: bool = False
     standard_error: bool = False
+    fit: bool = False
 
 
 #: No slice column takes a name that the table may have for its own, whatever is written this time.
@@ -84,6 +86,8 @@ def attribution_schema(schema: ExampleSchema, output: OutputSpec, metadata: Mapp
         fields.append(("attribution", by_feature))
     if output.standard_error:
         fields.append(("standard_error", by_feature))
+    if output.fit:
+        fields.append(("fit", pa.float32()))
     if output.features:
         values = [(f.name, _value_type(f.shape, _feature_type(f.dtype))) for f in schema.features]
         fields.append(("feature", pa.struct(values)))
@@ -166,6 +170,9 @@ def attribution_table(
         columns["standard_error"] = _by_feature(split_errors(attribution.standard_error, schema), schema)
     elif output.standard_error:
         columns["standard_error"] = pa.nulls(len(flat), arrow_schema.field("standard_error").type)
+    if output.fit:
+        fit = attribution.fit
+        columns["fit"] = pa.nulls(len(flat), pa.float32()) if fit is None else pa.array(fit.reshape(-1))
     if output.features:
         columns["feature"] = _feature_values(rows, schema, repeat if per_example > 1 else None)
     for name, column in slice_names(schema).items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from transforms.methods.calls import run_calls
+from transforms.players import Players
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -40,13 +41,21 @@ class Reference:
         row, over the run's first rows.
       noise: Standard deviation of each entry of the model over the same rows, `[per_row, *shape]` where a row
         holds `per_row` of the entry's leading rows; smoothgrad's unit.
+      players: What masking methods keep and replace; every value of the inputs unless told otherwise.
+      seed: Of the run: what all rows have in common, such as coalitions, is drawn with it.
     """
 
     inputs: Arrays
     scores: np.ndarray
     spread: np.ndarray
     noise: tuple[np.ndarray, ...] = ()
+    players: Players = None  # type: ignore[assignment] # filled in below where it is left out
+    seed: int = 0
     _ends: list[Any] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.players is None:
+            self.players = Players.each({name: value.shape[1:] for name, value in self.inputs.items()})
 
     @property
     def rows(self) -> int:
@@ -78,6 +87,7 @@ class Attribution:
       convergence_delta: Σφ − (prediction − base_value), `[B, T]`; None where no sum is promised.
       standard_error: Like `values`, from methods that sample.
       limited: Rows that a limit (max_steps, a sampling cap) kept above the tolerance, `[B]` bool.
+      fit: Weighted r² of a local surrogate, `[B, T]`; from LIME.
     """
 
     values: Arrays
@@ -87,6 +97,7 @@ class Attribution:
     convergence_delta: np.ndarray | None
     standard_error: Arrays | None
     limited: np.ndarray
+    fit: np.ndarray | None = None
 
 
 class AttributionMethod(Protocol):
@@ -98,7 +109,7 @@ class AttributionMethod(Protocol):
     needs: ClassVar[Needs]
     additive: ClassVar[bool]
 
-    def evaluations_per_row(self, background_rows: int) -> int:
+    def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """Model evaluations a row costs: the planner's and the batcher's cost model."""
 
     def attribute(

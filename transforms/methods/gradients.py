@@ -41,7 +41,7 @@ class Saliency:
 
     absolute: bool = False
 
-    def evaluations_per_row(self, background_rows: int) -> int:
+    def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """One."""
         return 1
 
@@ -77,7 +77,7 @@ class InputXGradient:
     needs: ClassVar[Needs] = Needs(gradients=True, background=False)
     additive: ClassVar[bool] = False
 
-    def evaluations_per_row(self, background_rows: int) -> int:
+    def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """One."""
         return 1
 

@@ -54,7 +54,7 @@ class IntegratedGradients:
     tolerance: Annotated[float, Field(gt=0)] | None = None
     max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
 
-    def evaluations_per_row(self, background_rows: int) -> int:
+    def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """Nodes times background rows; rows above the tolerance cost more."""
         return self.n_steps * background_rows
 

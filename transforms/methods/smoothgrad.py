@@ -52,7 +52,7 @@ class SmoothGrad:
     tolerance: Annotated[float, Field(gt=0)] | None = None
     standard_error: bool = False
 
-    def evaluations_per_row(self, background_rows: int) -> int:
+    def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """`n_samples`; rows above the tolerance cost more."""
         return self.n_samples
 

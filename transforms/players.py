@@ -1,0 +1,85 @@
+"""Players: the values of a row that a masking method keeps or replaces together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+#: A value that is nobody's: it stays what it is in the row.
+HELD = -1
+
+
+@dataclass(frozen=True)
+class Players:
+    """Who plays: features, the values of a feature with a shape, or groups that move as one.
+
+    Args:
+      names: Of the players, `[M]`.
+      shapes: Of a row of each model input, without the batch.
+      of: By model input, the player of each value of a row, flattened, `[size]`; HELD for none.
+    """
+
+    names: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    of: Mapping[str, np.ndarray]
+
+    @classmethod
+    def each(cls, shapes: Mapping[str, tuple[int, ...]]) -> Players:
+        """Every value of every input plays for itself."""
+        names: list[str] = []
+        of = {}
+        for name, shape in shapes.items():
+            size = int(np.prod(shape, dtype=np.int64))
+            of[name] = np.arange(len(names), len(names) + size)
+            names += value_names(name, shape)
+        return cls(tuple(names), dict(shapes), of)
+
+    @property
+    def count(self) -> int:
+        """Players M."""
+        return len(self.names)
+
+    @cached_property
+    def _first(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By input, the players whose first value stands there, and where."""
+        seen: set[int] = set()
+        found = {}
+        for name, of in self.of.items():
+            players, places = np.unique(of, return_index=True)
+            mine = [at for at, player in enumerate(players) if player != HELD and int(player) not in seen]
+            seen.update(int(players[at]) for at in mine)
+            found[name] = (players[mine], places[mine])
+        return found
+
+    def masks(self, coalitions: np.ndarray) -> dict[str, np.ndarray]:
+        """Which values a coalition keeps.
+
+        Args:
+          coalitions: Members, `[C, M]` bool.
+        Returns:
+          By model input, `[C, size]` bool over the flattened values of a row; held values are kept.
+        """
+        whole = np.concatenate([coalitions, np.ones((len(coalitions), 1), bool)], axis=1)
+        return {name: whole[:, of] for name, of in self.of.items()}
+
+    def to_inputs(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Attributions by player, `[B, T, M]`, in the shape of the model's inputs.
+
+        Returns:
+          By model input, `[B, T, *shape]` float32: a player's φ stands at its first value, so that the sum
+          over its values is φ.
+        """
+        found = {}
+        for name, (players, places) in self._first.items():
+            spread = np.zeros((*values.shape[:2], len(self.of[name])), np.float32)
+            spread[:, :, places] = values[:, :, players]
+            found[name] = spread.reshape(*values.shape[:2], *self.shapes[name])
+        return found
+
+
+def value_names(name: str, shape: Sequence[int]) -> list[str]:
+    """`name` of a scalar, `name[0, 1]` of each value of a tensor."""
+    return [f"{name}{list(place)}" for place in np.ndindex(*shape)] if shape else [name]
