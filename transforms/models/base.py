@@ -89,6 +89,7 @@ class ScoredModel:
     ) -> None:
         import tensorflow as tf
 
+        from transforms.models.compiled import Compiled
         from transforms.models.cut import head_scores
 
         self.adapter = adapter
@@ -102,7 +103,7 @@ class ScoredModel:
         self._affine_prefix = affine_prefix
         self._differentiable: DifferentiableModel | None = None
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self.traced.inputs.items()}
-        self._evaluate = tf.function(self._values, input_signature=[specs], autograph=False)
+        self._evaluate = Compiled(self._values, [specs])
 
     def _values(self, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
         import tensorflow as tf
