@@ -125,8 +125,8 @@ def _integrate(
     def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
         chosen = take(inputs, index)
         sums: dict[str, np.ndarray] = {}
-        for part in parts:
-            found, _ = differentiable.integrate(chosen, background, *part, targets[index])
+        for base, at, weight in parts:
+            found, _ = differentiable.integrate(chosen, background, base, at, weight, targets[index])
             sums = {k: sums[k] + v for k, v in found.items()} if sums else found
         return (sums,)
 
