@@ -111,6 +111,8 @@ def probe(request: ProbeRequest) -> ProbeResult:
 
     loaded = worker.adapter(request.model, request.threads)
     schema = resolve(request.columns, loaded.signature, request.types)
+    if hasattr(request.method, "check"):
+        request.method.check(schema.players)
     check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
     if request.baseline.kind == "file":
         wanted = [Column(f.name, f.stored) for f in schema.features]

@@ -6,6 +6,9 @@ from transforms.methods.base import AttributionMethod
 from transforms.methods.expected_gradients import ExpectedGradients
 from transforms.methods.gradients import InputXGradient, Saliency
 from transforms.methods.integrated_gradients import IntegratedGradients
+from transforms.methods.lime import Lime
+from transforms.methods.occlusion import Occlusion
+from transforms.methods.permutation_shap import PermutationShap
 from transforms.methods.smoothgrad import SmoothGrad
 
 METHODS: dict[str, type[AttributionMethod]] = {
@@ -14,4 +17,7 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "integrated_gradients": IntegratedGradients,
     "smoothgrad": SmoothGrad,
     "expected_gradients": ExpectedGradients,
+    "permutation_shap": PermutationShap,
+    "lime": Lime,
+    "occlusion": Occlusion,
 }
