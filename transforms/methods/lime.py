@@ -210,7 +210,7 @@ class Surrogate:
 
     @cached_property
     def _influence(self) -> np.ndarray:
-        """What a residual does to the slopes, `[M, C]`, with what the fit took from its pair put back (CR2)."""
+        """What a residual does to the slopes, `[M, C]`, what the fit took of its pair put back (CR2)."""
         pairs = (len(self._weights) // 2, 2, -1)
         root = np.sqrt(self._weights)[:, None]
         design, solve = (root * self._centred).reshape(pairs), (self._solve.T / root).reshape(pairs)
