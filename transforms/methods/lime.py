@@ -50,10 +50,10 @@ class Lime:
       standard_error: Write a standard error beside every value: the sandwich of the regression, with pairs as
         clusters whose errors need not be alike.
     Cost: `n_samples` model evaluations a row, and n_samples · M multiplications; rows above the tolerance
-      cost more; memory O(device_batch_size) beside n_samples · M numbers and some tens of MB of scores.
+    cost more; memory O(device_batch_size) beside n_samples · M numbers and some tens of MB of scores.
     Reference: Ribeiro et al. 2016, https://arxiv.org/abs/1602.04938, eq. 1 and algorithm 1; for the errors
-      Bell and McCaffrey 2002, "Bias reduction in standard errors for linear regression with multi-stage
-      samples", Survey Methodology 28 (2), §3.
+    Bell and McCaffrey 2002, "Bias reduction in standard errors for linear regression with multi-stage
+    samples", Survey Methodology 28 (2), §3.
     """
 
     name: ClassVar[str] = "lime"

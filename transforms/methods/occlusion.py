@@ -33,14 +33,14 @@ class Occlusion:
         [3, 3, 1] for images of [28, 28, 1]; all other features, and all without it, are replaced one value at
         a time, groups as one.
     Cost: M · R + 1 model evaluations a row, fewer with a window; memory O(device_batch_size) beside some tens
-      of MB of worths.
+    of MB of worths.
     Reference: Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901, §4.2.
     """
 
     name: ClassVar[str] = "occlusion"
     summary: ClassVar[str] = "what the score loses when a feature or a window of an image is replaced"
     when: ClassVar[str] = (
-        "any model: the plainest question, few evaluations; features that stand in for each other"
+        "any model: the plainest question, few evaluations; blind to features that stand in for each other"
     )
     needs: ClassVar[Needs] = Needs(gradients=False, background=True)
     additive: ClassVar[bool] = False

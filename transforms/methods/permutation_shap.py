@@ -44,10 +44,10 @@ class PermutationShap:
         given fresh permutations, up to ten times `n_permutations`.
       standard_error: Write a standard error beside every value, from the differences between pairs. It knows
         nothing of their even spread, so that it is too large rather than too small: by a factor of 1 to 1.35.
-    Cost: `n_permutations` · 2 · (M − 1) · R model evaluations a row and two more, or 2^M · R if that is less;
-      rows above the tolerance cost more; memory O(device_batch_size) beside some tens of MB of worths.
+    Cost: (`n_permutations` · 2 · (M − 1) + 2) · R model evaluations a row, or 2^M · R if that is less; rows
+    above the tolerance cost more; memory O(device_batch_size) beside some tens of MB of worths.
     Reference: Castro et al. 2009, doi:10.1016/j.cor.2008.04.004; Mitchell et al. 2022,
-      https://arxiv.org/abs/2104.12199, §4 (antithetic pairs, orthogonal directions).
+    https://arxiv.org/abs/2104.12199, §4 (antithetic pairs, orthogonal directions).
     """
 
     name: ClassVar[str] = "permutation_shap"
