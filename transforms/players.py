@@ -42,6 +42,11 @@ class Players:
         """Players M."""
         return len(self.names)
 
+    @property
+    def holds(self) -> bool:
+        """Whether some values are nobody's."""
+        return any((of == HELD).any() for of in self.of.values())
+
     @cached_property
     def _first(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By input, the players whose first value stands there, and where."""
