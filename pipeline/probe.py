@@ -251,7 +251,7 @@ def _device_batch_size(
 
 
 def _evaluation_bytes(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> int:
-    """Memory that one evaluation of the model takes in a device call, with its gradient where one is taken."""
+    """Memory that one evaluation takes in a device call, with its gradient where one is taken."""
     if method.needs.gradients:
         return model.differentiable(inputs).activation_bytes
     return model.forward_bytes
@@ -260,7 +260,8 @@ def _evaluation_bytes(model: ScoredModel, inputs: Mapping[str, np.ndarray], meth
 def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:
     if method.needs.gradients:
         return model.differentiable(reference.inputs).cut.has_prefix
-    return model.masked(reference).has_prefix
+    masked = getattr(model, "masked", None)  # of TensorFlow's models
+    return masked is not None and bool(masked(reference).has_prefix)
 
 
 def _entry_spread(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:

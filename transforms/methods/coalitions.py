@@ -74,7 +74,7 @@ class Design:
             start += taken
 
     def _centred(self, number: int, part: slice) -> np.ndarray:
-        """x = z − s/M, `[P′, M]`: membership without what the sum of all values decides."""
+        """Membership without what the sum of all values decides: x = z − s/M, `[P′, M]`."""
         return self.members[part] - self.sizes[number] / self.players
 
     @cached_property

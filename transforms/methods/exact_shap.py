@@ -33,8 +33,9 @@ MOST_PLAYERS = 15
 class ExactShap:
     """Attributes the score by Shapley values, from the scores of all coalitions.
 
-    φ_i = Σ_S |S|! (M − |S| − 1)! / M! · (v(S ∪ i) − v(S)) over all coalitions S without i, where v(S) is the mean
-    score with all features outside S replaced by those of a background row; Σφ = prediction − base_value.
+    φ_i = Σ_S |S|! (M − |S| − 1)! / M! · (v(S + i) − v(S)) over all coalitions S without i, where v(S) is the
+    mean score with all features outside S replaced by those of a background row; Σφ = prediction −
+    base_value.
 
     Cost: 2^M evaluations a row and background row, so that M is at most 15; memory O(device_batch_size) and a
       few tens of megabytes of scores.

@@ -35,22 +35,22 @@ _MOST_MEMBERSHIPS = 1 << 28
 class KernelShap:
     """Attributes the score by Shapley values, fitted to the scores of some coalitions of the features.
 
-    φ is the weighted least squares fit of Σ_{i∈S} φ_i to v(S) − v(∅), under the constraint Σφ = v(all) − v(∅),
+    φ is the weighted least squares fit of Σ_{i∈S} φ_i to v(S) − v(∅), among those whose sum is v(all) − v(∅),
     where v(S) is the mean score with all features outside S replaced by those of a background row. With all
-    coalitions that is the Shapley value exactly. Coalitions are drawn in pairs with their complements, size by
-    size and without replacement; a size whose coalitions the budget holds is taken whole. All rows of a run
-    share them, so that they cost a matrix product a row. Nothing is set to zero for being small (no l1).
+    coalitions that is the Shapley value exactly. Coalitions are drawn in pairs with their complements, size
+    by size and without replacement; a size whose coalitions the budget holds is taken whole. All rows of a
+    run share them, so that the fit is one matrix product. Nothing is set to zero for being small (no l1).
 
     Args:
       n_samples: Coalitions a row, the empty and the full one included: at least 2M + 2 or all 2^M; "auto" is
         2M + 2048, or all.
       sampling: "leverage" takes about as many coalitions of every size, which is the sampling by leverage
         scores; "shapley" more of the very small and very large ones, by the weights of the Shapley kernel.
-      tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are given
-        more coalitions, `n_samples` at a time, up to ten times as many.
-      standard_error: Write a standard error beside every value. From six coalitions a feature on, it is within
-        a fifth of the true error on average, on the large side; with fewer it is up to a third too large. It is
-        0 where all coalitions are evaluated.
+      tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are
+        given more coalitions, `n_samples` at a time, up to ten times as many.
+      standard_error: Write a standard error beside every value. From six coalitions a feature on, its square
+        is up to a third larger than that of the true error on average, with fewer up to twice as large; it
+        is 0 where all coalitions are evaluated.
     Cost: `n_samples` evaluations a row and background row; memory O(device_batch_size) and a few tens of
       megabytes of scores.
     Reference: Lundberg and Lee 2017, https://arxiv.org/abs/1705.07874, theorem 2; Covert and Lee 2021,
@@ -111,7 +111,7 @@ class KernelShap:
         seeds: np.ndarray,
         device_batch_size: int,
     ) -> Attribution:
-        """Samples and fits; see `AttributionMethod.attribute`. `seeds` are not used: rows share coalitions."""
+        """Samples and fits; see `AttributionMethod.attribute`. Rows share coalitions: no `seeds`."""
         players = reference.players
         self.check(players)
         prediction, output = predict(model, inputs, targets, device_batch_size)

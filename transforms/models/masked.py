@@ -1,9 +1,9 @@
-"""Scores of rows of which only some values are kept: what masking methods run, built and summed on the device.
+"""Scores of rows of which only some values are kept: what masking methods run, made and summed on the device.
 
-Between the entries and the frontier of a cut (see `cut.py`) a model is affine, so that a masked point's frontier
-is a sum of two: prefix(x ⊙ m) + prefix(b ⊙ (1 − m)) − prefix(0). The first is the same for all background rows b
-and the second for all rows x, and what is left to do for each pair starts behind the prefix. Where a model has no
-such prefix, masked inputs of any type are put together as they are.
+Between the entries and the frontier of a cut (see `cut.py`) a model is affine, so that a masked point's
+frontier is a sum of two: prefix(x ⊙ m) + prefix(b ⊙ (1 − m)) − prefix(0). The first is the same for all
+background rows b and the second for all rows x, and what is left to do for each pair starts behind the prefix.
+Where a model has no such prefix, masked inputs of any type are put together as they are.
 """
 
 from __future__ import annotations
