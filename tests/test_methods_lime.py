@@ -26,6 +26,8 @@ from models_zoo import (
 from sklearn.linear_model import LinearRegression, Ridge
 
 from pipeline import cli
+from pipeline.config import load_config
+from pipeline.plan import make_plan
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, Reference
 from transforms.methods.lime import Lime, Surrogate, kernel, samples
@@ -361,9 +363,9 @@ def test_through_the_pipeline_with_its_fit_in_the_table(
     assert f"{fit[row]:.3f}" in next(line for line in shown.splitlines() if line.strip().startswith("fit"))
 
 
-def test_too_few_samples_end_the_plan_with_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    config = str(worlds.pictures())
-    assert cli.run(["plan", config, "--set", "method={name: lime, n_samples: 100}"]) == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "pictures.yaml: method.n_samples: 100 samples" in last
-    assert "36 features need 148" in last
+def test_too_few_samples_end_the_plan_with_one_line() -> None:
+    loaded = load_config(str(worlds.pictures()), settings=["method={name: lime, n_samples: 100}"])
+    with pytest.raises(UserError) as refused:
+        make_plan(loaded, in_process=True)
+    assert "pictures.yaml: method.n_samples: 100 samples" in str(refused.value)
+    assert "36 features need 148" in str(refused.value)

@@ -16,7 +16,8 @@ import pytest
 import worlds
 from models_zoo import CASES, Case, attribute, keras, linear, make_reference, ops, relu_network, size_of
 
-from pipeline import cli
+from pipeline.config import load_config
+from pipeline.plan import make_plan
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, Reference
 from transforms.methods.occlusion import Occlusion
@@ -176,13 +177,15 @@ def test_windows_slide_over_features_and_not_over_their_neighbours_in_a_vector()
     ]
     schema = ExampleSchema(tuple(features), {"x": (8,)}, {})
     assert {k: v.tolist() for k, v in schema.players.tensors.items()} == {"b": [1, 2, 3], "c": [4, 5, 6]}
-    kind, reference = case_of("tabular")
-    found = explain(Occlusion([2]), kind, replace(reference, players=schema.players))
+    kind = CASES["tabular"]()
+    reference = replace(make_reference(kind.model, kind.background), players=schema.players)
+    found = explain(Occlusion([2]), kind, reference)
     windows = [[("x", (i,)) for i in window] for window in ([0], [1, 2], [2, 3], [4, 5], [5, 6], [7])]
     check(found, kind, windows)
     grouped = replace(schema, groups={"g": ("a", "c")})
     assert list(grouped.players.tensors) == ["b"]
-    found = explain(Occlusion([2]), kind, replace(reference, players=grouped.players))
+    reference = replace(make_reference(kind.model, kind.background), players=grouped.players)
+    found = explain(Occlusion([2]), kind, reference)
     expected = loss(kind, [("x", (i,)) for i in (0, 4, 5, 6)])
     np.testing.assert_allclose(found.values["x"][..., 0], expected, atol=3e-6)
     expected = loss(kind, [("x", (1,)), ("x", (2,))])
@@ -203,14 +206,15 @@ def test_a_window_that_fits_nothing_is_refused(window: list[int]) -> None:
 
 
 def test_groups_go_together_and_fixed_features_stay() -> None:
-    kind, reference = case_of("categorical")
+    kind = CASES["categorical"]()
     of = {"carrier": 1, "month": 1, "origin": 0, "destination": 2, "distance": HELD}
     players = Players(
         ("origin", "when and who", "destination"),
         {name: value.shape[1:] for name, value in kind.rows.items()},
         {name: np.array([player]) for name, player in of.items()},
     )
-    found = explain(Occlusion(), kind, replace(reference, players=players))
+    reference = replace(make_reference(kind.model, kind.background), players=players)
+    found = explain(Occlusion(), kind, reference)
     expected = {
         "carrier": loss(kind, [("carrier", (0,)), ("month", (0,))]),
         "origin": loss(kind, [("origin", (0,))]),
@@ -268,7 +272,7 @@ def test_strings_and_numbers_through_the_pipeline(tmp_path: Path) -> None:
         np.testing.assert_allclose(worlds.phi(table)[:, column], expected, atol=2e-6)
 
 
-def test_windows_through_the_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
+def test_windows_through_the_pipeline() -> None:
     run = worlds.explained(worlds.pictures(), "method={name: occlusion, window: [3, 3, 1]}")
     images = np.load(worlds.pictures().parent / "images.npy")
     table = run.attributions()
@@ -284,8 +288,12 @@ def test_windows_through_the_pipeline(capsys: pytest.CaptureFixture[str]) -> Non
     logits = [np.asarray(below({"image": x}), np.float64)[0] @ kernel[:, target] for x in (first, without)]
     assert abs(logits[0] - logits[1]) > 1e-3
     np.testing.assert_allclose(found[0, 0, 0, 0], logits[0] - logits[1], atol=1e-5)
-    config = str(worlds.pictures())
-    assert cli.run(["plan", config, "--set", "method={name: occlusion, window: [3, 3]}"]) == 2
-    last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "pictures.yaml: method.window: a window of [3, 3] fits into no feature" in last
-    assert "image has the shape [6, 6, 1]" in last
+
+
+def test_a_window_that_fits_nothing_ends_the_plan_with_one_line() -> None:
+    settings = ["method={name: occlusion, window: [3, 3]}"]
+    with pytest.raises(UserError) as refused:
+        make_plan(load_config(str(worlds.pictures()), settings=settings), in_process=True)
+    text = str(refused.value)
+    assert "pictures.yaml: method.window: a window of [3, 3] fits into no feature" in text
+    assert "image has the shape [6, 6, 1]" in text

@@ -46,8 +46,8 @@ class Players:
         return len(self.names)
 
     @property
-    def held(self) -> bool:
-        """Whether some values are nobody's, so that what is left without any player depends on the row."""
+    def holds(self) -> bool:
+        """Whether some values are nobody's."""
         return any((of == HELD).any() for of in self.of.values())
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Runs of rows or coalitions small enough that what is held of them at a time stays in bounds."""
+"""Runs of coalitions or permutations small enough that what is held of them stays in bounds."""
 
 from __future__ import annotations
 

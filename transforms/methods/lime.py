@@ -11,7 +11,6 @@ from pydantic import Field
 
 from transforms.errors import UserError
 from transforms.methods.base import Arrays, Attribution, Needs, Reference, predict, take
-from transforms.methods.blocks import blocks
 from transforms.methods.game import Game
 from transforms.methods.random import row_keys, stream, uniforms
 from transforms.methods.sampling import sample_rounds
@@ -119,13 +118,13 @@ class Lime:
             slopes = np.empty((len(rows), targets.shape[1], count))
             variances = np.zeros_like(slopes)
             fit = np.empty((len(rows), targets.shape[1]))
-            for block in blocks(len(rows), self.n_samples * targets.shape[1] * 8):
+            for block, columns in game.blocks(targets[rows], len(kept)):
                 some = rows[block]
-                scores = game.scores(take(inputs, some), targets[some], kept, base)
+                scores = game.scores(take(inputs, some), targets[some, columns], kept, base)
                 scores = np.ascontiguousarray(scores.swapaxes(1, 2))
-                slopes[block], fit[block] = surrogate.fitted(scores)
+                slopes[block, columns], fit[block, columns] = surrogate.fitted(scores)
                 if squares:
-                    variances[block] = surrogate.variances(scores)
+                    variances[block, columns] = surrogate.variances(scores)
             # A row with several rounds is given the mean of their fits as it is of their slopes.
             return {"players": slopes, "fit": fit}, {"players": variances, "fit": np.zeros_like(fit)}
 

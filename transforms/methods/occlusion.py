@@ -79,8 +79,10 @@ class Occlusion:
         game = Game(model, reference, device_batch_size)
         prediction, output = predict(model, inputs, targets, device_batch_size)
         found = np.empty((*targets.shape, game.players.count))
-        for block in blocks(len(targets), game.players.count * targets.shape[1] * 8):
-            found[block] = self._losses(game, take(inputs, block), targets[block], prediction[block])
+        for rows, columns in game.blocks(targets, game.players.count):
+            found[rows, columns] = self._losses(
+                game, take(inputs, rows), targets[rows, columns], prediction[rows, columns]
+            )
         return Attribution(
             game.players.to_inputs(found),
             prediction,

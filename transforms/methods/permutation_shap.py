@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import comb
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
@@ -19,6 +18,7 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.blocks import blocks
+from transforms.methods.exact_shap import enumeration
 from transforms.methods.game import Game
 from transforms.methods.random import row_keys, stream, uniforms
 from transforms.methods.sampling import Moments, sample_rounds
@@ -86,35 +86,40 @@ class PermutationShap:
         game = Game(model, reference, device_batch_size)
         players = game.players.count
         prediction, output = predict(model, inputs, targets, device_batch_size)
-        empty = _worth_of_nobody(game, inputs, targets)
-        everybody = prediction.astype(np.float64)
-        coalitions = 2**players if self._plays_all(players) else 2 * (players + 1)
+        base_value = game.nobody(inputs, targets)
+        exact = self._plays_all(players)
+        # A pair's worths, and what they change, are held together.
+        held = 2**players if exact else 4 * (players + 1) * len(self._pairs(players)[0])
 
         def run(rows: np.ndarray, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
             means = np.empty((len(rows), targets.shape[1], players))
             variances = np.zeros_like(means)
-            for block in blocks(len(rows), coalitions * targets.shape[1] * 8):
+            for block, columns in game.blocks(targets[rows], held):
                 some = rows[block]
-                given = game, take(inputs, some), targets[some], empty[some], everybody[some]
-                if self._plays_all(players):
-                    means[block] = _exact(*given)
+                nobody, everybody = (v[some, columns].astype(np.float64) for v in (base_value, prediction))
+                given = game, take(inputs, some), targets[some, columns], nobody, everybody
+                if exact:
+                    means[block, columns] = _exact(*given)
                 else:
-                    means[block], variances[block] = self._sampled(*given, number)
+                    means[block, columns], variances[block, columns] = self._sampled(*given, number)
             return {"players": means}, {"players": variances}
 
         found, errors, limited = sample_rounds(run, reference.spread[targets], self.tolerance)
         values = game.players.to_inputs(found["players"])
         error = game.players.to_inputs(errors["players"]) if self.standard_error else None
-        base_value = empty.astype(np.float32)
         delta = convergence_delta(values, prediction, base_value)
         return Attribution(values, prediction, output, base_value, delta, error, limited)
+
+    def _pairs(self, players: int) -> list[np.ndarray]:
+        """The numbers of the pairs, in blocks."""
+        return list(blocks(self.n_permutations, 2 * (players + 1) * 8))
 
     def _sampled(
         self,
         game: Game,
         inputs: Arrays,
         targets: np.ndarray,
-        empty: np.ndarray,
+        nobody: np.ndarray,
         everybody: np.ndarray,
         number: int,
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -122,11 +127,11 @@ class PermutationShap:
         rows, width, players = len(targets), targets.shape[1], game.players.count
         places = spread_permutations(game.reference.seed, self.n_permutations, players, number)
         moments = Moments()
-        for block in blocks(self.n_permutations, rows * 2 * (players + 1) * width * 8):
+        for block in self._pairs(players):
             pairs = len(block)
             orders = np.concatenate([places[block], players - 1 - places[block]])
             worths = np.empty((rows, 2 * pairs, players + 1, width))
-            worths[:, :, 0], worths[:, :, players] = empty[:, None], everybody[:, None]
+            worths[:, :, 0], worths[:, :, players] = nobody[:, None], everybody[:, None]
             worths[:, :, 1:players] = _worths_on_the_way(game, inputs, targets, orders)
             changes = np.take_along_axis(np.diff(worths, axis=2), orders[None, :, :, None], axis=2)
             both = (changes[:, :pairs] + changes[:, pairs:]) / 2
@@ -135,14 +140,6 @@ class PermutationShap:
             moments.add(pairs, {"": total}, {"": (away**2).sum(axis=1)})
         variance = moments.deviations[""] / (self.n_permutations * (self.n_permutations - 1))
         return moments.mean[""].swapaxes(1, 2), variance.swapaxes(1, 2)
-
-
-def _worth_of_nobody(game: Game, inputs: Arrays, targets: np.ndarray) -> np.ndarray:
-    """v(∅) of each row, `[B, T]`: the mean score over the background, with what the row holds fixed."""
-    if game.players.held:
-        found: np.ndarray = game.scores(inputs, targets, np.zeros((1, game.players.count), bool))[:, 0]
-        return found
-    return game.reference.scores.mean(axis=0, dtype=np.float64)[targets]
 
 
 def _worths_on_the_way(game: Game, inputs: Arrays, targets: np.ndarray, orders: np.ndarray) -> np.ndarray:
@@ -161,20 +158,13 @@ def _worths_on_the_way(game: Game, inputs: Arrays, targets: np.ndarray, orders: 
 
 
 def _exact(
-    game: Game, inputs: Arrays, targets: np.ndarray, empty: np.ndarray, everybody: np.ndarray
+    game: Game, inputs: Arrays, targets: np.ndarray, nobody: np.ndarray, everybody: np.ndarray
 ) -> np.ndarray:
     """Shapley values from the worths of all coalitions, `[B, T, M]`."""
-    players = game.players.count
-    members = (np.arange(1, 2**players - 1)[:, None] >> np.arange(players) & 1).astype(bool)
-    found = np.repeat((everybody - empty)[:, :, None] / players, players, axis=2)
-    if len(members):
-        # Of the orders in which i comes right after S: |S|! (M − |S| − 1)! of M!.
-        share = np.array([1 / (players * comb(players - 1, size)) for size in range(players)])
-        size = members.sum(axis=1)[:, None]
-        weights = np.where(members, share[size - 1], -share[np.minimum(size, players - 1)])
-        worths = game.scores(inputs, targets, members)
-        # Worths resemble each other: their distance from one of them loses nothing to rounding.
-        found += np.swapaxes(worths - empty[:, None], 1, 2) @ weights
+    coalitions, weights = enumeration(game.players.count)
+    inside = slice(1, -1)
+    found = np.multiply.outer(nobody, weights[0]) + np.multiply.outer(everybody, weights[-1])
+    found += np.swapaxes(game.scores(inputs, targets, coalitions[inside]), 1, 2) @ weights[inside]
     return found
 
 
