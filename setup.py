@@ -40,6 +40,7 @@ EXTRAS_REQUIRE = {
     "dev": [
         "duckdb>=2.0,<3",  # runs the README's query in a test
         "hypothesis>=6.170,<7",
+        "lime>=0.2,<1",  # what a benchmark compares with
         "mypy>=2.4,<3",
         "packaging>=26,<27",
         "pandas-stubs>=3.1,<4",

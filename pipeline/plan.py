@@ -86,6 +86,8 @@ class Plan:
                 "seconds_per_row": per_row,
                 "seconds": None if per_row is None else per_row * self.rows,
                 "output_bytes": self._output_bytes(),
+                "device_bytes": found.device_bytes,
+                "device_calls_per_row": -(-found.evaluations_per_row // spec.device_batch_size),
             },
         }
 

@@ -16,19 +16,21 @@ import pyarrow as pa
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.errors import UserError
 from transforms.methods import METHODS
-from transforms.methods.base import AttributionMethod, evaluate
+from transforms.methods.base import AttributionMethod, Reference, evaluate
 from transforms.models import ModelRequest
 from transforms.models.base import ScoredModel, Signature, names_in_words
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
 from transforms.schema import ExampleSchema
 from transforms.shards import InputFile
-from transforms.worker import TargetSpec
+from transforms.worker import TargetSpec, make_reference
 
 #: Rows of the input that stand for it where a spread or a time is measured.
 FIRST_ROWS = 4096
-#: Memory that the activations of a device call may take. On a processor what fits its caches is fastest.
+#: Memory that the activations of a device call may take. On a processor what fits its caches is fastest, and
+#: without gradients nothing has to be kept for the way back.
 _CPU_BYTES = 64 << 20
+_CPU_BYTES_FORWARD = 16 << 20
 _GPU_SHARE = 0.25
 _MOST_EVALUATIONS = 1 << 16
 _MEASURED_SECONDS = 2.0
@@ -82,7 +84,8 @@ class ProbeResult:
       artifact: Baseline with its scores.
       evaluations_per_row: Model evaluations a row.
       device_batch_size: Evaluations a device call.
-      affine_prefix: Whether the path methods skip an affine prefix.
+      device_bytes: Memory that these take at most.
+      affine_prefix: Whether an affine prefix of the model is skipped.
       seconds_per_row: Measured on the first rows; None unless asked for.
     """
 
@@ -94,6 +97,7 @@ class ProbeResult:
     artifact: Artifact
     evaluations_per_row: int
     device_batch_size: int
+    device_bytes: int
     affine_prefix: bool
     seconds_per_row: float | None
 
@@ -111,6 +115,9 @@ def probe(request: ProbeRequest) -> ProbeResult:
 
     loaded = worker.adapter(request.model, request.threads)
     schema = resolve(request.columns, loaded.signature, request.types)
+    check = getattr(request.method, "check", None)
+    if check is not None:
+        check(schema.players)
     check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
     if request.baseline.kind == "file":
         wanted = [Column(f.name, f.stored) for f in schema.features]
@@ -144,9 +151,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
     spread = finite.std(axis=0, dtype=np.float64) if len(finite) else np.zeros(scores.shape[1])
     noise = _entry_spread(model, spread_inputs) if request.method.name == "smoothgrad" else ()
     artifact = Artifact(background, scores, spread, noise)
-    affine = False
-    if request.method.needs.gradients:
-        affine = model.differentiable(inputs).cut.has_prefix
+    reference = make_reference(artifact, schema, request.seed)
     return ProbeResult(
         model.signature,
         model_digest(paths.local_copy(request.model.path)),
@@ -156,8 +161,9 @@ def probe(request: ProbeRequest) -> ProbeResult:
         artifact,
         request.method.evaluations_per_row(len(scores), schema.players.count),
         size,
-        affine,
-        _measure(request, model, schema, artifact, first_inputs, targets, size) if request.measure else None,
+        size * _evaluation_bytes(model, inputs, request.method),
+        _has_prefix(model, reference, request.method),
+        _measure(request, model, reference, first_inputs, targets, size) if request.measure else None,
     )
 
 
@@ -235,16 +241,27 @@ def _device_batch_size(
     """The largest power of two whose activations stay within the memory bound; no clock decides it."""
     import tensorflow as tf
 
-    per_evaluation = sum(int(np.prod(shape)) * 4 for shape in model.shapes.values()) or 4
-    if method.needs.gradients:
-        per_evaluation = model.differentiable(inputs).activation_bytes
-    bound = _CPU_BYTES
+    bound = _CPU_BYTES if method.needs.gradients else _CPU_BYTES_FORWARD
     gpus = tf.config.list_physical_devices("GPU")
     if gpus:
         limit = tf.config.experimental.get_device_details(gpus[0]).get("memory_limit_mb", 8192)
         bound = int(limit * (1 << 20) * _GPU_SHARE)
-    fitting = max(1, bound // per_evaluation)
+    fitting = max(1, bound // _evaluation_bytes(model, inputs, method))
     return int(min(_MOST_EVALUATIONS, 1 << (fitting.bit_length() - 1)))
+
+
+def _evaluation_bytes(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> int:
+    """Memory that one evaluation takes in a device call, with its gradient where one is taken."""
+    if method.needs.gradients:
+        return model.differentiable(inputs).activation_bytes
+    return model.forward_bytes
+
+
+def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:
+    if method.needs.gradients:
+        return model.differentiable(reference.inputs).cut.has_prefix
+    masked = getattr(model, "masked", None)  # of TensorFlow's models
+    return masked is not None and bool(masked(reference).has_prefix)
 
 
 def _entry_spread(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -263,18 +280,14 @@ def _entry_spread(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> tuple
 def _measure(
     request: ProbeRequest,
     model: ScoredModel,
-    schema: ExampleSchema,
-    artifact: Artifact,
+    reference: Reference,
     inputs: Mapping[str, np.ndarray],
     targets: TargetSpec,
     size: int,
 ) -> float:
     """Seconds a row takes, on the first rows of the input: more of them until the time can be trusted."""
-    from transforms.worker import make_reference
-
-    reference = make_reference(artifact, schema, request.seed)
     count = len(next(iter(inputs.values())))
-    per_row = request.method.evaluations_per_row(reference.rows, schema.players.count)
+    per_row = request.method.evaluations_per_row(reference.rows, reference.players.count)
     rows = min(count, max(1, size // max(1, per_row)))
     elapsed = 0.0
     for attempt in range(20):

@@ -270,6 +270,9 @@ def print_plan(summary: Mapping[str, Any]) -> None:
         f"{summary['device_batch_size']:,} at a time{prefix}",
     )
     estimate = summary["estimate"]
+    calls = estimate["device_calls_per_row"]
+    apart = f"; a row takes {calls:,} of them" if calls > 1 else ""
+    fact(out, "memory", f"a device call holds up to {size(estimate['device_bytes'])}{apart}")
     if estimate["seconds"] is not None:
         pace = f"{1 / estimate['seconds_per_row']:,.0f} rows/s were measured"
         fact(out, "time", f"about {duration(estimate['seconds'])} after start-up: {pace}")

@@ -92,6 +92,12 @@ def test_what_is_left_out_has_the_contracts_defaults(tmp_path: Path) -> None:
         ("integrated_gradients", {"n_steps": 50, "tolerance": None, "max_steps": 2000}),
         ("smoothgrad", {"n_samples": 50, "noise": 0.15, "tolerance": None, "standard_error": False}),
         ("expected_gradients", {"n_samples": 200, "tolerance": None, "standard_error": False}),
+        ("permutation_shap", {"n_permutations": 10, "tolerance": None, "standard_error": False}),
+        (
+            "lime",
+            {"n_samples": 5000, "kernel_width": "auto", "tolerance": None, "standard_error": False},
+        ),
+        ("occlusion", {"window": None}),
     ],
 )
 def test_methods_have_the_contracts_keys(name: str, keys: dict[str, Any], tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -20,11 +20,13 @@ class Players:
       names: Of the players, `[M]`.
       shapes: Of a row of each model input, without the batch.
       of: By model input, the player of each value of a row, flattened, `[size]`; HELD for none.
+      tensors: By feature that has a shape and is in no group, the player of each of its values, `[*shape]`.
     """
 
     names: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]]
     of: Mapping[str, np.ndarray]
+    tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def each(cls, shapes: Mapping[str, tuple[int, ...]]) -> Players:
@@ -35,12 +37,18 @@ class Players:
             size = int(np.prod(shape, dtype=np.int64))
             of[name] = np.arange(len(names), len(names) + size)
             names += value_names(name, shape)
-        return cls(tuple(names), dict(shapes), of)
+        tensors = {name: of[name].reshape(shape) for name, shape in shapes.items() if shape}
+        return cls(tuple(names), dict(shapes), of, tensors)
 
     @property
     def count(self) -> int:
         """Players M."""
         return len(self.names)
+
+    @property
+    def holds(self) -> bool:
+        """Whether some values are nobody's."""
+        return any((of == HELD).any() for of in self.of.values())
 
     @cached_property
     def _first(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:

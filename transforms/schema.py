@@ -107,6 +107,7 @@ class ExampleSchema:
         of = {name: np.full(int(np.prod(shape, dtype=np.int64)), HELD) for name, shape in self.inputs.items()}
         names: list[str] = []
         numbers: dict[str, int] = {}
+        tensors: dict[str, np.ndarray] = {}
         for feature in self.features:
             group, values = self._grouped.get(feature.name), of[feature.input]
             place = slice(feature.start, feature.start + feature.size)
@@ -115,12 +116,14 @@ class ExampleSchema:
             if group is None:
                 values[place] = np.arange(len(names), len(names) + feature.size)
                 names += value_names(feature.name, feature.shape)
+                if feature.shape:
+                    tensors[feature.name] = values[place].reshape(feature.shape)
             else:
                 if group not in numbers:
                     numbers[group] = len(names)
                     names.append(group)
                 values[place] = numbers[group]
-        return Players(tuple(names), dict(self.inputs), of)
+        return Players(tuple(names), dict(self.inputs), of, tensors)
 
     def attributed_shape(self, name: str) -> tuple[int, ...]:
         """Shape of an attribution in a row: the feature's; `()` for a group."""

@@ -62,7 +62,7 @@ class ExplainSpec:
       seed: Of the run.
       threads: TensorFlow's threads in this process; None leaves them to it.
       metadata: Of every part.
-      affine_prefix: False leaves the affine prefix of the path methods off (to measure what it gains).
+      affine_prefix: False does not skip the affine prefix of the model (to measure what it gains).
     """
 
     run: str
@@ -229,6 +229,8 @@ def runtime(spec: ExplainSpec) -> Runtime:
             made = Runtime(spec, model, reference, names)
             if spec.method.needs.gradients:
                 reference.ends(model)  # traces here, before threads share it
+            elif hasattr(model, "masked"):
+                model.masked(reference)
             _runtimes[key] = made
         # The same plan may be run again into another folder.
         return replace(_runtimes[key], spec=spec)

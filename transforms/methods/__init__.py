@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from transforms.methods.base import AttributionMethod
+from transforms.methods.exact_shap import ExactShap
 from transforms.methods.expected_gradients import ExpectedGradients
 from transforms.methods.gradients import InputXGradient, Saliency
 from transforms.methods.integrated_gradients import IntegratedGradients
+from transforms.methods.kernel_shap import KernelShap
+from transforms.methods.lime import Lime
+from transforms.methods.occlusion import Occlusion
+from transforms.methods.permutation_shap import PermutationShap
 from transforms.methods.smoothgrad import SmoothGrad
 
 METHODS: dict[str, type[AttributionMethod]] = {
@@ -14,4 +19,9 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "integrated_gradients": IntegratedGradients,
     "smoothgrad": SmoothGrad,
     "expected_gradients": ExpectedGradients,
+    "kernel_shap": KernelShap,
+    "exact_shap": ExactShap,
+    "permutation_shap": PermutationShap,
+    "lime": Lime,
+    "occlusion": Occlusion,
 }

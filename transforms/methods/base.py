@@ -52,6 +52,8 @@ class Reference:
     players: Players = None  # type: ignore[assignment] # filled in below where it is left out
     seed: int = 0
     _ends: list[Any] = field(default_factory=list, repr=False)
+    #: What `ScoredModel.masked` makes of it, by the model's id; each holds its model.
+    masked: dict[int, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.players is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 
+Part = TypeVar("Part")
 Found = tuple[dict[str, np.ndarray], ...]
 
 #: A batch is cut into so many calls, as long as a call keeps so many rows.
@@ -57,6 +59,15 @@ def run_calls(rows: int, rows_per_call: int, call: Callable[[np.ndarray], Found]
     return tuple(
         {name: _joined([part[i][name] for part in done]) for name in found} for i, found in enumerate(done[0])
     )
+
+
+def in_flight(parts: Sequence[Part], call: Callable[[Part], None]) -> None:
+    """Runs a function on each part, several at a time; it keeps what it finds itself."""
+    if len(parts) == 1:
+        call(parts[0])
+        return
+    for _ in _pool().map(call, parts):
+        pass  # an error of a part is raised here
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -12,7 +13,9 @@ import numpy as np
 from transforms.errors import UserError
 
 if TYPE_CHECKING:
+    from transforms.methods.base import Reference
     from transforms.models.differentiable import DifferentiableModel
+    from transforms.models.masked import MaskedModel
     from transforms.models.trace import TracedModel
 
 
@@ -72,7 +75,7 @@ class ScoredModel:
       adapter: The loaded model.
       shapes: Full shape of each input, without the batch.
       score: auto | output | logit | probability.
-      affine_prefix: False leaves the affine prefix of the path methods off.
+      affine_prefix: False leaves the affine prefix off, of the path methods and of the masking ones.
 
     Attributes:
       score_kinds: A head, what is explained: "output", "logit" or "probability".
@@ -125,10 +128,33 @@ class ScoredModel:
           The scores and the model's own outputs, each `[B, T]` float32 over all targets.
         Cost: one forward evaluation a row.
         """
-        with self._lock:
-            self.evaluations += len(next(iter(inputs.values())))
+        self.count(len(next(iter(inputs.values()))))
         scores, outputs = self._evaluate(dict(inputs))
         return scores.numpy(), outputs.numpy()
+
+    def count(self, evaluations: int) -> None:
+        """Adds to the forward evaluations asked for."""
+        with self._lock:
+            self.evaluations += evaluations
+
+    @cached_property
+    def forward_bytes(self) -> int:
+        """Memory that one evaluation holds at most."""
+        from transforms.models.layout import forward_bytes
+
+        return forward_bytes(self.traced, self.scores)
+
+    def masked(self, reference: Reference) -> MaskedModel:
+        """The model with a background, for masking methods; made once for each reference."""
+        with self._lock:
+            made = reference.masked.get(id(self))
+            if made is None:
+                from transforms.models.masked import MaskedModel
+
+                made = reference.masked[id(self)] = MaskedModel(
+                    self, reference.inputs, reference.players, affine_prefix=self._affine_prefix
+                )
+            return made
 
     def differentiable(self, example: Mapping[str, np.ndarray]) -> DifferentiableModel:
         """The model cut where gradients can begin, made once.

@@ -87,11 +87,8 @@ class DifferentiableModel:
     ) -> Any:
         """Scores `[rows, T]` from values of the frontier (or the entries)."""
         feeds = {tensor.name: value for tensor, value in zip(cut_at, values, strict=True)}
-        for tensor, (base, slope) in zip(self.cut.shapes, self._layout.shape_lines, strict=True):
-            count = tf.cast(rows, tensor.dtype)
-            feeds.setdefault(
-                tensor.name, tf.constant(base, tensor.dtype) + tf.constant(slope, tensor.dtype) * count
-            )
+        for tensor, value in zip(self.cut.shapes, self._layout.shape_values(self.cut, rows), strict=True):
+            feeds.setdefault(tensor.name, value)
         feeds.update({k: v for k, v in self._feeds(side).items() if k not in feeds})
         return flatten_heads(self._traced.replay(feeds, list(self.cut.scores)), rows)
 

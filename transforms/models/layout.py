@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,13 @@ class Layout:
                 raise _mixes_rows(entry.tensor)
         return cls(lead, tuple(lines))
 
+    def shape_values(self, cut: Cut, rows: Any) -> list[Any]:
+        """Values of the cut's shape-only tensors for so many rows; called while tracing."""
+        return [
+            tf.constant(base, tensor.dtype) + tf.constant(slope, tensor.dtype) * tf.cast(rows, tensor.dtype)
+            for tensor, (base, slope) in zip(cut.shapes, self.shape_lines, strict=True)
+        ]
+
 
 def activation_bytes(traced: TracedModel, cut: Cut) -> int:
     """Memory that one evaluation from the frontier on and its gradient hold, by the static shapes."""
@@ -71,6 +78,16 @@ def activation_bytes(traced: TracedModel, cut: Cut) -> int:
     total = sum(row_bytes(tensor) for tensor in cut.frontier) + _float_bytes(ops)
     total += sum(_loop_bytes(traced, op) for op in ops if op.type in ("While", "StatelessWhile"))
     return max(1, 2 * total)  # the backward pass holds about as much as the forward pass
+
+
+def forward_bytes(traced: TracedModel, scores: Sequence[Any]) -> int:
+    """Memory that one evaluation holds at most, inputs included, by the static shapes."""
+    ops = traced.ancestors(scores).values()
+    inside = {tensor.op.name for tensor in traced.inputs.values()}
+    total = sum(row_bytes(tensor) for tensor in traced.inputs.values())
+    total += _float_bytes(op for op in ops if op.name not in inside)
+    total += sum(_loop_bytes(traced, op) for op in ops if op.type in ("While", "StatelessWhile"))
+    return max(1, total)
 
 
 def _float_bytes(ops: Iterable[Any]) -> int:

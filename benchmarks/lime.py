@@ -1,0 +1,82 @@
+"""LIME against the package of that name on the same network, each with its distance from its own limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import SEED, Row, features, interleaved, per_second, rate, ratios, tensorflow
+from benchmarks.masking import WIDTH, Predict, ours, predictions, relative_error
+
+SAMPLES = 5000
+BACKGROUND = 100
+#: Rows of the package's training data, from which it takes its quartiles and moments.
+TRAINING = 1000
+REPEATS = 3
+#: Rows whose limit is worked out, as the mean of so many explanations with other seeds.
+CHECKED, TIMES = 8, 40
+
+
+def run(folder: Path, quick: bool) -> list[Row]:
+    tensorflow()
+    rows, theirs, times = (256, CHECKED, 4) if quick else (4096, 100, TIMES)
+    inputs, background = features(rows, WIDTH), features(BACKGROUND, WIDTH, SEED + 1)
+    attribute = ours(folder, background)
+    explain = _lime(predictions(SAMPLES))
+    from transforms.methods.lime import Lime
+
+    sampled = Lime(n_samples=SAMPLES)
+    functions = {"ours": lambda some, seed: attribute(sampled, some, seed), "lime": explain}
+    counts = {"ours": rows, "lime": theirs}
+    attribute(sampled, inputs, SEED)
+    explain(inputs[:2], SEED)
+    limits = {
+        name: np.mean([function(inputs[:CHECKED], SEED + i) for i in range(times)], axis=0, dtype=np.float64)
+        for name, function in functions.items()
+    }
+    errors: dict[str, list[float]] = {name: [] for name in functions}
+
+    def job(name: str) -> float:
+        def call(position: int) -> int:
+            found = functions[name](inputs[: counts[name]], len(errors[name]))
+            errors[name].append(relative_error(found[:CHECKED], limits[name]))
+            return counts[name]
+
+        return rate(call, counts[name])
+
+    found = interleaved({"ours": lambda: job("ours"), "lime": lambda: job("lime")}, REPEATS)
+    means = {name: float(np.mean(error)) for name, error in errors.items()}
+    return [
+        Row(
+            f"LIME ÷ lime, {SAMPLES:,} samples",
+            f"{per_second(found['ours'])} against {per_second(found['lime'])}",
+            ratios(found, "ours", "lime"),
+            at_least=20,
+        ),
+        Row(
+            "  mean error ÷ lime's",
+            f"{means['ours']:.1%} of the mean value against {means['lime']:.1%}",
+            ratios(errors, "ours", "lime"),
+            at_most=1,
+        ),
+    ]
+
+
+def _lime(predict: Predict):  # type: ignore[no-untyped-def]
+    from lime.lime_tabular import LimeTabularExplainer
+
+    training = features(TRAINING, WIDTH, SEED + 2)
+
+    def explain(rows: np.ndarray, seed: int) -> np.ndarray:
+        explainer = LimeTabularExplainer(
+            training, mode="regression", feature_selection="none", random_state=seed
+        )
+        found = np.empty(rows.shape)
+        for row, values in zip(rows, found, strict=True):
+            told = explainer.explain_instance(row, predict, num_features=WIDTH, num_samples=SAMPLES)
+            for feature, slope in told.as_map()[1]:
+                values[feature] = slope
+        return found
+
+    return explain
