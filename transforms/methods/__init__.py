@@ -7,6 +7,7 @@ from transforms.methods.expected_gradients import ExpectedGradients
 from transforms.methods.gradients import InputXGradient, Saliency
 from transforms.methods.integrated_gradients import IntegratedGradients
 from transforms.methods.smoothgrad import SmoothGrad
+from transforms.methods.tree_shap import TreeShap
 
 METHODS: dict[str, type[AttributionMethod]] = {
     "saliency": Saliency,
@@ -14,4 +15,5 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "integrated_gradients": IntegratedGradients,
     "smoothgrad": SmoothGrad,
     "expected_gradients": ExpectedGradients,
+    "tree_shap": TreeShap,
 }
