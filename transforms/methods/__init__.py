@@ -12,6 +12,7 @@ from transforms.methods.lime import Lime
 from transforms.methods.occlusion import Occlusion
 from transforms.methods.permutation_shap import PermutationShap
 from transforms.methods.smoothgrad import SmoothGrad
+from transforms.methods.tree_shap import TreeShap
 
 METHODS: dict[str, type[AttributionMethod]] = {
     "saliency": Saliency,
@@ -24,4 +25,5 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "permutation_shap": PermutationShap,
     "lime": Lime,
     "occlusion": Occlusion,
+    "tree_shap": TreeShap,
 }
