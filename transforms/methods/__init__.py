@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transforms.methods.base import AttributionMethod
+from transforms.methods.deep_shap import DeepShap
 from transforms.methods.expected_gradients import ExpectedGradients
 from transforms.methods.gradients import InputXGradient, Saliency
 from transforms.methods.integrated_gradients import IntegratedGradients
@@ -14,4 +15,5 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "integrated_gradients": IntegratedGradients,
     "smoothgrad": SmoothGrad,
     "expected_gradients": ExpectedGradients,
+    "deep_shap": DeepShap,
 }

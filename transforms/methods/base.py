@@ -23,10 +23,12 @@ class Needs:
     Args:
       gradients: Gradients of the score; otherwise evaluations are enough, and any model will do.
       background: Many reference rows rather than one.
+      rescale: A rule of DeepLIFT's for every op between the inputs and the score.
     """
 
     gradients: bool
     background: bool
+    rescale: bool = False
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Reference:
     spread: np.ndarray
     noise: tuple[np.ndarray, ...] = ()
     _ends: list[Any] = field(default_factory=list, repr=False)
+    _parts: dict[int, Any] = field(default_factory=dict, repr=False)
 
     @property
     def rows(self) -> int:
@@ -64,6 +67,12 @@ class Reference:
         if not self._ends:
             self._ends.append(model.differentiable(self.inputs).ends(dict(self.inputs)))
         return self._ends[0]
+
+    def parts(self, model: ScoredModel, rows: int) -> Any:
+        """The background in parts of `rows` rows as DeepLIFT's rules need it, computed once a process."""
+        if rows not in self._parts:
+            self._parts[rows] = model.rescaled(self.inputs).background(self.inputs, rows)
+        return self._parts[rows]
 
 
 @dataclass(frozen=True)
