@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.rescale_layout import Layout
+from transforms.models.rescale_layout import Layout, as_numbers
 from transforms.models.rescale_plan import make_plan, refused
 from transforms.models.rescale_walk import Walk
 from transforms.models.tensors import sum_positions
@@ -118,7 +118,7 @@ class RescaleModel:
         )
         t, r, b = tf.shape(targets)[1], tf.shape(weights)[0], tf.shape(targets)[0]
         constants = {
-            name: tf.cast(value, tf.float32) if value.dtype.is_floating or value.dtype == tf.bool else value
+            name: as_numbers(value) if value.dtype.is_floating or value.dtype == tf.bool else value
             for name, value in zip(
                 plan.constants, self._traced.replay({}, list(plan.constants.values())), strict=True
             )

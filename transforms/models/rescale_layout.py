@@ -75,8 +75,7 @@ class Layout:
     def flat(self, value: Any, tensor: Any) -> Any:
         """Values of some rows as `[outer, rows, inner]`, float32."""
         known = self.extents[tensor.name]
-        flat = tf.reshape(tf.cast(value, tf.float32), [known.outer, -1, known.inner])
-        return flat
+        return tf.reshape(as_numbers(value), [known.outer, -1, known.inner])
 
     def pair_bytes(self, plan: Plan) -> int:
         """Memory that a pair takes at most: what the rules make of every tensor that they pass."""
@@ -88,8 +87,16 @@ class Layout:
         return max(4, total)
 
 
+#: Numbers past the first are as good as infinite; the second does as well as they, in differences and quotients.
+_ENDLESS, _MASKED = 1e30, 1e9
 #: Arrays of the size of its operands and outputs that a rule holds at a time, beside their multipliers.
 _ARRAYS = {"curves": 2, "largest": 6, "selects": 6, "comparisons": 6, "products": 4, "integrals": 8, "quotients": 6}
+
+
+def as_numbers(value: Any) -> Any:
+    """Values in float32, and what stands for minus infinity in a mask as a number that others survive beside."""
+    value = tf.cast(value, tf.float32)
+    return tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)
 
 
 def _two_rows(example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -73,9 +73,9 @@ def refused(op: Any, why: str = "has no rule") -> UserError:
 
 
 #: Their values at both ends, of operands and outputs.
-_WHOLE_RULES = frozenset({"largest", "selects", "comparisons"})
+_WHOLE_RULES = frozenset({"largest", "selects", "comparisons", "integrals"})
 #: Their operands' values at both ends.
-_OPERAND_RULES = frozenset({"products", "quotients", "either", "integrals"})
+_OPERAND_RULES = frozenset({"products", "quotients", "either"})
 
 
 def make_plan(traced: TracedModel, scores: Sequence[Any]) -> Plan:

@@ -26,6 +26,8 @@ _NODES, _MOST_PANELS = 8, 64
 _EXACT = 2e-6
 #: Below a softmax's largest operand by so much, another has no part in it.
 _SOFTMAX_RANGE = 40.0
+#: All operands of a softmax moving together by so much are moved by a mask.
+_SOFTMAX_FAR = 1e4
 
 Multipliers = dict[int, Any]
 
@@ -176,10 +178,10 @@ def integrals(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """
     (m,) = given.values()
     ends = {place: walk.ends(tensor) for place, tensor in step.operands.items()}
-    raw = {place: x - r for place, (x, r) in ends.items()}
+    whole = ends
     if step.op.type == "Softmax":
-        # What is far below the largest, such as what a mask takes away, would need panels without end.
-        ends = {k: (_near_largest(x), _near_largest(r)) for k, (x, r) in ends.items()}
+        # What a mask takes away would need panels without end, and rounding would leave nothing of it.
+        ends = {0: _within_range(*ends[0])}
     starts = {place: r for place, (_, r) in ends.items()}
     apart = {place: x - r for place, (x, r) in ends.items()}
     name = step.outputs[0].name
@@ -219,17 +221,44 @@ def integrals(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     begin = (tf.constant(1), tf.constant(True), *[tf.zeros_like(apart[place]) for place in places])
     found = tf.while_loop(more, refine, begin, parallel_iterations=1)[2:]
     result = dict(zip(places, found, strict=True))
-    if step.op.type == "Softmax":
-        return {k: tf.where(raw[k] == apart[k], m, m * _ratio(apart[k], raw[k])) for k, m in result.items()}
-    return result
+    if step.op.type != "Softmax":
+        return result
+    return {0: _from_range(result[0], apart[0], *whole[0])}
 
 
-def _near_largest(value: Any) -> Any:
-    return tf.maximum(value, tf.reduce_max(value, axis=-1, keepdims=True) - _SOFTMAX_RANGE)
+def _within_range(x: Any, r: Any) -> tuple[Any, Any]:
+    """A softmax's operand at both ends, without what has no part in it.
+
+    What a mask takes away is pushed to −10⁹, and where it takes all, everything is.
+    """
+    top_x, top_r = _tops(x, r)
+    far = _far(x, r)
+    plain = (x - top_x > -_SOFTMAX_RANGE) & (r - top_r > -_SOFTMAX_RANGE) & ~far
+    near_x, near_r = (
+        tf.maximum(value - top, -_SOFTMAX_RANGE) + tf.where(far, 0.0, top)
+        for value, top in ((x, top_x), (r, top_r))
+    )
+    return tf.where(plain, x, near_x), tf.where(plain, r, near_r)
 
 
-def _ratio(above: Any, below: Any) -> Any:
-    return tf.math.divide_no_nan(above, below)
+def _from_range(m: Any, near: Any, x: Any, r: Any) -> Any:
+    """Multipliers of a softmax's whole operand from those of the part of it that was walked along."""
+    apart = x - r
+    found = tf.where(near == apart, m, m * tf.math.divide_no_nan(near, apart))
+    # Where a mask takes all, what it had already taken comes back as one of equals: by the others' doing.
+    moved = _far(x, r) & (apart != 0)
+    lost = tf.reduce_sum(tf.where(apart == 0, m * near, 0.0), axis=-1, keepdims=True)
+    total = tf.reduce_sum(tf.where(moved, apart, 0.0), axis=-1, keepdims=True)
+    return found + tf.where(moved, tf.math.divide_no_nan(lost, total), 0.0)
+
+
+def _tops(x: Any, r: Any) -> tuple[Any, Any]:
+    return tf.reduce_max(x, axis=-1, keepdims=True), tf.reduce_max(r, axis=-1, keepdims=True)
+
+
+def _far(x: Any, r: Any) -> Any:
+    top_x, top_r = _tops(x, r)
+    return tf.abs(top_x - top_r) > _SOFTMAX_FAR
 
 
 RULES: dict[str, Callable[[Walk, Step, Mapping[str, Any]], Multipliers]] = {

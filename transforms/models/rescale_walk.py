@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
+from transforms.models.rescale_ops import SELECTS
 from transforms.models.rescale_plan import Plan, Step, refused
 
 #: Multipliers are float32, whatever they are multipliers of.
@@ -132,6 +133,8 @@ class Walk:
         op = step.op
         kind = _ON_NUMBERS.get(op.type, op.type)
         inputs = [operands[p] if p in operands else self._fixed(t) for p, t in enumerate(op.inputs)]
+        if op.type in SELECTS:
+            inputs[0] = tf.cast(inputs[0], tf.bool)
         attributes = {} if kind == "Mul" else {k: _widened(v) for k, v in op.node_def.attr.items() if k[0] != "_"}
         if kind != op.type:
             attributes["T"] = attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT)
