@@ -145,7 +145,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
     noise = _entry_spread(model, spread_inputs) if request.method.name == "smoothgrad" else ()
     artifact = Artifact(background, scores, spread, noise)
     affine = False
-    if request.method.needs.gradients:
+    if request.method.needs.gradients and not request.method.needs.rescale:
         affine = model.differentiable(inputs).cut.has_prefix
     return ProbeResult(
         model.signature,
@@ -222,6 +222,8 @@ def _check_gradients(model: ScoredModel, inputs: Mapping[str, np.ndarray], metho
         others = [name for name, other in METHODS.items() if not other.needs.gradients]
         remedy = f"methods that need no gradients would work: {', '.join(others)}" if others else error.remedy
         raise UserError(f"{method.name} needs gradients: {error.what}", error.where, remedy) from error
+    if method.needs.rescale:
+        model.rescaled(inputs)  # names the op that it has no rule for, and the methods that would work
 
 
 def _device_batch_size(
@@ -231,7 +233,9 @@ def _device_batch_size(
     import tensorflow as tf
 
     per_evaluation = sum(int(np.prod(shape)) * 4 for shape in model.shapes.values()) or 4
-    if method.needs.gradients:
+    if method.needs.rescale:
+        per_evaluation = model.rescaled(inputs).pair_bytes
+    elif method.needs.gradients:
         per_evaluation = model.differentiable(inputs).activation_bytes
     bound = _CPU_BYTES
     gpus = tf.config.list_physical_devices("GPU")

@@ -207,8 +207,11 @@ def runtime(spec: ExplainSpec) -> Runtime:
             reference = make_reference(artifact, spec.schema)
             names = np.array(model.signature.target_names, object)
             made = Runtime(spec, model, reference, names)
-            if spec.method.needs.gradients:
-                reference.ends(model)  # traces here, before threads share it
+            # Traces here, before threads share it.
+            if spec.method.needs.rescale:
+                model.rescaled(reference.inputs)
+            elif spec.method.needs.gradients:
+                reference.ends(model)
             _runtimes[key] = made
         # The same plan may be run again into another folder.
         return replace(_runtimes[key], spec=spec)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from transforms.errors import UserError
 from transforms.models.rescale_layout import Layout, as_numbers
-from transforms.models.rescale_plan import make_plan, refused
+from transforms.models.rescale_plan import Step, make_plan, refused
 from transforms.models.rescale_walk import Walk
 from transforms.models.tensors import sum_positions
-from transforms.models.trace import TracedModel
+from transforms.models.trace import STOPS, TracedModel
 from transforms.models.unrolled import unrolled
 
 #: Targets that share a device call; more are taken in turns.
 TARGETS_AT_ONCE = 8
+#: Memory that the background's activations may take from one call to the next.
+_KEPT_BYTES = 256 << 20
 
 Ends = tuple[list[Any], list[Any]]
 
@@ -79,35 +81,14 @@ class RescaleModel:
     # -- called while tracing --------------------------------------------------------------------------------
 
     def _ends(self, inputs: Mapping[str, Any]) -> Ends:
+        plan, layout = self.plan, self._layout
         feeds = {self._traced.inputs[name].name: value for name, value in inputs.items()}
-        curves = list(self.plan.slopes.values())
-        starts = [step.operands[0] for step in curves]
-        kept = list(self.plan.kept.values())
-        found = self._traced.replay(feeds, kept)
-        by_name = dict(zip(self.plan.kept, found, strict=True))
-        slopes = []
-        for step, start in zip(curves, starts, strict=True):
-            value = by_name[start.name]
-            slopes.append(self._slope(step.outputs[0], start, value, feeds, by_name))
+        wanted = {**plan.kept, **plan.beside}
+        known = dict(zip(wanted, self._traced.replay(feeds, list(wanted.values())), strict=True))
         return (
-            [self._layout.flat(value, tensor) for value, tensor in zip(found, kept, strict=True)],
-            [self._layout.flat(v, s.outputs[0]) for v, s in zip(slopes, curves, strict=True)],
+            [layout.flat(known[name], tensor) for name, tensor in plan.kept.items()],
+            [layout.flat(_slope(step, known), step.outputs[0]) for step in plan.slopes.values()],
         )
-
-    def _slope(
-        self, end: Any, start: Any, value: Any, feeds: Mapping[str, Any], known: Mapping[str, Any]
-    ) -> Any:
-        """Derivative of a curve at its start, nothing where it is none."""
-        del known
-        if not start.dtype.is_floating:
-            return tf.zeros_like(tf.cast(value, tf.float32))
-        own = tf.identity(value)
-        (out,) = self._traced.replay({**feeds, start.name: own}, [end])
-        found = tf.gradients(tf.cast(out, tf.float32), own)[0] if out.dtype.is_floating else None
-        if found is None:
-            return tf.zeros_like(tf.cast(value, tf.float32))
-        found = tf.cast(tf.convert_to_tensor(found), tf.float32)
-        return tf.where(tf.math.is_finite(found), found, 0.0)
 
     def _walk(self, rows: Ends, background: Ends, weights: Any, targets: Any) -> dict[str, Any]:
         plan, layout = self.plan, self._layout
@@ -155,18 +136,18 @@ class RescaleModel:
         t, r, b = walk.counts
         whole = tf.broadcast_to(hot[:, tf.newaxis], [t, r, b, sum(widths)])
         parts = tf.split(whole, widths, axis=3)
-        return [tf.reshape(p, walk.shape(s)) for p, s in zip(parts, self.plan.scores, strict=True)]
+        return [walk.like(p, s) for p, s in zip(parts, self.plan.scores, strict=True)]
 
     # -- called at run time ----------------------------------------------------------------------------------
 
     def explain(
-        self, inputs: Mapping[str, Any], background: Sequence[tuple[Ends, np.ndarray]], targets: np.ndarray
+        self, inputs: Mapping[str, Any], background: Background, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
         """Attributes the differences to each background row, averaged.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
-          background: Parts of the background: their ends, and the weight of each of their rows.
+          background: As `background` makes it.
           targets: Output index, `[B, T]`.
         Returns:
           φ by model input, `[B, T, *shape]` float32.
@@ -187,16 +168,80 @@ class RescaleModel:
                 parts.setdefault(name, []).append(value)
         return {k: v[0] if len(v) == 1 else np.concatenate(v, axis=1) for k, v in parts.items()}
 
-    def background(self, inputs: Mapping[str, np.ndarray], rows: int) -> list[tuple[Ends, np.ndarray]]:
-        """The background in parts of `rows` rows, padded to equal sizes by rows of no weight."""
-        count = len(next(iter(inputs.values())))
-        found = []
-        for start in range(0, count, rows):
-            index = np.minimum(np.arange(start, start + rows), count - 1)
-            ends = self.ends({name: value[index] for name, value in inputs.items()})
-            weights = np.where(np.arange(start, start + rows) < count, 1.0 / count, 0.0)
-            found.append((ends, weights.astype(np.float32)))
+    def background(self, inputs: Mapping[str, np.ndarray], rows: int) -> Background:
+        """The background in parts of `rows` rows, kept ready where that takes little memory."""
+        names = (*self.plan.kept, *self.plan.slopes)
+        per_row = 4 * sum(self._layout.extents[n].outer * self._layout.extents[n].inner for n in names)
+        found = Background(self, inputs, rows)
+        if found.count * per_row <= _KEPT_BYTES:
+            found.keep()
         return found
 
 
-__all__ = ["TARGETS_AT_ONCE", "RescaleModel", "UserError"]
+@dataclass
+class Background:
+    """Background rows in parts of equal size: what the rules need of each, and the weights of its rows.
+
+    The last part is padded by rows of no weight.
+    """
+
+    model: RescaleModel
+    inputs: Mapping[str, np.ndarray]
+    rows: int
+    _kept: list[tuple[Ends, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        return len(next(iter(self.inputs.values())))
+
+    def keep(self) -> None:
+        self._kept = list(self)
+
+    def __iter__(self) -> Iterator[tuple[Ends, np.ndarray]]:
+        if self._kept:
+            yield from self._kept
+            return
+        for start in range(0, self.count, self.rows):
+            index = np.arange(start, start + self.rows)
+            weights = np.where(index < self.count, 1.0 / self.count, 0.0).astype(np.float32)
+            index = np.minimum(index, self.count - 1)
+            yield self.model.ends({name: value[index] for name, value in self.inputs.items()}), weights
+
+
+def _slope(step: Step, known: Mapping[str, Any]) -> Any:
+    """Derivative of a curve at its start, nothing where it has none; values of the model by name."""
+    (start,), end = step.operands.values(), step.outputs[0]
+    own = tf.identity(known[start.name])
+    zeros = tf.zeros_like(own, tf.float32)
+    if not (start.dtype.is_floating and end.dtype.is_floating):
+        return zeros
+    if len(step.inner) == 1 and step.op.type in _DERIVATIVES:
+        return _DERIVATIVES[step.op.type](tf.cast(known[end.name], tf.float32))
+    values = {start.name: own}
+    for op in step.inner:
+        given = [values.get(tensor.name, known.get(tensor.name)) for tensor in op.inputs]
+        if op.type == "IdentityN":
+            found = given
+        else:
+            attributes = {key: value for key, value in op.node_def.attr.items() if not key.startswith("_")}
+            kind = "Identity" if op.type in STOPS else op.type
+            if kind != op.type:
+                attributes.pop("message", None)
+            dtypes = [output.dtype for output in op.outputs]
+            made = tf.compat.v1.get_default_graph().create_op(kind, given, dtypes, attrs=attributes)
+            found = made.outputs
+        values.update((t.name, value) for t, value in zip(op.outputs, found, strict=True) if value is not None)
+    gradient = tf.gradients(values[end.name], own, unconnected_gradients="zero")[0]
+    gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
+    return tf.where(tf.math.is_finite(gradient), gradient, zeros)
+
+
+#: Derivatives of the commonest curves, of their value.
+_DERIVATIVES: dict[str, Callable[[Any], Any]] = {
+    "Relu": lambda y: tf.cast(y > 0, tf.float32),
+    "Sigmoid": lambda y: y * (1.0 - y),
+    "Tanh": lambda y: 1.0 - y * y,
+}
+
+
+__all__ = ["TARGETS_AT_ONCE", "Background", "RescaleModel"]

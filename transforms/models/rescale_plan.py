@@ -5,7 +5,7 @@ Pure graph walking; nothing is run here. `rescale.py` measures and compiles what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,12 +27,14 @@ class Step:
       op: Where; of a curve, the op that gives its end.
       outputs: Tensors whose multipliers it takes.
       operands: Tensors that it passes multipliers on to, by place in `op.inputs` (of a curve, its start at 0).
+      inner: Of a curve, the ops from its start to its end, in their order.
     """
 
     rule: str
     op: Any
     outputs: tuple[Any, ...]
     operands: Mapping[int, Any]
+    inner: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Plan:
       entries: Where the walk ends: float or boolean tensors, each of one position of one model input.
       kept: Tensors whose values at the rows and at the background the rules need, by name.
       slopes: Curves by the name of their end: derivatives at the rows and the background are needed.
+      beside: What curves take beside their start, by name.
       shaped: Tensors whose extents the rules need, by name.
       constants: The same for every row and any number of rows, by name.
       sized: Whole numbers that depend on the number of rows alone, by name.
@@ -55,6 +58,7 @@ class Plan:
     entries: tuple[Entry, ...]
     kept: Mapping[str, Any]
     slopes: Mapping[str, Step]
+    beside: Mapping[str, Any]
     shaped: Mapping[str, Any]
     constants: Mapping[str, Any]
     sized: Mapping[str, Any]
@@ -93,6 +97,7 @@ class _Planner:
     scores: Sequence[Any]
     kept: dict[str, Any] = field(default_factory=dict)
     slopes: dict[str, Step] = field(default_factory=dict)
+    beside: dict[str, Any] = field(default_factory=dict)
     shaped: dict[str, Any] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
     sized: dict[str, Any] = field(default_factory=dict)
@@ -112,6 +117,7 @@ class _Planner:
             entries,
             self.kept,
             self.slopes,
+            self.beside,
             self.shaped,
             self.constants,
             self.sized,
@@ -175,12 +181,23 @@ class _Planner:
             return None
         if op.type in KINKED and not self._bent.get(op.inputs[0].name, False):
             start = op.inputs[0]
-        return Step("curves", op, (tensor,), {0: start})
+        return Step("curves", op, (tensor,), {0: start}, self._between(start, tensor))
+
+    def _between(self, start: Any, end: Any) -> tuple[Any, ...]:
+        """The ops of a curve, in their order."""
+        found: dict[str, Any] = {}
+        pending = [end]
+        while pending:
+            op = pending.pop().op
+            if op.name in found:
+                continue
+            found[op.name] = op
+            pending += [t for t in op.inputs if self._varies(t) and t.name != start.name]
+        return tuple(sorted(found.values(), key=lambda op: self._order[op.name]))
 
     # -- the walk --------------------------------------------------------------------------------------------
 
     def _walk(self) -> tuple[tuple[Step, ...], tuple[Entry, ...]]:
-        found: dict[str, Any] = {}
         entries: dict[str, Entry] = {}
         waiting = {tensor.name: tensor for tensor in self.scores}
         steps: list[Step] = []
@@ -194,7 +211,7 @@ class _Planner:
             for step in self._steps(last, at_op, entries):
                 steps.append(step)
                 for operand in step.operands.values():
-                    found[operand.name] = waiting[operand.name] = operand
+                    waiting[operand.name] = operand
         ordered = sorted(entries.values(), key=lambda entry: self._order[entry.tensor.op.name])
         return tuple(steps), tuple(ordered)
 
@@ -257,6 +274,8 @@ class _Planner:
                 self._keep(step.outputs[0])
                 self._keep(step.operands[0])
                 self.slopes[step.outputs[0].name] = step
+                operands = [tensor for op in step.inner for tensor in op.inputs]
+                self.beside.update((t.name, t) for t in operands if not self._varies(t))
                 continue
             if step.rule in ("passing", "sums"):
                 continue
@@ -266,7 +285,7 @@ class _Planner:
             if step.rule in _OPERAND_RULES | _WHOLE_RULES:
                 for tensor in step.operands.values():
                     self._keep(tensor)
-            if step.rule in _WHOLE_RULES:
+            if step.rule in _WHOLE_RULES or (step.rule == "products" and step.op.type == "Mul"):
                 self._keep(step.outputs[0])
                 self.shaped[step.op.outputs[0].name] = step.op.outputs[0]
 
@@ -284,6 +303,3 @@ class _Planner:
             self.sized[tensor.name] = tensor
         else:
             self._keep(tensor)
-
-
-Refuse = Callable[[Any, str], UserError]

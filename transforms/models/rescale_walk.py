@@ -7,7 +7,7 @@ time axis, say) is its `outer` extent, what comes after them its `inner` one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,41 +62,73 @@ class Walk:
     counts: tuple[Any, Any, Any]
     guarded: bool = False
 
+    def __post_init__(self) -> None:
+        self._shapes: dict[Any, Any] = {}
+
     @property
     def pairs(self) -> Any:
-        return self.counts[0] * self.counts[1] * self.counts[2]
+        return self._once("pairs", lambda: self.counts[0] * self.counts[1] * self.counts[2])
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._shapes:
+            self._shapes[key] = make()
+        return self._shapes[key]
 
     def shape(self, tensor: Any) -> Any:
         """The shape of a tensor's multipliers."""
         known = self.extents[tensor.name]
-        return tf.stack([self.pairs * step + size for size, step in zip(known.base, known.slope, strict=True)])
+        sizes = zip(known.base, known.slope, strict=True)
+        return self._once(known, lambda: tf.stack([self.pairs * step if step else size for size, step in sizes]))
+
+    def like(self, value: Any, tensor: Any) -> Any:
+        """Multipliers in a tensor's own shape."""
+        static = self.extents[tensor.name].static
+        value = tf.reshape(value, [-1 if extent is None else extent for extent in static])
+        value.set_shape(static)
+        return value
 
     def flat(self, value: Any, tensor: Any) -> Any:
         """Multipliers as `[outer, T, R, B, inner]`."""
+        return tf.reshape(value, self._whole(tensor))
+
+    def _whole(self, tensor: Any) -> Any:
         known = self.extents[tensor.name]
-        return tf.reshape(value, [known.outer, *self.counts, known.inner])
+        sides = (known.outer, known.inner)
+        return self._once(sides, lambda: tf.stack([known.outer, *self.counts, known.inner]))
 
     def pair(self, tensor: Any) -> tuple[Any, Any]:
         """Values at the rows `[outer, 1, B, inner]` and at the background `[outer, R, 1, inner]`."""
-        name = tensor.name
-        return self.rows[0][name][:, tf.newaxis], self.background[0][name][:, :, tf.newaxis]
+        return self._two(0, tensor)
 
     def slopes(self, tensor: Any) -> tuple[Any, Any]:
         """Derivatives of the curve that ends in a tensor, shaped like `pair`."""
+        return self._two(1, tensor)
+
+    def _two(self, which: int, tensor: Any) -> tuple[Any, Any]:
         name = tensor.name
-        return self.rows[1][name][:, tf.newaxis], self.background[1][name][:, :, tf.newaxis]
+        return self._once(
+            (which, name),
+            lambda: (tf.expand_dims(self.rows[which][name], 1), tf.expand_dims(self.background[which][name], 2)),
+        )
 
     def ends(self, tensor: Any) -> tuple[Any, Any]:
         """A tensor's values at the rows and at the background, each for all pairs; a constant's as they are."""
         if tensor.name in self.constants:
             return self.constants[tensor.name], self.constants[tensor.name]
-        known = self.extents[tensor.name]
-        whole = [known.outer, *self.counts, known.inner]
-        x, r = (tf.broadcast_to(value[:, tf.newaxis], whole) for value in self.pair(tensor))
-        return self._shaped(x, tensor), self._shaped(r, tensor)
+        whole = self._whole(tensor)
+        x, r = (tf.broadcast_to(tf.expand_dims(value, 1), whole) for value in self.pair(tensor))
+        return self.like(x, tensor), self.like(r, tensor)
+
+    def alike(self, *tensors: Any) -> bool:
+        """Whether tensors lie in memory alike, element by element."""
+        known = [self.extents[tensor.name] for tensor in tensors]
+        varying = all(tensor.name in self.rows[0] or tensor is tensors[0] for tensor in tensors)
+        return varying and all(extents == known[-1] for extents in known)
 
     def zeros(self, tensor: Any) -> Any:
-        return self._shaped(tf.zeros(self.shape(tensor)), tensor)
+        value = tf.zeros(self.shape(tensor))
+        value.set_shape(self.extents[tensor.name].static)
+        return value
 
     def per_pair(self, value: Any, tensor: Any) -> Any:
         """Sums over everything but the pairs, `[T, R, B]`."""
@@ -112,7 +144,7 @@ class Walk:
                 axes.append(axis + added)
         if axes:
             value = tf.reduce_sum(value, axes)
-        return tf.reshape(value, self.shape(operand))
+        return self.like(value, operand)
 
     def apply(self, step: Step, operands: Mapping[int, Any]) -> Any:
         """The op's first output at these operands."""
@@ -132,7 +164,7 @@ class Walk:
     def _copy(self, step: Step, operands: Mapping[int, Any]) -> Any:
         op = step.op
         kind = _ON_NUMBERS.get(op.type, op.type)
-        inputs = [operands[p] if p in operands else self._fixed(t) for p, t in enumerate(op.inputs)]
+        inputs = [operands[p] if p in operands else self.fixed(t) for p, t in enumerate(op.inputs)]
         if op.type in SELECTS:
             inputs[0] = tf.cast(inputs[0], tf.bool)
         attributes = {} if kind == "Mul" else {k: _widened(v) for k, v in op.node_def.attr.items() if k[0] != "_"}
@@ -145,7 +177,7 @@ class Walk:
                 new.set_shape(self.extents[old.name].static)
         return made
 
-    def _fixed(self, tensor: Any) -> Any:
+    def fixed(self, tensor: Any) -> Any:
         """An operand that is the same for every row."""
         name = tensor.name
         if name in self.constants:
@@ -156,11 +188,6 @@ class Walk:
                 self.pairs, tensor.dtype
             )
         return self.ends(tensor)[0]
-
-    def _shaped(self, value: Any, tensor: Any) -> Any:
-        value = tf.reshape(value, self.shape(tensor))
-        value.set_shape(self.extents[tensor.name].static)
-        return value
 
     def run(self, seeds: Sequence[Any]) -> list[Any]:
         """Multipliers of the entries, from those of the scores.
