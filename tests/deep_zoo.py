@@ -248,10 +248,12 @@ def listed() -> tuple[Any, Draw]:
 
 
 def nested() -> tuple[Any, Draw]:
+    """A model in a model in a model, the innermost one shared."""
     inputs, draw = normal(5)
     small = keras.Input((6,))
     inner = keras.Model(small, L.LayerNormalization()(L.Dense(6, activation="gelu")(small)))
-    block = keras.Sequential([L.Dense(6, activation="relu"), inner, L.Dense(6, activation="tanh")])
+    wide = keras.Input((5,))
+    block = keras.Model(wide, L.Dense(6, activation="tanh")(inner(L.Dense(6, activation="relu")(wide))))
     return keras.Model(inputs, L.Dense(2)(L.Add()([block(inputs), inner(L.Dense(6)(inputs))]))), draw
 
 
@@ -335,12 +337,12 @@ def explicit_mask() -> tuple[Any, Draw]:
 
 def masked_floats() -> tuple[Any, Draw]:
     """Padded series of numbers under a Masking layer."""
-    inputs = keras.Input((5, 2), name="x")
+    inputs = keras.Input((4, 2), name="x")
     outputs = L.Dense(2)(L.GRU(4)(L.Masking()(inputs)))
 
     def draw(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
-        kept = np.arange(5) < rng.integers(2, 6, (rows, 1))
-        return {"x": np.where(kept[..., None], rng.normal(size=(rows, 5, 2)), 0).astype(np.float32)}
+        kept = np.arange(4) < rng.integers(1, 5, (rows, 1))
+        return {"x": np.where(kept[..., None], rng.normal(size=(rows, 4, 2)), 0).astype(np.float32)}
 
     return keras.Model(inputs, outputs), draw
 
@@ -381,13 +383,13 @@ ZOO: dict[str, Callable[[], tuple[Any, Draw]]] = {
     "conv3d max pooling": numbers(lambda x: L.MaxPooling3D(2)(L.Conv3D(2, 2, activation="relu")(x)), 4, 4, 4, 1),
     "conv3d average pooling": numbers(lambda x: L.AveragePooling3D(2)(L.Conv3D(2, 2, activation="tanh")(x)), 4, 4, 4, 1),
     "conv3d transposed": numbers(lambda x: L.GlobalMaxPooling3D()(L.Conv3DTranspose(2, 2, activation="relu")(x)), 3, 3, 3, 1),
-    "lstm": numbers(lambda x: L.LSTM(4)(x), 5, 3),
-    "lstm unrolled": numbers(lambda x: L.LSTM(4, unroll=True)(x), 4, 3),
-    "lstm stacked": numbers(lambda x: L.LSTM(3)(L.LSTM(4, return_sequences=True)(x)), 4, 2),
-    "gru": numbers(lambda x: L.GRU(4, return_sequences=True)(x), 5, 3),
+    "lstm": numbers(lambda x: L.LSTM(4)(x), 4, 3),
+    "lstm unrolled": numbers(lambda x: L.LSTM(4, unroll=True)(x), 3, 3),
+    "lstm stacked": numbers(lambda x: L.LSTM(3)(L.LSTM(4, return_sequences=True)(x)), 3, 2),
+    "gru": numbers(lambda x: L.GRU(4, return_sequences=True)(x), 4, 3),
     "gru reset before": numbers(lambda x: L.GRU(4, reset_after=False)(x), 4, 3),
     "simple rnn": numbers(lambda x: L.SimpleRNN(4, activation="relu", go_backwards=True)(x), 5, 3),
-    "bidirectional": numbers(lambda x: L.Bidirectional(L.LSTM(3, return_sequences=True))(x), 4, 3),
+    "bidirectional": numbers(lambda x: L.Bidirectional(L.LSTM(3, return_sequences=True))(x), 3, 3),
     "convolutional lstm": numbers(lambda x: L.ConvLSTM2D(2, 2)(x), 3, 4, 4, 1),
     "time distributed": numbers(lambda x: L.TimeDistributed(L.Dense(3, "relu"))(x), 4, 3),
     "masked floats": masked_floats,
@@ -400,8 +402,8 @@ ZOO: dict[str, Callable[[], tuple[Any, Draw]]] = {
     "explicit mask": explicit_mask,
     "embedding": tokens(lambda seen: L.Dense(4, "relu")(L.Flatten()(seen)), mask=False),
     "embedding pooled": tokens(lambda seen: L.GlobalAveragePooling1D()(seen), mask=True),
-    "embedding lstm": tokens(lambda seen: L.LSTM(4)(seen), mask=True),
-    "embedding gru": tokens(lambda seen: L.Bidirectional(L.GRU(3))(seen), mask=True, length=4),
+    "embedding lstm": tokens(lambda seen: L.LSTM(3)(seen), mask=True, length=4),
+    "embedding gru": tokens(lambda seen: L.Bidirectional(L.GRU(2))(seen), mask=True, length=3),
     "embedding attention": tokens(lambda seen: L.GlobalAveragePooling1D()(transformer(seen)), mask=True),
     "embedding convolution": tokens(lambda seen: L.GlobalMaxPooling1D()(L.Conv1D(4, 2, activation="relu")(seen)), mask=False),
     "residual": numbers(residual, 5),

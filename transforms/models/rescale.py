@@ -19,6 +19,10 @@ from transforms.models.unrolled import unrolled
 
 #: Targets that share a device call; more are taken in turns.
 TARGETS_AT_ONCE = 8
+#: Walks of so few steps are fused by XLA, which compiles anew for each shape: worth it where a call has many pairs.
+_MOST_FUSED, _LEAST_FUSED = 64, 4096
+#: Linear ops that leave XLA nothing to do worse than TensorFlow's own kernels.
+_FUSED_OPS = frozenset({"ConcatV2", "MatMul", "Mul", "Mean", "Neg", "RealDiv", "Split", "Sum", "Transpose"})
 #: Memory that the background's activations may take from one call to the next.
 _KEPT_BYTES = 256 << 20
 
@@ -74,9 +78,10 @@ class RescaleModel:
         weights, targets = tf.TensorSpec([None], tf.float32), tf.TensorSpec([None, None], tf.int32)
         #: What the rules need of some rows: kept values and slopes, `[outer, rows, inner]` each.
         self.ends = tf.function(self._ends, input_signature=[inputs], autograph=False)
-        self._explain = tf.function(
-            self._walk, input_signature=[ends, ends, weights, targets], autograph=False
-        )
+        signature = [ends, ends, weights, targets]
+        self._plain = tf.function(self._walk, input_signature=signature, autograph=False)
+        self._fused = tf.function(self._walk, input_signature=signature, autograph=False, jit_compile=True)
+        self._fusable = len(self.plan.steps) <= _MOST_FUSED and all(map(_fuses, self.plan.steps))
 
     # -- called while tracing --------------------------------------------------------------------------------
 
@@ -155,12 +160,14 @@ class RescaleModel:
           holds T times the rows times a part's background rows.
         """
         ends = self.ends(dict(inputs))
+        wide = min(targets.shape[1], TARGETS_AT_ONCE) * len(targets) * background.rows >= _LEAST_FUSED
+        explain = self._fused if self._fusable and wide else self._plain
         parts: dict[str, list[np.ndarray]] = {}
         for first in range(0, targets.shape[1], TARGETS_AT_ONCE):
             chosen = targets[:, first : first + TARGETS_AT_ONCE].astype(np.int32)
             total: dict[str, np.ndarray] = {}
             for base, weights in background:
-                found = {k: v.numpy() for k, v in self._explain(ends, base, weights, chosen).items()}
+                found = {k: v.numpy() for k, v in explain(ends, base, weights, chosen).items()}
                 total = {k: total[k] + v for k, v in found.items()} if total else found
                 with self._lock:
                     self.evaluations += len(targets) * len(weights)
@@ -206,6 +213,13 @@ class Background:
             weights = np.where(index < self.count, 1.0 / self.count, 0.0).astype(np.float32)
             index = np.minimum(index, self.count - 1)
             yield self.model.ends({name: value[index] for name, value in self.inputs.items()}), weights
+
+
+def _fuses(step: Step) -> bool:
+    """Whether a step is element-wise work or a matrix product: one pass over memory when it is fused."""
+    if step.rule in ("curves", "passing", "sums"):
+        return True
+    return step.rule in ("linear", "products") and step.op.type in _FUSED_OPS
 
 
 def _slope(step: Step, known: Mapping[str, Any]) -> Any:

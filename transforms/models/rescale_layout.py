@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from transforms.errors import UserError
 from transforms.models.rescale_plan import Plan, refused
 from transforms.models.rescale_walk import Extents
 from transforms.models.trace import TracedModel, static_shape
@@ -48,7 +47,7 @@ class Layout:
 
         def run(*index: int) -> Any:
             rows = {name: value[list(index)] for name, value in two.items()}
-            found = look({k: tf.TensorSpec(t.shape, t.dtype) and tf.constant(rows[k], t.dtype) for k, t in traced.inputs.items()})
+            found = look({k: tf.constant(rows[k], t.dtype) for k, t in traced.inputs.items()})
             return [[value.numpy() for value in part] for part in found]
 
         first, second, both, three = run(0), run(1), run(0, 1), run(0, 1, 0)
@@ -60,7 +59,7 @@ class Layout:
             outer = _outer(line, *(np.asarray(value) for value in values))
             if outer is None:
                 raise refused(tensor.op, "does not keep the rows of a batch apart")
-            extents[tensor.name] = Extents(line.base, line.slope, outer, both[1][0].size and values[2].size // 2 // outer)
+            extents[tensor.name] = Extents(line.base, line.slope, outer, values[0].size // outer)
         for score in plan.scores:
             line = extents[score.name]
             extents[score.name] = Extents(line.base, line.slope, 1, int(np.prod(_at(line, 1))))
@@ -78,19 +77,24 @@ class Layout:
         return tf.reshape(as_numbers(value), [known.outer, -1, known.inner])
 
     def pair_bytes(self, plan: Plan) -> int:
-        """Memory that a pair takes at most: what the rules make of every tensor that they pass."""
-        total = 0
+        """Memory that a pair takes at most: multipliers of every tensor, and what the rules make beside them."""
+        total = sum(self._values(entry.tensor) * 2 for entry in plan.entries)
+        total += sum(self._values(score) for score in plan.scores)
         for step in plan.steps:
-            touched: Iterable[Any] = (*step.outputs, *step.operands.values())
-            values = sum(int(np.prod(_at(self.extents[t.name], 1))) for t in touched)
-            total += 4 * values * _ARRAYS.get(step.rule, 1)
-        return max(4, total)
+            own = sum(map(self._values, step.outputs))
+            if step.rule in _ARRAYS:
+                own += sum(map(self._values, step.operands.values()))
+            total += own * _ARRAYS.get(step.rule, 2 if step.rule == "curves" else 1)
+        return max(4, 4 * total)
+
+    def _values(self, tensor: Any) -> int:
+        return int(np.prod(_at(self.extents[tensor.name], 1), dtype=np.int64))
 
 
+#: Arrays as large as its outputs and operands together that a rule holds at a time.
+_ARRAYS = {"largest": 6, "selects": 6, "comparisons": 6, "products": 4, "integrals": 8, "quotients": 6, "either": 4}
 #: Numbers past the first are as good as infinite; the second does as well as they, in differences and quotients.
 _ENDLESS, _MASKED = 1e30, 1e9
-#: Arrays of the size of its operands and outputs that a rule holds at a time, beside their multipliers.
-_ARRAYS = {"curves": 2, "largest": 6, "selects": 6, "comparisons": 6, "products": 4, "integrals": 8, "quotients": 6}
 
 
 def as_numbers(value: Any) -> Any:
@@ -147,5 +151,3 @@ def _alike(found: np.ndarray, expected: np.ndarray) -> bool:
         np.allclose(found.astype(np.float64).ravel(), wanted, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
     )
 
-
-__all__ = ["Layout", "UserError"]
