@@ -57,7 +57,12 @@ def run(folder: Path, quick: bool) -> list[Row]:
         f"against {per_second(found['shap'])} with {errors['shap']:.1e}"
     )
     return [
-        Row(f"deep_shap ÷ shap, {BACKGROUND} background rows", figure, ratios(found, "ours", "shap"), at_least=30)
+        Row(
+            f"deep_shap ÷ shap, {BACKGROUND} background rows",
+            figure,
+            ratios(found, "ours", "shap"),
+            at_least=30,
+        )
     ]
 
 
@@ -67,14 +72,16 @@ def _error(found: np.ndarray, truth: np.ndarray) -> float:
 
 
 def exact(rows: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """DeepLIFT's values of the benchmarks' network by its definition, in double precision, `[B, features]`."""
+    """DeepLIFT's values of the network by their definition, in double precision, `[B, features]`."""
     weights = [np.asarray(value, np.float64) for value in keras_model(WIDTH).get_weights()]
     kernels, biases = weights[0::2], weights[1::2]
 
     def activations(values: np.ndarray) -> list[np.ndarray]:
         found = [values.astype(np.float64)]
         for kernel, bias in zip(kernels[:-1], biases[:-1], strict=True):
-            found.append(np.maximum(found[-1], 0) @ kernel + bias if len(found) > 1 else found[-1] @ kernel + bias)
+            found.append(
+                np.maximum(found[-1], 0) @ kernel + bias if len(found) > 1 else found[-1] @ kernel + bias
+            )
         return found
 
     x, r = activations(rows), activations(background)

@@ -1,4 +1,4 @@
-"""Small architectures of every kind, with random weights and rows; helpers of the deep_shap tests, not tests."""
+"""Small architectures of every kind, with random weights and rows; for deep_shap's tests."""
 
 from __future__ import annotations
 
@@ -120,7 +120,9 @@ def softmax_gate(x: Any) -> Any:
 
 def squeeze_excite(x: Any) -> Any:
     hidden = L.Conv2D(4, 3, activation="swish")(x)
-    scale = L.Dense(4, activation="sigmoid")(L.Dense(2, activation="relu")(L.GlobalAveragePooling2D()(hidden)))
+    scale = L.Dense(4, activation="sigmoid")(
+        L.Dense(2, activation="relu")(L.GlobalAveragePooling2D()(hidden))
+    )
     return L.Multiply()([hidden, L.Reshape((1, 1, 4))(scale)])
 
 
@@ -207,7 +209,9 @@ def statistics(x: Any) -> Any:
 
 def powers(x: Any) -> Any:
     base = ops.softplus(L.Dense(4)(x)) + 0.2
-    return L.Concatenate()([base ** ops.sigmoid(x[:, :4]), ops.sqrt(base), ops.log(base), ops.prod(base, 1, True)])
+    return L.Concatenate()(
+        [base ** ops.sigmoid(x[:, :4]), ops.sqrt(base), ops.log(base), ops.prod(base, 1, True)]
+    )
 
 
 # -- models of more than one plain input -------------------------------------------------------------------
@@ -236,7 +240,9 @@ def two_heads() -> tuple[Any, Draw]:
 def listed() -> tuple[Any, Draw]:
     a, b = keras.Input((3,), name="a"), keras.Input((4, 2), name="b")
     seen = L.GlobalMaxPooling1D()(L.Conv1D(4, 2, activation="relu")(b))
-    model = keras.Model([a, b], [L.Dense(1)(L.Dense(5, "selu")(L.Concatenate()([a, seen]))), L.Dense(2)(seen)])
+    model = keras.Model(
+        [a, b], [L.Dense(1)(L.Dense(5, "selu")(L.Concatenate()([a, seen]))), L.Dense(2)(seen)]
+    )
 
     def draw(rng: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
         return {
@@ -248,13 +254,13 @@ def listed() -> tuple[Any, Draw]:
 
 
 def nested() -> tuple[Any, Draw]:
-    """A model in a model in a model, the innermost one shared."""
+    """A model in a model in a model."""
     inputs, draw = normal(5)
-    small = keras.Input((6,))
-    inner = keras.Model(small, L.LayerNormalization()(L.Dense(6, activation="gelu")(small)))
-    wide = keras.Input((5,))
-    block = keras.Model(wide, L.Dense(6, activation="tanh")(inner(L.Dense(6, activation="relu")(wide))))
-    return keras.Model(inputs, L.Dense(2)(L.Add()([block(inputs), inner(L.Dense(6)(inputs))]))), draw
+    small, wide = keras.Input((6,)), keras.Input((5,))
+    inner = keras.Model(small, L.LayerNormalization()(L.Dense(6, activation="gelu")(small)), name="inner")
+    hidden = inner(L.Dense(6, activation="relu")(wide))
+    block = keras.Model(wide, L.Dense(6, activation="tanh")(hidden), name="block")
+    return keras.Model(inputs, L.Dense(2)(L.Add()([block(inputs), L.Dense(6)(inputs)]))), draw
 
 
 @keras.saving.register_keras_serializable("deep_zoo")
@@ -348,9 +354,10 @@ def masked_floats() -> tuple[Any, Draw]:
 
 
 ACTIVATIONS = (
-    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "softplus", "softsign", "tanh", "sigmoid",
-    "hard_sigmoid", "hard_silu", "hard_tanh", "hard_shrink", "soft_shrink", "tanh_shrink", "exponential",
-    "log_sigmoid", "mish", "sparse_plus", "sparse_sigmoid", "squareplus", "softmax", "log_softmax",
+    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "softplus", "softsign", "tanh",
+    "sigmoid", "hard_sigmoid", "hard_silu", "hard_tanh", "hard_shrink", "soft_shrink", "tanh_shrink",
+    "exponential", "log_sigmoid", "mish", "sparse_plus", "sparse_sigmoid", "squareplus", "softmax",
+    "log_softmax",
 )  # fmt: skip
 
 ZOO: dict[str, Callable[[], tuple[Any, Draw]]] = {
@@ -359,30 +366,52 @@ ZOO: dict[str, Callable[[], tuple[Any, Draw]]] = {
     "glu": numbers(glu, 5),
     "batch normalization": numbers(lambda x: L.Dense(4, "relu")(L.BatchNormalization()(L.Dense(5)(x))), 5),
     "layer normalization": numbers(lambda x: L.Dense(4, "relu")(L.LayerNormalization()(L.Dense(5)(x))), 5),
-    "group normalization": numbers(lambda x: L.GroupNormalization(2)(L.Conv2D(4, 2, activation="relu")(x)), 5, 5, 2),
+    "group normalization": numbers(
+        lambda x: L.GroupNormalization(2)(L.Conv2D(4, 2, activation="relu")(x)), 5, 5, 2
+    ),
     "rms normalization": numbers(lambda x: L.RMSNormalization()(L.Dense(5, "tanh")(x)), 5),
     "unit normalization": numbers(lambda x: L.UnitNormalization()(L.Dense(5)(x)), 5),
-    "batch normalization 2d": image(L.Conv2D(3, 3), L.BatchNormalization(), L.ReLU(), L.GlobalAveragePooling2D()),
+    "batch normalization 2d": image(
+        L.Conv2D(3, 3), L.BatchNormalization(), L.ReLU(), L.GlobalAveragePooling2D()
+    ),
     "conv2d max pooling": image(L.Conv2D(4, 3, activation="relu"), L.MaxPooling2D(2)),
-    "conv2d average pooling": image(L.Conv2D(4, 3, strides=2, padding="same", activation="elu"), L.AveragePooling2D(2)),
+    "conv2d average pooling": image(
+        L.Conv2D(4, 3, strides=2, padding="same", activation="elu"), L.AveragePooling2D(2)
+    ),
     "conv2d overlapping max": image(L.Conv2D(2, 2), L.MaxPooling2D(3, strides=1, padding="same"), L.ReLU()),
     "conv2d dilated": image(L.Conv2D(3, 3, dilation_rate=2, activation="relu"), L.GlobalMaxPooling2D()),
-    "conv2d transposed": image(L.Conv2D(2, 3, activation="relu"), L.Conv2DTranspose(2, 3, strides=2, activation="tanh")),
+    "conv2d transposed": image(
+        L.Conv2D(2, 3, activation="relu"), L.Conv2DTranspose(2, 3, strides=2, activation="tanh")
+    ),
     "depthwise": image(L.DepthwiseConv2D(3, depth_multiplier=2, activation="relu"), L.MaxPooling2D(2)),
     "separable": image(L.SeparableConv2D(4, 3, activation="swish"), L.AveragePooling2D(2, padding="same")),
-    "upsampling": image(L.Conv2D(2, 3, activation="relu"), L.UpSampling2D(2), L.ZeroPadding2D(1), L.Conv2D(2, 3)),
-    "bilinear": image(L.Conv2D(2, 3, activation="tanh"), L.UpSampling2D(2, interpolation="bilinear"), L.Cropping2D(1)),
+    "upsampling": image(
+        L.Conv2D(2, 3, activation="relu"), L.UpSampling2D(2), L.ZeroPadding2D(1), L.Conv2D(2, 3)
+    ),
+    "bilinear": image(
+        L.Conv2D(2, 3, activation="tanh"), L.UpSampling2D(2, interpolation="bilinear"), L.Cropping2D(1)
+    ),
     "adaptive pooling": image(L.Conv2D(2, 2, activation="relu"), L.AdaptiveAveragePooling2D(2)),
     "squeeze and excite": numbers(squeeze_excite, 6, 6, 2),
     "inception": numbers(inception, 5, 5, 2),
-    "conv1d causal": numbers(lambda x: L.Conv1D(4, 2, dilation_rate=2, padding="causal", activation="relu")(x), 6, 2),
+    "conv1d causal": numbers(
+        lambda x: L.Conv1D(4, 2, dilation_rate=2, padding="causal", activation="relu")(x), 6, 2
+    ),
     "conv1d max pooling": numbers(lambda x: L.MaxPooling1D(2)(L.Conv1D(4, 3, activation="relu")(x)), 8, 2),
-    "conv1d average pooling": numbers(lambda x: L.AveragePooling1D(2)(L.SeparableConv1D(4, 3, activation="relu")(x)), 8, 2),
+    "conv1d average pooling": numbers(
+        lambda x: L.AveragePooling1D(2)(L.SeparableConv1D(4, 3, activation="relu")(x)), 8, 2
+    ),
     "conv1d transposed": numbers(lambda x: L.Conv1DTranspose(3, 2, strides=2, activation="gelu")(x), 4, 2),
     "depthwise 1d": numbers(lambda x: L.DepthwiseConv1D(2, activation="relu")(x), 6, 3),
-    "conv3d max pooling": numbers(lambda x: L.MaxPooling3D(2)(L.Conv3D(2, 2, activation="relu")(x)), 4, 4, 4, 1),
-    "conv3d average pooling": numbers(lambda x: L.AveragePooling3D(2)(L.Conv3D(2, 2, activation="tanh")(x)), 4, 4, 4, 1),
-    "conv3d transposed": numbers(lambda x: L.GlobalMaxPooling3D()(L.Conv3DTranspose(2, 2, activation="relu")(x)), 3, 3, 3, 1),
+    "conv3d max pooling": numbers(
+        lambda x: L.MaxPooling3D(2)(L.Conv3D(2, 2, activation="relu")(x)), 4, 4, 4, 1
+    ),
+    "conv3d average pooling": numbers(
+        lambda x: L.AveragePooling3D(2)(L.Conv3D(2, 2, activation="tanh")(x)), 4, 4, 4, 1
+    ),
+    "conv3d transposed": numbers(
+        lambda x: L.GlobalMaxPooling3D()(L.Conv3DTranspose(2, 2, activation="relu")(x)), 3, 3, 3, 1
+    ),
     "lstm": numbers(lambda x: L.LSTM(4)(x), 4, 3),
     "lstm unrolled": numbers(lambda x: L.LSTM(4, unroll=True)(x), 3, 3),
     "lstm stacked": numbers(lambda x: L.LSTM(3)(L.LSTM(4, return_sequences=True)(x)), 3, 2),
@@ -405,7 +434,9 @@ ZOO: dict[str, Callable[[], tuple[Any, Draw]]] = {
     "embedding lstm": tokens(lambda seen: L.LSTM(3)(seen), mask=True, length=4),
     "embedding gru": tokens(lambda seen: L.Bidirectional(L.GRU(2))(seen), mask=True, length=3),
     "embedding attention": tokens(lambda seen: L.GlobalAveragePooling1D()(transformer(seen)), mask=True),
-    "embedding convolution": tokens(lambda seen: L.GlobalMaxPooling1D()(L.Conv1D(4, 2, activation="relu")(seen)), mask=False),
+    "embedding convolution": tokens(
+        lambda seen: L.GlobalMaxPooling1D()(L.Conv1D(4, 2, activation="relu")(seen)), mask=False
+    ),
     "residual": numbers(residual, 5),
     "gated": numbers(gated, 5),
     "ratio": numbers(ratio, 5),
@@ -427,4 +458,4 @@ ZOO: dict[str, Callable[[], tuple[Any, Draw]]] = {
     "subclassed": subclassed,
     "categories": categories,
     "wide and deep": wide_and_deep,
-}  # fmt: skip
+}

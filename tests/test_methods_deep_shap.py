@@ -1,4 +1,4 @@
-"""deep_shap: a zoo of architectures on which it sums, shap's own values, closed forms, and what it refuses."""
+"""deep_shap: a zoo of architectures on which it sums, shap's values, closed forms, and what it refuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from itertools import combinations
 from math import factorial
 from typing import Any
 
-import deep_zoo
 import keras
 import numpy as np
 import pytest
@@ -127,7 +126,9 @@ def test_without_a_rule_or_with_its_sign_turned_nothing_sums(
     assert sums(found, reference).max() > 1e-2
 
 
-@pytest.mark.parametrize("name", ["two heads", "embedding lstm", "multi-head attention", "extremes", "causal attention"])
+@pytest.mark.parametrize(
+    "name", ["two heads", "embedding lstm", "multi-head attention", "extremes", "causal attention"]
+)
 def test_parts_of_the_background_and_targets_in_turns_change_nothing(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,10 +170,16 @@ PLAIN: dict[str, tuple[Callable[[Any], Any], tuple[int, ...]]] = {
     "tanh": (lambda x: L.Dense(7, "tanh")(L.Dense(8, "tanh")(x)), (6,)),
     "sigmoid": (lambda x: L.Dense(7, "sigmoid")(L.Dense(8, "sigmoid")(x)), (6,)),
     "convolution": (lambda x: L.Flatten()(L.Conv2D(3, 3, activation="relu")(x)), (6, 6, 2)),
-    "max pooling": (lambda x: L.Flatten()(L.MaxPooling2D(2)(L.Conv2D(3, 3, activation="relu")(x))), (7, 7, 1)),
-    "average pooling": (lambda x: L.Flatten()(L.AveragePooling2D(2)(L.Conv2D(2, 2, activation="relu")(x))), (6, 6, 1)),
+    "max pooling": (
+        lambda x: L.Flatten()(L.MaxPooling2D(2)(L.Conv2D(3, 3, activation="relu")(x))),
+        (7, 7, 1),
+    ),
+    "average pooling": (
+        lambda x: L.Flatten()(L.AveragePooling2D(2)(L.Conv2D(2, 2, activation="relu")(x))),
+        (6, 6, 1),
+    ),
     "convolution 1d": (lambda x: L.Flatten()(L.Conv1D(3, 2, activation="tanh")(x)), (5, 2)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -211,9 +218,9 @@ def test_a_linear_model_gives_weight_times_difference_to_the_mean() -> None:
 def test_nested_rectifiers_by_hand() -> None:
     """ReLU(ReLU(a) − 1 − ReLU(b)) at (3, 1) from (0, 0).
 
-    The outer ReLU goes from −1 to 1 and its output from 0 to 1: its multiplier is 1/2. Both inner ones have 1.
-    So φ = (3/2, −1/2), which is what Shrikumar et al. and integrated gradients find as well; from (2, 0) the outer
-    ReLU goes from 1 to 1, its multiplier is its slope, 1, and φ = (1, −1).
+    The outer ReLU goes from −1 to 1 and its output from 0 to 1: its multiplier is 1/2. Both inner ones have
+    1. So φ = (3/2, −1/2), which is what integrated gradients finds as well (Sundararajan et al. 2017, figure
+    3); from (2, 0) the outer ReLU goes from 1 to 1, its multiplier is its slope, 1, and φ = (1, −1).
     """
     row = {"x": np.array([[3.0, 1.0]], np.float32)}
     for base, expected in (((0.0, 0.0), (1.5, -0.5)), ((2.0, 0.0), (1.0, -1.0))):
@@ -225,11 +232,17 @@ def test_nested_rectifiers_by_hand() -> None:
 
 
 def test_a_maximum_goes_by_way_of_the_larger_of_its_values() -> None:
-    """max(a, b) from (1, 2) to (4, 3): to 4 where the row is largest: all to a. From (5, 0) to (1, 3): a falls
-    from 5, where the background is largest, to 3: −2, and nothing to b."""
+    """Of max(a, b) from (1, 2) to (4, 3): up to 4 where the row is largest, all to a.
+
+    From (5, 0) to (1, 3): down from 5, where the background is largest, to 3: −2 to a and nothing to b.
+    """
     inputs = keras.Input((2,), name="x")
     model = scored(keras.Model(inputs, ops.max(inputs, axis=1, keepdims=True)))
-    for base, row, expected in (((1, 2), (4, 3), (2, 0)), ((5, 0), (1, 3), (-2, 0)), ((0, 1), (3, 3), (1, 1))):
+    for base, row, expected in (
+        ((1, 2), (4, 3), (2, 0)),
+        ((5, 0), (1, 3), (-2, 0)),
+        ((0, 1), (3, 3), (1, 1)),
+    ):
         found, _ = explain(model, {"x": np.array([row], np.float32)}, {"x": np.array([base], np.float32)})
         np.testing.assert_allclose(found.values["x"][0, 0], expected, rtol=1e-6, atol=1e-6)
 
@@ -284,7 +297,9 @@ def test_a_softmax_is_integrated_along_the_straight_line() -> None:
     np.testing.assert_allclose(found.values["x"][:, 0], expected, atol=1e-5 * np.abs(expected).max() + 1e-6)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus", "gelu", "silu", "exponential", "relu6"])
+@pytest.mark.parametrize(
+    "activation", ["tanh", "sigmoid", "softplus", "gelu", "silu", "exponential", "relu6"]
+)
 @pytest.mark.parametrize("apart", [0.0, 1e-7, 1e-5, 1e-3, 0.1, 3.0])
 def test_a_quotient_does_not_drown_in_rounding(activation: str, apart: float) -> None:
     """Δout/Δin of one unit behind a sum of two features whose own differences are large and cancel."""
@@ -328,7 +343,11 @@ def shapley(model: ScoredModel, row: np.ndarray, background: np.ndarray) -> np.n
 
 
 def products_of_two(x: Any) -> Any:
-    return 2 * column(x, 0) * column(x, 1) - ops.tanh(column(x, 2)) * ops.relu(column(x, 3)) + ops.sin(column(x, 0))
+    return (
+        2 * column(x, 0) * column(x, 1)
+        - ops.tanh(column(x, 2)) * ops.relu(column(x, 3))
+        + ops.sin(column(x, 0))
+    )
 
 
 @pytest.mark.parametrize("body", [L.Dense(1), products_of_two], ids=["linear", "products of two"])
@@ -349,7 +368,7 @@ def test_where_the_rules_are_exact_values_are_shapleys(body: Callable[[Any], Any
 
 @pytest.mark.parametrize("name", ["embedding lstm", "embedding attention", "embedding pooled"])
 def test_a_mask_is_attributed_to_the_id_that_makes_it(name: str) -> None:
-    """Where no position differs from the background, nothing is; what a longer row is worth, is its tail's."""
+    """Where no position differs from the background, nothing is; what a longer row is worth is its tail's."""
     found_in = from_zoo(name)
     length = found_in.rows["tokens"].shape[1]
     longer = np.arange(1, length + 1)[None]
@@ -381,7 +400,10 @@ class Calls(L.Layer):
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "sort": (lambda x: tf.sort(x, axis=-1), "TopKV2"),
-    "inverse": (lambda x: x @ tf.linalg.inv(tf.eye(4) + 0.1 * tf.einsum("bi,bj->bij", x, x))[0], "MatrixInverse"),
+    "inverse": (
+        lambda x: tf.linalg.inv(tf.eye(4) + tf.einsum("bi,bj->bij", x, x))[:, 0],
+        "MatrixInverse",
+    ),
     "noise": (lambda x: x + tf.random.normal(tf.shape(x)), "RandomStandardNormal"),
     "steps by the rows": (
         lambda x: tf.while_loop(lambda y: tf.reduce_sum(y) < 5.0, lambda y: [y + 1.0], [tf.exp(x)])[0],
@@ -402,7 +424,7 @@ def test_an_op_without_a_rule_is_refused_by_its_name(function: str) -> None:
         model.rescaled({"x": np.ones((3, 4), np.float32)})
     error = caught.value
     assert REFUSED[function][1] in error.what
-    assert "(" in error.what and "deep_shap" in error.what
+    assert "deep_shap" in error.what
     for name, method in METHODS.items():
         if method.additive and not method.needs.rescale:
             assert name in str(error.remedy)
@@ -417,7 +439,9 @@ def test_threads_give_the_same_bits() -> None:
         found_in = from_zoo(name)
         reference = reference_of(found_in.model, found_in.background)
 
-        def once(rows: np.ndarray, found_in: Made = found_in, reference: Reference = reference) -> Attribution:
+        def once(
+            rows: np.ndarray, found_in: Made = found_in, reference: Reference = reference
+        ) -> Attribution:
             chosen = pick(found_in.rows, rows)
             return attribute(DeepShap(), found_in.model, chosen, reference)
 
@@ -434,11 +458,11 @@ def test_fused_calls_give_the_same_values(monkeypatch: pytest.MonkeyPatch) -> No
     """Many pairs of a plain network go through XLA, few do not."""
     found_in = from_zoo("dense gelu")
     assert found_in.model.rescaled(found_in.background)._fusable
-    assert not from_zoo("conv2d max pooling").model.rescaled(from_zoo("conv2d max pooling").background)._fusable
+    assert (
+        not from_zoo("conv2d max pooling").model.rescaled(from_zoo("conv2d max pooling").background)._fusable
+    )
     plain, _ = explain(found_in.model, found_in.rows, found_in.background)
     monkeypatch.setattr(rescale, "_LEAST_FUSED", 1)
     fused, reference = explain(found_in.model, found_in.rows, found_in.background)
     assert sums(fused, reference).max() < 1e-4
     np.testing.assert_allclose(fused.values["x"], plain.values["x"], rtol=1e-4, atol=1e-5)
-
-

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class DeepShap:
     """Attributes the score by DeepLIFT's rescale rule against every background row, averaged.
 
-    From the score back to the inputs, each op divides its own difference between the row and the background row
-    among its operands: an element-wise function by Δout/Δin, a product by the Shapley value of its two factors,
-    a maximum by way of the larger of the two, a softmax by integrating along the straight line; what is linear
-    passes on. φ sums to F(x) − mean F(x′) whatever the model; it is the Shapley value where the model is a sum
-    of functions of one feature each and of products of two.
+    From the score back to the inputs, each op divides its own difference between the row and the background
+    row among its operands: an element-wise function by Δout/Δin, a product by the Shapley value of its two
+    factors, a maximum by way of the larger of the two, a softmax by integrating along the straight line; what
+    is linear passes on. φ sums to F(x) − mean F(x′) whatever the model; it is the Shapley value where the
+    model is a sum of functions of one feature each and of products of two.
 
     Cost: one forward evaluation a row, and a backward walk for each of the R background rows; memory
       O(device_batch_size).
@@ -41,7 +41,7 @@ class DeepShap:
     name: ClassVar[str] = "deep_shap"
     summary: ClassVar[str] = "DeepLIFT's rules against every background row, averaged"
     when: ClassVar[str] = (
-        "a neural network and a background that stands for the data: exact sums, for the cost of a few gradients"
+        "a neural network and a background that stands for the data: exact sums at the cost of gradients"
     )
     needs: ClassVar[Needs] = Needs(gradients=True, background=True, rescale=True)
     additive: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""A model with DeepLIFT's rules compiled: differences of the score between rows and background rows, divided."""
+"""A model with DeepLIFT's rules compiled: the score's differences to background rows, divided."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transforms.models.unrolled import unrolled
 
 #: Targets that share a device call; more are taken in turns.
 TARGETS_AT_ONCE = 8
-#: Walks of so few steps are fused by XLA, which compiles anew for each shape: worth it where a call has many pairs.
+#: Walks of so few steps are fused by XLA where a call has so many pairs: it compiles anew for each shape.
 _MOST_FUSED, _LEAST_FUSED = 64, 4096
 #: Linear ops that leave XLA nothing to do worse than TensorFlow's own kernels.
 _FUSED_OPS = frozenset({"ConcatV2", "MatMul", "Mul", "Mean", "Neg", "RealDiv", "Split", "Sum", "Transpose"})
@@ -36,7 +36,7 @@ class RescaleModel:
       traced: The model as a graph.
       scores: The tensors to explain, one a head; they are flattened side by side, `[rows, T]`.
       input_shapes: By model input, without the batch.
-      example: Some rows of each model input, `[R, *shape]`: how tensors grow with the rows is measured on them.
+      example: Some rows of each model input, `[R, *shape]`: how tensors grow with rows is measured on them.
 
     Attributes:
       evaluations: Pairs of a row and a background row asked for so far, padding included.
@@ -69,7 +69,9 @@ class RescaleModel:
         inputs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self._traced.inputs.items()}
         values, slopes = (
             [
-                tf.TensorSpec([self._layout.extents[n].outer, None, self._layout.extents[n].inner], tf.float32)
+                tf.TensorSpec(
+                    [self._layout.extents[n].outer, None, self._layout.extents[n].inner], tf.float32
+                )
                 for n in names
             ]
             for names in (self.plan.kept, self.plan.slopes)
@@ -199,9 +201,11 @@ class Background:
 
     @property
     def count(self) -> int:
+        """Background rows."""
         return len(next(iter(self.inputs.values())))
 
     def keep(self) -> None:
+        """Computes all parts now."""
         self._kept = list(self)
 
     def __iter__(self) -> Iterator[tuple[Ends, np.ndarray]]:
@@ -244,7 +248,9 @@ def _slope(step: Step, known: Mapping[str, Any]) -> Any:
             dtypes = [output.dtype for output in op.outputs]
             made = tf.compat.v1.get_default_graph().create_op(kind, given, dtypes, attrs=attributes)
             found = made.outputs
-        values.update((t.name, value) for t, value in zip(op.outputs, found, strict=True) if value is not None)
+        values.update(
+            (t.name, value) for t, value in zip(op.outputs, found, strict=True) if value is not None
+        )
     gradient = tf.gradients(values[end.name], own, unconnected_gradients="zero")[0]
     gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
     return tf.where(tf.math.is_finite(gradient), gradient, zeros)

@@ -41,7 +41,11 @@ class Layout:
             feeds = {traced.inputs[name].name: value for name, value in inputs.items()}
             built = traced.replay(feeds, [*shaped.values(), *kept, *plan.sized.values()])
             values = built[len(shaped) :]
-            return [tf.shape(value) for value in built[: len(shaped)]], values[: len(kept)], values[len(kept) :]
+            return (
+                [tf.shape(value) for value in built[: len(shaped)]],
+                values[: len(kept)],
+                values[len(kept) :],
+            )
 
         two = _two_rows(example)
 
@@ -77,7 +81,7 @@ class Layout:
         return tf.reshape(as_numbers(value), [known.outer, -1, known.inner])
 
     def pair_bytes(self, plan: Plan) -> int:
-        """Memory that a pair takes at most: multipliers of every tensor, and what the rules make beside them."""
+        """Memory that a pair takes at most: multipliers of every tensor, and what rules make beside them."""
         total = sum(self._values(entry.tensor) * 2 for entry in plan.entries)
         total += sum(self._values(score) for score in plan.scores)
         for step in plan.steps:
@@ -92,13 +96,21 @@ class Layout:
 
 
 #: Arrays as large as its outputs and operands together that a rule holds at a time.
-_ARRAYS = {"largest": 6, "selects": 6, "comparisons": 6, "products": 4, "integrals": 8, "quotients": 6, "either": 4}
-#: Numbers past the first are as good as infinite; the second does as well as they, in differences and quotients.
+_ARRAYS = {
+    "largest": 6,
+    "selects": 6,
+    "comparisons": 6,
+    "products": 4,
+    "integrals": 8,
+    "quotients": 6,
+    "either": 4,
+}
+#: Numbers past the first are as good as infinite; the second does as well as they, and can be reckoned with.
 _ENDLESS, _MASKED = 1e30, 1e9
 
 
 def as_numbers(value: Any) -> Any:
-    """Values in float32, and what stands for minus infinity in a mask as a number that others survive beside."""
+    """Values in float32, and what stands for minus infinity in a mask as a number one can reckon with."""
     value = tf.cast(value, tf.float32)
     return tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)
 
@@ -150,4 +162,3 @@ def _alike(found: np.ndarray, expected: np.ndarray) -> bool:
     return bool(
         np.allclose(found.astype(np.float64).ravel(), wanted, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
     )
-

@@ -14,13 +14,14 @@ SUMS = frozenset({"Add", "AddV2", "AddN", "Sub", "BiasAdd", "BiasAddV1"})
 LINEAR: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(
         (
-            "AvgPool", "AvgPool3D", "BatchToSpaceND", "BatchToSpace", "BroadcastTo", "Conv", "Conv2D", "Conv3D",
-            "Cumsum", "DepthToSpace", "DepthwiseConv2dNative", "Diag", "DiagPart", "ExtractImagePatches",
-            "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "GatherNd", "GatherV2", "MatrixBandPart",
-            "MatrixDiag", "MatrixDiagPart", "MatrixDiagPartV3", "MatrixDiagV3", "Mean", "Neg", "Pad",
-            "ResizeBicubic", "ResizeBilinear", "ResizeNearestNeighbor", "ReverseSequence", "ReverseV2", "Roll",
-            "Slice", "SpaceToBatchND", "SpaceToBatch", "SpaceToDepth", "SplitV", "StridedSlice", "Sum",
-            "Tile", "Transpose", "Unpack", "UnsortedSegmentSum", "SegmentSum",
+            "AvgPool", "AvgPool3D", "BatchToSpaceND", "BatchToSpace", "BroadcastTo", "Conv", "Conv2D",
+            "Conv3D", "Cumsum", "DepthToSpace", "DepthwiseConv2dNative", "Diag", "DiagPart",
+            "ExtractImagePatches", "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "GatherNd",
+            "GatherV2", "MatrixBandPart", "MatrixDiag", "MatrixDiagPart", "MatrixDiagPartV3",
+            "MatrixDiagV3", "Mean", "Neg", "Pad", "ResizeBicubic", "ResizeBilinear",
+            "ResizeNearestNeighbor", "ReverseSequence", "ReverseV2", "Roll", "Slice", "SpaceToBatchND",
+            "SpaceToBatch", "SpaceToDepth", "SplitV", "StridedSlice", "Sum", "Tile", "Transpose",
+            "Unpack", "UnsortedSegmentSum", "SegmentSum",
         ),
         (0,),
     ),
@@ -41,7 +42,16 @@ LINEAR: dict[str, tuple[int, ...] | None] = {
 }  # fmt: skip
 #: Linear in each of two operands, or a square of their difference.
 PRODUCTS = frozenset(
-    {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "LogicalAnd", "MatMul", "Mul", "SquaredDifference"}
+    {
+        "BatchMatMul",
+        "BatchMatMulV2",
+        "BatchMatMulV3",
+        "Einsum",
+        "LogicalAnd",
+        "MatMul",
+        "Mul",
+        "SquaredDifference",
+    }
 )
 QUOTIENTS = frozenset({"Div", "DivNoNan", "RealDiv"})
 LARGEST = frozenset({"Any", "Max", "MaxPool", "MaxPoolV2", "MaxPool3D", "Maximum"})
@@ -51,23 +61,38 @@ COMPARISONS = frozenset({"Equal", "Greater", "GreaterEqual", "Less", "LessEqual"
 #: Functions of one element at a time.
 CURVES = frozenset(
     {
-        "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "ClipByValue", "Cos", "Cosh", "Digamma",
-        "Elu", "Erf", "Erfc", "Erfinv", "Exp", "Expm1", "Floor", "Inv", "IsFinite", "IsInf", "IsNan", "LeakyRelu",
-        "Lgamma", "Log", "Log1p", "LogicalNot", "Ndtri", "Reciprocal", "Relu", "Relu6", "Rint", "Round", "Rsqrt",
-        "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Square", "Tan", "Tanh",
+        "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "ClipByValue", "Cos", "Cosh",
+        "Digamma", "Elu", "Erf", "Erfc", "Erfinv", "Exp", "Expm1", "Floor", "Inv", "IsFinite", "IsInf",
+        "IsNan", "LeakyRelu", "Lgamma", "Log", "Log1p", "LogicalNot", "Ndtri", "Reciprocal", "Relu",
+        "Relu6", "Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus",
+        "Softsign", "Sqrt", "Square", "Tan", "Tanh",
     }
 )  # fmt: skip
 #: Smooth, with a gradient that TensorFlow knows and no closed form of the two ends.
 INTEGRALS = frozenset(
-    {"Atan2", "Cumprod", "CumulativeLogsumexp", "LRN", "LogSoftmax", "Pow", "Prod", "Softmax", "Xdivy", "Xlogy"}
+    {
+        "Atan2",
+        "Cumprod",
+        "CumulativeLogsumexp",
+        "LRN",
+        "LogSoftmax",
+        "Pow",
+        "Prod",
+        "Softmax",
+        "Xdivy",
+        "Xlogy",
+    }
 )
 #: Of two operands, element by element, beyond the above.
-_PAIRS = frozenset({"Mod", "FloorMod", "FloorDiv", "LogicalOr", "LogicalXor", "Pow", "Xdivy", "Xlogy", "Atan2"})
+_PAIRS = frozenset(
+    {"Mod", "FloorMod", "FloorDiv", "LogicalOr", "LogicalXor", "Pow", "Xdivy", "Xlogy", "Atan2"}
+)
 #: Their value changes from call to call.
 RANDOM = frozenset(
     {
-        "Multinomial", "RandomGamma", "RandomPoissonV2", "RandomShuffle", "RandomStandardNormal", "RandomUniform",
-        "RandomUniformInt", "StatefulStandardNormalV2", "StatefulUniform", "TruncatedNormal",
+        "Multinomial", "RandomGamma", "RandomPoissonV2", "RandomShuffle", "RandomStandardNormal",
+        "RandomUniform", "RandomUniformInt", "StatefulStandardNormalV2", "StatefulUniform",
+        "TruncatedNormal",
     }
 )  # fmt: skip
 #: Element by element, whatever the operands.
@@ -78,7 +103,20 @@ ELEMENTWISE = (
     | QUOTIENTS
     | _PAIRS
     | STOPS
-    | {"Add", "AddN", "AddV2", "BiasAdd", "Cast", "Identity", "LogicalAnd", "Maximum", "Minimum", "Mul", "Neg", "Snapshot"}
+    | {
+        "Add",
+        "AddN",
+        "AddV2",
+        "BiasAdd",
+        "Cast",
+        "Identity",
+        "LogicalAnd",
+        "Maximum",
+        "Minimum",
+        "Mul",
+        "Neg",
+        "Snapshot",
+    }
     | {"SquaredDifference", "Sub"}
 )
 #: Straight pieces: the quotient of two differences is exact to the last digit on either side of the kink.
@@ -102,7 +140,7 @@ def bends(op: Any, varying: list[int]) -> bool:
 def rule_name(op: Any, varying: list[int]) -> str | None:
     """The rule for an op whose operands at these places vary; None where there is none."""
     kind = op.type
-    if kind in PASSING and varying == [0] or kind == "IdentityN":
+    if (kind in PASSING and varying == [0]) or kind == "IdentityN":
         return "passing"
     if kind in SUMS:
         return "sums"

@@ -1,4 +1,4 @@
-"""What DeepLIFT's walk through a traced graph will do: which rule at which op, and what it must know for that.
+"""What DeepLIFT's walk through a traced graph will do: which rule at which op, and what it must know for it.
 
 Pure graph walking; nothing is run here. `rescale.py` measures and compiles what is planned here.
 """
@@ -26,7 +26,7 @@ class Step:
       rule: Its name in RULES.
       op: Where; of a curve, the op that gives its end.
       outputs: Tensors whose multipliers it takes.
-      operands: Tensors that it passes multipliers on to, by place in `op.inputs` (of a curve, its start at 0).
+      operands: Tensors that it passes multipliers on to, by place in `op.inputs`; a curve's start at 0.
       inner: Of a curve, the ops from its start to its end, in their order.
     """
 

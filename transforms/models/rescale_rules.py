@@ -1,7 +1,7 @@
 """DeepLIFT's rules: what each kind of op makes of the multipliers behind it. Called while tracing.
 
-A multiplier m of a tensor y says how much the score gains for a unit of y, between a row and a background row:
-Σ m Δy is the score's difference, and every rule keeps that sum, Σ m_in Δin = Σ m_out Δout.
+A multiplier m of a tensor y says how much the score gains for a unit of y between a row and a background
+row: Σ m Δy is the score's difference, and every rule keeps that sum, Σ m_in Δin = Σ m_out Δout.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def sums(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def linear(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """TensorFlow's own gradient, which is the same everywhere; the commonest ops by hand, in fewer operations."""
+    """TensorFlow's own gradient, which is the same everywhere; the commonest ops by hand, in fewer steps."""
     op = step.op
     (place, operand), *others = step.operands.items()
     if op.type in ("Split", "Unpack"):
@@ -103,8 +103,8 @@ def quotients(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """The rescale rule, Δout/Δin; where rounding drowns it, the mean of the derivatives at the two ends.
 
-    The quotient is known up to the rounding of the ends; within that the derivative is as good as it and free of
-    noise, and past that the quotient is right, a kink lying between the ends or not.
+    The quotient is known up to the rounding of the ends; within that the derivative is as good as it and free
+    of noise, and past that the quotient is right, a kink lying between the ends or not.
     """
     (m,), (start,) = given.values(), step.operands.values()
     end = step.outputs[0]
@@ -146,7 +146,7 @@ def largest(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def selects(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """c a + (1 − c) b with c in {0, 1}: two products, each between its two players.
+    """Of c a + (1 − c) b with c in {0, 1}: two products, each between its two players.
 
     Where the choice is the same at both ends, what is not chosen counts for nothing; where it is another and
     what was not chosen is no number, the choice bears the whole difference.
@@ -181,7 +181,7 @@ def comparisons(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers
 
 
 def either(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """a or b = 1 − (1 − a)(1 − b), a product."""
+    """Of a or b = 1 − (1 − a)(1 − b): a product."""
     (m,) = given.values()
     halves = [0.5 * sum(walk.ends(tensor)) for tensor in step.op.inputs]
     return {

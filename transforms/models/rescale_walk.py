@@ -35,6 +35,7 @@ class Extents:
 
     @property
     def static(self) -> list[int | None]:
+        """Its shape as tracing knows it."""
         return [None if step else size for size, step in zip(self.base, self.slope, strict=True)]
 
 
@@ -67,6 +68,7 @@ class Walk:
 
     @property
     def pairs(self) -> Any:
+        """T · R · B."""
         return self._once("pairs", lambda: self.counts[0] * self.counts[1] * self.counts[2])
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -78,7 +80,9 @@ class Walk:
         """The shape of a tensor's multipliers."""
         known = self.extents[tensor.name]
         sizes = zip(known.base, known.slope, strict=True)
-        return self._once(known, lambda: tf.stack([self.pairs * step if step else size for size, step in sizes]))
+        return self._once(
+            known, lambda: tf.stack([self.pairs * step if step else size for size, step in sizes])
+        )
 
     def like(self, value: Any, tensor: Any) -> Any:
         """Multipliers in a tensor's own shape."""
@@ -108,11 +112,14 @@ class Walk:
         name = tensor.name
         return self._once(
             (which, name),
-            lambda: (tf.expand_dims(self.rows[which][name], 1), tf.expand_dims(self.background[which][name], 2)),
+            lambda: (
+                tf.expand_dims(self.rows[which][name], 1),
+                tf.expand_dims(self.background[which][name], 2),
+            ),
         )
 
     def ends(self, tensor: Any) -> tuple[Any, Any]:
-        """A tensor's values at the rows and at the background, each for all pairs; a constant's as they are."""
+        """A tensor's values at the rows and at the background, each for all pairs; a constant's as it is."""
         if tensor.name in self.constants:
             return self.constants[tensor.name], self.constants[tensor.name]
         whole = self._whole(tensor)
@@ -126,6 +133,7 @@ class Walk:
         return varying and all(extents == known[-1] for extents in known)
 
     def zeros(self, tensor: Any) -> Any:
+        """Nothing, shaped like a tensor's multipliers."""
         value = tf.zeros(self.shape(tensor))
         value.set_shape(self.extents[tensor.name].static)
         return value
@@ -167,7 +175,9 @@ class Walk:
         inputs = [operands[p] if p in operands else self.fixed(t) for p, t in enumerate(op.inputs)]
         if op.type in SELECTS:
             inputs[0] = tf.cast(inputs[0], tf.bool)
-        attributes = {} if kind == "Mul" else {k: _widened(v) for k, v in op.node_def.attr.items() if k[0] != "_"}
+        attributes = (
+            {} if kind == "Mul" else {k: _widened(v) for k, v in op.node_def.attr.items() if k[0] != "_"}
+        )
         if kind != op.type:
             attributes["T"] = attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT)
         dtypes = [tf.float32 if t.dtype.is_floating or t.dtype == tf.bool else t.dtype for t in op.outputs]

@@ -1,7 +1,7 @@
 """Loops of a traced graph written out, step by step: DeepLIFT's rules walk along single operations.
 
-Recurrent layers run `While` loops over lists of tensors. Where the number of steps does not depend on the rows,
-the loop is what its body is, so many times, and a list is its items.
+Recurrent layers run `While` loops over lists of tensors. Where the number of steps does not depend on the
+rows, the loop is what its body is, so many times, and a list is its items.
 """
 
 from __future__ import annotations
@@ -87,6 +87,7 @@ class _Writer:
             if op.type == "Placeholder" and op.outputs[0].name in values:
                 continue
             given = [values[tensor.name] for tensor in op.inputs]
+            found: Sequence[Any]
             if op.type in LOOPS:
                 found = self._loop(op, given)
             elif op.type in _CALLS:
