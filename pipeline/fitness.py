@@ -37,6 +37,8 @@ def check_method(
         except UserError as error:
             remedy = _remedy(model, error, gradients=False)
             raise UserError(f"{method.name} needs gradients: {error.what}", error.where, remedy) from error
+    if method.needs.rescale:
+        model.rescaled(inputs)  # names the op that it has no rule for, and the methods that would work
     if method.needs.trees:
         if not model.has_trees:
             what = f"{method.name} needs a tree model, and the model's kind is {model.adapter.kind}"

@@ -234,12 +234,16 @@ def _device_batch_size(
 
 def _evaluation_bytes(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> int:
     """Memory that one evaluation takes in a device call, with its gradient where one is taken."""
+    if method.needs.rescale:
+        return model.rescaled(inputs).pair_bytes
     if method.needs.gradients:
         return model.differentiable(inputs).activation_bytes
     return model.forward_bytes
 
 
 def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:
+    if method.needs.rescale:
+        return False
     if method.needs.gradients:
         return model.differentiable(reference.inputs).cut.has_prefix
     return model.has_gradients and model.masked(reference).has_prefix

@@ -22,6 +22,7 @@ from transforms.methods.base import (
     totals,
 )
 from transforms.methods.calls import device_calls
+from transforms.methods.deep_shap import DeepShap
 from transforms.methods.exact_shap import ExactShap
 from transforms.methods.expected_gradients import ExpectedGradients
 from transforms.methods.gradients import InputXGradient, Saliency
@@ -41,6 +42,7 @@ VARIANTS: dict[str, AttributionMethod] = {
     "smoothgrad": SmoothGrad(n_samples=10, standard_error=True),
     "smoothgrad, tolerance": SmoothGrad(n_samples=10, noise=0.5, tolerance=0.05, standard_error=True),
     "expected_gradients": ExpectedGradients(n_samples=26, standard_error=True),
+    "deep_shap": DeepShap(),
     "expected_gradients, tolerance": ExpectedGradients(n_samples=8, tolerance=0.02, standard_error=True),
     "kernel_shap": KernelShap(n_samples=400, standard_error=True),
     "kernel_shap, tolerance": KernelShap(n_samples=24, tolerance=0.01, standard_error=True),

@@ -242,8 +242,11 @@ def runtime(spec: ExplainSpec) -> Runtime:
             model = _scored_model(spec.model, reference.inputs, spec.score, spec.threads, spec.affine_prefix)
             names = np.array(model.signature.target_names, object)
             made = Runtime(spec, model, reference, names)
-            if spec.method.needs.gradients:
-                reference.ends(model)  # traces here, before threads share it
+            # Traces here, before threads share it.
+            if spec.method.needs.rescale:
+                model.rescaled(reference.inputs)
+            elif spec.method.needs.gradients:
+                reference.ends(model)
             elif model.has_gradients and not spec.method.needs.trees:
                 model.masked(reference)
             _runtimes[key] = made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from transforms.methods.base import AttributionMethod
+from transforms.methods.deep_shap import DeepShap
 from transforms.methods.exact_shap import ExactShap
 from transforms.methods.expected_gradients import ExpectedGradients
 from transforms.methods.gradients import InputXGradient, Saliency
@@ -20,6 +21,7 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "integrated_gradients": IntegratedGradients,
     "smoothgrad": SmoothGrad,
     "expected_gradients": ExpectedGradients,
+    "deep_shap": DeepShap,
     "kernel_shap": KernelShap,
     "exact_shap": ExactShap,
     "permutation_shap": PermutationShap,

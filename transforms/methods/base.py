@@ -26,11 +26,13 @@ class Needs:
       gradients: Gradients of the score; otherwise evaluations are enough, and any model will do.
       background: Many reference rows rather than one.
       trees: The trees of a tree model.
+      rescale: A rule of DeepLIFT's for every op between the inputs and the score.
     """
 
     gradients: bool
     background: bool
     trees: bool = False
+    rescale: bool = False
 
 
 @dataclass
@@ -54,7 +56,6 @@ class Reference:
     noise: tuple[np.ndarray, ...] = ()
     players: Players = None  # type: ignore[assignment] # filled in below where it is left out
     seed: int = 0
-    _ends: list[Any] = field(default_factory=list, repr=False)
     _kept: dict[str, Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
@@ -82,9 +83,10 @@ class Reference:
 
     def ends(self, model: ScoredModel) -> tuple[Any, Any]:
         """Entries and affine frontier of the background rows, computed once a process."""
-        if not self._ends:
-            self._ends.append(model.differentiable(self.inputs).ends(dict(self.inputs)))
-        return self._ends[0]
+        found: tuple[Any, Any] = self.once(
+            "ends", lambda: model.differentiable(self.inputs).ends(dict(self.inputs))
+        )
+        return found
 
 
 @dataclass(frozen=True)

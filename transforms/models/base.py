@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transforms.models.differentiable import DifferentiableModel
     from transforms.models.forest import Forest
     from transforms.models.masked import MaskedModel
+    from transforms.models.rescale import RescaleModel
     from transforms.models.trace import TracedModel
 
 
@@ -160,6 +161,7 @@ class ScoredModel:
         self._lock = threading.Lock()
         self._affine_prefix = affine_prefix
         self._differentiable: DifferentiableModel | None = None
+        self._rescaled: RescaleModel | None = None
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self.traced.inputs.items()}
         self._evaluate = Compiled(self._values, [specs])
 
@@ -234,6 +236,21 @@ class ScoredModel:
                     self.traced, self.scores, self.shapes, example, affine_prefix=self._affine_prefix
                 )
             return self._differentiable
+
+    def rescaled(self, example: Mapping[str, np.ndarray]) -> RescaleModel:
+        """The model with DeepLIFT's rules, made once.
+
+        Args:
+          example: Some rows of each input, `[R, *shape]`, that the model accepts.
+        Raises:
+          UserError: An op has no rule; the error names it.
+        """
+        with self._lock:
+            if self._rescaled is None:
+                from transforms.models.rescale import RescaleModel
+
+                self._rescaled = RescaleModel(self.traced, self.scores, self.shapes, example)
+            return self._rescaled
 
 
 def _full_signature(
