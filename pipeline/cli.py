@@ -206,8 +206,9 @@ def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
 
 @cli.command(short_help="List the methods: needs, cost, when to choose each.")
 @click.argument("name", required=False)
+@click.option("--config", metavar="CONFIG", help="Say what each would cost on this config's model and input.")
 @_common
-def methods(name: str | None, as_json: bool, debug: bool) -> int:
+def methods(name: str | None, config: str | None, as_json: bool, debug: bool) -> int:
     """List the methods, or tell more of one: what it needs of a model, what it costs, when to choose it."""
     from pipeline.guide import GUIDE, describe
     from transforms.methods import METHODS
@@ -217,14 +218,24 @@ def methods(name: str | None, as_json: bool, debug: bool) -> int:
         remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(METHODS)}"
         raise UserError(f"{name!r} is no method", "methods", remedy)
     rows = [describe(METHODS[key]) for key in ([name] if name else METHODS)]
+    found = None
+    if config is not None:
+        from pipeline.config import load_config
+        from pipeline.survey import survey
+
+        found = survey(load_config(config))
+        costs = {cost.method: cost for cost in found["costs"]}
+        rows = [{**row, "here": dataclasses.asdict(costs[row["name"]])} for row in rows]
     if as_json:
         guide = [dataclasses.asdict(advice) for advice in GUIDE]
         _print_json(rows[0] if name else {"methods": rows, "guide": guide})
         return DONE
-    from pipeline.show_methods import print_method, print_methods
+    from pipeline.show_methods import print_costs, print_method, print_methods
 
     if name:
         print_method(rows[0])
+    elif found is not None:
+        print_costs(found)
     else:
         print_methods(rows, GUIDE)
     return DONE

@@ -13,6 +13,17 @@ from transforms.models.base import ScoredModel, names_in_words
 from transforms.schema import ExampleSchema
 
 
+def check_players(method: AttributionMethod, schema: ExampleSchema) -> None:
+    """Makes sure that the method can have so many players; see its `check`, if it has one.
+
+    Raises:
+      UserError: It cannot.
+    """
+    check = getattr(method, "check", None)
+    if check is not None:
+        check(schema.players)
+
+
 def check_method(
     model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
 ) -> None:
@@ -26,6 +37,7 @@ def check_method(
     Raises:
       UserError: It cannot; the line names methods that would work.
     """
+    check_players(method, schema)
     fixed = [feature.name for feature in schema.features if feature.fixed]
     if method.needs.gradients:
         try:

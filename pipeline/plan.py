@@ -160,41 +160,18 @@ def make_plan(
       UserError: Whatever would stop the run and can be mended.
     """
     config = loaded.config
-    found_files = _matched(loaded, config.patterns, "input.files", config.input.format)
+    found_files = input_files(loaded)
     total = sum(file.rows for file in found_files)
-    if total == 0:
-        raise UserError(
-            "the input has no rows", f"{loaded.where}: input.files", "check the files that it matches"
-        )
     rows = total if limit is None else min(total, limit)
     output = loaded.path(config.output.path)
     method = config.method
     kind = config.baseline.kind or ("sample" if method.needs.background else "mean")
     threads = _threads(config.compute.workers) if local else None
-    request = ProbeRequest(
-        ModelRequest(
-            _model_path(loaded),
-            tuple(config.model.modules),
-            (loaded.folder,) if not files.is_url(loaded.folder) else (),
-            config.model.allow_unsafe,
-        ),
-        config.model.score,
-        None if isinstance(config.model.target, TargetColumn) else config.model.target,
-        _columns(loaded),
-        describe_columns(found_files),
-        found_files,
-        method,
-        BaselineRequest(kind, config.baseline.rows, config.baseline.value),
-        _baseline_files(loaded),
-        None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,
-        config.seed,
-        threads,
-        measure,
-    )
+    request = probe_request(loaded, found_files, kind, threads=threads, measure=measure)
     try:
         found = probe(request) if in_process else probe_in_child(request)
     except UserError as error:
-        raise _of_config(loaded, error) from error
+        raise of_config(loaded, error) from error
     shard_rows = config.compute.shard_rows
     if shard_rows == "auto":
         shard_rows = auto_shard_rows(rows, found.evaluations_per_row, config.compute.workers)
@@ -239,6 +216,52 @@ def _model_path(loaded: LoadedConfig) -> str:
     return loaded.path(path)
 
 
+def input_files(loaded: LoadedConfig) -> list[InputFile]:
+    """The files of a config's input.
+
+    Raises:
+      UserError: There are none, one cannot be read, or all are empty.
+    """
+    found = _matched(loaded, loaded.config.patterns, "input.files", loaded.config.input.format)
+    if not any(file.rows for file in found):
+        raise UserError(
+            "the input has no rows", f"{loaded.where}: input.files", "check the files that it matches"
+        )
+    return found
+
+
+def probe_request(
+    loaded: LoadedConfig,
+    found_files: Sequence[InputFile],
+    baseline: str,
+    *,
+    threads: int | None = None,
+    measure: bool = False,
+) -> ProbeRequest:
+    """What is asked of a config's model: its baseline is of this kind."""
+    config = loaded.config
+    return ProbeRequest(
+        ModelRequest(
+            _model_path(loaded),
+            tuple(config.model.modules),
+            (loaded.folder,) if not files.is_url(loaded.folder) else (),
+            config.model.allow_unsafe,
+        ),
+        config.model.score,
+        None if isinstance(config.model.target, TargetColumn) else config.model.target,
+        _columns(loaded),
+        describe_columns(found_files),
+        found_files,
+        config.method,
+        BaselineRequest(baseline, config.baseline.rows, config.baseline.value),
+        _baseline_files(loaded),
+        None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,
+        config.seed,
+        threads,
+        measure,
+    )
+
+
 def _threads(workers: int) -> int | None:
     """TensorFlow's threads in each local worker: the processors divided between them."""
     if workers == 1:
@@ -279,10 +302,10 @@ def _matched(
     try:
         return inspect_files(found, format)
     except UserError as error:
-        raise _of_config(loaded, error) from error
+        raise of_config(loaded, error) from error
 
 
-def _of_config(loaded: LoadedConfig, error: UserError) -> UserError:
+def of_config(loaded: LoadedConfig, error: UserError) -> UserError:
     """The same error; one that names a key of the config also says which config."""
     block = (error.where or "").split(" ")[0].split(".")[0]
     if block in ("model", "input", "baseline", "method"):

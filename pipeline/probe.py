@@ -7,13 +7,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.fitness import check_method
+from pipeline.fitness import check_method, check_players
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.errors import UserError
 from transforms.methods.base import AttributionMethod, Reference, evaluate
@@ -24,6 +25,8 @@ from transforms.resolve import ColumnRequest, resolve
 from transforms.schema import ExampleSchema
 from transforms.shards import InputFile
 from transforms.worker import TargetSpec, make_reference
+
+Answer = TypeVar("Answer")
 
 #: Rows of the input that stand for it where a spread or a time is measured.
 FIRST_ROWS = 4096
@@ -109,33 +112,11 @@ def probe(request: ProbeRequest) -> ProbeResult:
       UserError: Model, columns, target, method or baseline do not fit each other.
     Cost: loading the model, a pass over the input for the baseline, a few device calls.
     """
-    from transforms import worker
-
-    loaded = worker.adapter(request.model, request.threads)
-    schema = resolve(request.columns, loaded.signature, request.types)
-    check = getattr(request.method, "check", None)
-    if check is not None:
-        check(schema.players)
-    check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
-    if request.baseline.kind == "file":
-        wanted = [Column(f.name, f.stored) for f in schema.features]
-        check_columns(request.baseline_files, wanted)
-    background = make_background(
-        request.baseline, schema, request.baseline_files or request.files, request.seed
-    )
-    model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
+    schema, model, background = open_model(request, check=True)
+    inputs = schema.assemble(background)
     targets = _targets(request.target, model.signature)
     first = first_rows(request.files, schema, FIRST_ROWS)
-    size = request.device_batch_size or _MOST_EVALUATIONS
-    # Rows that the model refuses will be rejected: they are no background and no measure of the others.
-    kept, reason = _taken(model, schema.assemble(background), size)
-    if not kept.any():
-        raise UserError(reason, "baseline", "choose another kind")
-    background = {name: value[kept] for name, value in background.items()}
-    inputs = schema.assemble(background)
-    check_method(model, inputs, request.method, schema)
-    if request.device_batch_size is None:
-        size = _device_batch_size(model, inputs, request.method)
+    size = request.device_batch_size or _device_batch_size(model, inputs, request.method)
     first_inputs = inputs
     if first is not None:
         found = schema.assemble(first.features)
@@ -162,6 +143,42 @@ def probe(request: ProbeRequest) -> ProbeResult:
         _has_prefix(model, reference, request.method),
         _measure(request, model, reference, first_inputs, targets, size) if request.measure else None,
     )
+
+
+def open_model(
+    request: ProbeRequest, *, check: bool
+) -> tuple[ExampleSchema, ScoredModel, dict[str, np.ndarray]]:
+    """Loads the model and makes its schema and its background, `[R, *shape]` by feature.
+
+    Args:
+      request: What to find out.
+      check: Whether the method must fit them.
+    Raises:
+      UserError: Model, columns, baseline or, if it must, the method do not fit each other.
+    """
+    from transforms import worker
+
+    loaded = worker.adapter(request.model, request.threads)
+    schema = resolve(request.columns, loaded.signature, request.types)
+    if check:
+        check_players(request.method, schema)  # before the input is read for a baseline
+    check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
+    if request.baseline.kind == "file":
+        wanted = [Column(f.name, f.stored) for f in schema.features]
+        check_columns(request.baseline_files, wanted)
+    background = make_background(
+        request.baseline, schema, request.baseline_files or request.files, request.seed
+    )
+    model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
+    # Rows that the model refuses will be rejected: they are no background and no measure of the others.
+    size = request.device_batch_size or _MOST_EVALUATIONS
+    kept, reason = _taken(model, schema.assemble(background), size)
+    if not kept.any():
+        raise UserError(reason, "baseline", "choose another kind")
+    background = {name: value[kept] for name, value in background.items()}
+    if check:
+        check_method(model, schema.assemble(background), request.method, schema)
+    return schema, model, background
 
 
 def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
@@ -291,10 +308,15 @@ def _measure(
 
 def probe_in_child(request: ProbeRequest) -> ProbeResult:
     """The same in a process of its own, which takes TensorFlow with it when it ends."""
+    return in_child(probe, request)
+
+
+def in_child(function: Callable[[ProbeRequest], Answer], request: ProbeRequest) -> Answer:
+    """Calls a module's function in a process of its own; what it raises as a UserError is raised here."""
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as noise:
         child = subprocess.run(
             [sys.executable, "-m", "pipeline.probe", str(answer.fileno())],
-            input=pickle.dumps((sys.path, request)),
+            input=pickle.dumps((sys.path, function, request)),
             pass_fds=[answer.fileno()],
             stdout=noise,
             stderr=noise,
@@ -311,15 +333,15 @@ def probe_in_child(request: ProbeRequest) -> ProbeResult:
         found = pickle.loads(data)
     if isinstance(found, BaseException):
         raise found
-    assert isinstance(found, ProbeResult)
-    return found
+    answered: Answer = found
+    return answered
 
 
 def _child(descriptor: int) -> None:
-    path, request = pickle.loads(sys.stdin.buffer.read())
+    path, function, request = pickle.loads(sys.stdin.buffer.read())
     sys.path[:] = path
     try:
-        found: object = probe(request)
+        found: object = function(request)
     except UserError as error:
         found = error
     with open(descriptor, "wb") as answer:

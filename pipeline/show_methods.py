@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pipeline.guide import Advice
 from pipeline.show import fact
-from pipeline.text_table import console, wrapped, write
+from pipeline.text_table import clean, console, count, print_table, wrapped, write
 
 
 def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) -> None:
@@ -32,6 +32,29 @@ def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) ->
     write(out, "attribeam methods NAME tells more of one; --config CONFIG says what each would cost there.")
 
 
+def print_costs(found: Mapping[str, Any]) -> None:
+    """`methods --config`: what each method would cost on a config, and why some cannot be had."""
+    out = console()
+    rows = found["rows"]
+    write(out, f"{count(rows, 'row')}, {count(found['players'], 'feature')} to tell apart")
+    write(out)
+    lines, refused = [], []
+    for cost in found["costs"]:
+        if cost.refused is not None:
+            refused.append(cost)
+            continue
+        calls = cost.evaluations_per_row
+        lines.append([cost.method, f"{calls:,}", f"{calls * rows:,}"])
+    print_table(out, lines, "<>>", header=["method", "model calls a row", "in all"])
+    if refused:
+        write(out)
+        write(out, Text("Not on this model:", style="bold"))
+        for cost in refused:
+            wrapped(out, clean(cost.refused), "    ", f"  {cost.method}: ")
+    write(out)
+    write(out, "attribeam plan CONFIG measures the time of the config's own method.")
+
+
 def print_method(row: Mapping[str, Any]) -> None:
     """`methods NAME`."""
     out = console()
@@ -40,6 +63,10 @@ def print_method(row: Mapping[str, Any]) -> None:
     fact(out, "needs", row["needs"])
     fact(out, "costs", row["cost"])
     fact(out, "sums", row["sums"])
+    if "here" in row:
+        here = row["here"]
+        said = here["refused"] or f"{count(here['evaluations_per_row'], 'model call')} a row"
+        fact(out, "on this config", said)
     for number, (key, default) in enumerate(row["keys"].items()):
         shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default
         fact(out, "" if number else "keys", f"{key} ({shown})")

@@ -1,0 +1,73 @@
+"""What every method would cost on a config, and which of them its model lets work at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config import LoadedConfig
+from pipeline.fitness import check_method
+from pipeline.plan import input_files, of_config, probe_request
+from pipeline.probe import ProbeRequest, in_child, open_model
+from transforms.errors import UserError
+from transforms.methods import METHODS
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A method on a config.
+
+    Args:
+      method: Its name.
+      evaluations_per_row: Model calls a row.
+      refused: Why it cannot be had of the model; None where it can.
+    """
+
+    method: str
+    evaluations_per_row: int
+    refused: str | None
+
+
+def survey(loaded: LoadedConfig) -> dict[str, Any]:
+    """The cost of every method on a config: of the config's own with its keys, of the others by default.
+
+    Args:
+      loaded: The config. Without `baseline.kind`, methods that take a background have a sample, the others
+        one row.
+    Returns:
+      `rows` of the input; `players`, what masking methods keep or replace; and `costs`, a `Cost` a method.
+    Raises:
+      UserError: The config's input, model and columns do not fit each other.
+    Cost: loading the model, in a process of its own.
+    """
+    found = input_files(loaded)
+    kind = loaded.config.baseline.kind
+    try:
+        ask = _costs if kind else _costs_by_default
+        players, costs = in_child(ask, probe_request(loaded, found, kind or "sample"))
+    except UserError as error:
+        raise of_config(loaded, error) from error
+    return {"rows": sum(file.rows for file in found), "players": players, "costs": costs}
+
+
+def _costs_by_default(request: ProbeRequest) -> tuple[int, list[Cost]]:
+    """The same where methods that need no background are given one row."""
+    return _costs(request, one_row=True)
+
+
+def _costs(request: ProbeRequest, *, one_row: bool = False) -> tuple[int, list[Cost]]:
+    """Players, and a cost a method, on the model of a request."""
+    schema, model, background = open_model(request, check=False)
+    inputs = schema.assemble(background)
+    rows, players = len(next(iter(inputs.values()))), schema.players.count
+    costs = []
+    for name, kind in METHODS.items():
+        method = request.method if request.method.name == name else kind()
+        refused = None
+        try:
+            check_method(model, inputs, method, schema)
+        except UserError as error:
+            refused = error.what
+        compared = 1 if one_row and not method.needs.background else rows
+        costs.append(Cost(name, method.evaluations_per_row(compared, players), refused))
+    return players, costs
