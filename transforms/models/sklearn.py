@@ -37,12 +37,13 @@ def load_pickle(path: str, *, allow_unsafe: bool = False) -> ModelAdapter:
     if library == "xgboost":
         from transforms.models.xgboost import XGBoostModel
 
-        return XGBoostModel(path, booster=model if name == "Booster" else model.get_booster())  # type: ignore[return-value]
+        own = name == "Booster"
+        return XGBoostModel(path, booster=model if own else model.get_booster(), estimator=not own)
     if library == "lightgbm":
         from transforms.models.lightgbm import LightGBMModel
 
-        return LightGBMModel(path, booster=model if name == "Booster" else model.booster_)  # type: ignore[return-value]
-    return SklearnModel(path, model)  # type: ignore[return-value]
+        return LightGBMModel(path, booster=model if name == "Booster" else model.booster_)
+    return SklearnModel(path, model)
 
 
 def _unpickled(path: str) -> Any:
@@ -158,6 +159,13 @@ class SklearnModel:
         """The trees; see `TreeAdapter.forest`."""
         model = self._model
         if self._histogram:
+            # Its trees see the categories encoded, and before all other features.
+            if np.any(getattr(model, "is_categorical_", None)):
+                raise UserError(
+                    "splits between categories, which tree_shap does not take of a HistGradientBoosting model",
+                    self.path,
+                    "use permutation_shap or kernel_shap",
+                )
             trees = [self._predictor(p, k) for stage in model._predictors for k, p in enumerate(stage)]
         elif self._boosted:
             trees = [
@@ -172,12 +180,6 @@ class SklearnModel:
 
     def _predictor(self, predictor: Any, group: int) -> Tree:
         nodes = predictor.nodes
-        if nodes["is_categorical"].any():
-            raise UserError(
-                "splits between categories, which tree_shap does not take of a HistGradientBoosting model",
-                self.path,
-                "use permutation_shap or kernel_shap",
-            )
         leaf = nodes["is_leaf"].astype(bool)
         left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
         return Tree(
