@@ -278,8 +278,7 @@ def conjunction() -> Forest:
 
 
 def test_an_and_of_two_features() -> None:
-    rows = [(1, 5), (3, 5), (40, 5), (np.nan, 5), (2, 5), (64, 5), (-1, 5)]
-    rows += [(2, 0), (2, 1e-36), (2, -2), (2, np.nan)]
+    """A game of gloves: v(∅) = 0, v({1, 2}) = 8, and one alone wins nothing against zeros."""
     found = Interventional(conjunction(), np.zeros((1, 2))).values(
         np.array([[1, 1], [1, 0], [0, 0.0]]), ONE, 1
     )

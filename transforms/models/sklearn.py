@@ -57,17 +57,14 @@ def _unpickled(path: str) -> Any:
         with open(path, "rb") as file:
             return pickle.load(file)
     except ModuleNotFoundError as error:
-        extra = "pip install 'attribeam[trees]'" if error.name in ("sklearn", "xgboost", "lightgbm") else ""
-        raise UserError(
-            f"the pickle needs {error.name}, which is not installed",
-            path,
-            extra or "name it in model.modules",
-        ) from error
+        package = (error.name or "").partition(".")[0]
+        if package in ("sklearn", "xgboost", "lightgbm"):
+            raise missing_package(package, "the pickle", path) from error
+        raise UserError(f"the pickle needs the module {error.name}", path, "put it on PYTHONPATH") from error
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # pickles raise whatever their classes raise; all of it means: it does not load
+    # A pickle raises whatever its classes raise; all of it means: it does not load.
+    except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"the pickle does not load: {line[:200]}", path, "save the model again") from error
 
@@ -162,7 +159,7 @@ class SklearnModel:
             # Its trees see the categories encoded, and before all other features.
             if np.any(getattr(model, "is_categorical_", None)):
                 raise UserError(
-                    "splits between categories, which tree_shap does not take of a HistGradientBoosting model",
+                    "has categorical features, which tree_shap does not take of a HistGradientBoosting",
                     self.path,
                     "use permutation_shap or kernel_shap",
                 )
