@@ -17,7 +17,15 @@ from pathlib import Path
 from benchmarks.common import Row
 
 #: Modules, in the order in which they run.
-BENCHMARKS = ("startup", "reading", "affine_prefix", "expected_gradients", "end_to_end", "memory")
+BENCHMARKS = (
+    "startup",
+    "reading",
+    "affine_prefix",
+    "expected_gradients",
+    "tree_shap",
+    "end_to_end",
+    "memory",
+)
 _MARKS = {True: "ok", False: "MISSED", None: ""}
 
 

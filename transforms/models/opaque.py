@@ -15,6 +15,8 @@ from transforms.models.base import ScoredModel, Signature
 class OpaqueModel(ScoredModel):
     """What methods may ask of any model: a signature, shapes, and evaluations in numpy.
 
+    Of what a ScoredModel has beside these, nothing is here: `has_gradients` says so.
+
     Args:
       adapter: The loaded model.
       signature: With full shapes.
@@ -33,6 +35,11 @@ class OpaqueModel(ScoredModel):
         self.evaluations = 0
         self._nouns = nouns
         self._lock = threading.Lock()
+
+    @property
+    def forward_bytes(self) -> int:
+        """Memory that one evaluation holds at most, as far as anybody but the model knows: its inputs."""
+        return sum(int(np.prod(shape)) * 8 for shape in self.shapes.values()) or 8
 
     def evaluate(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates the model; see `ScoredModel.evaluate`.
