@@ -22,18 +22,13 @@ Explain = Callable[[np.ndarray], np.ndarray]
 
 
 def run(folder: Path, quick: bool) -> list[Row]:
-    trained, rows = (2000, 256) if quick else (20_000, 8192)
-    inputs = features(trained, WIDTH)
+    inputs = features(2000 if quick else 10_000, WIDTH)
     found = []
     for name, path, model in _models(folder, inputs, TREES // 10 if quick else TREES):
-        deep = name.startswith("deep")
+        rows = inputs[: 64 if name.startswith("deep") else 512 if quick else 4096]
         for how in ("interventional", "path_dependent"):
-            jobs = _jobs(path, model, inputs[:BACKGROUND], how, deep)
-            found.append(
-                _compare(
-                    f"tree_shap ÷ shap, {name}, {how}", jobs, inputs[: rows // (16 if deep else 1)], deep
-                )
-            )
+            jobs = _jobs(path, model, inputs[:BACKGROUND], how)
+            found.append(_compare(f"tree_shap ÷ shap, {name}, {how}", jobs, rows))
     return found
 
 
@@ -48,7 +43,7 @@ def _models(folder: Path, rows: np.ndarray, trees: int) -> list[tuple[str, Path,
     light = lightgbm.train(params, lightgbm.Dataset(rows.astype(np.float64), learns), trees)
     light.save_model(folder / "lightgbm.txt")
     shallow = RandomForestRegressor(trees, max_depth=8, random_state=SEED, n_jobs=2).fit(rows, learns)
-    deep = RandomForestRegressor(trees // 2, min_samples_leaf=5, random_state=SEED, n_jobs=2).fit(
+    deep = RandomForestRegressor(trees // 5, min_samples_leaf=5, random_state=SEED, n_jobs=2).fit(
         rows, learns
     )
     for name, model in (("shallow", shallow), ("deep", deep)):
@@ -61,23 +56,20 @@ def _models(folder: Path, rows: np.ndarray, trees: int) -> list[tuple[str, Path,
     ]
 
 
-def _jobs(
-    path: Path, model: Any, background: np.ndarray, how: str, deep: bool
-) -> dict[str, tuple[Explain, int]]:
-    """What is compared, each with the rows that it is given for one of ours."""
-    jobs = {
-        "ours": (_ours(path, background, how), 1),
-        "shap": (_shap(model, background, how), 2 if deep else 64),
-    }
+def _jobs(path: Path, model: Any, background: np.ndarray, how: str) -> dict[str, tuple[Explain, int]]:
+    """What is compared, each with the most rows that it is given."""
+    jobs = {"ours": (_ours(path, background, how), 4096), "shap": (_shap(model, background, how), 32)}
     if how == "path_dependent" and isinstance(model, xgboost.Booster):
-        own = lambda rows: model.predict(xgboost.DMatrix(rows), pred_contribs=True)[:, :-1]  # noqa: E731
-        jobs["XGBoost's own"] = own, 8
+        jobs["XGBoost's own"] = (
+            lambda rows: model.predict(xgboost.DMatrix(rows), pred_contribs=True)[:, :-1],
+            512,
+        )
     if how == "path_dependent" and isinstance(model, lightgbm.Booster):
-        jobs["LightGBM's own"] = lambda rows: model.predict(rows, pred_contrib=True)[:, :-1], 8
+        jobs["LightGBM's own"] = lambda rows: model.predict(rows, pred_contrib=True)[:, :-1], 512
     return jobs
 
 
-def _compare(name: str, jobs: Mapping[str, tuple[Explain, int]], rows: np.ndarray, deep: bool) -> Row:
+def _compare(name: str, jobs: Mapping[str, tuple[Explain, int]], rows: np.ndarray) -> Row:
     results: dict[str, np.ndarray] = {}
 
     def job(label: str, explain: Explain, count: int) -> float:
@@ -87,17 +79,16 @@ def _compare(name: str, jobs: Mapping[str, tuple[Explain, int]], rows: np.ndarra
 
         return rate(call, count)
 
-    for explain, _ in jobs.values():
-        explain(rows[:64])  # compiles, or tabulates
-    found = interleaved(
-        {label: partial(job, label, explain, len(rows) // share) for label, (explain, share) in jobs.items()},
-        3,
-    )
-    few = min(map(len, results.values()))
-    apart = np.abs(results["ours"][:few] - results["shap"][:few]).max()
+    timed = {}
+    for label, (explain, most) in jobs.items():
+        explain(rows[:8])  # compiles, or tabulates
+        timed[label] = partial(job, label, explain, min(most, len(rows)))
+    found = interleaved(timed, 3)
+    few = len(results["shap"])
+    apart = np.abs(results["ours"][:few] - results["shap"]).max()
     others = [f"{label} {per_second(found[label])}" for label in found if label not in ("ours", "shap")]
     figure = f"{per_second(found['ours'])} against {per_second(found['shap'])}, at most {apart:.0e} apart"
-    bar = None if deep else 5 if "path" in name else 50
+    bar = None if "deep" in name else 4 if "path" in name else 30
     return Row(name, "; ".join([figure, *others]), ratios(found, "ours", "shap"), at_least=bar)
 
 
