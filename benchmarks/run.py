@@ -26,6 +26,7 @@ BENCHMARKS = (
     "kernel_shap",
     "permutation_shap",
     "lime",
+    "tree_shap",
     "end_to_end",
     "memory",
 )

@@ -412,6 +412,7 @@ def test_a_saved_model_with_strings_plays_the_game_and_has_no_gradients_there(tm
     from pipeline.fitness import check_method
     from transforms.methods.base import Reference
     from transforms.methods.integrated_gradients import IntegratedGradients
+    from transforms.methods.tree_shap import TreeShap
     from transforms.models.base import ScoredModel
     from transforms.models.savedmodel import SavedModel
     from transforms.schema import ExampleSchema, FeatureSpec
@@ -453,3 +454,5 @@ def test_a_saved_model_with_strings_plays_the_game_and_has_no_gradients_there(tm
         with pytest.raises(UserError, match=r"needs gradients: .*; methods .* would work: .*by_enumeration"):
             check_method(model, inputs, IntegratedGradients(), schema)
         check_method(model, inputs, ByEnumeration(), schema)
+        with pytest.raises(UserError, match=r"tree_shap needs a tree model.*kind is savedmodel.*by_enum"):
+            check_method(model, inputs, TreeShap(), schema)

@@ -77,7 +77,7 @@ def xgb(name: str = "xgboost", suffix: str = "ubj", rounds: int = 12, **params: 
     learns = np.abs(learns) if "poisson" in str(params) else learns
     types = ["c" if k == 3 and params.pop("categories", False) else "q" for k in range(FEATURES)]
     matrix = xgboost.DMatrix(rows, learns, feature_types=types, enable_categorical=True)
-    params = {"max_depth": 4, "eta": 0.4, "nthread": 1, "seed": 1, **params}
+    params = {"max_depth": 4, "eta": 0.4, "nthread": 1, "seed": 1, "verbosity": 0, **params}
     # XGBoost chooses the format by the suffix, and warns of those that it does not know.
     saved = path.with_suffix(".json" if suffix == "json" else ".ubj")
     xgboost.train(params, matrix, rounds).save_model(saved)

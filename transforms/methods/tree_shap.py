@@ -34,9 +34,9 @@ class TreeShap:
 
     Args:
       perturbation: What takes a missing feature's place.
-    Cost: one model evaluation a row, and a walk through the trees; interventional values are tabulated for
-      the background once, with memory up to 256 MiB.
-    References: Lundberg et al. 2020, https://doi.org/10.1038/s42256-019-0138-9.
+    Cost: one model evaluation a row and a walk through the trees; what the background has to do with it is
+    tabulated once, in at most 256 MiB.
+    Reference: Lundberg et al. 2020, https://doi.org/10.1038/s42256-019-0138-9.
     """
 
     name: ClassVar[str] = "tree_shap"

@@ -83,8 +83,10 @@ class ModelAdapter(Protocol):
     """A loaded model, shared by the threads of a process."""
 
     kind: str
-    signature: Signature | None
-    """None where the columns decide: a function takes what it is given."""
+
+    @property
+    def signature(self) -> Signature | None:
+        """Inputs and outputs; None where the columns decide: a function takes what it is given."""
 
     def scored(
         self,

@@ -59,7 +59,7 @@ class LightGBMModel:
         width = int(booster.num_model_per_iteration())
         # A random forest returns the mean of its trees, and as its raw score their sum.
         averaged = re.search(r"^average_output", header, re.MULTILINE) is not None
-        self._over = int(booster.num_trees()) // width if averaged else 1
+        self._over = self._text.count("\nTree=") // width if averaged else 1
         classes = objective in ("binary", "multiclass", "multiclassova", "cross_entropy")
         identity = objective in _IDENTITY
         squared = re.search(r"^objective=.*\bsqrt\b", header, re.MULTILINE) is not None

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from functools import cached_property
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from transforms.errors import RowsRefused, UserError
-from transforms.models.base import ScoredModel, Signature
+from transforms.models.base import Signature
+
+if TYPE_CHECKING:
+    from transforms.models.base import ScoredModel as _AnyModel
+    from transforms.models.forest import Forest
+else:
+    # Methods name ScoredModel as what they take; what that has of a graph, an opaque model must not seem to
+    # have.
+    _AnyModel = object
 
 
-class OpaqueModel(ScoredModel):
+class OpaqueModel(_AnyModel):
     """What methods may ask of any model: a signature, shapes, and evaluations in numpy.
 
     Args:
@@ -24,9 +31,9 @@ class OpaqueModel(ScoredModel):
     """
 
     has_gradients = False
+    has_trees = False
 
     def __init__(self, adapter: Any, signature: Signature, score_kinds: tuple[str, ...], nouns: str) -> None:
-        # The graph that a ScoredModel is made of is not there, and neither is what it builds from it.
         self.adapter = adapter
         self.shapes = {spec.name: tuple(extent or 1 for extent in spec.shape) for spec in signature.inputs}
         self.signature = signature
@@ -35,10 +42,10 @@ class OpaqueModel(ScoredModel):
         self._nouns = nouns
         self._lock = threading.Lock()
 
-    @cached_property
+    @property
     def forward_bytes(self) -> int:
-        """Memory of one row's inputs: what the model needs for itself is not known."""
-        return sum(8 * int(np.prod(shape, dtype=np.int64)) for shape in self.shapes.values()) or 8
+        """Memory that one evaluation holds at most, as far as anybody but the model knows: its inputs."""
+        return sum(int(np.prod(shape)) * 8 for shape in self.shapes.values()) or 8
 
     def evaluate(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates the model; see `ScoredModel.evaluate`.
@@ -60,6 +67,14 @@ class OpaqueModel(ScoredModel):
 
     def _scores_and_outputs(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
+
+    def trees(self) -> tuple[Forest, np.ndarray]:
+        """There are none, but in a tree model.
+
+        Raises:
+          UserError: Always.
+        """
+        raise UserError(f"{self._nouns} has none", "method.name", "choose another method")
 
     def differentiable(self, example: Mapping[str, np.ndarray]) -> NoReturn:
         """There is nothing to differentiate.

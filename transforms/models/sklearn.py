@@ -37,12 +37,13 @@ def load_pickle(path: str, *, allow_unsafe: bool = False) -> ModelAdapter:
     if library == "xgboost":
         from transforms.models.xgboost import XGBoostModel
 
-        return XGBoostModel(path, booster=model if name == "Booster" else model.get_booster())  # type: ignore[return-value]
+        own = name == "Booster"
+        return XGBoostModel(path, booster=model if own else model.get_booster(), estimator=not own)
     if library == "lightgbm":
         from transforms.models.lightgbm import LightGBMModel
 
-        return LightGBMModel(path, booster=model if name == "Booster" else model.booster_)  # type: ignore[return-value]
-    return SklearnModel(path, model)  # type: ignore[return-value]
+        return LightGBMModel(path, booster=model if name == "Booster" else model.booster_)
+    return SklearnModel(path, model)
 
 
 def _unpickled(path: str) -> Any:
@@ -56,17 +57,14 @@ def _unpickled(path: str) -> Any:
         with open(path, "rb") as file:
             return pickle.load(file)
     except ModuleNotFoundError as error:
-        extra = "pip install 'attribeam[trees]'" if error.name in ("sklearn", "xgboost", "lightgbm") else ""
-        raise UserError(
-            f"the pickle needs {error.name}, which is not installed",
-            path,
-            extra or "name it in model.modules",
-        ) from error
+        package = (error.name or "").partition(".")[0]
+        if package in ("sklearn", "xgboost", "lightgbm"):
+            raise missing_package(package, "the pickle", path) from error
+        raise UserError(f"the pickle needs the module {error.name}", path, "put it on PYTHONPATH") from error
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # pickles raise whatever their classes raise; all of it means: it does not load
+    # A pickle raises whatever its classes raise; all of it means: it does not load.
+    except Exception as error:
         line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"the pickle does not load: {line[:200]}", path, "save the model again") from error
 
@@ -158,6 +156,13 @@ class SklearnModel:
         """The trees; see `TreeAdapter.forest`."""
         model = self._model
         if self._histogram:
+            # Its trees see the categories encoded, and before all other features.
+            if np.any(getattr(model, "is_categorical_", None)):
+                raise UserError(
+                    "has categorical features, which tree_shap does not take of a HistGradientBoosting",
+                    self.path,
+                    "use permutation_shap or kernel_shap",
+                )
             trees = [self._predictor(p, k) for stage in model._predictors for k, p in enumerate(stage)]
         elif self._boosted:
             trees = [
@@ -172,12 +177,6 @@ class SklearnModel:
 
     def _predictor(self, predictor: Any, group: int) -> Tree:
         nodes = predictor.nodes
-        if nodes["is_categorical"].any():
-            raise UserError(
-                "splits between categories, which tree_shap does not take of a HistGradientBoosting model",
-                self.path,
-                "use permutation_shap or kernel_shap",
-            )
         leaf = nodes["is_leaf"].astype(bool)
         left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
         return Tree(

@@ -20,9 +20,9 @@ BLOCK = 128
 def compiled(function: Callable[..., Any]) -> Any:
     """The function as machine code, kept on disk between processes where there is a place to keep it."""
     try:
-        return numba.njit(cache=True, nogil=True)(function)
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to
-        return numba.njit(nogil=True)(function)
+        return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 def split_arrays(forest: Forest) -> tuple[np.ndarray, ...]:

@@ -31,13 +31,16 @@ class XGBoostModel:
       path: A local file.
       allow_unsafe: Without effect: such a file holds no code.
       booster: Already loaded.
+      estimator: Whether the booster is one of XGBoost's scikit-learn interface.
     Raises:
       UserError: XGBoost is not installed, the file does not load, or it holds a linear model.
     """
 
     kind = "xgboost"
 
-    def __init__(self, path: str, *, allow_unsafe: bool = False, booster: Any = None) -> None:
+    def __init__(
+        self, path: str, *, allow_unsafe: bool = False, booster: Any = None, estimator: bool = False
+    ) -> None:
         try:
             import xgboost
         except ImportError as error:
@@ -62,7 +65,7 @@ class XGBoostModel:
         self._grower: Mapping[str, Any] = grower["gbtree"] if grower["name"] == "dart" else grower
         self._objective = str(learner["objective"]["name"])
         self._no_strings()
-        self._rounds = self._used_rounds()
+        self._rounds = self._used_rounds(estimator)
         probe = np.zeros((1, booster.num_features()), np.float32)
         width = self._predict(probe, "margin").size
         output = None if self._objective in _IDENTITY else self._output
@@ -98,10 +101,10 @@ class XGBoostModel:
                 "train it on their codes (feature_types c)",
             )
 
-    def _used_rounds(self) -> int:
+    def _used_rounds(self, estimator: bool) -> int:
         """How many rounds the library's own predict uses."""
         best = self._booster.attr("best_iteration")
-        if best is not None and self._booster.attr("scikit_learn") is not None:
+        if best is not None and (estimator or self._booster.attr("scikit_learn") is not None):
             return int(best) + 1
         return int(self._booster.num_boosted_rounds())
 
