@@ -36,7 +36,9 @@ class Layout:
         shaped = {k: t for k, t in plan.shaped.items() if k not in plan.constants}
         kept = list(plan.kept.values())
 
-        @tf.function(autograph=False)
+        specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in traced.inputs.items()}
+
+        @tf.function(input_signature=[specs], autograph=False)
         def look(inputs: Any) -> Any:
             feeds = {traced.inputs[name].name: value for name, value in inputs.items()}
             built = traced.replay(feeds, [*shaped.values(), *kept, *plan.sized.values()])
@@ -111,8 +113,8 @@ _ENDLESS, _MASKED = 1e30, 1e9
 
 def as_numbers(value: Any) -> Any:
     """Values in float32, and what stands for minus infinity in a mask as a number one can reckon with."""
-    value = tf.cast(value, tf.float32)
-    return tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)
+    known, value = value.dtype, tf.cast(value, tf.float32)
+    return value if known == tf.bool else tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)
 
 
 def _two_rows(example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
