@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import LoadedConfig, TargetColumn, TopK
+from pipeline.place import check_apart
 from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
 from transforms import files
 from transforms.baselines import BaselineRequest
@@ -164,6 +165,14 @@ def make_plan(
         )
     rows = total if limit is None else min(total, limit)
     output = loaded.path(config.output.path)
+    baseline_files = _baseline_files(loaded)
+    sources = [
+        ("", [loaded.where]),
+        ("model.path", [loaded.path(config.model.path)]),
+        ("input.files", [file.path for file in found_files]),
+        ("baseline.path", [file.path for file in baseline_files]),
+    ]
+    check_apart(output, sources, loaded.where)
     method = config.method
     kind = config.baseline.kind or ("sample" if method.needs.background else "mean")
     threads = _threads(config.compute.workers) if local else None
@@ -181,7 +190,7 @@ def make_plan(
         found_files,
         method,
         BaselineRequest(kind, config.baseline.rows, config.baseline.value),
-        _baseline_files(loaded),
+        baseline_files,
         None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,
         config.seed,
         threads,
@@ -260,14 +269,15 @@ def _matched(
     loaded: LoadedConfig, patterns: Sequence[str], key: str, format: str | None = None
 ) -> list[InputFile]:
     try:
-        found = files.expand(patterns, loaded.folder)
+        return inspect_files(files.expand(patterns, loaded.folder), format)
     except UserError as error:
+        if error.where in ("input.files", "input.format"):
+            raise _of_config(loaded, error) from error
         what = f"{error.where}: {error.what}" if error.where else error.what
-        raise UserError(what, f"{loaded.where}: {key}", error.remedy) from error
-    try:
-        return inspect_files(found, format)
-    except UserError as error:
-        raise _of_config(loaded, error) from error
+        remedy = error.remedy
+        if key != "input.files" and remedy is not None and "input." in remedy:
+            remedy = "name Parquet or TFRecord files by their suffixes"
+        raise UserError(what, f"{loaded.where}: {key}", remedy) from error
 
 
 def _of_config(loaded: LoadedConfig, error: UserError) -> UserError:

@@ -420,6 +420,7 @@ def test_top_k_keeps_the_largest_and_the_sum() -> None:
 def test_no_attributions() -> None:
     run = worlds.explained(worlds.trips(), "output.attributions=none")
     assert run.parts() == []
+    assert not (Path(run.path) / "attributions").exists()
     pd.testing.assert_frame_equal(run.importance(), worlds.explained(worlds.trips()).importance())
     assert run.manifest["counts"] == worlds.explained(worlds.trips()).manifest["counts"]
     with pytest.raises(UserError, match="holds no attributions"):
