@@ -461,12 +461,41 @@ def test_progress_goes_to_stderr_and_a_closed_stdout_is_no_error(tmp_path: Path)
     assert json.loads(done.stdout)["counts"]["rows_read"] == 200
     assert "Traceback" not in done.stderr
 
-    show = f"{sys.executable} -m pipeline methods | head -n 1; exit ${{PIPESTATUS[0]}}"
+    for line in ("methods", "methods --json", "--help"):
+        piped = unread(line)
+        assert (piped.returncode, piped.stderr) == (0, ""), line
+
+
+def unread(line: str) -> subprocess.CompletedProcess[str]:
+    """What a command does whose output nobody reads."""
     shell = shutil.which("bash")
     assert shell
-    piped = subprocess.run([shell, "-c", show], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert piped.returncode == 0
-    assert piped.stderr == ""
+    # The reader is gone before the first word is written.
+    script = f"(sleep 0.2; exec {sys.executable} -u -m pipeline {line}) | true; exit ${{PIPESTATUS[0]}}"
+    return subprocess.run([shell, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_nobody_reading_changes_no_status(tmp_path: Path) -> None:
+    """Nor does it hide what a limit has to say."""
+    line = f"explain {worlds.trips()} --output {tmp_path / 'run'} --json"
+    fine = unread(line)
+    assert fine.returncode == 0, fine.stderr
+    assert "error" not in fine.stderr
+    beyond = unread(f"{line} --set limits.rejected=0")
+    assert beyond.returncode == 1
+    assert "error: 0.50% of the rows were rejected" in beyond.stderr.splitlines()[-1]
+
+
+def test_a_pipe_that_breaks_elsewhere_is_a_failure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("pipeline.run.preview", breaks)
+    said = Said(capsys, "plan", worlds.trips())
+    assert said.status == 3
+    assert "a process that was written to has ended" in said.err
 
 
 def test_a_narrow_ascii_terminal(tmp_path: Path) -> None:
