@@ -164,6 +164,7 @@ def explain(
             from pipeline.show import print_run
 
             print_run(run, outcome.reused, outcome.exceeded)
+    _warn(outcome.warnings)
     for line in outcome.exceeded:
         print(f"error: {line}", file=sys.stderr)
     return LIMIT if outcome.exceeded else DONE
@@ -199,6 +200,7 @@ def plan(
             from pipeline.show import print_plan
 
             print_plan(summary)
+    _warn(summary["warnings"])
     return DONE
 
 
@@ -256,6 +258,11 @@ def _told() -> Iterator[None]:
     except BrokenPipeError:
         # Python must not trip over the rest when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _warn(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(f"warning: {_printable(line)}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:
@@ -331,7 +338,10 @@ def _fail(error: Exception, status: int, debug: bool, writes: bool = False) -> i
         text = text if told else f"{type(error).__name__}: {text}; --debug shows where"
     if status == BROKEN and writes:
         text = f"{text}; what is done is kept, and the same command goes on from there"
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     sys.stdout.flush()
-    print(f"error: {printable}", file=sys.stderr, flush=True)
+    print(f"error: {_printable(text)}", file=sys.stderr, flush=True)
     return status
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

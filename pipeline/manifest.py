@@ -74,6 +74,7 @@ def build_manifest(
             "attributions": result.attributions,
         },
         "quality": quality,
+        "warnings": plan.warnings,
         "timing": dict(timing),
         "runner": runner,
         "versions": versions(),

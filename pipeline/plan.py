@@ -58,6 +58,11 @@ class Plan:
         """Of all that decides the numbers and their files."""
         return self.spec.fingerprint
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is not as it should be and stops no run."""
+        return [f"{self.loaded.where}: {line}" for line in self.found.warnings]
+
     def summary(self) -> dict[str, Any]:
         """What `attribeam plan` prints."""
         found, spec = self.found, self.spec
@@ -88,6 +93,7 @@ class Plan:
                 "seconds": None if per_row is None else per_row * self.rows,
                 "output_bytes": self._output_bytes(),
             },
+            "warnings": self.warnings,
         }
 
     def _output_bytes(self) -> int:
@@ -281,8 +287,11 @@ def _matched(
 
 
 def _of_config(loaded: LoadedConfig, error: UserError) -> UserError:
-    """The same error; one that names a key of the config also says which config."""
-    block = (error.where or "").split(" ")[0].split(".")[0]
+    """The same error; one that names a key of the config, or its model, also says which config."""
+    where, model = error.where or "", loaded.path(loaded.config.model.path)
+    if where == model or where.startswith(model + "/"):
+        return UserError(error.what, f"{loaded.where}: model.path: {where}", error.remedy)
+    block = where.split(" ")[0].split(".")[0]
     if block in ("model", "input", "baseline", "method"):
         return UserError(error.what, f"{loaded.where}: {error.where}", error.remedy)
     return error

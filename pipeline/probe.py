@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
+from transforms.decode import Rows
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod, evaluate
 from transforms.models import ModelRequest
 from transforms.models.base import ScoredModel, Signature, names_in_words
+from transforms.models.messages import first_line
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
 from transforms.schema import ExampleSchema
@@ -84,6 +87,7 @@ class ProbeResult:
       device_batch_size: Evaluations a device call.
       affine_prefix: Whether the path methods skip an affine prefix.
       seconds_per_row: Measured on the first rows; None unless asked for.
+      warnings: What is not as it should be and stops no run, by key of the config.
     """
 
     signature: Signature
@@ -96,6 +100,7 @@ class ProbeResult:
     device_batch_size: int
     affine_prefix: bool
     seconds_per_row: float | None
+    warnings: tuple[str, ...] = ()
 
 
 def probe(request: ProbeRequest) -> ProbeResult:
@@ -158,6 +163,23 @@ def probe(request: ProbeRequest) -> ProbeResult:
         size,
         affine,
         _measure(request, model, schema, artifact, first_inputs, targets, size) if request.measure else None,
+        () if first is None else _repeated_ids(first, schema),
+    )
+
+
+def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:
+    """A warning where ids come twice among the first rows.
+
+    That ids are unique is the user's to see to: a run that made sure would have to hold all of them.
+    """
+    ids: list[str] = first.ids.tolist()
+    number = len(ids) - len(set(ids))
+    if schema.id is None or not number:
+        return ()
+    twice = next(name for name, count in Counter(ids).items() if count > 1)
+    return (
+        f"input.id: {schema.id[0]} is not unique: {number} of the first {len(ids)} rows have the id of an "
+        f"earlier one, {twice!r} for example",
     )
 
 
@@ -205,9 +227,8 @@ def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], size: int) -> t
     except tf.errors.ResourceExhaustedError:
         raise
     except tf.errors.OpError as error:
-        line = str(error.message).strip().splitlines()[0][:200]
         if rows == 1:
-            return np.zeros(1, bool), f"the model does not take the baseline: {line}"
+            return np.zeros(1, bool), f"the model does not take the baseline: {first_line(error)}"
         parts = (slice(0, rows // 2), slice(rows // 2, None))
         halves = [_taken(model, {k: v[part] for k, v in inputs.items()}, size) for part in parts]
         return np.concatenate([kept for kept, _ in halves]), halves[0][1] or halves[1][1]

@@ -45,12 +45,14 @@ class Outcome:
       manifest: Of the committed run.
       reused: It was there already, of the same fingerprint; nothing was done.
       exceeded: Limits of the config that the run exceeds, in words.
+      warnings: What is not as it should be and exceeds no limit.
     """
 
     run: str
     manifest: dict[str, Any]
     reused: bool
     exceeded: Sequence[str]
+    warnings: Sequence[str] = ()
 
 
 def explain(
@@ -109,7 +111,8 @@ def execute(
         files.delete_tree(files.join(target, WORK))  # left by a kill between the manifest and the end
         # Limits are no part of the fingerprint: they are judged by the config of today.
         quality = committed["quality"]["convergence_delta"]
-        return Outcome(target, committed, True, _exceeded(loaded, committed["counts"], quality))
+        exceeded = _exceeded(loaded, committed["counts"], quality)
+        return Outcome(target, committed, True, exceeded, plan.warnings)
     if committed is not None and not overwrite:
         raise UserError(
             "holds a committed run of another config, model or input",
@@ -140,7 +143,7 @@ def execute(
     commit(place, manifest)
     if place != target:
         swap(place, target)
-    return Outcome(target, manifest, False, exceeded)
+    return Outcome(target, manifest, False, exceeded, plan.warnings)
 
 
 def _moved(plan: Plan, run: str) -> Plan:

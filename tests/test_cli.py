@@ -261,6 +261,25 @@ def test_a_limit_that_is_exceeded_is_status_1_with_everything_written(
     assert Said(capsys, "explain", worlds.trips(), "--output", tmp_path / "run").status == 0
 
 
+def test_ids_that_are_not_unique_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config, place = worlds.trips(), tmp_path / "run"
+    said = Said(capsys, "explain", config, "--output", place, "--set", "input.id=carrier", "--json")
+    assert said.status == 0
+    warning = next(line for line in said.err.splitlines() if line.startswith("warning: "))
+    assert re.search(
+        r"trips\.yaml: input\.id: carrier is not unique: \d+ of the first 199 rows have", warning
+    )
+    assert said.json["warnings"] == [warning.removeprefix("warning: ")]
+    assert load_run(place).manifest["warnings"] == said.json["warnings"]
+
+    again = Said(capsys, "explain", config, "--output", place, "--set", "input.id=carrier")
+    assert warning in again.err, "also of a run that is there"
+    planned = Said(capsys, "plan", config, "--output", tmp_path / "no", "--set", "input.id=carrier", "--json")
+    assert planned.json["warnings"] == said.json["warnings"]
+    assert warning in planned.err
+    assert "warning" not in Said(capsys, "explain", config, "--output", tmp_path / "unique").err
+
+
 def test_too_few_steps_are_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = Said(
         capsys,

@@ -260,11 +260,19 @@ MISTAKES = [
     # Wrong models.
     Mistake(
         "a model that is text",
-        ("model.keras: is not a Keras archive",),
+        ("trips.yaml: model.path: ", "model.keras: is not a Keras archive; save the model with"),
         spoil=text("model.keras", "Dear mother"),
     ),
     Mistake("a truncated model", ("model.keras",), spoil=truncated),
-    Mistake("another archive", ("model.keras",), spoil=hollow),
+    Mistake(
+        "another archive",
+        (
+            "trips.yaml: model.path: ",
+            "model.keras: is an archive, and not one of a Keras model",
+            "model.save",
+        ),
+        spoil=hollow,
+    ),
     sets(
         "a model of no known kind",
         MODEL + "model.txt",

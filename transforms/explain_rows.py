@@ -7,6 +7,7 @@ import numpy as np
 from transforms.decode import Rows, join
 from transforms.methods.base import Attribution, evaluate
 from transforms.methods.random import row_keys
+from transforms.models.messages import first_line
 from transforms.read import Rejection
 from transforms.worker import Runtime
 
@@ -62,8 +63,7 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
             loaded.model, inputs, loaded.reference, targets, seeds, spec.device_batch_size
         )
     except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
-        message = str(error.message).strip().splitlines()[0]
-        return f"the model does not take the row: {message[:200]}"
+        return f"the model does not take the row: {first_line(error)}"
     return found, targets
 
 
