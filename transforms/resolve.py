@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from transforms.models.base import InputSpec, Signature, names_in_words
 from transforms.schema import ExampleSchema, FeatureSpec, Fill, misfit
 
 _FEATURES = "input.features"
+#: What TensorFlow calls the inputs of a signature that has no names for them.
+_NAMELESS = re.compile(r"(args|inputs|kwargs)(_\d+)+")
 _TRAINED_ON = "list the columns that the model was trained on, in its order"
 
 
@@ -218,12 +221,11 @@ def _by_name(
             near = [f"{close[0]} for {name}" for name in missing if (close := _close(name, pool))]
         if left:
             words.append(f"left over: {names_in_words(left, 20)}")
-        remedy = f"did you mean {names_in_words(near)}? " if near else ""
-        raise UserError(
-            "; ".join(words),
-            _FEATURES,
-            f"{remedy}A model with several inputs takes them by name: {names_in_words(list(inputs), 20)}",
-        )
+        remedy = f"model with several inputs takes them by name: {names_in_words(list(inputs), 20)}"
+        remedy = f"did you mean {names_in_words(near)}? A {remedy}" if near else f"a {remedy}"
+        if missing and not near and all(map(_NAMELESS.fullmatch, inputs)):
+            remedy = "its export has lost the names of its inputs: save it as .keras, or export it with names"
+        raise UserError("; ".join(words), _FEATURES, remedy)
     return [_feature(f, inputs[f.name], columns[f.name], 0, inputs[f.name].shape) for f in chosen]
 
 
