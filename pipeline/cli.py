@@ -11,7 +11,8 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
@@ -104,11 +105,23 @@ def _version(context: click.Context, param: click.Parameter, value: bool) -> Non
             found = importlib.metadata.version("attribeam")
         except importlib.metadata.PackageNotFoundError:
             found = "(run from a checkout that is not installed)"
-        print(f"attribeam {found}")
+        with _told():
+            print(f"attribeam {found}")
         context.exit()
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Verbs(click.Group):
+    """The verbs; what is printed is guarded by `_told`, and any other pipe that breaks is a failure."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # click takes it for a reader of stdout who has left, and ends the process without a word.
+            raise RuntimeError(f"a process that was written to has ended: {error}") from error
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--version", is_flag=True, expose_value=False, is_eager=True, callback=_version, help=_VERSION)
 def cli() -> None:
     """Explains every row of a data set: feature attributions of TensorFlow models, on Apache Beam."""
@@ -142,13 +155,16 @@ def explain(
     loaded = load_config(config, settings=settings, output=output, date=date)
     outcome = execute(loaded, limit=limit, overwrite=overwrite, runner=runner, flags=flags, progress=True)
     run = load_run(outcome.run)
-    if as_json:
-        more = {"run": run.path, "reused": outcome.reused, "exceeded": list(outcome.exceeded)}
-        _print_json({**outcome.manifest, **more, "importance": run.importance(slice="").to_dict("records")})
-    else:
-        from pipeline.show import print_run
+    with _told():
+        if as_json:
+            more = {"run": run.path, "reused": outcome.reused, "exceeded": list(outcome.exceeded)}
+            top = run.importance(slice="").to_dict("records")
+            _print_json({**outcome.manifest, **more, "importance": top})
+        else:
+            from pipeline.show import print_run
 
-        print_run(run, outcome.reused, outcome.exceeded)
+            print_run(run, outcome.reused, outcome.exceeded)
+    _warn(outcome.warnings)
     for line in outcome.exceeded:
         print(f"error: {line}", file=sys.stderr)
     return LIMIT if outcome.exceeded else DONE
@@ -177,12 +193,14 @@ def plan(
     flags = context.meta[_FLAGS]
     loaded = load_config(config, settings=settings, output=output, date=date)
     summary = preview(loaded, limit=limit, overwrite=overwrite, runner=runner, flags=flags)
-    if as_json:
-        _print_json(summary)
-    else:
-        from pipeline.show import print_plan
+    with _told():
+        if as_json:
+            _print_json(summary)
+        else:
+            from pipeline.show import print_plan
 
-        print_plan(summary)
+            print_plan(summary)
+    _warn(summary["warnings"])
     return DONE
 
 
@@ -195,12 +213,13 @@ def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
     from pipeline.results import load_run
 
     example = load_run(run).example(example_id)
-    if as_json:
-        _print_json({"run": run, "example_id": example_id, "attributions": example.rows})
-    else:
-        from pipeline.show import print_example
+    with _told():
+        if as_json:
+            _print_json({"run": run, "example_id": example_id, "attributions": example.rows})
+        else:
+            from pipeline.show import print_example
 
-        print_example(example_id, example.rows, example.values)
+            print_example(example_id, example.rows, example.values)
     return DONE
 
 
@@ -226,19 +245,35 @@ def methods(name: str | None, config: str | None, as_json: bool, debug: bool) ->
         found = survey(load_config(config))
         costs = {cost.method: cost for cost in found["costs"]}
         rows = [{**row, "here": dataclasses.asdict(costs[row["name"]])} for row in rows]
-    if as_json:
-        guide = [dataclasses.asdict(advice) for advice in GUIDE]
-        _print_json(rows[0] if name else {"methods": rows, "guide": guide})
-        return DONE
     from pipeline.show_methods import print_costs, print_method, print_methods
 
-    if name:
-        print_method(rows[0])
-    elif found is not None:
-        print_costs(found)
-    else:
-        print_methods(rows, GUIDE)
+    with _told():
+        if as_json:
+            guide = [dataclasses.asdict(advice) for advice in GUIDE]
+            _print_json(rows[0] if name else {"methods": rows, "guide": guide})
+        elif name:
+            print_method(rows[0])
+        elif found is not None:
+            print_costs(found)
+        else:
+            print_methods(rows, GUIDE)
     return DONE
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Around what goes to stdout: whoever reads it may have seen enough, which changes no exit status."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python must not trip over the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _warn(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(f"warning: {_printable(line)}", file=sys.stderr)
 
 
 def _print_json(value: Any) -> None:
@@ -267,7 +302,6 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="replace")  # a terminal without φ shows a question mark
     try:
         status = cli.main(list(arguments), prog_name="attribeam", standalone_mode=False)
-        sys.stdout.flush()
     except UserError as error:
         return _fail(error, USER, debug)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -279,9 +313,7 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(_mendable(error), USER, debug)
     except (click.Abort, KeyboardInterrupt):
         return _fail(InterruptedError("interrupted"), BROKEN, debug, writes)
-    except BrokenPipeError:
-        # The reader of stdout has seen enough; Python must not trip over the rest when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # how click ends when nobody reads all of its help
         return DONE
     except Exception as error:  # noqa: BLE001 - the last resort: one line, and a status that says so
         return _fail(error, BROKEN, debug, writes)
@@ -317,7 +349,10 @@ def _fail(error: Exception, status: int, debug: bool, writes: bool = False) -> i
         text = text if told else f"{type(error).__name__}: {text}; --debug shows where"
     if status == BROKEN and writes:
         text = f"{text}; what is done is kept, and the same command goes on from there"
-    printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     sys.stdout.flush()
-    print(f"error: {printable}", file=sys.stderr, flush=True)
+    print(f"error: {_printable(text)}", file=sys.stderr, flush=True)
     return status
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -29,6 +29,8 @@ from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
 
 Scalar = bool | int | float | str
+#: An empty path would be the folder that relative ones start from.
+Path = Annotated[str, Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -53,7 +55,7 @@ class TargetColumn(_Strict):
 class Model(_Strict):
     """The `model` block."""
 
-    path: str
+    path: Path
     modules: list[str] = []
     allow_unsafe: bool = False
     target: int | str | TargetColumn = 0
@@ -74,7 +76,7 @@ class Input(_Strict):
     """The `input` block."""
 
     format: Literal["parquet", "tfrecord"] | None = None
-    files: str | Annotated[list[str], Field(min_length=1)]
+    files: Path | Annotated[list[Path], Field(min_length=1)]
     id: str | None = None
     features: Annotated[list[Feature], Field(min_length=1)] | None = None
     groups: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
@@ -102,7 +104,7 @@ class Baseline(_Strict):
 
     kind: Literal["zeros", "constant", "mean", "median", "mode", "sample", "file"] | None = None
     rows: Annotated[int, Field(ge=1)] | None = None
-    path: str | None = None
+    path: Path | None = None
     value: Scalar | dict[str, Scalar] | None = None
 
     @model_validator(mode="after")
@@ -123,7 +125,7 @@ class TopK(_Strict):
 class Output(_Strict):
     """The `output` block."""
 
-    path: str
+    path: Path
     attributions: Literal["all", "none"] | TopK = "all"
     features: bool = False
 
@@ -222,6 +224,8 @@ def load_config(
     for setting in settings:
         override(data, setting)
     if output is not None:
+        if not output:
+            raise UserError("is empty", "--output", "give the run directory")
         if data.get("output") is None:
             data["output"] = {}
         if isinstance(data["output"], dict):

@@ -37,7 +37,7 @@ def as_user_error(
       where: The config file, "" if a caller adds it.
       keys_at: The known keys of the block at a location.
     """
-    problems = [(_location(problem["loc"]), problem) for problem in error.errors(include_url=False)]
+    problems = [(_location(problem), problem) for problem in error.errors(include_url=False)]
     unknown = [found for found in problems if found[1]["type"] == "extra_forbidden"]
     # A key that is misspelt is also missing under its right name. Of a union pydantic lists what each branch
     # says: what lies deepest tells which branch was meant.
@@ -48,6 +48,8 @@ def as_user_error(
         return UserError("unknown key", place, nearest(location[-1], keys_at(location[:-1])))
     if first["type"] == "missing":
         return UserError("is missing", place, "the config needs it")
+    if first["type"] == "string_too_short":
+        return UserError("is empty", place, "give a path")
     if first["type"] == "too_short":
         return UserError("is empty", place, "give one at least, or leave the key out")
     same = [problem for spot, problem in problems if spot == location]
@@ -95,9 +97,16 @@ def _shown(value: object) -> str:
     return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-def _location(parts: Sequence[int | str]) -> list[str]:
+def _location(problem: Mapping[str, Any]) -> list[str]:
     """The keys of a location, without the names of a union's branches that pydantic puts between them."""
-    return [str(part) for part in parts if isinstance(part, int) or not _is_branch(part)]
+    parts: Sequence[int | str] = problem["loc"]
+    # A key that nobody knows may be called int.
+    own = len(parts) - 1 if problem["type"] == "extra_forbidden" else len(parts)
+    return [
+        str(part)
+        for at, part in enumerate(parts)
+        if isinstance(part, int) or at == own or not _is_branch(part)
+    ]
 
 
 def _is_branch(part: str) -> bool:

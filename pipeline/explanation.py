@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def make_explanation(run: Run, rows: int | None, target: int | str | None, seed: int) -> Any:
     """See `Run.explanation`."""
+    if rows is not None and rows < 1:
+        raise UserError(f"rows is {rows}", "explanation", "give 1 or more, or None for all rows")
     counts = run.manifest["counts"]
     index = run.target_index(target)
     if index is None and counts["attributions"] != counts["rows_attributed"]:

@@ -9,16 +9,13 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.place import MANIFEST, WORK
 from pipeline.plan import SCHEMA_VERSION, Plan, describe_baseline, describe_model
 from transforms import files
 from transforms.errors import UserError
 from transforms.shard_result import ShardResult
 
-MANIFEST = "manifest.json"
-WORK = "_work"
 _PACKAGES = ("attribeam", "apache-beam", "tensorflow", "keras", "numpy", "pyarrow", "shap")
-#: What may stand in a folder that a run takes over: anything else is somebody's.
-OURS = frozenset({MANIFEST, WORK, "attributions", "rejected", "importance.parquet", "report.html"})
 
 
 def build_manifest(
@@ -78,6 +75,7 @@ def build_manifest(
             "attributions": result.attributions,
         },
         "quality": quality,
+        "warnings": plan.warnings,
         "timing": dict(timing),
         "runner": runner,
         "versions": versions(),

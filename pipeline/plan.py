@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import LoadedConfig, TargetColumn, TopK
+from pipeline.place import check_apart
 from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
 from transforms import files
 from transforms.baselines import BaselineRequest
@@ -59,6 +60,11 @@ class Plan:
         """Of all that decides the numbers and their files."""
         return self.spec.fingerprint
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is not as it should be and stops no run."""
+        return [f"{self.loaded.where}: {line}" for line in self.found.warnings]
+
     def summary(self) -> dict[str, Any]:
         """What `attribeam plan` prints."""
         found, spec = self.found, self.spec
@@ -91,6 +97,7 @@ class Plan:
                 "device_bytes": found.device_bytes,
                 "device_calls_per_row": -(-found.evaluations_per_row // spec.device_batch_size),
             },
+            "warnings": self.warnings,
         }
 
     def _output_bytes(self) -> int:
@@ -164,10 +171,18 @@ def make_plan(
     total = sum(file.rows for file in found_files)
     rows = total if limit is None else min(total, limit)
     output = loaded.path(config.output.path)
+    baseline_files = baseline_files_of(loaded)
+    sources = [
+        ("", [loaded.where]),
+        ("model.path", [loaded.path(config.model.path)]),
+        ("input.files", [file.path for file in found_files]),
+        ("baseline.path", [file.path for file in baseline_files]),
+    ]
+    check_apart(output, sources, loaded.where)
     method = config.method
     kind = config.baseline.kind or ("sample" if method.needs.background else "mean")
     threads = _threads(config.compute.workers) if local else None
-    request = probe_request(loaded, found_files, kind, threads=threads, measure=measure)
+    request = probe_request(loaded, found_files, kind, baseline_files, threads=threads, measure=measure)
     try:
         found = probe(request) if in_process else probe_in_child(request)
     except UserError as error:
@@ -234,6 +249,7 @@ def probe_request(
     loaded: LoadedConfig,
     found_files: Sequence[InputFile],
     baseline: str,
+    baseline_files: Sequence[InputFile],
     *,
     threads: int | None = None,
     measure: bool = False,
@@ -254,7 +270,7 @@ def probe_request(
         found_files,
         config.method,
         BaselineRequest(baseline, config.baseline.rows, config.baseline.value),
-        _baseline_files(loaded),
+        baseline_files,
         None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,
         config.seed,
         threads,
@@ -286,7 +302,8 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
     )
 
 
-def _baseline_files(loaded: LoadedConfig) -> Sequence[InputFile]:
+def baseline_files_of(loaded: LoadedConfig) -> Sequence[InputFile]:
+    """The files of a `baseline.path`; none without one."""
     path = loaded.config.baseline.path
     return () if path is None else _matched(loaded, [path], "baseline.path")
 
@@ -295,19 +312,23 @@ def _matched(
     loaded: LoadedConfig, patterns: Sequence[str], key: str, format: str | None = None
 ) -> list[InputFile]:
     try:
-        found = files.expand(patterns, loaded.folder)
+        return inspect_files(files.expand(patterns, loaded.folder), format)
     except UserError as error:
+        if error.where in ("input.files", "input.format"):
+            raise of_config(loaded, error) from error
         what = f"{error.where}: {error.what}" if error.where else error.what
-        raise UserError(what, f"{loaded.where}: {key}", error.remedy) from error
-    try:
-        return inspect_files(found, format)
-    except UserError as error:
-        raise of_config(loaded, error) from error
+        remedy = error.remedy
+        if key != "input.files" and remedy is not None and "input." in remedy:
+            remedy = "name Parquet or TFRecord files by their suffixes"
+        raise UserError(what, f"{loaded.where}: {key}", remedy) from error
 
 
 def of_config(loaded: LoadedConfig, error: UserError) -> UserError:
-    """The same error; one that names a key of the config also says which config."""
-    block = (error.where or "").split(" ")[0].split(".")[0]
+    """The same error; one that names a key of the config, or its model, also says which config."""
+    where, model = error.where or "", loaded.path(loaded.config.model.path)
+    if where == model or where.startswith(model + "/"):
+        return UserError(error.what, f"{loaded.where}: model.path: {where}", error.remedy)
+    block = where.split(" ")[0].split(".")[0]
     if block in ("model", "input", "baseline", "method"):
         return UserError(error.what, f"{loaded.where}: {error.where}", error.remedy)
     return error

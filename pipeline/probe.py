@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.fitness import check_method, check_players
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
+from transforms.decode import Rows
 from transforms.errors import UserError
 from transforms.methods.base import AttributionMethod, Reference, evaluate
 from transforms.models import ModelRequest, request_digest
@@ -90,6 +92,7 @@ class ProbeResult:
       device_bytes: Memory that these take at most.
       affine_prefix: Whether an affine prefix of the model is skipped.
       seconds_per_row: Measured on the first rows; None unless asked for.
+      warnings: What is not as it should be and stops no run, by key of the config.
     """
 
     signature: Signature
@@ -103,6 +106,7 @@ class ProbeResult:
     device_bytes: int
     affine_prefix: bool
     seconds_per_row: float | None
+    warnings: tuple[str, ...] = ()
 
 
 def probe(request: ProbeRequest) -> ProbeResult:
@@ -142,6 +146,23 @@ def probe(request: ProbeRequest) -> ProbeResult:
         size * _evaluation_bytes(model, inputs, request.method),
         _has_prefix(model, reference, request.method),
         _measure(request, model, reference, first_inputs, targets, size) if request.measure else None,
+        () if first is None else _repeated_ids(first, schema),
+    )
+
+
+def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:
+    """A warning where ids come twice among the first rows.
+
+    That ids are unique is the user's to see to: a run that made sure would have to hold all of them.
+    """
+    ids: list[str] = first.ids.tolist()
+    number = len(ids) - len(set(ids))
+    if schema.id is None or not number:
+        return ()
+    twice = next(name for name, count in Counter(ids).items() if count > 1)
+    return (
+        f"input.id: {schema.id[0]} is not unique: {number} of the first {len(ids)} rows have the id of an "
+        f"earlier one, {twice!r} for example",
     )
 
 

@@ -108,25 +108,33 @@ class Run:
         return frame.reset_index(drop=True)
 
     def attributions(
-        self, columns: Sequence[str] | None = None, filter: pc.Expression | None = None
+        self, columns: Sequence[str] | None = None, filter: pc.Expression | Sequence[Any] | None = None
     ) -> pa.Table:
         """The attributions table, or part of it.
 
         Args:
           columns: Some columns; fields by a dotted name such as "attribution.distance".
-          filter: Which rows, such as `pc.field("prediction") > 0`.
+          filter: Which rows, such as `pc.field("prediction") > 0`, or as pandas has them,
+            `[("carrier", "=", "UA")]`.
         Raises:
-          UserError: The run wrote no attributions, or they have no such column.
+          UserError: The run wrote no attributions, they have no such column, or the filter does not fit them.
         Cost: reads the columns asked for of all parts; rows outside the filter are skipped by row group.
         """
         dataset = self._dataset("attributions")
         if dataset is None:
             raise UserError(_NO_TABLE, self.path, _KEEP)
-        if columns is None:
-            return dataset.to_table(filter=filter)
-        return dataset.to_table(
-            columns={name: _field(name, dataset.schema) for name in columns}, filter=filter
-        )
+        if isinstance(columns, str):
+            raise UserError("columns is a string", "attributions", f"give a list: [{columns!r}]")
+        chosen = None if columns is None else {name: _field(name, dataset.schema) for name in columns}
+        try:
+            if filter is not None and not isinstance(filter, pc.Expression):
+                filter = pq.filters_to_expression(filter)
+            scanner = dataset.scanner(columns=chosen, filter=filter)
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            remedy = 'write it like pc.field("prediction") > 0 or [("prediction", ">", 0)]'
+            raise UserError(f"the filter does not fit the table: {reason}", "attributions", remedy) from error
+        return scanner.to_table()
 
     def rejected(self) -> pa.Table:
         """Rows that could not be explained, with stage and reason."""
@@ -147,7 +155,8 @@ class Run:
           target: Output by index or name; needed where the table holds several.
           seed: Of the draw.
         Raises:
-          UserError: No attributions in full, several targets and none given, or the input is gone.
+          UserError: No attributions in full, several targets and none given, `rows` below 1, or the input
+            is gone.
         Cost: reads the attributions of the parts, and the input where it holds the feature values.
         """
         from pipeline.explanation import make_explanation

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,8 @@ import pyarrow.parquet as pq
 
 from pipeline import runners
 from pipeline.config import LoadedConfig, load_config
-from pipeline.manifest import OURS, WORK, build_manifest, commit, read_manifest, work_fingerprint
+from pipeline.manifest import build_manifest, commit, read_manifest, work_fingerprint
+from pipeline.place import OURS, WORK, beside, check_place, clear, swap, sweep
 from pipeline.plan import Plan, make_plan
 from transforms import files
 from transforms.errors import UserError
@@ -45,12 +45,14 @@ class Outcome:
       manifest: Of the committed run.
       reused: It was there already, of the same fingerprint; nothing was done.
       exceeded: Limits of the config that the run exceeds, in words.
+      warnings: What is not as it should be and exceeds no limit.
     """
 
     run: str
     manifest: dict[str, Any]
     reused: bool
     exceeded: Sequence[str]
+    warnings: Sequence[str] = ()
 
 
 def explain(
@@ -97,10 +99,11 @@ def execute(
     """Plans, runs and commits; see `explain`. `progress` shows how far the run is on stderr."""
     start = time.perf_counter()
     flags = runners.check_flags(flags)
+    runners.check_runner(runner, flags)
     local = runner == runners.LOCAL
     workers = loaded.config.compute.workers
     target = loaded.path(loaded.config.output.path)
-    _check_place(target)
+    check_place(target)
     plan = make_plan(loaded, limit=limit, local=local, in_process=local and workers == 1)
     planned = time.perf_counter()
     committed = read_manifest(target)
@@ -108,7 +111,8 @@ def execute(
         files.delete_tree(files.join(target, WORK))  # left by a kill between the manifest and the end
         # Limits are no part of the fingerprint: they are judged by the config of today.
         quality = committed["quality"]["convergence_delta"]
-        return Outcome(target, committed, True, _exceeded(loaded, committed["counts"], quality))
+        exceeded = _exceeded(loaded, committed["counts"], quality)
+        return Outcome(target, committed, True, exceeded, plan.warnings)
     if committed is not None and not overwrite:
         raise UserError(
             "holds a committed run of another config, model or input",
@@ -116,7 +120,7 @@ def execute(
             "give another --output, or --overwrite to replace it",
         )
     # A committed run stays whole until the one that replaces it is.
-    place = _beside(target) if committed is not None and not files.is_url(target) else target
+    place = beside(target) if committed is not None and not files.is_url(target) else target
     plan = _moved(plan, place)
     _begin(plan, overwrite or place != target)
     result, seconds = _run(plan, runner, workers, flags, progress)
@@ -132,37 +136,14 @@ def execute(
     manifest = build_manifest(plan, result, runner, timing, exceeded)
     _write_importance(plan, result)
     if place == target and committed is not None:
-        _clear(target, keep=plan)  # an object store: no rename of folders there
-    _sweep(place)
+        clear(
+            target, (f"part-{shard.index:05d}.parquet" for shard in plan.shards)
+        )  # an object store: no rename of folders there
+    sweep(place)
     commit(place, manifest)
     if place != target:
-        _swap(place, target)
-    return Outcome(target, manifest, False, exceeded)
-
-
-def _check_place(run: str) -> None:
-    """Refuses, before anything else is done, a place that cannot be written or that is somebody else's."""
-    if files.is_url(run):
-        return
-    parent = run
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent):
-        raise UserError("is a file", parent, "give another output.path or --output")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise UserError(
-            "cannot be written: permission denied", parent, "give another output.path or --output"
-        )
-    strangers = sorted(name for name in files.list_dir(run) if name not in OURS and name[0] != ".")
-    if strangers:
-        raise UserError(
-            f"is no run directory: it holds {strangers[0]}", run, "give another output.path or --output"
-        )
-
-
-def _beside(run: str) -> str:
-    folder, name = os.path.split(run)
-    return os.path.join(folder, f".{name}.next")
+        swap(place, target)
+    return Outcome(target, manifest, False, exceeded, plan.warnings)
 
 
 def _moved(plan: Plan, run: str) -> Plan:
@@ -187,7 +168,8 @@ def _begin(plan: Plan, overwrite: bool) -> None:
         for name in OURS:
             files.delete_tree(files.join(run, name))
     files.makedirs(files.join(run, WORK, "shards"))
-    files.makedirs(files.join(run, "attributions"))
+    if plan.spec.output.attributions != "none":
+        files.makedirs(files.join(run, "attributions"))
     files.delete_tree(files.join(run, WORK, "failures"))
     files.delete_tree(files.join(run, WORK, "progress"))
     files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
@@ -210,6 +192,8 @@ def _run(
             runners.run_pipeline(
                 lambda pipeline: define_pipeline(pipeline, plan.shards, plan.spec), runner, workers, flags
             )
+    except UserError:
+        raise
     except Exception as error:
         raise _cause(run, error) from error
     seconds = time.perf_counter() - start
@@ -288,36 +272,6 @@ def _write_importance(plan: Plan, result: ShardResult) -> None:
     files.write_atomic(files.join(plan.spec.run, "importance.parquet"), buffer.getvalue())
 
 
-def _clear(run: str, keep: Plan) -> None:
-    """Takes an earlier run's manifest and the parts that this one has not written away."""
-    files.delete_tree(files.join(run, "manifest.json"))
-    wanted = {f"part-{shard.index:05d}.parquet" for shard in keep.shards}
-    for folder in ("attributions", "rejected"):
-        for name in files.list_dir(files.join(run, folder)):
-            if name not in wanted:
-                files.delete_tree(files.join(run, folder, name))
-
-
-def _sweep(run: str) -> None:
-    """Takes away what killed workers left half-written under temporary names."""
-    if files.is_url(run):
-        return
-    for folder in (run, files.join(run, "attributions"), files.join(run, "rejected")):
-        for name in files.list_dir(folder):
-            if name.startswith(("_", ".")) and name.endswith(".tmp"):
-                files.delete_tree(files.join(folder, name))
-
-
-def _swap(place: str, target: str) -> None:
-    """Puts a committed run in the place of another, by two renames."""
-    folder, name = os.path.split(target)
-    old = os.path.join(folder, f".{name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    os.rename(target, old)
-    os.rename(place, target)
-    shutil.rmtree(old)
-
-
 def preview(
     loaded: LoadedConfig,
     *,
@@ -327,9 +281,9 @@ def preview(
     flags: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `execute` would check and decide, and nothing else; writes nothing."""
-    runners.check_flags(flags)
+    runners.check_runner(runner, runners.check_flags(flags))
     target = loaded.path(loaded.config.output.path)
-    _check_place(target)
+    check_place(target)
     plan = make_plan(loaded, limit=limit, local=runner == runners.LOCAL, measure=True)
     committed = read_manifest(target)
     same = committed is not None and committed["fingerprint"] == plan.fingerprint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import shlex
@@ -51,6 +52,60 @@ def check_flags(flags: Sequence[str]) -> list[str]:
     return list(flags)
 
 
+def check_runner(runner: str, flags: Sequence[str]) -> None:
+    """Refuses, before anything else is done, flags that an engine does not take, or takes no run without.
+
+    Args:
+      runner: One of RUNNERS.
+      flags: To be passed to Beam.
+    Raises:
+      UserError: Which are missing, or have no such value, in Beam's words.
+    """
+    if runner == LOCAL and not flags:
+        return  # without Beam's import
+    where, remedy = f"--runner {runner}", "see Beam's pipeline options"
+    if runner == "DataflowRunner":
+        problems = _dataflow_problems(flags)
+        remedy = "give --project=…, --region=… and --temp_location=gs://… (or --staging_location)"
+    else:
+        from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+
+        problems = PipelineOptionsValidator(PipelineOptions(list(flags)), None).validate()
+    # Without either Beam would fetch a job server from the network and start it here.
+    given = {flag.partition("=")[0] for flag in flags}
+    if runner == "FlinkRunner" and not given & {"--flink_master", "--job_endpoint"}:
+        problems, remedy = ["--flink_master is missing"], "give --flink_master=HOST:PORT, or [local] for here"
+    if problems:
+        raise UserError(" ".join(problems).rstrip("."), where, remedy)
+
+
+def _dataflow_problems(flags: Sequence[str]) -> list[str]:
+    """What Beam finds wrong with Dataflow's flags; unlike its own check as a whole, this makes no bucket."""
+    from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+    from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
+    from apache_beam.runners import create_runner
+
+    options = PipelineOptions(list(flags))
+    validator = PipelineOptionsValidator(options, create_runner("DataflowRunner"))
+    view = options.view_as(GoogleCloudOptions)
+    places = {name: validator.validate_gcs_path(view, name) for name in ("temp_location", "staging_location")}
+    # Either will do for both. Without any, Beam makes a bucket, if it has the libraries for it.
+    lacking = all(places.values()) and (
+        any(getattr(view, name) is not None for name in places) or not _can_make_buckets()
+    )
+    problems = [*places["temp_location"], *places["staging_location"]] if lacking else []
+    return [*problems, *validator.validate_cloud_options(view)]
+
+
+def _can_make_buckets() -> bool:
+    try:
+        importlib.import_module("apache_beam.io.gcp.gcsio")
+    except ImportError:
+        return False
+    return True
+
+
 def _all_options(options: Any) -> list[Any]:
     found = []
     for child in options.__subclasses__():
@@ -93,6 +148,7 @@ def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str]) -
       workers: Local worker processes.
       flags: Passed to Beam.
     Raises:
+      UserError: Beam does not take the flags.
       Exception: Whatever the runner raises when the pipeline fails.
     """
     import apache_beam as beam
@@ -106,7 +162,10 @@ def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str]) -
 
         engine = FnApiRunner(default_environment=_local_processes() if workers > 1 else None)
         options = {"direct_num_workers": workers, "direct_running_mode": "in_memory"}
-    pipeline = beam.Pipeline(runner=engine, options=PipelineOptions(list(flags), **options))
+    try:
+        pipeline = beam.Pipeline(runner=engine, options=PipelineOptions(list(flags), **options))
+    except ValueError as error:  # all that Beam's validation of the options finds
+        raise UserError(str(error), f"--runner {runner}", "see Beam's pipeline options") from error
     define(pipeline)
     with _quiet_watchers():
         pipeline.run().wait_until_finish()

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.config import LoadedConfig
 from pipeline.fitness import check_method
-from pipeline.plan import input_files, of_config, probe_request
+from pipeline.plan import baseline_files_of, input_files, of_config, probe_request
 from pipeline.probe import ProbeRequest, in_child, open_model
 from transforms.errors import UserError
 from transforms.methods import METHODS
@@ -44,7 +44,8 @@ def survey(loaded: LoadedConfig) -> dict[str, Any]:
     kind = loaded.config.baseline.kind
     try:
         ask = _costs if kind else _costs_by_default
-        players, costs = in_child(ask, probe_request(loaded, found, kind or "sample"))
+        request = probe_request(loaded, found, kind or "sample", baseline_files_of(loaded))
+        players, costs = in_child(ask, request)
     except UserError as error:
         raise of_config(loaded, error) from error
     return {"rows": sum(file.rows for file in found), "players": players, "costs": costs}

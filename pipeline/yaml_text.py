@@ -9,21 +9,28 @@ import yaml
 
 from transforms.errors import UserError
 
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+
 
 class _Loader(yaml.SafeLoader):
     """A SafeLoader with the core schema of YAML 1.2, https://yaml.org/spec/1.2.2/#103-core-schema.
 
     YAML 1.1, which PyYAML reads, takes `1e-3` for a string, `no` for false, `1:30` for 90 and `2026-11-21`
-    for a date. It also takes the last of two equal keys without a word; here that is an error.
+    for a date. It also takes the last of two equal keys without a word; here that is an error. Keys are
+    names, of columns too: `2020: 1` has the key "2020".
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own name
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
+        for at, (key_node, value_node) in enumerate(node.value):
+            if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
                 raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key_node.start_mark)
+            if key_node.tag != _MERGE:
+                # A node of its own: an anchored one may stand for a value elsewhere.
+                key = yaml.ScalarNode(_TEXT, key_node.value, key_node.start_mark, key_node.end_mark)
+                node.value[at] = (key, value_node)
             if key_node.value in seen:
                 problem = f"the key {key_node.value!r} is given twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)

@@ -261,6 +261,25 @@ def test_a_limit_that_is_exceeded_is_status_1_with_everything_written(
     assert Said(capsys, "explain", worlds.trips(), "--output", tmp_path / "run").status == 0
 
 
+def test_ids_that_are_not_unique_are_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config, place = worlds.trips(), tmp_path / "run"
+    said = Said(capsys, "explain", config, "--output", place, "--set", "input.id=carrier", "--json")
+    assert said.status == 0
+    warning = next(line for line in said.err.splitlines() if line.startswith("warning: "))
+    assert re.search(
+        r"trips\.yaml: input\.id: carrier is not unique: \d+ of the first 199 rows have", warning
+    )
+    assert said.json["warnings"] == [warning.removeprefix("warning: ")]
+    assert load_run(place).manifest["warnings"] == said.json["warnings"]
+
+    again = Said(capsys, "explain", config, "--output", place, "--set", "input.id=carrier")
+    assert warning in again.err, "also of a run that is there"
+    planned = Said(capsys, "plan", config, "--output", tmp_path / "no", "--set", "input.id=carrier", "--json")
+    assert planned.json["warnings"] == said.json["warnings"]
+    assert warning in planned.err
+    assert "warning" not in Said(capsys, "explain", config, "--output", tmp_path / "unique").err
+
+
 def test_too_few_steps_are_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     said = Said(
         capsys,
@@ -461,12 +480,41 @@ def test_progress_goes_to_stderr_and_a_closed_stdout_is_no_error(tmp_path: Path)
     assert json.loads(done.stdout)["counts"]["rows_read"] == 200
     assert "Traceback" not in done.stderr
 
-    show = f"{sys.executable} -m pipeline methods | head -n 1; exit ${{PIPESTATUS[0]}}"
+    for line in ("methods", "methods --json", "--help"):
+        piped = unread(line)
+        assert (piped.returncode, piped.stderr) == (0, ""), line
+
+
+def unread(line: str) -> subprocess.CompletedProcess[str]:
+    """What a command does whose output nobody reads."""
     shell = shutil.which("bash")
     assert shell
-    piped = subprocess.run([shell, "-c", show], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert piped.returncode == 0
-    assert piped.stderr == ""
+    # The reader is gone before the first word is written.
+    script = f"(sleep 0.2; exec {sys.executable} -u -m pipeline {line}) | true; exit ${{PIPESTATUS[0]}}"
+    return subprocess.run([shell, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_nobody_reading_changes_no_status(tmp_path: Path) -> None:
+    """Nor does it hide what a limit has to say."""
+    line = f"explain {worlds.trips()} --output {tmp_path / 'run'} --json"
+    fine = unread(line)
+    assert fine.returncode == 0, fine.stderr
+    assert "error" not in fine.stderr
+    beyond = unread(f"{line} --set limits.rejected=0")
+    assert beyond.returncode == 1
+    assert "error: 0.50% of the rows were rejected" in beyond.stderr.splitlines()[-1]
+
+
+def test_a_pipe_that_breaks_elsewhere_is_a_failure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("pipeline.run.preview", breaks)
+    said = Said(capsys, "plan", worlds.trips())
+    assert said.status == 3
+    assert "a process that was written to has ended" in said.err
 
 
 def test_a_narrow_ascii_terminal(tmp_path: Path) -> None:

@@ -267,8 +267,12 @@ def test_broken_yaml_has_a_place(text: str, place: str, message: str, tmp_path: 
 
 
 def test_keys_that_are_numbers_and_merged_keys(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="1: must be text, not 1"):
+    with pytest.raises(UserError, match="1: unknown key"):
         load(tmp_path, LEAST + "1: 2\n")
+    named = LEAST + "baseline: {kind: constant, value: {2020: 1, true: 2, null: 3}}\n"
+    assert load(tmp_path, named).config.baseline.value == {"2020": 1, "true": 2, "null": 3}
+    shared = LEAST + "baseline: {kind: constant, value: {&year 2020: *year}}\n"
+    assert load(tmp_path, shared).config.baseline.value == {"2020": 2020}
     merged = "model: &m {path: m.keras}\ninput: {files: a}\nmethod: saliency\noutput: {<<: *m}\n"
     assert load(tmp_path, merged).config.output.path == "m.keras"
 

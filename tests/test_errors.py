@@ -239,14 +239,40 @@ MISTAKES = [
         spoil=text("trips.yaml", ""),
     ),
     Mistake("not a config", ("trips.yaml: is not a config",), spoil=text("trips.yaml", "Dear mother")),
+    Mistake("a key that is a number", ("trips.yaml: 1: unknown key", "known are"), spoil=appended("1: 2\n")),
+    Mistake("a key that is true", ("trips.yaml: true: unknown key",), spoil=appended("true: 2\n")),
+    Mistake("a key named like a type", ("trips.yaml: int: unknown key",), spoil=appended("int: 2\n")),
+    Mistake("an empty key", ("trips.yaml:", "not valid YAML: a key must be text"), spoil=appended("? \n")),
+    sets("max_steps below n_steps", "method.max_steps=3", "method.max_steps: 3 is below n_steps: 20"),
+    sets(
+        "a tolerance that the default max_steps makes void",
+        "method={name: integrated_gradients, n_steps: 3000, tolerance: 0.1}",
+        "trips.yaml: method.max_steps: 2000 is below n_steps: 3000",
+        "raise max_steps",
+    ),
+    Mistake(
+        "an empty output.path",
+        ("trips.yaml: output.path: is empty; give a path",),
+        command=("explain", "trips.yaml", "--set", 'output.path=""'),
+    ),
+    sets("an empty input.files", 'input.files=""', "trips.yaml: input.files: is empty; give a path"),
+    sets("an empty file", 'input.files=[trips-1.parquet, ""]', "trips.yaml: input.files.1: is empty"),
     # Wrong models.
     Mistake(
         "a model that is text",
-        ("model.keras: is not a Keras archive",),
+        ("trips.yaml: model.path: ", "model.keras: is not a Keras archive; save the model with"),
         spoil=text("model.keras", "Dear mother"),
     ),
     Mistake("a truncated model", ("model.keras",), spoil=truncated),
-    Mistake("another archive", ("model.keras",), spoil=hollow),
+    Mistake(
+        "another archive",
+        (
+            "trips.yaml: model.path: ",
+            "model.keras: is an archive, and not one of a Keras model",
+            "model.save",
+        ),
+        spoil=hollow,
+    ),
     sets(
         "a model of no known kind",
         MODEL + "model.onnx",
@@ -307,7 +333,18 @@ MISTAKES = [
         "TFRecord",
         spoil=text("a.tfrecord", "Dear mother, " * 9),
     ),
-    sets("an unknown suffix", INPUT + "a.csv", "a.csv", "input.format", spoil=text("a.csv", "a,b\n")),
+    sets(
+        "an unknown suffix",
+        INPUT + "a.csv",
+        "trips.yaml: input.files: a.csv: the suffix says no format; set input.format",
+        spoil=text("a.csv", "a,b\n"),
+    ),
+    sets(
+        "an unknown suffix of a baseline",
+        "baseline={kind: file, path: a.csv}",
+        "trips.yaml: baseline.path: a.csv: the suffix says no format; name Parquet or TFRecord files",
+        spoil=text("a.csv", "a,b\n"),
+    ),
     sets(
         "both formats",
         "input.files=[trips-1.parquet, a.tfrecord]",
@@ -327,6 +364,21 @@ MISTAKES = [
         "somebody's folder",
         ("run: is no run directory: it holds letter.txt",),
         spoil=lambda folder: ((folder / "run").mkdir(), text("run/letter.txt", "")(folder)),
+    ),
+    Mistake(
+        "an empty --output",
+        ("error: --output: is empty; give the run directory",),
+        command=("explain", "trips.yaml", "--output", ""),
+    ),
+    Mistake(
+        "a place where no file can be made",
+        ("/proc: cannot be written", "--output"),
+        command=("explain", "trips.yaml", "--output", "/proc/none/run"),
+    ),
+    Mistake(
+        "plan checks that the place can be written",
+        ("/proc: cannot be written", "--output"),
+        command=("plan", "trips.yaml", "--output", "/proc/none/run"),
     ),
     # The command line.
     Mistake(
@@ -356,6 +408,37 @@ MISTAKES = [
     Mistake("misspelt flag", ("--ouput: neither", "did you mean --output?"), ("--ouput", "x")),
     Mistake("Beam flag of the wrong type", ("--num_workers", "'two'"), ("--num_workers=two",)),
     Mistake("unknown runner", ("--runner: 'Spark' is not one of", "DirectRunner"), ("--runner", "Spark")),
+    Mistake(
+        "Dataflow without its flags",
+        (
+            "--runner DataflowRunner",
+            "temp_location",
+            "Missing required option: project.",
+            "Missing required option: region",
+            "give --project=",
+        ),
+        ("--runner", "DataflowRunner"),
+    ),
+    Mistake(
+        "Dataflow with a project that is none",
+        ("--runner DataflowRunner: Invalid Project ID (A)",),
+        ("--runner=DataflowRunner", "--project=A", "--region=r", "--staging_location=gs://bucket/x"),
+    ),
+    Mistake(
+        "Dataflow with a place that is none",
+        ("--runner DataflowRunner: Invalid GCS path (here), given for the option: temp_location",),
+        ("--runner=DataflowRunner", "--project=abcdef", "--region=r", "--temp_location=here"),
+    ),
+    Mistake(
+        "Flink without a master",
+        ("--runner FlinkRunner: --flink_master is missing; give --flink_master=",),
+        ("--runner", "FlinkRunner"),
+    ),
+    Mistake(
+        "a flag that Beam does not take",
+        ("--runner DirectRunner: Unrecognized", "nonsense; see Beam's pipeline options"),
+        ("--type_check_additional=nonsense",),
+    ),
     Mistake("two configs", ("extra argument", "more.yaml"), ("more.yaml",)),
     Mistake("no config at all", ("CONFIG: is missing; see attribeam explain --help",), command=("explain",)),
     Mistake(

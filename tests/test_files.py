@@ -11,6 +11,23 @@ from transforms import files
 from transforms.errors import UserError
 
 
+def test_a_folder_that_may_not_be_read_is_not_empty(tmp_path, monkeypatch):
+    """Root may read everything, so the refusal is made up for it."""
+    real = os.listdir
+
+    def listdir(path="."):
+        if os.fspath(path) == str(tmp_path / "closed"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    (tmp_path / "closed").mkdir()
+    with pytest.raises(UserError, match="closed is empty"):
+        files.expand(["closed/*.parquet"], str(tmp_path))
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(UserError, match=r"closed cannot be read: permission denied; change its rights"):
+        files.expand(["closed/*.parquet"], str(tmp_path))
+
+
 @pytest.fixture
 def tree(tmp_path):
     """A folder as Spark and people leave them."""

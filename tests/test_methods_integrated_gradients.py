@@ -18,6 +18,7 @@ from models_zoo import (
     smooth_network,
 )
 
+from transforms.errors import UserError
 from transforms.methods import panels
 from transforms.methods.base import Attribution, Reference
 from transforms.methods.integrated_gradients import IntegratedGradients
@@ -204,9 +205,7 @@ def test_only_rows_above_the_tolerance_are_done_again() -> None:
     assert nothing == padded * 40
 
 
-@pytest.mark.parametrize(
-    ("n_steps", "max_steps"), [(20, 20), (20, 21), (20, 30), (20, 60), (20, 100), (50, 10)]
-)
+@pytest.mark.parametrize(("n_steps", "max_steps"), [(20, 20), (20, 21), (20, 30), (20, 60), (20, 100)])
 def test_max_steps_is_a_cap_and_what_it_stops_is_marked(n_steps: int, max_steps: int) -> None:
     """A path takes no more gradient evaluations, but for the first n_steps; stopped rows say how far off."""
     rows, reference = kinky(16)
@@ -229,6 +228,16 @@ def test_max_steps_is_a_cap_and_what_it_stops_is_marked(n_steps: int, max_steps:
     assert found.limited.all()
     plain, _ = run(IntegratedGradients(n_steps=n_steps), rows, reference)
     assert (np.abs(found.convergence_delta) <= np.abs(plain.convergence_delta)).all()
+
+
+def test_max_steps_below_n_steps_is_refused() -> None:
+    for tolerance in (None, 0.1):
+        with pytest.raises(UserError, match=r"method\.max_steps: 20 is below n_steps: 50"):
+            IntegratedGradients(n_steps=50, tolerance=tolerance, max_steps=20)
+    # Nobody set the default, and without a tolerance it limits nothing.
+    assert IntegratedGradients(n_steps=3000).n_steps == 3000
+    with pytest.raises(UserError, match="2000 is below n_steps: 3000"):
+        IntegratedGradients(n_steps=3000, tolerance=0.1)
 
 
 def test_panels_agree_with_a_fine_rule_for_every_target_and_background_row() -> None:

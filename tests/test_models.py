@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -161,11 +164,91 @@ def test_what_is_no_model_is_said_in_one_line(tmp_path: Path) -> None:
     assert "there is no such model" in refusal(lambda: load(tmp_path / "elsewhere" / "zzz.h5"))
     assert "is not a Keras archive" in refusal(lambda: load(tmp_path / "cut.keras"))
     assert "is not a Keras archive" in refusal(lambda: load(tmp_path / "text.keras"))
-    assert "Keras cannot load the model" in refusal(lambda: load(tmp_path / "text.h5"))
     assert ".onnx is no kind of model known" in refusal(lambda: load(tmp_path / "model.onnx"))
     assert "no suffix is no kind of model known" in refusal(lambda: load(tmp_path / "model"))
     assert "holds no saved_model.pb" in refusal(lambda: load(tmp_path / "empty"))
     assert "TensorFlow cannot load the model" in refusal(lambda: load(tmp_path / "broken"))
+
+
+def test_what_a_file_is_called_and_what_it_is(tmp_path: Path) -> None:
+    import zipfile
+
+    import h5py
+
+    model = small()
+    model.save(tmp_path / "model.keras")
+    model.save(tmp_path / "model.h5")
+    model.save_weights(tmp_path / "model.weights.h5")
+    shutil.copy(tmp_path / "model.keras", tmp_path / "archive.h5")
+    shutil.copy(tmp_path / "model.h5", tmp_path / "tables.keras")
+    (tmp_path / "text.hdf5").write_text("weights,1,2\n")
+    h5py.File(tmp_path / "empty.h5", "w").close()
+    (tmp_path / "cut.h5").write_bytes((tmp_path / "model.h5").read_bytes()[:3000])
+    with zipfile.ZipFile(tmp_path / "letters.keras", "w") as archive:
+        archive.writestr("letter.txt", "Dear mother")
+    for name, *words in (
+        ("archive.h5", "is a Keras archive and not HDF5", "give it the suffix .keras"),
+        ("tables.keras", "is an HDF5 file and not a Keras archive", "give it the suffix .h5"),
+        ("text.hdf5", "is not an HDF5 file", "model.save"),
+        ("model.weights.h5", "holds weights only", "save the whole model"),
+        ("empty.h5", "holds no model", "save the whole model"),
+        ("cut.h5", "Keras cannot load the model: ", "truncated", "keras.saving.load_model"),
+        ("letters.keras", "an archive, and not one of a Keras model", "config.json", "model.save"),
+    ):
+        line = refusal(lambda name=name: load(tmp_path / name))
+        assert line.startswith(f"{tmp_path / name}: ")
+        assert all(word in line for word in words), line
+
+
+def test_a_model_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may read everything, so the refusal is made up for it."""
+    small().save(tmp_path / "model.keras")
+    small().export(tmp_path / "saved", verbose=False)
+    graph, folder = str(tmp_path / "saved" / "saved_model.pb"), str(tmp_path / "saved")
+    closed = {str(tmp_path / "model.keras"), graph}
+    real_open, real_list = builtins.open, os.listdir
+
+    def refusing(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(path: Any, *rest: Any, **options: Any) -> Any:
+            if path in closed:
+                raise PermissionError(13, "Permission denied", path)
+            return real(path, *rest, **options)
+
+        return call
+
+    monkeypatch.setattr(builtins, "open", refusing(real_open))
+    monkeypatch.setattr(os, "listdir", refusing(real_list))
+    assert "model.keras: cannot be read: permission denied" in refusal(lambda: load(tmp_path / "model.keras"))
+    assert f"{graph}: cannot be read: permission denied" in refusal(lambda: load(folder))
+    closed.add(folder)
+    assert f"{folder}: cannot be listed: permission denied" in refusal(lambda: load(folder))
+
+
+def test_heads_that_are_no_floats_are_left_out(tmp_path: Path) -> None:
+    """As a SavedModel's are: a label beside the score has no gradient, and a string is no number."""
+    inputs = keras.Input((3,), name="x")
+    score = L.Dense(2, name="score")(inputs)
+    label = Label(name="label")(score)
+    word = Word(name="word")(score)
+    several = saved(tmp_path, keras.Model(inputs, [word, score, label]))
+    assert [head.name for head in several.signature.outputs] == ["score"]
+    values, outputs = scored(several).evaluate({"x": rows_of(3)})
+    assert values.shape == outputs.shape == (3, 2)
+    for layer, dtype in ((label, "label is int64"), (word, "word is string")):
+        line = refusal(lambda layer=layer: saved(tmp_path, keras.Model(inputs, layer)))
+        assert f"the model returns no floats: {dtype}; save a model that returns its score" in line
+
+
+@keras.saving.register_keras_serializable("tests")
+class Label(L.Layer):
+    def call(self, values: Any) -> Any:
+        return tf.argmax(values, axis=1)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Word(L.Layer):
+    def call(self, values: Any) -> Any:
+        return tf.as_string(values[:, 0])
 
 
 def test_an_archive_with_damaged_weights_is_refused(tmp_path: Path) -> None:

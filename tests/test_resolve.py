@@ -167,6 +167,15 @@ def test_several_inputs_that_do_not_fit():
     )
 
 
+def test_inputs_whose_names_an_export_lost():
+    lost = [("args_0_1", (1,), "float32"), ("args_0", (1,), "float32")]
+    assert error(lost, FLIGHTS).endswith(
+        "; its export has lost the names of its inputs: save it as .keras, or export it with names"
+    )
+    mixed = [("args_0_1", (1,), "float32"), ("mean", (1,), "float32")]
+    assert error(mixed, FLIGHTS).endswith("; a model with several inputs takes them by name: args_0_1, mean")
+
+
 def test_a_column_may_have_two_parts_when_the_config_says_so():
     schema = fit([("x", (2,), "float32")], FLIGHTS, ["dep_hour", "temp"], id="dep_hour", slices=["temp"])
     assert [name for name, _ in schema.columns] == ["dep_hour", "temp"]

@@ -79,6 +79,44 @@ def test_columns_and_filters() -> None:
         run.attributions(columns=["attribution.size"])
 
 
+def test_filters_as_pandas_has_them() -> None:
+    run = vectors()
+    wanted = run.attributions(filter=(pc.field("colour") == "grün") & (pc.field("prediction") > 0))
+    assert run.attributions(filter=[("colour", "=", "grün"), ("prediction", ">", 0)]).equals(wanted)
+    either = run.attributions(filter=[[("colour", "=", "grün")], [("prediction", ">", 0)]])
+    assert len(either) > len(wanted) > 0
+
+
+@pytest.mark.parametrize(
+    ("filter", "reason"),
+    [
+        ([("hue", "=", "grün")], "hue"),
+        ([("colour", "~", "grün")], "operator"),
+        ([("colour",)], ""),
+        ("colour = 'grün'", ""),
+        (3, ""),
+        (pc.field("hue") == 1, "hue"),
+        (pc.field("colour") > 1, ""),
+    ],
+)
+def test_filters_that_do_not_fit(filter: Any, reason: str) -> None:
+    with pytest.raises(
+        UserError, match=f"attributions: the filter does not fit the table: .*{reason}.*; write"
+    ):
+        vectors().attributions(filter=filter)
+
+
+def test_one_column_is_given_in_a_list_too() -> None:
+    with pytest.raises(UserError, match=r"columns is a string; give a list: \['example_id'\]"):
+        vectors().attributions(columns="example_id")
+
+
+@pytest.mark.parametrize("rows", [0, -1])
+def test_an_explanation_has_rows(rows: int) -> None:
+    with pytest.raises(UserError, match=f"rows is {rows}; give 1 or more, or None for all rows"):
+        vectors().explanation(rows)
+
+
 def test_names_may_hold_dots(tmp_path: Path) -> None:
     import keras
 

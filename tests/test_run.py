@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -420,6 +421,7 @@ def test_top_k_keeps_the_largest_and_the_sum() -> None:
 def test_no_attributions() -> None:
     run = worlds.explained(worlds.trips(), "output.attributions=none")
     assert run.parts() == []
+    assert not (Path(run.path) / "attributions").exists()
     pd.testing.assert_frame_equal(run.importance(), worlds.explained(worlds.trips()).importance())
     assert run.manifest["counts"] == worlds.explained(worlds.trips()).manifest["counts"]
     with pytest.raises(UserError, match="holds no attributions"):
@@ -547,6 +549,8 @@ def test_a_row_that_the_model_refuses_is_rejected(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "trips-2.parquet")
     run = worlds.explain(tmp_path / "trips.yaml", tmp_path / "run")
     assert [(row["row"], row["stage"]) for row in run.rejected().to_pylist()] == [(13, "predict")]
+    (reason,) = run.rejected()["reason"].to_pylist()
+    assert re.fullmatch(r"the model does not take the row: indices\[\S+\] = 99 is not in \[0, 24\)", reason)
     whole = worlds.explain(
         tmp_path / "trips.yaml", tmp_path / "whole", f"input.files={config.parent}/trips-2.parquet"
     )

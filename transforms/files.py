@@ -311,6 +311,9 @@ def _matches_nothing(
         folder = join(folder, parts.pop(0))
     try:
         names = [name for name in listing(folder) if not name.startswith((".", "_"))]
+    except PermissionError as error:
+        what, remedy = f"{folder} cannot be read: permission denied", "change its rights, or name other files"
+        raise UserError(what, where=pattern, remedy=remedy) from error
     except OSError:
         names = []
     near = difflib.get_close_matches(parts[0], names, n=3, cutoff=0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,9 @@ from transforms.resolve_feature import (
     type_fits,
 )
 from transforms.schema import ExampleSchema, FeatureSpec
+
+#: What TensorFlow calls the inputs of a signature that has no names for them.
+_NAMELESS = re.compile(r"(args|inputs|kwargs)(_\d+)+")
 
 
 @dataclass(frozen=True)
@@ -256,8 +260,12 @@ def _named(
             near = [f"{close[0]} for {name}" for name in missing if (close := _close(name, pool))]
         if left:
             words.append(f"left over: {names_in_words(left, 20)}")
-        remedy = f"did you mean {names_in_words(near)}? " if near else ""
-        raise UserError("; ".join(words), FEATURES, f"{remedy}{rule}: {names_in_words(names, 20)}")
+        remedy = f"{rule}: {names_in_words(names, 20)}"
+        if near:
+            remedy = f"did you mean {names_in_words(near)}? {remedy}"
+        elif missing and all(map(_NAMELESS.fullmatch, names)):
+            remedy = "its export has lost the names of its inputs: save it as .keras, or export it with names"
+        raise UserError("; ".join(words), FEATURES, remedy)
     return chosen
 
 

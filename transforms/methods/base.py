@@ -56,8 +56,9 @@ class Reference:
     noise: tuple[np.ndarray, ...] = ()
     players: Players = None  # type: ignore[assignment] # filled in below where it is left out
     seed: int = 0
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
-    _lock: Any = field(default_factory=threading.Lock, repr=False)
+    # Not taken over by dataclasses.replace: another background has other things to keep.
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False, init=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False, init=False)
 
     def __post_init__(self) -> None:
         if self.players is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from transforms.errors import UserError
 from transforms.methods.base import (
     Arrays,
     Attribution,
@@ -25,6 +26,8 @@ from transforms.methods.quadrature import gauss_legendre
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
 
+_MAX_STEPS = 2000
+
 
 @dataclass(frozen=True)
 class IntegratedGradients:
@@ -39,7 +42,9 @@ class IntegratedGradients:
       tolerance: Largest |convergence_delta| of a row, relative to the spread of the score. Rows above it are
         done again in panels, which are halved where they are off, until `max_steps`. None: every row gets
         `n_steps`.
-      max_steps: Most gradient evaluations on a path, the first `n_steps` included.
+      max_steps: Most gradient evaluations on a path, the first `n_steps` included; of use with a tolerance.
+    Raises:
+      UserError: `max_steps` is below `n_steps`; without a tolerance the default sets no limit.
     Cost: `n_steps` · R gradient evaluations a row, and what the tolerance adds; memory O(device_batch_size).
     Reference: Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365, eq. 1.
     """
@@ -52,7 +57,16 @@ class IntegratedGradients:
 
     n_steps: Annotated[int, Field(ge=1, le=10_000)] = 50
     tolerance: Annotated[float, Field(gt=0)] | None = None
-    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = _MAX_STEPS
+
+    def __post_init__(self) -> None:
+        limited = self.tolerance is not None or self.max_steps != _MAX_STEPS
+        if limited and self.max_steps < self.n_steps:
+            raise UserError(
+                f"{self.max_steps} is below n_steps: {self.n_steps}, which max_steps includes",
+                "method.max_steps",
+                "raise max_steps or lower n_steps",
+            )
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """Nodes times background rows; rows above the tolerance cost more."""

@@ -73,6 +73,7 @@ def load_model(request: ModelRequest) -> ModelAdapter:
                 f"did you mean {' or '.join(near)}?" if near else "check model.path",
             )
         path = files.local_copy(path)
+        _check_readable(path)
     kind = model_kind(path)
     _search(request.module_paths)
     for module in request.modules:
@@ -85,9 +86,15 @@ def load_model(request: ModelRequest) -> ModelAdapter:
                 "put it on PYTHONPATH or beside the config",
             ) from error
     module_name, class_name = MODELS[kind]
-    adapter: ModelAdapter = getattr(importlib.import_module(module_name), class_name)(
-        path, allow_unsafe=request.allow_unsafe
-    )
+    try:
+        adapter: ModelAdapter = getattr(importlib.import_module(module_name), class_name)(
+            path, allow_unsafe=request.allow_unsafe
+        )
+    except UserError as error:
+        # Of a URL the user does not know the copy's name.
+        raise UserError(
+            error.what, request.path if error.where == path else error.where, error.remedy
+        ) from error
     return adapter
 
 
@@ -100,6 +107,22 @@ def _search(folders: tuple[str, ...]) -> None:
         sys.path.remove(folder)
     _searched[:] = [folder for folder in folders if folder not in sys.path]
     sys.path.extend(_searched)
+
+
+def _check_readable(path: str) -> None:
+    """A local model that may not be read is neither missing nor damaged.
+
+    Raises:
+      UserError: Permission is denied.
+    """
+    from transforms import files
+
+    graph = os.path.join(path, "saved_model.pb")
+    if os.path.isdir(path):
+        files.list_dir(path)
+    for name in (path, graph):
+        if os.path.isfile(name):
+            files.open_input(name).close()
 
 
 def model_kind(path: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from transforms.errors import RowsRefused, UserError
+from transforms.models.messages import first_line
 
 if TYPE_CHECKING:
     from transforms.methods.base import Reference
@@ -300,4 +301,4 @@ def refusal(error: Exception, *, planning: bool = False) -> str | None:
     refusals = errors.OpError if planning else (errors.InvalidArgumentError, errors.OutOfRangeError)
     if not isinstance(error, refusals) or isinstance(error, errors.ResourceExhaustedError):
         return None
-    return str(error.message).strip().splitlines()[0][:200]
+    return first_line(error)

@@ -6,25 +6,28 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import h5py
 import keras
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature
+from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
 from transforms.models.inline import inlined
+from transforms.models.messages import first_line
 from transforms.models.trace import TracedModel, graph_name
 
 _UNSAFE = ("unsafe", "safe_mode", "arbitrary code", "lambda")
 
 
 class KerasModel(GraphAdapter):
-    """A Keras 3 model: functional, sequential or subclassed.
+    """A Keras 3 model: functional, sequential or subclassed. Heads that are no floats are left out.
 
     Args:
       path: A local `.keras` or `.h5` file.
       allow_unsafe: Load Lambda layers and other Python code that the file holds.
     Raises:
-      UserError: The file is no Keras model, holds code that is not allowed, or needs classes not known.
+      UserError: The file is no Keras model, holds code that is not allowed, needs classes not known, or
+        returns no floats.
     """
 
     kind = "keras"
@@ -35,7 +38,14 @@ class KerasModel(GraphAdapter):
         specs = _inputs(self.model, self._symbolic, path)
         self._dtypes = {spec.name: spec.dtype for spec in specs}
         self._heads: tuple[OutputSpec, ...] = ()
+        self._left_out: list[str] = []
         self._probe({spec.name: spec.shape for spec in specs}, path)
+        if not self._heads:
+            raise UserError(
+                f"the model returns no floats: {names_in_words(self._left_out)}",
+                path,
+                "save a model that returns its score",
+            )
         self.signature = Signature(
             tuple(InputSpec(spec.name, spec.shape, self._dtypes[spec.name]) for spec in specs), self._heads
         )
@@ -60,9 +70,8 @@ class KerasModel(GraphAdapter):
                 if self._symbolic is not None or not _turns_numbers_to_strings(traced):
                     return
                 errors.append(TypeError(f"a layer looks strings up among its {', '.join(dtypes.values())}"))
-        line = next((row for row in str(errors[0]).splitlines() if row.strip()), type(errors[0]).__name__)
         raise UserError(
-            f"the model cannot be called on its inputs: {line.strip()[:300]}",
+            f"the model cannot be called on its inputs: {first_line(errors[0])}",
             path,
             "check that the model predicts after keras.saving.load_model",
         ) from errors[0]
@@ -83,8 +92,14 @@ class KerasModel(GraphAdapter):
         def call(inputs: Mapping[str, Any]) -> Any:
             placeholders.update((name, inputs[name]) for name in specs)
             output = self.model(self._packed(inputs), training=False)
-            results[:] = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
-            self._heads = _heads(self.model, output, results)
+            found = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
+            heads = list(zip(_heads(self.model, output, found), found, strict=True))
+            # A label or a string beside a score is none, and has no gradient.
+            results[:] = [value for _, value in heads if value.dtype.is_floating]
+            self._heads = tuple(head for head, value in heads if value.dtype.is_floating)
+            self._left_out = [
+                f"{head.name} is {value.dtype.name}" for head, value in heads if not value.dtype.is_floating
+            ]
             return list(results)
 
         function = call.get_concrete_function()
@@ -100,13 +115,40 @@ class KerasModel(GraphAdapter):
         return values if len(values) > 1 else values[0]
 
 
+def _check_file(path: str) -> None:
+    """Whether the file is what its name says, by its content.
+
+    Raises:
+      UserError: It is something else, or holds no model.
+    """
+    archive, tables = zipfile.is_zipfile(path), h5py.is_hdf5(path)
+    right = "save the model with model.save('…{}'), or name the right file"
+    if path.lower().endswith(".keras"):
+        if tables:
+            raise UserError("is an HDF5 file and not a Keras archive", path, "give it the suffix .h5")
+        if not archive:
+            raise UserError("is not a Keras archive", path, right.format(".keras"))
+        with zipfile.ZipFile(path) as held:
+            if "config.json" not in held.namelist():
+                what = "is an archive, and not one of a Keras model: it holds no config.json"
+                raise UserError(what, path, right.format(".keras"))
+        return
+    if archive:
+        raise UserError("is a Keras archive and not HDF5", path, "give it the suffix .keras")
+    if not tables:
+        raise UserError("is not an HDF5 file", path, right.format(".h5"))
+    with h5py.File(path) as file:
+        if "model_config" not in file.attrs:
+            what = "holds weights only, and not the model that they are of" if len(file) else "holds no model"
+            raise UserError(what, path, "save the whole model, with model.save('….keras')")
+
+
 def _load(path: str, allow_unsafe: bool) -> Any:
-    if path.endswith(".keras") and not zipfile.is_zipfile(path):
-        raise UserError(
-            "is not a Keras archive", path, "save the model with model.save('….keras') or name the right file"
-        )
     try:
+        _check_file(path)
         return keras.saving.load_model(path, compile=False, safe_mode=not allow_unsafe)
+    except UserError:
+        raise
     # Keras raises whatever the file's classes raise; all of it means: this file does not load.
     except Exception as error:
         text = str(error)
@@ -123,8 +165,11 @@ def _load(path: str, allow_unsafe: bool) -> Any:
             raise UserError(
                 line.strip()[:300], path, "name the module that registers the class in model.modules"
             ) from error
-        first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-        raise UserError(f"Keras cannot load the model: {first[:300]}", path) from error
+        raise UserError(
+            f"Keras cannot load the model: {first_line(error)}",
+            path,
+            "name a file that keras.saving.load_model reads here",
+        ) from error
 
 
 def _turns_numbers_to_strings(traced: TracedModel) -> bool:

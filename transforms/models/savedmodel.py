@@ -12,6 +12,7 @@ from tensorflow.python.saved_model import load_v1_in_v2
 from transforms.errors import UserError
 from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
 from transforms.models.inline import inlined
+from transforms.models.messages import first_line
 from transforms.models.trace import TracedModel, graph_name
 
 SIGNATURE = "serving_default"
@@ -40,7 +41,11 @@ class SavedModel(GraphAdapter):
         outputs: Mapping[str, Any] = self._function.structured_outputs
         self._heads = [name for name in _in_order(list(outputs)) if outputs[name].dtype.is_floating]
         if not self._heads:
-            raise UserError(f"{SIGNATURE} returns no floats: {names_in_words(list(outputs))}", path)
+            raise UserError(
+                f"{SIGNATURE} returns no floats: {names_in_words(list(outputs))}",
+                path,
+                "export a model that returns its score",
+            )
         # The function keeps to its shapes; what it leaves open, the features decide.
         self.signature = Signature(
             tuple(InputSpec(name, _row_shape(spec), spec.dtype.name) for name, spec in specs.items()),
@@ -79,9 +84,10 @@ def _load(path: str) -> Any:
             # Some folders that TensorFlow 1 wrote hold objects that only its own loader passes over.
             return load_v1_in_v2.load(path, ["serve"])
         except Exception:  # noqa: BLE001 - the first error is the one that says something
-            text = str(error).strip() or type(error).__name__
             raise UserError(
-                f"TensorFlow cannot load the model: {text.splitlines()[0][:300]}", path
+                f"TensorFlow cannot load the model: {first_line(error)}",
+                path,
+                "name a folder that tf.saved_model.load reads",
             ) from error
 
 
