@@ -22,6 +22,7 @@ BENCHMARKS = (
     "reading",
     "affine_prefix",
     "expected_gradients",
+    "kernel_shap",
     "permutation_shap",
     "lime",
     "end_to_end",

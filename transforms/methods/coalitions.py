@@ -241,9 +241,7 @@ def _drawn(players: int, size: int, count: int, key: np.ndarray) -> np.ndarray:
     there = math.comb(players, size) // (2 if halves else 1)
     if there <= _LISTED:
         # Of a pair of halves, the one with the first player.
-        rest = players - halves
-        chosen = np.array(list(itertools.combinations(range(rest), size - halves)), np.int64)
-        chosen = chosen.reshape(there, size - halves) + halves
+        chosen = _subsets(players - halves, size - halves) + int(halves)
         order = np.argsort(uniforms(key, 0, there)[:, 0], kind="stable")[:count]
         members = np.zeros((count, players), bool)
         np.put_along_axis(members, chosen[order], True, axis=1)
@@ -264,3 +262,10 @@ def _drawn(players: int, size: int, count: int, key: np.ndarray) -> np.ndarray:
         _, places = np.unique(np.packbits(found, axis=1), axis=0, return_index=True)
         found = found[np.sort(places)]
     return found[:count]
+
+
+@lru_cache(maxsize=32)
+def _subsets(players: int, size: int) -> np.ndarray:
+    """All subsets of a size, `[N, size]`."""
+    every = itertools.chain.from_iterable(itertools.combinations(range(players), size))
+    return np.fromiter(every, np.int32).reshape(math.comb(players, size), size)

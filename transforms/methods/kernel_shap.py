@@ -203,8 +203,9 @@ class _Fit:
 
     def _solve(self, design: Design, gaps: np.ndarray, rows: np.ndarray) -> None:
         shape = (*self._targets[rows].shape, -1)
-        flat = gaps.reshape(design.pairs, -1)
-        values = design.solve(flat, self._whole[rows].reshape(-1))
+        whole = self._whole[rows].reshape(-1)
+        flat = gaps.reshape(design.pairs, len(whole))
+        values = design.solve(flat, whole)
         self.values[rows] = values.T.reshape(shape)
         if self._method.standard_error or self._method.tolerance is not None:
             self.variances[rows] = design.variances(flat, values).T.reshape(shape)

@@ -77,8 +77,7 @@ class PermutationShap:
         """
         if self.n_permutations * players.count > _MOST_PLACES:
             raise UserError(
-                f"{self.n_permutations:,} permutations of {players.count:,} features are more than are kept in "
-                "memory",
+                f"{self.n_permutations:,} permutations of {players.count:,} features do not fit into memory",
                 "method.n_permutations",
                 "take fewer, or put features into input.groups",
             )

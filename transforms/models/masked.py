@@ -2,7 +2,7 @@
 
 Between the entries and the frontier of a cut (see `cut.py`) a model is affine, so that a masked point's
 frontier is a sum of two: prefix(x ⊙ m) + prefix(b ⊙ (1 − m)) − prefix(0). The first is the same for all
-background rows b and the second for all rows x, and what is left to do for each pair starts behind the prefix.
+background rows b and the second for all rows x; what is left to do for each pair starts behind the prefix.
 Where a model has no such prefix, masked inputs of any type are put together as they are.
 """
 
