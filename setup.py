@@ -31,6 +31,14 @@ EXTRAS_REQUIRE = {
     "gcp": ["apache-beam[gcp]>=2.77,<3"],
     # s3:// paths.
     "aws": ["apache-beam[aws]>=2.77,<3"],
+    # tree_shap: the libraries whose models it reads, and the compiler of its loops.
+    "trees": [
+        "joblib>=1.6,<2",
+        "lightgbm>=4.7,<5",
+        "numba>=0.68,<1",
+        "scikit-learn>=1.9,<2",
+        "xgboost>=3.2,<4",
+    ],
     # What `make quickstart` needs besides the package itself.
     "examples": [
         "matplotlib>=3.11,<4",  # shap.plots.* on run.explanation()
@@ -40,14 +48,19 @@ EXTRAS_REQUIRE = {
     "dev": [
         "duckdb>=2.0,<3",  # runs the README's query in a test
         "hypothesis>=6.170,<7",
+        "lightgbm>=4.7,<5",
         "lime>=0.2,<1",  # what a benchmark compares with
         "mypy>=2.4,<3",
+        "numba>=0.68,<1",
         "packaging>=26,<27",
         "pandas-stubs>=3.1,<4",
         "pytest>=9.2,<10",
         "ruff>=0.17,<1",
+        "scikit-learn>=1.9,<2",
         "setuptools>=84,<85",  # reads setup.py in tests/test_packaging.py
         "types-PyYAML>=6.0,<7",
+        # The module xgboost without its CUDA libraries; where xgboost itself is installed, do not add this.
+        "xgboost-cpu>=3.2,<4",
     ],
 }
 

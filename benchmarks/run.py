@@ -22,6 +22,7 @@ BENCHMARKS = (
     "reading",
     "affine_prefix",
     "expected_gradients",
+    "deep_shap",
     "kernel_shap",
     "permutation_shap",
     "lime",

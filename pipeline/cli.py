@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-import inspect
 import io
 import json
 import logging
@@ -210,40 +209,25 @@ def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
 @_common
 def methods(name: str | None, as_json: bool, debug: bool) -> int:
     """List the methods, or tell more of one: what it needs of a model, what it costs, when to choose it."""
+    from pipeline.guide import GUIDE, describe
     from transforms.methods import METHODS
 
     if name is not None and name not in METHODS:
         close = get_close_matches(name.lower(), METHODS, n=1, cutoff=0.5)
         remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(METHODS)}"
         raise UserError(f"{name!r} is no method", "methods", remedy)
-    rows = [_describe(METHODS[key]) for key in ([name] if name else METHODS)]
+    rows = [describe(METHODS[key]) for key in ([name] if name else METHODS)]
     if as_json:
-        _print_json(rows[0] if name else {"methods": rows})
+        guide = [dataclasses.asdict(advice) for advice in GUIDE]
+        _print_json(rows[0] if name else {"methods": rows, "guide": guide})
         return DONE
-    from pipeline.show import print_method, print_methods
+    from pipeline.show_methods import print_method, print_methods
 
     if name:
         print_method(rows[0])
     else:
-        print_methods(rows)
+        print_methods(rows, GUIDE)
     return DONE
-
-
-def _describe(method: Any) -> dict[str, Any]:
-    keys = {field.name: field.default for field in dataclasses.fields(method)}
-    calls, many = method().evaluations_per_row(1, 10), method().evaluations_per_row(100, 10)
-    each = "" if calls == many else " and baseline row"
-    needs = "gradients" if method.needs.gradients else "evaluations"
-    return {
-        "name": method.name,
-        "summary": method.summary,
-        "when": method.when,
-        "needs": f"{needs} and {'a background' if method.needs.background else 'one baseline row'}",
-        "cost": f"{calls:,} model call{'' if calls == 1 else 's'} a row{each}",
-        "sums": "Σφ = prediction − base_value" if method.additive else "Σφ is no particular number",
-        "keys": keys,
-        "documentation": inspect.cleandoc(method.__doc__ or ""),
-    }
 
 
 def _print_json(value: Any) -> None:

@@ -116,6 +116,7 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
             item["input"],
             item["start"],
             item.get("fixed", False),  # not in manifests of older runs
+            item.get("nan", False),
         )
         for item in schema
     )

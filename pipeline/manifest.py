@@ -67,6 +67,7 @@ def build_manifest(
                 "input": f.input,
                 "start": f.start,
                 "fixed": f.fixed,
+                "nan": f.nan,
             }
             for f in plan.spec.schema.features
         ],

@@ -16,8 +16,10 @@ from transforms import files
 from transforms.baselines import BaselineRequest
 from transforms.errors import UserError
 from transforms.models import ModelRequest
+from transforms.models.function import PREFIX, is_function, split_name
 from transforms.read import describe_columns
-from transforms.resolve import ColumnRequest, FeatureRequest
+from transforms.resolve import ColumnRequest
+from transforms.resolve_feature import FeatureRequest
 from transforms.shards import InputFile, Shard, auto_shard_rows, cut, inspect_files
 from transforms.worker import ExplainSpec
 from transforms.write import OutputSpec
@@ -171,7 +173,7 @@ def make_plan(
     threads = _threads(config.compute.workers) if local else None
     request = ProbeRequest(
         ModelRequest(
-            loaded.path(config.model.path),
+            _model_path(loaded),
             tuple(config.model.modules),
             (loaded.folder,) if not files.is_url(loaded.folder) else (),
             config.model.allow_unsafe,
@@ -227,6 +229,14 @@ def make_plan(
         },
     )
     return Plan(loaded, found_files, shards, spec, found, rows, shard_rows, kind, output)
+
+
+def _model_path(loaded: LoadedConfig) -> str:
+    """A path in full, or the name of a function."""
+    path = loaded.config.model.path
+    if is_function(path):
+        return ":".join((PREFIX.rstrip(":"), *split_name(path)))
+    return loaded.path(path)
 
 
 def _threads(workers: int) -> int | None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from pipeline.fitness import check_method
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.errors import UserError
-from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod, Reference, evaluate
-from transforms.models import ModelRequest
-from transforms.models.base import ScoredModel, Signature, names_in_words
+from transforms.models import ModelRequest, request_digest
+from transforms.models.base import ScoredModel, Signature, refusal
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
 from transforms.schema import ExampleSchema
@@ -109,9 +109,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
       UserError: Model, columns, target, method or baseline do not fit each other.
     Cost: loading the model, a pass over the input for the baseline, a few device calls.
     """
-    from transforms import files as paths
     from transforms import worker
-    from transforms.models import model_digest
 
     loaded = worker.adapter(request.model, request.threads)
     schema = resolve(request.columns, loaded.signature, request.types)
@@ -122,11 +120,11 @@ def probe(request: ProbeRequest) -> ProbeResult:
     if request.baseline.kind == "file":
         wanted = [Column(f.name, f.stored) for f in schema.features]
         check_columns(request.baseline_files, wanted)
-    model = worker.scored_model(request.model, schema.inputs, request.score, request.threads)
-    targets = _targets(request.target, model.signature)
     background = make_background(
         request.baseline, schema, request.baseline_files or request.files, request.seed
     )
+    model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
+    targets = _targets(request.target, model.signature)
     first = first_rows(request.files, schema, FIRST_ROWS)
     size = request.device_batch_size or _MOST_EVALUATIONS
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
@@ -135,8 +133,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
         raise UserError(reason, "baseline", "choose another kind")
     background = {name: value[kept] for name, value in background.items()}
     inputs = schema.assemble(background)
-    if request.method.needs.gradients:
-        _check_gradients(model, inputs, request.method, schema)
+    check_method(model, inputs, request.method, schema)
     if request.device_batch_size is None:
         size = _device_batch_size(model, inputs, request.method)
     first_inputs = inputs
@@ -154,7 +151,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
     reference = make_reference(artifact, schema, request.seed)
     return ProbeResult(
         model.signature,
-        model_digest(paths.local_copy(request.model.path)),
+        request_digest(request.model),
         model.score_kinds,
         schema,
         targets,
@@ -203,15 +200,13 @@ def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
 
 def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], size: int) -> tuple[np.ndarray, str]:
     """Which rows the model takes and gives a finite score, `[B]` bool, and why not one of the others."""
-    import tensorflow as tf
-
     rows = len(next(iter(inputs.values())))
     try:
         scores = evaluate(model, inputs, size)[0]
-    except tf.errors.ResourceExhaustedError:
-        raise
-    except tf.errors.OpError as error:
-        line = str(error.message).strip().splitlines()[0][:200]
+    except Exception as error:
+        line = refusal(error, planning=True)
+        if line is None:
+            raise
         if rows == 1:
             return np.zeros(1, bool), f"the model does not take the baseline: {line}"
         parts = (slice(0, rows // 2), slice(rows // 2, None))
@@ -221,47 +216,37 @@ def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], size: int) -> t
     return finite, "" if finite.all() else "the model's score of the baseline is not finite"
 
 
-def _check_gradients(
-    model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
-) -> None:
-    fixed = [feature.name for feature in schema.features if feature.fixed]
-    try:
-        if fixed:
-            raise UserError(f"it moves every feature, and {names_in_words(fixed)} is fixed", "input.features")
-        model.differentiable({name: value[:1] for name, value in inputs.items()})
-    except UserError as error:
-        others = [name for name, other in METHODS.items() if not other.needs.gradients]
-        remedy = f"methods that need no gradients would work: {', '.join(others)}" if others else error.remedy
-        raise UserError(f"{method.name} needs gradients: {error.what}", error.where, remedy) from error
-
-
 def _device_batch_size(
     model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod
 ) -> int:
     """The largest power of two whose activations stay within the memory bound; no clock decides it."""
-    import tensorflow as tf
-
     bound = _CPU_BYTES if method.needs.gradients else _CPU_BYTES_FORWARD
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
-        limit = tf.config.experimental.get_device_details(gpus[0]).get("memory_limit_mb", 8192)
-        bound = int(limit * (1 << 20) * _GPU_SHARE)
+    if model.has_gradients:  # only TensorFlow's models run on its devices
+        import tensorflow as tf
+
+        gpus = tf.config.list_physical_devices("GPU")
+        if gpus:
+            limit = tf.config.experimental.get_device_details(gpus[0]).get("memory_limit_mb", 8192)
+            bound = int(limit * (1 << 20) * _GPU_SHARE)
     fitting = max(1, bound // _evaluation_bytes(model, inputs, method))
     return int(min(_MOST_EVALUATIONS, 1 << (fitting.bit_length() - 1)))
 
 
 def _evaluation_bytes(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> int:
     """Memory that one evaluation takes in a device call, with its gradient where one is taken."""
+    if method.needs.rescale:
+        return model.rescaled(inputs).pair_bytes
     if method.needs.gradients:
         return model.differentiable(inputs).activation_bytes
     return model.forward_bytes
 
 
 def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:
+    if method.needs.rescale:
+        return False
     if method.needs.gradients:
         return model.differentiable(reference.inputs).cut.has_prefix
-    masked = getattr(model, "masked", None)  # of TensorFlow's models
-    return masked is not None and bool(masked(reference).has_prefix)
+    return model.has_gradients and model.masked(reference).has_prefix
 
 
 def _entry_spread(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:

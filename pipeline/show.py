@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -35,7 +34,8 @@ _KEY = 15
 _NAME = 32
 
 
-def _fact(out: Console, key: str, text: str) -> None:
+def fact(out: Console, key: str, text: str) -> None:
+    """A line of `key` and what it is."""
     wrapped(out, clean(text), " " * _KEY, clean(key).ljust(_KEY))
 
 
@@ -61,14 +61,14 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
     manifest = run.manifest
     counts, timing, quality = manifest["counts"], manifest["timing"], manifest["quality"]
     rejected = f"; {counts['rows_rejected']:,} rejected" if counts["rows_rejected"] else ""
-    _fact(out, "rows", f"{counts['rows_attributed']:,} of {counts['rows_read']:,} explained{rejected}")
+    fact(out, "rows", f"{counts['rows_attributed']:,} of {counts['rows_read']:,} explained{rejected}")
     for reason, number in _reasons(run):
         wrapped(out, clean(reason), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
     if reused:
-        _fact(out, "nothing done", "the run was there already, of the same config, model and input")
+        fact(out, "nothing done", "the run was there already, of the same config, model and input")
     else:
         pace = f"{duration(timing['pipeline_seconds'])} at {timing['rows_per_second']:,.0f} rows/s"
-        _fact(out, "time", f"{duration(timing['seconds'])} in all; {pace} after planning")
+        fact(out, "time", f"{duration(timing['seconds'])} in all; {pace} after planning")
     _print_quality(out, quality)
     for line in exceeded:
         write(out, Text(f"{'limit exceeded'.ljust(_KEY)}{line}", style="bold red"))
@@ -141,7 +141,7 @@ def _print_quality(out: Console, quality: Mapping[str, Any]) -> None:
     delta = quality["convergence_delta"]
     if delta is not None:
         share = delta["relative_p99"]
-        _fact(
+        fact(
             out,
             "Σφ",
             f"is prediction − base_value to within {delta['p50']:.1g} (median), {delta['p99']:.1g} (p99), "
@@ -149,7 +149,7 @@ def _print_quality(out: Console, quality: Mapping[str, Any]) -> None:
         )
     if quality["limited_rows"]:
         rows = count(quality["limited_rows"], "row")
-        _fact(out, "", f"{rows} stayed above the method's tolerance after all that it allows")
+        fact(out, "", f"{rows} stayed above the method's tolerance after all that it allows")
 
 
 def _print_places(out: Console, run: Any) -> None:
@@ -177,17 +177,17 @@ def print_example(example_id: str, rows: Sequence[Mapping[str, Any]], values: Ma
     for number, row in enumerate(rows):
         if number:
             write(out)
-        _fact(out, "example_id", example_id)
-        _fact(out, "target", f"{row['target_name']} (output {row['target']})")
+        fact(out, "example_id", example_id)
+        fact(out, "target", f"{row['target_name']} (output {row['target']})")
         returned = (
             f", the model's output is {row['output']:.4g}" if row["output"] != row["prediction"] else ""
         )
-        _fact(out, "prediction", f"{row['prediction']:.6g}{returned}")
-        _fact(out, "base_value", f"{row['base_value']:.6g}")
+        fact(out, "prediction", f"{row['prediction']:.6g}{returned}")
+        fact(out, "base_value", f"{row['base_value']:.6g}")
         if row["convergence_delta"] is not None:
-            _fact(out, "delta", f"{row['convergence_delta']:.1g}")
+            fact(out, "delta", f"{row['convergence_delta']:.1g}")
         if "fit" in row:
-            _fact(out, "fit", f"{row['fit']:.3f}")
+            fact(out, "fit", f"{row['fit']:.3f}")
         write(out)
         pairs = example_pairs(row)
         _print_bars(out, pairs[:_MOST_LINES], values)
@@ -243,27 +243,27 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     out = console()
     files = summary["files"]
     total = size(sum(f["bytes"] for f in files))
-    _fact(out, "input", f"{count(len(files), 'file')}, {count(summary['rows'], 'row')} to read, {total}")
+    fact(out, "input", f"{count(len(files), 'file')}, {count(summary['rows'], 'row')} to read, {total}")
     rows = [[clean(f["file"]), count(f["rows"], "row"), size(f["bytes"])] for f in files]
     print_table(out, rows[:_TOP], "<>>", indent=" " * _KEY)
     if len(rows) > _TOP:
         write(out, f"{'':{_KEY}}… and {count(len(rows) - _TOP, 'more file')}")
-    _fact(out, "shards", f"{summary['shards']:,} of up to {count(summary['shard_rows'], 'row')}")
+    fact(out, "shards", f"{summary['shards']:,} of up to {count(summary['shard_rows'], 'row')}")
     model = summary["model"]
     _path(out, "model", model["path"])
     heads = [f"{head['name']} {head['shape']}: the {head['score']} is explained" for head in model["outputs"]]
     for number, head in enumerate(heads):
-        _fact(out, "" if number else "outputs", head)
+        fact(out, "" if number else "outputs", head)
     targets = summary["targets"]
     more = f" and {len(targets) - _TOP} more" if len(targets) > _TOP else ""
-    _fact(out, "target", ", ".join(targets[:_TOP]) + more)
+    fact(out, "target", ", ".join(targets[:_TOP]) + more)
     _print_schema(out, summary)
-    _fact(out, "method", _keys(summary["method"]))
+    fact(out, "method", _keys(summary["method"]))
     baseline = summary["baseline"]
-    _fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}")
+    fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}")
     calls = summary["evaluations_per_row"]
     prefix = "; the affine prefix of the model is skipped" if summary["affine_prefix"] else ""
-    _fact(
+    fact(
         out,
         "model calls",
         f"{calls:,} a row, {calls * summary['rows']:,} in all, "
@@ -272,13 +272,13 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     estimate = summary["estimate"]
     calls = estimate["device_calls_per_row"]
     apart = f"; a row takes {calls:,} of them" if calls > 1 else ""
-    _fact(out, "memory", f"a device call holds up to {size(estimate['device_bytes'])}{apart}")
+    fact(out, "memory", f"a device call holds up to {size(estimate['device_bytes'])}{apart}")
     if estimate["seconds"] is not None:
         pace = f"{1 / estimate['seconds_per_row']:,.0f} rows/s were measured"
-        _fact(out, "time", f"about {duration(estimate['seconds'])} after start-up: {pace}")
+        fact(out, "time", f"about {duration(estimate['seconds'])} after start-up: {pace}")
     _path(out, "output", summary["output"], f"  (about {size(estimate['output_bytes'])} before compression)")
     if summary["committed"]:
-        _fact(out, "", "holds this very run already: there is nothing to do")
+        fact(out, "", "holds this very run already: there is nothing to do")
 
 
 def _keys(block: Mapping[str, Any]) -> str:
@@ -292,65 +292,9 @@ def _print_schema(out: Console, summary: Mapping[str, Any]) -> None:
     for feature in features[:_MOST_LINES]:
         shape = f" {feature['shape']}" if feature["shape"] else ""
         rows.append([shorten(clean(feature["name"]), _NAME), feature["kind"], f"{feature['dtype']}{shape}"])
-    _fact(out, "features", f"{len(features):,}, as the model takes them")
+    fact(out, "features", f"{len(features):,}, as the model takes them")
     print_table(out, rows, "<<<", indent=" " * _KEY)
     if len(features) > len(rows):
         write(out, f"{'':{_KEY}}… and {len(features) - len(rows):,} more")
     for name, members in summary["groups"].items():
-        _fact(out, "group", f"{name}: {', '.join(members)}")
-
-
-# -- methods -------------------------------------------------------------------------------------------------
-
-
-def print_methods(rows: Sequence[Mapping[str, Any]]) -> None:
-    """`methods`: two lines each."""
-    out = console()
-    for row in rows:
-        write(out, Text.assemble((str(row["name"]).ljust(22), "bold"), row["cost"]))
-        wrapped(out, f"needs {row['needs']}; {row['sums']}", "  ")
-        wrapped(out, f"when: {row['when']}", "  ")
-    write(out)
-    write(out, "attribeam methods NAME tells more of one.")
-
-
-def print_method(row: Mapping[str, Any]) -> None:
-    """`methods NAME`."""
-    out = console()
-    write(out, Text(str(row["name"]), style="bold"))
-    _fact(out, "when", row["when"])
-    _fact(out, "needs", row["needs"])
-    _fact(out, "costs", row["cost"])
-    _fact(out, "sums", row["sums"])
-    for number, (key, default) in enumerate(row["keys"].items()):
-        shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default
-        _fact(out, "" if number else "keys", f"{key} ({shown})")
-    write(out)
-    _print_documentation(out, str(row["documentation"]))
-
-
-def _print_documentation(out: Console, text: str) -> None:
-    """A docstring anew at the terminal's width: paragraphs flow, lines of `Args` keep their indent."""
-    lines = text.splitlines()
-    for blank, part in groupby(lines, key=lambda line: not line.strip()):
-        if blank:
-            write(out)
-            continue
-        held: list[str] = []
-        for line in part:
-            indent = len(line) - len(line.lstrip())
-            begins = (
-                indent == 2 or line.endswith(":") or line.split(":")[0] in ("Cost", "Reference", "Source")
-            )
-            if begins and held:
-                _flow(out, held)
-                held = []
-            held.append(line)
-        _flow(out, held)
-
-
-def _flow(out: Console, lines: Sequence[str]) -> None:
-    indent = len(lines[0]) - len(lines[0].lstrip())
-    wrapped(
-        out, " ".join(line.strip() for line in lines), " " * (indent + (2 if indent else 0)), " " * indent
-    )
+        fact(out, "group", f"{name}: {', '.join(members)}")

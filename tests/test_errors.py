@@ -249,11 +249,11 @@ MISTAKES = [
     Mistake("another archive", ("model.keras",), spoil=hollow),
     sets(
         "a model of no known kind",
-        MODEL + "model.txt",
-        "model.txt",
-        ".txt is no kind of model",
+        MODEL + "model.onnx",
+        "model.onnx",
+        ".onnx is no kind of model",
         ".keras",
-        spoil=text("model.txt", "x"),
+        spoil=text("model.onnx", "x"),
     ),
     sets("a model without a suffix", MODEL + "model", "model", "no kind of model", spoil=text("model", "x")),
     sets(

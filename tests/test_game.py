@@ -193,7 +193,7 @@ def test_few_graphs_are_traced_whatever_the_sizes() -> None:
                 pick(world.rows, slice(0, 1 + count % 4)), world.targets[: 1 + count % 4], drawn(count, 6)
             )
     assert world.model.masked(reference) is world.model.masked(reference)
-    assert world.model.masked(reference)._compiled.experimental_get_tracing_count() == 1
+    assert world.model.masked(reference)._compiled.traces == 1
 
 
 def test_nobody_is_the_base_value_or_a_row_of_its_own_where_values_are_held() -> None:

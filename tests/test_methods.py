@@ -22,6 +22,7 @@ from transforms.methods.base import (
     totals,
 )
 from transforms.methods.calls import device_calls
+from transforms.methods.deep_shap import DeepShap
 from transforms.methods.exact_shap import ExactShap
 from transforms.methods.expected_gradients import ExpectedGradients
 from transforms.methods.gradients import InputXGradient, Saliency
@@ -41,6 +42,7 @@ VARIANTS: dict[str, AttributionMethod] = {
     "smoothgrad": SmoothGrad(n_samples=10, standard_error=True),
     "smoothgrad, tolerance": SmoothGrad(n_samples=10, noise=0.5, tolerance=0.05, standard_error=True),
     "expected_gradients": ExpectedGradients(n_samples=26, standard_error=True),
+    "deep_shap": DeepShap(),
     "expected_gradients, tolerance": ExpectedGradients(n_samples=8, tolerance=0.02, standard_error=True),
     "kernel_shap": KernelShap(n_samples=400, standard_error=True),
     "kernel_shap, tolerance": KernelShap(n_samples=24, tolerance=0.01, standard_error=True),
@@ -123,7 +125,10 @@ def assert_same(found: Attribution, expected: Attribution, rows: np.ndarray | sl
 
 
 def test_every_method_has_a_variant_here() -> None:
-    assert {type(method) for method in VARIANTS.values()} == set(METHODS.values())
+    # The trees' own are in test_methods_tree_shap.
+    assert {type(method) for method in VARIANTS.values()} == {
+        method for method in METHODS.values() if not method.needs.trees
+    }
     assert all(name == method.name for name, method in METHODS.items())
 
 
@@ -199,7 +204,7 @@ def test_a_feature_that_the_score_ignores_gets_exactly_nothing(case: str, varian
         allowed = np.float64(rounding)
         if found.standard_error is not None:
             error = found.standard_error[name][(..., *place)]
-            if isinstance(VARIANTS[variant], KernelShap | Lime):  # a regression's values keep some noise
+            if isinstance(VARIANTS[variant], Lime | KernelShap):  # what is left of noise in a regression
                 allowed = rounding + 4 * error
             else:
                 assert (error <= rounding).all()
@@ -213,8 +218,8 @@ def test_twins_get_the_same(case: str, variant: str) -> None:
         first, second = found.values[one][(..., *here)], found.values[other][(..., *there)]
         assert np.abs(first).max() > 1e-3
         allowed = 1e-5 * np.abs(first).max()
-        # Each twin has noise of its own, or coalitions that only one of them is in.
-        if isinstance(VARIANTS[variant], SmoothGrad | KernelShap | PermutationShap | Lime):
+        # Each twin has noise, or a place in the permutations, coalitions and samples, of its own.
+        if isinstance(VARIANTS[variant], SmoothGrad | PermutationShap | Lime | KernelShap):
             errors = found.standard_error
             assert errors is not None
             allowed = allowed + 4 * np.hypot(errors[one][(..., *here)], errors[other][(..., *there)])

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCAL = {"benchmarks", "examples", "pipeline", "tests", "transforms"}
 # Modules inside a namespace that several distributions share.
 INSIDE_NAMESPACES = {"google.protobuf": "protobuf"}
+# Distributions of the same module: the second is what tests are run with.
+SAME = {"xgboost": "xgboost-cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def test_the_command_is_there(project: dict[str, Any]) -> None:
 
 
 def test_extras(project: dict[str, Any]) -> None:
-    assert set(project["extras_require"]) == {"gpu", "gcp", "aws", "examples", "dev"}
+    assert set(project["extras_require"]) == {"gpu", "gcp", "aws", "trees", "examples", "dev"}
 
 
 def test_pins_satisfy_the_ranges(project: dict[str, Any], pins: dict[str, str]) -> None:
@@ -117,7 +119,7 @@ def test_whatever_is_installed_is_pinned(project: dict[str, Any], pins: dict[str
     ("folder", "extras"),
     [
         ("pipeline", ()),
-        ("transforms", ()),
+        ("transforms", ("trees",)),
         ("examples", ("examples",)),
         ("benchmarks", ("examples", "dev")),
         ("tests", ("examples", "dev")),
@@ -127,6 +129,7 @@ def test_whatever_is_imported_is_declared(
     project: dict[str, Any], folder: str, extras: tuple[str, ...]
 ) -> None:
     declared = {canonicalize_name(need.name) for need in requirements(project, *extras)}
+    declared |= {SAME[name] for name in declared if name in SAME}
     owners = importlib.metadata.packages_distributions()
     paths = list((ROOT / folder).rglob("*.py"))
     known = LOCAL | sys.stdlib_module_names | {path.stem for path in paths if folder == "tests"}

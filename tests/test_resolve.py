@@ -5,7 +5,8 @@ import pytest
 
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, OutputSpec, Signature
-from transforms.resolve import ColumnRequest, FeatureRequest, nearest, resolve
+from transforms.resolve import ColumnRequest, nearest, resolve
+from transforms.resolve_feature import FeatureRequest
 
 FLIGHTS = {
     "flight_id": pa.string(),

@@ -201,8 +201,19 @@ def _statistic(kind: str, feature: FeatureSpec, values: np.ndarray) -> np.ndarra
         found = np.empty(len(modes), values.dtype)
         found[:] = modes
         return found.reshape(1, *feature.shape)
+    if feature.nan and np.isnan(values).any():
+        return _of_known(kind, values, feature.dtype)
     found = values.mean(axis=0, dtype=np.float64) if kind == "mean" else np.median(values, axis=0)
     return np.asarray(found).astype(feature.dtype)[None]
+
+
+def _of_known(kind: str, values: np.ndarray, dtype: str) -> np.ndarray:
+    """The same of the values that are known, `[1, *shape]`; NaN where none is."""
+    found = np.full((1, *values.shape[1:]), np.nan, dtype)
+    some = ~np.isnan(values).all(axis=0)
+    statistic = np.nanmean if kind == "mean" else np.nanmedian
+    found[0, some] = statistic(values[:, some].astype(np.float64), axis=0)
+    return found
 
 
 def _mode(values: np.ndarray) -> object:

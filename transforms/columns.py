@@ -135,7 +135,9 @@ def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
 def _fill(feature: FeatureSpec) -> Any:
     if feature.dtype == "string":
         return b"" if feature.fill is None else str(feature.fill).encode()
-    return 0 if feature.fill is None else feature.fill
+    if feature.fill is None:
+        return np.nan if feature.nan else 0
+    return feature.fill
 
 
 def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple[pa.Array, np.ndarray | None]:
@@ -157,7 +159,8 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
     counts = np.bincount(owner, minlength=rows)
     empty = ~nulls & (counts == 0)
     if feature.fill is None:
-        problems.add(nulls, lambda row: f"{feature.name} is null")
+        if not feature.nan:
+            problems.add(nulls, lambda row: f"{feature.name} is null")
         problems.add(empty, lambda row: f"{feature.name} has no values")
     held = counts > 0
     wrong = held & (counts != size)
@@ -183,12 +186,17 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
 def _numbers(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> np.ndarray:
     values = numbers_of(array, f"the model takes {feature.dtype}", where)
     gaps = nulls_of(array) if array.null_count else None
-    if gaps is not None and feature.fill is None:
+    missing = feature.nan and feature.fill is None
+    if gaps is not None and feature.fill is None and not missing:
         mark(gaps, lambda at: "is null")
     if values.dtype.kind == "f":
         odd = ~np.isfinite(values)
         if odd.any():
-            if feature.fill is None:
+            if missing:
+                # What lies under a null is anybody's guess.
+                infinite = np.isinf(values) if gaps is None else np.isinf(values) & ~gaps
+                mark(infinite, lambda at: "is infinite")
+            elif feature.fill is None:
                 mark(odd, lambda at: "is NaN" if np.isnan(values[at]) else "is infinite")
             gaps = odd if gaps is None else gaps | odd
     if gaps is None:

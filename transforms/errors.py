@@ -1,4 +1,4 @@
-"""The one exception a user can mend."""
+"""What a user can mend, and what a model does not take."""
 
 from __future__ import annotations
 
@@ -23,3 +23,7 @@ class UserError(Exception):
     def __reduce__(self) -> tuple[type, tuple[str, str | None, str | None]]:
         # Beam pickles what a worker raises; the default would call __init__ with the joined text alone.
         return (type(self), (self.what, self.where, self.remedy))
+
+
+class RowsRefused(Exception):
+    """A model that is somebody's code does not take some of the rows it was given; says why."""

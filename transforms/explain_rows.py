@@ -7,6 +7,7 @@ import numpy as np
 from transforms.decode import Rows, join
 from transforms.methods.base import Attribution, evaluate
 from transforms.methods.random import row_keys
+from transforms.models.base import refusal
 from transforms.read import Rejection
 from transforms.worker import Runtime
 
@@ -47,11 +48,8 @@ def explain_rows(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Re
 
 def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | str:
     """The attribution of a batch with its targets, or why the model would not take it."""
-    import tensorflow as tf
-
     spec = loaded.spec
     inputs = spec.schema.assemble(rows.features)
-    # What depends on the values of a row: an index outside an embedding, a word outside a closed vocabulary.
     try:
         outputs = (
             evaluate(loaded.model, inputs, spec.device_batch_size)[1] if spec.targets.predicted else None
@@ -61,9 +59,11 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
         found = spec.method.attribute(
             loaded.model, inputs, loaded.reference, targets, seeds, spec.device_batch_size
         )
-    except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
-        message = str(error.message).strip().splitlines()[0]
-        return f"the model does not take the row: {message[:200]}"
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        return f"the model does not take the row: {reason}"
     return found, targets
 
 

@@ -43,6 +43,7 @@ class FeatureSpec:
       input: The model input that it goes to.
       start: Its first value in that input, flattened.
       fixed: Held at the row's value by masking methods, and attributed nothing.
+      nan: Whether a null or NaN is a value to the model: NaN.
     """
 
     name: str
@@ -54,6 +55,7 @@ class FeatureSpec:
     input: str
     start: int
     fixed: bool = False
+    nan: bool = False
 
     @cached_property
     def size(self) -> int:

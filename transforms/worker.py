@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.calls import processors, share_processors
 from transforms.models import ModelRequest, load_model
 from transforms.models.base import ModelAdapter, ScoredModel
+from transforms.models.function import is_function, module_file
 from transforms.schema import ExampleSchema
 from transforms.write import OutputSpec
 
@@ -101,11 +103,18 @@ _models: dict[tuple[object, ...], ScoredModel] = {}
 _lock = threading.Lock()
 
 
+#: malloc.h: what is larger than this comes from the system and goes back to it; 32 MiB is the most there is.
+_M_MMAP_THRESHOLD, _LARGEST_KEPT = -3, 32 << 20
+#: malloc.h: free memory at a heap's end that is given back.
+_M_TRIM_THRESHOLD, _NEVER_TRIM = -1, (1 << 31) - 1
+
+
 def start_tensorflow(threads: int | None) -> None:
     """Sets TensorFlow up before its first use in this process: quiet, with these threads, growing on GPUs."""
     if "tensorflow" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _keep_freed_memory()
     with quiet_stderr():
         import tensorflow as tf
     tf.get_logger().setLevel("ERROR")
@@ -119,6 +128,18 @@ def start_tensorflow(threads: int | None) -> None:
         tf.config.threading.set_inter_op_parallelism_threads(processors())
     for device in gpus:
         tf.config.experimental.set_memory_growth(device, True)
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc reuse what a device call frees, for the next call takes the same again.
+
+    Left to itself it gives tensors of megabytes back to the system at once, and every call pays for its pages
+    anew: measured, a third of a processor's time at 16,384 points a call. Other C libraries know no mallopt.
+    """
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
+        mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
 
 
 @contextmanager
@@ -146,19 +167,25 @@ def adapter(request: ModelRequest, threads: int | None = None) -> ModelAdapter:
 
 
 def _adapter(request: ModelRequest, threads: int | None) -> ModelAdapter:
-    key = (request, _stamps(request.path))
+    key = (request, _stamps(request))
     if key not in _adapters:
-        start_tensorflow(threads)
+        if request.needs_tensorflow:
+            start_tensorflow(threads)
+        elif threads:
+            share_processors(threads)
         _models.clear()
         _adapters.clear()  # one model a process
         _adapters[key] = load_model(request)
     return _adapters[key]
 
 
-def _stamps(path: str) -> Stamps:
+def _stamps(request: ModelRequest) -> Stamps:
     """What changes when a model is saved again under its name; nothing for a URL, which is fetched once."""
+    path = request.path
     if files.is_url(path):
         return ()
+    if is_function(path):
+        path = module_file(path, request.module_paths)
     names = [path] if os.path.isfile(path) else []
     names += [os.path.join(folder, name) for folder, _, found in os.walk(path) for name in found]
     states = [(name, os.stat(name)) for name in sorted(names)]
@@ -167,29 +194,39 @@ def _stamps(path: str) -> Stamps:
 
 def scored_model(
     request: ModelRequest,
-    shapes: Mapping[str, tuple[int, ...]],
+    example: Mapping[str, np.ndarray],
     score: str,
     threads: int | None = None,
     *,
     affine_prefix: bool = True,
 ) -> ScoredModel:
-    """The loaded model with its score, once a process: planning and explaining share its traces."""
+    """The loaded model with its score, once a process: planning and explaining share its traces.
+
+    Args:
+      request: What to load.
+      example: Rows of each model input.
+      score: auto | output | logit | probability.
+      threads: TensorFlow's threads in this process.
+      affine_prefix: False leaves the affine prefix of the path methods off.
+    """
     with _lock:
-        return _scored_model(request, shapes, score, threads, affine_prefix)
+        return _scored_model(request, example, score, threads, affine_prefix)
 
 
 def _scored_model(
     request: ModelRequest,
-    shapes: Mapping[str, tuple[int, ...]],
+    example: Mapping[str, np.ndarray],
     score: str,
     threads: int | None,
     affine_prefix: bool,
 ) -> ScoredModel:
     loaded = _adapter(request, threads)
-    key = (tuple(sorted(shapes.items())), score, affine_prefix)
+    shapes = {name: value.shape[1:] for name, value in example.items()}
+    types = tuple(sorted((name, value.dtype.str) for name, value in example.items()))
+    key = (tuple(sorted(shapes.items())), types, score, affine_prefix)
     if key not in _models:
         _models.clear()
-        _models[key] = ScoredModel(loaded, shapes, score, affine_prefix=affine_prefix)
+        _models[key] = loaded.scored(shapes, score, affine_prefix=affine_prefix, example=example)
     return _models[key]
 
 
@@ -199,17 +236,18 @@ def runtime(spec: ExplainSpec) -> Runtime:
     with _lock:
         if key not in _runtimes:
             _runtimes.clear()
-            model = _scored_model(
-                spec.model, spec.schema.inputs, spec.score, spec.threads, spec.affine_prefix
-            )
             kept = spec.reference
             artifact = Artifact.from_bytes(kept if isinstance(kept, bytes) else files.read_bytes(kept))
             reference = make_reference(artifact, spec.schema, spec.seed)
+            model = _scored_model(spec.model, reference.inputs, spec.score, spec.threads, spec.affine_prefix)
             names = np.array(model.signature.target_names, object)
             made = Runtime(spec, model, reference, names)
-            if spec.method.needs.gradients:
-                reference.ends(model)  # traces here, before threads share it
-            elif hasattr(model, "masked"):
+            # Traces here, before threads share it.
+            if spec.method.needs.rescale:
+                model.rescaled(reference.inputs)
+            elif spec.method.needs.gradients:
+                reference.ends(model)
+            elif model.has_gradients and not spec.method.needs.trees:
                 model.masked(reference)
             _runtimes[key] = made
         # The same plan may be run again into another folder.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -24,10 +25,14 @@ class Needs:
     Args:
       gradients: Gradients of the score; otherwise evaluations are enough, and any model will do.
       background: Many reference rows rather than one.
+      trees: The trees of a tree model.
+      rescale: A rule of DeepLIFT's for every op between the inputs and the score.
     """
 
     gradients: bool
     background: bool
+    trees: bool = False
+    rescale: bool = False
 
 
 @dataclass
@@ -51,9 +56,8 @@ class Reference:
     noise: tuple[np.ndarray, ...] = ()
     players: Players = None  # type: ignore[assignment] # filled in below where it is left out
     seed: int = 0
-    _ends: list[Any] = field(default_factory=list, repr=False)
-    #: What `ScoredModel.masked` makes of it, by the model's id; each holds its model.
-    masked: dict[int, Any] = field(default_factory=dict, repr=False)
+    _kept: dict[str, Any] = field(default_factory=dict, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         if self.players is None:
@@ -70,11 +74,19 @@ class Reference:
         mean: np.ndarray = self.scores.mean(axis=0, dtype=np.float64).astype(np.float32)
         return mean
 
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What a method computes of the background once a process, whichever thread asks first."""
+        with self._lock:
+            if name not in self._kept:
+                self._kept[name] = make()
+            return self._kept[name]
+
     def ends(self, model: ScoredModel) -> tuple[Any, Any]:
         """Entries and affine frontier of the background rows, computed once a process."""
-        if not self._ends:
-            self._ends.append(model.differentiable(self.inputs).ends(dict(self.inputs)))
-        return self._ends[0]
+        found: tuple[Any, Any] = self.once(
+            "ends", lambda: model.differentiable(self.inputs).ends(dict(self.inputs))
+        )
+        return found
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class Game:
         if not found.size:
             return found
         every = self.reference.rows if base is None else 1
-        call = self._on_device if hasattr(self.model, "masked") else self._here
+        on_device = getattr(self.model, "has_gradients", False)
+        call = self._on_device if on_device else self._here
         in_flight(
             list(self._cells(len(targets), len(coalitions), every)),
             call(inputs, targets, coalitions, base, found),

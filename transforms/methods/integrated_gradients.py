@@ -114,18 +114,20 @@ def _integrate(
     paths = min(reference.rows, max(1, device_batch_size // nodes))
     rows = max(1, device_batch_size // (nodes * paths))
 
+    parts = []
+    for path in range(0, reference.rows, paths):
+        base = np.arange(path, min(path + paths, reference.rows), dtype=np.int32)[:, None]
+        for node in range(0, steps, nodes):
+            some = slice(node, node + nodes)
+            at = np.broadcast_to(alphas[None, some, None], (len(base), len(alphas[some]), 1))
+            parts.append(differentiable.constants(base, at, weights[some]))
+
     def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
         chosen = take(inputs, index)
         sums: dict[str, np.ndarray] = {}
-        for path in range(0, reference.rows, paths):
-            base = np.arange(path, min(path + paths, reference.rows), dtype=np.int32)[:, None]
-            for node in range(0, steps, nodes):
-                some = slice(node, node + nodes)
-                at = np.broadcast_to(alphas[None, some, None], (len(base), len(alphas[some]), 1))
-                found, _ = differentiable.integrate(
-                    chosen, background, base, at, weights[some], targets[index]
-                )
-                sums = {k: sums[k] + v for k, v in found.items()} if sums else found
+        for base, at, weight in parts:
+            found, _ = differentiable.integrate(chosen, background, base, at, weight, targets[index])
+            sums = {k: sums[k] + v for k, v in found.items()} if sums else found
         return (sums,)
 
     return run_calls(len(targets), rows, call)[0]

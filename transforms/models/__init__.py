@@ -11,47 +11,70 @@ from difflib import get_close_matches
 
 from transforms.errors import UserError
 from transforms.models.base import ModelAdapter
+from transforms.models.function import is_function, module_file
 
-#: Kind of model by what its path ends in; a folder is known by what is in it.
+#: Kind of model by what its path starts or ends with; a folder is known by what is in it, and trees that may
+#: be of either library by what the file holds.
 MODELS = {
+    "python:": ("transforms.models.function", "FunctionModel"),
     ".keras": ("transforms.models.keras", "KerasModel"),
     ".h5": ("transforms.models.keras", "KerasModel"),
     ".hdf5": ("transforms.models.keras", "KerasModel"),
     "saved_model.pb": ("transforms.models.savedmodel", "SavedModel"),
+    "XGBoost": ("transforms.models.xgboost", "XGBoostModel"),
+    "LightGBM": ("transforms.models.lightgbm", "LightGBMModel"),
+    ".pkl": ("transforms.models.sklearn", "load_pickle"),
+    ".pickle": ("transforms.models.sklearn", "load_pickle"),
+    ".joblib": ("transforms.models.sklearn", "load_pickle"),
 }
+#: Suffixes of tree models that XGBoost and LightGBM write.
+BOOSTERS = (".ubj", ".json", ".xgb", ".txt", ".lgb", ".model")
+_PICKLES = (".pkl", ".pickle", ".joblib")
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """The `model` block of a config, as far as loading goes; `path` is local or a Beam filesystem URL."""
+    """The `model` block of a config, as far as loading goes.
+
+    Args:
+      path: Local, a Beam filesystem URL, or `python:package.module:function`.
+      modules: To import first.
+      module_paths: Folders where these and a function's module may be, after Python's own path.
+      allow_unsafe: Whether code in model files may be run.
+    """
 
     path: str
     modules: tuple[str, ...] = ()
     module_paths: tuple[str, ...] = ()
     allow_unsafe: bool = False
 
+    @property
+    def needs_tensorflow(self) -> bool:
+        """Whether TensorFlow has to be started before it is loaded."""
+        return not (is_function(self.path) or self.path.lower().endswith((*BOOSTERS, *_PICKLES)))
+
 
 def load_model(request: ModelRequest) -> ModelAdapter:
-    """Loads a model by its suffix or folder.
+    """Loads a model by its suffix, its folder or its file's content.
 
     Raises:
       UserError: No such model, an unknown kind, one that does not load, or that may not be loaded.
     """
     from transforms import files
 
-    if not files.exists(request.path):
-        folder, _, name = request.path.rstrip("/").rpartition("/")
-        near = get_close_matches(name, files.list_dir(folder), n=2)
-        raise UserError(
-            "there is no such model",
-            request.path,
-            f"did you mean {' or '.join(near)}?" if near else "check model.path",
-        )
-    path = files.local_copy(request.path)
+    path = request.path
+    if not is_function(path):
+        if not files.exists(path):
+            folder, _, name = path.rstrip("/").rpartition("/")
+            near = get_close_matches(name, files.list_dir(folder), n=2)
+            raise UserError(
+                "there is no such model",
+                path,
+                f"did you mean {' or '.join(near)}?" if near else "check model.path",
+            )
+        path = files.local_copy(path)
     kind = model_kind(path)
-    for folder in request.module_paths:
-        if folder not in sys.path:
-            sys.path.append(folder)
+    _search(request.module_paths)
     for module in request.modules:
         try:
             importlib.import_module(module)
@@ -68,12 +91,25 @@ def load_model(request: ModelRequest) -> ModelAdapter:
     return adapter
 
 
+_searched: list[str] = []
+
+
+def _search(folders: tuple[str, ...]) -> None:
+    """Makes Python look for modules in these folders too, and no longer in those of a config before."""
+    for folder in _searched:
+        sys.path.remove(folder)
+    _searched[:] = [folder for folder in folders if folder not in sys.path]
+    sys.path.extend(_searched)
+
+
 def model_kind(path: str) -> str:
-    """The key of MODELS for a local path.
+    """The key of MODELS for a local path or a function.
 
     Raises:
       UserError: It is no kind of model that is known.
     """
+    if is_function(path):
+        return "python:"
     if os.path.isdir(path):
         for kind in MODELS:
             if not kind.startswith(".") and os.path.exists(os.path.join(path, kind)):
@@ -84,11 +120,46 @@ def model_kind(path: str) -> str:
     for kind in MODELS:
         if kind.startswith(".") and path.lower().endswith(kind):
             return kind
+    if path.lower().endswith(BOOSTERS):
+        return _booster(path)
     suffix = os.path.splitext(path)[1] or "no suffix"
-    known = ", ".join(kind for kind in MODELS if kind.startswith("."))
+    known = ", ".join(kind for kind in (*MODELS, *BOOSTERS) if kind.startswith("."))
     raise UserError(
-        f"{suffix} is no kind of model known", path, f"known are {known} files and SavedModel folders"
+        f"{suffix} is no kind of model known",
+        path,
+        f"known are {known} files, SavedModel folders and python: package.module:function",
     )
+
+
+def _booster(path: str) -> str:
+    """Which library wrote a file of trees."""
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    text = start.lstrip()
+    if text.startswith(b"tree\n") or text.startswith(b"tree\r\n"):
+        return "LightGBM"
+    # UBJSON and JSON: an object whose keys are a version and the learner.
+    if text.startswith(b"{") and (b"learner" in start or b"version" in start):
+        return "XGBoost"
+    if text.startswith(b"binf"):
+        raise UserError(
+            "is in XGBoost's old binary format",
+            path,
+            "load it with the XGBoost that wrote it and save it as .ubj",
+        )
+    remedy = "save it with Booster.save_model"
+    if text.startswith((b"[", b"booster[")):
+        raise UserError("is a dump of trees to be read, and no model", path, remedy)
+    raise UserError("holds no model that XGBoost or LightGBM wrote", path, remedy)
+
+
+def request_digest(request: ModelRequest) -> str:
+    """SHA-256 of a model's files; of a function, of its module's source alone."""
+    from transforms import files
+
+    if is_function(request.path):
+        return model_digest(module_file(request.path, request.module_paths))
+    return model_digest(files.local_copy(request.path))
 
 
 def model_digest(path: str) -> str:

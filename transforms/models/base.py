@@ -1,7 +1,8 @@
-"""What every kind of model offers: a signature, a digest, a graph; and the score of it that is explained."""
+"""What every kind of model offers: a signature and evaluations; and the score of it that is explained."""
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,30 +11,49 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from transforms.errors import UserError
+from transforms.errors import RowsRefused, UserError
 
 if TYPE_CHECKING:
     from transforms.methods.base import Reference
     from transforms.models.differentiable import DifferentiableModel
+    from transforms.models.forest import Forest
     from transforms.models.masked import MaskedModel
+    from transforms.models.rescale import RescaleModel
     from transforms.models.trace import TracedModel
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """A model input. `shape` is without the batch, None where the model takes any extent."""
+    """A model input. `shape` is without the batch, None where the model takes any extent.
+
+    Args:
+      name: Of the input.
+      shape: Of a row.
+      dtype: A numpy name, or "string".
+      values: Names of a vector's values, where the model knows them.
+      nan: Whether NaN is a value to the model.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    values: tuple[str, ...] = ()
+    nan: bool = False
 
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """A head. `shape` is without the batch; its values are taken side by side."""
+    """A head. `shape` is without the batch; its values are taken side by side.
+
+    Args:
+      name: Of the head.
+      shape: Of a row.
+      labels: Names of its values, where the model has some.
+    """
 
     name: str
     shape: tuple[int | None, ...]
+    labels: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -50,11 +70,12 @@ class Signature:
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """A name a target: the head's, with the index in brackets where the head is wide."""
+        """A name a target: its label, or the head's with the index in brackets where the head is wide."""
         return tuple(
-            head.name if head.width == 1 else f"{head.name}[{index}]"
+            name
             for head in self.outputs
-            for index in range(head.width)
+            for name in head.labels
+            or ([head.name] if head.width == 1 else [f"{head.name}[{i}]" for i in range(head.width)])
         )
 
 
@@ -62,10 +83,40 @@ class ModelAdapter(Protocol):
     """A loaded model, shared by the threads of a process."""
 
     kind: str
+    signature: Signature | None
+    """None where the columns decide: a function takes what it is given."""
+
+    def scored(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        score: str,
+        *,
+        affine_prefix: bool,
+        example: Mapping[str, np.ndarray],
+    ) -> ScoredModel:
+        """The model with its score; arguments as for `ScoredModel`, and rows of each input."""
+
+
+class GraphAdapter:
+    """A model that TensorFlow can trace."""
+
+    kind: str
     signature: Signature
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
         """Traces the model once with inputs of these shapes, the batch open."""
+        raise NotImplementedError
+
+    def scored(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        score: str,
+        *,
+        affine_prefix: bool,
+        example: Mapping[str, np.ndarray],
+    ) -> ScoredModel:
+        """The model with its score; the example is for models whose outputs only a call shows."""
+        return ScoredModel(self, shapes, score, affine_prefix=affine_prefix)
 
 
 class ScoredModel:
@@ -78,13 +129,18 @@ class ScoredModel:
       affine_prefix: False leaves the affine prefix off, of the path methods and of the masking ones.
 
     Attributes:
-      score_kinds: A head, what is explained: "output", "logit" or "probability".
+      score_kinds: A head, what is explained: "output", "logit", "probability" or "margin".
       evaluations: Forward evaluations asked for so far.
+      has_gradients: Whether its kind of model has any.
+      has_trees: Whether it is a tree model.
     """
+
+    has_gradients: bool = True
+    has_trees: bool = False
 
     def __init__(
         self,
-        adapter: ModelAdapter,
+        adapter: GraphAdapter,
         shapes: Mapping[str, tuple[int, ...]],
         score: str = "auto",
         *,
@@ -92,6 +148,7 @@ class ScoredModel:
     ) -> None:
         import tensorflow as tf
 
+        from transforms.models.compiled import Compiled
         from transforms.models.cut import head_scores
 
         self.adapter = adapter
@@ -104,8 +161,9 @@ class ScoredModel:
         self._lock = threading.Lock()
         self._affine_prefix = affine_prefix
         self._differentiable: DifferentiableModel | None = None
+        self._rescaled: RescaleModel | None = None
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self.traced.inputs.items()}
-        self._evaluate = tf.function(self._values, input_signature=[specs], autograph=False)
+        self._evaluate = Compiled(self._values, [specs])
 
     def _values(self, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
         import tensorflow as tf
@@ -145,15 +203,22 @@ class ScoredModel:
 
     def masked(self, reference: Reference) -> MaskedModel:
         """The model with a background, for masking methods; made once for each reference."""
-        with self._lock:
-            made = reference.masked.get(id(self))
-            if made is None:
-                from transforms.models.masked import MaskedModel
+        from transforms.models.masked import MaskedModel
 
-                made = reference.masked[id(self)] = MaskedModel(
-                    self, reference.inputs, reference.players, affine_prefix=self._affine_prefix
-                )
-            return made
+        def make() -> MaskedModel:
+            return MaskedModel(self, reference.inputs, reference.players, affine_prefix=self._affine_prefix)
+
+        # The id stays this model's: what is kept holds it.
+        found: MaskedModel = reference.once(f"masked by {id(self)}", make)
+        return found
+
+    def trees(self) -> tuple[Forest, np.ndarray]:
+        """The trees of a tree model, and the constant that makes their sum the score, `[T]`.
+
+        Raises:
+          UserError: It has none.
+        """
+        raise UserError("the model has none", "method.name", "choose another method")
 
     def differentiable(self, example: Mapping[str, np.ndarray]) -> DifferentiableModel:
         """The model cut where gradients can begin, made once.
@@ -171,6 +236,21 @@ class ScoredModel:
                     self.traced, self.scores, self.shapes, example, affine_prefix=self._affine_prefix
                 )
             return self._differentiable
+
+    def rescaled(self, example: Mapping[str, np.ndarray]) -> RescaleModel:
+        """The model with DeepLIFT's rules, made once.
+
+        Args:
+          example: Some rows of each input, `[R, *shape]`, that the model accepts.
+        Raises:
+          UserError: An op has no rule; the error names it.
+        """
+        with self._lock:
+            if self._rescaled is None:
+                from transforms.models.rescale import RescaleModel
+
+                self._rescaled = RescaleModel(self.traced, self.scores, self.shapes, example)
+            return self._rescaled
 
 
 def _full_signature(
@@ -198,3 +278,24 @@ def names_in_words(names: Sequence[str], most: int = 8) -> str:
     """`a, b, c and 5 more`."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def refusal(error: Exception, *, planning: bool = False) -> str | None:
+    """Why a model does not take rows, if that is what an exception of its evaluation says; else None.
+
+    Args:
+      error: What was raised.
+      planning: Whether a plan is made, where whatever TensorFlow stumbles over is the model's or the rows'.
+    """
+    if isinstance(error, RowsRefused):
+        return str(error)[:200]
+    if "tensorflow" not in sys.modules:
+        return None
+    import tensorflow as tf
+
+    # What depends on the values of a row: an index outside an embedding, a word outside a closed vocabulary.
+    errors = tf.errors
+    refusals = errors.OpError if planning else (errors.InvalidArgumentError, errors.OutOfRangeError)
+    if not isinstance(error, refusals) or isinstance(error, errors.ResourceExhaustedError):
+        return None
+    return str(error.message).strip().splitlines()[0][:200]

@@ -119,7 +119,7 @@ def find_cut(traced: TracedModel, scores: Sequence[Any], *, affine_prefix: bool 
         float tensor, so that gradients cannot tell them apart.
     """
     needed = traced.ancestors(scores)
-    sources = _sources(traced, needed)
+    sources = input_sources(traced, needed)
     used = {name for name, tensor in traced.inputs.items() if tensor.op.name in needed}
     for name in sorted(used & traced.opaque):
         raise _refused(
@@ -157,7 +157,7 @@ def _kind(traced: TracedModel, name: str) -> str:
     return str(traced.inputs[name].dtype.name)
 
 
-def _sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+def input_sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, frozenset[str]]:
     """The model inputs whose values an op depends on, by op name; ops of shapes alone depend on none."""
     sources: dict[str, frozenset[str]] = {
         tensor.op.name: frozenset([name]) for name, tensor in traced.inputs.items()

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.errors import UserError
+from transforms.models.compiled import Compiled
 from transforms.models.cut import Cut, find_cut
 from transforms.models.layout import Layout, activation_bytes
 from transforms.models.tensors import (
@@ -156,7 +157,7 @@ class DifferentiableModel:
         entries = [tf.TensorSpec(e.tensor.shape, e.tensor.dtype) for e in self.cut.entries]
         frontier = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self.cut.frontier]
         floats, ints = tf.float32, tf.int32
-        self.ends = tf.function(self._entries_and_frontier, input_signature=[inputs], autograph=False)
+        self.ends = Compiled(self._entries_and_frontier, [inputs])
         path = [
             inputs,
             entries,  # of the background, [R, ...]
@@ -170,20 +171,17 @@ class DifferentiableModel:
             [tf.TensorSpec(None, floats) for _ in entries],
             tf.TensorSpec([], ints),
         ]
-        self._path = tf.function(
-            self._path_scores, input_signature=[*path, tf.TensorSpec([None, None], ints)], autograph=False
-        )
-        self._functions: dict[Any, Any] = {}
+        self._path = Compiled(self._path_scores, [*path, tf.TensorSpec([None, None], ints)])
+        self._functions: dict[Any, Compiled] = {}
 
-    def _compiled(self, function: Any, signature: list[Any], targets: int, *options: Any) -> Any:
+    def _compiled(self, function: Any, signature: list[Any], targets: int, *options: Any) -> Compiled:
         """One traced function for each number of targets and set of options, whatever the batch."""
         key = (function.__name__, targets, *options)
         with self._lock:
             if key not in self._functions:
-                self._functions[key] = tf.function(
+                self._functions[key] = Compiled(
                     lambda *args: function(*args, *options),
-                    input_signature=[*signature, tf.TensorSpec([None, targets], tf.int32)],
-                    autograph=False,
+                    [*signature, tf.TensorSpec([None, targets], tf.int32)],
                 )
             return self._functions[key]
 
@@ -195,15 +193,19 @@ class DifferentiableModel:
     def traces(self) -> int:
         """How many graphs have been traced: few, and never one a batch."""
         compiled = [*self._functions.values(), self.ends, self._path]
-        return int(sum(function.experimental_get_tracing_count() for function in compiled))
+        return sum(function.traces for function in compiled)
+
+    def constants(self, *arrays: np.ndarray) -> tuple[Any, ...]:
+        """What many calls have in common, made tensors once."""
+        return tuple(tf.constant(array) for array in arrays)
 
     def integrate(
         self,
         inputs: Mapping[str, Any],
         background: tuple[Sequence[Any], Sequence[Any]],
-        base_index: np.ndarray,
-        alphas: np.ndarray,
-        weights: np.ndarray,
+        base_index: Any,
+        alphas: Any,
+        weights: Any,
         targets: np.ndarray,
         *,
         squares: bool = False,

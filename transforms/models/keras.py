@@ -10,14 +10,14 @@ import keras
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.base import InputSpec, OutputSpec, Signature
+from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature
 from transforms.models.inline import inlined
 from transforms.models.trace import TracedModel, graph_name
 
 _UNSAFE = ("unsafe", "safe_mode", "arbitrary code", "lambda")
 
 
-class KerasModel:
+class KerasModel(GraphAdapter):
     """A Keras 3 model: functional, sequential or subclassed.
 
     Args:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.errors import UserError
+from transforms.models.compiled import Compiled
 from transforms.models.cut import Cut, find_cut
 from transforms.models.layout import Layout
 from transforms.models.positions import NOWHERE
@@ -55,15 +56,14 @@ class MaskedModel:
         self._prefix = _Prefix.of(model, players, example) if affine_prefix else None
         self._entries = [] if self._prefix is None else self._prefix.entries_of(self._inputs)
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self._traced.inputs.items()}
-        self._compiled = tf.function(
+        self._compiled = Compiled(
             self._sums,
-            input_signature=[
+            [
                 specs,
                 tf.TensorSpec([None, None], tf.int32),  # targets, [B, T]
                 tf.TensorSpec([None, players.count], tf.bool),  # coalitions, [C, M]
                 tf.TensorSpec([None, None], tf.int32),  # background rows of a coalition, [C or 1, R′]
             ],
-            autograph=False,
         )
 
     @property

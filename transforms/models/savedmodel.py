@@ -10,14 +10,14 @@ import tensorflow as tf
 from tensorflow.python.saved_model import load_v1_in_v2
 
 from transforms.errors import UserError
-from transforms.models.base import InputSpec, OutputSpec, Signature, names_in_words
+from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
 from transforms.models.inline import inlined
 from transforms.models.trace import TracedModel, graph_name
 
 SIGNATURE = "serving_default"
 
 
-class SavedModel:
+class SavedModel(GraphAdapter):
     """A TensorFlow SavedModel: inputs by argument name, heads by output key.
 
     Its string inputs are closed to gradients: only a Keras model says which layers make numbers of them.

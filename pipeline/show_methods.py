@@ -1,0 +1,74 @@
+"""What `attribeam methods` prints: the methods, and a guide through them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pipeline.guide import Advice
+from pipeline.show import fact
+from pipeline.text_table import console, wrapped, write
+
+
+def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) -> None:
+    """`methods`: two lines each, then which to take when."""
+    out = console()
+    for row in rows:
+        write(out, Text.assemble((str(row["name"]).ljust(22), "bold"), row["cost"]))
+        wrapped(out, f"needs {row['needs']}; {row['sums']}", "  ")
+        wrapped(out, f"when: {row['when']}", "  ")
+    write(out)
+    for question, group in groupby(guide, key=lambda advice: advice.question):
+        write(out, Text(f"{question} …", style="bold"))
+        for advice in group:
+            wrapped(out, advice.case, "  ")
+            wrapped(out, ", ".join(advice.methods), "      ")
+            wrapped(out, advice.because, "      ")
+    write(out)
+    write(out, "attribeam methods NAME tells more of one; --config CONFIG says what each would cost there.")
+
+
+def print_method(row: Mapping[str, Any]) -> None:
+    """`methods NAME`."""
+    out = console()
+    write(out, Text(str(row["name"]), style="bold"))
+    fact(out, "when", row["when"])
+    fact(out, "needs", row["needs"])
+    fact(out, "costs", row["cost"])
+    fact(out, "sums", row["sums"])
+    for number, (key, default) in enumerate(row["keys"].items()):
+        shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default
+        fact(out, "" if number else "keys", f"{key} ({shown})")
+    write(out)
+    _print_documentation(out, str(row["documentation"]))
+
+
+def _print_documentation(out: Console, text: str) -> None:
+    """A docstring anew at the terminal's width: paragraphs flow, lines of `Args` keep their indent."""
+    lines = text.splitlines()
+    for blank, part in groupby(lines, key=lambda line: not line.strip()):
+        if blank:
+            write(out)
+            continue
+        held: list[str] = []
+        for line in part:
+            indent = len(line) - len(line.lstrip())
+            begins = (
+                indent == 2 or line.endswith(":") or line.split(":")[0] in ("Cost", "Reference", "Source")
+            )
+            if begins and held:
+                _flow(out, held)
+                held = []
+            held.append(line)
+        _flow(out, held)
+
+
+def _flow(out: Console, lines: Sequence[str]) -> None:
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    wrapped(
+        out, " ".join(line.strip() for line in lines), " " * (indent + (2 if indent else 0)), " " * indent
+    )

@@ -1,0 +1,156 @@
+"""LightGBM models: the text files that Booster.save_model writes, by what LightGBM itself computes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transforms.errors import UserError
+from transforms.models.forest import Forest, Tree, plant
+from transforms.models.trees import TreeModel, TreeScores, missing_package, tree_signature
+
+#: Objectives whose raw score is what the model returns; none is named by a model of a custom objective.
+_IDENTITY = (
+    "", "custom", "regression", "regression_l1", "huber", "fair", "quantile", "mape", "lambdarank",
+    "rank_xendcg",
+)  # fmt: skip
+#: Bits of a decision_type; its bits 2 and 3 say what is missing: nothing, zeros (and NaN), or NaN.
+_CATEGORICAL, _DEFAULT_LEFT, _MISSING_ZERO = 1, 2, 1
+
+
+class LightGBMModel:
+    """A LightGBM booster, cut at its best iteration as its own predict is.
+
+    Args:
+      path: A local file.
+      allow_unsafe: Without effect: such a file holds no code.
+      booster: Already loaded.
+    Raises:
+      UserError: LightGBM is not installed, or the file does not load.
+    """
+
+    kind = "lightgbm"
+
+    def __init__(self, path: str, *, allow_unsafe: bool = False, booster: Any = None) -> None:
+        try:
+            import lightgbm
+        except ImportError as error:
+            raise missing_package("lightgbm", "a LightGBM model", path) from error
+        self.path = path
+        if booster is None:
+            try:
+                booster = lightgbm.Booster(model_file=path)
+            except lightgbm.basic.LightGBMError as error:
+                raise UserError(f"LightGBM cannot load the model: {str(error)[:200]}", path) from error
+        self._booster = booster
+        self._text = str(booster.model_to_string())
+        header = self._text.partition("\nTree=")[0]
+        words = re.search(r"^objective=(\S+)", header, re.MULTILINE)
+        objective = words[1] if words else ""
+        if any(booster.pandas_categorical or ()):
+            raise UserError(
+                "was trained on a data frame with categories, whose names it keeps",
+                path,
+                "train it on their codes (categorical_feature)",
+            )
+        width = int(booster.num_model_per_iteration())
+        # A random forest returns the mean of its trees, and as its raw score their sum.
+        averaged = re.search(r"^average_output", header, re.MULTILINE) is not None
+        self._over = int(booster.num_trees()) // width if averaged else 1
+        classes = objective in ("binary", "multiclass", "multiclassova", "cross_entropy")
+        identity = objective in _IDENTITY
+        squared = re.search(r"^objective=.*\bsqrt\b", header, re.MULTILINE) is not None
+        self.scores = TreeScores(
+            lambda rows: self._predict(rows, raw=True),
+            None if identity and not squared else lambda rows: self._predict(rows, raw=False),
+            "output" if identity and not squared else "margin",
+            width,
+            classes=classes,
+        )
+        names: Sequence[str] = list(booster.feature_name())
+        if names == [f"Column_{index}" for index in range(len(names))]:
+            names = ()  # nobody gave any
+        self.signature = tree_signature(names, booster.num_feature(), "float64", self.scores, nan=True)
+
+    def scored(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        score: str,
+        *,
+        affine_prefix: bool,
+        example: Mapping[str, np.ndarray],
+    ) -> TreeModel:
+        """The model with its score."""
+        return TreeModel(self, score, example)
+
+    def _predict(self, rows: np.ndarray, *, raw: bool) -> np.ndarray:
+        # One thread a call: rows are shared out among threads of our own.
+        found: np.ndarray = self._booster.predict(rows, raw_score=raw, num_threads=1)
+        return found / self._over if raw else found
+
+    def forest(self) -> Forest:
+        """The trees; see `TreeAdapter.forest`."""
+        blocks = self._text.partition("\nend of trees")[0].split("\nTree=")[1:]
+        trees = [
+            _tree(block, number % self.scores.width, self._over, self.path)
+            for number, block in enumerate(blocks)
+        ]
+        return plant(trees, self._booster.num_feature(), self.scores.width)
+
+
+def _tree(block: str, group: int, over: int, path: str) -> Tree:
+    fields = dict(line.partition("=")[::2] for line in block.splitlines() if "=" in line)
+
+    def numbers(key: str, dtype: Any) -> np.ndarray:
+        return np.array(fields.get(key, "").split(), np.float64).astype(dtype)
+
+    if fields.get("is_linear", "0") != "0":
+        raise UserError(
+            "its leaves hold linear models (linear_tree), which tree_shap does not take",
+            path,
+            "use permutation_shap or kernel_shap, or train with linear_tree: false",
+        )
+    leaf_value = numbers("leaf_value", np.float64) / over
+    inner = len(leaf_value) - 1
+    if not inner:
+        return Tree.leaf(group, leaf_value, 1.0)
+    # Splits are numbered from 0 and leaves from -1 down; here, leaves follow the splits.
+    children = [numbers(side, np.int64) for side in ("left_child", "right_child")]
+    left, right = (
+        np.r_[np.where(side >= 0, side, inner + ~side), np.full(inner + 1, -1)] for side in children
+    )
+    kind = np.r_[numbers("decision_type", np.int64), np.zeros(inner + 1, np.int64)]
+    threshold = np.r_[_precise(fields["threshold"]), np.zeros(inner + 1)]
+    categorical = kind & _CATEGORICAL != 0
+    missing = (kind >> 2) & 3
+    default_left = kind & _DEFAULT_LEFT != 0
+    # Without a way of their own, missing values are zeros; among categories they are members of none.
+    goes_left = np.where(missing == 0, threshold >= 0, default_left) & ~categorical
+    sets: list[np.ndarray] | None = None
+    if categorical.any():
+        sets = [np.zeros(0, np.uint32)] * len(kind)
+        bounds = numbers("cat_boundaries", np.int64)
+        words = np.array([int(word) for word in fields["cat_threshold"].split()], np.uint32)
+        for node in np.flatnonzero(categorical):
+            number = int(threshold[node])
+            sets[node] = words[bounds[number] : bounds[number + 1]]
+    return Tree(
+        group,
+        left,
+        right,
+        np.r_[numbers("split_feature", np.int64), np.zeros(inner + 1, np.int64)],
+        threshold,
+        goes_left,
+        np.r_[np.zeros(inner), leaf_value].reshape(-1, 1),
+        np.r_[numbers("internal_count", np.float64), numbers("leaf_count", np.float64)],
+        zero_missing=(missing == _MISSING_ZERO) & ~categorical,
+        members_left=categorical,
+        categories=sets,
+    )
+
+
+def _precise(text: str) -> np.ndarray:
+    return np.array([float(word) for word in text.split()])

@@ -1,0 +1,174 @@
+"""XGBoost models: .ubj and .json files, by what XGBoost itself computes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from transforms.errors import UserError
+from transforms.models.base import names_in_words
+from transforms.models.forest import Forest, Tree, bit_set, plant
+from transforms.models.trees import TreeModel, TreeScores, missing_package, tree_signature
+
+#: Objectives whose margin is what the model returns.
+_IDENTITY = (
+    "reg:squarederror", "reg:absoluteerror", "reg:quantileerror", "reg:pseudohubererror", "binary:logitraw",
+    "rank:ndcg", "rank:pairwise", "rank:map",
+)  # fmt: skip
+_CLASSES = ("binary:logistic", "multi:softprob", "multi:softmax")
+
+
+class XGBoostModel:
+    """An XGBoost booster.
+
+    A file that XGBoost's scikit-learn interface saved is cut at its best iteration, as that interface
+    predicts; one that a Booster saved is not, as a Booster does not. Categorical features are taken as codes.
+
+    Args:
+      path: A local file.
+      allow_unsafe: Without effect: such a file holds no code.
+      booster: Already loaded.
+    Raises:
+      UserError: XGBoost is not installed, the file does not load, or it holds a linear model.
+    """
+
+    kind = "xgboost"
+
+    def __init__(self, path: str, *, allow_unsafe: bool = False, booster: Any = None) -> None:
+        try:
+            import xgboost
+        except ImportError as error:
+            raise missing_package("xgboost", "an XGBoost model", path) from error
+        self.path = path
+        if booster is None:
+            try:
+                # From memory: of a file XGBoost judges by the suffix, and warns of those it does not know.
+                booster = xgboost.Booster()
+                with open(path, "rb") as file:
+                    booster.load_model(bytearray(file.read()))
+            except xgboost.core.XGBoostError as error:
+                raise UserError(f"XGBoost cannot load the model: {_reason(error)}", path) from error
+        # Rows are shared out among threads of our own.
+        booster.set_param({"nthread": 1})
+        self._booster = booster
+        learner = json.loads(bytes(booster.save_raw("json")))["learner"]
+        grower = learner["gradient_booster"]
+        if grower["name"] == "gblinear":
+            raise UserError("holds a linear model (gblinear), and no trees", path, "train gbtree or dart")
+        self._drops = np.asarray(grower["weight_drop"], np.float64) if grower["name"] == "dart" else None
+        self._grower: Mapping[str, Any] = grower["gbtree"] if grower["name"] == "dart" else grower
+        self._objective = str(learner["objective"]["name"])
+        self._no_strings()
+        self._rounds = self._used_rounds()
+        probe = np.zeros((1, booster.num_features()), np.float32)
+        width = self._predict(probe, "margin").size
+        output = None if self._objective in _IDENTITY else self._output
+        self.scores = TreeScores(
+            lambda rows: self._predict(rows, "margin"),
+            output,
+            "output" if output is None else "margin",
+            width,
+            classes=self._objective in _CLASSES,
+        )
+        self.signature = tree_signature(
+            booster.feature_names or (), booster.num_features(), "float32", self.scores, nan=True
+        )
+
+    def scored(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        score: str,
+        *,
+        affine_prefix: bool,
+        example: Mapping[str, np.ndarray],
+    ) -> TreeModel:
+        """The model with its score."""
+        return TreeModel(self, score, example)
+
+    def _no_strings(self) -> None:
+        """Refuses a model that keeps its categories' names: rows would have to hold these."""
+        categories = self._grower["model"].get("cats", {})
+        if any(kind.get("offsets") for kind in categories.get("enc", ())):
+            raise UserError(
+                "was trained on a data frame with categories, whose names it keeps",
+                self.path,
+                "train it on their codes (feature_types c)",
+            )
+
+    def _used_rounds(self) -> int:
+        """How many rounds the library's own predict uses."""
+        best = self._booster.attr("best_iteration")
+        if best is not None and self._booster.attr("scikit_learn") is not None:
+            return int(best) + 1
+        return int(self._booster.num_boosted_rounds())
+
+    def _predict(self, rows: np.ndarray, kind: str) -> np.ndarray:
+        found: np.ndarray = self._booster.inplace_predict(
+            rows,
+            iteration_range=(0, self._rounds),
+            predict_type=kind,
+            missing=np.nan,
+            validate_features=False,
+            strict_shape=True,
+        )
+        return found
+
+    def _output(self, rows: np.ndarray) -> np.ndarray:
+        if self._objective == "multi:softmax":  # returns the class; its probabilities are softprob's
+            margin = self._predict(rows, "margin").astype(np.float64)
+            grown = np.exp(margin - margin.max(axis=1, keepdims=True))
+            shares: np.ndarray = grown / grown.sum(axis=1, keepdims=True)
+            return shares
+        return self._predict(rows, "value")
+
+    def forest(self) -> Forest:
+        """The trees; see `TreeAdapter.forest`."""
+        model = self._grower["model"]
+        groups = [int(group) for group in model["tree_info"]]
+        starts = [int(start) for start in model["iteration_indptr"]]
+        trees = []
+        for number in range(starts[self._rounds]):
+            weight = 1.0 if self._drops is None else float(self._drops[number])
+            trees.append(_tree(model["trees"][number], groups[number], weight, self.path))
+        return plant(trees, self._booster.num_features(), self.scores.width)
+
+
+def _tree(tree: Mapping[str, Any], group: int, weight: float, path: str) -> Tree:
+    if int(tree["tree_param"]["size_leaf_vector"]) > 1:
+        raise UserError(
+            "its leaves hold several values (multi_output_tree), which tree_shap does not take",
+            path,
+            "use permutation_shap or kernel_shap, or train with one_output_per_tree",
+        )
+    left = np.asarray(tree["left_children"], np.int64)
+    conditions = np.asarray(tree["split_conditions"], np.float32)
+    sets: list[np.ndarray] | None = None
+    if len(tree["categories_nodes"]):
+        sets = [np.zeros(0, np.uint32)] * len(left)
+        for node, first, size in zip(
+            tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
+        ):
+            sets[node] = bit_set(tree["categories"][first : first + size])
+    # XGBoost goes left below the threshold, in single precision: at most the number before it.
+    below = np.nextafter(conditions, np.float32(-np.inf)).astype(np.float64)
+    # Leaves are rounded by the tree's weight in single precision, as dart itself multiplies.
+    value = np.where(left < 0, conditions * np.float32(weight), np.float32(0))
+    return Tree(
+        group,
+        left,
+        np.asarray(tree["right_children"], np.int64),
+        np.asarray(tree["split_indices"], np.int64),
+        below,
+        np.asarray(tree["default_left"], bool),
+        value.astype(np.float64).reshape(-1, 1),
+        np.asarray(tree["sum_hessian"], np.float64),
+        categories=sets,
+    )
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Stack trace" not in line]
+    return names_in_words([lines[0][-200:]] if lines else [type(error).__name__])

@@ -1,0 +1,227 @@
+"""One column as a feature: its kind, its type and its shape, by the config, the model and the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from transforms.arrow_types import extents, is_number, leaf, squeezed, storage, width
+from transforms.errors import UserError
+from transforms.models.base import InputSpec
+from transforms.schema import FeatureSpec, Fill, misfit
+
+FEATURES = "input.features"
+TRAINED_ON = "list the columns that the model was trained on, in its order"
+
+
+@dataclass(frozen=True)
+class FeatureRequest:
+    """A feature as the config has it: `kind` and `shape` may be left open."""
+
+    name: str
+    kind: str | None = None
+    fill: Fill = None
+    shape: tuple[int, ...] | None = None
+    fixed: bool = False
+
+
+def feature_spec(
+    request: FeatureRequest,
+    spec: InputSpec,
+    stored: pa.DataType,
+    start: int,
+    alone: tuple[int | None, ...] | None,
+) -> FeatureSpec:
+    """A column's part in a model input.
+
+    Args:
+      request: What the config says of it.
+      spec: The input.
+      stored: The column's type.
+      start: Its first value in the input.
+      alone: The input's shape, where this column is all of it.
+    Raises:
+      UserError: Type, size or fill do not fit.
+    """
+    where = f"{FEATURES} {request.name}"
+    held = leaf(stored)
+    kind = request.kind
+    if kind is None:
+        pictured = is_picture(spec, stored) and alone is not None
+        kind = "image" if pictured else "categorical" if spec.dtype == "string" else "numeric"
+    if kind == "image":
+        _check_image(spec, stored, where)
+    elif not type_fits(spec, stored):
+        wants = "strings" if spec.dtype == "string" else f"{spec.dtype} numbers"
+        mend = "store it as strings" if spec.dtype == "string" else "give a column of numbers"
+        if pt.is_binary(held):
+            mend = "if it is a picture, give it kind: image and its shape"
+        raise UserError(
+            f"the column holds {stored}, and the model's input {spec.name!r} takes {wants}", where, mend
+        )
+    shape = _shape(request, kind, spec, stored, alone, where)
+    if request.fill is not None and (better := misfit(request.fill, spec.dtype)):
+        raise UserError(f"fill: {request.fill!r}, and the model takes {spec.dtype}", where, f"give {better}")
+    return FeatureSpec(
+        request.name,
+        kind,
+        spec.dtype,
+        shape,
+        stored,
+        request.fill,
+        spec.name,
+        start,
+        request.fixed,
+        spec.nan,
+    )
+
+
+def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
+    """What a function is given of a column: its own type, wide enough, and its shape.
+
+    Raises:
+      UserError: It holds neither numbers nor strings.
+    """
+    held = leaf(stored)
+    shape: tuple[int | None, ...] = (None,)
+    if request.shape is not None:
+        shape = request.shape
+    elif width(stored) is not None:
+        shape = extents(stored)
+    if request.kind == "image" or (pt.is_binary(held) and len(shape) == 3):
+        dtype = "uint8"
+    elif pt.is_string(held) or pt.is_binary(held):
+        dtype = "string"
+    elif pt.is_boolean(held):
+        dtype = "bool"
+    elif pt.is_integer(held):
+        dtype = "uint64" if pt.is_uint64(held) else "int64"
+    elif is_number(held):
+        dtype = "float32" if pt.is_float32(held) or pt.is_float16(held) else "float64"
+    else:
+        raise UserError(
+            f"the column holds {stored}, and a function is given numbers or strings",
+            f"{FEATURES} {request.name}",
+            "list the columns that it takes",
+        )
+    return InputSpec(request.name, shape, dtype)
+
+
+def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:
+    if spec.dtype == "string" or (np.dtype(spec.dtype).kind != "f" and np.iinfo(spec.dtype).max < 255):
+        raise UserError(
+            f"kind: image gives 0 to 255, and the model takes {spec.dtype}", where, "leave kind out"
+        )
+    if not is_number(leaf(stored)) and not pt.is_binary(storage(stored)):
+        raise UserError(
+            f"the column holds {stored}, and an image is bytes or a list of numbers", where, "leave kind out"
+        )
+
+
+def _shape(
+    request: FeatureRequest,
+    kind: str,
+    spec: InputSpec,
+    stored: pa.DataType,
+    alone: tuple[int | None, ...] | None,
+    where: str,
+) -> tuple[int, ...]:
+    """The shape of a feature's value: the config's, else the model's, else the column's."""
+    values = None if kind == "image" and pt.is_binary(storage(stored)) else width(stored)
+    wanted = None if alone is None else size_of(alone)
+    if request.shape is not None:
+        shape = tuple(request.shape)
+    elif alone is not None and None not in alone:
+        # A single value a row is a scalar to everybody but Keras.
+        shape = () if wanted == 1 and values in (1, None) else tuple(extent or 0 for extent in alone)
+    elif values is not None:
+        shape = extents(stored)
+    else:
+        raise UserError(
+            f"neither the column ({stored}) nor the model's input {spec.name!r} {shown(spec.shape)} says "
+            "how many values a row has",
+            where,
+            "give its shape",
+        )
+    size = int(np.prod(shape, dtype=np.int64))
+    if wanted is not None and size != wanted:
+        raise UserError(
+            f"shape {list(shape)} has {size} values, and the model's input {spec.name!r} takes {wanted}",
+            where,
+            f"give the shape {shown(spec.shape)}",
+        )
+    if values is not None and values != size:
+        raise UserError(
+            f"the column holds {values} value{'s' * (values != 1)} a row, and {size} are needed",
+            where,
+            TRAINED_ON,
+        )
+    layout = extents(stored)
+    flat = len(squeezed(shape)) < 2
+    if values is not None and len(layout) > 1 and not flat and squeezed(layout) != squeezed(shape):
+        raise UserError(
+            f"the column holds the shape {list(layout)}, and {list(shape)} is needed",
+            where,
+            "store it in that order",
+        )
+    return shape
+
+
+def full_shape(spec: InputSpec, features: Sequence[FeatureSpec]) -> tuple[int, ...]:
+    """The model input's shape with what it left open taken from the feature."""
+    if None not in spec.shape:
+        return tuple(extent or 0 for extent in spec.shape)
+    if len(spec.shape) == 1:
+        return (sum(feature.size for feature in features),)
+    shape = features[0].shape
+    if len(shape) == len(spec.shape) and all(
+        own in (None, given) for own, given in zip(spec.shape, shape, strict=True)
+    ):
+        return shape
+    raise UserError(
+        f"its shape is {list(shape)}, and the model's input {spec.name!r} takes {shown(spec.shape)}",
+        f"{FEATURES} {features[0].name}",
+        "give it a shape of that form",
+    )
+
+
+def size_of(shape: Sequence[int | None]) -> int | None:
+    """Values a row; None where an extent is open."""
+    return None if None in shape else int(np.prod([extent or 0 for extent in shape], dtype=np.int64))
+
+
+def shown(shape: Sequence[int | None]) -> str:
+    """A shape in words."""
+    return f"[{', '.join('any' if extent is None else str(extent) for extent in shape)}]"
+
+
+def is_number_type(dtype: str) -> bool:
+    """Whether a model input takes numbers."""
+    try:
+        return np.dtype(dtype).kind in "biuf"
+    except TypeError:
+        return False
+
+
+def type_fits(spec: InputSpec, kind: pa.DataType) -> bool:
+    """Whether what a column holds can become what the input takes."""
+    held = leaf(kind)
+    if spec.dtype == "string":
+        return bool(pt.is_string(held) or pt.is_binary(held) or pt.is_null(held))
+    return is_number(held)
+
+
+def is_picture(spec: InputSpec, kind: pa.DataType) -> bool:
+    """Whether a column of bytes is an image by the input's shape."""
+    return bool(pt.is_binary(storage(kind)) and len(spec.shape) == 3 and spec.dtype != "string")
+
+
+def fits(spec: InputSpec, kind: pa.DataType, wanted: int | None) -> bool:
+    """Whether one column can be the whole input."""
+    if is_picture(spec, kind):
+        return True
+    return type_fits(spec, kind) and (wanted is None or width(kind) in (None, wanted))
