@@ -27,6 +27,7 @@ from models_zoo import (
     size_of,
 )
 
+from transforms.errors import UserError
 from transforms.methods.base import Attribution, Reference
 from transforms.methods.permutation_shap import PermutationShap, spread_permutations
 from transforms.models.base import ScoredModel
@@ -227,6 +228,14 @@ def test_each_coalition_is_evaluated_once(
         distinct = len({tuple(order < size) for order in both for size in range(1, features)})
     assert used == 2 * (4 * distinct + 1)
     assert used <= 2 * method.evaluations_per_row(4, features)
+
+
+def test_permutations_that_no_memory_holds_are_refused() -> None:
+    players = Players.each({"pixels": (224, 224, 3)})
+    PermutationShap().check(players)
+    with pytest.raises(UserError, match="1,000 permutations of 150,528 features") as refused:
+        PermutationShap(n_permutations=1000).check(players)
+    assert refused.value.where == "method.n_permutations"
 
 
 # -- groups, and what is held fixed --------------------------------------------------------------------

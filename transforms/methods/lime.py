@@ -70,13 +70,17 @@ class Lime:
     standard_error: bool = False
 
     def check(self, players: Players) -> None:
-        """Raises `UserError` where the samples, or what the kernel leaves of them, are too few."""
+        """Refuses samples of which, or of what the kernel leaves of them, there are too few for a regression.
+
+        Raises:
+          UserError: There are too few, or too many for the memory.
+        """
         count = players.count
         if self.n_samples * count > _MOST_ENTRIES:
             raise UserError(
                 f"a regression of {self.n_samples:,} samples on {count:,} features does not fit into memory",
                 "method.n_samples",
-                "take fewer, or put features into groups",
+                "take fewer, or put features into input.groups",
             )
         # Kish's effective sample size, from the moments of the weight of a random sample.
         of_one = np.exp(-1 / self._width(count) ** 2)
@@ -87,7 +91,7 @@ class Lime:
                 f"{self.n_samples} samples under a kernel of width {self._width(count):.3g} count as "
                 f"{self.n_samples * share:.0f}, and {count} features need {4 * (count + 1)}",
                 "method.n_samples",
-                "take more samples or a wider kernel, or put features into groups",
+                "take more samples or a wider kernel, or put features into input.groups",
             )
 
     def _width(self, players: int) -> float:

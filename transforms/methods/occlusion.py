@@ -48,7 +48,11 @@ class Occlusion:
     window: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
 
     def check(self, players: Players) -> None:
-        """Raises `UserError` where the window fits into no feature."""
+        """Refuses a window that there is no place for.
+
+        Raises:
+          UserError: It fits into no feature.
+        """
         if self.window is not None and not any(self._fits(tensor) for tensor in players.tensors.values()):
             shapes = [f"{name} has the shape {list(t.shape)}" for name, t in players.tensors.items()]
             known = ", ".join(shapes[:8]) or "every feature is a single value or in a group"

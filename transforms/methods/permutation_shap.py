@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
+from transforms.errors import UserError
 from transforms.methods.base import (
     Arrays,
     Attribution,
@@ -25,6 +26,10 @@ from transforms.methods.sampling import Moments, sample_rounds
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
+    from transforms.players import Players
+
+#: Places of players in permutations, a few arrays of 8 bytes each.
+_MOST_PLACES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,19 @@ class PermutationShap:
     n_permutations: Annotated[int, Field(ge=2, le=100_000)] = 10
     tolerance: Annotated[float, Field(gt=0)] | None = None
     standard_error: bool = False
+
+    def check(self, players: Players) -> None:
+        """Refuses permutations that no memory holds.
+
+        Raises:
+          UserError: There are too many, of too many players.
+        """
+        if self.n_permutations * players.count > _MOST_PLACES:
+            raise UserError(
+                f"{self.n_permutations:,} permutations of {players.count:,} features do not fit into memory",
+                "method.n_permutations",
+                "take fewer, or put features into input.groups",
+            )
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """Each coalition on the way once per background row; all there are, if that is less."""
