@@ -22,12 +22,12 @@ lint: .venv/.dev  ## check style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/.examples  ## measure speed and memory on this machine
+bench: .venv/.dev  ## measure speed and memory on this machine
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 lock: | $(BIN)/python  ## resolve setup.py with all its extras anew and rewrite constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed \
-	    --report .venv/resolved.json '.[aws,dev,examples,gcp,gpu]'
+	    --report .venv/resolved.json '.[aws,dev,examples,gcp,gpu,trees]'
 	$(BIN)/python -c "$$WRITE_CONSTRAINTS"
 
 clean:  ## remove .venv, caches and build products; data/ and runs/ stay
