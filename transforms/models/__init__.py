@@ -104,7 +104,8 @@ _searched: list[str] = []
 def _search(folders: tuple[str, ...]) -> None:
     """Makes Python look for modules in these folders too, and no longer in those of a config before."""
     for folder in _searched:
-        sys.path.remove(folder)
+        if folder in sys.path:  # whoever embeds us may have cleared it away
+            sys.path.remove(folder)
     _searched[:] = [folder for folder in folders if folder not in sys.path]
     sys.path.extend(_searched)
 
