@@ -49,6 +49,7 @@ EXTRAS_REQUIRE = {
     "dev": [
         "duckdb>=2.0,<3",  # runs the README's query in a test
         "hypothesis>=6.170,<7",
+        "joblib>=1.6,<2",
         "lightgbm>=4.7,<5",
         "lime>=0.2,<1",  # what a benchmark compares with
         "mypy>=2.4,<3",
