@@ -12,7 +12,6 @@ INSTALL_REQUIRES = [
     "apache-beam>=2.77,<3",
     "click>=8.5,<9",
     "google-crc32c>=1.9,<2",  # the checksum of TFRecord framing, in C
-    "h5py>=3.14,<4",  # what an .h5 file holds, where Keras cannot load it; Keras needs it anyway
     "keras>=3.15,<4",
     "numpy>=2.4,<3",
     "pandas>=3.1,<4",

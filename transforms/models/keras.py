@@ -6,7 +6,6 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import h5py
 import keras
 import tensorflow as tf
 
@@ -16,6 +15,7 @@ from transforms.models.inline import inlined
 from transforms.models.messages import first_line
 from transforms.models.trace import TracedModel, graph_name
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _UNSAFE = ("unsafe", "safe_mode", "arbitrary code", "lambda")
 
 
@@ -119,9 +119,11 @@ def _check_file(path: str) -> None:
     """Whether the file is what its name says, by its content.
 
     Raises:
-      UserError: It is something else, or holds no model.
+      UserError: It is something else.
     """
-    archive, tables = zipfile.is_zipfile(path), h5py.is_hdf5(path)
+    archive = zipfile.is_zipfile(path)
+    with open(path, "rb") as start:
+        tables = start.read(len(_HDF5)) == _HDF5
     right = "save the model with model.save('…{}'), or name the right file"
     if path.lower().endswith(".keras"):
         if tables:
@@ -137,10 +139,6 @@ def _check_file(path: str) -> None:
         raise UserError("is a Keras archive and not HDF5", path, "give it the suffix .keras")
     if not tables:
         raise UserError("is not an HDF5 file", path, right.format(".h5"))
-    with h5py.File(path) as file:
-        if "model_config" not in file.attrs:
-            what = "holds weights only, and not the model that they are of" if len(file) else "holds no model"
-            raise UserError(what, path, "save the whole model, with model.save('….keras')")
 
 
 def _load(path: str, allow_unsafe: bool) -> Any:
@@ -164,6 +162,12 @@ def _load(path: str, allow_unsafe: bool) -> Any:
             )
             raise UserError(
                 line.strip()[:300], path, "name the module that registers the class in model.modules"
+            ) from error
+        if "No model config found" in text:
+            raise UserError(
+                "holds weights at most, and not the model that they are of",
+                path,
+                "save the whole model, with model.save('….keras')",
             ) from error
         raise UserError(
             f"Keras cannot load the model: {first_line(error)}",
