@@ -92,6 +92,11 @@ def test_what_is_left_out_has_the_contracts_defaults(tmp_path: Path) -> None:
         ("integrated_gradients", {"n_steps": 50, "tolerance": None, "max_steps": 2000}),
         ("smoothgrad", {"n_samples": 50, "noise": 0.15, "tolerance": None, "standard_error": False}),
         ("expected_gradients", {"n_samples": 200, "tolerance": None, "standard_error": False}),
+        (
+            "kernel_shap",
+            {"n_samples": "auto", "sampling": "leverage", "tolerance": None, "standard_error": False},
+        ),
+        ("exact_shap", {}),
         ("permutation_shap", {"n_permutations": 10, "tolerance": None, "standard_error": False}),
         (
             "lime",

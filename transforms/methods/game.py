@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Bytes that the scores of a block of rows may take in this process's memory.
 _HOST_BYTES = 32 << 20
 #: Rows that share what a coalition leaves of the background; more of them leave fewer coalitions to a call.
-_ROWS_A_CALL = 16
+_ROWS_A_CALL = 32
 #: The work is cut into so many calls, as long as a call keeps so many evaluations.
 _LEAST_CALLS = 4
 _LEAST_EVALUATIONS = 1024
