@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.config import LoadedConfig, TargetColumn, TopK
 from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
 from transforms import files
+from transforms.absent import named
 from transforms.baselines import BaselineRequest
 from transforms.errors import UserError
 from transforms.models import ModelRequest
@@ -167,6 +168,7 @@ def make_plan(
     method = config.method
     kind = config.baseline.kind or ("sample" if method.needs.background else "mean")
     threads = _threads(config.compute.workers) if local else None
+    columns = _columns(loaded)
     request = ProbeRequest(
         ModelRequest(
             loaded.path(config.model.path),
@@ -176,8 +178,8 @@ def make_plan(
         ),
         config.model.score,
         None if isinstance(config.model.target, TargetColumn) else config.model.target,
-        _columns(loaded),
-        describe_columns(found_files),
+        columns,
+        describe_columns(found_files, named(columns)),
         found_files,
         method,
         BaselineRequest(kind, config.baseline.rows, config.baseline.value),

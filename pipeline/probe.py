@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.errors import UserError
 from transforms.methods import METHODS
@@ -22,7 +23,7 @@ from transforms.models.base import ScoredModel, Signature, names_in_words
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
 from transforms.schema import ExampleSchema
-from transforms.shards import InputFile
+from transforms.shards import TFRECORD, InputFile
 from transforms.worker import TargetSpec
 
 #: Rows of the input that stand for it where a spread or a time is measured.
@@ -110,7 +111,10 @@ def probe(request: ProbeRequest) -> ProbeResult:
     from transforms.models import model_digest
 
     loaded = worker.adapter(request.model, request.threads)
-    schema = resolve(request.columns, loaded.signature, request.types)
+    types = request.types
+    if request.files[0].format == TFRECORD:
+        types = with_absent(request.columns, loaded.signature, types)
+    schema = resolve(request.columns, loaded.signature, types)
     check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
     if request.baseline.kind == "file":
         wanted = [Column(f.name, f.stored) for f in schema.features]
