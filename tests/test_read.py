@@ -220,6 +220,15 @@ def test_a_file_with_fewer_rows_than_planned_is_an_error(tmp_path):
             pa.list_(pa.string()),
             [["a"], None, []],
         ),
+        *[
+            (pa.array([[1], None, [2, 3]], kind), pa.list_(pa.int16()), [[1], None, [2, 3]])
+            for kind in (pa.list_view(pa.int16()), pa.large_list_view(pa.int16()))
+        ],
+        (
+            pa.array([[[1]], None, [[2, 3], [], None]], pa.list_(pa.list_view(pa.int16()))),
+            pa.list_(pa.list_(pa.int16())),
+            [[[1]], None, [[2, 3], [], None]],
+        ),
         (pa.nulls(3), pa.null(), [None, None, None]),
     ],
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
@@ -245,6 +254,24 @@ def test_tensors_keep_their_shape(tmp_path):
     assert described.value_type == pa.float32()
     found = [values for (values,) in rows_of(inputs, columns_of(inputs)).values()]
     np.testing.assert_array_equal(np.reshape(found, (4, 2, 3)), images)
+
+
+def test_tensors_in_another_order_are_refused_by_file_and_column(tmp_path):
+    images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(24.0).reshape(4, 2, 3))
+    permuted = pa.ExtensionArray.from_storage(
+        pa.fixed_shape_tensor(pa.float64(), (2, 3), permutation=[1, 0]), images.storage
+    )
+    tables = [pa.table({"image": one, "x": [1.0] * 4}) for one in (images, permuted)]
+    for name, table in zip("ab", tables, strict=True):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    inputs = inspect(tmp_path / "a.parquet", tmp_path / "b.parquet")
+    message = r"column image holds tensors of shape \[2, 3\] permuted by \[1, 0\]; store them in row-major"
+    with pytest.raises(UserError, match=rf"b\.parquet: {message}"):
+        read.check_columns(inputs, columns_of(inputs))
+    with pytest.raises(UserError, match=rf"the batch: {message}"):
+        read.read_parquet.select(tables[1].to_batches()[0], ["image"], "the batch")
+    # Nobody minds one that is not wanted.
+    read.check_columns(inputs, columns_of(inputs, "x"))
 
 
 def test_a_null_tensor_or_list_of_fixed_size_is_a_null(tmp_path):
@@ -343,6 +370,34 @@ def test_columns_by_name_over_files_that_differ(tmp_path):
     columns = columns_of(inputs)
     read.check_columns(inputs[1:], columns)
     assert list(rows_of(inputs, columns).values()) == [(1, "a", None), (2, "b", None), (2.5, "c", 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "common"),
+    [
+        (["int8", "int64", "int16"], "int64"),
+        (["uint8", "int8"], "int16"),
+        (["int16", "float32"], "float"),
+        (["int32", "float32"], "double"),
+        (["float32", "float64", "float16"], "double"),
+        (["bool", "int8"], "int8"),
+        (["int8", "bool"], "int8"),
+        (["bool", "bool"], "bool"),
+        (["uint64", "int64"], "decimal128(20, 0)"),
+        (["int64", "decimal128"], "decimal128(3, 1)"),
+        (["null", "int8", "null", "float16"], "halffloat"),
+        (["string", "binary"], "string"),
+    ],
+    ids=str,
+)
+def test_the_type_of_a_column_over_all_files(tmp_path, kinds, common):
+    for number, name in enumerate(kinds):
+        kind = pa.decimal128(3, 1) if name == "decimal128" else pa.type_for_alias(name)
+        pq.write_table(pa.table({"x": pa.nulls(1).cast(kind)}), tmp_path / f"{number}.parquet")
+    # A file without rows has no say.
+    pq.write_table(pa.table({"x": pa.nulls(0).cast(kind)}), tmp_path / "z.parquet")
+    inputs = inspect(*sorted(tmp_path.iterdir()))
+    assert str(read.check_columns(inputs, columns_of(inputs))["x"]) == common
 
 
 @pytest.mark.parametrize(

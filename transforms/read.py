@@ -63,18 +63,21 @@ def describe_columns(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> 
     return describe_tfrecord.describe(inputs, named)
 
 
-def check_columns(inputs: Sequence[InputFile], columns: Sequence[Column]) -> None:
+def check_columns(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, pa.DataType]:
     """Looks for the wanted columns in every file, at plan time rather than hours into a run.
 
     Numeric types may differ from file to file, and so may string-like ones. The features of a TFRecord are
     known only record by record: there a missing or different one rejects its row.
 
+    Returns:
+      Of each column the type that holds its values in every file.
     Raises:
       UserError: A file lacks a column, or has it in another type.
     """
     parquet = [file for file in inputs if file.format == PARQUET]
     if parquet:
-        read_parquet.check(parquet, columns)
+        return read_parquet.check(parquet, columns)
+    return {column.name: column.type for column in columns}
 
 
 def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[RawBatch]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.arrow_types import extents, is_number, leaf, squeezed, storage, width
+from transforms.arrow_types import extents, in_same_order, is_list, is_number, leaf, squeezed, storage, width
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, Signature, names_in_words
 from transforms.schema import ExampleSchema, FeatureSpec, Fill, misfit
@@ -263,10 +263,10 @@ def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:
         raise UserError(
             f"kind: image gives 0 to 255, and the model takes {spec.dtype}", where, "leave kind out"
         )
-    if not is_number(leaf(stored)) and not pt.is_binary(storage(stored)):
-        raise UserError(
-            f"the column holds {stored}, and an image is bytes or a list of numbers", where, "leave kind out"
-        )
+    held, many = leaf(stored), is_list(storage(stored))
+    if not (many and is_number(held)) and not pt.is_binary(storage(stored)) and not pt.is_null(held):
+        mend = "store one picture a row" if many and pt.is_binary(held) else "leave kind out"
+        raise UserError(f"the column holds {stored}, and an image is bytes or a list of numbers", where, mend)
 
 
 def _shape(
@@ -295,9 +295,10 @@ def _shape(
             "give its shape",
         )
     size = int(np.prod(shape, dtype=np.int64))
-    if wanted is not None and size != wanted:
+    if wanted is not None and (size != wanted or not in_same_order(shape, alone or ())):
+        held, takes = (f"has {size} values", wanted) if size != wanted else ("is given", _shown(spec.shape))
         raise UserError(
-            f"shape {list(shape)} has {size} values, and the model's input {spec.name!r} takes {wanted}",
+            f"shape {list(shape)} {held}, and the model's input {spec.name!r} takes {takes}",
             where,
             f"give the shape {_shown(spec.shape)}",
         )
@@ -307,11 +308,9 @@ def _shape(
             where,
             _TRAINED_ON,
         )
-    layout = extents(stored)
-    flat = len(squeezed(shape)) < 2
-    if values is not None and len(layout) > 1 and not flat and squeezed(layout) != squeezed(shape):
+    if values is not None and not in_same_order(extents(stored), shape):
         raise UserError(
-            f"the column holds the shape {list(layout)}, and {list(shape)} is needed",
+            f"the column holds the shape {list(extents(stored))}, and {list(shape)} is needed",
             where,
             "store it in that order",
         )
