@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -115,7 +115,8 @@ def probe(request: ProbeRequest) -> ProbeResult:
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
     schema = resolve(request.columns, loaded.signature, types)
-    check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
+    common = check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
+    schema = replace(schema, slices=tuple((name, common[name]) for name, _ in schema.slices))
     if request.baseline.kind == "file":
         wanted = [Column(f.name, f.stored) for f in schema.features]
         check_columns(request.baseline_files, wanted)

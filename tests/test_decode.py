@@ -465,6 +465,27 @@ def test_a_slice_of_another_number_type_in_another_file_loses_nothing():
     assert (rows.slices["s"].to_pylist(), rejected) == ([pytest.approx(0.1)], [])
 
 
+@pytest.mark.parametrize("kind", FLOATS, ids=str)
+def test_minus_zero_is_the_slice_zero(kind):
+    array = pa.array([-0.0, 0.0, None, -1.5, np.nan], pa.float32()).cast(kind)
+    rows, _ = run(schema_of(feature(), slices=(("s", kind),)), {"s": array, "x": pa.array([1.0] * 5)})
+    assert rows.slices["s"].type == kind
+    assert as_text(rows.slices["s"]).to_pylist() == ["0", "0", None, "-1.5", "nan"]
+    # As text, too, where the type over all files is none of numbers.
+    text = schema_of(feature(), slices=(("s", pa.decimal128(20)),))
+    rows, _ = run(text, {"s": array, "x": pa.array([1.0] * 5)})
+    assert rows.slices["s"].to_pylist() == ["0", "0", None, "-1.5", "nan"]
+
+
+def test_whole_numbers_that_no_float_holds_are_no_slice_of_floats():
+    schema = schema_of(feature(), slices=(("s", pa.float64()),))
+    rows, rejected = run(schema, {"s": pa.array([2**53, 2**53 + 1, 7]), "x": pa.array([1.0] * 3)})
+    assert rows.slices["s"].to_pylist() == [2**53, 7]
+    assert [one.reason for one in rejected] == [
+        "slice s is 9007199254740993, and the column is double in other rows"
+    ]
+
+
 def encoded(pixels, kind="png"):
     import tensorflow as tf
 

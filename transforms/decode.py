@@ -153,14 +153,14 @@ def as_text(array: pa.Array) -> pa.Array:
 
 def _slice(array: pa.Array, problems: Problems, column: str, stored: pa.DataType, file: str) -> pa.Array:
     """The values in the planned type; another file may hold another number type, and lose nothing by it."""
-    wanted, array = slice_type(stored), plain(array)
+    wanted, array = slice_type(stored), _without_minus_zero(plain(array))
     if pt.is_string(wanted):
         return as_text(array)
     if array.type == wanted:
         return array
     try:
         cast = array.cast(wanted, safe=False)
-        if not pt.is_floating(wanted):
+        if not (pt.is_floating(wanted) and pt.is_floating(array.type)):
             back = cast.cast(array.type, safe=False)
             lost = pc.fill_null(pc.not_equal(back, array), False).to_numpy(zero_copy_only=False)
             reason = f"and the column is {wanted} in other rows"
@@ -170,6 +170,15 @@ def _slice(array: pa.Array, problems: Problems, column: str, stored: pa.DataType
             f"column is {array.type}, and {wanted} in other files", f"{file}: {column}"
         ) from error
     return cast
+
+
+def _without_minus_zero(array: pa.Array) -> pa.Array:
+    """−0 as 0, to which it is equal and which is written in another way."""
+    if not pt.is_floating(array.type):
+        return array
+    # Arrow adds no half floats.
+    kind = array.type if not pt.is_float16(array.type) else pa.float32()
+    return pc.add(array.cast(kind), pa.scalar(0, kind)).cast(array.type)
 
 
 def _ids(
