@@ -80,9 +80,10 @@ class _Votes:
 
     def _count(self, name: str, example: Any) -> None:
         kind, values = tf_example.values_of(example, name)
-        if kind is not None:
-            self._kinds.setdefault(name, Counter())[kind] += 1
-            self._sizes.setdefault((name, pt.is_binary(kind)), Counter())[len(values)] += 1
+        if kind:
+            value = tf_example.KINDS[kind]
+            self._kinds.setdefault(name, Counter())[value] += 1
+            self._sizes.setdefault((name, pt.is_binary(value)), Counter())[len(values)] += 1
 
     def types(self) -> dict[str, pa.DataType]:
         """The type of each feature that was met.

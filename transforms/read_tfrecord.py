@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +22,11 @@ BATCH_BYTES = 1 << 26  # a batch ends here, however few rows it has: encoded ima
 #: The other kind of number.
 _OTHER = {pa.int64(): pa.float32(), pa.float32(): pa.int64()}
 #: From so few records on, each is looked at rather than parsed with others in the hope that it fits.
-_FEW = 32
+_FEW = 64
+_PARTS = 8
+
+#: The kind of a feature in a record, and its values.
+_Values: TypeAlias = tuple[str, Sequence[Any]]
 
 
 class Parsed(NamedTuple):
@@ -42,6 +46,11 @@ class _Feature:
     value: pa.DataType
     size: int | None
     listed: bool
+
+    @property
+    def kind(self) -> str:
+        """The list of a tf.train.Feature that holds its values."""
+        return next(kind for kind, value in tf_example.KINDS.items() if value == self.value)
 
 
 class _Ragged(NamedTuple):
@@ -77,9 +86,9 @@ def read(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[P
     damaged, is no Example, or has text for numbers, numbers for text or another number of values than its
     column's type says, is rejected; the others go on.
 
-    Cost: ~1.5 µs a record for framing and checksums, and TensorFlow's parsing, ~0.15 µs a feature; ten times
-    as much for a record with the other kind of number. A compressed file is entered from its beginning,
-    unless this process has just read what precedes the piece.
+    Cost: ~1.5 µs a record for framing and checksums, and TensorFlow's parsing, ~0.15 µs a feature; twenty
+    times as much for a record with the other kind of number and for some of those about it. A compressed file
+    is entered from its beginning, unless this process has just read what precedes the piece.
     """
     features = [_feature(column) for column in columns]
     with _entered(piece) as cursor:
@@ -144,7 +153,7 @@ def _parse(records: framing.Records, features: Sequence[_Feature]) -> Parsed:
     payloads[:] = records.payloads
     positions = np.asarray(records.positions, np.int64)
     rejected = [(at, "read", reason) for at, reason in records.damaged]
-    mixed: dict[int, Any] = {}
+    mixed: dict[int, list[_Values]] = {}
     try:
         columns = _parse_examples(payloads, features)
     except ValueError:
@@ -154,10 +163,8 @@ def _parse(records: framing.Records, features: Sequence[_Feature]) -> Parsed:
         columns = _parse_examples(payloads[right], features)
         if mixed:
             order = np.argsort(np.r_[right, list(mixed)])
-            paired = zip(features, columns, strict=True)
-            columns = [
-                _with_mixed(feature, column, list(mixed.values()), order) for feature, column in paired
-            ]
+            per_feature = zip(features, columns, zip(*mixed.values(), strict=True), strict=True)
+            columns = [_with_mixed(feature, column, found, order) for feature, column, found in per_feature]
         positions = positions[np.sort(np.r_[right, list(mixed)].astype(np.int64))]
     keep = np.ones(len(positions), bool)
     arrays = []
@@ -206,14 +213,17 @@ def _parse_examples(payloads: np.ndarray, features: Sequence[_Feature]) -> list[
     return [_Ragged(values.numpy(), splits.numpy()) for values, splits in ragged]
 
 
-def _sift(payloads: np.ndarray, features: Sequence[_Feature]) -> tuple[dict[int, Any], dict[int, str]]:
-    """The Examples that have the other kind of number somewhere, and why others do not parse, by position.
+def _sift(
+    payloads: np.ndarray, features: Sequence[_Feature]
+) -> tuple[dict[int, list[_Values]], dict[int, str]]:
+    """The values of Examples that have the other kind of number somewhere, and why others do not parse.
 
-    Found by halving, for TensorFlow takes a batch as a whole or not at all, and to look at a record from
-    Python takes ten times as long as to have it parsed.
+    Both by position. Found by parsing smaller and smaller parts, for TensorFlow takes a batch as a whole or
+    not at all, and to look at a record from Python takes ten times as long as to have it parsed.
     """
-    mixed: dict[int, Any] = {}
+    mixed: dict[int, list[_Values]] = {}
     wrong: dict[int, str] = {}
+    wanted = [(feature.name, feature.kind) for feature in features]
 
     def search(places: list[int]) -> None:
         try:
@@ -223,8 +233,9 @@ def _sift(payloads: np.ndarray, features: Sequence[_Feature]) -> tuple[dict[int,
             if len(rest) < len(places):
                 search(rest)
             elif len(rest) > 1:
-                search(rest[: len(rest) // 2])
-                search(rest[len(rest) // 2 :])
+                size = -(-len(rest) // _PARTS)
+                for start in range(0, len(rest), size):
+                    search(rest[start : start + size])
             else:
                 line = next(iter(str(error).splitlines()), "")[:120]
                 wrong[rest[0]] = f"payload cannot be parsed: {line}" if line else "payload cannot be parsed"
@@ -236,33 +247,32 @@ def _sift(payloads: np.ndarray, features: Sequence[_Feature]) -> tuple[dict[int,
             wrong[at] = "payload is not a tf.train.Example"
             return True
         others = False
-        for feature in features:
-            kind, _ = tf_example.values_of(example, feature.name)
-            if kind is not None and kind != feature.value:
+        row = [tf_example.values_of(example, name) for name, _ in wanted]
+        for (name, own), (kind, _) in zip(wanted, row, strict=True):
+            if kind and kind != own:
                 others = True
-                if kind != _OTHER.get(feature.value):
-                    wrong[at] = f"feature {feature.name} is {kind}, {feature.value} expected"
+                if "bytes_list" in (kind, own):
+                    is_kind, own_kind = tf_example.KINDS[kind], tf_example.KINDS[own]
+                    wrong[at] = f"feature {name} is {is_kind}, {own_kind} expected"
                     return True
         if others:
-            mixed[at] = example
+            mixed[at] = row
         return others
 
     search(list(range(len(payloads))))
     return dict(sorted(mixed.items())), wrong
 
 
-def _with_mixed(feature: _Feature, ragged: _Ragged, mixed: Sequence[Any], order: np.ndarray) -> _Ragged:
-    """The values with those of Examples of any kind of number after them, and then all rows in this order."""
-    found = [tf_example.values_of(example, feature.name) for example in mixed]
-    own = _ragged([values if kind == feature.value else () for kind, values in found], feature.value)
+def _with_mixed(feature: _Feature, ragged: _Ragged, found: Sequence[_Values], order: np.ndarray) -> _Ragged:
+    """The values with those of any kind of number after them, and then all rows in this order."""
+    kind = feature.kind
+    own = _ragged([values if its == kind else () for its, values in found], feature.value)
     whole = _Ragged(
         np.concatenate([ragged.values, own.values]), np.r_[ragged.splits, own.splits[1:] + ragged.splits[-1]]
     ).take(order)
-    if all(kind in (feature.value, None) for kind, _ in found):
+    if all(its in (kind, "") for its, _ in found):
         return whole
-    other = _ragged(
-        [values if kind != feature.value else () for kind, values in found], _OTHER[feature.value]
-    )
+    other = _ragged([values if its != kind else () for its, values in found], _OTHER[feature.value])
     before = np.zeros(len(ragged.splits) - 1, np.int32)
     return whole._replace(others=_Ragged(other.values, np.r_[before, other.splits]).take(order))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -11,13 +12,13 @@ import pyarrow as pa
 KINDS = {"int64_list": pa.int64(), "float_list": pa.float32(), "bytes_list": pa.binary()}
 
 
-def values_of(example: Any, name: str) -> tuple[pa.DataType | None, Any]:
-    """What a feature of an Example holds, and its values; None where it is missing or has none."""
-    features = example.features.feature
-    # Asking a map of messages for a name that it lacks would put it there.
-    kind: str | None = features[name].WhichOneof("kind") if name in features else None
-    values = getattr(features[name], kind).value if kind else ()
-    return (KINDS[kind], values) if kind and len(values) else (None, ())
+def values_of(example: Any, name: str) -> tuple[str, Sequence[Any]]:
+    """The kind of a feature of an Example, and its values; "" where it is missing or has none."""
+    # Subscripting a map of messages would put there what it lacks.
+    feature = example.features.feature.get(name)
+    kind: str | None = None if feature is None else feature.WhichOneof("kind")
+    values = getattr(feature, kind).value if kind else ()
+    return (kind, values) if kind and values else ("", ())
 
 
 def decode(payload: bytes) -> Any | None:
