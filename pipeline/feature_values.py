@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms import files
+from transforms.absent import assumed
 from transforms.decode import decode
 from transforms.errors import UserError
 from transforms.read import Column, describe_columns, read_piece
@@ -74,7 +75,8 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     ]:
         raise _changed(run)
     shards = cut(found, manifest["shard_rows"], manifest["rows"])
-    schema = ExampleSchema(_specs(manifest["schema"], describe_columns(found)), {}, {})
+    types = describe_columns(found, [item["name"] for item in manifest["schema"]])
+    schema = ExampleSchema(_specs(manifest["schema"], types), {}, {})
     numbers = [int(path.rsplit("-", 1)[1].split(".")[0]) for path in run.parts()]
     refused = _refused(run)
     parts: dict[str, list[np.ndarray]] = {spec.name: [] for spec in schema.features}
@@ -111,7 +113,9 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
             item["kind"],
             item["dtype"],
             tuple(item["shape"]),
-            types[item["name"]],
+            types[item["name"]]
+            if item["name"] in types
+            else assumed(item["dtype"], item["kind"], item["shape"]),
             item["fill"],
             item["input"],
             item["start"],

@@ -14,6 +14,7 @@ from pipeline.config import LoadedConfig, TargetColumn, TopK
 from pipeline.place import check_apart
 from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
 from transforms import files
+from transforms.absent import named
 from transforms.baselines import BaselineRequest
 from transforms.errors import UserError
 from transforms.models import ModelRequest
@@ -255,7 +256,7 @@ def probe_request(
     measure: bool = False,
 ) -> ProbeRequest:
     """What is asked of a config's model: its baseline is of this kind."""
-    config = loaded.config
+    config, columns = loaded.config, _columns(loaded)
     return ProbeRequest(
         ModelRequest(
             _model_path(loaded),
@@ -265,8 +266,8 @@ def probe_request(
         ),
         config.model.score,
         None if isinstance(config.model.target, TargetColumn) else config.model.target,
-        _columns(loaded),
-        describe_columns(found_files),
+        columns,
+        describe_columns(found_files, named(columns)),
         found_files,
         config.method,
         BaselineRequest(baseline, config.baseline.rows, config.baseline.value),

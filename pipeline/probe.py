@@ -9,13 +9,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.fitness import check_method, check_players
+from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.decode import Rows
 from transforms.errors import UserError
@@ -25,7 +26,7 @@ from transforms.models.base import ScoredModel, Signature, refusal
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
 from transforms.schema import ExampleSchema
-from transforms.shards import InputFile
+from transforms.shards import TFRECORD, InputFile
 from transforms.worker import TargetSpec, make_reference
 
 Answer = TypeVar("Answer")
@@ -180,10 +181,14 @@ def open_model(
     from transforms import worker
 
     loaded = worker.adapter(request.model, request.threads)
-    schema = resolve(request.columns, loaded.signature, request.types)
+    types = request.types
+    if request.files[0].format == TFRECORD:
+        types = with_absent(request.columns, loaded.signature, types)
+    schema = resolve(request.columns, loaded.signature, types)
     if check:
         check_players(request.method, schema)  # before the input is read for a baseline
-    check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
+    common = check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
+    schema = replace(schema, slices=tuple((name, common[name]) for name, _ in schema.slices))
     if request.baseline.kind == "file":
         wanted = [Column(f.name, f.stored) for f in schema.features]
         check_columns(request.baseline_files, wanted)

@@ -395,6 +395,32 @@ def test_target_columns_of_bools_and_fractions():
         run(schema, {"y": pa.array(["1"]), "x": pa.array([1.0])})
 
 
+def test_a_column_of_both_kinds_of_number_is_read_kind_by_kind():
+    def column(codes, whole, others):
+        offsets = [codes[:i].count(code) for i, code in enumerate(codes)]
+        arrays = [pa.array(whole), pa.array(others, pa.float32())]
+        return pa.UnionArray.from_dense(pa.array(codes, pa.int8()), pa.array(offsets, pa.int32()), arrays)
+
+    columns = {
+        "x": column([0, 1, 0, 1, 1], [2**53 + 1, None], [2.0, 2.5, 1e30]),
+        "y": column([1, 0, 1, 0, 1], [2, 1], [1.0, 0.0, 0.5]),
+        "s": column([0, 0, 0, 0, 1], [1, 2, 3, 4], [5.0]),
+    }
+    parts = {"id": ("x", pa.int64()), "target": ("y", pa.int64()), "slices": (("s", pa.int64()),)}
+    rows, rejected = run(schema_of(feature(dtype="int64"), **parts), columns)
+    assert rows.features["x"].tolist() == [2**53 + 1, 2]
+    assert (rows.ids.tolist(), rows.targets.tolist()) == ([str(2**53 + 1), "2"], [1, 2])
+    assert rows.slices["s"].to_pylist() == [1, 2]
+    assert {one.row - FIRST: (one.reason, one.example_id) for one in rejected} == {
+        2: ("id x is null", None),
+        3: ("x is 2.5, and the model takes int64", "2.5"),
+        4: ("x is 1.0000000150474662e+30, beyond the range of the model's int64", "1e+30"),
+    }
+    rows, rejected = run(schema_of(feature("y"), target=("y", pa.int64())), columns)
+    assert (rows.features["y"].tolist(), rows.targets.tolist()) == ([1, 2, 0, 1], [1, 2, 0, 1])
+    assert [one.reason for one in rejected] == ["target y is 0.5, not an output from 0 to 2"]
+
+
 SLICES = [
     (pa.array([1, None, 3], pa.int8()), pa.int8()),
     (pa.array([1.5, None, np.nan], pa.float16()), pa.float16()),
@@ -431,12 +457,33 @@ def test_a_slice_of_another_number_type_in_another_file_loses_nothing():
     assert rows.slices["s"].type == pa.int8()
     assert rows.slices["s"].to_pylist() == [1, None]
     assert [one.reason for one in rejected] == [
-        "slice s is 2.5, and the column is int8 in other files",
-        "slice s is 300.0, and the column is int8 in other files",
+        "slice s is 2.5, and the column is int8 in other rows",
+        "slice s is 300.0, and the column is int8 in other rows",
     ]
     schema = schema_of(feature(), slices=(("s", pa.float32()),))
     rows, rejected = run(schema, {"s": pa.array([0.1]), "x": pa.array([1.0])})
     assert (rows.slices["s"].to_pylist(), rejected) == ([pytest.approx(0.1)], [])
+
+
+@pytest.mark.parametrize("kind", FLOATS, ids=str)
+def test_minus_zero_is_the_slice_zero(kind):
+    array = pa.array([-0.0, 0.0, None, -1.5, np.nan], pa.float32()).cast(kind)
+    rows, _ = run(schema_of(feature(), slices=(("s", kind),)), {"s": array, "x": pa.array([1.0] * 5)})
+    assert rows.slices["s"].type == kind
+    assert as_text(rows.slices["s"]).to_pylist() == ["0", "0", None, "-1.5", "nan"]
+    # As text, too, where the type over all files is none of numbers.
+    text = schema_of(feature(), slices=(("s", pa.decimal128(20)),))
+    rows, _ = run(text, {"s": array, "x": pa.array([1.0] * 5)})
+    assert rows.slices["s"].to_pylist() == ["0", "0", None, "-1.5", "nan"]
+
+
+def test_whole_numbers_that_no_float_holds_are_no_slice_of_floats():
+    schema = schema_of(feature(), slices=(("s", pa.float64()),))
+    rows, rejected = run(schema, {"s": pa.array([2**53, 2**53 + 1, 7]), "x": pa.array([1.0] * 3)})
+    assert rows.slices["s"].to_pylist() == [2**53, 7]
+    assert [one.reason for one in rejected] == [
+        "slice s is 9007199254740993, and the column is double in other rows"
+    ]
 
 
 def encoded(pixels, kind="png"):

@@ -220,6 +220,15 @@ def test_a_file_with_fewer_rows_than_planned_is_an_error(tmp_path):
             pa.list_(pa.string()),
             [["a"], None, []],
         ),
+        *[
+            (pa.array([[1], None, [2, 3]], kind), pa.list_(pa.int16()), [[1], None, [2, 3]])
+            for kind in (pa.list_view(pa.int16()), pa.large_list_view(pa.int16()))
+        ],
+        (
+            pa.array([[[1]], None, [[2, 3], [], None]], pa.list_(pa.list_view(pa.int16()))),
+            pa.list_(pa.list_(pa.int16())),
+            [[[1]], None, [[2, 3], [], None]],
+        ),
         (pa.nulls(3), pa.null(), [None, None, None]),
     ],
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
@@ -245,6 +254,24 @@ def test_tensors_keep_their_shape(tmp_path):
     assert described.value_type == pa.float32()
     found = [values for (values,) in rows_of(inputs, columns_of(inputs)).values()]
     np.testing.assert_array_equal(np.reshape(found, (4, 2, 3)), images)
+
+
+def test_tensors_in_another_order_are_refused_by_file_and_column(tmp_path):
+    images = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(24.0).reshape(4, 2, 3))
+    permuted = pa.ExtensionArray.from_storage(
+        pa.fixed_shape_tensor(pa.float64(), (2, 3), permutation=[1, 0]), images.storage
+    )
+    tables = [pa.table({"image": one, "x": [1.0] * 4}) for one in (images, permuted)]
+    for name, table in zip("ab", tables, strict=True):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    inputs = inspect(tmp_path / "a.parquet", tmp_path / "b.parquet")
+    message = r"column image holds tensors of shape \[2, 3\] permuted by \[1, 0\]; store them in row-major"
+    with pytest.raises(UserError, match=rf"b\.parquet: {message}"):
+        read.check_columns(inputs, columns_of(inputs))
+    with pytest.raises(UserError, match=rf"the batch: {message}"):
+        read.read_parquet.select(tables[1].to_batches()[0], ["image"], "the batch")
+    # Nobody minds one that is not wanted.
+    read.check_columns(inputs, columns_of(inputs, "x"))
 
 
 def test_a_null_tensor_or_list_of_fixed_size_is_a_null(tmp_path):
@@ -343,6 +370,34 @@ def test_columns_by_name_over_files_that_differ(tmp_path):
     columns = columns_of(inputs)
     read.check_columns(inputs[1:], columns)
     assert list(rows_of(inputs, columns).values()) == [(1, "a", None), (2, "b", None), (2.5, "c", 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "common"),
+    [
+        (["int8", "int64", "int16"], "int64"),
+        (["uint8", "int8"], "int16"),
+        (["int16", "float32"], "float"),
+        (["int32", "float32"], "double"),
+        (["float32", "float64", "float16"], "double"),
+        (["bool", "int8"], "int8"),
+        (["int8", "bool"], "int8"),
+        (["bool", "bool"], "bool"),
+        (["uint64", "int64"], "decimal128(20, 0)"),
+        (["int64", "decimal128"], "decimal128(3, 1)"),
+        (["null", "int8", "null", "float16"], "halffloat"),
+        (["string", "binary"], "string"),
+    ],
+    ids=str,
+)
+def test_the_type_of_a_column_over_all_files(tmp_path, kinds, common):
+    for number, name in enumerate(kinds):
+        kind = pa.decimal128(3, 1) if name == "decimal128" else pa.type_for_alias(name)
+        pq.write_table(pa.table({"x": pa.nulls(1).cast(kind)}), tmp_path / f"{number}.parquet")
+    # A file without rows has no say.
+    pq.write_table(pa.table({"x": pa.nulls(0).cast(kind)}), tmp_path / "z.parquet")
+    inputs = inspect(*sorted(tmp_path.iterdir()))
+    assert str(read.check_columns(inputs, columns_of(inputs))["x"]) == common
 
 
 @pytest.mark.parametrize(
@@ -480,7 +535,7 @@ def test_payloads_that_do_not_parse_cost_themselves_alone(tmp_path):
     payloads = [example(i=i, f=float(i), k=[i, i]) for i in range(300)]
     payloads[3] = b"\xff\xff\xff not an Example"
     payloads[100] = example(i=b"text", f=1.0, k=[1, 2])
-    payloads[101] = example(i=1, f=1.0, k=[1.0, 2.0])
+    payloads[101] = example(i=1, f=1.0, k=[b"1", b"2"])
     payloads[200] = example(i=[1, 2], f=1.0, k=[1, 2])
     payloads[299] = example(i=1, f=1.0, k=[1, 2, 3])
     payloads[250] = b""  # an Example without features
@@ -490,7 +545,7 @@ def test_payloads_that_do_not_parse_cost_themselves_alone(tmp_path):
     reasons = {
         3: "payload is not a tf.train.Example",
         100: "feature i is binary, int64 expected",
-        101: "feature k is float, int64 expected",
+        101: "feature k is binary, int64 expected",
         200: "feature i has 2 values, 1 expected",
         299: "feature k has 3 values, 2 expected",
     }
@@ -501,6 +556,96 @@ def test_payloads_that_do_not_parse_cost_themselves_alone(tmp_path):
     for path in (tmp_path / "b.tfrecord", tmp_path / "b.tfrecord.gz"):
         inputs = inspect(write_records(path, [b"\xff\xff\xff"] * 9))
         assert set(rows_of(inputs, columns).values()) == {("decode", reasons[3])}
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5])
+def test_both_kinds_of_number_in_a_column_and_each_is_read_as_itself(tmp_path, share):
+    rng = np.random.default_rng(2)
+
+    def either(usual, other):
+        return usual if rng.random() > share else other
+
+    rows = [
+        {
+            "s": b"%d" % i,
+            "i": either(2**53 + i, i / 4),
+            "f": either(i / 8, i),
+            "k": either([i, -i], [i / 2, 0.5]),
+            "r": either([i] * (i % 3), [0.5] * (i % 3)),
+        }
+        for i in range(500)
+    ]
+    rows[9] = {"s": b"9", "i": 9.5}
+    expected = {("a.tfrecord", i): tuple(row.get(n) or None for n in "sifkr") for i, row in enumerate(rows)}
+    # What is 0 is there all the same.
+    expected[("a.tfrecord", 0)] = (b"0", rows[0]["i"], rows[0]["f"], rows[0]["k"], None)
+    payloads = [example(**row) for row in rows]
+    for at, payload, reason in (
+        (7, example(**rows[7] | {"i": 0.5, "k": [1.0, 2.0, 3.0]}), "feature k has 3 values, 2 expected"),
+        (8, example(**rows[8] | {"i": 0.5, "s": 8}), "feature s is int64, binary expected"),
+        (11, b"\xff\xff", "payload is not a tf.train.Example"),
+    ):
+        payloads[at] = payload
+        expected[("a.tfrecord", at)] = ("decode", reason)
+    inputs = inspect(write_records(tmp_path / "a.tfrecord", payloads))
+    columns = [
+        Column("s", pa.binary()),
+        Column("i", pa.int64()),
+        Column("f", pa.float32()),
+        Column("k", pa.list_(pa.int64(), 2)),
+        Column("r", pa.list_(pa.int64())),
+    ]
+    for batch_size in (1000, 64, 1):
+        # As text, for 1 == 1.0.
+        assert repr(rows_of(inputs, columns, batch_size)) == repr(expected)
+
+
+def test_most_records_decide_kind_and_length(tmp_path):
+    rows = [{"a": 1.0, "b": 1.0, "c": b"x", "d": [1.0, 2.0], "e": 5, "f": [1], "g": 2}] * 4
+    odd = {"a": 7, "b": b"x", "c": [b"x", b"y"], "d": [1], "e": 0.5, "f": [1, 2], "g": 2.0}
+    rows = [odd, *rows, {"f": [1, 2, 3]}, {"f": [1, 2]}, {"f": [1, 2]}, {"g": 2.0}, {"g": 2.0}, {"g": 2.0}]
+    inputs = inspect(write_records(tmp_path / "a.tfrecord", [example(**row) for row in rows]))
+    assert read.describe_columns(inputs) == {
+        "a": pa.float32(),
+        "b": pa.float32(),
+        "c": pa.binary(),
+        "d": pa.list_(pa.float32(), 2),
+        "e": pa.int64(),
+        "f": pa.list_(pa.int64()),  # one value in 4 records of 8: no majority
+        "g": pa.float32(),  # as many of the one kind as of the other
+    }
+
+
+@pytest.mark.parametrize("suffix", [".tfrecord", ".tfrecord.gz"])
+def test_a_named_feature_that_the_first_records_lack_is_looked_for_all_over_the_input(tmp_path, suffix):
+    def write(name, rows):
+        return write_records(tmp_path / f"{name}{suffix}", [example(**row) for row in rows])
+
+    small = inspect(
+        write("a", [{"a": 1.0}] * 700), write("b", [{"a": 1.0}] * 99 + [{"a": 1.0, "late": [1, 2]}])
+    )
+    assert read.describe_columns(small) == {"a": pa.float32()}
+    assert read.describe_columns(small, ["a", "late", "never"]) == {
+        "a": pa.float32(),
+        "late": pa.list_(pa.int64(), 2),
+    }
+    # A feature that every tenth record has from somewhere on, in an input that is not read as a whole.
+    rows = [{"a": 1.0} if i < 20_000 or i % 10 else {"a": 1.0, "late": b"x"} for i in range(24_000)]
+    large = inspect(write("c", rows))
+    peeked = []
+    real = read.describe_tfrecord.read_tfrecord.peek
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            read.describe_tfrecord.read_tfrecord,
+            "peek",
+            lambda piece, most: peeked.append(real(piece, most)) or peeked[-1],
+        )
+        assert read.describe_columns(large, ["late"]) == {"a": pa.float32(), "late": pa.binary()}
+        assert sum(map(len, peeked)) == 64 * 256
+        peeked.clear()
+        patch.setattr(read.describe_tfrecord, "_STRETCH_BYTES", 1000)
+        read.describe_columns(large, ["late"])
+        assert max(sum(map(len, one)) for one in peeked) < 1100
 
 
 def test_files_without_a_readable_record_are_named(tmp_path):

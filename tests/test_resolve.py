@@ -127,6 +127,14 @@ def test_one_column_that_is_the_whole_input(shape, stored, kind, expected):
         assert schema.inputs["x"] == (expected or ((1,) if shape == (1,) else ()))
 
 
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 1), (1, 4, 4), (16,), (1, 16), (4, 1, 4)], ids=str)
+@pytest.mark.parametrize("stored", [pa.list_(pa.uint8()), pa.list_(pa.uint8(), 16), pa.binary()], ids=str)
+def test_a_shape_may_be_flat_or_have_axes_of_one_value(shape, stored):
+    request = FeatureRequest("p", kind="image", shape=shape)
+    schema = fit([("x", (4, 4, 1), "float32")], {"p": stored}, [request])
+    assert (schema.features[0].shape, schema.inputs["x"]) == (shape, (4, 4, 1))
+
+
 def test_the_column_named_like_the_input_is_taken_before_any_other():
     columns = {"other": pa.list_(pa.float32(), 4), "x": pa.list_(pa.float32(), 4)}
     assert [f.name for f in fit([("x", (4,), "float32")], columns).features] == ["x"]
@@ -264,6 +272,21 @@ PICTURE = [("x", (8, 8, 3), "float32")]
             "input.features p: shape [8, 8, 1] has 64 values, and the model's input 'x' takes 192; give the "
             "shape "
             "[8, 8, 3]",
+        ),
+        (
+            [("x", (4, 4, 1), "float32")], [FeatureRequest("p", shape=(2, 8, 1))], {"p": pa.binary()},
+            "input.features p: shape [2, 8, 1] is given, and the model's input 'x' takes [4, 4, 1]; give the "
+            "shape [4, 4, 1]",
+        ),
+        (
+            TWO, [FeatureRequest("temp", kind="image"), "distance"], FLIGHTS,
+            "input.features temp: the column holds float, and an image is bytes or a list of numbers; leave "
+            "kind out",
+        ),
+        (
+            PICTURE, [FeatureRequest("p", kind="image")], {"p": pa.list_(pa.binary())},
+            "input.features p: the column holds list<item: binary>, and an image is bytes or a list of "
+            "numbers; store one picture a row",
         ),
         (
             PICTURE, ["p"], {"p": pa.list_(pa.float32(), 100)},
@@ -405,11 +428,6 @@ def test_any_number_fits_any_number(stored, dtype):
 )
 def test_any_text_fits_a_string_input(stored):
     assert places(fit(WORD, {"a": stored}))[0][:3] == ("a", "categorical", "string")
-
-
-def test_a_tensor_that_is_not_row_major_is_refused():
-    columns = {"t": pa.fixed_shape_tensor(pa.float32(), (2, 3), permutation=[1, 0])}
-    assert "store it row-major" in error([("x", (2, 3), "float32")], columns, ["t"])
 
 
 def test_nearest_prefers_the_same_name_in_another_case():

@@ -513,6 +513,26 @@ def test_files_may_differ_in_types(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_slice_is_one_over_files_that_differ_in_its_type(tmp_path: Path) -> None:
+    """Numbers of every width and minus zero; and a dictionary beside plain strings."""
+    parts = [
+        (pa.array([0, 2], pa.int8()), pa.array(["u", "v"]).dictionary_encode()),
+        (pa.array([300, 2], pa.int64()), pa.array(["u", "v"])),
+        (pa.array([-0.0, 1.5], pa.float32()), pa.array(["w", "u"], pa.large_string())),
+    ]
+    for number, (g, h) in enumerate(parts):
+        pq.write_table(pa.table({"a": [1.0, 2.0], "g": g, "h": h}), tmp_path / f"{number}.parquet")
+    linear_world(tmp_path, 1)
+    block = {"files": "*.parquet", "features": ["a"], "slices": ["g", "h"]}
+    run = worlds.explain(linear_config(tmp_path, baseline={"kind": "zeros"}, input=block), tmp_path / "run")
+    assert run.attributions()["g"].to_pylist() == [0.0, 2.0, 300.0, 2.0, 0.0, 1.5]
+    assert run.attributions()["h"].to_pylist() == ["u", "v", "u", "v", "w", "u"]
+    importance = run.importance()
+    assert dict(zip(importance["slice"], importance["rows"], strict=True)) == {
+        "": 6, "g=0": 2, "g=1.5": 1, "g=2": 2, "g=300": 1, "h=u": 3, "h=v": 2, "h=w": 1,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("suffix", ["tfrecord", "tfrecord.gz"])
 def test_a_truncated_last_record_is_one_rejected_row(suffix: str, tmp_path: Path) -> None:
     rows = [{"a": float(i), "b": float(i % 3)} for i in range(40)]

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
-
-from transforms.errors import UserError
 
 
 def is_list(kind: pa.DataType) -> bool:
@@ -16,9 +15,34 @@ def is_list(kind: pa.DataType) -> bool:
     return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
 
 
+def is_view(kind: pa.DataType) -> bool:
+    """Whether values of the type are lists that are stored anywhere among each other."""
+    return bool(pt.is_list_view(kind) or pt.is_large_list_view(kind))
+
+
+def without_views(array: pa.Array) -> pa.Array:
+    """Views of lists, at any depth, as plain lists; another array as it is."""
+    inner = array.type
+    while is_list(inner):
+        inner = inner.value_type
+    if not is_view(inner):
+        return array
+    # pyarrow 25 casts list views with nulls, and slices of them, to lists with broken offsets.
+    lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+    offsets = pa.array(np.r_[0, np.cumsum(lengths)], pa.int32())
+    return pa.ListArray.from_arrays(offsets, without_views(array.flatten()), mask=array.is_null())
+
+
 def squeezed(shape: Sequence[int | None]) -> list[int | None]:
     """A shape without its axes of one value."""
     return [extent for extent in shape if extent != 1]
+
+
+def in_same_order(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
+    """Whether equally many values of two shapes, row-major, mean the same: one axis is any other's values."""
+    # [3, 32, 32] for [32, 32, 3] would scramble a picture; axes of one value say nothing.
+    shapes = squeezed(one), squeezed(other)
+    return min(map(len, shapes)) < 2 or shapes[0] == shapes[1]
 
 
 def storage(kind: pa.DataType) -> pa.DataType:
@@ -44,10 +68,6 @@ def leaf(kind: pa.DataType) -> pa.DataType:
 def extents(kind: pa.DataType) -> tuple[int, ...]:
     """Shape of a value, as far as fixed-size lists say it."""
     if isinstance(kind, pa.FixedShapeTensorType):
-        if kind.permutation not in (None, list(range(len(kind.shape)))):
-            raise UserError(
-                f"{kind} is a tensor in an order other than row-major", remedy="store it row-major"
-            )
         return tuple(kind.shape)
     kind, shape = storage(kind), []
     while pt.is_fixed_size_list(kind):
@@ -71,3 +91,21 @@ def is_number(kind: pa.DataType) -> bool:
     named = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_decimal(kind)
     # A column without a single value has the type null; its rows are rejected, or filled, one by one.
     return bool(named or pt.is_null(kind))
+
+
+def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """The narrowest type of a value a row that holds the values of two; the first where they are no numbers.
+
+    Whole numbers beside others are floating ones, as everywhere, though 2⁵³ + 1 is none. What no type of
+    numbers holds, the whole range of int64 and uint64, is decimal.
+    """
+    if pt.is_null(one):
+        return other
+    plain = pt.is_integer, pt.is_floating, pt.is_boolean
+    if one == other or not all(any(is_kind(kind) for is_kind in plain) for kind in (one, other)):
+        return next((kind for kind in (one, other) if pt.is_decimal(kind)), one)
+    if pt.is_boolean(one) or pt.is_boolean(other):
+        return other if pt.is_boolean(one) else one
+    wider = np.promote_types(one.to_pandas_dtype(), other.to_pandas_dtype())
+    whole = pt.is_integer(one) and pt.is_integer(other)
+    return pa.decimal128(20) if whole and wider.kind == "f" else pa.from_numpy_dtype(wider)

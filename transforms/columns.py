@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.arrow_types import is_list, squeezed
+from transforms.arrow_types import is_list, squeezed, without_views
 from transforms.errors import UserError
 from transforms.images import decode_images
 from transforms.schema import FeatureSpec
@@ -94,12 +94,7 @@ def plain(array: pa.Array) -> pa.Array:
         return array.cast(pa.string())
     if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
         return array.cast(pa.binary())
-    if pt.is_list_view(kind) or pt.is_large_list_view(kind):
-        # pyarrow 25 casts list views with nulls, and slices of them, to lists with broken offsets.
-        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False)
-        offsets = pa.array(np.r_[0, np.cumsum(lengths)], pa.int32())
-        return pa.ListArray.from_arrays(offsets, array.flatten(), mask=array.is_null())
-    return array
+    return without_views(array)
 
 
 def nulls_of(array: pa.Array) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ import pyarrow.types as pt
 
 from transforms.columns import Problems, nulls_of, numbers_of, plain, tensor
 from transforms.errors import UserError
+from transforms.mixed import by_type
 from transforms.read import RawBatch, Rejection
 from transforms.schema import ExampleSchema
 
@@ -97,11 +99,19 @@ def decode(
     """
     columns, problems = batch.columns, Problems()
     ids = _ids(columns, schema, batch.rows, name, problems)
-    features = {f.name: tensor(f, columns.column(f.name), problems, name) for f in schema.features}
+    features = {
+        f.name: by_type(columns.column(f.name), problems, partial(tensor, f, file=name))
+        for f in schema.features
+    }
     chosen = None
     if schema.target is not None:
-        chosen = _targets(columns.column(schema.target[0]), schema.target[0], targets, problems, name)
-    slices = {key: _slice(columns.column(key), key, stored, problems, name) for key, stored in schema.slices}
+        key = schema.target[0]
+        read = partial(_targets, column=key, count=targets, file=name)
+        chosen = by_type(columns.column(key), problems, read)
+    slices = {
+        key: by_type(columns.column(key), problems, partial(_slice, column=key, stored=stored, file=name))
+        for key, stored in schema.slices
+    }
     files = np.full(len(batch.rows), name, object)
     rows = Rows(features, ids, slices, chosen, batch.rows, batch.rows + ordinal, files)
     rejected = list(batch.rejected)
@@ -141,25 +151,34 @@ def as_text(array: pa.Array) -> pa.Array:
     return pc.cast(array, pa.string())
 
 
-def _slice(array: pa.Array, column: str, stored: pa.DataType, problems: Problems, file: str) -> pa.Array:
+def _slice(array: pa.Array, problems: Problems, column: str, stored: pa.DataType, file: str) -> pa.Array:
     """The values in the planned type; another file may hold another number type, and lose nothing by it."""
-    wanted, array = slice_type(stored), plain(array)
+    wanted, array = slice_type(stored), _without_minus_zero(plain(array))
     if pt.is_string(wanted):
         return as_text(array)
     if array.type == wanted:
         return array
     try:
         cast = array.cast(wanted, safe=False)
-        if not pt.is_floating(wanted):
+        if not (pt.is_floating(wanted) and pt.is_floating(array.type)):
             back = cast.cast(array.type, safe=False)
             lost = pc.fill_null(pc.not_equal(back, array), False).to_numpy(zero_copy_only=False)
-            reason = f"and the column is {wanted} in other files"
+            reason = f"and the column is {wanted} in other rows"
             problems.add(lost, lambda row: f"slice {column} is {array[row].as_py()}, {reason}")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
             f"column is {array.type}, and {wanted} in other files", f"{file}: {column}"
         ) from error
     return cast
+
+
+def _without_minus_zero(array: pa.Array) -> pa.Array:
+    """−0 as 0, to which it is equal and which is written in another way."""
+    if not pt.is_floating(array.type):
+        return array
+    # Arrow adds no half floats.
+    kind = array.type if not pt.is_float16(array.type) else pa.float32()
+    return pc.add(array.cast(kind), pa.scalar(0, kind)).cast(array.type)
 
 
 def _ids(
@@ -169,13 +188,13 @@ def _ids(
         array = pc.binary_join_element_wise(name, pc.cast(pa.array(rows), pa.string()), ":")
     else:
         reason = f"id {schema.id[0]} is null"
-        array = as_text(columns.column(schema.id[0]))
+        array = by_type(columns.column(schema.id[0]), problems, lambda array, _: as_text(array))
         problems.add(nulls_of(array), lambda row: reason)
     ids: np.ndarray = array.to_numpy(zero_copy_only=False)
     return ids
 
 
-def _targets(array: pa.Array, column: str, count: int, problems: Problems, file: str) -> np.ndarray:
+def _targets(array: pa.Array, problems: Problems, column: str, count: int, file: str) -> np.ndarray:
     array = plain(array)
     values = numbers_of(array, "the index of an output is needed", f"{file}: {column}")
     nulls = nulls_of(array)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from transforms import read_parquet, read_tfrecord
+from transforms import describe_tfrecord, read_parquet, read_tfrecord
 from transforms.errors import UserError
 from transforms.shards import PARQUET, InputFile, Piece
 
@@ -41,14 +41,18 @@ class RawBatch:
     rejected: tuple[Rejection, ...]
 
 
-def describe_columns(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
+def describe_columns(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> dict[str, pa.DataType]:
     """The columns of the input and their types, in file order, fields of structs by their dotted names.
 
-    They are those of the first file that has rows. Parquet: dictionaries count as their values, large and
-    view types as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the
-    first records, by name; int64, float32 or binary where each record has one value, else a list, of fixed
-    size where all have as many.
+    Parquet: those of the first file that has rows; dictionaries count as their values, large and view types
+    as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the first records,
+    by name; int64, float32 or binary, whichever most of them hold, where most have one value, else a list,
+    of fixed size where most have as many.
 
+    Args:
+      inputs: As `inspect_files` gives them.
+      named: Columns that are wanted. TFRecord: one that the first records lack is looked for further on, all
+        over the input; it is not among the columns where it is found nowhere.
     Raises:
       UserError: A file's columns cannot be told apart, or no record of the input can be read.
     """
@@ -56,21 +60,24 @@ def describe_columns(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
         return {}
     if inputs[0].format == PARQUET:
         return read_parquet.describe(inputs)
-    return read_tfrecord.describe(inputs)
+    return describe_tfrecord.describe(inputs, named)
 
 
-def check_columns(inputs: Sequence[InputFile], columns: Sequence[Column]) -> None:
+def check_columns(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, pa.DataType]:
     """Looks for the wanted columns in every file, at plan time rather than hours into a run.
 
     Numeric types may differ from file to file, and so may string-like ones. The features of a TFRecord are
     known only record by record: there a missing or different one rejects its row.
 
+    Returns:
+      Of each column the type that holds its values in every file.
     Raises:
       UserError: A file lacks a column, or has it in another type.
     """
     parquet = [file for file in inputs if file.format == PARQUET]
     if parquet:
-        read_parquet.check(parquet, columns)
+        return read_parquet.check(parquet, columns)
+    return {column.name: column.type for column in columns}
 
 
 def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[RawBatch]:
@@ -79,7 +86,8 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
     Args:
       piece: As `shards.cut` gives it.
       columns: At least one; types may differ from what the file stores where `check_columns` allows it.
-        TFRecord gives exactly these types, with nulls for missing features; Parquet gives the file's own.
+        TFRecord gives exactly these types, with nulls for missing features, but for a dense union of int64
+        and float32 where a batch has both in a column; Parquet gives the file's own.
       batch_size: At most so many rows a batch; fewer where records are large.
 
     Raises:

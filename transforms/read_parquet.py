@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from transforms import cursors, files
+from transforms.arrow_types import common_type, is_list, is_view, without_views
 from transforms.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,18 +51,23 @@ def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
     return found
 
 
-def check(inputs: Sequence[InputFile], columns: Sequence[Column]) -> None:
+def check(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, pa.DataType]:
     """`read.check_columns` for Parquet."""
+    common = {column.name: column.type for column in columns}
     with ThreadPoolExecutor(min(_READERS, len(inputs))) as pool:
         for file, schema in zip(inputs, pool.map(_schema, inputs), strict=True):
             for column in columns:
-                kind = _type_at(schema, _resolve(schema, column.name, file.name))
-                if not _compatible(_plain(kind), column.type):
+                stored = _type_at(schema, _resolve(schema, column.name, file.name))
+                kind = _plain(_in_order(stored, column.name, file.name))
+                if not _compatible(kind, column.type):
                     raise UserError(
-                        f"column {column.name} is {_plain(kind)}, and {column.type} in other files",
+                        f"column {column.name} is {kind}, and {column.type} in other files",
                         where=file.name,
                         remedy="write it in one type, or take the file out of input.files",
                     )
+                if file.rows:
+                    common[column.name] = common_type(common[column.name], kind)
+    return common
 
 
 def read(piece: Piece, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
@@ -101,7 +107,8 @@ def select(batch: pa.RecordBatch, columns: Sequence[str], name: str) -> pa.Recor
     arrays = []
     for column in columns:
         path = _resolve(batch.schema, column, name)
-        arrays.append(_plain_array(_extract(batch, path), _bare(_plain(_type_at(batch.schema, path)))))
+        kind = _in_order(_type_at(batch.schema, path), column, name)
+        arrays.append(_plain_array(_extract(batch, path), _bare(_plain(kind))))
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
@@ -273,6 +280,18 @@ def _type_at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
     return kind
 
 
+def _in_order(kind: pa.DataType, column: str, file: str) -> pa.DataType:
+    """The type, unless it stores tensors in another order than it shows them."""
+    order = kind.permutation if isinstance(kind, pa.FixedShapeTensorType) else None
+    if order is not None and order != list(range(len(order))):
+        raise UserError(
+            f"column {column} holds tensors of shape {list(kind.shape)} permuted by {order}",
+            where=file,
+            remedy="store them in row-major order, without a permutation",
+        )
+    return kind
+
+
 def _extract(batch: pa.RecordBatch, path: Sequence[str]) -> pa.Array:
     array = batch.column(path[0])
     # struct_field, unlike StructArray.field, makes the field null where the struct is.
@@ -293,7 +312,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
         return pa.binary()
     if pt.is_fixed_size_list(kind):
         return pa.list_(_plain(kind.value_type), kind.list_size)
-    if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_list_view(kind) or pt.is_large_list_view(kind):
+    if is_list(kind) or is_view(kind):
         return pa.list_(_plain(kind.value_type))
     return kind
 
@@ -302,6 +321,7 @@ def _plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """The array in its column's plain type; of an extension type, the storage."""
     while isinstance(array, pa.ExtensionArray):
         array = array.storage
+    array = without_views(array)
     if pt.is_fixed_size_list(kind) and pt.is_list(array.type):
         return _fixed_size(array, kind)
     if pt.is_null(kind):

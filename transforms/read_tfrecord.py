@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms import cursors, files, framing
-from transforms.errors import UserError
+from transforms import cursors, files, framing, tf_example
 
 if TYPE_CHECKING:
     from transforms.read import Column
-    from transforms.shards import InputFile, Piece
+    from transforms.shards import Piece
 
 BATCH_BYTES = 1 << 26  # a batch ends here, however few rows it has: encoded images are megabytes each
 
-_SAMPLE = 256
-_KINDS = {"int64_list": pa.int64(), "float_list": pa.float32(), "bytes_list": pa.binary()}
+#: The other kind of number.
+_OTHER = {pa.int64(): pa.float32(), pa.float32(): pa.int64()}
+#: From so few records on, each is looked at rather than parsed with others in the hope that it fits.
+_FEW = 64
+_PARTS = 8
+
+#: The kind of a feature in a record, and its values.
+_Values: TypeAlias = tuple[str, Sequence[Any]]
 
 
 class Parsed(NamedTuple):
@@ -42,53 +47,71 @@ class _Feature:
     size: int | None
     listed: bool
 
+    @property
+    def kind(self) -> str:
+        """The list of a tf.train.Feature that holds its values."""
+        return next(kind for kind, value in tf_example.KINDS.items() if value == self.value)
 
-def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
-    """`read.describe_columns` for TFRecord."""
-    kinds: dict[str, str] = {}
-    sizes: dict[str, set[int]] = {}
-    seen = 0
-    for file in inputs:
-        with files.open_input(file.path) as opened:
-            source = framing.Source(opened)
-            records = framing.take(source, framing.frames(source), _SAMPLE, BATCH_BYTES)
-        for example in filter(None, map(_decode, records.payloads)):
-            seen += 1
-            for name, feature in example.features.feature.items():
-                kind = feature.WhichOneof("kind")
-                count = len(getattr(feature, kind).value) if kind else 0
-                if count:
-                    kinds.setdefault(name, kind)
-                    sizes.setdefault(name, set()).add(count)
-        if seen >= _SAMPLE:
-            break
-    if not seen and any(file.rows for file in inputs):
-        raise UserError(
-            "no tf.train.Example can be read from its first records",
-            where=inputs[0].name,
-            remedy="check that the files are TFRecords of tf.train.Example, or set input.format",
-        )
-    return {name: _column_type(_KINDS[kinds[name]], sizes[name]) for name in sorted(kinds)}
+
+class _Ragged(NamedTuple):
+    """Values of rows, and where each row's begin, `[n + 1]` int32; apart, those of the other kind."""
+
+    values: np.ndarray
+    splits: np.ndarray
+    others: _Ragged | None = None
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Values of each row."""
+        return np.diff(self.splits)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """The same of either kind; a row has one of them."""
+        return self.lengths if self.others is None else self.lengths + self.others.lengths
+
+    def take(self, rows: np.ndarray) -> _Ragged:
+        """Some of the rows, in this order."""
+        lengths = self.lengths[rows]
+        splits = np.r_[np.int32(0), np.cumsum(lengths, dtype=np.int32)]
+        at = np.repeat(self.splits[rows] - splits[:-1], lengths) + np.arange(splits[-1])
+        return _Ragged(self.values[at], splits)
 
 
 def read(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[Parsed]:
-    """The rows of a piece, at most `batch_size` a batch, in exactly the columns' types.
+    """The rows of a piece, at most `batch_size` a batch, in the columns' types.
 
-    A missing feature, or one without values, is null. A record that is damaged, is no Example, or has a
-    feature of another kind or number of values than its column's type says, is rejected; the others go on.
+    A missing feature, or one without values, is null. A column of whole numbers in which some record of a
+    batch has floats, or the other way round, is a dense union of the two in that batch. A record that is
+    damaged, is no Example, or has text for numbers, numbers for text or another number of values than its
+    column's type says, is rejected; the others go on.
 
-    Cost: ~1.5 µs a record for framing and checksums, and TensorFlow's parsing, ~0.15 µs a feature. A
-    compressed file is entered from its beginning, unless this process has just read what precedes the piece.
+    Cost: ~1.5 µs a record for framing and checksums, and TensorFlow's parsing, ~0.15 µs a feature; twenty
+    times as much for a record with the other kind of number and for some of those about it. A compressed file
+    is entered from its beginning, unless this process has just read what precedes the piece.
     """
     features = [_feature(column) for column in columns]
+    with _entered(piece) as cursor:
+        left = piece.rows
+        while left > 0 and (records := cursor.take(min(batch_size, left), BATCH_BYTES)).rows:
+            left -= records.rows
+            yield _parse(records, features)
+
+
+def peek(piece: Piece, max_bytes: int) -> list[bytes]:
+    """The payloads of a piece up to the one with which they reach `max_bytes`, but for damaged ones."""
+    with _entered(piece) as cursor:
+        return cursor.take(piece.rows, max_bytes).payloads
+
+
+@contextlib.contextmanager
+def _entered(piece: Piece) -> Iterator[_Cursor]:
+    """A cursor at the piece's first row."""
     key = (piece.path, files.stamp(piece.path))
     cursor = _parking.fetch(key, piece.start) or _Cursor(piece)
     try:
         cursor.skip_to(piece.start)
-        left = piece.rows
-        while left > 0 and (records := cursor.take(min(batch_size, left))).rows:
-            left -= records.rows
-            yield _parse(records, features)
+        yield cursor
     except BaseException:
         cursor.close()
         raise
@@ -113,8 +136,8 @@ class _Cursor:
         while self.row < row and next(self._frames, None) is not None:
             self.row += 1
 
-    def take(self, rows: int) -> framing.Records:
-        records = framing.take(self.source, self._frames, rows, BATCH_BYTES)
+    def take(self, rows: int, max_bytes: int) -> framing.Records:
+        records = framing.take(self.source, self._frames, rows, max_bytes)
         self.row += records.rows
         return records
 
@@ -130,35 +153,37 @@ def _parse(records: framing.Records, features: Sequence[_Feature]) -> Parsed:
     payloads[:] = records.payloads
     positions = np.asarray(records.positions, np.int64)
     rejected = [(at, "read", reason) for at, reason in records.damaged]
+    mixed: dict[int, list[_Values]] = {}
     try:
-        ragged = _parse_examples(payloads, features)
+        columns = _parse_examples(payloads, features)
     except ValueError:
-        wrong = _unparsable(payloads, features)
-        rejected += [(int(positions[at]), "decode", reason) for at, reason in wrong]
-        keep = np.ones(len(payloads), bool)
-        keep[[at for at, _ in wrong]] = False
-        payloads, positions = payloads[keep], positions[keep]
-        ragged = _parse_examples(payloads, features)
-    keep = np.ones(len(payloads), bool)
+        mixed, wrong = _sift(payloads, features)
+        rejected += [(int(positions[at]), "decode", reason) for at, reason in wrong.items()]
+        right = np.array([at for at in range(len(payloads)) if at not in mixed and at not in wrong], np.int64)
+        columns = _parse_examples(payloads[right], features)
+        if mixed:
+            order = np.argsort(np.r_[right, list(mixed)])
+            per_feature = zip(features, columns, zip(*mixed.values(), strict=True), strict=True)
+            columns = [_with_mixed(feature, column, found, order) for feature, column, found in per_feature]
+        positions = positions[np.sort(np.r_[right, list(mixed)].astype(np.int64))]
+    keep = np.ones(len(positions), bool)
     arrays = []
-    for feature, (values, splits) in zip(features, ragged, strict=True):
-        lengths = np.diff(splits)
+    for feature, column in zip(features, columns, strict=True):
         if feature.size is not None:
-            for at in np.flatnonzero(keep & (lengths != feature.size) & (lengths != 0)):
-                reason = f"feature {feature.name} has {lengths[at]} values, {feature.size} expected"
+            counts = column.counts
+            for at in np.flatnonzero(keep & (counts != feature.size) & (counts != 0)):
+                reason = f"feature {feature.name} has {counts[at]} values, {feature.size} expected"
                 rejected.append((int(positions[at]), "decode", reason))
                 keep[at] = False
-        arrays.append(_array(feature, values, splits, lengths))
+        arrays.append(_array(feature, column))
     batch = pa.RecordBatch.from_arrays(arrays, names=[feature.name for feature in features])
     if not keep.all():
         batch, positions = batch.filter(pa.array(keep)), positions[keep]
     return Parsed(records.rows, batch, positions, sorted(rejected))
 
 
-def _parse_examples(
-    payloads: np.ndarray, features: Sequence[_Feature]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(values, row splits) of each feature over a batch of serialized Examples.
+def _parse_examples(payloads: np.ndarray, features: Sequence[_Feature]) -> list[_Ragged]:
+    """The values of each feature over a batch of serialized Examples.
 
     Raises:
       ValueError: One of them is no Example, or has a feature of another kind.
@@ -185,45 +210,84 @@ def _parse_examples(
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(error.message) from error
     ragged = zip(parsed.ragged_values, parsed.ragged_row_splits, strict=True)
-    return [(values.numpy(), splits.numpy()) for values, splits in ragged]
+    return [_Ragged(values.numpy(), splits.numpy()) for values, splits in ragged]
 
 
-def _unparsable(payloads: np.ndarray, features: Sequence[_Feature]) -> list[tuple[int, str]]:
-    """(position, reason) of each payload that does not parse, found by halving."""
-    found: list[tuple[int, str]] = []
+def _sift(
+    payloads: np.ndarray, features: Sequence[_Feature]
+) -> tuple[dict[int, list[_Values]], dict[int, str]]:
+    """The values of Examples that have the other kind of number somewhere, and why others do not parse.
 
-    def search(low: int, high: int) -> None:
+    Both by position. Found by parsing smaller and smaller parts, for TensorFlow takes a batch as a whole or
+    not at all, and to look at a record from Python takes ten times as long as to have it parsed.
+    """
+    mixed: dict[int, list[_Values]] = {}
+    wrong: dict[int, str] = {}
+    wanted = [(feature.name, feature.kind) for feature in features]
+
+    def search(places: list[int]) -> None:
         try:
-            _parse_examples(payloads[low:high], features)
+            _parse_examples(payloads[places], features)
         except ValueError as error:
-            if high - low == 1:
-                found.append((low, _reason(payloads[low], features, str(error))))
-                return
-            middle = (low + high) // 2
-            search(low, middle)
-            search(middle, high)
+            rest = places if len(places) > _FEW else [at for at in places if not look(at)]
+            if len(rest) < len(places):
+                search(rest)
+            elif len(rest) > 1:
+                size = -(-len(rest) // _PARTS)
+                for start in range(0, len(rest), size):
+                    search(rest[start : start + size])
+            else:
+                line = next(iter(str(error).splitlines()), "")[:120]
+                wrong[rest[0]] = f"payload cannot be parsed: {line}" if line else "payload cannot be parsed"
 
-    search(0, len(payloads))
-    return found
+    def look(at: int) -> bool:
+        """Whether it shows what is the matter."""
+        example = tf_example.decode(payloads[at])
+        if example is None:
+            wrong[at] = "payload is not a tf.train.Example"
+            return True
+        others = False
+        row = [tf_example.values_of(example, name) for name, _ in wanted]
+        for (name, own), (kind, _) in zip(wanted, row, strict=True):
+            if kind and kind != own:
+                others = True
+                if "bytes_list" in (kind, own):
+                    is_kind, own_kind = tf_example.KINDS[kind], tf_example.KINDS[own]
+                    wrong[at] = f"feature {name} is {is_kind}, {own_kind} expected"
+                    return True
+        if others:
+            mixed[at] = row
+        return others
+
+    search(list(range(len(payloads))))
+    return dict(sorted(mixed.items())), wrong
 
 
-def _reason(payload: bytes, features: Sequence[_Feature], message: str) -> str:
-    example = _decode(payload)
-    if example is None:
-        return "payload is not a tf.train.Example"
-    for feature in features:
-        kind = example.features.feature[feature.name].WhichOneof("kind")
-        if kind and _KINDS[kind] != feature.value:
-            return f"feature {feature.name} is {_KINDS[kind]}, {feature.value} expected"
-    return (
-        f"payload cannot be parsed: {message.splitlines()[0][:120]}"
-        if message
-        else "payload cannot be parsed"
-    )
+def _with_mixed(feature: _Feature, ragged: _Ragged, found: Sequence[_Values], order: np.ndarray) -> _Ragged:
+    """The values with those of any kind of number after them, and then all rows in this order."""
+    kind = feature.kind
+    own = _ragged([values if its == kind else () for its, values in found], feature.value)
+    whole = _Ragged(
+        np.concatenate([ragged.values, own.values]), np.r_[ragged.splits, own.splits[1:] + ragged.splits[-1]]
+    ).take(order)
+    if all(its in (kind, "") for its, _ in found):
+        return whole
+    other = _ragged([values if its != kind else () for its, values in found], _OTHER[feature.value])
+    before = np.zeros(len(ragged.splits) - 1, np.int32)
+    return whole._replace(others=_Ragged(other.values, np.r_[before, other.splits]).take(order))
 
 
-def _array(feature: _Feature, values: np.ndarray, splits: np.ndarray, lengths: np.ndarray) -> pa.Array:
+def _ragged(rows: Sequence[Sequence[Any]], kind: pa.DataType) -> _Ragged:
+    flat = [value for row in rows for value in row]
+    values = np.array(flat, object if pt.is_binary(kind) else kind.to_pandas_dtype())
+    return _Ragged(values, np.cumsum([0, *map(len, rows)], dtype=np.int32))
+
+
+def _array(feature: _Feature, ragged: _Ragged) -> pa.Array:
     """An Arrow array over a feature's values; null where it has none, or not as many as its size says."""
+    if ragged.others is not None:
+        return _union(feature, ragged, ragged.others)
+    values, splits, lengths = ragged.values, ragged.splits, ragged.lengths
     if feature.size is None:
         return pa.ListArray.from_arrays(
             pa.array(splits), pa.array(values, feature.value), mask=pa.array(lengths == 0)
@@ -236,92 +300,26 @@ def _array(feature: _Feature, values: np.ndarray, splits: np.ndarray, lengths: n
     return array if fits.all() else array.take(pa.array(np.cumsum(fits) - 1, mask=~fits))
 
 
+def _union(feature: _Feature, own: _Ragged, others: _Ragged) -> pa.UnionArray:
+    """A dense union of the rows of the column's own kind, null where there are none, and the other rows."""
+    is_other = others.lengths > 0
+    other = replace(feature, value=_OTHER[feature.value])
+    arrays = [
+        _array(feature, own._replace(others=None)),
+        _array(other, others.take(np.flatnonzero(is_other))),
+    ]
+    offsets = np.where(is_other, np.cumsum(is_other) - 1, np.arange(len(is_other)))
+    return pa.UnionArray.from_dense(
+        pa.array(is_other.astype(np.int8)), pa.array(offsets.astype(np.int32)), arrays, ["own", "other"]
+    )
+
+
 def _feature(column: Column) -> _Feature:
     kind, listed = column.type, pt.is_list(column.type) or pt.is_fixed_size_list(column.type)
     value = kind.value_type if listed else kind
-    if value not in _KINDS.values():
+    if value not in tf_example.KINDS.values():
         raise ValueError(
             f"column {column.name} is {kind}; TFRecord has int64, float32 and binary, and lists of them"
         )
     size = kind.list_size if pt.is_fixed_size_list(kind) else None if listed else 1
     return _Feature(column.name, value, size, listed)
-
-
-def _column_type(value: pa.DataType, sizes: set[int]) -> pa.DataType:
-    if len(sizes) > 1:
-        return pa.list_(value)
-    size = next(iter(sizes))
-    return value if size == 1 else pa.list_(value, size)
-
-
-def _decode(payload: bytes) -> Any | None:
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    example = _example_class()()
-    try:
-        example.ParseFromString(payload)
-    except DecodeError:
-        return None
-    return example
-
-
-@functools.cache
-def _example_class() -> Any:
-    """tf.train.Example, built here so that planning a job does not import TensorFlow.
-
-    In a pool of its own: TensorFlow registers the same names in the default one, whichever comes first.
-    """
-    from google.protobuf import (  # type: ignore[import-untyped]
-        descriptor_pb2,
-        descriptor_pool,
-        message_factory,
-    )
-
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="attribeam/example.proto", package="tensorflow", syntax="proto3"
-    )
-
-    def message(parent: Any, name: str, *fields: tuple[str, int, int, str]) -> Any:
-        made = parent.add(name=name)
-        for label, number, kind, type_name in fields:
-            repeated = label.endswith("*")
-            made.field.add(
-                name=label.rstrip("*"),
-                number=number,
-                type=kind,
-                type_name=type_name or None,
-                label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
-            )
-        return made
-
-    lists = (
-        ("BytesList", field.TYPE_BYTES),
-        ("FloatList", field.TYPE_FLOAT),
-        ("Int64List", field.TYPE_INT64),
-    )
-    for name, kind in lists:
-        message(file.message_type, name, ("value*", 1, kind, ""))
-    members = [
-        (name, number, field.TYPE_MESSAGE, f".tensorflow.{kind}")
-        for number, (name, kind) in enumerate(
-            (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List")), start=1
-        )
-    ]
-    feature = message(file.message_type, "Feature", *members)
-    feature.oneof_decl.add(name="kind")
-    for member in feature.field:
-        member.oneof_index = 0
-    entry_type = ".tensorflow.Features.FeatureEntry"
-    features = message(file.message_type, "Features", ("feature*", 1, field.TYPE_MESSAGE, entry_type))
-    entry = message(
-        features.nested_type,
-        "FeatureEntry",
-        ("key", 1, field.TYPE_STRING, ""),
-        ("value", 2, field.TYPE_MESSAGE, ".tensorflow.Feature"),
-    )
-    entry.options.map_entry = True
-    message(file.message_type, "Example", ("features", 1, field.TYPE_MESSAGE, ".tensorflow.Features"))
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.arrow_types import extents, is_number, leaf, squeezed, storage, width
+from transforms.arrow_types import extents, in_same_order, is_list, is_number, leaf, storage, width
 from transforms.errors import UserError
 from transforms.models.base import InputSpec
 from transforms.schema import FeatureSpec, Fill, misfit
@@ -116,10 +116,10 @@ def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:
         raise UserError(
             f"kind: image gives 0 to 255, and the model takes {spec.dtype}", where, "leave kind out"
         )
-    if not is_number(leaf(stored)) and not pt.is_binary(storage(stored)):
-        raise UserError(
-            f"the column holds {stored}, and an image is bytes or a list of numbers", where, "leave kind out"
-        )
+    held, many = leaf(stored), is_list(storage(stored))
+    if not (many and is_number(held)) and not pt.is_binary(storage(stored)) and not pt.is_null(held):
+        mend = "store one picture a row" if many and pt.is_binary(held) else "leave kind out"
+        raise UserError(f"the column holds {stored}, and an image is bytes or a list of numbers", where, mend)
 
 
 def _shape(
@@ -148,9 +148,10 @@ def _shape(
             "give its shape",
         )
     size = int(np.prod(shape, dtype=np.int64))
-    if wanted is not None and size != wanted:
+    if wanted is not None and (size != wanted or not in_same_order(shape, alone or ())):
+        held, takes = (f"has {size} values", wanted) if size != wanted else ("is given", shown(spec.shape))
         raise UserError(
-            f"shape {list(shape)} has {size} values, and the model's input {spec.name!r} takes {wanted}",
+            f"shape {list(shape)} {held}, and the model's input {spec.name!r} takes {takes}",
             where,
             f"give the shape {shown(spec.shape)}",
         )
@@ -160,11 +161,9 @@ def _shape(
             where,
             TRAINED_ON,
         )
-    layout = extents(stored)
-    flat = len(squeezed(shape)) < 2
-    if values is not None and len(layout) > 1 and not flat and squeezed(layout) != squeezed(shape):
+    if values is not None and not in_same_order(extents(stored), shape):
         raise UserError(
-            f"the column holds the shape {list(layout)}, and {list(shape)} is needed",
+            f"the column holds the shape {list(extents(stored))}, and {list(shape)} is needed",
             where,
             "store it in that order",
         )
