@@ -557,13 +557,38 @@ def test_a_crossing_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize("mode", ["multi_hot", "count"])
 @pytest.mark.parametrize("size", [3, 5])
-def test_positions_that_are_mixed_are_refused(mode: str, size: int) -> None:
-    """Also where the encoding happens to be as wide as the input, so that shapes alone would not tell."""
+def test_positions_that_are_counted_share_what_the_column_gets(mode: str, size: int) -> None:
+    """Also where the encoding happens to be as wide as the input, so that shapes alone would not tell.
+
+    The model is linear in the encoding: the column gets w · (encoding of the row − that of the base row).
+    """
     ids = L.Input((3,), dtype="int64", name="ids")
-    model = keras.Model(ids, L.Dense(1)(L.CategoryEncoding(size, output_mode=mode)(ids)))
-    text = refusal(model, {"ids": np.array([[0, 1, 2]])})
-    assert "'ids'" in text
-    assert "category_encoding" in text
+    encode, dense = L.CategoryEncoding(size, output_mode=mode), L.Dense(1)
+    model = keras.Model(ids, dense(encode(ids)))
+    rows, bases = {"ids": np.array([[0, 1, 1], [2, 2, 2], [0, 1, 2]])}, {"ids": np.array([[0, 0, 2]])}
+    values = integrated(scored(loaded(model)), rows, bases)["ids"][:, 0]
+    weights = dense.get_weights()[0][:, 0]
+    one_hot = np.eye(size)[np.concatenate([rows["ids"], bases["ids"]])]
+    encoded = one_hot.max(axis=1) if mode == "multi_hot" else one_hot.sum(axis=1)
+    np.testing.assert_allclose(values.sum(axis=1), (encoded[:3] - encoded[3]) @ weights, atol=1e-6)
+    np.testing.assert_allclose(values, np.repeat(values.mean(axis=1)[:, None], 3, axis=1), atol=1e-7)
+    assert np.abs(values).max() > 1e-2
+
+
+@pytest.mark.parametrize("mode", ["multi_hot", "count", "tf_idf"])
+def test_words_that_are_counted_share_what_the_column_gets(mode: str) -> None:
+    words = L.Input((2,), dtype="string", name="words")
+    idf = {"idf_weights": [0.5, 2.0, 1.0]} if mode == "tf_idf" else {}
+    lookup = L.StringLookup(vocabulary=["snow", "fog", "rain"], output_mode=mode, **idf)
+    model = keras.Model(words, L.Dense(1)(L.Dense(5, activation="tanh")(lookup(words))))
+    rows = {"words": np.array([[b"snow", b"fog"], [b"rain", b"rain"]], object)}
+    bases = {"words": np.array([[b"sun", b"fog"]], object)}
+    own = scored(loaded(model))
+    values = integrated(own, rows, bases)["words"][:, 0]
+    difference = own.evaluate(rows)[0][:, 0] - own.evaluate(bases)[0][:, 0]
+    np.testing.assert_allclose(values.sum(axis=1), difference, atol=1e-5)
+    np.testing.assert_allclose(values[:, 0], values[:, 1])
+    assert np.abs(difference).max() > 1e-2
 
 
 @pytest.mark.parametrize("function", [ops.flip, ops.cumsum], ids=["flip", "cumsum"])

@@ -16,7 +16,7 @@ from tensorflow.python.framework import ops as tf_ops
 
 from transforms.errors import UserError
 from transforms.models.affine import is_affine, multiplications
-from transforms.models.positions import Mixed, position_map
+from transforms.models.positions import Mixed, entry_positions, position_map
 from transforms.models.trace import SHAPE_ONLY, STOPS, TracedModel, row_elements
 
 #: Ops with a registered gradient that is none or zero: what is behind them moves the score in steps.
@@ -37,8 +37,8 @@ class Entry:
     Args:
       tensor: Of the traced model.
       input: The one model input that it comes from.
-      positions: Position of the flattened input that each value comes from, or NOWHERE: `[lead, *shape]`,
-        with `lead` rows of the tensor for a row of the input.
+      positions: Position of the flattened input that each value comes from, NOWHERE or EVERYWHERE:
+        `[lead, *shape]`, with `lead` rows of the tensor for a row of the input.
     """
 
     tensor: Any
@@ -233,13 +233,13 @@ def _with_positions(traced: TracedModel, found: Sequence[tuple[Any, str]]) -> tu
     then held as the row has it.
 
     Raises:
-      UserError: A layer mixes the positions of its input (multi-hot, count) before any gradient begins.
+      UserError: A layer mixes the positions of its input before any gradient begins.
     """
     entries: list[Entry] = []
     mixed: list[tuple[Any, str, Any]] = []
     for tensor, name in found:
         try:
-            entries.append(Entry(tensor, name, position_map(traced, tensor, name)))
+            entries.append(Entry(tensor, name, entry_positions(traced, tensor, name)))
         except Mixed as error:
             mixed.append((tensor, name, error.op))
     reached = {entry.input for entry in entries}

@@ -18,7 +18,7 @@ from transforms.errors import UserError
 from transforms.models.compiled import Compiled
 from transforms.models.cut import Cut, find_cut
 from transforms.models.layout import Layout
-from transforms.models.positions import NOWHERE
+from transforms.models.positions import EVERYWHERE, NOWHERE
 from transforms.models.tensors import flatten_heads
 from transforms.players import HELD, Players
 
@@ -155,7 +155,8 @@ class _Prefix:
             tensor.op.name not in before for tensor in traced.inputs.values() if tensor.name not in fed
         )
         precise = all(tensor.dtype in (tf.float32, tf.float64) for tensor in (*cut.frontier, *_tensors(cut)))
-        if not cut.has_prefix or cut.side_inputs or not whole or not precise:
+        placed = not any((entry.positions == EVERYWHERE).any() for entry in cut.entries)
+        if not (cut.has_prefix and whole and precise and placed) or cut.side_inputs:
             return None
         columns = []
         for entry in cut.entries:

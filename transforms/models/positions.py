@@ -18,6 +18,10 @@ from transforms.models.trace import SHAPE_ONLY, TracedModel, static_shape
 
 #: A value that comes from no position: a constant beside the input's values.
 NOWHERE = -1
+#: A value that comes from all positions alike: how often a token stands anywhere among them.
+EVERYWHERE = -2
+#: Ops that count over positions, whichever has what: multi-hot, count and tf-idf encodings.
+_COUNTING = frozenset({"Bincount", "DenseBincount", "Max", "Sum"})
 #: Ops that mix values of a row, even where they happen to keep its shape.
 _MIXING = frozenset(
     {
@@ -37,6 +41,23 @@ class Mixed(Exception):
     def __init__(self, op: Any) -> None:
         self.op = op
         super().__init__(op.name)
+
+
+def entry_positions(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
+    """Positions of input `name` that the values of an entry come from: `position_map`, or EVERYWHERE.
+
+    Raises:
+      Mixed: A value comes from several positions that are not all alike to it.
+    """
+    try:
+        return position_map(traced, tensor, name)
+    except Mixed as error:
+        listed = len(static_shape(traced.inputs[name]) or ()) == 2
+        mask = tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool
+        extents = (static_shape(tensor) or (1,))[1:]
+        if error.op.type not in _COUNTING or not listed or mask or not extents or None in extents:
+            raise
+        return np.full([1, *(extent or 0 for extent in extents)], EVERYWHERE)
 
 
 def position_map(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:

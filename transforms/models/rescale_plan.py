@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from transforms.errors import UserError
 from transforms.models.cut import Entry, input_sources
-from transforms.models.positions import Mixed, position_map
+from transforms.models.positions import Mixed, entry_positions, position_map
 from transforms.models.rescale_ops import ELEMENTWISE, KINKED, RANDOM, bends, rule_name
 from transforms.models.trace import TracedModel, static_shape
 
@@ -253,7 +253,7 @@ class _Planner:
         if from_numbers and size != 1:
             raise refused(op)
         try:
-            positions = position_map(self.traced, tensor, sources[0])
+            positions = entry_positions(self.traced, tensor, sources[0])
         except Mixed as error:
             raise refused(error.op, f"mixes the values of input {sources[0]!r}, and has no rule") from error
         return Entry(tensor, sources[0], positions)

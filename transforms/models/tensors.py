@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.positions import NOWHERE
+from transforms.models.positions import EVERYWHERE, NOWHERE
 from transforms.models.trace import static_shape
 
 
@@ -95,7 +95,7 @@ def sum_positions(value: Any, places: np.ndarray, rows: Any, positions: int) -> 
 
     Args:
       value: Values of an entry.
-      places: Position that each comes from, `[lead, ...]`, or NOWHERE.
+      places: Position that each comes from, `[lead, ...]`, or NOWHERE, or EVERYWHERE: all have equal shares.
       rows: Of the inputs.
       positions: How many the input has.
     """
@@ -105,6 +105,10 @@ def sum_positions(value: Any, places: np.ndarray, rows: Any, positions: int) -> 
         width = source.size // positions
         if np.array_equal(source, np.repeat(np.arange(positions), width)):
             return tf.reduce_sum(tf.reshape(flat, [rows, positions, width]), axis=-1) if width > 1 else flat
-    kept = np.flatnonzero(source != NOWHERE)
+    shared = np.flatnonzero(source == EVERYWHERE)
+    kept = np.flatnonzero((source != NOWHERE) & (source != EVERYWHERE))
     summed = tf.math.unsorted_segment_sum(tf.gather(tf.transpose(flat), kept), source[kept], positions)
-    return tf.transpose(summed)
+    found = tf.transpose(summed)
+    if shared.size:
+        found += tf.reduce_sum(tf.gather(flat, shared, axis=1), axis=1, keepdims=True) / positions
+    return found
