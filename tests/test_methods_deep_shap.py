@@ -8,15 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import combinations
 from math import factorial
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
+import worlds
 from deep_zoo import BACKGROUND, ROWS, ZOO, Made, made
 from models_zoo import attribute, column, linear, pick, relu_pair, scored
 
+from pipeline.config import load_config
+from pipeline.plan import make_plan
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import Attribution, Reference, evaluate, totals
@@ -431,6 +437,28 @@ def test_an_op_without_a_rule_is_refused_by_its_name(function: str) -> None:
     assert "deep_shap" not in str(error.remedy)
 
 
+def test_the_plan_refuses_before_anything_runs(tmp_path: Path) -> None:
+    """As a user meets it: one line that names the file, the op and what would do."""
+    inputs = keras.Input((2,), name="x")
+    activation = L.Dense(3, activation="sparsemax")
+    keras.Model(inputs, L.Dense(1)(activation(inputs))).save(tmp_path / "model.keras")
+    rng = np.random.default_rng(0)
+    pq.write_table(
+        pa.table({name: rng.normal(size=40).astype(np.float32) for name in "ab"}), tmp_path / "d.parquet"
+    )
+    config = worlds.write_config(
+        tmp_path / "sorted.yaml",
+        name="sorted",
+        model={"path": "model.keras"},
+        input={"files": "d.parquet", "features": ["a", "b"]},
+        method={"name": "deep_shap"},
+        baseline={"kind": "sample", "rows": 10},
+        output={"path": "run"},
+    )
+    with pytest.raises(UserError, match=r"TopKV2 \(.*methods that would work: .*expected_gradients"):
+        make_plan(load_config(str(config)), in_process=True)
+
+
 # -- threads ---------------------------------------------------------------------------------------------
 
 
@@ -454,15 +482,24 @@ def test_threads_give_the_same_bits() -> None:
                 np.testing.assert_array_equal(found.values[key], value)
 
 
-def test_fused_calls_give_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many pairs of a plain network go through XLA, few do not."""
-    found_in = from_zoo("dense gelu")
-    assert found_in.model.rescaled(found_in.background)._fusable
-    assert (
-        not from_zoo("conv2d max pooling").model.rescaled(from_zoo("conv2d max pooling").background)._fusable
-    )
+@pytest.mark.parametrize("name", ["dense gelu", "categories", "gated"])
+def test_fused_calls_give_the_same_values(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many pairs of a plain network go through XLA, few do not; with ids, the way back alone."""
+    found_in = from_zoo(name)
+    rescaled = found_in.model.rescaled(found_in.background)
+    assert rescaled._fusable
+    assert rescaled._fusable_whole == (name != "categories")
     plain, _ = explain(found_in.model, found_in.rows, found_in.background)
+    before = rescaled._plain.experimental_get_tracing_count()
     monkeypatch.setattr(rescale, "_LEAST_FUSED", 1)
     fused, reference = explain(found_in.model, found_in.rows, found_in.background)
+    assert rescaled._plain.experimental_get_tracing_count() == before
+    assert sum(f.experimental_get_tracing_count() for f in (rescaled._fused, rescaled._whole)) == 1
     assert sums(fused, reference).max() < 1e-4
-    np.testing.assert_allclose(fused.values["x"], plain.values["x"], rtol=1e-4, atol=1e-5)
+    for key, value in plain.values.items():
+        np.testing.assert_allclose(fused.values[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_convolutions_are_left_to_tensorflows_own_kernels() -> None:
+    found_in = from_zoo("conv2d max pooling")
+    assert not found_in.model.rescaled(found_in.background)._fusable

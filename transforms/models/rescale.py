@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.models.rescale_layout import Layout, as_numbers
+from transforms.models.rescale_ops import ELEMENTWISE
 from transforms.models.rescale_plan import Step, make_plan, refused
 from transforms.models.rescale_walk import Walk
 from transforms.models.tensors import sum_positions
@@ -23,6 +24,8 @@ TARGETS_AT_ONCE = 8
 _MOST_FUSED, _LEAST_FUSED = 64, 4096
 #: Linear ops that leave XLA nothing to do worse than TensorFlow's own kernels.
 _FUSED_OPS = frozenset({"ConcatV2", "MatMul", "Mul", "Mean", "Neg", "RealDiv", "Split", "Sum", "Transpose"})
+#: What the forward pass of such a network is made of.
+_FUSED_FORWARD = ELEMENTWISE | _FUSED_OPS | {"Const", "IdentityN", "Placeholder", "ReadVariableOp", "Reshape"}
 #: Memory that the background's activations may take from one call to the next.
 _KEPT_BYTES = 256 << 20
 
@@ -84,6 +87,15 @@ class RescaleModel:
         self._plain = tf.function(self._walk, input_signature=signature, autograph=False)
         self._fused = tf.function(self._walk, input_signature=signature, autograph=False, jit_compile=True)
         self._fusable = len(self.plan.steps) <= _MOST_FUSED and all(map(_fuses, self.plan.steps))
+        # A call less where the way forward is of such ops as well; ids and strings are looked up elsewhere.
+        self._whole = tf.function(
+            lambda rows, *rest: self._walk(self._ends(rows), *rest),
+            input_signature=[inputs, *signature[1:]],
+            autograph=False,
+            jit_compile=True,
+        )
+        forward = self._traced.ancestors([*self.plan.kept.values(), *self.plan.beside.values()]).values()
+        self._fusable_whole = self._fusable and all(op.type in _FUSED_FORWARD for op in forward)
 
     # -- called while tracing --------------------------------------------------------------------------------
 
@@ -161,15 +173,20 @@ class RescaleModel:
         Cost: a forward evaluation a row, and a backward walk a pair of row and background row; a device call
           holds T times the rows times a part's background rows.
         """
-        ends = self.ends(dict(inputs))
         wide = min(targets.shape[1], TARGETS_AT_ONCE) * len(targets) * background.rows >= _LEAST_FUSED
-        explain = self._fused if self._fusable and wide else self._plain
+        explain, ends = self._plain, None
+        if self._fusable and wide:
+            explain = self._whole if self._fusable_whole else self._fused
+        if explain is not self._whole:
+            ends = self.ends(dict(inputs))
         parts: dict[str, list[np.ndarray]] = {}
         for first in range(0, targets.shape[1], TARGETS_AT_ONCE):
             chosen = targets[:, first : first + TARGETS_AT_ONCE].astype(np.int32)
             total: dict[str, np.ndarray] = {}
             for base, weights in background:
-                found = {k: v.numpy() for k, v in explain(ends, base, weights, chosen).items()}
+                found = {
+                    k: v.numpy() for k, v in explain(ends or dict(inputs), base, weights, chosen).items()
+                }
                 total = {k: total[k] + v for k, v in found.items()} if total else found
                 with self._lock:
                     self.evaluations += len(targets) * len(weights)
