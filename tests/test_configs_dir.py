@@ -16,7 +16,12 @@ from pipeline.run import preview
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.y*ml"))
 #: The example data that a config reads, by its name.
-DATA = {"digits": "digits", "flights": "flights", "flights_tfrecord": "flights"}
+DATA = {
+    "digits": "digits",
+    "flights": "flights",
+    "flights_shap": "flights",
+    "flights_tfrecord": "flights",
+}
 
 
 def test_every_config_has_data() -> None:
