@@ -15,7 +15,7 @@ quickstart: .venv/.examples  ## train a small model on 336,776 flights and expla
 	$(BIN)/attribeam explain configs/flights.yaml --overwrite
 
 test: .venv/.dev  ## run the whole test suite (choose some with ARGS="tests/test_plan.py -k shards")
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: .venv/.dev  ## check style, formatting and types
 	$(BIN)/ruff check .

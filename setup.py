@@ -56,6 +56,7 @@ EXTRAS_REQUIRE = {
         "packaging>=26,<27",
         "pandas-stubs>=3.1,<4",
         "pytest>=9.2,<10",
+        "pytest-xdist>=3.8,<4",  # a file at a time on each processor: half the wait
         "ruff>=0.17,<1",
         "scikit-learn>=1.9,<2",
         "setuptools>=84,<85",  # reads setup.py in tests/test_packaging.py
