@@ -623,7 +623,11 @@ def test_no_path_is_refused_and_an_unused_input_is_not() -> None:
     assert values["x"].any()
 
 
-@pytest.mark.parametrize("function", [tf.floor, tf.round, tf.sign, lambda x: x // 0.5], ids=["floor", "round", "sign", "floor division"])
+@pytest.mark.parametrize(
+    "function",
+    [tf.floor, tf.round, tf.sign, lambda x: x // 0.5],
+    ids=["floor", "round", "sign", "floor division"],
+)
 def test_steps_are_crossed_as_inputs_of_their_own(function: Callable[[Any], Any]) -> None:
     """What moves in steps is attributed by its value, as a bin is."""
 

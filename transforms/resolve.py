@@ -265,6 +265,8 @@ def _named(
             remedy = f"did you mean {names_in_words(near)}? {remedy}"
         elif missing and all(map(_NAMELESS.fullmatch, names)):
             remedy = "its export has lost the names of its inputs: save it as .keras, or export it with names"
+        else:
+            remedy = remedy[:1].lower() + remedy[1:]  # in the middle of the line
         raise UserError("; ".join(words), FEATURES, remedy)
     return chosen
 
