@@ -35,7 +35,7 @@ def _gain(folder: Path, width: int, quick: bool) -> Row:
     from transforms.worker import start_tensorflow
 
     start_tensorflow(None)
-    rows, trial = (2000, 0.1) if quick else (8192, 1.0)
+    rows, trial = (2000, 0.1) if quick else (8192, 2.0)
     inputs = features(rows, width)
     size = _default_points(folder, width)
     integrals = {prefix: _integral(folder, width, prefix, size) for prefix in (True, False)}
@@ -46,7 +46,7 @@ def _gain(folder: Path, width: int, quick: bool) -> Row:
     def speed(prefix: bool) -> float:
         return rate(lambda _: len(integrals[prefix](inputs)), rows, trial)
 
-    found = interleaved({"with": lambda: speed(True), "without": lambda: speed(False)}, 3 if quick else 7)
+    found = interleaved({"with": lambda: speed(True), "without": lambda: speed(False)}, 3 if quick else 9)
     figure = f"{per_second(found['with'])} against {per_second(found['without'])} ({size} points a call)"
     gain = ratios(found, "with", "without")
     return Row(f"affine prefix, {width} features", figure, gain, at_least=BARS[width])

@@ -66,6 +66,11 @@ class Cut:
     side_inputs: tuple[str, ...]
 
     @property
+    def fed(self) -> frozenset[str]:
+        """Names of the tensors at which the rest of the model begins."""
+        return frozenset(tensor.name for tensor in (*self.frontier, *self.shapes))
+
+    @property
     def has_prefix(self) -> bool:
         """Whether the frontier lies behind the entries."""
         return [tensor.name for tensor in self.frontier] != [entry.tensor.name for entry in self.entries]

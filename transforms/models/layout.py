@@ -73,7 +73,7 @@ class Layout:
 
 def activation_bytes(traced: TracedModel, cut: Cut) -> int:
     """Memory that one evaluation from the frontier on and its gradient hold, by the static shapes."""
-    fed = frozenset(t.name for t in (*cut.frontier, *cut.shapes))
+    fed = cut.fed
     ops = traced.ancestors(cut.scores, fed).values()
     total = sum(row_bytes(tensor) for tensor in cut.frontier) + _float_bytes(ops)
     total += sum(_loop_bytes(traced, op) for op in ops if op.type in ("While", "StatelessWhile"))

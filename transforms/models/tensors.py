@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from transforms.errors import UserError
 from transforms.models.positions import EVERYWHERE, NOWHERE
 from transforms.models.trace import static_shape
 
@@ -61,6 +62,28 @@ def stack_targets(per_target: list[dict[str, Any]]) -> dict[str, Any]:
 def join_targets(parts: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
     """Joins what calls for different targets gave, `[B, T', ...]` each."""
     return {k: v[0] if len(v) == 1 else np.concatenate(v, axis=1) for k, v in parts.items()}
+
+
+def target_gradients(
+    scores: Any, targets: Any, points: Sequence[Any], weights: Any = None
+) -> list[list[Any]]:
+    """Gradients of Σ_rows weight · score[targets[:, t]] at the points: over t, lists over points.
+
+    Raises:
+      UserError: The scores do not depend on one of the points.
+    """
+    gradients = []
+    for t in range(targets.shape[1]):
+        chosen = scores
+        if scores.shape[1] > 1:
+            chosen = tf.gather(scores, targets[:, t], axis=1, batch_dims=1)
+        seed = None if weights is None else [tf.reshape(weights, tf.shape(chosen))]
+        found = tf.gradients(chosen, list(points), grad_ys=seed)
+        for point, gradient in zip(points, found, strict=True):
+            if gradient is None:
+                raise UserError(f"no gradient path leads from {point.name} to the score", "model")
+        gradients.append([tf.convert_to_tensor(gradient) for gradient in found])
+    return gradients
 
 
 def sum_nodes(gradient: Any, groups: Any, nodes: Any, many: bool) -> Any:
