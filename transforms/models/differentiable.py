@@ -31,7 +31,7 @@ from transforms.models.trace import TracedModel
 
 #: A call's nodes are taken in so many parts, one after another, so that what passes from one operation to the
 #: next stays in a processor's cache: measured, 1.3 times the rows on two processors.
-_PARTS = 4
+_PARTS = 8
 #: Only where the part of the model that is repeated for it has no more operations than this.
 _MOST_OPERATIONS = 100
 
