@@ -34,6 +34,7 @@ from transforms.models.trace import TracedModel
 _PARTS = 8
 #: Only where the part of the model that is repeated for it has no more operations than this.
 _MOST_OPERATIONS = 100
+_BODIES = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 
 #: Gradients of this many targets share one forward pass; more targets are taken in turns.
 TARGETS_AT_ONCE = 8
@@ -70,7 +71,9 @@ class DifferentiableModel:
         self.cut: Cut = find_cut(traced, scores, affine_prefix=affine_prefix)
         self._layout = Layout.of(traced, self.cut, example)
         self.activation_bytes = activation_bytes(traced, self.cut)
-        self._small = len(traced.ancestors(self.cut.scores, self.cut.fed)) <= _MOST_OPERATIONS
+        rest = traced.ancestors(self.cut.scores, self.cut.fed).values()
+        # TensorFlow cannot tell the accumulators of two copies of a loop apart.
+        self._small = len(rest) <= _MOST_OPERATIONS and not any(op.type in _BODIES for op in rest)
         self._build()
 
     # -- building blocks, called while tracing ---------------------------------------------------------------
