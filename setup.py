@@ -75,7 +75,7 @@ if __name__ == "__main__":
         long_description_content_type="text/markdown",
         license="Apache-2.0",
         python_requires=">=3.11",
-        packages=["pipeline", "transforms", "transforms.methods", "transforms.models"],
+        packages=["pipeline", "pipeline.runners", "transforms", "transforms.methods", "transforms.models"],
         install_requires=INSTALL_REQUIRES,
         extras_require=EXTRAS_REQUIRE,
         entry_points={"console_scripts": ["attribeam = pipeline.main:main"]},

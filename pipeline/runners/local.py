@@ -1,0 +1,50 @@
+"""This machine's processors: Beam's FnApiRunner, chosen by name."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def local_engine(workers: int) -> Any:
+    """The engine itself: what Beam calls the direct runner first tries to download another one."""
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+    return FnApiRunner(default_environment=_local_processes() if workers > 1 else None)
+
+
+def local_options(workers: int) -> dict[str, Any]:
+    """Beam's options for so many worker processes."""
+    return {"direct_num_workers": workers, "direct_running_mode": "in_memory"}
+
+
+def _local_processes() -> Any:
+    """Workers as processes of this machine: Beam's own, but for the log that each writes to stderr."""
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+    command = f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
+    if not logging.getLogger().isEnabledFor(logging.INFO):
+        command += f" 2>{os.devnull}"  # what fails leaves a note in the journal
+    return SubprocessSDKEnvironment.from_command_string(command)
+
+
+@contextmanager
+def quiet_watchers() -> Iterator[None]:
+    """Beam watches local workers from threads; their tracebacks say no more than the error that follows."""
+    kept = threading.excepthook
+
+    def hook(problem: threading.ExceptHookArgs) -> None:
+        if problem.thread is None or problem.thread.name not in ("run_worker", "beam_control_read"):
+            kept(problem)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = kept
