@@ -1,21 +1,17 @@
 """Kernel SHAP against shap.KernelExplainer on the same network, with the error of both beside it.
 
-Ours runs in a process of its own, set up as a worker of a run is; shap with TensorFlow as it comes.
+Ours are whole runs, Parquet in and Parquet out; shap has arrays in memory and TensorFlow as it comes.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.common import (
-    SEED,
     Row,
     fastest,
     features,
@@ -25,48 +21,36 @@ from benchmarks.common import (
     rate,
     ratios,
     tensorflow,
-    write_config,
-    write_parquet,
 )
+from benchmarks.masking import BACKGROUND, WIDTH, background, relative_error, worker
 
-WIDTH = 50
 COALITIONS = 2048
-BACKGROUND = 100
 #: Rows whose values are worked out with so many coalitions that a sixth of the error is left.
 CHECKED = 4
 MANY = 32 * COALITIONS
 
 Explain = Callable[[np.ndarray], np.ndarray]
-#: Rows, coalitions, whether the affine prefix is skipped → attributions.
-Ours = Callable[[np.ndarray, int, bool], np.ndarray]
 
 
 def run(folder: Path, quick: bool) -> list[Row]:
     tensorflow()
-    rows, theirs, repeats = (CHECKED, 1, 1) if quick else (24, CHECKED, 5)
-    inputs, background = features(rows, WIDTH), features(BACKGROUND, WIDTH, SEED + 1)
-    shap = _shap(background, inputs[:1])
-    results: dict[str, np.ndarray] = {}
-    with _worker(folder, background) as ours:
-
-        def job(name: str, explain: Explain, count: int) -> Callable[[], float]:
-            def call(_: int) -> int:
-                results[name] = explain(inputs[:count])
-                return count
-
-            return lambda: rate(call, count)
-
-        jobs = {
-            "without": job("without", lambda part: ours(part, COALITIONS, False), rows),
-            "with": job("with", lambda part: ours(part, COALITIONS, True), rows),
-            "shap": job("shap", shap, theirs),
-        }
-        ours(inputs[:2], COALITIONS, False)
-        ours(inputs[:2], COALITIONS, True)
-        found = interleaved(jobs, repeats)
-        truth = ours(inputs[:theirs], COALITIONS if quick else MANY, True)
-    errors = {name: _error(value[:theirs], truth) for name, value in results.items()}
-    against = f"against {per_second(found['shap'])} with {errors['shap']:.2%}"
+    rows, repeats = (24, 1) if quick else (72, 5)
+    inputs = features(CHECKED, WIDTH)
+    shap = _shap(background(), inputs[:1])
+    method = {"name": "kernel_shap", "n_samples": COALITIONS}
+    with worker(folder, rows, "kernel") as runs:
+        found = interleaved(
+            {
+                "without": lambda: runs.rate(method, rows, prefix=False),
+                "with": lambda: runs.rate(method, rows, prefix=True),
+                "shap": lambda: rate(lambda _: len(shap(inputs)), len(inputs)),
+            },
+            repeats,
+        )
+        values = {name: runs.run(method, CHECKED, prefix=name == "with") for name in ("without", "with")}
+        truth = runs.run({**method, "n_samples": COALITIONS if quick else MANY}, CHECKED)
+    errors = {name: relative_error(value, truth) for name, value in values.items()}
+    against = f"against {per_second(found['shap'])} with {relative_error(shap(inputs), truth):.2%}"
     return [
         Row(
             f"kernel_shap ÷ shap, {COALITIONS:,} coalitions × {BACKGROUND}, {name} affine prefix",
@@ -76,63 +60,6 @@ def run(folder: Path, quick: bool) -> list[Row]:
         )
         for name in ("without", "with")
     ]
-
-
-def _error(found: np.ndarray, truth: np.ndarray) -> float:
-    """Mean |error| of a value, relative to the mean |value|."""
-    return float(np.abs(found - truth).mean() / np.abs(truth).mean())
-
-
-@contextmanager
-def _worker(folder: Path, background: np.ndarray) -> Iterator[Ours]:
-    """Ours in a process of its own, in device calls of the size that a plan decides on."""
-    write_parquet(folder / "kernel.parquet", 1000, WIDTH)
-    config = write_config(
-        folder, "kernel.parquet", {"name": "kernel_shap"}, WIDTH, "kernel", baseline="sample"
-    )
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    process = spawn.Process(target=_serve, args=(there, str(config), background), daemon=True)
-    process.start()
-    there.close()
-
-    def explain(rows: np.ndarray, coalitions: int, prefix: bool) -> np.ndarray:
-        here.send((rows, coalitions, prefix))
-        found: np.ndarray = here.recv()
-        return found
-
-    try:
-        yield explain
-    finally:
-        here.close()  # which ends it
-        process.join()
-
-
-def _serve(requests: Any, config: str, background: np.ndarray) -> None:
-    """Answers requests until the other end is closed."""
-    from pipeline.config import load_config
-    from pipeline.plan import make_plan
-    from transforms.methods.base import Reference
-    from transforms.methods.kernel_shap import KernelShap
-    from transforms.models.base import ScoredModel
-    from transforms.worker import adapter
-
-    spec = make_plan(load_config(config), in_process=True).spec
-    loaded = adapter(spec.model)
-    name = loaded.signature.inputs[0].name
-    models = {use: ScoredModel(loaded, {name: (WIDTH,)}, affine_prefix=use) for use in (False, True)}
-    scores, _ = models[False].evaluate({name: background})
-    reference = Reference({name: background}, scores, scores.std(axis=0))
-    while True:
-        try:
-            rows, coalitions, prefix = requests.recv()
-        except EOFError:
-            return
-        targets, seeds = np.zeros((len(rows), 1), np.int64), np.zeros(len(rows), np.uint64)
-        found = KernelShap(n_samples=coalitions).attribute(
-            models[prefix], {name: rows}, reference, targets, seeds, spec.device_batch_size
-        )
-        requests.send(found.values[name][:, 0])
 
 
 def _shap(background: np.ndarray, row: np.ndarray) -> Explain:

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import SEED, Row, features, interleaved, per_second, rate, ratios, tensorflow
-from benchmarks.masking import WIDTH, Predict, ours, predictions, relative_error
+from benchmarks.masking import WIDTH, Predict, predictions, relative_error, worker
 
 SAMPLES = 5000
-BACKGROUND = 100
 #: Rows of the package's training data, from which it takes its quartiles and moments.
 TRAINING = 1000
 REPEATS = 3
@@ -21,28 +20,23 @@ CHECKED, TIMES = 8, 25
 def run(folder: Path, quick: bool) -> list[Row]:
     tensorflow()
     rows, theirs, times = (256, CHECKED, 8) if quick else (2048, 60, TIMES)
-    inputs, background = features(rows, WIDTH), features(BACKGROUND, WIDTH, SEED + 1)
-    attribute = ours(folder, background)
+    inputs = features(rows, WIDTH)
     explain = _lime(predictions(SAMPLES))
-    from transforms.methods.lime import Lime
-
-    sampled = Lime(n_samples=SAMPLES)
-    functions = {"ours": lambda some, seed: attribute(sampled, some, seed), "lime": explain}
-    counts = {"ours": rows, "lime": theirs}
-    attribute(sampled, inputs, SEED)
+    method = {"name": "lime", "n_samples": SAMPLES}
     explain(inputs[:2], SEED)
-    errors = {
-        name: _errors([f(inputs[:CHECKED], SEED + i) for i in range(times)]) for name, f in functions.items()
-    }
-
-    def job(name: str) -> float:
-        def call(position: int) -> int:
-            functions[name](inputs[: counts[name]], 0)
-            return counts[name]
-
-        return rate(call, counts[name])
-
-    found = interleaved({"ours": lambda: job("ours"), "lime": lambda: job("lime")}, REPEATS)
+    with worker(folder, rows, "lime") as runs:
+        found = interleaved(
+            {
+                "ours": lambda: runs.rate(method, rows),
+                "lime": lambda: rate(lambda _: len(explain(inputs[:theirs], 0)), theirs),
+            },
+            REPEATS,
+        )
+        seeds = range(SEED, SEED + times)
+        errors = {
+            "ours": _errors([runs.run(method, CHECKED, seed) for seed in seeds]),
+            "lime": _errors([explain(inputs[:CHECKED], seed) for seed in seeds]),
+        }
     means = {name: float(np.mean(error)) for name, error in errors.items()}
     return [
         Row(

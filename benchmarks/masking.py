@@ -1,58 +1,132 @@
-"""What the benchmarks of masking methods share: ours on the usual network, and the predictions of it."""
+"""What the benchmarks of masking methods share: whole runs on the usual network, and its predictions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import multiprocessing
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from benchmarks.common import fastest, keras_model, rate, tensorflow, write_config, write_parquet
+from benchmarks.common import (
+    SEED,
+    column_names,
+    fastest,
+    features,
+    keras_model,
+    rate,
+    tensorflow,
+    write_config,
+    write_parquet,
+)
 
 WIDTH = 50
+BACKGROUND = 100
+#: Rows of the run that is taken off.
+FEW = 8
 
-Explain = Callable[[Any, np.ndarray, int], np.ndarray]
+Method = Mapping[str, Any]
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def ours(folder: Path, background: np.ndarray) -> Explain:
-    """Attributes rows by a method, the model loaded and calls sized as a run would have them.
+@dataclass(frozen=True)
+class Worker:
+    """Runs in a process of its own, where TensorFlow is as a run sets it up, Beam and the files included.
 
-    Returns:
-      (method, rows `[B, WIDTH]`, seed) → φ `[B, WIDTH]`.
+    Args:
+      ask: Sends a request and waits for the answer.
     """
+
+    ask: Callable[[tuple[Any, ...]], Any]
+
+    def run(self, method: Method, rows: int, seed: int = 0, *, prefix: bool = True) -> np.ndarray:
+        """A whole run, Parquet in and Parquet out, of the first so many rows.
+
+        Args:
+          method: The block of the config.
+          rows: How many.
+          seed: Of the run.
+          prefix: False does not skip the affine prefix.
+        Returns:
+          φ as the tables have it, `[rows, WIDTH]`.
+        """
+        return self._run(method, rows, seed, prefix)[1]
+
+    def rate(self, method: Method, rows: int, seed: int = 0, *, prefix: bool = True) -> float:
+        """Rows a second of a whole run.
+
+        Start-up is left out by a difference, of this run and one of a few rows, each with its own start of
+        Beam, reading of the reference and traces; planning, where the model is loaded, is in neither.
+        """
+        start, _ = self._run(method, FEW, seed, prefix)
+        return (rows - FEW) / (self._run(method, rows, seed, prefix)[0] - start)
+
+    def _run(self, *request: Any) -> tuple[float, np.ndarray]:
+        seconds, values = self.ask(request)
+        return seconds, values
+
+
+@contextmanager
+def worker(folder: Path, rows: int, name: str) -> Iterator[Worker]:
+    """A worker with the usual background and so many rows of `features` as input."""
+    write_parquet(folder / f"{name}.parquet", rows, WIDTH)
+    kept = pa.table(list(background().T), column_names(WIDTH))
+    pq.write_table(kept, folder / f"{name}-background.parquet")
+    method = {"name": "kernel_shap"}  # each run has its own
+    config = write_config(folder, f"{name}.parquet", method, WIDTH, name, baseline="file")
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    process = spawn.Process(
+        target=_serve, args=(there, str(config), str(folder / f"{name}-background.parquet")), daemon=True
+    )
+    process.start()
+    there.close()
+
+    def ask(request: tuple[Any, ...]) -> Any:
+        here.send(request)
+        return here.recv()
+
+    try:
+        yield Worker(ask)
+    finally:
+        here.close()  # which ends it
+        process.join()
+
+
+def background() -> np.ndarray:
+    """`[BACKGROUND, WIDTH]`."""
+    return features(BACKGROUND, WIDTH, SEED + 1)
+
+
+def _serve(requests: Any, config: str, background_path: str) -> None:
+    """Answers requests until the other end is closed."""
+    from pipeline import run
     from pipeline.config import load_config
     from pipeline.plan import make_plan
-    from transforms.methods.base import Reference
-    from transforms.models import load_model
-    from transforms.models.base import ScoredModel
+    from pipeline.runners import LOCAL
 
-    write_parquet(folder / "masking.parquet", 1000, WIDTH)
-    config = write_config(
-        folder, "masking.parquet", {"name": "permutation_shap"}, WIDTH, "masking", baseline="sample"
-    )
-    spec = make_plan(load_config(str(config)), in_process=True).spec
-    adapter = load_model(spec.model)
-    name = adapter.signature.inputs[0].name
-    model = ScoredModel(adapter, {name: (WIDTH,)})
-    scores, _ = model.evaluate({name: background})
-    reference = Reference({name: background}, scores, scores.std(axis=0))
-
-    def explain(method: Any, rows: np.ndarray, seed: int) -> np.ndarray:
-        found = method.attribute(
-            model,
-            {name: rows},
-            replace(reference, seed=seed),
-            np.zeros((len(rows), 1), np.int64),
-            np.arange(len(rows), dtype=np.uint64),
-            spec.device_batch_size,
-        )
-        values: np.ndarray = found.values[name][:, 0]
-        return values
-
-    return explain
+    while True:
+        try:
+            method, rows, seed, prefix = requests.recv()
+        except EOFError:
+            return
+        settings = [f"baseline.path={background_path}", f"seed={seed}"]
+        settings += [f"method.{key}={value}" for key, value in method.items()]
+        plan = make_plan(load_config(config, settings=settings), limit=rows, in_process=True)
+        # The two halves of pipeline.run.execute, between which the prefix can be left out.
+        plan = replace(plan, spec=replace(plan.spec, affine_prefix=prefix))
+        shutil.rmtree(plan.spec.run, ignore_errors=True)
+        run._begin(plan, True)
+        _, seconds = run._run(plan, LOCAL, 1, (), False)
+        table = pq.read_table(f"{plan.spec.run}/attributions", columns=["attribution"])
+        columns = table["attribution"].combine_chunks().flatten()
+        requests.send((seconds, np.stack([np.asarray(column) for column in columns], axis=1)))
 
 
 def predictions(evaluations: int) -> Predict:

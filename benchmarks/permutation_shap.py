@@ -7,10 +7,19 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import SEED, Row, features, interleaved, per_second, rate, ratios, tensorflow
-from benchmarks.masking import WIDTH, Explain, Predict, ours, predictions, relative_error
+from benchmarks.masking import (
+    BACKGROUND,
+    WIDTH,
+    Method,
+    Predict,
+    Worker,
+    background,
+    predictions,
+    relative_error,
+    worker,
+)
 
 PERMUTATIONS = 10
-BACKGROUND = 100
 REPEATS = 3
 #: Rows whose Shapley values are worked out, with so many more permutations.
 CHECKED, TIMES = 16, 100
@@ -18,38 +27,37 @@ CHECKED, TIMES = 16, 100
 
 def run(folder: Path, quick: bool) -> list[Row]:
     tensorflow()
-    rows, theirs, times = (32, CHECKED, 10) if quick else (512, 64, TIMES)
-    inputs, background = features(rows, WIDTH), features(BACKGROUND, WIDTH, SEED + 1)
-    attribute = ours(folder, background)
-    explain = _shap(predictions(2 * WIDTH * BACKGROUND), background)
-    from transforms.methods.permutation_shap import PermutationShap
-
-    sampled = PermutationShap(n_permutations=PERMUTATIONS)
-    attribute(sampled, inputs, SEED)
+    rows, theirs, times = (32, CHECKED, 10) if quick else (256, 32, TIMES)
+    inputs = features(rows, WIDTH)
+    explain = _shap(predictions(2 * WIDTH * BACKGROUND), background())
+    method = {"name": "permutation_shap", "n_permutations": PERMUTATIONS}
     explain(inputs[:2], 0)
-    truth = _truth(attribute, inputs[:CHECKED], times)
     errors: dict[str, list[float]] = {"ours": [], "shap": []}
+    with worker(folder, rows, "permutation") as runs:
+        truth = _truth(runs, method, times)
 
-    def job(name: str, count: int) -> float:
-        def call(position: int) -> int:
-            seed = len(errors[name])
-            found = (
-                attribute(sampled, inputs[:count], seed) if name == "ours" else explain(inputs[:count], seed)
-            )
-            errors[name].append(relative_error(found[:CHECKED], truth))
-            return count
+        def ours(prefix: bool) -> float:
+            return runs.rate(method, rows, SEED, prefix=prefix)
 
-        return rate(call, count)
+        def shap() -> float:
+            seed = len(errors["shap"])
+            errors["ours"].append(relative_error(runs.run(method, CHECKED, seed), truth))
+            errors["shap"].append(relative_error(explain(inputs[:CHECKED], seed), truth))
+            return rate(lambda _: len(explain(inputs[:theirs], seed)), theirs)
 
-    found = interleaved({"ours": lambda: job("ours", rows), "shap": lambda: job("shap", theirs)}, REPEATS)
-    figure = f"{per_second(found['ours'])} against {per_second(found['shap'])}"
+        found = interleaved(
+            {"with": lambda: ours(True), "without": lambda: ours(False), "shap": shap}, REPEATS
+        )
     means = {name: float(np.mean(error)) for name, error in errors.items()}
     return [
-        Row(
-            f"permutation SHAP ÷ shap, {PERMUTATIONS} permutations × {BACKGROUND} background rows",
-            figure,
-            ratios(found, "ours", "shap"),
-            at_least=4,
+        *(
+            Row(
+                f"permutation SHAP ÷ shap, {PERMUTATIONS} permutations × {BACKGROUND}, {name} affine prefix",
+                f"{per_second(found[name])} against {per_second(found['shap'])}",
+                ratios(found, name, "shap"),
+                at_least=4,
+            )
+            for name in ("without", "with")
         ),
         Row(
             "  mean error ÷ shap's",
@@ -60,13 +68,9 @@ def run(folder: Path, quick: bool) -> list[Row]:
     ]
 
 
-def _truth(attribute: Explain, rows: np.ndarray, times: int) -> np.ndarray:
+def _truth(runs: Worker, method: Method, times: int) -> np.ndarray:
     """The Shapley values, from permutations that have nothing to do with those that are measured."""
-    from transforms.methods.permutation_shap import PermutationShap
-
-    parts = [attribute(PermutationShap(n_permutations=PERMUTATIONS), rows, SEED + i) for i in range(times)]
-    found: np.ndarray = np.mean(parts, axis=0, dtype=np.float64)
-    return found
+    return runs.run({**method, "n_permutations": times * PERMUTATIONS}, CHECKED, SEED + 1)
 
 
 def _shap(predict: Predict, background: np.ndarray):  # type: ignore[no-untyped-def]

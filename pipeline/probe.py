@@ -37,6 +37,8 @@ FIRST_ROWS = 4096
 #: without gradients nothing has to be kept for the way back.
 _CPU_BYTES = 64 << 20
 _CPU_BYTES_FORWARD = 16 << 20
+#: Where a call is taken in parts, only one of which is in memory.
+_CPU_BYTES_IN_PARTS = 128 << 20
 _GPU_SHARE = 0.25
 _MOST_EVALUATIONS = 1 << 16
 _MEASURED_SECONDS = 2.0
@@ -267,6 +269,8 @@ def _device_batch_size(
     if model.has_gradients:  # only TensorFlow's models run on its devices
         import tensorflow as tf
 
+        if not method.needs.gradients and model.repeatable:
+            bound = _CPU_BYTES_IN_PARTS
         gpus = tf.config.list_physical_devices("GPU")
         if gpus:
             limit = tf.config.experimental.get_device_details(gpus[0]).get("memory_limit_mb", 8192)

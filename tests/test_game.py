@@ -13,6 +13,7 @@ from models_zoo import CASES, make_reference, pick, size_of
 from transforms.methods import game as games
 from transforms.methods.base import Reference
 from transforms.methods.game import Game
+from transforms.models import masked
 from transforms.models.base import ScoredModel
 from transforms.models.masked import MaskedModel
 from transforms.players import HELD, Players
@@ -81,6 +82,26 @@ def test_scores_are_those_of_rows_masked_by_hand(
     np.testing.assert_allclose(mean, exact, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(chosen[..., ::-1], one, rtol=1e-5, atol=1e-6)
     assert np.ptp(mean, axis=1).min() > 0.01  # coalitions matter
+
+
+@pytest.mark.parametrize("way", ["prefix", "raw"])
+def test_in_parts_it_is_the_same(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call's rows one after another, with what is the same for all of them made once."""
+    monkeypatch.setattr(masked, "_BYTES_A_PART", 1)
+    monkeypatch.setattr(masked, "_LEAST_POINTS", 5)
+    world = mixed()
+    reference, model = world.reference(), model_of(world, way)
+    assert model.masked(reference).has_prefix == (way == "prefix")
+    coalitions = drawn(6, reference.players.count)
+    exact, one = by_hand(False)
+    for size, parts in ((4096, 4), (40, 4), (10, 2), (5, 1)):
+        game = Game(model, reference, size)
+        mean = game.scores(world.rows, world.targets, coalitions)
+        chosen = game.scores(world.rows, world.targets, coalitions, np.array(BASE))
+        np.testing.assert_allclose(mean, exact, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(chosen, one, rtol=1e-5, atol=1e-6)
+        assert parts in model.masked(reference)._compiled
+    assert {made.traces for made in model.masked(reference)._compiled.values()} == {1}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -193,7 +214,8 @@ def test_few_graphs_are_traced_whatever_the_sizes() -> None:
                 pick(world.rows, slice(0, 1 + count % 4)), world.targets[: 1 + count % 4], drawn(count, 6)
             )
     assert world.model.masked(reference) is world.model.masked(reference)
-    assert world.model.masked(reference)._compiled.traces == 1
+    compiled = world.model.masked(reference)._compiled
+    assert [made.traces for made in compiled.values()] == [1]
 
 
 def test_nobody_is_the_base_value_or_a_row_of_its_own_where_values_are_held() -> None:

@@ -204,6 +204,11 @@ class ScoredModel:
 
         return forward_bytes(self.traced, self.scores)
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether its graph may stand in one function several times, for the parts of a call."""
+        return self.traced.repeatable(self.scores, frozenset(t.name for t in self.traced.inputs.values()))
+
     def masked(self, reference: Reference) -> MaskedModel:
         """The model with a background, for masking methods; made once for each reference."""
         from transforms.models.masked import MaskedModel

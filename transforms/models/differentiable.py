@@ -32,9 +32,6 @@ from transforms.models.trace import TracedModel
 #: A call's nodes are taken in so many parts, one after another, so that what passes from one operation to the
 #: next stays in a processor's cache: measured, 1.3 times the rows on two processors.
 _PARTS = 8
-#: Only where the part of the model that is repeated for it has no more operations than this.
-_MOST_OPERATIONS = 100
-_BODIES = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 
 #: Gradients of this many targets share one forward pass; more targets are taken in turns.
 TARGETS_AT_ONCE = 8
@@ -71,9 +68,7 @@ class DifferentiableModel:
         self.cut: Cut = find_cut(traced, scores, affine_prefix=affine_prefix)
         self._layout = Layout.of(traced, self.cut, example)
         self.activation_bytes = activation_bytes(traced, self.cut)
-        rest = traced.ancestors(self.cut.scores, self.cut.fed).values()
-        # TensorFlow cannot tell the accumulators of two copies of a loop apart.
-        self._small = len(rest) <= _MOST_OPERATIONS and not any(op.type in _BODIES for op in rest)
+        self._small = traced.repeatable(self.cut.scores, self.cut.fed)
         self._build()
 
     # -- building blocks, called while tracing ---------------------------------------------------------------

@@ -8,7 +8,9 @@ Where a model has no such prefix, masked inputs of any type are put together as 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +29,15 @@ if TYPE_CHECKING:
 
 #: With so many outputs it is cheaper to sum all of them than to pick one point's first.
 _FEW_OUTPUTS = 16
+
+#: A call's rows are taken in parts whose values take about so many bytes, one after another, so that what
+#: passes from one operation to the next stays in a processor's cache: measured, 1.3 to 1.6 times the rows.
+_BYTES_A_PART = 4 << 20
+_LEAST_POINTS = 256
+_MOST_PARTS = 16
+
+#: Scores, `[B′ · C · R′, T]`, of a slice of the rows; the second argument is how many that are.
+_ScoreRows = Callable[[slice, Any], Any]
 
 
 class MaskedModel:
@@ -56,15 +67,16 @@ class MaskedModel:
         self._prefix = _Prefix.of(model, players, example) if affine_prefix else None
         self._entries = [] if self._prefix is None else self._prefix.entries_of(self._inputs)
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self._traced.inputs.items()}
-        self._compiled = Compiled(
-            self._sums,
-            [
-                specs,
-                tf.TensorSpec([None, None], tf.int32),  # targets, [B, T]
-                tf.TensorSpec([None, players.count], tf.bool),  # coalitions, [C, M]
-                tf.TensorSpec([None, None], tf.int32),  # background rows of a coalition, [C or 1, R′]
-            ],
-        )
+        self._signature = [
+            specs,
+            tf.TensorSpec([None, None], tf.int32),  # targets, [B, T]
+            tf.TensorSpec([None, players.count], tf.bool),  # coalitions, [C, M]
+            tf.TensorSpec([None, None], tf.int32),  # background rows of a coalition, [C or 1, R′]
+        ]
+        self._repeatable = model.repeatable if self._prefix is None else self._prefix.repeatable
+        self._points_a_part = max(_LEAST_POINTS, _BYTES_A_PART // model.forward_bytes)
+        self._compiled: dict[int, Compiled] = {}
+        self._lock = threading.Lock()
 
     @property
     def has_prefix(self) -> bool:
@@ -85,42 +97,77 @@ class MaskedModel:
           `[B, C, T]` float64.
         Cost: C · R′ evaluations a row.
         """
-        self._model.count(len(targets) * len(coalitions) * base.shape[1])
-        found = self._compiled(
+        points = len(targets) * len(coalitions) * base.shape[1]
+        self._model.count(points)
+        found = self._in_parts(self._parts(len(targets), points))(
             dict(inputs), targets.astype(np.int32, copy=False), coalitions, base.astype(np.int32, copy=False)
         )
         sums: np.ndarray = found.numpy()
         return sums
 
-    def _sums(self, inputs: Any, targets: Any, coalitions: Any, base: Any) -> Any:
+    def _in_parts(self, parts: int) -> Compiled:
+        """The compiled function that takes a call's rows in so many parts."""
+        if parts not in self._compiled:
+            made = Compiled(partial(self._sums, parts), self._signature)
+            with self._lock:
+                self._compiled.setdefault(parts, made)
+        return self._compiled[parts]
+
+    def _parts(self, rows: int, points: int) -> int:
+        """A power of two, so that few functions are traced."""
+        most = min(_MOST_PARTS, rows, max(1, points // self._points_a_part)) if self._repeatable else 1
+        return 1 << (most.bit_length() - 1)
+
+    def _sums(self, parts: int, inputs: Any, targets: Any, coalitions: Any, base: Any) -> Any:
         rows, count, every = tf.shape(targets)[0], tf.shape(coalitions)[0], tf.shape(base)[1]
         kept = tf.concat([coalitions, tf.ones([count, 1], tf.bool)], axis=1)  # HELD is the last column
-        points = rows * count * every
         if self._prefix is None:
-            scores = self._raw_scores(inputs, kept, base, points)
+            scores = self._raw_scores(inputs, kept, base)
         else:
             others = [tf.gather(value, base) for value in self._prefix.by_row(self._entries)]
-            scores = self._prefix.scores(inputs, others, kept, points)
-        outputs = int(scores.shape[1])
-        if outputs <= _FEW_OUTPUTS:
-            by_point = tf.reshape(tf.cast(scores, tf.float64), [rows, count, every, outputs])
-            return tf.gather(tf.reduce_sum(by_point, axis=2), targets, axis=2, batch_dims=1)
-        by_row = tf.gather(tf.reshape(scores, [rows, -1, outputs]), targets, axis=2, batch_dims=1)
-        chosen = tf.reshape(tf.cast(by_row, tf.float64), [rows, count, every, tf.shape(targets)[1]])
-        return tf.reduce_sum(chosen, axis=2)
+            scores = self._prefix.scores(inputs, others, kept)
+        found: list[Any] = []
+        for part in range(parts):
+            # One after another: two parts at a time would share the cache.
+            with tf.control_dependencies(found[-1:]):
+                some = slice(rows * part // parts, rows * (part + 1) // parts)
+            chosen = targets[some]
+            points = tf.shape(chosen)[0] * count * every
+            found.append(_sum_background(scores(some, points), chosen, count, every))
+        return tf.concat(found, axis=0) if parts > 1 else found[0]
 
-    def _raw_scores(self, inputs: Any, kept: Any, base: Any, points: Any) -> Any:
-        feeds = {}
-        for name, value in inputs.items():
-            of, tensor = self._players.of[name], self._traced.inputs[name]
-            mask = tf.gather(kept, _column(of, self._players), axis=1)[tf.newaxis, :, tf.newaxis]
-            others = tf.gather(self._inputs[name], base)  # [C or 1, R′, *shape]
-            others = tf.reshape(others, [1, tf.shape(base)[0], tf.shape(base)[1], len(of)])
-            own = tf.reshape(value, [-1, 1, 1, len(of)])
-            point = tf.reshape(tf.where(mask, own, others), tf.concat([[points], tf.shape(value)[1:]], 0))
-            point.set_shape(tensor.shape)
-            feeds[tensor.name] = point
-        return flatten_heads(self._traced.replay(feeds, list(self._model.scores)), points)
+    def _raw_scores(self, inputs: Any, kept: Any, base: Any) -> _ScoreRows:
+        """Scores of some rows by masking what they are made of, value by value."""
+        masks, others = {}, {}
+        for name in inputs:
+            of = self._players.of[name]
+            masks[name] = tf.gather(kept, _column(of, self._players), axis=1)[tf.newaxis, :, tf.newaxis]
+            other = tf.gather(self._inputs[name], base)  # [C or 1, R′, *shape]
+            others[name] = tf.reshape(other, [1, tf.shape(base)[0], tf.shape(base)[1], len(of)])
+
+        def scores(some: slice, points: Any) -> Any:
+            feeds = {}
+            for name, value in inputs.items():
+                tensor = self._traced.inputs[name]
+                own = tf.reshape(value[some], [-1, 1, 1, len(self._players.of[name])])
+                point = tf.where(masks[name], own, others[name])
+                point = tf.reshape(point, tf.concat([[points], tf.shape(value)[1:]], 0))
+                point.set_shape(tensor.shape)
+                feeds[tensor.name] = point
+            return flatten_heads(self._traced.replay(feeds, list(self._model.scores)), points)
+
+        return scores
+
+
+def _sum_background(scores: Any, targets: Any, count: Any, every: Any) -> Any:
+    """Scores `[B · C · R′, T]` of all outputs → sums of the targets' over R′, `[B, C, T′]` float64."""
+    rows, outputs = tf.shape(targets)[0], int(scores.shape[1])
+    if outputs <= _FEW_OUTPUTS:
+        by_point = tf.reshape(tf.cast(scores, tf.float64), [rows, count, every, outputs])
+        return tf.gather(tf.reduce_sum(by_point, axis=2), targets, axis=2, batch_dims=1)
+    by_row = tf.gather(tf.reshape(scores, [rows, -1, outputs]), targets, axis=2, batch_dims=1)
+    chosen = tf.reshape(tf.cast(by_row, tf.float64), [rows, count, every, tf.shape(targets)[1]])
+    return tf.reduce_sum(chosen, axis=2)
 
 
 class _Prefix:
@@ -139,6 +186,8 @@ class _Prefix:
         nothing = [
             tf.zeros([layout.lead[e.tensor.name], *e.tensor.shape[1:]], e.tensor.dtype) for e in cut.entries
         ]
+        #: Whether what is behind the prefix may stand in one graph several times.
+        self.repeatable = self._traced.repeatable(cut.scores, cut.fed)
         self._zero = tf.function(self._frontier, autograph=False)(nothing)
 
     @classmethod
@@ -174,14 +223,13 @@ class _Prefix:
         """`[rows · lead, ...]` → `[rows, lead · size]`."""
         return [tf.reshape(v, [-1, len(of)]) for v, of in zip(entries, self._players, strict=True)]
 
-    def scores(self, inputs: Mapping[str, Any], others: Sequence[Any], kept: Any, points: Any) -> Any:
-        """Scores of masked rows, `[B · C · R′, T]`.
+    def scores(self, inputs: Mapping[str, Any], others: Sequence[Any], kept: Any) -> _ScoreRows:
+        """Scores of some masked rows, `[B′ · C · R′, T]`.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
           others: Entries of the background rows, each `[C or 1, R′, lead · size]`.
           kept: Members and a last column of what is held, `[C, M + 1]` bool.
-          points: B · C · R′.
         """
         own, replaced = [], []
         entries = self.by_row(self._entries(inputs))
@@ -193,19 +241,26 @@ class _Prefix:
             own.append(tf.reshape(tf.where(mask, value[:, tf.newaxis], nothing), tail))
             replaced.append(tf.reshape(tf.where(mask[:, tf.newaxis], nothing, other), tail))
         count, every = tf.shape(kept)[0], tf.shape(others[0])[1]
-        feeds = {}
-        for tensor, mine, theirs, zero in zip(
-            self._cut.frontier, self._frontier(own), self._frontier(replaced), self._zero, strict=True
+        mine, theirs = [], []
+        for kept_part, rest, zero in zip(
+            self._frontier(own), self._frontier(replaced), self._zero, strict=True
         ):
             size = int(np.prod(zero.shape))
-            theirs = tf.reshape(theirs, [1, count, every, size]) - tf.reshape(zero, [size])
-            point = tf.reshape(mine, [-1, count, 1, size]) + theirs
-            point = tf.reshape(point, [-1, *tensor.shape[1:]])
-            point.set_shape(tensor.shape)
-            feeds[tensor.name] = point
-        for tensor, value in zip(self._cut.shapes, self._layout.shape_values(self._cut, points), strict=True):
-            feeds.setdefault(tensor.name, value)
-        return flatten_heads(self._traced.replay(feeds, list(self._cut.scores)), points)
+            mine.append(tf.reshape(kept_part, [-1, count, 1, size]))
+            theirs.append(tf.reshape(rest, [1, count, every, size]) - tf.reshape(zero, [size]))
+
+        def scores(some: slice, points: Any) -> Any:
+            feeds = {}
+            for tensor, a, b in zip(self._cut.frontier, mine, theirs, strict=True):
+                point = tf.reshape(a[some] + b, [-1, *tensor.shape[1:]])
+                point.set_shape(tensor.shape)
+                feeds[tensor.name] = point
+            shapes = self._layout.shape_values(self._cut, points)
+            for tensor, value in zip(self._cut.shapes, shapes, strict=True):
+                feeds.setdefault(tensor.name, value)
+            return flatten_heads(self._traced.replay(feeds, list(self._cut.scores)), points)
+
+        return scores
 
     def _entries(self, inputs: Mapping[str, Any]) -> list[Any]:
         feeds = {self._traced.inputs[name].name: value for name, value in inputs.items()}

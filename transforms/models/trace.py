@@ -16,6 +16,10 @@ import tensorflow as tf
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 #: Ops that are the identity but for training, and are replayed as that.
 STOPS = frozenset({"StopGradient", "PreventGradient"})
+#: Ops with a graph inside. TensorFlow cannot tell the accumulators of two copies of a loop apart.
+_BODIES = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
+#: What is repeated in a graph has no more operations than this.
+_MOST_REPEATED = 100
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,11 @@ class TracedModel:
             needed[op.name] = op
             pending.extend(tensor for tensor in op.inputs if tensor.name not in stop)
         return needed
+
+    def repeatable(self, fetches: Sequence[Any], stop: frozenset[str]) -> bool:
+        """Whether what the fetches need behind `stop` may be replayed several times in one graph."""
+        found = self.ancestors(fetches, stop).values()
+        return len(found) <= _MOST_REPEATED and not any(op.type in _BODIES for op in found)
 
     def replay(self, feeds: Mapping[str, Any], fetches: Sequence[Any]) -> list[Any]:
         """Builds the part of the graph between `feeds` and `fetches` in the current graph.
