@@ -35,7 +35,8 @@ def attribeam(arguments: Sequence[str]) -> Child:
             [sys.executable, "-m", "pipeline", *arguments], cwd=ROOT, stdout=nowhere, stderr=subprocess.PIPE
         )
         assert child.stderr is not None
-        said = child.stderr.read().decode("utf-8", "replace")
+        with child.stderr:
+            said = child.stderr.read().decode("utf-8", "replace")
         _, status, usage = os.wait4(child.pid, 0)
         elapsed = time.perf_counter() - start
     child.returncode = os.waitstatus_to_exitcode(status)

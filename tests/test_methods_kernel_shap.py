@@ -241,6 +241,15 @@ def test_leverage_takes_of_all_sizes_alike_and_the_shapley_kernel_of_the_ends() 
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_more_coalitions_of_a_size_than_a_float_holds(sampling: str) -> None:
+    """From 1,030 players on; a size in the middle of 1,100 has 10^329 pairs."""
+    taken = allocation(1100, 5000, sampling)
+    assert taken.sum() == 5000
+    assert taken.min() >= 2
+    assert taken[0] > 100 if sampling == "shapley" else taken.max() <= 10
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
 @pytest.mark.parametrize("players", [5, 12, 13, 40])
 def test_a_larger_budget_never_takes_less(sampling: str, players: int) -> None:
     before = allocation(players, players, sampling)

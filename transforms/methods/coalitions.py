@@ -24,6 +24,7 @@ _DRAWS = 16
 #: Multiplications that choosing a draw may cost; larger designs are all alike.
 _DRAW_COST = 1 << 28
 _MOST_LEVERAGE = 0.99
+_COUNTLESS = 1 << 50
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ def allocation(players: int, pairs: int, sampling: str) -> np.ndarray:
     What a stratum is due is rounded so that a larger budget never takes less of one (Webster's method); none
     is taken less of than two pairs, and none beyond what it holds.
     """
-    there = np.array(pairs_of(players), float)
+    # Of 1,030 players some strata hold more than a float does; no budget comes near the cap.
+    there = np.array([min(count, _COUNTLESS) for count in pairs_of(players)], float)
     if pairs >= there.sum():
         return there.astype(np.int64)
     sizes = np.arange(1, len(there) + 1)

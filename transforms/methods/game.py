@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: Bytes that the scores of a block of rows may take in this process's memory.
 _HOST_BYTES = 32 << 20
 #: Rows that share what a coalition leaves of the background; more of them leave fewer coalitions to a call.
-_ROWS_A_CALL = 32
+ROWS_A_CALL = 32
 #: The work is cut into so many calls, as long as a call keeps so many evaluations.
 _LEAST_CALLS = 4
 _LEAST_EVALUATIONS = 1024
@@ -106,7 +106,7 @@ class Game:
         # As in run_calls: a few calls in flight, however little there is to do.
         even = max(-(-rows * coalitions // _LEAST_CALLS), -(-_LEAST_EVALUATIONS // every))
         pairs = min(pairs, even)
-        height = min(rows, _ROWS_A_CALL, pairs)
+        height = min(rows, ROWS_A_CALL, pairs)
         width = max(1, pairs // height)
         for row in range(0, rows, height):
             for coalition in range(0, coalitions, width):

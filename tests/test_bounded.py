@@ -1,0 +1,54 @@
+"""A config that would take a terabyte at once runs in the memory of one, slower, and the plan says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from benchmarks.child import attribeam
+from pipeline import load_run
+from pipeline.config import load_config
+from pipeline.plan import make_plan
+
+ROWS, FEATURES, BACKGROUND = 320, 2000, 100
+#: The least that determine the values of so many features.
+COALITIONS = 2 * FEATURES + 2
+
+
+def test_what_would_take_a_terabyte_at_once(tmp_path: Path) -> None:
+    at_once = 4 * FEATURES * ROWS * COALITIONS * BACKGROUND
+    assert at_once > 1e12
+    import keras
+
+    keras.utils.set_random_seed(5)
+    names = [f"f{index:04d}" for index in range(FEATURES)]
+    rows = np.random.default_rng(5).standard_normal((ROWS, FEATURES), dtype=np.float32)
+    pq.write_table(pa.table(list(rows.T), names), tmp_path / "rows.parquet")
+    layers = [keras.Input((FEATURES,)), keras.layers.Dense(1, activation="softplus")]
+    keras.Sequential(layers).save(tmp_path / "model.keras")
+    config = tmp_path / "wide.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "name": "wide",
+                "model": {"path": "model.keras", "score": "output"},
+                "input": {"files": "rows.parquet", "features": names},
+                "method": {"name": "kernel_shap", "n_samples": COALITIONS},
+                "baseline": {"kind": "sample", "rows": BACKGROUND},
+                "output": {"path": "run"},
+            }
+        )
+    )
+    estimate = make_plan(load_config(str(config))).summary()["estimate"]
+    assert estimate["device_bytes"] < at_once / 5000
+    assert estimate["device_calls_per_row"] > 10
+    child = attribeam(["explain", str(config)])
+    # TensorFlow and Beam take half of it, the fit of 2,000 values most of the rest.
+    assert child.peak < 1.6e9, f"{child.peak / 1e9:.1f} GB for what takes {at_once / 1e12:.1f} TB at once"
+    run = load_run(tmp_path / "run")
+    assert run.manifest["counts"]["rows_attributed"] == ROWS
+    assert run.manifest["quality"]["convergence_delta"]["relative_p99"] < 1e-4
