@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 
 SEED = 20130115
+Job = TypeVar("Job", bound=str | int)
 ROW_GROUP = 1 << 16
 
 
@@ -59,16 +60,16 @@ class Row:
         return {**asdict(self), "runs": list(self.runs), "median": self.value, "reached": self.reached}
 
 
-def interleaved(jobs: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def interleaved(jobs: Mapping[Job, Callable[[], float]], repeats: int) -> dict[Job, list[float]]:
     """Runs the jobs in turns, so that what else the machine does falls on all of them alike."""
-    found: dict[str, list[float]] = {name: [] for name in jobs}
+    found: dict[Job, list[float]] = {name: [] for name in jobs}
     for _ in range(repeats):
         for name, job in jobs.items():
             found[name].append(job())
     return found
 
 
-def fastest(jobs: Mapping[str, Callable[[], float]], repeats: int = 3) -> str:
+def fastest(jobs: Mapping[Job, Callable[[], float]], repeats: int = 3) -> Job:
     """The job with the highest median rate; each is run once before, to trace what it has to."""
     for job in jobs.values():
         job()
