@@ -458,4 +458,5 @@ ZOO: dict[str, Callable[[], tuple[Any, Draw]]] = {
     "subclassed": subclassed,
     "categories": categories,
     "wide and deep": wide_and_deep,
+    "sparsemax": numbers(lambda x: L.Activation("sparsemax")(0.4 * L.Dense(6)(x)), 5),
 }

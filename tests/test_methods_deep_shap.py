@@ -96,7 +96,7 @@ def test_the_zoo_is_large_and_its_models_are_not_linear() -> None:
 
 def test_every_rule_is_at_work_in_the_zoo() -> None:
     at_work: set[str] = set()
-    for name in ("chosen", "logic", "ratio", "extremes", "softmax gate", "dense gelu"):
+    for name in ("chosen", "logic", "ratio", "extremes", "softmax gate", "dense gelu", "sparsemax"):
         found = from_zoo(name)
         at_work |= {step.rule for step in found.model.rescaled(found.background).plan.steps}
     assert at_work == set(rescale_rules.RULES)
@@ -253,6 +253,42 @@ def test_a_maximum_goes_by_way_of_the_larger_of_its_values() -> None:
         np.testing.assert_allclose(found.values["x"][0, 0], expected, rtol=1e-6, atol=1e-6)
 
 
+def test_sorted_values_are_integrated_over_the_ranks_that_each_holds() -> None:
+    """From (0, 1) to (4, 2) the first passes the second a third of the way: of the larger, it has 4 · 2/3.
+
+    Of more values, by the mean gradient along the line at 20,000 points. The order of equals is that of
+    TensorFlow: the first is above.
+    """
+    rng = np.random.default_rng(6)
+    weights = np.array([[3.0], [-2.0], [0.5], [1.0]], np.float32)
+
+    def model_of(width: int, largest: int) -> ScoredModel:
+        inputs = keras.Input((width,), name="x")
+        dense = L.Dense(1, use_bias=False)
+        model = keras.Model(inputs, dense(ops.top_k(inputs, largest)[0]))
+        dense.kernel.assign(weights[:largest])
+        return scored(model)
+
+    two, _ = explain(
+        model_of(2, 1), {"x": np.array([[4.0, 2.0]], np.float32)}, {"x": np.array([[0.0, 1.0]], np.float32)}
+    )
+    np.testing.assert_allclose(two.values["x"][0, 0] / 3, (8 / 3, 1 / 3), rtol=1e-6)
+    for largest in (4, 3):
+        rows, base = rng.normal(size=(5, 4)), rng.normal(size=(1, 4))
+        rows[0, 1], base[0, :2] = base[0, 1], 0.5  # one stands still, two begin alike
+        given = ({"x": value.astype(np.float32)} for value in (rows, base))
+        found, reference = explain(model_of(4, largest), *given)
+        delta = totals(found.values) - (found.prediction - reference.base_values)
+        assert np.abs(delta).max() < 1e-5
+        at = (np.arange(20_000) + 0.5)[:, None, None] / 20_000
+        order = np.argsort(-(base + at * (rows - base)), axis=2, kind="stable")
+        gradient = np.zeros((20_000, 5, 4))
+        padded = np.append(weights[:largest, 0], np.zeros(4 - largest))
+        np.put_along_axis(gradient, order, np.broadcast_to(padded, order.shape), axis=2)
+        expected = gradient.mean(axis=0) * (rows - base)
+        np.testing.assert_allclose(found.values["x"][:, 0], expected, atol=2e-3)
+
+
 def test_a_choice_by_the_chosen_is_one_curve() -> None:
     """x where x > 0, αx elsewhere, written as a select and as a layer."""
     inputs = keras.Input((3,), name="x")
@@ -405,7 +441,6 @@ class Calls(L.Layer):
 
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "sort": (lambda x: tf.sort(x, axis=-1), "TopKV2"),
     "inverse": (
         lambda x: tf.linalg.inv(tf.eye(4) + tf.einsum("bi,bj->bij", x, x))[:, 0],
         "MatrixInverse",
@@ -440,22 +475,22 @@ def test_an_op_without_a_rule_is_refused_by_its_name(function: str) -> None:
 def test_the_plan_refuses_before_anything_runs(tmp_path: Path) -> None:
     """As a user meets it: one line that names the file, the op and what would do."""
     inputs = keras.Input((2,), name="x")
-    activation = L.Dense(3, activation="sparsemax")
-    keras.Model(inputs, L.Dense(1)(activation(inputs))).save(tmp_path / "model.keras")
+    inverse = ops.inv(L.Reshape((2, 2))(L.Dense(4)(inputs)))
+    keras.Model(inputs, L.Dense(1)(L.Flatten()(inverse))).save(tmp_path / "model.keras")
     rng = np.random.default_rng(0)
     pq.write_table(
         pa.table({name: rng.normal(size=40).astype(np.float32) for name in "ab"}), tmp_path / "d.parquet"
     )
     config = worlds.write_config(
-        tmp_path / "sorted.yaml",
-        name="sorted",
+        tmp_path / "inverse.yaml",
+        name="inverse",
         model={"path": "model.keras"},
         input={"files": "d.parquet", "features": ["a", "b"]},
         method={"name": "deep_shap"},
         baseline={"kind": "sample", "rows": 10},
         output={"path": "run"},
     )
-    with pytest.raises(UserError, match=r"TopKV2 \(.*methods that would work: .*expected_gradients"):
+    with pytest.raises(UserError, match=r"MatrixInverse \(.*methods that would work: .*expected_gradients"):
         make_plan(load_config(str(config)), in_process=True)
 
 

@@ -88,6 +88,8 @@ class Layout:
         total += sum(self._values(score) for score in plan.scores)
         for step in plan.steps:
             own = sum(map(self._values, step.outputs))
+            if step.rule == "orders":  # where each crosses each of the others
+                own += 8 * self._values(step.operands[0]) * self.extents[step.operands[0].name].base[-1]
             if step.rule in _ARRAYS:
                 own += sum(map(self._values, step.operands.values()))
             total += own * _ARRAYS.get(step.rule, 2 if step.rule == "curves" else 1)

@@ -83,6 +83,8 @@ INTEGRALS = frozenset(
         "Xlogy",
     }
 )
+#: The largest values in their order; where they come from, which is their second output, is no number.
+ORDERS = frozenset({"TopK", "TopKV2"})
 #: Of two operands, element by element, beyond the above.
 _PAIRS = frozenset(
     {"Mod", "FloorMod", "FloorDiv", "LogicalOr", "LogicalXor", "Pow", "Xdivy", "Xlogy", "Atan2"}
@@ -162,6 +164,7 @@ def rule_name(op: Any, varying: list[int]) -> str | None:
         (COMPARISONS, "comparisons"),
         ({"LogicalOr"}, "either"),
         (INTEGRALS, "integrals"),
+        (ORDERS, "orders"),
     ):
         if kind in names:
             return rule

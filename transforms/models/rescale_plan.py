@@ -79,7 +79,7 @@ def refused(op: Any, why: str = "has no rule") -> UserError:
 #: Their values at both ends, of operands and outputs.
 _WHOLE_RULES = frozenset({"largest", "selects", "comparisons", "integrals"})
 #: Their operands' values at both ends.
-_OPERAND_RULES = frozenset({"products", "quotients", "either"})
+_OPERAND_RULES = frozenset({"products", "quotients", "either", "orders"})
 
 
 def make_plan(traced: TracedModel, scores: Sequence[Any]) -> Plan:

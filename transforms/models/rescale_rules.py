@@ -245,6 +245,34 @@ def integrals(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     return {0: _from_range(result[0], apart[0], *whole[0])}
 
 
+def orders(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
+    """Of sorted values: each operand has the multipliers of the ranks that it holds on the straight line.
+
+    Between two ends an operand's rank changes where it crosses another, once for each at most: what it gets
+    is the mean of the multipliers of its ranks, by the shares of the line that it holds them. That is the
+    local integral, exactly.
+    """
+    (m,), (operand,) = given.values(), step.operands.values()
+    x, r = walk.ends(operand)
+    size = x.shape[-1]
+    m = tf.concat([m, tf.zeros_like(x)[..., m.shape[-1] :]], axis=-1)
+    # [..., i, j]: how far the other, j, is above i, at the two ends; of equals, the first is above.
+    start, end = (v[..., tf.newaxis, :] - v[..., :, tf.newaxis] for v in (r, x))
+    first = tf.linalg.band_part(tf.ones([size, size], tf.bool), -1, 0)
+    above_r, above_x = (tf.where(tf.equal(v, 0), first, v > 0) for v in (start, end))
+    first_rank = tf.reduce_sum(tf.cast(above_r, tf.int32), axis=-1, keepdims=True) - 1  # not counting itself
+    turn = tf.cast(above_x, tf.int32) - tf.cast(above_r, tf.int32)
+    when = tf.where(tf.equal(turn, 0), 1.0, tf.math.divide_no_nan(start, start - end))
+    order = tf.argsort(when, axis=-1)
+    when, turn = (tf.gather(v, order, axis=-1, batch_dims=when.shape.rank - 1) for v in (when, turn))
+    edge = tf.zeros_like(when[..., :1])
+    shares = tf.concat([when, edge + 1.0], -1) - tf.concat([edge, when], -1)
+    ranks = tf.concat([first_rank, first_rank + tf.cumsum(turn, axis=-1)], -1)
+    ranks = tf.clip_by_value(ranks, 0, size - 1)
+    held = tf.gather(m, ranks, axis=-1, batch_dims=m.shape.rank - 1)
+    return {0: tf.reduce_sum(shares * held, axis=-1)}
+
+
 def _within_range(x: Any, r: Any) -> tuple[Any, Any]:
     """A softmax's operand at both ends, without what has no part in it.
 
@@ -284,6 +312,7 @@ RULES: dict[str, Callable[[Walk, Step, Mapping[str, Any]], Multipliers]] = {
     rule.__name__: rule
     for rule in (
         passing, sums, linear, products, quotients, curves, largest, selects, comparisons, either, integrals,
+        orders,
     )
 }  # fmt: skip
 

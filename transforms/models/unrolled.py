@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from transforms.errors import UserError
+from transforms.models.rescale_ops import ORDERS
 from transforms.models.trace import TracedModel, graph_name
 
 LOOPS = frozenset({"While", "StatelessWhile"})
@@ -39,12 +40,13 @@ def unrolled(
       fetches: Tensors of it that are wanted.
       refuse: Makes the error about an op, from the op and the reason.
     Returns:
-      The model, and the fetches in its graph; both as they are where there is no loop.
+      The model, and the fetches in its graph; both as they are where there is no loop and nothing is sorted.
     Raises:
       UserError: A loop whose number of steps depends on the rows, or a branch that does.
     """
     needed = traced.ancestors(fetches)
-    if not any(op.type in LOOPS for op in needed.values()):
+    # Sorting counts along an axis: written out, the counts are constants.
+    if not any(op.type in LOOPS | ORDERS for op in needed.values()):
         return traced, tuple(fetches)
     specs = {
         name: tf.TensorSpec(tensor.shape, tensor.dtype, name=graph_name(name, number))
