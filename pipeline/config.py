@@ -137,6 +137,8 @@ class Compute(_Strict):
     device_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     shard_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    jit: bool = False
 
 
 class Limits(_Strict):

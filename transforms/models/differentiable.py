@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from transforms.models.compiled import Compiled
 from transforms.models.cut import Cut, find_cut
+from transforms.models.inline import LOOPS
 from transforms.models.layout import Layout, activation_bytes
 from transforms.models.tensors import (
     expand,
@@ -34,7 +35,6 @@ from transforms.models.trace import TracedModel
 _PARTS = 8
 #: Only where the part of the model that is repeated for it has no more operations than this.
 _MOST_OPERATIONS = 100
-_BODIES = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 
 #: Gradients of this many targets share one forward pass; more targets are taken in turns.
 TARGETS_AT_ONCE = 8
@@ -64,8 +64,7 @@ class DifferentiableModel:
         *,
         affine_prefix: bool = True,
     ) -> None:
-        self.evaluations = 0
-        self._lock = threading.Lock()
+        self.evaluations, self._lock = 0, threading.Lock()
         self._traced = traced
         self.input_shapes = dict(input_shapes)
         self.cut: Cut = find_cut(traced, scores, affine_prefix=affine_prefix)
@@ -73,7 +72,7 @@ class DifferentiableModel:
         self.activation_bytes = activation_bytes(traced, self.cut)
         rest = traced.ancestors(self.cut.scores, self.cut.fed).values()
         # TensorFlow cannot tell the accumulators of two copies of a loop apart.
-        self._small = len(rest) <= _MOST_OPERATIONS and not any(op.type in _BODIES for op in rest)
+        self._small = len(rest) <= _MOST_OPERATIONS and not any(op.type in LOOPS for op in rest)
         self._build()
 
     # -- building blocks, called while tracing ---------------------------------------------------------------
@@ -151,7 +150,7 @@ class DifferentiableModel:
         entries = [tf.TensorSpec(e.tensor.shape, e.tensor.dtype) for e in self.cut.entries]
         frontier = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self.cut.frontier]
         floats, ints = tf.float32, tf.int32
-        self.ends = Compiled(self._entries_and_frontier, [inputs])
+        self.ends = Compiled(self._entries_and_frontier, [inputs], self._traced.build)
         path = [
             inputs,
             entries,  # of the background, [R, ...]
@@ -165,7 +164,8 @@ class DifferentiableModel:
             [tf.TensorSpec(None, floats) for _ in entries],
             tf.TensorSpec([], ints),
         ]
-        self._path = Compiled(self._path_scores, [*path, tf.TensorSpec([None, None], ints)])
+        path_signature = [*path, tf.TensorSpec([None, None], ints)]
+        self._path = Compiled(self._path_scores, path_signature, self._traced.build)
         self._functions: dict[Any, Compiled] = {}
 
     def _compiled(self, function: Any, signature: list[Any], targets: int, *options: Any) -> Compiled:
@@ -176,6 +176,7 @@ class DifferentiableModel:
                 self._functions[key] = Compiled(
                     lambda *args: function(*args, *options),
                     [*signature, tf.TensorSpec([None, targets], tf.int32)],
+                    self._traced.build,
                 )
             return self._functions[key]
 

@@ -64,6 +64,7 @@ class MaskedModel:
                 tf.TensorSpec([None, players.count], tf.bool),  # coalitions, [C, M]
                 tf.TensorSpec([None, None], tf.int32),  # background rows of a coalition, [C or 1, R′]
             ],
+            self._traced.build,
         )
 
     @property

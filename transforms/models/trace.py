@@ -12,10 +12,14 @@ from typing import Any
 
 import tensorflow as tf
 
+from transforms.models.base import AS_IT_IS, Build
+
 #: Ops whose value depends on the shape of their input alone.
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 #: Ops that are the identity but for training, and are replayed as that.
 STOPS = frozenset({"StopGradient", "PreventGradient"})
+#: Attribute of ops that are not to be compiled.
+APART = "_attribeam_apart"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,9 @@ class TracedModel:
       outputs: One tensor a head, `[rows, ...]`, in the model's order.
       captures: What the graph takes from outside (variables, tables), by the name of its placeholder.
       opaque: Inputs through which no gradient is to be taken, whatever the graph shows.
+      build: How functions are made of it.
+      apart: Names of ops that XLA is to leave alone.
+      source: What it was made of, which owns the bodies of loops: TensorFlow forgets them with their owner.
     """
 
     graph: Any
@@ -35,6 +42,9 @@ class TracedModel:
     outputs: Sequence[Any]
     captures: Mapping[str, Any]
     opaque: frozenset[str] = frozenset()
+    build: Build = AS_IT_IS
+    apart: frozenset[str] = frozenset()
+    source: TracedModel | None = None
     _graph_def: list[Any] = field(default_factory=list, compare=False)
 
     @classmethod
@@ -85,6 +95,7 @@ class TracedModel:
         definition.versions.CopyFrom(self.graph_def().versions)
         definition.library.CopyFrom(self.graph_def().library)
         inputs = {tensor.name for tensor in self.inputs.values()}
+        apart = self.apart
         for node in self.graph_def().node:
             op = needed.get(node.name)
             if op is None:
@@ -113,6 +124,8 @@ class TracedModel:
             elif op.type in STOPS:
                 copy.op = "Identity"
                 copy.attr.pop("message", None)
+            if node.name in apart:
+                copy.attr[APART].b = True
         given = stop | set(self.captures)
         wanted = [tensor for tensor in fetches if tensor.name not in given]
         built = iter(
