@@ -54,8 +54,8 @@ def lowered(traced: TracedModel, precision: str) -> TracedModel:
     copy.node.extend(lowering.nodes(definition.node, set(), inside=False))
     if not lowering.count:
         raise UserError(
-            f"{precision} would change nothing: the first layer stays float32, and no other has a float32 matrix "
-            "product or convolution",
+            f"{precision} would change nothing: the first layer stays float32, and no other has a float32 "
+            "matrix product or convolution",
             "compute.precision",
             "leave it at float32",
         )

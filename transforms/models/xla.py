@@ -41,7 +41,8 @@ def left_out(traced: TracedModel) -> frozenset[str]:
     """Names of ops that XLA cannot compile, or would compile to something else.
 
     An id outside an embedding is an error to TensorFlow, and the row is rejected; XLA takes the nearest id
-    that there is. So what picks by an index that comes from an input is left to TensorFlow, like strings and tables.
+    that there is. So what picks by an index that comes from an input is left to TensorFlow, like strings and
+    tables.
     """
     varying = {tensor.op.name for tensor in traced.inputs.values()}
     found = set()
