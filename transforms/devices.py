@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import Any
 
 #: Calls in flight on a GPU: one is computed while the next is handed over; more would only fill its memory.
 _LANES = 2
@@ -51,7 +51,7 @@ ANYWHERE = Device()
 @dataclass
 class _Claim:
     device: Device
-    lock: IO[bytes]
+    lock: int
     shards: int = 0
 
 
@@ -99,16 +99,16 @@ class Claims:
         return None
 
 
-def _locked(path: str) -> IO[bytes] | None:
-    """The file, locked, or None where somebody else has locked it."""
+def _locked(path: str) -> int | None:
+    """A descriptor of the file, locked, or None where somebody else has locked it."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    file = open(path, "ab")  # noqa: SIM115 - held as long as the process
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
+        os.close(descriptor)
         return None
-    return file
+    return descriptor
 
 
 _claims = Claims(os.path.join(tempfile.gettempdir(), f"attribeam-devices-{os.getuid()}"))

@@ -19,7 +19,7 @@ from transforms.methods.base import Attribution
 from transforms.read import Column, Rejection, read_piece
 from transforms.shard_result import ShardResult, part_name, read_journal, write_journal
 from transforms.shards import Shard
-from transforms.worker import ExplainSpec, Runtime, leased_runtime
+from transforms.worker import ExplainSpec, Runtime, runtime
 from transforms.write import (
     PartWriter,
     attribution_schema,
@@ -52,7 +52,7 @@ def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
     finished = read_journal(spec.run, shard.index, spec.fingerprint)
     if finished is not None:
         return finished
-    with leased_runtime(spec) as loaded:
+    with runtime(spec) as loaded:
         result = _run(shard, loaded)
     write_journal(spec.run, shard.index, spec.fingerprint, result)
     return result

@@ -102,6 +102,7 @@ _runtimes: dict[tuple[object, Device], Runtime] = {}
 _adapters: dict[tuple[object, Device], ModelAdapter] = {}
 _models: dict[tuple[object, Device], ScoredModel] = {}
 _lock = threading.Lock()
+_starting = threading.Lock()
 
 
 #: malloc.h: what is larger than this comes from the system and goes back to it; 32 MiB is the most there is.
@@ -112,6 +113,11 @@ _M_TRIM_THRESHOLD, _NEVER_TRIM = -1, (1 << 31) - 1
 
 def start_tensorflow(threads: int | None) -> None:
     """Sets TensorFlow up before its first use in this process: quiet, with these threads, growing on GPUs."""
+    with _starting:
+        _start_tensorflow(threads)
+
+
+def _start_tensorflow(threads: int | None) -> None:
     if "tensorflow" in sys.modules:
         _grow_on_gpus()
         return
@@ -261,16 +267,13 @@ def _scored_model(
 
 
 @contextmanager
-def leased_runtime(spec: ExplainSpec) -> Iterator[Runtime]:
-    """The runtime of a spec on a device that is the shard's as long as it is explained."""
+def runtime(spec: ExplainSpec) -> Iterator[Runtime]:
+    """The runtime of a spec, made once a process and device however many threads ask for it.
+
+    The device is the caller's until it leaves the context: with several, others get other ones.
+    """
     with _leased(spec.model, spec.threads) as device:
         yield _runtime(spec, device)
-
-
-def runtime(spec: ExplainSpec) -> Runtime:
-    """The runtime of a spec, made once a process however many threads ask for it."""
-    with _leased(spec.model, spec.threads) as device:
-        return _runtime(spec, device)
 
 
 def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
