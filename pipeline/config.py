@@ -131,7 +131,12 @@ class Output(_Strict):
 
 
 class Compute(_Strict):
-    """The `compute` block."""
+    """The `compute` block.
+
+    `precision`: mixed_float16 and mixed_bfloat16 round the operands of matrix products and convolutions, but
+    for the first on the way from an input; all else stays float32. `jit`: XLA compiles what is run of the
+    model, but for strings, tables and what picks by ids. Both are for TensorFlow models.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
     device_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"

@@ -21,6 +21,7 @@ from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
 from transforms.models.base import Build, ScoredModel
+from transforms.models.precision import HALVES
 
 layers, ops = keras.layers, keras.ops
 Arrays = dict[str, np.ndarray]
@@ -190,6 +191,21 @@ def test_large_raw_values_lose_no_digits() -> None:
     found = with_arithmetic(network, "mixed_bfloat16", False).evaluate(years)[0]
     assert np.abs(np.diff(exact[:, 0])).min() > 1e-3
     np.testing.assert_allclose(found, exact, rtol=0.02, atol=1e-4)
+
+
+def test_what_a_half_cannot_hold_is_no_number() -> None:
+    """Rows without a finite score are rejected, and said to be; bfloat16 has the range of float32."""
+    inputs = keras.Input((1,), name="x")
+    first, last = layers.Dense(4, activation="relu"), layers.Dense(1)
+    network = keras.Model(inputs, last(first(inputs)))
+    first.set_weights([np.full((1, 4), 300.0), np.zeros(4)])
+    last.set_weights([np.full((4, 1), 300.0), np.zeros(1)])
+    score = {
+        p: with_arithmetic(network, p, False).evaluate({"x": np.ones((1, 1), np.float32)})[0][0, 0]
+        for p in HALVES
+    }
+    assert np.isinf(score["mixed_float16"])
+    assert score["mixed_bfloat16"] == pytest.approx(360_000, rel=0.02)
 
 
 @pytest.mark.parametrize("body", ["forward", "backward"])
