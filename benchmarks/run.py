@@ -21,6 +21,7 @@ BENCHMARKS = (
     "startup",
     "reading",
     "affine_prefix",
+    "arithmetic",
     "expected_gradients",
     "deep_shap",
     "kernel_shap",

@@ -131,12 +131,19 @@ class Output(_Strict):
 
 
 class Compute(_Strict):
-    """The `compute` block."""
+    """The `compute` block.
+
+    `precision`: mixed_float16 and mixed_bfloat16 round the operands of matrix products and convolutions, but
+    for the first on the way from an input; all else stays float32. `jit`: XLA compiles what is run of the
+    model, but for strings, tables and what picks by ids. Both are for TensorFlow models.
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
     device_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     shard_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    jit: bool = False
 
 
 class Limits(_Strict):

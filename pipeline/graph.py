@@ -34,7 +34,9 @@ def define_pipeline(pipeline: beam.Pipeline, shards: Sequence[Shard], spec: Expl
         | "Spread over workers" >> beam.Reshuffle()
         # One fused step reads, attributes and writes: no row crosses a stage boundary.
         | "Explain shards" >> ExplainShards(spec)
-        # A few KB a shard, whatever its rows.
+        # Aggregates grow with slices and targets: the launcher reads them from the journal, in the shards'
+        # order. What the runner adds up is there to be held against it: a few KB a shard, whatever it holds.
+        | "Keep counts" >> beam.Map(ShardResult.counts)
         | "Merge results" >> beam.CombineGlobally(MergeShardResults(spec.schema.attributed))
         # For the launcher, which may be on another machine. Loads no model.
         | "Leave result" >> beam.ParDo(_LeaveResult(spec.run))

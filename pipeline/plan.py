@@ -91,6 +91,9 @@ class Plan:
             "evaluations_per_row": found.evaluations_per_row,
             "batch_size": spec.batch_size,
             "device_batch_size": spec.device_batch_size,
+            "precision": spec.model.precision,
+            "jit": spec.model.jit,
+            "devices": list(found.devices),
             "estimate": {
                 "seconds_per_row": per_row,
                 "seconds": None if per_row is None else per_row * self.rows,
@@ -188,6 +191,8 @@ def make_plan(
         found = probe(request) if in_process else probe_in_child(request)
     except UserError as error:
         raise of_config(loaded, error) from error
+    if local:
+        found = _with_devices(loaded, found)
     shard_rows = config.compute.shard_rows
     if shard_rows == "auto":
         shard_rows = auto_shard_rows(rows, found.evaluations_per_row, config.compute.workers)
@@ -263,6 +268,8 @@ def probe_request(
             tuple(config.model.modules),
             (loaded.folder,) if not files.is_url(loaded.folder) else (),
             config.model.allow_unsafe,
+            config.compute.precision,
+            config.compute.jit,
         ),
         config.model.score,
         None if isinstance(config.model.target, TargetColumn) else config.model.target,
@@ -277,6 +284,25 @@ def probe_request(
         threads,
         measure,
     )
+
+
+def _with_devices(loaded: LoadedConfig, found: ProbeResult) -> ProbeResult:
+    """The same, with a warning where some of this machine's GPUs would be idle.
+
+    Raises:
+      UserError: There are more workers than GPUs.
+    """
+    workers, gpus = loaded.config.compute.workers, [name for name in found.devices if "GPU" in name]
+    if gpus and workers > len(gpus):
+        raise UserError(
+            f"{workers} workers and {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: no two share one",
+            f"{loaded.where}: compute.workers",
+            f"give at most {len(gpus)}",
+        )
+    if workers < len(gpus):
+        idle = f"compute.workers: {workers} of {len(gpus)} GPUs will be used; give {len(gpus)} to use all"
+        return dataclasses.replace(found, warnings=(*found.warnings, idle))
+    return found
 
 
 def _threads(workers: int) -> int | None:
@@ -330,7 +356,7 @@ def of_config(loaded: LoadedConfig, error: UserError) -> UserError:
     if where == model or where.startswith(model + "/"):
         return UserError(error.what, f"{loaded.where}: model.path: {where}", error.remedy)
     block = where.split(" ")[0].split(".")[0]
-    if block in ("model", "input", "baseline", "method"):
+    if block in ("model", "input", "baseline", "method", "compute"):
         return UserError(error.what, f"{loaded.where}: {error.where}", error.remedy)
     return error
 

@@ -19,6 +19,7 @@ from pipeline.fitness import check_method, check_players
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.decode import Rows
+from transforms.devices import device_scopes
 from transforms.errors import UserError
 from transforms.methods.base import AttributionMethod, Reference, evaluate
 from transforms.methods.game import ROWS_A_CALL
@@ -98,6 +99,7 @@ class ProbeResult:
       affine_prefix: Whether an affine prefix of the model is skipped.
       seconds_per_row: Measured on the first rows; None unless asked for.
       warnings: What is not as it should be and stops no run, by key of the config.
+      devices: That the model may run on here, as TensorFlow calls them; none where it does not run it.
     """
 
     signature: Signature
@@ -112,6 +114,7 @@ class ProbeResult:
     affine_prefix: bool
     seconds_per_row: float | None
     warnings: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
 
 
 def probe(request: ProbeRequest) -> ProbeResult:
@@ -139,6 +142,10 @@ def probe(request: ProbeRequest) -> ProbeResult:
     noise = _entry_spread(model, spread_inputs) if request.method.name == "smoothgrad" else ()
     artifact = Artifact(background, scores, spread, noise)
     reference = make_reference(artifact, schema, request.seed)
+    if request.model.jit:  # what XLA cannot compile is to be known before the run
+        row = {name: value[:1] for name, value in spread_inputs.items()}
+        none = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
+        request.method.attribute(model, row, reference, *none, size)
     return ProbeResult(
         model.signature,
         request_digest(request.model),
@@ -152,6 +159,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
         _has_prefix(model, reference, request.method),
         _measure(request, model, reference, first_inputs, targets, size) if request.measure else None,
         () if first is None else _repeated_ids(first, schema),
+        device_scopes() if request.model.needs_tensorflow else (),
     )
 
 

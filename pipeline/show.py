@@ -269,6 +269,10 @@ def print_plan(summary: Mapping[str, Any]) -> None:
         f"{calls:,} a row, {calls * summary['rows']:,} in all, "
         f"{summary['device_batch_size']:,} at a time{prefix}",
     )
+    arithmetic = summary["precision"] + (", compiled by XLA" if summary["jit"] else "")
+    several = summary["devices"] if len(summary["devices"]) > 1 else []
+    on = f" on {', '.join(name.rpartition('/device:')[2] for name in several)}" if several else ""
+    fact(out, "arithmetic", arithmetic + on)
     estimate = summary["estimate"]
     calls = estimate["device_calls_per_row"]
     apart = f"; a row takes {calls:,} of them" if calls > 1 else ""

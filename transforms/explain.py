@@ -22,7 +22,7 @@ from transforms.read import RawBatch
 from transforms.read_parquet import select
 from transforms.shard_result import ShardResult
 from transforms.shards import Shard
-from transforms.worker import ExplainSpec, runtime
+from transforms.worker import ExplainSpec, Runtime, runtime
 from transforms.write import attribution_schema, attribution_table
 
 
@@ -137,7 +137,13 @@ class _ExplainBatch(beam.DoFn):
         self._rejected = Metrics.counter("attribeam", "rows_rejected")
 
     def process(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        loaded, schema = runtime(self._spec), self._spec.schema
+        with runtime(self._spec) as loaded:
+            table = self._explained(batch, loaded)
+        if table is not None:
+            yield from table.to_batches()
+
+    def _explained(self, batch: pa.RecordBatch, loaded: Runtime) -> pa.Table | None:
+        schema = self._spec.schema
         wanted = select(batch, [name for name, _ in schema.columns], "the batch")
         raw = RawBatch(wanted, np.arange(len(batch)), ())
         rows, rejected = decode(raw, schema, "batch", 0, len(loaded.target_names))
@@ -147,10 +153,10 @@ class _ExplainBatch(beam.DoFn):
             explained, more = explain_rows(rows, loaded)
             rejected += more
         self._rejected.inc(len(rejected))
-        if explained is not None:
-            found, attribution, targets = explained
-            table = attribution_table(
-                found, attribution, schema.split(attribution.values), targets, loaded.target_names, schema,
-                self._spec.output, arrow,
-            )  # fmt: skip
-            yield from table.to_batches()
+        if explained is None:
+            return None
+        found, attribution, targets = explained
+        return attribution_table(
+            found, attribution, schema.split(attribution.values), targets, loaded.target_names, schema,
+            self._spec.output, arrow,
+        )  # fmt: skip

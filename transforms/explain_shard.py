@@ -52,7 +52,8 @@ def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
     finished = read_journal(spec.run, shard.index, spec.fingerprint)
     if finished is not None:
         return finished
-    result = _run(shard, runtime(spec))
+    with runtime(spec) as loaded:
+        result = _run(shard, loaded)
     write_journal(spec.run, shard.index, spec.fingerprint, result)
     return result
 

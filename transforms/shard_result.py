@@ -1,9 +1,9 @@
-"""What a finished shard says of itself: the only thing that crosses a shuffle, and what the journal keeps."""
+"""What a finished shard says of itself: the journal keeps all of it, and its counts cross a shuffle."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from transforms import files
 from transforms.importance import ImportanceState
@@ -12,7 +12,7 @@ from transforms.quality import Quality
 
 @dataclass
 class ShardResult:
-    """What a shard adds to a run; a few KB, the only thing that crosses a shuffle.
+    """What a shard adds to a run: seven numbers a slice, target and feature, whatever the number of rows.
 
     Args:
       shards: Shards in it.
@@ -44,6 +44,10 @@ class ShardResult:
         self.seconds += other.seconds
         self.importance.merge(other.importance)
         self.quality.merge(other.quality)
+
+    def counts(self) -> ShardResult:
+        """The same without the aggregates, which grow with the slices and are in the journal: a few KB."""
+        return replace(self, importance=ImportanceState(self.importance.features), quality=Quality())
 
     def to_bytes(self) -> bytes:
         """For the journal: a line of JSON, then the importance."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from transforms import files
 from transforms.baselines import Artifact
+from transforms.devices import Device, leased_device
 from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.calls import processors, share_processors
 from transforms.models import ModelRequest, load_model
@@ -97,10 +98,11 @@ class Runtime:
 #: Size and time of last change of a model's files.
 Stamps = tuple[tuple[str, int, int], ...]
 
-_runtimes: dict[tuple[str, bool], Runtime] = {}
-_adapters: dict[tuple[ModelRequest, Stamps], ModelAdapter] = {}
-_models: dict[tuple[object, ...], ScoredModel] = {}
+_runtimes: dict[tuple[object, Device], Runtime] = {}
+_adapters: dict[tuple[object, Device], ModelAdapter] = {}
+_models: dict[tuple[object, Device], ScoredModel] = {}
 _lock = threading.Lock()
+_starting = threading.Lock()
 
 
 #: malloc.h: what is larger than this comes from the system and goes back to it; 32 MiB is the most there is.
@@ -111,7 +113,13 @@ _M_TRIM_THRESHOLD, _NEVER_TRIM = -1, (1 << 31) - 1
 
 def start_tensorflow(threads: int | None) -> None:
     """Sets TensorFlow up before its first use in this process: quiet, with these threads, growing on GPUs."""
+    with _starting:
+        _start_tensorflow(threads)
+
+
+def _start_tensorflow(threads: int | None) -> None:
     if "tensorflow" in sys.modules:
+        _grow_on_gpus()
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     _keep_freed_memory()
@@ -120,14 +128,26 @@ def start_tensorflow(threads: int | None) -> None:
     tf.get_logger().setLevel("ERROR")
     if threads:
         share_processors(threads)
-    gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
+    if not _grow_on_gpus():
         # Several device calls at a time use the processors better than one call whose every operation is
         # divided between them: measured 1.2 to 1.5 times the rows on two.
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(processors())
-    for device in gpus:
-        tf.config.experimental.set_memory_growth(device, True)
+
+
+def _grow_on_gpus() -> bool:
+    """Has TensorFlow take a GPU's memory as it needs it, and not all of it; returns whether there are GPUs.
+
+    Where somebody else has used the devices already, they have settled that, and it can be changed no more.
+    """
+    import tensorflow as tf
+    from tensorflow.python.eager import context
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if not context.context()._initialized:
+        for device in gpus:
+            tf.config.experimental.set_memory_growth(device, True)
+    return bool(gpus)
 
 
 def _keep_freed_memory() -> None:
@@ -162,21 +182,35 @@ def quiet_stderr() -> Iterator[None]:
 
 def adapter(request: ModelRequest, threads: int | None = None) -> ModelAdapter:
     """The loaded model, once a process. The caller must not hold the lock of `runtime`."""
-    with _lock:
-        return _adapter(request, threads)
+    with _lock, _leased(request, threads) as device:
+        return _adapter(request, device)
 
 
-def _adapter(request: ModelRequest, threads: int | None) -> ModelAdapter:
+def _adapter(request: ModelRequest, device: Device) -> ModelAdapter:
     key = (request, _stamps(request))
-    if key not in _adapters:
-        if request.needs_tensorflow:
-            start_tensorflow(threads)
-        elif threads:
-            share_processors(threads)
-        _models.clear()
-        _adapters.clear()  # one model a process
-        _adapters[key] = load_model(request)
-    return _adapters[key]
+    if (key, device) not in _adapters:
+        _forget_others(_adapters, key)
+        if not _adapters:
+            _models.clear()
+        _adapters[key, device] = load_model(request, device)
+    return _adapters[key, device]
+
+
+@contextmanager
+def _leased(request: ModelRequest, threads: int | None) -> Iterator[Device]:
+    """A device for the model, TensorFlow being started where it needs it."""
+    if request.needs_tensorflow:
+        start_tensorflow(threads)
+    elif threads:
+        share_processors(threads)
+    with leased_device(needs_tensorflow=request.needs_tensorflow) as device:
+        yield device
+
+
+def _forget_others(kept: dict[tuple[object, Device], Any], key: object) -> None:
+    """Drops what is of another key: a process has one model at a time, on as many devices as it uses."""
+    for other in [other for other in kept if other[0] != key]:
+        del kept[other]
 
 
 def _stamps(request: ModelRequest) -> Stamps:
@@ -209,49 +243,61 @@ def scored_model(
       threads: TensorFlow's threads in this process.
       affine_prefix: False leaves the affine prefix of the path methods off.
     """
-    with _lock:
-        return _scored_model(request, example, score, threads, affine_prefix)
+    with _lock, _leased(request, threads) as device:
+        return _scored_model(request, example, score, affine_prefix, device)
 
 
 def _scored_model(
     request: ModelRequest,
     example: Mapping[str, np.ndarray],
     score: str,
-    threads: int | None,
     affine_prefix: bool,
+    device: Device,
 ) -> ScoredModel:
-    loaded = _adapter(request, threads)
+    loaded = _adapter(request, device)
     shapes = {name: value.shape[1:] for name, value in example.items()}
     types = tuple(sorted((name, value.dtype.str) for name, value in example.items()))
     key = (tuple(sorted(shapes.items())), types, score, affine_prefix)
-    if key not in _models:
-        _models.clear()
-        _models[key] = loaded.scored(shapes, score, affine_prefix=affine_prefix, example=example)
-    return _models[key]
+    if (key, device) not in _models:
+        _forget_others(_models, key)
+        with device.placed():
+            made = loaded.scored(shapes, score, affine_prefix=affine_prefix, example=example)
+        _models[key, device] = made
+    return _models[key, device]
 
 
-def runtime(spec: ExplainSpec) -> Runtime:
-    """The runtime of a spec, made once a process however many threads ask for it."""
+@contextmanager
+def runtime(spec: ExplainSpec) -> Iterator[Runtime]:
+    """The runtime of a spec, made once a process and device however many threads ask for it.
+
+    The device is the caller's until it leaves the context: with several, others get other ones.
+    """
+    with _leased(spec.model, spec.threads) as device:
+        yield _runtime(spec, device)
+
+
+def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
     key = (spec.fingerprint, spec.affine_prefix)
     with _lock:
-        if key not in _runtimes:
-            _runtimes.clear()
+        if (key, device) not in _runtimes:
+            _forget_others(_runtimes, key)
             kept = spec.reference
             artifact = Artifact.from_bytes(kept if isinstance(kept, bytes) else files.read_bytes(kept))
             reference = make_reference(artifact, spec.schema, spec.seed)
-            model = _scored_model(spec.model, reference.inputs, spec.score, spec.threads, spec.affine_prefix)
+            model = _scored_model(spec.model, reference.inputs, spec.score, spec.affine_prefix, device)
             names = np.array(model.signature.target_names, object)
             made = Runtime(spec, model, reference, names)
             # Traces here, before threads share it.
-            if spec.method.needs.rescale:
-                model.rescaled(reference.inputs)
-            elif spec.method.needs.gradients:
-                reference.ends(model)
-            elif model.has_gradients and not spec.method.needs.trees:
-                model.masked(reference)
-            _runtimes[key] = made
+            with device.placed():
+                if spec.method.needs.rescale:
+                    model.rescaled(reference.inputs)
+                elif spec.method.needs.gradients:
+                    reference.ends(model)
+                elif model.has_gradients and not spec.method.needs.trees:
+                    model.masked(reference)
+            _runtimes[key, device] = made
         # The same plan may be run again into another folder.
-        return replace(_runtimes[key], spec=spec)
+        return replace(_runtimes[key, device], spec=spec)
 
 
 def make_reference(artifact: Artifact, schema: ExampleSchema, seed: int) -> Reference:

@@ -8,9 +8,11 @@ import os
 import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
+from transforms.devices import ANYWHERE, Device
 from transforms.errors import UserError
-from transforms.models.base import ModelAdapter
+from transforms.models.base import Build, GraphAdapter, ModelAdapter
 from transforms.models.function import is_function, module_file
 
 #: Kind of model by what its path starts or ends with; a folder is known by what is in it, and trees that may
@@ -41,12 +43,16 @@ class ModelRequest:
       modules: To import first.
       module_paths: Folders where these and a function's module may be, after Python's own path.
       allow_unsafe: Whether code in model files may be run.
+      precision: float32 | mixed_float16 | mixed_bfloat16: of the model's products.
+      jit: Whether XLA compiles what is run of it.
     """
 
     path: str
     modules: tuple[str, ...] = ()
     module_paths: tuple[str, ...] = ()
     allow_unsafe: bool = False
+    precision: str = "float32"
+    jit: bool = False
 
     @property
     def needs_tensorflow(self) -> bool:
@@ -54,8 +60,12 @@ class ModelRequest:
         return not (is_function(self.path) or self.path.lower().endswith((*BOOSTERS, *_PICKLES)))
 
 
-def load_model(request: ModelRequest) -> ModelAdapter:
+def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter:
     """Loads a model by its suffix, its folder or its file's content.
+
+    Args:
+      request: What to load.
+      device: Where it will run.
 
     Raises:
       UserError: No such model, an unknown kind, one that does not load, or that may not be loaded.
@@ -87,15 +97,24 @@ def load_model(request: ModelRequest) -> ModelAdapter:
             ) from error
     module_name, class_name = MODELS[kind]
     try:
-        adapter: ModelAdapter = getattr(importlib.import_module(module_name), class_name)(
-            path, allow_unsafe=request.allow_unsafe
-        )
+        with device.placed():
+            adapter: Any = getattr(importlib.import_module(module_name), class_name)(
+                path, allow_unsafe=request.allow_unsafe
+            )
     except UserError as error:
         # Of a URL the user does not know the copy's name.
         raise UserError(
             error.what, request.path if error.where == path else error.where, error.remedy
         ) from error
-    return adapter
+    if isinstance(adapter, GraphAdapter):
+        adapter.precision = request.precision
+        adapter.build = Build(request.jit, device.scope, device.lanes)
+    elif request.precision != "float32" or request.jit:
+        key = "jit" if request.jit else "precision"
+        what = "is for TensorFlow models, and TensorFlow does not run this one"
+        raise UserError(what, f"compute.{key}", "leave it out")
+    found: ModelAdapter = adapter
+    return found
 
 
 _searched: list[str] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -80,6 +80,24 @@ class Signature:
         )
 
 
+@dataclass(frozen=True)
+class Build:
+    """How functions that are cut from a model are made.
+
+    Args:
+      jit: Whether XLA compiles them.
+      device: Where they run; None leaves it to TensorFlow.
+      lanes: Calls in flight on the device; 0: as many as are made.
+    """
+
+    jit: bool = False
+    device: str | None = None
+    lanes: int = 0
+
+
+AS_IT_IS = Build()
+
+
 class ModelAdapter(Protocol):
     """A loaded model, shared by the threads of a process."""
 
@@ -105,6 +123,9 @@ class GraphAdapter:
 
     kind: str
     signature: Signature
+    #: Of its products, and how functions are made of it; `load_model` sets them.
+    precision: str = "float32"
+    build: Build = AS_IT_IS
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
         """Traces the model once with inputs of these shapes, the batch open."""
@@ -153,10 +174,18 @@ class ScoredModel:
 
         from transforms.models.compiled import Compiled
         from transforms.models.cut import head_scores
+        from transforms.models.xla import for_xla
 
         self.adapter = adapter
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        self.traced = adapter.trace(self.shapes)
+        traced = adapter.trace(self.shapes)
+        if adapter.precision != "float32":
+            from transforms.models.precision import lowered
+
+            traced = lowered(traced, adapter.precision)
+        self.traced = replace(traced, build=adapter.build)
+        if adapter.build.jit:
+            self.traced = for_xla(self.traced)
         self.signature = _full_signature(adapter.signature, self.shapes, self.traced.outputs)
         names = [head.name for head in self.signature.outputs]
         self.scores, self.score_kinds = head_scores(self.traced.outputs, names, score)
@@ -166,7 +195,7 @@ class ScoredModel:
         self._differentiable: DifferentiableModel | None = None
         self._rescaled: RescaleModel | None = None
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self.traced.inputs.items()}
-        self._evaluate = Compiled(self._values, [specs])
+        self._evaluate = Compiled(self._values, [specs], self.traced.build)
 
     def _values(self, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
         import tensorflow as tf

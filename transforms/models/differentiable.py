@@ -61,8 +61,7 @@ class DifferentiableModel:
         *,
         affine_prefix: bool = True,
     ) -> None:
-        self.evaluations = 0
-        self._lock = threading.Lock()
+        self.evaluations, self._lock = 0, threading.Lock()
         self._traced = traced
         self.input_shapes = dict(input_shapes)
         self.cut: Cut = find_cut(traced, scores, affine_prefix=affine_prefix)
@@ -146,7 +145,7 @@ class DifferentiableModel:
         entries = [tf.TensorSpec(e.tensor.shape, e.tensor.dtype) for e in self.cut.entries]
         frontier = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self.cut.frontier]
         floats, ints = tf.float32, tf.int32
-        self.ends = Compiled(self._entries_and_frontier, [inputs])
+        self.ends = Compiled(self._entries_and_frontier, [inputs], self._traced.build)
         path = [
             inputs,
             entries,  # of the background, [R, ...]
@@ -160,7 +159,8 @@ class DifferentiableModel:
             [tf.TensorSpec(None, floats) for _ in entries],
             tf.TensorSpec([], ints),
         ]
-        self._path = Compiled(self._path_scores, [*path, tf.TensorSpec([None, None], ints)])
+        path_signature = [*path, tf.TensorSpec([None, None], ints)]
+        self._path = Compiled(self._path_scores, path_signature, self._traced.build)
         self._functions: dict[Any, Compiled] = {}
 
     def _compiled(self, function: Any, signature: list[Any], targets: int, *options: Any) -> Compiled:
@@ -171,6 +171,7 @@ class DifferentiableModel:
                 self._functions[key] = Compiled(
                     lambda *args: function(*args, *options),
                     [*signature, tf.TensorSpec([None, targets], tf.int32)],
+                    self._traced.build,
                 )
             return self._functions[key]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +14,7 @@ from tensorflow.python.ops import handle_data_util
 from transforms.models.trace import TracedModel, graph_name
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+#: Their bodies stay functions.
 _LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2"})
 
 
@@ -32,11 +34,24 @@ def inlined(traced: TracedModel) -> TracedModel:
     with traced.graph.as_default():  # the bodies name functions that this graph knows
         flat = _Flat(library)
         flat.add(definition.node, "")
-    fetches = [flat.resolve(_full(tensor.name)) for tensor in traced.outputs]
-    fed = {tensor.name for tensor in traced.inputs.values()} | set(traced.captures)
-    copy, used = flat.definition(fetches, fed)
+    copy = tf.compat.v1.GraphDef()
     copy.versions.CopyFrom(definition.versions)
-    copy.library.function.extend(_reachable(copy.node, library))
+    copy.library.CopyFrom(definition.library)
+    copy.node.extend(flat.resolved())
+    return rebuilt(traced, copy, [flat.resolve(_full(tensor.name)) for tensor in traced.outputs])
+
+
+def rebuilt(traced: TracedModel, definition: Any, fetches: Sequence[str]) -> TracedModel:
+    """A traced model with another graph between its inputs and its outputs.
+
+    Args:
+      traced: Whose inputs and captures the nodes may name.
+      definition: The nodes and the functions that they name; those that no output needs are left out.
+      fetches: What the outputs are there, in their order.
+    """
+    fed = {tensor.name for tensor in traced.inputs.values()} | set(traced.captures)
+    copy = _pruned(definition, fetches, fed)
+    used = {_full(name) for node in copy.node for name in node.input} & fed
     specs = {
         name: tf.TensorSpec(tensor.shape, tensor.dtype, name=graph_name(name, number))
         for number, (name, tensor) in enumerate(traced.inputs.items())
@@ -52,8 +67,8 @@ def inlined(traced: TracedModel) -> TracedModel:
             if name in used:
                 mapping[name] = tf.compat.v1.get_default_graph().capture(outer)
         for node in copy.node:
-            if node.op in _LOOKUPS and node.input[0] in mapping:
-                _tell_lookup(mapping[node.input[0]], node)
+            if node.op in _LOOKUPS and _full(node.input[0]) in mapping:
+                _tell_lookup(mapping[_full(node.input[0])], node)
         wanted = [name for name in fetches if name not in fed]
         built = iter(
             tf.graph_util.import_graph_def(
@@ -71,7 +86,32 @@ def inlined(traced: TracedModel) -> TracedModel:
             results.append(value)
         return list(results)
 
-    return TracedModel.of(call.get_concrete_function(), placeholders, results, opaque=traced.opaque)
+    made = TracedModel.of(call.get_concrete_function(), placeholders, results, opaque=traced.opaque)
+    return replace(made, source=traced)
+
+
+def _pruned(definition: Any, fetches: Iterable[str], fed: set[str]) -> Any:
+    """The nodes that the fetches need and their functions; no control edges: nothing has side effects."""
+    nodes = {node.name: node for node in definition.node}
+    needed: set[str] = set()
+    pending = [name for name in fetches if name not in fed]
+    while pending:
+        name = pending.pop().partition(":")[0]
+        if name not in needed:
+            needed.add(name)
+            pending.extend(g for g in nodes[name].input if not g.startswith("^") and _full(g) not in fed)
+    copy = tf.compat.v1.GraphDef()
+    copy.versions.CopyFrom(definition.versions)
+    for node in definition.node:
+        if node.name in needed:
+            added = copy.node.add()
+            added.CopyFrom(node)
+            added.input[:] = [name for name in node.input if not name.startswith("^")]
+            for attribute in ("_class", "_output_shapes"):
+                added.attr.pop(attribute, None)
+    library = {function.signature.name: function for function in definition.library.function}
+    copy.library.function.extend(_reachable(copy.node, library))
+    return copy
 
 
 class _Flat:
@@ -114,24 +154,11 @@ class _Flat:
             name = self._alias[name]
         return name
 
-    def definition(self, fetches: Iterable[str], fed: set[str]) -> tuple[Any, set[str]]:
-        """The nodes that the fetches need, and which of the fed tensors they use."""
-        needed: set[str] = set()
-        used: set[str] = set()
-        pending = [name for name in fetches if name not in fed]
-        while pending:
-            node = self._nodes[pending.pop().rpartition(":")[0]]
-            if node.name in needed:
-                continue
-            needed.add(node.name)
-            inputs = [self.resolve(name) for name in node.input]
-            del node.input[:]
-            node.input.extend(inputs)
-            used.update(name for name in inputs if name in fed)
-            pending.extend(name for name in inputs if name not in fed)
-        definition = tf.compat.v1.GraphDef()
-        definition.node.extend(node for name, node in self._nodes.items() if name in needed)
-        return definition, used
+    def resolved(self) -> list[Any]:
+        """All nodes, their inputs resolved."""
+        for node in self._nodes.values():
+            node.input[:] = [self.resolve(name) for name in node.input]
+        return list(self._nodes.values())
 
 
 def _tell_lookup(table: Any, node: Any) -> None:

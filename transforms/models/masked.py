@@ -108,7 +108,7 @@ class MaskedModel:
     def _in_parts(self, parts: int) -> Compiled:
         """The compiled function that takes a call's rows in so many parts."""
         if parts not in self._compiled:
-            made = Compiled(partial(self._sums, parts), self._signature)
+            made = Compiled(partial(self._sums, parts), self._signature, self._traced.build)
             with self._lock:
                 self._compiled.setdefault(parts, made)
         return self._compiled[parts]

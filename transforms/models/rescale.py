@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from transforms.models.compiled import Compiled
 from transforms.models.rescale_layout import Layout, as_numbers
 from transforms.models.rescale_ops import ELEMENTWISE
 from transforms.models.rescale_plan import Step, make_plan, refused
@@ -17,6 +18,7 @@ from transforms.models.rescale_walk import Walk
 from transforms.models.tensors import sum_positions
 from transforms.models.trace import STOPS, TracedModel
 from transforms.models.unrolled import unrolled
+from transforms.models.xla import for_xla
 
 #: Targets that share a device call; more are taken in turns.
 TARGETS_AT_ONCE = 8
@@ -59,6 +61,8 @@ class RescaleModel:
         self._lock = threading.Lock()
         self._shapes = dict(input_shapes)
         self._traced, flat_scores = unrolled(traced, scores, refused)
+        if traced.build.jit:
+            self._traced = for_xla(self._traced)
         self.plan = make_plan(self._traced, flat_scores)
         self._layout = Layout.measured(self._traced, self.plan, example)
         self.pair_bytes = self._layout.pair_bytes(self.plan)
@@ -81,18 +85,17 @@ class RescaleModel:
         )
         ends = (values, slopes)
         weights, targets = tf.TensorSpec([None], tf.float32), tf.TensorSpec([None, None], tf.int32)
+        build = self._traced.build
+        fused = replace(build, jit=True)
         #: What the rules need of some rows: kept values and slopes, `[outer, rows, inner]` each.
-        self.ends = tf.function(self._ends, input_signature=[inputs], autograph=False)
+        self.ends = Compiled(self._ends, [inputs], build)
         signature = [ends, ends, weights, targets]
-        self._plain = tf.function(self._walk, input_signature=signature, autograph=False)
-        self._fused = tf.function(self._walk, input_signature=signature, autograph=False, jit_compile=True)
+        self._plain = Compiled(self._walk, signature, build)
+        self._fused = Compiled(self._walk, signature, fused)
         self._fusable = len(self.plan.steps) <= _MOST_FUSED and all(map(_fuses, self.plan.steps))
         # A call less where the way forward is of such ops as well; ids and strings are looked up elsewhere.
-        self._whole = tf.function(
-            lambda rows, *rest: self._walk(self._ends(rows), *rest),
-            input_signature=[inputs, *signature[1:]],
-            autograph=False,
-            jit_compile=True,
+        self._whole = Compiled(
+            lambda rows, *rest: self._walk(self._ends(rows), *rest), [inputs, *signature[1:]], fused
         )
         forward = self._traced.ancestors([*self.plan.kept.values(), *self.plan.beside.values()]).values()
         self._fusable_whole = self._fusable and all(op.type in _FUSED_FORWARD for op in forward)

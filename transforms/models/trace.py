@@ -12,14 +12,18 @@ from typing import Any
 
 import tensorflow as tf
 
+from transforms.models.base import AS_IT_IS, Build
+
 #: Ops whose value depends on the shape of their input alone.
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 #: Ops that are the identity but for training, and are replayed as that.
 STOPS = frozenset({"StopGradient", "PreventGradient"})
 #: Ops with a graph inside. TensorFlow cannot tell the accumulators of two copies of a loop apart.
-_BODIES = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
+LOOPS = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 #: What is repeated in a graph has no more operations than this.
 _MOST_REPEATED = 100
+#: Attribute of ops that are not to be compiled.
+APART = "_attribeam_apart"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,9 @@ class TracedModel:
       outputs: One tensor a head, `[rows, ...]`, in the model's order.
       captures: What the graph takes from outside (variables, tables), by the name of its placeholder.
       opaque: Inputs through which no gradient is to be taken, whatever the graph shows.
+      build: How functions are made of it.
+      apart: Names of ops that XLA is to leave alone.
+      source: What it was made of, which owns the bodies of loops: TensorFlow forgets them with their owner.
     """
 
     graph: Any
@@ -39,6 +46,9 @@ class TracedModel:
     outputs: Sequence[Any]
     captures: Mapping[str, Any]
     opaque: frozenset[str] = frozenset()
+    build: Build = AS_IT_IS
+    apart: frozenset[str] = frozenset()
+    source: TracedModel | None = None
     _graph_def: list[Any] = field(default_factory=list, compare=False)
 
     @classmethod
@@ -74,7 +84,7 @@ class TracedModel:
     def repeatable(self, fetches: Sequence[Any], stop: frozenset[str]) -> bool:
         """Whether what the fetches need behind `stop` may be replayed several times in one graph."""
         found = self.ancestors(fetches, stop).values()
-        return len(found) <= _MOST_REPEATED and not any(op.type in _BODIES for op in found)
+        return len(found) <= _MOST_REPEATED and not any(op.type in LOOPS for op in found)
 
     def replay(self, feeds: Mapping[str, Any], fetches: Sequence[Any]) -> list[Any]:
         """Builds the part of the graph between `feeds` and `fetches` in the current graph.
@@ -94,6 +104,7 @@ class TracedModel:
         definition.versions.CopyFrom(self.graph_def().versions)
         definition.library.CopyFrom(self.graph_def().library)
         inputs = {tensor.name for tensor in self.inputs.values()}
+        apart = self.apart
         for node in self.graph_def().node:
             op = needed.get(node.name)
             if op is None:
@@ -122,6 +133,8 @@ class TracedModel:
             elif op.type in STOPS:
                 copy.op = "Identity"
                 copy.attr.pop("message", None)
+            if node.name in apart:
+                copy.attr[APART].b = True
         given = stop | set(self.captures)
         wanted = [tensor for tensor in fetches if tensor.name not in given]
         built = iter(

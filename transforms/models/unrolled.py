@@ -7,6 +7,7 @@ rows, the loop is what its body is, so many times, and a list is its items.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ def unrolled(
         return list(results)
 
     function = call.get_concrete_function()
-    return TracedModel.of(function, placeholders, results, opaque=traced.opaque), tuple(results)
+    flat = TracedModel.of(function, placeholders, results, opaque=traced.opaque)
+    return replace(flat, build=traced.build, source=traced), tuple(results)
 
 
 class _Writer:

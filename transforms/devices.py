@@ -1,0 +1,133 @@
+"""Which device a shard runs on: they are claimed, by processes and by the shards within one.
+
+On a machine with one device, or none but its processors, there is nothing to choose. With more, a process
+claims a device for its first shard and keeps it; shards that it explains at the same time get further
+devices, as long as there are any that nobody else on the machine has claimed. Each has its own copy of the
+model, loaded once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+#: Calls in flight on a GPU: one is computed while the next is handed over; more would only fill its memory.
+_LANES = 2
+#: Rounds in which processes share what devices there are.
+_MOST_ROUNDS = 1024
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where a model is loaded and called.
+
+    Args:
+      scope: TensorFlow's name of it; None leaves it to TensorFlow, which has no choice.
+      lanes: Calls in flight; 0: as many as are made.
+    """
+
+    scope: str | None = None
+    lanes: int = 0
+
+    def placed(self) -> AbstractContextManager[Any]:
+        """What is made within is made on the device."""
+        if self.scope is None:
+            return nullcontext()
+        import tensorflow as tf
+
+        placed: AbstractContextManager[Any] = tf.device(self.scope)
+        return placed
+
+
+ANYWHERE = Device()
+
+
+@dataclass
+class _Claim:
+    device: Device
+    lock: int
+    shards: int = 0
+
+
+@dataclass
+class Claims:
+    """The devices that a process has claimed.
+
+    A claim is a locked file, so that it ends with the process, however that ends.
+
+    Args:
+      folder: For the files; the same for all processes that must not meet.
+    """
+
+    folder: str
+    _held: list[_Claim] = field(default_factory=list)
+    _lock: Any = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def lease(self, scopes: Sequence[str]) -> Iterator[Device]:
+        """A device for a shard: one of ours that is idle, or one that is nobody's, or our least busy one."""
+        with self._lock:
+            claim = next((c for c in self._held if not c.shards), None) or self._claimed(scopes, rounds=1)
+            if claim is None:
+                if not self._held and self._claimed(scopes, _MOST_ROUNDS) is None:
+                    raise RuntimeError(f"more than {_MOST_ROUNDS} processes share {len(scopes)} devices")
+                claim = min(self._held, key=lambda c: c.shards)
+            claim.shards += 1
+        try:
+            yield claim.device
+        finally:
+            with self._lock:
+                claim.shards -= 1
+
+    def _claimed(self, scopes: Sequence[str], rounds: int) -> _Claim | None:
+        """Claims a device that has the fewest claims, None where each has been claimed so often."""
+        ours = {claim.device.scope for claim in self._held}
+        for turn in range(rounds):
+            for number, scope in enumerate(scopes):
+                if scope in ours:
+                    continue
+                lock = _locked(os.path.join(self.folder, f"device-{number}-{turn}"))
+                if lock is not None:
+                    self._held.append(_Claim(Device(scope, _LANES), lock))
+                    return self._held[-1]
+        return None
+
+
+def _locked(path: str) -> int | None:
+    """A descriptor of the file, locked, or None where somebody else has locked it."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+_claims = Claims(os.path.join(tempfile.gettempdir(), f"attribeam-devices-{os.getuid()}"))
+
+
+def device_scopes() -> tuple[str, ...]:
+    """TensorFlow's devices that models may run on: the GPUs, or else the processors, which are one device."""
+    import tensorflow as tf
+
+    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tuple(f"/device:{device.name.partition('device:')[2]}" for device in found)
+
+
+@contextmanager
+def leased_device(*, needs_tensorflow: bool) -> Iterator[Device]:
+    """The device for a shard, or for a plan; TensorFlow has been started where it is needed."""
+    scopes = device_scopes() if needs_tensorflow else ()
+    if len(scopes) > 1:
+        with _claims.lease(scopes) as device:
+            yield device
+    else:
+        yield Device(None, _LANES if scopes and "GPU" in scopes[0] else 0)
