@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import bz2
 import io
+import json
 import pickle
 import zlib
 from dataclasses import dataclass, field
@@ -39,11 +40,13 @@ class Dataflow:
       jobs: As `google.cloud.dataflow` has them.
       pipelines: Of each job, as it was staged.
       staged: Names of files.
+      descriptions: Of jobs that are left as templates.
     """
 
     jobs: list[Any] = field(default_factory=list)
     pipelines: list[Any] = field(default_factory=list)
     staged: list[str] = field(default_factory=list)
+    descriptions: list[Any] = field(default_factory=list)
 
 
 def take_jobs(monkeypatch: pytest.MonkeyPatch) -> Dataflow:
@@ -58,6 +61,8 @@ def take_jobs(monkeypatch: pytest.MonkeyPatch) -> Dataflow:
         found.staged.append(name)
         if name == "pipeline.pb":
             found.pipelines.append(beam_runner_api_pb2.Pipeline.FromString(stream.read()))
+        elif name == "job_object":
+            found.descriptions.append(json.loads(stream.read()))
 
     def submit(client: Any, job: Any) -> Any:
         found.jobs.append(job.proto)
