@@ -133,7 +133,7 @@ def _options(flags: Sequence[str]) -> Any:
 
 
 def dataflow_problems(flags: Sequence[str]) -> list[str]:
-    """What Beam finds wrong with Dataflow's flags; unlike its own check as a whole, this makes no bucket."""
+    """What Beam finds wrong with Dataflow's flags; where none names a bucket, Beam itself would make one."""
     from apache_beam.options.pipeline_options import GoogleCloudOptions
     from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
     from apache_beam.runners import create_runner
@@ -142,10 +142,8 @@ def dataflow_problems(flags: Sequence[str]) -> list[str]:
     validator = PipelineOptionsValidator(options, create_runner("DataflowRunner"))
     view = options.view_as(GoogleCloudOptions)
     places = {name: validator.validate_gcs_path(view, name) for name in ("temp_location", "staging_location")}
-    # Either will do for both. Without any, Beam makes a bucket, if it has the libraries for it.
-    lacking = all(places.values()) and (
-        any(getattr(view, name) is not None for name in places) or not _can_make_buckets()
-    )
+    # Either will do for both.
+    lacking = all(places.values())
     problems = [*places["temp_location"], *places["staging_location"]] if lacking else []
     return [*problems, *validator.validate_cloud_options(view)]
 
@@ -194,11 +192,3 @@ def job_flags(flags: Sequence[str], name: str, labels: Iterable[tuple[str, str]]
 def as_label(text: str) -> str:
     """Text as a label's value: 63 of a-z, 0-9, _ and -."""
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:63].strip("-")
-
-
-def _can_make_buckets() -> bool:
-    try:
-        importlib.import_module("apache_beam.io.gcp.gcsio")
-    except ImportError:
-        return False
-    return True
