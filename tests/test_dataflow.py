@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import cloud
@@ -15,7 +17,7 @@ from memory_filesystem import MemoryFileSystem
 from pipeline import cli, load_run
 from pipeline.config import load_config
 from pipeline.probe import probe
-from pipeline.run import Outcome, execute, preview
+from pipeline.run import Outcome, RunBrokenError, execute, preview
 from pipeline.runners import Job
 from pipeline.runners.dataflow import Accelerator, as_label, dataflow_flags
 from transforms.errors import UserError
@@ -37,7 +39,8 @@ def submit(*flags: str, **options: Any) -> Outcome:
     """Hands a run of the vectors over: 301 rows, of which 295 can be explained, in eight shards."""
     place = cloud.upload(worlds.vectors().folder, "vectors")
     loaded = load_config(f"{place}/parquet.yaml", settings=["compute.shard_rows=40", *options.pop("set", ())])
-    given = [*cloud.FLAGS, f"--sdk_container_image={cloud.IMAGE}", "--no_wait_until_finish", *flags]
+    alone = () if options.pop("waits", False) else ("--no_wait_until_finish",)
+    given = [*cloud.FLAGS, f"--sdk_container_image={cloud.IMAGE}", *alone, *flags]
     return execute(loaded, runner="DataflowRunner", flags=given, **options)
 
 
@@ -256,6 +259,48 @@ def test_the_job_that_was_sent_commits_the_run(dataflow: cloud.Dataflow) -> None
     assert {name: MemoryFileSystem.blobs[name] for name in written} == written
 
 
+@pytest.fixture
+def ended(dataflow: cloud.Dataflow, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The state that Dataflow says its job is in when it is asked; DONE runs the job first."""
+    from apache_beam.runners.dataflow import dataflow_runner
+    from apache_beam.runners.dataflow.internal.apiclient import DataflowApplicationClient
+    from google.cloud import dataflow as api
+
+    states = ["JOB_STATE_DONE"]
+    asked: list[str] = []
+
+    def get_job(client: Any, job_id: str) -> Any:
+        if not asked and states[0] == "JOB_STATE_DONE":
+            cloud.run_here(dataflow.pipelines[0])
+        asked.append(job_id)
+        return api.Job(id=job_id, current_state=states[0])
+
+    monkeypatch.setattr(DataflowApplicationClient, "get_job", get_job)
+    monkeypatch.setattr(DataflowApplicationClient, "list_messages", lambda *_, **__: ([], None))
+    clock = SimpleNamespace(sleep=lambda _: time.sleep(0.01), time=time.time)
+    monkeypatch.setattr(dataflow_runner, "time", clock)
+    return states
+
+
+def test_a_job_that_is_waited_for(dataflow: cloud.Dataflow, ended: list[str]) -> None:
+    """The launcher commits: the job itself leaves what it has counted."""
+    outcome = submit(waits=True)
+    assert "Commit run" not in cloud.pickles(dataflow.pipelines[0])
+    assert outcome.manifest is not None
+    assert outcome.manifest["counts"]["rows_attributed"] == 295
+    assert load_run(outcome.run).manifest == outcome.manifest
+
+
+def test_a_job_that_fails(dataflow: cloud.Dataflow, ended: list[str]) -> None:
+    ended[0] = "JOB_STATE_FAILED"
+    with pytest.raises(RunBrokenError, match=r"the runner failed: Dataflow pipeline failed\. State: FAILED"):
+        submit(waits=True)
+    # What was begun can be gone on with.
+    ended[0] = "JOB_STATE_CANCELLED"
+    with pytest.raises(RunBrokenError, match="State: CANCELLED"):
+        submit(waits=True)
+
+
 def test_a_job_replaces_a_run(dataflow: cloud.Dataflow) -> None:
     """In a bucket the old run's parts go when the new one is committed, and not before."""
     first = submit(set=["compute.shard_rows=30"])
@@ -306,13 +351,17 @@ def test_what_is_printed_of_a_job(dataflow: cloud.Dataflow, capsys: pytest.Captu
     assert '"submitted": true, "job": "job-2"' in capsys.readouterr().out
 
 
-def test_plan_tells_what_would_be_submitted(dataflow: cloud.Dataflow) -> None:
+def test_plan_tells_what_would_be_submitted(
+    dataflow: cloud.Dataflow, capsys: pytest.CaptureFixture[str]
+) -> None:
     place = cloud.upload(worlds.vectors().folder, "vectors")
     before = dict(MemoryFileSystem.blobs)
     flags = [*cloud.FLAGS, f"--sdk_container_image={cloud.IMAGE}", "--worker_accelerator=nvidia-l4"]
-    summary = preview(load_config(f"{place}/parquet.yaml"), runner="DataflowRunner", flags=flags)
-    assert {SERVICE + L4, ONE, THREADS + "2", "--no_save_main_session"} <= set(summary["flags"])
-    assert any(flag.startswith("--job_name=vectors-") for flag in summary["flags"])
+    assert cli.run(["plan", f"{place}/parquet.yaml", "--runner=DataflowRunner", *flags]) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    at = said.index("runner         DataflowRunner")
+    assert {SERVICE + L4, ONE, THREADS + "2", "--no_save_main_session"} <= set(said[at:])
+    assert any(line.startswith("--job_name=vectors-") for line in said[at:])
     assert not dataflow.staged
     assert MemoryFileSystem.blobs == before
 
