@@ -6,9 +6,11 @@ import json
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -211,6 +213,28 @@ def test_the_core_resolves(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Would install" not in done.stdout
+
+
+def test_the_package_is_built_from_what_is_copied(tmp_path: Path) -> None:
+    """The second pip step, on a folder that holds no more than the image has by then."""
+    for path in checkout():
+        if any(path == source or path.startswith(f"{source}/") for source in sources()):
+            (tmp_path / "src" / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / path, tmp_path / "src" / path)
+    install = [rest for rest in BASE.of("RUN") if "pip install" in rest][1].split(" && ")[0]
+    assert install == "pip install --no-cache-dir --no-deps --no-build-isolation ."
+    options = shlex.split(install)[2:]
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--wheel-dir", tmp_path, *options],
+        cwd=tmp_path / "src",
+        check=True,
+        timeout=120,
+    )
+    [wheel] = tmp_path.glob("attribeam-*.whl")
+    with zipfile.ZipFile(wheel) as opened:
+        held = set(opened.namelist())
+    wanted = {path for path in checkout() if path.startswith(("pipeline/", "transforms/"))}
+    assert wanted <= held
 
 
 @pytest.mark.parametrize(
