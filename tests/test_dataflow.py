@@ -189,9 +189,9 @@ def test_one_stage_does_the_work_and_hints_do_not_break_it(dataflow: cloud.Dataf
         stages = cloud.stages_of(pipeline)
         [work] = [steps for steps in stages if WORK in steps]
         # From one shuffle to the next: the shards' Reshuffle before it, the combine's first half behind it.
-        assert {step.split("/")[0] for step in work} == {
-            "Spread over workers", "Explain shards", "Merge results"
-        }  # fmt: skip
+        names = {step.split("/")[0] for step in work}
+        assert {"Spread over workers", "Explain shards", "Merge results"} <= names
+        assert not {"Create shards", "Commit run"} & names
         [commit] = [steps for steps in stages if "Commit run" in steps]
         assert commit is not work
     assert sorted(map(sorted, cloud.stages_of(plain))) == sorted(map(sorted, cloud.stages_of(hinted)))
