@@ -1,8 +1,8 @@
 # One image for all: the command line, Beam's workers, and the launcher of a Flex Template. From this checkout:
 #
-#   docker build -t attribeam .
-#   docker run --rm --user "$(id -u)" -v "$PWD:/work" attribeam explain configs/flights.yaml      (--gpus all)
-#   docker run --rm --network=host attribeam --worker_pool       workers beside a Flink TaskManager, on port 50000
+#   docker build -t attribeam:0.1.0 .
+#   docker run --rm --user "$(id -u)" -v "$PWD:/work" attribeam:0.1.0 explain configs/flights.yaml      (--gpus all)
+#   docker run --rm --network=host attribeam:0.1.0 --worker_pool       workers beside a Flink TaskManager, port 50000
 #
 #   docker build -t IMAGE --target dataflow . && docker push IMAGE       for --sdk_container_image=IMAGE
 #

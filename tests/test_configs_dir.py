@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import shutil
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cloud
@@ -21,7 +26,7 @@ ALL = sorted((ROOT / "configs").glob("*.y*ml"))
 #: Say how and where a config is run; the flags that only a user can know.
 PRESETS = {
     "local": "",
-    "flink": "--flink_master=localhost:1",
+    "flink": "--flink_master=127.0.0.1:{port}",
     "dataflow_gpu": f"{shlex.join(cloud.FLAGS)} --sdk_container_image={cloud.IMAGE}",
 }
 CONFIGS = [path for path in ALL if path.stem not in PRESETS]
@@ -87,10 +92,34 @@ def test_a_preset_opens_with_its_command(preset: str) -> None:
     assert set(yaml.safe_load(text)) == {"runner", "compute"}
 
 
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """The port of a Flink cluster that says how many slots it has and does nothing."""
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "java" else which(name))
+
+    class Overview(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"slots-total": 4, "slots-available": 4, "flink-version": "1.19.3"}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Overview) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_is_planned(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_is_planned(preset: str, monkeypatch: pytest.MonkeyPatch, cluster: int) -> None:
     """With the quickstart's config, for Dataflow in a bucket beside its data."""
     monkeypatch.setattr("pipeline.plan.probe_in_child", probe)
+    given = shlex.split(PRESETS[preset].format(port=cluster))
     folder: object = worlds.workshop()
     if preset == "dataflow_gpu":
         MemoryFileSystem.blobs.clear()
@@ -99,7 +128,7 @@ def test_a_preset_is_planned(preset: str, monkeypatch: pytest.MonkeyPatch) -> No
     path = str(ROOT / "configs" / f"{preset}.yaml")
     config = f"{folder}/configs/flights.yaml"
     loaded = load_config(config, preset=path)
-    summary = preview(loaded, flags=shlex.split(PRESETS[preset]))
+    summary = preview(loaded, flags=given)
     plain = preview(load_config(config))
     MemoryFileSystem.blobs.clear()
     block = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -112,8 +141,9 @@ def test_a_preset_is_planned(preset: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert all(name.startswith("../data/flights/flights-2013q") for name in names), "as on this machine"
     flags = summary["flags"]
     if preset == "flink":
-        assert flags[:2] == ["--flink_master=localhost:8081", "--parallelism=8"]
-        assert "--flink_master=localhost:1" in flags[2:], "the command line's is the last, which counts"
+        masters = [flag for flag in flags if flag.startswith("--flink_master=")]
+        assert masters == ["--flink_master=localhost:8081", *given], "the last counts: the command line's"
+        assert {"--environment_type=EXTERNAL", "--environment_config=localhost:50000"} <= set(flags)
     if preset == "dataflow_gpu":
         assert "--number_of_worker_harness_threads=2" in flags
         assert "--experiments=no_use_multiple_sdk_containers" in flags

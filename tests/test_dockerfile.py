@@ -145,6 +145,13 @@ def test_the_default_is_not_root_and_dataflow_has_the_same_layers() -> None:
     assert not dataflow.of("RUN")
 
 
+def test_the_image_is_called_by_its_version() -> None:
+    names = set(
+        re.findall(r"attribeam:\S+", TEXT + (ROOT / "configs" / "flink.yaml").read_text(encoding="utf-8"))
+    )
+    assert names == {f"attribeam:{SETUP['VERSION']}"}
+
+
 def test_boot_and_the_launcher_are_at_their_places() -> None:
     assert "--from=beam /opt/apache/beam /opt/apache/beam" in BASE.of("COPY")
     [copied] = STAGES["dataflow"].of("COPY")
