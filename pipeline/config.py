@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from pipeline.config_errors import as_user_error, nearest
+from pipeline.runners import RUNNERS
 from pipeline.yaml_text import override, parse_mapping
 from transforms import files
 from transforms.errors import UserError
@@ -146,6 +147,20 @@ class Compute(_Strict):
     jit: bool = False
 
 
+class Runner(_Strict):
+    """The `runner` block: an engine and Beam's options for it, by the names of their flags."""
+
+    name: str
+    options: dict[str, Scalar | list[Scalar] | None] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in RUNNERS:
+            raise UserError(f"{value!r} is no runner", "runner.name", nearest(value, RUNNERS))
+        return value
+
+
 class Limits(_Strict):
     """The `limits` block: what is exceeded makes exit status 1."""
 
@@ -165,6 +180,7 @@ class Config(_Strict):
     baseline: Baseline = Baseline()
     output: Output
     compute: Compute = Compute()
+    runner: Runner | None = None
     seed: int = 0
     limits: Limits = Limits()
 
@@ -183,17 +199,25 @@ class Config(_Strict):
         return [self.input.files] if isinstance(self.input.files, str) else list(self.input.files)
 
 
+class Preset(_Strict):
+    """A preset: how and where a config is run, and nothing that is explained."""
+
+    runner: Runner | None = None
+    compute: Compute = Compute()
+
+
 class LoadedConfig:
     """A config with the place that its relative paths start from.
 
     Args:
-      config: As the file and the command line have it.
+      config: As the file, the preset and the command line have it.
       where: What to call it in errors.
       folder: The config file's folder.
+      preset: The file that `runner` is from, where that is not the config.
     """
 
-    def __init__(self, config: Config, where: str, folder: str) -> None:
-        self.config, self.where, self.folder = config, where, folder
+    def __init__(self, config: Config, where: str, folder: str, preset: str | None = None) -> None:
+        self.config, self.where, self.folder, self.preset = config, where, folder, preset
 
     def path(self, path: str) -> str:
         """A path of the config in full."""
@@ -204,6 +228,7 @@ class LoadedConfig:
 def load_config(
     path: str,
     *,
+    preset: str | None = None,
     settings: Sequence[str] = (),
     output: str | None = None,
     date: str | None = None,
@@ -212,22 +237,16 @@ def load_config(
 
     Args:
       path: A local YAML file or a Beam filesystem URL.
+      preset: Another, whose `runner` and keys of `compute` count more than the config's.
       settings: `a.b=value`, each overrides one key; the value is YAML.
       output: Overrides `output.path`; relative to the working directory.
       date: Fills `{date}` in paths; the day of today if it is None.
     Raises:
       UserError: The file, a key or a value; the line names the nearest known key.
     """
-    if not files.exists(path):
-        folder, name = os.path.split(path)
-        near = get_close_matches(name, files.list_dir(folder or "."), n=1)
-        remedy = f"did you mean {files.join(folder, near[0])}?" if near else "check the path"
-        raise UserError("there is no such config", path, remedy)
-    try:
-        text = files.read_bytes(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError("is not UTF-8 text", path, "name a YAML config") from error
-    data = parse_mapping(text, path)
+    data = _read(path)
+    if preset is not None:
+        _lay(data, preset)
     for setting in settings:
         override(data, setting)
     if output is not None:
@@ -237,18 +256,42 @@ def load_config(
             data["output"] = {}
         if isinstance(data["output"], dict):
             data["output"]["path"] = output if files.is_url(output) else os.path.abspath(output)
-    config = _validate(data, path)
+    config: Config = _validate(data, path)
     folder = path.rpartition("/")[0] if files.is_url(path) else os.path.dirname(os.path.abspath(path))
-    return LoadedConfig(_fill_date(config, date), path, folder)
+    return LoadedConfig(_fill_date(config, date), path, folder, preset)
 
 
-def _validate(data: Mapping[str, Any], where: str) -> Config:
+def _read(path: str) -> dict[str, Any]:
+    """The keys and values of a config file."""
+    if not files.exists(path):
+        folder, name = os.path.split(path)
+        near = get_close_matches(name, files.list_dir(folder or "."), n=1)
+        remedy = f"did you mean {files.join(folder, near[0])}?" if near else "check the path"
+        raise UserError("there is no such config", path, remedy)
     try:
-        return Config.model_validate(dict(data))
-    except UserError as error:  # of a method's keys
+        text = files.read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError("is not UTF-8 text", path, "name a YAML config") from error
+    return parse_mapping(text, path)
+
+
+def _lay(data: dict[str, Any], path: str) -> None:
+    """Lays a preset over a config; it is judged by itself first, so that an error names the right file."""
+    preset = _read(path)
+    _validate(preset, path, Preset)
+    if preset.get("runner") is not None:
+        data["runner"] = preset["runner"]  # as a whole: options belong to their engine
+    if preset.get("compute") is not None and isinstance(data.setdefault("compute", {}), dict | None):
+        data["compute"] = {**(data["compute"] or {}), **preset["compute"]}
+
+
+def _validate(data: Mapping[str, Any], where: str, model: Any = Config) -> Any:
+    try:
+        return model.model_validate(dict(data))
+    except UserError as error:  # of a method's keys, or a runner's name
         raise UserError(error.what, f"{where}: {error.where}", error.remedy) from error
     except ValidationError as error:
-        raise as_user_error(error, where, _keys_at) from error
+        raise as_user_error(error, where, lambda location: _keys_at(location, model)) from error
 
 
 def _parse_method(value: Any) -> AttributionMethod:
@@ -286,9 +329,8 @@ def _remedy_of_key(key: str, method: str, known: Sequence[str]) -> str:
     return remedy + elsewhere
 
 
-def _keys_at(location: Sequence[str]) -> list[str]:
+def _keys_at(location: Sequence[str], model: Any = Config) -> list[str]:
     """The known keys of a block."""
-    model: Any = Config
     for part in location:
         if part.isdigit():
             continue
@@ -304,6 +346,9 @@ _BLOCKS: dict[tuple[Any, str], Any] = {
     (Config, "baseline"): Baseline,
     (Config, "output"): Output,
     (Config, "compute"): Compute,
+    (Config, "runner"): Runner,
+    (Preset, "runner"): Runner,
+    (Preset, "compute"): Compute,
     (Config, "limits"): Limits,
     (Input, "features"): Feature,
     (Model, "target"): TargetColumn,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 
+from pipeline.commit import Commit, commit_run, result_path
 from transforms import files
 from transforms.explain import ExplainShards, MergeShardResults
 from transforms.shard_result import ShardResult
@@ -13,20 +14,18 @@ from transforms.shards import Shard, schedule
 from transforms.worker import ExplainSpec
 
 
-def result_path(run: str) -> str:
-    """Where the pipeline leaves the run's aggregates for the commit."""
-    return files.join(run, "_work", "result")
-
-
-def define_pipeline(pipeline: beam.Pipeline, shards: Sequence[Shard], spec: ExplainSpec) -> None:
+def define_pipeline(
+    pipeline: beam.Pipeline, shards: Sequence[Shard], spec: ExplainSpec, commit: Commit | None = None
+) -> None:
     """Joins the stages of a run.
 
     Args:
       pipeline: To add them to.
       shards: The plan.
       spec: What workers are told.
+      commit: Has the last step commit the run, for a launcher that does not wait for it.
     """
-    (
+    merged = (
         pipeline
         # A shard names rows and holds none. The largest go first: local workers are dealt shards in turn.
         | "Create shards" >> beam.Create(schedule(shards), reshuffle=False)
@@ -38,9 +37,13 @@ def define_pipeline(pipeline: beam.Pipeline, shards: Sequence[Shard], spec: Expl
         # order. What the runner adds up is there to be held against it: a few KB a shard, whatever it holds.
         | "Keep counts" >> beam.Map(ShardResult.counts)
         | "Merge results" >> beam.CombineGlobally(MergeShardResults(spec.schema.attributed))
-        # For the launcher, which may be on another machine. Loads no model.
-        | "Leave result" >> beam.ParDo(_LeaveResult(spec.run))
     )
+    # Neither loads a model.
+    if commit is None:
+        # For the launcher, which may be on another machine.
+        _ = merged | "Leave result" >> beam.ParDo(_LeaveResult(spec.run))
+    else:
+        _ = merged | "Commit run" >> beam.ParDo(_CommitRun(commit))
 
 
 class _LeaveResult(beam.DoFn):
@@ -49,3 +52,11 @@ class _LeaveResult(beam.DoFn):
 
     def process(self, result: ShardResult) -> None:
         files.write_atomic(result_path(self._run), result.to_bytes())
+
+
+class _CommitRun(beam.DoFn):
+    def __init__(self, commit: Commit) -> None:
+        self._commit = commit
+
+    def process(self, result: ShardResult) -> None:
+        commit_run(self._commit, result)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 if __name__ == "__main__":
     # Launchers that execute this file put its folder, not the project's, first on the path.
@@ -16,9 +17,33 @@ if __name__ == "__main__":
 from pipeline.cli import run
 
 
+def with_verb(arguments: Sequence[str]) -> list[str]:
+    """The command line of a launcher that gives flags alone, as `--name=value`.
+
+    `--config=C --output=D` is `explain C --output=D`. A switch may say true or false, and an option that is
+    given empty is left out, as forms do it.
+    """
+    names = [argument.partition("=")[0] for argument in arguments]
+    if not arguments or not arguments[0].startswith("--") or "--config" not in names:
+        return list(arguments)
+    at = names.index("--config")
+    _, given, config = arguments[at].partition("=")
+    rest = [*arguments[:at], *arguments[at + (1 if given else 2) :]]
+    if not given:
+        config = "".join(arguments[at + 1 : at + 2])
+    found = ["explain", config]
+    for argument in rest:
+        name, given, value = argument.partition("=")
+        if name in ("--overwrite", "--json", "--debug") and value.lower() in ("true", "false"):
+            found += [name] * (value.lower() == "true")
+        elif value or not given:
+            found.append(argument)
+    return found
+
+
 def main() -> None:
     """Runs the command line and exits with its status."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run(with_verb(sys.argv[1:])))
 
 
 if __name__ == "__main__":

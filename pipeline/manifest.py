@@ -18,28 +18,18 @@ from transforms.shard_result import ShardResult
 _PACKAGES = ("attribeam", "apache-beam", "tensorflow", "keras", "numpy", "pyarrow", "shap")
 
 
-def build_manifest(
-    plan: Plan, result: ShardResult, runner: str, timing: Mapping[str, float], exceeded: list[str]
-) -> dict[str, Any]:
-    """The manifest of a finished run.
+def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
+    """The manifest of a run before it has figures.
 
     Args:
       plan: Of the run.
-      result: Its aggregates.
       runner: Its engine.
-      timing: Seconds.
-      exceeded: Limits that were, in words.
     """
-    quality: dict[str, Any] = {
-        "convergence_delta": result.quality.summary(),
-        "limited_rows": result.quality.limited,
-        "exceeded": exceeded,
-    }
     return {
         "schema_version": SCHEMA_VERSION,
         "run_id": plan.spec.run_id,
         "name": plan.loaded.config.name,
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": None,
         "config": plan.loaded.config.model_dump(mode="json"),
         "config_folder": plan.loaded.folder,
         "fingerprint": plan.fingerprint,
@@ -68,17 +58,41 @@ def build_manifest(
             }
             for f in plan.spec.schema.features
         ],
+        "counts": None,
+        "quality": None,
+        "warnings": plan.warnings,
+        "timing": None,
+        "runner": runner,
+        "versions": versions(),
+    }
+
+
+def fill_manifest(
+    draft: Mapping[str, Any], result: ShardResult, timing: Mapping[str, float], exceeded: list[str]
+) -> dict[str, Any]:
+    """The manifest of a finished run.
+
+    Args:
+      draft: Of the run.
+      result: Its aggregates.
+      timing: Seconds.
+      exceeded: Limits that were, in words.
+    """
+    return {
+        **draft,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "counts": {
             "rows_read": result.read,
             "rows_attributed": result.attributed,
             "rows_rejected": result.rejected,
             "attributions": result.attributions,
         },
-        "quality": quality,
-        "warnings": plan.warnings,
+        "quality": {
+            "convergence_delta": result.quality.summary(),
+            "limited_rows": result.quality.limited,
+            "exceeded": exceeded,
+        },
         "timing": dict(timing),
-        "runner": runner,
-        "versions": versions(),
     }
 
 

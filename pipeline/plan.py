@@ -366,11 +366,11 @@ def _fingerprint(
 ) -> str:
     """SHA-256 of what decides the numbers and how they are laid out in files."""
     config = loaded.config.model_dump(mode="json")
-    # Where the run goes and how many processes share the work change no number.
+    # Where the run goes, on which engine, and how many processes share the work change no number.
     for block, key in (("output", "path"), ("compute", "workers"), ("model", "path"), ("input", "files")):
         config[block].pop(key)
-    config.pop("limits")
-    config.pop("name")
+    for key in ("limits", "name", "runner"):
+        config.pop(key)
     facts = {
         "version": SCHEMA_VERSION,
         "config": config,

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
-
 from pipeline import runners
+from pipeline.commit import Commit, RunBrokenError, commit_run, finished_shards, result_path
 from pipeline.config import LoadedConfig, load_config
-from pipeline.manifest import build_manifest, commit, read_manifest, work_fingerprint
-from pipeline.place import OURS, WORK, beside, check_place, clear, swap, sweep
+from pipeline.manifest import read_manifest, work_fingerprint
+from pipeline.place import OURS, WORK, beside, check_place
 from pipeline.plan import Plan, make_plan
 from transforms import files
 from transforms.errors import UserError
-from transforms.shard_result import ShardResult, journal_path, read_journal
+from transforms.shard_result import ShardResult
 from transforms.worker import ExplainSpec
 
 if TYPE_CHECKING:
     from pipeline.results import Run
 
-
-#: Journal entries are waited for rather than worked on.
-_READERS = 8
-
-
-class RunBrokenError(Exception):
-    """A run that broke on its way: what is done is kept, and the same command goes on from there."""
+__all__ = ["Outcome", "RunBrokenError", "execute", "explain", "prepare", "preview"]
 
 
 @dataclass(frozen=True)
@@ -42,48 +33,53 @@ class Outcome:
 
     Args:
       run: Its directory.
-      manifest: Of the committed run.
+      manifest: Of the committed run; None where the job that will commit it is not waited for.
       reused: It was there already, of the same fingerprint; nothing was done.
       exceeded: Limits of the config that the run exceeds, in words.
       warnings: What is not as it should be and exceeds no limit.
+      job: The engine's name for that job.
     """
 
     run: str
-    manifest: dict[str, Any]
+    manifest: dict[str, Any] | None
     reused: bool
     exceeded: Sequence[str]
     warnings: Sequence[str] = ()
+    job: str | None = None
 
 
 def explain(
     config: str | os.PathLike[str],
     *,
+    preset: str | os.PathLike[str] | None = None,
     output: str | None = None,
     settings: Sequence[str] = (),
     limit: int | None = None,
     date: str | None = None,
     overwrite: bool = False,
-    runner: str = runners.LOCAL,
+    runner: str | None = None,
     flags: Sequence[str] = (),
 ) -> Run:
     """Explains a data set and returns the committed run.
 
     Args:
       config: Path of a config file.
+      preset: Path of another that says how and where it is run.
       output: The run directory, instead of the config's.
       settings: `a.b=value` overrides of the config.
       limit: Only the first so many rows.
       date: Fills `{date}` in paths, YYYY-MM-DD.
       overwrite: Replace a run of another fingerprint.
-      runner: The engine.
+      runner: The engine, instead of the config's.
       flags: Passed to Beam.
     Raises:
-      UserError: Something the user can mend.
+      UserError: Something the user can mend; a job that was handed over and not waited for is no run yet.
       RunBrokenError: The run broke on its way.
     """
     from pipeline.results import load_run
 
-    loaded = load_config(os.fspath(config), settings=settings, output=output, date=date)
+    laid = None if preset is None else os.fspath(preset)
+    loaded = load_config(os.fspath(config), preset=laid, settings=settings, output=output, date=date)
     return load_run(execute(loaded, limit=limit, overwrite=overwrite, runner=runner, flags=flags).run)
 
 
@@ -92,26 +88,25 @@ def execute(
     *,
     limit: int | None = None,
     overwrite: bool = False,
-    runner: str = runners.LOCAL,
+    runner: str | None = None,
     flags: Sequence[str] = (),
     progress: bool = False,
 ) -> Outcome:
     """Plans, runs and commits; see `explain`. `progress` shows how far the run is on stderr."""
-    start = time.perf_counter()
-    flags = runners.check_flags(flags)
-    runners.check_runner(runner, flags)
+    started = time.time()
+    runner, flags = runners.choose_runner(loaded, runner, flags)
     local = runner == runners.LOCAL
     workers = loaded.config.compute.workers
     target = loaded.path(loaded.config.output.path)
     check_place(target)
     plan = make_plan(loaded, limit=limit, local=local, in_process=local and workers == 1)
-    planned = time.perf_counter()
+    planned = time.time()
     committed = read_manifest(target)
     if committed is not None and committed["fingerprint"] == plan.fingerprint:
         files.delete_tree(files.join(target, WORK))  # left by a kill between the manifest and the end
+        commit = Commit.of(plan, target, runner, replaces=False, started=started, planned=planned)
         # Limits are no part of the fingerprint: they are judged by the config of today.
-        quality = committed["quality"]["convergence_delta"]
-        exceeded = _exceeded(loaded, committed["counts"], quality)
+        exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
         return Outcome(target, committed, True, exceeded, plan.warnings)
     if committed is not None and not overwrite:
         raise UserError(
@@ -121,34 +116,30 @@ def execute(
         )
     # A committed run stays whole until the one that replaces it is.
     place = beside(target) if committed is not None and not files.is_url(target) else target
-    plan = _moved(plan, place)
+    plan = _moved(plan, place, runner)
+    commit = Commit.of(plan, target, runner, replaces=committed is not None, started=started, planned=planned)
     _begin(plan, overwrite or place != target)
-    result, seconds = _run(plan, runner, workers, flags, progress)
-    timing = {
-        "seconds": time.perf_counter() - start,
-        "planning_seconds": planned - start,
-        "pipeline_seconds": seconds,
-        "explaining_seconds": result.seconds,
-        "rows_per_second": result.read / seconds if seconds > 0 else 0.0,
-    }
-    counts = {"rows_read": result.read, "rows_rejected": result.rejected}
-    exceeded = _exceeded(loaded, counts, result.quality.summary())
-    manifest = build_manifest(plan, result, runner, timing, exceeded)
-    _write_importance(plan, result)
-    if place == target and committed is not None:
-        clear(
-            target, (f"part-{shard.index:05d}.parquet" for shard in plan.shards)
-        )  # an object store: no rename of folders there
-    sweep(place)
-    commit(place, manifest)
-    if place != target:
-        swap(place, target)
-    return Outcome(target, manifest, False, exceeded, plan.warnings)
+    if finished_shards(place).issuperset(commit.shards):  # its launcher went before the commit
+        manifest = commit_run(commit)
+    elif runners.waits(flags):
+        _run(plan, None, runner, workers, flags, progress)
+        manifest = commit_run(commit, ShardResult.from_bytes(files.read_bytes(result_path(place))))
+    else:
+        job = _run(plan, commit, runner, workers, flags, progress)
+        found = read_manifest(target)  # an engine of this machine may be done
+        if found is None or found["fingerprint"] != plan.fingerprint:
+            return Outcome(target, None, False, (), plan.warnings, job)
+        manifest = found
+    return Outcome(target, manifest, False, manifest["quality"]["exceeded"], plan.warnings)
 
 
-def _moved(plan: Plan, run: str) -> Plan:
-    spec = replace(plan.spec, run=run, reference=files.join(run, WORK, "reference.npz"))
-    return replace(plan, spec=spec)
+def _moved(plan: Plan, run: str, runner: str) -> Plan:
+    """The plan of a run at its place, told without folders of this machine where workers cannot see them."""
+    model = plan.spec.model
+    if runners.needs_remote_files(runner):
+        model = replace(model, module_paths=())
+    reference = files.join(run, WORK, "reference.npz")
+    return replace(plan, spec=replace(plan.spec, run=run, reference=reference, model=model))
 
 
 def _begin(plan: Plan, overwrite: bool) -> None:
@@ -177,55 +168,30 @@ def _begin(plan: Plan, overwrite: bool) -> None:
 
 
 def _run(
-    plan: Plan, runner: str, workers: int, flags: Sequence[str], progress: bool
-) -> tuple[ShardResult, float]:
-    """Runs the pipeline; returns its aggregates and the seconds that it took."""
-    from pipeline.graph import define_pipeline, result_path
+    plan: Plan, commit: Commit | None, runner: str, workers: int, flags: Sequence[str], progress: bool
+) -> str | None:
+    """Runs the pipeline, or hands it over with what it takes to commit; returns its name at the engine."""
+    from pipeline.graph import define_pipeline
     from pipeline.progress import RunProgress
 
     run = plan.spec.run
-    done = sum(shard.rows for shard in plan.shards if files.exists(journal_path(run, shard.index)))
-    start = time.perf_counter()
+    finished = finished_shards(run)
+    done = sum(shard.rows for shard in plan.shards if shard.index in finished)
     shown = RunProgress(run, plan.rows, done) if progress and not files.is_url(run) else nullcontext()
+    job = runners.Job(plan.loaded.config.name, plan.spec.run_id, plan.spec.method.name)
     try:
         with shown:
-            runners.run_pipeline(
-                lambda pipeline: define_pipeline(pipeline, plan.shards, plan.spec), runner, workers, flags
+            return runners.run_pipeline(
+                lambda pipeline: define_pipeline(pipeline, plan.shards, plan.spec, commit),
+                runner,
+                workers,
+                flags,
+                job,
             )
     except UserError:
         raise
     except Exception as error:
         raise _cause(run, error) from error
-    seconds = time.perf_counter() - start
-    combined = ShardResult.from_bytes(files.read_bytes(result_path(run)))
-    result = _in_order(plan)
-    if (combined.shards, combined.read) != (result.shards, result.read):
-        raise RunBrokenError(
-            f"the runner counted {combined.shards} shards and {combined.read} rows, the journal "
-            f"{result.shards} and {result.read}"
-        )
-    if result.read != plan.rows or result.read != result.attributed + result.rejected:
-        raise RunBrokenError(
-            f"the counts do not balance: {plan.rows} rows planned, {result.read} read, {result.attributed} "
-            f"attributed, {result.rejected} rejected"
-        )
-    return result, seconds
-
-
-def _in_order(plan: Plan) -> ShardResult:
-    """The shards' results from the journal, merged in their order.
-
-    Which worker finishes first decides in which order the runner merges, and so the last bits of a mean.
-    """
-    total = ShardResult.empty(plan.spec.schema.attributed)
-    spec = plan.spec
-    with ThreadPoolExecutor(_READERS) as pool:
-        for found in pool.map(
-            lambda shard: read_journal(spec.run, shard.index, spec.fingerprint), plan.shards
-        ):
-            if found is not None:
-                total.merge(found)
-    return total
 
 
 def _cause(run: str, error: Exception) -> BaseException:
@@ -246,42 +212,16 @@ def _cause(run: str, error: Exception) -> BaseException:
     return RunBrokenError(f"shard {note['shard']} failed with {note['kind']}: {line}")
 
 
-def _exceeded(
-    loaded: LoadedConfig, counts: Mapping[str, int], quality: Mapping[str, float | None] | None
-) -> list[str]:
-    """The limits that a run exceeds, from the manifest's `counts` and `quality.convergence_delta`."""
-    limits = loaded.config.limits
-    found = []
-    share = counts["rows_rejected"] / counts["rows_read"] if counts["rows_read"] else 0.0
-    if share > limits.rejected:
-        found.append(f"{share:.2%} of the rows were rejected, more than limits.rejected: {limits.rejected:g}")
-    worst = quality["relative_p99"] if quality else None
-    if worst is not None and loaded.config.method.additive and worst > limits.convergence:
-        found.append(
-            f"p99 of |convergence_delta| is {worst:.3g} of the score's spread, more than limits.convergence: "
-            f"{limits.convergence:g}"
-        )
-    return found
-
-
-def _write_importance(plan: Plan, result: ShardResult) -> None:
-    table = result.importance.to_table(plan.found.signature.target_names)
-    table = table.replace_schema_metadata(dict(plan.spec.metadata))
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    files.write_atomic(files.join(plan.spec.run, "importance.parquet"), buffer.getvalue())
-
-
 def preview(
     loaded: LoadedConfig,
     *,
     limit: int | None = None,
     overwrite: bool = False,
-    runner: str = runners.LOCAL,
+    runner: str | None = None,
     flags: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `execute` would check and decide, and nothing else; writes nothing."""
-    runners.check_runner(runner, runners.check_flags(flags))
+    runner, flags = runners.choose_runner(loaded, runner, flags)
     target = loaded.path(loaded.config.output.path)
     check_place(target)
     plan = make_plan(loaded, limit=limit, local=runner == runners.LOCAL, measure=True)
@@ -293,7 +233,9 @@ def preview(
             target,
             "give another --output, or --overwrite to replace it",
         )
-    return {**plan.summary(), "runner": runner, "committed": same}
+    job = runners.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)
+    flags = runners.engine_flags(runner, flags, job)
+    return {**plan.summary(), "runner": runner, "flags": flags, "committed": same}
 
 
 def prepare(

@@ -54,6 +54,14 @@ def nearby(path: str) -> str:
 # -- explain -------------------------------------------------------------------------------------------------
 
 
+def print_submitted(run: str, job: str | None) -> None:
+    """The end of `explain` where a job is not waited for."""
+    out = console()
+    fact(out, "submitted", f"job {job}" if job else "not waited for")
+    _path(out, "run", run)
+    fact(out, "", "committed by the job at its end; the same command then prints it")
+
+
 def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
     """The end of `explain`: the ten most important features and the run's figures."""
     out = console()
@@ -280,6 +288,10 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     if estimate["seconds"] is not None:
         pace = f"{1 / estimate['seconds_per_row']:,.0f} rows/s were measured"
         fact(out, "time", f"about {duration(estimate['seconds'])} after start-up: {pace}")
+    if summary["flags"]:
+        fact(out, "runner", summary["runner"])
+        for flag in summary["flags"]:
+            write(out, f"{'':{_KEY}}{clean(flag)}")
     _path(out, "output", summary["output"], f"  (about {size(estimate['output_bytes'])} before compression)")
     if summary["committed"]:
         fact(out, "", "holds this very run already: there is nothing to do")

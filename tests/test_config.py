@@ -12,6 +12,7 @@ import pytest
 import worlds
 
 from pipeline.config import LoadedConfig, load_config
+from pipeline.runners import choose_runner
 from pipeline.yaml_text import parse_value
 from transforms.errors import UserError
 from transforms.methods import METHODS
@@ -287,3 +288,104 @@ def test_the_resolved_config_is_json_and_reads_back(tmp_path: Path) -> None:
     dumped = json.loads(json.dumps(loaded.config.model_dump(mode="json")))
     again = load_config(str(worlds.write_config(tmp_path / "again.yaml", **dumped)))
     assert again.config == loaded.config
+
+
+# -- how and where a config is run ---------------------------------------------------------------------------
+
+RUNNER = """
+runner:
+  name: FlinkRunner
+  options:
+    {flink_master: "a:1", parallelism: 4, experiments: [one, two], streaming: false, save_main_session: true}
+"""
+
+
+def chosen(loaded: LoadedConfig, runner: str | None = None, *flags: str) -> tuple[str, list[str]]:
+    return choose_runner(loaded, runner, flags)
+
+
+def test_the_runner_of_a_config(tmp_path: Path) -> None:
+    assert chosen(load(tmp_path, LEAST)) == ("DirectRunner", [])
+    loaded = load(tmp_path, LEAST + RUNNER)
+    options = ["--flink_master=a:1", "--parallelism=4", "--experiments=one", "--experiments=two"]
+    options.append("--save_main_session")
+    assert chosen(loaded) == ("FlinkRunner", options)
+    # The command line counts more: of a flag the last, and another runner takes none of these options.
+    assert chosen(loaded, None, "--parallelism=2") == ("FlinkRunner", [*options, "--parallelism=2"])
+    assert chosen(loaded, "FlinkRunner") == ("FlinkRunner", options)
+    assert chosen(loaded, "DirectRunner") == ("DirectRunner", [])
+    changed = load(tmp_path, LEAST + RUNNER, "runner.options.parallelism=8", "runner.options.experiments=[]")
+    assert chosen(changed)[1] == ["--flink_master=a:1", "--parallelism=8", "--save_main_session"]
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (
+            "runner: {name: FlinkRuner}",
+            r"config\.yaml: runner\.name: 'FlinkRuner' is no runner; did you mean Flink",
+        ),
+        ("runner: {options: {}}", r"config\.yaml: runner\.name: is missing"),
+        ("runner: {name: DirectRunner, option: {}}", r"runner\.option: unknown key; did you mean options\?"),
+        ("runner: DirectRunner", r"runner: must be keys and values, not 'DirectRunner'"),
+        (
+            "runner: {name: FlinkRunner, options: {flink_mastr: x}}",
+            r"config\.yaml: runner\.options\.flink_mastr: Beam knows no such option; did you mean flink_m",
+        ),
+        (
+            "runner: {name: FlinkRunner, options: {paralellism: false}}",
+            r"paralellism: Beam knows no such option",
+        ),
+        (
+            "runner: {name: FlinkRunner, options: {flink_master: x, parallelism: many}}",
+            r"config\.yaml: runner\.options\.parallelism: .*invalid int value: 'many'",
+        ),
+        ("runner: {name: FlinkRunner}", "--runner FlinkRunner: --flink_master is missing"),
+    ],
+)
+def test_a_runner_that_cannot_be(tmp_path: Path, block: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        chosen(load(tmp_path, f"{LEAST}\n{block}\n"))
+
+
+def test_a_preset_lies_over_the_config(tmp_path: Path) -> None:
+    preset = tmp_path / "preset.yaml"
+    preset.write_text("runner: {name: DirectRunner}\ncompute: {workers: 3}\n", encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(
+        LEAST + RUNNER + "compute: {workers: 2, batch_size: 64}\n", encoding="utf-8"
+    )
+    loaded = load_config(str(tmp_path / "config.yaml"), preset=str(preset), settings=["compute.shard_rows=5"])
+    assert loaded.config.compute.workers == 3
+    assert loaded.config.compute.batch_size == 64
+    assert loaded.config.compute.shard_rows == 5
+    assert chosen(loaded) == ("DirectRunner", [])
+    assert loaded.folder == str(tmp_path)
+    preset.write_text("runner:\ncompute:\n", encoding="utf-8")
+    assert load_config(str(tmp_path / "config.yaml"), preset=str(preset)).config.compute.workers == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("seed: 3", r"preset\.yaml: seed: unknown key; known are runner, compute"),
+        ("compute: {worker: 3}", r"preset\.yaml: compute\.worker: unknown key; did you mean workers\?"),
+        ("runner: {name: X}", r"preset\.yaml: runner\.name: 'X' is no runner"),
+        (
+            "runner: {name: FlinkRunner, options: {flink_mastr: x}}",
+            r"preset\.yaml: runner\.options\.flink_mastr: Beam knows no",
+        ),
+        ("- 1", r"preset\.yaml: is not a config"),
+    ],
+)
+def test_a_preset_that_cannot_be(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "preset.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(LEAST, encoding="utf-8")
+    with pytest.raises(UserError, match=words):
+        chosen(load_config(str(tmp_path / "config.yaml"), preset=str(tmp_path / "preset.yaml")))
+
+
+def test_there_is_no_such_preset(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(LEAST, encoding="utf-8")
+    (tmp_path / "flink.yaml").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=r"flnk\.yaml: there is no such config; did you mean .*flink\.yaml\?"):
+        load_config(str(tmp_path / "config.yaml"), preset=str(tmp_path / "flnk.yaml"))

@@ -148,6 +148,9 @@ def test_join():
     assert files.join("gs://x/y/", "z") == "gs://x/y/z"
     assert files.join("gs://x", "y", "z") == "gs://x/y/z"
     assert files.join("gs://x/y", "/local") == "/local"
+    assert files.join("gs://x/a/configs", "../data/m.keras") == "gs://x/a/data/m.keras"
+    assert files.join("gs://x/a", "./b/../**/c.*") == "gs://x/a/**/c.*"
+    assert files.join("gs://x/a", "../../../b") == "gs://x/b"
 
 
 def test_is_url():

@@ -99,6 +99,7 @@ def test_every_config_key_is_in_the_readme() -> None:
         ("input", config_module.Input),
         ("output", config_module.Output),
         ("compute", config_module.Compute),
+        ("runner", config_module.Runner),
         ("limits", config_module.Limits),
     ):
         assert set(shown[name]) == set(model.model_fields), name

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import glob
 import os
+import posixpath
 import re
 import shutil
 import tempfile
@@ -43,10 +44,16 @@ def join(base: str, *parts: str) -> str:
         elif is_url(base):
             scheme = _URL.match(base)
             root = base if scheme and scheme.end() == len(base) else base.rstrip("/") + "/"
-            base = part if os.path.isabs(part) else root + part
+            base = part if os.path.isabs(part) else _without_dots(root + part)
         else:
             base = os.path.join(_local(base), part)
     return base
+
+
+def _without_dots(url: str) -> str:
+    """A URL with `.` and `..` followed, as a folder's are: in an object store they would be names."""
+    root = "/".join(url.split("/")[:3])
+    return root + posixpath.normpath(url.removeprefix(root)) if "/." in url else url
 
 
 def open_input(path: str) -> BinaryIO:
@@ -242,7 +249,10 @@ def expand(patterns: Sequence[str], base_dir: str) -> list[tuple[str, str]]:
 
 def _relative(path: str, base_dir: str) -> str:
     if is_url(path):
-        return path.removeprefix(base_dir.rstrip("/") + "/")
+        root = "/".join(path.split("/")[:3])
+        if not f"{base_dir}/".startswith(f"{root}/"):
+            return path
+        return posixpath.relpath(path.removeprefix(root), base_dir.removeprefix(root) or "/")
     return os.path.relpath(path, os.path.abspath(_local(base_dir)))
 
 

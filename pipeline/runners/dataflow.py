@@ -1,32 +1,194 @@
-"""Google Cloud Dataflow."""
+"""Google Cloud Dataflow: what its flags must hold, GPUs, and how a job is called there."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transforms.errors import UserError
+
+_DRIVER, _MPS = "install-nvidia-driver", "use_nvidia_mps"
+_ACCELERATOR = "worker_accelerator"
+_ONE_PROCESS, _MANY_PROCESSES = "no_use_multiple_sdk_containers", "use_multiple_sdk_containers"
+#: Shards at a time for each GPU: while one waits for its files, another keeps the device busy.
+_THREADS_PER_GPU = 2
+#: What brings this package to the workers.
+_CARRIERS = (
+    "sdk_container_image",
+    "worker_harness_container_image",
+    "setup_file",
+    "extra_packages",
+    "requirements_file",
+)
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """The GPUs of each worker.
+
+    Args:
+      type: As Compute Engine calls it.
+      count: Of them, a worker.
+      parts: All that was said of it, in Dataflow's words.
+    """
+
+    type: str
+    count: int
+    parts: tuple[str, ...]
+
+    @property
+    def mps(self) -> bool:
+        """Whether several processes share the GPU by NVIDIA's Multi-Process Service."""
+        return _MPS in self.parts
+
+    @classmethod
+    def parse(cls, text: str) -> Accelerator:
+        """Reads `type:nvidia-l4;count:1;install-nvidia-driver`, of which `nvidia-l4` says as much.
+
+        Raises:
+          UserError: It says something else.
+        """
+        where = f"--{_ACCELERATOR}={text}"
+        parts = [part.strip() for part in text.split(";") if part.strip()]
+        if parts and re.fullmatch(r"[a-z0-9-]+", parts[0]) and parts[0] != _DRIVER:
+            parts = [f"type:{parts[0]}", *parts[1:]]
+        said = {key: value for key, _, value in (part.partition(":") for part in parts)}
+        for key in said:
+            if key not in ("type", "count", _DRIVER, _MPS):
+                raise UserError(
+                    f"{key!r} is no part of it", where, f"known are type, count, {_DRIVER}, {_MPS}"
+                )
+        if not said.get("type"):
+            raise UserError("names no type of GPU", where, "for example nvidia-l4, or nvidia-tesla-t4")
+        count = said.get("count", "1")
+        if not re.fullmatch("[1-9][0-9]*", count):
+            raise UserError(f"the count {count!r} is no whole number above 0", where, "write count:1")
+        named = {"type": f"type:{said['type']}", "count": f"count:{count}"}
+        rest = [part for part in parts if part.partition(":")[0] not in named]
+        return cls(said["type"], int(count), (*named.values(), *rest))
+
+
+def dataflow_flags(flags: Sequence[str]) -> list[str]:
+    """The flags as Beam takes them, with what GPUs need.
+
+    `--worker_accelerator=nvidia-l4` is short for a service option and asks for NVIDIA's driver. A worker with
+    GPUs runs one process with few threads, for each process would load the model into the same device's
+    memory; with MPS, or `--experiments=use_multiple_sdk_containers`, it runs one a processor as ever.
+
+    Raises:
+      UserError: They contradict each other.
+    """
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument(f"--{_ACCELERATOR}")
+    given, found = own.parse_known_args(list(flags))
+    short = getattr(given, _ACCELERATOR)
+    if short is not None:
+        parts = Accelerator.parse(short).parts
+        driver = () if any(part.startswith(_DRIVER) for part in parts) else (_DRIVER,)
+        found.append(f"--dataflow_service_options={_ACCELERATOR}={';'.join([*parts, *driver])}")
+    accelerator, experiments, threads = _of(found)
+    one_process = _ONE_PROCESS in experiments
+    if accelerator is None:
+        return found
+    if accelerator.mps and one_process:
+        raise UserError(
+            f"{_MPS} and --experiments={_ONE_PROCESS} exclude each other: the one shares a GPU between "
+            "processes, the other leaves one process alone with it",
+            f"--{_ACCELERATOR}",
+            "give one of them",
+        )
+    if accelerator.mps and accelerator.count != 1:
+        raise UserError(f"{_MPS} goes with count:1 alone", f"--{_ACCELERATOR}", f"leave {_MPS} out")
+    if not accelerator.mps and _MANY_PROCESSES not in experiments:
+        if not one_process:
+            found.append(f"--experiments={_ONE_PROCESS}")
+        if threads is None:
+            found.append(f"--number_of_worker_harness_threads={_THREADS_PER_GPU * accelerator.count}")
+    return found
+
+
+def _of(flags: Sequence[str]) -> tuple[Accelerator | None, list[str], int | None]:
+    """The GPUs, the experiments and the threads a process that flags ask for."""
+    from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions
+
+    options = _options(flags)
+    debug = options.view_as(DebugOptions)
+    experiments = list(debug.experiments or [])
+    said = [*(options.view_as(GoogleCloudOptions).dataflow_service_options or []), *experiments]
+    asked = [text.partition("=")[2] for text in said if text.startswith(f"{_ACCELERATOR}=")]
+    if len(asked) > 1:
+        raise UserError(f"is given twice: {asked[0]} and {asked[1]}", f"--{_ACCELERATOR}", "give it once")
+    accelerator = Accelerator.parse(asked[0]) if asked else None
+    return accelerator, experiments, debug.number_of_worker_harness_threads
+
+
+def _options(flags: Sequence[str]) -> Any:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    return PipelineOptions(list(flags))
 
 
 def dataflow_problems(flags: Sequence[str]) -> list[str]:
-    """What Beam finds wrong with Dataflow's flags; unlike its own check as a whole, this makes no bucket."""
-    from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+    """What Beam finds wrong with Dataflow's flags; where none names a bucket, Beam itself would make one."""
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
     from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
     from apache_beam.runners import create_runner
 
-    options = PipelineOptions(list(flags))
+    options = _options(flags)
     validator = PipelineOptionsValidator(options, create_runner("DataflowRunner"))
     view = options.view_as(GoogleCloudOptions)
     places = {name: validator.validate_gcs_path(view, name) for name in ("temp_location", "staging_location")}
-    # Either will do for both. Without any, Beam makes a bucket, if it has the libraries for it.
-    lacking = all(places.values()) and (
-        any(getattr(view, name) is not None for name in places) or not _can_make_buckets()
-    )
+    # Either will do for both.
+    lacking = all(places.values())
     problems = [*places["temp_location"], *places["staging_location"]] if lacking else []
     return [*problems, *validator.validate_cloud_options(view)]
 
 
-def _can_make_buckets() -> bool:
+def check_means(flags: Sequence[str]) -> None:
+    """Refuses a job that could not be submitted, or whose workers would not have this package.
+
+    Raises:
+      UserError: Google's libraries are not installed; no flag brings the package to workers, for Beam's own
+        image holds Beam alone.
+    """
+    said = _options(flags).get_all_options(drop_default=True)
+    if not any(said.get(name) for name in _CARRIERS):
+        raise UserError(
+            "Dataflow's workers would have no attribeam",
+            "--sdk_container_image",
+            "name an image that was built from the Dockerfile (or give --setup_file)",
+        )
     try:
-        importlib.import_module("apache_beam.io.gcp.gcsio")
-    except ImportError:
-        return False
-    return True
+        importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
+    except ImportError as error:
+        what = f"Google's libraries are not installed ({error})"
+        raise UserError(what, "--runner DataflowRunner", "pip install 'attribeam[gcp]'") from error
+
+
+def job_flags(flags: Sequence[str], name: str, labels: Iterable[tuple[str, str]]) -> list[str]:
+    """The flags with the job's name, unless they have one, and its labels.
+
+    Dataflow runs no two jobs of the same name at a time: a run that is going on is not started again.
+
+    Args:
+      flags: Of the job.
+      name: Of the job.
+      labels: Keys and values, in any letters; keys that the flags have are left as they are.
+    """
+    from apache_beam.options.pipeline_options import GoogleCloudOptions
+
+    view = _options(flags).view_as(GoogleCloudOptions)
+    found = list(flags)
+    if not view.job_name:
+        found.append(f"--job_name={name}")
+    taken = " ".join(view.labels or [])
+    return found + [f"--labels={key}={as_label(value)}" for key, value in labels if key not in taken]
+
+
+def as_label(text: str) -> str:
+    """Text as a label's value: 63 of a-z, 0-9, _ and -."""
+    return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:63].strip("-")

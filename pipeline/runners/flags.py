@@ -1,12 +1,15 @@
-"""Beam's own flags on the command line."""
+"""Beam's own flags, on the command line and in a config."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from transforms.errors import UserError
+
+_REMEDY = "see Beam's pipeline options"
 
 
 def check_flags(flags: Sequence[str]) -> list[str]:
@@ -21,6 +24,46 @@ def check_flags(flags: Sequence[str]) -> list[str]:
     """
     if not flags:
         return []
+    try:
+        _, unknown = _parser().parse_known_args(list(flags))
+    except (argparse.ArgumentError, SystemExit) as error:
+        raise UserError(str(error), " ".join(flags), _REMEDY) from error
+    if unknown:
+        raise UserError(
+            "neither attribeam nor Beam knows this flag", unknown[0], "see attribeam explain --help"
+        )
+    return list(flags)
+
+
+def option_flags(options: Mapping[str, Any], where: str) -> list[str]:
+    """The flags that a config's `runner.options` stand for.
+
+    Args:
+      options: A flag's name to its value: true is the flag alone, false and null leave it out, and a list
+        gives it once for each of its items.
+      where: What to call the block in errors.
+    Raises:
+      UserError: Beam does not know an option, or does not take its value.
+    """
+    found: list[str] = []
+    known = [flag.removeprefix("--") for flag in _parser()._option_string_actions] if options else []
+    for name, value in options.items():
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            remedy = f"did you mean {near[0]}?" if near else _REMEDY
+            raise UserError("Beam knows no such option", f"{where}.{name}", remedy)
+        items = [
+            item for item in (value if isinstance(value, list) else [value]) if item not in (None, False)
+        ]
+        try:
+            found += check_flags([f"--{name}" if item is True else f"--{name}={item}" for item in items])
+        except UserError as error:
+            raise UserError(error.what, f"{where}.{name}", _REMEDY) from error
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Reads every flag that Beam knows, and those of ours that are said in the same way."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
     # Beam's own classes name some flags twice: the later one counts, as it does to Beam.
@@ -28,18 +71,11 @@ def check_flags(flags: Sequence[str]) -> list[str]:
         add_help=False, allow_abbrev=False, exit_on_error=False, conflict_handler="resolve"
     )
     parser.add_argument("--labels", action="append")
+    parser.add_argument("--worker_accelerator")
     for options in _all_options(PipelineOptions):
         if "_add_argparse_args" in vars(options):
             options._add_argparse_args(parser)
-    try:
-        _, unknown = parser.parse_known_args(list(flags))
-    except (argparse.ArgumentError, SystemExit) as error:
-        raise UserError(str(error), " ".join(flags), "see Beam's pipeline options") from error
-    if unknown:
-        raise UserError(
-            "neither attribeam nor Beam knows this flag", unknown[0], "see attribeam explain --help"
-        )
-    return list(flags)
+    return parser
 
 
 def _all_options(options: Any) -> list[Any]:
