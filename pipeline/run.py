@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 
 from pipeline import runners
 from pipeline.config import LoadedConfig, load_config
-from pipeline.manifest import build_manifest, commit, read_manifest, work_fingerprint
+from pipeline.manifest import build_manifest, commit, known_cuts, read_manifest, work_fingerprint
 from pipeline.place import OURS, WORK, beside, check_place, clear, swap, sweep
 from pipeline.plan import Plan, make_plan
 from transforms import files
 from transforms.errors import UserError
+from transforms.models.function import is_function
 from transforms.shard_result import ShardResult, journal_path, read_journal
 from transforms.worker import ExplainSpec
 
@@ -104,7 +105,15 @@ def execute(
     workers = loaded.config.compute.workers
     target = loaded.path(loaded.config.output.path)
     check_place(target)
-    plan = make_plan(loaded, limit=limit, local=local, in_process=local and workers == 1)
+    runners.check_places(runner, flags, _places(loaded))
+    plan = make_plan(
+        loaded,
+        limit=limit,
+        local=local,
+        in_process=local and workers == 1,
+        slots=runners.slots(runner, flags, workers),
+        earlier=known_cuts(target),
+    )
     planned = time.perf_counter()
     committed = read_manifest(target)
     if committed is not None and committed["fingerprint"] == plan.fingerprint:
@@ -146,6 +155,15 @@ def execute(
     return Outcome(target, manifest, False, exceeded, plan.warnings)
 
 
+def _places(loaded: LoadedConfig) -> dict[str, list[str]]:
+    """What workers read and write, by the config's name for it; a function is found by its module's name."""
+    config = loaded.config
+    named = {"input.files": config.patterns, "output.path": [config.output.path]}
+    if not is_function(config.model.path):
+        named["model.path"] = [config.model.path]
+    return {f"{loaded.where}: {key}": [loaded.path(path) for path in paths] for key, paths in named.items()}
+
+
 def _moved(plan: Plan, run: str) -> Plan:
     spec = replace(plan.spec, run=run, reference=files.join(run, WORK, "reference.npz"))
     return replace(plan, spec=spec)
@@ -173,6 +191,7 @@ def _begin(plan: Plan, overwrite: bool) -> None:
     files.delete_tree(files.join(run, WORK, "failures"))
     files.delete_tree(files.join(run, WORK, "progress"))
     files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
+    files.write_atomic(files.join(run, WORK, "shard_rows"), str(plan.shard_rows).encode())
     files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
 
 
@@ -192,7 +211,7 @@ def _run(
             runners.run_pipeline(
                 lambda pipeline: define_pipeline(pipeline, plan.shards, plan.spec), runner, workers, flags
             )
-    except UserError:
+    except (UserError, InterruptedError):
         raise
     except Exception as error:
         raise _cause(run, error) from error
@@ -281,10 +300,19 @@ def preview(
     flags: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `execute` would check and decide, and nothing else; writes nothing."""
-    runners.check_runner(runner, runners.check_flags(flags))
+    flags = runners.check_flags(flags)
+    runners.check_runner(runner, flags)
     target = loaded.path(loaded.config.output.path)
     check_place(target)
-    plan = make_plan(loaded, limit=limit, local=runner == runners.LOCAL, measure=True)
+    runners.check_places(runner, flags, _places(loaded))
+    plan = make_plan(
+        loaded,
+        limit=limit,
+        local=runner == runners.LOCAL,
+        measure=True,
+        slots=runners.slots(runner, flags, loaded.config.compute.workers),
+        earlier=known_cuts(target),
+    )
     committed = read_manifest(target)
     same = committed is not None and committed["fingerprint"] == plan.fingerprint
     if committed is not None and not same and not overwrite:
