@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -72,6 +73,13 @@ class Rest:
     @property
     def cluster(self) -> FlinkCluster:
         return FlinkCluster(f"http://127.0.0.1:{self.port}")
+
+
+@pytest.fixture(autouse=True)
+def java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests start none, and need none to be there."""
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "java" else which(name))
 
 
 @pytest.fixture
@@ -200,6 +208,16 @@ def test_a_version_that_beam_has_no_job_server_for(rest: Rest) -> None:
     ):
         check_flink([rest.flag])
     check_flink([rest.flag, "--flink_job_server_jar=/x.jar"])
+
+
+def test_a_machine_without_java(rest: Rest) -> None:
+    without = [rest.flag, "--job_server_java_launcher=/nowhere/java"]
+    with pytest.raises(
+        UserError, match="there is no /nowhere/java, which runs Beam's job server; install a Java"
+    ):
+        check_flink(without)
+    check_flink([*without, "--flink_submit_uber_jar"])
+    check_flink([*without, "--job_endpoint=localhost:1"])
 
 
 def test_files_that_containers_do_not_see(

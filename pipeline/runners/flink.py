@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import shutil
 import time
 import urllib.error
 import urllib.request
@@ -120,13 +121,18 @@ def check_flink(flags: Sequence[str]) -> None:
     """Refuses flags that no run on Flink could do with.
 
     Raises:
-      UserError: They name no cluster, none that answers, or one of a version that Beam has no job server for.
+      UserError: They name no cluster, none that answers, or one of a version that Beam has no job server for;
+        or there is no Java for the job server.
     """
     given = _options(flags)
     # Without either Beam would fetch a job server from the network and start a cluster here.
     if given["job_endpoint"] is None and not _names(flags, _MASTER):
         remedy = "give --flink_master=HOST:PORT, or [local] for here"
         raise UserError("--flink_master is missing", "--runner FlinkRunner", remedy)
+    java = given["job_server_java_launcher"]
+    if given["job_endpoint"] is None and not given["flink_submit_uber_jar"] and shutil.which(java) is None:
+        remedy = "install a Java runtime, or give --flink_submit_uber_jar, which does without one"
+        raise UserError(f"there is no {java}, which runs Beam's job server", "--runner FlinkRunner", remedy)
     if cluster_of(flags) is not None:
         flink_flags(flags)
 

@@ -4,7 +4,7 @@
 
 Every TaskManager runs it once for each job. It fetches nothing that is staged: its Python has the project.
 What the worker does is written to a file in TRACES (see `traces`), from Python's audit events: the project
-knows nothing of it. Of PROCESSORS (0: all of them) the worker uses so many.
+knows nothing of it. The worker gets PROCESSORS of its own, 0 are all there are.
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ def main() -> None:
         from transforms.methods.calls import share_processors
 
         share_processors(given.processors)
+        first = given.processors * int(os.environ["TASKMANAGER"])
+        mine = {(first + i) % (os.cpu_count() or 1) for i in range(given.processors)}
+        os.sched_setaffinity(0, mine)
     sdk_worker_main.main([])
 
 

@@ -48,7 +48,7 @@ class Cluster:
     Args:
       taskmanagers: To begin with.
       slots: Of each TaskManager.
-      processors: That a worker uses; 0 are all there are.
+      processors: Of its own that a worker gets; 0 are all there are.
     """
 
     def __init__(self, taskmanagers: int = 2, slots: int = 2, processors: int = 0) -> None:
@@ -61,6 +61,7 @@ class Cluster:
         self.logs = self.folder / "log"
         self.rest, self._rpc = _free_ports(2)
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._added = 0
         try:
             self._write_files()
             self._java(
@@ -106,7 +107,8 @@ class Cluster:
     def add(self) -> subprocess.Popen[bytes]:
         """Starts a TaskManager."""
         entry, heap = "org.apache.flink.runtime.taskexecutor.TaskManagerRunner", 384
-        process = self._java(f"taskmanager-{len(self.taskmanagers)}", entry, heap)
+        self._added += 1
+        process = self._java(f"taskmanager-{self._added}", entry, heap)
         self.taskmanagers.append(process)
         return process
 
@@ -178,7 +180,13 @@ class Cluster:
             str(self.folder),
         ]
         with open(self.logs / f"{name}.out", "wb") as out:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, "TASKMANAGER": str(self._added)},
+            )
         self._processes.append(process)
         return process
 
