@@ -26,6 +26,7 @@ def run(folder: Path, quick: bool) -> list[Row]:
     write_parquet(data, rows, WIDTH)
     config = write_config(folder, data.name, {"name": "integrated_gradients"}, WIDTH, "flink")
     starting: list[float] = []
+    spent: dict[int, list[float]] = {1: [], 2: []}
     with Cluster(taskmanagers=2, slots=1, processors=1) as cluster:
 
         def rate(slots: int) -> float:
@@ -41,11 +42,13 @@ def run(folder: Path, quick: bool) -> list[Row]:
                 raise RuntimeError(f"{len(done)} shards by {len({e.parent for e in done})} TaskManagers")
             work = done[-1].at - min(event.at for event in events if event.what == traces.BEGIN)
             starting.append(whole - work)
+            spent[slots].append(rows / sum(_processor_seconds(events).values()))
             shutil.rmtree(folder / "run-flink")
             return rows / work
 
         found = interleaved({"two": lambda: rate(2), "one": lambda: rate(1)}, 1 if quick else 3)
     one, two = (per_second(found[name]) for name in ("one", "two"))
+    cost = {"two": spent[2], "one": spent[1]}
     load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors"
     return [
         Row(
@@ -55,9 +58,23 @@ def run(folder: Path, quick: bool) -> list[Row]:
             at_least=1.7,
         ),
         Row(
+            "Flink, rows a second of processor time, two slots ÷ one",
+            f"{per_second(spent[2])} and {per_second(spent[1])}; 1 is no loss, whatever the load",
+            ratios(cost, "two", "one"),
+        ),
+        Row(
             "Flink, start and end of a run",
             f"plan, job server, workers, combine; {median(starting):.0f} s beside the rows; {load}",
             starting,
             "s",
         ),
     ]
+
+
+def _processor_seconds(events: list[traces.Event]) -> dict[int, float]:
+    """Of each worker, from its first row to its last part."""
+    found: dict[int, float] = {}
+    for worker in {event.worker for event in events if event.what == traces.COMMIT}:
+        mine = [e.spent for e in events if e.worker == worker and e.what in (traces.BEGIN, traces.COMMIT)]
+        found[worker] = mine[-1] - mine[0]
+    return found

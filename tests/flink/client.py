@@ -14,7 +14,7 @@ import worlds
 from pipeline import load_run
 from pipeline.results import Run
 from tests.flink import traces
-from tests.flink.cluster import ROOT
+from tests.flink.cluster import ROOT, end_with_parent
 
 ROWS = 100_000
 SHARD_ROWS = 2_500
@@ -46,8 +46,7 @@ class Client:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            # What is started in the background may ignore interrupts, and would pass that on.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=_prepare,
         )
 
     def wait(self) -> tuple[int, str]:
@@ -67,6 +66,12 @@ class Client:
     def committed(self) -> set[int]:
         """Shards whose journal is there."""
         return {int(path.stem) for path in self.output.glob("_work/shards/*.done")}
+
+
+def _prepare() -> None:
+    end_with_parent()
+    # What is started in the background may ignore interrupts, and would pass that on.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def check_same(run: Run, wanted: Run, runner: str) -> None:

@@ -5,6 +5,7 @@ python -m tests.flink.cluster       starts one, prints the flags for attribeam, 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shlex
@@ -26,6 +27,8 @@ from tests.flink import parts, traces
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _SECONDS = 60.0
+_LIBC = ctypes.CDLL(None)
+_PARENT_DEATH_SIGNAL = 1  # prctl.h
 #: What Flink opens on Java 17; older ones allow it.
 _OPENED = (
     "lang", "lang.reflect", "io", "net", "nio", "text", "time", "util", "util.concurrent",
@@ -186,6 +189,7 @@ class Cluster:
                 stdout=out,
                 stderr=out,
                 env={**os.environ, "TASKMANAGER": str(self._added)},
+                preexec_fn=end_with_parent,
             )
         self._processes.append(process)
         return process
@@ -222,6 +226,11 @@ def _settings(slots: int) -> dict[str, Any]:
         "restart-strategy.fixed-delay.attempts": 3,
         "restart-strategy.fixed-delay.delay": "6 s",
     }
+
+
+def end_with_parent() -> None:
+    """In a child before it becomes another program: it is not to outlive this process, however that ends."""
+    _LIBC.prctl(_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def wait_until(met: Callable[[], bool], what: str, seconds: float = _SECONDS) -> None:

@@ -20,6 +20,7 @@ class Event:
 
     Args:
       at: Seconds since the epoch.
+      spent: Seconds of processor time that its process had used.
       worker: Its process.
       parent: The process that started it: its TaskManager.
       what: START, MODEL (a file of one), BEGIN (a shard's progress is opened), COMMIT (its journal is).
@@ -27,6 +28,7 @@ class Event:
     """
 
     at: float
+    spent: float
     worker: int
     parent: int
     what: str
@@ -44,7 +46,7 @@ def write_to(folder: str) -> None:
     parent = os.getppid()  # another one takes its children over when it is killed
 
     def tell(what: str, path: str = "") -> None:
-        event = Event(time.time(), os.getpid(), parent, what, path)
+        event = Event(time.time(), time.process_time(), os.getpid(), parent, what, path)
         os.write(out, json.dumps(asdict(event)).encode() + b"\n")
 
     def hook(name: str, arguments: tuple[Any, ...]) -> None:
