@@ -201,6 +201,29 @@ def test_a_master_that_has_no_such_page(rest: Rest) -> None:
         check_flink([f"{rest.flag}/elsewhere"])
 
 
+@pytest.mark.parametrize("said", [b"\x00\x00\x00\x0aakka.tcp\n", b""])
+def test_a_port_that_does_not_speak_http(said: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(4096)
+                peer.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(UserError, match="no Flink cluster answers: "):
+            check_flink([f"--flink_master=127.0.0.1:{server.getsockname()[1]}"])
+        thread.join()
+
+
+@pytest.mark.parametrize("master", ["no-such-host.invalid:8081", "127.0.0.1:port"])
+def test_a_master_that_is_no_address(master: str) -> None:
+    with pytest.raises(UserError, match=f"--flink_master=http://{master}: no Flink cluster answers: "):
+        check_flink([f"--flink_master={master}"])
+
+
 def test_a_version_that_beam_has_no_job_server_for(rest: Rest) -> None:
     rest.overview["flink-version"] = "1.17.2"
     with pytest.raises(

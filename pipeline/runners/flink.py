@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import importlib.metadata
 import json
 import shutil
@@ -103,8 +104,11 @@ class FlinkCluster:
 
     def _call(self, path: str, method: str = "GET") -> Any:
         request = urllib.request.Request(self.url + path, method=method)
-        with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:
-            text = answer.read()
+        try:
+            with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:
+                text = answer.read()
+        except http.client.HTTPException as error:  # as from the port of Flink's own protocol
+            raise ConnectionError(f"no HTTP there ({type(error).__name__})") from error
         return json.loads(text) if text else None
 
 
