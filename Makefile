@@ -5,10 +5,10 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint bench lock clean
+.PHONY: help quickstart test test-flink lint bench bench-flink lock clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: .venv/.examples  ## train a small model on 336,776 flights and explain every one of them
 	$(BIN)/python -m examples.flights --out data/flights
@@ -17,6 +17,10 @@ quickstart: .venv/.examples  ## train a small model on 336,776 flights and expla
 test: .venv/.dev  ## run the whole test suite (choose some with ARGS="tests/test_plan.py -k shards")
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
+test-flink: .venv/.dev  ## run the tests on a real Flink cluster and on Prism (needs Java and Maven)
+	$(BIN)/python -m tests.flink.parts
+	$(BIN)/python -m tests.flink.apart $(BIN)/python -m pytest -q tests/flink $(ARGS)
+
 lint: .venv/.dev  ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -24,6 +28,10 @@ lint: .venv/.dev  ## check style, formatting and types
 
 bench: .venv/.dev  ## measure speed and memory on this machine
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-flink: .venv/.dev  ## measure one TaskManager against two, and what starting on Flink costs
+	$(BIN)/python -m tests.flink.parts
+	$(BIN)/python -m tests.flink.apart $(BIN)/python -m benchmarks.run flink $(ARGS)
 
 lock: | $(BIN)/python  ## resolve setup.py with all its extras anew and rewrite constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed \

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.place import MANIFEST, WORK
+from pipeline.place import MANIFEST, WORK, beside
 from pipeline.plan import SCHEMA_VERSION, Plan, describe_baseline, describe_model
 from transforms import files
 from transforms.errors import UserError
@@ -131,6 +131,19 @@ def work_fingerprint(run: str) -> str | None:
     """The fingerprint of a run that was begun and not committed."""
     path = files.join(run, WORK, "fingerprint")
     return files.read_bytes(path).decode() if files.exists(path) else None
+
+
+def known_cuts(run: str) -> dict[str, int]:
+    """Rows a shard, by fingerprint, of the runs in a place: committed, begun, begun to replace it."""
+    found = {}
+    committed = read_manifest(run)
+    if committed is not None:
+        found[committed["fingerprint"]] = committed["shard_rows"]
+    for place in (run,) if files.is_url(run) else (run, beside(run)):
+        path, fingerprint = files.join(place, WORK, "shard_rows"), work_fingerprint(place)
+        if fingerprint is not None and files.exists(path):
+            found[fingerprint] = int(files.read_bytes(path))
+    return found
 
 
 def commit(run: str, manifest: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,6 +158,8 @@ def make_plan(
     local: bool = True,
     in_process: bool = False,
     measure: bool = False,
+    slots: int | None = None,
+    earlier: Mapping[str, int] | None = None,
 ) -> Plan:
     """Checks a config against its files and its model, and decides what the config leaves open.
 
@@ -167,6 +169,9 @@ def make_plan(
       local: The run's workers share this machine's processors.
       in_process: Ask the model in this process: right where it will also explain.
       measure: Measure the time per row.
+      slots: Shards that are worked on at a time; the config's workers by default.
+      earlier: Rows a shard of runs that may be gone on with, by fingerprint: a run keeps its cut, however
+        many slots there are by now.
     Raises:
       UserError: Whatever would stop the run and can be mended.
     """
@@ -193,9 +198,17 @@ def make_plan(
         raise of_config(loaded, error) from error
     if local:
         found = _with_devices(loaded, found)
-    shard_rows = config.compute.shard_rows
-    if shard_rows == "auto":
-        shard_rows = auto_shard_rows(rows, found.evaluations_per_row, config.compute.workers)
+    asked = config.compute.shard_rows
+    if asked == "auto":
+        auto = auto_shard_rows(rows, found.evaluations_per_row, slots or config.compute.workers)
+        kept = (
+            cut_rows
+            for fingerprint, cut_rows in (earlier or {}).items()
+            if _fingerprint(loaded, found, found_files, cut_rows, rows) == fingerprint
+        )
+        shard_rows = next(kept, auto)
+    else:
+        shard_rows = asked
     shards = cut(found_files, shard_rows, rows)
     fingerprint = _fingerprint(loaded, found, found_files, shard_rows, rows)
     attributions = config.output.attributions

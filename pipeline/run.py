@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline import runners
 from pipeline.commit import Commit, RunBrokenError, commit_run, finished_shards, result_path
 from pipeline.config import LoadedConfig, load_config
-from pipeline.manifest import read_manifest, work_fingerprint
+from pipeline.manifest import known_cuts, read_manifest, work_fingerprint
 from pipeline.place import OURS, WORK, beside, check_place
 from pipeline.plan import Plan, make_plan
 from transforms import files
@@ -99,7 +99,14 @@ def execute(
     workers = loaded.config.compute.workers
     target = loaded.path(loaded.config.output.path)
     check_place(target)
-    plan = make_plan(loaded, limit=limit, local=local, in_process=local and workers == 1)
+    plan = make_plan(
+        loaded,
+        limit=limit,
+        local=local,
+        in_process=local and workers == 1,
+        slots=runners.slots(runner, flags, workers),
+        earlier=known_cuts(target),
+    )
     planned = time.time()
     committed = read_manifest(target)
     if committed is not None and committed["fingerprint"] == plan.fingerprint:
@@ -164,6 +171,7 @@ def _begin(plan: Plan, overwrite: bool) -> None:
     files.delete_tree(files.join(run, WORK, "failures"))
     files.delete_tree(files.join(run, WORK, "progress"))
     files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
+    files.write_atomic(files.join(run, WORK, "shard_rows"), str(plan.shard_rows).encode())
     files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
 
 
@@ -188,7 +196,7 @@ def _run(
                 flags,
                 job,
             )
-    except UserError:
+    except (UserError, InterruptedError):
         raise
     except Exception as error:
         raise _cause(run, error) from error
@@ -224,7 +232,14 @@ def preview(
     runner, flags = runners.choose_runner(loaded, runner, flags)
     target = loaded.path(loaded.config.output.path)
     check_place(target)
-    plan = make_plan(loaded, limit=limit, local=runner == runners.LOCAL, measure=True)
+    plan = make_plan(
+        loaded,
+        limit=limit,
+        local=runner == runners.LOCAL,
+        measure=True,
+        slots=runners.slots(runner, flags, loaded.config.compute.workers),
+        earlier=known_cuts(target),
+    )
     committed = read_manifest(target)
     same = committed is not None and committed["fingerprint"] == plan.fingerprint
     if committed is not None and not same and not overwrite:

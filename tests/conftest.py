@@ -1,7 +1,9 @@
 """Settings every test shares."""
 
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Read when TensorFlow and matplotlib are first imported, so set before any test module is.
@@ -14,3 +16,14 @@ settings.register_profile(
 )
 settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+#: A cluster, half a gigabyte of it: `make test-flink` runs them.
+_FLINK = Path(__file__).resolve().parent / "flink"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves the tests that need a cluster to those who name them."""
+    named = (Path(config.invocation_params.dir, argument.partition("::")[0]) for argument in config.args)
+    if collection_path == _FLINK and not any(path.resolve().is_relative_to(_FLINK) for path in named):
+        return True
+    return None

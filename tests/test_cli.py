@@ -524,6 +524,38 @@ def test_a_narrow_ascii_terminal(tmp_path: Path) -> None:
     assert all(len(line) <= 50 for line in done.stdout.splitlines())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_told_to_stop_goes_on(number: signal.Signals, tmp_path: Path) -> None:
+    config, place = worlds.vectors().config("parquet"), tmp_path / "run"
+    arguments = ["explain", str(config), "--output", str(place), "--set", "compute.shard_rows=4"]
+    stopped = subprocess.Popen(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # What is started in the background may ignore interrupts, and would pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    journal = place / "_work" / "shards"
+    try:
+        while len(list(journal.glob("*.done"))) < 10:
+            assert stopped.poll() is None, "the run ended before it could be stopped"
+            time.sleep(0.05)
+        stopped.send_signal(number)
+        _, said = stopped.communicate(timeout=60)
+    finally:
+        stopped.kill()
+        stopped.wait()
+    assert stopped.returncode == 3
+    assert said.strip().splitlines()[-1] == (
+        "error: interrupted; what is done is kept, and the same command goes on from there"
+    )
+    assert 10 <= len(list(journal.glob("*.done"))) < 76
+    run = worlds.explain(config, place, "compute.shard_rows=4")
+    assert run.attributions()["example_id"].to_pylist() == worlds.vectors().ids
+
+
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     """The real thing: SIGKILL, then the same command."""
     config, place = worlds.vectors().config("parquet"), tmp_path / "run"

@@ -19,7 +19,10 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
 LONGEST = 400
 ENGINES = {"apache_beam", "keras", "tensorflow"}
-RUNNERS = ("DirectRunner", "FlinkRunner", "DataflowRunner", "FnApiRunner", "BundleBasedDirectRunner")
+RUNNERS = (
+    "DirectRunner", "FlinkRunner", "DataflowRunner", "PrismRunner", "PortableRunner", "FnApiRunner",
+    "BundleBasedDirectRunner",
+)  # fmt: skip
 
 # Where a path starts like this, no import of these packages may stand, not even inside a function.
 FORBIDDEN = {

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.runners.flags import check_flags, option_flags
 from transforms import files
 from transforms.errors import UserError
+from transforms.models.function import is_function
 
 if TYPE_CHECKING:
     from pipeline.config import LoadedConfig
 
 __all__ = [
-    "LOCAL", "RUNNERS", "Job", "check_flags", "check_runner", "choose_runner", "engine_flags",
-    "needs_remote_files", "run_pipeline", "waits",
+    "LOCAL", "RUNNERS", "Job", "check_flags", "check_places", "check_runner", "choose_runner", "engine_flags",
+    "needs_remote_files", "run_pipeline", "slots", "waits",
 ]  # fmt: skip
 
-LOCAL = "DirectRunner"
-RUNNERS = (LOCAL, "FlinkRunner", "DataflowRunner")
+LOCAL, _FLINK, _DATAFLOW = "DirectRunner", "FlinkRunner", "DataflowRunner"
+_PRISM, _PORTABLE = "PrismRunner", "PortableRunner"
+RUNNERS = (LOCAL, _FLINK, _DATAFLOW, _PRISM, _PORTABLE)
 
 
 @dataclass(frozen=True)
@@ -64,31 +68,26 @@ def choose_runner(loaded: LoadedConfig, runner: str | None, flags: Sequence[str]
     if block and block.name == name:
         given = [*option_flags(block.options, f"{loaded.preset or loaded.where}: runner.options"), *given]
     check_runner(name, given)
-    if needs_remote_files(name):
-        _check_remote(loaded, name)
+    check_places(name, given, _places(loaded))
     return name, given
 
 
-def _check_remote(loaded: LoadedConfig, runner: str) -> None:
+def _places(loaded: LoadedConfig) -> dict[str, list[str]]:
+    """What workers read and write, by the config's name for it; a function is found by its module's name."""
     config = loaded.config
-    paths = [
-        *([] if config.model.path.startswith("python:") else [("model.path", config.model.path)]),
-        *(("input.files", pattern) for pattern in config.patterns),
-        *([("baseline.path", config.baseline.path)] if config.baseline.path else []),
-        ("output.path", config.output.path),
-    ]
-    for key, path in paths:
-        if not files.is_url(loaded.path(path)):
-            raise UserError(
-                f"{path} is on this machine, where the workers of {runner} cannot reach it",
-                f"{loaded.where}: {key}",
-                "give a gs:// path, or put the config beside its files there",
-            )
+    named: dict[str, list[str]] = {}
+    if not is_function(config.model.path):
+        named["model.path"] = [config.model.path]
+    named["input.files"] = list(config.patterns)
+    if config.baseline.path:
+        named["baseline.path"] = [config.baseline.path]
+    named["output.path"] = [config.output.path]
+    return {f"{loaded.where}: {key}": [loaded.path(path) for path in paths] for key, paths in named.items()}
 
 
 def needs_remote_files(runner: str) -> bool:
     """Whether an engine's workers share no filesystem with this machine."""
-    return runner == "DataflowRunner"
+    return runner == _DATAFLOW
 
 
 def check_runner(runner: str, flags: Sequence[str]) -> None:
@@ -105,7 +104,7 @@ def check_runner(runner: str, flags: Sequence[str]) -> None:
     where, remedy = f"--runner {runner}", "see Beam's pipeline options"
     if any(flag.partition("=")[0] == "--dry_run" for flag in flags):
         raise UserError("a dry run explains nothing", "--dry_run", "attribeam plan tells what would be run")
-    if runner == "DataflowRunner":
+    if runner == _DATAFLOW:
         from pipeline.runners.dataflow import check_means, dataflow_flags, dataflow_problems
 
         flags = dataflow_flags(flags)
@@ -118,12 +117,76 @@ def check_runner(runner: str, flags: Sequence[str]) -> None:
         from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 
         problems = PipelineOptionsValidator(PipelineOptions(list(flags)), None).validate()
-    # Without either Beam would fetch a job server from the network and start it here.
-    given = {flag.partition("=")[0] for flag in flags}
-    if runner == "FlinkRunner" and not given & {"--flink_master", "--job_endpoint"}:
-        problems, remedy = ["--flink_master is missing"], "give --flink_master=HOST:PORT, or [local] for here"
+    if _own_server(runner, flags) and not waits(flags):
+        raise UserError(
+            "a job whose job server ends with this command cannot be left alone",
+            "--no_wait_until_finish",
+            "give --job_endpoint=HOST:PORT of a job server that stays",
+        )
+    if runner == _PORTABLE and not _has_endpoint(flags):
+        problems, remedy = ["--job_endpoint is missing"], "give HOST:PORT of a job server, or embed for here"
     if problems:
         raise UserError(" ".join(problems).rstrip("."), where, remedy)
+    if runner == _FLINK:
+        from pipeline.runners.flink import check_flink
+
+        check_flink(flags)
+
+
+def check_places(runner: str, flags: Sequence[str], places: Mapping[str, Sequence[str]]) -> None:
+    """Refuses files that the workers of a runner are known not to see.
+
+    Args:
+      runner: One of RUNNERS.
+      flags: As given.
+      places: What the config calls them, to paths in full and URLs.
+    Raises:
+      UserError: Workers run on other machines or in containers, and a path is one of this machine.
+    """
+    if needs_remote_files(runner):
+        why, remedy = (
+            f"where the workers of {runner} cannot reach it",
+            "give a gs:// path, or put the config beside its files there",
+        )
+    elif runner == _FLINK:
+        from pipeline.runners.flink import in_containers
+
+        if not in_containers(flags):
+            return
+        why = "and the workers run in containers that cannot see it"
+        remedy = "give a URL (gs://, s3://, hdfs://), or another --environment_type"
+    else:
+        return
+    for where, paths in places.items():
+        for path in paths:
+            if not files.is_url(path):
+                raise UserError(f"{path} is on this machine, {why}", where, remedy)
+
+
+def slots(runner: str, flags: Sequence[str], workers: int) -> int:
+    """How many shards the engine works on at a time, as far as that is known.
+
+    Args:
+      runner: One of RUNNERS.
+      flags: As given.
+      workers: What the config says.
+    Raises:
+      UserError: A cluster that was asked does not answer.
+    """
+    if runner != _FLINK:
+        return workers
+    from pipeline.runners.flink import flink_slots
+
+    return flink_slots(flags, workers)
+
+
+def _own_server(runner: str, flags: Sequence[str]) -> bool:
+    """Whether this process starts a job server for the run, which ends with it."""
+    return runner in (_FLINK, _PRISM) and not _has_endpoint(flags)
+
+
+def _has_endpoint(flags: Sequence[str]) -> bool:
+    return any(flag.partition("=")[0] == "--job_endpoint" for flag in flags)
 
 
 def waits(flags: Sequence[str]) -> bool:
@@ -139,7 +202,7 @@ def engine_flags(runner: str, flags: Sequence[str], job: Job) -> list[str]:
     if not {"--save_main_session", "--no_save_main_session"} & set(flags):
         # Beam would send all that this program has in its main module; workers import what they need.
         found.append("--no_save_main_session")
-    if runner != "DataflowRunner":
+    if runner != _DATAFLOW:
         return found
     from pipeline.runners.dataflow import dataflow_flags, job_flags
 
@@ -166,20 +229,26 @@ def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str], j
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from pipeline.runners.local import local_engine, local_options, quiet_watchers
+    from pipeline.runners.signals import run_to_its_end, terminated_like_interrupted
 
     options: dict[str, Any] = {}
-    engine: Any = runner
-    if runner == LOCAL:
-        engine, options = local_engine(workers), local_options(workers)
-    flags = engine_flags(runner, flags, job)
-    try:
-        pipeline = beam.Pipeline(runner=engine, options=PipelineOptions(flags, **options))
-    except ValueError as error:  # all that Beam's validation of the options finds
-        raise UserError(str(error), f"--runner {runner}", "see Beam's pipeline options") from error
-    define(pipeline)
-    with quiet_watchers():
-        result = pipeline.run()
-        if not waits(flags):
-            return str(result.job_id()) if getattr(result, "has_job", False) else None
-        result.wait_until_finish()
-    return None
+    with ExitStack() as stack:
+        stack.enter_context(terminated_like_interrupted())
+        stack.enter_context(quiet_watchers())
+        engine: Any = runner
+        flags = engine_flags(runner, flags, job)
+        if runner == LOCAL:
+            engine, options = local_engine(workers), local_options(workers)
+        elif runner == _FLINK:
+            from pipeline.runners.flink import flink_engine, flink_flags
+
+            # The last of a name counts. What is cancelled is found by it: no other job has the same.
+            flags = flink_flags([f"--job_name={job.title}-{uuid.uuid4().hex[:8]}", *flags])
+            engine = stack.enter_context(flink_engine(flags))
+        try:
+            pipeline = beam.Pipeline(runner=engine, options=PipelineOptions(list(flags), **options))
+        except ValueError as error:  # all that Beam's validation of the options finds
+            raise UserError(str(error), f"--runner {runner}", "see Beam's pipeline options") from error
+        define(pipeline)
+        # A job server of our own goes when it is interrupted, and can cancel nothing any more.
+        return run_to_its_end(pipeline, cancels=not _own_server(runner, flags), waits=waits(flags))
