@@ -6,7 +6,6 @@ import pickle
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.fitness import check_method, check_players
+from pipeline.sizing import MOST_EVALUATIONS, device_batch_size, evaluation_bytes, seconds_per_row
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.decode import Rows
 from transforms.devices import device_scopes
 from transforms.errors import UserError
 from transforms.methods.base import AttributionMethod, Reference, evaluate
-from transforms.methods.game import ROWS_A_CALL
 from transforms.models import ModelRequest, request_digest
 from transforms.models.base import ScoredModel, Signature, refusal
 from transforms.read import Column, check_columns
@@ -35,16 +34,6 @@ Answer = TypeVar("Answer")
 
 #: Rows of the input that stand for it where a spread or a time is measured.
 FIRST_ROWS = 4096
-#: Memory that the activations of a device call may take. On a processor what fits its caches is fastest, and
-#: without gradients nothing has to be kept for the way back.
-_CPU_BYTES = 64 << 20
-_CPU_BYTES_FORWARD = 16 << 20
-#: Where a call is taken in parts, only one of which is in memory.
-_CPU_BYTES_IN_PARTS = 128 << 20
-_GPU_SHARE = 0.25
-_MOST_EVALUATIONS = 1 << 16
-_MEASURED_SECONDS = 2.0
-_SEVERAL = 8
 
 
 @dataclass(frozen=True)
@@ -128,7 +117,7 @@ def probe(request: ProbeRequest) -> ProbeResult:
     inputs = schema.assemble(background)
     targets = _targets(request.target, model.signature)
     first = first_rows(request.files, schema, FIRST_ROWS)
-    size = request.device_batch_size or _device_batch_size(model, inputs, request.method)
+    size = request.device_batch_size or device_batch_size(model, inputs, request.method)
     first_inputs = inputs
     if first is not None:
         found = schema.assemble(first.features)
@@ -155,9 +144,11 @@ def probe(request: ProbeRequest) -> ProbeResult:
         artifact,
         request.method.evaluations_per_row(len(scores), schema.players.count),
         size,
-        size * _evaluation_bytes(model, inputs, request.method),
+        size * evaluation_bytes(model, inputs, request.method),
         _has_prefix(model, reference, request.method),
-        _measure(request, model, reference, first_inputs, targets, size) if request.measure else None,
+        seconds_per_row(request.method, model, reference, first_inputs, targets, size)
+        if request.measure
+        else None,
         () if first is None else _repeated_ids(first, schema),
         device_scopes() if request.model.needs_tensorflow else (),
     )
@@ -209,7 +200,7 @@ def open_model(
     )
     model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
-    size = request.device_batch_size or _MOST_EVALUATIONS
+    size = request.device_batch_size or MOST_EVALUATIONS
     kept, reason = _taken(model, schema.assemble(background), size)
     if not kept.any():
         raise UserError(reason, "baseline", "choose another kind")
@@ -271,33 +262,6 @@ def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], size: int) -> t
     return finite, "" if finite.all() else "the model's score of the baseline is not finite"
 
 
-def _device_batch_size(
-    model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod
-) -> int:
-    """The largest power of two whose activations stay within the memory bound; no clock decides it."""
-    bound = _CPU_BYTES if method.needs.gradients else _CPU_BYTES_FORWARD
-    if model.has_gradients:  # only TensorFlow's models run on its devices
-        import tensorflow as tf
-
-        if not method.needs.gradients and model.repeatable:
-            bound = _CPU_BYTES_IN_PARTS
-        gpus = tf.config.list_physical_devices("GPU")
-        if gpus:
-            limit = tf.config.experimental.get_device_details(gpus[0]).get("memory_limit_mb", 8192)
-            bound = int(limit * (1 << 20) * _GPU_SHARE)
-    fitting = max(1, bound // _evaluation_bytes(model, inputs, method))
-    return int(min(_MOST_EVALUATIONS, 1 << (fitting.bit_length() - 1)))
-
-
-def _evaluation_bytes(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> int:
-    """Memory that one evaluation takes in a device call, with its gradient where one is taken."""
-    if method.needs.rescale:
-        return model.rescaled(inputs).pair_bytes
-    if method.needs.gradients:
-        return model.differentiable(inputs).activation_bytes
-    return model.forward_bytes
-
-
 def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:
     if method.needs.rescale:
         return False
@@ -317,44 +281,6 @@ def _entry_spread(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> tuple
         by_row = value.reshape(rows, -1, *value.shape[1:])
         spreads.append(by_row.std(axis=0, dtype=np.float64).astype(np.float32))
     return tuple(spreads)
-
-
-def _measure(
-    request: ProbeRequest,
-    model: ScoredModel,
-    reference: Reference,
-    inputs: Mapping[str, np.ndarray],
-    targets: TargetSpec,
-    size: int,
-) -> float:
-    """Seconds a row takes, on the first rows of the input: more of them until the time can be trusted."""
-    count = len(next(iter(inputs.values())))
-    per_row = request.method.evaluations_per_row(reference.rows, reference.players.count)
-    rows = min(count, max(1, size // max(1, per_row)))
-
-    def seconds(rows: int) -> float:
-        part = {name: value[:rows] for name, value in inputs.items()}
-        outputs = evaluate(model, part, size)[1] if targets.predicted else None
-        column = np.zeros(rows, np.int64) if targets.indices is None and not targets.predicted else None
-        chosen = targets.of(outputs, column, rows)
-        start = time.perf_counter()
-        request.method.attribute(model, part, reference, chosen, np.arange(rows, dtype=np.uint64), size)
-        return time.perf_counter() - start
-
-    elapsed = 0.0
-    for attempt in range(20):
-        elapsed = seconds(rows)
-        if attempt and elapsed > _MEASURED_SECONDS / 4:
-            elapsed = min(elapsed, seconds(rows))  # the first of a size may have traced a function for it
-        if attempt and (elapsed > _MEASURED_SECONDS / 4 or rows == count):
-            break
-        rows = rows if not attempt else min(count, 4 * rows)
-    if rows > 1 or count == 1 or elapsed > _MEASURED_SECONDS:
-        return elapsed / rows
-    # A single row takes long: what the rows of a call would share must not be counted for each of them.
-    several = min(count, _SEVERAL)
-    marginal = min(elapsed, max(0.0, seconds(several) - elapsed) / (several - 1))
-    return marginal + (elapsed - marginal) / ROWS_A_CALL
 
 
 def probe_in_child(request: ProbeRequest) -> ProbeResult:

@@ -250,7 +250,7 @@ def test_files_that_containers_do_not_see(
     command = ["explain", str(config), "--output", str(output), "--runner", "FlinkRunner", rest.flag]
     assert attribeam(command) == 2
     line = last_line(capsys)
-    assert line.startswith(f"error: {config}: input.files: {config.parent}/part-*.parquet is on this machine")
+    assert line.startswith(f"error: {config}: model.path: {config.parent}/model.keras is on this machine")
     assert not output.exists()
     places = {"output.path": ["/runs/x"]}
     runners.check_places("FlinkRunner", [rest.flag], {"output.path": ["gs://bucket/x"]})

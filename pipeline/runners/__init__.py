@@ -79,8 +79,6 @@ def _places(loaded: LoadedConfig) -> dict[str, list[str]]:
     if not is_function(config.model.path):
         named["model.path"] = [config.model.path]
     named["input.files"] = list(config.patterns)
-    if config.baseline.path:
-        named["baseline.path"] = [config.baseline.path]
     named["output.path"] = [config.output.path]
     return {f"{loaded.where}: {key}": [loaded.path(path) for path in paths] for key, paths in named.items()}
 
