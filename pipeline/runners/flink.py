@@ -6,6 +6,7 @@ import http.client
 import importlib.metadata
 import json
 import shutil
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -199,6 +200,7 @@ def flink_engine(flags: Sequence[str]) -> Iterator[Any]:
       InterruptedError: The block was interrupted, and the job could not be cancelled.
       OSError: The block failed, and the job could not be cancelled.
     """
+    from apache_beam.options.pipeline_options import JobServerOptions
     from apache_beam.runners.portability.flink_runner import FlinkRunner
 
     class Runner(FlinkRunner):
@@ -207,6 +209,10 @@ def flink_engine(flags: Sequence[str]) -> Iterator[Any]:
         server: Any = None
 
         def default_job_server(self, options: Any) -> Any:
+            # Else Beam makes a folder for them, which it removes while the server may still be writing there,
+            # and where that fails it leaves the server running.
+            view = options.view_as(JobServerOptions)
+            view.artifacts_dir = view.artifacts_dir or artifacts
             self.server = super().default_job_server(options)
             return self.server
 
@@ -218,21 +224,22 @@ def flink_engine(flags: Sequence[str]) -> Iterator[Any]:
         if runner.server is not None:
             runner.server.stop()
 
-    try:
-        yield runner
-    except BaseException as error:
-        stop_server()  # first: it might be about to submit the job
-        if cluster is not None:
-            try:
-                cluster.cancel(name, spared)
-            except OSError as failure:
-                more = f"{NOT_CANCELLED} ({name} at {cluster.url}): {failure}"
-                if isinstance(error, KeyboardInterrupt):
-                    raise InterruptedError(f"interrupted; {more}") from error
-                raise OSError(f"{error}; {more}") from error
-        raise
-    finally:
-        stop_server()
+    with tempfile.TemporaryDirectory(prefix="attribeam-", ignore_cleanup_errors=True) as artifacts:
+        try:
+            yield runner
+        except BaseException as error:
+            stop_server()  # first: it might be about to submit the job
+            if cluster is not None:
+                try:
+                    cluster.cancel(name, spared)
+                except OSError as failure:
+                    more = f"{NOT_CANCELLED} ({name} at {cluster.url}): {failure}"
+                    if isinstance(error, KeyboardInterrupt):
+                        raise InterruptedError(f"interrupted; {more}") from error
+                    raise OSError(f"{error}; {more}") from error
+            raise
+        finally:
+            stop_server()
 
 
 def _options(flags: Sequence[str]) -> dict[str, Any]:

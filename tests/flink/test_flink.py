@@ -67,7 +67,7 @@ def test_an_interrupt_cancels_the_job_and_the_command_goes_on(
         "error: interrupted; what is done is kept, and the same command goes on from there",
     )
     assert cluster.states()[-1] == "CANCELED"
-    assert job_servers() == []
+    assert job_servers(cluster) == []
     wait_until(lambda: cluster.workers() == [], "end of the workers")
     done = client.committed()
     assert 4 <= len(done) < SHARDS
@@ -77,11 +77,11 @@ def test_an_interrupt_cancels_the_job_and_the_command_goes_on(
     assert set(begun) == set(range(SHARDS))
     assert [shard for shard in done if begun.count(shard) > 1] == []
     assert cluster.states()[-1] == "FINISHED"
-    assert job_servers() == []
+    assert job_servers(cluster) == []
 
 
-def job_servers() -> list[int]:
-    """Processes that run the job server's jar."""
+def job_servers(cluster: Cluster) -> list[int]:
+    """Processes that run the job server's jar for this cluster."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -89,6 +89,7 @@ def job_servers() -> list[int]:
                 command = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue  # it has ended
-            if str(parts.JOB_SERVER).encode() in command:
+            wanted = (str(parts.JOB_SERVER), f"http://{cluster.master}")
+            if all(argument.encode() in command for argument in wanted):
                 found.append(int(entry.name))
     return found
