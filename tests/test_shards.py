@@ -2,9 +2,11 @@
 
 import gzip
 import itertools
+import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -69,6 +71,21 @@ def test_small_files_share_a_shard_and_large_ones_are_many():
     ]
     with pytest.raises(ValueError, match="shard_rows is 0"):
         shards.cut(inputs_of([1]), 0)
+
+
+def test_a_shard_of_many_files_crosses_to_a_worker_in_few_bytes():
+    """Names of 140 letters, of which 32 are random; as many as share a shard at most."""
+    drawn = np.random.default_rng(0).bytes(16 * 2500).hex()
+    names = [
+        f"gs://bucket/{'folder-of-a-day/' * 6}{drawn[32 * i : 32 * i + 32]}.parquet" for i in range(2500)
+    ]
+    inputs = [InputFile(name, name, shards.PARQUET, 3, 100, row_groups=(3,)) for name in names]
+    found = shards.cut(inputs, 100_000)
+    assert [len(shard.pieces) for shard in found] == [1000, 1000, 500]
+    assert max(len(pickle.dumps(shard)) for shard in found) < 48 << 10
+    assert [pickle.loads(pickle.dumps(shard)) for shard in found] == found
+    (alone,) = shards.cut(inputs[:1], 100_000)
+    assert len(pickle.dumps(alone)) < 400
 
 
 def test_a_compressed_file_is_entered_at_its_beginning():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import pickle
 import re
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from transforms import files, framing
 from transforms.errors import UserError
@@ -25,6 +27,7 @@ _MAX_ROWS = 131_072
 _MIN_ROWS = 1_024
 _MAX_EVALUATIONS = 50_000_000  # model calls per shard: what a retry may cost
 _MIN_COSTLY_ROWS = 64
+_MOST_PIECES = 1_000  # of files that share a shard: their names are all that it carries
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,26 @@ class Piece:
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows that one worker reads, explains and writes in one step; it names rows and never holds them."""
+    """Rows that one worker reads, explains and writes in one step; it names rows and never holds them.
+
+    It crosses to the worker compressed: the names of many files are much alike.
+    """
 
     index: int  # names its part file: part-00012.parquet
     pieces: tuple[Piece, ...]
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Shard], tuple[bytes]]:
+        return _unpacked, (zlib.compress(pickle.dumps((self.index, [astuple(p) for p in self.pieces]))),)
 
     @property
     def rows(self) -> int:
         """Rows of all its pieces."""
         return sum(piece.rows for piece in self.pieces)
+
+
+def _unpacked(packed: bytes) -> Shard:
+    index, pieces = pickle.loads(zlib.decompress(packed))
+    return Shard(index, tuple(Piece(*piece) for piece in pieces))
 
 
 def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None = None) -> list[InputFile]:
@@ -104,6 +118,8 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
 def cut(inputs: Sequence[InputFile], shard_rows: int, limit: int | None = None) -> list[Shard]:
     """Cuts the input's rows, in order, into shards of exactly `shard_rows` rows, the last one perhaps fewer.
 
+    A shard of a thousand files is one whatever its rows, so that the list of their names stays small.
+
     The cut depends on nothing but the row counts, so that a resumed run finds the same shards. Small files
     share a shard; a large one is many. Row groups are not kept whole, so that every shard costs the same; a
     process that goes from shard to shard decodes each group once all the same (`cursors`).
@@ -125,7 +141,7 @@ def cut(inputs: Sequence[InputFile], shard_rows: int, limit: int | None = None) 
             rows = min(file.rows - start, shard_rows - held, left)
             pieces.append(_piece(file, start, rows, ordinal))
             start, ordinal, held, left = start + rows, ordinal + rows, held + rows, left - rows
-            if held == shard_rows:
+            if held == shard_rows or len(pieces) == _MOST_PIECES:
                 shards.append(Shard(len(shards), tuple(pieces)))
                 pieces, held = [], 0
     if pieces:
