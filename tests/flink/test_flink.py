@@ -58,6 +58,7 @@ def test_an_interrupt_cancels_the_job_and_the_command_goes_on(
 ) -> None:
     client = Client(workshop / "runs" / "interrupted", on(cluster))
     wait_until(lambda: len(client.committed()) >= 4, "four shards", 300)
+    assert len(job_servers(cluster)) == 1
     client.process.send_signal(signal.SIGINT)
     interrupted = time.monotonic()
     status, line = client.wait()
