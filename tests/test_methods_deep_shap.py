@@ -525,11 +525,11 @@ def test_fused_calls_give_the_same_values(name: str, monkeypatch: pytest.MonkeyP
     assert rescaled._fusable
     assert rescaled._fusable_whole == (name != "categories")
     plain, _ = explain(found_in.model, found_in.rows, found_in.background)
-    before = rescaled._plain.experimental_get_tracing_count()
+    before = rescaled._plain.traces
     monkeypatch.setattr(rescale, "_LEAST_FUSED", 1)
     fused, reference = explain(found_in.model, found_in.rows, found_in.background)
-    assert rescaled._plain.experimental_get_tracing_count() == before
-    assert sum(f.experimental_get_tracing_count() for f in (rescaled._fused, rescaled._whole)) == 1
+    assert rescaled._plain.traces == before
+    assert sum(f.traces for f in (rescaled._fused, rescaled._whole)) == 1
     assert sums(fused, reference).max() < 1e-4
     for key, value in plain.values.items():
         np.testing.assert_allclose(fused.values[key], value, rtol=1e-4, atol=1e-5)
