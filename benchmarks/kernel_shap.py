@@ -39,7 +39,7 @@ Explain = Callable[[np.ndarray], np.ndarray]
 
 def run(folder: Path, quick: bool) -> list[Row]:
     tensorflow()
-    rows, repeats = (24, 1) if quick else (72, 5)
+    rows, repeats = (64, 1) if quick else (128, 5)
     inputs = features(CHECKED, WIDTH)
     shap = _shap(background(), inputs[:1])
     method = {"name": "kernel_shap", "n_samples": COALITIONS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -123,7 +124,9 @@ def _serve(requests: Any, config: str, background_path: str) -> None:
         plan = replace(plan, spec=replace(plan.spec, affine_prefix=prefix))
         shutil.rmtree(plan.spec.run, ignore_errors=True)
         run._begin(plan, True)
-        _, seconds = run._run(plan, LOCAL, 1, (), False)
+        start = time.perf_counter()
+        run._run(plan, None, LOCAL, 1, (), False)
+        seconds = time.perf_counter() - start
         table = pq.read_table(f"{plan.spec.run}/attributions", columns=["attribution"])
         columns = table["attribution"].combine_chunks().flatten()
         requests.send((seconds, np.stack([np.asarray(column) for column in columns], axis=1)))

@@ -17,7 +17,7 @@ from transforms.worker import TargetSpec
 _CPU_BYTES = 64 << 20
 _CPU_BYTES_FORWARD = 16 << 20
 #: Where a call is taken in parts, only one of which is in memory.
-_CPU_BYTES_IN_PARTS = 128 << 20
+_CPU_BYTES_IN_PARTS = 256 << 20
 _GPU_SHARE = 0.25
 #: In a device call, whatever their size.
 MOST_EVALUATIONS = 1 << 16

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,14 @@ def make_reference(
     by_row = [entry.numpy().reshape(len(scores), -1, *entry.shape[1:]) for entry in entries]
     spreads = [value.std(axis=0) if noise is None else np.full(value.shape[1:], noise) for value in by_row]
     return Reference(inputs, scores, scores.std(axis=0), tuple(s.astype(np.float32) for s in spreads))
+
+
+def reseeded(model: ScoredModel, reference: Reference, seed: int) -> Reference:
+    """The reference of a run of another seed, with what no seed changes: the background and its traces."""
+    masked = model.masked(reference)
+    found = replace(reference, seed=seed)
+    found.once(f"masked by {id(model)}", lambda: masked)
+    return found
 
 
 def seeds_of(rows: int, seed: int = 0) -> np.ndarray:

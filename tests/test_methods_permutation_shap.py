@@ -23,6 +23,7 @@ from models_zoo import (
     pick,
     quadratic,
     relu_network,
+    reseeded,
     scored,
     size_of,
 )
@@ -49,7 +50,7 @@ def explain(
     """All rows of a case with all its targets."""
     rows = size_of(case.rows)
     targets = np.broadcast_to(np.arange(case.targets), (rows, case.targets))
-    reference = replace(reference, seed=seed)
+    reference = reseeded(case.model, reference, seed)
     return attribute(method, case.model, case.rows, reference, targets, device_batch_size=device_batch_size)
 
 
