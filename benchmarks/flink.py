@@ -21,7 +21,7 @@ SHARDS = 40
 
 
 def run(folder: Path, quick: bool) -> list[Row]:
-    rows = 40_000 if quick else 400_000
+    rows = 40_000 if quick else 1_000_000  # beside which loading the model is little
     data = folder / "rows.parquet"
     write_parquet(data, rows, WIDTH)
     config = write_config(folder, data.name, {"name": "integrated_gradients"}, WIDTH, "flink")
