@@ -16,7 +16,7 @@ from transforms.worker import TargetSpec
 #: without gradients nothing has to be kept for the way back.
 _CPU_BYTES = 64 << 20
 _CPU_BYTES_FORWARD = 16 << 20
-#: Where a call is taken in parts, only one of which is in memory.
+#: Where a call of many rows is taken in parts, of which one at a time is in memory.
 _CPU_BYTES_IN_PARTS = 256 << 20
 _GPU_SHARE = 0.25
 #: In a device call, whatever their size.
@@ -86,5 +86,6 @@ def seconds_per_row(
         return elapsed / rows
     # A single row takes long: what the rows of a call would share must not be counted for each of them.
     several = min(count, _SEVERAL)
-    marginal = min(elapsed, max(0.0, seconds(several) - elapsed) / (several - 1))
+    longer = min(seconds(several), seconds(several))  # the first may have traced, as above
+    marginal = min(elapsed, max(0.0, longer - elapsed) / (several - 1))
     return marginal + (elapsed - marginal) / ROWS_A_CALL

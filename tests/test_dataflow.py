@@ -400,6 +400,11 @@ def test_a_run_that_dataflow_could_not_do(
         preview(loaded, runner="DataflowRunner", flags=given)
 
 
+def test_a_flag_of_dataflows_is_not_ignored_elsewhere() -> None:
+    with pytest.raises(UserError, match="--worker_accelerator: DirectRunner takes no such flag"):
+        preview(load_config(str(worlds.trips())), flags=["--worker_accelerator=nvidia-l4"])
+
+
 def test_workers_without_the_package() -> None:
     with pytest.raises(UserError, match=r"--sdk_container_image: Dataflow's workers would have no attribeam"):
         preview(load_config(str(worlds.trips())), runner="DataflowRunner", flags=cloud.FLAGS)

@@ -121,8 +121,19 @@ def test_nothing_but_the_master_is_asked_for(rest: Rest) -> None:
     assert options["environment_type"] is None  # which means a container
     assert options["environment_config"] == worker_image()
     assert int(options["environment_cache_millis"]) == 0  # else workers, and their models, are given up
-    assert options["job_name"].startswith("attribeam-")
-    assert seen_by_beam(flink_flags([rest.flag]))["job_name"] != options["job_name"]
+
+
+def test_a_job_is_called_like_no_other(rest: Rest) -> None:
+    job = runners.Job("Late flights", "0123456789abcdef", "lime")
+    once, again, named = (
+        seen_by_beam(runners.engine_flags("FlinkRunner", [rest.flag, *more], job))
+        for more in ([], [], ["--job_name=mine"])
+    )
+    assert once["job_name"].startswith("late-flights-01234567-")
+    assert once["job_name"] != again["job_name"]
+    assert named["job_name"] == "mine"
+    assert once["parallelism"] == 4
+    assert once["save_main_session"] is False
 
 
 def test_what_is_given_counts(rest: Rest) -> None:
@@ -163,9 +174,7 @@ def test_a_cluster_of_beams_own_is_not_asked() -> None:
     assert flink_slots(["--flink_master=[local]"], 2) == 2
     check_flink(["--flink_master=[local]"])
     check_flink(["--job_endpoint=localhost:1"])
-    (name, *rest) = flink_flags(["--flink_master=[local]"])
-    assert name.startswith("--job_name=")
-    assert rest == ["--flink_master=[local]"]
+    assert flink_flags(["--flink_master=[local]"]) == ["--flink_master=[local]"]
 
 
 # -- what the user can mend ----------------------------------------------------------------------------------

@@ -115,6 +115,8 @@ def check_runner(runner: str, flags: Sequence[str]) -> None:
         from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 
         problems = PipelineOptionsValidator(PipelineOptions(list(flags)), None).validate()
+    if runner != _DATAFLOW and any(flag.partition("=")[0] == "--worker_accelerator" for flag in flags):
+        raise UserError(f"{runner} takes no such flag", "--worker_accelerator", "it is for DataflowRunner")
     if _own_server(runner, flags) and not waits(flags):
         raise UserError(
             "a job whose job server ends with this command cannot be left alone",
@@ -200,6 +202,11 @@ def engine_flags(runner: str, flags: Sequence[str], job: Job) -> list[str]:
     if not {"--save_main_session", "--no_save_main_session"} & set(flags):
         # Beam would send all that this program has in its main module; workers import what they need.
         found.append("--no_save_main_session")
+    if runner == _FLINK:
+        from pipeline.runners.flink import flink_flags
+
+        # Beam heeds the last of a name. What is cancelled is found by it: no other job has the same.
+        return [f"--job_name={job.title}-{uuid.uuid4().hex[:8]}", *flink_flags(found)]
     if runner != _DATAFLOW:
         return found
     from pipeline.runners.dataflow import dataflow_flags, job_flags
@@ -238,10 +245,8 @@ def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str], j
         if runner == LOCAL:
             engine, options = local_engine(workers), local_options(workers)
         elif runner == _FLINK:
-            from pipeline.runners.flink import flink_engine, flink_flags
+            from pipeline.runners.flink import flink_engine
 
-            # The last of a name counts. What is cancelled is found by it: no other job has the same.
-            flags = flink_flags([f"--job_name={job.title}-{uuid.uuid4().hex[:8]}", *flags])
             engine = stack.enter_context(flink_engine(flags))
         try:
             pipeline = beam.Pipeline(runner=engine, options=PipelineOptions(list(flags), **options))

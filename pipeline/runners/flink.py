@@ -10,7 +10,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,9 +151,9 @@ def flink_flags(flags: Sequence[str]) -> list[str]:
       UserError: No cluster answers, or it is of a version that Beam has no job server for.
     """
     cluster, given = cluster_of(flags), _options(flags)
-    found = [] if _names(flags, "--job_name") else [f"--job_name=attribeam-{uuid.uuid4().hex[:8]}"]
     if cluster is None:
-        return [*found, *flags]
+        return list(flags)
+    found = []
     overview = cluster.overview()
     if given["parallelism"] < 1 and overview.slots:
         found.append(f"--parallelism={overview.free or overview.slots}")

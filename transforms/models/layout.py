@@ -13,7 +13,7 @@ from tensorflow.python.framework.function_def_to_graph import function_def_to_gr
 from transforms.errors import UserError
 from transforms.models.cut import Cut
 from transforms.models.tensors import row_bytes
-from transforms.models.trace import TracedModel, static_shape
+from transforms.models.trace import LOOPS, TracedModel, static_shape
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def activation_bytes(traced: TracedModel, cut: Cut) -> int:
     fed = cut.fed
     ops = traced.ancestors(cut.scores, fed).values()
     total = sum(row_bytes(tensor) for tensor in cut.frontier) + _float_bytes(ops)
-    total += sum(_loop_bytes(traced, op) for op in ops if op.type in ("While", "StatelessWhile"))
+    total += sum(_loop_bytes(traced, op) for op in ops if op.type in LOOPS)
     return max(1, 2 * total)  # the backward pass holds about as much as the forward pass
 
 
@@ -86,7 +86,7 @@ def forward_bytes(traced: TracedModel, scores: Sequence[Any]) -> int:
     inside = {tensor.op.name for tensor in traced.inputs.values()}
     total = sum(row_bytes(tensor) for tensor in traced.inputs.values())
     total += _float_bytes(op for op in ops if op.name not in inside)
-    total += sum(_loop_bytes(traced, op) for op in ops if op.type in ("While", "StatelessWhile"))
+    total += sum(_loop_bytes(traced, op) for op in ops if op.type in LOOPS)
     return max(1, total)
 
 

@@ -18,7 +18,7 @@ from tensorflow.python.eager import context
 
 from transforms.errors import UserError
 from transforms.models.inline import rebuilt
-from transforms.models.trace import LOOPS, SHAPE_ONLY, TracedModel
+from transforms.models.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedModel
 
 #: Halves by the name of a precision.
 HALVES = {"mixed_float16": types_pb2.DT_HALF, "mixed_bfloat16": types_pb2.DT_BFLOAT16}
@@ -96,7 +96,7 @@ class _Lowering:
             copy.CopyFrom(node)
             copy.input[:] = [_renamed(name, renamed) for name in node.input]
             late = node.op not in SHAPE_ONLY and any(_base(name) in behind for name in node.input)
-            if node.op in LOOPS:
+            if node.op in LOOPS | BRANCHES:
                 late |= self._loop(copy, behind)
             if late or node.op in _PRODUCTS:
                 behind.add(node.name)
@@ -136,7 +136,7 @@ class _Lowering:
     def _loop(self, node: Any, behind: set[str]) -> bool:
         """Rewrites the bodies of a loop or branch; returns whether its results lie behind a product."""
         late = [_base(name) in behind for name in node.input if not name.startswith("^")]
-        if node.op in ("While", "StatelessWhile"):
+        if node.op in LOOPS:
             return self._body(node.attr["body"].func, late, carried=True)
         found = False
         for key in _BRANCHES:

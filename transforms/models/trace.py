@@ -18,8 +18,9 @@ from transforms.models.base import AS_IT_IS, Build
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 #: Ops that are the identity but for training, and are replayed as that.
 STOPS = frozenset({"StopGradient", "PreventGradient"})
-#: Ops with a graph inside. TensorFlow cannot tell the accumulators of two copies of a loop apart.
-LOOPS = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
+#: Ops with graphs of their own inside.
+LOOPS = frozenset({"While", "StatelessWhile"})
+BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 #: What is repeated in a graph has no more operations than this.
 _MOST_REPEATED = 100
 #: Attribute of ops that are not to be compiled.
@@ -84,7 +85,8 @@ class TracedModel:
     def repeatable(self, fetches: Sequence[Any], stop: frozenset[str]) -> bool:
         """Whether what the fetches need behind `stop` may be replayed several times in one graph."""
         found = self.ancestors(fetches, stop).values()
-        return len(found) <= _MOST_REPEATED and not any(op.type in LOOPS for op in found)
+        # TensorFlow cannot tell the accumulators of two copies of a loop apart.
+        return len(found) <= _MOST_REPEATED and not any(op.type in LOOPS | BRANCHES for op in found)
 
     def replay(self, feeds: Mapping[str, Any], fetches: Sequence[Any]) -> list[Any]:
         """Builds the part of the graph between `feeds` and `fetches` in the current graph.

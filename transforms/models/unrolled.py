@@ -16,11 +16,9 @@ from tensorflow.python.framework.function_def_to_graph import function_def_to_gr
 
 from transforms.errors import UserError
 from transforms.models.rescale_ops import ORDERS
-from transforms.models.trace import TracedModel, graph_name
+from transforms.models.trace import BRANCHES, LOOPS, TracedModel, graph_name
 
-LOOPS = frozenset({"While", "StatelessWhile"})
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-_BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 #: A loop of more steps than this would take minutes to write out.
 _MOST_STEPS = 2048
 
@@ -96,7 +94,7 @@ class _Writer:
                 found = self._loop(op, given)
             elif op.type in _CALLS:
                 found = self._call(op.get_attr("f").name, given)
-            elif op.type in _BRANCHES:
+            elif op.type in BRANCHES:
                 found = self._branch(op, given)
             elif op.type.startswith("TensorList"):
                 found = [self._list_op(op, given)]
