@@ -14,7 +14,7 @@ from benchmarks.common import (
     tensorflow,
     write_parquet,
 )
-from transforms import files
+from transforms import globs
 from transforms.read import Column, describe_columns, read_piece
 from transforms.shards import cut, inspect_files
 
@@ -50,7 +50,7 @@ def _write_tfrecord(path: Path, rows: int) -> None:
 
 
 def _reader(folder: Path, name: str, rows: int):
-    inputs = inspect_files(files.expand([name], str(folder)))
+    inputs = inspect_files(globs.expand([name], str(folder)))
     columns = [Column(column, kind) for column, kind in describe_columns(inputs).items()]
     shards = cut(inputs, rows)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from transforms import files
+from transforms import globs
 from transforms.absent import assumed
 from transforms.decode import decode
 from transforms.errors import UserError
@@ -66,7 +66,7 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     config = manifest["config"]["input"]
     patterns = [config["files"]] if isinstance(config["files"], str) else config["files"]
     try:
-        found = inspect_files(files.expand(patterns, manifest["config_folder"]), config["format"])
+        found = inspect_files(globs.expand(patterns, manifest["config_folder"]), config["format"])
     except UserError as error:
         what = f"the feature values have to be read from the input, and that is gone: {error}"
         raise UserError(what, run.path, _REMEDY) from error

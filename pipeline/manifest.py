@@ -9,8 +9,10 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.fingerprint import SCHEMA_VERSION
 from pipeline.place import MANIFEST, WORK, beside
-from pipeline.plan import SCHEMA_VERSION, Plan, describe_baseline, describe_model
+from pipeline.plan import Plan
+from pipeline.plan_summary import describe_baseline, describe_model
 from transforms import files
 from transforms.errors import UserError
 from transforms.shard_result import ShardResult

@@ -16,6 +16,7 @@ from pipeline.config import LoadedConfig, load_config
 from pipeline.manifest import known_cuts, read_manifest, work_fingerprint
 from pipeline.place import OURS, WORK, beside, check_place
 from pipeline.plan import Plan, make_plan
+from pipeline.plan_summary import summarize
 from transforms import files
 from transforms.errors import UserError
 from transforms.shard_result import ShardResult
@@ -250,7 +251,7 @@ def preview(
         )
     job = runners.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)
     flags = runners.engine_flags(runner, flags, job)
-    return {**plan.summary(), "runner": runner, "flags": flags, "committed": same}
+    return {**summarize(plan), "runner": runner, "flags": flags, "committed": same}
 
 
 def prepare(

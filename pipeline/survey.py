@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.config import LoadedConfig
 from pipeline.fitness import check_method
-from pipeline.plan import baseline_files_of, input_files, of_config, probe_request
 from pipeline.probe import ProbeRequest, in_child, open_model
+from pipeline.sources import baseline_files_of, input_files, of_config, probe_request
 from transforms.errors import UserError
 from transforms.methods import METHODS
 

@@ -17,6 +17,7 @@ from models_zoo import attribute, make_reference, scored
 
 from pipeline.config import load_config
 from pipeline.plan import make_plan
+from pipeline.plan_summary import summarize
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
@@ -288,6 +289,6 @@ def test_a_run_says_what_it_computed_with(tmp_path: Path) -> None:
         for key in ("jit=false", "jit=true", "precision=mixed_float16")
     }
     assert len({plan.fingerprint for plan in plans.values()}) == 3
-    summary = plans["jit=true"].summary()
+    summary = summarize(plans["jit=true"])
     assert (summary["precision"], summary["jit"]) == ("float32", True)
     json.dumps(summary)

@@ -15,6 +15,7 @@ from benchmarks.child import ROOT
 from pipeline import load_run
 from pipeline.config import load_config
 from pipeline.plan import make_plan
+from pipeline.plan_summary import summarize
 
 ROWS, FEATURES, BACKGROUND = 320, 2000, 100
 #: The least that determine the values of so many features.
@@ -45,7 +46,7 @@ def test_what_would_take_a_terabyte_at_once(tmp_path: Path) -> None:
             }
         )
     )
-    estimate = make_plan(load_config(str(config))).summary()["estimate"]
+    estimate = summarize(make_plan(load_config(str(config))))["estimate"]
     assert estimate["device_bytes"] < at_once / 2000
     assert estimate["device_calls_per_row"] > 10
     # By way of a small process: a child's peak begins with the size of the one that it is made from.

@@ -7,7 +7,7 @@ import sys
 import pytest
 from memory_filesystem import MemoryFileSystem
 
-from transforms import files
+from transforms import files, globs
 from transforms.errors import UserError
 
 
@@ -22,10 +22,10 @@ def test_a_folder_that_may_not_be_read_is_not_empty(tmp_path, monkeypatch):
 
     (tmp_path / "closed").mkdir()
     with pytest.raises(UserError, match="closed is empty"):
-        files.expand(["closed/*.parquet"], str(tmp_path))
+        globs.expand(["closed/*.parquet"], str(tmp_path))
     monkeypatch.setattr(os, "listdir", listdir)
     with pytest.raises(UserError, match=r"closed cannot be read: permission denied; change its rights"):
-        files.expand(["closed/*.parquet"], str(tmp_path))
+        globs.expand(["closed/*.parquet"], str(tmp_path))
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def bucket():
 
 
 def names(patterns, base):
-    found = files.expand(patterns, str(base))
+    found = globs.expand(patterns, str(base))
     for path, name in found:
         assert files.read_bytes(path).decode().endswith(os.path.basename(name))
     return [name for _, name in found]
@@ -86,7 +86,7 @@ def test_globs_are_relative_to_the_base_sorted_and_unique(tree):
 def test_absolute_patterns_keep_absolute_names(tree):
     path = str(tree / "data/a.parquet")
     for pattern in (path, f"{tree}/data/a*", f"file://{path}"):
-        assert files.expand([pattern], "/elsewhere") == [(path, path)]
+        assert globs.expand([pattern], "/elsewhere") == [(path, path)]
 
 
 def test_a_base_folder_with_glob_characters(tmp_path):
@@ -135,7 +135,7 @@ def test_hidden_and_underscored_files_are_found_when_asked_for(tree):
 )
 def test_what_is_said_of_patterns_that_match_no_file(tree, pattern, words):
     with pytest.raises(UserError) as error:
-        files.expand(["other/*", pattern], str(tree))
+        globs.expand(["other/*", pattern], str(tree))
     for word in words:
         assert word in str(error.value)
     assert "\n" not in str(error.value)
@@ -231,16 +231,16 @@ def test_no_permission_is_a_user_error(tmp_path, monkeypatch):
 
 
 def test_urls_are_matched_like_paths(bucket):
-    assert files.expand([f"{bucket}/in/*.parquet"], "/etc") == [
+    assert globs.expand([f"{bucket}/in/*.parquet"], "/etc") == [
         (f"{bucket}/in/a.parquet", f"{bucket}/in/a.parquet"),
         (f"{bucket}/in/b.parquet", f"{bucket}/in/b.parquet"),
     ]
     assert names(["in/**"], bucket) == ["in/a.parquet", "in/b.parquet", "in/deep/c.parquet"]
     assert names(["in/a.parquet"], bucket + "/") == ["in/a.parquet"]
     with pytest.raises(UserError, match=r"in is a folder.*in/\*\.parquet"):
-        files.expand(["in"], bucket)
+        globs.expand(["in"], bucket)
     with pytest.raises(UserError, match=r"did you mean a\.parquet"):
-        files.expand([f"{bucket}/in/a.parqet"], "/etc")
+        globs.expand([f"{bucket}/in/a.parqet"], "/etc")
 
 
 def test_urls_are_read_written_and_deleted(bucket):
@@ -278,8 +278,8 @@ def test_a_url_is_copied_once(bucket, tmp_path):
 
 def test_local_paths_need_no_beam(tmp_path):
     program = (
-        "import sys; from transforms import files\n"
-        f"files.write_atomic({str(tmp_path / 'x')!r}, b'1'); files.expand(['x'], {str(tmp_path)!r})\n"
+        "import sys; from transforms import files, globs\n"
+        f"files.write_atomic({str(tmp_path / 'x')!r}, b'1'); globs.expand(['x'], {str(tmp_path)!r})\n"
         "sys.exit('apache_beam' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -16,6 +16,7 @@ from test_game import GROUPED
 
 from pipeline.config import load_config
 from pipeline.plan import make_plan
+from pipeline.plan_summary import summarize
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, Reference
 from transforms.methods.coalitions import allocation, design, pairs_of
@@ -373,7 +374,7 @@ def test_a_plan_tells_memory_and_calls(capsys: pytest.CaptureFixture[str]) -> No
 
     settings = ["method=kernel_shap", "compute.device_batch_size=64"]
     plan = make_plan(load_config(str(worlds.trips()), settings=settings), in_process=True)
-    summary = plan.summary()
+    summary = summarize(plan)
     assert summary["evaluations_per_row"] == 16 * 100
     assert summary["affine_prefix"] is True
     assert summary["estimate"]["device_calls_per_row"] == 25
@@ -382,7 +383,7 @@ def test_a_plan_tells_memory_and_calls(capsys: pytest.CaptureFixture[str]) -> No
     assert 4 * (3 + 2 + 2 + 8 + 1) < per_evaluation < 2000
     print_plan({**summary, "flags": [], "committed": False})
     assert "a row takes 25 of them" in capsys.readouterr().out
-    auto = make_plan(load_config(str(worlds.trips()), settings=settings[:1]), in_process=True).summary()
+    auto = summarize(make_plan(load_config(str(worlds.trips()), settings=settings[:1]), in_process=True))
     assert auto["estimate"]["device_bytes"] <= 16 << 20
     assert auto["device_batch_size"] > 1024
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import difflib
-import glob
 import os
 import posixpath
 import re
@@ -13,8 +11,7 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from transforms.errors import UserError
@@ -22,8 +19,8 @@ from transforms.errors import UserError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-_LOCAL_SCHEME = "file://"
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+LOCAL_SCHEME = "file://"
 _CREDENTIALS = (
     "check the path, the credentials and that the filesystem's extra is installed (attribeam[gcp], [aws])"
 )
@@ -33,20 +30,20 @@ _copies_lock = threading.Lock()
 
 def is_url(path: str) -> bool:
     """True for `scheme://…`, except `file://`, which names a local path."""
-    return bool(_URL.match(path)) and not path.startswith(_LOCAL_SCHEME)
+    return bool(URL.match(path)) and not path.startswith(LOCAL_SCHEME)
 
 
 def join(base: str, *parts: str) -> str:
     """Joins path parts; an absolute part or a URL starts afresh, as with os.path.join."""
     for part in parts:
-        if is_url(part) or part.startswith(_LOCAL_SCHEME):
+        if is_url(part) or part.startswith(LOCAL_SCHEME):
             base = part
         elif is_url(base):
-            scheme = _URL.match(base)
+            scheme = URL.match(base)
             root = base if scheme and scheme.end() == len(base) else base.rstrip("/") + "/"
             base = part if os.path.isabs(part) else _without_dots(root + part)
         else:
-            base = os.path.join(_local(base), part)
+            base = os.path.join(local_path(base), part)
     return base
 
 
@@ -65,14 +62,14 @@ def open_input(path: str) -> BinaryIO:
     if is_url(path):
         from apache_beam.io.filesystem import CompressionTypes
 
-        with _remote_errors(path, "cannot be read"):
+        with remote_errors(path, "cannot be read"):
             # The default would decompress by suffix, and byte offsets would then mean something else.
             return cast(
                 BinaryIO,
-                _filesystems().open(path, compression_type=CompressionTypes.UNCOMPRESSED),
+                filesystems().open(path, compression_type=CompressionTypes.UNCOMPRESSED),
             )
     with _local_errors(path, "cannot be read"):
-        return open(_local(path), "rb")
+        return open(local_path(path), "rb")
 
 
 def open_arrow(path: str) -> pa.NativeFile:
@@ -82,23 +79,23 @@ def open_arrow(path: str) -> pa.NativeFile:
     if is_url(path):
         return pa.PythonFile(open_input(path), mode="r")
     with _local_errors(path, "cannot be read"):
-        return pa.OSFile(_local(path), "r")
+        return pa.OSFile(local_path(path), "r")
 
 
 def exists(path: str) -> bool:
     """True for a file or folder; an object store knows a folder only by the files in it."""
     if is_url(path):
-        with _remote_errors(path, "cannot be reached"):
-            return bool(_filesystems().exists(path)) or bool(_remote_files(path))
-    return os.path.exists(_local(path))
+        with remote_errors(path, "cannot be reached"):
+            return bool(filesystems().exists(path)) or bool(remote_files(path))
+    return os.path.exists(local_path(path))
 
 
 def is_dir(path: str) -> bool:
     """True for a folder, and for a URL under which there are files."""
     if is_url(path):
-        with _remote_errors(path, "cannot be reached"):
-            return bool(_remote_files(path))
-    return os.path.isdir(_local(path))
+        with remote_errors(path, "cannot be reached"):
+            return bool(remote_files(path))
+    return os.path.isdir(local_path(path))
 
 
 def size(path: str) -> int:
@@ -109,11 +106,11 @@ def size(path: str) -> int:
 def stamp(path: str) -> tuple[int, float]:
     """A file's size in bytes and time of last change: equal ones are taken for the same content."""
     if is_url(path):
-        with _remote_errors(path, "cannot be read"):
-            found = _filesystems().get_filesystem(path).metadata(path)
+        with remote_errors(path, "cannot be read"):
+            found = filesystems().get_filesystem(path).metadata(path)
             return int(found.size_in_bytes), float(found.last_updated_in_seconds or 0.0)
     with _local_errors(path, "cannot be read"):
-        status = os.stat(_local(path))
+        status = os.stat(local_path(path))
         return status.st_size, status.st_mtime_ns / 1e9
 
 
@@ -124,12 +121,12 @@ def makedirs(path: str) -> None:
       UserError: The place cannot be written, or a file is in the way.
     """
     if is_url(path):
-        with _remote_errors(path, "cannot be made"):
-            if not _filesystems().exists(path):
-                _filesystems().mkdirs(path)
+        with remote_errors(path, "cannot be made"):
+            if not filesystems().exists(path):
+                filesystems().mkdirs(path)
         return
     with _local_errors(path, "cannot be written"):
-        os.makedirs(_local(path), exist_ok=True)
+        os.makedirs(local_path(path), exist_ok=True)
 
 
 def write_atomic(path: str, data: bytes | memoryview) -> None:
@@ -142,12 +139,12 @@ def write_atomic(path: str, data: bytes | memoryview) -> None:
         from apache_beam.io.filesystem import CompressionTypes
 
         with (
-            _remote_errors(path, "cannot be written"),
-            _filesystems().create(path, compression_type=CompressionTypes.UNCOMPRESSED) as sink,
+            remote_errors(path, "cannot be written"),
+            filesystems().create(path, compression_type=CompressionTypes.UNCOMPRESSED) as sink,
         ):
             sink.write(data)
         return
-    target = _local(path)
+    target = local_path(path)
     folder, name = os.path.split(target)
     # The dot keeps an interrupted attempt out of every glob; a long name must not grow past the system's
     # limit.
@@ -174,14 +171,14 @@ def read_bytes(path: str) -> bytes:
 def delete_tree(path: str) -> None:
     """Deletes a file, or a folder and all in it; what is not there is fine."""
     if is_url(path):
-        with _remote_errors(path, "cannot be deleted"):
-            found = _remote_files(path)
+        with remote_errors(path, "cannot be deleted"):
+            found = remote_files(path)
             if found:
-                _filesystems().delete(found)
-            if _filesystems().exists(path):
-                _filesystems().delete([path])
+                filesystems().delete(found)
+            if filesystems().exists(path):
+                filesystems().delete([path])
         return
-    target = _local(path)
+    target = local_path(path)
     with _local_errors(path, "cannot be deleted"):
         if os.path.isdir(target) and not os.path.islink(target):
             shutil.rmtree(target)
@@ -194,11 +191,11 @@ def list_dir(path: str) -> list[str]:
     """The names in a folder, sorted; none where the folder does not exist."""
     if is_url(path):
         prefix = path.rstrip("/") + "/"
-        with _remote_errors(path, "cannot be listed"):
-            return sorted({found[len(prefix) :].split("/")[0] for found in _remote_files(path)})
+        with remote_errors(path, "cannot be listed"):
+            return sorted({found[len(prefix) :].split("/")[0] for found in remote_files(path)})
     with _local_errors(path, "cannot be listed"):
         try:
-            return sorted(os.listdir(_local(path)))
+            return sorted(os.listdir(local_path(path)))
         except FileNotFoundError:
             return []
 
@@ -206,155 +203,34 @@ def list_dir(path: str) -> list[str]:
 def local_copy(path: str) -> str:
     """A local path with the same content: itself, or a URL's file or folder, downloaded once a process."""
     if not is_url(path):
-        return _local(path)
+        return local_path(path)
     with _copies_lock:
         if path not in _copies:
             _copies[path] = _download(path)
         return _copies[path]
 
 
-def expand(patterns: Sequence[str], base_dir: str) -> list[tuple[str, str]]:
-    """The files that globs match.
-
-    `*`, `?`, `[…]` match within one folder, `**` any depth. A file that exists under the pattern's own name
-    is that file, whatever characters its name has. A wildcard passes over hidden files and those that begin
-    with `_` (`_SUCCESS`, `_temporary/`), unless it says `_` itself.
-
-    Args:
-      patterns: Globs, file names or URLs; relative ones start at `base_dir`.
-      base_dir: A local folder or a URL, usually the config file's.
-
-    Returns:
-      (path to open, name to show) of each file once, sorted by name. The name is relative to `base_dir`
-      where the pattern was.
-
-    Raises:
-      UserError: A pattern matches nothing, or a folder.
-    """
-    found: dict[str, str] = {}
-    for pattern in patterns:
-        written = _local(pattern) if pattern.startswith(_LOCAL_SCHEME) else pattern
-        written = os.path.expanduser(written) if written.startswith("~") else written
-        full = join(base_dir, written)
-        if is_url(full):
-            matches = _match_remote(pattern, full)
-        else:
-            # The base folder's name is a name, whatever characters it has.
-            matches = _match_local(pattern, full, join(glob.escape(_local(base_dir)), written))
-        relative = not is_url(written) and not os.path.isabs(written)
-        for path in matches:
-            found.setdefault(path, _relative(path, base_dir) if relative else path)
-    return sorted(found.items(), key=lambda item: (item[1], item[0]))
+def local_path(path: str) -> str:
+    """A local path without `file://`."""
+    return path.removeprefix(LOCAL_SCHEME)
 
 
-def _relative(path: str, base_dir: str) -> str:
-    if is_url(path):
-        root = "/".join(path.split("/")[:3])
-        if not f"{base_dir}/".startswith(f"{root}/"):
-            return path
-        return posixpath.relpath(path.removeprefix(root), base_dir.removeprefix(root) or "/")
-    return os.path.relpath(path, os.path.abspath(_local(base_dir)))
-
-
-def _match_local(pattern: str, full: str, wildcard: str) -> list[str]:
-    full = os.path.abspath(full)
-    if os.path.isfile(full):
-        return [full]
-    if os.path.isdir(full):
-        raise _names_a_folder(pattern, pattern.rstrip("/"))
-    matches = [
-        path for path in glob.glob(os.path.abspath(wildcard), recursive=True) if _is_wanted(path, full)
-    ]
-    folders = [path for path in matches if os.path.isdir(path)]
-    # `**` walks through folders, so it meets them by design; any other last component that matches one would
-    # leave the files in it unread without a word.
-    if folders and Path(full).name != "**":
-        inside = os.path.join(os.path.dirname(pattern), os.path.basename(folders[0]))
-        raise _names_a_folder(pattern, inside)
-    matches = sorted(set(matches) - set(folders))
-    if not matches:
-        raise _matches_nothing(pattern, full, os.path.isdir, lambda folder: sorted(os.listdir(folder)))
-    return matches
-
-
-def _match_remote(pattern: str, full: str) -> list[str]:
-    with _remote_errors(full, "cannot be read"):
-        if _filesystems().exists(full) and not _remote_files(full):
-            return [full]
-        matches = [found.path for found in _filesystems().match([full])[0].metadata_list]
-        matches = sorted({path for path in matches if _is_wanted(path, full) and not path.endswith("/")})
-        if not matches and _remote_files(full):
-            raise _names_a_folder(pattern, pattern.rstrip("/"))
-    if not matches:
-        raise _matches_nothing(pattern, full, is_dir, list_dir)
-    return matches
-
-
-def _is_wanted(path: str, pattern: str) -> bool:
-    """False for `_SUCCESS`, `_temporary/…` and hidden names that a wildcard matched."""
-    written = pattern.split("/")
-    marks = tuple({part[0] for part in written[-1:] if part[:1] in ("_", ".")})
-    *folders, last = path.split("/")
-    if last.startswith(("_", ".")) and not last.startswith(marks or "\0"):
-        return False
-    # Folders as in `_col=1/` are Hive partitions, not bookkeeping.
-    return all(part in written or "=" in part or not part.startswith(("_", ".")) for part in folders)
-
-
-def _names_a_folder(pattern: str, folder: str) -> UserError:
-    return UserError(
-        f"{folder} is a folder", where=pattern, remedy=f"write {folder}/*.parquet or {folder}/*.tfrecord"
-    )
-
-
-def _matches_nothing(
-    pattern: str, full: str, is_folder: Callable[[str], bool], listing: Callable[[str], list[str]]
-) -> UserError:
-    """Names what is missing first on the way down to the pattern, and what is there in its place."""
-    scheme = _URL.match(full)
-    folder, rest = (full[: scheme.end()], full[scheme.end() :]) if scheme else ("/", full.lstrip("/"))
-    parts = rest.split("/")
-    if scheme:  # a bucket or host cannot be listed like a folder
-        folder += parts.pop(0)
-    # A local folder may have a wildcard's characters in its name; asked of a store, they would match.
-    while len(parts) > 1 and not (scheme and glob.has_magic(parts[0])) and is_folder(join(folder, parts[0])):
-        folder = join(folder, parts.pop(0))
-    try:
-        names = [name for name in listing(folder) if not name.startswith((".", "_"))]
-    except PermissionError as error:
-        what, remedy = f"{folder} cannot be read: permission denied", "change its rights, or name other files"
-        raise UserError(what, where=pattern, remedy=remedy) from error
-    except OSError:
-        names = []
-    near = difflib.get_close_matches(parts[0], names, n=3, cutoff=0.5)
-    if near:
-        remedy = f"did you mean {' or '.join(near)}?"
-    elif names:
-        remedy = f"{folder} holds {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
-    else:
-        remedy = f"{folder} is empty" if is_folder(folder) else f"there is no folder {folder}"
-    return UserError("no file matches", where=pattern, remedy=remedy)
-
-
-def _local(path: str) -> str:
-    return path.removeprefix(_LOCAL_SCHEME)
-
-
-def _filesystems() -> Any:
+def filesystems() -> Any:
+    """Beam's filesystems, which take a while to import."""
     from apache_beam.io.filesystems import FileSystems
 
     return FileSystems
 
 
-def _remote_files(path: str) -> list[str]:
+def remote_files(path: str) -> list[str]:
     """All files under a URL taken as a folder, at any depth."""
-    found = _filesystems().match([path.rstrip("/") + "/**"])[0].metadata_list
+    found = filesystems().match([path.rstrip("/") + "/**"])[0].metadata_list
     return sorted(entry.path for entry in found if not entry.path.endswith("/"))
 
 
 def _download(path: str) -> str:
-    with _remote_errors(path, "cannot be read"):
-        inside = _remote_files(path)
+    with remote_errors(path, "cannot be read"):
+        inside = remote_files(path)
     root = tempfile.mkdtemp(prefix="attribeam-")
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     target = os.path.join(root, path.rstrip("/").rsplit("/", 1)[-1])
@@ -386,7 +262,8 @@ def _local_errors(path: str, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _remote_errors(path: str, what: str) -> Iterator[None]:
+def remote_errors(path: str, what: str) -> Iterator[None]:
+    """Turns what goes wrong at an object store into a UserError."""
     from apache_beam.io.filesystem import BeamIOError
 
     try:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from transforms import cursors, files
-from transforms.arrow_types import common_type, is_list, is_view, without_views
+from transforms.arrow_types import common_type
 from transforms.errors import UserError
+from transforms.parquet_columns import (
+    bare,
+    compatible,
+    extract,
+    in_order,
+    leaves,
+    plain,
+    plain_array,
+    resolve,
+    type_at,
+)
 
 if TYPE_CHECKING:
     from transforms.read import Column
@@ -40,13 +47,13 @@ def row_groups(path: str, name: str) -> tuple[int, ...]:
 def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
     """`read.describe_columns` for Parquet."""
     ordered = [file for file in inputs if file.rows] or list(inputs[:1])
-    found = _leaves(_schema(ordered[0]), ordered[0].name)
+    found = leaves(_schema(ordered[0]), ordered[0].name)
     for file in ordered[1:]:
         # pandas stores a column without a single value as type null; another file may know better.
         unknown = [name for name, kind in found.items() if pt.is_null(kind)]
         if not unknown:
             break
-        others = _leaves(_schema(file), file.name)
+        others = leaves(_schema(file), file.name)
         found.update({name: others[name] for name in unknown if name in others})
     return found
 
@@ -57,9 +64,9 @@ def check(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, p
     with ThreadPoolExecutor(min(_READERS, len(inputs))) as pool:
         for file, schema in zip(inputs, pool.map(_schema, inputs), strict=True):
             for column in columns:
-                stored = _type_at(schema, _resolve(schema, column.name, file.name))
-                kind = _plain(_in_order(stored, column.name, file.name))
-                if not _compatible(kind, column.type):
+                stored = type_at(schema, resolve(schema, column.name, file.name))
+                kind = plain(in_order(stored, column.name, file.name))
+                if not compatible(kind, column.type):
                     raise UserError(
                         f"column {column.name} is {kind}, and {column.type} in other files",
                         where=file.name,
@@ -106,9 +113,9 @@ def select(batch: pa.RecordBatch, columns: Sequence[str], name: str) -> pa.Recor
     """
     arrays = []
     for column in columns:
-        path = _resolve(batch.schema, column, name)
-        kind = _in_order(_type_at(batch.schema, path), column, name)
-        arrays.append(_plain_array(_extract(batch, path), _bare(_plain(kind))))
+        path = resolve(batch.schema, column, name)
+        kind = in_order(type_at(batch.schema, path), column, name)
+        arrays.append(plain_array(extract(batch, path), bare(plain(kind))))
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
@@ -121,8 +128,8 @@ class _Cursor:
         self._stack = contextlib.ExitStack()
         source, self._file = self._stack.enter_context(_opened(piece.path, piece.name))
         schema = self._file.schema_arrow
-        self.paths = [_resolve(schema, name, piece.name) for name in columns]
-        self._types = [_bare(_plain(_type_at(schema, path))) for path in self.paths]
+        self.paths = [resolve(schema, name, piece.name) for name in columns]
+        self._types = [bare(plain(type_at(schema, path))) for path in self.paths]
         if any(pt.is_fixed_size_list(kind) for kind in self._types):
             # Arrow cannot read a null among lists of fixed size (https://github.com/apache/arrow/issues/35692),
             # and a null must cost its row only. As lists of any size it reads them.
@@ -167,7 +174,7 @@ class _Cursor:
     def extract(self, batch: pa.RecordBatch) -> list[pa.Array]:
         """The wanted columns of what `take` gives."""
         typed = zip(self.paths, self._types, strict=True)
-        return [_plain_array(_extract(batch, path), kind) for path, kind in typed]
+        return [plain_array(extract(batch, path), kind) for path, kind in typed]
 
     def close(self) -> None:
         self._stack.close()
@@ -225,120 +232,6 @@ def _schema(file: InputFile) -> pa.Schema:
         return opened.schema_arrow
 
 
-def _leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
-    twice = [column for column, count in Counter(schema.names).items() if count > 1]
-    if twice:
-        raise UserError(
-            f"has several columns called {twice[0]}", where=name, remedy="rename or drop all but one"
-        )
-    found: dict[str, pa.DataType] = {}
-
-    def add(prefix: str, kind: pa.DataType) -> None:
-        if pt.is_struct(kind):
-            for field in kind:
-                add(f"{prefix}.{field.name}", field.type)
-        elif prefix not in found and (prefix in literal) <= (prefix == top):
-            found[prefix] = _plain(kind)
-
-    literal = set(schema.names)
-    for field in schema:
-        top = field.name
-        add(top, field.type)
-    return found
-
-
-def _resolve(schema: pa.Schema, name: str, file: str) -> list[str]:
-    """The field names that a dotted name means: a column of just that name, else a field of a struct."""
-    if schema.names.count(name) == 1:
-        return [name]
-    if name not in schema.names:
-        path = _descend(list(schema), name)
-        if path:
-            return path
-        known = _leaves(schema, file)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(known)[:8])}"
-        raise UserError(f"there is no column {name}", where=file, remedy=hint)
-    raise UserError(f"has several columns called {name}", where=file, remedy="rename or drop all but one")
-
-
-def _descend(fields: Sequence[pa.Field], name: str) -> list[str]:
-    for field in fields:
-        if field.name == name and not pt.is_struct(field.type):
-            return [name]
-        if name.startswith(field.name + ".") and pt.is_struct(field.type):
-            rest = _descend(list(field.type), name[len(field.name) + 1 :])
-            if rest:
-                return [field.name, *rest]
-    return []
-
-
-def _type_at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
-    kind = schema.field(path[0]).type
-    for name in path[1:]:
-        kind = kind.field(name).type
-    return kind
-
-
-def _in_order(kind: pa.DataType, column: str, file: str) -> pa.DataType:
-    """The type, unless it stores tensors in another order than it shows them."""
-    order = kind.permutation if isinstance(kind, pa.FixedShapeTensorType) else None
-    if order is not None and order != list(range(len(order))):
-        raise UserError(
-            f"column {column} holds tensors of shape {list(kind.shape)} permuted by {order}",
-            where=file,
-            remedy="store them in row-major order, without a permutation",
-        )
-    return kind
-
-
-def _extract(batch: pa.RecordBatch, path: Sequence[str]) -> pa.Array:
-    array = batch.column(path[0])
-    # struct_field, unlike StructArray.field, makes the field null where the struct is.
-    return pc.struct_field(array, list(path[1:])) if len(path) > 1 else array
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type without what only says how values are stored: dictionaries, 64-bit offsets, views."""
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return kind
-    if isinstance(kind, pa.BaseExtensionType):
-        return _plain(kind.storage_type)
-    if pt.is_dictionary(kind):
-        return _plain(kind.value_type)
-    if pt.is_large_string(kind) or pt.is_string_view(kind):
-        return pa.string()
-    if pt.is_large_binary(kind) or pt.is_binary_view(kind):
-        return pa.binary()
-    if pt.is_fixed_size_list(kind):
-        return pa.list_(_plain(kind.value_type), kind.list_size)
-    if is_list(kind) or is_view(kind):
-        return pa.list_(_plain(kind.value_type))
-    return kind
-
-
-def _plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """The array in its column's plain type; of an extension type, the storage."""
-    while isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    array = without_views(array)
-    if pt.is_fixed_size_list(kind) and pt.is_list(array.type):
-        return _fixed_size(array, kind)
-    if pt.is_null(kind):
-        return pa.nulls(len(array))
-    return array if array.type == kind else array.cast(kind)
-
-
-def _fixed_size(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Lists of any size as lists of one size; null where they are null."""
-    values = _plain_array(array.flatten(), _bare(kind.value_type))
-    fixed = pa.FixedSizeListArray.from_arrays(values, kind.list_size)
-    if not array.null_count:
-        return fixed
-    valid = array.is_valid().to_numpy(zero_copy_only=False)
-    return fixed.take(pa.array(np.cumsum(valid) - 1, mask=~valid))
-
-
 def _without_arrow_schema(source: pa.NativeFile) -> pq.FileMetaData:
     """The file's footer without Arrow's own schema in it, by renaming the key that holds it."""
     end = source.size()
@@ -348,27 +241,3 @@ def _without_arrow_schema(source: pa.NativeFile) -> pq.FileMetaData:
     key = b"\x0cARROW:schema"  # Thrift: the key's length, then the key
     patched = b"".join((b"PAR1", footer.replace(key, b"\x0c" + b"-" * 12), tail))
     return pq.read_metadata(pa.BufferReader(patched))
-
-
-def _compatible(one: pa.DataType, other: pa.DataType) -> bool:
-    one, other = _bare(one), _bare(other)
-    if pt.is_null(one) or pt.is_null(other) or one == other:
-        return True
-    if pt.is_nested(one) or pt.is_nested(other):
-        lists = (pt.is_list, pt.is_fixed_size_list)
-        if not all(any(is_kind(kind) for is_kind in lists) for kind in (one, other)):
-            return False
-        return _compatible(one.value_type, other.value_type)
-    return any(family(one) and family(other) for family in (_is_number, _is_text))
-
-
-def _bare(kind: pa.DataType) -> pa.DataType:
-    return _bare(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_decimal(kind))
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pt.is_string(kind) or pt.is_binary(kind) or pt.is_fixed_size_binary(kind))

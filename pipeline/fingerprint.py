@@ -1,0 +1,39 @@
+"""What decides a run's numbers and their files, as one digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from pipeline.config import LoadedConfig
+from pipeline.probe import ProbeResult
+from transforms import files
+from transforms.shards import InputFile
+
+#: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.
+SCHEMA_VERSION = 1
+
+
+def fingerprint_of(
+    loaded: LoadedConfig, found: ProbeResult, inputs: Sequence[InputFile], shard_rows: int, rows: int
+) -> str:
+    """SHA-256 of what decides the numbers and how they are laid out in files."""
+    config = loaded.config.model_dump(mode="json")
+    # Where the run goes, on which engine, and how many processes share the work change no number.
+    for block, key in (("output", "path"), ("compute", "workers"), ("model", "path"), ("input", "files")):
+        config[block].pop(key)
+    for key in ("limits", "name", "runner"):
+        config.pop(key)
+    facts = {
+        "version": SCHEMA_VERSION,
+        "config": config,
+        "model": found.digest,
+        "baseline": found.artifact.digest,
+        "inputs": [[f.name, f.rows, *files.stamp(f.path)] for f in inputs],
+        "columns": [[name, str(kind)] for name, kind in found.schema.columns],
+        "device_batch_size": found.device_batch_size,
+        "shard_rows": shard_rows,
+        "rows": rows,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,94 @@
+"""A plan in words and figures: what `attribeam plan` prints, and what a manifest tells of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from pipeline.plan import Plan
+
+
+def summarize(plan: Plan) -> dict[str, Any]:
+    """What `attribeam plan` prints."""
+    found, spec = plan.found, plan.spec
+    per_row = found.seconds_per_row
+    return {
+        "name": plan.loaded.config.name,
+        "output": plan.output,
+        "fingerprint": plan.fingerprint,
+        "files": [{"file": f.name, "rows": f.rows, "bytes": f.bytes} for f in plan.files],
+        "rows": plan.rows,
+        "shards": len(plan.shards),
+        "shard_rows": plan.shard_rows,
+        "model": describe_model(plan),
+        "features": [
+            {"name": f.name, "kind": f.kind, "dtype": f.dtype, "shape": list(f.shape), "input": f.input}
+            for f in spec.schema.features
+        ],
+        "groups": {name: list(members) for name, members in spec.schema.groups.items()},
+        "targets": target_names(plan),
+        "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
+        "affine_prefix": found.affine_prefix,
+        "baseline": describe_baseline(plan),
+        "evaluations_per_row": found.evaluations_per_row,
+        "batch_size": spec.batch_size,
+        "device_batch_size": spec.device_batch_size,
+        "precision": spec.model.precision,
+        "jit": spec.model.jit,
+        "devices": list(found.devices),
+        "estimate": {
+            "seconds_per_row": per_row,
+            "seconds": None if per_row is None else per_row * plan.rows,
+            "output_bytes": _output_bytes(plan),
+            "device_bytes": found.device_bytes,
+            "device_calls_per_row": -(-found.evaluations_per_row // spec.device_batch_size),
+        },
+        "warnings": plan.warnings,
+    }
+
+
+def _output_bytes(plan: Plan) -> int:
+    """Before compression, which takes little off noise: ids, five numbers and φ a row and target."""
+    if plan.spec.output.attributions == "none":
+        return 0
+    schema, output = plan.spec.schema, plan.spec.output
+    sizes = {f.name: f.size for f in schema.features}
+    values = sum(1 if name in schema.groups else sizes[name] for name in schema.attributed)
+    per_row = 4 * (5 + values * (2 if output.standard_error else 1)) + 12 + 4 * len(schema.slices)
+    if isinstance(output.attributions, int):
+        per_row = 4 * 5 + 12 + 6 * output.attributions + 4 * len(schema.slices)
+    if output.features:
+        per_row += 4 * sum(sizes.values())
+    return per_row * plan.rows * _targets_a_row(plan)
+
+
+def _targets_a_row(plan: Plan) -> int:
+    indices = plan.spec.targets.indices
+    return 1 if indices is None else len(indices)
+
+
+def describe_model(plan: Plan) -> dict[str, Any]:
+    """The manifest's `model`."""
+    signature = plan.found.signature
+    return {
+        "path": plan.spec.model.path,
+        "digest": plan.found.digest,
+        "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in signature.inputs],
+        "outputs": [
+            {"name": o.name, "shape": list(o.shape), "score": kind}
+            for o, kind in zip(signature.outputs, plan.found.score_kinds, strict=True)
+        ],
+    }
+
+
+def describe_baseline(plan: Plan) -> dict[str, Any]:
+    """The manifest's `baseline`."""
+    artifact = plan.found.artifact
+    return {"kind": plan.baseline_kind, "rows": len(artifact.scores), "digest": artifact.digest}
+
+
+def target_names(plan: Plan) -> list[str]:
+    """Names of the outputs that may be explained."""
+    names = plan.found.signature.target_names
+    indices = plan.spec.targets.indices
+    return list(names) if indices is None else [names[i] for i in indices]

@@ -1,0 +1,124 @@
+"""What a config names: its input files, its baseline's, and what is asked of its model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.config import LoadedConfig, TargetColumn
+from pipeline.probe import ProbeRequest
+from transforms import files, globs
+from transforms.absent import named
+from transforms.baselines import BaselineRequest
+from transforms.errors import UserError
+from transforms.models import ModelRequest
+from transforms.models.function import PREFIX, is_function, split_name
+from transforms.read import describe_columns
+from transforms.resolve import ColumnRequest
+from transforms.resolve_feature import FeatureRequest
+from transforms.shards import InputFile, inspect_files
+
+
+def input_files(loaded: LoadedConfig) -> list[InputFile]:
+    """The files of a config's input.
+
+    Raises:
+      UserError: There are none, one cannot be read, or all are empty.
+    """
+    found = _matched(loaded, loaded.config.patterns, "input.files", loaded.config.input.format)
+    if not any(file.rows for file in found):
+        raise UserError(
+            "the input has no rows", f"{loaded.where}: input.files", "check the files that it matches"
+        )
+    return found
+
+
+def baseline_files_of(loaded: LoadedConfig) -> Sequence[InputFile]:
+    """The files of a `baseline.path`; none without one."""
+    path = loaded.config.baseline.path
+    return () if path is None else _matched(loaded, [path], "baseline.path")
+
+
+def probe_request(
+    loaded: LoadedConfig,
+    found_files: Sequence[InputFile],
+    baseline: str,
+    baseline_files: Sequence[InputFile],
+    *,
+    threads: int | None = None,
+    measure: bool = False,
+) -> ProbeRequest:
+    """What is asked of a config's model: its baseline is of this kind."""
+    config, columns = loaded.config, _columns(loaded)
+    return ProbeRequest(
+        ModelRequest(
+            _model_path(loaded),
+            tuple(config.model.modules),
+            (loaded.folder,) if not files.is_url(loaded.folder) else (),
+            config.model.allow_unsafe,
+            config.compute.precision,
+            config.compute.jit,
+        ),
+        config.model.score,
+        None if isinstance(config.model.target, TargetColumn) else config.model.target,
+        columns,
+        describe_columns(found_files, named(columns)),
+        found_files,
+        config.method,
+        BaselineRequest(baseline, config.baseline.rows, config.baseline.value),
+        baseline_files,
+        None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,
+        config.seed,
+        threads,
+        measure,
+    )
+
+
+def of_config(loaded: LoadedConfig, error: UserError) -> UserError:
+    """The same error; one that names a key of the config, or its model, also says which config."""
+    where, model = error.where or "", loaded.path(loaded.config.model.path)
+    if where == model or where.startswith(model + "/"):
+        return UserError(error.what, f"{loaded.where}: model.path: {where}", error.remedy)
+    block = where.split(" ")[0].split(".")[0]
+    if block in ("model", "input", "baseline", "method", "compute"):
+        return UserError(error.what, f"{loaded.where}: {error.where}", error.remedy)
+    return error
+
+
+def _model_path(loaded: LoadedConfig) -> str:
+    """A path in full, or the name of a function."""
+    path = loaded.config.model.path
+    if is_function(path):
+        return ":".join((PREFIX.rstrip(":"), *split_name(path)))
+    return loaded.path(path)
+
+
+def _columns(loaded: LoadedConfig) -> ColumnRequest:
+    block, target = loaded.config.input, loaded.config.model.target
+    features = None
+    if block.features is not None:
+        features = tuple(
+            FeatureRequest(f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape), f.fixed)
+            for f in block.features
+        )
+    return ColumnRequest(
+        features,
+        {name: tuple(members) for name, members in block.groups.items()},
+        block.id,
+        tuple(block.slices),
+        target.column if isinstance(target, TargetColumn) else None,
+    )
+
+
+def _matched(
+    loaded: LoadedConfig, patterns: Sequence[str], key: str, format: str | None = None
+) -> list[InputFile]:
+    try:
+        return inspect_files(globs.expand(patterns, loaded.folder), format)
+    except UserError as error:
+        if error.where in ("input.files", "input.format"):
+            raise of_config(loaded, error) from error
+        what = f"{error.where}: {error.what}" if error.where else error.what
+        remedy = error.remedy
+        if key != "input.files" and remedy is not None and "input." in remedy:
+            remedy = "name Parquet or TFRecord files by their suffixes"
+        raise UserError(what, f"{loaded.where}: {key}", remedy) from error

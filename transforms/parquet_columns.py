@@ -1,0 +1,158 @@
+"""Columns of Parquet files by name, and their values in plain types."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from transforms.arrow_types import is_list, is_view, without_views
+from transforms.errors import UserError
+
+
+def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
+    """The columns of a file of this name with their plain types, fields of structs by dotted names."""
+    twice = [column for column, count in Counter(schema.names).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"has several columns called {twice[0]}", where=name, remedy="rename or drop all but one"
+        )
+    found: dict[str, pa.DataType] = {}
+
+    def add(prefix: str, kind: pa.DataType) -> None:
+        if pt.is_struct(kind):
+            for field in kind:
+                add(f"{prefix}.{field.name}", field.type)
+        elif prefix not in found and (prefix in literal) <= (prefix == top):
+            found[prefix] = plain(kind)
+
+    literal = set(schema.names)
+    for field in schema:
+        top = field.name
+        add(top, field.type)
+    return found
+
+
+def resolve(schema: pa.Schema, name: str, file: str) -> list[str]:
+    """The field names that a dotted name means: a column of just that name, else a field of a struct."""
+    if schema.names.count(name) == 1:
+        return [name]
+    if name not in schema.names:
+        path = _descend(list(schema), name)
+        if path:
+            return path
+        known = leaves(schema, file)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(known)[:8])}"
+        raise UserError(f"there is no column {name}", where=file, remedy=hint)
+    raise UserError(f"has several columns called {name}", where=file, remedy="rename or drop all but one")
+
+
+def _descend(fields: Sequence[pa.Field], name: str) -> list[str]:
+    for field in fields:
+        if field.name == name and not pt.is_struct(field.type):
+            return [name]
+        if name.startswith(field.name + ".") and pt.is_struct(field.type):
+            rest = _descend(list(field.type), name[len(field.name) + 1 :])
+            if rest:
+                return [field.name, *rest]
+    return []
+
+
+def type_at(schema: pa.Schema, path: Sequence[str]) -> pa.DataType:
+    """The type of a column or of a field of structs."""
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        kind = kind.field(name).type
+    return kind
+
+
+def in_order(kind: pa.DataType, column: str, file: str) -> pa.DataType:
+    """The type, unless it stores tensors in another order than it shows them."""
+    order = kind.permutation if isinstance(kind, pa.FixedShapeTensorType) else None
+    if order is not None and order != list(range(len(order))):
+        raise UserError(
+            f"column {column} holds tensors of shape {list(kind.shape)} permuted by {order}",
+            where=file,
+            remedy="store them in row-major order, without a permutation",
+        )
+    return kind
+
+
+def extract(batch: pa.RecordBatch, path: Sequence[str]) -> pa.Array:
+    """A column, or a field of structs."""
+    array = batch.column(path[0])
+    # struct_field, unlike StructArray.field, makes the field null where the struct is.
+    return pc.struct_field(array, list(path[1:])) if len(path) > 1 else array
+
+
+def plain(kind: pa.DataType) -> pa.DataType:
+    """The type without what only says how values are stored: dictionaries, 64-bit offsets, views."""
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return kind
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain(kind.storage_type)
+    if pt.is_dictionary(kind):
+        return plain(kind.value_type)
+    if pt.is_large_string(kind) or pt.is_string_view(kind):
+        return pa.string()
+    if pt.is_large_binary(kind) or pt.is_binary_view(kind):
+        return pa.binary()
+    if pt.is_fixed_size_list(kind):
+        return pa.list_(plain(kind.value_type), kind.list_size)
+    if is_list(kind) or is_view(kind):
+        return pa.list_(plain(kind.value_type))
+    return kind
+
+
+def plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The array in its column's plain type; of an extension type, the storage."""
+    while isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    array = without_views(array)
+    if pt.is_fixed_size_list(kind) and pt.is_list(array.type):
+        return _fixed_size(array, kind)
+    if pt.is_null(kind):
+        return pa.nulls(len(array))
+    return array if array.type == kind else array.cast(kind)
+
+
+def _fixed_size(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Lists of any size as lists of one size; null where they are null."""
+    values = plain_array(array.flatten(), bare(kind.value_type))
+    fixed = pa.FixedSizeListArray.from_arrays(values, kind.list_size)
+    if not array.null_count:
+        return fixed
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    return fixed.take(pa.array(np.cumsum(valid) - 1, mask=~valid))
+
+
+def compatible(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether two files may have a column in these types."""
+    one, other = bare(one), bare(other)
+    if pt.is_null(one) or pt.is_null(other) or one == other:
+        return True
+    if pt.is_nested(one) or pt.is_nested(other):
+        lists = (pt.is_list, pt.is_fixed_size_list)
+        if not all(any(is_kind(kind) for is_kind in lists) for kind in (one, other)):
+            return False
+        return compatible(one.value_type, other.value_type)
+    return any(family(one) and family(other) for family in (_is_number, _is_text))
+
+
+def bare(kind: pa.DataType) -> pa.DataType:
+    """The type, or the storage of an extension type."""
+    return bare(kind.storage_type) if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_decimal(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pt.is_string(kind) or pt.is_binary(kind) or pt.is_fixed_size_binary(kind))
