@@ -16,7 +16,7 @@ from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
 from transforms import files
 from transforms.failures import read_failures
-from transforms.parts import Part, digest_of
+from transforms.parts import Part, digest_of, written
 from transforms.shard_result import ShardResult, read_journal
 
 #: Journal entries are waited for rather than worked on.
@@ -128,7 +128,13 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
       The manifest.
     Raises:
       RunBrokenError: Shards failed, or the counts do not balance.
+      OutputLost: The place can be written no more.
     """
+    with written(commit.place):
+        return _commit_run(commit, combined)
+
+
+def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     for place in dict.fromkeys((commit.target, commit.place)):
         committed = manifests.read_manifest(place)
         if committed is not None and committed["fingerprint"] == commit.fingerprint:

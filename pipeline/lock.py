@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from pipeline.place import beside
+from pipeline.place import neighbour
 from transforms import files
 from transforms.errors import UserError
 
-_NAME = ".lock"
 #: An object store knows no locks. Whoever is at work in it says so every so many seconds, and is taken for
 #: dead when it has not for as long as that.
 _EVERY, _DEAD = 20.0, 90.0
@@ -29,7 +28,7 @@ def run_lock(run: str) -> Iterator[None]:
     """Holds a run directory for this command; when the process dies, however it does, it is free again.
 
     Args:
-      run: The run directory, which is made where it is missing, and taken away again if it stays empty.
+      run: The run directory. Folders above it are made, and taken away again if they stay empty.
     Raises:
       UserError: Another command is at work there.
     """
@@ -40,32 +39,42 @@ def run_lock(run: str) -> Iterator[None]:
 
 @contextmanager
 def _local(run: str) -> Iterator[None]:
-    path = os.path.join(run, _NAME)
+    parent = os.path.dirname(run)
+    made = _make_folders(parent)
+    # Beside the run, which another takes the place of; where nothing may be made there, none can.
+    inside = not os.access(parent, os.W_OK | os.X_OK)
+    path = os.path.join(run, ".lock") if inside else neighbour(run, "lock")
     with contextlib.ExitStack() as stack:
         while True:
-            files.makedirs(run)
-            try:
-                lock = stack.enter_context(open(path, "a+", encoding="utf-8"))
-            except FileNotFoundError:
-                continue  # whoever was here a moment ago took the directory away
+            lock = stack.enter_context(open(path, "a+", encoding="utf-8"))
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 lock.seek(0)
                 raise _busy(run, lock.read().strip(), _REMEDY) from error
             if _is_that(lock, path):
-                break
+                break  # otherwise whoever held it has taken it away since it was opened
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
         try:
             yield
         finally:
-            # The directory may be another by now, which this command has put in its place.
-            if _is_that(lock, path):
-                os.unlink(path)
-            with contextlib.suppress(OSError):  # it is not empty, as it should be
-                os.rmdir(run)
+            os.unlink(path)
+            for folder in reversed(made):
+                with contextlib.suppress(OSError):  # it is not empty, as it should be
+                    os.rmdir(folder)
+
+
+def _make_folders(folder: str) -> list[str]:
+    """Makes a folder and those above it; returns those that were missing, from the top."""
+    missing = []
+    while not os.path.exists(folder):
+        missing.append(folder)
+        folder = os.path.dirname(folder)
+    for path in reversed(missing):
+        files.makedirs(path)
+    return missing[::-1]
 
 
 def _is_that(lock: TextIO, path: str) -> bool:
@@ -82,7 +91,7 @@ def _busy(run: str, process: str, remedy: str) -> UserError:
 
 @contextmanager
 def _remote(run: str) -> Iterator[None]:
-    path = f"{beside(run)}.owner"
+    path = neighbour(run, "owner")
     me = {"host": socket.gethostname(), "process": os.getpid()}
     if files.exists(path):
         _refuse_while_alive(run, json.loads(files.read_bytes(path)), me)

@@ -76,10 +76,11 @@ def _real(path: str) -> str:
 
 def beside(run: str) -> str:
     """Where the run is made that will replace this one."""
-    return _neighbour(run, "next")
+    return neighbour(run, "next")
 
 
-def _neighbour(run: str, what: str) -> str:
+def neighbour(run: str, what: str) -> str:
+    """A hidden name beside a run, for what belongs to it and is none of its parts."""
     folder, _, name = run.rstrip("/").rpartition("/")
     return f"{folder}/.{name}.{what}"
 
@@ -94,7 +95,7 @@ def swap(place: str, target: str) -> None:
     if files.is_url(target):
         _move_remote(place, target)
         return
-    old = _neighbour(target, "old")
+    old = neighbour(target, "old")
     if os.path.exists(old):
         shutil.rmtree(old)
     os.rename(target, old)
@@ -104,7 +105,7 @@ def swap(place: str, target: str) -> None:
 
 def recover(target: str) -> None:
     """Finishes, or takes back, what a kill in the middle of `swap` has left of two runs."""
-    old, following = _neighbour(target, "old"), beside(target)
+    old, following = neighbour(target, "old"), beside(target)
     if files.is_url(target):
         if files.exists(files.join(following, MANIFEST)) and not files.exists(files.join(target, MANIFEST)):
             _move_remote(following, target)

@@ -252,7 +252,7 @@ def _cause(run: str, shards: int, error: Exception) -> BaseException:
         return KeyboardInterrupt()  # that Beam has wrapped
     notes = read_failures(run)
     if not notes:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" [while running")[0]
         if "Channel closed" in first:
             first = "a worker process died, as it does when memory runs out"
         return RunBrokenError(f"the runner failed: {first}")

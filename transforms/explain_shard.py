@@ -205,12 +205,17 @@ class _Writer:
         self._shard, self._loaded = shard, loaded
         self._arrow = attribution_schema(spec.schema, spec.output, spec.metadata)
         self._part: PartWriter | None = None
-        self._progress = _Progress(shard, spec.run)
         self.result = ShardResult.empty(spec.schema.attributed)
         if spec.output.attributions != "none":
             repeated = ["target_name", *slice_names(spec.schema).values()]
             file = f"attributions/{part_name(shard.index)}"
             self._part = PartWriter(spec.run, file, self._arrow, repeated)
+        try:
+            self._progress = _Progress(shard, spec.run)
+        except BaseException:
+            if self._part is not None:
+                self._part.abort()
+            raise
 
     def add(self, rows: Rows, attribution: Attribution, targets: np.ndarray) -> None:
         """Writes a batch and adds it to the aggregates."""
