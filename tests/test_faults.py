@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import worlds
+from apache_beam.io.filesystem import BeamIOError
 from faults import Point, armed, run_apart
+from memory_filesystem import MemoryFileSystem
 
-from pipeline import cli, load_run
+import pipeline.run
+from pipeline import cli, explain, load_run
+from pipeline.config import load_config
+from pipeline.plan import make_plan
 from pipeline.results import Run
-from transforms.errors import UserError
+from transforms.errors import OutputLost, RunReplaced, UserError
+from transforms.explain_shard import explain_shard
 
 ROWS, SHARD = 90, 25
 SCORING = """
@@ -263,3 +271,169 @@ def test_a_run_that_is_killed_twenty_times(config: Path, tmp_path: Path) -> None
         done = found
     assert 0 < len(done) < ROWS
     check_resumed(folder / "config.yaml", place, whole, *settings[1::2])
+
+
+@pytest.fixture
+def interrupted(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    """A run whose shards are all done, and that is not committed."""
+    place = tmp_path / "run"
+    with armed(Point("before pipeline.run:commit_run"), "broken"):
+        assert cli.run(command(config, place)) == 3
+    capsys.readouterr()
+    return place
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda place: (place / "attributions" / "part-00001.parquet").unlink(),
+        lambda place: (place / "rejected" / "part-00001.parquet").unlink(),
+        lambda place: (place / "attributions" / "part-00001.parquet").write_bytes(b"PAR1"),
+        lambda place: (place / "_work" / "shards" / "00001.done").write_bytes(b""),
+        lambda place: flip(place / "_work" / "shards" / "00001.done", -9),
+        lambda place: flip(place / "_work" / "shards" / "00001.done", 3),
+    ],
+    ids=[
+        "part gone",
+        "rejected gone",
+        "part cut short",
+        "entry empty",
+        "entry damaged",
+        "entry of another run",
+    ],
+)
+def test_an_entry_whose_shard_is_not_whole_is_none(
+    harm: Callable[[Path], object], config: Path, whole: dict[str, bytes], interrupted: Path
+) -> None:
+    before = journal(interrupted)
+    harm(interrupted)
+    assert tables(worlds.explain(config, interrupted)) == whole
+    parts = {n: (interrupted / "attributions" / f"part-{n}.parquet").stat().st_mtime_ns for n in before}
+    assert {n for n in before if parts[n] != before[n]} == {"00001"}
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_nothing_of_another_attempt_is_read_as_part_of_a_run(
+    config: Path, whole: dict[str, bytes], interrupted: Path
+) -> None:
+    """A part that a damaged disk once made a worker write, half-written files, and somebody's shards."""
+    shutil.copy(
+        interrupted / "rejected" / "part-00001.parquet", interrupted / "rejected" / "part-00002.parquet"
+    )
+    shutil.copy(
+        interrupted / "attributions" / "part-00001.parquet",
+        interrupted / "attributions" / "part-00009.parquet",
+    )
+    (interrupted / "attributions" / ".part-0123.tmp").write_bytes(b"PAR1")
+    (interrupted / ".manifest.json.0123.tmp").write_bytes(b"{")
+    assert tables(worlds.explain(config, interrupted)) == whole
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_worker_that_was_left_for_dead_writes_nothing_to_another_s_run(
+    committed: bool, config: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    place = tmp_path / "run"
+    plan = make_plan(load_config(str(config), output=str(place), settings=["seed=5"]), in_process=True)
+    late = replace(plan.spec, reference=plan.found.artifact.to_bytes())
+    with armed(Point("before pipeline.run:commit_run"), "broken"):
+        assert cli.run(command(config, place)) == 3
+    if committed:
+        worlds.explain(config, place)
+    files = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    with pytest.raises(RunReplaced, match="is committed" if committed else "is another's by now"):
+        explain_shard(plan.shards[1], late)
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()} == files
+    # One that comes to its end after the run was replaced: before the first name is given.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.explain_shard.check_own", late_check(patch))
+        with pytest.raises(RunReplaced):
+            explain_shard(plan.shards[1], late)
+    found = {path: path.stat().st_mtime_ns for path in place.rglob("*.parquet")}
+    assert found.items() <= files.items()
+    assert tables(worlds.explain(config, place)) == whole
+
+
+def late_check(patch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """The check that passes the first time, as long ago, and is itself from then on."""
+    from transforms.shard_result import check_own
+
+    def check(run: str, fingerprint: str) -> None:
+        patch.setattr("transforms.explain_shard.check_own", check_own)
+
+    return check
+
+
+def test_two_commands_at_once(config: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
+    """The second is refused whatever it is, and the first does not notice."""
+    place = tmp_path / "run"
+    refused: list[str] = []
+
+    def second(*_: object) -> None:
+        for settings in ((), ("seed=3",)):
+            for overwrite in (False, True):
+                with pytest.raises(UserError) as error:
+                    worlds.explain(config, place, *settings, overwrite=overwrite)
+                refused.append(str(error.value))
+
+    with pytest.MonkeyPatch.context() as patch:
+        real = pipeline.run.commit_run
+        patch.setattr(pipeline.run, "commit_run", lambda *args: (second(), real(*args))[1])
+        run = worlds.explain(config, place)
+    assert tables(run) == whole
+    assert len(refused) == 4
+    assert all(f"{place}: another command is at work there" in line for line in refused)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    MemoryFileSystem.blobs.clear()
+    yield f"{MemoryFileSystem.scheme()}://bucket/runs/x"
+    MemoryFileSystem.blobs.clear()
+
+
+def blobs(bucket: str, tmp_path: Path) -> dict[str, bytes]:
+    """The tables of a run in a store, by way of a folder; nothing else may be in the store."""
+    shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+    for path, data in MemoryFileSystem.blobs.items():
+        target = tmp_path / "copy" / path.removeprefix(f"{bucket}/")
+        assert path.startswith(f"{bucket}/"), path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return tables(load_run(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("moves", [0, 1, 4, 99])
+def test_a_run_in_a_store_is_replaced_whole(
+    moves: int, bucket: str, config: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    """However many files are moved before the launcher is gone: no reader takes parts of both for one run."""
+    # More parts than the new run has.
+    explain(str(config), output=bucket, settings=["compute.shard_rows=10"])
+    old = blobs(bucket, tmp_path)
+    left = [moves]
+
+    def rename(self: object, sources: list[str], targets: list[str]) -> None:
+        for source, target in zip(sources, targets, strict=True):
+            if not left[0]:
+                raise BeamIOError("gone")
+            left[0] -= 1
+            assert target not in MemoryFileSystem.blobs  # not every store would replace it
+            MemoryFileSystem.blobs[target] = MemoryFileSystem.blobs.pop(source)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryFileSystem, "rename", rename)
+        if moves < 99:
+            with pytest.raises(OutputLost, match="cannot be written: gone"):
+                explain(str(config), output=bucket, overwrite=True)
+            assert not any(path == f"{bucket}/manifest.json" for path in MemoryFileSystem.blobs)
+            left[0] = 99
+        run = explain(str(config), output=bucket, overwrite=moves == 99)
+    assert run.path == bucket
+    assert blobs(bucket, tmp_path) == whole != old
