@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline import manifest as manifests
+from pipeline.increments import IMPORTANCE, read_base, state_metadata
 from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
 from transforms import files
@@ -21,7 +22,6 @@ from transforms.shard_result import ShardResult, read_journal
 
 #: Journal entries are waited for rather than worked on.
 _READERS = 8
-_IMPORTANCE = "importance.parquet"
 #: Errors of ours, whose message needs no type before it.
 _SAID_ALL = ("InputLost", "OutputLost", "RunReplaced")
 
@@ -38,7 +38,9 @@ class Commit:
       place: Where the run is made.
       target: The run directory; another than `place` where a committed run is replaced.
       shards: Their numbers.
-      rows: That were planned.
+      rows: That were planned, those included that were taken over.
+      takes_over: Whether some were, from a run that this one adds to.
+      keeps_state: Whether another run may add to this one.
       fingerprint: Of the run.
       features: Names in the tables.
       metadata: Of every table.
@@ -53,6 +55,8 @@ class Commit:
     target: str
     shards: Sequence[int]
     rows: int
+    takes_over: bool
+    keeps_state: bool
     fingerprint: str
     features: tuple[str, ...]
     metadata: Mapping[str, str]
@@ -71,6 +75,8 @@ class Commit:
             target=target,
             shards=tuple(shard.index for shard in plan.shards),
             rows=plan.rows,
+            takes_over=plan.base is not None,
+            keeps_state=config.incremental,
             fingerprint=plan.fingerprint,
             features=spec.schema.attributed,
             metadata=dict(spec.metadata),
@@ -146,7 +152,7 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     if failures:
         raise RunBrokenError(told_failures(failures, len(commit.shards)))
     result = _in_order(commit)
-    _check(commit, result, combined)
+    explained = _check(commit, result, combined)
     now = time.time()
     seconds = now - commit.planned
     timing = {
@@ -154,7 +160,7 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
         "planning_seconds": commit.planned - commit.started,
         "pipeline_seconds": seconds,
         "explaining_seconds": result.seconds,
-        "rows_per_second": result.read / seconds if seconds > 0 else 0.0,
+        "rows_per_second": explained / seconds if seconds > 0 else 0.0,
     }
     counts = {"rows_read": result.read, "rows_rejected": result.rejected}
     exceeded = commit.exceeded(counts, result.quality.summary())
@@ -172,7 +178,7 @@ def _in_order(commit: Commit) -> ShardResult:
 
     Which worker finishes first decides in which order the runner merges, and so the last bits of a mean.
     """
-    total = ShardResult.empty(commit.features)
+    total = read_base(commit.place) if commit.takes_over else ShardResult.empty(commit.features)
     with ThreadPoolExecutor(_READERS) as pool:
         for found in pool.map(
             lambda shard: read_journal(commit.place, shard, commit.fingerprint), commit.shards
@@ -182,17 +188,21 @@ def _in_order(commit: Commit) -> ShardResult:
     return total
 
 
-def _check(commit: Commit, result: ShardResult, combined: ShardResult | None) -> None:
-    if combined is not None and (combined.shards, combined.read) != (result.shards, result.read):
+def _check(commit: Commit, result: ShardResult, combined: ShardResult | None) -> int:
+    """Holds the counts against each other; returns the rows that this run itself has read."""
+    base = read_base(commit.place) if commit.takes_over else ShardResult.empty(commit.features)
+    shards, read = result.shards - base.shards, result.read - base.read
+    if combined is not None and (combined.shards, combined.read) != (shards, read):
         raise RunBrokenError(
             f"the runner counted {combined.shards} shards and {combined.read} rows, the journal "
-            f"{result.shards} and {result.read}"
+            f"{shards} and {read}"
         )
     if result.read != commit.rows or result.read != result.attributed + result.rejected:
         raise RunBrokenError(
             f"the counts do not balance: {commit.rows} rows planned, {result.read} read, {result.attributed} "
             f"attributed, {result.rejected} rejected"
         )
+    return read
 
 
 def told_failures(failures: Sequence[Mapping[str, Any]], shards: int) -> str:
@@ -211,9 +221,12 @@ def told_failures(failures: Sequence[Mapping[str, Any]], shards: int) -> str:
 
 def _write_importance(commit: Commit, result: ShardResult) -> Part:
     table = result.importance.to_table(tuple(commit.draft["target_names"]))
-    table = table.replace_schema_metadata(dict(commit.metadata))
+    metadata = dict(commit.metadata)
+    if commit.keeps_state:
+        metadata |= state_metadata(result)
+    table = table.replace_schema_metadata(metadata)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     data = buffer.getvalue()
-    files.write_atomic(files.join(commit.place, _IMPORTANCE), data)
-    return Part(_IMPORTANCE, len(table), len(data), digest_of(data))
+    files.write_atomic(files.join(commit.place, IMPORTANCE), data)
+    return Part(IMPORTANCE, len(table), len(data), digest_of(data))

@@ -41,6 +41,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
         "inputs": [{"file": f.name, "rows": f.rows, "bytes": f.bytes} for f in plan.files],
         "rows": plan.rows,
         "shard_rows": plan.shard_rows,
+        "increments": [asdict(part) for part in plan.increments],
         "batch_size": plan.spec.batch_size,
         "device_batch_size": plan.spec.device_batch_size,
         "evaluations_per_row": plan.found.evaluations_per_row,

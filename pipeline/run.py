@@ -19,6 +19,7 @@ from pipeline.commit import (
     told_failures,
 )
 from pipeline.config import LoadedConfig, load_config
+from pipeline.increments import take_over
 from pipeline.lock import run_lock
 from pipeline.manifest import known_cuts, read_manifest, work_fingerprint
 from pipeline.place import MANIFEST, OURS, WORK, beside, check_place, recover
@@ -124,6 +125,7 @@ def _execute(
     """The same in a place that is this command's alone."""
     local = runner == runners.LOCAL
     workers = loaded.config.compute.workers
+    committed = read_manifest(target)
     plan = make_plan(
         loaded,
         limit=limit,
@@ -131,21 +133,17 @@ def _execute(
         in_process=local and workers == 1,
         slots=runners.slots(runner, flags, workers),
         earlier=known_cuts(target),
+        committed=committed,
     )
     planned = time.time()
-    committed = read_manifest(target)
     if committed is not None and committed["fingerprint"] == plan.fingerprint:
         files.delete_tree(files.join(target, WORK))  # left by a kill between the manifest and the end
         commit = Commit.of(plan, target, runner, started=started, planned=planned)
         # Limits are no part of the fingerprint: they are judged by the config of today.
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
         return Outcome(target, committed, True, exceeded, plan.warnings)
-    if committed is not None and not overwrite:
-        raise UserError(
-            "holds a committed run of another config, model or input",
-            target,
-            "give another --output, or --overwrite to replace it",
-        )
+    if committed is not None and plan.base is None and not overwrite:
+        raise _other_run(target, plan)
     # A committed run stays whole until the one that replaces it is.
     place = beside(target) if committed is not None else target
     plan = _moved(plan, place, runner)
@@ -165,6 +163,15 @@ def _execute(
             return Outcome(target, None, False, (), plan.warnings, job)
         manifest = found
     return Outcome(target, manifest, False, manifest["quality"]["exceeded"], plan.warnings)
+
+
+def _other_run(target: str, plan: Plan) -> UserError:
+    why = f", and cannot be added to: {plan.anew}" if plan.anew else ""
+    return UserError(
+        f"holds a committed run of another config, model or input{why}",
+        target,
+        "give another --output, or --overwrite to replace it",
+    )
 
 
 def _moved(plan: Plan, run: str, runner: str) -> Plan:
@@ -198,6 +205,8 @@ def _begin(plan: Plan, overwrite: bool) -> None:
         files.makedirs(files.join(run, "attributions"))
     files.delete_tree(files.join(run, WORK, "failures"))
     files.delete_tree(files.join(run, WORK, "progress"))
+    if plan.base is not None:
+        take_over(plan.base, plan.output, run)
     files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
     files.write_atomic(files.join(run, WORK, "shard_rows"), str(plan.shard_rows).encode())
     files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
@@ -228,7 +237,7 @@ def _run(
     from pipeline.progress import RunProgress
 
     run = plan.spec.run
-    done = sum(shard.rows for shard in plan.shards if shard.index in finished)
+    done = plan.reused_rows + sum(shard.rows for shard in plan.shards if shard.index in finished)
     shown = RunProgress(run, plan.rows, done) if progress and not files.is_url(run) else nullcontext()
     job = runners.Job(plan.loaded.config.name, plan.spec.run_id, plan.spec.method.name)
     try:
@@ -274,6 +283,7 @@ def preview(
     runner, flags = runners.choose_runner(loaded, runner, flags)
     target = loaded.path(loaded.config.output.path)
     check_place(target)
+    committed = read_manifest(target)
     plan = make_plan(
         loaded,
         limit=limit,
@@ -281,15 +291,11 @@ def preview(
         measure=True,
         slots=runners.slots(runner, flags, loaded.config.compute.workers),
         earlier=known_cuts(target),
+        committed=committed,
     )
-    committed = read_manifest(target)
     same = committed is not None and committed["fingerprint"] == plan.fingerprint
-    if committed is not None and not same and not overwrite:
-        raise UserError(
-            "holds a committed run of another config, model or input",
-            target,
-            "give another --output, or --overwrite to replace it",
-        )
+    if committed is not None and not same and plan.base is None and not overwrite:
+        raise _other_run(target, plan)
     job = runners.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)
     flags = runners.engine_flags(runner, flags, job)
     return {**summarize(plan), "runner": runner, "flags": flags, "committed": same}

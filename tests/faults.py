@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import worlds
+
+from pipeline.results import Run
 
 MODULES = (
     "apache_beam.runners.portability.fn_api_runner", "pipeline.cli", "pipeline.graph", "pipeline.lock",
@@ -33,7 +44,7 @@ class Point:
     """Where a fault strikes: at an operation of the system on a path, or at a call.
 
     Args:
-      what: An audit event ("open", "os.rename", …), or "before module:function", or "after module:function".
+      what: An audit event ("open", "os.rename", …), "any" of them, or "before module:function", or "after …".
       path: The operation's path ends like this regular expression; of a rename, the new name.
       nth: The how-manieth of those.
     """
@@ -91,7 +102,9 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
         return
     if _Armed.seen is not None:
         _Armed.seen.append((event, path))
-    if point is not None and event == point.what and re.search(f"(?:{point.path})$", path):
+    if point is None or point.what not in (event, "any"):
+        return
+    if re.search(f"(?:{point.path})$", path):
         _count()
 
 
@@ -180,3 +193,85 @@ def run_apart(arguments: Sequence[str], log: Path, point: Point | None = None, k
         process.kill()
         raise AssertionError(f"it hangs: {log.read_text()}")
     return int(process.exitcode)
+
+
+ROWS, SHARD = 90, 25
+SCORING = """
+import numpy as np
+
+def predict(batch):
+    wind = batch["wind"]
+    if (wind > 99).any():
+        raise ValueError("such a storm")
+    return np.where(batch["hour"] > 12, wind * batch["distance"], batch["distance"] - wind)
+"""
+
+
+def make_world(folder: Path) -> Path:
+    """A config over two files of 90 rows, three of them bad, and a function."""
+    folder.mkdir()
+    rng = np.random.default_rng(7)
+    table = pa.table(
+        {
+            "trip": [f"trip {i}" for i in range(ROWS)],
+            "hour": pa.array([None if i == 4 else i % 24 for i in range(ROWS)], pa.int64()),
+            "wind": np.where(np.isin(np.arange(ROWS), [40, 77]), 100.0, rng.normal(10, 3, ROWS)),
+            "distance": rng.normal(5, 1, ROWS).astype(np.float32),
+            "carrier": rng.choice(["X", "Y"], ROWS),
+        }
+    )
+    pq.write_table(table.slice(0, 60), folder / "rows-1.parquet")
+    pq.write_table(table.slice(60), folder / "rows-2.parquet")
+    (folder / "scoring.py").write_text(SCORING, encoding="utf-8")
+    return worlds.write_config(
+        folder / "config.yaml",
+        model={"path": "python: scoring:predict"},
+        input={"files": "rows-*.parquet", "id": "trip", "slices": ["carrier"]},
+        method={"name": "exact_shap"},
+        baseline={"kind": "sample", "rows": 4},
+        output={"path": "run"},
+        compute={"shard_rows": SHARD, "batch_size": 10},
+        limits={"rejected": 0.1},
+    )
+
+
+def tables(run: Run) -> dict[str, bytes]:
+    """All that a run holds but for times; nothing else may be there."""
+    found = worlds.part_bytes(run)
+    folder = Path(run.path)
+    there = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert there == {*found, "manifest.json"}
+    assert sorted(found) == sorted(part["file"] for part in run.manifest["parts"])
+    facts = {k: v for k, v in run.manifest.items() if k not in ("created", "timing", "config")}
+    return {**found, "facts": json.dumps(facts).encode()}
+
+
+def command(config: Path, place: Path, *more: str) -> list[str]:
+    return ["explain", str(config), "--output", str(place), *more]
+
+
+def main() -> None:
+    """Kills a run before each operation of the system that it makes, one after the other, and goes on.
+
+    Where tests have a table of points, this leaves none out: `python tests/faults.py`.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = make_world(folder / "world")
+        whole = tables(worlds.explain(config, folder / "whole"))
+        made = operations(lambda: worlds.explain(config, folder / "run"))
+        shutil.rmtree(folder / "run")
+        start, unlike = time.monotonic(), []
+        for nth in range(1, len(made) + 1):
+            point = Point("any", nth=nth)
+            status = run_apart(command(config, folder / "run"), folder / "log", point, "kill")
+            found = tables(worlds.explain(config, folder / "run"))
+            if status != -9 or found != whole:
+                unlike.append((status, made[nth - 1]))
+            shutil.rmtree(folder / "run")
+        took = time.monotonic() - start
+        print(f"{len(made)} operations, {len(unlike)} after which a run was another, {took:.0f} s", *unlike)
+
+
+if __name__ == "__main__":
+    main()

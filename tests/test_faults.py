@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -13,83 +12,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import worlds
 from apache_beam.io.filesystem import BeamIOError
-from faults import Point, armed, run_apart
+from faults import ROWS, SCORING, Point, armed, command, make_world, run_apart, tables
 from memory_filesystem import MemoryFileSystem
 
 import pipeline.run
 from pipeline import cli, explain, load_run
 from pipeline.config import load_config
 from pipeline.plan import make_plan
-from pipeline.results import Run
 from transforms.errors import OutputLost, RunReplaced, UserError
 from transforms.explain_shard import explain_shard
-
-ROWS, SHARD = 90, 25
-SCORING = """
-import numpy as np
-
-def predict(batch):
-    wind = batch["wind"]
-    if (wind > 99).any():
-        raise ValueError("such a storm")
-    return np.where(batch["hour"] > 12, wind * batch["distance"], batch["distance"] - wind)
-"""
 
 
 @pytest.fixture(scope="module")
 def config() -> Path:
-    """A config over two files of 90 rows, three of them bad, and a function."""
-    folder = worlds.shelf() / "faults"
-    folder.mkdir()
-    rng = np.random.default_rng(7)
-    table = pa.table(
-        {
-            "trip": [f"trip {i}" for i in range(ROWS)],
-            "hour": pa.array([None if i == 4 else i % 24 for i in range(ROWS)], pa.int64()),
-            "wind": np.where(np.isin(np.arange(ROWS), [40, 77]), 100.0, rng.normal(10, 3, ROWS)),
-            "distance": rng.normal(5, 1, ROWS).astype(np.float32),
-            "carrier": rng.choice(["X", "Y"], ROWS),
-        }
-    )
-    pq.write_table(table.slice(0, 60), folder / "rows-1.parquet")
-    pq.write_table(table.slice(60), folder / "rows-2.parquet")
-    (folder / "scoring.py").write_text(SCORING, encoding="utf-8")
-    return worlds.write_config(
-        folder / "config.yaml",
-        model={"path": "python: scoring:predict"},
-        input={"files": "rows-*.parquet", "id": "trip", "slices": ["carrier"]},
-        method={"name": "exact_shap"},
-        baseline={"kind": "sample", "rows": 4},
-        output={"path": "run"},
-        compute={"shard_rows": SHARD, "batch_size": 10},
-        limits={"rejected": 0.1},
-    )
+    return make_world(worlds.shelf() / "faults")
 
 
 @pytest.fixture(scope="module")
 def whole(config: Path) -> dict[str, bytes]:
     """The tables of a run that nothing disturbed."""
     return tables(worlds.explain(config, config.parent / "whole"))
-
-
-def tables(run: Run) -> dict[str, bytes]:
-    """All that a run holds but for times; nothing else may be there."""
-    found = worlds.part_bytes(run)
-    folder = Path(run.path)
-    there = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-    assert there == {*found, "manifest.json"}
-    assert sorted(found) == sorted(part["file"] for part in run.manifest["parts"])
-    facts = {k: v for k, v in run.manifest.items() if k not in ("created", "timing", "config")}
-    return {**found, "facts": json.dumps(facts).encode()}
-
-
-def command(config: Path, place: Path, *more: str) -> list[str]:
-    return ["explain", str(config), "--output", str(place), *more]
 
 
 CODE = ("kill", "broken")

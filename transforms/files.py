@@ -215,6 +215,17 @@ def rename(sources: Sequence[str], targets: Sequence[str]) -> None:
             filesystems().rename(list(sources), list(targets))
 
 
+def copy(sources: Sequence[str], targets: Sequence[str]) -> None:
+    """Copies files of an object store, in the store itself.
+
+    Raises:
+      UserError: Some could not be copied.
+    """
+    if sources:
+        with remote_errors(targets[0], "cannot be written"):
+            filesystems().copy(list(sources), list(targets))
+
+
 def list_dir(path: str) -> list[str]:
     """The names in a folder, sorted; none where the folder does not exist."""
     if is_url(path):

@@ -115,7 +115,14 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
         return list(pool.map(_inspect, wanted))
 
 
-def cut(inputs: Sequence[InputFile], shard_rows: int, limit: int | None = None) -> list[Shard]:
+def cut(
+    inputs: Sequence[InputFile],
+    shard_rows: int,
+    limit: int | None = None,
+    *,
+    first_shard: int = 0,
+    first_ordinal: int = 0,
+) -> list[Shard]:
     """Cuts the input's rows, in order, into shards of exactly `shard_rows` rows, the last one perhaps fewer.
 
     A shard of a thousand files is one whatever its rows, so that the list of their names stays small.
@@ -128,12 +135,14 @@ def cut(inputs: Sequence[InputFile], shard_rows: int, limit: int | None = None) 
       inputs: As `inspect_files` gives them.
       shard_rows: Rows a shard, at least 1.
       limit: Only the first so many rows of the input.
+      first_shard: The number of the first shard, where others come before.
+      first_ordinal: Of the first row.
     """
     if shard_rows < 1:
         raise ValueError(f"shard_rows is {shard_rows}; at least 1 is needed")
     shards: list[Shard] = []
     pieces: list[Piece] = []
-    ordinal = held = 0
+    ordinal, held = first_ordinal, 0
     left = sum(file.rows for file in inputs) if limit is None else max(0, limit)
     for file in inputs:
         start = 0
@@ -142,10 +151,10 @@ def cut(inputs: Sequence[InputFile], shard_rows: int, limit: int | None = None) 
             pieces.append(_piece(file, start, rows, ordinal))
             start, ordinal, held, left = start + rows, ordinal + rows, held + rows, left - rows
             if held == shard_rows or len(pieces) == _MOST_PIECES:
-                shards.append(Shard(len(shards), tuple(pieces)))
+                shards.append(Shard(first_shard + len(shards), tuple(pieces)))
                 pieces, held = [], 0
     if pieces:
-        shards.append(Shard(len(shards), tuple(pieces)))
+        shards.append(Shard(first_shard + len(shards), tuple(pieces)))
     return shards
 
 
