@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import worlds
 from faults import Point, armed
+from memory_filesystem import MemoryFileSystem
 
+import pipeline
 from pipeline import cli, load_run
 from pipeline.results import Run
 from transforms.errors import UserError
@@ -242,3 +244,20 @@ def run_elsewhere(config: Path, tmp_path: Path) -> Run:
     for path in hidden:
         path.with_suffix(".away").rename(path)
     return worlds.explain(config, tmp_path / "elsewhere")
+
+
+def test_in_an_object_store_the_parts_are_copied_there(config: Path, tmp_path: Path) -> None:
+    store = f"{MemoryFileSystem.scheme()}://bucket/runs/x"
+    MemoryFileSystem.blobs.clear()
+    try:
+        pipeline.explain(str(config), output=store)
+        grow(config)
+        run = pipeline.explain(str(config), output=store)
+        local = {path.relative_to(tmp_path) for path in (tmp_path / "run").rglob("*.parquet")}
+        assert not local
+        names = {path.removeprefix(f"{store}/") for path in MemoryFileSystem.blobs}
+        assert names == {"manifest.json", *(part["file"] for part in run.manifest["parts"])}
+        assert run.manifest["counts"]["rows_read"] == 110
+        assert len(run.attributions()) == 109
+    finally:
+        MemoryFileSystem.blobs.clear()

@@ -15,11 +15,12 @@ import numpy as np
 
 from transforms import files
 from transforms.decode import Rows, as_text, decode, join
+from transforms.errors import RunReplaced
 from transforms.explain_rows import Explained, explain_rows
 from transforms.methods.base import Attribution
 from transforms.parts import Part, part_name, written
 from transforms.read import Column, Rejection, read_piece
-from transforms.shard_result import ShardResult, check_own, read_journal, write_journal
+from transforms.shard_result import ShardResult, check_own, is_committed, read_journal, write_journal
 from transforms.shards import Shard
 from transforms.worker import ExplainSpec, Runtime, runtime
 from transforms.write import (
@@ -42,7 +43,8 @@ def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
     """Reads, explains and writes a shard, or takes over its result where an earlier attempt finished it.
 
     The parts are written first and the journal entry last, each atomically, so that a retry or a second
-    attempt at the same time writes the same bytes under the same names.
+    attempt at the same time writes the same bytes under the same names. One that comes after the commit, as
+    engines make them of work whose worker they have lost, does nothing.
 
     Args:
       shard: The rows.
@@ -57,9 +59,14 @@ def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
     finished = read_journal(spec.run, shard.index, spec.fingerprint)
     if finished is not None:
         return finished
-    check_own(spec.run, spec.fingerprint)
-    with runtime(spec) as loaded:
-        result = _run(shard, loaded)
+    try:
+        check_own(spec.run, spec.fingerprint)
+        with runtime(spec) as loaded:
+            result = _run(shard, loaded)
+    except RunReplaced:
+        if is_committed(spec.run, spec.fingerprint):
+            return ShardResult.empty(spec.schema.attributed)
+        raise
     with written(spec.run):
         write_journal(spec.run, shard.index, spec.fingerprint, result)
     return result

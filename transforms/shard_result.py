@@ -110,6 +110,12 @@ def check_own(run: str, fingerprint: str) -> None:
     raise RunReplaced(f"{run} is {whose}: nothing more is written to it")
 
 
+def is_committed(run: str, fingerprint: str) -> bool:
+    """Whether the run of this fingerprint is committed in its place."""
+    path = files.join(run, "manifest.json")
+    return files.exists(path) and json.loads(files.read_bytes(path))["fingerprint"] == fingerprint
+
+
 def write_journal(run: str, shard: int, fingerprint: str, result: ShardResult) -> None:
     """Notes that a shard is finished, atomically and after its parts are there."""
     data = result.to_bytes()
