@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -382,3 +385,50 @@ def test_a_run_in_a_store_is_replaced_whole(
         run = explain(str(config), output=bucket, overwrite=moves == 99)
     assert run.path == bucket
     assert blobs(bucket, tmp_path) == whole != old
+
+
+def test_a_worker_process_that_dies_ends_the_run_and_costs_its_shard(config: Path, tmp_path: Path) -> None:
+    """As the system ends the largest process when memory runs out."""
+    folder = tmp_path / "slow"
+    shutil.copytree(config.parent, folder, ignore=shutil.ignore_patterns("whole"))
+    (folder / "scoring.py").write_text(SLOW, encoding="utf-8")
+    config, place = folder / "config.yaml", tmp_path / "run"
+    settings = ["--set", "compute.shard_rows=1", "--set", "compute.batch_size=1"]
+    line = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        *command(config, place, *settings, "--set", "compute.workers=2"),
+    ]
+    run = subprocess.Popen(line, cwd=worlds.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    while len(journal(place)) < 3:
+        assert run.poll() is None
+        time.sleep(0.01)
+    started = children(run.pid).items()
+    workers = [
+        int(number) for number, line in started if "sdk_worker_main" in line and "sh\0" not in line[:8]
+    ]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 3
+    assert "a worker process died, as it does when memory runs out; what is done is kept" in err.decode()
+    assert b"Traceback" not in err
+    assert not any(Path(f"/proc/{number}").exists() for number in workers)
+    done = journal(place)
+    assert 3 <= len(done) < ROWS
+    resumed = worlds.explain(config, place, *settings[1::2])
+    assert resumed.manifest["counts"]["rows_read"] == ROWS
+    parts = {n: (place / "attributions" / f"part-{n}.parquet").stat().st_mtime_ns for n in done}
+    assert parts == done
+
+
+def children(parent: int) -> dict[str, str]:
+    """Command lines of the processes that a process has started, and of theirs."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found[path.name] = (path / "cmdline").read_text()
+                found |= children(int(path.name))
+    return found
