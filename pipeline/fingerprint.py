@@ -30,7 +30,7 @@ def fingerprint_of(
         "config": config,
         "model": found.digest,
         "baseline": found.artifact.digest,
-        "inputs": [[f.name, f.rows, *files.stamp(f.path)] for f in inputs],
+        "inputs": [[f.name, f.rows, *(f.stamp or files.stamp(f.path))] for f in inputs],
         "columns": [[name, str(kind)] for name, kind in found.schema.columns],
         "device_batch_size": found.device_batch_size,
         "shard_rows": shard_rows,

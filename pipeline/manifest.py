@@ -37,7 +37,9 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "model": describe_model(plan),
         "baseline": describe_baseline(plan),
-        "inputs": [{"file": f.name, "rows": f.rows, "bytes": f.bytes} for f in plan.files],
+        "inputs": [
+            {"file": f.name, "rows": f.rows, "bytes": f.bytes, "digest": f.digest} for f in plan.files
+        ],
         "rows": plan.rows,
         "shard_rows": plan.shard_rows,
         "batch_size": plan.spec.batch_size,

@@ -101,6 +101,7 @@ def make_plan(
         found = probe(request) if in_process else probe_in_child(request)
     except UserError as error:
         raise of_config(loaded, error) from error
+    found = dataclasses.replace(found, warnings=(*_damaged(found_files), *found.warnings))
     if local:
         found = _with_devices(loaded, found)
     asked = config.compute.shard_rows
@@ -145,6 +146,15 @@ def make_plan(
         },
     )
     return Plan(loaded, found_files, shards, spec, found, rows, shard_rows, kind, output)
+
+
+def _damaged(found: Sequence[InputFile]) -> list[str]:
+    """A warning for each file of which nothing can be read."""
+    return [
+        f"input.files: {file.name}: {file.damage}; it counts as one row, which will be rejected"
+        for file in found
+        if file.damage is not None
+    ]
 
 
 def _with_devices(loaded: LoadedConfig, found: ProbeResult) -> ProbeResult:

@@ -298,10 +298,7 @@ def _pieces_with(files: Sequence[InputFile], wanted: np.ndarray) -> list[Piece]:
                 continue
             last = found[-1] if found else None
             if last is not None and last.path == piece.path and last.start + last.rows == piece.start:
-                found[-1] = Piece(
-                    last.path, last.name, last.format, last.start, last.rows + piece.rows, last.ordinal,
-                    last.offset, last.skip,
-                )  # fmt: skip
+                found[-1] = dataclasses.replace(last, rows=last.rows + piece.rows)
             else:
                 found.append(piece)
     return found

@@ -25,5 +25,12 @@ class UserError(Exception):
         return (type(self), (self.what, self.where, self.remedy))
 
 
+class InputLost(UserError):
+    """An input file is not there any more, or is not what it was when the run was planned.
+
+    Not damage: damage that was there at plan time costs its rows, and they are rejected. This fails the shard.
+    """
+
+
 class RowsRefused(Exception):
     """A model that is somebody's code does not take some of the rows it was given; says why."""

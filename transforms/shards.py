@@ -8,11 +8,15 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
+from typing import TYPE_CHECKING
 
 from transforms import files, framing
 from transforms.errors import UserError
 from transforms.framing import INDEX_STRIDE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PARQUET = "parquet"
 TFRECORD = "tfrecord"
@@ -41,6 +45,11 @@ class InputFile:
     bytes: int
     row_groups: tuple[int, ...] = ()  # Parquet: rows per row group
     index: tuple[int, ...] = ()  # plain TFRecord: byte offset of every INDEX_STRIDE-th row
+    stamp: tuple[int, float] | None = None  # as files.stamp gave it, before anything else was read
+    digest: str = ""  # as inspect_files says
+    damage: str | None = None  # why nothing of it can be read: it counts as one row, which is rejected
+    group_bytes: int = 0  # Parquet: bytes of its largest row group, before compression
+    schema: pa.Schema | None = field(default=None, compare=False, repr=False)  # Parquet
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,8 @@ class Piece:
     ordinal: int  # of its first row in the whole input (files in sorted order): keys random numbers
     offset: int = 0  # plain TFRecord: byte offset to begin at
     skip: int = 0  # TFRecord: rows to pass over from `offset`
+    bytes: int | None = None  # of the file when it was planned
+    damage: str | None = None  # as InputFile's
 
 
 @dataclass(frozen=True)
@@ -92,8 +103,8 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
       The files in the order given; a file without rows is one of them.
 
     Raises:
-      UserError: A file cannot be read, is not what its suffix says, or has an unknown suffix; or formats
-        are mixed.
+      UserError: A file cannot be opened, is not what its suffix says, or has an unknown suffix; or formats
+        are mixed, or all files are damaged Parquet.
     Cost: one small read a Parquet file; ~1 µs a TFRecord, and a pass over the file where it is compressed
       or remote.
     """
@@ -112,7 +123,16 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
     if not wanted:
         return []
     with ThreadPoolExecutor(min(_READERS, len(wanted))) as pool:
-        return list(pool.map(_inspect, wanted))
+        found = list(pool.map(_inspect, wanted))
+    if all(file.damage for file in found):
+        first = found[0]
+        others = f"; nor can the other {len(found) - 1} be read" if len(found) > 1 else ""
+        raise UserError(
+            f"cannot be read as Parquet: {first.damage}{others}",
+            where=first.name,
+            remedy="mend the files, or name others in input.files",
+        )
+    return found
 
 
 def cut(inputs: Sequence[InputFile], shard_rows: int, limit: int | None = None) -> list[Shard]:
@@ -173,12 +193,25 @@ def _format_of(name: str) -> str:
 
 def _inspect(wanted: tuple[str, str, str]) -> InputFile:
     path, name, kind = wanted
-    size = files.size(path)
+    stamp = files.stamp(path)
+    size = stamp[0]
     if kind == PARQUET:
-        from transforms import read_parquet
+        from transforms.parquet_footer import read_footer
 
-        groups = read_parquet.row_groups(path, name)
-        return InputFile(path, name, kind, sum(groups), size, row_groups=groups)
+        footer = read_footer(path, name, size)
+        return InputFile(
+            path,
+            name,
+            kind,
+            sum(footer.row_groups),
+            size,
+            footer.row_groups,
+            stamp=stamp,
+            digest=footer.digest,
+            damage=footer.damage,
+            group_bytes=footer.group_bytes,
+            schema=footer.schema,
+        )
     with files.open_input(path) as opened:
         if opened.read(4) == b"PAR1":
             raise UserError(
@@ -186,11 +219,13 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
             )
         opened.seek(0)
         found = framing.scan(framing.Source(opened))
-    return InputFile(path, name, kind, found.rows, size, index=found.index)
+    return InputFile(path, name, kind, found.rows, size, index=found.index, stamp=stamp)
 
 
 def _piece(file: InputFile, start: int, rows: int, ordinal: int) -> Piece:
     if file.format != TFRECORD:
-        return Piece(file.path, file.name, file.format, start, rows, ordinal)
+        return Piece(
+            file.path, file.name, file.format, start, rows, ordinal, bytes=file.bytes, damage=file.damage
+        )
     offset, skip = (file.index[start // INDEX_STRIDE], start % INDEX_STRIDE) if file.index else (0, start)
-    return Piece(file.path, file.name, file.format, start, rows, ordinal, offset, skip)
+    return Piece(file.path, file.name, file.format, start, rows, ordinal, offset, skip, file.bytes)
