@@ -335,7 +335,9 @@ def test_only_the_row_groups_and_columns_that_are_wanted_are_read(tmp_path):
     ]
     assert found == table["b"].to_pylist()[120:200]
     found = rows_of([file], columns)
-    assert [found["a.parquet", row] for row in range(100, 200)] == [(v,) for v in table["b"].to_pylist()[100:200]]
+    assert [found["a.parquet", row] for row in range(100, 200)] == [
+        (v,) for v in table["b"].to_pylist()[100:200]
+    ]
     assert all(found["a.parquet", row][0] == "read" for row in (*range(100), *range(200, 300)))
 
 

@@ -7,7 +7,7 @@ the group's end. Which row that is depends on the file and the columns alone, ne
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -42,7 +42,8 @@ def open_parquet(
       arrow_types: Follow the Arrow schema that is stored with it.
       buffer_bytes: Of a column that is read as a stream; None: all wanted columns of a row group at once.
     """
-    # pre_buffer joins the columns' reads of a row group into few: less time than mapping, and no mapped pages.
+    # pre_buffer joins the columns' reads of a row group into few: less time than mapping, and no mapped
+    # pages.
     reading = {"pre_buffer": True} if buffer_bytes is None else {"buffer_size": buffer_bytes}
     metadata = None if arrow_types else _without_arrow_schema(source)
     return pq.ParquetFile(
@@ -62,19 +63,21 @@ class Chunks:
 
     Args:
       metadata: The file's footer.
-      columns: Field names of each, from the schema's root on.
+      columns: Field names of each, from the schema's root on, and whether it has one value a row.
       size: Of the file in bytes.
     """
 
-    def __init__(self, metadata: pq.FileMetaData, columns: Sequence[Sequence[str]], size: int) -> None:
+    def __init__(self, metadata: pq.FileMetaData, columns: Mapping[tuple[str, ...], bool], size: int) -> None:
         self._metadata, self._size = metadata, size
-        names = {".".join(column) for column in columns}
-        leaves = [metadata.schema.column(number) for number in range(len(metadata.schema))]
-        self._leaves = [
-            (number, not leaf.max_repetition_level)
-            for number, leaf in enumerate(leaves)
-            if not names.isdisjoint(itertools.accumulate(leaf.path.split("."), "{}.{}".format))
-        ]
+        self._leaves: list[tuple[int, bool]] = []
+        if metadata.num_row_groups:
+            names = {".".join(path): flat for path, flat in columns.items()}
+            first = metadata.row_group(0)
+            for number in range(first.num_columns):
+                path = first.column(number).path_in_schema.split(".")
+                mine = [names[name] for name in itertools.accumulate(path, "{}.{}".format) if name in names]
+                if mine:
+                    self._leaves.append((number, all(mine)))
 
     def look(self, group: int) -> tuple[int, int, bool]:
         """Bytes of a row group's columns, stored and uncompressed, and whether they can be as it says."""
@@ -123,7 +126,7 @@ def first_unreadable(
 
 
 def rows_of(
-    source: pa.NativeFile, arrow_types: bool, column: Sequence[str], group: int, start: int, stop: int
+    source: pa.NativeFile, arrow_types: bool, column: tuple[str, ...], group: int, start: int, stop: int
 ) -> pa.Array:
     """A column's rows of a row group from `start` to `stop`, up to where it can be read.
 
@@ -137,10 +140,10 @@ def rows_of(
 class _Column:
     """A column of a row group, read on its own."""
 
-    def __init__(self, source: pa.NativeFile, arrow_types: bool, path: Sequence[str], group: int) -> None:
+    def __init__(self, source: pa.NativeFile, arrow_types: bool, path: tuple[str, ...], group: int) -> None:
         self._source, self._arrow_types, self._path, self._group = source, arrow_types, path, group
         self._name = ".".join(path)
-        _, size, _ = Chunks(self._open().metadata, [path], source.size()).look(group)
+        _, size, _ = Chunks(self._open().metadata, {path: False}, source.size()).look(group)
         self._wide = size > _HALVED_BYTES
 
     def rows(self, start: int, stop: int) -> pa.Array:

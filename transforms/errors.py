@@ -28,7 +28,7 @@ class UserError(Exception):
 class InputLost(UserError):
     """An input file is not there any more, or is not what it was when the run was planned.
 
-    Not damage: damage that was there at plan time costs its rows, and they are rejected. This fails the shard.
+    Not damage: that was there at plan time and costs its rows, which are rejected. This fails the shard.
     """
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.types as pt
 
 from transforms import files
 from transforms.errors import UserError
@@ -53,13 +54,16 @@ def read_footer(path: str, name: str, size: int) -> Footer:
         digest = _digest(data, size)
         try:
             file = pq.ParquetFile(pa.BufferReader(_MAGIC + data))
-            groups, group_bytes = _row_groups(file.metadata)
-            return Footer(groups, _shared(file.schema_arrow), digest, group_bytes)
+            schema = file.schema_arrow
+            groups, group_bytes = _row_groups(file.metadata, _is_flat(schema))
+            return Footer(groups, _shared(schema), digest, group_bytes)
         except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
             reason = one_line(error)
             head = source.read_at(len(_MAGIC), 0)
             if head != _MAGIC[: len(head)] or isinstance(error, pa.ArrowNotImplementedError):
-                raise UserError(f"cannot be read as Parquet ({reason})", where=name, remedy=_REMEDY) from error
+                raise UserError(
+                    f"cannot be read as Parquet ({reason})", where=name, remedy=_REMEDY
+                ) from error
     what = "has no bytes" if not size else "begins as Parquet and has no footer"
     if data[-4:] == _MAGIC:
         what = f"has no sound footer ({reason})"
@@ -87,14 +91,21 @@ def _digest(data: bytes, size: int) -> str:
     return hashlib.blake2b(data + size.to_bytes(8, "little"), digest_size=32).hexdigest()
 
 
-def _row_groups(metadata: pq.FileMetaData) -> tuple[tuple[int, ...], int]:
+def _is_flat(schema: pa.Schema) -> bool:
+    """Whether the first column has one value a row; the footer's own schema would be freed late."""
+    kind = schema.field(0).type if len(schema) else pa.null()
+    while pt.is_struct(kind) and kind.num_fields:
+        kind = kind.field(0).type
+    return not (pt.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
+
+
+def _row_groups(metadata: pq.FileMetaData, flat: bool) -> tuple[tuple[int, ...], int]:
     """Rows of each row group and the most bytes of one.
 
     Raises:
       ArrowInvalid: The footer contradicts itself: a run planned on it could be of any size.
     """
     rows, most = [], 0
-    flat = metadata.num_columns > 0 and not metadata.schema.column(0).max_repetition_level
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         rows.append(group.num_rows)

@@ -45,10 +45,10 @@ class RawBatch:
 def describe_columns(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> dict[str, pa.DataType]:
     """The columns of the input and their types, in file order, fields of structs by their dotted names.
 
-    Parquet: those of the first file that can be read and has rows; dictionaries count as their values, large and view types
-    as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the first records,
-    by name; int64, float32 or binary, whichever most of them hold, where most have one value, else a list,
-    of fixed size where most have as many.
+    Parquet: those of the first file that can be read and has rows; dictionaries count as their values, large
+    and view types as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the
+    first records, by name; int64, float32 or binary, whichever most of them hold, where most have one value,
+    else a list, of fixed size where most have as many.
 
     Args:
       inputs: As `inspect_files` gives them.
@@ -125,10 +125,10 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
                 ),
             )
     if done != piece.rows:
-        raise changed(
-            piece.name,
-            f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more when the run was planned",
+        what = (
+            f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more when it was planned"
         )
+        raise changed(piece.name, what)
 
 
 def _unread(piece: Piece, columns: Sequence[Column], reason: str) -> RawBatch:

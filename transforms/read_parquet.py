@@ -6,7 +6,6 @@ import contextlib
 import itertools
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
     from transforms.read import Column
     from transforms.shards import InputFile, Piece
 
-_READERS = 8
 #: Row groups whose wanted columns are larger are read as streams, a stretch of each column at a time.
 AT_ONCE_BYTES = 64 << 20
 #: Of one column's stream; less where there are many columns, which together take AT_ONCE_BYTES.
@@ -61,8 +59,7 @@ def check(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, p
     """`read.check_columns` for Parquet."""
     common = {column.name: column.type for column in columns}
     sound = [file for file in inputs if file.damage is None]
-    with ThreadPoolExecutor(min(_READERS, max(1, len(sound)))) as pool:
-        schemas = list(pool.map(_schema, sound))
+    schemas = [_schema(file) for file in sound]
     # The many files of an input have few schemas; with rows and without, for only the former have a say.
     met: set[tuple[int, bool]] = set()
     for file, schema in zip(sound, schemas, strict=True):
@@ -185,7 +182,8 @@ class _Cursor:
             self._arrow_types = False
             self._file = self._opened()
         metadata = self._file.metadata
-        self._chunks = Chunks(metadata, self._paths, size)
+        flat = [not pt.is_nested(kind) for kind in self._types]
+        self._chunks = Chunks(metadata, dict(zip(self._paths, flat, strict=True)), size)
         groups = (metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
         self._starts = list(itertools.accumulate(groups, initial=0))
 
