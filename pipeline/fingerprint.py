@@ -39,7 +39,7 @@ def fingerprint_of(
         "columns": [[name, str(kind)] for name, kind in found.schema.columns],
         "device_batch_size": found.device_batch_size,
         "input": [
-            [[[f.name, f.rows, *files.stamp(f.path)] for f in inputs], shard_rows, rows]
+            [[[f.name, f.rows, *(f.stamp or files.stamp(f.path))] for f in inputs], shard_rows, rows]
             for inputs, shard_rows, rows in cuts
         ],
     }

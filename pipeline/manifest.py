@@ -38,7 +38,9 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "model": describe_model(plan),
         "baseline": describe_baseline(plan),
-        "inputs": [{"file": f.name, "rows": f.rows, "bytes": f.bytes} for f in plan.files],
+        "inputs": [
+            {"file": f.name, "rows": f.rows, "bytes": f.bytes, "digest": f.digest} for f in plan.files
+        ],
         "rows": plan.rows,
         "shard_rows": plan.shard_rows,
         "increments": [asdict(part) for part in plan.increments],

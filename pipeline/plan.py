@@ -121,6 +121,7 @@ def make_plan(
             found = probe(request) if in_process else probe_in_child(request)
         except UserError as error:
             raise of_config(loaded, error) from error
+        found = dataclasses.replace(found, warnings=(*_damaged(inputs), *found.warnings))
         return request, _with_devices(loaded, found) if local else found
 
     base: Grown | str | None = None
@@ -190,6 +191,15 @@ def _shard_rows(config: Config, evaluations_per_row: int, rows: int, slots: int 
     if asked == "auto":
         return auto_shard_rows(rows, evaluations_per_row, slots or config.compute.workers)
     return asked
+
+
+def _damaged(found: Sequence[InputFile]) -> list[str]:
+    """A warning for each file of which nothing can be read."""
+    return [
+        f"input.files: {file.name}: {file.damage}; it counts as one row, which will be rejected"
+        for file in found
+        if file.damage is not None
+    ]
 
 
 def _with_devices(loaded: LoadedConfig, found: ProbeResult) -> ProbeResult:

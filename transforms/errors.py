@@ -28,7 +28,8 @@ class UserError(Exception):
 class InputLost(UserError):
     """An input file that is not there any more, or is not what it was when the run was planned.
 
-    It costs the shards that need it. The run goes on with the others, and then ends as one that broke.
+    Not damage: that was there at plan time and costs its rows, which are rejected. This costs the shards that
+    need the file; the run goes on with the others, and then ends as one that broke.
     """
 
 
