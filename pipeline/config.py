@@ -261,6 +261,19 @@ def load_config(
     return LoadedConfig(_fill_date(config, date), path, folder, preset)
 
 
+def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:
+    """The config that a manifest keeps.
+
+    Args:
+      data: Its `config`.
+      where: What to call it in errors.
+      folder: Its `config_folder`.
+    Raises:
+      UserError: It is no config of this version.
+    """
+    return LoadedConfig(_validate(data, where), where, folder)
+
+
 def _read(path: str) -> dict[str, Any]:
     """The keys and values of a config file."""
     if not files.exists(path):

@@ -65,6 +65,7 @@ def make_plan(
     measure: bool = False,
     slots: int | None = None,
     earlier: Mapping[str, int] | None = None,
+    inputs: Sequence[InputFile] | None = None,
 ) -> Plan:
     """Checks a config against its files and its model, and decides what the config leaves open.
 
@@ -77,11 +78,12 @@ def make_plan(
       slots: Shards that are worked on at a time; the config's workers by default.
       earlier: Rows a shard of runs that may be gone on with, by fingerprint: a run keeps its cut, however
         many slots there are by now.
+      inputs: The config's input files, where they have been looked at already.
     Raises:
       UserError: Whatever would stop the run and can be mended.
     """
     config = loaded.config
-    found_files = input_files(loaded)
+    found_files = input_files(loaded) if inputs is None else inputs
     total = sum(file.rows for file in found_files)
     rows = total if limit is None else min(total, limit)
     output = loaded.path(config.output.path)
