@@ -77,7 +77,9 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         kind = _NODES.get(node.tag.removeprefix(_TAG), yaml.ScalarNode)
         if not isinstance(node, kind):
-            problem = f"a {node.id} is no {node.tag.removeprefix(_TAG)}"
+            problem = (
+                f"{type(node).__name__.removesuffix('Node').lower()} is no {node.tag.removeprefix(_TAG)}"
+            )
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         try:
             return super().construct_object(node, deep=deep)
