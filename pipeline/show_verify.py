@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipeline.text_table import clean, console, wrapped, write
+from pipeline.text_table import clean, console, shorten, wrapped, write
 
 if TYPE_CHECKING:
     from pipeline.verify import Verification
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _KEY = 12
 _STATE = 9
 _MOST_DETAILS = 10
+_LONGEST = 500
 _STATES = {False: "FAILED", None: "unknown", True: "ok"}
 
 
@@ -25,10 +26,10 @@ def print_verification(found: Verification) -> None:
             if check.ok is not state:
                 continue
             first = f"{check.name.ljust(_KEY)}{word.ljust(_STATE)}"
-            wrapped(out, clean(check.what), " " * (_KEY + _STATE), first)
+            wrapped(out, shorten(clean(check.what), _LONGEST), " " * (_KEY + _STATE), first)
             details = check.details if len(check.details) > 1 or check.name == "rows" else ()
             for line in details[:_MOST_DETAILS]:
-                wrapped(out, clean(line), " " * (_KEY + _STATE + 2), " " * (_KEY + _STATE))
+                wrapped(out, shorten(clean(line), _LONGEST), " " * (_KEY + _STATE + 2), " " * (_KEY + _STATE))
             if len(details) > _MOST_DETAILS:
                 rest = len(details) - _MOST_DETAILS
                 write(out, Text(f"{'':{_KEY + _STATE}}… and {rest:,} more (--json has all)"))
