@@ -23,7 +23,7 @@ from pydantic import (
 
 from pipeline.config_errors import as_user_error, nearest
 from pipeline.runners import RUNNERS
-from pipeline.yaml_text import override, parse_mapping
+from pipeline.yaml_text import MOST_BYTES, override, parse_mapping
 from transforms import files
 from transforms.errors import UserError
 from transforms.methods import METHODS
@@ -266,6 +266,19 @@ def load_config(
     return LoadedConfig(_fill_date(config, date), path, folder, preset)
 
 
+def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:
+    """The config that a manifest keeps.
+
+    Args:
+      data: Its `config`.
+      where: What to call it in errors.
+      folder: Its `config_folder`.
+    Raises:
+      UserError: It is no config of this version.
+    """
+    return LoadedConfig(_validate(data, where), where, folder)
+
+
 def _read(path: str) -> dict[str, Any]:
     """The keys and values of a config file."""
     if not files.exists(path):
@@ -273,6 +286,8 @@ def _read(path: str) -> dict[str, Any]:
         near = get_close_matches(name, files.list_dir(folder or "."), n=1)
         remedy = f"did you mean {files.join(folder, near[0])}?" if near else "check the path"
         raise UserError("there is no such config", path, remedy)
+    if not files.is_dir(path) and files.size(path) > MOST_BYTES:
+        raise UserError(f"is larger than {MOST_BYTES >> 20} MB", path, "name a YAML config")
     try:
         text = files.read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:

@@ -35,6 +35,7 @@ def check_place(run: str) -> None:
         raise UserError("is a file", parent, _ELSEWHERE)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError("cannot be written: permission denied", parent, _ELSEWHERE)
+    _check_links(run)
     strangers = sorted(name for name in files.list_dir(run) if name not in OURS and name[0] != ".")
     if strangers and any(os.path.exists(os.path.join(run, name)) for name in (MANIFEST, WORK)):
         what = f"{strangers[0]} stands in the way: it is no part of the run that is there"
@@ -49,6 +50,18 @@ def check_place(run: str) -> None:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise UserError(f"cannot be written: {reason}", parent, _ELSEWHERE) from error
+
+
+def _check_links(run: str) -> None:
+    """Refuses links in the places that a run writes below or takes away: they lead to what is somebody's.
+
+    The run directory itself may be one, to another disk, say.
+    """
+    folder, name = os.path.split(run.rstrip("/"))
+    within = [os.path.join(run, inner) for inner in (WORK, "attributions", "rejected")]
+    for path in (*within, beside(run), os.path.join(folder, f".{name}.old")):
+        if os.path.islink(path):
+            raise UserError("is a symbolic link, and a run would write where it leads", path, "remove it")
 
 
 def check_apart(run: str, parts: Iterable[tuple[str, Sequence[str]]], where: str) -> None:

@@ -79,6 +79,8 @@ def make_plan(
     slots: int | None = None,
     earlier: Mapping[str, int] | None = None,
     committed: Mapping[str, Any] | None = None,
+    inputs: Sequence[InputFile] | None = None,
+    drawn_from: Sequence[InputFile] | None = None,
 ) -> Plan:
     """Checks a config against its files and its model, and decides what the config leaves open.
 
@@ -92,11 +94,13 @@ def make_plan(
       earlier: Rows a shard of runs that may be gone on with, by fingerprint: a run keeps its cut, however
         many slots there are by now.
       committed: The manifest of the run in the place, which an incremental one may add to.
+      inputs: The config's input files, where they have been looked at already.
+      drawn_from: Those that the baseline is made of, if not all.
     Raises:
       UserError: Whatever would stop the run and can be mended.
     """
     config = loaded.config
-    found_files = input_files(loaded)
+    found_files: Sequence[InputFile] = input_files(loaded) if inputs is None else inputs
     total = sum(file.rows for file in found_files)
     rows = total if limit is None else min(total, limit)
     output = loaded.path(config.output.path)
@@ -134,7 +138,7 @@ def make_plan(
     if isinstance(base, Grown):
         inputs, added, taken, earlier_increments = base.files, base.added, base.cuts, base.increments
     else:
-        request, found = ask(found_files)
+        request, found = ask(found_files, drawn_from)
         inputs, added, taken, earlier_increments = found_files, found_files, [], ()
     rows = min(sum(file.rows for file in added), rows)
     shard_rows = _shard_rows(config, found.evaluations_per_row, rows, slots)

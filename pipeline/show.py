@@ -32,11 +32,12 @@ _MOST_TABLES = 3
 _MOST_LINES = 40
 _KEY = 15
 _NAME = 32
+_FACT, _REASON = 1000, 300
 
 
 def fact(out: Console, key: str, text: str) -> None:
     """A line of `key` and what it is."""
-    wrapped(out, clean(text), " " * _KEY, clean(key).ljust(_KEY))
+    wrapped(out, shorten(clean(text), _FACT), " " * _KEY, clean(key).ljust(_KEY))
 
 
 def _path(out: Console, key: str, path: str, more: str = "") -> None:
@@ -71,7 +72,7 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
     rejected = f"; {counts['rows_rejected']:,} rejected" if counts["rows_rejected"] else ""
     fact(out, "rows", f"{counts['rows_attributed']:,} of {counts['rows_read']:,} explained{rejected}")
     for reason, number in _reasons(run):
-        wrapped(out, clean(reason), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
+        wrapped(out, shorten(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
     if reused:
         fact(out, "nothing done", "the run was there already, of the same config, model and input")
     else:
@@ -327,4 +328,4 @@ def _print_schema(out: Console, summary: Mapping[str, Any]) -> None:
     if len(features) > len(rows):
         write(out, f"{'':{_KEY}}… and {len(features) - len(rows):,} more")
     for name, members in summary["groups"].items():
-        fact(out, "group", f"{name}: {', '.join(members)}")
+        fact(out, "group", f"{shorten(clean(name), _NAME)}: {', '.join(members)}")

@@ -50,14 +50,7 @@ def probe_request(
     """What is asked of a config's model: its baseline is of this kind."""
     config, columns = loaded.config, _columns(loaded)
     return ProbeRequest(
-        ModelRequest(
-            _model_path(loaded),
-            tuple(config.model.modules),
-            (loaded.folder,) if not files.is_url(loaded.folder) else (),
-            config.model.allow_unsafe,
-            config.compute.precision,
-            config.compute.jit,
-        ),
+        model_request(loaded),
         config.model.score,
         None if isinstance(config.model.target, TargetColumn) else config.model.target,
         columns,
@@ -70,6 +63,19 @@ def probe_request(
         config.seed,
         threads,
         measure,
+    )
+
+
+def model_request(loaded: LoadedConfig) -> ModelRequest:
+    """The model of a config."""
+    config = loaded.config
+    return ModelRequest(
+        _model_path(loaded),
+        tuple(config.model.modules),
+        (loaded.folder,) if not files.is_url(loaded.folder) else (),
+        config.model.allow_unsafe,
+        config.compute.precision,
+        config.compute.jit,
     )
 
 

@@ -125,6 +125,17 @@ def test_it_is_the_run_that_would_have_explained_it_all(config: Path, tmp_path: 
     assert deltas[0] == pytest.approx(deltas[1])
 
 
+def test_all_of_it_is_verified(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows of both runs are explained once more, with the baseline and the places that they had."""
+    explain(config)
+    grow(config)
+    run = explain(config)
+    capsys.readouterr()
+    assert cli.run(["verify", run.path, "--rows", "200"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "110 drawn" in out
+
+
 def test_new_files_change_no_column_s_place(config: Path) -> None:
     """The columns are those of the files that came first, whatever the first by name has by now."""
     first = explain(config)

@@ -201,6 +201,7 @@ def request_digest(request: ModelRequest) -> str:
     from transforms import files
 
     if is_function(request.path):
+        _search(request.module_paths)  # and not where another config's modules were
         return model_digest(module_file(request.path, request.module_paths))
     return model_digest(files.local_copy(request.path))
 
