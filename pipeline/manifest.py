@@ -15,6 +15,7 @@ from pipeline.plan import Plan
 from pipeline.plan_summary import describe_baseline, describe_model
 from transforms import files
 from transforms.errors import UserError
+from transforms.room import with_halved
 from transforms.shard_result import ShardResult
 
 _PACKAGES = ("attribeam", "apache-beam", "tensorflow", "keras", "numpy", "pyarrow", "shap")
@@ -42,6 +43,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
         "shard_rows": plan.shard_rows,
         "batch_size": plan.spec.batch_size,
         "device_batch_size": plan.spec.device_batch_size,
+        "device_batch_size_used": plan.spec.device_batch_size,
         "evaluations_per_row": plan.found.evaluations_per_row,
         "affine_prefix": plan.found.affine_prefix,
         "target_names": list(plan.found.signature.target_names),
@@ -80,6 +82,8 @@ def fill_manifest(
       timing: Seconds.
       exceeded: Limits that were, in words.
     """
+    planned = draft["device_batch_size"]
+    used = result.device_batch_size_used or planned
     return {
         **draft,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -95,6 +99,8 @@ def fill_manifest(
             "exceeded": exceeded,
         },
         "timing": dict(timing),
+        "device_batch_size_used": used,
+        "warnings": with_halved(draft["warnings"], planned, used),
     }
 
 

@@ -138,7 +138,7 @@ def execute(
         if found is None or found["fingerprint"] != plan.fingerprint:
             return Outcome(target, None, False, (), plan.warnings, job)
         manifest = found
-    return Outcome(target, manifest, False, manifest["quality"]["exceeded"], plan.warnings)
+    return Outcome(target, manifest, False, manifest["quality"]["exceeded"], manifest["warnings"])
 
 
 def _moved(plan: Plan, run: str, runner: str) -> Plan:

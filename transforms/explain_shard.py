@@ -237,6 +237,7 @@ class _Writer:
             files.makedirs(files.join(spec.run, "rejected"))
             files.write_atomic(path, rejected_bytes(rejected, spec.metadata))
         result.shards, result.read, result.rejected = 1, self._shard.rows, len(rejected)
+        result.device_batch_size_used = self._loaded.room.used
         if result.read != result.attributed + result.rejected:
             raise RuntimeError(
                 f"shard {self._shard.index}: {result.read} rows planned, {result.attributed} explained and "

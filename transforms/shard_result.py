@@ -23,6 +23,7 @@ class ShardResult:
       seconds: Spent on explaining, the sum over batches, of which two overlap.
       importance: Aggregates of the attributions.
       quality: Aggregates of the deltas.
+      device_batch_size_used: The smallest size of its device calls; None: as planned.
     """
 
     shards: int
@@ -33,6 +34,7 @@ class ShardResult:
     seconds: float
     importance: ImportanceState
     quality: Quality = field(default_factory=Quality)
+    device_batch_size_used: int | None = None
 
     def merge(self, other: ShardResult) -> None:
         """Adds another's figures; any order gives the same."""
@@ -44,6 +46,8 @@ class ShardResult:
         self.seconds += other.seconds
         self.importance.merge(other.importance)
         self.quality.merge(other.quality)
+        used = [size for size in (self.device_batch_size_used, other.device_batch_size_used) if size]
+        self.device_batch_size_used = min(used, default=None)
 
     def counts(self) -> ShardResult:
         """The same without the aggregates, which grow with the slices and are in the journal: a few KB."""
@@ -68,7 +72,7 @@ class ShardResult:
         return cls(0, 0, 0, 0, 0, 0.0, ImportanceState(features))
 
 
-_COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds")
+_COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds", "device_batch_size_used")
 
 
 def part_name(shard: int) -> str:
