@@ -16,6 +16,7 @@ from pipeline.plan import Plan
 from pipeline.plan_summary import describe_baseline, describe_model
 from transforms import files
 from transforms.errors import UserError
+from transforms.room import with_halved
 from transforms.shard_result import ShardResult, fingerprint_path
 
 _PACKAGES = ("attribeam", "apache-beam", "tensorflow", "keras", "numpy", "pyarrow", "shap")
@@ -46,6 +47,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
         "increments": [asdict(part) for part in plan.increments],
         "batch_size": plan.spec.batch_size,
         "device_batch_size": plan.spec.device_batch_size,
+        "device_batch_size_used": plan.spec.device_batch_size,
         "evaluations_per_row": plan.found.evaluations_per_row,
         "affine_prefix": plan.found.affine_prefix,
         "target_names": list(plan.found.signature.target_names),
@@ -85,6 +87,8 @@ def fill_manifest(
       timing: Seconds.
       exceeded: Limits that were, in words.
     """
+    planned = draft["device_batch_size"]
+    used = result.device_batch_size_used or planned
     return {
         **draft,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -101,6 +105,8 @@ def fill_manifest(
             "exceeded": exceeded,
         },
         "timing": dict(timing),
+        "device_batch_size_used": used,
+        "warnings": with_halved(draft["warnings"], planned, used),
     }
 
 

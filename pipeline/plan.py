@@ -16,6 +16,7 @@ from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
 from pipeline.sources import baseline_files_of, input_files, of_config, probe_request
 from transforms import files
 from transforms.errors import UserError
+from transforms.room import with_halved
 from transforms.shards import InputFile, Shard, auto_shard_rows, cut
 from transforms.worker import ExplainSpec
 from transforms.write import OutputSpec
@@ -66,7 +67,9 @@ class Plan:
     @property
     def warnings(self) -> list[str]:
         """What is not as it should be and stops no run."""
-        return [f"{self.loaded.where}: {line}" for line in self.found.warnings]
+        planned = self.found.device_batch_size
+        warnings = [f"{self.loaded.where}: {line}" for line in self.found.warnings]
+        return with_halved(warnings, planned, self.found.device_room or planned)
 
 
 def make_plan(
@@ -175,6 +178,8 @@ def make_plan(
         ),
         batch_size=config.compute.batch_size,
         device_batch_size=found.device_batch_size,
+        # Of this machine's devices: what workers elsewhere have is for them to find out.
+        device_room=found.device_room if local else None,
         seed=config.seed,
         threads=threads,
         metadata={

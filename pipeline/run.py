@@ -162,7 +162,7 @@ def _execute(
         if found is None or found["fingerprint"] != plan.fingerprint:
             return Outcome(target, None, False, (), plan.warnings, job)
         manifest = found
-    return Outcome(target, manifest, False, manifest["quality"]["exceeded"], plan.warnings)
+    return Outcome(target, manifest, False, manifest["quality"]["exceeded"], manifest["warnings"])
 
 
 def _other_run(target: str, plan: Plan) -> UserError:

@@ -46,3 +46,15 @@ class RunReplaced(Exception):
 
 class RowsRefused(Exception):
     """A model that is somebody's code does not take some of the rows it was given; says why."""
+
+
+class DeviceFull(MemoryError):
+    """A model that is somebody's code had no memory for the rows of one call; fewer may fit."""
+
+
+class DeviceMemoryError(RuntimeError):
+    """A device has no room for a single evaluation: no smaller call is left to try."""
+
+
+class HostMemoryError(RuntimeError):
+    """This process has no room for a single row: no smaller batch is left to try."""

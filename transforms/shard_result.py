@@ -27,6 +27,7 @@ class ShardResult:
       importance: Aggregates of the attributions.
       quality: Aggregates of the deltas.
       parts: The files that were written, in the order of the shards.
+      device_batch_size_used: The smallest size of its device calls; None: as planned.
     """
 
     shards: int
@@ -38,6 +39,7 @@ class ShardResult:
     importance: ImportanceState
     quality: Quality = field(default_factory=Quality)
     parts: Sequence[Part] = ()
+    device_batch_size_used: int | None = None
 
     def merge(self, other: ShardResult) -> None:
         """Adds another's figures; any order gives the same."""
@@ -50,6 +52,8 @@ class ShardResult:
         self.importance.merge(other.importance)
         self.quality.merge(other.quality)
         self.parts = [*self.parts, *other.parts]
+        used = [size for size in (self.device_batch_size_used, other.device_batch_size_used) if size]
+        self.device_batch_size_used = min(used, default=None)
 
     def counts(self) -> ShardResult:
         """The same without the aggregates, which grow with the slices and are in the journal: a few KB."""
@@ -78,7 +82,7 @@ class ShardResult:
         return cls(0, 0, 0, 0, 0, 0.0, ImportanceState(features))
 
 
-_COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds")
+_COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds", "device_batch_size_used")
 
 
 def journal_path(run: str, shard: int) -> str:
