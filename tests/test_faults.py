@@ -432,3 +432,48 @@ def children(parent: int) -> dict[str, str]:
                 found[path.name] = (path / "cmdline").read_text()
                 found |= children(int(path.name))
     return found
+
+
+def test_a_file_that_vanishes_costs_its_shards(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run goes on with the others, says which file it is, and finishes once that is back."""
+    folder, place = tmp_path / "world", tmp_path / "run"
+    shutil.copytree(config.parent, folder, ignore=shutil.ignore_patterns("whole"))
+    whole = tables(worlds.explain(folder / "config.yaml", tmp_path / "whole"))
+    lost, away = folder / "rows-2.parquet", tmp_path / "away"
+    real = pipeline.run._run
+
+    def vanish(*args: object) -> object:
+        lost.rename(away)
+        return real(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.run, "_run", vanish)
+        assert cli.run(command(folder / "config.yaml", place)) == 3
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(
+        r"error: shard 2 failed: rows-2\.parquet: .* \(2 of 4 shards failed\); what is done is kept, .*", last
+    )
+    assert set(journal(place)) == {"00000", "00001"}
+    away.rename(lost)
+    check_resumed(folder / "config.yaml", place, whole)
+
+
+def test_a_file_that_is_cut_short_while_the_run_goes_on(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "run"
+    folder = tmp_path / "world"
+    shutil.copytree(config.parent, folder, ignore=shutil.ignore_patterns("whole"))
+    real = pipeline.run._run
+
+    def shorten(*args: object) -> object:
+        path = folder / "rows-2.parquet"
+        path.write_bytes(path.read_bytes()[:-500])
+        return real(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.run, "_run", shorten)
+        assert cli.run(command(folder / "config.yaml", place)) == 3
+    assert "rows-2.parquet" in capsys.readouterr().err.strip().splitlines()[-1]
