@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +248,33 @@ def tables(run: Run) -> dict[str, bytes]:
 
 def command(config: Path, place: Path, *more: str) -> list[str]:
     return ["explain", str(config), "--output", str(place), *more]
+
+
+def journal(place: Path) -> dict[str, int]:
+    """Of each finished shard, when its part was written."""
+    done = [path.name.partition(".")[0] for path in (place / "_work" / "shards").glob("0*.done")]
+    return {n: (place / "attributions" / f"part-{n}.parquet").stat().st_mtime_ns for n in done}
+
+
+def check_resumed(config: Path, place: Path, whole: dict[str, bytes], *settings: str) -> None:
+    """The same command goes on, redoes nothing that was done, and ends as if nothing had been."""
+    before = journal(place)
+    run = worlds.explain(config, place, *settings)
+    assert tables(run) == whole
+    parts = {n: (place / "attributions" / f"part-{n}.parquet").stat().st_mtime_ns for n in before}
+    assert parts == before
+
+
+@cache
+def world() -> Path:
+    """The world that tests share."""
+    return make_world(worlds.shelf() / "faults")
+
+
+@cache
+def undisturbed() -> dict[str, bytes]:
+    """The tables of a run that nothing disturbed."""
+    return tables(worlds.explain(world(), world().parent / "whole"))
 
 
 def main() -> None:
