@@ -51,6 +51,7 @@ class InputFile:
     digest: str = ""  # as inspect_files says
     damage: str | None = None  # why nothing of it can be read: it counts as one row, which is rejected
     group_bytes: int = 0  # Parquet: bytes of its largest row group, before compression
+    most_row_bytes: int = 0  # Parquet: bytes a row, likewise, of the group that has most
     schema: pa.Schema | None = field(default=None, compare=False, repr=False)  # Parquet
 
 
@@ -217,6 +218,7 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
             digest=footer.digest,
             damage=footer.damage,
             group_bytes=footer.group_bytes,
+            most_row_bytes=footer.most_row_bytes,
             schema=footer.schema,
         )
     with files.open_input(path) as opened:
