@@ -38,7 +38,7 @@ class _Found:
     ended: bool = False
 
 
-def scan(open_file: Callable[[], BinaryIO], size: int, threads: int, range_bytes: int = RANGE_BYTES) -> Scan:
+def scan(open_file: Callable[[], BinaryIO], size: int, threads: int, range_bytes: int | None = None) -> Scan:
     """As `tally.scan` of the same file, to the bit, whatever the ranges.
 
     Args:
