@@ -134,7 +134,7 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
         found = list(pool.map(_inspect, wanted))
     if all(file.damage for file in found):
         first = found[0]
-        others = f"; nor can the other {len(found) - 1} be read" if len(found) > 1 else ""
+        others = f", nor can the other {len(found) - 1} be read" if len(found) > 1 else ""
         raise UserError(
             f"cannot be read as Parquet: {first.damage}{others}",
             where=first.name,
