@@ -236,6 +236,20 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
     return InputFile(path, name, kind, found.rows, size, index=found.index, stamp=stamp, digest=found.digest)
 
 
+def _scan(path: str, name: str, size: int) -> tally.Scan:
+    with files.open_input(path) as opened:
+        if opened.read(4) == b"PAR1":
+            raise UserError(
+                "is a Parquet file, not TFRecord", where=name, remedy="set input.format to parquet"
+            )
+        opened.seek(0)
+        source = framing.Source(opened)
+        if files.is_url(path) and source.splittable and size >= 2 * split.RANGE_BYTES:
+            return split.scan(lambda: files.open_input(path), size, _SCANNERS)
+        # A local file's headers are read faster than Python looks at them, by whatever many threads.
+        return tally.scan(source)
+
+
 def _piece(file: InputFile, start: int, rows: int, ordinal: int) -> Piece:
     if file.format != TFRECORD:
         return Piece(
