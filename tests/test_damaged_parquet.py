@@ -118,6 +118,32 @@ def test_a_corrupt_page_costs_the_rest_of_its_row_group(tmp_path, column, share,
     assert not rows_of(inputs, columns_of(inputs, *names))[1]
 
 
+@pytest.mark.parametrize(("columns", "row"), [(["x", "s"], 500), (["s", "x"], 1000), (["s", "l"], 999)])
+def test_of_several_corrupt_columns_the_first_counts(tmp_path, columns, row):
+    """Hurt at 0.3 and 0.6 of their bytes, in either order of the columns."""
+    write(tmp_path / "a.parquet")
+    for column, share in zip(columns, (0.3, 0.6) if row == 500 else (0.6, 0.9), strict=True):
+        hurt(tmp_path / "a.parquet", 0, column, share)
+    inputs = inspect(tmp_path / "a.parquet")
+    for names in (columns, columns[::-1]):
+        good, bad = rows_of(inputs, columns_of(inputs, *names))
+        assert min(row for _, row in bad) == (1000 if row == 999 else row)
+        assert len(good) + len(bad) == ROWS
+
+
+def test_a_footer_that_is_wrong_about_its_columns_is_read_as_a_stream(tmp_path):
+    write(tmp_path / "a.parquet")
+    metadata, size = pq.read_metadata(tmp_path / "a.parquet"), (tmp_path / "a.parquet").stat().st_size
+    chunk = metadata.row_group(1).column(0)
+    stored, _, sound = damaged_parquet.Chunks(metadata, {("x",): True}, size).look(1)
+    assert (stored, sound) == (chunk.total_compressed_size, True)
+    ends = chunk.data_page_offset + chunk.total_compressed_size
+    assert damaged_parquet.Chunks(metadata, {("x",): True}, ends - 1).look(1)[2] is False
+    # Lists have more values than rows, and no column that is one value a row has.
+    assert damaged_parquet.Chunks(metadata, {("l",): False}, size).look(1)[2] is True
+    assert damaged_parquet.Chunks(metadata, {("f",): True}, size).look(1)[2] is False
+
+
 def test_pieces_in_any_order_and_alone(tmp_path):
     write(tmp_path / "a.parquet")
     hurt(tmp_path / "a.parquet", 1, "x", 0.3)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from transforms.shards import Piece
 
 _REMEDY = "put the file back as it was and give the same command again, or plan the run anew"
-#: No page is as large: who asks for this much memory has read a damaged length.
-_ABSURD_BYTES = 1 << 32
+#: No page is as large: who asks for this much memory at once has read a damaged length.
+_ABSURD_BYTES = 1 << 29
 
 
 def stamp_of(piece: Piece) -> tuple[int, float]:

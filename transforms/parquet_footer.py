@@ -29,6 +29,7 @@ class Footer:
       schema: Of the file, None without a footer. Equal ones of a process are one object.
       digest: Hex BLAKE2b-256 of the footer's bytes and the file's size.
       group_bytes: Of the row group that has most: its columns' bytes before compression.
+      most_row_bytes: Of a row, likewise, in the row group in which it has most.
       damage: Why the file cannot be read at all; None where it can.
     """
 
@@ -36,6 +37,7 @@ class Footer:
     schema: pa.Schema | None
     digest: str
     group_bytes: int = 0
+    most_row_bytes: int = 0
     damage: str | None = None
 
 
@@ -55,8 +57,10 @@ def read_footer(path: str, name: str, size: int) -> Footer:
         try:
             file = pq.ParquetFile(pa.BufferReader(_MAGIC + data))
             schema = file.schema_arrow
-            groups, group_bytes = _row_groups(file.metadata, _is_flat(schema))
-            return Footer(groups, _shared(schema), digest, group_bytes)
+            groups, sizes = _row_groups(file.metadata, _is_flat(schema))
+            row_bytes = (-(-bytes // rows) for bytes, rows in zip(sizes, groups, strict=True) if rows)
+            most = max(sizes, default=0), max(row_bytes, default=0)
+            return Footer(groups, _shared(schema), digest, *most)
         except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
             reason = one_line(error)
             head = source.read_at(len(_MAGIC), 0)
@@ -99,24 +103,24 @@ def _is_flat(schema: pa.Schema) -> bool:
     return not (pt.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
 
 
-def _row_groups(metadata: pq.FileMetaData, flat: bool) -> tuple[tuple[int, ...], int]:
-    """Rows of each row group and the most bytes of one.
+def _row_groups(metadata: pq.FileMetaData, flat: bool) -> tuple[tuple[int, ...], list[int]]:
+    """Rows and bytes of each row group.
 
     Raises:
       ArrowInvalid: The footer contradicts itself: a run planned on it could be of any size.
     """
-    rows, most = [], 0
+    rows, sizes = [], []
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         rows.append(group.num_rows)
-        most = max(most, group.total_byte_size)
+        sizes.append(group.total_byte_size)
         if group.num_columns:
             values = group.column(0).num_values
             if values < group.num_rows or (flat and values != group.num_rows):
                 raise pa.ArrowInvalid(f"row group {number} says {group.num_rows} rows, and a column {values}")
     if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
         raise pa.ArrowInvalid(f"it says {metadata.num_rows} rows, and its row groups {sum(rows)}")
-    return tuple(rows), most
+    return tuple(rows), sizes
 
 
 _schemas: dict[bytes, pa.Schema] = {}

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from transforms import describe_tfrecord, read_parquet, read_tfrecord
 from transforms.lost import changed
 from transforms.parquet_columns import bare, plain
 from transforms.shards import PARQUET, InputFile, Piece
+
+_PAGE_BYTES = 2 << 20
+_WINDOW_BYTES = 4 << 20
+_INFLATION = 8  # gzip makes Examples seldom smaller than that
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,47 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
             f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more when it was planned"
         )
         raise changed(piece.name, what)
+
+
+def read_bytes(inputs: Sequence[InputFile], columns: Sequence[Column], batch_size: int) -> int:
+    """What reading may hold at most at a time, in bytes, whatever the size of files, row groups and shards.
+
+    Parquet: of two row groups, one of which another piece goes on with, the wanted columns as they are
+    stored, but of one larger than 64 MB a stretch of each; a page and a dictionary of each column, of which
+    files have seldom more than 2 MB; and two batches, whose strings and lists are taken to be as long as they
+    are on average in the row group that has the longest. TFRecord: a batch of at most 64 MB of records three
+    times, as they are stored and parsed.
+
+    Args:
+      inputs: As `inspect_files` gives them.
+      columns: That are wanted.
+      batch_size: Rows a batch.
+    """
+    return max((_bytes_of(file, columns, batch_size) for file in inputs if file.rows), default=0)
+
+
+def _bytes_of(file: InputFile, columns: Sequence[Column], batch_size: int) -> int:
+    if file.format == PARQUET:
+        stored = read_parquet.held_bytes(file, len(columns))
+        pages = len(columns) * _PAGE_BYTES
+        rows = min(batch_size, file.rows)
+        return 2 * stored + pages + 2 * rows * _row_bytes(file, columns)
+    record = -(-file.bytes // file.rows) * (1 if file.index else _INFLATION)
+    return 3 * min(read_tfrecord.BATCH_BYTES, batch_size * record) + _WINDOW_BYTES
+
+
+def _row_bytes(file: InputFile, columns: Sequence[Column]) -> int:
+    """Bytes of a row's wanted columns in Arrow's arrays."""
+    fixed, varying = 0, False
+    for column in columns:
+        kind, count = bare(plain(column.type)), 1
+        while pt.is_fixed_size_list(kind):
+            kind, count = bare(kind.value_type), count * kind.list_size
+        try:
+            fixed += count * (kind.bit_width // 8 + 1)
+        except ValueError:  # so Arrow says that values have no width of their own
+            fixed, varying = fixed + 8 * count, True
+    return fixed + (file.most_row_bytes if varying else 0)
 
 
 def _unread(piece: Piece, columns: Sequence[Column], reason: str) -> RawBatch:

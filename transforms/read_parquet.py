@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 #: Row groups whose wanted columns are larger are read as streams, a stretch of each column at a time.
 AT_ONCE_BYTES = 64 << 20
-#: Of one column's stream; less where there are many columns, which together take AT_ONCE_BYTES.
-_STREAM_BYTES = 1 << 20
+#: Of one column's stream, locally and where each read is a request; less where there are many columns, which
+#: together take AT_ONCE_BYTES.
+_STREAM_BYTES, _REMOTE_STREAM_BYTES = 1 << 18, 1 << 22
 _LEAST_STREAM_BYTES = 1 << 14
 
 
@@ -252,8 +253,7 @@ class _Cursor:
         """Opens the groups moved on to, to go on at the next row."""
         self._taken = self.row - self._starts[self._first]
         if streamed != self._streamed:
-            share = AT_ONCE_BYTES // len(self._paths)
-            buffer_bytes = max(_LEAST_STREAM_BYTES, min(_STREAM_BYTES, share))
+            buffer_bytes = stream_bytes(self._path, len(self._paths))
             self._file, self._streamed = self._opened(buffer_bytes if streamed else None), streamed
         names = [".".join(path) for path in self._paths]
         groups = list(range(self._first, self._stop))
@@ -331,6 +331,17 @@ class _Cursor:
         first, last = self._good_end, self._bad_end - 1
         rows = f"row {first:,}" if first == last else f"rows {first:,} to {last:,}"
         self._reason = f"{rows} cannot be read: {reason}"
+
+
+def held_bytes(file: InputFile, columns: int) -> int:
+    """Bytes that are held at most of a file's row groups, as they are stored, for so many columns."""
+    return min(file.bytes, max(AT_ONCE_BYTES, columns * stream_bytes(file.path, columns)))
+
+
+def stream_bytes(path: str, columns: int) -> int:
+    """Bytes that are read at a time of each of so many columns of a large row group."""
+    most = _REMOTE_STREAM_BYTES if files.is_url(path) else _STREAM_BYTES
+    return max(_LEAST_STREAM_BYTES, min(most, AT_ONCE_BYTES // columns))
 
 
 # One place: a parked cursor holds the compressed columns of a row group.

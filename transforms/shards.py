@@ -51,6 +51,7 @@ class InputFile:
     digest: str = ""  # as inspect_files says
     damage: str | None = None  # why nothing of it can be read: it counts as one row, which is rejected
     group_bytes: int = 0  # Parquet: bytes of its largest row group, before compression
+    most_row_bytes: int = 0  # Parquet: bytes a row, likewise, of the group that has most
     schema: pa.Schema | None = field(default=None, compare=False, repr=False)  # Parquet
 
 
@@ -133,7 +134,7 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
         found = list(pool.map(_inspect, wanted))
     if all(file.damage for file in found):
         first = found[0]
-        others = f"; nor can the other {len(found) - 1} be read" if len(found) > 1 else ""
+        others = f", nor can the other {len(found) - 1} be read" if len(found) > 1 else ""
         raise UserError(
             f"cannot be read as Parquet: {first.damage}{others}",
             where=first.name,
@@ -226,6 +227,7 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
             digest=footer.digest,
             damage=footer.damage,
             group_bytes=footer.group_bytes,
+            most_row_bytes=footer.most_row_bytes,
             schema=footer.schema,
         )
     with files.open_input(path) as opened:
@@ -241,6 +243,20 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
             # A local file's headers are read faster than Python looks at them, by whatever many threads.
             found = tally.scan(source)
     return InputFile(path, name, kind, found.rows, size, index=found.index, stamp=stamp, digest=found.digest)
+
+
+def _scan(path: str, name: str, size: int) -> tally.Scan:
+    with files.open_input(path) as opened:
+        if opened.read(4) == b"PAR1":
+            raise UserError(
+                "is a Parquet file, not TFRecord", where=name, remedy="set input.format to parquet"
+            )
+        opened.seek(0)
+        source = framing.Source(opened)
+        if files.is_url(path) and source.splittable and size >= 2 * split.RANGE_BYTES:
+            return split.scan(lambda: files.open_input(path), size, _SCANNERS)
+        # A local file's headers are read faster than Python looks at them, by whatever many threads.
+        return tally.scan(source)
 
 
 def _piece(file: InputFile, start: int, rows: int, ordinal: int) -> Piece:

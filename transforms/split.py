@@ -38,14 +38,14 @@ class _Found:
     ended: bool = False
 
 
-def scan(open_file: Callable[[], BinaryIO], size: int, threads: int, range_bytes: int = RANGE_BYTES) -> Scan:
+def scan(open_file: Callable[[], BinaryIO], size: int, threads: int, range_bytes: int | None = None) -> Scan:
     """As `tally.scan` of the same file, to the bit, whatever the ranges.
 
     Args:
       open_file: Opens the file, which can seek and is not compressed.
       size: Its bytes.
       threads: Ranges that are scanned at a time.
-      range_bytes: Bytes of each.
+      range_bytes: Bytes of each; RANGE_BYTES by default.
     Cost: that of `tally.scan`, and of searching for a record a range; where two ranges do not join, of
       reading on from one to the other. Memory of the offsets of the records in 2 · `threads` ranges.
     """
@@ -54,7 +54,7 @@ def scan(open_file: Callable[[], BinaryIO], size: int, threads: int, range_bytes
     ended = False
     with open_file() as file:
         source = Source(file, size)
-        for end, found in _ranges(open_file, size, threads, range_bytes):
+        for end, found in _ranges(open_file, size, threads, range_bytes or RANGE_BYTES):
             if ended or (entry is not None and entry >= end):
                 continue
             at = _place(found.offsets, entry)
