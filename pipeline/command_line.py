@@ -19,6 +19,8 @@ from transforms.errors import UserError
 
 DONE, LIMIT, USER, BROKEN = 0, 1, 2, 3
 FLAGS = "attribeam.flags"
+#: Errors of ours, whose message needs no type before it.
+_SAID_ALL = ("InterruptedError", "OutputLost", "RunBrokenError", "RunReplaced")
 #: Characters of a warning or an error.
 _LONGEST = 2000
 
@@ -126,7 +128,7 @@ def fail(error: Exception, status: int, debug: bool, writes: bool = False) -> in
         traceback.print_exception(error)
     text = " ".join(str(error).split()) or type(error).__name__
     if status == BROKEN:
-        told = type(error).__name__ in ("RunBrokenError", "InterruptedError")
+        told = type(error).__name__ in _SAID_ALL
         text = text if told else f"{type(error).__name__}: {text}; --debug shows where"
     if status == BROKEN and writes:
         text = f"{text}; what is done is kept, and the same command goes on from there"

@@ -164,7 +164,11 @@ class Limits(_Strict):
 
 
 class Config(_Strict):
-    """A whole config. `method` is the method's own dataclass."""
+    """A whole config. `method` is the method's own dataclass.
+
+    `incremental`: where the run directory holds a committed run of the same and the input has more files by
+    now, only these are explained.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
 
@@ -177,6 +181,7 @@ class Config(_Strict):
     compute: Compute = Compute()
     runner: Runner | None = None
     seed: int = 0
+    incremental: bool = False
     limits: Limits = Limits()
 
     @field_validator("method", mode="before")

@@ -15,17 +15,19 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.fitness import check_method, check_players
-from pipeline.sizing import MOST_EVALUATIONS, device_batch_size, evaluation_bytes, seconds_per_row
+from pipeline.sizing import device_batch_size, evaluation_bytes, forward_batch_size, seconds_per_row
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.decode import Rows
 from transforms.devices import device_scopes
 from transforms.errors import UserError
 from transforms.methods.base import AttributionMethod, Reference, evaluate
+from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_digest
 from transforms.models.base import ScoredModel, Signature, refusal
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
+from transforms.room import Room
 from transforms.schema import ExampleSchema
 from transforms.shards import TFRECORD, InputFile
 from transforms.worker import TargetSpec, make_reference
@@ -54,6 +56,7 @@ class ProbeRequest:
       seed: Of the run.
       threads: TensorFlow's threads in this process.
       measure: Whether to measure the time per row.
+      drawn_from: The files of the input that the baseline is made of; None: all.
     """
 
     model: ModelRequest
@@ -69,6 +72,7 @@ class ProbeRequest:
     seed: int
     threads: int | None = None
     measure: bool = False
+    drawn_from: Sequence[InputFile] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class ProbeResult:
       seconds_per_row: Measured on the first rows; None unless asked for.
       warnings: What is not as it should be and stops no run, by key of the config.
       devices: That the model may run on here, as TensorFlow calls them; none where it does not run it.
+      device_room: Evaluations a device call that there was memory for here; None: as many as planned.
     """
 
     signature: Signature
@@ -104,6 +109,7 @@ class ProbeResult:
     seconds_per_row: float | None
     warnings: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    device_room: int | None = None
 
 
 def probe(request: ProbeRequest) -> ProbeResult:
@@ -118,23 +124,31 @@ def probe(request: ProbeRequest) -> ProbeResult:
     targets = _targets(request.target, model.signature)
     first = first_rows(request.files, schema, FIRST_ROWS)
     size = request.device_batch_size or device_batch_size(model, inputs, request.method)
+    room = Room(size)
     first_inputs = inputs
     if first is not None:
         found = schema.assemble(first.features)
-        kept, _ = _taken(model, found, size)
+        kept, _ = _taken(model, found, room)
         first_inputs = {name: value[kept] for name, value in found.items()} if kept.any() else inputs
-    scores, _ = evaluate(model, inputs, size)
+    scores = _scores(model, inputs, room)
     spread_inputs = inputs if len(scores) > 1 else first_inputs
-    spread_scores = scores if len(scores) > 1 else evaluate(model, first_inputs, size)[0]
+    spread_scores = scores if len(scores) > 1 else _scores(model, first_inputs, room)
     finite = spread_scores[np.isfinite(spread_scores).all(axis=1)]
     spread = finite.std(axis=0, dtype=np.float64) if len(finite) else np.zeros(scores.shape[1])
-    noise = _entry_spread(model, spread_inputs) if request.method.name == "smoothgrad" else ()
+    noise: tuple[np.ndarray, ...] = ()
+    if request.method.name == "smoothgrad":
+        noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
     artifact = Artifact(background, scores, spread, noise)
     reference = make_reference(artifact, schema, request.seed)
     if request.model.jit:  # what XLA cannot compile is to be known before the run
         row = {name: value[:1] for name, value in spread_inputs.items()}
         none = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
-        request.method.attribute(model, row, reference, *none, size)
+        room.run(lambda size: request.method.attribute(model, row, reference, *none, size))
+    seconds = None
+    if request.measure:
+        seconds = room.run(
+            lambda size: seconds_per_row(request.method, model, reference, first_inputs, targets, size)
+        )
     return ProbeResult(
         model.signature,
         request_digest(request.model),
@@ -144,13 +158,12 @@ def probe(request: ProbeRequest) -> ProbeResult:
         artifact,
         request.method.evaluations_per_row(len(scores), schema.players.count),
         size,
-        size * evaluation_bytes(model, inputs, request.method),
+        room.size * evaluation_bytes(model, inputs, request.method),
         _has_prefix(model, reference, request.method),
-        seconds_per_row(request.method, model, reference, first_inputs, targets, size)
-        if request.measure
-        else None,
+        seconds,
         () if first is None else _repeated_ids(first, schema),
         device_scopes() if request.model.needs_tensorflow else (),
+        room.used,
     )
 
 
@@ -195,13 +208,12 @@ def open_model(
     if request.baseline.kind == "file":
         wanted = [Column(f.name, f.stored) for f in schema.features]
         check_columns(request.baseline_files, wanted)
-    background = make_background(
-        request.baseline, schema, request.baseline_files or request.files, request.seed
-    )
+    drawn_from = request.baseline_files or request.drawn_from or request.files
+    background = make_background(request.baseline, schema, drawn_from, request.seed)
     model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
-    size = request.device_batch_size or MOST_EVALUATIONS
-    kept, reason = _taken(model, schema.assemble(background), size)
+    room = Room(request.device_batch_size or forward_batch_size(model))
+    kept, reason = _taken(model, schema.assemble(background), room)
     if not kept.any():
         raise UserError(reason, "baseline", "choose another kind")
     background = {name: value[kept] for name, value in background.items()}
@@ -244,11 +256,15 @@ def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
     return TargetSpec((target,))
 
 
-def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], size: int) -> tuple[np.ndarray, str]:
+def _scores(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> np.ndarray:
+    return room.run(lambda size: evaluate(model, inputs, size)[0])
+
+
+def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> tuple[np.ndarray, str]:
     """Which rows the model takes and gives a finite score, `[B]` bool, and why not one of the others."""
     rows = len(next(iter(inputs.values())))
     try:
-        scores = evaluate(model, inputs, size)[0]
+        scores = _scores(model, inputs, room)
     except Exception as error:
         line = refusal(error, planning=True)
         if line is None:
@@ -256,7 +272,7 @@ def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], size: int) -> t
         if rows == 1:
             return np.zeros(1, bool), f"the model does not take the baseline: {line}"
         parts = (slice(0, rows // 2), slice(rows // 2, None))
-        halves = [_taken(model, {k: v[part] for k, v in inputs.items()}, size) for part in parts]
+        halves = [_taken(model, {k: v[part] for k, v in inputs.items()}, room) for part in parts]
         return np.concatenate([kept for kept, _ in halves]), halves[0][1] or halves[1][1]
     finite: np.ndarray = np.isfinite(scores).all(axis=1)
     return finite, "" if finite.all() else "the model's score of the baseline is not finite"
@@ -270,17 +286,22 @@ def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMet
     return model.has_gradients and model.masked(reference).has_prefix
 
 
-def _entry_spread(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
+def _entry_spread(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], device_batch_size: int
+) -> tuple[np.ndarray, ...]:
     """Standard deviation of each entry over the rows, `[per_row, *shape]`."""
     differentiable = model.differentiable(inputs)
-    entries, _ = differentiable.ends(dict(inputs))
-    rows = len(next(iter(inputs.values())))
-    spreads = []
-    for entry in entries:
-        value = entry.numpy()
-        by_row = value.reshape(rows, -1, *value.shape[1:])
-        spreads.append(by_row.std(axis=0, dtype=np.float64).astype(np.float32))
-    return tuple(spreads)
+    count = len(next(iter(inputs.values())))
+    moments = Moments()
+    for first in range(0, count, device_batch_size):
+        some = {name: value[first : first + device_batch_size] for name, value in inputs.items()}
+        rows = len(next(iter(some.values())))
+        entries = [entry.numpy() for entry in differentiable.ends(some)[0]]
+        by_row = {str(at): v.reshape(rows, -1, *v.shape[1:]) for at, v in enumerate(entries)}
+        sums = {at: v.sum(axis=0, dtype=np.float64) for at, v in by_row.items()}
+        away = {at: v.var(axis=0, dtype=np.float64) * rows for at, v in by_row.items()}
+        moments.add(rows, sums, away)
+    return tuple(np.sqrt(value / count).astype(np.float32) for value in moments.deviations.values())
 
 
 def probe_in_child(request: ProbeRequest) -> ProbeResult:

@@ -76,6 +76,12 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
     if reused:
         fact(out, "nothing done", "the run was there already, of the same config, model and input")
     else:
+        *earlier, last = manifest["increments"]
+        if earlier:
+            rows, before = sum(part["rows"] for part in earlier), sum(part["files"] for part in earlier)
+            taken = f"{count(rows, 'row')} of {count(before, 'file')} are taken over"
+            now = f"{last['rows']:,} of {count(last['files'], 'new file')} explained now"
+            fact(out, "incremental", f"{taken}; {now}")
         pace = f"{duration(timing['pipeline_seconds'])} at {timing['rows_per_second']:,.0f} rows/s"
         fact(out, "time", f"{duration(timing['seconds'])} in all; {pace} after planning")
     _print_quality(out, quality)
@@ -257,6 +263,15 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     print_table(out, rows[:_TOP], "<>>", indent=" " * _KEY)
     if len(rows) > _TOP:
         write(out, f"{'':{_KEY}}… and {count(len(rows) - _TOP, 'more file')}")
+    new = summary["rows"] - summary["reused_rows"]
+    if summary["reused_rows"]:
+        fact(
+            out,
+            "incremental",
+            f"{new:,} of {count(summary['rows'], 'row')}; the others are taken over from the committed run",
+        )
+    elif summary["anew"]:
+        fact(out, "incremental", f"nothing can be taken over: {clean(summary['anew'])}")
     fact(out, "shards", f"{summary['shards']:,} of up to {count(summary['shard_rows'], 'row')}")
     model = summary["model"]
     _path(out, "model", model["path"])
@@ -275,8 +290,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     fact(
         out,
         "model calls",
-        f"{calls:,} a row, {calls * summary['rows']:,} in all, "
-        f"{summary['device_batch_size']:,} at a time{prefix}",
+        f"{calls:,} a row, {calls * new:,} in all, {summary['device_batch_size']:,} at a time{prefix}",
     )
     arithmetic = summary["precision"] + (", compiled by XLA" if summary["jit"] else "")
     several = summary["devices"] if len(summary["devices"]) > 1 else []

@@ -43,6 +43,12 @@ def device_batch_size(model: ScoredModel, inputs: Mapping[str, np.ndarray], meth
     return int(min(MOST_EVALUATIONS, 1 << (fitting.bit_length() - 1)))
 
 
+def forward_batch_size(model: ScoredModel) -> int:
+    """The same for evaluations alone, of a model of which nobody knows yet whether the method suits it."""
+    fitting = max(1, _CPU_BYTES_FORWARD // model.forward_bytes)
+    return int(min(MOST_EVALUATIONS, 1 << (fitting.bit_length() - 1)))
+
+
 def evaluation_bytes(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> int:
     """Memory that one evaluation takes in a device call, with its gradient where one is taken."""
     if method.needs.rescale:

@@ -25,7 +25,7 @@ def input_files(loaded: LoadedConfig) -> list[InputFile]:
       UserError: There are none, one cannot be read, or all are empty.
     """
     found = _matched(loaded, loaded.config.patterns, "input.files", loaded.config.input.format)
-    if not any(file.rows for file in found):
+    if not any(file.rows and file.damage is None for file in found):
         raise UserError(
             "the input has no rows", f"{loaded.where}: input.files", "check the files that it matches"
         )

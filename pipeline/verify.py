@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import LoadedConfig, restored
+from pipeline.increments import cut_increments, increments_of
 from pipeline.plan import Plan, make_plan
 from pipeline.results import load_run
 from pipeline.sources import input_files, model_request
@@ -25,7 +26,7 @@ from transforms.shards import InputFile
 #: What a manifest must hold to be compared with anything.
 _KEYS = (
     *("run_id", "fingerprint", "config", "config_folder", "model", "baseline", "inputs", "counts", "rows"),
-    *("shard_rows", "batch_size", "device_batch_size", "features", "target_names"),
+    *("increments", "shard_rows", "batch_size", "device_batch_size", "features", "target_names"),
 )
 #: Of the spread of the score. Rows are recomputed in other company than they had in the run, and a matrix
 #: product of another number of rows adds its float32 terms up in another order.
@@ -201,14 +202,13 @@ def compare_inputs(
         elif _digest(now[name]) != then[name].get("digest", _digest(now[name])):
             changed.append(f"{name} has another content than it had")
     problems = moved + changed
-    kept = None if moved or list(now) != list(then) else found
+    # In the run's order: where it took over another, the new files come last.
+    kept = None if moved else [now[name] for name in then]
     if problems:
         return kept, Check("inputs", False, _first(problems), tuple(problems))
-    if kept is None:
-        return None, Check("inputs", False, "the files are read in another order")
     known = all("digest" in entry for entry in noted)
     what = "digests too" if known else "their contents are not known: the manifest has no digests of them"
-    rows = sum(f.rows for f in found)
+    rows = sum(f.rows for f in now.values())
     number = f"{count(len(found), 'file')}, {count(rows, 'row')}"
     return kept, Check("inputs", True, f"{number}: names, rows and bytes match; {what}")
 
@@ -237,9 +237,11 @@ def _model(loaded: LoadedConfig, manifest: Mapping[str, Any]) -> Check:
 
 def _plan(loaded: LoadedConfig, manifest: Mapping[str, Any], found: list[InputFile]) -> Plan:
     """The plan of the run, its model loaded in this process."""
-    plan = make_plan(loaded, limit=manifest["rows"], in_process=True, inputs=found)
+    increments = increments_of(manifest)
+    first = found[: increments[0].files]
+    plan = make_plan(loaded, limit=manifest["rows"], in_process=True, inputs=found, drawn_from=first)
     spec = replace(plan.spec, reference=plan.found.artifact.to_bytes())
-    return replace(plan, spec=spec)
+    return replace(plan, spec=spec, shards=cut_increments(found, increments))
 
 
 def _baseline(plan: Plan, manifest: Mapping[str, Any]) -> Check:

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.feature_values import flattened
+from pipeline.increments import cut_increments, increments_of
 from pipeline.text_table import count
 from transforms import files
 from transforms.errors import UserError
-from transforms.shard_result import part_name
-from transforms.shards import PARQUET, InputFile, cut
+from transforms.parts import part_name
+from transforms.shards import PARQUET, InputFile
 
 _READERS = 8
 _CHUNK = 1 << 20
@@ -97,16 +98,16 @@ def _there(run: str) -> list[str]:
 
 def _needed(manifest: Mapping[str, Any]) -> list[str]:
     """Files that a run cannot be without, whether or not its manifest names them."""
-    if manifest["config"]["output"]["attributions"] == "none" or manifest.get("reused"):
+    if manifest["config"]["output"]["attributions"] == "none":
         return [_IMPORTANCE]
     inputs = [InputFile("", f["file"], PARQUET, f["rows"], f["bytes"]) for f in manifest["inputs"]]
-    shards = cut(inputs, manifest["shard_rows"], manifest["rows"])  # depends on nothing but the rows
+    shards = cut_increments(inputs, increments_of(manifest))  # depends on nothing but the rows
     return [*(f"attributions/{part_name(shard.index)}" for shard in shards), _IMPORTANCE]
 
 
 def _metadata(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
     """What each part must say of itself; parts that were taken over say the run that made them."""
-    runs = {manifest["run_id"], *(item["run_id"] for item in manifest.get("reused") or ())}
+    runs = {manifest["run_id"], *(part.run_id for part in increments_of(manifest))}
     return {
         "attribeam.run_id": runs,
         "attribeam.method": {manifest["config"]["method"]["name"]},

@@ -19,8 +19,8 @@ from transforms import files
 from transforms.decode import Rows, join
 from transforms.explain_rows import explain_rows
 from transforms.explain_shard import read_batches
+from transforms.parts import part_name
 from transforms.read import Rejection
-from transforms.shard_result import part_name
 from transforms.shards import PARQUET, Piece, Shard
 from transforms.worker import Runtime, runtime
 from transforms.write import attribution_schema, attribution_table

@@ -410,7 +410,7 @@ def test_damage_that_no_checksum_tells(world: World, verify: Verify) -> None:
 
 def test_parts_that_were_taken_over(world: World, verify: Verify) -> None:
     take_over_a_part_of_another_run(world)
-    world.edit(reused=[{"run_id": "0123456789abcdef", "parts": 1}])
+    world.edit(increments=[{**world.manifest["increments"][0], "run_id": "0123456789abcdef"}])
     assert verify(world.run).states("ok") == CHECKS
 
 

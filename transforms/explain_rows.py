@@ -1,10 +1,16 @@
-"""A batch of rows through the method; rows that the model cannot take are rejected one by one."""
+"""A batch of rows through the method; rows that the model cannot take are rejected one by one.
+
+Memory that runs out is never a row's fault. On the device, or in a model that is somebody's code, calls are
+of half as many evaluations from then on, and the same rows are tried again; in this process, the batch is
+explained in two halves. Where nothing is left to halve the run breaks.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from transforms.decode import Rows, join
+from transforms.errors import HostMemoryError
 from transforms.methods.base import Attribution, evaluate
 from transforms.methods.random import row_keys
 from transforms.models.base import refusal
@@ -20,9 +26,18 @@ def explain_rows(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Re
     Returns:
       The explained rows with their attribution and targets `[B, T]` (None where none is left), and the
       rejections.
+    Raises:
+      DeviceMemoryError: There is no room for a single evaluation.
+      HostMemoryError: There is none for a single row.
+    Cost: O(k log B) attempts where the model does not take k rows of B; each ends at its first failing call.
     """
     attempt = _attempt(rows, loaded)
-    if isinstance(attempt, str):
+    if not isinstance(attempt, tuple):
+        if len(rows) == 1 and isinstance(attempt, _NoMemory):
+            raise HostMemoryError(
+                f"the memory has no room for a single row ({attempt}); explain on a machine with more of it, "
+                "with fewer compute.workers or with fewer targets"
+            )
         if len(rows) == 1:
             return None, [_rejection(rows, 0, "predict", attempt)]
         middle = len(rows) // 2
@@ -46,25 +61,33 @@ def explain_rows(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Re
     return (rows.take(good), _take(attribution, good), targets[good]), rejections
 
 
+class _NoMemory(str):
+    """In words, that this process had no memory for a batch: the exception itself would hold on to it."""
+
+
 def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | str:
-    """The attribution of a batch with its targets, or why the model would not take it."""
+    """The attribution of a batch with its targets, or why the model would not take it, or not so many."""
     spec = loaded.spec
-    inputs = spec.schema.assemble(rows.features)
-    try:
-        outputs = (
-            evaluate(loaded.model, inputs, spec.device_batch_size)[1] if spec.targets.predicted else None
-        )
+
+    def explain(size: int) -> tuple[Attribution, np.ndarray]:
+        outputs = evaluate(loaded.model, inputs, size)[1] if spec.targets.predicted else None
         targets = spec.targets.of(outputs, rows.targets, len(rows))
         seeds = row_keys(spec.seed, rows.ordinals)
-        found = spec.method.attribute(
-            loaded.model, inputs, loaded.reference, targets, seeds, spec.device_batch_size
-        )
+        # Rows whose scores are infinite are rejected below: numpy need not say so as well.
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = spec.method.attribute(loaded.model, inputs, loaded.reference, targets, seeds, size)
+        return found, targets
+
+    try:
+        inputs = spec.schema.assemble(rows.features)
+        return loaded.room.run(explain)
+    except MemoryError as error:  # numpy's and Arrow's are kinds of it
+        return _NoMemory(str(error) or type(error).__name__)
     except Exception as error:
         reason = refusal(error)
         if reason is None:
             raise
         return f"the model does not take the row: {reason}"
-    return found, targets
 
 
 def _worst(attribution: Attribution) -> np.ndarray:

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from transforms.errors import UserError
@@ -158,11 +158,21 @@ def write_atomic(path: str, data: bytes | memoryview) -> None:
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
-            os.replace(temporary, target)
+            put_in_place(temporary, target)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+
+
+def put_in_place(temporary: str, target: str) -> None:
+    """Gives a local file, whose content is on the disk, its name; the name outlasts a power cut as well."""
+    os.replace(temporary, target)
+    folder = os.open(os.path.dirname(target) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read_bytes(path: str) -> bytes:
@@ -188,6 +198,35 @@ def delete_tree(path: str) -> None:
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(target)
+
+
+def tree(path: str) -> list[str]:
+    """The files under a URL at any depth, by their paths from there."""
+    prefix = path.rstrip("/") + "/"
+    with remote_errors(path, "cannot be listed"):
+        return [found[len(prefix) :] for found in remote_files(path)]
+
+
+def rename(sources: Sequence[str], targets: Sequence[str]) -> None:
+    """Moves files of an object store, in the store itself; what stands at a target is replaced.
+
+    Raises:
+      UserError: Some could not be moved.
+    """
+    if sources:
+        with remote_errors(targets[0], "cannot be written"):
+            filesystems().rename(list(sources), list(targets))
+
+
+def copy(sources: Sequence[str], targets: Sequence[str]) -> None:
+    """Copies files of an object store, in the store itself.
+
+    Raises:
+      UserError: Some could not be copied.
+    """
+    if sources:
+        with remote_errors(targets[0], "cannot be written"):
+            filesystems().copy(list(sources), list(targets))
 
 
 def list_dir(path: str) -> list[str]:

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from transforms import describe_tfrecord, read_parquet, read_tfrecord
-from transforms.errors import UserError
+from transforms.lost import changed
+from transforms.parquet_columns import bare, plain
 from transforms.shards import PARQUET, InputFile, Piece
 
 
@@ -44,10 +45,10 @@ class RawBatch:
 def describe_columns(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> dict[str, pa.DataType]:
     """The columns of the input and their types, in file order, fields of structs by their dotted names.
 
-    Parquet: those of the first file that has rows; dictionaries count as their values, large and view types
-    as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the first records,
-    by name; int64, float32 or binary, whichever most of them hold, where most have one value, else a list,
-    of fixed size where most have as many.
+    Parquet: those of the first file that can be read and has rows; dictionaries count as their values, large
+    and view types as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the
+    first records, by name; int64, float32 or binary, whichever most of them hold, where most have one value,
+    else a list, of fixed size where most have as many.
 
     Args:
       inputs: As `inspect_files` gives them.
@@ -91,20 +92,27 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
       batch_size: At most so many rows a batch; fewer where records are large.
 
     Raises:
-      UserError: The file lacks a column, or is not what it was when the piece was planned.
-    Cost: memory of a batch and, for Parquet, a row group's wanted columns.
+      UserError: The file lacks a column.
+      InputLost: It is gone, or is not what it was when the piece was planned.
+    Cost: memory of a batch and, for Parquet, as `read_bytes` says.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
     names = {column.name for column in columns}
     if not columns or len(names) < len(columns):
         raise ValueError("columns must be given, each once")
+    if piece.damage is not None:
+        yield _unread(piece, columns, piece.damage)
+        return
     done = 0
     if piece.format == PARQUET:
-        for batch in read_parquet.read(piece, [column.name for column in columns], batch_size):
-            rows = np.arange(batch.num_rows, dtype=np.int64) + (piece.start + done)
-            done += batch.num_rows
-            yield RawBatch(batch, rows, ())
+        for stretch in read_parquet.read(piece, [column.name for column in columns], batch_size):
+            rows = np.arange(stretch.rows, dtype=np.int64) + (piece.start + done)
+            done += stretch.rows
+            if stretch.reason is None:
+                yield RawBatch(stretch.columns, rows, ())
+            else:
+                yield RawBatch(stretch.columns, rows[:0], _rejections(piece, rows, stretch.reason))
     else:
         for parsed in read_tfrecord.read(piece, columns, batch_size):
             first = piece.start + done
@@ -117,8 +125,19 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
                 ),
             )
     if done != piece.rows:
-        raise UserError(
-            f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more at plan time",
-            where=piece.name,
-            remedy="plan the run anew",
+        what = (
+            f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more when it was planned"
         )
+        raise changed(piece.name, what)
+
+
+def _unread(piece: Piece, columns: Sequence[Column], reason: str) -> RawBatch:
+    """Rows none of which can be read."""
+    rows = np.arange(piece.start, piece.start + piece.rows, dtype=np.int64)
+    empty = [pa.nulls(0, bare(plain(column.type))) for column in columns]
+    batch = pa.RecordBatch.from_arrays(empty, [column.name for column in columns])
+    return RawBatch(batch, rows[:0], _rejections(piece, rows, reason))
+
+
+def _rejections(piece: Piece, rows: np.ndarray, reason: str) -> tuple[Rejection, ...]:
+    return tuple(Rejection(piece.name, row, "read", reason) for row in rows.tolist())

@@ -21,6 +21,7 @@ from transforms.methods.calls import processors, share_processors
 from transforms.models import ModelRequest, load_model, locate
 from transforms.models.base import ModelAdapter, ScoredModel
 from transforms.models.function import is_function, module_file
+from transforms.room import Room
 from transforms.schema import ExampleSchema
 from transforms.write import OutputSpec
 
@@ -65,6 +66,8 @@ class ExplainSpec:
       threads: TensorFlow's threads in this process; None leaves them to it.
       metadata: Of every part.
       affine_prefix: False does not skip the affine prefix of the model (to measure what it gains).
+      device_room: What fitted into a device call while the plan was made, where the memory ran out; it
+        decides no number beyond rounding, and is not in the fingerprint.
     """
 
     run: str
@@ -83,16 +86,26 @@ class ExplainSpec:
     threads: int | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     affine_prefix: bool = True
+    device_room: int | None = None
 
 
 @dataclass
 class Runtime:
-    """A spec with its model loaded and its reference read."""
+    """A spec with its model loaded and its reference read.
+
+    Args:
+      spec: What to do.
+      model: With its score.
+      reference: Baseline or background.
+      target_names: A name a target, object array.
+      room: How large a device call may be by now, for all batches and shards of the process on the device.
+    """
 
     spec: ExplainSpec
     model: ScoredModel
     reference: Reference
     target_names: np.ndarray
+    room: Room
 
 
 #: Size and time of last change of a model's files.
@@ -289,13 +302,14 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
             reference = make_reference(artifact, spec.schema, spec.seed)
             model = _scored_model(spec.model, reference.inputs, spec.score, spec.affine_prefix, device)
             names = np.array(model.signature.target_names, object)
-            made = Runtime(spec, model, reference, names)
+            room = Room(spec.device_batch_size, spec.device_room)
+            made = Runtime(spec, model, reference, names, room)
             # Traces here, before threads share it.
             with device.placed():
                 if spec.method.needs.rescale:
                     model.rescaled(reference.inputs)
                 elif spec.method.needs.gradients:
-                    reference.ends(model)
+                    room.run(lambda size: reference.ends(model, size))
                 elif model.has_gradients and not spec.method.needs.trees:
                     model.masked(reference)
             _runtimes[key, device] = made

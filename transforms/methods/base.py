@@ -82,11 +82,37 @@ class Reference:
                 self._kept[name] = make()
             return self._kept[name]
 
-    def ends(self, model: ScoredModel) -> tuple[Any, Any]:
-        """Entries and affine frontier of the background rows, computed once a process."""
-        found: tuple[Any, Any] = self.once(
-            "ends", lambda: model.differentiable(self.inputs).ends(dict(self.inputs))
-        )
+    def latest(self, name: str, size: int, make: Callable[[], Any]) -> Any:
+        """The same of what is cut by a size: only that of the last one asked for is kept.
+
+        A size changes when the memory has run out: what is of no more use must not stay there.
+        """
+        with self._lock:
+            known, found = self._kept.get(name, (None, None))
+            if known != size:
+                del found
+                self._kept.pop(name, None)
+                found = make()
+                self._kept[name] = (size, found)
+            return found
+
+    def ends(self, model: ScoredModel, device_batch_size: int) -> tuple[Any, Any]:
+        """Entries and affine frontier of the background rows, computed once a process.
+
+        Args:
+          model: The model.
+          device_batch_size: Most background rows in one device call.
+        """
+
+        def make() -> tuple[Any, Any]:
+            from transforms.models.tensors import in_calls
+
+            entries, frontier = in_calls(
+                model.differentiable(self.inputs).ends, self.inputs, device_batch_size
+            )
+            return entries, frontier
+
+        found: tuple[Any, Any] = self.once("ends", make)
         return found
 
 

@@ -69,9 +69,7 @@ class DeepShap:
         calls = -(-reference.rows // pairs)
         at_once = -(-reference.rows // calls)
         # The background as the rules need it, computed once a process.
-        parts = reference.once(
-            f"rescaled by {at_once}", lambda: rescaled.background(reference.inputs, at_once)
-        )
+        parts = reference.latest("rescaled", at_once, lambda: rescaled.background(reference.inputs, at_once))
 
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
             return (rescaled.explain(take(inputs, index), parts, targets[index]),)

@@ -106,7 +106,7 @@ class ExpectedGradients:
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """One round: means and squared standard errors by model input, `[B, T, *shape]`."""
         differentiable = model.differentiable(reference.inputs)
-        background = reference.ends(model)
+        background = reference.ends(model, device_batch_size)
         count = self.n_samples
         whole = count - count % (2 * reference.rows)
         paired = count - count % 2

@@ -155,8 +155,9 @@ class Game:
             shape = (len(targets[rows]), len(coalitions[some]))
             for others in self._bases(base, some):
                 scores, _ = self.model.evaluate(self._replaced(part, coalitions[some], others))
-                by_pair = scores.reshape(*shape, -1, scores.shape[1]).sum(axis=2, dtype=np.float64)
-                found[cell] += np.take_along_axis(by_pair, targets[rows][:, None], axis=2)
+                with np.errstate(invalid="ignore"):  # ∞ − ∞: the row is rejected in the end
+                    by_pair = scores.reshape(*shape, -1, scores.shape[1]).sum(axis=2, dtype=np.float64)
+                    found[cell] += np.take_along_axis(by_pair, targets[rows][:, None], axis=2)
 
         return call
 

@@ -119,7 +119,7 @@ def _integrate(
 ) -> dict[str, np.ndarray]:
     """φ by model input, `[B, T, *shape]`, with `steps` nodes on each of the R paths of a row."""
     differentiable = model.differentiable(reference.inputs)
-    background = reference.ends(model)
+    background = reference.ends(model, device_batch_size)
     alphas, weights = gauss_legendre(steps)
     weights = weights / np.float32(reference.rows)
     # Everything is a sum over (background row, node): whatever exceeds a device call is added up from

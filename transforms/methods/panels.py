@@ -48,7 +48,7 @@ class _Paths:
     ) -> dict[str, np.ndarray]:
         """φ of P panels, each of one row and background row, `[P, T, *shape]` by model input."""
         differentiable = self.model.differentiable(self.reference.inputs)
-        background = self.reference.ends(self.model)
+        background = self.reference.ends(self.model, self.device_batch_size)
         nodes, weights = gauss_legendre(NODES)
         width = end - start
         alphas = (start + nodes[:, None].astype(np.float64) * width).astype(np.float32)
@@ -66,7 +66,7 @@ class _Paths:
     def scores(self, row: np.ndarray, base: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Scores at P points, each on the path of one row and background row, `[P, T]`."""
         differentiable = self.model.differentiable(self.reference.inputs)
-        background = self.reference.ends(self.model)
+        background = self.reference.ends(self.model, self.device_batch_size)
         alphas = at.astype(np.float32)
 
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from transforms.errors import RowsRefused, UserError
-from transforms.models.messages import first_line
+from transforms.models.messages import first_line, out_of_memory
 
 if TYPE_CHECKING:
     from transforms.methods.base import Reference
@@ -326,13 +326,13 @@ def refusal(error: Exception, *, planning: bool = False) -> str | None:
     """
     if isinstance(error, RowsRefused):
         return str(error)[:200]
-    if "tensorflow" not in sys.modules:
+    if "tensorflow" not in sys.modules or out_of_memory(error):
         return None
     import tensorflow as tf
 
     # What depends on the values of a row: an index outside an embedding, a word outside a closed vocabulary.
     errors = tf.errors
     refusals = errors.OpError if planning else (errors.InvalidArgumentError, errors.OutOfRangeError)
-    if not isinstance(error, refusals) or isinstance(error, errors.ResourceExhaustedError):
+    if not isinstance(error, refusals):
         return None
     return first_line(error)

@@ -188,6 +188,9 @@ class ScoredFunction(OpaqueModel):
         wanted = "[rows] or [rows, outputs]" if self._outputs is None else f"[rows, {self._outputs}]"
         if found.dtype.kind not in "biuf":
             raise self._wrong(f"returns {type(result).__name__} of {found.dtype}, and numbers are needed")
+        if self._outputs is not None and found.ndim in (1, 2) and len(found) != rows:
+            # It did give a row for a row when the outputs were counted: it leaves out what it cannot score.
+            raise RowsRefused(f"the function returns {len(found):,} rows for {rows:,}")
         if found.ndim not in (1, 2) or len(found) != rows or (found.ndim == 2 and not found.shape[1]):
             raise self._wrong(
                 f"returns the shape {list(found.shape)} for {rows} rows, and {wanted} is needed"

@@ -1,4 +1,4 @@
-"""The one line of a TensorFlow or Keras error that says what is wrong."""
+"""What a TensorFlow or Keras error says: the one line of it that is of use, and whether memory ran out."""
 
 from __future__ import annotations
 
@@ -17,6 +17,23 @@ _SCAFFOLD = re.compile(
     r"<class '[^']*'> could not be deserialized properly)"
 )
 _FILE = re.compile(r'\s*File "')
+
+#: What TensorFlow (https://github.com/tensorflow/tensorflow/issues/7025) and the libraries beneath it say of
+#: memory that ran out under the code of an internal error.
+_NO_ROOM = ("Dst tensor is not initialized", "CUDA_ERROR_OUT_OF_MEMORY", "_STATUS_ALLOC_FAILED")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that a device, or somebody's model, had no room for a call.
+
+    By name, whichever framework a model is of: none of them need be there.
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {"DeviceFull", "ResourceExhaustedError", "OutOfMemoryError"}:  # the last is PyTorch's
+        return True
+    if "XlaRuntimeError" in names:  # JAX's
+        return "RESOURCE_EXHAUSTED" in str(error)
+    return "InternalError" in names and any(said in str(error) for said in _NO_ROOM)
 
 
 def first_line(error: BaseException, most: int = 200) -> str:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from transforms.errors import RowsRefused, UserError
+from transforms.errors import DeviceFull, RowsRefused, UserError
 from transforms.models.base import Signature
+from transforms.models.messages import out_of_memory
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel as _AnyModel
@@ -52,17 +53,22 @@ class OpaqueModel(_AnyModel):
 
         Raises:
           RowsRefused: The model does not take some of the rows.
+          DeviceFull: It had no memory for so many.
         """
         with self._lock:
             self.evaluations += len(next(iter(inputs.values())))
         try:
             scores, outputs = self._scores_and_outputs(inputs)
-        except (UserError, MemoryError):
+        except UserError:
             raise
-        # Whatever somebody's code raises on a row means: it does not take the row. The row's reason names it.
+        # Whatever else somebody's code raises on a row means: it does not take the row, and the row's reason
+        # names it. Memory that runs out is no row's fault.
         except Exception as error:
             line = next((row for row in str(error).splitlines() if row.strip()), "")
-            raise RowsRefused(f"{type(error).__name__}: {line.strip()}".rstrip(": ")) from error
+            said = f"{type(error).__name__}: {line.strip()}".rstrip(": ")
+            if isinstance(error, MemoryError) or out_of_memory(error):
+                raise DeviceFull(said) from error
+            raise RowsRefused(said) from error
         return scores.astype(np.float32), outputs.astype(np.float32)
 
     def _scores_and_outputs(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

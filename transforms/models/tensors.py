@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,3 +135,28 @@ def sum_positions(value: Any, places: np.ndarray, rows: Any, positions: int) -> 
     if shared.size:
         found += tf.reduce_sum(tf.gather(flat, shared, axis=1), axis=1, keepdims=True) / positions
     return found
+
+
+def in_calls(
+    function: Callable[[dict[str, Any]], Sequence[Sequence[Any]]], inputs: Mapping[str, Any], size: int
+) -> list[list[Any]]:
+    """What a function gives of rows, lists of tensors `[rows · lead, ...]`, from calls of so many rows.
+
+    Args:
+      function: Takes model inputs, `[B, *shape]`.
+      inputs: Of all rows.
+      size: Most rows of a call.
+    """
+    rows = len(next(iter(inputs.values())))
+    calls = [
+        [list(part) for part in function({name: v[first : first + size] for name, v in inputs.items()})]
+        for first in range(0, rows, size)
+    ]
+    joined = calls[0]
+    if len(calls) > 1:
+        for number, part in enumerate(joined):
+            for at in range(len(part)):
+                part[at] = tf.concat([call[number][at] for call in calls], axis=0)
+                for call in calls[1:]:
+                    call[number][at] = None  # one tensor at a time is there twice
+    return joined
