@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_type_hints
@@ -22,16 +20,13 @@ from pydantic import (
 )
 
 from pipeline.config_errors import as_user_error, nearest
+from pipeline.config_values import Path, Scalar, Shape, day_of
 from pipeline.runners import RUNNERS
 from pipeline.yaml_text import MOST_BYTES, override, parse_mapping
 from transforms import files
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
-
-Scalar = bool | int | float | str
-#: An empty path would be the folder that relative ones start from.
-Path = Annotated[str, Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -69,7 +64,7 @@ class Feature(_Strict):
     name: str
     kind: Literal["numeric", "categorical", "image"] | None = None
     fill: Scalar | None = None
-    shape: list[Annotated[int, Field(ge=1)]] | None = None
+    shape: Shape | None = None
     fixed: bool = False
 
 
@@ -377,15 +372,7 @@ _BLOCKS: dict[tuple[Any, str], Any] = {
 
 
 def _fill_date(config: Config, date: str | None) -> Config:
-    if date is not None:
-        try:
-            # Python reads other forms too, and the path is to hold this one.
-            if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date, re.ASCII):
-                raise ValueError
-            datetime.date.fromisoformat(date)
-        except ValueError as error:
-            raise UserError(f"{date!r} is no day", "--date", "write YYYY-MM-DD") from error
-    day = date or datetime.date.today().isoformat()
+    day = day_of(date)
 
     def filled(path: str) -> str:
         return path.replace("{date}", day)

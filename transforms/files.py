@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import posixpath
 import re
@@ -24,6 +25,8 @@ LOCAL_SCHEME = "file://"
 _CREDENTIALS = (
     "check the path, the credentials and that the filesystem's extra is installed (attribeam[gcp], [aws])"
 )
+#: Errors of a path that no retry will open: a name too long, links in a circle.
+_IN_THE_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 _copies: dict[str, str] = {}
 _copies_lock = threading.Lock()
 
@@ -298,6 +301,11 @@ def _local_errors(path: str, what: str) -> Iterator[None]:
         raise UserError(f"{what}: it is a folder", where=path, remedy="name a file") from error
     except (NotADirectoryError, FileExistsError) as error:
         raise UserError(f"{what}: a file is in the way", where=path, remedy="choose another path") from error
+    except OSError as error:
+        if error.errno not in _IN_THE_NAME:
+            raise
+        reason = (error.strerror or "").lower()
+        raise UserError(f"{what}: {reason}", where=path, remedy="choose another path") from error
 
 
 @contextlib.contextmanager
