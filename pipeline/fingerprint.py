@@ -7,7 +7,9 @@ import json
 from collections.abc import Sequence
 
 from pipeline.config import LoadedConfig
+from pipeline.memory import batch_rows
 from pipeline.probe import ProbeResult
+from pipeline.sources import output_of
 from transforms import files
 from transforms.shards import InputFile
 
@@ -33,6 +35,9 @@ def fingerprint_of(
         "inputs": [[f.name, f.rows, *files.stamp(f.path)] for f in inputs],
         "columns": [[name, str(kind)] for name, kind in found.schema.columns],
         "device_batch_size": found.device_batch_size,
+        "batch_size": batch_rows(
+            loaded.config.compute.batch_size, found.schema, found.targets, output_of(loaded)
+        ),
         "shard_rows": shard_rows,
         "rows": rows,
     }
