@@ -1,4 +1,4 @@
-"""Peak memory of an explain process: ten million rows against one million."""
+"""Peak memory of an explain process: ten million rows against one million, and against what plans print."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from statistics import median
 
 from benchmarks.child import attribeam
 from benchmarks.common import Row, interleaved, ratios, write_config, write_parquet
+from benchmarks.memory_cases import CASES, host_bytes
+from benchmarks.memory_cases import peak as peak_of
 
 WIDTH = 50
 TIMES = 10
@@ -45,7 +47,7 @@ def run(folder: Path, quick: bool) -> list[Row]:
     first, second = (median(found[place.name]) / 1e6 for place in (few, many))
     figure = f"{second:,.0f} MB for {TIMES * rows:,} rows, {first:,.0f} MB for {rows:,}"
     slow, fast = (1e6 * median(pace[place.name]) for place in (few, many))
-    return [
+    told = [
         Row("peak memory, 10 times the rows", figure, ratios(found, many.name, few.name), at_most=1.1),
         Row(
             "time a row, 10 times the rows",
@@ -54,3 +56,16 @@ def run(folder: Path, quick: bool) -> list[Row]:
             at_most=1.1,
         ),
     ]
+    return [*told, *(_planned(folder, name, quick) for name in CASES)]
+
+
+def _planned(folder: Path, name: str, quick: bool) -> Row:
+    """A run's peak as a share of what its plan prints."""
+    build, limit = CASES[name]
+    place = folder / build.__name__
+    place.mkdir()
+    config = build(place, quick)
+    planned, found = host_bytes(config), peak_of(config, limit)
+    shutil.rmtree(place)
+    figure = f"{found / 1e6:,.0f} MB, planned {planned / 1e6:,.0f} MB"
+    return Row(f"peak memory, {name}", figure, [found / planned], at_most=1.0)

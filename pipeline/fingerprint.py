@@ -7,7 +7,9 @@ import json
 from collections.abc import Sequence
 
 from pipeline.config import LoadedConfig
+from pipeline.memory import batch_rows
 from pipeline.probe import ProbeResult
+from pipeline.sources import output_of
 from transforms import files
 from transforms.shards import InputFile
 
@@ -42,5 +44,8 @@ def fingerprint_of(
             [[[f.name, f.rows, *(f.stamp or files.stamp(f.path))] for f in inputs], shard_rows, rows]
             for inputs, shard_rows, rows in cuts
         ],
+        "batch_size": batch_rows(
+            loaded.config.compute.batch_size, found.schema, found.targets, output_of(loaded)
+        ),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Config, LoadedConfig, TopK
+from pipeline.config import Config, LoadedConfig
 from pipeline.fingerprint import fingerprint_of
 from pipeline.increments import Grown, Increment, grown
+from pipeline.memory import batch_rows
 from pipeline.place import check_apart
 from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
-from pipeline.sources import baseline_files_of, input_files, of_config, probe_request
+from pipeline.sources import baseline_files_of, input_files, of_config, output_of, probe_request
 from transforms import files
 from transforms.errors import UserError
 from transforms.room import with_halved
 from transforms.shards import InputFile, Shard, auto_shard_rows, cut
 from transforms.worker import ExplainSpec
-from transforms.write import OutputSpec
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def make_plan(
     if shards:
         own = Increment(fingerprint[:16], len(added), rows, shard_rows, len(shards))
         increments = (*increments, own)
-    attributions = config.output.attributions
+    written = output_of(loaded)
     spec = ExplainSpec(
         run=output,
         run_id=fingerprint[:16],
@@ -170,13 +170,8 @@ def make_plan(
         method=method,
         targets=found.targets,
         reference=files.join(output, "_work", "reference.npz"),
-        output=OutputSpec(
-            attributions.top_k if isinstance(attributions, TopK) else attributions,
-            config.output.features,
-            bool(getattr(method, "standard_error", False)),
-            bool(getattr(method, "local_fit", False)),
-        ),
-        batch_size=config.compute.batch_size,
+        output=written,
+        batch_size=batch_rows(config.compute.batch_size, found.schema, found.targets, written),
         device_batch_size=found.device_batch_size,
         # Of this machine's devices: what workers elsewhere have is for them to find out.
         device_room=found.device_room if local else None,

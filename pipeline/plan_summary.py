@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from pipeline.memory import bound
 from pipeline.plan import Plan
 
 
@@ -12,6 +13,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
     """What `attribeam plan` prints."""
     found, spec = plan.found, plan.spec
     per_row = found.seconds_per_row
+    host = bound(plan.files, spec, found, plan.baseline_kind, plan.rows)
     return {
         "name": plan.loaded.config.name,
         "output": plan.output,
@@ -33,7 +35,9 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "affine_prefix": found.affine_prefix,
         "baseline": describe_baseline(plan),
         "evaluations_per_row": found.evaluations_per_row,
+        "workers": plan.loaded.config.compute.workers,
         "batch_size": spec.batch_size,
+        "batch_size_asked": plan.loaded.config.compute.batch_size,
         "device_batch_size": spec.device_batch_size,
         "precision": spec.model.precision,
         "jit": spec.model.jit,
@@ -43,6 +47,8 @@ def summarize(plan: Plan) -> dict[str, Any]:
             "seconds": None if per_row is None else per_row * (plan.rows - plan.reused_rows),
             "output_bytes": _output_bytes(plan),
             "device_bytes": found.device_bytes,
+            "host_bytes": host.total,
+            "host_bytes_by_part": host.to_json(),
             "device_calls_per_row": -(-found.evaluations_per_row // spec.device_batch_size),
         },
         "warnings": plan.warnings,

@@ -15,7 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.fitness import check_method, check_players
-from pipeline.sizing import device_batch_size, evaluation_bytes, forward_batch_size, seconds_per_row
+from pipeline.sizing import (
+    background_bytes,
+    device_batch_size,
+    evaluation_bytes,
+    forward_batch_size,
+    seconds_per_row,
+)
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.decode import Rows
@@ -23,7 +29,7 @@ from transforms.devices import device_scopes
 from transforms.errors import UserError
 from transforms.methods.base import AttributionMethod, Reference, evaluate
 from transforms.methods.sampling import Moments
-from transforms.models import ModelRequest, request_digest
+from transforms.models import ModelRequest, request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature, refusal
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
@@ -94,6 +100,11 @@ class ProbeResult:
       warnings: What is not as it should be and stops no run, by key of the config.
       devices: That the model may run on here, as TensorFlow calls them; none where it does not run it.
       device_room: Evaluations a device call that there was memory for here; None: as many as planned.
+      evaluation_bytes: Memory of an evaluation in a device call, with its gradient where one is taken.
+      forward_bytes: The same of an evaluation alone.
+      background_bytes: Memory that a device keeps of the background.
+      model_bytes: Of the model's files.
+      slice_values: That the first rows have, over all slice columns.
     """
 
     signature: Signature
@@ -110,6 +121,11 @@ class ProbeResult:
     warnings: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     device_room: int | None = None
+    evaluation_bytes: int = 0
+    forward_bytes: int = 0
+    background_bytes: int = 0
+    model_bytes: int = 0
+    slice_values: int = 0
 
 
 def probe(request: ProbeRequest) -> ProbeResult:
@@ -129,7 +145,8 @@ def probe(request: ProbeRequest) -> ProbeResult:
     if first is not None:
         found = schema.assemble(first.features)
         kept, _ = _taken(model, found, room)
-        first_inputs = {name: value[kept] for name, value in found.items()} if kept.any() else inputs
+        if kept.any():  # a mask copies
+            first_inputs = found if kept.all() else {name: value[kept] for name, value in found.items()}
     scores = _scores(model, inputs, room)
     spread_inputs = inputs if len(scores) > 1 else first_inputs
     spread_scores = scores if len(scores) > 1 else _scores(model, first_inputs, room)
@@ -164,6 +181,11 @@ def probe(request: ProbeRequest) -> ProbeResult:
         () if first is None else _repeated_ids(first, schema),
         device_scopes() if request.model.needs_tensorflow else (),
         room.used,
+        evaluation_bytes(model, inputs, request.method),
+        model.forward_bytes,
+        background_bytes(model, inputs, request.method, len(scores)),
+        request_bytes(request.model),
+        0 if first is None else sum(len(set(v.to_pylist())) for v in first.slices.values()),
     )
 
 
@@ -216,7 +238,8 @@ def open_model(
     kept, reason = _taken(model, schema.assemble(background), room)
     if not kept.any():
         raise UserError(reason, "baseline", "choose another kind")
-    background = {name: value[kept] for name, value in background.items()}
+    if not kept.all():  # a mask copies
+        background = {name: value[kept] for name, value in background.items()}
     if check:
         check_method(model, schema.assemble(background), request.method, schema)
     return schema, model, background

@@ -299,7 +299,13 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     estimate = summary["estimate"]
     calls = estimate["device_calls_per_row"]
     apart = f"; a row takes {calls:,} of them" if calls > 1 else ""
-    fact(out, "memory", f"a device call holds up to {size(estimate['device_bytes'])}{apart}")
+    workers, held = summary["workers"], estimate["host_bytes"]
+    together = f", {size(workers * held)} in {workers} of them" if workers > 1 else ""
+    fact(out, "memory", f"up to {size(held)} in a worker process{together}")
+    fact(out, "", f"a device call holds up to {size(estimate['device_bytes'])}{apart}")
+    if summary["batch_size"] < summary["batch_size_asked"]:
+        asked = f"not of compute.batch_size: {summary['batch_size_asked']:,}"
+        fact(out, "", f"batches of {count(summary['batch_size'], 'row')}, {asked}: so many would not fit")
     if estimate["seconds"] is not None:
         pace = f"{1 / estimate['seconds_per_row']:,.0f} rows/s were measured"
         fact(out, "time", f"about {duration(estimate['seconds'])} after start-up: {pace}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from transforms.methods.base import AttributionMethod, Reference, evaluate
+from transforms.methods.ends import KEPT_BYTES
 from transforms.methods.game import ROWS_A_CALL
 from transforms.models.base import ScoredModel
 from transforms.worker import TargetSpec
@@ -56,6 +57,21 @@ def evaluation_bytes(model: ScoredModel, inputs: Mapping[str, np.ndarray], metho
     if method.needs.gradients:
         return model.differentiable(inputs).activation_bytes
     return model.forward_bytes
+
+
+def background_bytes(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, rows: int
+) -> int:
+    """Memory that a device keeps of `rows` background rows from one call to the next."""
+    if not model.has_gradients or method.needs.trees:
+        return 0
+    own = sum(value.nbytes // max(1, len(value)) for value in inputs.values())
+    if method.needs.rescale:
+        return KEPT_BYTES
+    if method.needs.gradients:
+        # Of one tensor at a time, the calls' parts as well.
+        return 2 * min(KEPT_BYTES, rows * model.differentiable(inputs).end_bytes)
+    return 3 * rows * own
 
 
 def seconds_per_row(

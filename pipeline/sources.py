@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.config import LoadedConfig, TargetColumn
+from pipeline.config import LoadedConfig, TargetColumn, TopK
 from pipeline.probe import ProbeRequest
 from transforms import files, globs
 from transforms.absent import named
@@ -16,6 +16,7 @@ from transforms.read import describe_columns
 from transforms.resolve import ColumnRequest
 from transforms.resolve_feature import FeatureRequest
 from transforms.shards import InputFile, inspect_files
+from transforms.write import OutputSpec
 
 
 def input_files(loaded: LoadedConfig) -> list[InputFile]:
@@ -76,6 +77,17 @@ def model_request(loaded: LoadedConfig) -> ModelRequest:
         config.model.allow_unsafe,
         config.compute.precision,
         config.compute.jit,
+    )
+
+
+def output_of(loaded: LoadedConfig) -> OutputSpec:
+    """What the config has written of each example."""
+    block, method = loaded.config.output, loaded.config.method
+    return OutputSpec(
+        block.attributions.top_k if isinstance(block.attributions, TopK) else block.attributions,
+        block.features,
+        bool(getattr(method, "standard_error", False)),
+        bool(getattr(method, "local_fit", False)),
     )
 
 

@@ -129,7 +129,7 @@ def test_whatever_it_raises_on_a_row_costs_that_row(world: Path) -> None:
     good = [row for row in range(ROWS) if row not in bad]
     assert table["example_id"].to_pylist() == [f"rows.parquet:{row}" for row in good]
     expected = np.stack([np.arange(1.0, ROWS + 1), np.linspace(-1, 1, ROWS) ** 2], axis=1)[good]
-    np.testing.assert_allclose(worlds.phi(table), expected, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(worlds.phi(table), expected, rtol=1e-6, atol=1e-4)
     # The same without a bad row, and for each that stops a call a few calls at each halving.
     _, clean, _ = counted(write(world, {}), world / "clean")
     raising = len([value for value in bad.values() if value not in (-7, -8)])

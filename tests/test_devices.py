@@ -138,7 +138,7 @@ for thread in threads: thread.join()
 def where(found):
     inputs = found.reference.inputs
     score = found.model._evaluate(dict(inputs))[0]
-    entries = found.reference.ends(found.model, 1024)[0]
+    entries = found.reference.ends(found.model, 1024).kept[0]
     weights = found.model.adapter.model.weights
     return sorted({v.device.partition("device:")[2] for v in (score, *entries, *(w.value for w in weights))})
 print(json.dumps({

@@ -139,7 +139,7 @@ def test_strata_beat_independent_draws() -> None:
     model, row, reference = design("relu", 50)
     exact = attribute(IntegratedGradients(n_steps=300), model, row, reference, device_batch_size=8192)
     rng = np.random.default_rng(0)
-    differentiable, background = model.differentiable(reference.inputs), reference.ends(model, 1024)
+    differentiable, background = model.differentiable(reference.inputs), reference.ends(model, 1024).kept
     plain = np.zeros(14)
     for _ in range(100):
         base, at = rng.integers(0, 50, (100, 1)), rng.random((100, 1, 1))

@@ -29,8 +29,12 @@ KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file")
 _POOL_ROWS = 1_000_000
 _POOL_BYTES = 256 << 20
 _WINDOWS = 64
+#: Rows that are read at a time, and the memory that their features may take.
 _BLOCK_ROWS = 16_384
 _AHEAD = 16  # pieces that are waited for at a time
+_BLOCK_BYTES = 64 << 20
+#: What the first rows may take.
+_FIRST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -144,11 +148,12 @@ def read_rows(
 
 
 def first_rows(files: Sequence[InputFile], schema: ExampleSchema, count: int) -> Rows | None:
-    """The first `count` usable rows of the input, None where there is none."""
+    """The first `count` usable rows of the input, fewer where they are wide; None where there is none."""
     parts: list[Rows] = []
     held = 0
-    for shard in cut(files, _BLOCK_ROWS):
-        for rows in read_rows(shard.pieces, schema, count):
+    count = max(1, min(count, _FIRST_BYTES // schema.row_bytes))
+    for shard in cut(files, _block_rows(schema)):
+        for rows in read_rows(shard.pieces, schema, min(count, _block_rows(schema))):
             part = rows.take(slice(0, count - held))
             parts.append(part)
             held += len(part)
@@ -180,6 +185,14 @@ def make_background(
     if request.kind in ("sample", "file"):
         return drawn.features
     return {f.name: _statistic(request.kind, f, drawn.features[f.name]) for f in schema.features}
+
+
+def drawing_bytes(files: Sequence[InputFile], schema: ExampleSchema, kind: str) -> int:
+    """Memory that first rows and background take while they are read, at most, for a plan's bound."""
+    total = schema.row_bytes * sum(file.rows for file in files)
+    read = 2 * min(_BLOCK_BYTES, total) + 2 * min(_FIRST_BYTES, total)
+    # The pool in parts and joined, and a copy to sort.
+    return read + (3 * min(_POOL_BYTES, total) if kind in ("mean", "median", "mode") else 0)
 
 
 def _zero(feature: FeatureSpec) -> Fill:
@@ -252,10 +265,9 @@ def _draw(files: Sequence[InputFile], schema: ExampleSchema, rows: int | None, s
     """
     schema = dataclasses.replace(schema, id=None, slices=(), target=None)
     total = sum(file.rows for file in files)
-    row_bytes = sum(
-        f.size * (32 if f.dtype == "string" else np.dtype(f.dtype).itemsize) for f in schema.features
-    )
-    pool = _pool(total, max(1_000, min(_POOL_ROWS, _POOL_BYTES // max(row_bytes, 1))))
+    # Of what is drawn at random no more than that is kept; all of the pool where everything is looked at.
+    least = max(1_000, 4 * rows) if rows is not None else 1
+    pool = _pool(total, max(least, min(_POOL_ROWS, _POOL_BYTES // schema.row_bytes)))
     if rows is None:
         wanted = pool
     else:
@@ -294,14 +306,15 @@ def _pool(total: int, most: int) -> np.ndarray:
     """Numbers of the rows to draw from: all of them, or evenly spread windows of about `most` in all."""
     if total <= most:
         return np.arange(total)
-    width = most // _WINDOWS
-    starts = (np.arange(_WINDOWS) * total) // _WINDOWS
+    windows = min(_WINDOWS, most)
+    width = most // windows
+    starts = (np.arange(windows) * total) // windows
     return (starts[:, None] + np.arange(width)).reshape(-1)
 
 
 def _read_ordinals(files: Sequence[InputFile], schema: ExampleSchema, wanted: np.ndarray) -> Rows | None:
     parts = []
-    for rows in read_rows(_pieces_with(files, wanted), schema, _BLOCK_ROWS):
+    for rows in read_rows(_pieces_with(files, wanted, _block_rows(schema)), schema, _block_rows(schema)):
         at = np.minimum(np.searchsorted(wanted, rows.ordinals), len(wanted) - 1)
         chosen = wanted[at] == rows.ordinals
         if chosen.any():
@@ -309,10 +322,15 @@ def _read_ordinals(files: Sequence[InputFile], schema: ExampleSchema, wanted: np
     return join(parts) if parts else None
 
 
-def _pieces_with(files: Sequence[InputFile], wanted: np.ndarray) -> list[Piece]:
+def _block_rows(schema: ExampleSchema) -> int:
+    """Rows that are read at a time."""
+    return max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // schema.row_bytes))
+
+
+def _pieces_with(files: Sequence[InputFile], wanted: np.ndarray, block_rows: int) -> list[Piece]:
     """Stretches of files that hold some of the wanted rows; neighbours are joined, to read nothing twice."""
     found: list[Piece] = []
-    for shard in cut(files, _BLOCK_ROWS):
+    for shard in cut(files, block_rows):
         for piece in shard.pieces:
             low, high = np.searchsorted(wanted, [piece.ordinal, piece.ordinal + piece.rows])
             if low == high:

@@ -36,6 +36,11 @@ from transforms.write import (
 _IN_FLIGHT = 2
 #: Batches that are explained at a time.
 _AT_ONCE = 2
+#: Batches that a process holds at most, for a plan's bound on memory. Of rows: the reader's parts of one, the
+#: whole and what is left over; one that waits to be queued, the queue, those that are explained, one that
+#: waits for the writer's queue, that queue, and the writer's own. Of results: from those explained on.
+BATCHES_OF_ROWS = 3 + 1 + _IN_FLIGHT + _AT_ONCE + 1 + _IN_FLIGHT + 1
+BATCHES_OF_RESULTS = _AT_ONCE + 1 + _IN_FLIGHT + 1
 _END = object()
 
 

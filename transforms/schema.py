@@ -29,6 +29,14 @@ def misfit(value: object, dtype: str) -> str | None:
     return None if number is not None and abs(number) <= float(np.finfo(dtype).max) else "a finite number"
 
 
+#: Of a string, with the object about it.
+_STRING_BYTES = 64
+
+
+def _itemsize(dtype: str) -> int:
+    return _STRING_BYTES if dtype == "string" else np.dtype(dtype).itemsize
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """A column that is attributed to.
@@ -91,6 +99,12 @@ class ExampleSchema:
             if extra is not None:
                 found.setdefault(*extra)
         return list(found.items())
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Memory that the features of a row take as the model takes them; a guess where they are strings."""
+        size = sum(feature.size * _itemsize(feature.dtype) for feature in self.features)
+        return max(1, size)
 
     @property
     def attributed(self) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from transforms.methods.calls import run_calls
+from transforms.methods.ends import Ends
 from transforms.players import Players
 
 if TYPE_CHECKING:
@@ -96,23 +97,16 @@ class Reference:
                 self._kept[name] = (size, found)
             return found
 
-    def ends(self, model: ScoredModel, device_batch_size: int) -> tuple[Any, Any]:
-        """Entries and affine frontier of the background rows, computed once a process.
+    def ends(self, model: ScoredModel, device_batch_size: int) -> Ends:
+        """Entries and affine frontier of the background rows; what is kept of them, computed once a process.
 
         Args:
           model: The model.
           device_batch_size: Most background rows in one device call.
         """
-
-        def make() -> tuple[Any, Any]:
-            from transforms.models.tensors import in_calls
-
-            entries, frontier = in_calls(
-                model.differentiable(self.inputs).ends, self.inputs, device_batch_size
-            )
-            return entries, frontier
-
-        found: tuple[Any, Any] = self.once("ends", make)
+        found: Ends = self.once(
+            "ends", lambda: Ends.made(model.differentiable(self.inputs), self.inputs, device_batch_size)
+        )
         return found
 
 
@@ -172,6 +166,37 @@ class AttributionMethod(Protocol):
           seeds: A key for the row's random numbers, `[B]` uint64.
           device_batch_size: Most model evaluations in one device call.
         """
+
+
+#: Gradients of this many targets share one forward pass; more targets are taken in turns.
+TARGETS_AT_ONCE = 8
+#: What the blocks of a masking method's scores take, with what is made of them.
+_BLOCKS_BYTES = 128 << 20
+
+
+def working_bytes(method: AttributionMethod, rows: int, targets: int, values: int, players: int) -> int:
+    """Memory of this process that a method works with on a batch, at most; device calls are beside it.
+
+    Args:
+      method: With its keys; its own `held_bytes` of so many players is what it keeps whatever the rows.
+      rows: Of the batch.
+      targets: Of a row.
+      values: Of a row, that are attributed to.
+      players: That a masking method keeps or replaces.
+    """
+    held = getattr(method, "held_bytes", None)
+    fixed = 0 if held is None else int(held(players))
+    if method.needs.trees:
+        return fixed + rows * targets * values * 40
+    if not method.needs.gradients:
+        # In double precision, with squares, and what it becomes by model input.
+        return fixed + rows * targets * (players * 32 + values * 12) + _BLOCKS_BYTES
+    # Calls' results, and all of them joined; of what samples and looks at the squares, means and squares in
+    # double precision.
+    squares = hasattr(method, "noise") or getattr(method, "standard_error", False)
+    squares = squares or getattr(method, "tolerance", None) is not None
+    turns = 8 if targets > TARGETS_AT_ONCE else 0
+    return fixed + rows * targets * values * (56 if squares else 16 + turns)
 
 
 def take(arrays: Arrays, index: np.ndarray) -> dict[str, np.ndarray]:

@@ -34,6 +34,11 @@ def device_calls(rows: int, rows_per_call: int) -> Iterator[tuple[slice, np.ndar
         yield slice(start, stop), index
 
 
+def rows_in_call(rows: int, rows_per_call: int) -> int:
+    """Rows of each device call, of which at most so many would fit."""
+    return min(rows_per_call, max(-(-rows // _LEAST_CALLS), min(rows_per_call, _LEAST_ROWS)))
+
+
 def run_calls(rows: int, rows_per_call: int, call: Callable[[np.ndarray], Found]) -> Found:
     """Runs a function on the rows of each device call, several calls at a time.
 
@@ -53,8 +58,7 @@ def run_calls(rows: int, rows_per_call: int, call: Callable[[np.ndarray], Found]
         return tuple({k: v[:size] for k, v in found.items()} for found in call(part[1]))
 
     # One call has nothing to overlap with. The cut does not ask how many processors there are: same bits.
-    even = max(-(-rows // _LEAST_CALLS), min(rows_per_call, _LEAST_ROWS))
-    parts = list(device_calls(rows, min(rows_per_call, even)))
+    parts = list(device_calls(rows, rows_in_call(rows, rows_per_call)))
     done = [cut_back(parts[0])] if len(parts) == 1 else list(_pool().map(cut_back, parts))
     return tuple(
         {name: _joined([part[i][name] for part in done]) for name in found} for i, found in enumerate(done[0])

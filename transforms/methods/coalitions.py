@@ -18,7 +18,7 @@ _COALITIONS = 1 << 21
 #: are different.
 _LISTED = 1 << 18
 #: Pairs that the regression takes at a time.
-_PAIRS_AT_ONCE = 1 << 12
+PAIRS_AT_ONCE = 1 << 12
 #: Of so many draws of a small design the one that tells the players apart best is taken.
 _DRAWS = 16
 #: Multiplications that choosing a draw may cost; larger designs are all alike.
@@ -70,8 +70,8 @@ class Design:
         """Strata by number, in parts of few pairs."""
         start = 0
         for number, taken in enumerate(self.taken.tolist()):
-            for first in range(start, start + taken, _PAIRS_AT_ONCE):
-                yield number, slice(first, min(first + _PAIRS_AT_ONCE, start + taken))
+            for first in range(start, start + taken, PAIRS_AT_ONCE):
+                yield number, slice(first, min(first + PAIRS_AT_ONCE, start + taken))
             start += taken
 
     def _centred(self, number: int, part: slice) -> np.ndarray:

@@ -120,10 +120,11 @@ class ExpectedGradients:
             pairs: dict[str, np.ndarray] = {}
             for first, size, nodes in _calls(count, whole, at_once):
                 alphas, base = strata(keys[index], first, size, count, reference.rows)
+                ends, places = background.of(base[::nodes])
                 found, square = differentiable.integrate(
                     chosen,
-                    background,
-                    base[::nodes],
+                    ends,
+                    places,
                     alphas.reshape(size // nodes, nodes, -1),
                     np.ones(nodes, np.float32),
                     targets[index],

@@ -20,7 +20,7 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.calls import run_calls
-from transforms.methods.panels import NODES, integrate_in_panels
+from transforms.methods.panels import BLOCK_VALUES, NODES, integrate_in_panels
 from transforms.methods.quadrature import gauss_legendre
 
 if TYPE_CHECKING:
@@ -67,6 +67,10 @@ class IntegratedGradients:
                 "method.max_steps",
                 "raise max_steps or lower n_steps",
             )
+
+    def held_bytes(self, players: int) -> int:
+        """Of the panels that a tolerance takes: theirs, what halving adds, and both joined."""
+        return 0 if self.tolerance is None else 8 * 4 * BLOCK_VALUES
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """Nodes times background rows; rows above the tolerance cost more."""
@@ -134,13 +138,16 @@ def _integrate(
         for node in range(0, steps, nodes):
             some = slice(node, node + nodes)
             at = np.broadcast_to(alphas[None, some, None], (len(base), len(alphas[some]), 1))
-            parts.append(differentiable.constants(base, at, weights[some]))
+            parts.append((base, differentiable.constants(base, at, weights[some])))
 
     def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
         chosen = take(inputs, index)
         sums: dict[str, np.ndarray] = {}
-        for base, at, weight in parts:
-            found, _ = differentiable.integrate(chosen, background, base, at, weight, targets[index])
+        for of, (base, at, weight) in parts:
+            ends = background.kept
+            if ends is None:
+                ends, base = background.of(of)
+            found, _ = differentiable.integrate(chosen, ends, base, at, weight, targets[index])
             sums = {k: sums[k] + v for k, v in found.items()} if sums else found
         return (sums,)
 

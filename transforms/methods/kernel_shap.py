@@ -19,7 +19,7 @@ from transforms.methods.base import (
     predict,
     take,
 )
-from transforms.methods.coalitions import Design, design
+from transforms.methods.coalitions import PAIRS_AT_ONCE, Design, design
 from transforms.methods.game import Game
 from transforms.methods.sampling import MOST_ROUNDS
 from transforms.players import Players
@@ -76,6 +76,11 @@ class KernelShap:
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """Coalitions × background rows; rows above the tolerance cost more."""
         return self.coalitions(players) * background_rows
+
+    def held_bytes(self, players: int) -> int:
+        """Of the design: members twice, a few square matrices, and the pairs that are taken at a time."""
+        pairs = self.coalitions(players) // 2 * self._rounds
+        return 2 * pairs * players + 5 * 8 * players**2 + 4 * 8 * players * min(pairs, PAIRS_AT_ONCE)
 
     def check(self, players: Players) -> None:
         """Refuses budgets that determine no values, or that no memory holds.

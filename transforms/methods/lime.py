@@ -94,6 +94,11 @@ class Lime:
                 "take more samples or a wider kernel, or put features into input.groups",
             )
 
+    def held_bytes(self, players: int) -> int:
+        """Of the surrogate: samples and matrices like them, more with errors, and a few square ones."""
+        matrices = 5 if not self.standard_error and self.tolerance is None else 11
+        return matrices * 8 * self.n_samples * players + 5 * 8 * players**2
+
     def _width(self, players: int) -> float:
         return 0.75 * float(np.sqrt(players)) if self.kernel_width == "auto" else self.kernel_width
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Of a panel. Two are exact for a cubic; where the score is a chain of straight lines more would be wasted.
 NODES = 2
 #: Attributions of panels are kept until their rows are done: as many values as this, and what halving adds.
-_BLOCK_VALUES = 1 << 22
+BLOCK_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,8 @@ class _Paths:
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
             of = row[index]
             inputs, at = take(self.inputs, of), alphas[None, :, index]
-            found, _ = differentiable.integrate(
-                inputs, background, base[None, index], at, weights, self.targets[of]
-            )
+            ends, places = background.of(base[None, index])
+            found, _ = differentiable.integrate(inputs, ends, places, at, weights, self.targets[of])
             return ({k: v * column(width[index], v) for k, v in found.items()},)
 
         return run_calls(len(row), max(1, self.device_batch_size // NODES), call)[0]
@@ -72,7 +71,8 @@ class _Paths:
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
             of = row[index]
             inputs, at = take(self.inputs, of), alphas[None, None, index]
-            found = differentiable.path_scores(inputs, background, base[None, index], at, self.targets[of])
+            ends, places = background.of(base[None, index])
+            found = differentiable.path_scores(inputs, ends, places, at, self.targets[of])
             return ({"score": found[0, 0]},)
 
         return run_calls(len(row), self.device_batch_size, call)[0]["score"]
@@ -178,7 +178,7 @@ def integrate_in_panels(
     """
     rows, count = len(targets), max(1, min(steps, most_steps) // NODES)
     features = sum(int(np.prod(value.shape[1:], dtype=np.int64)) for value in inputs.values())
-    block = max(1, _BLOCK_VALUES // (reference.rows * count * targets.shape[1] * features))
+    block = max(1, BLOCK_VALUES // (reference.rows * count * targets.shape[1] * features))
     parts = []
     for first in range(0, rows, block):
         index = np.arange(first, min(first + block, rows))

@@ -82,6 +82,10 @@ class PermutationShap:
                 "take fewer, or put features into input.groups",
             )
 
+    def held_bytes(self, players: int) -> int:
+        """Of the permutations while they are drawn."""
+        return 8 * 8 * self.n_permutations * players
+
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """Each coalition on the way once per background row; all there are, if that is less."""
         on_the_way = self.n_permutations * 2 * (players - 1) + 2

@@ -221,13 +221,26 @@ def request_digest(request: ModelRequest) -> str:
     return model_digest(files.local_copy(request.path))
 
 
+def request_bytes(request: ModelRequest) -> int:
+    """Bytes of a model's files; what a function's module loads nobody knows."""
+    from transforms import files
+
+    if is_function(request.path):
+        return 0
+    return sum(os.path.getsize(name) for name in _file_names(files.local_copy(request.path)))
+
+
+def _file_names(path: str) -> list[str]:
+    """The file of a local path, or those of its folder in order."""
+    if not os.path.isdir(path):
+        return [path]
+    return sorted(os.path.join(root, name) for root, _, files in os.walk(path) for name in files)
+
+
 def model_digest(path: str) -> str:
     """SHA-256 of a model file, or of a folder's files by name, of a local path."""
     found = hashlib.sha256()
-    names = [path]
-    if os.path.isdir(path):
-        names = sorted(os.path.join(root, name) for root, _, files in os.walk(path) for name in files)
-    for name in names:
+    for name in _file_names(path):
         if os.path.isdir(path):
             found.update(os.path.relpath(name, path).encode() + b"\0")
         with open(name, "rb") as source:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from transforms.methods.base import TARGETS_AT_ONCE
 from transforms.models.compiled import Compiled
 from transforms.models.cut import Cut, find_cut
 from transforms.models.layout import Layout, activation_bytes
@@ -18,6 +19,7 @@ from transforms.models.tensors import (
     flatten_heads,
     join_targets,
     node_difference,
+    row_bytes,
     rows_first,
     stack_targets,
     sum_copies,
@@ -32,9 +34,6 @@ from transforms.models.trace import TracedModel
 #: A call's nodes are taken in so many parts, one after another, so that what passes from one operation to the
 #: next stays in a processor's cache: measured, 1.3 times the rows on two processors.
 _PARTS = 8
-
-#: Gradients of this many targets share one forward pass; more targets are taken in turns.
-TARGETS_AT_ONCE = 8
 
 
 class DifferentiableModel:
@@ -69,6 +68,12 @@ class DifferentiableModel:
         self.activation_bytes = activation_bytes(traced, self.cut)
         self._small = traced.repeatable(self.cut.scores, self.cut.fed)
         self._build()
+
+    @property
+    def end_bytes(self) -> int:
+        """Memory of a background row's entries and frontier."""
+        tensors = [*(entry.tensor for entry in self.cut.entries), *self.cut.frontier]
+        return sum(self._layout.lead[tensor.name] * row_bytes(tensor) for tensor in tensors)
 
     # -- building blocks, called while tracing ---------------------------------------------------------------
 

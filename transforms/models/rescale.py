@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from transforms.methods.ends import KEPT_BYTES
 from transforms.models.compiled import Compiled
 from transforms.models.rescale_layout import Layout, as_numbers
 from transforms.models.rescale_ops import ELEMENTWISE
@@ -28,8 +29,6 @@ _MOST_FUSED, _LEAST_FUSED = 64, 4096
 _FUSED_OPS = frozenset({"ConcatV2", "MatMul", "Mul", "Mean", "Neg", "RealDiv", "Split", "Sum", "Transpose"})
 #: What the forward pass of such a network is made of.
 _FUSED_FORWARD = ELEMENTWISE | _FUSED_OPS | {"Const", "IdentityN", "Placeholder", "ReadVariableOp", "Reshape"}
-#: Memory that the background's activations may take from one call to the next.
-_KEPT_BYTES = 256 << 20
 
 Ends = tuple[list[Any], list[Any]]
 
@@ -202,7 +201,7 @@ class RescaleModel:
         names = (*self.plan.kept, *self.plan.slopes)
         per_row = 4 * sum(self._layout.extents[n].outer * self._layout.extents[n].inner for n in names)
         found = Background(self, inputs, rows)
-        if found.count * per_row <= _KEPT_BYTES:
+        if found.count * per_row <= KEPT_BYTES:
             found.keep()
         return found
 
