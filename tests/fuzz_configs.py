@@ -70,6 +70,7 @@ _PLAIN: list[dict[str, Any]] = [
             "batch_size": 16, "device_batch_size": "auto", "shard_rows": "auto", "workers": 1,
             "precision": "float32", "jit": False,
         },
+        "incremental": False,
         "seed": 0,
         "limits": {"rejected": 0.5, "convergence": 0.05},
     },

@@ -416,7 +416,7 @@ def test_parts_that_were_taken_over(world: World, verify: Verify) -> None:
 
 def test_digests_of_the_input() -> None:
     def file(**changes: Any) -> Any:
-        given = {"name": "a", "rows": 3, "bytes": 90, "digest": "x", **changes}
+        given = {"name": "a", "rows": 3, "bytes": 90, "digest": "x", "format": "parquet", **changes}
         return SimpleNamespace(**given)
 
     noted = [{"file": "a", "rows": 3, "bytes": 90, "digest": "x"}]
