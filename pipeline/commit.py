@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from transforms.shard_result import ShardResult, read_journal
 
 #: Journal entries are waited for rather than worked on.
 _READERS = 8
+_ENTRY = re.compile(r"\d{5,}\.done")
 #: Errors of ours, whose message needs no type before it.
 _SAID_ALL = ("InputLost", "OutputLost", "RunReplaced")
 
@@ -118,7 +120,7 @@ def finished_shards(run: str, fingerprint: str) -> set[int]:
     Cost: reads the journal, several entries at a time.
     """
     names = files.list_dir(files.join(run, WORK, "shards"))
-    numbers = [int(name.partition(".")[0]) for name in names if name.endswith(".done")]
+    numbers = [int(name.removesuffix(".done")) for name in names if _ENTRY.fullmatch(name)]
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(lambda number: read_journal(run, number, fingerprint) is not None, numbers)
         return {number for number, whole in zip(numbers, found, strict=True) if whole}

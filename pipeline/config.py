@@ -222,7 +222,7 @@ class LoadedConfig:
     def path(self, path: str) -> str:
         """A path of the config in full."""
         joined = files.join(self.folder, path)
-        return joined if files.is_url(joined) else os.path.abspath(joined)
+        return joined if files.is_url(joined) else os.path.abspath(files.local_path(joined))
 
 
 def load_config(

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.config import LoadedConfig
+from pipeline.increments import Grown
 from pipeline.memory import batch_rows
 from pipeline.probe import ProbeResult
 from pipeline.sources import output_of
 from transforms import files
 from transforms.shards import InputFile
 
+_NO_NUMBERS = ("limits", "name", "runner", "incremental")
 #: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 def fingerprint_of(
@@ -27,12 +30,7 @@ def fingerprint_of(
       found: What the model said.
       cuts: Of each increment its files, rows a shard, and rows.
     """
-    config = loaded.config.model_dump(mode="json")
-    # Where the run goes, on which engine, and how many processes share the work change no number.
-    for block, key in (("output", "path"), ("compute", "workers"), ("model", "path"), ("input", "files")):
-        config[block].pop(key)
-    for key in ("limits", "name", "runner", "incremental"):
-        config.pop(key)
+    config = _deciding(loaded.config.model_dump(mode="json"))
     facts = {
         "version": SCHEMA_VERSION,
         "config": config,
@@ -49,3 +47,30 @@ def fingerprint_of(
         ),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _deciding(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a config decides numbers: not where the run goes, where it is made, or by how many."""
+    left_out = {"output": "path", "compute": "workers", "model": "path", "input": "files"}
+    kept = {key: value for key, value in config.items() if key not in _NO_NUMBERS}
+    for block, key in left_out.items():
+        kept[block] = {name: value for name, value in kept[block].items() if name != key}
+    return kept
+
+
+def difference(loaded: LoadedConfig, found: ProbeResult, base: Grown) -> str:
+    """Why a run is another than the committed one whose files it has, as far as that one's manifest tells."""
+    then, now = _deciding(base.committed["config"]), _deciding(loaded.config.model_dump(mode="json"))
+    keys = []
+    for block, value in now.items():
+        if isinstance(value, dict) and isinstance(then.get(block), dict):
+            keys += [f"{block}.{key}" for key in value if then[block].get(key) != value[key]]
+        elif then.get(block) != value:
+            keys.append(block)
+    if keys:
+        return f"{', '.join(keys)} in the config {'are' if len(keys) > 1 else 'is'} not what it was"
+    if found.digest != base.committed["model"]["digest"]:
+        return "the model is not what it was"
+    if found.artifact.digest != base.committed["baseline"]["digest"]:
+        return "the baseline is not what it was"
+    return "a file was written anew, or the new ones have columns of other types"

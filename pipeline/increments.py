@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from pipeline.place import WORK
 from transforms import files
-from transforms.parts import Part
+from transforms.errors import UserError
+from transforms.parts import Part, digest_of, is_there
 from transforms.shard_result import ShardResult
 from transforms.shards import InputFile, Shard, cut
 
@@ -97,6 +98,8 @@ def grown(found: Sequence[InputFile], committed: Mapping[str, Any]) -> Grown | s
         if (file.rows, file.bytes) != (item["rows"], item["bytes"]):
             return f"{item['file']} is not what it was"
         known.append(file)
+    if sum(part.rows for part in increments_of(committed)) < sum(file.rows for file in known):
+        return "it was made with --limit"
     added = [file for file in found if file.name in by_name]
     if added and not committed["config"].get("incremental"):
         return "it was made without incremental: true, and keeps no aggregates to add to"
@@ -130,24 +133,40 @@ def take_over(base: Grown, source: str, place: str) -> None:
 
     Here the parts are links to the same files; an object store copies them.
     """
-    path = _base_path(place)
-    if files.exists(path):
-        return
     parts = [Part(**part) for part in base.committed["parts"] if part["file"] != IMPORTANCE]
+    if _is_taken_over(place, parts):
+        return
+    for part in parts:
+        if not is_there(source, part):
+            what = f"{part.file} is not there as it was written, and nothing can be added to the run"
+            raise UserError(
+                what, source, "attribeam verify tells what else is; --overwrite explains all anew"
+            )
     if files.is_url(place):
         files.copy([files.join(source, p.file) for p in parts], [files.join(place, p.file) for p in parts])
     else:
         for part in parts:
             _link(files.join(source, part.file), files.join(place, part.file))
+        for folder in sorted({os.path.dirname(part.file) for part in parts}):
+            files.sync_folder(files.join(place, folder))
     table = files.read_bytes(files.join(source, IMPORTANCE))
     state = pq.read_schema(pa.BufferReader(table)).metadata[_STATE.encode()]
     result = replace(ShardResult.from_bytes(base64.b64decode(state)), parts=parts)
-    files.write_atomic(path, result.to_bytes())
+    data = result.to_bytes()
+    files.write_atomic(_base_path(place), f"{digest_of(data)}\n".encode() + data)
+
+
+def _is_taken_over(place: str, parts: Sequence[Part]) -> bool:
+    """Whether an attempt before this one has done it, and it is still so."""
+    if not files.exists(_base_path(place)):
+        return False
+    head, _, data = files.read_bytes(_base_path(place)).partition(b"\n")
+    return head == digest_of(data).encode() and all(is_there(place, part) for part in parts)
 
 
 def read_base(place: str) -> ShardResult:
     """The aggregates of what was taken over."""
-    return ShardResult.from_bytes(files.read_bytes(_base_path(place)))
+    return ShardResult.from_bytes(files.read_bytes(_base_path(place)).partition(b"\n")[2])
 
 
 def _base_path(place: str) -> str:

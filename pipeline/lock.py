@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
+import stat
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 from pipeline.place import neighbour
 from transforms import files
 from transforms.errors import UserError
+from transforms.parts import written
 
 #: An object store knows no locks. Whoever is at work in it says so every so many seconds, and is taken for
-#: dead when it has not for as long as that.
-_EVERY, _DEAD = 20.0, 90.0
+#: dead when nothing has been heard for as long as that; no clock but this machine's own is asked.
+_EVERY, _DEAD, _LOOK = 20.0, 50.0, 2.0
+#: Two that begin at once find nobody and write; after so long they read who came last.
+_SETTLES = 1.0
 _REMEDY = "wait for it, or give another --output"
+#: Bytes that a lock holds at most: the number of a process.
+_LONGEST = 20
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 @contextmanager
@@ -30,46 +39,90 @@ def run_lock(run: str) -> Iterator[None]:
     Args:
       run: The run directory. Folders above it are made, and taken away again if they stay empty.
     Raises:
-      UserError: Another command is at work there.
+      UserError: Another command is at work there, or somebody's file has the lock's name.
+      OutputLost: The lock cannot be written.
     """
-    held = _remote(run) if files.is_url(run) else _local(run)
-    with held:
+    with _owned(run) if files.is_url(run) else _locked(run):
         yield
 
 
 @contextmanager
-def _local(run: str) -> Iterator[None]:
+def _locked(run: str) -> Iterator[None]:
     parent = os.path.dirname(run)
     made = _make_folders(parent)
     # Beside the run, which another takes the place of; where nothing may be made there, none can.
     inside = not os.access(parent, os.W_OK | os.X_OK)
     path = os.path.join(run, ".lock") if inside else neighbour(run, "lock")
     with contextlib.ExitStack() as stack:
-        while True:
-            lock = stack.enter_context(open(path, "a+", encoding="utf-8"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.seek(0)
-                raise _busy(run, lock.read().strip(), _REMEDY) from error
-            if _is_that(lock, path):
-                break  # otherwise whoever held it has taken it away since it was opened
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
+        stack.callback(_take_away, made)
+        lock = _hold(run, path, stack)
+        if lock is None:
+            stack.enter_context(_owned(run))
+        else:
+            stack.callback(_remove, path)
+            with written(path):
+                os.ftruncate(lock, 0)
+                os.write(lock, str(os.getpid()).encode())
+        yield
+
+
+def _hold(run: str, path: str, stack: contextlib.ExitStack) -> int | None:
+    """The open lock file, held until the stack ends; None where the filesystem has no locks."""
+    while True:
+        lock = _open(path)
+        stack.callback(os.close, lock)
         try:
-            yield
-        finally:
-            os.unlink(path)
-            for folder in reversed(made):
-                with contextlib.suppress(OSError):  # it is not empty, as it should be
-                    os.rmdir(folder)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _busy(run, os.pread(lock, _LONGEST, 0).decode("ascii", "replace"), _REMEDY) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            _remove(path)
+            return None
+        # Otherwise whoever held it has taken it away since it was opened.
+        if _is_that(lock, path):
+            return lock
+
+
+def _open(path: str) -> int:
+    """Opens or makes the lock file, if it is one."""
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except PermissionError as error:
+        what, remedy = (
+            "cannot be written: permission denied",
+            "a killed run of another user left it: remove it",
+        )
+        raise UserError(what, path, remedy) from error
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EISDIR):
+            with written(path):
+                raise
+        raise UserError("stands where a run's lock would be", path, "move it away") from error
+    found = os.pread(lock, _LONGEST + 1, 0)
+    if (
+        not stat.S_ISREG(os.fstat(lock).st_mode)
+        or not (found.isdigit() or not found)
+        or len(found) > _LONGEST
+    ):
+        os.close(lock)
+        raise UserError("stands where a run's lock would be", path, "move it away")
+    return lock
+
+
+def _is_that(lock: int, path: str) -> bool:
+    """Whether a file that is open still has its name."""
+    try:
+        return os.path.samestat(os.fstat(lock), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _make_folders(folder: str) -> list[str]:
     """Makes a folder and those above it; returns those that were missing, from the top."""
     missing = []
-    while not os.path.exists(folder):
+    while not files.exists(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)
     for path in reversed(missing):
@@ -77,12 +130,15 @@ def _make_folders(folder: str) -> list[str]:
     return missing[::-1]
 
 
-def _is_that(lock: TextIO, path: str) -> bool:
-    """Whether a file that is open still has its name."""
-    try:
-        return os.path.samestat(os.fstat(lock.fileno()), os.stat(path))
-    except FileNotFoundError:
-        return False
+def _take_away(folders: list[str]) -> None:
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):  # it is not empty, as it should be
+            os.rmdir(folder)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _busy(run: str, process: str, remedy: str) -> UserError:
@@ -90,19 +146,25 @@ def _busy(run: str, process: str, remedy: str) -> UserError:
 
 
 @contextmanager
-def _remote(run: str) -> Iterator[None]:
+def _owned(run: str) -> Iterator[None]:
     path = neighbour(run, "owner")
-    me = {"host": socket.gethostname(), "process": os.getpid()}
-    if files.exists(path):
-        _refuse_while_alive(run, json.loads(files.read_bytes(path)), me)
-    _say(path, me)
+    me = {"host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex}
+    _wait_for_the_dead(run, path, me)
+    _say(path, me, 0)
+    time.sleep(_SETTLES)
+    other = _owner(path)
+    if other is not None and other["token"] != me["token"]:
+        raise _busy(run, _told(other, me), _REMEDY)
     stop = threading.Event()
 
     def go_on() -> None:
+        beats = 0
         while not stop.wait(_EVERY):
+            beats += 1
             # One that fails does no harm, and the run itself will find out if none gets through.
             with contextlib.suppress(UserError):
-                _say(path, me)
+                if (_owner(path) or me)["token"] == me["token"]:
+                    _say(path, me, beats)
 
     thread = threading.Thread(target=go_on, name="attribeam-owner", daemon=True)
     thread.start()
@@ -111,25 +173,61 @@ def _remote(run: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        files.delete_tree(path)
+        # What is left behind is taken for dead by the next.
+        with contextlib.suppress(UserError):
+            if (_owner(path) or me)["token"] == me["token"]:
+                files.delete_tree(path)
 
 
-def _say(path: str, me: dict[str, Any]) -> None:
-    files.write_atomic(path, json.dumps({**me, "seen": time.time()}).encode())
+def _say(path: str, me: dict[str, Any], beats: int) -> None:
+    files.write_atomic(path, json.dumps({**me, "beats": beats}).encode())
 
 
-def _refuse_while_alive(run: str, owner: dict[str, Any], me: dict[str, Any]) -> None:
-    """Refuses a directory whose owner may be alive; one of this machine can be asked."""
-    since = time.time() - owner["seen"]
-    if since > _DEAD:
+def _owner(path: str) -> dict[str, Any] | None:
+    """Who says to be at work; None where nobody does, or what is said is damaged."""
+    try:
+        found = json.loads(files.read_bytes(path)) if files.exists(path) else None
+    except UserError:  # gone between the two
+        return None
+    except ValueError:
+        return None
+    types = {"host": str, "process": int, "token": str, "beats": int}
+    whole = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in types.items())
+    return found if whole else None
+
+
+def _told(owner: dict[str, Any], me: dict[str, Any]) -> str:
+    return f"{owner['process']}" if owner["host"] == me["host"] else f"{owner['process']} on {owner['host']}"
+
+
+def _wait_for_the_dead(run: str, path: str, me: dict[str, Any]) -> None:
+    """Returns once nobody owns a directory. One of this machine can be asked; others are listened to.
+
+    Raises:
+      UserError: The owner is alive.
+    """
+    owner = _owner(path)
+    if owner is None or (owner["host"] == me["host"] and not _is_alive(owner["process"])):
         return
-    here, process = owner["host"] == me["host"], owner["process"]
-    if here and process != me["process"]:
-        try:
-            os.kill(process, 0)  # sends nothing
-        except ProcessLookupError:
+    until = time.monotonic() + (0.0 if owner["host"] == me["host"] else _DEAD)
+    while time.monotonic() < until:
+        time.sleep(_LOOK)
+        later = _owner(path)
+        if later is None:
             return
-        except PermissionError:
-            pass  # it is another user's, and alive
-    remedy = f"wait for it; if it was killed, wait {_DEAD - since:.0f} seconds"
-    raise _busy(run, f"{process}" if here else f"{process} on {owner['host']}", remedy)
+        if later != owner:
+            break
+    else:
+        if owner["host"] != me["host"]:
+            return
+    raise _busy(run, _told(owner, me), _REMEDY)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True  # it is another user's
+    return True

@@ -121,11 +121,27 @@ def versions() -> dict[str, str]:
     return found
 
 
-def read_manifest(run: str) -> dict[str, Any] | None:
-    """The manifest of a committed run, None where there is none."""
+def read_manifest(run: str, *, replaces: bool = False) -> dict[str, Any] | None:
+    """The manifest of a committed run, None where there is none.
+
+    Args:
+      run: Its directory.
+      replaces: Whether the run is to be replaced: then one that is damaged, or of another version, will do.
+    Raises:
+      UserError: It is no manifest, or another version's.
+    """
     path = files.join(run, MANIFEST)
     if not files.exists(path):
         return None
+    try:
+        return _read_manifest(path)
+    except UserError:
+        if replaces:
+            return {"fingerprint": None}
+        raise
+
+
+def _read_manifest(path: str) -> dict[str, Any]:
     try:
         found = json.loads(files.read_bytes(path))
     except ValueError as error:
@@ -150,13 +166,15 @@ def work_fingerprint(run: str) -> str | None:
 def known_cuts(run: str) -> dict[str, int]:
     """Rows a shard, by fingerprint, of the runs in a place: committed, begun, begun to replace it."""
     found = {}
-    committed = read_manifest(run)
-    if committed is not None:
+    committed = read_manifest(run, replaces=True)
+    if committed is not None and committed["fingerprint"] is not None:
         found[committed["fingerprint"]] = committed["shard_rows"]
     for place in (run, beside(run)):
         path, fingerprint = files.join(place, WORK, "shard_rows"), work_fingerprint(place)
         if fingerprint is not None and files.exists(path):
-            found[fingerprint] = int(files.read_bytes(path))
+            rows = files.read_bytes(path)
+            if rows.isdigit():
+                found[fingerprint] = int(rows)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import tempfile
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +16,13 @@ WORK = "_work"
 #: What may stand in a folder that a run takes over: anything else is somebody's.
 OURS = frozenset({MANIFEST, WORK, "attributions", "rejected", "importance.parquet", "report.html"})
 _ELSEWHERE = "give another output.path or --output"
+_FOLDERS = ("attributions", "rejected")
+#: A part, or one that is half written.
+_PART = re.compile(r"part-\d{5,}\.parquet|\..*\.tmp")
+#: Names beside a run that are its own.
+_BESIDE = re.compile(r"\..+\.(next|old|lock|owner)")
+#: Temporary names and those beside it are longer, and systems end at 255 bytes.
+_LONGEST_NAME = 200
 
 
 def check_place(run: str) -> None:
@@ -24,24 +31,28 @@ def check_place(run: str) -> None:
     Args:
       run: The run directory, an absolute path or a URL.
     Raises:
-      UserError: It cannot be a folder, cannot be written, or holds what no run does.
+      UserError: It cannot be a folder, cannot be written, or holds what no run does; so does what stands
+        under the names beside it that a run uses.
     """
+    name = run.rstrip("/").rpartition("/")[2]
+    if _BESIDE.fullmatch(name):
+        raise UserError("has a name that another run would use for itself", run, _ELSEWHERE)
     if files.is_url(run):
+        _check_ours(run)
         return
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise UserError("has too long a name", run, _ELSEWHERE)
     parent = run
-    while not os.path.exists(parent):
+    while not files.exists(parent):
         parent = os.path.dirname(parent)
     if not os.path.isdir(parent):
         raise UserError("is a file", parent, _ELSEWHERE)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError("cannot be written: permission denied", parent, _ELSEWHERE)
     _check_links(run)
-    strangers = sorted(name for name in files.list_dir(run) if name not in OURS and name[0] != ".")
-    if strangers and any(os.path.exists(os.path.join(run, name)) for name in (MANIFEST, WORK)):
-        what = f"{strangers[0]} stands in the way: it is no part of the run that is there"
-        raise UserError(what, run, f"move it away, or {_ELSEWHERE}")
-    if strangers:
-        raise UserError(f"is no run directory: it holds {strangers[0]}", run, _ELSEWHERE)
+    _check_ours(run)
+    for path in (beside(run), neighbour(run, "old")):
+        _check_neighbour(path)
     try:
         # Rights are not all: a filesystem may be read-only, or none that files are made in. A file without a
         # name leaves nothing behind.
@@ -52,14 +63,65 @@ def check_place(run: str) -> None:
         raise UserError(f"cannot be written: {reason}", parent, _ELSEWHERE) from error
 
 
+def _check_ours(run: str) -> None:
+    """Refuses a folder that holds what no run does; hidden files are left where they are."""
+    names = files.list_dir(run)
+    strangers = [name for name in names if name not in OURS and name[0] != "."]
+    begun = MANIFEST in names or WORK in names
+    if strangers and begun:
+        what = f"{strangers[0]} stands in the way: it is no part of the run that is there"
+        raise UserError(what, run, f"move it away, or {_ELSEWHERE}")
+    if strangers:
+        raise UserError(f"is no run directory: it holds {strangers[0]}", run, _ELSEWHERE)
+    for folder in _FOLDERS:
+        names_inside = files.list_dir(files.join(run, folder))
+        inside = [name for name in names_inside if name[0] != "." and not _PART.fullmatch(name)]
+        if inside:
+            what = f"{inside[0]} stands in the way: it is no part of a run"
+            raise UserError(what, files.join(run, folder), f"move it away, or {_ELSEWHERE}")
+    ours = [name for name in names if name in OURS]
+    if ours and not begun:
+        what = f"is no run directory: it holds {ours[0]}, and neither a manifest nor a journal"
+        raise UserError(what, run, f"remove it, or {_ELSEWHERE}")
+
+
+def _check_neighbour(path: str) -> None:
+    """Refuses what stands under a name of ours and is no run."""
+    if not os.path.lexists(path):
+        return
+    names = {name for name in files.list_dir(path) if name[0] != "."} if os.path.isdir(path) else {path}
+    if names and (names - OURS or not names & {MANIFEST, WORK}):
+        raise UserError("stands where a run would be put aside, and is none", path, "move it away")
+
+
+def check_replaceable(run: str) -> None:
+    """Refuses, before any row is explained, to replace a run whose directory cannot be renamed.
+
+    Args:
+      run: The run directory, where a committed run stands.
+    Raises:
+      UserError: It is a mount point, its folder cannot be written, or the command was given in it.
+    """
+    if files.is_url(run):
+        return
+    parent = os.path.dirname(run)
+    remedy = "give as --output a folder in it, or another"
+    if os.stat(run).st_dev != os.stat(parent).st_dev:
+        raise UserError("cannot be replaced by another run: it is a mount point", run, remedy)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot be replaced by another run: {parent} cannot be written", run, remedy)
+    here = os.path.realpath(os.getcwd())
+    if here == run or here.startswith(f"{run}/"):
+        raise UserError("cannot be replaced from within", run, "give the command from another folder")
+
+
 def _check_links(run: str) -> None:
     """Refuses links in the places that a run writes below or takes away: they lead to what is somebody's.
 
     The run directory itself may be one, to another disk, say.
     """
-    folder, name = os.path.split(run.rstrip("/"))
-    within = [os.path.join(run, inner) for inner in (WORK, "attributions", "rejected")]
-    for path in (*within, beside(run), os.path.join(folder, f".{name}.old")):
+    within = [os.path.join(run, inner) for inner in (WORK, *_FOLDERS)]
+    for path in (*within, beside(run), neighbour(run, "old")):
         if os.path.islink(path):
             raise UserError("is a symbolic link, and a run would write where it leads", path, "remove it")
 
@@ -109,11 +171,20 @@ def swap(place: str, target: str) -> None:
         _move_remote(place, target)
         return
     old = neighbour(target, "old")
-    if os.path.exists(old):
-        shutil.rmtree(old)
+    _remove(old)
+    for name in os.listdir(target):
+        if name not in OURS and not os.path.lexists(os.path.join(place, name)):
+            os.rename(os.path.join(target, name), os.path.join(place, name))  # somebody's, and hidden
     os.rename(target, old)
     os.rename(place, target)
-    shutil.rmtree(old)
+    _remove(old)
+
+
+def _remove(run: str) -> None:
+    """Takes a run away, its manifest last: what is left of it is known for one until then."""
+    for name in sorted(OURS - {MANIFEST}) if os.path.isdir(run) else ():
+        files.delete_tree(os.path.join(run, name))
+    files.delete_tree(run)
 
 
 def recover(target: str) -> None:
@@ -123,13 +194,12 @@ def recover(target: str) -> None:
         if files.exists(files.join(following, MANIFEST)) and not files.exists(files.join(target, MANIFEST)):
             _move_remote(following, target)
         return
-    if not os.path.isdir(old):
+    if not files.exists(old):
         return
-    if not os.path.exists(target):
-        whole = os.path.exists(os.path.join(following, MANIFEST))
+    if not files.exists(target):
+        whole = files.exists(os.path.join(following, MANIFEST))
         os.rename(following if whole else old, target)
-    if os.path.exists(old):
-        shutil.rmtree(old)
+    _remove(old)
 
 
 def _move_remote(place: str, target: str) -> None:
@@ -138,12 +208,13 @@ def _move_remote(place: str, target: str) -> None:
     whole = {part["file"] for part in found["parts"]}
     left = [name for name in files.tree(place) if name in whole]
     for name in files.tree(target):
-        # Not every store replaces what stands at a target.
-        if name not in whole or name in left:
+        # Not every store replaces what stands at a target. What no run has is somebody's.
+        if name.partition("/")[0] in OURS and (name not in whole or name in left):
             files.delete_tree(files.join(target, name))
     files.rename([files.join(place, name) for name in left], [files.join(target, name) for name in left])
     files.rename([files.join(place, MANIFEST)], [files.join(target, MANIFEST)])
-    files.delete_tree(place)
+    for name in OURS:
+        files.delete_tree(files.join(place, name))
 
 
 def sweep(run: str, parts: Iterable[str]) -> None:
@@ -154,9 +225,9 @@ def sweep(run: str, parts: Iterable[str]) -> None:
       parts: Paths in it, of all that stays.
     """
     wanted = set(parts)
-    for folder in ("attributions", "rejected"):
+    for folder in _FOLDERS:
         for name in files.list_dir(files.join(run, folder)):
-            if f"{folder}/{name}" not in wanted:
+            if f"{folder}/{name}" not in wanted and _PART.fullmatch(name):
                 files.delete_tree(files.join(run, folder, name))
     for name in files.list_dir(run):
         if name.startswith(".") and name.endswith(".tmp"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import Config, LoadedConfig
-from pipeline.fingerprint import fingerprint_of
+from pipeline.fingerprint import difference, fingerprint_of
 from pipeline.increments import Grown, Increment, grown
 from pipeline.memory import batch_rows
 from pipeline.place import check_apart
@@ -132,12 +132,12 @@ def make_plan(
         return request, _with_devices(loaded, found) if local else found
 
     base: Grown | str | None = None
-    if config.incremental and committed is not None:
+    if config.incremental and committed is not None and committed["fingerprint"] is not None:
         base = grown(found_files, committed) if limit is None else "--limit asks for a part of the input"
     if isinstance(base, Grown):
         request, found = ask(base.files, base.first)
         if fingerprint_of(loaded, found, base.cuts) != base.committed["fingerprint"]:
-            base = "the config, the model or a file is not what it was"
+            base = difference(loaded, found, base)
     if isinstance(base, Grown):
         inputs, added, taken, earlier_increments = base.files, base.added, base.cuts, base.increments
     else:
@@ -156,7 +156,7 @@ def make_plan(
         before = sum(part.shards for part in increments), sum(part.rows for part in increments)
         shards = cut(added, shard_rows, rows, first_shard=before[0], first_ordinal=before[1])
     fingerprint = fingerprint_of(loaded, found, taken)
-    if shards:
+    if len(taken) > len(increments):
         own = Increment(fingerprint[:16], len(added), rows, shard_rows, len(shards))
         increments = (*increments, own)
     written = output_of(loaded)

@@ -138,7 +138,8 @@ def probe(request: ProbeRequest) -> ProbeResult:
     schema, model, background = open_model(request, check=True)
     inputs = schema.assemble(background)
     targets = _targets(request.target, model.signature)
-    first = first_rows(request.files, schema, FIRST_ROWS)
+    # What stands for the input where the baseline is one row must not change when files are added.
+    first = first_rows(request.drawn_from or request.files, schema, FIRST_ROWS)
     size = request.device_batch_size or device_batch_size(model, inputs, request.method)
     room = Room(size)
     first_inputs = inputs

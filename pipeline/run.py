@@ -22,7 +22,7 @@ from pipeline.config import LoadedConfig, load_config
 from pipeline.increments import take_over
 from pipeline.lock import run_lock
 from pipeline.manifest import known_cuts, read_manifest, work_fingerprint
-from pipeline.place import MANIFEST, OURS, WORK, beside, check_place, recover
+from pipeline.place import MANIFEST, OURS, WORK, beside, check_place, check_replaceable, recover
 from pipeline.plan import Plan, make_plan
 from pipeline.plan_summary import summarize
 from transforms import files
@@ -105,11 +105,14 @@ def execute(
     """Plans, runs and commits; see `explain`. `progress` shows how far the run is on stderr."""
     started = time.time()
     runner, flags = runners.choose_runner(loaded, runner, flags)
-    target = loaded.path(loaded.config.output.path)
+    named = loaded.path(loaded.config.output.path)
+    # A link to a folder elsewhere: that is what is locked, and what another run takes the place of.
+    target = named if files.is_url(named) else os.path.realpath(named)
     check_place(target)
     with run_lock(target):
         recover(target)
-        return _execute(loaded, target, limit, overwrite, runner, flags, progress, started)
+        outcome = _execute(loaded, target, limit, overwrite, runner, flags, progress, started)
+    return replace(outcome, run=named)
 
 
 def _execute(
@@ -125,7 +128,7 @@ def _execute(
     """The same in a place that is this command's alone."""
     local = runner == runners.LOCAL
     workers = loaded.config.compute.workers
-    committed = read_manifest(target)
+    committed = read_manifest(target, replaces=overwrite)
     plan = make_plan(
         loaded,
         limit=limit,
@@ -145,7 +148,10 @@ def _execute(
     if committed is not None and plan.base is None and not overwrite:
         raise _other_run(target, plan)
     # A committed run stays whole until the one that replaces it is.
-    place = beside(target) if committed is not None else target
+    place = target
+    if committed is not None:
+        check_replaceable(target)
+        place = beside(target)
     plan = _moved(plan, place, runner)
     commit = Commit.of(plan, target, runner, started=started, planned=planned)
     _begin(plan, overwrite or place != target)

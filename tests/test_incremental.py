@@ -190,7 +190,7 @@ def test_it_says_what_it_takes_over(config: Path, capsys: pytest.CaptureFixture[
         (lambda folder: (folder / "day-2.parquet").unlink(), (), "day-2.parquet is no longer in the input"),
         (lambda folder: write_rows(folder / "day-2.parquet", 0, 41), (), "day-2.parquet is not what it was"),
         (lambda folder: write_rows(folder / "day-2.parquet", 3, 40), (), "is not what it was"),
-        (lambda folder: None, ("seed=4",), "the config, the model or a file is not what it was"),
+        (lambda folder: None, ("seed=4",), "seed in the config is not what it was"),
         (
             lambda folder: (folder / "scoring.py").write_text(SCORING + "\n"),
             (),
@@ -272,3 +272,81 @@ def test_in_an_object_store_the_parts_are_copied_there(config: Path, tmp_path: P
         assert len(run.attributions()) == 109
     finally:
         MemoryFileSystem.blobs.clear()
+
+
+def test_a_run_of_some_rows_is_not_taken_for_the_whole(config: Path) -> None:
+    worlds.explain(config, config.parent / "run", limit=10)
+    with pytest.raises(UserError, match="cannot be added to: it was made with --limit"):
+        explain(config)
+    assert explain(config, overwrite=True).manifest["counts"]["rows_read"] == 65
+
+
+def test_a_new_file_without_rows_stops_nothing(config: Path) -> None:
+    explain(config)
+    write_rows(config.parent / "day-4.parquet", 65, 0)
+    run = explain(config)
+    assert explain(config).manifest == run.manifest
+    write_rows(config.parent / "day-5.parquet", 65, 10)
+    assert explain(config).manifest["counts"]["rows_read"] == 75
+    assert cli.run(["verify", run.path]) == 0
+
+
+def test_what_stands_for_the_input_stays_what_it_was(tmp_path: Path) -> None:
+    """With a baseline of one row, spread and noise are of the first rows: of the first increment's."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((2,), name="x")
+    keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Dense(4, "tanh")(inputs))).save(
+        tmp_path / "m.keras"
+    )
+    rng = np.random.default_rng(0)
+    for day, (rows, scale) in enumerate(((50, 1.0), (100, 20.0))):
+        table = pa.table({name: (scale * rng.normal(size=rows)).astype(np.float32) for name in ("a", "b")})
+        pq.write_table(table, tmp_path / f"hidden-{day}.parquet")
+    config = worlds.write_config(
+        tmp_path / "config.yaml",
+        model={"path": "m.keras"},
+        input={"files": "day-*.parquet"},
+        method={"name": "smoothgrad", "n_samples": 4},
+        baseline={"kind": "mean"},
+        output={"path": "run"},
+        incremental=True,
+    )
+    for day in range(2):
+        (tmp_path / f"hidden-{day}.parquet").rename(tmp_path / f"day-{day}.parquet")
+        run = worlds.explain(config, tmp_path / "run")
+    assert len(run.manifest["increments"]) == 2
+    assert cli.run(["verify", run.path, "--rows", "150"]) == 0
+
+
+@pytest.mark.parametrize("harm", ["cut short", "gone"])
+def test_parts_that_are_not_as_they_were_are_not_taken_over(harm: str, config: Path) -> None:
+    first = explain(config)
+    part = Path(first.path) / "attributions" / "part-00001.parquet"
+    if harm == "gone":
+        part.unlink()
+    else:
+        part.write_bytes(b"PAR1")
+    grow(config)
+    with pytest.raises(
+        UserError, match=r"part-00001.parquet is not there as it was written, and nothing can be"
+    ):
+        explain(config)
+    assert load_run(first.path).manifest == first.manifest
+
+
+@pytest.mark.parametrize("harm", ["a part", "the aggregates", "the aggregates' end"])
+def test_what_was_taken_over_is_looked_at_again(harm: str, config: Path, tmp_path: Path) -> None:
+    explain(config)
+    grow(config)
+    whole = worlds.part_bytes(run_elsewhere(config, tmp_path))
+    with armed(Point("before pipeline.run:commit_run"), "broken"):
+        assert cli.run(["explain", str(config)]) == 3
+    place = tmp_path / ".run.next"
+    if harm == "a part":
+        (place / "attributions" / "part-00001.parquet").unlink()
+    else:
+        data = (place / "_work" / "base").read_bytes()
+        (place / "_work" / "base").write_bytes(b"" if harm == "the aggregates" else data[:-1])
+    assert worlds.part_bytes(explain(config)) == whole

@@ -65,7 +65,7 @@ def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
     if finished is not None:
         return finished
     try:
-        check_own(spec.run, spec.fingerprint)
+        check_own(spec.run, spec.fingerprint, begun=spec.begun)
         with runtime(spec) as loaded:
             result = _run(shard, loaded)
     except RunReplaced:
@@ -262,7 +262,7 @@ class _Writer:
                 "the input changed since it was planned"
             )
         # A worker that was left for dead may come this far after its run was replaced or committed.
-        check_own(spec.run, spec.fingerprint)
+        check_own(spec.run, spec.fingerprint, begun=spec.begun)
         parts: list[Part] = []
         if self._part is not None:
             parts.append(self._part.close())

@@ -90,7 +90,12 @@ def exists(path: str) -> bool:
     if is_url(path):
         with remote_errors(path, "cannot be reached"):
             return bool(filesystems().exists(path)) or bool(remote_files(path))
-    return os.path.exists(local_path(path))
+    with _local_errors(path, "cannot be reached"):
+        try:
+            os.stat(local_path(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True  # anything else that fails says nothing of whether it is there
 
 
 def is_dir(path: str) -> bool:
@@ -168,7 +173,12 @@ def write_atomic(path: str, data: bytes | memoryview) -> None:
 def put_in_place(temporary: str, target: str) -> None:
     """Gives a local file, whose content is on the disk, its name; the name outlasts a power cut as well."""
     os.replace(temporary, target)
-    folder = os.open(os.path.dirname(target) or ".", os.O_RDONLY)
+    sync_folder(os.path.dirname(target) or ".")
+
+
+def sync_folder(path: str) -> None:
+    """Has a local folder's names outlast a power cut."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

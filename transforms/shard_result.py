@@ -95,11 +95,13 @@ def fingerprint_path(run: str) -> str:
     return files.join(run, "_work", "fingerprint")
 
 
-def check_own(run: str, fingerprint: str) -> None:
+def check_own(run: str, fingerprint: str, *, begun: bool) -> None:
     """Makes sure that a run directory is not another run's by now, nor committed.
 
-    One that nobody has begun is anybody's: `ExplainShards` may be used without a launcher.
-
+    Args:
+      run: The directory.
+      fingerprint: Of the run that is at work.
+      begun: Whether a launcher has begun it there; `ExplainShards` may be used without one.
     Raises:
       RunReplaced: Nothing more may be written to it.
     """
@@ -108,9 +110,9 @@ def check_own(run: str, fingerprint: str) -> None:
         found = files.read_bytes(path).decode() if files.exists(path) else None
     except UserError:  # it went between the two
         found = None
-    if found == fingerprint or (found is None and not files.exists(files.join(run, "manifest.json"))):
+    if found == fingerprint or (found is None and not begun):
         return
-    whose = "another's by now" if found else "committed"
+    whose = "another's by now" if found else "committed, or was taken away"
     raise RunReplaced(f"{run} is {whose}: nothing more is written to it")
 
 

@@ -88,6 +88,11 @@ class ExplainSpec:
     affine_prefix: bool = True
     device_room: int | None = None
 
+    @property
+    def begun(self) -> bool:
+        """Whether a launcher has begun the run in its directory: it keeps the reference there."""
+        return isinstance(self.reference, str)
+
 
 @dataclass
 class Runtime:
