@@ -191,6 +191,23 @@ def test_damage_within_a_batch_within_a_group_among_small_ones(tmp_path):
         assert good == {("a.parquet", i): v for i, v in enumerate(values) if not 280 <= i < 300}
 
 
+def test_damage_far_into_a_group_that_is_read_with_a_small_one(tmp_path):
+    """Batches of 60 rows begin in a group of 50 and go on in one of 2,000, which is bad from row 1,500 on."""
+    sound = table().select(["x", "s"]).slice(0, 2050)
+    options = {"use_dictionary": False, "write_page_checksum": True, "data_page_size": 1000}
+    with pq.ParquetWriter(tmp_path / "a.parquet", sound.schema, max_rows_per_page=PAGE, **options) as writer:
+        for part in (sound.slice(0, 50), sound.slice(50)):
+            writer.write_table(part, row_group_size=GROUP)
+    hurt(tmp_path / "a.parquet", 1, "x", 0.9)
+    inputs = inspect(tmp_path / "a.parquet")
+    assert inputs[0].row_groups == (50, 2000)
+    values = expected(sound, ("x", "s"))
+    for shard_rows in (10_000, 700):
+        good, bad = rows_of(inputs, columns_of(inputs), shard_rows, 60)
+        assert sorted(row for _, row in bad) == list(range(1550, 2050))
+        assert good == {("a.parquet", i): v for i, v in enumerate(values[:1550])}
+
+
 def test_a_row_group_read_as_a_stream(tmp_path, monkeypatch):
     sound = write(tmp_path / "a.parquet")
     inputs = inspect(tmp_path / "a.parquet")

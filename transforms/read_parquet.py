@@ -39,6 +39,7 @@ AT_ONCE_BYTES = 64 << 20
 #: together take AT_ONCE_BYTES.
 _STREAM_BYTES, _REMOTE_STREAM_BYTES = 1 << 18, 1 << 22
 _LEAST_STREAM_BYTES = 1 << 14
+_RESCUES = 16
 
 
 def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
@@ -302,7 +303,10 @@ class _Cursor:
     def _rescue(self) -> None:
         """The next rows of a damaged group, which come before the damage."""
         start = self._starts[self._first]
-        stop = min(self._good_end, self.row + self._batch_size)
+        # Mostly these are a few rows. All of the group where its columns can be read singly and not together:
+        # each step decodes what is before it once more, so there are not many.
+        step = max(self._batch_size, (self._starts[self._stop] - start) // _RESCUES)
+        stop = min(self._good_end, self.row + step)
         try:
             with losing(self._name):
                 arrays = [
