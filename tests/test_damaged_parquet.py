@@ -11,6 +11,7 @@ from memory_filesystem import MemoryFileSystem
 
 from transforms import damaged_parquet, lost, read, read_parquet, shards
 from transforms.errors import InputLost, UserError
+from transforms.parquet_columns import plain_array
 from transforms.read import Column
 
 ROWS, GROUP, PAGE = 6000, 2000, 500
@@ -206,6 +207,38 @@ def test_damage_far_into_a_group_that_is_read_with_a_small_one(tmp_path):
         good, bad = rows_of(inputs, columns_of(inputs), shard_rows, 60)
         assert sorted(row for _, row in bad) == list(range(1550, 2050))
         assert good == {("a.parquet", i): v for i, v in enumerate(values[:1550])}
+
+
+def test_columns_that_cannot_be_read_together_are_read_singly(tmp_path, monkeypatch):
+    sound = write(tmp_path / "a.parquet")
+    inputs = inspect(tmp_path / "a.parquet")
+    real = read_parquet.open_parquet
+
+    class Failing:
+        def __init__(self, file):
+            self._file = file
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def iter_batches(self, *arguments, **options):
+            yield next(self._file.iter_batches(*arguments, **options))
+            raise OSError("not all of them at a time")
+
+    monkeypatch.setattr(read_parquet, "open_parquet", lambda *a, **kw: Failing(real(*a, **kw)))
+    whole = {("a.parquet", i): v for i, v in enumerate(expected(sound))}
+    assert rows_of(inputs, columns_of(inputs), 1700, 90) == (whole, {})
+
+
+def test_lists_of_another_size_than_the_schema_says_stay_as_they_are(tmp_path):
+    """Four values in three lists: as lists of two they would be two rows, and each value another row's."""
+    kind = pa.list_(pa.int16(), 2)
+    lists = pa.array([[1, 2], [3], None, [4]], pa.list_(pa.int16()))
+    assert plain_array(lists, kind).equals(lists)
+    whole = plain_array(pa.array([[1, 2], None, [3, 4]], pa.list_(pa.int16())), kind)
+    assert (whole.type, whole.to_pylist()) == (kind, [[1, 2], None, [3, 4]])
+    for nothing in ([], [None]):
+        assert plain_array(pa.array(nothing, pa.list_(pa.int16())), kind).type == kind
 
 
 def test_a_row_group_read_as_a_stream(tmp_path, monkeypatch):
