@@ -225,6 +225,8 @@ def work(format: str, seed: int, first: int, count: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with tempfile.TemporaryDirectory() as folder:
+        # Loading libraries may take longer than any read.
+        outcome(format, sound(format)[0], sound(format)[0], Path(folder), np.random.default_rng(0))
         for number in range(first, first + count):
             print(number, flush=True)
             signal.alarm(SECONDS)

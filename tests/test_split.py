@@ -101,7 +101,7 @@ def test_a_long_damaged_stretch_is_searched_once(monkeypatch: pytest.MonkeyPatch
 
 def test_a_digest_tells_of_any_change_and_of_no_cut() -> None:
     rng = np.random.default_rng(1)
-    rows = list(payloads(rng, 30))
+    rows = [*payloads(rng, 30), rng.bytes(100)]
     data = b"".join(map(framing.encode, rows))
 
     def digest(content: bytes) -> str:

@@ -1,13 +1,13 @@
 """Damaged row groups of Parquet files: where they cannot be read on, and what comes before that.
 
+Nothing here asks a footer about single columns: pyarrow ends the process where their statistics are wrong.
 A column is decoded from its row group's first row on, so a corrupt page costs the rows from its first one to
 the group's end. Which row that is depends on the file and the columns alone, never on batches or shards.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 
 from transforms import files
 from transforms.lost import damage_of, losing, one_line
-from transforms.parquet_columns import extract
+from transforms.parquet_columns import extract, type_at
 from transforms.parquet_footer import footer_metadata
 
-_STEP = 4096
-_STREAM_BYTES = 1 << 20
+_STEP, _STEP_BYTES = 4096, 16 << 20
+#: A column is read whole up to here, and as a stream beyond: asked by a damaged header for two gigabytes, a
+#: stream sets them aside.
+_WHOLE_BYTES, _STREAM_BYTES = 64 << 20, 1 << 20
 #: A column of more bytes is searched row by row rather than in halves, which hold it up to there.
 _HALVED_BYTES = 256 << 20
 
@@ -40,7 +42,8 @@ def open_parquet(
     Args:
       source: Its bytes.
       arrow_types: Follow the Arrow schema that is stored with it.
-      buffer_bytes: Of a column that is read as a stream; None: all wanted columns of a row group at once.
+      buffer_bytes: Of each column, read as a stream; 0: each column whole; None: all wanted columns of a row
+        group at once.
     """
     # pre_buffer joins the columns' reads of a row group into few: less time than mapping, and no mapped
     # pages.
@@ -56,43 +59,6 @@ def _without_arrow_schema(source: pa.NativeFile) -> pq.FileMetaData:
     key = b"\x0cARROW:schema"  # Thrift: the key's length, then the key
     patched = footer_metadata(source, source.size()).replace(key, b"\x0c" + b"-" * 12)
     return pq.read_metadata(pa.BufferReader(patched))
-
-
-class Chunks:
-    """Where some columns of a file lie in it, and whether its footer can be right about them.
-
-    Args:
-      metadata: The file's footer.
-      columns: Field names of each, from the schema's root on, and whether it has one value a row.
-      size: Of the file in bytes.
-    """
-
-    def __init__(self, metadata: pq.FileMetaData, columns: Mapping[tuple[str, ...], bool], size: int) -> None:
-        self._metadata, self._size = metadata, size
-        self._leaves: list[tuple[int, bool]] = []
-        if metadata.num_row_groups:
-            names = {".".join(path): flat for path, flat in columns.items()}
-            first = metadata.row_group(0)
-            for number in range(first.num_columns):
-                path = first.column(number).path_in_schema.split(".")
-                mine = [names[name] for name in itertools.accumulate(path, "{}.{}".format) if name in names]
-                if mine:
-                    self._leaves.append((number, all(mine)))
-
-    def look(self, group: int) -> tuple[int, int, bool]:
-        """Bytes of a row group's columns, stored and uncompressed, and whether they can be as it says."""
-        found = self._metadata.row_group(group)
-        stored = uncompressed = 0
-        sound = True
-        for number, flat in self._leaves:
-            chunk = found.column(number)
-            begin, length = chunk.data_page_offset, chunk.total_compressed_size
-            if chunk.dictionary_page_offset is not None:
-                begin = min(begin, chunk.dictionary_page_offset)
-            stored, uncompressed = stored + length, uncompressed + chunk.total_uncompressed_size
-            sound &= begin >= 0 and length >= 0 and begin + length <= self._size
-            sound &= chunk.num_values == found.num_rows if flat else chunk.num_values >= found.num_rows
-        return stored, uncompressed, sound
 
 
 @lru_cache(64)
@@ -143,8 +109,20 @@ class _Column:
     def __init__(self, source: pa.NativeFile, arrow_types: bool, path: tuple[str, ...], group: int) -> None:
         self._source, self._arrow_types, self._path, self._group = source, arrow_types, path, group
         self._name = ".".join(path)
-        _, size, _ = Chunks(self._open().metadata, {path: False}, source.size()).look(group)
-        self._wide = size > _HALVED_BYTES
+        self._buffer_bytes = 0
+        row_bytes, rows = self._sizes(self._open(), group)
+        self._buffer_bytes = 0 if rows * row_bytes <= _WHOLE_BYTES else _STREAM_BYTES
+        self._wide = rows * row_bytes > _HALVED_BYTES
+        self._step = max(1, min(_STEP, _STEP_BYTES // row_bytes))
+
+    def _sizes(self, file: pq.ParquetFile, group: int) -> tuple[int, int]:
+        """Bytes of a row, those of all columns where the column's type does not say, and rows."""
+        found = file.metadata.row_group(group)
+        rows = max(1, found.num_rows)
+        try:
+            return type_at(file.schema_arrow, self._path).bit_width // 8 + 1, rows
+        except ValueError:  # so Arrow says that its values have no width of their own
+            return max(1, found.total_byte_size // rows), rows
 
     def rows(self, start: int, stop: int) -> pa.Array:
         parts: list[pa.Array] = []
@@ -160,16 +138,21 @@ class _Column:
 
     def boundary(self, rows: int) -> Boundary | None:
         """Where it cannot be read on among the first so many rows."""
-        done, error = self._readable(min(_STEP, rows), rows)
+        done, error = self._readable(min(self._step, rows), rows)
         if done >= rows:
             return None
         if error is None:
             return Boundary(done, f"column {self._name} ends before its row group")
         if self._wide:
             done, last = self._readable(1, rows)
-            error = last or error
+            if last is None:
+                return None
+            error = last
         else:
-            beyond = min(rows, done + _STEP)
+            beyond = min(rows, done + self._step)
+            # The batch that failed may have gone further than is asked for.
+            if beyond == rows and self._readable(rows, rows)[0] >= rows:
+                return None
             while beyond - done > 1:
                 middle = (done + beyond) // 2
                 if self._readable(middle, middle)[0] >= middle:
@@ -198,4 +181,4 @@ class _Column:
         )
 
     def _open(self) -> pq.ParquetFile:
-        return open_parquet(self._source, arrow_types=self._arrow_types, buffer_bytes=_STREAM_BYTES)
+        return open_parquet(self._source, arrow_types=self._arrow_types, buffer_bytes=self._buffer_bytes)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyarrow.types as pt
 
 from transforms import files
 from transforms.errors import UserError
@@ -56,11 +55,10 @@ def read_footer(path: str, name: str, size: int) -> Footer:
         digest = _digest(data, size)
         try:
             file = pq.ParquetFile(pa.BufferReader(_MAGIC + data))
-            schema = file.schema_arrow
-            groups, sizes = _row_groups(file.metadata, _is_flat(schema))
+            groups, sizes = _row_groups(file.metadata)
             row_bytes = (-(-bytes // rows) for bytes, rows in zip(sizes, groups, strict=True) if rows)
             most = max(sizes, default=0), max(row_bytes, default=0)
-            return Footer(groups, _shared(schema), digest, *most)
+            return Footer(groups, _shared(file.schema_arrow), digest, *most)
         except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
             reason = one_line(error)
             head = source.read_at(len(_MAGIC), 0)
@@ -95,15 +93,7 @@ def _digest(data: bytes, size: int) -> str:
     return hashlib.blake2b(data + size.to_bytes(8, "little"), digest_size=32).hexdigest()
 
 
-def _is_flat(schema: pa.Schema) -> bool:
-    """Whether the first column has one value a row; the footer's own schema would be freed late."""
-    kind = schema.field(0).type if len(schema) else pa.null()
-    while pt.is_struct(kind) and kind.num_fields:
-        kind = kind.field(0).type
-    return not (pt.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
-
-
-def _row_groups(metadata: pq.FileMetaData, flat: bool) -> tuple[tuple[int, ...], list[int]]:
+def _row_groups(metadata: pq.FileMetaData) -> tuple[tuple[int, ...], list[int]]:
     """Rows and bytes of each row group.
 
     Raises:
@@ -114,10 +104,6 @@ def _row_groups(metadata: pq.FileMetaData, flat: bool) -> tuple[tuple[int, ...],
         group = metadata.row_group(number)
         rows.append(group.num_rows)
         sizes.append(group.total_byte_size)
-        if group.num_columns:
-            values = group.column(0).num_values
-            if values < group.num_rows or (flat and values != group.num_rows):
-                raise pa.ArrowInvalid(f"row group {number} says {group.num_rows} rows, and a column {values}")
     if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
         raise pa.ArrowInvalid(f"it says {metadata.num_rows} rows, and its row groups {sum(rows)}")
     return tuple(rows), sizes

@@ -14,7 +14,7 @@ import pyarrow.types as pt
 
 from transforms import cursors, files
 from transforms.arrow_types import common_type
-from transforms.damaged_parquet import Chunks, first_unreadable, open_parquet, rows_of
+from transforms.damaged_parquet import first_unreadable, open_parquet, rows_of
 from transforms.errors import UserError
 from transforms.lost import changed, check_stamp, damage_of, losing, one_line, stamp_of
 from transforms.parquet_columns import (
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
     from transforms.read import Column
     from transforms.shards import InputFile, Piece
 
-#: Row groups whose wanted columns are larger are read as streams, a stretch of each column at a time.
+#: Row groups that are larger, before compression, are read as streams, a stretch of each column at a time.
 AT_ONCE_BYTES = 64 << 20
 #: Of one column's stream, locally and where each read is a request; less where there are many columns, which
 #: together take AT_ONCE_BYTES.
 _STREAM_BYTES, _REMOTE_STREAM_BYTES = 1 << 18, 1 << 22
 _LEAST_STREAM_BYTES = 1 << 14
+_RESCUES = 16
 
 
 def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
@@ -171,7 +172,6 @@ class _Cursor:
     def _open(self) -> None:
         with losing(self._name):
             self._source = self._stack.enter_context(files.open_arrow(self._path))
-            size = self._source.size()
         self._arrow_types, self._streamed = True, False
         self._file = self._opened()
         schema = self._file.schema_arrow
@@ -183,10 +183,9 @@ class _Cursor:
             self._arrow_types = False
             self._file = self._opened()
         metadata = self._file.metadata
-        flat = [not pt.is_nested(kind) for kind in self._types]
-        self._chunks = Chunks(metadata, dict(zip(self._paths, flat, strict=True)), size)
-        groups = (metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
-        self._starts = list(itertools.accumulate(groups, initial=0))
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        self._starts = list(itertools.accumulate((group.num_rows for group in groups), initial=0))
+        self._sizes = [group.total_byte_size for group in groups]
 
     def _opened(self, buffer_bytes: int | None = None) -> pq.ParquetFile:
         try:
@@ -235,19 +234,16 @@ class _Cursor:
         """
         self._first, last = self._stop, len(self._starts) - 1
         self._stop += 1
-        stored, _, sound = self._chunks.look(self._first)
+        held = self._sizes[self._first]
         while (
-            sound
-            and stored <= AT_ONCE_BYTES
-            and self._alone <= self._first
+            self._alone <= self._first
             and self._stop < last
             and self._starts[self._stop] - self._starts[self._first] < self._batch_size
+            and held + self._sizes[self._stop] <= AT_ONCE_BYTES
         ):
-            more, _, sound = self._chunks.look(self._stop)
-            stored += more
-            self._stop += sound and stored <= AT_ONCE_BYTES
-        # A footer that is wrong about its columns could have any amount of memory asked for at once.
-        return stored > AT_ONCE_BYTES or not sound
+            held += self._sizes[self._stop]
+            self._stop += 1
+        return held > AT_ONCE_BYTES
 
     def _begin(self, streamed: bool) -> None:
         """Opens the groups moved on to, to go on at the next row."""
@@ -307,7 +303,10 @@ class _Cursor:
     def _rescue(self) -> None:
         """The next rows of a damaged group, which come before the damage."""
         start = self._starts[self._first]
-        stop = min(self._good_end, self.row + self._batch_size)
+        # Mostly these are a few rows. All of the group where its columns can be read singly and not together:
+        # each step decodes what is before it once more, so there are not many.
+        step = max(self._batch_size, (self._starts[self._stop] - start) // _RESCUES)
+        stop = min(self._good_end, self.row + step)
         try:
             with losing(self._name):
                 arrays = [
