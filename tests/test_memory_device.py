@@ -179,9 +179,11 @@ def test_a_run_tells_of_it(
     def begun(*arguments: Any) -> None:
         begin(*arguments)
         device.fits = FITS
+        device.sizes.clear()
 
     monkeypatch.setattr(running, "_begin", begun)
     assert cli.run(["explain", str(config), "--output", str(tmp_path / "disturbed")]) == 0
+    assert max(device.sizes) <= 256, "the run begins with what the plan found"
     found = load_run(tmp_path / "disturbed")
     check_same(found, expected)
     assert found.manifest["fingerprint"] == expected.manifest["fingerprint"]
@@ -271,6 +273,24 @@ def test_two_threads_that_fail_at_one_size_halve_it_once() -> None:
         thread.join()
     assert sorted(sizes) == [32, 32, 64, 64]
     assert (room.size, room.used) == (32, 32)
+
+
+def test_who_fails_late_does_not_make_the_room_larger_again() -> None:
+    room = Room(64)
+
+    def late(size: int) -> int:
+        if size == 64:
+            assert room.run(quick) == 8  # while this call was in flight
+            raise DeviceFull("no room")
+        return size
+
+    def quick(size: int) -> int:
+        if size > 8:
+            raise DeviceFull("no room")
+        return size
+
+    assert room.run(late) == 8
+    assert room.used == 8
 
 
 def test_halving_goes_to_one_and_no_further() -> None:
