@@ -303,8 +303,10 @@ def test_halving_goes_to_one_and_no_further() -> None:
     with pytest.raises(DeviceMemoryError, match=r"single evaluation of the model \(no room\).*more of it"):
         room.run(attempt)
     assert sizes == [100, 50, 25, 12, 6, 3, 1]
-    assert Room(100, 25).size == 25
-    assert Room(100, 300).size == 100
+    shrunk = Room(100)
+    for known, size in ((None, 100), (300, 100), (25, 25), (50, 25)):
+        shrunk.shrink(known)
+        assert shrunk.size == size
     assert Room(100).used is None
 
 
