@@ -139,10 +139,15 @@ def peak(config: Path, limit: int | None) -> int:
     """Largest resident memory of a run of the command line.
 
     By way of a small process: a child's peak begins with the size of the one that it is made from.
+
+    Raises:
+      RuntimeError: The run failed, with what it said.
     """
     arguments = ["explain", str(config), *([] if limit is None else ["--limit", str(limit)])]
     program = f"from benchmarks.child import attribeam; print(attribeam({arguments!r}).peak)"
     told = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
+    if told.returncode:
+        raise RuntimeError(told.stderr)
     return int(told.stdout)

@@ -30,6 +30,7 @@ BENCHMARKS = (
     "tree_shap",
     "end_to_end",
     "memory",
+    "durability",
 )
 #: Modules that are run only by name: they need more than Python.
 ON_REQUEST = ("flink",)

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import io
 import logging
+import secrets
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -23,6 +24,7 @@ from pipeline.command_line import (
     fail,
     mendable,
     print_json,
+    printable,
     told,
     warn,
 )
@@ -198,6 +200,46 @@ def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
 
             print_example(example_id, example.rows, example.values)
     return DONE
+
+
+@cli.command(short_help="Check a run against its manifest, and some of its rows against the model.")
+@click.argument("run")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=0),
+    default=100,
+    metavar="K",
+    help="Rows to recompute, drawn at random; 100 by default, 0 loads no model.",
+)
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of the draw; another each time.")
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    metavar="T",
+    help="Largest difference, of max(|φ|, the score's spread); 1e-5, in mixed precision 1e-2.",
+)
+@_common
+def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_json: bool, debug: bool) -> int:
+    """Check that a run is whole, made of this model, baseline and input, and comes out again.
+
+    Compares the parts with the manifest's checksums, model, baseline and input with its digests, and rows
+    drawn at random, explained once more, with the tables. Exit status 1 where a check failed.
+    """
+    from pipeline.show_verify import print_verification
+    from pipeline.verify import verify as check
+
+    seed = secrets.randbelow(1 << 31) if seed is None else seed
+    found = check(run, rows=rows, seed=seed, tolerance=tolerance)
+    with told():
+        if as_json:
+            print_json(found.to_json())
+        else:
+            print_verification(found)
+    if not found.failed:
+        return DONE
+    number = "1 check" if len(found.failed) == 1 else f"{len(found.failed)} checks"
+    print(f"error: {printable(run)}: {number} failed: {', '.join(found.failed)}", file=sys.stderr)
+    return LIMIT
 
 
 @cli.command(short_help="List the methods: needs, cost, when to choose each.")

@@ -19,6 +19,10 @@ from transforms.errors import UserError
 
 DONE, LIMIT, USER, BROKEN = 0, 1, 2, 3
 FLAGS = "attribeam.flags"
+#: Errors of ours, whose message needs no type before it.
+_SAID_ALL = ("InterruptedError", "OutputLost", "RunBrokenError", "RunReplaced")
+#: Characters of a warning or an error.
+_LONGEST = 2000
 
 
 class Verb(click.Command):
@@ -77,12 +81,16 @@ def told() -> Iterator[None]:
 def warn(lines: Sequence[str]) -> None:
     """Tells of what is not as it should be, on stderr."""
     for line in lines:
-        print(f"warning: {printable(line)}", file=sys.stderr)
+        print(f"warning: {_brief(printable(line))}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON object."""
-    print(json.dumps(_plain(value), default=str, ensure_ascii=False, allow_nan=False))
+    """Prints one JSON object in one line of what a terminal may show."""
+    text = json.dumps(_plain(value), default=str, ensure_ascii=False, allow_nan=False)
+    if not text.isprintable():
+        # Such characters stand in strings alone, where JSON has another way to write them.
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print(text)
 
 
 def _plain(value: Any) -> Any:
@@ -120,13 +128,18 @@ def fail(error: Exception, status: int, debug: bool, writes: bool = False) -> in
         traceback.print_exception(error)
     text = " ".join(str(error).split()) or type(error).__name__
     if status == BROKEN:
-        told = type(error).__name__ in ("RunBrokenError", "InterruptedError")
+        told = type(error).__name__ in _SAID_ALL
         text = text if told else f"{type(error).__name__}: {text}; --debug shows where"
     if status == BROKEN and writes:
         text = f"{text}; what is done is kept, and the same command goes on from there"
     sys.stdout.flush()
-    print(f"error: {printable(text)}", file=sys.stderr, flush=True)
+    print(f"error: {_brief(printable(text))}", file=sys.stderr, flush=True)
     return status
+
+
+def _brief(text: str) -> str:
+    """The text without its middle, where names in it are too long to be read."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def printable(text: str) -> str:

@@ -12,13 +12,18 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline import manifest as manifests
-from pipeline.place import WORK, clear, swap, sweep
+from pipeline.increments import IMPORTANCE, read_base, state_metadata
+from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
 from transforms import files
-from transforms.shard_result import ShardResult, part_name, read_journal
+from transforms.failures import read_failures
+from transforms.parts import Part, digest_of, written
+from transforms.shard_result import ShardResult, read_journal
 
 #: Journal entries are waited for rather than worked on.
 _READERS = 8
+#: Errors of ours, whose message needs no type before it.
+_SAID_ALL = ("InputLost", "OutputLost", "RunReplaced")
 
 
 class RunBrokenError(Exception):
@@ -31,10 +36,11 @@ class Commit:
 
     Args:
       place: Where the run is made.
-      target: The run directory; another than `place` where a local run is replaced.
-      replaces: A committed run stands there.
+      target: The run directory; another than `place` where a committed run is replaced.
       shards: Their numbers.
-      rows: That were planned.
+      rows: That were planned, those included that were taken over.
+      takes_over: Whether some were, from a run that this one adds to.
+      keeps_state: Whether another run may add to this one.
       fingerprint: Of the run.
       features: Names in the tables.
       metadata: Of every table.
@@ -47,9 +53,10 @@ class Commit:
 
     place: str
     target: str
-    replaces: bool
     shards: Sequence[int]
     rows: int
+    takes_over: bool
+    keeps_state: bool
     fingerprint: str
     features: tuple[str, ...]
     metadata: Mapping[str, str]
@@ -60,17 +67,16 @@ class Commit:
     planned: float
 
     @classmethod
-    def of(
-        cls, plan: Plan, target: str, runner: str, *, replaces: bool, started: float, planned: float
-    ) -> Commit:
+    def of(cls, plan: Plan, target: str, runner: str, *, started: float, planned: float) -> Commit:
         """The commit of a plan, whose `spec.run` is the place; see the class."""
         config, spec = plan.loaded.config, plan.spec
         return cls(
             place=spec.run,
             target=target,
-            replaces=replaces,
             shards=tuple(shard.index for shard in plan.shards),
             rows=plan.rows,
+            takes_over=plan.base is not None,
+            keeps_state=config.incremental,
             fingerprint=plan.fingerprint,
             features=spec.schema.attributed,
             metadata=dict(spec.metadata),
@@ -103,9 +109,19 @@ def result_path(run: str) -> str:
     return files.join(run, WORK, "result")
 
 
-def finished_shards(run: str) -> set[int]:
-    """The numbers of the shards that the journal of a run has."""
-    return {int(name.partition(".")[0]) for name in files.list_dir(files.join(run, WORK, "shards"))}
+def finished_shards(run: str, fingerprint: str) -> set[int]:
+    """The numbers of the shards that the journal of a run has, with their parts in their places.
+
+    Args:
+      run: Its place.
+      fingerprint: Its own; entries of another are not counted.
+    Cost: reads the journal, several entries at a time.
+    """
+    names = files.list_dir(files.join(run, WORK, "shards"))
+    numbers = [int(name.partition(".")[0]) for name in names if name.endswith(".done")]
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(lambda number: read_journal(run, number, fingerprint) is not None, numbers)
+        return {number for number, whole in zip(numbers, found, strict=True) if whole}
 
 
 def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str, Any]:
@@ -117,14 +133,26 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
     Returns:
       The manifest.
     Raises:
-      RunBrokenError: The counts do not balance.
+      RunBrokenError: Shards failed, or the counts do not balance.
+      OutputLost: The place can be written no more.
     """
-    committed = manifests.read_manifest(commit.target)
-    if committed is not None and committed["fingerprint"] == commit.fingerprint:
-        files.delete_tree(files.join(commit.target, WORK))
-        return committed
+    with written(commit.place):
+        return _commit_run(commit, combined)
+
+
+def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
+    for place in dict.fromkeys((commit.target, commit.place)):
+        committed = manifests.read_manifest(place)
+        if committed is not None and committed["fingerprint"] == commit.fingerprint:
+            files.delete_tree(files.join(place, WORK))
+            if place != commit.target:
+                swap(place, commit.target)
+            return committed
+    failures = read_failures(commit.place)
+    if failures:
+        raise RunBrokenError(told_failures(failures, len(commit.shards)))
     result = _in_order(commit)
-    _check(commit, result, combined)
+    explained = _check(commit, result, combined)
     now = time.time()
     seconds = now - commit.planned
     timing = {
@@ -132,15 +160,13 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
         "planning_seconds": commit.planned - commit.started,
         "pipeline_seconds": seconds,
         "explaining_seconds": result.seconds,
-        "rows_per_second": result.read / seconds if seconds > 0 else 0.0,
+        "rows_per_second": explained / seconds if seconds > 0 else 0.0,
     }
     counts = {"rows_read": result.read, "rows_rejected": result.rejected}
     exceeded = commit.exceeded(counts, result.quality.summary())
+    result.parts = [*result.parts, _write_importance(commit, result)]
     manifest = manifests.fill_manifest(commit.draft, result, timing, exceeded)
-    _write_importance(commit, result)
-    if commit.replaces and commit.place == commit.target:  # an object store: no rename of folders there
-        clear(commit.target, (part_name(shard) for shard in commit.shards))
-    sweep(commit.place)
+    sweep(commit.place, [part.file for part in result.parts])
     manifests.commit(commit.place, manifest)
     if commit.place != commit.target:
         swap(commit.place, commit.target)
@@ -152,7 +178,7 @@ def _in_order(commit: Commit) -> ShardResult:
 
     Which worker finishes first decides in which order the runner merges, and so the last bits of a mean.
     """
-    total = ShardResult.empty(commit.features)
+    total = read_base(commit.place) if commit.takes_over else ShardResult.empty(commit.features)
     with ThreadPoolExecutor(_READERS) as pool:
         for found in pool.map(
             lambda shard: read_journal(commit.place, shard, commit.fingerprint), commit.shards
@@ -162,22 +188,45 @@ def _in_order(commit: Commit) -> ShardResult:
     return total
 
 
-def _check(commit: Commit, result: ShardResult, combined: ShardResult | None) -> None:
-    if combined is not None and (combined.shards, combined.read) != (result.shards, result.read):
+def _check(commit: Commit, result: ShardResult, combined: ShardResult | None) -> int:
+    """Holds the counts against each other; returns the rows that this run itself has read."""
+    base = read_base(commit.place) if commit.takes_over else ShardResult.empty(commit.features)
+    shards, read = result.shards - base.shards, result.read - base.read
+    if combined is not None and (combined.shards, combined.read) != (shards, read):
         raise RunBrokenError(
             f"the runner counted {combined.shards} shards and {combined.read} rows, the journal "
-            f"{result.shards} and {result.read}"
+            f"{shards} and {read}"
         )
     if result.read != commit.rows or result.read != result.attributed + result.rejected:
         raise RunBrokenError(
             f"the counts do not balance: {commit.rows} rows planned, {result.read} read, {result.attributed} "
             f"attributed, {result.rejected} rejected"
         )
+    return read
 
 
-def _write_importance(commit: Commit, result: ShardResult) -> None:
+def told_failures(failures: Sequence[Mapping[str, Any]], shards: int) -> str:
+    """What failed, in a line: the first of the failures in full.
+
+    Args:
+      failures: The notes, as `read_failures` gives them.
+      shards: Of the run.
+    """
+    first = failures[0]
+    line = first["message"].strip().splitlines()[0]
+    kind = f" with {first['kind']}" if first["kind"] not in _SAID_ALL else ""
+    others = f" ({len(failures)} of {shards} shards failed)" if len(failures) > 1 else ""
+    return f"shard {first['shard']} failed{kind}: {line}{others}"
+
+
+def _write_importance(commit: Commit, result: ShardResult) -> Part:
     table = result.importance.to_table(tuple(commit.draft["target_names"]))
-    table = table.replace_schema_metadata(dict(commit.metadata))
+    metadata = dict(commit.metadata)
+    if commit.keeps_state:
+        metadata |= state_metadata(result)
+    table = table.replace_schema_metadata(metadata)
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    files.write_atomic(files.join(commit.place, "importance.parquet"), buffer.getvalue())
+    data = buffer.getvalue()
+    files.write_atomic(files.join(commit.place, IMPORTANCE), data)
+    return Part(IMPORTANCE, len(table), len(data), digest_of(data))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import os
-import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_type_hints
@@ -22,16 +20,13 @@ from pydantic import (
 )
 
 from pipeline.config_errors import as_user_error, nearest
+from pipeline.config_values import Path, Scalar, Shape, day_of
 from pipeline.runners import RUNNERS
-from pipeline.yaml_text import override, parse_mapping
+from pipeline.yaml_text import MOST_BYTES, override, parse_mapping
 from transforms import files
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
-
-Scalar = bool | int | float | str
-#: An empty path would be the folder that relative ones start from.
-Path = Annotated[str, Field(min_length=1)]
 
 
 class _Strict(BaseModel):
@@ -69,7 +64,7 @@ class Feature(_Strict):
     name: str
     kind: Literal["numeric", "categorical", "image"] | None = None
     fill: Scalar | None = None
-    shape: list[Annotated[int, Field(ge=1)]] | None = None
+    shape: Shape | None = None
     fixed: bool = False
 
 
@@ -169,7 +164,11 @@ class Limits(_Strict):
 
 
 class Config(_Strict):
-    """A whole config. `method` is the method's own dataclass."""
+    """A whole config. `method` is the method's own dataclass.
+
+    `incremental`: where the run directory holds a committed run of the same and the input has more files by
+    now, only these are explained.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
 
@@ -182,6 +181,7 @@ class Config(_Strict):
     compute: Compute = Compute()
     runner: Runner | None = None
     seed: int = 0
+    incremental: bool = False
     limits: Limits = Limits()
 
     @field_validator("method", mode="before")
@@ -261,6 +261,19 @@ def load_config(
     return LoadedConfig(_fill_date(config, date), path, folder, preset)
 
 
+def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:
+    """The config that a manifest keeps.
+
+    Args:
+      data: Its `config`.
+      where: What to call it in errors.
+      folder: Its `config_folder`.
+    Raises:
+      UserError: It is no config of this version.
+    """
+    return LoadedConfig(_validate(data, where), where, folder)
+
+
 def _read(path: str) -> dict[str, Any]:
     """The keys and values of a config file."""
     if not files.exists(path):
@@ -268,6 +281,8 @@ def _read(path: str) -> dict[str, Any]:
         near = get_close_matches(name, files.list_dir(folder or "."), n=1)
         remedy = f"did you mean {files.join(folder, near[0])}?" if near else "check the path"
         raise UserError("there is no such config", path, remedy)
+    if not files.is_dir(path) and files.size(path) > MOST_BYTES:
+        raise UserError(f"is larger than {MOST_BYTES >> 20} MB", path, "name a YAML config")
     try:
         text = files.read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -357,15 +372,7 @@ _BLOCKS: dict[tuple[Any, str], Any] = {
 
 
 def _fill_date(config: Config, date: str | None) -> Config:
-    if date is not None:
-        try:
-            # Python reads other forms too, and the path is to hold this one.
-            if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date, re.ASCII):
-                raise ValueError
-            datetime.date.fromisoformat(date)
-        except ValueError as error:
-            raise UserError(f"{date!r} is no day", "--date", "write YYYY-MM-DD") from error
-    day = date or datetime.date.today().isoformat()
+    day = day_of(date)
 
     def filled(path: str) -> str:
         return path.replace("{date}", day)

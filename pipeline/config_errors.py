@@ -80,7 +80,11 @@ def _wanted(problem: Mapping[str, Any]) -> list[str]:
         return [_KINDS[kind]]
     if kind == "literal_error":
         return _literals(problem)
-    return [f"{word} {context[key]:g}" for key, word in _BOUNDS.items() if key in context]
+    return [f"{word} {_limit(context[key])}" for key, word in _BOUNDS.items() if key in context]
+
+
+def _limit(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _literals(problem: Mapping[str, Any]) -> list[str]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.increments import cut_increments, in_order, increments_of
 from transforms import globs
 from transforms.absent import assumed
 from transforms.decode import decode
 from transforms.errors import UserError
 from transforms.read import Column, describe_columns, read_piece
 from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.shards import PARQUET, Piece, cut, inspect_files
+from transforms.shards import PARQUET, Piece, inspect_files
 
 if TYPE_CHECKING:
     from pipeline.results import Run
@@ -70,11 +71,10 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     except UserError as error:
         what = f"the feature values have to be read from the input, and that is gone: {error}"
         raise UserError(what, run.path, _REMEDY) from error
-    if [[f.name, f.rows, f.bytes] for f in found] != [
-        [f["file"], f["rows"], f["bytes"]] for f in manifest["inputs"]
-    ]:
+    inputs = in_order(found, manifest)
+    if inputs is None:
         raise _changed(run)
-    shards = cut(found, manifest["shard_rows"], manifest["rows"])
+    shards = cut_increments(inputs, increments_of(manifest))
     types = describe_columns(found, [item["name"] for item in manifest["schema"]])
     schema = ExampleSchema(_specs(manifest["schema"], types), {}, {})
     numbers = [int(path.rsplit("-", 1)[1].split(".")[0]) for path in run.parts()]

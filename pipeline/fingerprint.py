@@ -18,27 +18,34 @@ SCHEMA_VERSION = 1
 
 
 def fingerprint_of(
-    loaded: LoadedConfig, found: ProbeResult, inputs: Sequence[InputFile], shard_rows: int, rows: int
+    loaded: LoadedConfig, found: ProbeResult, cuts: Sequence[tuple[Sequence[InputFile], int, int]]
 ) -> str:
-    """SHA-256 of what decides the numbers and how they are laid out in files."""
+    """SHA-256 of what decides the numbers and how they are laid out in files.
+
+    Args:
+      loaded: The config.
+      found: What the model said.
+      cuts: Of each increment its files, rows a shard, and rows.
+    """
     config = loaded.config.model_dump(mode="json")
     # Where the run goes, on which engine, and how many processes share the work change no number.
     for block, key in (("output", "path"), ("compute", "workers"), ("model", "path"), ("input", "files")):
         config[block].pop(key)
-    for key in ("limits", "name", "runner"):
+    for key in ("limits", "name", "runner", "incremental"):
         config.pop(key)
     facts = {
         "version": SCHEMA_VERSION,
         "config": config,
         "model": found.digest,
         "baseline": found.artifact.digest,
-        "inputs": [[f.name, f.rows, *files.stamp(f.path)] for f in inputs],
         "columns": [[name, str(kind)] for name, kind in found.schema.columns],
         "device_batch_size": found.device_batch_size,
+        "input": [
+            [[[f.name, f.rows, *(f.stamp or files.stamp(f.path))] for f in inputs], shard_rows, rows]
+            for inputs, shard_rows, rows in cuts
+        ],
         "batch_size": batch_rows(
             loaded.config.compute.batch_size, found.schema, found.targets, output_of(loaded)
         ),
-        "shard_rows": shard_rows,
-        "rows": rows,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -9,6 +9,7 @@ import apache_beam as beam
 from pipeline.commit import Commit, commit_run, result_path
 from transforms import files
 from transforms.explain import ExplainShards, MergeShardResults
+from transforms.parts import written
 from transforms.shard_result import ShardResult
 from transforms.shards import Shard, schedule
 from transforms.worker import ExplainSpec
@@ -51,7 +52,9 @@ class _LeaveResult(beam.DoFn):
         self._run = run
 
     def process(self, result: ShardResult) -> None:
-        files.write_atomic(result_path(self._run), result.to_bytes())
+        path = result_path(self._run)
+        with written(path):
+            files.write_atomic(path, result.to_bytes())
 
 
 class _CommitRun(beam.DoFn):

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.fingerprint import SCHEMA_VERSION
@@ -16,7 +17,7 @@ from pipeline.plan_summary import describe_baseline, describe_model
 from transforms import files
 from transforms.errors import UserError
 from transforms.room import with_halved
-from transforms.shard_result import ShardResult
+from transforms.shard_result import ShardResult, fingerprint_path
 
 _PACKAGES = ("attribeam", "apache-beam", "tensorflow", "keras", "numpy", "pyarrow", "shap")
 
@@ -38,9 +39,12 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "model": describe_model(plan),
         "baseline": describe_baseline(plan),
-        "inputs": [{"file": f.name, "rows": f.rows, "bytes": f.bytes} for f in plan.files],
+        "inputs": [
+            {"file": f.name, "rows": f.rows, "bytes": f.bytes, "digest": f.digest} for f in plan.files
+        ],
         "rows": plan.rows,
         "shard_rows": plan.shard_rows,
+        "increments": [asdict(part) for part in plan.increments],
         "batch_size": plan.spec.batch_size,
         "device_batch_size": plan.spec.device_batch_size,
         "device_batch_size_used": plan.spec.device_batch_size,
@@ -62,6 +66,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
             }
             for f in plan.spec.schema.features
         ],
+        "parts": None,
         "counts": None,
         "quality": None,
         "warnings": plan.warnings,
@@ -87,6 +92,7 @@ def fill_manifest(
     return {
         **draft,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "parts": [asdict(part) for part in result.parts],
         "counts": {
             "rows_read": result.read,
             "rows_attributed": result.attributed,
@@ -137,7 +143,7 @@ def read_manifest(run: str) -> dict[str, Any] | None:
 
 def work_fingerprint(run: str) -> str | None:
     """The fingerprint of a run that was begun and not committed."""
-    path = files.join(run, WORK, "fingerprint")
+    path = fingerprint_path(run)
     return files.read_bytes(path).decode() if files.exists(path) else None
 
 
@@ -147,7 +153,7 @@ def known_cuts(run: str) -> dict[str, int]:
     committed = read_manifest(run)
     if committed is not None:
         found[committed["fingerprint"]] = committed["shard_rows"]
-    for place in (run,) if files.is_url(run) else (run, beside(run)):
+    for place in (run, beside(run)):
         path, fingerprint = files.join(place, WORK, "shard_rows"), work_fingerprint(place)
         if fingerprint is not None and files.exists(path):
             found[fingerprint] = int(files.read_bytes(path))

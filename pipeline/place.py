@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -34,6 +35,7 @@ def check_place(run: str) -> None:
         raise UserError("is a file", parent, _ELSEWHERE)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError("cannot be written: permission denied", parent, _ELSEWHERE)
+    _check_links(run)
     strangers = sorted(name for name in files.list_dir(run) if name not in OURS and name[0] != ".")
     if strangers and any(os.path.exists(os.path.join(run, name)) for name in (MANIFEST, WORK)):
         what = f"{strangers[0]} stands in the way: it is no part of the run that is there"
@@ -48,6 +50,18 @@ def check_place(run: str) -> None:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise UserError(f"cannot be written: {reason}", parent, _ELSEWHERE) from error
+
+
+def _check_links(run: str) -> None:
+    """Refuses links in the places that a run writes below or takes away: they lead to what is somebody's.
+
+    The run directory itself may be one, to another disk, say.
+    """
+    folder, name = os.path.split(run.rstrip("/"))
+    within = [os.path.join(run, inner) for inner in (WORK, "attributions", "rejected")]
+    for path in (*within, beside(run), os.path.join(folder, f".{name}.old")):
+        if os.path.islink(path):
+            raise UserError("is a symbolic link, and a run would write where it leads", path, "remove it")
 
 
 def check_apart(run: str, parts: Iterable[tuple[str, Sequence[str]]], where: str) -> None:
@@ -75,35 +89,75 @@ def _real(path: str) -> str:
 
 def beside(run: str) -> str:
     """Where the run is made that will replace this one."""
-    folder, name = os.path.split(run)
-    return os.path.join(folder, f".{name}.next")
+    return neighbour(run, "next")
+
+
+def neighbour(run: str, what: str) -> str:
+    """A hidden name beside a run, for what belongs to it and is none of its parts."""
+    folder, _, name = run.rstrip("/").rpartition("/")
+    return f"{folder}/.{name}.{what}"
 
 
 def swap(place: str, target: str) -> None:
-    """Puts a committed run in the place of another, by two renames."""
-    folder, name = os.path.split(target)
-    old = os.path.join(folder, f".{name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    """Puts a committed run in the place of another.
+
+    Here by two renames, between which `recover` helps. An object store has no renames of folders: the old
+    manifest goes first and the new one comes last, so that no reader takes parts of both for one run, and
+    what is left to move when it is cut short is moved when it is done again.
+    """
+    if files.is_url(target):
+        _move_remote(place, target)
+        return
+    old = neighbour(target, "old")
+    if os.path.exists(old):
+        shutil.rmtree(old)
     os.rename(target, old)
     os.rename(place, target)
     shutil.rmtree(old)
 
 
-def clear(run: str, parts: Iterable[str]) -> None:
-    """Takes an earlier run's manifest away, and its parts but for those of these names."""
-    files.delete_tree(files.join(run, MANIFEST))
+def recover(target: str) -> None:
+    """Finishes, or takes back, what a kill in the middle of `swap` has left of two runs."""
+    old, following = neighbour(target, "old"), beside(target)
+    if files.is_url(target):
+        if files.exists(files.join(following, MANIFEST)) and not files.exists(files.join(target, MANIFEST)):
+            _move_remote(following, target)
+        return
+    if not os.path.isdir(old):
+        return
+    if not os.path.exists(target):
+        whole = os.path.exists(os.path.join(following, MANIFEST))
+        os.rename(following if whole else old, target)
+    if os.path.exists(old):
+        shutil.rmtree(old)
+
+
+def _move_remote(place: str, target: str) -> None:
+    files.delete_tree(files.join(target, MANIFEST))
+    found = json.loads(files.read_bytes(files.join(place, MANIFEST)))
+    whole = {part["file"] for part in found["parts"]}
+    left = [name for name in files.tree(place) if name in whole]
+    for name in files.tree(target):
+        # Not every store replaces what stands at a target.
+        if name not in whole or name in left:
+            files.delete_tree(files.join(target, name))
+    files.rename([files.join(place, name) for name in left], [files.join(target, name) for name in left])
+    files.rename([files.join(place, MANIFEST)], [files.join(target, MANIFEST)])
+    files.delete_tree(place)
+
+
+def sweep(run: str, parts: Iterable[str]) -> None:
+    """Takes away what is none of a run's parts: left by an earlier run, an earlier attempt, or half-written.
+
+    Args:
+      run: The run directory.
+      parts: Paths in it, of all that stays.
+    """
     wanted = set(parts)
     for folder in ("attributions", "rejected"):
         for name in files.list_dir(files.join(run, folder)):
-            if name not in wanted:
+            if f"{folder}/{name}" not in wanted:
                 files.delete_tree(files.join(run, folder, name))
-
-
-def sweep(run: str) -> None:
-    """Takes away what killed workers left half-written under temporary names."""
-    if files.is_url(run):
-        return
-    for folder in (run, files.join(run, "attributions"), files.join(run, "rejected")):
-        for name in files.list_dir(folder):
-            if name.startswith(("_", ".")) and name.endswith(".tmp"):
-                files.delete_tree(files.join(folder, name))
+    for name in files.list_dir(run):
+        if name.startswith(".") and name.endswith(".tmp"):
+            files.delete_tree(files.join(run, name))

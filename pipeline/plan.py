@@ -6,12 +6,14 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.config import LoadedConfig
+from pipeline.config import Config, LoadedConfig
 from pipeline.fingerprint import fingerprint_of
+from pipeline.increments import Grown, Increment, grown
 from pipeline.memory import batch_rows
 from pipeline.place import check_apart
-from pipeline.probe import ProbeResult, probe, probe_in_child
+from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
 from pipeline.sources import baseline_files_of, input_files, of_config, output_of, probe_request
 from transforms import files
 from transforms.errors import UserError
@@ -34,6 +36,9 @@ class Plan:
       shard_rows: Rows a shard.
       baseline_kind: With the method's default filled in.
       output: The run directory.
+      increments: Of the run; all but the last are taken over from the committed one.
+      base: What that is; None where everything is explained.
+      anew: Why nothing could be taken over where the config asks for it.
     """
 
     loaded: LoadedConfig
@@ -45,6 +50,14 @@ class Plan:
     shard_rows: int
     baseline_kind: str
     output: str
+    increments: tuple[Increment, ...]
+    base: Grown | None = None
+    anew: str | None = None
+
+    @property
+    def reused_rows(self) -> int:
+        """Rows that an earlier run has explained."""
+        return sum(part.rows for part in self.base.increments) if self.base else 0
 
     @property
     def fingerprint(self) -> str:
@@ -68,6 +81,9 @@ def make_plan(
     measure: bool = False,
     slots: int | None = None,
     earlier: Mapping[str, int] | None = None,
+    committed: Mapping[str, Any] | None = None,
+    inputs: Sequence[InputFile] | None = None,
+    drawn_from: Sequence[InputFile] | None = None,
 ) -> Plan:
     """Checks a config against its files and its model, and decides what the config leaves open.
 
@@ -80,11 +96,14 @@ def make_plan(
       slots: Shards that are worked on at a time; the config's workers by default.
       earlier: Rows a shard of runs that may be gone on with, by fingerprint: a run keeps its cut, however
         many slots there are by now.
+      committed: The manifest of the run in the place, which an incremental one may add to.
+      inputs: The config's input files, where they have been looked at already.
+      drawn_from: Those that the baseline is made of, if not all.
     Raises:
       UserError: Whatever would stop the run and can be mended.
     """
     config = loaded.config
-    found_files = input_files(loaded)
+    found_files: Sequence[InputFile] = input_files(loaded) if inputs is None else inputs
     total = sum(file.rows for file in found_files)
     rows = total if limit is None else min(total, limit)
     output = loaded.path(config.output.path)
@@ -99,26 +118,47 @@ def make_plan(
     method = config.method
     kind = config.baseline.kind or ("sample" if method.needs.background else "mean")
     threads = _threads(config.compute.workers) if local else None
-    request = probe_request(loaded, found_files, kind, baseline_files, threads=threads, measure=measure)
-    try:
-        found = probe(request) if in_process else probe_in_child(request)
-    except UserError as error:
-        raise of_config(loaded, error) from error
-    if local:
-        found = _with_devices(loaded, found)
-    asked = config.compute.shard_rows
-    if asked == "auto":
-        auto = auto_shard_rows(rows, found.evaluations_per_row, slots or config.compute.workers)
-        kept = (
-            cut_rows
-            for fingerprint, cut_rows in (earlier or {}).items()
-            if fingerprint_of(loaded, found, found_files, cut_rows, rows) == fingerprint
-        )
-        shard_rows = next(kept, auto)
+
+    def ask(
+        inputs: Sequence[InputFile], drawn_from: Sequence[InputFile] | None = None
+    ) -> tuple[ProbeRequest, ProbeResult]:
+        request = probe_request(loaded, inputs, kind, baseline_files, threads=threads, measure=measure)
+        request = dataclasses.replace(request, drawn_from=drawn_from)
+        try:
+            found = probe(request) if in_process else probe_in_child(request)
+        except UserError as error:
+            raise of_config(loaded, error) from error
+        found = dataclasses.replace(found, warnings=(*_damaged(inputs), *found.warnings))
+        return request, _with_devices(loaded, found) if local else found
+
+    base: Grown | str | None = None
+    if config.incremental and committed is not None:
+        base = grown(found_files, committed) if limit is None else "--limit asks for a part of the input"
+    if isinstance(base, Grown):
+        request, found = ask(base.files, base.first)
+        if fingerprint_of(loaded, found, base.cuts) != base.committed["fingerprint"]:
+            base = "the config, the model or a file is not what it was"
+    if isinstance(base, Grown):
+        inputs, added, taken, earlier_increments = base.files, base.added, base.cuts, base.increments
     else:
-        shard_rows = asked
-    shards = cut(found_files, shard_rows, rows)
-    fingerprint = fingerprint_of(loaded, found, found_files, shard_rows, rows)
+        request, found = ask(found_files, drawn_from)
+        inputs, added, taken, earlier_increments = found_files, found_files, [], ()
+    rows = min(sum(file.rows for file in added), rows)
+    shard_rows = _shard_rows(config, found.evaluations_per_row, rows, slots)
+    if config.compute.shard_rows == "auto":
+        known = (earlier or {}).items()
+        kept = (n for fp, n in known if fingerprint_of(loaded, found, [*taken, (added, n, rows)]) == fp)
+        shard_rows = next(kept, shard_rows)
+    shards: list[Shard] = []
+    increments = earlier_increments
+    if added or not increments:
+        taken = [*taken, (added, shard_rows, rows)]
+        before = sum(part.shards for part in increments), sum(part.rows for part in increments)
+        shards = cut(added, shard_rows, rows, first_shard=before[0], first_ordinal=before[1])
+    fingerprint = fingerprint_of(loaded, found, taken)
+    if shards:
+        own = Increment(fingerprint[:16], len(added), rows, shard_rows, len(shards))
+        increments = (*increments, own)
     written = output_of(loaded)
     spec = ExplainSpec(
         run=output,
@@ -144,7 +184,26 @@ def make_plan(
             "attribeam.baseline_digest": found.artifact.digest,
         },
     )
-    return Plan(loaded, found_files, shards, spec, found, rows, shard_rows, kind, output)
+    return Plan(
+        loaded, inputs, shards, spec, found, sum(part.rows for part in increments), shard_rows, kind, output,
+        increments, base if isinstance(base, Grown) else None, base if isinstance(base, str) else None,
+    )  # fmt: skip
+
+
+def _shard_rows(config: Config, evaluations_per_row: int, rows: int, slots: int | None) -> int:
+    asked = config.compute.shard_rows
+    if asked == "auto":
+        return auto_shard_rows(rows, evaluations_per_row, slots or config.compute.workers)
+    return asked
+
+
+def _damaged(found: Sequence[InputFile]) -> list[str]:
+    """A warning for each file of which nothing can be read."""
+    return [
+        f"input.files: {file.name}: {file.damage}; it counts as one row, which will be rejected"
+        for file in found
+        if file.damage is not None
+    ]
 
 
 def _with_devices(loaded: LoadedConfig, found: ProbeResult) -> ProbeResult:

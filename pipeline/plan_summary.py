@@ -20,6 +20,8 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "files": [{"file": f.name, "rows": f.rows, "bytes": f.bytes} for f in plan.files],
         "rows": plan.rows,
+        "reused_rows": plan.reused_rows,
+        "anew": plan.anew,
         "shards": len(plan.shards),
         "shard_rows": plan.shard_rows,
         "model": describe_model(plan),
@@ -42,7 +44,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "devices": list(found.devices),
         "estimate": {
             "seconds_per_row": per_row,
-            "seconds": None if per_row is None else per_row * plan.rows,
+            "seconds": None if per_row is None else per_row * (plan.rows - plan.reused_rows),
             "output_bytes": _output_bytes(plan),
             "device_bytes": found.device_bytes,
             "host_bytes": host.total,

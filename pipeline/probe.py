@@ -62,6 +62,7 @@ class ProbeRequest:
       seed: Of the run.
       threads: TensorFlow's threads in this process.
       measure: Whether to measure the time per row.
+      drawn_from: The files of the input that the baseline is made of; None: all.
     """
 
     model: ModelRequest
@@ -77,6 +78,7 @@ class ProbeRequest:
     seed: int
     threads: int | None = None
     measure: bool = False
+    drawn_from: Sequence[InputFile] | None = None
 
 
 @dataclass(frozen=True)
@@ -228,9 +230,8 @@ def open_model(
     if request.baseline.kind == "file":
         wanted = [Column(f.name, f.stored) for f in schema.features]
         check_columns(request.baseline_files, wanted)
-    background = make_background(
-        request.baseline, schema, request.baseline_files or request.files, request.seed
-    )
+    drawn_from = request.baseline_files or request.drawn_from or request.files
+    background = make_background(request.baseline, schema, drawn_from, request.seed)
     model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
     room = Room(request.device_batch_size or forward_batch_size(model))

@@ -218,8 +218,8 @@ class Run:
 
     def parts(self, folder: str = "attributions") -> list[str]:
         """Part files, in the input's order."""
-        base = files.join(self.path, folder)
-        return [files.join(base, name) for name in files.list_dir(base) if name.endswith(".parquet")]
+        names = [part["file"] for part in self.manifest["parts"]]
+        return [files.join(self.path, name) for name in names if name.startswith(f"{folder}/")]
 
     def _dataset(self, folder: str) -> Any:
         parts = self.parts(folder)

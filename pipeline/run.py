@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline import runners
-from pipeline.commit import Commit, RunBrokenError, commit_run, finished_shards, result_path
+from pipeline.commit import (
+    Commit,
+    RunBrokenError,
+    commit_run,
+    finished_shards,
+    result_path,
+    told_failures,
+)
 from pipeline.config import LoadedConfig, load_config
+from pipeline.increments import take_over
+from pipeline.lock import run_lock
 from pipeline.manifest import known_cuts, read_manifest, work_fingerprint
-from pipeline.place import OURS, WORK, beside, check_place
+from pipeline.place import MANIFEST, OURS, WORK, beside, check_place, recover
 from pipeline.plan import Plan, make_plan
 from pipeline.plan_summary import summarize
 from transforms import files
 from transforms.errors import UserError
+from transforms.failures import read_failures
 from transforms.shard_result import ShardResult
 from transforms.worker import ExplainSpec
 
@@ -96,10 +105,27 @@ def execute(
     """Plans, runs and commits; see `explain`. `progress` shows how far the run is on stderr."""
     started = time.time()
     runner, flags = runners.choose_runner(loaded, runner, flags)
-    local = runner == runners.LOCAL
-    workers = loaded.config.compute.workers
     target = loaded.path(loaded.config.output.path)
     check_place(target)
+    with run_lock(target):
+        recover(target)
+        return _execute(loaded, target, limit, overwrite, runner, flags, progress, started)
+
+
+def _execute(
+    loaded: LoadedConfig,
+    target: str,
+    limit: int | None,
+    overwrite: bool,
+    runner: str,
+    flags: Sequence[str],
+    progress: bool,
+    started: float,
+) -> Outcome:
+    """The same in a place that is this command's alone."""
+    local = runner == runners.LOCAL
+    workers = loaded.config.compute.workers
+    committed = read_manifest(target)
     plan = make_plan(
         loaded,
         limit=limit,
@@ -107,38 +133,45 @@ def execute(
         in_process=local and workers == 1,
         slots=runners.slots(runner, flags, workers),
         earlier=known_cuts(target),
+        committed=committed,
     )
     planned = time.time()
-    committed = read_manifest(target)
     if committed is not None and committed["fingerprint"] == plan.fingerprint:
         files.delete_tree(files.join(target, WORK))  # left by a kill between the manifest and the end
-        commit = Commit.of(plan, target, runner, replaces=False, started=started, planned=planned)
+        commit = Commit.of(plan, target, runner, started=started, planned=planned)
         # Limits are no part of the fingerprint: they are judged by the config of today.
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
         return Outcome(target, committed, True, exceeded, plan.warnings)
-    if committed is not None and not overwrite:
-        raise UserError(
-            "holds a committed run of another config, model or input",
-            target,
-            "give another --output, or --overwrite to replace it",
-        )
+    if committed is not None and plan.base is None and not overwrite:
+        raise _other_run(target, plan)
     # A committed run stays whole until the one that replaces it is.
-    place = beside(target) if committed is not None and not files.is_url(target) else target
+    place = beside(target) if committed is not None else target
     plan = _moved(plan, place, runner)
-    commit = Commit.of(plan, target, runner, replaces=committed is not None, started=started, planned=planned)
+    commit = Commit.of(plan, target, runner, started=started, planned=planned)
     _begin(plan, overwrite or place != target)
-    if finished_shards(place).issuperset(commit.shards):  # its launcher went before the commit
+    finished = finished_shards(place, plan.fingerprint)
+    if read_manifest(place) is not None or finished.issuperset(commit.shards):
+        # Its launcher went before the commit, or in the midst of it.
         manifest = commit_run(commit)
     elif runners.waits(flags):
-        _run(plan, None, runner, workers, flags, progress)
+        _run(plan, None, finished, runner, workers, flags, progress)
         manifest = commit_run(commit, ShardResult.from_bytes(files.read_bytes(result_path(place))))
     else:
-        job = _run(plan, commit, runner, workers, flags, progress)
+        job = _run(plan, commit, finished, runner, workers, flags, progress)
         found = read_manifest(target)  # an engine of this machine may be done
         if found is None or found["fingerprint"] != plan.fingerprint:
             return Outcome(target, None, False, (), plan.warnings, job)
         manifest = found
     return Outcome(target, manifest, False, manifest["quality"]["exceeded"], manifest["warnings"])
+
+
+def _other_run(target: str, plan: Plan) -> UserError:
+    why = f", and cannot be added to: {plan.anew}" if plan.anew else ""
+    return UserError(
+        f"holds a committed run of another config, model or input{why}",
+        target,
+        "give another --output, or --overwrite to replace it",
+    )
 
 
 def _moved(plan: Plan, run: str, runner: str) -> Plan:
@@ -161,31 +194,50 @@ def _begin(plan: Plan, overwrite: bool) -> None:
                 run,
                 "give another --output, or --overwrite to replace it",
             )
-        files.delete_tree(run)
-    elif begun is None and read_manifest(run) is None:
+        _clear(run)
+    elif begun is None and not _is_committed(run, plan.fingerprint):
         # Nothing can be gone on with; parts without a journal are not to be trusted.
-        for name in OURS:
-            files.delete_tree(files.join(run, name))
+        _clear(run)
+    elif begun is None:
+        return  # what is there is to be put in its place
     files.makedirs(files.join(run, WORK, "shards"))
     if plan.spec.output.attributions != "none":
         files.makedirs(files.join(run, "attributions"))
     files.delete_tree(files.join(run, WORK, "failures"))
     files.delete_tree(files.join(run, WORK, "progress"))
+    if plan.base is not None:
+        take_over(plan.base, plan.output, run)
     files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
     files.write_atomic(files.join(run, WORK, "shard_rows"), str(plan.shard_rows).encode())
     files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
 
 
+def _is_committed(run: str, fingerprint: str) -> bool:
+    found = read_manifest(run)
+    return found is not None and found["fingerprint"] == fingerprint
+
+
+def _clear(run: str) -> None:
+    """Takes a run away: its manifest first, lest what is left of it be taken for a whole one."""
+    for name in (MANIFEST, *sorted(OURS - {MANIFEST, WORK}), WORK):
+        files.delete_tree(files.join(run, name))
+
+
 def _run(
-    plan: Plan, commit: Commit | None, runner: str, workers: int, flags: Sequence[str], progress: bool
+    plan: Plan,
+    commit: Commit | None,
+    finished: Set[int],
+    runner: str,
+    workers: int,
+    flags: Sequence[str],
+    progress: bool,
 ) -> str | None:
     """Runs the pipeline, or hands it over with what it takes to commit; returns its name at the engine."""
     from pipeline.graph import define_pipeline
     from pipeline.progress import RunProgress
 
     run = plan.spec.run
-    finished = finished_shards(run)
-    done = sum(shard.rows for shard in plan.shards if shard.index in finished)
+    done = plan.reused_rows + sum(shard.rows for shard in plan.shards if shard.index in finished)
     shown = RunProgress(run, plan.rows, done) if progress and not files.is_url(run) else nullcontext()
     job = runners.Job(plan.loaded.config.name, plan.spec.run_id, plan.spec.method.name)
     try:
@@ -200,25 +252,23 @@ def _run(
     except (UserError, InterruptedError):
         raise
     except Exception as error:
-        raise _cause(run, error) from error
+        raise _cause(run, len(plan.shards), error) from error
 
 
-def _cause(run: str, error: Exception) -> BaseException:
+def _cause(run: str, shards: int, error: Exception) -> BaseException:
     """Why a pipeline failed, from the note that the failing worker left."""
     if "KeyboardInterrupt" in str(error):
         return KeyboardInterrupt()  # that Beam has wrapped
-    folder = files.join(run, WORK, "failures")
-    notes = files.list_dir(folder)
+    notes = read_failures(run)
     if not notes:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" [while running")[0]
         if "Channel closed" in first:
             first = "a worker process died, as it does when memory runs out"
         return RunBrokenError(f"the runner failed: {first}")
-    note = json.loads(files.read_bytes(files.join(folder, notes[0])))
-    if note["user"]:
-        return UserError(note["message"])
-    line = note["message"].strip().splitlines()[0]
-    return RunBrokenError(f"shard {note['shard']} failed with {note['kind']}: {line}")
+    for note in notes:
+        if note["user"]:
+            return UserError(note["message"])
+    return RunBrokenError(told_failures(notes, shards))
 
 
 def preview(
@@ -233,6 +283,7 @@ def preview(
     runner, flags = runners.choose_runner(loaded, runner, flags)
     target = loaded.path(loaded.config.output.path)
     check_place(target)
+    committed = read_manifest(target)
     plan = make_plan(
         loaded,
         limit=limit,
@@ -240,15 +291,11 @@ def preview(
         measure=True,
         slots=runners.slots(runner, flags, loaded.config.compute.workers),
         earlier=known_cuts(target),
+        committed=committed,
     )
-    committed = read_manifest(target)
     same = committed is not None and committed["fingerprint"] == plan.fingerprint
-    if committed is not None and not same and not overwrite:
-        raise UserError(
-            "holds a committed run of another config, model or input",
-            target,
-            "give another --output, or --overwrite to replace it",
-        )
+    if committed is not None and not same and plan.base is None and not overwrite:
+        raise _other_run(target, plan)
     job = runners.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)
     flags = runners.engine_flags(runner, flags, job)
     return {**summarize(plan), "runner": runner, "flags": flags, "committed": same}

@@ -32,11 +32,12 @@ _MOST_TABLES = 3
 _MOST_LINES = 40
 _KEY = 15
 _NAME = 32
+_FACT, _REASON = 1000, 300
 
 
 def fact(out: Console, key: str, text: str) -> None:
     """A line of `key` and what it is."""
-    wrapped(out, clean(text), " " * _KEY, clean(key).ljust(_KEY))
+    wrapped(out, shorten(clean(text), _FACT), " " * _KEY, clean(key).ljust(_KEY))
 
 
 def _path(out: Console, key: str, path: str, more: str = "") -> None:
@@ -71,10 +72,16 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
     rejected = f"; {counts['rows_rejected']:,} rejected" if counts["rows_rejected"] else ""
     fact(out, "rows", f"{counts['rows_attributed']:,} of {counts['rows_read']:,} explained{rejected}")
     for reason, number in _reasons(run):
-        wrapped(out, clean(reason), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
+        wrapped(out, shorten(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
     if reused:
         fact(out, "nothing done", "the run was there already, of the same config, model and input")
     else:
+        *earlier, last = manifest["increments"]
+        if earlier:
+            rows, before = sum(part["rows"] for part in earlier), sum(part["files"] for part in earlier)
+            taken = f"{count(rows, 'row')} of {count(before, 'file')} are taken over"
+            now = f"{last['rows']:,} of {count(last['files'], 'new file')} explained now"
+            fact(out, "incremental", f"{taken}; {now}")
         pace = f"{duration(timing['pipeline_seconds'])} at {timing['rows_per_second']:,.0f} rows/s"
         fact(out, "time", f"{duration(timing['seconds'])} in all; {pace} after planning")
     _print_quality(out, quality)
@@ -256,6 +263,15 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     print_table(out, rows[:_TOP], "<>>", indent=" " * _KEY)
     if len(rows) > _TOP:
         write(out, f"{'':{_KEY}}… and {count(len(rows) - _TOP, 'more file')}")
+    new = summary["rows"] - summary["reused_rows"]
+    if summary["reused_rows"]:
+        fact(
+            out,
+            "incremental",
+            f"{new:,} of {count(summary['rows'], 'row')}; the others are taken over from the committed run",
+        )
+    elif summary["anew"]:
+        fact(out, "incremental", f"nothing can be taken over: {clean(summary['anew'])}")
     fact(out, "shards", f"{summary['shards']:,} of up to {count(summary['shard_rows'], 'row')}")
     model = summary["model"]
     _path(out, "model", model["path"])
@@ -274,8 +290,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     fact(
         out,
         "model calls",
-        f"{calls:,} a row, {calls * summary['rows']:,} in all, "
-        f"{summary['device_batch_size']:,} at a time{prefix}",
+        f"{calls:,} a row, {calls * new:,} in all, {summary['device_batch_size']:,} at a time{prefix}",
     )
     arithmetic = summary["precision"] + (", compiled by XLA" if summary["jit"] else "")
     several = summary["devices"] if len(summary["devices"]) > 1 else []
@@ -319,4 +334,4 @@ def _print_schema(out: Console, summary: Mapping[str, Any]) -> None:
     if len(features) > len(rows):
         write(out, f"{'':{_KEY}}… and {len(features) - len(rows):,} more")
     for name, members in summary["groups"].items():
-        fact(out, "group", f"{name}: {', '.join(members)}")
+        fact(out, "group", f"{shorten(clean(name), _NAME)}: {', '.join(members)}")

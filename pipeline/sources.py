@@ -26,7 +26,7 @@ def input_files(loaded: LoadedConfig) -> list[InputFile]:
       UserError: There are none, one cannot be read, or all are empty.
     """
     found = _matched(loaded, loaded.config.patterns, "input.files", loaded.config.input.format)
-    if not any(file.rows for file in found):
+    if not any(file.rows and file.damage is None for file in found):
         raise UserError(
             "the input has no rows", f"{loaded.where}: input.files", "check the files that it matches"
         )
@@ -51,14 +51,7 @@ def probe_request(
     """What is asked of a config's model: its baseline is of this kind."""
     config, columns = loaded.config, _columns(loaded)
     return ProbeRequest(
-        ModelRequest(
-            _model_path(loaded),
-            tuple(config.model.modules),
-            (loaded.folder,) if not files.is_url(loaded.folder) else (),
-            config.model.allow_unsafe,
-            config.compute.precision,
-            config.compute.jit,
-        ),
+        model_request(loaded),
         config.model.score,
         None if isinstance(config.model.target, TargetColumn) else config.model.target,
         columns,
@@ -71,6 +64,19 @@ def probe_request(
         config.seed,
         threads,
         measure,
+    )
+
+
+def model_request(loaded: LoadedConfig) -> ModelRequest:
+    """The model of a config."""
+    config = loaded.config
+    return ModelRequest(
+        _model_path(loaded),
+        tuple(config.model.modules),
+        (loaded.folder,) if not files.is_url(loaded.folder) else (),
+        config.model.allow_unsafe,
+        config.compute.precision,
+        config.compute.jit,
     )
 
 

@@ -9,7 +9,50 @@ import yaml
 
 from transforms.errors import UserError
 
-_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+_TAG = "tag:yaml.org,2002:"
+_TEXT, _MERGE = f"{_TAG}str", f"{_TAG}merge"
+#: What a config is made of. YAML's dates, sets and bytes are none of it, and tags of Python's run code.
+_TAGS = tuple(_TAG + kind for kind in ("str", "null", "bool", "int", "float", "seq", "map", "merge"))
+#: Of a document, its aliases written out: a few lines of aliases of aliases can stand for more than fits in
+#: memory. Ten thousand files and features are a tenth of it.
+_MOST_VALUES = 1_000_000
+_DEEPEST = 50
+_MOST_DIGITS = 40
+#: Bytes of a document: they take seconds to read.
+MOST_BYTES = 4 << 20
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+_NODES = {"seq": yaml.SequenceNode, "map": yaml.MappingNode}
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Refuses, before anything is made of it, what its aliases make endless, too large or too deep."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        if isinstance(node, yaml.ScalarNode):
+            return 1
+        known = sizes.get(id(node))
+        if known is not None and known < 0:
+            problem = "an alias stands inside of what it stands for"
+        elif depth > _DEEPEST:
+            problem = f"nested more than {_DEEPEST} deep"
+        elif known is not None:
+            return known
+        else:
+            sizes[id(node)] = -1
+            items = node.value
+            if isinstance(node, yaml.MappingNode):
+                items = [item for pair in items for item in pair]
+            total = 1 + sum(size(item, depth + 1) for item in items)
+            if total <= _MOST_VALUES:
+                sizes[id(node)] = total
+                return total
+            problem = f"its aliases stand for more than {_MOST_VALUES:,} values"
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+
+    size(root, 0)
 
 
 class _Loader(yaml.SafeLoader):
@@ -21,6 +64,35 @@ class _Loader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own name
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _check_size(node)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag not in _TAGS:
+            problem = f"the tag {node.tag.removeprefix(_TAG)!r} is not one of a config"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        kind = _NODES.get(node.tag.removeprefix(_TAG), yaml.ScalarNode)
+        if not isinstance(node, kind):
+            problem = (
+                f"{type(node).__name__.removesuffix('Node').lower()} is no {node.tag.removeprefix(_TAG)}"
+            )
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        try:
+            return super().construct_object(node, deep=deep)
+        except (KeyError, IndexError, ValueError) as error:
+            problem = f"{node.value!r:.60} is no {node.tag.removeprefix(_TAG)}"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        text = super().construct_scalar(node)
+        if isinstance(text, str) and _HALF.search(text):
+            problem = "holds half of a surrogate pair, which is no character"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -40,10 +112,13 @@ class _Loader(yaml.SafeLoader):
     def construct_whole_number(self, node: yaml.ScalarNode) -> int:
         """Decimal whatever it begins with; `0o` and `0x` mark the others."""
         text = str(self.construct_scalar(node))
+        if len(text) > _MOST_DIGITS:
+            problem = f"a number of {len(text):,} digits"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole_number)
+_Loader.add_constructor(f"{_TAG}int", _Loader.construct_whole_number)
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -52,7 +127,7 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", list("-+.")),
     ("merge", r"<<", ["<"]),
 ):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+    _Loader.add_implicit_resolver(_TAG + _tag, re.compile(f"^(?:{_pattern})$"), _first)
 
 
 def parse_mapping(text: str, where: str) -> dict[str, Any]:
@@ -73,6 +148,8 @@ def parse_mapping(text: str, where: str) -> dict[str, Any]:
 
 def parse_value(text: str, where: str) -> Any:
     """A YAML document of any kind; see `parse_mapping`."""
+    if len(text) > MOST_BYTES:
+        raise UserError(f"is longer than {MOST_BYTES >> 20} MB", where, "name a YAML config")
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -86,7 +163,9 @@ def parse_value(text: str, where: str) -> Any:
         raise UserError(
             f"not valid YAML: holds the character {chr(error.character)!r}", f"{where}:{line}"
         ) from error
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except RecursionError as error:
+        raise UserError(f"not valid YAML: nested more than {_DEEPEST} deep", where) from error
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", where) from error
 
 

@@ -59,10 +59,13 @@ class MemoryFileSystem(FileSystem):
         return file
 
     def copy(self, source_file_names, destination_file_names):
-        raise NotImplementedError
+        for source, target in zip(source_file_names, destination_file_names, strict=True):
+            self.blobs[target] = self.blobs[source]
 
     def rename(self, source_file_names, destination_file_names):
-        raise NotImplementedError
+        for source, target in zip(source_file_names, destination_file_names, strict=True):
+            assert target not in self.blobs, "not every store replaces what stands at a target"
+            self.blobs[target] = self.blobs.pop(source)
 
     def exists(self, path):
         return path in self.blobs

@@ -70,7 +70,7 @@ def eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- help and methods ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", [(), ("explain",), ("plan",), ("show",), ("methods",)])
+@pytest.mark.parametrize("verb", [(), ("explain",), ("plan",), ("show",), ("verify",), ("methods",)])
 def test_help(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     said = Said(capsys, *verb, "--help")
     assert said.status == 0
@@ -79,7 +79,7 @@ def test_help(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None
     assert "…" not in said.out.replace("--flink_master=…", "").replace("--project=…", "")
     assert "..." not in said.out.replace("[ARGS]...", ""), "no summary is cut short"
     tidy(said.out)
-    wanted = ("explain", "plan", "show", "methods") if not verb else ("--json", "--debug")
+    wanted = ("explain", "plan", "show", "verify", "methods") if not verb else ("--json", "--debug")
     assert all(word in said.out for word in wanted)
 
 

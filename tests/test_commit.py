@@ -61,7 +61,7 @@ def journal(tmp_path: Path) -> Commit:
     config = worlds.vectors().config("parquet")
     loaded = load_config(str(config), output=str(tmp_path / "run"), settings=["compute.shard_rows=40"])
     plan = make_plan(loaded)
-    commit = Commit.of(plan, plan.output, "DirectRunner", replaces=False, started=1.0, planned=2.0)
+    commit = Commit.of(plan, plan.output, "DirectRunner", started=1.0, planned=2.0)
     worlds.explain(config, tmp_path / "run", "compute.shard_rows=40")
     kept = tmp_path / "kept"
     with pytest.MonkeyPatch.context() as patch:

@@ -262,7 +262,7 @@ def test_one_line_says_what_is_wrong(setting: str, message: str, tmp_path: Path)
         ("a: *b\n", ":1:4", "undefined alias"),
         ("? [a]\n: 1\n", ":1:3", "a key must be text"),
         ("a: 1\nb: \x01\n", ":2", r"the character '\x01'"),
-        ("!!python/object:os.system x", ":1:1", "could not determine a constructor"),
+        ("!!python/object:os.system x", ":1:1", "the tag 'python/object:os.system' is not one of a config"),
     ],
 )
 def test_broken_yaml_has_a_place(text: str, place: str, message: str, tmp_path: Path) -> None:

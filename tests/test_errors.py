@@ -70,8 +70,8 @@ def hollow(folder: Path) -> None:
 
 
 def half_parquet(folder: Path) -> None:
-    path = folder / "trips-2.parquet"
-    path.write_bytes(path.read_bytes()[:-100])
+    for path in folder.glob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:-100])
 
 
 def cities_are_numbers(folder: Path) -> None:
@@ -319,10 +319,12 @@ MISTAKES = [
         spoil=text("trips-2.parquet", "a,b\n1,2\n"),
     ),
     Mistake(
-        "a truncated Parquet file",
+        "truncated Parquet files and no others",
         (
-            "trips-2.parquet: cannot be read as Parquet",
-            "mend the file",
+            "trips.yaml: input.files: trips-1.parquet: cannot be read as Parquet: the file begins as Parquet "
+            "and has no footer",
+            "nor can the other 1 be read",
+            "mend the files",
         ),
         spoil=half_parquet,
     ),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms import framing
+from transforms import framing, tally
 
 PAYLOADS = [bytes([65 + i]) * (20 + 7 * i) for i in range(8)]
 
@@ -55,7 +55,7 @@ def check(data, expected):
     """Reads give `expected` for any batch, as stream or file, plain or gzip; the scan counts as many."""
     for content in (data, gzip.compress(data, 1)):
         for make in (io.BytesIO, Pipe):
-            assert framing.scan(framing.Source(make(content))).rows == len(expected)
+            assert tally.scan(framing.Source(make(content))).rows == len(expected)
             assert read(content, 3, make=make) == expected
             assert read(content, 1000, make=make) == expected
 
@@ -92,7 +92,7 @@ def test_every_truncation_costs_one_row_and_no_more():
         assert rows[:whole] == PAYLOADS[:whole]
         cut = size not in ends
         assert len(rows) == whole + cut
-        assert framing.scan(framing.Source(io.BytesIO(data[:size]))).rows == len(rows)
+        assert tally.scan(framing.Source(io.BytesIO(data[:size]))).rows == len(rows)
         if cut:
             assert "truncated" in rows[-1]
     assert read(data[: ends[1] + 12 + 5])[-1] == f"record is truncated: 5 of {len(PAYLOADS[1])} bytes"
@@ -108,7 +108,7 @@ def test_every_flipped_bit_costs_one_row_and_no_more():
         in_header = at - ends[hurt] < framing.HEADER
         assert rows[hurt] == ("record length is corrupt" if in_header else "payload checksum does not match")
         assert rows[:hurt] + rows[hurt + 1 :] == PAYLOADS[:hurt] + PAYLOADS[hurt + 1 : 4]
-        assert framing.scan(framing.Source(io.BytesIO(bytes(damaged)))).rows == 4
+        assert tally.scan(framing.Source(io.BytesIO(bytes(damaged)))).rows == 4
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_records_are_found_again_wherever_the_window_ends(monkeypatch, make):
     for chunk in range(1, 60):
         monkeypatch.setattr(framing, "_CHUNK", chunk)
         assert read(bytes(damaged), make=make) == [PAYLOADS[0], "record length is corrupt", *PAYLOADS[2:4]]
-        assert framing.scan(framing.Source(make(bytes(damaged)))).rows == 4
+        assert tally.scan(framing.Source(make(bytes(damaged)))).rows == 4
 
 
 def test_garbage_at_the_end_and_alone():
@@ -203,7 +203,7 @@ def test_scan_and_read_agree_on_any_damage(seed, edits, cut):
     content = gzip.compress(bytes(data)) if cut else bytes(data)
     content = content[: rng.randrange(len(content))] if cut else content
     rows = read(content, 7)
-    assert framing.scan(framing.Source(Pipe(content))).rows == len(rows)
+    assert tally.scan(framing.Source(Pipe(content))).rows == len(rows)
     assert rows == read(content, 1000, make=Pipe)
     assert sum(isinstance(row, str) for row in rows) <= 2 * edits + cut
 
@@ -212,10 +212,10 @@ def test_index_names_every_256th_row():
     payloads = [b"%d" % i for i in range(1000)]
     damaged = bytearray(write(payloads))
     damaged[offsets(payloads)[512]] ^= 1  # an index entry may lie on damage
-    scan = framing.scan(framing.Source(io.BytesIO(bytes(damaged))))
+    scan = tally.scan(framing.Source(io.BytesIO(bytes(damaged))))
     assert scan.index == tuple(offsets(payloads)[:1000:256])
     assert read(bytes(damaged), offset=scan.index[3])[0] == b"768"
-    assert framing.scan(framing.Source(io.BytesIO(gzip.compress(bytes(damaged))))).index == ()
+    assert tally.scan(framing.Source(io.BytesIO(gzip.compress(bytes(damaged))))).index == ()
 
 
 def test_only_headers_of_large_records_are_read():
@@ -228,7 +228,7 @@ def test_only_headers_of_large_records_are_read():
             return data
 
     file = Counting(write([bytes(3 << 20)] * 8))
-    assert framing.scan(framing.Source(file)).rows == 8
+    assert tally.scan(framing.Source(file)).rows == 8
     assert file.read_bytes < 2 << 20
 
 
@@ -263,7 +263,7 @@ def test_truncated_gzip_gives_what_it_has_and_one_row():
         rows = read(content[:size], 50)
         assert rows[:-1] == payloads[: len(rows) - 1]
         assert "compressed stream ends early" in rows[-1]
-        assert framing.scan(framing.Source(Pipe(content[:size]))).rows == len(rows)
+        assert tally.scan(framing.Source(Pipe(content[:size]))).rows == len(rows)
     assert len(read(content[: len(content) // 2])) > 100
 
 
@@ -277,5 +277,5 @@ def test_corrupt_gzip_gives_what_comes_before():
     assert sound == payloads[: len(sound)]
     assert len(sound) > 100
     assert "compressed stream is corrupt" in rows[-1]
-    assert framing.scan(framing.Source(io.BytesIO(bytes(content)))).rows == len(rows)
+    assert tally.scan(framing.Source(io.BytesIO(bytes(content)))).rows == len(rows)
     assert read(gzip.compress(write(PAYLOADS)) + b"not gzip") == [*PAYLOADS, "compressed stream is corrupt"]

@@ -13,8 +13,9 @@ from memory_filesystem import MemoryFileSystem
 
 from transforms import files, write
 from transforms.decode import Rows
-from transforms.errors import UserError
+from transforms.errors import OutputLost
 from transforms.methods.base import Attribution
+from transforms.parts import Part, digest_of
 from transforms.read import Rejection
 from transforms.schema import ExampleSchema, FeatureSpec
 from transforms.write import (
@@ -24,8 +25,8 @@ from transforms.write import (
     attribution_schema,
     attribution_table,
     feature_totals,
-    rejected_bytes,
     slice_names,
+    write_rejected,
 )
 
 META = {"attribeam.run_id": "r1", "attribeam.method": "saliency"}
@@ -253,7 +254,7 @@ def test_a_part_appears_whole_when_it_is_closed_and_has_the_same_bytes_again(tmp
     path = tmp_path / "attributions" / "part-00000.parquet"
     for attempt in range(2):
         table = some_table().replace_schema_metadata(META)
-        writer = PartWriter(str(path), table.schema, ["s", "not there"])
+        writer = PartWriter(str(path.parent), path.name, table.schema, ["s", "not there"])
         writer.write(table.slice(0, 4))
         writer.write(table.slice(4))
         assert path.exists() == bool(attempt)
@@ -272,7 +273,7 @@ def test_a_part_appears_whole_when_it_is_closed_and_has_the_same_bytes_again(tmp
 def test_an_aborted_part_leaves_nothing_and_an_earlier_one_alone(tmp_path):
     path = tmp_path / "part-00000.parquet"
     path.write_bytes(b"earlier")
-    writer = PartWriter(str(path), some_table().schema, [])
+    writer = PartWriter(str(path.parent), path.name, some_table().schema, [])
     writer.write(some_table())
     writer.abort()
     writer.abort()
@@ -282,7 +283,7 @@ def test_an_aborted_part_leaves_nothing_and_an_earlier_one_alone(tmp_path):
 
 @pytest.mark.parametrize("method", ["write_table", "close"])
 def test_a_failure_to_write_is_raised_and_leaves_nothing(tmp_path, monkeypatch, method):
-    writer = PartWriter(str(tmp_path / "part.parquet"), some_table().schema, [])
+    writer = PartWriter(str(tmp_path), "part.parquet", some_table().schema, [])
     real = getattr(pq.ParquetWriter, method)
 
     def full(self, *args, **kwargs):
@@ -290,7 +291,7 @@ def test_a_failure_to_write_is_raised_and_leaves_nothing(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(pq.ParquetWriter, method, full)
     writer.write(some_table())
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputLost, match=r"part\.parquet: cannot be written: no space left on device"):
         writer.close()
     assert listing(tmp_path) == []
     writer.abort()
@@ -300,37 +301,35 @@ def test_a_failure_to_write_is_raised_and_leaves_nothing(tmp_path, monkeypatch, 
 
 def test_a_failed_rename_leaves_nothing(tmp_path):
     (tmp_path / "part.parquet").mkdir()
-    writer = PartWriter(str(tmp_path / "part.parquet"), some_table().schema, [])
-    with pytest.raises(OSError, match=r"part\.parquet"):
+    writer = PartWriter(str(tmp_path), "part.parquet", some_table().schema, [])
+    with pytest.raises(OutputLost, match=r"part\.parquet: cannot be written: is a directory"):
         writer.close()
     assert listing(tmp_path) == ["part.parquet"]
 
 
 def test_a_table_of_another_schema_is_not_written(tmp_path):
-    writer = PartWriter(str(tmp_path / "part.parquet"), some_table().schema, [])
+    writer = PartWriter(str(tmp_path), "part.parquet", some_table().schema, [])
     writer.write(pa.table({"y": [1]}))
     with pytest.raises((ValueError, pa.ArrowInvalid)):
         writer.close()
     assert listing(tmp_path) == []
 
 
-def test_a_folder_that_cannot_be_written_is_the_users_to_mend(tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_breaks_the_run(tmp_path, monkeypatch):
     def denied(*args, **kwargs):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(write.tempfile, "NamedTemporaryFile", denied)
-    with pytest.raises(
-        UserError, match=r"part\.parquet: cannot be written: permission denied; change output\.path"
-    ):
-        PartWriter(str(tmp_path / "part.parquet"), some_table().schema, [])
+    with pytest.raises(OutputLost, match=r"part\.parquet: cannot be written: permission denied"):
+        PartWriter(str(tmp_path), "part.parquet", some_table().schema, [])
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="a file is in the way"):
-        PartWriter(str(tmp_path / "file" / "part.parquet"), some_table().schema, [])
+    with pytest.raises(OutputLost, match="a file is in the way"):
+        PartWriter(str(tmp_path), "file/part.parquet", some_table().schema, [])
 
 
 def test_row_groups_end_at_so_many_rows_or_bytes(tmp_path, monkeypatch):
     def groups(name, tables):
-        writer = PartWriter(str(tmp_path / name), tables[0].schema, [])
+        writer = PartWriter(str(tmp_path), name, tables[0].schema, [])
         for table in tables:
             writer.write(table)
         writer.close()
@@ -347,7 +346,7 @@ def test_row_groups_end_at_so_many_rows_or_bytes(tmp_path, monkeypatch):
 
 def test_a_part_without_rows_has_the_schema(tmp_path):
     schema = attribution_schema(make_schema(), OutputSpec(), META)
-    PartWriter(str(tmp_path / "part.parquet"), schema, ["target_name"]).close()
+    PartWriter(str(tmp_path), "part.parquet", schema, ["target_name"]).close()
     found = pq.read_table(tmp_path / "part.parquet")
     assert len(found) == 0
     assert found.schema.equals(schema)
@@ -360,7 +359,7 @@ def test_an_attributions_part_reads_back_as_it_was(tmp_path):
     for output in (OutputSpec("all", True), OutputSpec(2)):
         table = make_table(schema, output, rows, attribution, targets)
         path = tmp_path / f"{output.attributions}.parquet"
-        writer = PartWriter(str(path), table.schema, ["target_name", "carrier"])
+        writer = PartWriter(str(path.parent), path.name, table.schema, ["target_name", "carrier"])
         writer.write(table)
         writer.close()
         assert pq.read_table(path).equals(table)
@@ -369,7 +368,7 @@ def test_an_attributions_part_reads_back_as_it_was(tmp_path):
 def test_a_part_on_an_object_store_is_uploaded_whole():
     folder = f"{MemoryFileSystem.scheme()}://bucket/run/attributions"
     path = f"{folder}/part-00000.parquet"
-    writer = PartWriter(path, some_table().schema, [])
+    writer = PartWriter(*path.rsplit("/", 1), some_table().schema, [])
     writer.write(some_table())
     temporary = writer._temporary.name
     assert not files.exists(path)
@@ -378,14 +377,17 @@ def test_a_part_on_an_object_store_is_uploaded_whole():
     assert pq.read_table(pa.BufferReader(files.read_bytes(path))).equals(some_table())
 
 
-def test_rejected_rows_are_in_order_and_have_ids():
+def test_rejected_rows_are_in_order_and_have_ids(tmp_path):
     rejected = [
         Rejection("b.parquet", 2, "predict", "not finite", "x"),
         Rejection("a.parquet", 10, "decode", "dep_hour is null", ""),
         Rejection("a.parquet", 9, "read", "damaged – ü"),
     ]
-    data = rejected_bytes(rejected, META)
-    table = pq.read_table(pa.BufferReader(data))
+    part = write_rejected(str(tmp_path), "rejected/part.parquet", rejected, META)
+    path = tmp_path / "rejected" / "part.parquet"
+    data = path.read_bytes()
+    assert part == Part("rejected/part.parquet", 3, len(data), digest_of(data))
+    table = pq.read_table(path)
     assert table.schema.equals(REJECTED)
     assert table.to_pylist() == [
         {
@@ -399,4 +401,5 @@ def test_rejected_rows_are_in_order_and_have_ids():
         {"example_id": "x", "file": "b.parquet", "row": 2, "stage": "predict", "reason": "not finite"},
     ]
     assert table.schema.metadata == {key.encode(): value.encode() for key, value in META.items()}
-    assert rejected_bytes(rejected[::-1], META) == data
+    assert write_rejected(str(tmp_path), "rejected/part.parquet", rejected[::-1], META) == part
+    assert path.read_bytes() == data

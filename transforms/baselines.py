@@ -6,7 +6,9 @@ import dataclasses
 import hashlib
 import io
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from transforms.decode import Rows, decode, join
 from transforms.errors import UserError
+from transforms.files import is_url
 from transforms.methods.random import row_keys
 from transforms.models.base import names_in_words
 from transforms.read import Column, read_piece
@@ -28,6 +31,7 @@ _POOL_BYTES = 256 << 20
 _WINDOWS = 64
 #: Rows that are read at a time, and the memory that their features may take.
 _BLOCK_ROWS = 16_384
+_AHEAD = 16  # pieces that are waited for at a time
 _BLOCK_BYTES = 64 << 20
 #: What the first rows may take.
 _FIRST_BYTES = 64 << 20
@@ -116,13 +120,31 @@ def _unpacked(lengths: np.ndarray, data: np.ndarray, shape: Sequence[int]) -> np
 def read_rows(
     pieces: Sequence[Piece], schema: ExampleSchema, batch_size: int, targets: int = 1 << 31
 ) -> Iterator[Rows]:
-    """The usable rows of some pieces, in order."""
+    """The usable rows of some pieces, in order; small ones of an object store are read ahead."""
     columns = [Column(name, kind) for name, kind in schema.columns]
-    for piece in pieces:
+
+    def read(piece: Piece) -> Iterator[Rows]:
         for raw in read_piece(piece, columns, batch_size):
             rows, _ = decode(raw, schema, piece.name, piece.ordinal - piece.start, targets)
             if len(rows):
                 yield rows
+
+    if len(pieces) < 2 or not is_url(pieces[0].path):
+        for piece in pieces:
+            yield from read(piece)
+        return
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="attribeam-baseline") as pool:
+        waiting: deque[Future[list[Rows]]] = deque()
+        for piece in pieces:
+            small = piece.rows <= batch_size
+            if small:
+                waiting.append(pool.submit(lambda one: list(read(one)), piece))
+            while waiting and not (small and len(waiting) <= _AHEAD):
+                yield from waiting.popleft().result()
+            if not small:
+                yield from read(piece)
+        for found in waiting:
+            yield from found.result()
 
 
 def first_rows(files: Sequence[InputFile], schema: ExampleSchema, count: int) -> Rows | None:
@@ -292,12 +314,11 @@ def _pool(total: int, most: int) -> np.ndarray:
 
 def _read_ordinals(files: Sequence[InputFile], schema: ExampleSchema, wanted: np.ndarray) -> Rows | None:
     parts = []
-    for piece in _pieces_with(files, wanted, _block_rows(schema)):
-        for rows in read_rows([piece], schema, _block_rows(schema)):
-            at = np.minimum(np.searchsorted(wanted, rows.ordinals), len(wanted) - 1)
-            chosen = wanted[at] == rows.ordinals
-            if chosen.any():
-                parts.append(rows.take(chosen))
+    for rows in read_rows(_pieces_with(files, wanted, _block_rows(schema)), schema, _block_rows(schema)):
+        at = np.minimum(np.searchsorted(wanted, rows.ordinals), len(wanted) - 1)
+        chosen = wanted[at] == rows.ordinals
+        if chosen.any():
+            parts.append(rows.take(chosen))
     return join(parts) if parts else None
 
 
@@ -316,10 +337,7 @@ def _pieces_with(files: Sequence[InputFile], wanted: np.ndarray, block_rows: int
                 continue
             last = found[-1] if found else None
             if last is not None and last.path == piece.path and last.start + last.rows == piece.start:
-                found[-1] = Piece(
-                    last.path, last.name, last.format, last.start, last.rows + piece.rows, last.ordinal,
-                    last.offset, last.skip,
-                )  # fmt: skip
+                found[-1] = dataclasses.replace(last, rows=last.rows + piece.rows)
             else:
                 found.append(piece)
     return found

@@ -1,4 +1,4 @@
-"""What a user can mend, and what a model does not take."""
+"""What a user can mend, what breaks a run on its way, and what a model does not take."""
 
 from __future__ import annotations
 
@@ -23,6 +23,25 @@ class UserError(Exception):
     def __reduce__(self) -> tuple[type, tuple[str, str | None, str | None]]:
         # Beam pickles what a worker raises; the default would call __init__ with the joined text alone.
         return (type(self), (self.what, self.where, self.remedy))
+
+
+class InputLost(UserError):
+    """An input file that is not there any more, or is not what it was when the run was planned.
+
+    Not damage: that was there at plan time and costs its rows, which are rejected. This costs the shards that
+    need the file; the run goes on with the others, and then ends as one that broke.
+    """
+
+
+class OutputLost(Exception):
+    """A run directory that can be written no more: a full disk, a permission that was taken away.
+
+    The run breaks: what is done is kept, and the same command goes on from there.
+    """
+
+
+class RunReplaced(Exception):
+    """A run directory that belongs to another run by now, or to a committed one: nothing more is written."""
 
 
 class RowsRefused(Exception):

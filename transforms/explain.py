@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
-import traceback
 from collections.abc import Iterable, Iterator
 
 import apache_beam as beam
@@ -13,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
-from transforms import files
 from transforms.decode import decode
-from transforms.errors import UserError
+from transforms.errors import InputLost, OutputLost
 from transforms.explain_rows import explain_rows
 from transforms.explain_shard import explain_shard
+from transforms.failures import note_failure
 from transforms.read import RawBatch
 from transforms.read_parquet import select
 from transforms.shard_result import ShardResult
@@ -55,29 +53,20 @@ class _ExplainShard(beam.DoFn):
         start = time.monotonic()
         try:
             result = explain_shard(shard, self._spec)
+        except InputLost as error:
+            # The file is as lost for a retry, and others are not: the commit finds the note and refuses.
+            note_failure(self._spec.run, shard.index, error)
+            return
         except Exception as error:
             # Runners wrap what a worker raises, each in its own way: the launcher reads the cause from here.
             # A full disk has no room for the note either; what the worker raised matters more.
-            with contextlib.suppress(OSError, UserError):
+            with contextlib.suppress(OutputLost):
                 note_failure(self._spec.run, shard.index, error)
             raise
         self._rows.inc(result.attributed)
         self._rejected.inc(result.rejected)
         self._milliseconds.update(int(1000 * (time.monotonic() - start)))
         yield result
-
-
-def note_failure(run: str, shard: int, error: BaseException) -> None:
-    """Leaves the cause of a failed shard in the run's journal."""
-    note = {
-        "shard": shard,
-        "user": isinstance(error, UserError),
-        "message": str(error) or type(error).__name__,
-        "kind": type(error).__name__,
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-    files.makedirs(files.join(run, "_work", "failures"))
-    files.write_atomic(files.join(run, "_work", "failures", f"{shard:05d}.json"), json.dumps(note).encode())
 
 
 class MergeShardResults(beam.CombineFn):

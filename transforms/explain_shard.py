@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -14,10 +15,12 @@ import numpy as np
 
 from transforms import files
 from transforms.decode import Rows, as_text, decode, join
+from transforms.errors import RunReplaced
 from transforms.explain_rows import Explained, explain_rows
 from transforms.methods.base import Attribution
+from transforms.parts import Part, part_name, written
 from transforms.read import Column, Rejection, read_piece
-from transforms.shard_result import ShardResult, part_name, read_journal, write_journal
+from transforms.shard_result import ShardResult, check_own, is_committed, read_journal, write_journal
 from transforms.shards import Shard
 from transforms.worker import ExplainSpec, Runtime, runtime
 from transforms.write import (
@@ -25,8 +28,8 @@ from transforms.write import (
     attribution_schema,
     attribution_table,
     feature_totals,
-    rejected_bytes,
     slice_names,
+    write_rejected,
 )
 
 #: Batches in flight between two of the three threads.
@@ -45,21 +48,32 @@ def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
     """Reads, explains and writes a shard, or takes over its result where an earlier attempt finished it.
 
     The parts are written first and the journal entry last, each atomically, so that a retry or a second
-    attempt at the same time writes the same bytes under the same names.
+    attempt at the same time writes the same bytes under the same names. One that comes after the commit, as
+    engines make them of work whose worker they have lost, does nothing.
 
     Args:
       shard: The rows.
       spec: What to do with them.
     Raises:
       UserError: A column of a file cannot become what the model takes.
+      InputLost: A file is gone, or is not what it was.
+      OutputLost: The run directory can be written no more.
+      RunReplaced: It is another run's by now.
     Cost: the model's, plus what reading and writing cannot hide behind it.
     """
     finished = read_journal(spec.run, shard.index, spec.fingerprint)
     if finished is not None:
         return finished
-    with runtime(spec) as loaded:
-        result = _run(shard, loaded)
-    write_journal(spec.run, shard.index, spec.fingerprint, result)
+    try:
+        check_own(spec.run, spec.fingerprint)
+        with runtime(spec) as loaded:
+            result = _run(shard, loaded)
+    except RunReplaced:
+        if is_committed(spec.run, spec.fingerprint):
+            return ShardResult.empty(spec.schema.attributed)
+        raise
+    with written(spec.run):
+        write_journal(spec.run, shard.index, spec.fingerprint, result)
     return result
 
 
@@ -203,12 +217,17 @@ class _Writer:
         self._shard, self._loaded = shard, loaded
         self._arrow = attribution_schema(spec.schema, spec.output, spec.metadata)
         self._part: PartWriter | None = None
-        self._progress = _Progress(shard, spec.run)
         self.result = ShardResult.empty(spec.schema.attributed)
         if spec.output.attributions != "none":
             repeated = ["target_name", *slice_names(spec.schema).values()]
-            path = files.join(spec.run, "attributions", part_name(shard.index))
-            self._part = PartWriter(path, self._arrow, repeated)
+            file = f"attributions/{part_name(shard.index)}"
+            self._part = PartWriter(spec.run, file, self._arrow, repeated)
+        try:
+            self._progress = _Progress(shard, spec.run)
+        except BaseException:
+            if self._part is not None:
+                self._part.abort()
+            raise
 
     def add(self, rows: Rows, attribution: Attribution, targets: np.ndarray) -> None:
         """Writes a batch and adds it to the aggregates."""
@@ -235,19 +254,22 @@ class _Writer:
     def finish(self, rejected: list[Rejection]) -> ShardResult:
         """Completes the parts; the figures are whole."""
         spec, result = self._loaded.spec, self.result
-        if self._part is not None:
-            self._part.close()
-        path = files.join(spec.run, "rejected", part_name(self._shard.index))
-        if rejected:
-            files.makedirs(files.join(spec.run, "rejected"))
-            files.write_atomic(path, rejected_bytes(rejected, spec.metadata))
         result.shards, result.read, result.rejected = 1, self._shard.rows, len(rejected)
         result.device_batch_size_used = self._loaded.room.used
         if result.read != result.attributed + result.rejected:
             raise RuntimeError(
-                f"shard {self._shard.index}: {result.read} rows planned, {result.attributed} explained and "
-                f"{result.rejected} rejected: the input changed since it was planned"
+                f"{result.read} rows planned, {result.attributed} explained and {result.rejected} rejected: "
+                "the input changed since it was planned"
             )
+        # A worker that was left for dead may come this far after its run was replaced or committed.
+        check_own(spec.run, spec.fingerprint)
+        parts: list[Part] = []
+        if self._part is not None:
+            parts.append(self._part.close())
+        if rejected:
+            file = f"rejected/{part_name(self._shard.index)}"
+            parts.append(write_rejected(spec.run, file, rejected, spec.metadata))
+        result.parts = parts
         self._progress.add(result.rejected)
         self._progress.close()
         return result
@@ -268,15 +290,18 @@ class _Progress:
 
     def __init__(self, shard: Shard, run: str) -> None:
         self._file = None
+        self._path = files.join(run, "_work", "progress", f"{shard.index:05d}")
         if not files.is_url(run):
-            path = files.join(run, "_work", "progress", f"{shard.index:05d}")
-            files.makedirs(files.join(run, "_work", "progress"))
-            self._file = open(path, "w", buffering=1)  # noqa: SIM115 - closed with the shard
+            with written(self._path):
+                files.makedirs(files.join(run, "_work", "progress"))
+                self._file = open(self._path, "w", buffering=1)  # noqa: SIM115 - closed with the shard
 
     def add(self, rows: int) -> None:
         if self._file is not None:
-            self._file.write(f"{rows}\n")
+            with written(self._path):
+                self._file.write(f"{rows}\n")
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a line that had no room, which was told already
+                self._file.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import os
 import posixpath
 import re
@@ -11,7 +12,7 @@ import shutil
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from transforms.errors import UserError
@@ -24,6 +25,8 @@ LOCAL_SCHEME = "file://"
 _CREDENTIALS = (
     "check the path, the credentials and that the filesystem's extra is installed (attribeam[gcp], [aws])"
 )
+#: Errors of a path that no retry will open: a name too long, links in a circle.
+_IN_THE_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 _copies: dict[str, str] = {}
 _copies_lock = threading.Lock()
 
@@ -155,11 +158,21 @@ def write_atomic(path: str, data: bytes | memoryview) -> None:
                 out.write(data)
                 out.flush()
                 os.fsync(out.fileno())
-            os.replace(temporary, target)
+            put_in_place(temporary, target)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+
+
+def put_in_place(temporary: str, target: str) -> None:
+    """Gives a local file, whose content is on the disk, its name; the name outlasts a power cut as well."""
+    os.replace(temporary, target)
+    folder = os.open(os.path.dirname(target) or ".", os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def read_bytes(path: str) -> bytes:
@@ -185,6 +198,35 @@ def delete_tree(path: str) -> None:
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(target)
+
+
+def tree(path: str) -> list[str]:
+    """The files under a URL at any depth, by their paths from there."""
+    prefix = path.rstrip("/") + "/"
+    with remote_errors(path, "cannot be listed"):
+        return [found[len(prefix) :] for found in remote_files(path)]
+
+
+def rename(sources: Sequence[str], targets: Sequence[str]) -> None:
+    """Moves files of an object store, in the store itself; what stands at a target is replaced.
+
+    Raises:
+      UserError: Some could not be moved.
+    """
+    if sources:
+        with remote_errors(targets[0], "cannot be written"):
+            filesystems().rename(list(sources), list(targets))
+
+
+def copy(sources: Sequence[str], targets: Sequence[str]) -> None:
+    """Copies files of an object store, in the store itself.
+
+    Raises:
+      UserError: Some could not be copied.
+    """
+    if sources:
+        with remote_errors(targets[0], "cannot be written"):
+            filesystems().copy(list(sources), list(targets))
 
 
 def list_dir(path: str) -> list[str]:
@@ -259,6 +301,11 @@ def _local_errors(path: str, what: str) -> Iterator[None]:
         raise UserError(f"{what}: it is a folder", where=path, remedy="name a file") from error
     except (NotADirectoryError, FileExistsError) as error:
         raise UserError(f"{what}: a file is in the way", where=path, remedy="choose another path") from error
+    except OSError as error:
+        if error.errno not in _IN_THE_NAME:
+            raise
+        reason = (error.strerror or "").lower()
+        raise UserError(f"{what}: {reason}", where=path, remedy="choose another path") from error
 
 
 @contextlib.contextmanager

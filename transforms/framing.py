@@ -21,6 +21,7 @@ import numpy as np
 INDEX_STRIDE = 256  # a shard passes over fewer headers than this to reach its first record
 HEADER = 12
 FOOTER = 4
+BLOCK = FOOTER + HEADER
 MAX_LENGTH = 2**31 - 1  # protocol buffers end here, so a longer length is damage
 
 # (offset of the header, length of the payload, None or why it cannot be read); a damaged stretch is one
@@ -30,6 +31,7 @@ Frame: TypeAlias = tuple[int, int, str | None]
 _CHUNK = 1 << 20
 _FAR = 1 << 18  # beyond this length of a record, jumping to the next header beats reading on
 _HEADER_CHUNK = 1 << 12
+MOST_LENGTHS = 4096  # that are remembered
 _DEFLATED = 1 << 16
 _INFLATED = 1 << 20
 _GZIP = b"\x1f\x8b"
@@ -37,14 +39,6 @@ _MASK_DELTA = 0xA282EAD8
 # A length below 2^31 has four zero bytes on top. Eight in a row are not followed by a checksum, whose value
 # for a length of zero is not zero.
 _UPPER_LENGTH = re.compile(rb"\0\0\0\0(?!\0\0\0\0)")
-
-
-@dataclass(frozen=True)
-class Scan:
-    """What one pass over the headers of a file found."""
-
-    rows: int
-    index: tuple[int, ...]  # offset of every INDEX_STRIDE-th row; () where a file cannot be entered midway
 
 
 @dataclass(frozen=True)
@@ -78,6 +72,10 @@ def header_length(header: bytes) -> int:
     return length if masked_crc32c(header[:8]) == int.from_bytes(header[8:HEADER], "little") else -1
 
 
+class GivenUp(Exception):
+    """A search came to where its Source says to stop."""
+
+
 class Source:
     """The uncompressed bytes of a file by absolute offset, read forward through a window.
 
@@ -87,25 +85,33 @@ class Source:
 
     Args:
       file: Positioned at its beginning. Gzip is told by its first bytes, whatever the name.
+      plain_size: The bytes of a file that can seek and is known not to be compressed.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, plain_size: int | None = None) -> None:
+        self.stop: int | None = None  # a search for the next record that comes to here is given up
         self.keep = 0  # a stream cannot go back: bytes from here on are kept
-        self.chunk = _CHUNK
+        self._chunk = _CHUNK
         self.broken: str | None = None  # why a compressed stream ends before its time
         self._file = file
         self._base = 0  # absolute offset of _data[0]
-        head = file.read(HEADER)
+        head = file.read(HEADER) if plain_size is None else b""
         # A plain file may begin with gzip's two bytes too, in the length of its first record: the checksum
         # decides.
         self.compressed = head.startswith(_GZIP) and header_length(head) < 0
         self._inflated = _inflate(self, file, head) if self.compressed else None
         self._data = b"" if self.compressed else head
-        self._seekable = not self.compressed and file.seekable()
+        self._seekable = plain_size is not None or (not self.compressed and file.seekable())
         self.end = len(self._data)  # the file reaches at least to here; all of it where its size can be known
-        if self._seekable:
+        if plain_size is not None:
+            self.end = plain_size
+        elif self._seekable:
             self.end = file.seek(0, 2)
             file.seek(len(head))
+
+    def expect(self, length: int) -> None:
+        """Says how long the next records are likely to be: the payloads of long ones are jumped over."""
+        self._chunk = _HEADER_CHUNK if length > _FAR else _CHUNK
 
     def close(self) -> None:
         """Closes the file beneath."""
@@ -119,6 +125,16 @@ class Source:
             at = offset - self._base
         return self._data[at : at + count]
 
+    @property
+    def splittable(self) -> bool:
+        """Whether the file can be entered anywhere."""
+        return self._seekable
+
+    @property
+    def window(self) -> tuple[bytes, int]:
+        """The bytes that are at hand, and the offset of the first of them."""
+        return self._data, self._base
+
     def reaches(self, begin: int, end: int) -> bool:
         """Whether the file has all the bytes of `[begin, end)`; once it has said no, `end` is the file's."""
         if end > self.end and not self._seekable:
@@ -126,8 +142,14 @@ class Source:
         return end <= self.end
 
     def find(self, begin: int) -> int | None:
-        """The first offset from `begin` on that may hold a header, going by its zero bytes alone."""
+        """The first offset from `begin` on that may hold a header, going by its zero bytes alone.
+
+        Raises:
+          GivenUp: There is none before `stop`.
+        """
         while True:
+            if self.stop is not None and begin >= self.stop:
+                raise GivenUp
             match = _UPPER_LENGTH.search(self._data, max(0, begin + 4 - self._base))
             if match:
                 return match.start() + self._base - 4
@@ -141,6 +163,9 @@ class Source:
         """Moves the window to cover `[begin, end)`, as far as the file goes."""
         have = self._base + len(self._data)
         low = begin if self._seekable else min(begin, self.keep)
+        if low >= self._base or self._seekable:
+            # Before a header stands the checksum that ends the record before it.
+            low = max(0 if self._seekable else self._base, low - FOOTER)
         if low < self._base or low > have:
             if not self._seekable:
                 raise ValueError(f"offset {low} lies outside of the window {self._base}..{have} of a stream")
@@ -148,7 +173,7 @@ class Source:
             self._data, self._base, have = b"", low, low
         pieces = [self._data[low - self._base :]]
         # Reading at least as much as is kept makes the copying of a long record linear in its length.
-        want = max(end - have, self.chunk, len(pieces[0]))
+        want = max(end - have, self._chunk, len(pieces[0]))
         while want > 0:
             piece = self._file.read(want) if self._inflated is None else next(self._inflated, b"")
             if not piece:
@@ -188,7 +213,7 @@ def frames(source: Source, offset: int = 0) -> Iterator[Frame]:
                     return
                 offset, previous = found, -1
                 continue
-            if len(lengths) < 4096:
+            if len(lengths) < MOST_LENGTHS:
                 lengths[header] = length
         end = offset + HEADER + length + FOOTER
         if end > source.end and not source.reaches(offset, end):
@@ -206,16 +231,13 @@ def frames(source: Source, offset: int = 0) -> Iterator[Frame]:
         yield offset, 0, source.broken
 
 
-def scan(source: Source) -> Scan:
-    """Counts the rows of a file and notes where every INDEX_STRIDE-th begins; reads headers only."""
-    index: list[int] = []
-    rows = 0
-    for offset, length, _ in frames(source):
-        if rows % INDEX_STRIDE == 0:
-            index.append(offset)
-            source.chunk = _HEADER_CHUNK if length > _FAR else _CHUNK
-        rows += 1
-    return Scan(rows, () if source.compressed else tuple(index))
+def resynchronise(source: Source, begin: int) -> int | None:
+    """The offset of a record from `begin` on: of the file, or of one that is the content of a record.
+
+    Raises:
+      GivenUp: There is none before the source's `stop`.
+    """
+    return _resynchronise(source, begin, cut_short=False)
 
 
 def take(source: Source, following: Iterator[Frame], rows: int, max_bytes: int) -> Records:

@@ -123,7 +123,12 @@ def plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _fixed_size(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """Lists of any size as lists of one size; null where they are null."""
+    """Lists of any size as lists of one size; null where they are null.
+
+    As they are where one has another size, in a damaged file: it is for the row to be rejected.
+    """
+    if not pc.all(pc.equal(array.value_lengths(), kind.list_size), min_count=0).as_py():
+        return array
     values = plain_array(array.flatten(), bare(kind.value_type))
     fixed = pa.FixedSizeListArray.from_arrays(values, kind.list_size)
     if not array.null_count:

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from transforms import describe_tfrecord, read_parquet, read_tfrecord
-from transforms.errors import UserError
+from transforms.lost import changed
+from transforms.parquet_columns import bare, plain
 from transforms.shards import PARQUET, InputFile, Piece
+
+_PAGE_BYTES = 2 << 20
+_WINDOW_BYTES = 4 << 20
+_INFLATION = 8  # gzip makes Examples seldom smaller than that
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,10 @@ class RawBatch:
 def describe_columns(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> dict[str, pa.DataType]:
     """The columns of the input and their types, in file order, fields of structs by their dotted names.
 
-    Parquet: those of the first file that has rows; dictionaries count as their values, large and view types
-    as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the first records,
-    by name; int64, float32 or binary, whichever most of them hold, where most have one value, else a list,
-    of fixed size where most have as many.
+    Parquet: those of the first file that can be read and has rows; dictionaries count as their values, large
+    and view types as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the
+    first records, by name; int64, float32 or binary, whichever most of them hold, where most have one value,
+    else a list, of fixed size where most have as many.
 
     Args:
       inputs: As `inspect_files` gives them.
@@ -91,20 +97,27 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
       batch_size: At most so many rows a batch; fewer where records are large.
 
     Raises:
-      UserError: The file lacks a column, or is not what it was when the piece was planned.
-    Cost: memory of a batch and, for Parquet, a row group's wanted columns.
+      UserError: The file lacks a column.
+      InputLost: It is gone, or is not what it was when the piece was planned.
+    Cost: memory of a batch and, for Parquet, as `read_bytes` says.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
     names = {column.name for column in columns}
     if not columns or len(names) < len(columns):
         raise ValueError("columns must be given, each once")
+    if piece.damage is not None:
+        yield _unread(piece, columns, piece.damage)
+        return
     done = 0
     if piece.format == PARQUET:
-        for batch in read_parquet.read(piece, [column.name for column in columns], batch_size):
-            rows = np.arange(batch.num_rows, dtype=np.int64) + (piece.start + done)
-            done += batch.num_rows
-            yield RawBatch(batch, rows, ())
+        for stretch in read_parquet.read(piece, [column.name for column in columns], batch_size):
+            rows = np.arange(stretch.rows, dtype=np.int64) + (piece.start + done)
+            done += stretch.rows
+            if stretch.reason is None:
+                yield RawBatch(stretch.columns, rows, ())
+            else:
+                yield RawBatch(stretch.columns, rows[:0], _rejections(piece, rows, stretch.reason))
     else:
         for parsed in read_tfrecord.read(piece, columns, batch_size):
             first = piece.start + done
@@ -117,8 +130,60 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
                 ),
             )
     if done != piece.rows:
-        raise UserError(
-            f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more at plan time",
-            where=piece.name,
-            remedy="plan the run anew",
+        what = (
+            f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more when it was planned"
         )
+        raise changed(piece.name, what)
+
+
+def read_bytes(inputs: Sequence[InputFile], columns: Sequence[Column], batch_size: int) -> int:
+    """What reading may hold at most at a time, in bytes, whatever the size of files, row groups and shards.
+
+    Parquet: of two row groups, one of which another piece goes on with, the wanted columns as they are
+    stored, but of one larger than 64 MB a stretch of each; a page and a dictionary of each column, of which
+    files have seldom more than 2 MB; and two batches, whose strings and lists are taken to be as long as they
+    are on average in the row group that has the longest. TFRecord: a batch of at most 64 MB of records three
+    times, as they are stored and parsed.
+
+    Args:
+      inputs: As `inspect_files` gives them.
+      columns: That are wanted.
+      batch_size: Rows a batch.
+    """
+    return max((_bytes_of(file, columns, batch_size) for file in inputs if file.rows), default=0)
+
+
+def _bytes_of(file: InputFile, columns: Sequence[Column], batch_size: int) -> int:
+    if file.format == PARQUET:
+        stored = read_parquet.held_bytes(file, len(columns))
+        pages = len(columns) * _PAGE_BYTES
+        rows = min(batch_size, file.rows)
+        return 2 * stored + pages + 2 * rows * _row_bytes(file, columns)
+    record = -(-file.bytes // file.rows) * (1 if file.index else _INFLATION)
+    return 3 * min(read_tfrecord.BATCH_BYTES, batch_size * record) + _WINDOW_BYTES
+
+
+def _row_bytes(file: InputFile, columns: Sequence[Column]) -> int:
+    """Bytes of a row's wanted columns in Arrow's arrays."""
+    fixed, varying = 0, False
+    for column in columns:
+        kind, count = bare(plain(column.type)), 1
+        while pt.is_fixed_size_list(kind):
+            kind, count = bare(kind.value_type), count * kind.list_size
+        try:
+            fixed += count * (kind.bit_width // 8 + 1)
+        except ValueError:  # so Arrow says that values have no width of their own
+            fixed, varying = fixed + 8 * count, True
+    return fixed + (file.most_row_bytes if varying else 0)
+
+
+def _unread(piece: Piece, columns: Sequence[Column], reason: str) -> RawBatch:
+    """Rows none of which can be read."""
+    rows = np.arange(piece.start, piece.start + piece.rows, dtype=np.int64)
+    empty = [pa.nulls(0, bare(plain(column.type))) for column in columns]
+    batch = pa.RecordBatch.from_arrays(empty, [column.name for column in columns])
+    return RawBatch(batch, rows[:0], _rejections(piece, rows, reason))
+
+
+def _rejections(piece: Piece, rows: np.ndarray, reason: str) -> tuple[Rejection, ...]:
+    return tuple(Rejection(piece.name, row, "read", reason) for row in rows.tolist())

@@ -1,11 +1,12 @@
-"""Parquet: row groups one after the other, and of those only the wanted columns."""
+"""Parquet: row groups one after the other, and of those only the wanted columns; damaged ones up to there."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,9 @@ import pyarrow.types as pt
 
 from transforms import cursors, files
 from transforms.arrow_types import common_type
+from transforms.damaged_parquet import Chunks, first_unreadable, open_parquet, rows_of
 from transforms.errors import UserError
+from transforms.lost import changed, check_stamp, damage_of, losing, one_line, stamp_of
 from transforms.parquet_columns import (
     bare,
     compatible,
@@ -30,23 +33,18 @@ if TYPE_CHECKING:
     from transforms.read import Column
     from transforms.shards import InputFile, Piece
 
-_READERS = 8
-
-
-def row_groups(path: str, name: str) -> tuple[int, ...]:
-    """Rows of each row group.
-
-    Raises:
-      UserError: It is not a Parquet file.
-    """
-    with _opened(path, name) as (_, file):
-        metadata = file.metadata
-        return tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+#: Row groups whose wanted columns are larger are read as streams, a stretch of each column at a time.
+AT_ONCE_BYTES = 64 << 20
+#: Of one column's stream, locally and where each read is a request; less where there are many columns, which
+#: together take AT_ONCE_BYTES.
+_STREAM_BYTES, _REMOTE_STREAM_BYTES = 1 << 18, 1 << 22
+_LEAST_STREAM_BYTES = 1 << 14
 
 
 def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
     """`read.describe_columns` for Parquet."""
-    ordered = [file for file in inputs if file.rows] or list(inputs[:1])
+    sound = [file for file in inputs if file.damage is None]
+    ordered = [file for file in sound if file.rows] or sound[:1]
     found = leaves(_schema(ordered[0]), ordered[0].name)
     for file in ordered[1:]:
         # pandas stores a column without a single value as type null; another file may know better.
@@ -61,37 +59,58 @@ def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
 def check(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, pa.DataType]:
     """`read.check_columns` for Parquet."""
     common = {column.name: column.type for column in columns}
-    with ThreadPoolExecutor(min(_READERS, len(inputs))) as pool:
-        for file, schema in zip(inputs, pool.map(_schema, inputs), strict=True):
-            for column in columns:
-                stored = type_at(schema, resolve(schema, column.name, file.name))
-                kind = plain(in_order(stored, column.name, file.name))
-                if not compatible(kind, column.type):
-                    raise UserError(
-                        f"column {column.name} is {kind}, and {column.type} in other files",
-                        where=file.name,
-                        remedy="write it in one type, or take the file out of input.files",
-                    )
-                if file.rows:
-                    common[column.name] = common_type(common[column.name], kind)
+    sound = [file for file in inputs if file.damage is None]
+    schemas = [_schema(file) for file in sound]
+    # The many files of an input have few schemas; with rows and without, for only the former have a say.
+    met: set[tuple[int, bool]] = set()
+    for file, schema in zip(sound, schemas, strict=True):
+        key = (id(schema), bool(file.rows))
+        if key not in met:
+            met.add(key)
+            _check_file(file, schema, columns, common)
     return common
 
 
-def read(piece: Piece, columns: Sequence[str], batch_size: int) -> Iterator[pa.RecordBatch]:
-    """The rows of a piece, at most `batch_size` a batch, columns as asked for.
+def _check_file(
+    file: InputFile, schema: pa.Schema, columns: Sequence[Column], common: dict[str, pa.DataType]
+) -> None:
+    for column in columns:
+        stored = type_at(schema, resolve(schema, column.name, file.name))
+        kind = plain(in_order(stored, column.name, file.name))
+        if not compatible(kind, column.type):
+            raise UserError(
+                f"column {column.name} is {kind}, and {column.type} in other files",
+                where=file.name,
+                remedy="write it in one type, or take the file out of input.files",
+            )
+        if file.rows:
+            common[column.name] = common_type(common[column.name], kind)
+
+
+class Stretch(NamedTuple):
+    """Consecutive rows of a file, all of which can be read or none."""
+
+    rows: int
+    columns: pa.RecordBatch
+    reason: str | None  # why they cannot be read; then `columns` has no rows
+
+
+def read(piece: Piece, columns: Sequence[str], batch_size: int) -> Iterator[Stretch]:
+    """The rows of a piece, at most `batch_size` at a time, columns as asked for.
 
     Row groups before the piece are not read at all; of the one it begins in, the rows before it are decoded
     and dropped, a batch at a time, unless this process has just read them as another piece.
     """
-    key = (piece.path, files.stamp(piece.path), tuple(columns), batch_size)
-    cursor = _parking.fetch(key, piece.start) or _Cursor(piece, columns, batch_size)
+    stamp = stamp_of(piece)
+    key = (piece.path, stamp, tuple(columns), batch_size)
+    cursor = _parking.fetch(key, piece.start) or _Cursor(piece, stamp, columns, batch_size)
     try:
         while cursor.row < piece.start and cursor.take(piece.start - cursor.row) is not None:
             pass
         left = piece.rows
-        while left > 0 and (batch := cursor.take(left)) is not None:
-            left -= batch.num_rows
-            yield pa.RecordBatch.from_arrays(cursor.extract(batch), names=list(columns))
+        while left > 0 and (stretch := cursor.take(left)) is not None:
+            left -= stretch.rows
+            yield stretch
     except BaseException:
         cursor.close()
         raise
@@ -122,122 +141,215 @@ def select(batch: pa.RecordBatch, columns: Sequence[str], name: str) -> pa.Recor
 class _Cursor:
     """An open file and the next row in it; batches end where they would, read from the row group's start."""
 
-    def __init__(self, piece: Piece, columns: Sequence[str], batch_size: int) -> None:
-        self._name = piece.name
-        self._held: pa.RecordBatch | None = None
+    def __init__(
+        self, piece: Piece, stamp: tuple[int, float], columns: Sequence[str], batch_size: int
+    ) -> None:
+        self._name, self._path, self._stamp = piece.name, piece.path, stamp
+        self._columns, self._batch_size = list(columns), batch_size
         self._stack = contextlib.ExitStack()
-        source, self._file = self._stack.enter_context(_opened(piece.path, piece.name))
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+        self._empty = pa.RecordBatch.from_arrays([pa.nulls(0, kind) for kind in self._types], self._columns)
+        self._held = self._empty
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._taken = 0  # rows of `_batches` that were taken before it was opened
+        #: Of a damaged row group: rows up to here are read column by column, and from here on not at all.
+        self._good_end = self._bad_end = 0
+        self._reason = ""
+        self._first = self._stop = self._alone = 0  # groups that are read; up to `_alone` one by one
+        self.row = 0
+        while self._stop < len(self._starts) - 1:
+            streamed = self._next_run()
+            if piece.start < self._starts[self._stop]:
+                self._begin(streamed)
+                break
+            self.row = self._starts[self._stop]
+
+    def _open(self) -> None:
+        with losing(self._name):
+            self._source = self._stack.enter_context(files.open_arrow(self._path))
+            size = self._source.size()
+        self._arrow_types, self._streamed = True, False
+        self._file = self._opened()
         schema = self._file.schema_arrow
-        self.paths = [resolve(schema, name, piece.name) for name in columns]
-        self._types = [bare(plain(type_at(schema, path))) for path in self.paths]
+        self._paths = tuple(tuple(resolve(schema, name, self._name)) for name in self._columns)
+        self._types = [bare(plain(type_at(schema, path))) for path in self._paths]
         if any(pt.is_fixed_size_list(kind) for kind in self._types):
             # Arrow cannot read a null among lists of fixed size (https://github.com/apache/arrow/issues/35692),
             # and a null must cost its row only. As lists of any size it reads them.
-            metadata = _without_arrow_schema(source)
-            self._file = pq.ParquetFile(source, metadata=metadata, pre_buffer=True)
-        self.row = self._run_end = 0
-        self._runs = _runs(self._file.metadata, batch_size)
-        self._batches: Iterator[pa.RecordBatch] = iter(())
-        for groups, rows in self._runs:
-            self._run_end += rows
-            if piece.start < self._run_end:
-                self._batches = self._open_run(groups, batch_size)
-                break
-            self.row = self._run_end
-        self._batch_size = batch_size
+            self._arrow_types = False
+            self._file = self._opened()
+        metadata = self._file.metadata
+        flat = [not pt.is_nested(kind) for kind in self._types]
+        self._chunks = Chunks(metadata, dict(zip(self._paths, flat, strict=True)), size)
+        groups = (metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+        self._starts = list(itertools.accumulate(groups, initial=0))
+
+    def _opened(self, buffer_bytes: int | None = None) -> pq.ParquetFile:
+        try:
+            with losing(self._name):
+                return open_parquet(self._source, arrow_types=self._arrow_types, buffer_bytes=buffer_bytes)
+        except (pa.ArrowException, OSError) as error:
+            raise changed(self._name, f"cannot be read as Parquet any more ({one_line(error)})") from error
 
     def reaches(self, row: int) -> bool:
-        return self.row <= row < self._run_end
+        return self.row <= row < self._starts[self._stop]
 
     def is_inside(self) -> bool:
         """Whether a cursor opened anew for the next row would have to decode rows before it."""
-        return self.row < self._run_end
-
-    def take(self, rows: int) -> pa.RecordBatch | None:
-        """The next rows of one batch, at most `rows`; None at the file's end."""
-        while self._held is None:
-            with _mendable(self._name):
-                self._held = next(self._batches, None)
-            if self._held is None:
-                groups, count = next(self._runs, ([], 0))
-                if not groups:
-                    return None
-                self._run_end += count
-                self._batches = self._open_run(groups, self._batch_size)
-            elif not self._held.num_rows:
-                self._held = None
-        batch = self._held.slice(0, rows)
-        self._held = self._held.slice(rows) if rows < self._held.num_rows else None
-        self.row += batch.num_rows
-        return batch
-
-    def extract(self, batch: pa.RecordBatch) -> list[pa.Array]:
-        """The wanted columns of what `take` gives."""
-        typed = zip(self.paths, self._types, strict=True)
-        return [plain_array(extract(batch, path), kind) for path, kind in typed]
+        return self.row < self._starts[self._stop]
 
     def close(self) -> None:
         self._stack.close()
 
-    def _open_run(self, groups: list[int], batch_size: int) -> Iterator[pa.RecordBatch]:
-        # TensorFlow owns the cores, so decoding stays on the reader's thread; measured, it is no bottleneck.
-        names = [".".join(path) for path in self.paths]
-        with _mendable(self._name):
-            return self._file.iter_batches(batch_size, row_groups=groups, columns=names, use_threads=False)
+    def take(self, rows: int) -> Stretch | None:
+        """The next rows, at most `rows` and a batch; None at the file's end."""
+        rows = min(rows, self._batch_size)
+        while True:
+            if self._held.num_rows:
+                batch = self._held.slice(0, rows)
+                self._held = self._held.slice(batch.num_rows)
+                self.row += batch.num_rows
+                return Stretch(batch.num_rows, batch, None)
+            if self.row < self._good_end:
+                self._rescue()
+            elif self.row < self._bad_end:
+                count = min(rows, self._bad_end - self.row)
+                self.row += count
+                return Stretch(count, self._empty, self._reason)
+            elif self.row < self._starts[self._stop]:
+                self._next_batch()
+            elif self._stop < len(self._starts) - 1:
+                self._begin(self._next_run())
+            else:
+                return None
+
+    def _next_run(self) -> bool:
+        """Moves on to the groups to read at once: one, or as many small ones as fill a batch.
+
+        Returns:
+          Whether to read them as streams.
+        """
+        self._first, last = self._stop, len(self._starts) - 1
+        self._stop += 1
+        stored, _, sound = self._chunks.look(self._first)
+        while (
+            sound
+            and stored <= AT_ONCE_BYTES
+            and self._alone <= self._first
+            and self._stop < last
+            and self._starts[self._stop] - self._starts[self._first] < self._batch_size
+        ):
+            more, _, sound = self._chunks.look(self._stop)
+            stored += more
+            self._stop += sound and stored <= AT_ONCE_BYTES
+        # A footer that is wrong about its columns could have any amount of memory asked for at once.
+        return stored > AT_ONCE_BYTES or not sound
+
+    def _begin(self, streamed: bool) -> None:
+        """Opens the groups moved on to, to go on at the next row."""
+        self._taken = self.row - self._starts[self._first]
+        if streamed != self._streamed:
+            buffer_bytes = stream_bytes(self._path, len(self._paths))
+            self._file, self._streamed = self._opened(buffer_bytes if streamed else None), streamed
+        names = [".".join(path) for path in self._paths]
+        groups = list(range(self._first, self._stop))
+        try:
+            with losing(self._name):
+                # TensorFlow owns the cores, so decoding stays on the reader's thread; measured, it is no
+                # bottleneck.
+                self._batches = self._file.iter_batches(
+                    self._batch_size, row_groups=groups, columns=names, use_threads=False
+                )
+        except (pa.ArrowException, OSError) as error:
+            self._fail(error)
+
+    def _next_batch(self) -> None:
+        try:
+            with losing(self._name):
+                batch = next(self._batches, None)
+                if batch is None:
+                    raise pa.ArrowInvalid("it has fewer rows than the footer says")
+                taken = min(self._taken, batch.num_rows)
+                self._taken -= taken
+                batch = batch.slice(taken, self._starts[self._stop] - self.row)
+                pairs = zip(self._paths, self._types, strict=True)
+                arrays = [plain_array(extract(batch, path), kind) for path, kind in pairs]
+                self._held = pa.RecordBatch.from_arrays(arrays, self._columns)
+        except (pa.ArrowException, OSError) as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Reads these groups one by one, or finds where the one cannot be read on."""
+        reason = damage_of(error)
+        if reason is None:
+            raise error
+        # What is wrong with a file that is being changed is no damage.
+        check_stamp(self._path, self._name, self._stamp)
+        if self._stop - self._first > 1:
+            self._alone = self._stop
+            self._stop = bisect_right(self._starts, self.row) - 1
+            self._begin(self._next_run())
+            return
+        found = first_unreadable(
+            self._path, self._name, self._stamp, self._paths, self._arrow_types, self._first
+        )
+        self._bad_end = self._good_end = self._starts[self._stop]
+        if found is None:
+            self._because(reason)
+        else:
+            self._good_end = self._starts[self._first] + found.row
+            self._because(found.reason)
+
+    def _rescue(self) -> None:
+        """The next rows of a damaged group, which come before the damage."""
+        start = self._starts[self._first]
+        stop = min(self._good_end, self.row + self._batch_size)
+        try:
+            with losing(self._name):
+                arrays = [
+                    plain_array(
+                        rows_of(
+                            self._source, self._arrow_types, path, self._first, self.row - start, stop - start
+                        ),
+                        kind,
+                    )
+                    for path, kind in zip(self._paths, self._types, strict=True)
+                ]
+                self._held = pa.RecordBatch.from_arrays(arrays, self._columns)
+        except (pa.ArrowException, OSError) as error:
+            reason = damage_of(error)
+            if reason is None:
+                raise
+            self._good_end = self.row
+            self._because(reason)
+
+    def _because(self, reason: str) -> None:
+        first, last = self._good_end, self._bad_end - 1
+        rows = f"row {first:,}" if first == last else f"rows {first:,} to {last:,}"
+        self._reason = f"{rows} cannot be read: {reason}"
+
+
+def held_bytes(file: InputFile, columns: int) -> int:
+    """Bytes that are held at most of a file's row groups, as they are stored, for so many columns."""
+    return min(file.bytes, max(AT_ONCE_BYTES, columns * stream_bytes(file.path, columns)))
+
+
+def stream_bytes(path: str, columns: int) -> int:
+    """Bytes that are read at a time of each of so many columns of a large row group."""
+    most = _REMOTE_STREAM_BYTES if files.is_url(path) else _STREAM_BYTES
+    return max(_LEAST_STREAM_BYTES, min(most, AT_ONCE_BYTES // columns))
 
 
 # One place: a parked cursor holds the compressed columns of a row group.
 _parking: cursors.Parking[_Cursor] = cursors.Parking(1)
 
 
-def _runs(metadata: pq.FileMetaData, batch_size: int) -> Iterator[tuple[list[int], int]]:
-    """Consecutive row groups to read at once: one, or as many small ones as fill a batch."""
-    groups: list[int] = []
-    rows = 0
-    for group in range(metadata.num_row_groups):
-        groups.append(group)
-        rows += metadata.row_group(group).num_rows
-        if rows >= batch_size:
-            yield groups, rows
-            groups, rows = [], 0
-    if rows:
-        yield groups, rows
-
-
-@contextlib.contextmanager
-def _opened(path: str, name: str) -> Iterator[tuple[pa.NativeFile, pq.ParquetFile]]:
-    with files.open_arrow(path) as source:
-        with _mendable(name):
-            # pre_buffer joins the columns' reads of a row group into few: less time than mapping, and no
-            # mapped pages.
-            file = pq.ParquetFile(source, pre_buffer=True)
-        yield source, file
-
-
-@contextlib.contextmanager
-def _mendable(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise UserError(
-            f"cannot be read as Parquet ({reason})",
-            where=name,
-            remedy="mend the file, take it out of input.files, or set input.format if it is another format",
-        ) from error
-
-
 def _schema(file: InputFile) -> pa.Schema:
-    with _opened(file.path, file.name) as (_, opened):
-        return opened.schema_arrow
-
-
-def _without_arrow_schema(source: pa.NativeFile) -> pq.FileMetaData:
-    """The file's footer without Arrow's own schema in it, by renaming the key that holds it."""
-    end = source.size()
-    tail = source.read_at(8, end - 8)
-    size = int.from_bytes(tail[:4], "little")
-    footer = source.read_at(size, end - 8 - size)
-    key = b"\x0cARROW:schema"  # Thrift: the key's length, then the key
-    patched = b"".join((b"PAR1", footer.replace(key, b"\x0c" + b"-" * 12), tail))
-    return pq.read_metadata(pa.BufferReader(patched))
+    if file.schema is not None:
+        return file.schema
+    with files.open_arrow(file.path) as source:
+        return open_parquet(source).schema_arrow

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from transforms import cursors, files, framing, tf_example
+from transforms.lost import check_stamp, losing, stamp_of
 
 if TYPE_CHECKING:
     from transforms.read import Column
@@ -106,12 +107,20 @@ def peek(piece: Piece, max_bytes: int) -> list[bytes]:
 
 @contextlib.contextmanager
 def _entered(piece: Piece) -> Iterator[_Cursor]:
-    """A cursor at the piece's first row."""
-    key = (piece.path, files.stamp(piece.path))
+    """A cursor at the piece's first row.
+
+    Raises:
+      InputLost: The file is not what it was, or changed while it was being read: then what seems damage, the
+        end of a file that is being written anew for example, is none.
+    """
+    stamp = stamp_of(piece)
+    key = (piece.path, stamp)
     cursor = _parking.fetch(key, piece.start) or _Cursor(piece)
     try:
         cursor.skip_to(piece.start)
         yield cursor
+        if cursor.damaged:
+            check_stamp(piece.path, piece.name, stamp)
     except BaseException:
         cursor.close()
         raise
@@ -125,20 +134,26 @@ class _Cursor:
     """An open file and the next row in it."""
 
     def __init__(self, piece: Piece) -> None:
-        self.source = framing.Source(files.open_input(piece.path))
+        self._name = piece.name
+        with losing(self._name):
+            self.source = framing.Source(files.open_input(piece.path))
         self.row = piece.start - piece.skip
+        self.damaged = False
         self._frames = framing.frames(self.source, piece.offset)
 
     def reaches(self, row: int) -> bool:
         return self.row <= row
 
     def skip_to(self, row: int) -> None:
-        while self.row < row and next(self._frames, None) is not None:
-            self.row += 1
+        with losing(self._name):
+            while self.row < row and next(self._frames, None) is not None:
+                self.row += 1
 
     def take(self, rows: int, max_bytes: int) -> framing.Records:
-        records = framing.take(self.source, self._frames, rows, max_bytes)
+        with losing(self._name):
+            records = framing.take(self.source, self._frames, rows, max_bytes)
         self.row += records.rows
+        self.damaged |= records.rows == 0 or bool(records.damaged)
         return records
 
     def close(self) -> None:

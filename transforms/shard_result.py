@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 from transforms import files
+from transforms.errors import RunReplaced, UserError
 from transforms.importance import ImportanceState
+from transforms.parts import Part, digest_of, is_there
 from transforms.quality import Quality
 
 
@@ -23,6 +26,7 @@ class ShardResult:
       seconds: Spent on explaining, the sum over batches, of which two overlap.
       importance: Aggregates of the attributions.
       quality: Aggregates of the deltas.
+      parts: The files that were written, in the order of the shards.
       device_batch_size_used: The smallest size of its device calls; None: as planned.
     """
 
@@ -34,6 +38,7 @@ class ShardResult:
     seconds: float
     importance: ImportanceState
     quality: Quality = field(default_factory=Quality)
+    parts: Sequence[Part] = ()
     device_batch_size_used: int | None = None
 
     def merge(self, other: ShardResult) -> None:
@@ -46,16 +51,20 @@ class ShardResult:
         self.seconds += other.seconds
         self.importance.merge(other.importance)
         self.quality.merge(other.quality)
+        self.parts = [*self.parts, *other.parts]
         used = [size for size in (self.device_batch_size_used, other.device_batch_size_used) if size]
         self.device_batch_size_used = min(used, default=None)
 
     def counts(self) -> ShardResult:
         """The same without the aggregates, which grow with the slices and are in the journal: a few KB."""
-        return replace(self, importance=ImportanceState(self.importance.features), quality=Quality())
+        return replace(
+            self, importance=ImportanceState(self.importance.features), quality=Quality(), parts=()
+        )
 
     def to_bytes(self) -> bytes:
         """For the journal: a line of JSON, then the importance."""
-        counts = {name: getattr(self, name) for name in _COUNTS} | {"quality": self.quality.to_json()}
+        counts = {name: getattr(self, name) for name in _COUNTS}
+        counts |= {"quality": self.quality.to_json(), "parts": [asdict(part) for part in self.parts]}
         return json.dumps(counts).encode() + b"\n" + self.importance.to_bytes()
 
     @classmethod
@@ -64,7 +73,8 @@ class ShardResult:
         line, _, rest = data.partition(b"\n")
         counts = json.loads(line)
         quality = Quality.from_json(counts.pop("quality"))
-        return cls(**counts, importance=ImportanceState.from_bytes(rest), quality=quality)
+        parts = [Part(**part) for part in counts.pop("parts")]
+        return cls(**counts, importance=ImportanceState.from_bytes(rest), quality=quality, parts=parts)
 
     @classmethod
     def empty(cls, features: tuple[str, ...]) -> ShardResult:
@@ -75,25 +85,59 @@ class ShardResult:
 _COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds", "device_batch_size_used")
 
 
-def part_name(shard: int) -> str:
-    """The file name of a shard's parts."""
-    return f"part-{shard:05d}.parquet"
-
-
 def journal_path(run: str, shard: int) -> str:
     """Where a finished shard leaves its result."""
     return files.join(run, "_work", "shards", f"{shard:05d}.done")
 
 
+def fingerprint_path(run: str) -> str:
+    """Where a run that goes on says which one it is."""
+    return files.join(run, "_work", "fingerprint")
+
+
+def check_own(run: str, fingerprint: str) -> None:
+    """Makes sure that a run directory is not another run's by now, nor committed.
+
+    One that nobody has begun is anybody's: `ExplainShards` may be used without a launcher.
+
+    Raises:
+      RunReplaced: Nothing more may be written to it.
+    """
+    path = fingerprint_path(run)
+    try:
+        found = files.read_bytes(path).decode() if files.exists(path) else None
+    except UserError:  # it went between the two
+        found = None
+    if found == fingerprint or (found is None and not files.exists(files.join(run, "manifest.json"))):
+        return
+    whose = "another's by now" if found else "committed"
+    raise RunReplaced(f"{run} is {whose}: nothing more is written to it")
+
+
+def is_committed(run: str, fingerprint: str) -> bool:
+    """Whether the run of this fingerprint is committed in its place."""
+    path = files.join(run, "manifest.json")
+    return files.exists(path) and json.loads(files.read_bytes(path))["fingerprint"] == fingerprint
+
+
 def write_journal(run: str, shard: int, fingerprint: str, result: ShardResult) -> None:
     """Notes that a shard is finished, atomically and after its parts are there."""
-    files.write_atomic(journal_path(run, shard), fingerprint.encode() + b"\n" + result.to_bytes())
+    data = result.to_bytes()
+    head = f"{fingerprint} {digest_of(data)}\n".encode()
+    files.write_atomic(journal_path(run, shard), head + data)
 
 
 def read_journal(run: str, shard: int, fingerprint: str) -> ShardResult | None:
-    """The result of a shard that a run of this fingerprint finished, None where there is none."""
+    """The result of a shard that a run of this fingerprint finished, None where there is none.
+
+    An entry that is not whole, or whose parts are not there as they were written, is none: a shard that is
+    done again costs less than a run that is wrong.
+    """
     path = journal_path(run, shard)
     if not files.exists(path):
         return None
     head, _, rest = files.read_bytes(path).partition(b"\n")
-    return ShardResult.from_bytes(rest) if head.decode() == fingerprint else None
+    if head != f"{fingerprint} {digest_of(rest)}".encode():
+        return None
+    result = ShardResult.from_bytes(rest)
+    return result if all(is_there(run, part) for part in result.parts) else None

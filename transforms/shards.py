@@ -8,11 +8,15 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
+from typing import TYPE_CHECKING
 
-from transforms import files, framing
+from transforms import files, framing, split, tally
 from transforms.errors import UserError
 from transforms.framing import INDEX_STRIDE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 PARQUET = "parquet"
 TFRECORD = "tfrecord"
@@ -22,7 +26,9 @@ _SUFFIXES = (
     (re.compile(r"\.(parquet|pq|parq)(-\d+-of-\d+)?$", re.IGNORECASE), PARQUET),
     (re.compile(r"\.(tfrecords?|tfrec)(-\d+-of-\d+)?(\.gz)?$", re.IGNORECASE), TFRECORD),
 )
-_READERS = 8  # footers are waited for rather than worked on
+#: Files that are inspected at a time: footers are waited for rather than worked on.
+_READERS, _REMOTE_READERS = 8, 64
+_SCANNERS = 8  # ranges of a remote TFRecord file that are scanned at a time
 _MAX_ROWS = 131_072
 _MIN_ROWS = 1_024
 _MAX_EVALUATIONS = 50_000_000  # model calls per shard: what a retry may cost
@@ -41,6 +47,12 @@ class InputFile:
     bytes: int
     row_groups: tuple[int, ...] = ()  # Parquet: rows per row group
     index: tuple[int, ...] = ()  # plain TFRecord: byte offset of every INDEX_STRIDE-th row
+    stamp: tuple[int, float] | None = None  # as files.stamp gave it, before anything else was read
+    digest: str = ""  # as inspect_files says
+    damage: str | None = None  # why nothing of it can be read: it counts as one row, which is rejected
+    group_bytes: int = 0  # Parquet: bytes of its largest row group, before compression
+    most_row_bytes: int = 0  # Parquet: bytes a row, likewise, of the group that has most
+    schema: pa.Schema | None = field(default=None, compare=False, repr=False)  # Parquet
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ class Piece:
     ordinal: int  # of its first row in the whole input (files in sorted order): keys random numbers
     offset: int = 0  # plain TFRecord: byte offset to begin at
     skip: int = 0  # TFRecord: rows to pass over from `offset`
+    bytes: int | None = None  # of the file when it was planned
+    damage: str | None = None  # as InputFile's
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,10 @@ def _unpacked(packed: bytes) -> Shard:
 def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None = None) -> list[InputFile]:
     """Counts the rows of each file, from Parquet's footers and TFRecord's headers.
 
+    The same reading gives each file's digest. Parquet's is of its footer and its size: the footer has the
+    place, the size and the statistics of every column of every row group, so that values changed in place
+    are caught where they change one of these; TFRecord's is as `tally.Tally` says.
+
     Args:
       paths_and_names: As `files.expand` gives them.
       format: "parquet" or "tfrecord" for all files; by default each file's suffix says.
@@ -92,10 +110,10 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
       The files in the order given; a file without rows is one of them.
 
     Raises:
-      UserError: A file cannot be read, is not what its suffix says, or has an unknown suffix; or formats
-        are mixed.
-    Cost: one small read a Parquet file; ~1 µs a TFRecord, and a pass over the file where it is compressed
-      or remote.
+      UserError: A file cannot be opened, is not what its suffix says, or has an unknown suffix; or formats
+        are mixed, or all files are damaged Parquet.
+    Cost: one small read a Parquet file; ~0.25 µs a TFRecord, and a pass over the file where it is compressed
+      or remote, in several places at once where it can be.
     """
     wanted = [(path, name, format or _format_of(name)) for path, name in paths_and_names]
     formats = {kind: name for _, name, kind in reversed(wanted)}
@@ -111,11 +129,28 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
         )
     if not wanted:
         return []
-    with ThreadPoolExecutor(min(_READERS, len(wanted))) as pool:
-        return list(pool.map(_inspect, wanted))
+    readers = _REMOTE_READERS if files.is_url(wanted[0][0]) else _READERS
+    with ThreadPoolExecutor(min(readers, len(wanted))) as pool:
+        found = list(pool.map(_inspect, wanted))
+    if all(file.damage for file in found):
+        first = found[0]
+        others = f", nor can the other {len(found) - 1} be read" if len(found) > 1 else ""
+        raise UserError(
+            f"cannot be read as Parquet: {first.damage}{others}",
+            where=first.name,
+            remedy="mend the files, or name others in input.files",
+        )
+    return found
 
 
-def cut(inputs: Sequence[InputFile], shard_rows: int, limit: int | None = None) -> list[Shard]:
+def cut(
+    inputs: Sequence[InputFile],
+    shard_rows: int,
+    limit: int | None = None,
+    *,
+    first_shard: int = 0,
+    first_ordinal: int = 0,
+) -> list[Shard]:
     """Cuts the input's rows, in order, into shards of exactly `shard_rows` rows, the last one perhaps fewer.
 
     A shard of a thousand files is one whatever its rows, so that the list of their names stays small.
@@ -128,12 +163,14 @@ def cut(inputs: Sequence[InputFile], shard_rows: int, limit: int | None = None) 
       inputs: As `inspect_files` gives them.
       shard_rows: Rows a shard, at least 1.
       limit: Only the first so many rows of the input.
+      first_shard: The number of the first shard, where others come before.
+      first_ordinal: Of the first row.
     """
     if shard_rows < 1:
         raise ValueError(f"shard_rows is {shard_rows}; at least 1 is needed")
     shards: list[Shard] = []
     pieces: list[Piece] = []
-    ordinal = held = 0
+    ordinal, held = first_ordinal, 0
     left = sum(file.rows for file in inputs) if limit is None else max(0, limit)
     for file in inputs:
         start = 0
@@ -142,10 +179,10 @@ def cut(inputs: Sequence[InputFile], shard_rows: int, limit: int | None = None) 
             pieces.append(_piece(file, start, rows, ordinal))
             start, ordinal, held, left = start + rows, ordinal + rows, held + rows, left - rows
             if held == shard_rows or len(pieces) == _MOST_PIECES:
-                shards.append(Shard(len(shards), tuple(pieces)))
+                shards.append(Shard(first_shard + len(shards), tuple(pieces)))
                 pieces, held = [], 0
     if pieces:
-        shards.append(Shard(len(shards), tuple(pieces)))
+        shards.append(Shard(first_shard + len(shards), tuple(pieces)))
     return shards
 
 
@@ -173,24 +210,59 @@ def _format_of(name: str) -> str:
 
 def _inspect(wanted: tuple[str, str, str]) -> InputFile:
     path, name, kind = wanted
-    size = files.size(path)
+    stamp = files.stamp(path)
+    size = stamp[0]
     if kind == PARQUET:
-        from transforms import read_parquet
+        from transforms.parquet_footer import read_footer
 
-        groups = read_parquet.row_groups(path, name)
-        return InputFile(path, name, kind, sum(groups), size, row_groups=groups)
+        footer = read_footer(path, name, size)
+        return InputFile(
+            path,
+            name,
+            kind,
+            sum(footer.row_groups),
+            size,
+            footer.row_groups,
+            stamp=stamp,
+            digest=footer.digest,
+            damage=footer.damage,
+            group_bytes=footer.group_bytes,
+            most_row_bytes=footer.most_row_bytes,
+            schema=footer.schema,
+        )
     with files.open_input(path) as opened:
         if opened.read(4) == b"PAR1":
             raise UserError(
                 "is a Parquet file, not TFRecord", where=name, remedy="set input.format to parquet"
             )
         opened.seek(0)
-        found = framing.scan(framing.Source(opened))
-    return InputFile(path, name, kind, found.rows, size, index=found.index)
+        source = framing.Source(opened)
+        if files.is_url(path) and source.splittable and size >= 2 * split.RANGE_BYTES:
+            found = split.scan(lambda: files.open_input(path), size, _SCANNERS)
+        else:
+            # A local file's headers are read faster than Python looks at them, by whatever many threads.
+            found = tally.scan(source)
+    return InputFile(path, name, kind, found.rows, size, index=found.index, stamp=stamp, digest=found.digest)
+
+
+def _scan(path: str, name: str, size: int) -> tally.Scan:
+    with files.open_input(path) as opened:
+        if opened.read(4) == b"PAR1":
+            raise UserError(
+                "is a Parquet file, not TFRecord", where=name, remedy="set input.format to parquet"
+            )
+        opened.seek(0)
+        source = framing.Source(opened)
+        if files.is_url(path) and source.splittable and size >= 2 * split.RANGE_BYTES:
+            return split.scan(lambda: files.open_input(path), size, _SCANNERS)
+        # A local file's headers are read faster than Python looks at them, by whatever many threads.
+        return tally.scan(source)
 
 
 def _piece(file: InputFile, start: int, rows: int, ordinal: int) -> Piece:
     if file.format != TFRECORD:
-        return Piece(file.path, file.name, file.format, start, rows, ordinal)
+        return Piece(
+            file.path, file.name, file.format, start, rows, ordinal, bytes=file.bytes, damage=file.damage
+        )
     offset, skip = (file.index[start // INDEX_STRIDE], start % INDEX_STRIDE) if file.index else (0, start)
-    return Piece(file.path, file.name, file.format, start, rows, ordinal, offset, skip)
+    return Piece(file.path, file.name, file.format, start, rows, ordinal, offset, skip, file.bytes)

@@ -18,7 +18,7 @@ from transforms.baselines import Artifact
 from transforms.devices import Device, leased_device
 from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.calls import processors, share_processors
-from transforms.models import ModelRequest, load_model
+from transforms.models import ModelRequest, load_model, locate
 from transforms.models.base import ModelAdapter, ScoredModel
 from transforms.models.function import is_function, module_file
 from transforms.room import Room
@@ -195,6 +195,7 @@ def quiet_stderr() -> Iterator[None]:
 
 def adapter(request: ModelRequest, threads: int | None = None) -> ModelAdapter:
     """The loaded model, once a process. The caller must not hold the lock of `runtime`."""
+    locate(request)  # that there is none is known before TensorFlow has started
     with _lock, _leased(request, threads) as device:
         return _adapter(request, device)
 
@@ -233,6 +234,8 @@ def _stamps(request: ModelRequest) -> Stamps:
         return ()
     if is_function(path):
         path = module_file(path, request.module_paths)
+    if os.path.isdir(path) and not os.path.isfile(os.path.join(path, "saved_model.pb")):
+        return ()  # no model: it may hold the whole filesystem
     names = [path] if os.path.isfile(path) else []
     names += [os.path.join(folder, name) for folder, _, found in os.walk(path) for name in found]
     states = [(name, os.stat(name)) for name in sorted(names)]

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from transforms import files
 from transforms.decode import Rows, as_text, slice_type
-from transforms.errors import UserError
 from transforms.methods.base import Attribution
+from transforms.parts import DigestingFile, Part, digest_of, written
 from transforms.read import Rejection
 from transforms.schema import ExampleSchema
 
@@ -233,33 +233,30 @@ class PartWriter:
     What fails leaves nothing behind; after `close` or `abort` there is nothing more to do.
 
     Args:
-      path: Where the part goes.
+      run: The run directory.
+      file: Where the part goes in it.
       schema: Of the table.
       dictionary: Columns that repeat their values.
     Raises:
-      UserError: The folder cannot be written.
+      OutputLost: The place cannot be written; so do the methods.
     """
 
-    def __init__(self, path: str, schema: pa.Schema, dictionary: Sequence[str]) -> None:
-        self._path = path
+    def __init__(self, run: str, file: str, schema: pa.Schema, dictionary: Sequence[str]) -> None:
+        self._file, self._path = file, files.join(run, file)
         self._held: list[pa.Table] = []
-        self._rows = self._bytes = 0
-        folder = None
-        if not files.is_url(path):
-            folder = os.path.dirname(path) or "."
-            files.makedirs(folder)
-        try:
+        self._rows = self._bytes = self._written = 0
+        folder = None if files.is_url(run) else os.path.dirname(self._path)
+        with written(self._path):
+            if folder is not None:
+                files.makedirs(folder)
             # The dot keeps an interrupted attempt out of every glob.
             self._temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - lives as long as the part
                 dir=folder, prefix=".part-", suffix=".tmp", delete=False
             )
-        except PermissionError as error:
-            raise UserError(
-                "cannot be written: permission denied", path, "change output.path or its rights"
-            ) from error
+        self._sink = DigestingFile(self._temporary.file)  # type: ignore[arg-type]  # a file behind a wrapper
         try:
             self._writer = pq.ParquetWriter(
-                self._temporary.file,
+                self._sink,
                 schema,
                 compression="zstd",
                 compression_level=1,
@@ -279,26 +276,30 @@ class PartWriter:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.concat_tables(self._held), row_group_size=self._rows)
+            with written(self._path):
+                self._writer.write_table(pa.concat_tables(self._held), row_group_size=self._rows)
+        self._written += self._rows
         self._held, self._rows, self._bytes = [], 0, 0
 
-    def close(self) -> None:
+    def close(self) -> Part:
         """Finishes the part: from here on it exists."""
         try:
             self._flush()
-            self._writer.close()
-            self._temporary.flush()
-            os.fsync(self._temporary.fileno())
-            if files.is_url(self._path):
-                with open(self._temporary.name, "rb") as source:
-                    files.write_atomic(self._path, source.read())
-            else:
-                os.chmod(self._temporary.name, 0o666 & ~_UMASK)
-                os.replace(self._temporary.name, self._path)
+            with written(self._path):
+                self._writer.close()
+                self._temporary.flush()
+                os.fsync(self._temporary.fileno())
+                if files.is_url(self._path):
+                    with open(self._temporary.name, "rb") as source:
+                        files.write_atomic(self._path, source.read())
+                else:
+                    os.chmod(self._temporary.name, 0o666 & ~_UMASK)
+                    files.put_in_place(self._temporary.name, self._path)
         except BaseException:
             self.abort()
             raise
         self._discard()
+        return Part(self._file, self._written, self._sink.size, self._sink.digest)
 
     def abort(self) -> None:
         """Leaves nothing behind, whatever went wrong before."""
@@ -317,8 +318,17 @@ class PartWriter:
             os.unlink(self._temporary.name)
 
 
-def rejected_bytes(rejected: Sequence[Rejection], metadata: Mapping[str, str]) -> bytes:
-    """A part of the rejected table."""
+def write_rejected(run: str, file: str, rejected: Sequence[Rejection], metadata: Mapping[str, str]) -> Part:
+    """Writes a part of the rejected table.
+
+    Args:
+      run: The run directory.
+      file: Where the part goes in it.
+      rejected: In any order; the table has them in the input's.
+      metadata: Of the part.
+    Raises:
+      OutputLost: The place cannot be written.
+    """
     ordered = sorted(rejected, key=lambda r: (r.file, r.row))
     table = pa.table(
         {
@@ -332,4 +342,9 @@ def rejected_bytes(rejected: Sequence[Rejection], metadata: Mapping[str, str]) -
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    data, path = buffer.getvalue(), files.join(run, file)
+    with written(path):
+        if not files.is_url(run):
+            files.makedirs(os.path.dirname(path))
+        files.write_atomic(path, data)
+    return Part(file, len(table), len(data), digest_of(data))

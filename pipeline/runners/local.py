@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+#: Beam's threads that notice when a worker is gone.
+_WATCHERS = ("run_worker", "beam_control_read", "read_grpc_client_inputs")
+
 
 def local_engine(workers: int) -> Any:
     """The engine itself: what Beam calls the direct runner first tries to download another one."""
@@ -40,7 +43,7 @@ def quiet_watchers() -> Iterator[None]:
     kept = threading.excepthook
 
     def hook(problem: threading.ExceptHookArgs) -> None:
-        if problem.thread is None or problem.thread.name not in ("run_worker", "beam_control_read"):
+        if problem.thread is None or problem.thread.name not in _WATCHERS:
             kept(problem)
 
     threading.excepthook = hook

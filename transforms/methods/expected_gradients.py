@@ -62,7 +62,7 @@ class ExpectedGradients:
     additive: ClassVar[bool] = True
 
     n_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 200
-    tolerance: Annotated[float, Field(gt=0)] | None = None
+    tolerance: Annotated[float, Field(gt=0, le=1e6)] | None = None
     standard_error: bool = False
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:

@@ -56,7 +56,7 @@ class IntegratedGradients:
     additive: ClassVar[bool] = True
 
     n_steps: Annotated[int, Field(ge=1, le=10_000)] = 50
-    tolerance: Annotated[float, Field(gt=0)] | None = None
+    tolerance: Annotated[float, Field(gt=0, le=1e6)] | None = None
     max_steps: Annotated[int, Field(ge=1, le=1_000_000)] = _MAX_STEPS
 
     def __post_init__(self) -> None:

@@ -65,7 +65,7 @@ class KernelShap:
 
     n_samples: Literal["auto"] | Annotated[int, Field(ge=4, le=1_000_000)] = "auto"
     sampling: Literal["leverage", "shapley"] = "leverage"
-    tolerance: Annotated[float, Field(gt=0)] | None = None
+    tolerance: Annotated[float, Field(gt=0, le=1e6)] | None = None
     standard_error: bool = False
 
     def coalitions(self, players: int) -> int:

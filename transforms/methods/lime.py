@@ -65,8 +65,8 @@ class Lime:
     local_fit: ClassVar[bool] = True
 
     n_samples: Annotated[int, Field(ge=20, le=1_000_000)] = 5000
-    kernel_width: Literal["auto"] | Annotated[float, Field(gt=0)] = "auto"
-    tolerance: Annotated[float, Field(gt=0)] | None = None
+    kernel_width: Literal["auto"] | Annotated[float, Field(ge=1e-3, le=1e6)] = "auto"
+    tolerance: Annotated[float, Field(gt=0, le=1e6)] | None = None
     standard_error: bool = False
 
     def check(self, players: Players) -> None:

@@ -66,7 +66,7 @@ class PermutationShap:
     additive: ClassVar[bool] = True
 
     n_permutations: Annotated[int, Field(ge=2, le=100_000)] = 10
-    tolerance: Annotated[float, Field(gt=0)] | None = None
+    tolerance: Annotated[float, Field(gt=0, le=1e6)] | None = None
     standard_error: bool = False
 
     def check(self, players: Players) -> None:

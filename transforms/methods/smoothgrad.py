@@ -48,8 +48,8 @@ class SmoothGrad:
     additive: ClassVar[bool] = False
 
     n_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 50
-    noise: Annotated[float, Field(ge=0)] = 0.15
-    tolerance: Annotated[float, Field(gt=0)] | None = None
+    noise: Annotated[float, Field(ge=0, le=1e6)] = 0.15
+    tolerance: Annotated[float, Field(gt=0, le=1e6)] | None = None
     standard_error: bool = False
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:

@@ -70,31 +70,10 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
     Raises:
       UserError: No such model, an unknown kind, one that does not load, or that may not be loaded.
     """
-    from transforms import files
-
-    path = request.path
-    if not is_function(path):
-        if not files.exists(path):
-            folder, _, name = path.rstrip("/").rpartition("/")
-            near = get_close_matches(name, files.list_dir(folder), n=2)
-            raise UserError(
-                "there is no such model",
-                path,
-                f"did you mean {' or '.join(near)}?" if near else "check model.path",
-            )
-        path = files.local_copy(path)
-        _check_readable(path)
-    kind = model_kind(path)
+    path, kind = locate(request)
     _search(request.module_paths)
     for module in request.modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise UserError(
-                f"cannot be imported: {error}",
-                f"model.modules {module}",
-                "put it on PYTHONPATH or beside the config",
-            ) from error
+        _import(module)
     module_name, class_name = MODELS[kind]
     try:
         with device.placed():
@@ -115,6 +94,42 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
         raise UserError(what, f"compute.{key}", "leave it out")
     found: ModelAdapter = adapter
     return found
+
+
+def locate(request: ModelRequest) -> tuple[str, str]:
+    """Where a model is on this machine, and its key of MODELS; TensorFlow need not have been started.
+
+    Raises:
+      UserError: No such model, or an unknown kind.
+    """
+    from transforms import files
+
+    path = request.path
+    if not is_function(path):
+        if not files.exists(path):
+            folder, _, name = path.rstrip("/").rpartition("/")
+            near = get_close_matches(name, files.list_dir(folder), n=2)
+            raise UserError(
+                "there is no such model",
+                path,
+                f"did you mean {' or '.join(near)}?" if near else "check model.path",
+            )
+        path = files.local_copy(path)
+        _check_readable(path)
+    return path, model_kind(path)
+
+
+def _import(module: str) -> None:
+    """Imports a module of the config's, whose own code may raise what it likes."""
+    where, remedy = f"model.modules {module}", "put it on PYTHONPATH or beside the config"
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"cannot be imported: {error}", where, remedy) from error
+    except Exception as error:
+        line = next((row for row in str(error).splitlines() if row.strip()), "")
+        what = f"cannot be imported: {type(error).__name__}: {line.strip()[:200]}"
+        raise UserError(what, where, "mend it, or leave it out") from error
 
 
 _searched: list[str] = []
@@ -201,6 +216,7 @@ def request_digest(request: ModelRequest) -> str:
     from transforms import files
 
     if is_function(request.path):
+        _search(request.module_paths)  # and not where another config's modules were
         return model_digest(module_file(request.path, request.module_paths))
     return model_digest(files.local_copy(request.path))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,9 @@ from transforms.models.messages import first_line
 from transforms.models.trace import TracedModel, graph_name
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+#: Bytes of a model's config: a thousand layers are one million.
+_MOST_CONFIG = 256 << 20
+_SAVED_ANEW = "save the model anew, with model.save('….keras')"
 _UNSAFE = ("unsafe", "safe_mode", "arbitrary code", "lambda")
 
 
@@ -134,11 +138,29 @@ def _check_file(path: str) -> None:
             if "config.json" not in held.namelist():
                 what = "is an archive, and not one of a Keras model: it holds no config.json"
                 raise UserError(what, path, right.format(".keras"))
+            _check_members(held, path)
         return
     if archive:
         raise UserError("is a Keras archive and not HDF5", path, "give it the suffix .keras")
     if not tables:
         raise UserError("is not an HDF5 file", path, right.format(".h5"))
+
+
+def _check_members(archive: zipfile.ZipFile, path: str) -> None:
+    """Refuses an archive that no Keras has written: it would fill memory, or lead out of itself.
+
+    Raises:
+      UserError: The member's name is told.
+    """
+    for member in archive.infolist():
+        name = member.filename
+        if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
+            raise UserError(f"holds {name!r}, which leads out of the archive", path, _SAVED_ANEW)
+        # Weights are as large as they like, and numbers do not shrink so.
+        most = _MOST_CONFIG if name.endswith(".json") else max(_MOST_CONFIG, 200 * member.compress_size)
+        if member.file_size > most:
+            what = f"holds {name!r} of {member.file_size:,} bytes in {member.compress_size:,}"
+            raise UserError(what, path, _SAVED_ANEW)
 
 
 def _load(path: str, allow_unsafe: bool) -> Any:

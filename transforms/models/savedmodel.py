@@ -13,6 +13,7 @@ from transforms.errors import UserError
 from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
 from transforms.models.inline import inlined
 from transforms.models.messages import first_line
+from transforms.models.savedmodel_ops import check_ops
 from transforms.models.trace import TracedModel, graph_name
 
 SIGNATURE = "serving_default"
@@ -25,14 +26,17 @@ class SavedModel(GraphAdapter):
 
     Args:
       path: A local folder with a saved_model.pb.
-      allow_unsafe: Without effect: a SavedModel holds a graph and no Python code.
+      allow_unsafe: Load a graph with ops that read or write files or call Python.
     Raises:
-      UserError: The folder does not load, has no `serving_default`, or one that takes no batches of rows.
+      UserError: The folder does not load, holds such ops that are not allowed, has no `serving_default`, or
+        one that takes no batches of rows.
     """
 
     kind = "savedmodel"
 
     def __init__(self, path: str, *, allow_unsafe: bool = False) -> None:
+        if not allow_unsafe:
+            check_ops(path)
         self._loaded = _load(path)  # owns the variables and tables
         self._function = _signature(self._loaded, path)
         specs: Mapping[str, Any] = self._function.structured_input_signature[1]

@@ -1,0 +1,132 @@
+"""How the rows of an example in a run's table differ from the same rows computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.feature_values import flattened
+from transforms.write import OutputSpec
+
+#: Last bits of a float32 that a score far from nothing may lose in other company.
+_BITS = 4 * float(np.finfo(np.float32).eps)
+#: Columns whose numbers are measured; all others are equal or not.
+_MEASURED = frozenset(
+    (
+        *("prediction", "output", "base_value", "convergence_delta"),
+        *("attribution", "standard_error", "fit", "top", "rest"),
+    )
+)
+
+
+def same_bits(stored: pa.Table, mine: pa.Table) -> bool:
+    """Equal in every bit: −0 is not 0, and a NaN, of a fit or a feature, is itself."""
+    alike = _alike(stored, mine)
+    return alike is not None and _written(alike) == _written(mine)
+
+
+def _alike(stored: pa.Table, mine: pa.Table) -> pa.Table | None:
+    """The table in the other's types, None where its columns are others."""
+    # Parquet calls the values of a list "element", Arrow calls them "item".
+    kinds = [
+        [(field.name, str(field.type).replace("<element:", "<item:")) for field in table.schema]
+        for table in (stored, mine)
+    ]
+    return stored.cast(mine.schema) if kinds[0] == kinds[1] else None
+
+
+def _written(table: pa.Table) -> list[bytes]:
+    """The values alone, whatever buffers they lie in."""
+    found = []
+    for column in table.columns:
+        array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+        sink = pa.BufferOutputStream()
+        batch = pa.record_batch([array.take(pa.array(np.arange(len(array))))], ["value"])
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        found.append(sink.getvalue().to_pybytes())
+    return found
+
+
+def difference(
+    stored: pa.Table, mine: pa.Table, full: pa.Table, spread: np.ndarray, output: OutputSpec
+) -> tuple[float, float, str]:
+    """How an example's rows differ, in units of their scale.
+
+    Returns:
+      The largest difference, the same without the last bits of a score far from nothing, and its column.
+    """
+    alike = _alike(stored, mine)
+    if alike is None:
+        return np.inf, np.inf, "the table's schema"
+    for name in alike.schema.names:
+        if name not in _MEASURED and _written(alike.select([name])) != _written(mine.select([name])):
+            return np.inf, np.inf, name
+    worst, beyond, where = 0.0, 0.0, ""
+    for at in range(len(stored)):
+        theirs, ours, whole = (table.slice(at, 1) for table in (alike, mine, full))
+        phi = _values(whole["attribution"])
+        sizes = [abs(float(whole[c][0].as_py())) for c in ("prediction", "base_value", "output")]
+        scale = max(float(np.abs(np.concatenate(list(phi.values()))).max(initial=0.0)), float(spread[at]))
+        for column, then, now in _pairs(theirs, ours, phi, output):
+            unit = 1.0 if column == "fit" else scale
+            gap = np.abs(then - now)
+            gap[np.isnan(then) & np.isnan(now)] = 0.0
+            most = float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0))
+            worst = max(worst, _share(most, unit))
+            left = _share(max(0.0, most - _BITS * max(sizes)), unit)
+            if left > beyond:
+                beyond, where = left, column
+    return worst, beyond, where
+
+
+def _share(gap: float, unit: float) -> float:
+    return gap / unit if unit > 0 else (np.inf if gap > 0 else 0.0)
+
+
+def _pairs(
+    stored: pa.Table, mine: pa.Table, phi: Mapping[str, np.ndarray], output: OutputSpec
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Column, the table's numbers and the new ones."""
+    for name in ("prediction", "output", "base_value", "convergence_delta", "fit"):
+        if name in stored.schema.names:
+            yield name, _number(stored[name]), _number(mine[name])
+    for name in ("attribution", "standard_error"):
+        if name in stored.schema.names:
+            then, now = _values(stored[name]), _values(mine[name])
+            for feature, values in then.items():
+                yield f"{name} of {feature}", values, now[feature]
+    if not isinstance(output.attributions, int):
+        return
+    sums = {name: float(value.sum(dtype=np.float64)) for name, value in phi.items()}
+    top = stored["top"][0].as_py()
+    listed = {item["feature"]: item["attribution"] for item in top}
+    for feature, value in listed.items():
+        yield f"top {feature}", np.array([value]), np.array([sums.get(feature, np.inf)])
+    others = [value for name, value in sums.items() if name not in listed]
+    yield "rest", _number(stored["rest"]), np.array([sum(others)])
+    # None that is left out may be larger than one that is listed.
+    smallest = min((abs(value) for value in listed.values()), default=np.inf)
+    largest = max(map(abs, others), default=0.0)
+    if largest > smallest:
+        yield "top", np.array([smallest]), np.array([largest])
+
+
+def _number(column: pa.ChunkedArray) -> np.ndarray:
+    """One number, NaN for null."""
+    value = column[0].as_py()
+    return np.array([np.nan if value is None else value], np.float64)
+
+
+def _values(column: pa.ChunkedArray) -> dict[str, np.ndarray]:
+    """The values of a row's struct by feature, flattened; NaN for null."""
+    struct = column.combine_chunks()
+    if isinstance(struct, pa.ChunkedArray):
+        struct = struct.chunk(0)
+    found = {}
+    for each in struct.type:
+        values, _ = flattened(struct.field(each.name))
+        found[each.name] = np.full(1, np.nan) if struct.null_count else values.reshape(-1).astype(np.float64)
+    return found

@@ -1,0 +1,281 @@
+"""What a run directory says of itself: its parts against the manifest, and its tables against each other."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.feature_values import flattened
+from pipeline.increments import cut_increments, increments_of
+from pipeline.text_table import count
+from transforms import files
+from transforms.errors import UserError
+from transforms.parts import part_name
+from transforms.shards import PARQUET, InputFile
+
+_READERS = 8
+_CHUNK = 1 << 20
+_BATCH = 16_384
+_FOLDERS = ("attributions", "rejected")
+_IMPORTANCE = "importance.parquet"
+_NAME = re.compile(r"(attributions|rejected)/part-\d{5,}\.parquet|importance\.parquet")
+#: Between means of the same float32 numbers, added up in another order.
+_AGREE = 1e-5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Args:
+      name: What.
+      ok: Whether it is as it should be; None where it could not be found out.
+      what: How it is, in a line.
+      details: Everything that is wrong.
+    """
+
+    name: str
+    ok: bool | None
+    what: str
+    details: tuple[str, ...] = ()
+
+
+def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset[str]]:
+    """Compares the tables' files with the manifest: which there are, their rows, bytes, digests and metadata.
+
+    Args:
+      run: The run directory.
+      manifest: Its own. Without `parts`, as older runs have it, what the files hold is not known.
+    Returns:
+      The check, and the names of the files that nothing can be read from with confidence.
+    """
+    there = _there(run)
+    noted = manifest.get("parts")
+    wanted: dict[str, Any] = dict.fromkeys(there)
+    if noted is not None:
+        wanted = {part["file"]: part for part in noted}
+    for name in _needed(manifest):
+        wanted.setdefault(name, None)
+    known = _metadata(manifest)
+    with ThreadPoolExecutor(_READERS) as pool:
+        reasons = list(pool.map(lambda item: _examine(run, item[0], item[1], there, known), wanted.items()))
+    found = {name: reason for name, reason in zip(wanted, reasons, strict=True) if isinstance(reason, str)}
+    strangers = [name for name in there if name not in wanted]
+    found |= dict.fromkeys(strangers, "is no part of the run: the manifest does not name it")
+    problems = [f"{name} {reason}" for name, reason in found.items()]
+    if problems:
+        more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+        return Check("parts", False, problems[0] + more, tuple(problems)), frozenset(found)
+    size = sum(reason for reason in reasons if isinstance(reason, int))
+    number = count(len(wanted), "file")
+    how = (
+        "their Parquet metadata is of this run; the manifest has no checksums to compare with"
+        if noted is None
+        else "rows, bytes and BLAKE2b digests match"
+    )
+    return Check("parts", True, f"{number}, {size:,} bytes: {how}"), frozenset()
+
+
+def _there(run: str) -> list[str]:
+    """Files in the folders of the tables; what an interrupted writer left under a hidden name is none."""
+    found = [
+        f"{folder}/{name}"
+        for folder in _FOLDERS
+        for name in files.list_dir(files.join(run, folder))
+        if not name.startswith(".")
+    ]
+    return [*found, _IMPORTANCE] if files.exists(files.join(run, _IMPORTANCE)) else found
+
+
+def _needed(manifest: Mapping[str, Any]) -> list[str]:
+    """Files that a run cannot be without, whether or not its manifest names them."""
+    if manifest["config"]["output"]["attributions"] == "none":
+        return [_IMPORTANCE]
+    inputs = [InputFile("", f["file"], PARQUET, f["rows"], f["bytes"]) for f in manifest["inputs"]]
+    shards = cut_increments(inputs, increments_of(manifest))  # depends on nothing but the rows
+    return [*(f"attributions/{part_name(shard.index)}" for shard in shards), _IMPORTANCE]
+
+
+def _metadata(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
+    """What each part must say of itself; parts that were taken over say the run that made them."""
+    runs = {manifest["run_id"], *(part.run_id for part in increments_of(manifest))}
+    return {
+        "attribeam.run_id": runs,
+        "attribeam.method": {manifest["config"]["method"]["name"]},
+        "attribeam.model_digest": {manifest["model"]["digest"]},
+        "attribeam.baseline_digest": {manifest["baseline"]["digest"]},
+    }
+
+
+def _examine(
+    run: str,
+    name: str,
+    noted: Mapping[str, Any] | None,
+    there: Sequence[str],
+    known: Mapping[str, set[str]],
+) -> str | int:
+    """What is wrong with a file; its bytes where nothing is."""
+    if not _NAME.fullmatch(name):
+        return "is no name that a run gives a part"
+    if name not in there:
+        return "is gone"
+    path = files.join(run, name)
+    try:
+        size = files.size(path)
+        if noted is not None and size != noted["bytes"]:
+            return f"has {size:,} bytes, and had {noted['bytes']:,}"
+        if noted is not None and _blake2b(path) != noted["digest"]:
+            return "does not hold the bytes that were written: its BLAKE2b digest is another"
+        with files.open_arrow(path) as source:
+            footer = pq.read_metadata(source)
+    except (pa.ArrowException, OSError) as error:
+        return f"cannot be read: {str(error).splitlines()[0][:200]}"
+    except UserError as error:
+        return error.what
+    if noted is not None and footer.num_rows != noted["rows"]:
+        return f"has {footer.num_rows:,} rows, and had {noted['rows']:,}"
+    own = footer.metadata or {}
+    for key, allowed in known.items():
+        value = own.get(key.encode(), b"").decode("utf-8", "replace")
+        if value not in allowed:
+            return f"is of another run: its {key} is {value!r}, and not {' or '.join(sorted(allowed))}"
+    return size
+
+
+def _blake2b(path: str) -> str:
+    found = hashlib.blake2b(digest_size=32)
+    with files.open_input(path) as source:
+        while block := source.read(_CHUNK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def check_counts(run: str, manifest: Mapping[str, Any], unsound: frozenset[str]) -> Check:
+    """Compares the manifest's counts with each other and with the rows of its parts."""
+    counts, planned = manifest["counts"], manifest["rows"]
+    read, attributed = counts["rows_read"], counts["rows_attributed"]
+    rejected, total = counts["rows_rejected"], counts["attributions"]
+    problems = []
+    if read != attributed + rejected:
+        problems.append(f"{read:,} rows read are not {attributed:,} attributed and {rejected:,} rejected")
+    if read != planned:
+        problems.append(f"{read:,} rows were read, and {planned:,} planned")
+    if planned > sum(entry["rows"] for entry in manifest["inputs"]):
+        problems.append(f"{planned:,} rows are more than the input had")
+    if attributed and total % attributed:
+        problems.append(f"{total:,} attributions are no whole number for each of {attributed:,} rows")
+    rows, unread = _rows_by_folder(run, manifest, unsound)
+    wanted = {"rejected": rejected}
+    if manifest["config"]["output"]["attributions"] != "none":
+        wanted["attributions"] = total
+    for folder, number in wanted.items():
+        if folder not in unread and rows[folder] != number:
+            problems.append(f"{folder}/ holds {rows[folder]:,} rows, and the manifest counts {number:,}")
+    if problems:
+        return Check("counts", False, problems[0], tuple(problems))
+    what = f"{read:,} rows read are {attributed:,} attributed and {rejected:,} rejected"
+    if unread:
+        return Check("counts", None, f"{what}; the parts cannot all be counted")
+    return Check("counts", True, f"{what}, as many as the parts hold")
+
+
+def _rows_by_folder(
+    run: str, manifest: Mapping[str, Any], unsound: frozenset[str]
+) -> tuple[dict[str, int], set[str]]:
+    """Rows of each folder's parts, and folders of which that cannot be said."""
+    rows, unread = dict.fromkeys(_FOLDERS, 0), set()
+    if "parts" in manifest:
+        # What the files hold of this is the other check's.
+        for part in manifest["parts"]:
+            folder = part["file"].partition("/")[0]
+            if folder in rows:
+                rows[folder] += part["rows"]
+        return rows, set()
+    for name in _there(run):
+        folder = name.partition("/")[0]
+        if name in unsound:
+            unread.add(folder)
+        elif folder in rows:
+            with files.open_arrow(files.join(run, name)) as source:
+                rows[folder] += pq.read_metadata(source).num_rows
+    return rows, unread
+
+
+def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[str]) -> Check:
+    """Compares the importance over all rows with means taken of the attributions anew.
+
+    Cost: reads the attributions once, a batch at a time.
+    """
+    if _IMPORTANCE in unsound or any(name.startswith("attributions/") for name in unsound):
+        return Check("importance", None, "not compared: the tables are not what was written")
+    with files.open_arrow(files.join(run, _IMPORTANCE)) as source:
+        table = pq.read_table(source)
+    table = table.filter(pc.equal(table["slice"], "")).to_pydict()
+    rows = dict(zip(table["target"], table["rows"], strict=True))
+    if sum(rows.values()) != manifest["counts"]["attributions"]:
+        what = f"it is over {sum(rows.values()):,} attributions, and the manifest counts "
+        return Check("importance", False, f"{what}{manifest['counts']['attributions']:,}")
+    kept = manifest["config"]["output"]["attributions"]
+    if kept != "all":
+        told = "none" if kept == "none" else f"the {kept['top_k']} largest"
+        return Check("importance", None, f"not compared: of the attributions {told} of each row are kept")
+    found = _means(run, list(manifest["features"]), len(manifest["target_names"]))
+    problems = []
+    columns = ("target", "feature", "rows", "mean_abs", "mean")
+    for target, feature, number, mean_abs, mean in zip(*(table[c] for c in columns), strict=True):
+        what = f"{feature}, target {target}: "
+        if feature not in found:
+            problems.append(f"{what}is no feature of the run")
+            continue
+        held, absolute, signed = found[feature][:, target]
+        limit = _AGREE * max(abs(mean_abs), absolute)
+        if held != number:
+            problems.append(f"{what}is over {number:,} rows, and there are {held:,.0f}")
+        elif not (abs(absolute - mean_abs) <= limit and abs(signed - mean) <= limit):
+            problems.append(
+                f"{what}mean |φ| {mean_abs:.6g} and mean φ {mean:.6g}, and of the attributions they are "
+                f"{absolute:.6g} and {signed:.6g}"
+            )
+    if len(table["feature"]) != len(rows) * len(found):
+        problems.append(f"{len(table['feature']):,} lines, and {len(rows)} targets × {len(found)} features")
+    if problems:
+        return Check("importance", False, problems[0], tuple(problems))
+    return Check(
+        "importance", True, f"the means of {count(len(found), 'feature')} agree with the attributions"
+    )
+
+
+def _means(run: str, features: Sequence[str], targets: int) -> dict[str, np.ndarray]:
+    """Rows, mean |φ| and mean φ of each target, `[3, targets]` by feature."""
+    sums = {name: np.zeros((3, targets)) for name in features}
+    for batch in _batches(run):
+        target = batch.column("target").to_numpy()
+        struct = batch.column("attribution")
+        for name in features:
+            values, _ = flattened(struct.field(name))
+            # One number a feature, as the importance takes it: a tensor's values are summed.
+            total = values.reshape(len(target), -1).sum(axis=1, dtype=np.float64).astype(np.float32)
+            by = sums[name]
+            by[0] += np.bincount(target, minlength=targets)
+            by[1] += np.bincount(target, np.abs(total), targets)
+            by[2] += np.bincount(target, total, targets)
+    for by in sums.values():
+        by[1:] /= np.maximum(by[0], 1)
+    return sums
+
+
+def _batches(run: str) -> Iterator[pa.RecordBatch]:
+    for name in _there(run):
+        if name.startswith("attributions/"):
+            with files.open_arrow(files.join(run, name)) as source:
+                part = pq.ParquetFile(source)
+                yield from part.iter_batches(_BATCH, columns=["target", "attribution"])

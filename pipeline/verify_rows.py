@@ -1,0 +1,336 @@
+"""Rows of a run drawn at random, explained once more, and compared with its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.manifest import versions
+from pipeline.plan import Plan
+from pipeline.verify_difference import difference, same_bits
+from pipeline.verify_parts import Check
+from transforms import files
+from transforms.decode import Rows, join
+from transforms.explain_rows import explain_rows
+from transforms.explain_shard import read_batches
+from transforms.parts import part_name
+from transforms.read import Rejection
+from transforms.shards import PARQUET, Piece, Shard
+from transforms.worker import Runtime, runtime
+from transforms.write import attribution_schema, attribution_table
+
+#: Rows this near to each other are read in one go with those between them.
+_NEAR = 256
+_READ = 1024
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A drawn row: where it is in the input, and in the tables.
+
+    Args:
+      ordinal: Number in the whole input.
+      shard: Number of its part.
+      piece: Of the shard.
+      row: Number in the file.
+      before: Rejected rows before it in its shard.
+      at: Its number in its shard.
+      stage: At which it was rejected; None where it was explained.
+    """
+
+    ordinal: int
+    shard: int
+    piece: Piece
+    row: int
+    before: int
+    at: int
+    stage: str | None
+
+    @property
+    def told(self) -> str:
+        return f"row {self.row} of {self.piece.name}"
+
+
+@dataclass
+class _Tally:
+    """How the rows agree."""
+
+    exact: int = 0
+    near: int = 0
+    rejected: int = 0
+    largest: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+
+def check_rows(
+    run: str,
+    manifest: Mapping[str, Any],
+    plan: Plan,
+    unsound: frozenset[str],
+    rows: int,
+    seed: int,
+    tolerance: float,
+) -> tuple[Check, dict[str, Any]]:
+    """Explains rows drawn at random from all that were read, as the run did, and compares them with it.
+
+    Rows are found in the parts by their position, so that ids may come twice.
+
+    Args:
+      run: The run directory.
+      manifest: Its own.
+      plan: Made anew, of the same model, input and baseline.
+      unsound: Files of the run that are not what was written.
+      rows: How many to draw; all where there are fewer.
+      seed: Of the draw.
+      tolerance: Largest difference, of the larger of the row's largest |φ| and the score's spread. A score
+        far from nothing adds four last bits of its own.
+    Returns:
+      The check, and for `--json` what was drawn and how it agrees.
+    """
+    if plan.spec.output.attributions == "none":
+        return Check("rows", None, "not compared: the run keeps no attributions (attributions: none)"), {}
+    number = min(rows, plan.rows)
+    drawn = np.sort(np.random.default_rng(seed).choice(plan.rows, number, replace=False))
+    places, broken = _places(run, plan, drawn, unsound)
+    if broken:
+        return Check("rows", None, broken), {}
+    sound = [p for p in places if f"attributions/{part_name(p.shard)}" not in unsound]
+    tally = _compare(run, manifest, plan, sound, tolerance)
+    told: dict[str, Any] = {
+        "drawn": [{"file": p.piece.name, "row": p.row} for p in places],
+        "compared": len(sound),
+        "identical": tally.exact,
+        "within_tolerance": tally.near,
+        "rejected_again": tally.rejected,
+        "largest_difference": tally.largest,
+        "tolerance": tolerance,
+    }
+    return _judged(manifest, tally, len(places), len(sound), seed), told
+
+
+def _judged(manifest: Mapping[str, Any], tally: _Tally, drawn: int, compared: int, seed: int) -> Check:
+    parts = [f"{drawn:,} drawn with --seed {seed}: {tally.exact:,} agree bit for bit"]
+    if tally.near:
+        parts.append(
+            f"{tally.near:,} to within {tally.largest:.1g} of max(|φ|, the score's spread)"
+            if not tally.problems
+            else f"{tally.near:,} within the tolerance"
+        )
+    if tally.rejected:
+        parts.append(f"{tally.rejected:,} rejected again")
+    if compared < drawn:
+        parts.append(f"{drawn - compared:,} lie in parts that are not what was written")
+    what = ", ".join(parts)
+    if not tally.problems:
+        return Check("rows", True if compared == drawn else None, what)
+    changed = [
+        f"{name} was {manifest['versions'].get(name)} and is {version}"
+        for name, version in versions().items()
+        if manifest.get("versions", {}).get(name, version) != version
+    ]
+    more = (f"other versions: {', '.join(changed)}",) if changed else ()
+    return Check("rows", False, f"{what}, {len(tally.problems):,} DIFFER", (*tally.problems, *more))
+
+
+def _places(
+    run: str, plan: Plan, drawn: np.ndarray, unsound: frozenset[str]
+) -> tuple[list[_Place], str | None]:
+    """Where the drawn rows are; or why that cannot be said."""
+    starts = np.cumsum([0, *(shard.rows for shard in plan.shards)])
+    found = []
+    for number in np.unique(np.searchsorted(starts, drawn, "right") - 1):
+        shard, name = plan.shards[number], part_name(plan.shards[number].index)
+        if f"rejected/{name}" in unsound:
+            return [], f"not compared: rejected/{name} is not what was written"
+        refused = _refused(run, shard)
+        held = _part_rows(run, shard.index) if f"attributions/{name}" not in unsound else None
+        whole = shard.rows - len(refused)
+        if held is not None and (held % whole if whole else held):
+            return [], f"not compared: attributions/{name} is not cut from the input as {shard.rows} rows"
+        at_refused = np.array(sorted(refused), np.int64)
+        mine = drawn[(drawn >= starts[number]) & (drawn < starts[number + 1])] - starts[number]
+        for at in mine.tolist():
+            piece, row = _in_pieces(shard, at)
+            before = int(np.searchsorted(at_refused, at))
+            ordinal = int(starts[number]) + at
+            found.append(_Place(ordinal, shard.index, piece, row, before, at, refused.get(at)))
+    return found, None
+
+
+def _in_pieces(shard: Shard, at: int) -> tuple[Piece, int]:
+    for piece in shard.pieces:
+        if at < piece.rows:
+            return piece, piece.start + at
+        at -= piece.rows
+    raise ValueError(f"shard {shard.index} has no row {at}")
+
+
+def _refused(run: str, shard: Shard) -> dict[int, str]:
+    """Stage of each rejected row of a shard, by its number in the shard."""
+    path = files.join(run, "rejected", part_name(shard.index))
+    if not files.exists(path):
+        return {}
+    with files.open_arrow(path) as source:
+        table = pq.read_table(source, columns=["file", "row", "stage"]).to_pydict()
+    found: dict[int, str] = {}
+    first = 0
+    rows = dict(zip(zip(table["file"], table["row"], strict=True), table["stage"], strict=True))
+    for piece in shard.pieces:
+        found |= {
+            first + row - piece.start: stage
+            for (name, row), stage in rows.items()
+            if name == piece.name and piece.start <= row < piece.start + piece.rows
+        }
+        first += piece.rows
+    return found
+
+
+def _part_rows(run: str, shard: int) -> int:
+    with files.open_arrow(files.join(run, "attributions", part_name(shard))) as source:
+        return int(pq.read_metadata(source).num_rows)
+
+
+def _compare(
+    run: str, manifest: Mapping[str, Any], plan: Plan, places: Sequence[_Place], tolerance: float
+) -> _Tally:
+    tally = _Tally()
+    if not places:
+        return tally
+    by_row = {(place.piece.name, place.row): place for place in places}
+    by_ordinal = {place.ordinal: place for place in places}
+    with runtime(plan.spec) as loaded:
+        rejected: list[Rejection] = []
+        for rows in _drawn_rows(plan, places, len(loaded.target_names), rejected):
+            explained, problems = explain_rows(rows, loaded)
+            rejected.extend(problems)
+            if explained is not None:
+                _compare_batch(run, loaded, explained, by_ordinal, tolerance, tally)
+    for problem in rejected:
+        place = by_row.get((problem.file, problem.row))
+        if place is None:
+            continue
+        if place.stage == problem.stage:
+            tally.rejected += 1
+        else:
+            was = "explained" if place.stage is None else f"rejected at the stage {place.stage}"
+            what = f"{place.told} was {was}, and is rejected now"
+            tally.problems.append(f"{what} at the stage {problem.stage}: {problem.reason}")
+    return tally
+
+
+def _drawn_rows(
+    plan: Plan, places: Sequence[_Place], targets: int, rejected: list[Rejection]
+) -> Iterator[Rows]:
+    """The drawn rows that can be decoded, in batches as large as the run's."""
+    wanted = np.array([place.ordinal for place in places])
+    held: list[Rows] = []
+    for stretch in _stretches(places):
+        reading = replace(plan.spec, batch_size=_READ)
+        for rows in read_batches(Shard(0, (stretch,)), reading, targets, rejected):
+            chosen = np.isin(rows.ordinals, wanted)
+            if chosen.any():
+                held.append(rows.take(chosen))
+        while sum(map(len, held)) >= plan.spec.batch_size:
+            whole = join(held)
+            yield whole.take(slice(0, plan.spec.batch_size))
+            held = [whole.take(slice(plan.spec.batch_size, None))]
+            held = [rows for rows in held if len(rows)]
+    if held:
+        yield join(held)
+
+
+def _stretches(places: Sequence[_Place]) -> Iterator[Piece]:
+    """Pieces that hold the rows, and little more."""
+    group: list[_Place] = []
+    for place in places:
+        if group and (place.piece is not group[-1].piece or place.row - group[-1].row > _NEAR):
+            yield _stretch(group)
+            group = []
+        group.append(place)
+    yield _stretch(group)
+
+
+def _stretch(group: Sequence[_Place]) -> Piece:
+    piece, first = group[0].piece, group[0].row
+    ahead = first - piece.start
+    return replace(
+        piece,
+        start=first,
+        rows=group[-1].row - first + 1,
+        ordinal=piece.ordinal + ahead,
+        skip=piece.skip if piece.format == PARQUET else piece.skip + ahead,
+    )
+
+
+def _compare_batch(
+    run: str,
+    loaded: Runtime,
+    explained: tuple[Rows, Any, np.ndarray],
+    by_ordinal: Mapping[int, _Place],
+    tolerance: float,
+    tally: _Tally,
+) -> None:
+    rows, attribution, targets = explained
+    spec, per_example = loaded.spec, targets.shape[1]
+    arrow = attribution_schema(spec.schema, spec.output, spec.metadata)
+    split = spec.schema.split(attribution.values)
+    given = (rows, attribution, split, targets, loaded.target_names, spec.schema)
+    table = attribution_table(*given, spec.output, arrow)
+    full = table
+    if isinstance(spec.output.attributions, int):
+        output = replace(spec.output, attributions="all")
+        full = attribution_table(*given, output, attribution_schema(spec.schema, output, {}))
+
+    @lru_cache(maxsize=1)  # rows come in the input's order, part by part
+    def open_part(shard: int) -> _Part:
+        return _Part(files.join(run, "attributions", part_name(shard)))
+
+    for number, ordinal in enumerate(rows.ordinals.tolist()):
+        place = by_ordinal[ordinal]
+        if place.stage is not None:
+            what = f"{place.told} was rejected at the stage {place.stage}, and is explained now"
+            tally.problems.append(what)
+            continue
+        first, at = number * per_example, (place.at - place.before) * per_example
+        stored = open_part(place.shard).rows(at, per_example)
+        mine = table.slice(first, per_example)
+        if same_bits(stored, mine):
+            tally.exact += 1
+            continue
+        spread = loaded.reference.spread[targets[number]]
+        whole = full.slice(first, per_example)
+        worst, beyond, column = difference(stored, mine, whole, spread, spec.output)
+        tally.largest = max(tally.largest, worst)
+        if beyond <= tolerance:
+            tally.near += 1
+        else:
+            size = "" if np.isinf(worst) else f" by {worst:.2g} of max(|φ|, the score's spread)"
+            tally.problems.append(f"{place.told} ({rows.ids[number]}): {column} differs{size}")
+
+
+class _Part:
+    """A part of the table, read a row group at a time."""
+
+    def __init__(self, path: str) -> None:
+        self._file = pq.ParquetFile(files.open_arrow(path))
+        sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
+        self._starts = np.cumsum([0, *sizes])
+        self._held: tuple[int, pa.Table] | None = None
+
+    def rows(self, at: int, count: int) -> pa.Table:
+        """Some rows, which may lie in two row groups."""
+        parts = []
+        first = int(np.searchsorted(self._starts, at, "right")) - 1
+        while count and first < len(self._starts) - 1:
+            if self._held is None or self._held[0] != first:
+                self._held = first, self._file.read_row_group(first)
+            part = self._held[1].slice(at - int(self._starts[first]), count)
+            parts.append(part)
+            at, count, first = at + len(part), count - len(part), first + 1
+        return pa.concat_tables(parts)

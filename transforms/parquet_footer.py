@@ -1,0 +1,138 @@
+"""What a plan needs of a Parquet file: its row groups, its schema and a digest, in one read of its footer."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as pt
+
+from transforms import files
+from transforms.errors import UserError
+from transforms.lost import one_line
+
+_MAGIC = b"PAR1"
+_TAIL = 1 << 16  # most footers are smaller: one read fetches both their length and them
+_SUFFIX = 8  # the footer's length and the magic word
+_REMEDY = "mend the file, take it out of input.files, or set input.format if it is another format"
+
+
+@dataclass(frozen=True)
+class Footer:
+    """A file's footer, or what is wrong with it.
+
+    Args:
+      row_groups: Rows of each row group; of a file without a footer one group of one row.
+      schema: Of the file, None without a footer. Equal ones of a process are one object.
+      digest: Hex BLAKE2b-256 of the footer's bytes and the file's size.
+      group_bytes: Of the row group that has most: its columns' bytes before compression.
+      most_row_bytes: Of a row, likewise, in the row group in which it has most.
+      damage: Why the file cannot be read at all; None where it can.
+    """
+
+    row_groups: tuple[int, ...]
+    schema: pa.Schema | None
+    digest: str
+    group_bytes: int = 0
+    most_row_bytes: int = 0
+    damage: str | None = None
+
+
+def read_footer(path: str, name: str, size: int) -> Footer:
+    """Reads the footer of a file of so many bytes.
+
+    Raises:
+      UserError: It cannot be opened, is no Parquet file, or has types that Arrow does not know.
+    Cost: one read of 64 KB, or two of a long footer; a third where it is damaged.
+    """
+    with files.open_arrow(path) as source:
+        try:
+            data = _footer_bytes(source, size)
+        except OSError as error:
+            raise UserError(f"cannot be read ({one_line(error)})", where=name, remedy=_REMEDY) from error
+        digest = _digest(data, size)
+        try:
+            file = pq.ParquetFile(pa.BufferReader(_MAGIC + data))
+            schema = file.schema_arrow
+            groups, sizes = _row_groups(file.metadata, _is_flat(schema))
+            row_bytes = (-(-bytes // rows) for bytes, rows in zip(sizes, groups, strict=True) if rows)
+            most = max(sizes, default=0), max(row_bytes, default=0)
+            return Footer(groups, _shared(schema), digest, *most)
+        except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+            reason = one_line(error)
+            head = source.read_at(len(_MAGIC), 0)
+            if head != _MAGIC[: len(head)] or isinstance(error, pa.ArrowNotImplementedError):
+                raise UserError(
+                    f"cannot be read as Parquet ({reason})", where=name, remedy=_REMEDY
+                ) from error
+    what = "has no bytes" if not size else "begins as Parquet and has no footer"
+    if data[-4:] == _MAGIC:
+        what = f"has no sound footer ({reason})"
+    damage = f"the file {what}: it is truncated or damaged, and nobody can tell how many rows it had"
+    return Footer((1,), None, digest, damage=damage)
+
+
+def footer_metadata(source: pa.NativeFile, size: int) -> bytes:
+    """A file's footer with its length and magic word, behind the magic word that begins a file."""
+    return _MAGIC + _footer_bytes(source, size)
+
+
+def _footer_bytes(source: pa.NativeFile, size: int) -> bytes:
+    """The end of a file from its footer on; as much as is likely to hold it where there is none."""
+    tail: bytes = source.read_at(min(size, _TAIL), max(0, size - _TAIL))
+    length = int.from_bytes(tail[-_SUFFIX:-4], "little") + _SUFFIX
+    if tail[-4:] != _MAGIC or not _SUFFIX < length <= size:
+        return tail
+    if length > len(tail):
+        tail = source.read_at(length, size - length)
+    return tail[-length:]
+
+
+def _digest(data: bytes, size: int) -> str:
+    return hashlib.blake2b(data + size.to_bytes(8, "little"), digest_size=32).hexdigest()
+
+
+def _is_flat(schema: pa.Schema) -> bool:
+    """Whether the first column has one value a row; the footer's own schema would be freed late."""
+    kind = schema.field(0).type if len(schema) else pa.null()
+    while pt.is_struct(kind) and kind.num_fields:
+        kind = kind.field(0).type
+    return not (pt.is_nested(kind) or isinstance(kind, pa.BaseExtensionType))
+
+
+def _row_groups(metadata: pq.FileMetaData, flat: bool) -> tuple[tuple[int, ...], list[int]]:
+    """Rows and bytes of each row group.
+
+    Raises:
+      ArrowInvalid: The footer contradicts itself: a run planned on it could be of any size.
+    """
+    rows, sizes = [], []
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        rows.append(group.num_rows)
+        sizes.append(group.total_byte_size)
+        if group.num_columns:
+            values = group.column(0).num_values
+            if values < group.num_rows or (flat and values != group.num_rows):
+                raise pa.ArrowInvalid(f"row group {number} says {group.num_rows} rows, and a column {values}")
+    if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
+        raise pa.ArrowInvalid(f"it says {metadata.num_rows} rows, and its row groups {sum(rows)}")
+    return tuple(rows), sizes
+
+
+_schemas: dict[bytes, pa.Schema] = {}
+_schemas_lock = threading.Lock()
+_MOST_SCHEMAS = 1000
+
+
+def _shared(schema: pa.Schema) -> pa.Schema:
+    """An equal schema without metadata, the same object for the many files of an input."""
+    schema = schema.remove_metadata()
+    key = schema.serialize().to_pybytes()
+    with _schemas_lock:
+        if len(_schemas) >= _MOST_SCHEMAS:
+            _schemas.clear()
+        return _schemas.setdefault(key, schema)
