@@ -19,8 +19,9 @@ from transforms.baselines import drawing_bytes
 from transforms.explain_shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
 from transforms.methods.base import TARGETS_AT_ONCE, AttributionMethod, working_bytes
 from transforms.methods.calls import processors, rows_in_call
+from transforms.read import Column, read_bytes
 from transforms.schema import ExampleSchema
-from transforms.shards import PARQUET, InputFile
+from transforms.shards import InputFile
 from transforms.worker import ExplainSpec, TargetSpec
 from transforms.write import OutputSpec
 
@@ -35,9 +36,6 @@ _COPIES_OF_A_MODEL = 3
 _OBJECTS_BYTES = 400
 #: Freed memory stays with the process for the next call (see the worker), some of it where nobody looks.
 _KEPT_BY_MALLOC = 1.3
-#: Copies of a TFRecord batch: records, parsed values, Arrow's columns.
-_COPIES_OF_RECORDS = 3
-_RECORDS_BYTES = 64 << 20
 #: Of the background: what is loaded, its arrays, the model's inputs of them, and in the launcher the plan's.
 _COPIES_OF_A_BACKGROUND = 4
 #: Of the aggregates: a shard's, a batch's, and both while they are merged.
@@ -86,7 +84,7 @@ class Widths:
 
     Args:
       features: As the model takes them.
-      stored: As they are read and decoded, at most.
+      decoded: On the way from Arrow's columns to the former, at most.
       attributed: Values that are attributed to, times targets.
       attribution: Their attributions, with standard errors where these are wanted.
       targets: Explained of a row.
@@ -94,7 +92,7 @@ class Widths:
     """
 
     features: int
-    stored: int
+    decoded: int
     attributed: int
     attribution: int
     targets: int
@@ -111,8 +109,8 @@ class Widths:
         values = sum(feature.size for feature in schema.features if not feature.fixed)
         count = 1 if targets.indices is None else len(targets.indices)
         attribution = 4 * values * count * (2 if output.standard_error else 1)
-        stored = sum(_stored_bytes(f.stored, f.size, f.kind) for f in schema.features)
-        return cls(schema.row_bytes, stored, values * count, attribution, count, values)
+        decoded = sum(_decoded_bytes(f.stored, f.size, f.kind) for f in schema.features)
+        return cls(schema.row_bytes, decoded, values * count, attribution, count, values)
 
 
 def batch_rows(asked: int, schema: ExampleSchema, targets: TargetSpec, output: OutputSpec) -> int:
@@ -207,11 +205,12 @@ def host_bytes(
     batches = -(-rows // batch_size)
     flying, results = min(BATCHES_OF_ROWS, 4 + batches), min(BATCHES_OF_RESULTS, 1 + batches)
     written = results * attribution + _writing(batch_size, widths, output)
+    columns = [Column(name, kind) for name, kind in schema.columns]
     players = schema.players.count
     return HostBytes(
         process=_PROCESS_BYTES + (_TENSORFLOW_BYTES if tensorflow else 0) + _COPIES_OF_A_MODEL * model_bytes,
         planning=drawing_bytes(inputs, schema, baseline_kind) + call_bytes * calls,
-        reading=_reading(inputs, batch_size * widths.stored) + features,
+        reading=read_bytes(inputs, columns, batch_size) + batch_size * widths.decoded + features,
         batches=flying * (features + objects) + assembled + written,
         working=min(2, batches) * working_bytes(method, batch_size, widths.targets, widths.values, players),
         device=calls * call_bytes,
@@ -235,26 +234,14 @@ def _writing(batch_size: int, widths: Widths, output: OutputSpec) -> int:
     return found
 
 
-def _reading(inputs: Sequence[InputFile], batch: int) -> int:
-    """What the reader holds: the largest row group as it is stored, or a block of records, and a batch."""
-    held = 0
-    for file in inputs:
-        if file.format != PARQUET:
-            held = max(held, _COPIES_OF_RECORDS * _RECORDS_BYTES)
-        elif file.rows:
-            # Of all columns, for which of them are wanted only the footer would say.
-            held = max(held, file.bytes * max(file.row_groups, default=0) // file.rows)
-    return held + batch
-
-
-def _stored_bytes(stored: pa.DataType, size: int, kind: str) -> int:
-    """Bytes of a feature's row in Arrow and on the way to what the model takes."""
+def _decoded_bytes(stored: pa.DataType, size: int, kind: str) -> int:
+    """Bytes of a feature's row between Arrow and what the model takes."""
     while pt.is_list(stored) or pt.is_large_list(stored) or pt.is_fixed_size_list(stored):
         stored = stored.value_type
     if kind == "image" and not (pt.is_integer(stored) or pt.is_floating(stored)):
-        return 5 * size  # the bytes twice, pixels twice, and what is decoded at a time
+        return 4 * size  # the bytes once more, pixels twice, and those that are decoded at a time
     try:
         each = stored.bit_width // 8 or 1
-    except ValueError:  # strings
+    except ValueError:  # so Arrow says that strings have no width of their own
         each = 64
-    return size * (2 * each + np.dtype(np.float32).itemsize)
+    return size * (each + np.dtype(np.float32).itemsize)
