@@ -19,6 +19,7 @@ from transforms.baselines import drawing_bytes
 from transforms.explain_shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
 from transforms.methods.base import TARGETS_AT_ONCE, AttributionMethod, working_bytes
 from transforms.methods.calls import processors, rows_in_call
+from transforms.models.function import is_function
 from transforms.read import Column, read_bytes
 from transforms.schema import ExampleSchema
 from transforms.shards import InputFile
@@ -30,6 +31,8 @@ BATCH_BYTES = 64 << 20
 #: Python with Beam, Arrow and numpy, and TensorFlow on top of it: measured, with a margin.
 _PROCESS_BYTES = 330 << 20
 _TENSORFLOW_BYTES = 520 << 20
+#: The libraries of tree models, and numba's compiler; what a function imports nobody knows.
+_TREES_BYTES = 240 << 20
 #: A model's variables while they are loaded: the file's bytes, and what they become.
 _COPIES_OF_A_MODEL = 3
 #: Of a row beside its values: its id, the name of its file, its slices; and what is written of them.
@@ -123,6 +126,9 @@ def bound(
 ) -> HostBytes:
     """The bound of a plan's worker process on this machine; see `host_bytes`."""
     widths = Widths.of(spec.schema, spec.targets, spec.output)
+    libraries = 0 if is_function(spec.model.path) else _TREES_BYTES
+    if spec.model.needs_tensorflow:
+        libraries = _TENSORFLOW_BYTES
     call, calls = 0, 0
     if not any("GPU" in name for name in found.devices):
         call, calls = _device_calls(spec, found, widths)
@@ -135,12 +141,13 @@ def bound(
         spec.output,
         baseline_kind,
         rows,
-        tensorflow=spec.model.needs_tensorflow,
+        libraries=libraries,
         model_bytes=found.model_bytes,
         background_rows=len(found.artifact.scores),
         background_bytes=found.background_bytes if calls else 0,
         call_bytes=call,
         calls=calls,
+        evaluations=found.evaluations_per_row,
         groups=(1 + found.slice_values) * len(found.signature.target_names),
     )
 
@@ -171,12 +178,13 @@ def host_bytes(
     baseline_kind: str,
     rows: int,
     *,
-    tensorflow: bool,
+    libraries: int,
     model_bytes: int,
     background_rows: int,
     background_bytes: int,
     call_bytes: int,
     calls: int,
+    evaluations: int,
     groups: int,
 ) -> HostBytes:
     """An upper bound of a worker process's resident memory.
@@ -190,12 +198,13 @@ def host_bytes(
       output: What is written.
       baseline_kind: How the background is made.
       rows: Of the run.
-      tensorflow: Whether the model needs it.
+      libraries: Bytes of what the model needs to run.
       model_bytes: Of the model's files.
       background_rows: R.
       background_bytes: What a device keeps of the background, where its memory is the host's.
       call_bytes: Of a device call, where its memory is the host's.
       calls: In flight at a time.
+      evaluations: Of the model, for a row.
       groups: Slice values and targets that the importance is broken down by.
     """
     features, attribution = batch_size * widths.features, batch_size * widths.attribution
@@ -206,13 +215,15 @@ def host_bytes(
     flying, results = min(BATCHES_OF_ROWS, 4 + batches), min(BATCHES_OF_RESULTS, 1 + batches)
     written = results * attribution + _writing(batch_size, widths, output)
     columns = [Column(name, kind) for name, kind in schema.columns]
-    players = schema.players.count
+    working = working_bytes(
+        method, batch_size, widths.targets, widths.values, schema.players.count, evaluations
+    )
     return HostBytes(
-        process=_PROCESS_BYTES + (_TENSORFLOW_BYTES if tensorflow else 0) + _COPIES_OF_A_MODEL * model_bytes,
+        process=_PROCESS_BYTES + libraries + _COPIES_OF_A_MODEL * model_bytes,
         planning=drawing_bytes(inputs, schema, baseline_kind) + call_bytes * calls,
         reading=read_bytes(inputs, columns, batch_size) + batch_size * widths.decoded + features,
         batches=flying * (features + objects) + assembled + written,
-        working=min(2, batches) * working_bytes(method, batch_size, widths.targets, widths.values, players),
+        working=min(2, batches) * working,
         device=calls * call_bytes,
         background=_COPIES_OF_A_BACKGROUND * background_rows * widths.features + background_bytes,
         aggregates=_COPIES_OF_AGGREGATES * groups * len(schema.attributed) * _AGGREGATE_BYTES,

@@ -164,6 +164,6 @@ def test_a_background_that_is_not_kept_gives_the_same(name: str, monkeypatch: py
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_what_a_method_works_with_grows_with_rows_and_is_no_less_than_its_result(name: str) -> None:
     method = VARIANTS[name]
-    one, many = (working_bytes(method, rows, 3, 100, 100) for rows in (1, 1000))
+    one, many = (working_bytes(method, rows, 3, 100, 100, 10) for rows in (1, 1000))
     assert many - one >= 999 * 3 * 100 * 4 * 2  # φ in single precision, and its parts
     assert isinstance(method.needs, Needs)
