@@ -23,6 +23,7 @@ from pipeline.run import explain
 from transforms import baselines
 from transforms.methods import ends
 from transforms.methods.base import Needs, working_bytes
+from transforms.models import masked
 from transforms.schema import ExampleSchema, FeatureSpec
 from transforms.shards import inspect_files
 from transforms.worker import TargetSpec
@@ -159,6 +160,16 @@ def test_a_background_that_is_not_kept_gives_the_same(name: str, monkeypatch: py
     assert reference.ends(case.model, 16).kept is None
     for key, value in expected.values.items():
         np.testing.assert_allclose(found.values[key], value, rtol=0, atol=1e-6)
+
+
+def test_a_background_is_masked_the_same_however_many_rows_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, method = CASES["categorical"](), VARIANTS["lime"]
+    background = {key: np.concatenate([value] * 4)[:11] for key, value in case.background.items()}
+    expected = attribute(method, case.model, case.rows, make_reference(case.model, background))
+    monkeypatch.setattr(masked, "_ROWS_A_CALL", 3)
+    found = attribute(method, case.model, case.rows, make_reference(case.model, background))
+    for key, value in expected.values.items():
+        np.testing.assert_array_equal(found.values[key], value)
 
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
