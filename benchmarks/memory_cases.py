@@ -38,7 +38,7 @@ def wide(folder: Path, quick: bool) -> Path:
 def images(folder: Path, quick: bool) -> Path:
     """Pictures of 512 by 512 pixels in three colours."""
     layers = tensorflow().keras.layers
-    rows, shape = 80 if quick else 512, (512, 512, 3)
+    rows, shape = 64 if quick else 512, (512, 512, 3)
     few = np.random.default_rng(SEED).integers(0, 256, (8, *shape)).astype(np.uint8)
     pixels = [few[row % len(few)].tobytes() for row in range(rows)]
     pq.write_table(

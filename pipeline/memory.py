@@ -19,8 +19,10 @@ from transforms.baselines import drawing_bytes
 from transforms.explain_shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
 from transforms.methods.base import TARGETS_AT_ONCE, AttributionMethod, working_bytes
 from transforms.methods.calls import processors, rows_in_call
+from transforms.models.function import is_function
+from transforms.read import Column, read_bytes
 from transforms.schema import ExampleSchema
-from transforms.shards import PARQUET, InputFile
+from transforms.shards import InputFile
 from transforms.worker import ExplainSpec, TargetSpec
 from transforms.write import OutputSpec
 
@@ -29,15 +31,14 @@ BATCH_BYTES = 64 << 20
 #: Python with Beam, Arrow and numpy, and TensorFlow on top of it: measured, with a margin.
 _PROCESS_BYTES = 330 << 20
 _TENSORFLOW_BYTES = 520 << 20
+#: The libraries of tree models, and numba's compiler; what a function imports nobody knows.
+_TREES_BYTES = 240 << 20
 #: A model's variables while they are loaded: the file's bytes, and what they become.
 _COPIES_OF_A_MODEL = 3
 #: Of a row beside its values: its id, the name of its file, its slices; and what is written of them.
 _OBJECTS_BYTES = 400
 #: Freed memory stays with the process for the next call (see the worker), some of it where nobody looks.
 _KEPT_BY_MALLOC = 1.3
-#: Copies of a TFRecord batch: records, parsed values, Arrow's columns.
-_COPIES_OF_RECORDS = 3
-_RECORDS_BYTES = 64 << 20
 #: Of the background: what is loaded, its arrays, the model's inputs of them, and in the launcher the plan's.
 _COPIES_OF_A_BACKGROUND = 4
 #: Of the aggregates: a shard's, a batch's, and both while they are merged.
@@ -86,7 +87,7 @@ class Widths:
 
     Args:
       features: As the model takes them.
-      stored: As they are read and decoded, at most.
+      decoded: On the way from Arrow's columns to the former, at most.
       attributed: Values that are attributed to, times targets.
       attribution: Their attributions, with standard errors where these are wanted.
       targets: Explained of a row.
@@ -94,7 +95,7 @@ class Widths:
     """
 
     features: int
-    stored: int
+    decoded: int
     attributed: int
     attribution: int
     targets: int
@@ -111,8 +112,8 @@ class Widths:
         values = sum(feature.size for feature in schema.features if not feature.fixed)
         count = 1 if targets.indices is None else len(targets.indices)
         attribution = 4 * values * count * (2 if output.standard_error else 1)
-        stored = sum(_stored_bytes(f.stored, f.size, f.kind) for f in schema.features)
-        return cls(schema.row_bytes, stored, values * count, attribution, count, values)
+        decoded = sum(_decoded_bytes(f.stored, f.size, f.kind) for f in schema.features)
+        return cls(schema.row_bytes, decoded, values * count, attribution, count, values)
 
 
 def batch_rows(asked: int, schema: ExampleSchema, targets: TargetSpec, output: OutputSpec) -> int:
@@ -125,6 +126,9 @@ def bound(
 ) -> HostBytes:
     """The bound of a plan's worker process on this machine; see `host_bytes`."""
     widths = Widths.of(spec.schema, spec.targets, spec.output)
+    libraries = 0 if is_function(spec.model.path) else _TREES_BYTES
+    if spec.model.needs_tensorflow:
+        libraries = _TENSORFLOW_BYTES
     call, calls = 0, 0
     if not any("GPU" in name for name in found.devices):
         call, calls = _device_calls(spec, found, widths)
@@ -137,12 +141,13 @@ def bound(
         spec.output,
         baseline_kind,
         rows,
-        tensorflow=spec.model.needs_tensorflow,
+        libraries=libraries,
         model_bytes=found.model_bytes,
         background_rows=len(found.artifact.scores),
         background_bytes=found.background_bytes if calls else 0,
         call_bytes=call,
         calls=calls,
+        evaluations=found.evaluations_per_row,
         groups=(1 + found.slice_values) * len(found.signature.target_names),
     )
 
@@ -173,12 +178,13 @@ def host_bytes(
     baseline_kind: str,
     rows: int,
     *,
-    tensorflow: bool,
+    libraries: int,
     model_bytes: int,
     background_rows: int,
     background_bytes: int,
     call_bytes: int,
     calls: int,
+    evaluations: int,
     groups: int,
 ) -> HostBytes:
     """An upper bound of a worker process's resident memory.
@@ -192,12 +198,13 @@ def host_bytes(
       output: What is written.
       baseline_kind: How the background is made.
       rows: Of the run.
-      tensorflow: Whether the model needs it.
+      libraries: Bytes of what the model needs to run.
       model_bytes: Of the model's files.
       background_rows: R.
       background_bytes: What a device keeps of the background, where its memory is the host's.
       call_bytes: Of a device call, where its memory is the host's.
       calls: In flight at a time.
+      evaluations: Of the model, for a row.
       groups: Slice values and targets that the importance is broken down by.
     """
     features, attribution = batch_size * widths.features, batch_size * widths.attribution
@@ -207,13 +214,16 @@ def host_bytes(
     batches = -(-rows // batch_size)
     flying, results = min(BATCHES_OF_ROWS, 4 + batches), min(BATCHES_OF_RESULTS, 1 + batches)
     written = results * attribution + _writing(batch_size, widths, output)
-    players = schema.players.count
+    columns = [Column(name, kind) for name, kind in schema.columns]
+    working = working_bytes(
+        method, batch_size, widths.targets, widths.values, schema.players.count, evaluations
+    )
     return HostBytes(
-        process=_PROCESS_BYTES + (_TENSORFLOW_BYTES if tensorflow else 0) + _COPIES_OF_A_MODEL * model_bytes,
+        process=_PROCESS_BYTES + libraries + _COPIES_OF_A_MODEL * model_bytes,
         planning=drawing_bytes(inputs, schema, baseline_kind) + call_bytes * calls,
-        reading=_reading(inputs, batch_size * widths.stored) + features,
+        reading=read_bytes(inputs, columns, batch_size) + batch_size * widths.decoded + features,
         batches=flying * (features + objects) + assembled + written,
-        working=min(2, batches) * working_bytes(method, batch_size, widths.targets, widths.values, players),
+        working=min(2, batches) * working,
         device=calls * call_bytes,
         background=_COPIES_OF_A_BACKGROUND * background_rows * widths.features + background_bytes,
         aggregates=_COPIES_OF_AGGREGATES * groups * len(schema.attributed) * _AGGREGATE_BYTES,
@@ -235,26 +245,14 @@ def _writing(batch_size: int, widths: Widths, output: OutputSpec) -> int:
     return found
 
 
-def _reading(inputs: Sequence[InputFile], batch: int) -> int:
-    """What the reader holds: the largest row group as it is stored, or a block of records, and a batch."""
-    held = 0
-    for file in inputs:
-        if file.format != PARQUET:
-            held = max(held, _COPIES_OF_RECORDS * _RECORDS_BYTES)
-        elif file.rows:
-            # Of all columns, for which of them are wanted only the footer would say.
-            held = max(held, file.bytes * max(file.row_groups, default=0) // file.rows)
-    return held + batch
-
-
-def _stored_bytes(stored: pa.DataType, size: int, kind: str) -> int:
-    """Bytes of a feature's row in Arrow and on the way to what the model takes."""
+def _decoded_bytes(stored: pa.DataType, size: int, kind: str) -> int:
+    """Bytes of a feature's row between Arrow and what the model takes."""
     while pt.is_list(stored) or pt.is_large_list(stored) or pt.is_fixed_size_list(stored):
         stored = stored.value_type
     if kind == "image" and not (pt.is_integer(stored) or pt.is_floating(stored)):
-        return 5 * size  # the bytes twice, pixels twice, and what is decoded at a time
+        return 4 * size  # the bytes once more, pixels twice, and those that are decoded at a time
     try:
         each = stored.bit_width // 8 or 1
-    except ValueError:  # strings
+    except ValueError:  # so Arrow says that strings have no width of their own
         each = 64
-    return size * (2 * each + np.dtype(np.float32).itemsize)
+    return size * (each + np.dtype(np.float32).itemsize)

@@ -106,7 +106,7 @@ def test_every_method_makes_smaller_calls_and_gives_the_same(
     rows, background_rows = (1, 202) if by_background(name) else (100, 202)
     if "tolerance" in name:
         background_rows = 1
-    inputs = {key: np.concatenate([value] * rows) for key, value in case.rows.items()}
+    inputs = {key: value[:2] if rows == 1 else np.tile(value, (rows, 1)) for key, value in case.rows.items()}
     background = {key: np.concatenate([value] * background_rows) for key, value in case.background.items()}
 
     def run(size: int) -> Any:
@@ -179,9 +179,11 @@ def test_a_run_tells_of_it(
     def begun(*arguments: Any) -> None:
         begin(*arguments)
         device.fits = FITS
+        device.sizes.clear()
 
     monkeypatch.setattr(running, "_begin", begun)
     assert cli.run(["explain", str(config), "--output", str(tmp_path / "disturbed")]) == 0
+    assert max(device.sizes) <= 256, "the run begins with what the plan found"
     found = load_run(tmp_path / "disturbed")
     check_same(found, expected)
     assert found.manifest["fingerprint"] == expected.manifest["fingerprint"]
@@ -273,6 +275,24 @@ def test_two_threads_that_fail_at_one_size_halve_it_once() -> None:
     assert (room.size, room.used) == (32, 32)
 
 
+def test_who_fails_late_does_not_make_the_room_larger_again() -> None:
+    room = Room(64)
+
+    def late(size: int) -> int:
+        if size == 64:
+            assert room.run(quick) == 8  # while this call was in flight
+            raise DeviceFull("no room")
+        return size
+
+    def quick(size: int) -> int:
+        if size > 8:
+            raise DeviceFull("no room")
+        return size
+
+    assert room.run(late) == 8
+    assert room.used == 8
+
+
 def test_halving_goes_to_one_and_no_further() -> None:
     room, sizes = Room(100), []
 
@@ -283,8 +303,10 @@ def test_halving_goes_to_one_and_no_further() -> None:
     with pytest.raises(DeviceMemoryError, match=r"single evaluation of the model \(no room\).*more of it"):
         room.run(attempt)
     assert sizes == [100, 50, 25, 12, 6, 3, 1]
-    assert Room(100, 25).size == 25
-    assert Room(100, 300).size == 100
+    shrunk = Room(100)
+    for known, size in ((None, 100), (300, 100), (25, 25), (50, 25)):
+        shrunk.shrink(known)
+        assert shrunk.size == size
     assert Room(100).used is None
 
 

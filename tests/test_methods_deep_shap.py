@@ -142,7 +142,7 @@ def test_parts_of_the_background_and_targets_in_turns_change_nothing(
     found_in = from_zoo(name)
     whole, _ = explain(found_in.model, found_in.rows, found_in.background)
     monkeypatch.setattr(rescale, "TARGETS_AT_ONCE", 1)
-    monkeypatch.setattr(rescale, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(rescale, "KEPT_BYTES", 0)
     parts, _ = explain(found_in.model, found_in.rows, found_in.background, device_batch_size=2)
     for key, value in whole.values.items():
         np.testing.assert_allclose(parts.values[key], value, rtol=1e-4, atol=1e-5 * np.abs(value).max())

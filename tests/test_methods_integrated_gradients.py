@@ -260,7 +260,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, reference = kinky(10, 2)
     method = IntegratedGradients(tolerance=1e-3)
     whole, _ = run(method, rows, reference)
-    monkeypatch.setattr(panels, "_BLOCK_VALUES", 1)
+    monkeypatch.setattr(panels, "BLOCK_VALUES", 1)
     found, _ = run(method, rows, reference)
     np.testing.assert_allclose(found.values["x"], whole.values["x"], rtol=1e-5, atol=1e-6)
 

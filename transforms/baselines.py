@@ -266,7 +266,7 @@ def _draw(files: Sequence[InputFile], schema: ExampleSchema, rows: int | None, s
     schema = dataclasses.replace(schema, id=None, slices=(), target=None)
     total = sum(file.rows for file in files)
     # Of what is drawn at random no more than that is kept; all of the pool where everything is looked at.
-    least = max(1_000, 4 * rows) if rows is not None else 1
+    least = 1_000 if rows is not None else 1
     pool = _pool(total, max(least, min(_POOL_ROWS, _POOL_BYTES // schema.row_bytes)))
     if rows is None:
         wanted = pool

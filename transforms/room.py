@@ -19,12 +19,10 @@ class Room:
 
     Args:
       planned: As the plan has it.
-      known: What turned out to fit while the plan was made; None: all of it.
     """
 
-    def __init__(self, planned: int, known: int | None = None) -> None:
-        self._planned = planned
-        self._size = planned if known is None else min(planned, known)
+    def __init__(self, planned: int) -> None:
+        self._planned = self._size = planned
         self._lock = threading.Lock()
 
     @property
@@ -36,6 +34,11 @@ class Room:
     def used(self) -> int | None:
         """The same where it is less than planned, None as long as it is not."""
         return self._size if self._size < self._planned else None
+
+    def shrink(self, known: int | None) -> None:
+        """Takes over what turned out to fit elsewhere, as while the plan was made; None: all of it."""
+        with self._lock:
+            self._size = min(self._size, known or self._size)
 
     def run(self, attempt: Callable[[int], Answer]) -> Answer:
         """Calls a function with the size, and again with half of it as long as the memory runs out.

@@ -307,7 +307,8 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
             reference = make_reference(artifact, spec.schema, spec.seed)
             model = _scored_model(spec.model, reference.inputs, spec.score, spec.affine_prefix, device)
             names = np.array(model.signature.target_names, object)
-            room = Room(spec.device_batch_size, spec.device_room)
+            room = Room(spec.device_batch_size)
+            room.shrink(spec.device_room)
             made = Runtime(spec, model, reference, names, room)
             # Traces here, before threads share it.
             with device.placed():
@@ -318,6 +319,7 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
                 elif model.has_gradients and not spec.method.needs.trees:
                     model.masked(reference)
             _runtimes[key, device] = made
+        _runtimes[key, device].room.shrink(spec.device_room)
         # The same plan may be run again into another folder.
         return replace(_runtimes[key, device], spec=spec)
 

@@ -174,7 +174,9 @@ TARGETS_AT_ONCE = 8
 _BLOCKS_BYTES = 128 << 20
 
 
-def working_bytes(method: AttributionMethod, rows: int, targets: int, values: int, players: int) -> int:
+def working_bytes(
+    method: AttributionMethod, rows: int, targets: int, values: int, players: int, evaluations: int
+) -> int:
     """Memory of this process that a method works with on a batch, at most; device calls are beside it.
 
     Args:
@@ -183,6 +185,7 @@ def working_bytes(method: AttributionMethod, rows: int, targets: int, values: in
       targets: Of a row.
       values: Of a row, that are attributed to.
       players: That a masking method keeps or replaces.
+      evaluations: Of the model, for a row.
     """
     held = getattr(method, "held_bytes", None)
     fixed = 0 if held is None else int(held(players))
@@ -190,7 +193,8 @@ def working_bytes(method: AttributionMethod, rows: int, targets: int, values: in
         return fixed + rows * targets * values * 40
     if not method.needs.gradients:
         # In double precision, with squares, and what it becomes by model input.
-        return fixed + rows * targets * (players * 32 + values * 12) + _BLOCKS_BYTES
+        blocks = min(_BLOCKS_BYTES, 4 * 8 * rows * targets * evaluations)
+        return fixed + rows * targets * (players * 32 + values * 12) + blocks
     # Calls' results, and all of them joined; of what samples and looks at the squares, means and squares in
     # double precision.
     squares = hasattr(method, "noise") or getattr(method, "standard_error", False)

@@ -21,7 +21,7 @@ from transforms.models.compiled import Compiled
 from transforms.models.cut import Cut, find_cut
 from transforms.models.layout import Layout
 from transforms.models.positions import EVERYWHERE, NOWHERE
-from transforms.models.tensors import flatten_heads
+from transforms.models.tensors import flatten_heads, in_calls
 from transforms.players import HELD, Players
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _FEW_OUTPUTS = 16
 #: passes from one operation to the next stays in a processor's cache: measured, 1.3 to 1.6 times the rows.
 _BYTES_A_PART = 4 << 20
 _LEAST_POINTS = 256
+#: Background rows whose entries are computed at a time.
+_ROWS_A_CALL = 4096
 _MOST_PARTS = 16
 
 #: Scores, `[B′ · C · R′, T]`, of a slice of the rows; the second argument is how many that are.
@@ -215,9 +217,9 @@ class _Prefix:
         return cls(model, cut, Layout.of(traced, cut, example), columns)
 
     def entries_of(self, inputs: Mapping[str, Any]) -> list[Any]:
-        """Entries of model inputs, `[rows · lead, ...]`."""
-        function = tf.function(self._entries, autograph=False)
-        return list(function(dict(inputs)))
+        """Entries of model inputs, `[rows · lead, ...]`, in calls of so many rows as fit anywhere."""
+        function = tf.function(self._entries, autograph=False, reduce_retracing=True)
+        return in_calls(lambda some: [function(some)], inputs, _ROWS_A_CALL)[0]
 
     def by_row(self, entries: Sequence[Any]) -> list[Any]:
         """`[rows · lead, ...]` → `[rows, lead · size]`."""
