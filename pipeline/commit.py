@@ -144,7 +144,7 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
 
 def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     for place in dict.fromkeys((commit.target, commit.place)):
-        committed = manifests.read_manifest(place)
+        committed = manifests.read_manifest(place, replaces=True)
         if committed is not None and committed["fingerprint"] == commit.fingerprint:
             files.delete_tree(files.join(place, WORK))
             if place != commit.target:

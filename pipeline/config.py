@@ -255,7 +255,9 @@ def load_config(
         if data.get("output") is None:
             data["output"] = {}
         if isinstance(data["output"], dict):
-            data["output"]["path"] = output if files.is_url(output) else os.path.abspath(output)
+            data["output"]["path"] = (
+                output if files.is_url(output) else os.path.abspath(files.local_path(output))
+            )
     config: Config = _validate(data, path)
     folder = path.rpartition("/")[0] if files.is_url(path) else os.path.dirname(os.path.abspath(path))
     return LoadedConfig(_fill_date(config, date), path, folder, preset)

@@ -194,7 +194,7 @@ def test_it_says_what_it_takes_over(config: Path, capsys: pytest.CaptureFixture[
         (
             lambda folder: (folder / "scoring.py").write_text(SCORING + "\n"),
             (),
-            "the config, the model or a file",
+            "the model is not what it was",
         ),
     ],
     ids=["a file gone", "a file longer", "a file changed", "another seed", "another model"],
