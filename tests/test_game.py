@@ -189,7 +189,9 @@ def test_a_value_that_is_replaced_is_not_felt_whatever_it_is(way: str) -> None:
         kept = coalitions | (np.arange(reference.players.count) == player)
         found = Game(model_of(world, way), bad, 64).scores(world.rows, world.targets, kept)
         np.testing.assert_array_equal(found, clean.scores(world.rows, world.targets, kept))
-        assert not np.isfinite(clean.scores(rows, world.targets, kept)).all()
+        # Felt where it is kept; what of is the processor's affair: some make 0 of a ReLU of NaN.
+        felt = clean.scores(rows, world.targets, kept)
+        assert (felt != clean.scores(world.rows, world.targets, kept)).all()
 
 
 def test_nan_is_a_value_where_the_model_takes_it_for_one() -> None:
