@@ -28,10 +28,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms import framing, read, shards
+from transforms import read, shards
 from transforms.decode import decode
 from transforms.errors import InputLost, UserError
 from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.tfrecord import framing
 
 FORMATS = ("tfrecord", "parquet")
 #: A read that takes longer has hung, one that needs more memory has believed a damaged length.

@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from memory_filesystem import MemoryFileSystem
 
-from transforms import damaged_parquet, lost, read, read_parquet, shards
+from transforms import lost, read, shards
 from transforms.errors import InputLost, UserError
-from transforms.parquet_columns import plain_array
+from transforms.parquet import damaged as damaged_parquet
+from transforms.parquet import read as read_parquet
+from transforms.parquet.columns import plain_array
 from transforms.read import Column
 
 ROWS, GROUP, PAGE = 6000, 2000, 500

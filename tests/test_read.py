@@ -14,9 +14,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from memory_filesystem import MemoryFileSystem
 
-from transforms import framing, read, shards
+from transforms import read, shards
 from transforms.errors import UserError
 from transforms.read import Column
+from transforms.tfrecord import framing
 
 
 def inspect(*paths, kind=None):

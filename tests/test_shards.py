@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_filesystem import MemoryFileSystem
 
-from transforms import framing, shards
+from transforms import shards
 from transforms.errors import UserError
 from transforms.shards import InputFile, Piece, Shard
+from transforms.tfrecord import framing
 
 
 def inputs_of(sizes, kind="parquet"):

@@ -13,8 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from memory_filesystem import MemoryFileSystem
 
-from transforms import framing, read, read_parquet, read_tfrecord, shards, split, tally
+from transforms import read, shards
+from transforms.parquet import read as read_parquet
 from transforms.read import Column
+from transforms.tfrecord import framing, split, tally
+from transforms.tfrecord import read as read_tfrecord
 
 
 def records_of(data: bytes) -> list[bytes]:

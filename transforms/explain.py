@@ -16,8 +16,8 @@ from transforms.errors import InputLost, OutputLost
 from transforms.explain_rows import explain_rows
 from transforms.explain_shard import explain_shard
 from transforms.failures import note_failure
+from transforms.parquet.read import select
 from transforms.read import RawBatch
-from transforms.read_parquet import select
 from transforms.shard_result import ShardResult
 from transforms.shards import Shard
 from transforms.worker import ExplainSpec, Runtime, runtime

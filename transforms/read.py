@@ -9,10 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms import describe_tfrecord, read_parquet, read_tfrecord
 from transforms.lost import changed
-from transforms.parquet_columns import bare, plain
+from transforms.parquet import read as read_parquet
+from transforms.parquet.columns import bare, plain
 from transforms.shards import PARQUET, InputFile, Piece
+from transforms.tfrecord import describe as describe_tfrecord
+from transforms.tfrecord import read as read_tfrecord
 
 _PAGE_BYTES = 2 << 20
 _WINDOW_BYTES = 4 << 20

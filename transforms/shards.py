@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING
 
-from transforms import files, framing, split, tally
+from transforms import files
 from transforms.errors import UserError
-from transforms.framing import INDEX_STRIDE
+from transforms.tfrecord import framing, split, tally
+from transforms.tfrecord.framing import INDEX_STRIDE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -213,7 +214,7 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
     stamp = files.stamp(path)
     size = stamp[0]
     if kind == PARQUET:
-        from transforms.parquet_footer import read_footer
+        from transforms.parquet.footer import read_footer
 
         footer = read_footer(path, name, size)
         return InputFile(

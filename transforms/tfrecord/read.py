@@ -11,8 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms import cursors, files, framing, tf_example
+from transforms import cursors, files
 from transforms.lost import check_stamp, losing, stamp_of
+from transforms.tfrecord import example as tf_example
+from transforms.tfrecord import framing
 
 if TYPE_CHECKING:
     from transforms.read import Column

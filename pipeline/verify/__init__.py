@@ -15,8 +15,8 @@ from pipeline.plan import Plan, make_plan
 from pipeline.results import load_run
 from pipeline.sources import input_files, model_request
 from pipeline.text_table import count
-from pipeline.verify_parts import Check, check_counts, check_importance, check_parts
-from pipeline.verify_rows import check_rows
+from pipeline.verify.parts import Check, check_counts, check_importance, check_parts
+from pipeline.verify.rows import check_rows
 from transforms import files
 from transforms.errors import UserError
 from transforms.models import request_digest

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from transforms.framing import (
+from transforms.tfrecord.framing import (
     BLOCK,
     FOOTER,
     HEADER,

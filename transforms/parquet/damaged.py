@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from transforms import files
 from transforms.lost import damage_of, losing, one_line
-from transforms.parquet_columns import extract, type_at
-from transforms.parquet_footer import footer_metadata
+from transforms.parquet.columns import extract, type_at
+from transforms.parquet.footer import footer_metadata
 
 _STEP, _STEP_BYTES = 4096, 16 << 20
 #: A column is read whole up to here, and as a stream beyond: asked by a damaged header for two gigabytes, a

@@ -14,10 +14,9 @@ import pyarrow.types as pt
 
 from transforms import cursors, files
 from transforms.arrow_types import common_type
-from transforms.damaged_parquet import first_unreadable, open_parquet, rows_of
 from transforms.errors import UserError
 from transforms.lost import changed, check_stamp, damage_of, losing, one_line, stamp_of
-from transforms.parquet_columns import (
+from transforms.parquet.columns import (
     bare,
     compatible,
     extract,
@@ -28,6 +27,7 @@ from transforms.parquet_columns import (
     resolve,
     type_at,
 )
+from transforms.parquet.damaged import first_unreadable, open_parquet, rows_of
 
 if TYPE_CHECKING:
     from transforms.read import Column

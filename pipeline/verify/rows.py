@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from pipeline.manifest import versions
 from pipeline.plan import Plan
-from pipeline.verify_difference import difference, same_bits
-from pipeline.verify_parts import Check
+from pipeline.verify.difference import difference, same_bits
+from pipeline.verify.parts import Check
 from transforms import files
 from transforms.decode import Rows, join
 from transforms.explain_rows import explain_rows

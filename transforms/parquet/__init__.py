@@ -1,0 +1,1 @@
+"""Parquet: columns, row groups, and what can be had of a damaged file."""
