@@ -67,7 +67,8 @@ def _check_ours(run: str) -> None:
     """Refuses a folder that holds what no run does; hidden files are left where they are."""
     names = files.list_dir(run)
     strangers = [name for name in names if name not in OURS and name[0] != "."]
-    begun = MANIFEST in names or WORK in names
+    # Without a manifest it may be one whose place another is just taking.
+    begun = MANIFEST in names or WORK in names or files.exists(files.join(beside(run), MANIFEST))
     if strangers and begun:
         what = f"{strangers[0]} stands in the way: it is no part of the run that is there"
         raise UserError(what, run, f"move it away, or {_ELSEWHERE}")

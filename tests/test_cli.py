@@ -584,7 +584,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
         name: (parts / f"part-{name}.parquet").stat().st_mtime_ns for name in done if has_part(parts, name)
     }
     assert before
-    (parts / "_half-written.tmp").write_bytes(b"PAR1")  # as a kill in the middle of a part leaves it
+    (parts / ".half-written.tmp").write_bytes(b"PAR1")  # as a kill in the middle of a part leaves it
     run = worlds.explain(config, place, "compute.shard_rows=1")
     assert {name: (parts / f"part-{name}.parquet").stat().st_mtime_ns for name in before} == before
     assert run.attributions()["example_id"].to_pylist() == worlds.vectors().ids

@@ -141,7 +141,9 @@ def test_a_worker_that_was_left_for_dead_writes_nothing_to_another_s_run(
 ) -> None:
     place = tmp_path / "run"
     plan = make_plan(load_config(str(config), output=str(place), settings=["seed=5"]), in_process=True)
-    late = replace(plan.spec, reference=plan.found.artifact.to_bytes())
+    reference = tmp_path / "reference.npz"
+    reference.write_bytes(plan.found.artifact.to_bytes())
+    late = replace(plan.spec, reference=str(reference))
     with armed(Point("before pipeline.run:commit_run"), "broken"):
         assert cli.run(command(config, place)) == 3
     if committed:
@@ -160,11 +162,11 @@ def test_a_worker_that_was_left_for_dead_writes_nothing_to_another_s_run(
     assert tables(worlds.explain(config, place)) == whole
 
 
-def late_check(patch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+def late_check(patch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The check that passes the first time, as long ago, and is itself from then on."""
     from transforms.shard_result import check_own
 
-    def check(run: str, fingerprint: str) -> None:
+    def check(run: str, fingerprint: str, *, begun: bool) -> None:
         patch.setattr("transforms.explain_shard.check_own", check_own)
 
     return check
