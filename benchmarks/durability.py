@@ -86,9 +86,8 @@ def _overhead(config: Path, rows: int, repeats: int) -> Row:
         processor = (spent["digests"] + spent["journal"]) / (os.cpu_count() or 1)
         shares.append(100 * (processor + spent["syncs"]) / seconds)
         told = ", ".join(f"{name} {1000 * value:,.0f} ms" for name, value in sorted(spent.items()))
-    return Row(
-        "checksums, syncs and journal", f"{told} of {seconds:,.1f} s, {rows:,} rows", shares, at_most=0.02
-    )
+    figure = f"{told} of {seconds:,.1f} s, {rows:,} rows"
+    return Row("checksums, syncs and journal", figure, shares, unit="%", at_most=2)
 
 
 def _manifest(place: Path) -> dict:
