@@ -15,12 +15,11 @@ from typing import Any
 import click
 
 from pipeline.runners import check_flags
-from transforms.errors import UserError
+from transforms.errors import SAID_ALL, UserError
 
 DONE, LIMIT, USER, BROKEN = 0, 1, 2, 3
 FLAGS = "attribeam.flags"
-#: Errors of ours, whose message needs no type before it.
-_SAID_ALL = ("InterruptedError", "OutputLost", "RunBrokenError", "RunReplaced")
+_SAID_ALL = ("InterruptedError", "RunBrokenError", *SAID_ALL)
 #: Characters of a warning or an error.
 _LONGEST = 2000
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from pipeline.increments import IMPORTANCE, read_base, state_metadata
 from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
 from transforms import files
+from transforms.errors import SAID_ALL
 from transforms.failures import read_failures
 from transforms.parts import Part, digest_of, written
 from transforms.shard_result import ShardResult, read_journal
@@ -24,8 +26,6 @@ from transforms.shard_result import ShardResult, read_journal
 #: Journal entries are waited for rather than worked on.
 _READERS = 8
 _ENTRY = re.compile(r"\d{5,}\.done")
-#: Errors of ours, whose message needs no type before it.
-_SAID_ALL = ("InputLost", "OutputLost", "RunReplaced")
 
 
 class RunBrokenError(Exception):
@@ -34,7 +34,9 @@ class RunBrokenError(Exception):
 
 @dataclass(frozen=True)
 class Commit:
-    """All that a commit needs besides the journal: a few KB, for a worker may be the one to do it.
+    """All that a commit needs besides the journal.
+
+    A worker may be the one to do it: what grows with the input's files, the draft, waits in the journal then.
 
     Args:
       place: Where the run is made.
@@ -46,7 +48,7 @@ class Commit:
       fingerprint: Of the run.
       features: Names in the tables.
       metadata: Of every table.
-      draft: The manifest without its figures.
+      draft: The manifest without its figures; None: in the journal.
       rejected: `limits.rejected`.
       convergence: `limits.convergence`; None for a method that promises no sum.
       started: When the command was given, in seconds since 1970.
@@ -62,7 +64,7 @@ class Commit:
     fingerprint: str
     features: tuple[str, ...]
     metadata: Mapping[str, str]
-    draft: Mapping[str, Any]
+    draft: Mapping[str, Any] | None
     rejected: float
     convergence: float | None
     started: float
@@ -89,6 +91,11 @@ class Commit:
             planned=planned,
         )
 
+    def handed_over(self) -> Commit:
+        """The same for a worker, with the draft left in the journal."""
+        files.write_atomic(_draft_path(self.place), json.dumps(self.draft).encode())
+        return replace(self, draft=None)
+
     def exceeded(self, counts: Mapping[str, int], quality: Mapping[str, float | None] | None) -> list[str]:
         """The limits that a run exceeds, from the manifest's `counts` and `quality.convergence_delta`."""
         found = []
@@ -104,6 +111,10 @@ class Commit:
                 f"limits.convergence: {self.convergence:g}"
             )
         return found
+
+
+def _draft_path(run: str) -> str:
+    return files.join(run, WORK, "draft")
 
 
 def result_path(run: str) -> str:
@@ -150,10 +161,11 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
             if place != commit.target:
                 swap(place, commit.target)
             return committed
-    failures = read_failures(commit.place)
+    result, missing = _in_order(commit)
+    # A shard that has failed may have been done when it was tried again.
+    failures = [note for note in read_failures(commit.place) if note["shard"] in missing]
     if failures:
         raise RunBrokenError(told_failures(failures, len(commit.shards)))
-    result = _in_order(commit)
     explained = _check(commit, result, combined)
     now = time.time()
     seconds = now - commit.planned
@@ -166,8 +178,11 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     }
     counts = {"rows_read": result.read, "rows_rejected": result.rejected}
     exceeded = commit.exceeded(counts, result.quality.summary())
-    result.parts = [*result.parts, _write_importance(commit, result)]
-    manifest = manifests.fill_manifest(commit.draft, result, timing, exceeded)
+    draft = commit.draft
+    if draft is None:
+        draft = json.loads(files.read_bytes(_draft_path(commit.place)))
+    result.parts.append(_write_importance(commit, draft, result))
+    manifest = manifests.fill_manifest(draft, result, timing, exceeded)
     sweep(commit.place, [part.file for part in result.parts])
     manifests.commit(commit.place, manifest)
     if commit.place != commit.target:
@@ -175,19 +190,21 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     return manifest
 
 
-def _in_order(commit: Commit) -> ShardResult:
-    """The shards' results from the journal, merged in their order.
+def _in_order(commit: Commit) -> tuple[ShardResult, set[int]]:
+    """The shards' results from the journal, merged in their order, and the shards that it has not.
 
     Which worker finishes first decides in which order the runner merges, and so the last bits of a mean.
     """
     total = read_base(commit.place) if commit.takes_over else ShardResult.empty(commit.features)
+    missing = set()
     with ThreadPoolExecutor(_READERS) as pool:
-        for found in pool.map(
-            lambda shard: read_journal(commit.place, shard, commit.fingerprint), commit.shards
-        ):
-            if found is not None:
+        read = pool.map(lambda shard: read_journal(commit.place, shard, commit.fingerprint), commit.shards)
+        for shard, found in zip(commit.shards, read, strict=True):
+            if found is None:
+                missing.add(shard)
+            else:
                 total.merge(found)
-    return total
+    return total, missing
 
 
 def _check(commit: Commit, result: ShardResult, combined: ShardResult | None) -> int:
@@ -216,13 +233,13 @@ def told_failures(failures: Sequence[Mapping[str, Any]], shards: int) -> str:
     """
     first = failures[0]
     line = first["message"].strip().splitlines()[0]
-    kind = f" with {first['kind']}" if first["kind"] not in _SAID_ALL else ""
+    kind = f" with {first['kind']}" if first["kind"] not in SAID_ALL else ""
     others = f" ({len(failures)} of {shards} shards failed)" if len(failures) > 1 else ""
     return f"shard {first['shard']} failed{kind}: {line}{others}"
 
 
-def _write_importance(commit: Commit, result: ShardResult) -> Part:
-    table = result.importance.to_table(tuple(commit.draft["target_names"]))
+def _write_importance(commit: Commit, draft: Mapping[str, Any], result: ShardResult) -> Part:
+    table = result.importance.to_table(tuple(draft["target_names"]))
     metadata = dict(commit.metadata)
     if commit.keeps_state:
         metadata |= state_metadata(result)

@@ -98,12 +98,15 @@ def grown(found: Sequence[InputFile], committed: Mapping[str, Any]) -> Grown | s
         if (file.rows, file.bytes) != (item["rows"], item["bytes"]):
             return f"{item['file']} is not what it was"
         known.append(file)
-    if sum(part.rows for part in increments_of(committed)) < sum(file.rows for file in known):
-        return "it was made with --limit"
     added = [file for file in found if file.name in by_name]
     if added and not committed["config"].get("incremental"):
         return "it was made without incremental: true, and keeps no aggregates to add to"
     return Grown(committed, [*known, *added], len(added))
+
+
+def is_limited(committed: Mapping[str, Any]) -> bool:
+    """Whether a committed run has read only some rows of its files."""
+    return sum(part.rows for part in increments_of(committed)) < sum(f["rows"] for f in committed["inputs"])
 
 
 def in_order(found: Sequence[InputFile], manifest: Mapping[str, Any]) -> list[InputFile] | None:
@@ -125,7 +128,7 @@ def cut_increments(inputs: Sequence[InputFile], increments: Sequence[Increment])
 
 def state_metadata(result: ShardResult) -> dict[str, str]:
     """What a run that may be added to keeps of its aggregates, in the metadata of its importance table."""
-    return {_STATE: base64.b64encode(replace(result, parts=(), seconds=0.0).to_bytes()).decode()}
+    return {_STATE: base64.b64encode(replace(result, parts=[], seconds=0.0).to_bytes()).decode()}
 
 
 def take_over(base: Grown, source: str, place: str) -> None:
@@ -148,7 +151,7 @@ def take_over(base: Grown, source: str, place: str) -> None:
         for part in parts:
             _link(files.join(source, part.file), files.join(place, part.file))
         for folder in sorted({os.path.dirname(part.file) for part in parts}):
-            files.sync_folder(files.join(place, folder))
+            files.sync(files.join(place, folder))
     table = files.read_bytes(files.join(source, IMPORTANCE))
     state = pq.read_schema(pa.BufferReader(table)).metadata[_STATE.encode()]
     result = replace(ShardResult.from_bytes(base64.b64decode(state)), parts=parts)
@@ -180,3 +183,4 @@ def _link(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # filesystems without links: what keeps this from working, a copy will say
         shutil.copyfile(source, target)
+        files.sync(target)

@@ -100,12 +100,8 @@ def _open(path: str) -> int:
             with written(path):
                 raise
         raise UserError("stands where a run's lock would be", path, "move it away") from error
-    found = os.pread(lock, _LONGEST + 1, 0)
-    if (
-        not stat.S_ISREG(os.fstat(lock).st_mode)
-        or not (found.isdigit() or not found)
-        or len(found) > _LONGEST
-    ):
+    found = os.pread(lock, _LONGEST + 1, 0) if stat.S_ISREG(os.fstat(lock).st_mode) else b"no file"
+    if len(found) > _LONGEST or not (found.isdigit() or not found):
         os.close(lock)
         raise UserError("stands where a run's lock would be", path, "move it away")
     return lock
@@ -150,7 +146,8 @@ def _owned(run: str) -> Iterator[None]:
     path = neighbour(run, "owner")
     me = {"host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex}
     _wait_for_the_dead(run, path, me)
-    _say(path, me, 0)
+    with written(path):
+        _say(path, me, 0)
     time.sleep(_SETTLES)
     other = _owner(path)
     if other is not None and other["token"] != me["token"]:
@@ -161,8 +158,9 @@ def _owned(run: str) -> Iterator[None]:
         beats = 0
         while not stop.wait(_EVERY):
             beats += 1
-            # One that fails does no harm, and the run itself will find out if none gets through.
-            with contextlib.suppress(UserError):
+            # One that fails does no harm. Another who has taken over, because none got through, explains the
+            # same under the same names, or else has made the journal its own, which stops our workers.
+            with contextlib.suppress(UserError, OSError):
                 if (_owner(path) or me)["token"] == me["token"]:
                     _say(path, me, beats)
 
@@ -174,7 +172,7 @@ def _owned(run: str) -> Iterator[None]:
         stop.set()
         thread.join()
         # What is left behind is taken for dead by the next.
-        with contextlib.suppress(UserError):
+        with contextlib.suppress(UserError, OSError):
             if (_owner(path) or me)["token"] == me["token"]:
                 files.delete_tree(path)
 

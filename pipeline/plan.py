@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.config import Config, LoadedConfig
 from pipeline.fingerprint import difference, fingerprint_of
-from pipeline.increments import Grown, Increment, grown
+from pipeline.increments import Grown, Increment, grown, is_limited
 from pipeline.memory import batch_rows
 from pipeline.place import check_apart
 from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
@@ -134,6 +134,8 @@ def make_plan(
     base: Grown | str | None = None
     if config.incremental and committed is not None and committed["fingerprint"] is not None:
         base = grown(found_files, committed) if limit is None else "--limit asks for a part of the input"
+        if is_limited(committed):
+            base = "it was made with --limit"
     if isinstance(base, Grown):
         request, found = ask(base.files, base.first)
         if fingerprint_of(loaded, found, base.cuts) != base.committed["fingerprint"]:

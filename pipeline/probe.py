@@ -26,7 +26,7 @@ from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.decode import Rows
 from transforms.devices import device_scopes
-from transforms.errors import UserError
+from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
 from transforms.methods.base import AttributionMethod, Reference, evaluate
 from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
@@ -132,9 +132,17 @@ def probe(request: ProbeRequest) -> ProbeResult:
     """Loads the model and finds out, in this process.
 
     Raises:
-      UserError: Model, columns, target, method or baseline do not fit each other.
+      UserError: Model, columns, target, method or baseline do not fit each other, or the memory.
     Cost: loading the model, a pass over the input for the baseline, a few device calls.
     """
+    try:
+        return _probe(request)
+    except (DeviceMemoryError, HostMemoryError) as error:
+        what, _, remedy = str(error).partition("; ")
+        raise UserError(what, "compute", remedy) from error
+
+
+def _probe(request: ProbeRequest) -> ProbeResult:
     schema, model, background = open_model(request, check=True)
     inputs = schema.assemble(background)
     targets = _targets(request.target, model.signature)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -105,14 +105,11 @@ def execute(
     """Plans, runs and commits; see `explain`. `progress` shows how far the run is on stderr."""
     started = time.time()
     runner, flags = runners.choose_runner(loaded, runner, flags)
-    named = loaded.path(loaded.config.output.path)
-    # A link to a folder elsewhere: that is what is locked, and what another run takes the place of.
-    target = named if files.is_url(named) else os.path.realpath(named)
-    check_place(target)
+    target = _target(loaded)
     with run_lock(target):
         recover(target)
         outcome = _execute(loaded, target, limit, overwrite, runner, flags, progress, started)
-    return replace(outcome, run=named)
+    return replace(outcome, run=loaded.path(loaded.config.output.path))
 
 
 def _execute(
@@ -145,16 +142,10 @@ def _execute(
         # Limits are no part of the fingerprint: they are judged by the config of today.
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
         return Outcome(target, committed, True, exceeded, plan.warnings)
-    if committed is not None and plan.base is None and not overwrite:
-        raise _other_run(target, plan)
-    # A committed run stays whole until the one that replaces it is.
-    place = target
-    if committed is not None:
-        check_replaceable(target)
-        place = beside(target)
+    place = _place(target, plan, committed, overwrite)
     plan = _moved(plan, place, runner)
     commit = Commit.of(plan, target, runner, started=started, planned=planned)
-    _begin(plan, overwrite or place != target)
+    _begin(plan)
     finished = finished_shards(place, plan.fingerprint)
     if read_manifest(place) is not None or finished.issuperset(commit.shards):
         # Its launcher went before the commit, or in the midst of it.
@@ -163,7 +154,7 @@ def _execute(
         _run(plan, None, finished, runner, workers, flags, progress)
         manifest = commit_run(commit, ShardResult.from_bytes(files.read_bytes(result_path(place))))
     else:
-        job = _run(plan, commit, finished, runner, workers, flags, progress)
+        job = _run(plan, commit.handed_over(), finished, runner, workers, flags, progress)
         found = read_manifest(target)  # an engine of this machine may be done
         if found is None or found["fingerprint"] != plan.fingerprint:
             return Outcome(target, None, False, (), plan.warnings, job)
@@ -171,13 +162,35 @@ def _execute(
     return Outcome(target, manifest, False, manifest["quality"]["exceeded"], manifest["warnings"])
 
 
-def _other_run(target: str, plan: Plan) -> UserError:
-    why = f", and cannot be added to: {plan.anew}" if plan.anew else ""
-    return UserError(
-        f"holds a committed run of another config, model or input{why}",
-        target,
-        "give another --output, or --overwrite to replace it",
-    )
+def _target(loaded: LoadedConfig) -> str:
+    """The run directory, which may be written; of a link, the folder that it leads to.
+
+    That is what is locked, and what another run takes the place of.
+    """
+    named = loaded.path(loaded.config.output.path)
+    target = named if files.is_url(named) else os.path.realpath(named)
+    check_place(target)
+    return target
+
+
+def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwrite: bool) -> str:
+    """Where the run is made: a committed one stays whole until the one that replaces it is.
+
+    Raises:
+      UserError: What is there is another run, and is not to be replaced, or cannot be.
+    """
+    remedy = "give another --output, or --overwrite to replace it"
+    if committed is None:
+        begun = work_fingerprint(target)
+        if begun is not None and begun != plan.fingerprint and not overwrite:
+            what = "holds a run of another config, model or input that did not finish"
+            raise UserError(what, target, remedy)
+        return target
+    if plan.base is None and not overwrite:
+        why = f", and cannot be added to: {plan.anew}" if plan.anew else ""
+        raise UserError(f"holds a committed run of another config, model or input{why}", target, remedy)
+    check_replaceable(target)
+    return beside(target)
 
 
 def _moved(plan: Plan, run: str, runner: str) -> Plan:
@@ -189,17 +202,11 @@ def _moved(plan: Plan, run: str, runner: str) -> Plan:
     return replace(plan, spec=replace(plan.spec, run=run, reference=reference, model=model))
 
 
-def _begin(plan: Plan, overwrite: bool) -> None:
+def _begin(plan: Plan) -> None:
     """Prepares the run directory, or recognises the run that goes on in it."""
     run = plan.spec.run
     begun = work_fingerprint(run)
     if begun is not None and begun != plan.fingerprint:
-        if not overwrite:
-            raise UserError(
-                "holds a run of another config, model or input that did not finish",
-                run,
-                "give another --output, or --overwrite to replace it",
-            )
         _clear(run)
     elif begun is None and not _is_committed(run, plan.fingerprint):
         # Nothing can be gone on with; parts without a journal are not to be trusted.
@@ -287,9 +294,8 @@ def preview(
 ) -> dict[str, Any]:
     """What `execute` would check and decide, and nothing else; writes nothing."""
     runner, flags = runners.choose_runner(loaded, runner, flags)
-    target = loaded.path(loaded.config.output.path)
-    check_place(target)
-    committed = read_manifest(target)
+    target = _target(loaded)
+    committed = read_manifest(target, replaces=overwrite)
     plan = make_plan(
         loaded,
         limit=limit,
@@ -300,8 +306,8 @@ def preview(
         committed=committed,
     )
     same = committed is not None and committed["fingerprint"] == plan.fingerprint
-    if committed is not None and not same and plan.base is None and not overwrite:
-        raise _other_run(target, plan)
+    if not same:
+        _place(target, plan, committed, overwrite)
     job = runners.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)
     flags = runners.engine_flags(runner, flags, job)
     return {**summarize(plan), "runner": runner, "flags": flags, "committed": same}

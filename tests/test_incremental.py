@@ -275,7 +275,8 @@ def test_in_an_object_store_the_parts_are_copied_there(config: Path, tmp_path: P
 
 
 def test_a_run_of_some_rows_is_not_taken_for_the_whole(config: Path) -> None:
-    worlds.explain(config, config.parent / "run", limit=10)
+    some = worlds.explain(config, config.parent / "run", limit=10)
+    assert len(some.explanation(rows=None).data) == 9  # one is rejected; its values are in the input
     with pytest.raises(UserError, match="cannot be added to: it was made with --limit"):
         explain(config)
     assert explain(config, overwrite=True).manifest["counts"]["rows_read"] == 65

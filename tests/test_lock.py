@@ -185,6 +185,7 @@ def test_somebody_s_file_is_no_lock(tmp_path: Path) -> None:
 def test_a_lock_that_is_taken_away_breaks_nothing(tmp_path: Path) -> None:
     with run_lock(str(tmp_path / "runs" / "x")):
         shutil.rmtree(tmp_path / "runs")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_owner_of_a_store_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -384,28 +384,36 @@ def test_without_rows_no_model_is_loaded(world: World) -> None:
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("rows")] == ["unknown"]
 
 
-def test_runs_without_checksums(world: World, verify: Verify) -> None:
-    manifest = world.manifest
-    del manifest["parts"]
-    (world.run / "manifest.json").write_text(json.dumps(manifest))
-    found = verify(world.run)
-    assert found.states("ok") == CHECKS
-    assert "no checksums" in found.of("parts")["what"]
-    take_a_part_away(world)
-    assert verify(world.run).states("failed") == {"parts", "counts"}
-
-
 def test_damage_that_no_checksum_tells(world: World, verify: Verify) -> None:
-    manifest = world.manifest
-    del manifest["parts"]
-    (world.run / "manifest.json").write_text(json.dumps(manifest))
     data = bytearray(world.part(1).read_bytes())
     start = pq.read_metadata(world.part(1)).row_group(0).column(7).data_page_offset
     data[start : start + 60] = bytes(60)
     world.part(1).write_bytes(data)
+    world.seal()
     found = verify(world.run)
     assert found.states("failed") == {"importance", "rows"}
     assert "cannot be read: " in found.of("rows")["what"]
+
+
+def test_a_part_that_the_manifest_forgets(world: World, verify: Verify) -> None:
+    world.part(1).unlink()
+    world.edit(
+        parts=[part for part in world.manifest["parts"] if part["file"] != "attributions/part-00001.parquet"]
+    )
+    found = verify(world.run)
+    assert "parts" in found.states("failed")
+    assert "is not there, and the manifest does not name it" in found.of("parts")["what"]
+
+
+def test_an_input_that_is_lost_while_it_is_looked_at(world: World, verify: Verify) -> None:
+    def lost(*_: object) -> None:
+        raise InputLost("is gone", "rows-1.parquet")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.verify.check_rows", lost)
+        found = verify(world.run)
+    assert found.states("failed") == {"rows"}
+    assert found.of("rows")["what"] == "rows-1.parquet: is gone"
 
 
 def test_parts_that_were_taken_over(world: World, verify: Verify) -> None:

@@ -58,3 +58,9 @@ class DeviceMemoryError(RuntimeError):
 
 class HostMemoryError(RuntimeError):
     """This process has no room for a single row: no smaller batch is left to try."""
+
+
+#: Names of errors of ours whose message needs no type before it.
+SAID_ALL = tuple(
+    kind.__name__ for kind in (InputLost, OutputLost, RunReplaced, DeviceMemoryError, HostMemoryError)
+)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from transforms.decode import decode
-from transforms.errors import InputLost, OutputLost
+from transforms.errors import InputLost, OutputLost, RunReplaced
 from transforms.explain_rows import explain_rows
 from transforms.explain_shard import explain_shard
 from transforms.failures import note_failure
@@ -57,6 +57,8 @@ class _ExplainShard(beam.DoFn):
             # The file is as lost for a retry, and others are not: the commit finds the note and refuses.
             note_failure(self._spec.run, shard.index, error)
             return
+        except RunReplaced:
+            raise  # a note would be one more thing that is written there
         except Exception as error:
             # Runners wrap what a worker raises, each in its own way: the launcher reads the cause from here.
             # A full disk has no room for the note either; what the worker raised matters more.

@@ -173,16 +173,32 @@ def write_atomic(path: str, data: bytes | memoryview) -> None:
 def put_in_place(temporary: str, target: str) -> None:
     """Gives a local file, whose content is on the disk, its name; the name outlasts a power cut as well."""
     os.replace(temporary, target)
-    sync_folder(os.path.dirname(target) or ".")
+    sync(os.path.dirname(target) or ".")
 
 
-def sync_folder(path: str) -> None:
-    """Has a local folder's names outlast a power cut."""
-    folder = os.open(path, os.O_RDONLY)
+def sync(path: str) -> None:
+    """Has a local file's content, or a folder's names, outlast a power cut."""
+    opened = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
+
+
+def upload(source: str, url: str) -> None:
+    """Copies a local file to an object store, where it appears whole.
+
+    Raises:
+      UserError: It cannot be written there.
+    """
+    from apache_beam.io.filesystem import CompressionTypes
+
+    with (
+        open(source, "rb") as local,
+        remote_errors(url, "cannot be written"),
+        filesystems().create(url, compression_type=CompressionTypes.UNCOMPRESSED) as sink,
+    ):
+        shutil.copyfileobj(local, sink, 1 << 20)
 
 
 def read_bytes(path: str) -> bytes:

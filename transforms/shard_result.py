@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from transforms import files
@@ -38,7 +37,7 @@ class ShardResult:
     seconds: float
     importance: ImportanceState
     quality: Quality = field(default_factory=Quality)
-    parts: Sequence[Part] = ()
+    parts: list[Part] = field(default_factory=list)
     device_batch_size_used: int | None = None
 
     def merge(self, other: ShardResult) -> None:
@@ -51,14 +50,14 @@ class ShardResult:
         self.seconds += other.seconds
         self.importance.merge(other.importance)
         self.quality.merge(other.quality)
-        self.parts = [*self.parts, *other.parts]
+        self.parts.extend(other.parts)
         used = [size for size in (self.device_batch_size_used, other.device_batch_size_used) if size]
         self.device_batch_size_used = min(used, default=None)
 
     def counts(self) -> ShardResult:
         """The same without the aggregates, which grow with the slices and are in the journal: a few KB."""
         return replace(
-            self, importance=ImportanceState(self.importance.features), quality=Quality(), parts=()
+            self, importance=ImportanceState(self.importance.features), quality=Quality(), parts=[]
         )
 
     def to_bytes(self) -> bytes:

@@ -231,18 +231,7 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
             most_row_bytes=footer.most_row_bytes,
             schema=footer.schema,
         )
-    with files.open_input(path) as opened:
-        if opened.read(4) == b"PAR1":
-            raise UserError(
-                "is a Parquet file, not TFRecord", where=name, remedy="set input.format to parquet"
-            )
-        opened.seek(0)
-        source = framing.Source(opened)
-        if files.is_url(path) and source.splittable and size >= 2 * split.RANGE_BYTES:
-            found = split.scan(lambda: files.open_input(path), size, _SCANNERS)
-        else:
-            # A local file's headers are read faster than Python looks at them, by whatever many threads.
-            found = tally.scan(source)
+    found = _scan(path, name, size)
     return InputFile(path, name, kind, found.rows, size, index=found.index, stamp=stamp, digest=found.digest)
 
 

@@ -290,8 +290,7 @@ class PartWriter:
                 self._temporary.flush()
                 os.fsync(self._temporary.fileno())
                 if files.is_url(self._path):
-                    with open(self._temporary.name, "rb") as source:
-                        files.write_atomic(self._path, source.read())
+                    files.upload(self._temporary.name, self._path)
                 else:
                     os.chmod(self._temporary.name, 0o666 & ~_UMASK)
                     files.put_in_place(self._temporary.name, self._path)

@@ -26,7 +26,7 @@ from transforms.shards import PARQUET, InputFile
 #: What a manifest must hold to be compared with anything.
 _KEYS = (
     *("run_id", "fingerprint", "config", "config_folder", "model", "baseline", "inputs", "counts", "rows"),
-    *("increments", "shard_rows", "batch_size", "device_batch_size", "features", "target_names"),
+    *("parts", "increments", "shard_rows", "batch_size", "device_batch_size", "features", "target_names"),
 )
 #: Of the spread of the score. Rows are recomputed in other company than they had in the run, and a matrix
 #: product of another number of rows adds its float32 terms up in another order.
@@ -84,7 +84,7 @@ def verify(run: str, *, rows: int, seed: int, tolerance: float | None = None) ->
     parts, unsound = check_parts(run, manifest)
     checks = [
         parts,
-        _told("counts", lambda: check_counts(run, manifest, unsound)),
+        _told("counts", lambda: check_counts(manifest)),
         _told("importance", lambda: check_importance(run, manifest, unsound)),
     ]
     sample: dict[str, Any] = {"asked": rows, "seed": seed, "drawn": []}
@@ -118,6 +118,8 @@ def verify(run: str, *, rows: int, seed: int, tolerance: float | None = None) ->
         tolerance = TOLERANCE if plan.spec.model.precision == "float32" else _MIXED
     try:
         checked, told = check_rows(run, manifest, plan, unsound, rows, seed, tolerance)
+    except UserError as error:
+        checked, told = Check("rows", False, str(error)), {}
     except (pa.ArrowException, OSError) as error:
         checked, told = _unreadable("rows", error), {}
     return Verification(run, (*checks, checked), {**sample, **told})
@@ -142,7 +144,6 @@ def _config(run: str, manifest: Mapping[str, Any]) -> LoadedConfig:
         "workers": 1,
         "batch_size": manifest["batch_size"],
         "device_batch_size": manifest["device_batch_size"],
-        "shard_rows": manifest["shard_rows"],
     }
     place = run if files.is_url(run) else os.path.abspath(run)
     config = config.model_copy(
@@ -184,7 +185,7 @@ def compare_inputs(
 
     Args:
       found: The input as it is.
-      noted: As it was; without `digest` in older manifests.
+      noted: As it was.
     Returns:
       The files, None where rows cannot be found again in them, and the check.
     """

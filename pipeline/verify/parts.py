@@ -54,22 +54,19 @@ def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset
 
     Args:
       run: The run directory.
-      manifest: Its own. Without `parts`, as older runs have it, what the files hold is not known.
+      manifest: Its own.
     Returns:
       The check, and the names of the files that nothing can be read from with confidence.
     """
     there = _there(run)
-    noted = manifest.get("parts")
-    wanted: dict[str, Any] = dict.fromkeys(there)
-    if noted is not None:
-        wanted = {part["file"]: part for part in noted}
-    for name in _needed(manifest):
-        wanted.setdefault(name, None)
+    wanted = {part["file"]: part for part in manifest["parts"]}
+    lacking = [name for name in _needed(manifest) if name not in wanted and name not in there]
     known = _metadata(manifest)
     with ThreadPoolExecutor(_READERS) as pool:
         reasons = list(pool.map(lambda item: _examine(run, item[0], item[1], there, known), wanted.items()))
     found = {name: reason for name, reason in zip(wanted, reasons, strict=True) if isinstance(reason, str)}
     strangers = [name for name in there if name not in wanted]
+    found |= dict.fromkeys(lacking, "is not there, and the manifest does not name it")
     found |= dict.fromkeys(strangers, "is no part of the run: the manifest does not name it")
     problems = [f"{name} {reason}" for name, reason in found.items()]
     if problems:
@@ -77,12 +74,9 @@ def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset
         return Check("parts", False, problems[0] + more, tuple(problems)), frozenset(found)
     size = sum(reason for reason in reasons if isinstance(reason, int))
     number = count(len(wanted), "file")
-    how = (
-        "their Parquet metadata is of this run; the manifest has no checksums to compare with"
-        if noted is None
-        else "rows, bytes and BLAKE2b digests match"
-    )
-    return Check("parts", True, f"{number}, {size:,} bytes: {how}"), frozenset()
+    return Check(
+        "parts", True, f"{number}, {size:,} bytes: rows, bytes and BLAKE2b digests match"
+    ), frozenset()
 
 
 def _there(run: str) -> list[str]:
@@ -119,7 +113,7 @@ def _metadata(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
 def _examine(
     run: str,
     name: str,
-    noted: Mapping[str, Any] | None,
+    noted: Mapping[str, Any],
     there: Sequence[str],
     known: Mapping[str, set[str]],
 ) -> str | int:
@@ -131,9 +125,9 @@ def _examine(
     path = files.join(run, name)
     try:
         size = files.size(path)
-        if noted is not None and size != noted["bytes"]:
+        if size != noted["bytes"]:
             return f"has {size:,} bytes, and had {noted['bytes']:,}"
-        if noted is not None and _blake2b(path) != noted["digest"]:
+        if _blake2b(path) != noted["digest"]:
             return "does not hold the bytes that were written: its BLAKE2b digest is another"
         with files.open_arrow(path) as source:
             footer = pq.read_metadata(source)
@@ -141,7 +135,7 @@ def _examine(
         return f"cannot be read: {str(error).splitlines()[0][:200]}"
     except UserError as error:
         return error.what
-    if noted is not None and footer.num_rows != noted["rows"]:
+    if footer.num_rows != noted["rows"]:
         return f"has {footer.num_rows:,} rows, and had {noted['rows']:,}"
     own = footer.metadata or {}
     for key, allowed in known.items():
@@ -159,7 +153,7 @@ def _blake2b(path: str) -> str:
     return found.hexdigest()
 
 
-def check_counts(run: str, manifest: Mapping[str, Any], unsound: frozenset[str]) -> Check:
+def check_counts(manifest: Mapping[str, Any]) -> Check:
     """Compares the manifest's counts with each other and with the rows of its parts."""
     counts, planned = manifest["counts"], manifest["rows"]
     read, attributed = counts["rows_read"], counts["rows_attributed"]
@@ -173,41 +167,27 @@ def check_counts(run: str, manifest: Mapping[str, Any], unsound: frozenset[str])
         problems.append(f"{planned:,} rows are more than the input had")
     if attributed and total % attributed:
         problems.append(f"{total:,} attributions are no whole number for each of {attributed:,} rows")
-    rows, unread = _rows_by_folder(run, manifest, unsound)
+    rows = _rows_by_folder(manifest)
     wanted = {"rejected": rejected}
     if manifest["config"]["output"]["attributions"] != "none":
         wanted["attributions"] = total
     for folder, number in wanted.items():
-        if folder not in unread and rows[folder] != number:
+        if rows[folder] != number:
             problems.append(f"{folder}/ holds {rows[folder]:,} rows, and the manifest counts {number:,}")
     if problems:
         return Check("counts", False, problems[0], tuple(problems))
     what = f"{read:,} rows read are {attributed:,} attributed and {rejected:,} rejected"
-    if unread:
-        return Check("counts", None, f"{what}; the parts cannot all be counted")
     return Check("counts", True, f"{what}, as many as the parts hold")
 
 
-def _rows_by_folder(
-    run: str, manifest: Mapping[str, Any], unsound: frozenset[str]
-) -> tuple[dict[str, int], set[str]]:
-    """Rows of each folder's parts, and folders of which that cannot be said."""
-    rows, unread = dict.fromkeys(_FOLDERS, 0), set()
-    if "parts" in manifest:
-        # What the files hold of this is the other check's.
-        for part in manifest["parts"]:
-            folder = part["file"].partition("/")[0]
-            if folder in rows:
-                rows[folder] += part["rows"]
-        return rows, set()
-    for name in _there(run):
-        folder = name.partition("/")[0]
-        if name in unsound:
-            unread.add(folder)
-        elif folder in rows:
-            with files.open_arrow(files.join(run, name)) as source:
-                rows[folder] += pq.read_metadata(source).num_rows
-    return rows, unread
+def _rows_by_folder(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of each folder's parts as the manifest has them: what the files hold is the other check's."""
+    rows = dict.fromkeys(_FOLDERS, 0)
+    for part in manifest["parts"]:
+        folder = part["file"].partition("/")[0]
+        if folder in rows:
+            rows[folder] += part["rows"]
+    return rows
 
 
 def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[str]) -> Check:

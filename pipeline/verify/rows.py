@@ -101,7 +101,7 @@ def check_rows(
     if broken:
         return Check("rows", None, broken), {}
     sound = [p for p in places if f"attributions/{part_name(p.shard)}" not in unsound]
-    tally = _compare(run, manifest, plan, sound, tolerance)
+    tally = _compare(run, plan, sound, tolerance)
     told: dict[str, Any] = {
         "drawn": [{"file": p.piece.name, "row": p.row} for p in places],
         "compared": len(sound),
@@ -132,7 +132,7 @@ def _judged(manifest: Mapping[str, Any], tally: _Tally, drawn: int, compared: in
     changed = [
         f"{name} was {manifest['versions'].get(name)} and is {version}"
         for name, version in versions().items()
-        if manifest.get("versions", {}).get(name, version) != version
+        if manifest["versions"].get(name, version) != version
     ]
     more = (f"other versions: {', '.join(changed)}",) if changed else ()
     return Check("rows", False, f"{what}, {len(tally.problems):,} DIFFER", (*tally.problems, *more))
@@ -196,9 +196,7 @@ def _part_rows(run: str, shard: int) -> int:
         return int(pq.read_metadata(source).num_rows)
 
 
-def _compare(
-    run: str, manifest: Mapping[str, Any], plan: Plan, places: Sequence[_Place], tolerance: float
-) -> _Tally:
+def _compare(run: str, plan: Plan, places: Sequence[_Place], tolerance: float) -> _Tally:
     tally = _Tally()
     if not places:
         return tally
