@@ -23,6 +23,7 @@ import worlds
 
 from pipeline import cli
 from pipeline.verify import compare_inputs
+from transforms.errors import InputLost
 
 MODEL = """
 import numpy as np
