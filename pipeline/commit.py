@@ -14,13 +14,13 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from pipeline import manifest as manifests
-from pipeline.increments import IMPORTANCE, read_base, state_metadata
+from pipeline.increments import read_base, state_metadata
 from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
 from transforms import files
 from transforms.errors import SAID_ALL
 from transforms.failures import read_failures
-from transforms.parts import Part, digest_of, written
+from transforms.parts import IMPORTANCE, Part, digest_of, written
 from transforms.shard_result import ShardResult, read_journal
 
 #: Journal entries are waited for rather than worked on.
@@ -161,12 +161,14 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
             if place != commit.target:
                 swap(place, commit.target)
             return committed
-    result, missing = _in_order(commit)
+    result = read_base(commit.place) if commit.takes_over else ShardResult.empty(commit.features)
+    before = result.shards, result.read
+    missing = _add_in_order(commit, result)
     # A shard that has failed may have been done when it was tried again.
     failures = [note for note in read_failures(commit.place) if note["shard"] in missing]
     if failures:
         raise RunBrokenError(told_failures(failures, len(commit.shards)))
-    explained = _check(commit, result, combined)
+    explained = _check(commit, result, before, combined)
     now = time.time()
     seconds = now - commit.planned
     timing = {
@@ -190,12 +192,11 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     return manifest
 
 
-def _in_order(commit: Commit) -> tuple[ShardResult, set[int]]:
-    """The shards' results from the journal, merged in their order, and the shards that it has not.
+def _add_in_order(commit: Commit, total: ShardResult) -> set[int]:
+    """Adds the shards' results from the journal in their order; returns the shards that it has not.
 
     Which worker finishes first decides in which order the runner merges, and so the last bits of a mean.
     """
-    total = read_base(commit.place) if commit.takes_over else ShardResult.empty(commit.features)
     missing = set()
     with ThreadPoolExecutor(_READERS) as pool:
         read = pool.map(lambda shard: read_journal(commit.place, shard, commit.fingerprint), commit.shards)
@@ -204,13 +205,12 @@ def _in_order(commit: Commit) -> tuple[ShardResult, set[int]]:
                 missing.add(shard)
             else:
                 total.merge(found)
-    return total, missing
+    return missing
 
 
-def _check(commit: Commit, result: ShardResult, combined: ShardResult | None) -> int:
-    """Holds the counts against each other; returns the rows that this run itself has read."""
-    base = read_base(commit.place) if commit.takes_over else ShardResult.empty(commit.features)
-    shards, read = result.shards - base.shards, result.read - base.read
+def _check(commit: Commit, result: ShardResult, before: tuple[int, int], combined: ShardResult | None) -> int:
+    """Holds the counts against each other; returns the rows read that were not taken over with `before`."""
+    shards, read = result.shards - before[0], result.read - before[1]
     if combined is not None and (combined.shards, combined.read) != (shards, read):
         raise RunBrokenError(
             f"the runner counted {combined.shards} shards and {combined.read} rows, the journal "

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 from pipeline.place import WORK
 from transforms import files
 from transforms.errors import UserError
-from transforms.parts import Part, digest_of, is_there
+from transforms.parts import IMPORTANCE, Part, digest_of, is_there
 from transforms.shard_result import ShardResult
 from transforms.shards import InputFile, Shard, cut
 
-IMPORTANCE = "importance.parquet"
 _STATE = "attribeam.state"
 
 

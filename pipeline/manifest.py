@@ -11,11 +11,12 @@ from dataclasses import asdict
 from typing import Any
 
 from pipeline.fingerprint import SCHEMA_VERSION
-from pipeline.place import MANIFEST, WORK, beside
+from pipeline.place import WORK, beside
 from pipeline.plan import Plan
 from pipeline.plan_summary import describe_baseline, describe_model
 from transforms import files
 from transforms.errors import UserError
+from transforms.parts import MANIFEST
 from transforms.room import with_halved
 from transforms.shard_result import ShardResult, fingerprint_path
 

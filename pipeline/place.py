@@ -10,13 +10,12 @@ from collections.abc import Iterable, Sequence
 
 from transforms import files
 from transforms.errors import UserError
+from transforms.parts import FOLDERS, IMPORTANCE, MANIFEST
 
-MANIFEST = "manifest.json"
 WORK = "_work"
 #: What may stand in a folder that a run takes over: anything else is somebody's.
-OURS = frozenset({MANIFEST, WORK, "attributions", "rejected", "importance.parquet", "report.html"})
+OURS = frozenset({MANIFEST, WORK, *FOLDERS, IMPORTANCE, "report.html"})
 _ELSEWHERE = "give another output.path or --output"
-_FOLDERS = ("attributions", "rejected")
 #: A part, or one that is half written.
 _PART = re.compile(r"part-\d{5,}\.parquet|\..*\.tmp")
 #: Names beside a run that are its own.
@@ -74,7 +73,7 @@ def _check_ours(run: str) -> None:
         raise UserError(what, run, f"move it away, or {_ELSEWHERE}")
     if strangers:
         raise UserError(f"is no run directory: it holds {strangers[0]}", run, _ELSEWHERE)
-    for folder in _FOLDERS:
+    for folder in FOLDERS:
         names_inside = files.list_dir(files.join(run, folder))
         inside = [name for name in names_inside if name[0] != "." and not _PART.fullmatch(name)]
         if inside:
@@ -121,7 +120,7 @@ def _check_links(run: str) -> None:
 
     The run directory itself may be one, to another disk, say.
     """
-    within = [os.path.join(run, inner) for inner in (WORK, *_FOLDERS)]
+    within = [os.path.join(run, inner) for inner in (WORK, *FOLDERS)]
     for path in (*within, beside(run), neighbour(run, "old")):
         if os.path.islink(path):
             raise UserError("is a symbolic link, and a run would write where it leads", path, "remove it")
@@ -226,7 +225,7 @@ def sweep(run: str, parts: Iterable[str]) -> None:
       parts: Paths in it, of all that stays.
     """
     wanted = set(parts)
-    for folder in _FOLDERS:
+    for folder in FOLDERS:
         for name in files.list_dir(files.join(run, folder)):
             if f"{folder}/{name}" not in wanted and _PART.fullmatch(name):
                 files.delete_tree(files.join(run, folder, name))

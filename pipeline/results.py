@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.manifest import read_manifest
 from transforms import files
 from transforms.errors import UserError
+from transforms.parts import IMPORTANCE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +100,7 @@ class Run:
         Raises:
           UserError: No output has the name.
         """
-        path = files.join(self.path, "importance.parquet")
+        path = files.join(self.path, IMPORTANCE)
         frame: pd.DataFrame = pq.read_table(pa.BufferReader(files.read_bytes(path))).to_pandas()
         if slice is not None:
             frame = frame[frame["slice"] == slice]

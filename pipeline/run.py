@@ -22,13 +22,14 @@ from pipeline.config import LoadedConfig, load_config
 from pipeline.increments import take_over
 from pipeline.lock import run_lock
 from pipeline.manifest import known_cuts, read_manifest, work_fingerprint
-from pipeline.place import MANIFEST, OURS, WORK, beside, check_place, check_replaceable, recover
+from pipeline.place import OURS, WORK, beside, check_place, check_replaceable, recover
 from pipeline.plan import Plan, make_plan
 from pipeline.plan_summary import summarize
 from transforms import files
 from transforms.errors import UserError
 from transforms.failures import read_failures
-from transforms.shard_result import ShardResult
+from transforms.parts import MANIFEST
+from transforms.shard_result import ShardResult, is_committed
 from transforms.worker import ExplainSpec
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _execute(
     commit = Commit.of(plan, target, runner, started=started, planned=planned)
     _begin(plan)
     finished = finished_shards(place, plan.fingerprint)
-    if read_manifest(place) is not None or finished.issuperset(commit.shards):
+    if is_committed(place, plan.fingerprint) or finished.issuperset(commit.shards):
         # Its launcher went before the commit, or in the midst of it.
         manifest = commit_run(commit)
     elif runners.waits(flags):
@@ -208,7 +209,7 @@ def _begin(plan: Plan) -> None:
     begun = work_fingerprint(run)
     if begun is not None and begun != plan.fingerprint:
         _clear(run)
-    elif begun is None and not _is_committed(run, plan.fingerprint):
+    elif begun is None and not is_committed(run, plan.fingerprint):
         # Nothing can be gone on with; parts without a journal are not to be trusted.
         _clear(run)
     elif begun is None:
@@ -223,11 +224,6 @@ def _begin(plan: Plan) -> None:
     files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
     files.write_atomic(files.join(run, WORK, "shard_rows"), str(plan.shard_rows).encode())
     files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
-
-
-def _is_committed(run: str, fingerprint: str) -> bool:
-    found = read_manifest(run)
-    return found is not None and found["fingerprint"] == fingerprint
 
 
 def _clear(run: str) -> None:

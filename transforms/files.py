@@ -239,9 +239,7 @@ def rename(sources: Sequence[str], targets: Sequence[str]) -> None:
     Raises:
       UserError: Some could not be moved.
     """
-    if sources:
-        with remote_errors(targets[0], "cannot be written"):
-            filesystems().rename(list(sources), list(targets))
+    _in_store("rename", sources, targets)
 
 
 def copy(sources: Sequence[str], targets: Sequence[str]) -> None:
@@ -250,9 +248,13 @@ def copy(sources: Sequence[str], targets: Sequence[str]) -> None:
     Raises:
       UserError: Some could not be copied.
     """
+    _in_store("copy", sources, targets)
+
+
+def _in_store(action: str, sources: Sequence[str], targets: Sequence[str]) -> None:
     if sources:
         with remote_errors(targets[0], "cannot be written"):
-            filesystems().copy(list(sources), list(targets))
+            getattr(filesystems(), action)(list(sources), list(targets))
 
 
 def list_dir(path: str) -> list[str]:

@@ -11,7 +11,10 @@ from typing import BinaryIO
 from transforms import files
 from transforms.errors import OutputLost, UserError
 
-_DIGEST_BYTES = 32
+MANIFEST = "manifest.json"
+IMPORTANCE = "importance.parquet"
+#: Folders of parts.
+FOLDERS = ("attributions", "rejected")
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,14 @@ def part_name(shard: int) -> str:
     return f"part-{shard:05d}.parquet"
 
 
+def new_digest(data: bytes | memoryview = b"") -> hashlib.blake2b:
+    """The digest of all files, of parts and of inputs: BLAKE2b-256."""
+    return hashlib.blake2b(data, digest_size=32)
+
+
 def digest_of(data: bytes | memoryview) -> str:
     """The digest of a file's content; see `Part`."""
-    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
+    return new_digest(data).hexdigest()
 
 
 def is_there(run: str, part: Part) -> bool:
@@ -58,7 +66,7 @@ class DigestingFile:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        self._digest = new_digest()
         self.size = 0
         self.closed = False
 

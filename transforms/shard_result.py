@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from transforms import files
 from transforms.errors import RunReplaced, UserError
 from transforms.importance import ImportanceState
-from transforms.parts import Part, digest_of, is_there
+from transforms.parts import MANIFEST, Part, digest_of, is_there
 from transforms.quality import Quality
 
 
@@ -117,8 +117,14 @@ def check_own(run: str, fingerprint: str, *, begun: bool) -> None:
 
 def is_committed(run: str, fingerprint: str) -> bool:
     """Whether the run of this fingerprint is committed in its place."""
-    path = files.join(run, "manifest.json")
-    return files.exists(path) and json.loads(files.read_bytes(path))["fingerprint"] == fingerprint
+    path = files.join(run, MANIFEST)
+    if not files.exists(path):
+        return False
+    try:
+        found = json.loads(files.read_bytes(path))
+    except ValueError:  # a damaged one is that of no run
+        return False
+    return isinstance(found, dict) and found.get("fingerprint") == fingerprint
 
 
 def write_journal(run: str, shard: int, fingerprint: str, result: ShardResult) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +18,12 @@ from pipeline.increments import cut_increments, increments_of
 from pipeline.text_table import count
 from transforms import files
 from transforms.errors import UserError
-from transforms.parts import part_name
+from transforms.parts import FOLDERS, IMPORTANCE, new_digest, part_name
 from transforms.shards import PARQUET, InputFile
 
 _READERS = 8
 _CHUNK = 1 << 20
 _BATCH = 16_384
-_FOLDERS = ("attributions", "rejected")
-_IMPORTANCE = "importance.parquet"
 _NAME = re.compile(r"(attributions|rejected)/part-\d{5,}\.parquet|importance\.parquet")
 #: Between means of the same float32 numbers, added up in another order.
 _AGREE = 1e-5
@@ -83,20 +80,20 @@ def _there(run: str) -> list[str]:
     """Files in the folders of the tables; what an interrupted writer left under a hidden name is none."""
     found = [
         f"{folder}/{name}"
-        for folder in _FOLDERS
+        for folder in FOLDERS
         for name in files.list_dir(files.join(run, folder))
         if not name.startswith(".")
     ]
-    return [*found, _IMPORTANCE] if files.exists(files.join(run, _IMPORTANCE)) else found
+    return [*found, IMPORTANCE] if files.exists(files.join(run, IMPORTANCE)) else found
 
 
 def _needed(manifest: Mapping[str, Any]) -> list[str]:
     """Files that a run cannot be without, whether or not its manifest names them."""
     if manifest["config"]["output"]["attributions"] == "none":
-        return [_IMPORTANCE]
+        return [IMPORTANCE]
     inputs = [InputFile("", f["file"], PARQUET, f["rows"], f["bytes"]) for f in manifest["inputs"]]
     shards = cut_increments(inputs, increments_of(manifest))  # depends on nothing but the rows
-    return [*(f"attributions/{part_name(shard.index)}" for shard in shards), _IMPORTANCE]
+    return [*(f"attributions/{part_name(shard.index)}" for shard in shards), IMPORTANCE]
 
 
 def _metadata(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
@@ -146,7 +143,7 @@ def _examine(
 
 
 def _blake2b(path: str) -> str:
-    found = hashlib.blake2b(digest_size=32)
+    found = new_digest()
     with files.open_input(path) as source:
         while block := source.read(_CHUNK):
             found.update(block)
@@ -182,7 +179,7 @@ def check_counts(manifest: Mapping[str, Any]) -> Check:
 
 def _rows_by_folder(manifest: Mapping[str, Any]) -> dict[str, int]:
     """Rows of each folder's parts as the manifest has them: what the files hold is the other check's."""
-    rows = dict.fromkeys(_FOLDERS, 0)
+    rows = dict.fromkeys(FOLDERS, 0)
     for part in manifest["parts"]:
         folder = part["file"].partition("/")[0]
         if folder in rows:
@@ -195,9 +192,9 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
 
     Cost: reads the attributions once, a batch at a time.
     """
-    if _IMPORTANCE in unsound or any(name.startswith("attributions/") for name in unsound):
+    if IMPORTANCE in unsound or any(name.startswith("attributions/") for name in unsound):
         return Check("importance", None, "not compared: the tables are not what was written")
-    with files.open_arrow(files.join(run, _IMPORTANCE)) as source:
+    with files.open_arrow(files.join(run, IMPORTANCE)) as source:
         table = pq.read_table(source)
     table = table.filter(pc.equal(table["slice"], "")).to_pydict()
     rows = dict(zip(table["target"], table["rows"], strict=True))

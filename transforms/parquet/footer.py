@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from transforms import files
 from transforms.errors import UserError
 from transforms.lost import one_line
+from transforms.parts import digest_of
 
 _MAGIC = b"PAR1"
 _TAIL = 1 << 16  # most footers are smaller: one read fetches both their length and them
@@ -90,7 +90,7 @@ def _footer_bytes(source: pa.NativeFile, size: int) -> bytes:
 
 
 def _digest(data: bytes, size: int) -> str:
-    return hashlib.blake2b(data + size.to_bytes(8, "little"), digest_size=32).hexdigest()
+    return digest_of(data + size.to_bytes(8, "little"))
 
 
 def _row_groups(metadata: pq.FileMetaData) -> tuple[tuple[int, ...], list[int]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from transforms.parts import new_digest
 from transforms.tfrecord.framing import (
     BLOCK,
     FOOTER,
@@ -42,7 +42,7 @@ class Tally:
         self.last = -1  # the offset of the row that was added last
         self._index: list[int] = []
         self._header = b""  # of that row
-        self._digest = hashlib.blake2b(digest_size=32)
+        self._digest = new_digest()
 
     def add(self, offsets: Sequence[int], blocks: bytes) -> None:
         """Adds rows that begin at these offsets; `blocks` as `walk` gives them."""
