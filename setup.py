@@ -9,9 +9,11 @@ VERSION = "0.1.0"
 # Lower bounds are the releases the tests run against, upper bounds the next major ones. The exact versions
 # that `make` and the container images install are in constraints.txt.
 INSTALL_REQUIRES = [
+    "altair>=6.3,<7",  # the report's charts, as Vega-Lite
     "apache-beam>=2.77,<3",
     "click>=8.5,<9",
     "google-crc32c>=1.9,<2",  # the checksum of TFRecord framing, in C
+    "jinja2>=3.1,<4",  # the report's pages, which escape what the data says
     "keras>=3.15,<4",
     "numpy>=2.4,<3",
     "pandas>=3.1,<4",
@@ -22,6 +24,7 @@ INSTALL_REQUIRES = [
     "rich>=15,<16",
     "shap>=0.51,<1",
     "tensorflow>=2.21,<3",
+    "vl-convert-python>=1.9,<2",  # Vega itself, within the report; draws PNG and SVG without a browser
 ]
 
 EXTRAS_REQUIRE = {
@@ -46,6 +49,7 @@ EXTRAS_REQUIRE = {
         "scikit-learn>=1.9,<2",  # the handwritten digits
     ],
     "dev": [
+        "axe-playwright-python>=0.1.8,<1",  # whether everybody can read the report
         "duckdb>=2.0,<3",  # runs the README's query in a test
         # With these two, Beam describes Dataflow's jobs without a network; the extra gcp holds eighty more.
         "google-cloud-dataflow-client>=0.13,<1",
@@ -60,6 +64,8 @@ EXTRAS_REQUIRE = {
         "numba>=0.68,<1",
         "packaging>=26,<27",
         "pandas-stubs>=3.1,<4",
+        "playwright>=1.65,<2",  # opens the report in the machine's Chromium
+        "polars>=2.1,<3",  # runs the README's query in a test
         "pytest>=9.2,<10",
         "pytest-xdist>=3.8,<4",  # a file at a time on each processor: half the wait
         "ruff>=0.17,<1",
@@ -82,6 +88,7 @@ if __name__ == "__main__":
         python_requires=">=3.11",
         packages=[
             "pipeline",
+            "pipeline.report",
             "pipeline.runners",
             "pipeline.verify",
             "transforms",

@@ -13,6 +13,12 @@ from transforms.errors import OutputLost, UserError
 
 MANIFEST = "manifest.json"
 IMPORTANCE = "importance.parquet"
+#: What the report shows besides the importance: rows drawn at random, mean |φ| by position in features that
+#: are tensors, and which feature modulates which.
+SAMPLE, POSITIONS, INTERACTIONS = (
+    f"report/{name}.parquet" for name in ("sample", "positions", "interactions")
+)
+REPORT = "report.html"
 #: Folders of parts.
 FOLDERS = ("attributions", "rejected")
 

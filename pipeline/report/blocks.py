@@ -1,0 +1,90 @@
+"""What a report is made of: sections of paragraphs, figures and tables, before they are HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+#: What a cell shows: text as it is, a number in a number's form, None as nothing.
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Numbers under a header.
+
+    Args:
+      header: Names of the columns.
+      rows: A cell a column each.
+      caption: What it is, in a line.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with the numbers behind it.
+
+    Args:
+      name: Stem of its file with `--figures`; letters, digits and hyphens, of its own in the report.
+      title: What it shows, in a line.
+      description: The same for who does not see it, with the numbers that matter most.
+      spec: Vega-Lite without `$schema` and config, which the page adds: colours are the theme's. A width of
+        "container" fills the column. None: `html` is shown instead.
+      html: Trusted markup, made by a template with escaping.
+      table: The numbers.
+      note: How to read it, in a sentence or two.
+    """
+
+    name: str
+    title: str
+    description: str
+    spec: Mapping[str, Any] | None = None
+    html: str = ""
+    table: Table | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Blocks of which one is shown at a time, chosen by a name: targets, features, examples.
+
+    Args:
+      label: What is chosen, such as "Target".
+      options: Blocks by what the reader chooses from; the first is shown at first.
+    """
+
+    label: str
+    options: Mapping[str, Sequence[Block]]
+
+
+@dataclass(frozen=True)
+class Prose:
+    """A paragraph of plain text; `kind` is plain, or good, caution or bad for what is a judgement."""
+
+    text: str
+    kind: str = "plain"
+
+
+Block = Prose | Figure | Table | Choice
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a heading.
+
+    Args:
+      id: Its anchor.
+      title: The heading.
+      lead: What it answers, in a sentence, for who is no engineer.
+      blocks: What it shows.
+    """
+
+    id: str
+    title: str
+    lead: str
+    blocks: Sequence[Block] = field(default_factory=tuple)
