@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from mergeable import check_merging
 
 from transforms.importance import TABLE, ImportanceState
+from transforms.slicing import ByColumn, labels
 
 NAMES = ("distance", "Größe", "a=b")
 TARGETS = ["late", "very late", "z"]
@@ -23,8 +24,8 @@ def direct(values, targets, slices):
     """The table by pandas: every (slice, target, feature) grouped by itself."""
     found = []
     columns = {"": np.full(len(targets), "", object), **slices}
-    for column, labels in columns.items():
-        shown = [f"{column}={SHOWN.get(label, label)}" if column else "" for label in labels]
+    for column, held in columns.items():
+        shown = [f"{column}={SHOWN.get(value, value)}" if column else "" for value in held]
         frame = pd.DataFrame(values.T.astype(np.float64), columns=list(NAMES))
         frame = frame.assign(slice=shown, target=targets)
         long = frame.melt(["slice", "target"], var_name="feature", value_name="phi")
@@ -65,8 +66,9 @@ def summary(state):
 
 
 def adder(values, targets, slices):
-    arrays = {column: pa.array(list(labels), pa.string()) for column, labels in slices.items()}
-    return lambda state: state.update(values, targets, arrays)
+    arrays = {column: pa.array(list(held), pa.string()) for column, held in slices.items()}
+    found = labels([ByColumn(column) for column in arrays], arrays)
+    return lambda state: state.update(values, targets, found)
 
 
 @st.composite
@@ -91,7 +93,7 @@ def data(draw):
 def test_any_split_and_any_order_equal_a_groupby(example):
     values, targets, slices, cuts, seed = example
     parts = [
-        adder(values[:, a:b], targets[a:b], {name: labels[a:b] for name, labels in slices.items()})
+        adder(values[:, a:b], targets[a:b], {name: held[a:b] for name, held in slices.items()})
         for a, b in itertools.pairwise(cuts)
     ]
     state = check_merging(

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-#: (slice column, slice value or None for null, target); ("", "", t) is all rows of target t.
-Key = tuple[str, str | None, int]
+#: (slicing, label of the slice, target); ("", "", t) is all rows of target t.
+Key = tuple[str, str, int]
 #: Mean, Σ(φ − mean)², Σ|φ|, min, max and the count above 0.
 _STATS = ("mean", "m2", "absolute", "low", "high", "positive")
 _BLOCK = 1 << 14
@@ -19,9 +19,10 @@ _BLOCK = 1 << 14
 
 @dataclass
 class _Moments:
-    """Statistics of G groups: rows `[G]`, the others `[G, features]` float64."""
+    """Statistics of G groups: rows and weight `[G]`, the others `[G, features]` float64."""
 
     rows: np.ndarray
+    weight: np.ndarray
     mean: np.ndarray
     m2: np.ndarray
     absolute: np.ndarray
@@ -34,7 +35,9 @@ class _Moments:
         """Groups without rows, which add nothing to others."""
         zeros = np.zeros((4, groups, features))
         infinite = np.full((groups, features), np.inf)
-        return cls(np.zeros(groups), zeros[0], zeros[1], zeros[2], infinite, -infinite, zeros[3])
+        return cls(
+            np.zeros(groups), np.zeros(groups), zeros[0], zeros[1], zeros[2], infinite, -infinite, zeros[3]
+        )
 
     def extended(self, groups: int) -> _Moments:
         """The same with so many groups without rows after them."""
@@ -44,19 +47,20 @@ class _Moments:
     def add(self, at: np.ndarray, other: _Moments) -> None:
         """Adds each group of the other, which has rows, to the group of ours at its number; none twice."""
         # Chan, Golub, LeVeque 1979: no difference of large sums, whatever the sizes of the two.
-        total = self.rows[at] + other.rows
-        share = (other.rows / total)[:, None]
+        total = self.weight[at] + other.weight
+        share = (other.weight / np.where(total > 0, total, 1.0))[:, None]
         shift = other.mean - self.mean[at]
         self.mean[at] += shift * share
-        self.m2[at] += other.m2 + shift**2 * (self.rows[at][:, None] * share)
+        self.m2[at] += other.m2 + shift**2 * (self.weight[at][:, None] * share)
         self.absolute[at] += other.absolute
         self.low[at] = np.minimum(self.low[at], other.low)
         self.high[at] = np.maximum(self.high[at], other.high)
         self.positive[at] += other.positive
-        self.rows[at] = total
+        self.weight[at] = total
+        self.rows[at] += other.rows
 
     def _arrays(self) -> tuple[np.ndarray, ...]:
-        return (self.rows, *(getattr(self, name) for name in _STATS))
+        return (self.rows, self.weight, *(getattr(self, name) for name in _STATS))
 
 
 @dataclass
@@ -83,29 +87,46 @@ class ImportanceState:
         """The slices and targets that have rows."""
         return tuple(self._numbers)
 
-    def update(self, values: np.ndarray, targets: np.ndarray, slices: Mapping[str, pa.Array]) -> None:
+    def update(
+        self,
+        values: np.ndarray,
+        targets: np.ndarray,
+        slices: Mapping[str, pa.Array],
+        keys: np.ndarray | None = None,
+        weights: np.ndarray | None = None,
+    ) -> None:
         """Adds a batch.
 
         Args:
           values: φ, `[features, N]`, N = rows · targets of each, example by example.
           targets: Output index of each, `[N]`.
-          slices: Slice values as strings, `[N]`, by column.
+          slices: The label of each one's slice, `[N]`, by slicing; null: in none.
+          keys: Of the rows, `[N]` uint64.
+          weights: What each counts, `[N]` float64; None: all the same.
         """
         if values.shape[1] == 0:
             return
         width = int(targets.max()) + 1
         for column in ("", *slices):
-            names: list[str | None] = [""]
+            names: list[str] = [""]
+            chosen, of, mine = values, targets, weights
             # One number a (slice value, target), then runs of equal numbers are reduced at once.
             numbers = targets
             if column:
-                encoded = slices[column].dictionary_encode(null_encoding="encode")
+                encoded = slices[column].dictionary_encode()
                 names = encoded.dictionary.to_pylist()
-                numbers = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64) * width + targets
+                inside = encoded.is_valid().to_numpy(zero_copy_only=False)
+                if not inside.any():
+                    continue
+                if not inside.all():
+                    chosen, of = values[:, inside], targets[inside]
+                    mine = None if weights is None else weights[inside]
+                places = encoded.indices.drop_null().to_numpy(zero_copy_only=False)
+                numbers = places.astype(np.int64) * width + of
             found, counts = np.unique(numbers, return_counts=True)
             order = np.argsort(numbers, kind="stable") if len(found) > 1 else None
-            keys = [(column, names[number // width], number % width) for number in found.tolist()]
-            self._add(keys, _moments(values, order, counts))
+            groups = [(column, names[number // width], number % width) for number in found.tolist()]
+            self._add(groups, _moments(chosen, order, counts, mine))
 
     def merge(self, other: ImportanceState) -> None:
         """Adds another state, which stays as it is."""
@@ -122,12 +143,20 @@ class ImportanceState:
             self._moments = self._moments.extended(len(new))
         self._moments.add(np.array([self._numbers[key] for key in keys]), moments)
 
-    def to_table(self, target_names: Sequence[str]) -> pa.Table:
-        """One row a (slice, target, feature): all rows first, then by slice; most important feature first."""
-        keys = sorted(self._numbers, key=lambda key: (key[0], key[1] is None, key[1] or "", key[2]))
-        at = np.array([self._numbers[key] for key in keys], np.int64)
+    def to_table(self, target_names: Sequence[str], min_rows: int = 0) -> pa.Table:
+        """One row a (slice, target, feature): all rows first, then by slice; most important feature first.
+
+        Slices of fewer than `min_rows` rows are left out, and what has no weight.
+        """
         moments, features = self._moments, len(self.features)
-        rows = moments.rows[at][:, None]
+        keys = [
+            key
+            for key in sorted(self._numbers)
+            if moments.weight[self._numbers[key]] > 0
+            and (not key[0] or moments.rows[self._numbers[key]] >= min_rows)
+        ]
+        at = np.array([self._numbers[key] for key in keys], np.int64)
+        rows = moments.weight[at][:, None]
         mean_abs = moments.absolute[at] / rows
         total = mean_abs.sum(axis=1, keepdims=True)
         # Of two that are equally important, the first is before the second.
@@ -143,7 +172,7 @@ class ImportanceState:
         }
         targets = np.repeat(np.array([target for _, _, target in keys], np.int32), features)
         columns = {
-            "slice": pa.array([_label(*key[:2]) for key in keys], pa.string()).take(
+            "slice": pa.array([key[1] for key in keys], pa.string()).take(
                 pa.array(np.repeat(np.arange(len(keys)), features))
             ),
             "target": targets,
@@ -160,7 +189,7 @@ class ImportanceState:
         """The state as a few KB that any version of Python reads back."""
         buffer = io.BytesIO()
         header = json.dumps({"features": self.features, "keys": list(self._numbers)}).encode()
-        stats = {name: getattr(self._moments, name) for name in ("rows", *_STATS)}
+        stats = {name: getattr(self._moments, name) for name in ("rows", "weight", *_STATS)}
         np.savez_compressed(buffer, header=np.frombuffer(header, np.uint8), **stats)
         return buffer.getvalue()
 
@@ -169,7 +198,7 @@ class ImportanceState:
         """Undoes `to_bytes`."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
-            moments = _Moments(*(arrays[name] for name in ("rows", *_STATS)))
+            moments = _Moments(*(arrays[name] for name in ("rows", "weight", *_STATS)))
         keys = {(column, value, target): at for at, (column, value, target) in enumerate(header["keys"])}
         return cls(tuple(header["features"]), keys, moments)
 
@@ -194,18 +223,15 @@ TABLE = pa.schema(
 )
 
 
-def _label(column: str, value: str | None) -> str:
-    """`column=value`; null is `column=null`, and a string that reads null is quoted to stay another slice."""
-    if not column:
-        return ""
-    shown = "null" if value is None else '"null"' if value == "null" else value
-    return f"{column}={shown}"
-
-
-def _moments(values: np.ndarray, order: np.ndarray | None, counts: np.ndarray) -> _Moments:
+def _moments(
+    values: np.ndarray, order: np.ndarray | None, counts: np.ndarray, weights: np.ndarray | None
+) -> _Moments:
     """Moments of runs of so many columns each of `values` `[F, N]`, taken in this order."""
     stats = np.empty((len(_STATS), len(values), len(counts)))
     starts = np.cumsum(counts) - counts
+    each = np.ones(values.shape[1]) if weights is None else weights if order is None else weights[order]
+    total = np.add.reduceat(each, starts)
+    some = np.where(total > 0, total, 1.0)
     # A few features at a time: what is worked on stays in the cache, which makes it three times as fast.
     step = max(1, _BLOCK // values.shape[1])
     for first in range(0, len(values), step):
@@ -213,11 +239,11 @@ def _moments(values: np.ndarray, order: np.ndarray | None, counts: np.ndarray) -
         if order is not None:
             block = np.take(block, order, axis=1)
         mean, m2, absolute, low, high, positive = stats[:, first : first + step]
-        np.divide(np.add.reduceat(block, starts, axis=1), counts, out=mean)
+        np.divide(np.add.reduceat(block * each, starts, axis=1), some, out=mean)
         np.minimum.reduceat(block, starts, axis=1, out=low)
         np.maximum.reduceat(block, starts, axis=1, out=high)
-        np.add.reduceat((block > 0).view(np.int8), starts, axis=1, dtype=np.float64, out=positive)
-        np.add.reduceat(np.abs(block), starts, axis=1, out=absolute)
+        np.add.reduceat((block > 0) * each, starts, axis=1, out=positive)
+        np.add.reduceat(np.abs(block) * each, starts, axis=1, out=absolute)
         block -= np.repeat(mean, counts, axis=1) if len(counts) > 1 else mean
-        np.add.reduceat(np.square(block, out=block), starts, axis=1, out=m2)
-    return _Moments(counts.astype(np.float64), *stats.swapaxes(1, 2))
+        np.add.reduceat(np.square(block, out=block) * each, starts, axis=1, out=m2)
+    return _Moments(counts.astype(np.float64), total, *stats.swapaxes(1, 2))
