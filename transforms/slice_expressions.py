@@ -97,7 +97,7 @@ def kind_of(stored: pa.DataType) -> str | None:
 
 def looks_like_one(text: str) -> bool:
     """Whether a text is meant as a condition rather than as the name of a column."""
-    return bool(re.search(r"[<>=!()\[\]{}\"'`&|]|\b(and|or|not|in|is)\b", text))
+    return bool(re.search(r"[<>=!()\[\]{}\"'`&|~]|\b(and|or|not|in|is)\b", text))
 
 
 def in_a_line(text: str) -> str:
