@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import manifest as manifests
@@ -18,7 +19,7 @@ from pipeline.increments import read_base, state_metadata
 from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
 from transforms import files
-from transforms.errors import SAID_ALL
+from transforms.errors import SAID_ALL, UserError
 from transforms.failures import read_failures
 from transforms.parts import IMPORTANCE, Part, digest_of, written
 from transforms.shard_result import ShardResult, read_journal
@@ -49,6 +50,8 @@ class Commit:
       features: Names in the tables.
       metadata: Of every table.
       draft: The manifest without its figures; None: in the journal.
+      min_rows: `privacy.min_rows`.
+      weight: The column of weights; None: all rows count the same.
       rejected: `limits.rejected`.
       convergence: `limits.convergence`; None for a method that promises no sum.
       started: When the command was given, in seconds since 1970.
@@ -65,6 +68,8 @@ class Commit:
     features: tuple[str, ...]
     metadata: Mapping[str, str]
     draft: Mapping[str, Any] | None
+    min_rows: int
+    weight: str | None
     rejected: float
     convergence: float | None
     started: float
@@ -85,6 +90,8 @@ class Commit:
             features=spec.schema.attributed,
             metadata=dict(spec.metadata),
             draft=manifests.draft_manifest(plan, runner),
+            min_rows=config.privacy.min_rows,
+            weight=config.input.weight,
             rejected=config.limits.rejected,
             convergence=config.limits.convergence if config.method.additive else None,
             started=started,
@@ -147,6 +154,7 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
       The manifest.
     Raises:
       RunBrokenError: Shards failed, or the counts do not balance.
+      UserError: No row has any weight.
       OutputLost: The place can be written no more.
     """
     with written(commit.place):
@@ -183,8 +191,9 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     draft = commit.draft
     if draft is None:
         draft = json.loads(files.read_bytes(_draft_path(commit.place)))
-    result.parts.append(_write_importance(commit, draft, result))
-    manifest = manifests.fill_manifest(draft, result, timing, exceeded)
+    part, suppressed = _write_importance(commit, draft, result)
+    result.parts.append(part)
+    manifest = manifests.fill_manifest(draft, result, timing, exceeded, suppressed)
     sweep(commit.place, [part.file for part in result.parts])
     manifests.commit(commit.place, manifest)
     if commit.place != commit.target:
@@ -238,8 +247,12 @@ def told_failures(failures: Sequence[Mapping[str, Any]], shards: int) -> str:
     return f"shard {first['shard']} failed{kind}: {line}{others}"
 
 
-def _write_importance(commit: Commit, draft: Mapping[str, Any], result: ShardResult) -> Part:
-    table = result.importance.to_table(tuple(draft["target_names"]))
+def _write_importance(commit: Commit, draft: Mapping[str, Any], result: ShardResult) -> tuple[Part, int]:
+    """Writes the importance; the second is how many slices are left out where those of few rows are."""
+    table = result.importance.to_table(tuple(draft["target_names"]), commit.min_rows)
+    if commit.weight is not None and result.attributed and not len(table):
+        what = f"every row that was explained has the weight 0 in {commit.weight!r}: there is no mean of them"
+        raise UserError(what, "input.weight", "mend the column, or leave the key out")
     metadata = dict(commit.metadata)
     if commit.keeps_state:
         metadata |= state_metadata(result)
@@ -248,4 +261,13 @@ def _write_importance(commit: Commit, draft: Mapping[str, Any], result: ShardRes
     pq.write_table(table, buffer, compression="zstd")
     data = buffer.getvalue()
     files.write_atomic(files.join(commit.place, IMPORTANCE), data)
-    return Part(IMPORTANCE, len(table), len(data), digest_of(data))
+    part = Part(IMPORTANCE, len(table), len(data), digest_of(data))
+    return part, _left_out(table, result) if commit.min_rows > 1 else 0
+
+
+def _left_out(table: pa.Table, result: ShardResult) -> int:
+    """How many slices have rows of some target that are not in the table."""
+    there = table.select(["slice", "target"]).group_by(["slice", "target"]).aggregate([]).to_pydict()
+    written = set(zip(there["slice"], there["target"], strict=True))
+    groups = result.importance.groups
+    return len({key[:2] for key in groups if key[0] and (key[1], key[2]) not in written})

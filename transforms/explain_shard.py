@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 
 from transforms import files
-from transforms.decode import Rows, as_text, decode, join
+from transforms.decode import Rows, decode, join
 from transforms.errors import RunReplaced
 from transforms.explain_rows import Explained, explain_rows
 from transforms.methods.base import Attribution
+from transforms.methods.random import row_keys
 from transforms.parts import Part, part_name, written
 from transforms.read import Column, Rejection, read_piece
 from transforms.shard_result import ShardResult, check_own, is_committed, read_journal, write_journal
 from transforms.shards import Shard
+from transforms.slicing import labels
 from transforms.worker import ExplainSpec, Runtime, runtime
 from transforms.write import (
     PartWriter,
@@ -240,11 +242,13 @@ class _Writer:
             )
             self._part.write(table)
         per_example = targets.shape[1]
-        slices: dict[str, Any] = {name: as_text(array) for name, array in rows.slices.items()}
+        slices: dict[str, Any] = labels(spec.schema.slicings, rows.slices)
+        keys, weights = row_keys(spec.seed, rows.ordinals), rows.weights
         if per_example > 1:
             repeat = np.repeat(np.arange(len(rows)), per_example)
             slices = {name: array.take(repeat) for name, array in slices.items()}
-        result.importance.update(feature_totals(split), targets.reshape(-1), slices)
+            keys, weights = keys[repeat], None if weights is None else weights[repeat]
+        result.importance.update(feature_totals(split), targets.reshape(-1), slices, keys, weights)
         spread = self._loaded.reference.spread[targets]
         result.quality.update(attribution.convergence_delta, spread, attribution.limited)
         result.attributed += len(rows)
