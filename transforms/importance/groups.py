@@ -70,8 +70,8 @@ def state_bytes(features: int, targets: int, slices: int, *, weighted: bool) -> 
     """
     total = 0
     for steps, groups in ((WHOLE, targets), (SLICES, targets * slices)):
-        # Room is made for twice as many groups as before whenever there is none; a coarser step may be smaller
-        # than that before it was when it ended.
+        # Room is made for twice as many groups as before whenever there is none; and a coarser step may be
+        # smaller than the one before it was when it ended.
         cells = groups * features
         sizes = [min(2 * cells, most) * kept.bytes(weighted=weighted) for most, kept in steps if most < cells]
         last = 2 * cells * resolution(steps, cells).bytes(weighted=weighted)
@@ -201,7 +201,7 @@ class Groups:
         self._room.add(at, moments)
 
     def add(self, other: Groups, octaves: np.ndarray) -> None:
-        """Adds others, whose largest |φ| lie so many octaves `[features]` below ours; they stay as they are."""
+        """Adds others, whose tops lie so many octaves `[features]` below ours; they stay as they are."""
         if not len(other):
             return
         at = self.locate(list(other.numbers))

@@ -1,11 +1,11 @@
 """95 % intervals of mean |φ| and of ranks, as if the rows were a sample of many more like them.
 
 They are what a Poisson bootstrap over rows gives in the limit of many replicates: its variance is that of the
-sums, which is added up as rows come in and needs no random number. A bootstrap of mean |φ| can only be as
-good as the variance, and for skewed |φ| its percentiles are too narrow on the long side: Hall's transformation
-mends that. What ranks need besides are the covariances of all pairs of features: rows are dealt out by a hash
-of their keys to some tens or hundreds of buckets, whose sums tell them (the random groups of Wolter 2007,
-chapter 2). A hash of the key puts a row into the same bucket in any shard, so any sharding gives the same.
+sums, which is added up as rows come in and needs no random number; for skewed |φ| its percentiles are too
+narrow on the long side, which Hall's transformation mends. What ranks need besides are the covariances of all
+pairs of features: rows are dealt out by a hash of their keys to some tens or hundreds of buckets, whose sums
+tell them (the random groups of Wolter 2007, chapter 2). The hash puts a row into the same bucket in any
+shard, so that any sharding gives the same.
 
 Percentiles of bootstrapped ranks are no intervals of ranks: among features that are nearly tied the bootstrap
 ranks the noise anew (Hall & Miller 2009, doi:10.1214/09-AOS734; Xie, Singh, Zhang 2009,
@@ -22,8 +22,8 @@ import numpy as np
 
 from transforms.importance.moments import Moments
 
-#: The interval of one normal value is the value ± 9.68 times itself (Abbott & Rosenblatt 1963): all that can be
-#: said of one row.
+#: The interval of one normal value is the value ± 9.68 times itself (Abbott & Rosenblatt 1963): all that can
+#: be said of one row.
 _OF_ONE = 10.68
 #: Fewer rows than that, of equal weight, say nothing of how rows differ.
 _FEWEST = 1.5
@@ -34,7 +34,7 @@ _LEFT_OUT = 0.005
 _WRONG = 0.045
 #: Below this part of the two standard errors, that of a difference is rounding.
 _ROUNDING = 1e-7
-#: Below these parts of the mean and of its square, so are a difference and a variance: a float32 knows no less.
+#: Below these parts of the mean and of its square, so are a difference and a variance.
 _NO_DIFFERENCE = 1e-12
 _NO_SPREAD = 1e-13
 _AT_ONCE = 1 << 20
@@ -99,8 +99,8 @@ def rank_intervals(
     """The 95 % intervals of the ranks of mean |φ|, each feature's for itself.
 
     For each feature, all others that are not surely far away are compared with it jointly, by studentised
-    differences and Dunnett's critical value on each side. Where nothing is known, of one row, from the first to
-    the last rank.
+    differences and Dunnett's critical value on each side. Where nothing is known, of one row, from the first
+    to the last rank.
 
     Args:
       mean: Mean |φ|, `[G, features]`.
@@ -148,7 +148,7 @@ def _surely(
 
 
 def _limits(features: int, buckets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Beyond which |t| a feature is far away, `[G]`, and by the number of others the bound, `[G, features]`."""
+    """The |t| of features that are far away, `[G]`, and the bound by the number of others `[G, features]`."""
     from scipy.special import stdtrit
 
     # Rounded down a little, so that few have to be worked out.

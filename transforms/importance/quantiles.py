@@ -5,10 +5,10 @@ left. φ are counted by these, which takes a shift, no logarithm and no search: 
 numbers, and with the relative error of DDSketch (Masson, Rim, Lee 2019, doi:10.14778/3352063.3352135), whose
 buckets are these but for their equal width within an octave.
 
-Of each feature the OCTAVES below the power of two that its largest |φ| lies under have buckets; smaller
-values are counted as 0. The largest grows as states merge and buckets move along; two that become one would
-have become one earlier or later as well, and so it is with the coarser buckets that a state of many groups
-has: counts depend on what was counted, never on the order.
+Of each feature the OCTAVES from that of its largest |φ| down have buckets; smaller values are counted as 0.
+The largest grows as states merge and buckets move along; two that become one would have become one earlier or
+later as well, and so it is with the coarser buckets that a state of many groups has: counts depend on what was
+counted, never on the order.
 
 A group and feature has 2 · (OCTAVES << bits) + 1 buckets: of 0, of the positive values by size, of the
 negative ones by size.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Below the largest |φ| of a feature: what is less than 2^-OCTAVES of it is counted as 0.
+#: That have buckets: what is less than 2^-15 of the largest |φ| of a feature may be counted as 0.
 OCTAVES = 16
 #: Of the mantissa, at most.
 MOST_BITS = 6
@@ -106,7 +106,7 @@ def quantiles(
       high: The largest.
     Returns:
       `[levels, G, features]`: the middle of the bucket that holds it, and no less than `low`, no more than
-      `high`: off by at most 2^-(bits + 1) of itself and 2^-OCTAVES of the feature's largest |φ|.
+      `high`: off by at most 2^-(bits + 1) of itself, and 2^-15 of the feature's largest |φ|.
     """
     middles = _middles(bits)
     half = len(middles)
