@@ -6,8 +6,9 @@ import io
 import json
 import re
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from transforms import files
 from transforms.errors import SAID_ALL, UserError
 from transforms.failures import read_failures
 from transforms.parts import IMPORTANCE, Part, digest_of, written
-from transforms.shard_result import ShardResult, read_journal
+from transforms.shard_result import STATES_AHEAD, ShardResult, read_journal
 
 #: Journal entries are waited for rather than worked on.
 _READERS = 8
@@ -207,13 +208,23 @@ def _add_in_order(commit: Commit, total: ShardResult) -> set[int]:
     Which worker finishes first decides in which order the runner merges, and so the last bits of a mean.
     """
     missing = set()
-    with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda shard: read_journal(commit.place, shard, commit.fingerprint), commit.shards)
-        for shard, found in zip(commit.shards, read, strict=True):
-            if found is None:
-                missing.add(shard)
-            else:
-                total.merge(found)
+    ahead: deque[tuple[int, Future[ShardResult | None]]] = deque()
+
+    def take() -> None:
+        shard, read = ahead.popleft()
+        found = read.result()
+        if found is None:
+            missing.add(shard)
+        else:
+            total.merge(found)
+
+    with ThreadPoolExecutor(STATES_AHEAD) as pool:
+        for shard in commit.shards:
+            ahead.append((shard, pool.submit(read_journal, commit.place, shard, commit.fingerprint)))
+            if len(ahead) == STATES_AHEAD:
+                take()
+        while ahead:
+            take()
     return missing
 
 

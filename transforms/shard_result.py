@@ -14,7 +14,7 @@ from transforms.quality import Quality
 
 @dataclass
 class ShardResult:
-    """What a shard adds to a run: seven numbers a slice, target and feature, whatever the number of rows.
+    """What a shard adds to a run: aggregates of a size that does not grow with the number of rows.
 
     Args:
       shards: Shards in it.
@@ -81,6 +81,8 @@ class ShardResult:
         return cls(0, 0, 0, 0, 0, 0.0, ImportanceState(features))
 
 
+#: Results that a commit reads ahead of the one that it merges: each may be some 10 MB.
+STATES_AHEAD = 4
 _COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds", "device_batch_size_used")
 
 

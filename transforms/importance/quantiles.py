@@ -6,8 +6,8 @@ numbers, and with the relative error of DDSketch (Masson, Rim, Lee 2019, doi:10.
 buckets are these but for their equal width within an octave.
 
 Of each feature the OCTAVES from that of its largest |φ| down have buckets; smaller values are counted as 0.
-The largest grows as states merge and buckets move along; two that become one would have become one earlier or
-later as well, and so it is with the coarser buckets that a state of many groups has: counts depend on what was
+The largest grows as states merge and buckets move along; two that become one would have become one earlier
+or later as well, and so it is with the coarser buckets of a state of many groups: counts depend on what was
 counted, never on the order.
 
 A group and feature has 2 · (OCTAVES << bits) + 1 buckets: of 0, of the positive values by size, of the
@@ -125,22 +125,27 @@ def quantiles(
     return np.clip(found, low, high, out=found)
 
 
-def skewness(counts: np.ndarray, bits: int) -> np.ndarray:
-    """Skewness of |φ|, `[G, features]`, to within the width of the buckets; 0 where |φ| hardly varies."""
+def shape(counts: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Skewness and excess kurtosis of |φ|, each `[G, features]`; 0 where |φ| hardly varies.
+
+    They are those of the middles of the buckets.
+    """
     middles = _middles(bits)
     sizes = np.concatenate([[0.0], middles, middles])
-    powers = np.stack([sizes**power for power in range(4)], axis=1)
-    found = np.zeros(counts.shape[:2])
+    powers = np.stack([sizes**power for power in range(5)], axis=1)
+    skewness, kurtosis = np.zeros((2, *counts.shape[:2]))
     step = max(1, _AT_ONCE // max(1, counts[0].size)) if len(counts) else 1
     for first in range(0, len(counts), step):
         part = slice(first, first + step)
         total, *sums = np.moveaxis(counts[part].astype(np.float64) @ powers, -1, 0)
-        one, two, three = (moment / np.where(total > 0, total, 1.0) for moment in sums)
+        one, two, three, four = (moment / np.where(total > 0, total, 1.0) for moment in sums)
         variance = two - one**2
-        third = three - 3 * one * two + 2 * one**3
         varies = variance > (2.0**-bits * one) ** 2 / 12
-        np.divide(third, np.where(varies, variance, 1.0) ** 1.5, out=found[part], where=varies)
-    return found
+        variance[~varies] = 1.0
+        skewed = (three - 3 * one * two + 2 * one**3) / variance**1.5
+        peaked = (four - 4 * one * three + 6 * one**2 * two - 3 * one**4) / variance**2 - 3
+        skewness[part], kurtosis[part] = np.where(varies, skewed, 0.0), np.where(varies, peaked, 0.0)
+    return skewness, kurtosis
 
 
 def _middles(bits: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from transforms.importance.groups import Groups, Key
 from transforms.importance.intervals import mean_abs_interval, rank_intervals, standard_error
-from transforms.importance.quantiles import LEVELS, quantiles, skewness
+from transforms.importance.quantiles import LEVELS, quantiles, shape
 
 QUANTILES = tuple(f"p{round(100 * level):02d}" for level in LEVELS)
 
@@ -83,7 +83,7 @@ def table_of(
     total = mean_abs.sum(axis=1, keepdims=True)
     # Of two that are equally important, the first is before the second.
     order = np.argsort(-mean_abs, axis=1, kind="stable")
-    low, high = mean_abs_interval(moments, skewness(counts, bits))
+    low, high = mean_abs_interval(moments, *shape(counts, bits))
     rank_low, rank_high = rank_intervals(
         mean_abs, standard_error(moments), groups.row_weights[at], groups.row_sums[at]
     )
