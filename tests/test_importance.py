@@ -59,8 +59,7 @@ def direct(values, targets, slices, weights):
                 told = statistics(phi, weights[at])
                 if told is not None:
                     found.append({"slice": label, "target": target, "feature": name, **told})
-    columns = ["slice", "target", "feature", *TABLE.names[4:]]
-    table = pd.DataFrame(found) if found else pd.DataFrame(columns=columns)
+    table = pd.DataFrame(found) if found else TABLE.empty_table().to_pandas()
     total = table.groupby(["slice", "target"]).mean_abs.transform("sum")
     table["share"] = np.where(total > 0, table.mean_abs / total.where(total > 0, 1), 0.0)
     return table.assign(target_name=[TARGETS[target] for target in table.target])

@@ -37,7 +37,8 @@ def buckets(bits: int) -> int:
 
 def tops_of(values: np.ndarray) -> np.ndarray:
     """The exponent bits of the largest |φ| of each feature `[features, N]` float32, and OCTAVES at least."""
-    largest = np.maximum(values.max(axis=1), -values.min(axis=1)).astype(np.float32)
+    largest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
+    largest = largest.astype(np.float32)
     return np.maximum(largest.view(np.int32) >> _MANTISSA, OCTAVES)
 
 
@@ -46,7 +47,7 @@ class Coded:
 
     Args:
       values: φ, `[features, N]` float32, contiguous.
-      tops: As `tops_of` gives them of these values and perhaps others.
+      tops: As `tops_of` gives them of these values and perhaps others; larger values have no bucket.
     """
 
     def __init__(self, values: np.ndarray, tops: np.ndarray) -> None:

@@ -71,7 +71,9 @@ class ImportanceState:
         if values.shape[1] == 0:
             return
         values = np.ascontiguousarray(values, np.float32)
-        self._raise(tops_of(values))
+        # What has no weight is counted nowhere, and must not make the buckets of the others coarser.
+        weighty = slice(None) if weights is None or (weights > 0).all() else weights > 0
+        self._raise(tops_of(values[:, weighty]))
         coded = Coded(values, self._tops)
         rows = (stream(keys, _STREAM) >> np.uint64(64 - _BITS_OF_BUCKETS)).astype(np.int64)
         batch = _Batch(values, coded, rows, None if weights is None else np.asarray(weights, np.float64))
