@@ -21,6 +21,8 @@ from pipeline.config import load_config
 from pipeline.probe import probe
 from pipeline.run import prepare, preview
 from transforms.errors import UserError
+from transforms.explain import _ExplainBatch
+from transforms.worker import runtime
 
 ROWS = 240
 
@@ -449,6 +451,28 @@ def test_labels_are_in_the_largest_attributions_and_on_the_screen(
     assert cli.run(line) == 0
     assert "Age of the aeroplane" in capsys.readouterr().out
     assert run.labels == {"age": "Age of the aeroplane"}
+
+
+def test_new_labels_make_no_new_run(tmp_path: Path) -> None:
+    run = worlds.explain(world(), tmp_path / "run", "features={age: {label: Age}}")
+    parts = worlds.part_bytes(run)
+    created = run.manifest["created"]
+    again = worlds.explain(world(), tmp_path / "run", "features={age: {label: Years}, rate: {label: Rate}}")
+    assert (again.manifest["created"], worlds.part_bytes(again)) == (created, parts)
+    assert again.labels == load_run(run.path).labels == {"age": "Years", "rate": "Rate"}
+    assert worlds.explain(world(), tmp_path / "run").labels == {}
+
+
+def test_weights_are_in_batches_of_a_pipeline_of_ones_own() -> None:
+    spec = prepare(str(world()))
+    batch = pa.RecordBatch.from_pydict({**rows_of(0, 60), "id": [str(at) for at in range(60)]})
+    with runtime(spec) as loaded:
+        table = _ExplainBatch(spec)._explained(batch, loaded)
+    assert table is not None
+    good = [at for at in range(60) if at not in NO_WEIGHTS]
+    weights = batch.column("weight").to_pylist()
+    assert table["weight"].to_pylist()[::2] == [weights[at] for at in good]
+    assert table["example_id"].to_pylist()[::2] == [str(at) for at in good]
 
 
 def test_a_label_may_name_a_tensor(capsys: pytest.CaptureFixture[str]) -> None:
