@@ -34,6 +34,10 @@ class RunBrokenError(Exception):
     """A run that broke on its way: what is done is kept, and the same command goes on from there."""
 
 
+class _NoWeightError(Exception):
+    """No row that was explained has any weight."""
+
+
 @dataclass(frozen=True)
 class Commit:
     """All that a commit needs besides the journal.
@@ -158,8 +162,12 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
       UserError: No row has any weight.
       OutputLost: The place can be written no more.
     """
-    with written(commit.place):
-        return _commit_run(commit, combined)
+    try:
+        with written(commit.place):
+            return _commit_run(commit, combined)
+    except _NoWeightError as error:  # no fault of the place's
+        what = f"every row that was explained has the weight 0 in {commit.weight!r}: there is no mean of them"
+        raise UserError(what, "input.weight", "mend the column, or leave the key out") from error
 
 
 def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
@@ -262,8 +270,7 @@ def _write_importance(commit: Commit, draft: Mapping[str, Any], result: ShardRes
     """Writes the importance; the second is how many slices are left out where those of few rows are."""
     table = result.importance.to_table(tuple(draft["target_names"]), commit.min_rows)
     if commit.weight is not None and result.attributed and not len(table):
-        what = f"every row that was explained has the weight 0 in {commit.weight!r}: there is no mean of them"
-        raise UserError(what, "input.weight", "mend the column, or leave the key out")
+        raise _NoWeightError
     metadata = dict(commit.metadata)
     if commit.keeps_state:
         metadata |= state_metadata(result)
