@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import time
@@ -11,16 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline import manifest as manifests
-from pipeline.increments import read_base, state_metadata
+from pipeline.increments import read_base
 from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
+from pipeline.tables import write_tables
 from transforms import files
 from transforms.errors import SAID_ALL
 from transforms.failures import read_failures
-from transforms.parts import IMPORTANCE, Part, digest_of, written
+from transforms.parts import written
 from transforms.shard_result import ShardResult, read_journal
 
 #: Journal entries are waited for rather than worked on.
@@ -183,7 +181,7 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     draft = commit.draft
     if draft is None:
         draft = json.loads(files.read_bytes(_draft_path(commit.place)))
-    result.parts.append(_write_importance(commit, draft, result))
+    result.parts += write_tables(commit.place, draft, result, commit.metadata, keeps_state=commit.keeps_state)
     manifest = manifests.fill_manifest(draft, result, timing, exceeded)
     sweep(commit.place, [part.file for part in result.parts])
     manifests.commit(commit.place, manifest)
@@ -236,16 +234,3 @@ def told_failures(failures: Sequence[Mapping[str, Any]], shards: int) -> str:
     kind = f" with {first['kind']}" if first["kind"] not in SAID_ALL else ""
     others = f" ({len(failures)} of {shards} shards failed)" if len(failures) > 1 else ""
     return f"shard {first['shard']} failed{kind}: {line}{others}"
-
-
-def _write_importance(commit: Commit, draft: Mapping[str, Any], result: ShardResult) -> Part:
-    table = result.importance.to_table(tuple(draft["target_names"]))
-    metadata = dict(commit.metadata)
-    if commit.keeps_state:
-        metadata |= state_metadata(result)
-    table = table.replace_schema_metadata(metadata)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    data = buffer.getvalue()
-    files.write_atomic(files.join(commit.place, IMPORTANCE), data)
-    return Part(IMPORTANCE, len(table), len(data), digest_of(data))
