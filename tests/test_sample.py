@@ -122,7 +122,7 @@ def test_rows_are_made_only_where_they_belong_to_the_sample():
             chosen[part],
             lambda rows, table=table: made.append(len(rows)) or table(rows),
         )
-    # Of a stream of N in any order the first k come up k · (1 + ln(N / k)) times: 400 and 4 · 33 are expected.
+    # The first k of N in any order come up k · (1 + ln(N / k)) times: 400 and 4 · 33 are expected.
     assert sum(made) < 900
 
 
