@@ -49,6 +49,7 @@ class Commit:
       draft: The manifest without its figures; None: in the journal.
       rejected: `limits.rejected`.
       convergence: `limits.convergence`; None for a method that promises no sum.
+      report: Whether there is to be a report.
       started: When the command was given, in seconds since 1970.
       planned: When the plan was made.
     """
@@ -65,6 +66,7 @@ class Commit:
     draft: Mapping[str, Any] | None
     rejected: float
     convergence: float | None
+    report: bool
     started: float
     planned: float
 
@@ -85,6 +87,7 @@ class Commit:
             draft=manifests.draft_manifest(plan, runner),
             rejected=config.limits.rejected,
             convergence=config.limits.convergence if config.method.additive else None,
+            report=config.output.report,
             started=started,
             planned=planned,
         )
@@ -148,7 +151,24 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
       OutputLost: The place can be written no more.
     """
     with written(commit.place):
-        return _commit_run(commit, combined)
+        manifest = _commit_run(commit, combined)
+    make_report(commit)
+    return manifest
+
+
+def make_report(commit: Commit) -> None:
+    """Makes the report of a committed run, unless it is there or the config wants none.
+
+    Raises:
+      OutputLost: It cannot be written; the run is whole without it, and the next command makes it.
+    """
+    if not commit.report:
+        return
+    from pipeline.report import report_is_current, write_report
+
+    if not report_is_current(commit.target):
+        with written(commit.target):
+            write_report(commit.target)
 
 
 def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
