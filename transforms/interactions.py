@@ -276,7 +276,7 @@ def _strength(
     """Share of the variance of `score` that each modulator explains within cells, beyond `fixed`, `[J]`.
 
     0 where it is no more than chance: the corrected share is too small, or what is explained of the ranks is
-    not clearly more than of shuffled rows. Wilson and Hilferty's cube root makes a normal of a sum of squares.
+    not clearly more than of shuffled rows (Wilson and Hilferty's cube root makes a sum of squares normal).
     """
     count = modulators.columns.shape[2]
     rows = np.concatenate(cells)
