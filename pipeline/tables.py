@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 
 from pipeline.increments import state_metadata
 from transforms import files
-from transforms.parts import IMPORTANCE, POSITIONS, SAMPLE, Part, digest_of
+from transforms.interactions import find_interactions
+from transforms.parts import IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, Part, digest_of
 from transforms.shard_result import ShardResult
 
 
@@ -37,10 +38,14 @@ def write_tables(
     names = tuple(draft["target_names"])
     importance = dict(metadata) | (state_metadata(result) if keeps_state else {})
     parts = [_write(place, IMPORTANCE, result.importance.to_table(names), importance)]
-    for file, table in ((SAMPLE, result.sample.to_table()), (POSITIONS, result.positions.to_table(names))):
-        if table is not None:
-            parts.append(_write(place, file, table, metadata))
-    return parts
+    sample = result.sample.to_table()
+    shown = {SAMPLE: sample, POSITIONS: result.positions.to_table(names)}
+    if sample is not None:
+        groups = draft["config"]["input"]["groups"]
+        shown[INTERACTIONS] = find_interactions(sample, draft["features"], groups)
+    return parts + [
+        _write(place, file, table, metadata) for file, table in shown.items() if table is not None
+    ]
 
 
 def _write(place: str, file: str, table: pa.Table, metadata: Mapping[str, str]) -> Part:
