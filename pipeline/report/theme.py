@@ -106,6 +106,7 @@ def vega_config(colours: dict[str, Any]) -> dict[str, Any]:
         },
         "axisX": {"titleAnchor": "start", "titleAlign": "left", "labelFlush": True},
         "axisY": {"titleAnchor": "end", "labelLimit": 200},
+        "axisQuantitative": {"tickCount": 6},
         "axisBand": {"grid": False, "labelColor": colours["ink"]},
         "legend": {
             **text,
