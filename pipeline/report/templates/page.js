@@ -36,9 +36,9 @@
   const expanded = (value) => {
     if (Array.isArray(value)) return value.map(expanded);
     if (value === null || typeof value !== "object") return value;
-    if (value.columns && !value.values) {
-      const { columns, ...rest } = value;
-      value = { ...rest, values: rows(columns) };
+    if (value.byColumn) {
+      const { byColumn, ...rest } = value;
+      value = { ...rest, values: rows(byColumn) };
     }
     if (Array.isArray(value.values)) {
       marks += value.values.length;
@@ -70,7 +70,10 @@
       spec.autosize = { type: "fit-x", contains: "padding", ...spec.autosize };
     }
     const config = structuredClone(settings[printing ? "light" : chosenTheme()]);
-    config.axisY.labelLimit = Math.min(config.axisY.labelLimit, Math.round(width * 0.36));
+    // Names take at most so much of a narrow chart; what they lose is under the pointer and in the table.
+    config.axisY.labelLimit = Math.min(config.axisY.labelLimit, Math.round(width * 0.4));
+    config.axisX.titleLimit = width - 8;
+    config.legend.titleLimit = Math.min(config.legend.titleLimit, width - 40);
     const inner = document.createElement("div");
     inner.setAttribute("aria-hidden", "true");
     // Vega's usual evaluator makes functions of text, which the page's policy forbids: `ast` has another do it.
