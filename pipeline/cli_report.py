@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pipeline.command_line import DONE, print_json, printable, told
+from pipeline.command_line import DONE, common, print_json, printable, told
 
 
 @click.command(short_help="Rebuild report.html from a run's tables.")
@@ -18,8 +18,7 @@ from pipeline.command_line import DONE, print_json, printable, told
     metavar="FORMAT",
     help="Of the figures: svg, as by default, or png.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, help="Show tracebacks and the engine's log.")
+@common
 def report(run: str, figures: str | None, form: str, as_json: bool, debug: bool) -> int:
     """Rebuild report.html from the tables of a run, and print its path.
 

@@ -28,9 +28,9 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame) -> pd.DataFrame:
       overall: The importance of all rows for one target.
       sliced: Of its slices.
     Returns:
-      A row a comparison: slice, feature, rows, kind ("abs" or "mean"), `here`, `rest`, `difference`, `low` and
-      `high` of its 95 % interval, `effect` (in standard deviations, the slice's and the rest's pooled), `q`, and
-      `significant`. Slices of fewer than 30 rows, or that leave fewer, are not in it.
+      A row a comparison: slice, feature, rows, kind ("abs" or "mean"), `here`, `rest`, `difference`, `low`
+      and `high` of its 95 % interval, `effect` (in standard deviations, the slice's and the rest's pooled),
+      `q`, and `significant`. Slices of fewer than 30 rows, or that leave fewer, are not in it.
     Reference: Benjamini and Hochberg 1995, J. R. Stat. Soc. B 57(1).
     Cost: vectorised; 100,000 cells take a fraction of a second.
     """

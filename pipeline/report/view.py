@@ -65,7 +65,7 @@ class View:
     @cached_property
     def _overall(self) -> Mapping[int, pd.DataFrame]:
         frame = self.data.importance
-        return dict(iter(frame[frame["slice"] == ""].sort_values("rank").groupby("target")))
+        return _by_target(frame[frame["slice"] == ""].sort_values("rank"))
 
     def overall(self, target: int) -> pd.DataFrame:
         """The importance of all rows for a target, most important feature first."""
@@ -74,7 +74,7 @@ class View:
     @cached_property
     def _sliced(self) -> Mapping[int, pd.DataFrame]:
         frame = self.data.importance
-        return dict(iter(frame[frame["slice"] != ""].groupby("target")))
+        return _by_target(frame[frame["slice"] != ""])
 
     def sliced(self, target: int) -> pd.DataFrame | None:
         """The importance of a target's slices, as the table has them; None where there are none."""
@@ -150,6 +150,15 @@ class View:
             more = f"The first {len(targets)} of {len(self.data.targets):,} targets are shown here"
             found.append(Prose(f"{more}; all are in importance.parquet."))
         return found if any(made.values()) else []
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """The rows of a frame, columns as attributes."""
+    return list(frame.itertuples())
+
+
+def _by_target(frame: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    return {int(part["target"].iloc[0]): part for _, part in frame.groupby("target")}
 
 
 def brief(value: float, digits: int = 4) -> float | None:

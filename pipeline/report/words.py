@@ -48,7 +48,7 @@ def percent(share: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from data in one line: what has no picture of its own is written out, joiners of letters excepted."""
+    """Text from data in one line: what has no picture of its own is written out, but joiners of letters."""
     return "".join(c if _is_plain(c) else repr(c)[1:-1] for c in text.replace("\u00a0", " "))
 
 
@@ -91,8 +91,8 @@ def two_lines(first: str, second: str) -> str:
     return f"{first}\n{second}"
 
 
-#: The `labelExpr` of an axis of names in two lines.
-TWO_LINES = r"split(datum.value, '\n')"
+#: The axis of names in two lines.
+TWO_LINES = {"labelExpr": r"split(datum.value, '\n')", "labelOffset": -6}
 
 
 def listed(items: Iterable[str]) -> str:

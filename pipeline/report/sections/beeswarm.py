@@ -23,7 +23,10 @@ _FEWEST = 3
 def sections(view: View) -> list[Section]:
     """A swarm by target; none without a sample."""
     blocks = view.by_target(lambda target: _of(view, target))
-    lead = "Each dot is one example. Its place is what the feature did to the score, its colour the feature's value."
+    lead = (
+        "Each dot is one example. Its place is what the feature did to the score, its colour the "
+        "feature's value."
+    )
     return [Section("beeswarm", "Example by example", lead, blocks)] if blocks else []
 
 
@@ -120,8 +123,9 @@ def _of(view: View, target: int) -> Sequence[Block]:
             ),
             spec=spec,
             note=(
-                "Right of the line the feature raises the score of that row, left of it it lowers it. Where dots pile "
-                f"up there are many such rows. Colour compares a row's value with the feature's own others.{grey}"
+                "Right of the line the feature raises the score of that row, left of it it lowers it. "
+                "Where dots pile up there are many such rows. Colour compares a row's value with the "
+                f"feature's own others.{grey}"
             ),
             table=Table(
                 [

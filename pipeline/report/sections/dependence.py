@@ -63,7 +63,8 @@ def _of(view: View, target: int) -> Sequence[Block]:
     if sample is None or len(sample) < _FEWEST or not view.matters(target):
         return []
     by = modulators(view, target)
-    figures, left = [], []
+    figures: list[Figure] = []
+    left: list[str] = []
     for feature in view.overall(target)["feature"].tolist():
         if len(figures) == (_MOST_OF_MANY if several else _MOST):
             break
@@ -286,8 +287,8 @@ def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.nda
         name=name,
         title=shorten(plain(title), 90),
         description=(
-            f"φ of {title} by category, {len(rows)} rows. Highest mean: {best}, {number(mean[best])}; lowest: {worst}, "
-            f"{number(mean[worst])}."
+            f"φ of {title} by category, {len(rows)} rows. Highest mean: {best}, {number(mean[best])}; "
+            f"lowest: {worst}, {number(mean[worst])}."
         ),
         spec=spec,
         note="Dark stroke: the mean of each category."
