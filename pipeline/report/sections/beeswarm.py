@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Figure, Section, Table
-from pipeline.report.view import View, as_word, brief, brief_all
+from pipeline.report.view import View, as_word, brief, brief_all, number_axis
 from pipeline.report.words import isolated, number, plain, shorten
 
 _MOST = 14
@@ -86,6 +86,7 @@ def _of(view: View, target: int) -> Sequence[Block]:
                         "field": "x",
                         "type": "quantitative",
                         "title": f"φ, in units of the {view.unit(target)}",
+                        "axis": number_axis(np.array(extent)),
                         "scale": {"zero": False},
                     },
                     "color": {

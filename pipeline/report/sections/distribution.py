@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from pipeline.report.blocks import Block, Figure, Section, Table
-from pipeline.report.view import View, brief, rows_of
+from pipeline.report.view import View, brief, number_axis, rows_of
 from pipeline.report.words import number
 
 _MOST = 20
@@ -47,7 +49,10 @@ def _of(view: View, target: int) -> Sequence[Block]:
     if high <= low:
         low, high = outer
     cut = low > outer[0] or high < outer[1]
-    axis = {"title": f"φ, in units of the {view.unit(target)}"}
+    axis = {
+        "title": f"φ, in units of the {view.unit(target)}",
+        **number_axis(shown[list(_STATS)].to_numpy(np.float64)),
+    }
     x = {
         "type": "quantitative",
         "scale": {"domain": [brief(low), brief(high)], "nice": True, "zero": False},

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report.blocks import Block, Figure, Prose, Section, Table
-from pipeline.report.view import View, brief, rows_of
+from pipeline.report.view import View, brief, number_axis, rows_of
 from pipeline.report.words import number, percent
 
 #: Features in a chart.
@@ -21,7 +21,7 @@ def sections(view: View) -> list[Section]:
             "importance",
             "Importance",
             "How far each feature moves the score, up or down, on average over all rows.",
-            view.by_target(lambda target: _of(view, target)),
+            view.by_target(lambda target: _of(view, target), told=True),
         )
     ]
 
@@ -54,7 +54,12 @@ def _bars(view: View, target: int) -> Figure:
         for row in rows_of(shown)
     ]
     widest = float(shown["mean_abs_high"].max())
-    x = {"field": "v", "type": "quantitative", "title": f"mean |φ|, in units of the {view.unit(target)}"}
+    x = {
+        "field": "v",
+        "type": "quantitative",
+        "title": f"mean |φ|, in units of the {view.unit(target)}",
+        "axis": number_axis(shown["mean_abs"].to_numpy()),
+    }
     spec = {
         "width": "container",
         "height": _STEP * len(rows),
@@ -125,7 +130,9 @@ def _ranks(view: View, target: int) -> Figure:
         for row in rows_of(shown)
     ]
     x = {"type": "quantitative", "scale": {"zero": False, "nice": False, "padding": 8}}
-    axis = {"title": "rank, 1 is the most important", "tickMinStep": 1, "format": "d"}
+    last = int(shown["rank_high"].max())
+    ticks = list(range(1, last + 1, -(-last // 10)))
+    axis = {"title": "rank, 1 is the most important", "values": ticks, "format": "d"}
     spec: dict[str, Any] = {
         "width": "container",
         "height": 22 * len(rows),

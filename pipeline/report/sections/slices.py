@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.report.blocks import Block, Choice, Figure, Prose, Section, Table
 from pipeline.report.differences import differences
-from pipeline.report.view import FEWEST_ROWS, View, brief, rows_of
+from pipeline.report.view import FEWEST_ROWS, View, brief, number_axis, rows_of
 from pipeline.report.words import TWO_LINES, chart_names, number, percent, plain, shorten, two_lines
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ def _dumbbells(
     x = {
         "type": "quantitative",
         "title": f"{about}, in units of the {view.unit(target)}",
+        "axis": number_axis(shown[["here", "rest"]].to_numpy(np.float64)),
         "scale": {"zero": kind == "abs"},
     }
     dot = {"type": "point", "filled": True, "opacity": 1, "size": 70}
@@ -246,8 +247,9 @@ def _dumbbells(
         spec=spec,
         note=(
             "Full dot: the slice. Ring: all rows outside of it. Only differences that are more than "
-            f"chance: Welch's test of the means, {tests:,} comparisons, corrected by Benjamini and "
-            f"Hochberg so that at most 1 in 20 of those shown is expected to be false.{more}"
+            f"chance: Bennett's bound, which holds however φ is spread, on {tests:,} comparisons, "
+            "corrected by Benjamini and Hochberg so that at most 1 in 20 of those shown is expected to "
+            f"be false.{more}"
         ),
         table=Table(
             [
