@@ -26,9 +26,8 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame) -> pd.DataFrame:
     would be as far off is bounded by Bennett's inequality, which draws without replacement obey as well. The
     bound needs the rows' standard deviation and extremes, which the tables have, and holds for any
     distribution; normal p-values do not: over thousands of small slices of skewed |φ| they find differences
-    where none are.
-    The p-values become q-values by Benjamini and Hochberg's procedure over all comparisons. With weights, rows
-    are counted as if they weighed the same.
+    where none are. The p-values become q-values by Benjamini and Hochberg's procedure over all comparisons.
+    With weights, rows are counted as if they weighed the same.
 
     Args:
       overall: The importance of all rows for one target.
