@@ -167,7 +167,8 @@ def flights(rows: int = 400, additive: bool = True, hostile: bool = False) -> Re
         "rain": rain * 1.5,
         "weather": (wind - 10) * 0.02 - (temp - 55) * 0.004,
     }
-    phi["distance"][7], phi["rain"][7], rain[7] = -3.1, 2.9, 2.0
+    odd = min(7, rows - 1)
+    phi["distance"][odd], phi["rain"][odd], rain[odd] = -3.1, 2.9, 2.0
     for number in range(14):
         phi[f"seat_{number}"] = random.normal(0, 0.01, rows)
     values: dict[str, np.ndarray] = {

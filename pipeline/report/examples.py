@@ -41,7 +41,11 @@ _PICTURES = 1_000_000
 def sections(data: ReportData) -> list[Section]:
     """Single examples: the largest score, the smallest, a typical one and the most surprising, by target."""
     drawn = drawn_by_target(data, _TARGETS)
-    picked = {target: picks(of) for target, of in drawn.items()}
+    several = len(data.targets) > 1
+    picked = {
+        target: picks(of, isolated(shorten(plain(data.targets[target]))) if several else "")
+        for target, of in drawn.items()
+    }
     picked = {target: found for target, found in picked.items() if found}
     if not picked:
         return []

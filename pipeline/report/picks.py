@@ -36,23 +36,23 @@ class Pick:
     why: str
 
 
-def picks(of: Mapping[str, Drawn]) -> list[Pick]:
+def picks(of: Mapping[str, Drawn], target: str = "") -> list[Pick]:
     """The examples of a target that are shown.
 
     Args:
       of: The sample's rows of the target by kind.
+      target: What it is called, where there are several.
     """
     sample, found = of["sample"], []
+    among = f"of all rows explained for {target}" if target else "of all rows"
     largest = of["largest"] if len(of["largest"]) else sample
     if len(largest):
         row = int(np.argmax(largest.prediction))
-        found.append(Pick("largest", "Largest score", largest, row, "It has the largest score of all rows."))
+        found.append(Pick("largest", "Largest score", largest, row, f"It has the largest score {among}."))
     smallest = of["smallest"] if len(of["smallest"]) else sample
     if len(smallest):
         row = int(np.argmin(smallest.prediction))
-        found.append(
-            Pick("smallest", "Smallest score", smallest, row, "It has the smallest score of all rows.")
-        )
+        found.append(Pick("smallest", "Smallest score", smallest, row, f"It has the smallest score {among}."))
     if len(sample) >= _USUAL and sample.phi.shape[1]:
         distance = distances(sample.phi)
         rows = f"{len(sample):,} rows drawn at random"

@@ -41,7 +41,7 @@ def png(pixels: np.ndarray, palette: np.ndarray | None = None) -> bytes:
     if palette is not None:
         chunks.append((b"PLTE", palette.astype(np.uint8).tobytes()))
     filtered = _unfiltered(lines) if kind == _PALETTE else _filtered(lines, 3 if kind == _RGB else 1)
-    chunks += [(b"IDAT", zlib.compress(filtered.tobytes(), 9)), (b"IEND", b"")]
+    chunks += [(b"IDAT", zlib.compress(filtered.tobytes())), (b"IEND", b"")]
     return _SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in chunks

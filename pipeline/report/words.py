@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 #: Characters of a name in a chart.
 _LONGEST = 48
+#: A blank, and what Persian, the scripts of India and emoji join and part letters by.
+_KEPT = " \u200c\u200d"
 _ISOLATE, _END = "\u2068", "\u2069"
 
 
@@ -48,9 +50,9 @@ def percent(share: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from data in one line: what is no letter, mark or space is written out."""
+    """Text from data in one line: what is no letter, mark, joiner or space is written out."""
     return "".join(
-        c if c == " " or unicodedata.category(c)[0] not in "CZ" else repr(c)[1:-1] if c != "\u00a0" else " "
+        c if c in _KEPT or unicodedata.category(c)[0] not in "CZ" else repr(c)[1:-1] if c != "\u00a0" else " "
         for c in text
     )
 
