@@ -180,22 +180,23 @@ def plan(
     return DONE
 
 
-@cli.command(short_help="Show one example's attributions as a bar chart.")
+@cli.command(short_help="Show one example's attributions as a waterfall.")
 @click.argument("run")
 @click.argument("example_id")
 @common
 def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
-    """Show one example's attributions, largest first, as a bar chart."""
+    """Show how each feature leads from the base value to an example's prediction, largest first."""
     from pipeline.results import load_run
 
-    example = load_run(run).example(example_id)
+    opened = load_run(run)
+    example = opened.example(example_id)
     with told():
         if as_json:
             print_json({"run": run, "example_id": example_id, "attributions": example.rows})
         else:
-            from pipeline.show import print_example
+            from pipeline.show_example import print_example
 
-            print_example(example_id, example.rows, example.values)
+            print_example(example_id, example.rows, example.values, opened.labels)
     return DONE
 
 

@@ -18,6 +18,7 @@ from pipeline.sources import baseline_files_of, input_files, of_config, output_o
 from transforms import files
 from transforms.errors import UserError
 from transforms.room import with_halved
+from transforms.sample import SampleSpec
 from transforms.shards import InputFile, Shard, auto_shard_rows, cut
 from transforms.worker import ExplainSpec
 
@@ -177,6 +178,13 @@ def make_plan(
         device_batch_size=found.device_batch_size,
         # Of this machine's devices: what workers elsewhere have is for them to find out.
         device_room=found.device_room if local else None,
+        sample=SampleSpec.of(
+            found.schema,
+            wanted=config.output.sample,
+            total=sum(part.rows for part in increments),
+            per_example=len(found.targets.indices or (0,)),
+            targets=found.targets.count(len(found.signature.target_names)),
+        ),
         seed=config.seed,
         threads=threads,
         metadata={

@@ -81,6 +81,12 @@ class Run:
         return list(self.manifest["features"])
 
     @property
+    def labels(self) -> dict[str, str]:
+        """What the config calls features in words, by name, where it does."""
+        texts = self.manifest["config"].get("features") or {}
+        return {name: str(keys["label"]) for name, keys in texts.items() if keys.get("label")}
+
+    @property
     def rows_per_example(self) -> int:
         """Targets that each example is explained for."""
         counts = self.manifest["counts"]

@@ -30,6 +30,7 @@ FORBIDDEN = {
     "transforms/methods/": {"apache_beam"},
     "transforms/models/": {"apache_beam"},
     "transforms/importance": ENGINES,
+    "transforms/interactions": ENGINES,
     "pipeline/audit": ENGINES,
     "pipeline/report": ENGINES,
     "pipeline/results": ENGINES,
