@@ -9,7 +9,6 @@ VERSION = "0.1.0"
 # Lower bounds are the releases the tests run against, upper bounds the next major ones. The exact versions
 # that `make` and the container images install are in constraints.txt.
 INSTALL_REQUIRES = [
-    "altair>=6.3,<7",  # the report's charts, as Vega-Lite
     "apache-beam>=2.77,<3",
     "click>=8.5,<9",
     "google-crc32c>=1.9,<2",  # the checksum of TFRecord framing, in C
@@ -24,7 +23,7 @@ INSTALL_REQUIRES = [
     "rich>=15,<16",
     "shap>=0.51,<1",
     "tensorflow>=2.21,<3",
-    "vl-convert-python>=1.9,<2",  # Vega itself, within the report; draws PNG and SVG without a browser
+    "vl-convert-python>=1.9,<2",  # Vega-Lite, which draws the report's charts: its library, and PNG and SVG
 ]
 
 EXTRAS_REQUIRE = {
@@ -99,5 +98,6 @@ if __name__ == "__main__":
         ],
         install_requires=INSTALL_REQUIRES,
         extras_require=EXTRAS_REQUIRE,
+        package_data={"pipeline.report": ["templates/*"]},
         entry_points={"console_scripts": ["attribeam = pipeline.main:main"]},
     )

@@ -486,5 +486,5 @@ def test_a_label_may_name_a_tensor(capsys: pytest.CaptureFixture[str]) -> None:
     }  # fmt: skip
     print_example("e", [row], {}, {"series": "Load of the day", "odd[name]": "Odd"})
     out = capsys.readouterr().out
-    assert "Load of the day [1]" in out
+    assert "Load of the day, the sum of its values; strongest: [1] -2, [0] +1" in out
     assert "Odd " in out
