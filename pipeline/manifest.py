@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.config import Config
 from pipeline.fingerprint import SCHEMA_VERSION
 from pipeline.place import WORK, beside
 from pipeline.plan import Plan
@@ -19,6 +20,7 @@ from transforms.errors import UserError
 from transforms.parts import MANIFEST
 from transforms.room import with_halved
 from transforms.shard_result import ShardResult, fingerprint_path
+from transforms.slicing import described
 
 _PACKAGES = ("attribeam", "apache-beam", "tensorflow", "keras", "numpy", "pyarrow", "shap")
 
@@ -67,6 +69,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
             }
             for f in plan.spec.schema.features
         ],
+        "slices": described(plan.spec.schema.slicings),
         "parts": None,
         "counts": None,
         "quality": None,
@@ -78,7 +81,11 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
 
 
 def fill_manifest(
-    draft: Mapping[str, Any], result: ShardResult, timing: Mapping[str, float], exceeded: list[str]
+    draft: Mapping[str, Any],
+    result: ShardResult,
+    timing: Mapping[str, float],
+    exceeded: list[str],
+    suppressed: int = 0,
 ) -> dict[str, Any]:
     """The manifest of a finished run.
 
@@ -87,6 +94,7 @@ def fill_manifest(
       result: Its aggregates.
       timing: Seconds.
       exceeded: Limits that were, in words.
+      suppressed: Slices that `privacy.min_rows` keeps out of the importance.
     """
     planned = draft["device_batch_size"]
     used = result.device_batch_size_used or planned
@@ -103,6 +111,7 @@ def fill_manifest(
         "quality": {
             "convergence_delta": result.quality.summary(),
             "limited_rows": result.quality.limited,
+            "suppressed_slices": suppressed,
             "exceeded": exceeded,
         },
         "timing": dict(timing),
@@ -179,9 +188,30 @@ def known_cuts(run: str) -> dict[str, int]:
     return found
 
 
+def relabel(run: str, manifest: Mapping[str, Any], config: Config) -> Mapping[str, Any]:
+    """Gives a committed run the labels of today's config, which decide none of its numbers.
+
+    Args:
+      run: Its directory.
+      manifest: Its own.
+      config: Of the same fingerprint.
+    Returns:
+      The manifest as it is from here on.
+    """
+    texts = config.model_dump(mode="json")["features"]
+    if manifest["config"].get("features") == texts:
+        return manifest
+    manifest = {**manifest, "config": {**manifest["config"], "features": texts}}
+    _write(run, manifest)
+    return manifest
+
+
+def _write(run: str, manifest: Mapping[str, Any]) -> None:
+    data = json.dumps(manifest, indent=2, default=str).encode() + b"\n"
+    files.write_atomic(files.join(run, MANIFEST), data)
+
+
 def commit(run: str, manifest: Mapping[str, Any]) -> None:
     """Makes a run of what is there: the manifest appears whole, then the journal goes."""
-    files.write_atomic(
-        files.join(run, MANIFEST), json.dumps(manifest, indent=2, default=str).encode() + b"\n"
-    )
+    _write(run, manifest)
     files.delete_tree(files.join(run, WORK))
