@@ -191,14 +191,15 @@ def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
     """Show one example's attributions, largest first, as a bar chart."""
     from pipeline.results import load_run
 
-    example = load_run(run).example(example_id)
+    found = load_run(run)
+    example = found.example(example_id)
     with told():
         if as_json:
             print_json({"run": run, "example_id": example_id, "attributions": example.rows})
         else:
             from pipeline.show import print_example
 
-            print_example(example_id, example.rows, example.values)
+            print_example(example_id, example.rows, example.values, found.labels)
     return DONE
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import time
@@ -11,16 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from pipeline import manifest as manifests
-from pipeline.increments import read_base, state_metadata
+from pipeline.increments import read_base
 from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
+from pipeline.tables import write_tables
 from transforms import files
 from transforms.errors import SAID_ALL
 from transforms.failures import read_failures
-from transforms.parts import IMPORTANCE, Part, digest_of, written
+from transforms.parts import written
 from transforms.shard_result import ShardResult, read_journal
 
 #: Journal entries are waited for rather than worked on.
@@ -49,8 +47,11 @@ class Commit:
       features: Names in the tables.
       metadata: Of every table.
       draft: The manifest without its figures; None: in the journal.
+      min_rows: `privacy.min_rows`.
+      weight: The column of weights; None: all rows count the same.
       rejected: `limits.rejected`.
       convergence: `limits.convergence`; None for a method that promises no sum.
+      report: Whether there is to be a report.
       started: When the command was given, in seconds since 1970.
       planned: When the plan was made.
     """
@@ -65,8 +66,11 @@ class Commit:
     features: tuple[str, ...]
     metadata: Mapping[str, str]
     draft: Mapping[str, Any] | None
+    min_rows: int
+    weight: str | None
     rejected: float
     convergence: float | None
+    report: bool
     started: float
     planned: float
 
@@ -85,8 +89,11 @@ class Commit:
             features=spec.schema.attributed,
             metadata=dict(spec.metadata),
             draft=manifests.draft_manifest(plan, runner),
+            min_rows=config.privacy.min_rows,
+            weight=config.input.weight,
             rejected=config.limits.rejected,
             convergence=config.limits.convergence if config.method.additive else None,
+            report=config.output.report,
             started=started,
             planned=planned,
         )
@@ -147,10 +154,28 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
       The manifest.
     Raises:
       RunBrokenError: Shards failed, or the counts do not balance.
+      UserError: No row has any weight.
       OutputLost: The place can be written no more.
     """
     with written(commit.place):
-        return _commit_run(commit, combined)
+        manifest = _commit_run(commit, combined)
+    make_report(commit)
+    return manifest
+
+
+def make_report(commit: Commit) -> None:
+    """Makes the report of a committed run, unless it is there or the config wants none.
+
+    Raises:
+      OutputLost: It cannot be written; the run is whole without it, and the next command makes it.
+    """
+    if not commit.report:
+        return
+    from pipeline.report import report_is_current, write_report
+
+    if not report_is_current(commit.target):
+        with written(commit.target):
+            write_report(commit.target)
 
 
 def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
@@ -183,8 +208,17 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     draft = commit.draft
     if draft is None:
         draft = json.loads(files.read_bytes(_draft_path(commit.place)))
-    result.parts.append(_write_importance(commit, draft, result))
-    manifest = manifests.fill_manifest(draft, result, timing, exceeded)
+    parts, suppressed = write_tables(
+        commit.place,
+        draft,
+        result,
+        commit.metadata,
+        min_rows=commit.min_rows,
+        weight=commit.weight,
+        keeps_state=commit.keeps_state,
+    )
+    result.parts += parts
+    manifest = manifests.fill_manifest(draft, result, timing, exceeded, suppressed)
     sweep(commit.place, [part.file for part in result.parts])
     manifests.commit(commit.place, manifest)
     if commit.place != commit.target:
@@ -236,16 +270,3 @@ def told_failures(failures: Sequence[Mapping[str, Any]], shards: int) -> str:
     kind = f" with {first['kind']}" if first["kind"] not in SAID_ALL else ""
     others = f" ({len(failures)} of {shards} shards failed)" if len(failures) > 1 else ""
     return f"shard {first['shard']} failed{kind}: {line}{others}"
-
-
-def _write_importance(commit: Commit, draft: Mapping[str, Any], result: ShardResult) -> Part:
-    table = result.importance.to_table(tuple(draft["target_names"]))
-    metadata = dict(commit.metadata)
-    if commit.keeps_state:
-        metadata |= state_metadata(result)
-    table = table.replace_schema_metadata(metadata)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    data = buffer.getvalue()
-    files.write_atomic(files.join(commit.place, IMPORTANCE), data)
-    return Part(IMPORTANCE, len(table), len(data), digest_of(data))

@@ -15,6 +15,7 @@ from pipeline.commit import (
     RunBrokenError,
     commit_run,
     finished_shards,
+    make_report,
     result_path,
     told_failures,
 )
@@ -142,6 +143,7 @@ def _execute(
         commit = Commit.of(plan, target, runner, started=started, planned=planned)
         # Limits are no part of the fingerprint: they are judged by the config of today.
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
+        make_report(commit)
         return Outcome(target, committed, True, exceeded, plan.warnings)
     place = _place(target, plan, committed, overwrite)
     plan = _moved(plan, place, runner)

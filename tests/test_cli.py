@@ -589,7 +589,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert {name: (parts / f"part-{name}.parquet").stat().st_mtime_ns for name in before} == before
     assert run.attributions()["example_id"].to_pylist() == worlds.vectors().ids
     assert sorted(path.name for path in place.iterdir()) == [
-        "attributions", "importance.parquet", "manifest.json", "rejected",
+        "attributions", "importance.parquet", "manifest.json", "rejected", "report",
     ]  # fmt: skip
     assert all(re.fullmatch(r"part-\d{5}\.parquet", path.name) for path in parts.iterdir())
 
