@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from pipeline.cli_report import report
 from pipeline.command_line import (
     BROKEN,
     DONE,
@@ -308,6 +309,9 @@ def methods(name: str | None, config: str | None, as_json: bool, debug: bool) ->
         else:
             print_methods(rows, GUIDE)
     return DONE
+
+
+cli.add_command(report)
 
 
 def run(arguments: Sequence[str]) -> int:

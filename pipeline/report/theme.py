@@ -104,8 +104,9 @@ def vega_config(colours: dict[str, Any]) -> dict[str, Any]:
             "titlePadding": 10,
             "labelOverlap": True,
         },
-        "axisX": {"titleAnchor": "start", "titleAlign": "left", "labelFlush": True},
-        "axisY": {"titleAnchor": "end", "labelLimit": 200},
+        "axisX": {"titleAnchor": "end", "titleAlign": "right", "labelFlush": True},
+        "axisY": {"titleAnchor": "end", "labelLimit": 260},
+        "axisQuantitative": {"tickCount": 6},
         "axisBand": {"grid": False, "labelColor": colours["ink"]},
         "legend": {
             **text,

@@ -48,11 +48,12 @@ def percent(share: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from data in one line: what is no letter, mark or space is written out."""
-    return "".join(
-        c if c == " " or unicodedata.category(c)[0] not in "CZ" else repr(c)[1:-1] if c != "\u00a0" else " "
-        for c in text
-    )
+    """Text from data in one line: what has no picture of its own is written out, joiners of letters excepted."""
+    return "".join(c if _is_plain(c) else repr(c)[1:-1] for c in text.replace("\u00a0", " "))
+
+
+def _is_plain(sign: str) -> bool:
+    return sign in " \u200c\u200d" or unicodedata.category(sign)[0] not in "CZ"
 
 
 def shorten(text: str, width: int = _LONGEST) -> str:
@@ -83,6 +84,15 @@ def chart_names(names: Iterable[str], label: Mapping[str, str] | None = None) ->
         taken.add(short)
         found[name] = isolated(short)
     return found
+
+
+def two_lines(first: str, second: str) -> str:
+    """What an axis shows as two lines, where its labels are `TWO_LINES`; of names that are one line each."""
+    return f"{first}\n{second}"
+
+
+#: The `labelExpr` of an axis of names in two lines.
+TWO_LINES = r"split(datum.value, '\n')"
 
 
 def listed(items: Iterable[str]) -> str:
