@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pipeline.command_line import DONE, print_json, printable, told
+from pipeline.command_line import DONE, common, print_json, printable, told
 from transforms.errors import UserError
 
 
@@ -25,8 +25,7 @@ from transforms.errors import UserError
     help="Write the attributions for another tool as well: clarify, vertex or tfma.",
 )
 @click.option("--export-dir", metavar="DIR", help="Where to, an empty folder; RUN-KIND by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--debug", is_flag=True, help="Show tracebacks and the engine's log.")
+@common
 def report(
     run: str,
     figures: str | None,
@@ -38,7 +37,8 @@ def report(
 ) -> int:
     """Rebuild report.html from the tables of a run, and print its path.
 
-    Reads the aggregates and the sample, so that it takes seconds whatever the number of rows.
+    Reads the aggregates and the sample, so that it takes seconds whatever the number of rows; with --export
+    the attributions, too.
     """
     from pipeline.exports import KINDS
     from pipeline.exports import export as write_export

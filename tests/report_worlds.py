@@ -264,7 +264,7 @@ def small(folder: Path) -> Path:
     )
     month = rng.integers(1, 13, rows)
     noise = rng.normal(size=rows)
-    by_carrier = dict(UA=0.1, AA=-0.2, DL=-0.35, B6=0.3, EV=0.55, WN=0.2, HA=-1.2)
+    by_carrier = {"UA": 0.1, "AA": -0.2, "DL": -0.35, "B6": 0.3, "EV": 0.55, "WN": 0.2, "HA": -1.2}
     phi = np.stack(
         [
             0.14 * (hour - 13) * np.where(month % 12 < 6, 1.2, 0.6) + 0.05 * rng.normal(size=rows),
@@ -350,7 +350,7 @@ def hostile(folder: Path) -> Path:
         folder,
         phi,
         values,
-        kinds={name: "categorical" for name in HOSTILE[-2:]},
+        kinds=dict.fromkeys(HOSTILE[-2:], "categorical"),
         labels={HOSTILE[0]: HOSTILE[1]},
         targets=(HOSTILE[0], HOSTILE[6]),
         slices={HOSTILE[2]: np.array([f"{HOSTILE[2]}={label}" for label in picked], object)},

@@ -116,6 +116,8 @@ def test_benjamini_and_hochberg() -> None:
     assert adjusted[turned.tolist().index(3)] == pytest.approx(0.0095 * 15 / 4)
     assert (adjusted >= np.array(p)[turned]).all()
     assert len(benjamini_hochberg(np.array([]))) == 0
+    # The second of these is no less sure than the third.
+    assert benjamini_hochberg(np.array([0.01, 0.04, 0.041])) == pytest.approx([0.03, 0.041, 0.041])
 
 
 def test_direction(runs: Any) -> None:
@@ -147,6 +149,9 @@ def test_distribution(runs: Any) -> None:
 
     exact = wasserstein_distance(a, b) / ((a.mean() + b.mean()) / 2)
     assert row(found, "a")["shift"] == pytest.approx(exact, rel=0.05)
+    # Wider, which tells what each quantile stands for.
+    found = compare(runs(importance_of({"a": a})), runs(importance_of({"a": 1.5 * a})))
+    assert row(found, "a")["shift"] == pytest.approx(0.5 / 1.25, rel=0.04)
 
 
 def test_features_that_came_and_went(runs: Any) -> None:
@@ -301,6 +306,9 @@ def test_slices(runs: Any) -> None:
     assert found.by_slice["moved"][0] == pytest.approx((mine[1] - mine[0]).abs().sum() / 2)
     assert set(found.slices[found.slices["significant"]]["slice"]) == {"carrier=UA"}
     assert list(found.slices["feature"][:2]) == ["temp", "humid"]
+    # All rows and slices are corrected apart.
+    p = found.slices["p"].to_numpy()
+    np.testing.assert_allclose(found.slices["q"], benjamini_hochberg(p))
     assert not found.features["significant"].any()
 
 

@@ -258,6 +258,15 @@ def test_vertex_of_the_largest_features() -> None:
     assert sum(found.values()) == pytest.approx(row["prediction"] - row["base_value"], abs=1e-5)
 
 
+def test_examples_are_whole_whatever_the_row_groups(tmp_path: Path) -> None:
+    table = pa.table({"example_id": np.repeat(np.arange(40), 3), "other": np.zeros(120)})
+    pq.write_table(table, tmp_path / "part.parquet", row_group_size=5)
+    found = list(reading.whole_examples(str(tmp_path / "part.parquet"), 3, ["example_id"]))
+    assert pa.concat_tables(found)["example_id"].to_pylist() == table["example_id"].to_pylist()
+    assert all(len(each) % 3 == 0 for each in found)
+    assert max(map(len, found)) <= 12
+
+
 def test_json_has_no_nan(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.exports import vertex
 

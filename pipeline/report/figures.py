@@ -45,7 +45,10 @@ def write_figures(sections: Sequence[Section], folder: str, format: str = "svg")
 
 def draw(spec: Any, format: str = "svg") -> bytes:
     """A chart as the bytes of a file."""
-    whole = {**plain_json(spec), "config": {**vega_config(LIGHT), "background": "white", "padding": 16}}
+    config = {**vega_config(LIGHT), "background": "white", "padding": 16}
+    # Names are short already; cut once more, between the halves of a character, they could not be drawn.
+    config["axisY"] = {**config["axisY"], "labelLimit": 0}
+    whole = {**plain_json(spec), "config": config}
     if whole.get("width") == "container":
         whole |= {"width": _WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
     if format == "png":

@@ -103,6 +103,7 @@ def vega_config(colours: dict[str, Any]) -> dict[str, Any]:
             "labelPadding": 6,
             "titlePadding": 10,
             "labelOverlap": True,
+            "labelSeparation": 5,
         },
         "axisX": {"titleAnchor": "end", "titleAlign": "right", "labelFlush": True},
         "axisY": {"titleAnchor": "end", "labelLimit": 260},

@@ -65,7 +65,7 @@ class View:
     @cached_property
     def _overall(self) -> Mapping[int, pd.DataFrame]:
         frame = self.data.importance
-        return dict(iter(frame[frame["slice"] == ""].sort_values("rank").groupby("target")))
+        return _by_target(frame[frame["slice"] == ""].sort_values("rank"))
 
     def overall(self, target: int) -> pd.DataFrame:
         """The importance of all rows for a target, most important feature first."""
@@ -74,7 +74,7 @@ class View:
     @cached_property
     def _sliced(self) -> Mapping[int, pd.DataFrame]:
         frame = self.data.importance
-        return dict(iter(frame[frame["slice"] != ""].groupby("target")))
+        return _by_target(frame[frame["slice"] != ""])
 
     def sliced(self, target: int) -> pd.DataFrame | None:
         """The importance of a target's slices, as the table has them; None where there are none."""
@@ -134,22 +134,40 @@ class View:
         values = self.data.values(sample, "attribution", feature)
         return values.reshape(len(values), -1).sum(axis=1, dtype=np.float64)
 
-    def by_target(self, make: Callable[[int], Sequence[Block]], most: int = MOST_TARGETS) -> list[Block]:
+    def by_target(
+        self, make: Callable[[int], Sequence[Block]], most: int = MOST_TARGETS, told: bool = False
+    ) -> list[Block]:
         """Blocks of each target to choose from; of the only one as they are.
 
         Args:
           make: Of a target.
-          most: Targets that are shown; of the others it is said where they are.
+          most: Targets that are shown.
+          told: Whether to say where the others are.
         """
         targets = list(self.targets)[:most]
         if len(self.data.targets) == 1:
             return list(make(targets[0])) if targets else []
         made = {self.target_names[target]: make(target) for target in targets}
         found: list[Block] = [Choice("Target", {name: blocks for name, blocks in made.items() if blocks})]
-        if len(self.data.targets) > len(targets):
+        if len(self.data.targets) > len(targets) and (told or len(targets) < len(self.targets)):
             more = f"The first {len(targets)} of {len(self.data.targets):,} targets are shown here"
             found.append(Prose(f"{more}; all are in importance.parquet."))
         return found if any(made.values()) else []
+
+
+def number_axis(values: np.ndarray) -> dict[str, str]:
+    """Of an axis of such values: a format for what is too large or too small to be written out."""
+    largest = float(np.max(np.abs(values), initial=0.0))
+    return {} if largest == 0 or 1e-3 <= largest < 1e6 else {"format": ".3~g"}
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """The rows of a frame, columns as attributes."""
+    return list(frame.itertuples())
+
+
+def _by_target(frame: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    return {int(part["target"].iloc[0]): part for _, part in frame.groupby("target")}
 
 
 def brief(value: float, digits: int = 4) -> float | None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 #: Characters of a name in a chart.
 _LONGEST = 48
+#: A blank, and what Persian, the scripts of India and emoji join and part letters by.
+_KEPT = " \u200c\u200d"
 _ISOLATE, _END = "\u2068", "\u2069"
 
 
@@ -48,12 +50,12 @@ def percent(share: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from data in one line: what has no picture of its own is written out, joiners of letters excepted."""
+    """Text from data in one line: what has no picture of its own is written out, but joiners of letters."""
     return "".join(c if _is_plain(c) else repr(c)[1:-1] for c in text.replace("\u00a0", " "))
 
 
 def _is_plain(sign: str) -> bool:
-    return sign in " \u200c\u200d" or unicodedata.category(sign)[0] not in "CZ"
+    return sign in _KEPT or unicodedata.category(sign)[0] not in "CZ"
 
 
 def shorten(text: str, width: int = _LONGEST) -> str:
@@ -91,8 +93,8 @@ def two_lines(first: str, second: str) -> str:
     return f"{first}\n{second}"
 
 
-#: The `labelExpr` of an axis of names in two lines.
-TWO_LINES = r"split(datum.value, '\n')"
+#: The axis of names in two lines.
+TWO_LINES = {"labelExpr": r"split(datum.value, '\n')", "labelOffset": -6}
 
 
 def listed(items: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Figure, Section, Table
-from pipeline.report.view import View, as_word, brief, brief_all
+from pipeline.report.view import View, as_word, brief, brief_all, number_axis
 from pipeline.report.words import isolated, number, plain, shorten
 
 _MOST = 14
@@ -23,7 +23,10 @@ _FEWEST = 3
 def sections(view: View) -> list[Section]:
     """A swarm by target; none without a sample."""
     blocks = view.by_target(lambda target: _of(view, target))
-    lead = "Each dot is one example. Its place is what the feature did to the score, its colour the feature's value."
+    lead = (
+        "Each dot is one example. Its place is what the feature did to the score, its colour the "
+        "feature's value."
+    )
     return [Section("beeswarm", "Example by example", lead, blocks)] if blocks else []
 
 
@@ -83,6 +86,7 @@ def _of(view: View, target: int) -> Sequence[Block]:
                         "field": "x",
                         "type": "quantitative",
                         "title": f"φ, in units of the {view.unit(target)}",
+                        "axis": number_axis(np.array(extent)),
                         "scale": {"zero": False},
                     },
                     "color": {
@@ -120,8 +124,9 @@ def _of(view: View, target: int) -> Sequence[Block]:
             ),
             spec=spec,
             note=(
-                "Right of the line the feature raises the score of that row, left of it it lowers it. Where dots pile "
-                f"up there are many such rows. Colour compares a row's value with the feature's own others.{grey}"
+                "Right of the line the feature raises the score of that row, left of it it lowers it. "
+                "Where dots pile up there are many such rows. Colour compares a row's value with the "
+                f"feature's own others.{grey}"
             ),
             table=Table(
                 [

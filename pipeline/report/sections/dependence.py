@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline.report.blocks import Block, Figure, Grid, Prose, Section, Table
 from pipeline.report.sections.beeswarm import LEGEND, NO_ORDER, coloured
 from pipeline.report.sections.interactions import HINT
-from pipeline.report.view import View, as_word, brief
+from pipeline.report.view import View, as_word, brief, number_axis
 from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten
 
 _MOST, _MOST_OF_MANY = 12, 6
@@ -63,7 +63,8 @@ def _of(view: View, target: int) -> Sequence[Block]:
     if sample is None or len(sample) < _FEWEST or not view.matters(target):
         return []
     by = modulators(view, target)
-    figures, left = [], []
+    figures: list[Figure] = []
+    left: list[str] = []
     for feature in view.overall(target)["feature"].tolist():
         if len(figures) == (_MOST_OF_MANY if several else _MOST):
             break
@@ -147,7 +148,7 @@ def _scatter(
         "type": "quantitative",
         "title": None,
         "scale": {"zero": False, "nice": False, "padding": 6},
-        "axis": {"tickCount": 5},
+        "axis": {"tickCount": 5, **number_axis(values[np.isfinite(values)])},
     }
     layers: list[dict[str, Any]] = [
         {
@@ -159,7 +160,7 @@ def _scatter(
             "mark": {"type": "circle", "size": 15, "opacity": 0.75, "clip": True},
             "encoding": {
                 "x": {"field": "v", **x},
-                "y": {"field": "p", "type": "quantitative", "axis": PHI},
+                "y": {"field": "p", "type": "quantitative", "axis": {**PHI, **number_axis(phi)}},
                 "color": colour,
                 "tooltip": tooltip,
             },
@@ -177,7 +178,7 @@ def _scatter(
                 },
                 "encoding": {
                     "x": {"field": "v", **x},
-                    "y": {"field": "p", "type": "quantitative", "axis": PHI},
+                    "y": {"field": "p", "type": "quantitative", "axis": {**PHI, **number_axis(phi)}},
                 },
             }
         )
@@ -267,7 +268,12 @@ def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.nda
             {
                 "mark": {"type": "circle", "size": 13, "opacity": 0.5},
                 "encoding": {
-                    "x": {"field": "p", "type": "quantitative", "title": "φ", "axis": {"tickCount": 5}},
+                    "x": {
+                        "field": "p",
+                        "type": "quantitative",
+                        "title": "φ",
+                        "axis": {"tickCount": 5, **number_axis(phi)},
+                    },
                     "y": y,
                     "yOffset": {"field": "o", "type": "quantitative", "scale": {"domain": [-1, 1]}},
                     "tooltip": [{"field": "w", "title": "Value"}, {"field": "p", "title": "φ"}],
@@ -286,8 +292,8 @@ def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.nda
         name=name,
         title=shorten(plain(title), 90),
         description=(
-            f"φ of {title} by category, {len(rows)} rows. Highest mean: {best}, {number(mean[best])}; lowest: {worst}, "
-            f"{number(mean[worst])}."
+            f"φ of {title} by category, {len(rows)} rows. Highest mean: {best}, {number(mean[best])}; "
+            f"lowest: {worst}, {number(mean[worst])}."
         ),
         spec=spec,
         note="Dark stroke: the mean of each category."

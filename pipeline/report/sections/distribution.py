@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from pipeline.report.blocks import Block, Figure, Section, Table
-from pipeline.report.view import View, brief
+from pipeline.report.view import View, brief, number_axis, rows_of
 from pipeline.report.words import number
 
 _MOST = 20
@@ -38,7 +40,7 @@ def _of(view: View, target: int) -> Sequence[Block]:
             "a": f"{number(row.min)} to {number(row.max)}",
             "e": number(row.mean),
         }
-        for row in shown.itertuples()
+        for row in rows_of(shown)
     ]
     inner = float(min(shown["p05"].min(), 0)), float(max(shown["p95"].max(), 0))
     outer = float(min(shown["min"].min(), 0)), float(max(shown["max"].max(), 0))
@@ -47,7 +49,10 @@ def _of(view: View, target: int) -> Sequence[Block]:
     if high <= low:
         low, high = outer
     cut = low > outer[0] or high < outer[1]
-    axis = {"title": f"φ, in units of the {view.unit(target)}"}
+    axis = {
+        "title": f"φ, in units of the {view.unit(target)}",
+        **number_axis(shown[list(_STATS)].to_numpy(np.float64)),
+    }
     x = {
         "type": "quantitative",
         "scale": {"domain": [brief(low), brief(high)], "nice": True, "zero": False},
@@ -114,13 +119,14 @@ def _of(view: View, target: int) -> Sequence[Block]:
             name=f"distribution-{target}",
             title="From the lowest attribution to the highest",
             description=(
-                f"Quantiles of φ by feature. {view.labels[first.feature]}: median {number(first.p50)}, nine in ten "
-                f"rows from {number(first.p05)} to {number(first.p95)}."
+                f"Quantiles of φ by feature. {view.labels[first.feature]}: median {number(first.p50)}, "
+                f"nine in ten rows from {number(first.p05)} to {number(first.p95)}."
             ),
             spec=spec,
             note=(
-                "Dark bar: half of the rows (25 to 75 %), with the median in it. Light bar: nine rows in ten (5 to "
-                f"95 %). Thin line: all. Diamond: the mean. Right of 0 the feature raises the score.{ends}"
+                "Dark bar: half of the rows (25 to 75 %), with the median in it. Light bar: nine rows in "
+                "ten (5 to 95 %). Thin line: all. Diamond: the mean. Right of 0 the feature raises the "
+                f"score.{ends}"
             ),
             table=_table(view, target),
         )
@@ -131,6 +137,6 @@ def _table(view: View, target: int) -> Table:
     header = ["Feature", "Min", "5 %", "25 %", "Median", "75 %", "95 %", "Max", "Mean", "Std"]
     rows: list[list[Any]] = [
         [view.labels[row.feature], *(float(getattr(row, name)) for name in (*_STATS, "std"))]
-        for row in view.overall(target).itertuples()
+        for row in rows_of(view.overall(target))
     ]
     return Table(header, rows, "Quantiles of φ over all rows, most important feature first.")

@@ -61,7 +61,8 @@ def sections(view: View) -> list[Section]:
         ("Sample", _sample(view)),
         (
             "Time",
-            f"{duration(timing['seconds'])} in all, {timing['rows_per_second']:,.0f} rows a second after planning",
+            f"{duration(timing['seconds'])} in all, {timing['rows_per_second']:,.0f} rows a second after "
+            "planning",
         ),
         ("Runner", str(manifest["runner"])),
         ("Seed", str(config.get("seed", ""))),

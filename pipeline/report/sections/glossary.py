@@ -11,14 +11,14 @@ _TERMS = (
     ("Feature", "One fact that the model is told about a row, such as a distance or a month."),
     (
         "Score",
-        "The number that is explained. Often it is the model's number before it is squeezed into a probability "
-        "(then called a logit): there effects add up, and 0 stands for even chances.",
+        "The number that is explained. Often it is the model's number before it is squeezed into a "
+        "probability (then called a logit): there effects add up, and 0 stands for even chances.",
     ),
     ("Target", "Which of the model's outputs is explained, where it has several."),
     (
         "Attribution, φ (phi)",
-        "How far one feature moved the score of one row, up (+) or down (−), against the baseline. The φ of all "
-        "features of a row together lead from the base value to its score.",
+        "How far one feature moved the score of one row, up (+) or down (−), against the baseline. The φ "
+        "of all features of a row together lead from the base value to its score.",
     ),
     (
         "Baseline, background",
@@ -37,8 +37,8 @@ _TERMS = (
     ("Rank", "The place of a feature when the most important one is first."),
     (
         "95 % interval",
-        "Where the true value lies in 95 of 100 such reports, if the rows are a fair draw of what the model will "
-        "meet. It says nothing of whether the model itself is right.",
+        "Where the true value lies in 95 of 100 such reports, if the rows are a fair draw of what the "
+        "model will meet. It says nothing of whether the model itself is right.",
     ),
     (
         "Significant",
@@ -48,7 +48,8 @@ _TERMS = (
     ("Slice", "A part of the rows that have something in common, such as one carrier."),
     (
         "Interaction",
-        "What one feature does depends on another: rain that delays flights in the evening, not in the morning.",
+        "What one feature does depends on another: rain that delays flights in the evening, not in the "
+        "morning.",
     ),
     (
         "Convergence",
@@ -60,8 +61,8 @@ _TERMS = (
     ),
     (
         "What it is not",
-        "An attribution says what the model goes by, not what causes the thing it predicts. A model may go by "
-        "a feature that merely comes along with the cause.",
+        "An attribution says what the model goes by, not what causes the thing it predicts. A model may "
+        "go by a feature that merely comes along with the cause.",
     ),
 )
 

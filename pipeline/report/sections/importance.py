@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report.blocks import Block, Figure, Prose, Section, Table
-from pipeline.report.view import View, brief
+from pipeline.report.view import View, brief, number_axis, rows_of
 from pipeline.report.words import number, percent
 
 #: Features in a chart.
@@ -21,7 +21,7 @@ def sections(view: View) -> list[Section]:
             "importance",
             "Importance",
             "How far each feature moves the score, up or down, on average over all rows.",
-            view.by_target(lambda target: _of(view, target)),
+            view.by_target(lambda target: _of(view, target), told=True),
         )
     ]
 
@@ -51,10 +51,15 @@ def _bars(view: View, target: int) -> Figure:
             "i": f"{number(row.mean_abs_low)} to {number(row.mean_abs_high)}",
             "t": number(row.mean_abs),
         }
-        for row in shown.itertuples()
+        for row in rows_of(shown)
     ]
     widest = float(shown["mean_abs_high"].max())
-    x = {"field": "v", "type": "quantitative", "title": f"mean |φ|, in units of the {view.unit(target)}"}
+    x = {
+        "field": "v",
+        "type": "quantitative",
+        "title": f"mean |φ|, in units of the {view.unit(target)}",
+        "axis": number_axis(shown["mean_abs"].to_numpy()),
+    }
     spec = {
         "width": "container",
         "height": _STEP * len(rows),
@@ -105,8 +110,9 @@ def _bars(view: View, target: int) -> Figure:
         spec=spec,
         table=_table(view, target),
         note=(
-            "Bar: mean of the absolute attribution. Line across its end: where the mean lies with 95 % confidence, "
-            f"given how much rows differ. Percentage: the feature's share of the sum over all features.{more}"
+            "Bar: mean of the absolute attribution. Line across its end: where the mean lies with 95 % "
+            "confidence, given how much rows differ. Percentage: the feature's share of the sum over all "
+            f"features.{more}"
         ),
     )
 
@@ -121,10 +127,12 @@ def _ranks(view: View, target: int) -> Figure:
             "hi": int(row.rank_high),
             "i": _span(row.rank_low, row.rank_high),
         }
-        for row in shown.itertuples()
+        for row in rows_of(shown)
     ]
     x = {"type": "quantitative", "scale": {"zero": False, "nice": False, "padding": 8}}
-    axis = {"title": "rank, 1 is the most important", "tickMinStep": 1, "format": "d"}
+    last = int(shown["rank_high"].max())
+    ticks = list(range(1, last + 1, -(-last // 10)))
+    axis = {"title": "rank, 1 is the most important", "values": ticks, "format": "d"}
     spec: dict[str, Any] = {
         "width": "container",
         "height": 22 * len(rows),
@@ -166,14 +174,14 @@ def _ranks(view: View, target: int) -> Figure:
         description=f"Ranks with 95 % intervals; {sure} of {len(rows)} ranks are certain.",
         spec=spec,
         note=(
-            "Dot: the rank. Band: the ranks that the feature may well have, with 95 % confidence. Features whose "
-            "bands overlap cannot be told apart by these rows."
+            "Dot: the rank. Band: the ranks that the feature may well have, with 95 % confidence. "
+            "Features whose bands overlap cannot be told apart by these rows."
         ),
         table=Table(
             ["Feature", "Rank", "Rank, low", "Rank, high"],
             [
                 [view.labels[row.feature], int(row.rank), int(row.rank_low), int(row.rank_high)]
-                for row in shown.itertuples()
+                for row in rows_of(shown)
             ],
         ),
     )
@@ -195,7 +203,7 @@ def _table(view: View, target: int) -> Table:
         "Raises, % of rows",
     ]
     rows = []
-    for row in view.overall(target).itertuples():
+    for row in rows_of(view.overall(target)):
         name: list[Any] = [view.labels[row.feature]]
         if view.labelled:
             name.append(row.feature)

@@ -59,7 +59,7 @@ def _of(view: View, target: int) -> Sequence[Block]:
                 "type": "nominal",
                 "sort": None,
                 "title": None,
-                "axis": {"labelExpr": TWO_LINES},
+                "axis": TWO_LINES,
             },
             "x": {
                 "field": "v",
@@ -77,11 +77,15 @@ def _of(view: View, target: int) -> Sequence[Block]:
         Figure(
             name=f"interactions-{target}",
             title="Which feature modulates which",
-            description=f"{len(found)} hints. Strongest: what {words[0]} does depends on {words[1]}, {number(first[2])}.",
+            description=(
+                f"{len(found)} hints. Strongest: what {words[0]} does depends on {words[1]}, "
+                f"{number(first[2])}."
+            ),
             spec=spec,
             note=(
-                f"“{words[0]} by {words[1]}”: among rows of like {words[0]}, the value of {words[1]} explains "
-                f"{percent(first[2])} of how their φ still differs. Neighbours in the data may stand in for each other."
+                f"“{words[0]} by {words[1]}”: among rows of like {words[0]}, the value of {words[1]} "
+                f"explains {percent(first[2])} of how their φ still differs. Neighbours in the data may "
+                "stand in for each other."
             ),
             table=Table(
                 ["Feature", "Modulated by", "Strength"],

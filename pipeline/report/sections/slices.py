@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.report.blocks import Block, Choice, Figure, Prose, Section, Table
 from pipeline.report.differences import differences
-from pipeline.report.view import FEWEST_ROWS, View, brief
+from pipeline.report.view import FEWEST_ROWS, View, brief, number_axis, rows_of
 from pipeline.report.words import TWO_LINES, chart_names, number, percent, plain, shorten, two_lines
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ def _of(view: View, target: int) -> Sequence[Block]:
         return []
     blocks: list[Block] = []
     pages = _pages(sliced)
-    maps = {name: _maps(view, target, page, labels) for page, (name, labels) in enumerate(pages.items(), 1)}
+    maps = {
+        name: _maps(view, target, sliced, page, labels)
+        for page, (name, labels) in enumerate(pages.items(), 1)
+    }
     if len(maps) > 1:
         blocks.append(Choice("Slices", maps))
     else:
@@ -73,11 +76,9 @@ def _pages(sliced: pd.DataFrame) -> dict[str, list[str]]:
     return pages
 
 
-def _maps(view: View, target: int, page: int, labels: list[str]) -> list[Block]:
-    sliced = view.sliced(target)
-    assert_frame = sliced if sliced is not None else view.overall(target)
+def _maps(view: View, target: int, sliced: pd.DataFrame, page: int, labels: list[str]) -> list[Block]:
     features = view.overall(target)["feature"].head(_ACROSS).tolist()
-    part = assert_frame[assert_frame["slice"].isin(labels) & assert_frame["feature"].isin(features)]
+    part = sliced[sliced["slice"].isin(labels) & sliced["feature"].isin(features)]
     rows_of = part.drop_duplicates("slice").set_index("slice")["rows"]
     shown = chart_names(labels)
     made: dict[str, Sequence[Block]] = {}
@@ -137,8 +138,8 @@ def _maps(view: View, target: int, page: int, labels: list[str]) -> list[Block]:
             ),
             spec=spec,
             note=(
-                "Darker: the slice owes more of its scores to the feature. A column of one shade means that the "
-                "feature matters everywhere alike."
+                "Darker: the slice owes more of its scores to the feature. A column of one shade means "
+                "that the feature matters everywhere alike."
                 if column == "share"
                 else "Whether the feature raises or lowers the score in the slice, on average."
             ),
@@ -148,7 +149,8 @@ def _maps(view: View, target: int, page: int, labels: list[str]) -> list[Block]:
                     [label, int(rows_of[label]), *(float(value) * factor for value in cells[i])]
                     for i, label in enumerate(labels)
                 ],
-                f"{title}{', in %' if column == 'share' else ''}, of the {len(features)} most important features.",
+                f"{title}{', in %' if column == 'share' else ''}, of the {len(features)} most important "
+                "features.",
             ),
         )
         made[title] = [figure]
@@ -179,7 +181,7 @@ def _dumbbells(
 ) -> Figure:
     shown = real.head(_MOST)
     slices = chart_names(shown["slice"].drop_duplicates())
-    keys = [two_lines(view.names[row.feature], slices[row.slice]) for row in shown.itertuples()]
+    keys = [two_lines(view.names[row.feature], slices[row.slice]) for row in rows_of(shown)]
     rows = [
         {
             "n": key,
@@ -190,11 +192,12 @@ def _dumbbells(
             "d": f"{number(row.difference)} ({number(row.low)} to {number(row.high)})",
             "r": f"{row.rows:,}",
         }
-        for key, row in zip(keys, shown.itertuples(), strict=True)
+        for key, row in zip(keys, rows_of(shown), strict=True)
     ]
     x = {
         "type": "quantitative",
         "title": f"{about}, in units of the {view.unit(target)}",
+        "axis": number_axis(shown[["here", "rest"]].to_numpy(np.float64)),
         "scale": {"zero": kind == "abs"},
     }
     dot = {"type": "point", "filled": True, "opacity": 1, "size": 70}
@@ -208,7 +211,7 @@ def _dumbbells(
                 "type": "nominal",
                 "sort": None,
                 "title": None,
-                "axis": {"labelExpr": TWO_LINES},
+                "axis": TWO_LINES,
             },
             "tooltip": [
                 {"field": "f", "title": "Feature"},
@@ -226,13 +229,11 @@ def _dumbbells(
             },
             {
                 "mark": {**dot, "filled": False, "strokeWidth": 2, "fill": {"expr": "theme.card"}},
-                "encoding": {"x": {"field": "b", **x}, "stroke": _legend("the rest")},
+                "encoding": {"x": {"field": "b", **x}, "color": _legend("the rest")},
             },
-            {"mark": dot, "encoding": {"x": {"field": "a", **x}, "fill": _legend("the slice")}},
+            {"mark": dot, "encoding": {"x": {"field": "a", **x}, "color": _legend("the slice")}},
         ],
     }
-    spec["layer"][1]["encoding"] = {"x": {"field": "b", **x}, "color": _legend("the rest")}
-    spec["layer"][2]["encoding"] = {"x": {"field": "a", **x}, "color": _legend("the slice")}
     first = shown.iloc[0]
     more = f" {len(real):,} in all; the first {_MOST} are drawn." if len(real) > _MOST else ""
     kept = min(len(real), _MOST_ROWS)
@@ -245,9 +246,10 @@ def _dumbbells(
         ),
         spec=spec,
         note=(
-            "Full dot: the slice. Ring: all rows outside of it. Only differences that are more than chance: Welch's "
-            f"test of the means, {tests:,} comparisons, corrected by Benjamini and Hochberg so that at most 1 in 20 of "
-            f"those shown is expected to be false.{more}"
+            "Full dot: the slice. Ring: all rows outside of it. Only differences that are more than "
+            f"chance: Bennett's bound, which holds however φ is spread, on {tests:,} comparisons, "
+            "corrected by Benjamini and Hochberg so that at most 1 in 20 of those shown is expected to "
+            f"be false.{more}"
         ),
         table=Table(
             [
@@ -272,10 +274,11 @@ def _dumbbells(
                         for name in ("here", "rest", "difference", "low", "high", "effect", "q")
                     ),
                 ]
-                for row in real.head(_MOST_ROWS).itertuples()
+                for row in rows_of(real.head(_MOST_ROWS))
             ],
-            f"{about[0].upper()}{about[1:]}: the {kept} largest significant differences. Effect: the difference in standard "
-            "deviations. q: the share of false findings if this one and all stronger ones are believed.",
+            f"{about[0].upper()}{about[1:]}: the {kept} largest significant differences. Effect: the "
+            "difference in standard deviations. q: the share of false findings if this one and all "
+            "stronger ones are believed.",
         ),
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.report.blocks import Block, Prose, Section
 from pipeline.report.differences import differences
 from pipeline.report.sections.interactions import HINT, strongest
-from pipeline.report.view import View, as_word
+from pipeline.report.view import View, as_word, rows_of
 from pipeline.report.words import listed, number, percent, plain, shorten
 
 #: Features that are told of first, and those whose direction is told.
@@ -60,8 +60,9 @@ def _of(view: View, target: int) -> Sequence[Block]:
     if not view.matters(target):
         return [
             Prose(
-                "Nothing that the model is told moves this score: it is the same for every row as for the baseline. "
-                "Either the model is constant, or the features it goes by are not among those that were explained."
+                "Nothing that the model is told moves this score: it is the same for every row as for "
+                "the baseline. Either the model is constant, or the features it goes by are not among "
+                "those that were explained."
             )
         ]
     told = [
@@ -88,7 +89,10 @@ def _concentration(view: View, target: int) -> str:
         parts = [f"{name} ({percent(share)})" for name, share in zip(names, first["share"], strict=True)]
         return f"The score is moved by {listed(parts)}, in per cent of all movement."
     enough = int(np.searchsorted(shares, _MOST_OF_IT)) + 1
-    text = f"The score depends most on {listed(names)}: together they make up {percent(shares[_FIRST - 1])} of all movement."
+    text = (
+        f"The score depends most on {listed(names)}: together they make up {percent(shares[_FIRST - 1])} "
+        "of all movement."
+    )
     if enough > _FIRST:
         text += f" It takes {enough:,} of the {len(frame):,} features to make up {percent(_MOST_OF_IT)}"
         text += (
@@ -103,7 +107,7 @@ def _directions(view: View, target: int) -> str:
     frame = view.overall(target).head(_DIRECTIONS)
     sample = view.sample(target)
     told = []
-    for row in frame[frame["mean_abs"] > 0].itertuples():
+    for row in rows_of(frame[frame["mean_abs"] > 0]):
         name = _name(view, row.feature)
         values = None if sample is None or len(sample) < _FEWEST else view.values_of(sample, row.feature)
         sentence = ""
@@ -130,10 +134,10 @@ def _slope(name: str, values: np.ndarray, phi: np.ndarray) -> str:
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:
     import pandas as pd
 
-    ranks = [pd.Series(values).rank().to_numpy() for values in (one, other)]
-    if len(one) < 2 or any(np.ptp(rank) == 0 for rank in ranks):
+    ranks = [pd.Series(values).rank() for values in (one, other)]
+    if len(one) < 2 or any(rank.nunique() < 2 for rank in ranks):
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(ranks[0].corr(ranks[1]))
 
 
 def _categories(name: str, values: np.ndarray, phi: np.ndarray) -> str:
@@ -170,7 +174,7 @@ def _slices(view: View, target: int) -> str:
         return ""
     if not len(real):
         return "No slice goes by other things than the rest, as far as these rows can tell."
-    row = real.loc[real["difference"].abs().idxmax()]
+    row = real.iloc[int(np.argmax(np.abs(real["difference"].to_numpy(np.float64))))]
     name, where = _name(view, row["feature"]), _short(str(row["slice"]))
     times = row["here"] / row["rest"] if row["rest"] > 0 else math.inf
     if math.isfinite(times) and times >= 1.05:

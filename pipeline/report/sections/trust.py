@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.report.blocks import Block, Prose, Section, Table
-from pipeline.report.view import View
+from pipeline.report.blocks import Block, Cell, Prose, Section, Table
+from pipeline.report.view import View, rows_of
 from pipeline.report.words import number, percent, plain, shorten
 from pipeline.text_table import count
 
@@ -31,7 +31,9 @@ def sections(view: View) -> list[Section]:
     blocks: list[Block] = [*found]
     if view.data.rejected:
         total = sum(view.data.rejected.values())
-        rows = [[shorten(plain(reason), 300), n, 100 * n / total] for reason, n in view.data.rejected.items()]
+        rows: list[list[Cell]] = [
+            [shorten(plain(reason), 300), n, 100 * n / total] for reason, n in view.data.rejected.items()
+        ]
         blocks.append(
             Table(["Reason", "Rows", "Share, %"], rows[:100], "Rows that could not be explained, by reason.")
         )
@@ -55,13 +57,17 @@ def _convergence(view: View) -> list[Prose]:
         name = str(manifest["config"]["method"]["name"]).replace("_", " ")
         found.append(
             Prose(
-                f"The method, {name}, does not promise that φ adds up to the score: read φ as a direction and a size."
+                f"The method, {name}, does not promise that φ adds up to the score: read φ as a direction "
+                "and a size."
             )
         )
     else:
         limit = manifest["config"]["limits"].get("convergence")
         worst = delta["relative_p99"]
-        of = f"in 99 of 100 rows, what is missing is at most {number(delta['p99'], 2)}, {percent(worst)} of the score's spread"
+        of = (
+            f"in 99 of 100 rows, what is missing is at most {number(delta['p99'], 2)}, {percent(worst)} "
+            "of the score's spread"
+        )
         if limit is not None and worst > limit:
             found.append(
                 Prose(
@@ -89,7 +95,10 @@ def _rejected(view: View) -> list[Prose]:
         return [Prose(f"Every row was explained: {read:,} of {read:,}.", "good")]
     share = rejected / read
     reason = shorten(plain(next(iter(view.data.rejected), "unknown")), 160)
-    text = f"{rejected:,} of {read:,} rows ({percent(share)}) could not be explained, most often because: {reason}."
+    text = (
+        f"{rejected:,} of {read:,} rows ({percent(share)}) could not be explained, most often because: "
+        f"{reason}."
+    )
     if share > limit:
         return [Prose(f"{text} This is more than the {percent(limit)} allowed.", "bad")]
     if share > _FEW:
@@ -117,7 +126,7 @@ def _order(view: View) -> list[Prose]:
     if len(first) < 2:
         return []
     of = f" for {shorten(plain(view.targets[target]), 60)}" if len(view.targets) > 1 else ""
-    tied = [int(row.rank) for row in first.itertuples() if row.rank_low != row.rank_high]
+    tied = [int(row.rank) for row in rows_of(first) if row.rank_low != row.rank_high]
     if not tied:
         return [Prose(f"The order of the first {len(first)} features{of} is certain.", "good")]
     sure = min(tied) - 1
