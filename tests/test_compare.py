@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import worlds
 from run_worlds import importance_of, manifest, write_run
 
 from pipeline import cli
@@ -165,6 +168,22 @@ def test_features_that_came_and_went(runs: Any) -> None:
         ("features", "humid", "wind")
     ]
     assert set(found.significant["feature"]) == {"humid", "wind"}
+
+
+def test_labels_stand_for_names(runs: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    config = manifest(list(FEATURES), 2000)["config"] | {"features": {"carrier": {"label": "Airline"}}}
+    first = runs(importance_of(phi(0)))
+    second = runs(importance_of(phi(1, carrier=2.0)), config=config)
+    found = compare(first, second)
+    assert "most of all that of Airline: " in headline(found)
+    assert found.to_json()["features"][0]["feature"] == "carrier"
+    (figure, *_) = figures(sections(found))
+    assert figure.table is not None
+    assert figure.table.rows[0][0] == "Airline"
+    assert figure.spec is not None
+    assert "Airline" in figure.spec["data"]["values"][0]["name"]
+    assert cli.run(["compare", first.path, second.path]) == 0
+    assert "\n*  Airline " in capsys.readouterr().out
 
 
 # -- targets and units ---------------------------------------------------------------------------------------
@@ -422,3 +441,52 @@ def test_a_single_row_is_no_evidence(runs: Any) -> None:
     assert not found.features["significant"].any()
     assert found.features["p"].isna().all()
     assert "No change" in headline(found)
+
+
+# -- real runs -----------------------------------------------------------------------------------------------
+
+MODELS = """
+def first(rows):
+    return 2 * rows["a"] + rows["b"]
+
+
+def second(rows):
+    return 2 * rows["a"] - 3 * rows["b"]
+"""
+
+
+def test_runs_that_were_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    columns = {name: rng.normal(size=400) for name in ("a", "b", "c")}
+    pq.write_table(pa.table({**columns, "kind": rng.choice(["x", "y"], 400)}), tmp_path / "rows.parquet")
+    (tmp_path / "compared_models.py").write_text(MODELS, encoding="utf-8")
+    made = {}
+    for name in ("first", "second"):
+        config = worlds.write_config(
+            tmp_path / f"{name}.yaml",
+            model={"path": f"python: compared_models:{name}"},
+            input={"files": "rows.parquet", "features": list(columns), "slices": ["kind"]},
+            method={"name": "exact_shap"},
+            baseline={"kind": "zeros"},
+            output={"path": f"runs/{name}"},
+        )
+        made[name] = worlds.explain(config, tmp_path / "runs" / name)
+    sys.modules.pop("compared_models", None)
+    found = compare(made["first"], made["second"])
+    assert found.setting.summary == "another model, the same data, method and baseline"
+    assert {each.subject for each in found.setting.differences} == {"model"}
+    assert list(found.significant["feature"]) == ["b"]
+    b = np.abs(columns["b"].astype(np.float32)).mean()
+    assert row(found, "b")["change"] == pytest.approx(2 * b, rel=1e-5)
+    # What rounding makes of c, which neither model looks at, is no change.
+    assert row(found, "c")["size"] < 1e-12
+    assert row(found, "a")["size"] < 1e-6
+    assert not found.features["flip"].any()
+    assert list(found.by_slice["significant"]) == [True, True]
+    (scores,) = found.predictions
+    assert scores.rows == (400, 400)
+    assert scores.mean[1] == pytest.approx((2 * columns["a"] - 3 * columns["b"]).mean(), abs=1e-5)
+    page = tmp_path / "page.html"
+    assert cli.run(["compare", made["first"].path, made["second"].path, "--html", str(page)]) == 0
+    assert page.stat().st_size > 100_000
+    assert f"page           {page}" in capsys.readouterr().out

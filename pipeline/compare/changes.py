@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _WIDTH = 1.959964
 #: The largest share of false findings among those called significant.
 LEVEL = 0.05
+#: What single precision makes of a φ of 0, as a share of the total mean |φ|: no change is smaller.
+_ROUNDING = 1e-6
 _KEYS = ["slice", "target_name", "feature"]
 _QUANTILES = ("p05", "p25", "p50", "p75", "p95")
 #: What each of them stands for: half the way to its neighbours, the ends to 0 and 1.
@@ -48,7 +50,11 @@ def matched_targets(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, str]
 
 
 def changes(
-    first: pd.DataFrame, second: pd.DataFrame, targets: Mapping[str, str], comparable: Mapping[str, bool]
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    targets: Mapping[str, str],
+    comparable: Mapping[str, bool],
+    labels: Mapping[str, str],
 ) -> pd.DataFrame:
     """Every (slice, target, feature) that is in one of the tables, largest change first.
 
@@ -69,6 +75,7 @@ def changes(
       second: Of the second.
       targets: Those to compare; see `matched_targets`.
       comparable: Whether the units of φ are the same, by the first run's targets.
+      labels: What features are called in words, by name; the column `label` has them, or else the name.
     Raises:
       UserError: A table lacks columns.
     """
@@ -81,6 +88,7 @@ def changes(
     found["status"] = (
         found["status"].astype(str).map({"both": "both", "left_only": "gone", "right_only": "new"})
     )
+    found["label"] = [labels.get(name, name) for name in found["feature"]]
     same = found["target_name"].map(dict(comparable)).to_numpy(bool)
     _difference(found, same)
     _significance(found, same)
@@ -120,7 +128,7 @@ def _difference(found: pd.DataFrame, same: np.ndarray) -> None:
     found["share_change"] = here["share_b"] - here["share_a"]
     found["rank_change"] = found["rank_b"] - found["rank_a"]
     found["size"] = np.where(same, size, found["share_change"].abs())
-    found["p"] = np.where(same, _chance(change, error), np.nan)
+    found["p"] = np.where(same, _chance(np.where(size > _ROUNDING, change, 0.0), error), np.nan)
 
 
 def _error(found: pd.DataFrame, side: str) -> np.ndarray:
@@ -162,6 +170,7 @@ def _flips(found: pd.DataFrame) -> np.ndarray:
     for side in "ab":
         rows, std = found[f"rows_{side}"].to_numpy(), found[f"std_{side}"].to_numpy()
         mean = found[f"mean_{side}"].to_numpy()
+        clear &= np.abs(mean) > _ROUNDING * found[f"total_{side}"].to_numpy()
         clear &= (rows > 1) & (np.abs(mean) > _WIDTH * std / np.sqrt(np.where(rows > 1, rows, 1.0)))
     return clear & (np.sign(found["mean_a"]) * np.sign(found["mean_b"]) < 0).to_numpy()
 
@@ -195,6 +204,7 @@ def of_slices(found: pd.DataFrame) -> pd.DataFrame:
         "rows_b",
         "moved",
         "feature",
+        "label",
         "share_a",
         "share_b",
         "change",

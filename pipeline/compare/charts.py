@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.report.words import chart_names
@@ -33,7 +33,7 @@ def before_and_after(frame: pd.DataFrame, same: bool, unit: str) -> dict[str, An
       unit: Of φ.
     """
     shown = frame.head(_MOST).to_dict("records")
-    names = chart_names(row["feature"] for row in shown)
+    names = _names(shown)
     key = "mean_abs" if same else "share"
     rows = []
     for row in shown:
@@ -82,10 +82,15 @@ def before_and_after(frame: pd.DataFrame, same: bool, unit: str) -> dict[str, An
     }
 
 
+def _names(rows: Sequence[Mapping[Any, Any]]) -> dict[str, str]:
+    """What each feature is called in a chart."""
+    return chart_names([row["feature"] for row in rows], {row["feature"]: row["label"] for row in rows})
+
+
 def boxes(frame: pd.DataFrame, unit: str) -> dict[str, Any]:
     """Quantiles of φ in A above those in B, by feature."""
     shown = frame.to_dict("records")
-    names = chart_names(row["feature"] for row in shown)
+    names = _names(shown)
     rows = [
         {"name": names[row["feature"]], "run": run, **{q: row[f"{q}_{side}"] for q in QUANTILES}}
         for row in shown
@@ -148,7 +153,8 @@ def heat_map(changes: pd.DataFrame, slices: Sequence[str]) -> dict[str, Any]:
         part.groupby("feature")["share_change"].agg(lambda c: c.abs().sum()).nlargest(_MOST_COLUMNS).index
     )
     part = part[part["feature"].isin(features)]
-    rows_of, columns_of = chart_names(slices), chart_names(features)
+    labels = dict(zip(part["feature"], part["label"], strict=True))
+    rows_of, columns_of = chart_names(slices), chart_names(features, labels)
     rows = [
         {
             "slice": rows_of[row["slice"]],

@@ -167,7 +167,8 @@ def compare(first: Run, second: Run) -> Comparison:
     before, after = first.importance(), second.importance()
     targets = matched_targets(before, after)
     units = _units(first, second, before, after, targets)
-    found = changes(before, after, targets, {name: a == b for name, (a, b) in units.items()})
+    labels = {**first.labels, **second.labels}
+    found = changes(before, after, targets, {name: a == b for name, (a, b) in units.items()}, labels)
     whole = found["slice"] == ""
     names = [{name for name in frame["slice"].unique() if name} for frame in (before, after)]
     return Comparison(

@@ -83,7 +83,7 @@ def _importance(found: Comparison) -> Section:
         unit = found.units[target][0]
         title = f"Largest changes of {'mean |φ|' if same else 'the share of importance'}"
         largest = "; ".join(
-            f"{words.name(row['feature'])} {percent(row['share_a'])} to {percent(row['share_b'])}"
+            f"{words.name(row['label'])} {percent(row['share_a'])} to {percent(row['share_b'])}"
             for row in frame.head(3).to_dict("records")
         )
         figure = Figure(
@@ -110,7 +110,7 @@ def _table(frame: pd.DataFrame, same: bool) -> Table:
     for row in frame.to_dict("records"):
         keys = ["share_a", "share_b", "rank_a", "rank_b"]
         keys += ["mean_abs_a", "mean_abs_b", "change", "low", "high", "q"] if same else []
-        rows.append([row["feature"], *(_number(row[key]) for key in keys), _judgement(row)])
+        rows.append([row["label"], *(_number(row[key]) for key in keys), _judgement(row)])
     return Table(header, rows, "Every feature; from and to bound the change with 95 % confidence")
 
 
@@ -145,11 +145,11 @@ def _distribution(found: Comparison) -> Iterator[Section]:
         if frame.empty:
             return [Prose("Each feature's φ is distributed alike in both runs.", "good")]
         shown = frame.head(charts.MOST_BOXES)
-        names = listed(words.name(each) for each in shown["feature"].head(3))
+        names = listed(words.name(each) for each in shown["label"].head(3))
         header = ["Feature", "Distance", *(f"{q} in {run}" for q in charts.QUANTILES for run in ("A", "B"))]
         rows = [
             [
-                row["feature"],
+                row["label"],
                 _number(row["shift"]),
                 *(_number(row[f"{q}_{side}"]) for q in charts.QUANTILES for side in ("a", "b")),
             ]
@@ -196,7 +196,7 @@ def _slices_of(found: Comparison, number: int, target: str) -> list[Block]:
         [
             row["slice"],
             *(_number(row[key]) for key in ("rows_a", "rows_b", "moved")),
-            row["feature"],
+            row["label"],
             *(_number(row[key]) for key in ("share_a", "share_b")),
             "clear" if row["significant"] else "within chance",
         ]
@@ -227,10 +227,7 @@ def _slices_of(found: Comparison, number: int, target: str) -> list[Block]:
     keys = ["share_a", "share_b", "change", "q"]
     table = Table(
         ["Slice", "Feature", "Share in A", "Share in B", "Change of mean |φ|", "q"],
-        [
-            [row["slice"], row["feature"], *(_number(row[k]) for k in keys)]
-            for row in clear.to_dict("records")
-        ],
+        [[row["slice"], row["label"], *(_number(row[k]) for k in keys)] for row in clear.to_dict("records")],
         "Clear changes within slices, largest first",
     )
     return [figure, table]

@@ -88,7 +88,7 @@ def _features(out: Console, found: Comparison) -> None:
         [
             "*" if row["significant"] else "",
             *([shorten(clean(row["target_name"]), 12)] if several else []),
-            shorten(clean(row["feature"]), _NAME),
+            shorten(clean(row["label"]), _NAME),
             number(row["mean_abs_a"], 3),
             number(row["mean_abs_b"], 3),
             _change(row),
@@ -156,7 +156,7 @@ def _slices(out: Console, found: Comparison) -> None:
                 shorten(clean(row["slice"]), _SLICE),
                 f"{row['rows_a']:,.0f} → {row['rows_b']:,.0f}",
                 percent(row["moved"]),
-                shorten(clean(row["feature"]), 16),
+                shorten(clean(row["label"]), 16),
                 f"{_share(row['share_a'])} → {_share(row['share_b'])}",
             ]
             for row in clear.head(_TOP).to_dict("records")

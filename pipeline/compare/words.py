@@ -106,7 +106,7 @@ def moved(found: Comparison) -> list[str]:
 
 def _named(found: Comparison, row: Any) -> str:
     """A feature; with its target where there are several."""
-    feature = name(row["feature"])
+    feature = name(row["label"])
     return f"{feature} for {name(row['target_name'])}" if len(found.targets) > 1 else feature
 
 
