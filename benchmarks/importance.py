@@ -1,8 +1,8 @@
 """What quantiles and intervals cost: a run with the whole state against the same run with means alone.
 
-The share of a run is accounted rather than compared, since two runs of the same differ by more than it: it is
-processor time, of which a run has as much a second as there are processors. The ratio of the two stands beside
-it, for what accounting does not see.
+The share of a run is accounted rather than compared, since two runs of the same differ by more than it: it
+is processor time, of which a run has as much a second as there are processors. The ratio of the two stands
+beside it, for what accounting does not see.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from pipeline.report import examples, images, tokens, vectors
 from pipeline.report.blocks import Section
 from pipeline.report.data import ReportData
 from pipeline.report.sections import (
@@ -20,12 +21,16 @@ from pipeline.report.sections import (
 )
 from pipeline.report.view import View
 
-#: What the model does comes first, then whether to believe it, then the details, the single rows, the words.
+#: What the model does, whether to believe it, which features matter, single rows, the details, the words.
 _ORDER: Sequence[Callable[[View], list[Section]]] = (
     summary.sections,
     trust.sections,
     importance.sections,
     beeswarm.sections,
+    lambda view: examples.sections(view.data),
+    lambda view: images.sections(view.data),
+    lambda view: tokens.sections(view.data),
+    lambda view: vectors.sections(view.data),
     dependence.sections,
     interactions.sections,
     distribution.sections,

@@ -200,6 +200,15 @@ def _dumbbells(
         "axis": number_axis(shown[["here", "rest"]].to_numpy(np.float64)),
         "scale": {"zero": kind == "abs"},
     }
+    colour = {
+        "field": "k",
+        "type": "nominal",
+        "scale": {
+            "domain": ["the slice", "the rest"],
+            "range": [{"expr": "theme.positive"}, {"expr": "theme.neutral"}],
+        },
+        "legend": {"title": None, "symbolType": "circle", "symbolStrokeWidth": 2},
+    }
     dot = {"type": "point", "filled": True, "opacity": 1, "size": 70}
     spec = {
         "width": "container",
@@ -229,9 +238,14 @@ def _dumbbells(
             },
             {
                 "mark": {**dot, "filled": False, "strokeWidth": 2, "fill": {"expr": "theme.card"}},
-                "encoding": {"x": {"field": "b", **x}, "color": _legend("the rest")},
+                "transform": [{"calculate": "'the rest'", "as": "k"}],
+                "encoding": {"x": {"field": "b", **x}, "color": colour},
             },
-            {"mark": dot, "encoding": {"x": {"field": "a", **x}, "color": _legend("the slice")}},
+            {
+                "mark": dot,
+                "transform": [{"calculate": "'the slice'", "as": "k"}],
+                "encoding": {"x": {"field": "a", **x}, "color": colour},
+            },
         ],
     }
     first = shown.iloc[0]
@@ -281,15 +295,3 @@ def _dumbbells(
             "stronger ones are believed.",
         ),
     )
-
-
-def _legend(name: str) -> dict[str, Any]:
-    return {
-        "datum": name,
-        "type": "nominal",
-        "scale": {
-            "domain": ["the slice", "the rest"],
-            "range": [{"expr": "theme.positive"}, {"expr": "theme.neutral"}],
-        },
-        "legend": {"title": None, "symbolType": "circle", "symbolStrokeWidth": 2},
-    }
