@@ -180,10 +180,11 @@ def _shift(found: pd.DataFrame, same: np.ndarray) -> np.ndarray:
         weight * (found[f"{name}_b"] - found[f"{name}_a"]).abs()
         for name, weight in zip(_QUANTILES, _WEIGHTS, strict=True)
     )
-    scale = (found["mean_abs_a"] + found["mean_abs_b"]) / 2
-    return np.where(
-        same & (scale > 0), distance / scale.where(scale > 0, 1.0), np.where(scale == 0, 0.0, np.nan)
-    )
+    scale = (found["mean_abs_a"] + found["mean_abs_b"]).to_numpy() / 2
+    total = (found["total_a"] + found["total_b"]).to_numpy() / 2
+    known = same & (scale > _ROUNDING * total)
+    moved = np.where(known, distance / np.where(known, scale, 1.0), np.nan)
+    return np.where(scale <= _ROUNDING * total, 0.0, moved)
 
 
 def of_slices(found: pd.DataFrame) -> pd.DataFrame:

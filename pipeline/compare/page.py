@@ -59,7 +59,7 @@ def _setting(found: Comparison) -> Section:
     rows += [["target", ours, theirs] for ours, theirs in found.targets.items() if ours != theirs]
     rows += [["target only in A", name, None] for name in found.only_first]
     rows += [["target only in B", None, name] for name in found.only_second]
-    table = Table(["", "A", "B"], rows, "All in which the runs differ")
+    table = Table(["What", "A", "B"], rows, "All in which the runs differ")
     blocks: list[Block] = (
         [table] if rows else [Prose("Model, data, method, baseline and config are the same.", "good")]
     )
@@ -249,7 +249,7 @@ def _quality(found: Comparison) -> Iterator[Section]:
         ]
     if found.incomparable is None:
         rows += [[f"total of mean |φ|, {target}", *both] for target, *both in words.totals(found)]
-    blocks: list[Block] = [Table(["", "A", "B"], rows)]
+    blocks: list[Block] = [Table(["What", "A", "B"], rows)]
     for letter, side in (("A", found.first), ("B", found.second)):
         blocks += [Prose(f"Run {letter} exceeded a limit: {line}", "bad") for line in side.exceeded]
     yield Section("quality", "Scores and quality", "Whether the two runs are equally sound.", blocks)

@@ -69,8 +69,12 @@ def _model(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Diff
     before, after = first["model"], second["model"]
     if before["digest"] == after["digest"]:
         return
-    names = [f"{_short(model['path'])} ({str(model['digest'])[:12]})" for model in (before, after)]
+    names = [f"{_short(model['path'])} ({_digest(model)})" for model in (before, after)]
     yield Difference("model", "", *names)
+
+
+def _digest(of: Mapping[str, Any]) -> str:
+    return str(of["digest"]).removeprefix("sha256:")[:12]
 
 
 def _data(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
@@ -105,7 +109,7 @@ def _method(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Dif
 def _baseline(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
     before, after = first["baseline"], second["baseline"]
     if before["digest"] != after["digest"]:
-        words = [f"{b['kind']}, {count(b['rows'], 'row')} ({str(b['digest'])[:12]})" for b in (before, after)]
+        words = [f"{b['kind']}, {count(b['rows'], 'row')} ({_digest(b)})" for b in (before, after)]
         yield Difference("baseline", "", *words)
 
 
