@@ -21,8 +21,11 @@ import pytest
 import worlds
 from apache_beam.testing.util import assert_that
 from google.protobuf import json_format, struct_pb2
+from memory_filesystem import MemoryFileSystem
 
-from pipeline import cli
+from pipeline import cli, load_run
+from pipeline.compare import compare
+from pipeline.compare.page import write_page
 from pipeline.exports import KINDS, export, reading
 from pipeline.exports.tfma import to_extracts
 from pipeline.results import Run
@@ -401,6 +404,29 @@ def test_folders() -> None:
         paths = export(source, kind)
         assert all(path.startswith(f"{source.path}-{kind}/") for path in paths)
     assert worlds.part_bytes(source) == before
+
+
+def test_from_a_store_into_a_store() -> None:
+    """A run at a URL gives the same files, at a URL, as the run on the disk."""
+    source, local = run(*LATE), place()
+    for path in Path(source.path).rglob("*"):
+        if path.is_file():
+            key = path.relative_to(source.path).as_posix()
+            MemoryFileSystem.blobs[f"mem://exports/run/{key}"] = path.read_bytes()
+    stored = load_run("mem://exports/run")
+    for kind in KINDS:
+        paths = export(stored, kind)
+        assert all(path.startswith(f"mem://exports/run-{kind}/") for path in paths)
+        for path, same in zip(paths, export(source, kind, str(local / kind)), strict=True):
+            assert MemoryFileSystem.blobs[path] == Path(same).read_bytes()
+    with pytest.raises(UserError, match="is not empty"):
+        export(stored, "vertex")
+    with pytest.raises(UserError, match="in the run directory"):
+        export(stored, "vertex", "mem://exports/run/vertex")
+    again = compare(stored, source)
+    assert again.setting.differences == ()
+    write_page(again, "mem://exports/page.html")
+    assert MemoryFileSystem.blobs["mem://exports/page.html"].lower().startswith(b"<!doctype html>")
 
 
 def test_nothing_is_left_of_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
