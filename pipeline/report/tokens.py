@@ -336,12 +336,9 @@ def _figure(
         named, own = words.of(values)[0], phi[0]
         whole = highlighted(named[:_LONGEST], own[:_LONGEST], padding[0, :_LONGEST], reach)
         id = plain(rows.ids()[0])
-        beyond = own[_LONGEST:]
-        rest = (
-            f"… and {len(beyond):,} more tokens, {signed(float(beyond.sum()))} together"
-            if len(beyond)
-            else ""
-        )
+        more = int((~padding[0, _LONGEST:]).sum())
+        beyond = float(own[_LONGEST:].sum())
+        rest = f"… and {more:,} more tokens, {signed(beyond)} together" if more else ""
         texts.append(
             {
                 "title": shorten(id, 80) if titled else "",
