@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from pipeline.cli_report import report
 from pipeline.command_line import (
     BROKEN,
     DONE,
@@ -21,6 +22,7 @@ from pipeline.command_line import (
     LIMIT,
     USER,
     Verb,
+    common,
     fail,
     mendable,
     print_json,
@@ -32,11 +34,6 @@ from pipeline.runners import LOCAL, RUNNERS
 from transforms.errors import UserError
 
 _VERSION = "Show the version and exit."
-
-
-def _common(function: Callable[..., Any]) -> Callable[..., Any]:
-    function = click.option("--debug", is_flag=True, help="Show tracebacks and the engine's log.")(function)
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(function)
 
 
 def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,7 +93,7 @@ def cli() -> None:
 
 @cli.command(cls=Verb, short_help="Explain a data set and commit a run directory.")
 @_run_options
-@_common
+@common
 @click.pass_context
 def explain(
     context: click.Context,
@@ -150,7 +147,7 @@ def explain(
 
 @cli.command(cls=Verb, short_help="Check everything and estimate time and size; write nothing.")
 @_run_options
-@_common
+@common
 @click.pass_context
 def plan(
     context: click.Context,
@@ -186,7 +183,7 @@ def plan(
 @cli.command(short_help="Show one example's attributions as a waterfall.")
 @click.argument("run")
 @click.argument("example_id")
-@_common
+@common
 def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
     """Show how each feature leads from the base value to an example's prediction, largest first."""
     from pipeline.results import load_run
@@ -219,7 +216,7 @@ def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
     metavar="T",
     help="Largest difference, of max(|φ|, the score's spread); 1e-5, in mixed precision 1e-2.",
 )
-@_common
+@common
 def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_json: bool, debug: bool) -> int:
     """Check that a run is whole, made of this model, baseline and input, and comes out again.
 
@@ -246,7 +243,7 @@ def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_js
 @cli.command(short_help="List the methods: needs, cost, when to choose each.")
 @click.argument("name", required=False)
 @click.option("--config", metavar="CONFIG", help="Say what each would cost on this config's model and input.")
-@_common
+@common
 def methods(name: str | None, config: str | None, as_json: bool, debug: bool) -> int:
     """List the methods, or tell more of one: what it needs of a model, what it costs, when to choose it."""
     from pipeline.guide import GUIDE, describe
@@ -278,6 +275,9 @@ def methods(name: str | None, config: str | None, as_json: bool, debug: bool) ->
         else:
             print_methods(rows, GUIDE)
     return DONE
+
+
+cli.add_command(report)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -629,7 +629,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             )
             assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
             undrawn = page.evaluate(
-                "[...document.querySelectorAll('.chart')].filter((c) => !c.querySelector('svg,canvas')).length"
+                "[...document.querySelectorAll('.chart')].filter(c => !c.querySelector('svg,canvas')).length"
             )
             assert undrawn == 0
             broken = page.evaluate(

@@ -52,6 +52,13 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Names and what there is to say of each, under each other."""
+
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Grid:
     """Small figures beside each other, as many in a line as there is room for; their specs fill a cell."""
 
@@ -81,7 +88,7 @@ class Prose:
     kind: str = "plain"
 
 
-Block = Prose | Figure | Table | Grid | Choice
+Block = Prose | Figure | Table | Terms | Grid | Choice
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from pipeline.report.blocks import Block, Cell, Choice, Figure, Grid, Prose, Section, Table
+from pipeline.report.blocks import Block, Cell, Choice, Figure, Grid, Prose, Section, Table, Terms
 from pipeline.report.theme import DARK, LIGHT, SANS, SERIF, vega_config
 from pipeline.report.words import number
 
@@ -117,14 +117,14 @@ def plain_json(value: Any) -> Any:
 
 
 def by_column(value: Any) -> Any:
-    """A spec whose long data are columns: `{"columns": {name: [...]}}`, which the page undoes."""
+    """A spec whose long data are columns: `{"byColumn": {name: [...]}}`, which the page undoes."""
     if isinstance(value, Mapping):
         rows = value.get("values")
         if isinstance(rows, list) and len(rows) > _BY_COLUMN and all(isinstance(r, Mapping) for r in rows):
             names = list(rows[0])
             if all(list(row) == names for row in rows):
                 rest = {key: item for key, item in value.items() if key != "values"}
-                return {**rest, "columns": {name: [row[name] for row in rows] for name in names}}
+                return {**rest, "byColumn": {name: [row[name] for row in rows] for name in names}}
         return {key: by_column(item) for key, item in value.items()}
     return [by_column(item) for item in value] if isinstance(value, list | tuple) else value
 
@@ -144,6 +144,7 @@ def _environment() -> jinja2.Environment:
         "figure": lambda block: isinstance(block, Figure),
         "grid": lambda block: isinstance(block, Grid),
         "table": lambda block: isinstance(block, Table),
+        "terms": lambda block: isinstance(block, Terms),
         "choice": lambda block: isinstance(block, Choice),
         "as_radios": _as_radios,
         "searched": lambda table: len(table.rows) > _SEARCHED,

@@ -103,9 +103,11 @@ def vega_config(colours: dict[str, Any]) -> dict[str, Any]:
             "labelPadding": 6,
             "titlePadding": 10,
             "labelOverlap": True,
+            "labelSeparation": 5,
         },
-        "axisX": {"titleAnchor": "start", "titleAlign": "left", "labelFlush": True},
-        "axisY": {"titleAnchor": "end", "labelLimit": 200},
+        "axisX": {"titleAnchor": "end", "titleAlign": "right", "labelFlush": True},
+        "axisY": {"titleAnchor": "end", "labelLimit": 260},
+        "axisQuantitative": {"tickCount": 6},
         "axisBand": {"grid": False, "labelColor": colours["ink"]},
         "legend": {
             **text,

@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 #: Characters of a name in a chart.
 _LONGEST = 48
-#: A blank, and what Persian, the scripts of India and emoji join and part letters by.
-_KEPT = " \u200c\u200d"
 _ISOLATE, _END = "\u2068", "\u2069"
 
 
@@ -50,11 +48,12 @@ def percent(share: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from data in one line: what is no letter, mark, joiner or space is written out."""
-    return "".join(
-        c if c in _KEPT or unicodedata.category(c)[0] not in "CZ" else repr(c)[1:-1] if c != "\u00a0" else " "
-        for c in text
-    )
+    """Text from data in one line: what has no picture of its own is written out, but joiners of letters."""
+    return "".join(c if _is_plain(c) else repr(c)[1:-1] for c in text.replace("\u00a0", " "))
+
+
+def _is_plain(sign: str) -> bool:
+    return sign in " \u200c\u200d" or unicodedata.category(sign)[0] not in "CZ"
 
 
 def shorten(text: str, width: int = _LONGEST) -> str:
@@ -85,6 +84,15 @@ def chart_names(names: Iterable[str], label: Mapping[str, str] | None = None) ->
         taken.add(short)
         found[name] = isolated(short)
     return found
+
+
+def two_lines(first: str, second: str) -> str:
+    """What an axis shows as two lines, where its labels are `TWO_LINES`; of names that are one line each."""
+    return f"{first}\n{second}"
+
+
+#: The axis of names in two lines.
+TWO_LINES = {"labelExpr": r"split(datum.value, '\n')", "labelOffset": -6}
 
 
 def listed(items: Iterable[str]) -> str:

@@ -36,9 +36,9 @@
   const expanded = (value) => {
     if (Array.isArray(value)) return value.map(expanded);
     if (value === null || typeof value !== "object") return value;
-    if (value.columns && !value.values) {
-      const { columns, ...rest } = value;
-      value = { ...rest, values: rows(columns) };
+    if (value.byColumn) {
+      const { byColumn, ...rest } = value;
+      value = { ...rest, values: rows(byColumn) };
     }
     if (Array.isArray(value.values)) {
       marks += value.values.length;
@@ -47,22 +47,19 @@
     return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, expanded(item)]));
   };
 
-  // Vega draws a canvas in the pixels of the screen; one that the page enlarges needs more of them.
-  const sharpened = (view, zoom) => {
-    const before = Object.getOwnPropertyDescriptor(window, "devicePixelRatio");
-    const ratio = (printing ? 3 : window.devicePixelRatio) * zoom;
-    Object.defineProperty(window, "devicePixelRatio", { configurable: true, get: () => ratio });
-    try {
-      view.resize().run();
-    } finally {
-      Object.defineProperty(window, "devicePixelRatio", before);
-    }
-  };
+  // Charts grow with the page's type. Vega draws a canvas in the pixels of the screen, and asks the window how
+  // many there are: one that is enlarged needs more.
+  const zoomed = () => (printing ? 1 : parseFloat(getComputedStyle(root).fontSize) / 16);
+  const pixels = Object.getOwnPropertyDescriptor(window, "devicePixelRatio");
+  Object.defineProperty(window, "devicePixelRatio", {
+    configurable: true,
+    get: () => pixels.get.call(window) * (printing ? 3 : zoomed()),
+  });
 
   const draw = async (chart) => {
     const outer = printing ? PRINTED : chart.clientWidth;
     if (!outer) return;
-    const zoom = printing ? 1 : parseFloat(getComputedStyle(root).fontSize) / 16;
+    const zoom = zoomed();
     const width = Math.floor(outer / zoom);
     chart.drawnAt = outer;
     marks = 0;
@@ -73,7 +70,10 @@
       spec.autosize = { type: "fit-x", contains: "padding", ...spec.autosize };
     }
     const config = structuredClone(settings[printing ? "light" : chosenTheme()]);
-    config.axisY.labelLimit = Math.min(config.axisY.labelLimit, Math.round(width * 0.36));
+    // Names take at most so much of a narrow chart; what they lose is under the pointer and in the table.
+    config.axisY.labelLimit = Math.min(config.axisY.labelLimit, Math.round(width * 0.4));
+    config.axisX.titleLimit = width - 8;
+    config.legend.titleLimit = Math.min(config.legend.titleLimit, width - 40);
     const inner = document.createElement("div");
     inner.setAttribute("aria-hidden", "true");
     // Vega's usual evaluator makes functions of text, which the page's policy forbids: `ast` has another do it.
@@ -87,7 +87,6 @@
     if (chart.view) chart.view.finalize();
     chart.view = view;
     chart.replaceChildren(inner);
-    if (renderer === "canvas" && (zoom !== 1 || printing)) sharpened(view, zoom);
     const drawing = inner.querySelector("svg, canvas");
     const size = renderer === "svg" ? (name) => drawing[name].baseVal.value : (name) => parseFloat(drawing.style[name]);
     const [wide, high] = [size("width"), size("height")];
