@@ -47,6 +47,8 @@ class Commit:
       features: Names in the tables.
       metadata: Of every table.
       draft: The manifest without its figures; None: in the journal.
+      min_rows: `privacy.min_rows`.
+      weight: The column of weights; None: all rows count the same.
       rejected: `limits.rejected`.
       convergence: `limits.convergence`; None for a method that promises no sum.
       report: Whether there is to be a report.
@@ -64,6 +66,8 @@ class Commit:
     features: tuple[str, ...]
     metadata: Mapping[str, str]
     draft: Mapping[str, Any] | None
+    min_rows: int
+    weight: str | None
     rejected: float
     convergence: float | None
     report: bool
@@ -85,6 +89,8 @@ class Commit:
             features=spec.schema.attributed,
             metadata=dict(spec.metadata),
             draft=manifests.draft_manifest(plan, runner),
+            min_rows=config.privacy.min_rows,
+            weight=config.input.weight,
             rejected=config.limits.rejected,
             convergence=config.limits.convergence if config.method.additive else None,
             report=config.output.report,
@@ -148,6 +154,7 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
       The manifest.
     Raises:
       RunBrokenError: Shards failed, or the counts do not balance.
+      UserError: No row has any weight.
       OutputLost: The place can be written no more.
     """
     with written(commit.place):
@@ -201,8 +208,17 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     draft = commit.draft
     if draft is None:
         draft = json.loads(files.read_bytes(_draft_path(commit.place)))
-    result.parts += write_tables(commit.place, draft, result, commit.metadata, keeps_state=commit.keeps_state)
-    manifest = manifests.fill_manifest(draft, result, timing, exceeded)
+    parts, suppressed = write_tables(
+        commit.place,
+        draft,
+        result,
+        commit.metadata,
+        min_rows=commit.min_rows,
+        weight=commit.weight,
+        keeps_state=commit.keeps_state,
+    )
+    result.parts += parts
+    manifest = manifests.fill_manifest(draft, result, timing, exceeded, suppressed)
     sweep(commit.place, [part.file for part in result.parts])
     manifests.commit(commit.place, manifest)
     if commit.place != commit.target:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, get_type_hints
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -20,7 +20,8 @@ from pydantic import (
 )
 
 from pipeline.config_errors import as_user_error, nearest
-from pipeline.config_values import Path, Scalar, Shape, day_of
+from pipeline.config_input import Bins, Feature, FeatureTexts, Input, Strict, all_labels
+from pipeline.config_values import Path, Scalar, day_of
 from pipeline.runners import RUNNERS
 from pipeline.yaml_text import MOST_BYTES, override, parse_mapping
 from transforms import files
@@ -29,73 +30,23 @@ from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _leave_out_empty(cls, value: Any) -> Any:
-        # `limits:` with nothing below it says no more than its absence does.
-        if isinstance(value, dict):
-            known = cls.model_fields
-            return {key: item for key, item in value.items() if item is not None or key not in known}
-        return value
-
-
-class TargetColumn(_Strict):
+class TargetColumn(Strict):
     """`target: {column: label}`: the column holds the index of the output to explain."""
 
     column: str
 
 
-class Model(_Strict):
+class Model(Strict):
     """The `model` block."""
 
     path: Path
-    modules: list[str] = []
+    modules: list[str] = Field(default=[])
     allow_unsafe: bool = False
     target: int | str | TargetColumn = 0
     score: Literal["auto", "output", "logit", "probability"] = "auto"
 
 
-class Feature(_Strict):
-    """An item of `input.features`."""
-
-    name: str
-    kind: Literal["numeric", "categorical", "image"] | None = None
-    fill: Scalar | None = None
-    shape: Shape | None = None
-    fixed: bool = False
-
-
-class Input(_Strict):
-    """The `input` block."""
-
-    format: Literal["parquet", "tfrecord"] | None = None
-    files: Path | Annotated[list[Path], Field(min_length=1)]
-    id: str | None = None
-    features: Annotated[list[Feature], Field(min_length=1)] | None = None
-    groups: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
-    slices: list[str] = []
-
-    @field_validator("features", mode="before")
-    @classmethod
-    def _names_alone(cls, value: Any) -> Any:
-        # `features: [distance, carrier]` says all that many features need.
-        if isinstance(value, list):
-            return [{"name": item} if isinstance(item, str) else item for item in value]
-        return value
-
-    @model_validator(mode="after")
-    def _no_twins(self) -> Input:
-        for key, names in (("features", [f.name for f in self.features or []]), ("slices", self.slices)):
-            twins = sorted({name for name in names if names.count(name) > 1})
-            if twins:
-                raise ValueError(f"{key} names {twins[0]!r} twice")
-        return self
-
-
-class Baseline(_Strict):
+class Baseline(Strict):
     """The `baseline` block; the method decides the kind where it is left out."""
 
     kind: Literal["zeros", "constant", "mean", "median", "mode", "sample", "file"] | None = None
@@ -112,13 +63,13 @@ class Baseline(_Strict):
         return self
 
 
-class TopK(_Strict):
+class TopK(Strict):
     """`attributions: {top_k: 5}`."""
 
     top_k: Annotated[int, Field(ge=1)]
 
 
-class Output(_Strict):
+class Output(Strict):
     """The `output` block. `sample`: rows kept with their features for `report`; fewer of wide ones."""
 
     path: Path
@@ -128,7 +79,7 @@ class Output(_Strict):
     report: bool = True
 
 
-class Compute(_Strict):
+class Compute(Strict):
     """The `compute` block.
 
     `precision`: mixed_float16 and mixed_bfloat16 round the operands of matrix products and convolutions, but
@@ -144,11 +95,11 @@ class Compute(_Strict):
     jit: bool = False
 
 
-class Runner(_Strict):
+class Runner(Strict):
     """The `runner` block: an engine and Beam's options for it, by the names of their flags."""
 
     name: str
-    options: dict[str, Scalar | list[Scalar] | None] = {}
+    options: dict[str, Scalar | list[Scalar] | None] = Field(default={})
 
     @field_validator("name")
     @classmethod
@@ -158,14 +109,20 @@ class Runner(_Strict):
         return value
 
 
-class Limits(_Strict):
+class Limits(Strict):
     """The `limits` block: what is exceeded makes exit status 1."""
 
     rejected: Annotated[float, Field(ge=0, le=1)] = 0.01
     convergence: Annotated[float, Field(ge=0)] = 0.05
 
 
-class Config(_Strict):
+class Privacy(Strict):
+    """The `privacy` block: slices of fewer rows are not written to the importance."""
+
+    min_rows: Annotated[int, Field(ge=0)] = 0
+
+
+class Config(Strict):
     """A whole config. `method` is the method's own dataclass.
 
     `incremental`: where the run directory holds a committed run of the same and the input has more files by
@@ -177,6 +134,7 @@ class Config(_Strict):
     name: str = "attribeam"
     model: Model
     input: Input
+    features: dict[str, FeatureTexts] = Field(default={})
     method: Any
     baseline: Baseline = Baseline()
     output: Output
@@ -185,6 +143,7 @@ class Config(_Strict):
     seed: int = 0
     incremental: bool = False
     limits: Limits = Limits()
+    privacy: Privacy = Privacy()
 
     @field_validator("method", mode="before")
     @classmethod
@@ -195,13 +154,35 @@ class Config(_Strict):
     def _method_keys(self, method: Any) -> dict[str, Any]:
         return {"name": method.name, **dataclasses.asdict(method)}
 
+    @model_validator(mode="after")
+    def _whole(self) -> Config:
+        if self.incremental and self.privacy.min_rows > 1:
+            raise UserError(
+                "and incremental: true do not go together: the aggregates that are kept to be added to hold "
+                "every slice",
+                "privacy.min_rows",
+                "leave one of the two out",
+            )
+        features = self.input.features or []
+        if all(feature.label is None for feature in features):
+            return self
+        # Where the file has the labels makes no other config.
+        bare = [feature.model_copy(update={"label": None}) for feature in features]
+        block = self.input.model_copy(update={"features": bare})
+        return self.model_copy(update={"input": block, "features": all_labels(self.features, features)})
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What features and groups are called in words, where the config says it."""
+        return {name: texts.label for name, texts in self.features.items() if texts.label is not None}
+
     @property
     def patterns(self) -> list[str]:
         """The globs of the input."""
         return [self.input.files] if isinstance(self.input.files, str) else list(self.input.files)
 
 
-class Preset(_Strict):
+class Preset(Strict):
     """A preset: how and where a config is run, and nothing that is explained."""
 
     runner: Runner | None = None
@@ -310,7 +291,18 @@ def _validate(data: Mapping[str, Any], where: str, model: Any = Config) -> Any:
     except UserError as error:  # of a method's keys, or a runner's name
         raise UserError(error.what, f"{where}: {error.where}", error.remedy) from error
     except ValidationError as error:
-        raise as_user_error(error, where, lambda location: _keys_at(location, model)) from error
+        found = as_user_error(error, where, lambda location: _keys_at(location, model))
+        raise UserError(found.what, _by_name(found.where or "", data), found.remedy) from error
+
+
+def _by_name(place: str, data: Mapping[str, Any]) -> str:
+    """The place of an error by the name of a feature, where the file gives them as a mapping."""
+    block = data.get("input")
+    features = block.get("features") if isinstance(block, Mapping) else None
+    if not isinstance(features, Mapping):
+        return place
+    names = list(features)
+    return re.sub(r"(: input\.features\.)(\d+)", lambda found: f"{found[1]}{names[int(found[2])]}", place)
 
 
 def _parse_method(value: Any) -> AttributionMethod:
@@ -350,9 +342,9 @@ def _remedy_of_key(key: str, method: str, known: Sequence[str]) -> str:
 
 def _keys_at(location: Sequence[str], model: Any = Config) -> list[str]:
     """The known keys of a block."""
-    for part in location:
-        if part.isdigit():
-            continue
+    for number, part in enumerate(location):
+        if part.isdigit() or (number and location[number - 1] == "features" and model is FeatureTexts):
+            continue  # the name of a feature is no key
         model = _BLOCKS.get((model, part))
         if model is None:
             return []
@@ -362,6 +354,7 @@ def _keys_at(location: Sequence[str], model: Any = Config) -> list[str]:
 _BLOCKS: dict[tuple[Any, str], Any] = {
     (Config, "model"): Model,
     (Config, "input"): Input,
+    (Config, "features"): FeatureTexts,
     (Config, "baseline"): Baseline,
     (Config, "output"): Output,
     (Config, "compute"): Compute,
@@ -369,6 +362,8 @@ _BLOCKS: dict[tuple[Any, str], Any] = {
     (Preset, "runner"): Runner,
     (Preset, "compute"): Compute,
     (Config, "limits"): Limits,
+    (Config, "privacy"): Privacy,
+    (Input, "slices"): Bins,
     (Input, "features"): Feature,
     (Model, "target"): TargetColumn,
     (Output, "attributions"): TopK,

@@ -117,7 +117,7 @@ def _is_branch(part: str) -> bool:
     return part in _BRANCHES or "[" in part or part.startswith("constrained-")
 
 
-_BRANCHES = {"int", "str", "bool", "float", "TargetColumn", "TopK"}
+_BRANCHES = {"int", "str", "bool", "float", "TargetColumn", "TopK", "Bins"}
 
 
 def nearest(key: str, known: Sequence[str]) -> str:

@@ -28,6 +28,14 @@ def _of_a_row(shape: list[int]) -> list[int]:
     return shape
 
 
+def _in_words(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is blank")
+    return text
+
+
+#: What a feature is called for readers.
+Label = Annotated[str, Field(max_length=500), AfterValidator(_in_words)]
 #: An empty path would be the folder that relative ones start from.
 Path = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 Shape = Annotated[list[Annotated[int, Field(ge=1, le=_MOST_VALUES)]], AfterValidator(_of_a_row)]

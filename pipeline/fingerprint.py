@@ -14,6 +14,7 @@ from pipeline.probe import ProbeResult
 from pipeline.sources import output_of
 from transforms import files
 from transforms.shards import InputFile
+from transforms.slicing import described
 
 _NO_NUMBERS = ("limits", "name", "runner", "incremental")
 #: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.
@@ -37,6 +38,7 @@ def fingerprint_of(
         "model": found.digest,
         "baseline": found.artifact.digest,
         "columns": [[name, str(kind)] for name, kind in found.schema.columns],
+        "slices": described(found.schema.slicings),
         "device_batch_size": found.device_batch_size,
         "input": [
             [[[f.name, f.rows, *(f.stamp or files.stamp(f.path))] for f in inputs], shard_rows, rows]
@@ -51,6 +53,9 @@ def fingerprint_of(
 
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     """What of a config decides numbers: not where the run goes, where it is made, or by how many."""
+    # Labels are for readers, but that a table of the largest attributions has a column of them.
+    if not isinstance(config["output"]["attributions"], dict):
+        config = {key: value for key, value in config.items() if key != "features"}
     left_out = {
         "output": ("path", "report"),
         "compute": ("workers",),

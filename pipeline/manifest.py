@@ -19,6 +19,7 @@ from transforms.errors import UserError
 from transforms.parts import MANIFEST
 from transforms.room import with_halved
 from transforms.shard_result import ShardResult, fingerprint_path
+from transforms.slicing import described
 
 _PACKAGES = ("attribeam", "apache-beam", "tensorflow", "keras", "numpy", "pyarrow", "shap")
 
@@ -67,6 +68,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
             }
             for f in plan.spec.schema.features
         ],
+        "slices": described(plan.spec.schema.slicings),
         "parts": None,
         "counts": None,
         "quality": None,
@@ -78,7 +80,11 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
 
 
 def fill_manifest(
-    draft: Mapping[str, Any], result: ShardResult, timing: Mapping[str, float], exceeded: list[str]
+    draft: Mapping[str, Any],
+    result: ShardResult,
+    timing: Mapping[str, float],
+    exceeded: list[str],
+    suppressed: int = 0,
 ) -> dict[str, Any]:
     """The manifest of a finished run.
 
@@ -87,6 +93,7 @@ def fill_manifest(
       result: Its aggregates.
       timing: Seconds.
       exceeded: Limits that were, in words.
+      suppressed: Slices that `privacy.min_rows` keeps out of the importance.
     """
     planned = draft["device_batch_size"]
     used = result.device_batch_size_used or planned
@@ -103,6 +110,7 @@ def fill_manifest(
         "quality": {
             "convergence_delta": result.quality.summary(),
             "limited_rows": result.quality.limited,
+            "suppressed_slices": suppressed,
             "exceeded": exceeded,
         },
         "timing": dict(timing),

@@ -205,7 +205,7 @@ def host_bytes(
       call_bytes: Of a device call, where its memory is the host's.
       calls: In flight at a time.
       evaluations: Of the model, for a row.
-      groups: Slice values and targets that the importance is broken down by.
+      groups: Slices and targets that the importance is broken down by.
     """
     features, attribution = batch_size * widths.features, batch_size * widths.attribution
     objects = batch_size * (_OBJECTS_BYTES + 2 * _OBJECTS_BYTES * len(schema.slices)) * widths.targets

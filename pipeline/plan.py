@@ -17,9 +17,11 @@ from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
 from pipeline.sources import baseline_files_of, input_files, of_config, output_of, probe_request
 from transforms import files
 from transforms.errors import UserError
+from transforms.models.base import names_in_words
 from transforms.room import with_halved
 from transforms.sample import SampleSpec
 from transforms.shards import InputFile, Shard, auto_shard_rows, cut
+from transforms.spelling import nearest
 from transforms.worker import ExplainSpec
 
 
@@ -129,6 +131,7 @@ def make_plan(
             found = probe(request) if in_process else probe_in_child(request)
         except UserError as error:
             raise of_config(loaded, error) from error
+        _check_labels(loaded, found)
         found = dataclasses.replace(found, warnings=(*_damaged(inputs), *found.warnings))
         return request, _with_devices(loaded, found) if local else found
 
@@ -198,6 +201,16 @@ def make_plan(
         loaded, inputs, shards, spec, found, sum(part.rows for part in increments), shard_rows, kind, output,
         increments, base if isinstance(base, Grown) else None, base if isinstance(base, str) else None,
     )  # fmt: skip
+
+
+def _check_labels(loaded: LoadedConfig, found: ProbeResult) -> None:
+    """That labels are of features and groups that there are."""
+    schema = found.schema
+    known = [*(feature.name for feature in schema.features), *schema.groups]
+    for name in loaded.config.labels:
+        if name not in known:
+            remedy = nearest(name, known) or f"there are {names_in_words(known, 12)}"
+            raise UserError(f"{name!r} is no feature and no group", f"{loaded.where}: features", remedy)
 
 
 def _shard_rows(config: Config, evaluations_per_row: int, rows: int, slots: int | None) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.memory import bound
 from pipeline.plan import Plan
+from transforms.slicing import described
 
 
 def summarize(plan: Plan) -> dict[str, Any]:
@@ -30,6 +31,8 @@ def summarize(plan: Plan) -> dict[str, Any]:
             for f in spec.schema.features
         ],
         "groups": {name: list(members) for name, members in spec.schema.groups.items()},
+        "slices": described(spec.schema.slicings),
+        "weight": None if spec.schema.weight is None else spec.schema.weight[0],
         "targets": target_names(plan),
         "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
         "affine_prefix": found.affine_prefix,
@@ -62,9 +65,10 @@ def _output_bytes(plan: Plan) -> int:
     schema, output = plan.spec.schema, plan.spec.output
     sizes = {f.name: f.size for f in schema.features}
     values = sum(1 if name in schema.groups else sizes[name] for name in schema.attributed)
-    per_row = 4 * (5 + values * (2 if output.standard_error else 1)) + 12 + 4 * len(schema.slices)
+    extra = 4 * len(schema.slices) + (8 if schema.weight is not None else 0)
+    per_row = 4 * (5 + values * (2 if output.standard_error else 1)) + 12 + extra
     if isinstance(output.attributions, int):
-        per_row = 4 * 5 + 12 + 6 * output.attributions + 4 * len(schema.slices)
+        per_row = 4 * 5 + 12 + 6 * output.attributions + extra
     if output.features:
         per_row += 4 * sum(sizes.values())
     return per_row * plan.rows * _targets_a_row(plan)

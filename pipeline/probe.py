@@ -22,6 +22,7 @@ from pipeline.sizing import (
     forward_batch_size,
     seconds_per_row,
 )
+from pipeline.slice_planning import plan_slicings
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.decode import Rows
@@ -36,6 +37,8 @@ from transforms.resolve import ColumnRequest, resolve
 from transforms.room import Room
 from transforms.schema import ExampleSchema
 from transforms.shards import TFRECORD, InputFile
+from transforms.slicing import resolve_slicings
+from transforms.spelling import nearest
 from transforms.worker import TargetSpec, make_reference
 
 Answer = TypeVar("Answer")
@@ -104,7 +107,7 @@ class ProbeResult:
       forward_bytes: The same of an evaluation alone.
       background_bytes: Memory that a device keeps of the background.
       model_bytes: Of the model's files.
-      slice_values: That the first rows have, over all slice columns.
+      slice_values: Slices that there will be, over all slicings; an estimate.
     """
 
     signature: Signature
@@ -146,8 +149,11 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     schema, model, background = open_model(request, check=True)
     inputs = schema.assemble(background)
     targets = _targets(request.target, model.signature)
+    drawn_from = request.drawn_from or request.files
+    total = sum(file.rows for file in request.files)
+    schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total)
     # What stands for the input where the baseline is one row must not change when files are added.
-    first = first_rows(request.drawn_from or request.files, schema, FIRST_ROWS)
+    first = first_rows(drawn_from, schema, FIRST_ROWS)
     size = request.device_batch_size or device_batch_size(model, inputs, request.method)
     room = Room(size)
     first_inputs = inputs
@@ -187,14 +193,14 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         room.size * evaluation_bytes(model, inputs, request.method),
         _has_prefix(model, reference, request.method),
         seconds,
-        () if first is None else _repeated_ids(first, schema),
+        (*(() if first is None else _repeated_ids(first, schema)), *crowded),
         device_scopes() if request.model.needs_tensorflow else (),
         room.used,
         evaluation_bytes(model, inputs, request.method),
         model.forward_bytes,
         background_bytes(model, inputs, request.method, len(scores)),
         request_bytes(request.model),
-        0 if first is None else sum(len(set(v.to_pylist())) for v in first.slices.values()),
+        slices,
     )
 
 
@@ -235,7 +241,10 @@ def open_model(
     if check:
         check_players(request.method, schema)  # before the input is read for a baseline
     common = check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
-    schema = replace(schema, slices=tuple((name, common[name]) for name, _ in schema.slices))
+    if schema.slicings:  # what they compare must be so in every file
+        found = {**types, **common}
+        slices = tuple((name, common[name]) for name, _ in schema.slices)
+        schema = replace(schema, slices=slices, slicings=resolve_slicings(request.columns.slices, found))
     if request.baseline.kind == "file":
         wanted = [Column(f.name, f.stored) for f in schema.features]
         check_columns(request.baseline_files, wanted)
@@ -272,8 +281,6 @@ def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
     if isinstance(target, str):
         if target in names:
             return TargetSpec((names.index(target),))
-        from transforms.resolve import nearest
-
         raise UserError(
             f"{target!r} is no output of the model",
             "model.target",

@@ -82,9 +82,9 @@ class Run:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What the config calls features in words, by name, where it does."""
+        """What features and groups are called in words, by name, where the config says it."""
         texts = self.manifest["config"].get("features") or {}
-        return {name: str(keys["label"]) for name, keys in texts.items() if keys.get("label")}
+        return {name: text["label"] for name, text in texts.items() if text.get("label")}
 
     @property
     def rows_per_example(self) -> int:
@@ -155,7 +155,8 @@ class Run:
 
         Features that are tensors are taken apart into `name[index]`. Feature values come from the table where
         the run wrote them (`output.features: true`), else from the input files. Of strings, `data` holds the
-        rank in the alphabet and `display_data` the string.
+        rank in the alphabet and `display_data` the string. `feature_names` are the names in the tables, which
+        other calls take; labels in words are in `labels`.
 
         Args:
           rows: At random without replacement, in the table's order; None: all.

@@ -68,6 +68,10 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
     counts, timing, quality = manifest["counts"], manifest["timing"], manifest["quality"]
     rejected = f"; {counts['rows_rejected']:,} rejected" if counts["rows_rejected"] else ""
     fact(out, "rows", f"{counts['rows_attributed']:,} of {counts['rows_read']:,} explained{rejected}")
+    if quality.get("suppressed_slices"):
+        least = manifest["config"]["privacy"]["min_rows"]
+        small = count(quality["suppressed_slices"], "slice")
+        fact(out, "privacy", f"{small} of fewer than {count(least, 'row')} not in the importance")
     for reason, number in _reasons(run):
         wrapped(out, shorten(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
     if reused:
@@ -88,13 +92,13 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
 
 
 def _print_top(out: Console, run: Any) -> None:
-    frame = run.importance(slice="")
+    frame, labels = run.importance(slice=""), run.labels
     tables = [rows for _, rows in frame.groupby("target", sort=False)]
     if len(tables) > _MOST_TABLES:
         write(out, Text("Most important features, by target", style="bold"))
         brief = []
         for rows in tables[:_MOST_LINES]:
-            best = [f"{clean(r.feature)} {r.share:.0%}" for r in rows.head(3).itertuples()]
+            best = [f"{clean(named(r.feature, labels))} {r.share:.0%}" for r in rows.head(3).itertuples()]
             name = shorten(clean(rows["target_name"].iloc[0]), _NAME)
             brief.append([name, f"{rows['rows'].iloc[0]:,}", ", ".join(best)])
         print_table(out, brief, "<><", header=["target", "rows", "share of mean |φ|"], indent="  ")
@@ -114,7 +118,7 @@ def _print_top(out: Console, run: Any) -> None:
         lines: list[list[str | Text]] = [
             [
                 str(row.rank),
-                shorten(clean(row.feature), _NAME),
+                shorten(clean(named(row.feature, labels)), _NAME),
                 f"{row.mean_abs:.3g}",
                 f"{row.share:.1%}",
                 f"{row.positive:.0%}",
@@ -127,6 +131,14 @@ def _print_top(out: Console, run: Any) -> None:
         note = f"  φ in units of the {kind}; raises: the share of rows in which it raises it"
         write(out, Text(note, style="dim"))
         write(out)
+
+
+def named(feature: str, labels: Mapping[str, str]) -> str:
+    """A feature in words: its label, of a value of a tensor with its place, `name[0, 1]`; else its name."""
+    if feature in labels:
+        return labels[feature]
+    name, bracket, place = feature.rpartition("[")
+    return f"{labels[name]} [{place}" if bracket and name in labels else feature
 
 
 def _score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
@@ -206,6 +218,10 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     more = f" and {len(targets) - _TOP} more" if len(targets) > _TOP else ""
     fact(out, "target", ", ".join(targets[:_TOP]) + more)
     _print_schema(out, summary)
+    for number, slicing in enumerate(summary["slices"]):
+        fact(out, "" if number else "slices", _slicing(slicing))
+    if summary["weight"] is not None:
+        fact(out, "weight", f"rows count in the importance by {summary['weight']}")
     fact(out, "method", _keys(summary["method"]))
     baseline = summary["baseline"]
     fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}")
@@ -245,6 +261,15 @@ def print_plan(summary: Mapping[str, Any]) -> None:
 def _keys(block: Mapping[str, Any]) -> str:
     rest = [f"{key} {value}" for key, value in block.items() if key != "name" and value is not None]
     return f"{block['name']}: {', '.join(rest)}" if rest else str(block["name"])
+
+
+def _slicing(slicing: Mapping[str, Any]) -> str:
+    """What rows are divided by: a column, a condition, edges, or several of these."""
+    if slicing["kind"] == "intersection":
+        return " & ".join(map(_slicing, slicing["parts"]))
+    if slicing["kind"] != "bins":
+        return str(slicing["name"])
+    return f"{slicing['name']} in bins with the edges {', '.join(f'{edge:g}' for edge in slicing['edges'])}"
 
 
 def _print_schema(out: Console, summary: Mapping[str, Any]) -> None:

@@ -83,11 +83,13 @@ def model_request(loaded: LoadedConfig) -> ModelRequest:
 def output_of(loaded: LoadedConfig) -> OutputSpec:
     """What the config has written of each example."""
     block, method = loaded.config.output, loaded.config.method
+    top = isinstance(block.attributions, TopK)
     return OutputSpec(
         block.attributions.top_k if isinstance(block.attributions, TopK) else block.attributions,
         block.features,
         bool(getattr(method, "standard_error", False)),
         bool(getattr(method, "local_fit", False)),
+        tuple(sorted(loaded.config.labels.items())) if top else (),
     )
 
 
@@ -97,7 +99,7 @@ def of_config(loaded: LoadedConfig, error: UserError) -> UserError:
     if where == model or where.startswith(model + "/"):
         return UserError(error.what, f"{loaded.where}: model.path: {where}", error.remedy)
     block = where.split(" ")[0].split(".")[0]
-    if block in ("model", "input", "baseline", "method", "compute"):
+    if block in ("model", "input", "features", "baseline", "method", "compute"):
         return UserError(error.what, f"{loaded.where}: {error.where}", error.remedy)
     return error
 
@@ -122,8 +124,9 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
         features,
         {name: tuple(members) for name, members in block.groups.items()},
         block.id,
-        tuple(block.slices),
+        block.slice_requests,
         target.column if isinstance(target, TargetColumn) else None,
+        block.weight,
     )
 
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.increments import state_metadata
 from transforms import files
+from transforms.errors import UserError
 from transforms.interactions import find_interactions
 from transforms.parts import IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, Part, digest_of
 from transforms.shard_result import ShardResult
@@ -22,8 +23,10 @@ def write_tables(
     result: ShardResult,
     metadata: Mapping[str, str],
     *,
+    min_rows: int,
+    weight: str | None,
     keeps_state: bool,
-) -> list[Part]:
+) -> tuple[list[Part], int]:
     """Writes the importance, and what the report shows besides.
 
     Args:
@@ -31,21 +34,36 @@ def write_tables(
       draft: Its manifest.
       result: Its aggregates.
       metadata: Of every table.
+      min_rows: Slices of fewer rows are left out.
+      weight: The column of weights; None: all rows count the same.
       keeps_state: Whether another run may add to this one: the importance then has the state with it.
     Returns:
-      What was written.
+      What was written, and how many slices are left out of the importance.
+    Raises:
+      UserError: All rows weigh nothing.
     """
     names = tuple(draft["target_names"])
-    importance = dict(metadata) | (state_metadata(result) if keeps_state else {})
-    parts = [_write(place, IMPORTANCE, result.importance.to_table(names), importance)]
+    importance = result.importance.to_table(names, min_rows)
+    if weight is not None and result.attributed and not len(importance):
+        what = f"every row that was explained has the weight 0 in {weight!r}: there is no mean of them"
+        raise UserError(what, "input.weight", "mend the column, or leave the key out")
+    more = dict(metadata) | (state_metadata(result) if keeps_state else {})
+    parts = [_write(place, IMPORTANCE, importance, more)]
     sample = result.sample.to_table()
     shown = {SAMPLE: sample, POSITIONS: result.positions.to_table(names)}
     if sample is not None:
         groups = draft["config"]["input"]["groups"]
         shown[INTERACTIONS] = find_interactions(sample, draft["features"], groups)
-    return parts + [
-        _write(place, file, table, metadata) for file, table in shown.items() if table is not None
-    ]
+    parts += [_write(place, file, table, metadata) for file, table in shown.items() if table is not None]
+    return parts, _left_out(importance, result) if min_rows > 1 else 0
+
+
+def _left_out(importance: pa.Table, result: ShardResult) -> int:
+    """How many slices have rows of some target that are not in the table."""
+    there = importance.select(["slice", "target"]).group_by(["slice", "target"]).aggregate([]).to_pydict()
+    written = set(zip(there["slice"], there["target"], strict=True))
+    groups = result.importance.groups
+    return len({key[:2] for key in groups if key[0] and (key[1], key[2]) not in written})
 
 
 def _write(place: str, file: str, table: pa.Table, metadata: Mapping[str, str]) -> Part:

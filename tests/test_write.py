@@ -232,7 +232,7 @@ def test_top_k_holds_the_largest_and_with_the_rest_sums_to_the_total(k, per_exam
 
 def test_equally_large_attributions_stay_in_the_features_order():
     split = {"a": np.float32([[1], [0]]), "b": np.float32([[-1], [0]]), "c": np.float32([[1], [0]])}
-    top, rest = write._top(split, 2)
+    top, rest = write._top(split, 2, {})
     assert [[pair["feature"] for pair in row] for row in top.to_pylist()] == [["a", "b"], ["a", "b"]]
     assert rest.to_pylist() == [1, 0]
 

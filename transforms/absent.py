@@ -9,14 +9,17 @@ import pyarrow as pa
 
 from transforms.errors import UserError
 from transforms.models.base import Signature, names_in_words
-from transforms.resolve import ColumnRequest, nearest
+from transforms.resolve import ColumnRequest
 from transforms.resolve_feature import FeatureRequest
+from transforms.slicing import candidates
+from transforms.spelling import nearest
 
 
 def named(request: ColumnRequest) -> list[str]:
-    """The columns that the config names."""
+    """The columns that the config names, or may mean."""
     features = [feature.name for feature in request.features or ()]
-    return [name for name in (request.id, request.target, *request.slices, *features) if name is not None]
+    parts = (request.id, request.target, request.weight, *candidates(request.slices), *features)
+    return [name for name in parts if name is not None]
 
 
 def with_absent(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from transforms.decode import Rows, decode, join
 from transforms.errors import UserError
@@ -20,9 +21,9 @@ from transforms.files import is_url
 from transforms.methods.random import row_keys
 from transforms.models.base import names_in_words
 from transforms.read import Column, read_piece
-from transforms.resolve import nearest
 from transforms.schema import ExampleSchema, FeatureSpec, Fill, misfit
 from transforms.shards import InputFile, Piece, cut
+from transforms.spelling import nearest
 
 KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file")
 #: Draws use all rows of an input up to this many and this much memory; beyond it, evenly spread windows.
@@ -31,6 +32,7 @@ _POOL_BYTES = 256 << 20
 _WINDOWS = 64
 #: Rows that are read at a time, and the memory that their features may take.
 _BLOCK_ROWS = 16_384
+_LOOKED_AT = 100_000  # rows that a draw for slices is from
 _AHEAD = 16  # pieces that are waited for at a time
 _BLOCK_BYTES = 64 << 20
 #: What the first rows may take.
@@ -263,7 +265,7 @@ def _draw(files: Sequence[InputFile], schema: ExampleSchema, rows: int | None, s
     A row's chance rests on (seed, row number), so that both formats of the same rows give the same draw.
     Only the features are read: a file of baselines need not have the run's ids, slices and targets.
     """
-    schema = dataclasses.replace(schema, id=None, slices=(), target=None)
+    schema = dataclasses.replace(schema, id=None, slices=(), target=None, weight=None)
     total = sum(file.rows for file in files)
     # Of what is drawn at random no more than that is kept; all of the pool where everything is looked at.
     least = 1_000 if rows is not None else 1
@@ -290,6 +292,27 @@ def _draw(files: Sequence[InputFile], schema: ExampleSchema, rows: int | None, s
         return found
     first = np.argsort(row_keys(seed, found.ordinals), kind="stable")[:rows]
     return found.take(np.sort(first))
+
+
+def drawn_slices(
+    files: Sequence[InputFile], schema: ExampleSchema, rows: int, seed: int
+) -> dict[str, pa.Array]:
+    """The values of the columns that the slicings need, in rows drawn at random without replacement.
+
+    Args:
+      files: The input.
+      schema: Of the examples, with such columns.
+      rows: How many at most.
+      seed: Of the run.
+    Returns:
+      By column, in the input's order; empty where no row can be read.
+    Cost: reads these columns of at most 100,000 rows, in evenly spread windows.
+    """
+    alone = ExampleSchema((), {}, {}, slices=schema.slices)
+    pool = _pool(sum(file.rows for file in files), _LOOKED_AT)
+    wanted = pool[np.argsort(row_keys(seed, pool), kind="stable")[:rows]]
+    found = _read_ordinals(files, alone, np.sort(wanted))
+    return {} if found is None else found.slices
 
 
 def _why(files: Sequence[InputFile], schema: ExampleSchema) -> str:

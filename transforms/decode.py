@@ -30,6 +30,7 @@ class Rows:
       rows: Row number in its file, `[B]` int64.
       ordinals: Row number in the whole input, `[B]` int64.
       file: Name of the file of each row, `[B]` str objects.
+      weights: What each row counts in the importance, `[B]` float64; None: all the same.
     """
 
     features: dict[str, np.ndarray]
@@ -39,6 +40,7 @@ class Rows:
     rows: np.ndarray
     ordinals: np.ndarray
     file: np.ndarray
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -59,6 +61,7 @@ class Rows:
             self.rows[chosen],
             self.ordinals[chosen],
             self.file[chosen],
+            None if self.weights is None else self.weights[chosen],
         )
 
 
@@ -71,13 +74,18 @@ def join(parts: Sequence[Rows]) -> Rows:
         {name: np.concatenate([part.features[name] for part in parts]) for name in first.features},
         np.concatenate([part.ids for part in parts]),
         {name: pa.concat_arrays([part.slices[name] for part in parts]) for name in first.slices},
-        None
-        if first.targets is None
-        else np.concatenate([part.targets for part in parts if part.targets is not None]),
+        _joined([part.targets for part in parts]),
         np.concatenate([part.rows for part in parts]),
         np.concatenate([part.ordinals for part in parts]),
         np.concatenate([part.file for part in parts]),
+        _joined([part.weights for part in parts]),
     )
+
+
+def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """What all parts have, or none."""
+    found = [part for part in parts if part is not None]
+    return np.concatenate(found) if found else None
 
 
 def decode(
@@ -108,12 +116,16 @@ def decode(
         key = schema.target[0]
         read = partial(_targets, column=key, count=targets, file=name)
         chosen = by_type(columns.column(key), problems, read)
+    weights = None
+    if schema.weight is not None:
+        key = schema.weight[0]
+        weights = by_type(columns.column(key), problems, partial(_weights, column=key, file=name))
     slices = {
         key: by_type(columns.column(key), problems, partial(_slice, column=key, stored=stored, file=name))
         for key, stored in schema.slices
     }
     files = np.full(len(batch.rows), name, object)
-    rows = Rows(features, ids, slices, chosen, batch.rows, batch.rows + ordinal, files)
+    rows = Rows(features, ids, slices, chosen, batch.rows, batch.rows + ordinal, files, weights)
     rejected = list(batch.rejected)
     if problems.reasons:
         for row, reason in sorted(problems.reasons.items()):
@@ -205,3 +217,14 @@ def _targets(array: pa.Array, problems: Problems, column: str, count: int, file:
     limits = f"not an output from 0 to {count - 1}"
     problems.add(wrong & ~nulls, lambda row: f"target {column} is {values[row]}, {limits}")
     return np.where(wrong | nulls, 0, values).astype(np.int64)
+
+
+def _weights(array: pa.Array, problems: Problems, column: str, file: str) -> np.ndarray:
+    array = plain(array)
+    found = numbers_of(array, "weights are numbers", f"{file}: {column}").astype(np.float64)
+    nulls = nulls_of(array)
+    problems.add(nulls, lambda row: f"weight {column} is null")
+    wrong = ~(np.isfinite(found) & (found >= 0)) & ~nulls
+    problems.add(wrong, lambda row: f"weight {column} is {found[row]:g}, not a number from 0 on")
+    # A weight of −0 is one of 0.
+    return np.where(wrong | nulls, 0.0, found) + 0.0

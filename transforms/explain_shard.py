@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms import files
-from transforms.decode import Rows, as_text, decode, join
+from transforms.decode import Rows, decode, join
 from transforms.errors import RunReplaced
 from transforms.explain_rows import Explained, explain_rows, take
 from transforms.methods.base import Attribution
@@ -27,6 +27,7 @@ from transforms.read import Column, Rejection, read_piece
 from transforms.sample import WHOLE, Sample, sample_schema
 from transforms.shard_result import ShardResult, check_own, is_committed, read_journal, write_journal
 from transforms.shards import Shard
+from transforms.slicing import labels
 from transforms.worker import ExplainSpec, Runtime, runtime
 from transforms.write import (
     PartWriter,
@@ -250,17 +251,18 @@ class _Writer:
             )
             self._part.write(table)
         per_example = targets.shape[1]
-        slices: dict[str, Any] = {name: as_text(array) for name, array in rows.slices.items()}
-        if per_example > 1:
-            repeat = np.repeat(np.arange(len(rows)), per_example)
-            slices = {name: array.take(repeat) for name, array in slices.items()}
-        result.importance.update(feature_totals(split), targets.reshape(-1), slices)
-        spread = self._loaded.reference.spread[targets]
-        keys = row_keys(spec.seed, rows.ordinals)
+        keys, weights = row_keys(spec.seed, rows.ordinals), rows.weights
         result.sample.update(
             keys, attribution.prediction, targets, self._table_of(rows, attribution, targets)
         )
-        result.positions.update(split, targets)
+        result.positions.update(split, targets, weights)
+        slices: dict[str, Any] = labels(spec.schema.slicings, rows.slices)
+        if per_example > 1:
+            repeat = np.repeat(np.arange(len(rows)), per_example)
+            slices = {name: array.take(repeat) for name, array in slices.items()}
+            keys, weights = keys[repeat], None if weights is None else weights[repeat]
+        result.importance.update(feature_totals(split), targets.reshape(-1), slices, keys, weights)
+        spread = self._loaded.reference.spread[targets]
         result.quality.update(attribution.convergence_delta, spread, attribution.limited)
         result.attributed += len(rows)
         result.attributions += targets.size

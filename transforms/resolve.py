@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -28,6 +27,8 @@ from transforms.resolve_feature import (
     type_fits,
 )
 from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.slicing import SliceRequest, columns_needed, resolve_slicings
+from transforms.spelling import close, nearest
 
 #: What TensorFlow calls the inputs of a signature that has no names for them.
 _NAMELESS = re.compile(r"(args|inputs|kwargs)(_\d+)+")
@@ -40,8 +41,9 @@ class ColumnRequest:
     features: tuple[FeatureRequest, ...] | None
     groups: Mapping[str, tuple[str, ...]]
     id: str | None
-    slices: tuple[str, ...]
+    slices: tuple[SliceRequest, ...]
     target: str | None
+    weight: str | None = None
 
 
 def resolve(
@@ -59,17 +61,20 @@ def resolve(
       UserError: A column is missing, left over, of the wrong type or of the wrong size.
     """
     _check_columns(request, columns)
+    slicings = resolve_slicings(request.slices, columns)
+    slices = columns_needed(slicings)
+    spoken = {request.id, request.target, request.weight, *slices}
     if signature is None:
-        signature = _of_columns(request, columns)
+        signature = _of_columns(request, columns, spoken)
     for spec in signature.inputs:
         if spec.dtype != "string" and not is_number_type(spec.dtype):
             raise UserError(
                 f"the model's input {spec.name!r} takes {spec.dtype}, which no column holds", "model.path"
             )
     if len(signature.inputs) == 1:
-        features = _one_input(request, signature.inputs[0], columns)
+        features = _one_input(request, signature.inputs[0], columns, spoken)
     else:
-        features = _by_name(request, signature, columns)
+        features = _by_name(request, signature, columns, spoken)
     if all(feature.fixed for feature in features):
         raise UserError("every feature is fixed, and none is left to explain", FEATURES, "free some")
     _check_groups(request, features)
@@ -82,27 +87,17 @@ def resolve(
         shapes,
         {name: tuple(members) for name, members in request.groups.items()},
         None if request.id is None else (request.id, columns[request.id]),
-        tuple((name, columns[name]) for name in request.slices),
+        tuple((name, columns[name]) for name in slices),
         None if request.target is None else (request.target, columns[request.target]),
+        None if request.weight is None else (request.weight, columns[request.weight]),
+        slicings,
     )
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """`did you mean a or b?`, or nothing."""
-    close = _close(name, known)
-    return f"did you mean {' or '.join(close)}?" if close else ""
-
-
-def _close(name: str, known: Sequence[str]) -> list[str]:
-    # A name in the wrong case is nearer than any other spelling.
-    alike = [other for other in known if other.lower() == name.lower()]
-    return alike or get_close_matches(name, list(known), n=2, cutoff=0.6)
 
 
 def _check_columns(request: ColumnRequest, columns: Mapping[str, pa.DataType]) -> None:
     """Every column that the config names is there, once, and one value a row where that is needed."""
-    parts = [("input.id", request.id), ("model.target", request.target)]
-    for key, part in [*parts, *(("input.slices", name) for name in request.slices)]:
+    parts = {"input.id": request.id, "model.target": request.target, "input.weight": request.weight}
+    for key, part in parts.items():
         if part is None:
             continue
         _need(part, columns, key)
@@ -115,11 +110,16 @@ def _check_columns(request: ColumnRequest, columns: Mapping[str, pa.DataType]) -
             "model.target",
             "name a column of whole numbers, or give the output itself",
         )
+    if request.weight is not None and not is_number(columns[request.weight]):
+        raise UserError(
+            f"column {request.weight!r} holds {columns[request.weight]}, and weights are numbers",
+            "input.weight",
+            "name a column of numbers",
+        )
     names = [feature.name for feature in request.features or ()]
     for name in names:
         _need(name, columns, FEATURES)
     _no_twice(names, FEATURES)
-    _no_twice(request.slices, "input.slices")
     if request.features is not None and not names:
         raise UserError("no feature is listed", FEATURES, "list some, or leave the key out")
 
@@ -138,16 +138,16 @@ def _no_twice(names: Iterable[str], key: str) -> None:
 
 
 def _one_input(
-    request: ColumnRequest, spec: InputSpec, columns: Mapping[str, pa.DataType]
+    request: ColumnRequest, spec: InputSpec, columns: Mapping[str, pa.DataType], spoken: Set[str | None]
 ) -> list[FeatureSpec]:
     """Features of a model with one input: a vector of many columns, or one column that is the input."""
     wanted = size_of(spec.shape)
     if spec.values:
-        chosen = _by_value(request, spec, columns)
+        chosen = _by_value(request, spec, columns, spoken)
     elif request.features is not None:
         chosen = list(request.features)
     else:
-        chosen = _guess(request, spec, columns, wanted)
+        chosen = _guess(spec, columns, wanted, spoken)
     if len(chosen) > 1 and len(spec.shape) > 1 and (wanted is None or len(squeezed(spec.shape)) > 1):
         raise UserError(
             f"{len(chosen)} features are given, and the model's one input {spec.name!r} has the shape "
@@ -172,10 +172,9 @@ def _one_input(
 
 
 def _guess(
-    request: ColumnRequest, spec: InputSpec, columns: Mapping[str, pa.DataType], wanted: int | None
+    spec: InputSpec, columns: Mapping[str, pa.DataType], wanted: int | None, spoken: Set[str | None]
 ) -> list[FeatureRequest]:
     """The columns that have no other part and that fit, in file order."""
-    spoken = {request.id, request.target, *request.slices}
     free = {name: kind for name, kind in columns.items() if name not in spoken}
     if spec.name in free and fits(spec, free[spec.name], wanted):
         return [FeatureRequest(spec.name)]
@@ -200,18 +199,20 @@ def _guess(
 
 
 def _by_name(
-    request: ColumnRequest, signature: Signature, columns: Mapping[str, pa.DataType]
+    request: ColumnRequest,
+    signature: Signature,
+    columns: Mapping[str, pa.DataType],
+    spoken: Set[str | None],
 ) -> list[FeatureSpec]:
     """Features of a model with several inputs: each input is the column of its name."""
     inputs = {spec.name: spec for spec in signature.inputs}
-    chosen = _named(
-        request, columns, list(inputs), "inputs", "A model with several inputs takes them by name"
-    )
+    rule = "A model with several inputs takes them by name"
+    chosen = _named(request.features, columns, list(inputs), "inputs", rule, spoken)
     return [feature_spec(f, inputs[f.name], columns[f.name], 0, inputs[f.name].shape) for f in chosen]
 
 
 def _by_value(
-    request: ColumnRequest, spec: InputSpec, columns: Mapping[str, pa.DataType]
+    request: ColumnRequest, spec: InputSpec, columns: Mapping[str, pa.DataType], spoken: Set[str | None]
 ) -> list[FeatureRequest]:
     """Features of a model that names the values of its vector, in its order."""
 
@@ -220,44 +221,41 @@ def _by_value(
         return column if column in spec.values else column.replace(" ", "_")
 
     of = {spelled(name): name for name in columns}
-    renamed = replace(
-        request,
-        features=None
-        if request.features is None
-        else tuple(replace(feature, name=spelled(feature.name)) for feature in request.features),
-        id=None if request.id is None else spelled(request.id),
-        target=None if request.target is None else spelled(request.target),
-        slices=tuple(map(spelled, request.slices)),
-    )
+    renamed = None
+    if request.features is not None:
+        renamed = tuple(replace(feature, name=spelled(feature.name)) for feature in request.features)
+    others = {spelled(name) for name in spoken if name is not None}
     types = {name: columns[column] for name, column in of.items()}
-    chosen = _named(renamed, types, spec.values, "features", "The model takes them by name")
+    chosen = _named(renamed, types, spec.values, "features", "The model takes them by name", others)
     given = {feature.name: feature for feature in chosen}
     return [replace(given[name], name=of[name]) for name in spec.values]
 
 
 def _named(
-    request: ColumnRequest, columns: Mapping[str, pa.DataType], names: Sequence[str], noun: str, rule: str
+    features: tuple[FeatureRequest, ...] | None,
+    columns: Mapping[str, pa.DataType],
+    names: Sequence[str],
+    noun: str,
+    rule: str,
+    spoken: Set[str | None],
 ) -> list[FeatureRequest]:
     """The columns that a model takes by name, in the config's order or else its own."""
-    if request.features is None:
+    if features is None:
         chosen = [FeatureRequest(name) for name in names if name in columns]
-        spoken = {request.id, request.target, *request.slices}
         left = [name for name in columns if name not in names and name not in spoken]
     else:
-        chosen = list(request.features)
+        chosen = list(features)
         left = [feature.name for feature in chosen if feature.name not in names]
     given = {feature.name for feature in chosen}
     missing = [name for name in names if name not in given]
     # Columns that nobody listed may be left over: a label, say.
-    if missing or (request.features is not None and left):
+    if missing or (features is not None and left):
         words, near = [], []
         if missing:
-            lacking = (
-                "have no column of their name" if request.features is None else "are not among the features"
-            )
+            lacking = "have no column of their name" if features is None else "are not among the features"
             words.append(f"the model's {noun} {names_in_words(missing, 20)} {lacking}")
             pool = left or [name for name in columns if name not in given]
-            near = [f"{close[0]} for {name}" for name in missing if (close := _close(name, pool))]
+            near = [f"{alike[0]} for {name}" for name in missing if (alike := close(name, pool))]
         if left:
             words.append(f"left over: {names_in_words(left, 20)}")
         remedy = f"{rule}: {names_in_words(names, 20)}"
@@ -271,9 +269,10 @@ def _named(
     return chosen
 
 
-def _of_columns(request: ColumnRequest, columns: Mapping[str, pa.DataType]) -> Signature:
+def _of_columns(
+    request: ColumnRequest, columns: Mapping[str, pa.DataType], spoken: Set[str | None]
+) -> Signature:
     """What a function takes: each feature as an input of its own, of the column's type and shape."""
-    spoken = {request.id, request.target, *request.slices}
     chosen = request.features
     if chosen is None:
         chosen = tuple(FeatureRequest(name) for name in columns if name not in spoken)

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from transforms.players import HELD, Players, value_names
+
+if TYPE_CHECKING:
+    from transforms.slicing import Slicing
 
 Fill = float | int | str | bool | None
 
@@ -80,8 +84,10 @@ class ExampleSchema:
       inputs: Shape of each model input, without the batch.
       groups: Attributed as one feature: members by group name.
       id: The column of ids with its type; None: "<file>:<row>".
-      slices: Columns to break the importance down by, with their types.
+      slices: Columns that the slicings need, with their types.
       target: The column that holds the index of the output to explain, with its type.
+      weight: The column of what each row counts in the importance, with its type; None: all the same.
+      slicings: What the importance is broken down by.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -90,12 +96,14 @@ class ExampleSchema:
     id: tuple[str, pa.DataType] | None = None
     slices: tuple[tuple[str, pa.DataType], ...] = ()
     target: tuple[str, pa.DataType] | None = None
+    weight: tuple[str, pa.DataType] | None = None
+    slicings: tuple[Slicing, ...] = ()
 
     @property
     def columns(self) -> list[tuple[str, pa.DataType]]:
         """Every column to read, once, with its stored type."""
         found = {feature.name: feature.stored for feature in self.features}
-        for extra in (self.id, *self.slices, self.target):
+        for extra in (self.id, *self.slices, self.target, self.weight):
             if extra is not None:
                 found.setdefault(*extra)
         return list(found.items())

@@ -29,6 +29,7 @@ _UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(_UMASK)
 
 _PAIR = pa.struct([("feature", pa.string()), ("attribution", pa.float32())])
+_LABELLED = pa.struct([*_PAIR, ("label", pa.string())])
 
 REJECTED = pa.schema(
     [
@@ -50,18 +51,20 @@ class OutputSpec:
       features: The feature values too.
       standard_error: The method gives standard errors and they are wanted.
       fit: The method fits a surrogate to each row, and says how well.
+      labels: With `top_k`, what features are called in words, beside their names; none: no such column.
     """
 
     attributions: str | int = "all"
     features: bool = False
     standard_error: bool = False
     fit: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 #: No slice column takes a name that the table may have for its own, whatever is written this time.
 _OWN_NAMES = (
     *("example_id", "target", "target_name", "prediction", "output", "base_value", "convergence_delta"),
-    *("attribution", "standard_error", "fit", "feature", "top", "rest"),
+    *("attribution", "standard_error", "fit", "feature", "top", "rest", "weight"),
 )
 
 
@@ -81,7 +84,8 @@ def attribution_schema(schema: ExampleSchema, output: OutputSpec, metadata: Mapp
         ("convergence_delta", pa.float32()),
     ]
     if isinstance(output.attributions, int):
-        fields += [("top", pa.list_(_PAIR)), ("rest", pa.float32())]
+        pair = _LABELLED if output.labels else _PAIR
+        fields += [("top", pa.list_(pair)), ("rest", pa.float32())]
     else:
         fields.append(("attribution", by_feature))
     if output.standard_error:
@@ -91,6 +95,8 @@ def attribution_schema(schema: ExampleSchema, output: OutputSpec, metadata: Mapp
     if output.features:
         values = [(f.name, _value_type(f.shape, _feature_type(f.dtype))) for f in schema.features]
         fields.append(("feature", pa.struct(values)))
+    if schema.weight is not None:
+        fields.append(("weight", pa.float64()))
     slices = slice_names(schema)
     fields += [(slices[name], slice_type(stored)) for name, stored in schema.slices]
     return pa.schema(fields, metadata=dict(metadata))
@@ -163,7 +169,7 @@ def attribution_table(
         else pa.array(delta.reshape(-1)),
     }
     if isinstance(output.attributions, int):
-        columns["top"], columns["rest"] = _top(split, output.attributions)
+        columns["top"], columns["rest"] = _top(split, output.attributions, dict(output.labels))
     else:
         columns["attribution"] = _by_feature(split, schema)
     if output.standard_error and attribution.standard_error is not None:
@@ -175,6 +181,8 @@ def attribution_table(
         columns["fit"] = pa.nulls(len(flat), pa.float32()) if fit is None else pa.array(fit.reshape(-1))
     if output.features:
         columns["feature"] = _feature_values(rows, schema, repeat if per_example > 1 else None)
+    if rows.weights is not None:
+        columns["weight"] = pa.array(rows.weights[repeat])
     for name, column in slice_names(schema).items():
         array = rows.slices[name]
         columns[column] = array.take(pa.array(repeat)) if per_example > 1 else array
@@ -213,15 +221,21 @@ def feature_totals(split: Mapping[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def _top(split: Mapping[str, np.ndarray], k: int) -> tuple[pa.Array, pa.Array]:
-    """The k features of largest |φ| of each row, and the sum of the others; equals in the features' order."""
+def _top(split: Mapping[str, np.ndarray], k: int, labels: Mapping[str, str]) -> tuple[pa.Array, pa.Array]:
+    """The k features of largest |φ| of each row, and the sum of the others; equals in the features' order.
+
+    Where some features have labels, each pair has one: its own, or else the feature's name.
+    """
     values = feature_totals(split).T.astype(np.float64)
     rows, k = len(values), min(k, values.shape[1])
     order = np.argsort(-np.abs(values), axis=1, kind="stable")
     ordered = np.take_along_axis(values, order, axis=1)
-    names = pa.array(list(split), pa.string()).take(pa.array(order[:, :k].reshape(-1)))
-    chosen = pa.array(ordered[:, :k].reshape(-1).astype(np.float32))
-    pairs = pa.StructArray.from_arrays([names, chosen], fields=list(_PAIR))
+    places = pa.array(order[:, :k].reshape(-1))
+    found = [pa.array(list(split), pa.string()).take(places)]
+    found.append(pa.array(ordered[:, :k].reshape(-1).astype(np.float32)))
+    if labels:
+        found.append(pa.array([labels.get(name, name) for name in split], pa.string()).take(places))
+    pairs = pa.StructArray.from_arrays(found, fields=list(_LABELLED if labels else _PAIR))
     top = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * k), pairs)
     return top, pa.array(ordered[:, k:].sum(axis=1).astype(np.float32))
 

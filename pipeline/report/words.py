@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 #: Characters of a name in a chart.
 _LONGEST = 48
+#: A blank, and what Persian, the scripts of India and emoji join and part letters by.
+_KEPT = " \u200c\u200d"
 _ISOLATE, _END = "\u2068", "\u2069"
 
 
@@ -53,7 +55,7 @@ def plain(text: str) -> str:
 
 
 def _is_plain(sign: str) -> bool:
-    return sign in " \u200c\u200d" or unicodedata.category(sign)[0] not in "CZ"
+    return sign in _KEPT or unicodedata.category(sign)[0] not in "CZ"
 
 
 def shorten(text: str, width: int = _LONGEST) -> str:

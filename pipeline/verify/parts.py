@@ -186,7 +186,7 @@ def _rows_by_folder(manifest: Mapping[str, Any]) -> dict[str, int]:
 
 
 def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[str]) -> Check:
-    """Compares the importance over all rows with means taken of the attributions anew.
+    """Compares the importance over all rows with means taken of the attributions anew, weighted as it is.
 
     Cost: reads the attributions once, a batch at a time.
     """
@@ -196,15 +196,22 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
         table = pq.read_table(source)
     table = table.filter(pc.equal(table["slice"], "")).to_pydict()
     rows = dict(zip(table["target"], table["rows"], strict=True))
-    if sum(rows.values()) != manifest["counts"]["attributions"]:
-        what = f"it is over {sum(rows.values()):,} attributions, and the manifest counts "
-        return Check("importance", False, f"{what}{manifest['counts']['attributions']:,}")
+    weighted = manifest["config"]["input"].get("weight") is not None
+    # Of a target all of whose rows weigh nothing there is no mean.
+    total, wanted = sum(rows.values()), manifest["counts"]["attributions"]
+    if total > wanted or (total < wanted and not weighted):
+        what = f"it is over {total:,} attributions, and the manifest counts {wanted:,}"
+        return Check("importance", False, what)
     kept = manifest["config"]["output"]["attributions"]
     if kept != "all":
         told = "none" if kept == "none" else f"the {kept['top_k']} largest"
         return Check("importance", None, f"not compared: of the attributions {told} of each row are kept")
-    found = _means(run, list(manifest["features"]), len(manifest["target_names"]))
-    problems = []
+    found, weight = _means(run, list(manifest["features"]), len(manifest["target_names"]), weighted)
+    problems = [
+        f"target {target} is not in it, and its rows have weights"
+        for target in np.flatnonzero(weight > 0).tolist()
+        if target not in rows
+    ]
     columns = ("target", "feature", "rows", "mean_abs", "mean")
     for target, feature, number, mean_abs, mean in zip(*(table[c] for c in columns), strict=True):
         what = f"{feature}, target {target}: "
@@ -229,11 +236,19 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
     )
 
 
-def _means(run: str, features: Sequence[str], targets: int) -> dict[str, np.ndarray]:
-    """Rows, mean |φ| and mean φ of each target, `[3, targets]` by feature."""
+def _means(
+    run: str, features: Sequence[str], targets: int, weighted: bool
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Rows, mean |φ| and mean φ of each target, `[3, targets]` by feature, and the weight of its rows.
+
+    Where rows have weights the means are weighted; else each counts 1.
+    """
     sums = {name: np.zeros((3, targets)) for name in features}
-    for batch in _batches(run):
+    total_weight = np.zeros(targets)
+    for batch in _batches(run, weighted):
         target = batch.column("target").to_numpy()
+        weight = batch.column("weight").to_numpy() if weighted else np.ones(len(target))
+        total_weight += np.bincount(target, weight, targets)
         struct = batch.column("attribution")
         for name in features:
             values, _ = flattened(struct.field(name))
@@ -241,16 +256,17 @@ def _means(run: str, features: Sequence[str], targets: int) -> dict[str, np.ndar
             total = values.reshape(len(target), -1).sum(axis=1, dtype=np.float64).astype(np.float32)
             by = sums[name]
             by[0] += np.bincount(target, minlength=targets)
-            by[1] += np.bincount(target, np.abs(total), targets)
-            by[2] += np.bincount(target, total, targets)
+            by[1] += np.bincount(target, np.abs(total) * weight, targets)
+            by[2] += np.bincount(target, total * weight, targets)
     for by in sums.values():
-        by[1:] /= np.maximum(by[0], 1)
-    return sums
+        by[1:] /= np.where(total_weight > 0, total_weight, 1)
+    return sums, total_weight
 
 
-def _batches(run: str) -> Iterator[pa.RecordBatch]:
+def _batches(run: str, weighted: bool) -> Iterator[pa.RecordBatch]:
     for name in _there(run):
         if name.startswith("attributions/"):
             with files.open_arrow(files.join(run, name)) as source:
                 part = pq.ParquetFile(source)
-                yield from part.iter_batches(_BATCH, columns=["target", "attribution"])
+                weight = ["weight"] if weighted else []
+                yield from part.iter_batches(_BATCH, columns=["target", "attribution", *weight])

@@ -1,0 +1,151 @@
+"""The `input` block of a config, and the texts of its features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pipeline.config_values import Label, Path, Scalar, Shape
+from transforms.errors import UserError
+from transforms.slicing import BinsRequest, SliceRequest
+
+_MOST_BINS, _MOST_PARTS = 1000, 8
+
+
+class Strict(BaseModel):
+    """A block that takes no key but its own, and no value of another type."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_empty(cls, value: Any) -> Any:
+        # `limits:` with nothing below it says no more than its absence does.
+        if isinstance(value, dict):
+            known = cls.model_fields
+            return {key: item for key, item in value.items() if item is not None or key not in known}
+        return value
+
+
+class FeatureTexts(Strict):
+    """What `features` says of a feature or a group: a label in words."""
+
+    label: Label | None = None
+
+
+class Feature(Strict):
+    """An item of `input.features`; its label is moved to the config's `features`."""
+
+    name: str
+    kind: Literal["numeric", "categorical", "image"] | None = None
+    fill: Scalar | None = None
+    shape: Shape | None = None
+    fixed: bool = False
+    label: Label | None = Field(default=None, exclude=True)
+
+
+class Bins(Strict):
+    """`{column: age, bins: [18, 35]}`: edges, or how many bins of equally many rows."""
+
+    column: str
+    bins: (
+        Annotated[int, Field(ge=2, le=_MOST_BINS)]
+        | Annotated[list[float], Field(min_length=1, max_length=_MOST_BINS)]
+    )
+
+    @field_validator("bins", mode="after")
+    @classmethod
+    def _increasing(cls, value: int | list[float]) -> int | list[float]:
+        if isinstance(value, list):
+            for low, high in pairwise(value):
+                if not low < high:
+                    raise ValueError(f"edges must increase, and {high:g} comes after {low:g}")
+            if not all(map(math.isfinite, value)):
+                raise ValueError("edges must be finite: the first and the last bin have no end")
+        return value
+
+
+def _several(parts: list[str | Bins]) -> list[str | Bins]:
+    if not 2 <= len(parts) <= _MOST_PARTS:
+        raise ValueError(f"an intersection is of 2 to {_MOST_PARTS} slicings, and these are {len(parts)}")
+    return parts
+
+
+#: A column or a condition, bins, or several of these that are intersected.
+Slice = str | Bins | Annotated[list[str | Bins], AfterValidator(_several)]
+
+
+class Input(Strict):
+    """The `input` block."""
+
+    format: Literal["parquet", "tfrecord"] | None = None
+    files: Path | Annotated[list[Path], Field(min_length=1)]
+    id: str | None = None
+    weight: str | None = None
+    features: Annotated[list[Feature], Field(min_length=1)] | None = None
+    groups: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    slices: list[Slice] = []
+
+    @field_validator("features", mode="before")
+    @classmethod
+    def _names_alone(cls, value: Any) -> Any:
+        # `features: [distance, carrier]` says all that many features need; `{distance: {fill: 0}}` does too.
+        if isinstance(value, list):
+            return [{"name": item} if isinstance(item, str) else item for item in value]
+        if isinstance(value, dict):
+            return [_named(name, keys) for name, keys in value.items()]
+        return value
+
+    @model_validator(mode="after")
+    def _no_twins(self) -> Input:
+        slices = [item for item in self.slices if isinstance(item, str)]
+        for key, names in (("features", [f.name for f in self.features or []]), ("slices", slices)):
+            twins = sorted({name for name in names if names.count(name) > 1})
+            if twins:
+                raise ValueError(f"{key} names {twins[0]!r} twice")
+        return self
+
+    @property
+    def slice_requests(self) -> tuple[SliceRequest, ...]:
+        """What `slices` asks for."""
+        return tuple(
+            tuple(map(_request, item)) if isinstance(item, list) else _request(item) for item in self.slices
+        )
+
+
+def _named(name: Any, keys: Any) -> Any:
+    """An item of a list of features of one of a mapping."""
+    if keys is not None and not isinstance(keys, dict):
+        what = f"must be keys and values, not {keys!r:.100}"
+        raise UserError(what, f"input.features.{name}", "write it like {fill: 0}")
+    if keys and "name" in keys:
+        raise UserError("unknown key", f"input.features.{name}.name", "the feature has its name already")
+    return {"name": name, **(keys or {})}
+
+
+def _request(item: str | Bins) -> str | BinsRequest:
+    if isinstance(item, str):
+        return item
+    return BinsRequest(item.column, item.bins if isinstance(item.bins, int) else tuple(item.bins))
+
+
+def all_labels(texts: Mapping[str, FeatureTexts], features: list[Feature]) -> dict[str, FeatureTexts]:
+    """The labels of `features` and those of the items of `input.features`, by name.
+
+    Raises:
+      UserError: A feature has two that differ.
+    """
+    found = dict(texts)
+    for feature in features:
+        if feature.label is None:
+            continue
+        known = found.get(feature.name, FeatureTexts()).label
+        if known not in (None, feature.label):
+            what = f"{known!r} here, and {feature.label!r} in input.features"
+            raise UserError(what, f"features.{feature.name}.label", "give the label once")
+        found[feature.name] = FeatureTexts(label=feature.label)
+    return found
