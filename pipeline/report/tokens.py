@@ -14,11 +14,11 @@ from pipeline.report.data import ReportData
 from pipeline.report.drawn import Drawn, Shown, apart, by_target, drawn_by_target, left_out, shown_features
 from pipeline.report.markup import markup
 from pipeline.report.picks import gallery
+from pipeline.report.view import MOST_TARGETS
 from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten, signed
 from transforms import files
 from transforms.errors import UserError
 
-_TARGETS = 12
 #: Bars of the chart, tokens in the table behind it, the least important ones that are told.
 _BARS, _LINES, _LEAST = 24, 150, 10
 #: Texts of a target, tokens of a text, lines of the table behind them.
@@ -81,13 +81,13 @@ def vocabulary(data: ReportData, feature: Shown) -> Vocabulary:
 def sections(data: ReportData) -> list[Section]:
     """Of each text the tokens that matter most and least, where they stand, and some texts, by target."""
     texts = [feature for feature in shown_features(data) if feature.form == "tokens"]
-    drawn = drawn_by_target(data, _TARGETS)
+    drawn = drawn_by_target(data, MOST_TARGETS)
     made: dict[str, list[Block]] = {}
     for place, (name, feature) in enumerate(zip(apart(f.label for f in texts), texts, strict=True)):
         words = vocabulary(data, feature)
         blocks: list[Block] = [Prose(words.problem, "caution")] if words.problem else []
         found = {}
-        for target in list(data.targets)[:_TARGETS]:
+        for target in list(data.targets)[:MOST_TARGETS]:
             stem = f"text-{place}-{target}"
             of: list[Block] = []
             if target in drawn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from pipeline.report import examples, images, tokens, vectors
 from pipeline.report.blocks import Section
 from pipeline.report.data import ReportData
 from pipeline.report.sections import (
@@ -30,6 +31,10 @@ _ORDER: Sequence[Callable[[View], list[Section]]] = (
     interactions.sections,
     distribution.sections,
     slices.sections,
+    lambda view: images.sections(view.data),
+    lambda view: tokens.sections(view.data),
+    lambda view: vectors.sections(view.data),
+    lambda view: examples.sections(view.data),
     explained.sections,
     glossary.sections,
 )
