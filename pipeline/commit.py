@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +15,12 @@ from pipeline import manifest as manifests
 from pipeline.increments import read_base
 from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
-from pipeline.tables import write_tables
+from pipeline.tables import NoWeightError, write_tables
 from transforms import files
-from transforms.errors import SAID_ALL
+from transforms.errors import SAID_ALL, UserError
 from transforms.failures import read_failures
 from transforms.parts import written
-from transforms.shard_result import ShardResult, read_journal
+from transforms.shard_result import STATES_AHEAD, ShardResult, read_journal
 
 #: Journal entries are waited for rather than worked on.
 _READERS = 8
@@ -157,15 +158,22 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
       UserError: No row has any weight.
       OutputLost: The place can be written no more.
     """
-    with written(commit.place):
-        manifest = _commit_run(commit, combined)
+    try:
+        with written(commit.place):
+            manifest = _commit_run(commit, combined)
+    except NoWeightError as error:  # no fault of the place's
+        what = f"every row that was explained has the weight 0 in {commit.weight!r}: there is no mean of them"
+        raise UserError(what, "input.weight", "mend the column, or leave the key out") from error
     make_report(commit)
     return manifest
 
 
-def make_report(commit: Commit) -> None:
+def make_report(commit: Commit, *, anew: bool = False) -> None:
     """Makes the report of a committed run, unless it is there or the config wants none.
 
+    Args:
+      commit: Of the run.
+      anew: Also where it is there.
     Raises:
       OutputLost: It cannot be written; the run is whole without it, and the next command makes it.
     """
@@ -173,7 +181,7 @@ def make_report(commit: Commit) -> None:
         return
     from pipeline.report import report_is_current, write_report
 
-    if not report_is_current(commit.target):
+    if anew or not report_is_current(commit.target):
         with written(commit.target):
             write_report(commit.target)
 
@@ -214,7 +222,7 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
         result,
         commit.metadata,
         min_rows=commit.min_rows,
-        weight=commit.weight,
+        weighted=commit.weight is not None,
         keeps_state=commit.keeps_state,
     )
     result.parts += parts
@@ -232,13 +240,23 @@ def _add_in_order(commit: Commit, total: ShardResult) -> set[int]:
     Which worker finishes first decides in which order the runner merges, and so the last bits of a mean.
     """
     missing = set()
-    with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda shard: read_journal(commit.place, shard, commit.fingerprint), commit.shards)
-        for shard, found in zip(commit.shards, read, strict=True):
-            if found is None:
-                missing.add(shard)
-            else:
-                total.merge(found)
+    ahead: deque[tuple[int, Future[ShardResult | None]]] = deque()
+
+    def take() -> None:
+        shard, read = ahead.popleft()
+        found = read.result()
+        if found is None:
+            missing.add(shard)
+        else:
+            total.merge(found)
+
+    with ThreadPoolExecutor(STATES_AHEAD) as pool:
+        for shard in commit.shards:
+            ahead.append((shard, pool.submit(read_journal, commit.place, shard, commit.fingerprint)))
+            if len(ahead) == STATES_AHEAD:
+                take()
+        while ahead:
+            take()
     return missing
 
 

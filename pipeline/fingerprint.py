@@ -18,7 +18,7 @@ from transforms.slicing import described
 
 _NO_NUMBERS = ("limits", "name", "runner", "incremental")
 #: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def fingerprint_of(

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.config import Config
 from pipeline.fingerprint import SCHEMA_VERSION
 from pipeline.place import WORK, beside
 from pipeline.plan import Plan
@@ -187,9 +188,30 @@ def known_cuts(run: str) -> dict[str, int]:
     return found
 
 
+def relabel(run: str, manifest: Mapping[str, Any], config: Config) -> Mapping[str, Any]:
+    """Gives a committed run the labels of today's config, which decide none of its numbers.
+
+    Args:
+      run: Its directory.
+      manifest: Its own.
+      config: Of the same fingerprint.
+    Returns:
+      The manifest as it is from here on.
+    """
+    texts = config.model_dump(mode="json")["features"]
+    if manifest["config"].get("features") == texts:
+        return manifest
+    manifest = {**manifest, "config": {**manifest["config"], "features": texts}}
+    _write(run, manifest)
+    return manifest
+
+
+def _write(run: str, manifest: Mapping[str, Any]) -> None:
+    data = json.dumps(manifest, indent=2, default=str).encode() + b"\n"
+    files.write_atomic(files.join(run, MANIFEST), data)
+
+
 def commit(run: str, manifest: Mapping[str, Any]) -> None:
     """Makes a run of what is there: the manifest appears whole, then the journal goes."""
-    files.write_atomic(
-        files.join(run, MANIFEST), json.dumps(manifest, indent=2, default=str).encode() + b"\n"
-    )
+    _write(run, manifest)
     files.delete_tree(files.join(run, WORK))

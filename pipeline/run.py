@@ -22,14 +22,14 @@ from pipeline.commit import (
 from pipeline.config import LoadedConfig, load_config
 from pipeline.increments import take_over
 from pipeline.lock import run_lock
-from pipeline.manifest import known_cuts, read_manifest, work_fingerprint
+from pipeline.manifest import known_cuts, read_manifest, relabel, work_fingerprint
 from pipeline.place import OURS, WORK, beside, check_place, check_replaceable, recover
 from pipeline.plan import Plan, make_plan
 from pipeline.plan_summary import summarize
 from transforms import files
 from transforms.errors import UserError
 from transforms.failures import read_failures
-from transforms.parts import MANIFEST
+from transforms.parts import MANIFEST, written
 from transforms.shard_result import ShardResult, is_committed
 from transforms.worker import ExplainSpec
 
@@ -143,8 +143,10 @@ def _execute(
         commit = Commit.of(plan, target, runner, started=started, planned=planned)
         # Limits are no part of the fingerprint: they are judged by the config of today.
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
-        make_report(commit)
-        return Outcome(target, committed, True, exceeded, plan.warnings)
+        with written(target):
+            manifest = dict(relabel(target, committed, loaded.config))
+        make_report(commit, anew=manifest != committed)
+        return Outcome(target, manifest, True, exceeded, plan.warnings)
     place = _place(target, plan, committed, overwrite)
     plan = _moved(plan, place, runner)
     commit = Commit.of(plan, target, runner, started=started, planned=planned)

@@ -117,20 +117,27 @@ def _print_top(out: Console, run: Any) -> None:
         top = float(shown["mean_abs"].max())
         lines: list[list[str | Text]] = [
             [
-                str(row.rank),
+                _ranks(row),
                 shorten(clean(named(row.feature, labels)), _NAME),
                 f"{row.mean_abs:.3g}",
+                Text(f"±{(row.mean_abs_high - row.mean_abs_low) / 2:.1g}", style="dim"),
                 f"{row.share:.1%}",
                 f"{row.positive:.0%}",
                 Text(bar(row.mean_abs / top if top > 0 else 0.0, 24), style="cyan"),
             ]
             for row in shown.itertuples()
         ]
-        header = ["", "feature", "mean |φ|", "share", "raises", ""]
-        print_table(out, lines, "><>>><", header=header, indent="  ")
+        header = ["", "feature", "mean |φ|", "", "share", "raises", ""]
+        print_table(out, lines, "><><>><", header=header, indent="  ")
         note = f"  φ in units of the {kind}; raises: the share of rows in which it raises it"
         write(out, Text(note, style="dim"))
+        write(out, Text("  ± and from–to: 95 % intervals of mean |φ| and of the rank", style="dim"))
         write(out)
+
+
+def _ranks(row: Any) -> str:
+    """The rank; all that it may be, where these are several."""
+    return str(row.rank) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
 
 
 def named(feature: str, labels: Mapping[str, str]) -> str:

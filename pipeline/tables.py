@@ -11,10 +11,13 @@ import pyarrow.parquet as pq
 
 from pipeline.increments import state_metadata
 from transforms import files
-from transforms.errors import UserError
 from transforms.interactions import find_interactions
 from transforms.parts import IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, Part, digest_of
 from transforms.shard_result import ShardResult
+
+
+class NoWeightError(Exception):
+    """All rows that were explained have the weight 0: there is no mean of them."""
 
 
 def write_tables(
@@ -24,7 +27,7 @@ def write_tables(
     metadata: Mapping[str, str],
     *,
     min_rows: int,
-    weight: str | None,
+    weighted: bool,
     keeps_state: bool,
 ) -> tuple[list[Part], int]:
     """Writes the importance, and what the report shows besides.
@@ -35,18 +38,17 @@ def write_tables(
       result: Its aggregates.
       metadata: Of every table.
       min_rows: Slices of fewer rows are left out.
-      weight: The column of weights; None: all rows count the same.
+      weighted: Whether rows have weights.
       keeps_state: Whether another run may add to this one: the importance then has the state with it.
     Returns:
       What was written, and how many slices are left out of the importance.
     Raises:
-      UserError: All rows weigh nothing.
+      NoWeightError: All rows weigh nothing.
     """
     names = tuple(draft["target_names"])
     importance = result.importance.to_table(names, min_rows)
-    if weight is not None and result.attributed and not len(importance):
-        what = f"every row that was explained has the weight 0 in {weight!r}: there is no mean of them"
-        raise UserError(what, "input.weight", "mend the column, or leave the key out")
+    if weighted and result.attributed and not len(importance):
+        raise NoWeightError
     more = dict(metadata) | (state_metadata(result) if keeps_state else {})
     parts = [_write(place, IMPORTANCE, importance, more)]
     sample = result.sample.to_table()

@@ -61,8 +61,13 @@ _PLAIN: list[dict[str, Any]] = [
         },
         "input": {
             "format": "parquet", "files": "rows-*.parquet", "id": "id", "features": ["a", "b", "c"],
-            "slices": ["colour"],
+            "slices": [
+                "colour", "a > 0.5 and not b < c", ["colour", "label == 1"], {"column": "b", "bins": 3},
+            ],
+            "weight": "amount",
         },
+        "features": {"a": {"label": "The first"}, "b": {"label": "Second, in kg"}},
+        "privacy": {"min_rows": 2},
         "method": {"name": "exact_shap"},
         "baseline": {"kind": "sample", "rows": 5},
         "output": {"path": "run", "attributions": "all", "features": False},
@@ -89,12 +94,14 @@ _PLAIN: list[dict[str, Any]] = [
         },
         "method": {"name": "kernel_shap", "n_samples": 32, "sampling": "shapley", "standard_error": True},
         "baseline": {"kind": "constant", "value": {"a": 1, "series": 0.5, "colour": "red", "b": 0, "c": 2}},
+        "features": {"both": {"label": "Both of them"}},
         "output": {"path": "runs/{date}", "attributions": {"top_k": 2}},
         "compute": {"shard_rows": 16},
     },
     {
         "model": {"path": "python: fuzz_model:two", "target": {"column": "label"}},
-        "input": {"files": "rows-*.parquet", "features": ["c", "a"], "slices": ["colour", "label"]},
+        "input": {"files": "rows-*.parquet", "features": {"c": {"label": "C"}, "a": {"fill": 0}},
+                  "slices": ["colour", "label", ["isnull(a)", {"column": "c", "bins": [-1, 0.5]}]]},
         "method": {"name": "permutation_shap", "n_permutations": 3, "tolerance": 0.1},
         "baseline": {"kind": "file", "path": "rows-2.parquet", "rows": 4},
         "output": {"path": "run"},
@@ -142,6 +149,11 @@ _VALUES: list[Any] = [
     {"name": {"name": "a"}}, {"top_k": 3},
     {"top_k": 10**12}, {"column": "a"}, {"column": "label"}, [["a"]], [[[[[[[[1]]]]]]]],
     {"a": {"b": {"c": {"d": 1}}}}, ["a"] * 3000, [0] * 3000, "colour", "label", "series", "id", "b", "c",
+    "a > 0", "a >", "not a in [1, 2]", "`a` % 0 == 1", "colour == 'red'", "a + b",
+    "a" + " > 0 or a" * 40 + " > 0",
+    "amount", ["a > 0", "colour"], ["a", "a"], {"column": "a", "bins": 2}, {"column": "c", "bins": [0]},
+    {"column": "colour", "bins": 3}, {"label": "Words"}, {"a": {"label": "Words"}},
+    [0, math.nan], [1e308, 2e308],
     "n_steps", "exact_shap", "kernel_shap", "tree_shap", "deep_shap",
 ]  # fmt: skip
 
@@ -168,6 +180,7 @@ def world(folder: Path, *, keras: bool = False) -> list[dict[str, Any]]:
             **{name: rng.normal(size=rows) for name in "abc"},
             "colour": rng.choice(["red", "green"], rows),
             "label": rng.integers(0, 2, rows),
+            "amount": rng.uniform(0, 3, rows),
             "series": pa.FixedSizeListArray.from_arrays(pa.array(rng.normal(size=rows * 3)), 3),
         }
         pq.write_table(pa.table(columns), folder / f"rows-{number}.parquet")

@@ -209,9 +209,13 @@ def test_explain_prints_what_matters(
     assert lines[0] == "Most important features for late"
     for line, row in zip(lines[2:], frame.itertuples(), strict=False):
         cells = line.split()
-        assert cells[:2] == [str(row.rank), row.feature]
+        ranks = f"{row.rank_low}–{row.rank_high}" if row.rank_low < row.rank_high else str(row.rank)
+        assert cells[:2] == [ranks, row.feature]
         assert float(cells[2]) == pytest.approx(row.mean_abs, rel=0.01)
-        assert cells[3:5] == [f"{row.share:.1%}", f"{row.positive:.0%}"]
+        assert float(cells[3].removeprefix("±")) == pytest.approx(
+            (row.mean_abs_high - row.mean_abs_low) / 2, rel=0.5
+        )
+        assert cells[4:6] == [f"{row.share:.1%}", f"{row.positive:.0%}"]
     words = " ".join(said.out.split())
     assert "φ in units of the logit" in words
     assert "rows 199 of 200 explained; 1 rejected 1 × distance is null" in words

@@ -96,6 +96,8 @@ class ShardResult:
         return cls(0, 0, 0, 0, 0, 0.0, ImportanceState(features))
 
 
+#: Results that a commit reads ahead of the one that it merges: each may be some 10 MB.
+STATES_AHEAD = 4
 _COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds", "device_batch_size_used")
 #: States in their order in the journal.
 _STATES: dict[str, Any] = {"importance": ImportanceState, "sample": Sample, "positions": Positions}

@@ -102,7 +102,7 @@ def looks_like_one(text: str) -> bool:
 
 def in_a_line(text: str) -> str:
     """A condition without the breaks of a text that is written over several lines."""
-    return re.sub(r"\s*[\r\n]+\s*", " ", text).strip()
+    return " ".join(line.strip() for line in re.split(r"[\r\n]+", text)).strip()
 
 
 def names_in(text: str) -> list[str]:

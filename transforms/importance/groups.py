@@ -31,9 +31,10 @@ class Resolution:
     bits: int
     row_buckets: int
 
-    def bytes(self, *, weighted: bool) -> int:
-        """Of a group and feature."""
-        return buckets(self.bits) * (8 if weighted else 4) + 8 * self.row_buckets + 8 * 8
+    def bytes(self, groups: int, features: int, *, weighted: bool) -> int:
+        """What so many groups take."""
+        each = buckets(self.bits) * (8 if weighted else 4) + 8 * self.row_buckets + 8 * 8
+        return groups * (features * each + 8 * self.row_buckets + 3 * 8)
 
 
 #: By the number of groups and features up to which it is kept so; the last has no end. Each is a coarser one
@@ -60,7 +61,7 @@ def resolution(steps: Resolutions, cells: int) -> Resolution:
 
 
 def state_bytes(features: int, targets: int, slices: int, *, weighted: bool) -> int:
-    """Memory of a state, at most.
+    """Memory of a state, at most; room for groups to come is not touched before they do.
 
     Args:
       features: Of the tables.
@@ -70,12 +71,11 @@ def state_bytes(features: int, targets: int, slices: int, *, weighted: bool) -> 
     """
     total = 0
     for steps, groups in ((WHOLE, targets), (SLICES, targets * slices)):
-        # Room is made for twice as many groups as before whenever there is none; a coarser step may be smaller
-        # than that before it was when it ended.
         cells = groups * features
-        sizes = [min(2 * cells, most) * kept.bytes(weighted=weighted) for most, kept in steps if most < cells]
-        last = 2 * cells * resolution(steps, cells).bytes(weighted=weighted)
-        total += max([last, *sizes])
+        # A coarser step may be smaller than the one before it was when it ended.
+        sizes = [(most // features, kept) for most, kept in steps if most < cells]
+        sizes.append((groups, resolution(steps, cells)))
+        total += max(kept.bytes(count, features, weighted=weighted) for count, kept in sizes)
     return total
 
 
@@ -201,7 +201,7 @@ class Groups:
         self._room.add(at, moments)
 
     def add(self, other: Groups, octaves: np.ndarray) -> None:
-        """Adds others, whose largest |φ| lie so many octaves `[features]` below ours; they stay as they are."""
+        """Adds others, whose tops lie so many octaves `[features]` below ours; they stay as they are."""
         if not len(other):
             return
         at = self.locate(list(other.numbers))

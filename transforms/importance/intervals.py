@@ -1,11 +1,11 @@
 """95 % intervals of mean |φ| and of ranks, as if the rows were a sample of many more like them.
 
 They are what a Poisson bootstrap over rows gives in the limit of many replicates: its variance is that of the
-sums, which is added up as rows come in and needs no random number. A bootstrap of mean |φ| can only be as
-good as the variance, and for skewed |φ| its percentiles are too narrow on the long side: Hall's transformation
-mends that. What ranks need besides are the covariances of all pairs of features: rows are dealt out by a hash
-of their keys to some tens or hundreds of buckets, whose sums tell them (the random groups of Wolter 2007,
-chapter 2). A hash of the key puts a row into the same bucket in any shard, so any sharding gives the same.
+sums, which is added up as rows come in and needs no random number; for skewed |φ| its percentiles are too
+narrow on the long side, which Hall's transformation mends. What ranks need besides are the covariances of all
+pairs of features: rows are dealt out by a hash of their keys to some tens or hundreds of buckets, whose sums
+tell them (the random groups of Wolter 2007, chapter 2). The hash puts a row into the same bucket in any
+shard, so that any sharding gives the same.
 
 Percentiles of bootstrapped ranks are no intervals of ranks: among features that are nearly tied the bootstrap
 ranks the noise anew (Hall & Miller 2009, doi:10.1214/09-AOS734; Xie, Singh, Zhang 2009,
@@ -22,29 +22,33 @@ import numpy as np
 
 from transforms.importance.moments import Moments
 
-#: The interval of one normal value is the value ± 9.68 times itself (Abbott & Rosenblatt 1963): all that can be
-#: said of one row.
+#: The interval of one normal value is the value ± 9.68 times itself (Abbott & Rosenblatt 1963): all that can
+#: be said of one row.
 _OF_ONE = 10.68
 #: Fewer rows than that, of equal weight, say nothing of how rows differ.
 _FEWEST = 1.5
 _TWO_SIDED = 0.975
+#: Of the mean; beyond, the transformation is more of a guess than what it mends.
+_MOST_SKEW = 0.4
 #: Chance to leave out a comparison that matters, and to get one wrong of those that are left: 5 % together. A
 #: rank at the end of a tie can be wrong on one side only, and one within it hardly ever: so each side has it.
 _LEFT_OUT = 0.005
 _WRONG = 0.045
 #: Below this part of the two standard errors, that of a difference is rounding.
 _ROUNDING = 1e-7
-#: Below these parts of the mean and of its square, so are a difference and a variance: a float32 knows no less.
+#: Below these parts of the mean and of its square, so are a difference and a variance.
 _NO_DIFFERENCE = 1e-12
 _NO_SPREAD = 1e-13
 _AT_ONCE = 1 << 20
 #: Nodes of the critical value's integrals: over what the differences share, and over the standard error.
-_SHARED, _SPREAD = 32, 24
+_SHARED, _SPREAD = 32, 32
 #: Numbers of differences that it is worked out at.
 _WORKED_OUT = 12
 
 
-def mean_abs_interval(moments: Moments, skewness: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_abs_interval(
+    moments: Moments, skewness: np.ndarray, kurtosis: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The 95 % interval of mean |φ|.
 
     Student's t with the standard error of a ratio of sums, Σw|φ| / Σw, and Hall's monotone correction for
@@ -53,6 +57,7 @@ def mean_abs_interval(moments: Moments, skewness: np.ndarray) -> tuple[np.ndarra
     Args:
       moments: Of G groups, of some weight.
       skewness: Of |φ|, `[G, features]`.
+      kurtosis: The same, in excess of a normal's.
     Returns:
       The ends, each `[G, features]`, with the mean between them and none below 0.
     Reference: Hall 1992, https://doi.org/10.1111/j.2517-6161.1992.tb01876.x, section 2.
@@ -62,8 +67,10 @@ def mean_abs_interval(moments: Moments, skewness: np.ndarray) -> tuple[np.ndarra
     rows = effective(moments.weight, moments.weight2)[:, None]
     mean = moments.absolute / moments.weight[:, None]
     error = standard_error(moments)
-    t = stdtrit(np.maximum(rows - 1, 1.0), _TWO_SIDED)
-    skew = np.clip(skewness / np.sqrt(rows), -1.0, 1.0)
+    # A variance of n rows has 2 / (2 / (n − 1) + kurtosis / n) degrees of freedom (Satterthwaite 1946).
+    freedom = 2 / (2 / np.maximum(rows - 1, 1.0) + np.maximum(kurtosis, 0.0) / rows)
+    t = stdtrit(np.maximum(freedom, 1.0), _TWO_SIDED)
+    skew = np.clip(skewness / np.sqrt(rows), -_MOST_SKEW, _MOST_SKEW)
     low, high = mean - error * _untransformed(t, skew), mean - error * _untransformed(-t, skew)
     low, high = np.where(rows < _FEWEST, 0.0, low), np.where(rows < _FEWEST, _OF_ONE * mean, high)
     return np.clip(low, 0.0, mean), np.maximum(high, mean)
@@ -99,8 +106,8 @@ def rank_intervals(
     """The 95 % intervals of the ranks of mean |φ|, each feature's for itself.
 
     For each feature, all others that are not surely far away are compared with it jointly, by studentised
-    differences and Dunnett's critical value on each side. Where nothing is known, of one row, from the first to
-    the last rank.
+    differences and Dunnett's critical value on each side. Where nothing is known, of one row, from the first
+    to the last rank.
 
     Args:
       mean: Mean |φ|, `[G, features]`.
@@ -148,7 +155,7 @@ def _surely(
 
 
 def _limits(features: int, buckets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Beyond which |t| a feature is far away, `[G]`, and by the number of others the bound, `[G, features]`."""
+    """The |t| of features that are far away, `[G]`, and the bound by the number of others `[G, features]`."""
     from scipy.special import stdtrit
 
     # Rounded down a little, so that few have to be worked out.
@@ -160,11 +167,11 @@ def _limits(features: int, buckets: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 @cache
-def _critical(features: int, freedom: int) -> np.ndarray:
+def _critical(features: int, freedom: int, wrong: float = _WRONG) -> np.ndarray:
     """Dunnett's one-sided critical value by the number of others, 0 … features − 1; infinite for none.
 
     Of k differences with one and the same feature, all of the same variance, which correlate by ½: the bound
-    that the largest of k such t's stays below with probability 1 − _WRONG (Dunnett 1955,
+    that the largest of k such t's stays below but for the chance `wrong` (Dunnett 1955,
     doi:10.1080/01621459.1955.10501294).
     """
     from scipy.special import chdtri, ndtr
@@ -178,7 +185,7 @@ def _critical(features: int, freedom: int) -> np.ndarray:
     for _ in range(40):
         middle = (low + high) / 2
         single = ndtr(np.sqrt(2) * middle[:, None, None] * spread[:, None] + shared)
-        inside = (single ** others[:, None, None] @ chance).mean(axis=1) < 1 - _WRONG
+        inside = (single ** others[:, None, None] @ chance).mean(axis=1) < 1 - wrong
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
     found = np.full(features, np.inf)
     found[1:] = np.interp(np.log(np.arange(1, features)), np.log(others), high)

@@ -5,10 +5,10 @@ left. φ are counted by these, which takes a shift, no logarithm and no search: 
 numbers, and with the relative error of DDSketch (Masson, Rim, Lee 2019, doi:10.14778/3352063.3352135), whose
 buckets are these but for their equal width within an octave.
 
-Of each feature the OCTAVES below the power of two that its largest |φ| lies under have buckets; smaller
-values are counted as 0. The largest grows as states merge and buckets move along; two that become one would
-have become one earlier or later as well, and so it is with the coarser buckets that a state of many groups
-has: counts depend on what was counted, never on the order.
+Of each feature the OCTAVES from that of its largest |φ| down have buckets; smaller values are counted as 0.
+The largest grows as states merge and buckets move along; two that become one would have become one earlier
+or later as well, and so it is with the coarser buckets of a state of many groups: counts depend on what was
+counted, never on the order.
 
 A group and feature has 2 · (OCTAVES << bits) + 1 buckets: of 0, of the positive values by size, of the
 negative ones by size.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-#: Below the largest |φ| of a feature: what is less than 2^-OCTAVES of it is counted as 0.
+#: That have buckets: what is less than 2^-15 of the largest |φ| of a feature may be counted as 0.
 OCTAVES = 16
 #: Of the mantissa, at most.
 MOST_BITS = 6
@@ -37,7 +37,8 @@ def buckets(bits: int) -> int:
 
 def tops_of(values: np.ndarray) -> np.ndarray:
     """The exponent bits of the largest |φ| of each feature `[features, N]` float32, and OCTAVES at least."""
-    largest = np.maximum(values.max(axis=1), -values.min(axis=1)).astype(np.float32)
+    largest = np.maximum(values.max(axis=1, initial=0.0), -values.min(axis=1, initial=0.0))
+    largest = largest.astype(np.float32)
     return np.maximum(largest.view(np.int32) >> _MANTISSA, OCTAVES)
 
 
@@ -46,7 +47,7 @@ class Coded:
 
     Args:
       values: φ, `[features, N]` float32, contiguous.
-      tops: As `tops_of` gives them of these values and perhaps others.
+      tops: As `tops_of` gives them of these values and perhaps others; larger values have no bucket.
     """
 
     def __init__(self, values: np.ndarray, tops: np.ndarray) -> None:
@@ -106,7 +107,7 @@ def quantiles(
       high: The largest.
     Returns:
       `[levels, G, features]`: the middle of the bucket that holds it, and no less than `low`, no more than
-      `high`: off by at most 2^-(bits + 1) of itself and 2^-OCTAVES of the feature's largest |φ|.
+      `high`: off by at most 2^-(bits + 1) of itself, and 2^-15 of the feature's largest |φ|.
     """
     middles = _middles(bits)
     half = len(middles)
@@ -125,22 +126,27 @@ def quantiles(
     return np.clip(found, low, high, out=found)
 
 
-def skewness(counts: np.ndarray, bits: int) -> np.ndarray:
-    """Skewness of |φ|, `[G, features]`, to within the width of the buckets; 0 where |φ| hardly varies."""
+def shape(counts: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
+    """Skewness and excess kurtosis of |φ|, each `[G, features]`; 0 where |φ| hardly varies.
+
+    They are those of the middles of the buckets.
+    """
     middles = _middles(bits)
     sizes = np.concatenate([[0.0], middles, middles])
-    powers = np.stack([sizes**power for power in range(4)], axis=1)
-    found = np.zeros(counts.shape[:2])
+    powers = np.stack([sizes**power for power in range(5)], axis=1)
+    skewness, kurtosis = np.zeros((2, *counts.shape[:2]))
     step = max(1, _AT_ONCE // max(1, counts[0].size)) if len(counts) else 1
     for first in range(0, len(counts), step):
         part = slice(first, first + step)
         total, *sums = np.moveaxis(counts[part].astype(np.float64) @ powers, -1, 0)
-        one, two, three = (moment / np.where(total > 0, total, 1.0) for moment in sums)
+        one, two, three, four = (moment / np.where(total > 0, total, 1.0) for moment in sums)
         variance = two - one**2
-        third = three - 3 * one * two + 2 * one**3
         varies = variance > (2.0**-bits * one) ** 2 / 12
-        np.divide(third, np.where(varies, variance, 1.0) ** 1.5, out=found[part], where=varies)
-    return found
+        variance[~varies] = 1.0
+        skewed = (three - 3 * one * two + 2 * one**3) / variance**1.5
+        peaked = (four - 4 * one * three + 6 * one**2 * two - 3 * one**4) / variance**2 - 3
+        skewness[part], kurtosis[part] = np.where(varies, skewed, 0.0), np.where(varies, peaked, 0.0)
+    return skewness, kurtosis
 
 
 def _middles(bits: int) -> np.ndarray:

@@ -27,8 +27,8 @@ _ZSTD = "zstd"
 class ImportanceState:
     """Aggregates of attributions by (slice, target, feature), of a size that no number of rows changes.
 
-    Merging is associative and commutative: any order and any sharding give the same counts, and the same sums up
-    to float64 rounding. `update` and `merge` mutate the state that they are called on and nothing else.
+    Merging is associative and commutative: any order and any sharding give the same counts, and the same sums
+    up to float64 rounding. `update` and `merge` mutate the state that they are called on and nothing else.
 
     Args:
       features: Names, the order of every array.
@@ -60,18 +60,20 @@ class ImportanceState:
         Args:
           values: φ, `[features, N]` float32, finite; N = rows · targets of each, example by example.
           targets: Output index of each, `[N]`.
-          slices: By slicing, the label of each entry's slice, strings `[N]`, plain or dictionary-encoded; null
-            where it is in no slice.
+          slices: By slicing, the label of each entry's slice, strings `[N]`, plain or dictionary-encoded;
+            null for none.
           keys: Of the row of each, as `row_keys` gives them, `[N]` uint64.
-          weights: Of each, `[N]`, at least 0; None: all are 1. Where the weights of a slice sum to 0 there is no
-            mean, and the slice is not written.
+          weights: Of each, `[N]`, at least 0; None: all are 1. Of a slice whose weights sum to 0 there is no
+            mean: it is counted, and not written.
         Cost: 6 to 8 ns a value for all rows and again for each slicing, whatever the number of slices; more
           where these have next to no rows each.
         """
         if values.shape[1] == 0:
             return
         values = np.ascontiguousarray(values, np.float32)
-        self._raise(tops_of(values))
+        # What has no weight is counted nowhere, and must not make the buckets of the others coarser.
+        weighty = slice(None) if weights is None or (weights > 0).all() else weights > 0
+        self._raise(tops_of(values[:, weighty]))
         coded = Coded(values, self._tops)
         rows = (stream(keys, _STREAM) >> np.uint64(64 - _BITS_OF_BUCKETS)).astype(np.int64)
         batch = _Batch(values, coded, rows, None if weights is None else np.asarray(weights, np.float64))

@@ -10,15 +10,15 @@ import pyarrow as pa
 
 from transforms.importance.groups import Groups, Key
 from transforms.importance.intervals import mean_abs_interval, rank_intervals, standard_error
-from transforms.importance.quantiles import LEVELS, quantiles, skewness
+from transforms.importance.quantiles import LEVELS, quantiles, shape
 
 QUANTILES = tuple(f"p{round(100 * level):02d}" for level in LEVELS)
 
-#: One row a (slice, target, feature). All but `rows` are weighted where rows have weights. `std` is that of the
-#: population. `p05` … `p95` are inverted CDFs to within 1/128 of their value over all rows and 1/64 in slices, more
-#: where there are thousands of groups and features (see `Resolution`), and 2^-16 of the feature's largest |φ|.
-#: `mean_abs_low`, `mean_abs_high`, `rank_low` and `rank_high` are 95 % intervals, of one slice, target and
-#: feature each, in which the figure itself always lies.
+#: One row a (slice, target, feature). All but `rows` are weighted where rows have weights. `std` is that of
+#: the population. `p05` … `p95` are inverted CDFs to within 1/128 of their value over all rows and 1/64 in
+#: slices (more in states of thousands of groups and features: see `Resolution`), and to within 2^-15 of the
+#: feature's largest |φ|. `mean_abs_low`, `mean_abs_high`, `rank_low` and `rank_high` are 95 % intervals, each
+#: of its slice, target and feature alone; the figure itself always lies in them.
 TABLE = pa.schema(
     [
         ("slice", pa.string()),
@@ -83,7 +83,7 @@ def table_of(
     total = mean_abs.sum(axis=1, keepdims=True)
     # Of two that are equally important, the first is before the second.
     order = np.argsort(-mean_abs, axis=1, kind="stable")
-    low, high = mean_abs_interval(moments, skewness(counts, bits))
+    low, high = mean_abs_interval(moments, *shape(counts, bits))
     rank_low, rank_high = rank_intervals(
         mean_abs, standard_error(moments), groups.row_weights[at], groups.row_sums[at]
     )
