@@ -279,6 +279,11 @@ def test_tfrecord_gives_the_same(tmp_path: Path) -> None:
         ("input.weight=wait", "input.weight: the input has no column 'wait'; did you mean weight?"),
         ("input.weight=carrier", "input.weight: column 'carrier' holds string, and weights are numbers"),
         ("features={agee: {label: x}}", "features: 'agee' is no feature and no group; did you mean age?"),
+        (
+            "features={agee: {vocabulary: x}}",
+            "features: 'agee' is no feature and no group; did you mean age?",
+        ),
+        ("features={age: {vocabulary: x.txt}}", "x.txt; name a text file, a word a line, the first line for"),
         ("features={carrier: {label: x}}", "features: 'carrier' is no feature and no group; there are age,"),
     ],
 )
@@ -371,8 +376,10 @@ def test_the_slicings_decide_the_run(tmp_path: Path) -> None:
     ):
         assert fingerprint(other) != base
     assert fingerprint("features={age: {label: Age in years}}") == base
+    assert fingerprint("features={age: {vocabulary: sliced_model.py}}") == base
     top = fingerprint("output.attributions={top_k: 2}")
     assert fingerprint("output.attributions={top_k: 2}", "features={age: {label: Age in years}}") != top
+    assert fingerprint("output.attributions={top_k: 2}", "features={age: {vocabulary: sliced_model.py}}") == top
 
 
 # -- privacy -------------------------------------------------------------------------------------------------

@@ -65,9 +65,9 @@ class Vocabulary:
 def vocabulary(data: ReportData, feature: Shown) -> Vocabulary:
     """The words of a feature's ids, as the config's `features: {NAME: {vocabulary: FILE}}` has them."""
     keys = (data.manifest["config"].get("features") or {}).get(feature.name) or {}
-    path = keys.get("vocabulary")
-    if not path:
+    if not keys.get("vocabulary"):
         return Vocabulary()
+    path = files.join(data.manifest["config_folder"], keys["vocabulary"])
     try:
         text = files.read_bytes(path).decode("utf-8")
     except (OSError, UserError, UnicodeDecodeError) as error:
