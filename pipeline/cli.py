@@ -188,15 +188,15 @@ def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
     """Show how each feature leads from the base value to an example's prediction, largest first."""
     from pipeline.results import load_run
 
-    found = load_run(run)
-    example = found.example(example_id)
+    opened = load_run(run)
+    example = opened.example(example_id)
     with told():
         if as_json:
             print_json({"run": run, "example_id": example_id, "attributions": example.rows})
         else:
             from pipeline.show_example import print_example
 
-            print_example(example_id, example.rows, example.values, found.labels)
+            print_example(example_id, example.rows, example.values, opened.labels)
     return DONE
 
 

@@ -180,8 +180,9 @@ def make_report(commit: Commit, *, anew: bool = False) -> None:
     if not commit.report:
         return
     from pipeline.report import report_is_current, write_report
+    from pipeline.results import load_run
 
-    if anew or not report_is_current(commit.target):
+    if anew or not report_is_current(load_run(commit.target)):
         with written(commit.target):
             write_report(commit.target)
 

@@ -572,7 +572,7 @@ def score(rows):
 """
 
 
-def test_from_a_config_to_a_page_with_words(tmp_path: Path) -> None:
+def test_from_a_config_to_a_page_with_words(reports: None, tmp_path: Path) -> None:
     (tmp_path / "opinions.py").write_text(MODEL)
     (tmp_path / "words.txt").write_text("\ngood\n<b>bad</b>\nfine\n")
     ids = np.random.default_rng(10).integers(0, 4, (80, 6))

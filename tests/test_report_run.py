@@ -48,7 +48,7 @@ def test_explain_ends_with_the_path_of_the_report(config: Path, capsys: pytest.C
     assert last[0] == "report"
     assert last[-1].endswith("run/report.html")
     assert run.manifest["run_id"] in shown(place)
-    assert report_is_current(str(place))
+    assert report_is_current(load_run(place))
     # A report is no table: verify has nothing against it, nor against a run without.
     assert "report.html" not in [part["file"] for part in run.manifest["parts"]]
     assert cli.run(["verify", str(place), "--rows", "0"]) == 0
@@ -80,10 +80,10 @@ def test_what_was_not_made_is_made_by_the_next_command(
     out = capsys.readouterr().out
     assert "nothing done" in out
     assert load_run(place).manifest == manifest
-    assert report_is_current(str(place))
+    assert report_is_current(load_run(place))
     (place / "report.html").unlink()
     assert cli.run(["report", str(place)]) == 0
-    assert report_is_current(str(place))
+    assert report_is_current(load_run(place))
 
 
 def test_no_report_where_none_is_wanted(config: Path) -> None:
@@ -93,7 +93,7 @@ def test_no_report_where_none_is_wanted(config: Path) -> None:
     assert not (place / SAMPLE).exists()
     # It decides no number: the run is the same, and one without rows can be shown too.
     assert worlds.explain(config, place, "output.sample=0").manifest == run.manifest
-    assert report_is_current(str(place))
+    assert report_is_current(load_run(place))
 
 
 def test_the_sample_is_the_same_in_any_sharding(config: Path, tmp_path: Path) -> None:

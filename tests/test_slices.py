@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -483,7 +484,7 @@ def test_weights_are_in_batches_of_a_pipeline_of_ones_own() -> None:
 
 
 def test_a_label_may_name_a_tensor(capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.show import print_example
+    from pipeline.show_example import print_example
 
     row = {
         "target": 0, "target_name": "x", "prediction": 1.0, "output": 1.0, "base_value": 0.0,
@@ -491,5 +492,6 @@ def test_a_label_may_name_a_tensor(capsys: pytest.CaptureFixture[str]) -> None:
     }  # fmt: skip
     print_example("e", [row], {}, {"series": "Load of the day", "odd[name]": "Odd"})
     out = capsys.readouterr().out
-    assert "Load of the day [1]" in out
-    assert "Odd " in out
+    assert re.search(r"^Load of the day +2 values +-1 ", out, re.MULTILINE)
+    assert "Load of the day, the sum of its values; strongest: [1] -2, [0] +1" in out
+    assert re.search(r"^Odd ", out, re.MULTILINE)

@@ -29,6 +29,8 @@ _STEPS, _FAINT = 5, 0.04
 _ROWS_A_TOKEN, _FEWEST, _ENOUGH = 100, 2, 10
 #: Characters of a token in a text and in a table.
 _TOKEN, _WHOLE = 60, 120
+#: Of the largest |φ|, what is none.
+_ROUNDING = 1e-6
 #: So much padding in a row is one word.
 _PADDING = 3
 
@@ -262,10 +264,14 @@ def _bars(names: Sequence[str], lines: Sequence[Sequence[Cell]]) -> dict[str, An
 
 
 def _tokens(rows: Drawn, feature: Shown) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, φ and what is padding, `[N, L]` each: an id of 0, or nothing, that moves the score nowhere."""
+    """Tokens, φ and what is padding, `[N, L]` each: an id of 0, or nothing, that moves the score nowhere.
+
+    Nowhere is to within rounding: differences of the model's float32 scores are seldom 0.
+    """
     values = rows.value(feature.name).reshape(len(rows), -1)
     phi = rows.attribution(feature).reshape(len(rows), -1)
-    return values, phi, (values == ("" if values.dtype == object else 0)) & (phi == 0)
+    still = np.abs(phi) <= _ROUNDING * np.abs(phi).max(initial=0.0)
+    return values, phi, (values == ("" if values.dtype == object else 0)) & still
 
 
 @dataclass(frozen=True)
