@@ -380,7 +380,9 @@ def test_the_slicings_decide_the_run(tmp_path: Path) -> None:
     assert fingerprint("features={age: {vocabulary: sliced_model.py}}") == base
     top = fingerprint("output.attributions={top_k: 2}")
     assert fingerprint("output.attributions={top_k: 2}", "features={age: {label: Age in years}}") != top
-    assert fingerprint("output.attributions={top_k: 2}", "features={age: {vocabulary: sliced_model.py}}") == top
+    assert (
+        fingerprint("output.attributions={top_k: 2}", "features={age: {vocabulary: sliced_model.py}}") == top
+    )
 
 
 # -- privacy -------------------------------------------------------------------------------------------------
