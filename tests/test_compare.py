@@ -21,7 +21,7 @@ from pipeline.compare import Comparison, compare
 from pipeline.compare.changes import benjamini_hochberg
 from pipeline.compare.page import sections, write_page
 from pipeline.compare.words import headline
-from pipeline.report.blocks import Prose
+from pipeline.report.blocks import Choice, Prose
 from pipeline.report.page import figures
 from transforms.errors import UserError
 
@@ -414,6 +414,39 @@ def test_two_hundred_slices_and_five_hundred_features_take_seconds(runs: Any, tm
     path = write_page(found, str(tmp_path / "page.html"))
     assert time.process_time() - start < 15  # 3 s here
     assert Path(path).stat().st_size < 6_000_000
+
+
+def test_very_many_targets(runs: Any, tmp_path: Path) -> None:
+    tables = []
+    for seed in (0, 1):
+        one = importance_of({f"f{i}": values for i, values in enumerate(phi(seed, 50).values())})
+        parts = [one.assign(target=at, target_name=f"class {at}") for at in range(300)]
+        for at in (7, 130):
+            parts[at] = parts[at].assign(mean_abs=parts[at]["mean_abs"] * (1 + seed * at))
+        tables.append(pd.concat(parts, ignore_index=True))
+    outputs = {**other_model(), "outputs": [{"name": "class", "shape": [300], "score": "logit"}]}
+    found = compare(*(runs(table, model=outputs) for table in tables))
+    path = write_page(found, str(tmp_path / "page.html"))
+    assert Path(path).stat().st_size < 2_000_000
+    (importance,) = [each for each in sections(found) if each.id == "importance"]
+    choice = importance.blocks[0]
+    assert isinstance(choice, Choice)
+    assert list(choice.options)[:2] == ["class 130", "class 7"]
+    assert len(choice.options) == 40
+
+
+def test_runs_that_explained_nothing(runs: Any) -> None:
+    table = importance_of(phi(0))
+    full = runs(table)
+    empty = runs(table, counts=dict.fromkeys(manifest([], 0)["counts"], 0))
+    pq.write_table(
+        pa.Table.from_pandas(table.head(0), preserve_index=False), Path(empty.path) / "importance.parquet"
+    )
+    for pair in ((full, empty), (empty, full), (empty, empty)):
+        found = compare(*pair)
+        assert found.incomparable == "the runs have no target in common"
+        assert sections(found)
+        assert json.dumps(found.to_json(), default=str)
 
 
 # -- what cannot be compared ---------------------------------------------------------------------------------
