@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import altair
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -24,6 +23,7 @@ from pipeline.report.data import ReportData
 from pipeline.report.differences import adjusted, bennett, differences
 from pipeline.report.sections import all_sections
 from pipeline.report.sections.beeswarm import places, swarm
+from pipeline.report.sections.slices import slicing_of
 from pipeline.report.view import View
 from transforms.errors import UserError
 
@@ -95,22 +95,6 @@ def test_a_report_of_every_world(place: Path, name: str) -> None:
     assert not re.search(r"\b(nan|None|NaN|inf|dtype|<NA>)\b", text)
 
 
-def test_every_chart_is_vega_lite(small: Path) -> None:
-    """Of each kind one, against Vega-Lite's schema."""
-    kinds = {name.split("-")[0]: figure for name, figure in figures_of(sections_of(small)).items()}
-    assert {"importance", "beeswarm", "dependence", "slices", "differences"} <= set(kinds)
-    for figure in kinds.values():
-        if figure.spec is not None:
-            altair.Chart.from_dict(without_data(page.plain_json(figure.spec)))
-
-
-def without_data(spec: Any) -> Any:
-    """The schema of a row is anything; looking at each takes long."""
-    if isinstance(spec, dict):
-        return {key: {"values": []} if key == "data" else without_data(item) for key, item in spec.items()}
-    return [without_data(item) for item in spec] if isinstance(spec, list) else spec
-
-
 @pytest.mark.parametrize("name", ["small", "hostile"])
 def test_no_field_is_named_by_the_data(place: Path, name: str) -> None:
     for figure in figures_of(sections_of(made(place, name))).values():
@@ -142,7 +126,7 @@ def test_charts_and_tables_are_the_run_s(small: Path) -> None:
     assert table["Feature"].tolist()[:3] == ["Scheduled hour", "carrier", "Distance, miles"]
     np.testing.assert_array_equal(table["Mean |φ|"], overall["mean_abs"])
     np.testing.assert_allclose(table["Share, %"] / 100, overall["share"], rtol=1e-12)
-    assert pd.DataFrame(figures["ranks-0"].spec["data"]["values"])["r"].tolist() == overall["rank"].tolist()
+    assert "ranks-0" not in figures  # there is nothing to see: each is certain
     spread = pd.DataFrame(figures["distribution-0"].spec["data"]["values"])
     for name in ("min", "p05", "p25", "p50", "p75", "p95", "max", "mean"):
         np.testing.assert_allclose(spread[name].astype(float), overall[name], rtol=1e-3)
@@ -196,6 +180,11 @@ def test_targets_are_chosen_from(place: Path) -> None:
         rows = frame[(frame["slice"] == "") & (frame["target"] == target)].sort_values("rank")
         table = figures_of(found)[f"importance-{target}"].table
         assert [row[1] for row in table.rows] == rows["feature"].tolist()
+    ranks = pd.DataFrame(figures_of(found)["ranks-7"].spec["data"]["values"])
+    assert (
+        ranks[["r", "lo", "hi"]].to_numpy().tolist()
+        == rows[["rank", "rank_low", "rank_high"]].to_numpy().tolist()
+    )
     assert "15 targets" in prose(found["importance"].blocks)[-1].text
 
 
@@ -268,6 +257,25 @@ def test_names_in_charts_are_short_and_each_its_own() -> None:
         assert name[0] == "\u2068"
         assert name[-1] == "\u2069"
         assert not set("\u202e\n\t") & set(name)
+
+
+@pytest.mark.parametrize(
+    ("label", "slicing"),
+    [
+        ("carrier=UA", "carrier"), ("a=b=c", "a"), ("age >= 65", "age >= 65"), ("x == 1", "x == 1"),
+        ("age=[18, 35)", "age"), ("carrier=UA & age >= 65", "carrier & age >= 65"), ("=", "="),
+    ],
+)  # fmt: skip
+def test_the_slicing_of_a_slice(label: str, slicing: str) -> None:
+    slicings = [
+        "carrier",
+        "age >= 65",
+        "x == 1",
+        {"column": "age", "bins": [18, 35]},
+        ["carrier", "age >= 65"],
+    ]
+    assert slicing_of(label, slicings) == slicing
+    assert slicing_of("brand=Johnson & Johnson", ["brand"]) == "brand"
 
 
 # -- slices that differ --------------------------------------------------------------------------------------
@@ -413,7 +421,7 @@ def test_the_verb(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     found = json.loads(capsys.readouterr().out)
     assert found["report"] == str(small / "report.html")
     names = [Path(path).name for path in found["figures"]]
-    assert names[:3] == ["importance-0.svg", "ranks-0.svg", "beeswarm-0.svg"]
+    assert names[:3] == ["importance-0.svg", "beeswarm-0.svg", "example-0-largest.svg"]
     for path in found["figures"]:
         assert Path(path).read_text(encoding="utf-8").startswith("<svg")
     one = str(report_worlds.degenerate(tmp_path / "run", "one feature"))
