@@ -1,4 +1,4 @@
-"""The questions that README.md asks are run, on a small copy of the flights, and give what numpy gives."""
+"""The questions that the README asks the tables, on a small copy of the flights: answers are numpy's."""
 
 from __future__ import annotations
 
