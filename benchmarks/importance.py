@@ -1,8 +1,8 @@
 """What quantiles and intervals cost: a run with the whole state against the same run with means alone.
 
-The share of a run is accounted rather than compared, since two runs of the same differ by more than it: it is
-processor time, of which a run has as much a second as there are processors. The ratio of the two stands beside
-it, for what accounting does not see.
+The share of a run is accounted rather than compared, since two runs of the same differ by more than it: it
+is processor time, of which a run has as much a second as there are processors. The ratio of the two stands
+beside it, for what accounting does not see.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ sys.exit(cli.run(sys.argv[1:]))
 
 
 def run(folder: Path, quick: bool) -> list[Row]:
-    rows, repeats = (40_000, 1) if quick else (500_000, 5)
+    rows, repeats = (40_000, 1) if quick else (300_000, 3)
     _write_input(folder / "rows.parquet", rows)
     config = write_config(folder, "rows.parquet", METHOD, WIDTH, "importance")
     found = [_cost(config, rows, repeats, slicings) for slicings in (0, len(SLICES))]

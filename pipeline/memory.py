@@ -21,6 +21,7 @@ from transforms.importance import state_bytes
 from transforms.methods.base import TARGETS_AT_ONCE, AttributionMethod, working_bytes
 from transforms.methods.calls import processors, rows_in_call
 from transforms.models.function import is_function
+from transforms.positions import positions_bytes
 from transforms.read import Column, read_bytes
 from transforms.schema import ExampleSchema
 from transforms.shard_result import STATES_AHEAD
@@ -154,7 +155,10 @@ def bound(
             len(found.signature.target_names),
             found.slice_values,
             weighted=spec.schema.weight is not None,
-        ),
+        )
+        # What is added is there once more while it is sorted, or summed.
+        + 2 * spec.sample.bytes
+        + positions_bytes(spec.schema, spec.targets.count(len(found.signature.target_names))),
     )
 
 

@@ -116,7 +116,8 @@ def _importance(
             rank = np.empty(len(names), np.int32)
             rank[order] = np.arange(1, len(names) + 1)
             low, high = mean_abs - error, mean_abs + error
-            quantiles = np.quantile(part, [0.05, 0.25, 0.5, 0.75, 0.95], axis=0, method="inverted_cdf")
+            at = np.ceil(np.array([0.05, 0.25, 0.5, 0.75, 0.95]) * len(part)).astype(int) - 1
+            quantiles = np.sort(part, axis=0)[at]
             total = mean_abs.sum()
             frame = pd.DataFrame(
                 {
@@ -136,8 +137,10 @@ def _importance(
                     "positive": (part > 0).mean(axis=0),
                     "share": mean_abs / total if total else mean_abs,
                     "rank": rank,
-                    "rank_low": np.array([(low > high[i]).sum() + 1 for i in range(len(names))], np.int32),
-                    "rank_high": np.array([(high >= low[i]).sum() for i in range(len(names))], np.int32),
+                    "rank_low": (len(names) - np.searchsorted(np.sort(low), high, "right") + 1).astype(
+                        np.int32
+                    ),
+                    "rank_high": (len(names) - np.searchsorted(np.sort(high), low)).astype(np.int32),
                 }
             )
             frames.append(frame.iloc[order])

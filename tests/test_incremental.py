@@ -124,7 +124,7 @@ def test_it_is_the_run_that_would_have_explained_it_all(config: Path, tmp_path: 
     mine, theirs = (r.importance().sort_values(keys).reset_index(drop=True) for r in (run, whole))
     assert set(mine["slice"]) == {"", *(f"carrier={c}" for c in ("X", "Y", "Z0", "Z40", "Z65", "Z95"))}
     np.testing.assert_array_equal(mine[keys], theirs[keys])
-    # Which rows the ranks' intervals take together hangs on their numbers, and these on the order of files.
+    # The ranks' intervals deal out rows by their place as well.
     for column in set(mine.columns) - {*keys, "target_name", "rank_low", "rank_high"}:
         np.testing.assert_allclose(mine[column], theirs[column], rtol=1e-12, err_msg=column)
     deltas = [r.manifest["quality"]["convergence_delta"] for r in (run, whole)]

@@ -73,7 +73,7 @@ def test_what_was_not_made_is_made_by_the_next_command(
     place = config.parent / "run"
     with armed(Point("before pipeline.report:write_report"), "full"):
         assert cli.run(["explain", str(config)]) == 3
-    assert "No space left" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "no space left" in capsys.readouterr().err.strip().splitlines()[-1]
     manifest = json.loads((place / "manifest.json").read_text())
     assert not (place / "report.html").exists()
     assert cli.run(["explain", str(config)]) == 0

@@ -14,6 +14,8 @@ from transforms.schema import ExampleSchema
 
 #: Sums are kept of a feature while outputs × positions are no more than this: 64 MiB.
 _MOST = 1 << 22
+#: Values of a block of rows that are added up at a time.
+_BLOCK = 1 << 16
 
 TABLE = pa.schema(
     [
@@ -40,6 +42,12 @@ def positioned(schema: ExampleSchema, targets: int) -> dict[str, tuple[int, ...]
         for name, shape in shapes.items()
         if shape and targets * int(np.prod(shape, dtype=np.int64)) <= _MOST
     }
+
+
+def positions_bytes(schema: ExampleSchema, targets: int) -> int:
+    """Memory of a state, at most."""
+    shapes = positioned(schema, targets).values()
+    return 16 * targets * sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
 
 
 @dataclass
@@ -72,15 +80,18 @@ class Positions:
         flat = targets.reshape(-1)
         weight = np.ones(len(flat)) if weights is None else np.repeat(weights, targets.shape[1])
         for target in np.unique(flat).tolist():
-            chosen = flat == target
-            part = weight[chosen]
-            self._weight[target] = self._weight.get(target, 0.0) + float(part.sum())
+            chosen = np.flatnonzero(flat == target)
+            self._weight[target] = self._weight.get(target, 0.0) + float(weight[chosen].sum())
             for name, shape in self.shapes.items():
                 every = values[name].reshape(len(flat), -1)
-                found = (every if chosen.all() else every[chosen]).astype(np.float64)
                 sums = self._of(target, name, shape)
-                sums[1] += part @ found
-                sums[0] += part @ np.abs(found, out=found)
+                # A few rows at a time stay in the cache, and cost no memory to speak of.
+                step = max(1, _BLOCK // every.shape[1])
+                for first in range(0, len(chosen), step):
+                    rows = chosen[first : first + step]
+                    found, part = every[rows].astype(np.float64), weight[rows]
+                    sums[1] += part @ found
+                    sums[0] += part @ np.abs(found, out=found)
 
     def merge(self, other: Positions) -> None:
         """Adds another, which stays as it is; a state of nothing takes the other's shapes."""

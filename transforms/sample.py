@@ -15,6 +15,8 @@ from transforms.write import OutputSpec, attribution_schema
 
 #: What the rows of a sample may take before it holds fewer of them, and the fewest that it then holds.
 _SAMPLE_BYTES, _FEWEST = 4 << 20, 16
+#: Bytes of a line beside its values: ids, names, slices.
+_BESIDE = 200
 #: Rows of the largest score, and of the smallest, of each target.
 _EXTREMES = 3
 _LAST_KEY = (1 << 64) - 1
@@ -35,11 +37,13 @@ class SampleSpec:
       rows: Drawn at random; 0 keeps none of any kind.
       upto: Rows of larger keys are not drawn, so that a shard of many holds few.
       extremes: Rows of the largest score, and of the smallest, of each target.
+      bytes: Memory of all of these, at most.
     """
 
     rows: int = 0
     upto: int = _LAST_KEY
     extremes: int = 0
+    bytes: int = 0
 
     @classmethod
     def of(
@@ -60,8 +64,9 @@ class SampleSpec:
         row = per_example * (4 * values + schema.row_bytes)
         rows = min(wanted, max(_FEWEST, _SAMPLE_BYTES // row))
         share = (rows + _MARGIN * rows**0.5) / max(total, 1)
-        few = 2 * _EXTREMES * targets * row <= _SAMPLE_BYTES
-        return cls(rows, min(_LAST_KEY, int(share * _LAST_KEY)), _EXTREMES if few else 0)
+        extremes = _EXTREMES if 2 * _EXTREMES * targets * row <= _SAMPLE_BYTES else 0
+        size = (rows + 2 * extremes * targets) * (row + per_example * _BESIDE)
+        return cls(rows, min(_LAST_KEY, int(share * _LAST_KEY)), extremes, size)
 
 
 #: What is kept of each row: all φ, and the feature values.

@@ -50,8 +50,14 @@ def write_figures(run_path: str | os.PathLike[str], folder: str, format: str = "
     return _write_figures(sections, folder, format)
 
 
-def report_is_current(run: Run) -> bool:
-    """Whether the run has a report, and of this very run."""
+def report_is_current(run: Run | str | os.PathLike[str]) -> bool:
+    """Whether a committed run, or the one in a place, has a report of this very run.
+
+    Raises:
+      UserError: There is no committed run.
+    """
+    if not isinstance(run, Run):
+        run = load_run(run)
     path = files.join(run.path, REPORT)
     if not files.exists(path):
         return False

@@ -69,7 +69,7 @@ class Grid:
 class Choice:
     """Blocks of which one is shown at a time, chosen by a name: targets, features, examples.
 
-    Choices of the same label and options move together, wherever they stand.
+    Choices of one label move together, wherever they stand, as far as they have options of the same name.
 
     Args:
       label: What is chosen, such as "Target".

@@ -21,12 +21,16 @@ from pipeline.report.sections import (
 )
 from pipeline.report.view import View
 
-#: What the model does comes first, then whether to believe it, then the details, the single rows, the words.
+#: What the model does, whether to believe it, which features matter, single rows, the details, the words.
 _ORDER: Sequence[Callable[[View], list[Section]]] = (
     summary.sections,
     trust.sections,
     importance.sections,
     beeswarm.sections,
+    lambda view: examples.sections(view.data),
+    lambda view: images.sections(view.data),
+    lambda view: tokens.sections(view.data),
+    lambda view: vectors.sections(view.data),
     dependence.sections,
     interactions.sections,
     distribution.sections,

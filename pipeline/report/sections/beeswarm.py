@@ -68,6 +68,18 @@ def _of(view: View, target: int) -> Sequence[Block]:
         table.append(
             [view.labels[feature], *_ends(phi[feature], values if view.is_numeric(feature) else None)]
         )
+    colour: dict[str, Any] = {"value": {"expr": "theme.bar"}}
+    if len(uncoloured) < len(shown):
+        colour = {
+            "condition": {
+                "test": "datum.c >= 0",
+                "field": "c",
+                "type": "quantitative",
+                "scale": {"domain": [0, 1]},
+                "legend": LEGEND,
+            },
+            "value": {"expr": "theme.missing"},
+        }
     spec = {
         "width": "container",
         "height": _STEP * len(shown),
@@ -89,16 +101,7 @@ def _of(view: View, target: int) -> Sequence[Block]:
                         "axis": number_axis(np.array(extent)),
                         "scale": {"zero": False},
                     },
-                    "color": {
-                        "condition": {
-                            "test": "datum.c >= 0",
-                            "field": "c",
-                            "type": "quantitative",
-                            "scale": {"domain": [0, 1]},
-                            "legend": LEGEND,
-                        },
-                        "value": {"expr": "theme.missing"},
-                    },
+                    "color": colour,
                     "tooltip": [
                         {"field": "f", "title": "Feature"},
                         {"field": "w", "title": "Value"},
@@ -110,7 +113,7 @@ def _of(view: View, target: int) -> Sequence[Block]:
     }
     grey = (
         " Grey dots: values that have no order, such as categories; they are named under the pointer."
-        if uncoloured
+        if 0 < len(uncoloured) < len(shown)
         else ""
     )
     first = view.labels[shown[0]]

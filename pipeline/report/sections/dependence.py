@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +19,12 @@ _MOST, _MOST_OF_MANY = 12, 6
 _DOTS, _DOTS_OF_MANY = 500, 150
 _FEWEST = 10
 #: Categories with a strip of their own.
-_CATEGORIES = 10
+_CATEGORIES = 12
 #: Points of the line of means, and the least dots that one stands for.
 _LINE, _LINE_DOTS = 12, 8
 _HEIGHT = 190
+#: Categories that are numbers stand in their order, others by their means.
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 #: An upright axis of φ, with its name above it.
 PHI = {
     "title": "φ",
@@ -237,7 +240,9 @@ def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.nda
     common = [word for word, _ in counted[:_CATEGORIES]]
     shown = chart_names(common)
     mean = {word: float(phi[[at for at, w in enumerate(words) if w == word]].mean()) for word, _ in counted}
-    order = sorted(common, key=lambda word: -mean[word])
+    ordered = all(_NUMBER.fullmatch(word) for word in common)
+    order = sorted(common, key=float if ordered else lambda word: -mean[word])
+    ranked = sorted(common, key=lambda word: -mean[word])
     rest = np.array([word not in shown for word in words])
     places = [*(shown[word] for word in order), *(["others"] if rest.any() else [])]
     rng = np.random.default_rng(0)
@@ -287,7 +292,7 @@ def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.nda
         ],
     }
     title = view.labels[feature]
-    best, worst = order[0], order[-1]
+    best, worst = ranked[0], ranked[-1]
     return Figure(
         name=name,
         title=shorten(plain(title), 90),

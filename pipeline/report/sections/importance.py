@@ -33,7 +33,12 @@ def _of(view: View, target: int) -> Sequence[Block]:
             _table(view, target),
         ]
     blocks: list[Block] = [_bars(view, target)]
-    if len(view.overall(target)) > 1:
+    shown = view.overall(target).head(_MOST)
+    if len(shown) > 1 and (shown["rank_low"] == shown["rank_high"]).all():
+        blocks.append(
+            Prose("Their order is certain: no rank could well be another, as far as these rows tell.")
+        )
+    elif len(shown) > 1:
         blocks.append(_ranks(view, target))
     return blocks
 
@@ -131,7 +136,8 @@ def _ranks(view: View, target: int) -> Figure:
     ]
     x = {"type": "quantitative", "scale": {"zero": False, "nice": False, "padding": 8}}
     last = int(shown["rank_high"].max())
-    ticks = list(range(1, last + 1, -(-last // 10)))
+    step = next(size for size in (1, 2, 5, 10, 20, 50, 100, 1000) if last <= 15 * size)
+    ticks = [rank for rank in range(1, last + 1) if rank == 1 or rank % step == 0]
     axis = {"title": "rank, 1 is the most important", "values": ticks, "format": "d"}
     spec: dict[str, Any] = {
         "width": "container",

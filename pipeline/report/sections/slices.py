@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def _of(view: View, target: int) -> Sequence[Block]:
     if sliced is None or not view.matters(target):
         return []
     blocks: list[Block] = []
-    pages = _pages(sliced)
+    pages = _pages(sliced, view.data.manifest["config"]["input"].get("slices") or [])
     maps = {
         name: _maps(view, target, sliced, page, labels)
         for page, (name, labels) in enumerate(pages.items(), 1)
@@ -50,17 +51,29 @@ def _of(view: View, target: int) -> Sequence[Block]:
     return [*blocks, *_differences(view, target, sliced)]
 
 
-def slicing_of(label: str, slicings: Sequence[str]) -> str:
-    """The slicing that a slice is of, by its label: `carrier` of `carrier=UA`."""
-    return label if label in slicings else label.partition("=")[0].strip() or label
+def slicing_of(label: str, slicings: Sequence[Any]) -> str:
+    """The slicing that a slice is of, by its label: `carrier` of `carrier=UA`.
+
+    Args:
+      label: Of the slice; of an intersection, the labels of its parts between ` & `.
+      slicings: The config's `input.slices`.
+    """
+    if label in slicings:  # an expression
+        return label
+    parts = label.split(" & ")
+    if len(parts) > 1 and any(isinstance(slicing, list) for slicing in slicings):
+        inner = [item for slicing in slicings if isinstance(slicing, list) for item in slicing]
+        return " & ".join(slicing_of(part, inner) for part in parts)
+    # The = of >= is none.
+    return re.split(r"(?<![<>=!])=(?!=)", label, maxsplit=1)[0].strip() or label
 
 
-def _pages(sliced: pd.DataFrame) -> dict[str, list[str]]:
+def _pages(sliced: pd.DataFrame, slicings: Sequence[Any]) -> dict[str, list[str]]:
     """Slices by slicing; long ones in pages, and those of a single slice together."""
     labels = sliced["slice"].drop_duplicates().tolist()
     groups: dict[str, list[str]] = {}
     for label in labels:
-        groups.setdefault(slicing_of(label, ()), []).append(label)
+        groups.setdefault(slicing_of(label, slicings), []).append(label)
     single = [name for name, found in groups.items() if len(found) == 1]
     if len(single) > 1:
         groups["Conditions"] = [groups.pop(name)[0] for name in single]
@@ -200,6 +213,15 @@ def _dumbbells(
         "axis": number_axis(shown[["here", "rest"]].to_numpy(np.float64)),
         "scale": {"zero": kind == "abs"},
     }
+    colour = {
+        "field": "k",
+        "type": "nominal",
+        "scale": {
+            "domain": ["the slice", "the rest"],
+            "range": [{"expr": "theme.positive"}, {"expr": "theme.neutral"}],
+        },
+        "legend": {"title": None, "symbolType": "circle", "symbolStrokeWidth": 2},
+    }
     dot = {"type": "point", "filled": True, "opacity": 1, "size": 70}
     spec = {
         "width": "container",
@@ -229,9 +251,14 @@ def _dumbbells(
             },
             {
                 "mark": {**dot, "filled": False, "strokeWidth": 2, "fill": {"expr": "theme.card"}},
-                "encoding": {"x": {"field": "b", **x}, "color": _legend("the rest")},
+                "transform": [{"calculate": "'the rest'", "as": "k"}],
+                "encoding": {"x": {"field": "b", **x}, "color": colour},
             },
-            {"mark": dot, "encoding": {"x": {"field": "a", **x}, "color": _legend("the slice")}},
+            {
+                "mark": dot,
+                "transform": [{"calculate": "'the slice'", "as": "k"}],
+                "encoding": {"x": {"field": "a", **x}, "color": colour},
+            },
         ],
     }
     first = shown.iloc[0]
@@ -281,15 +308,3 @@ def _dumbbells(
             "stronger ones are believed.",
         ),
     )
-
-
-def _legend(name: str) -> dict[str, Any]:
-    return {
-        "datum": name,
-        "type": "nominal",
-        "scale": {
-            "domain": ["the slice", "the rest"],
-            "range": [{"expr": "theme.positive"}, {"expr": "theme.neutral"}],
-        },
-        "legend": {"title": None, "symbolType": "circle", "symbolStrokeWidth": 2},
-    }

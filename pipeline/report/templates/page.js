@@ -163,12 +163,13 @@
   addEventListener("scroll", () => { box.hidden = true; }, { passive: true });
 
   // -- Choices -------------------------------------------------------------------------------------------------
+  const plain = (name) => name.replace(/[\u2068\u2069]/g, "");
   const choices = all(".choice").map((choice) => {
     const options = [...choice.children].filter((child) => child.classList.contains("option"));
     const control = choice.querySelector(":scope > .segments, :scope > .select");
     const select = control.querySelector("select");
-    const names = options.map((option) => option.querySelector(":scope > .chosen bdi").textContent);
-    return { options, control, select, group: JSON.stringify([choice.dataset.label, names]) };
+    const names = options.map((option) => plain(option.querySelector(":scope > .chosen bdi").textContent));
+    return { options, control, select, names, label: choice.dataset.label };
   });
   const choose = ({ options, control, select }, at) => {
     options.forEach((option, place) => { option.hidden = place !== at; });
@@ -179,7 +180,11 @@
     choose(choice, 0);
     choice.control.addEventListener("change", (event) => {
       const before = choice.control.getBoundingClientRect().top;
-      for (const other of choices) if (other.group === choice.group) choose(other, Number(event.target.value));
+      const at = Number(event.target.value);
+      for (const other of choices) {
+        const there = other === choice ? at : other.names.indexOf(choice.names[at]);
+        if (other.label === choice.label && there >= 0) choose(other, there);
+      }
       // What changes above must not move what the reader looks at.
       scrollBy({ top: choice.control.getBoundingClientRect().top - before, behavior: "instant" });
     });
