@@ -33,8 +33,9 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def _no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs within a test make no report, a third of a second each, unless the test asks for `reports`."""
     if "reports" not in request.fixturenames:
-        monkeypatch.setattr("pipeline.commit.make_report", lambda commit, **options: None)
-        monkeypatch.setattr("pipeline.run.make_report", lambda commit, **options: None)
+        # The second imports the name from the first, and must have done so before it is another there.
+        for module in ("pipeline.run", "pipeline.commit"):
+            monkeypatch.setattr(f"{module}.make_report", lambda commit, **options: None)
 
 
 @pytest.fixture
