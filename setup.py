@@ -9,12 +9,12 @@ VERSION = "0.1.0"
 # Lower bounds are the releases the tests run against, upper bounds the next major ones. The exact versions
 # that `make` and the container images install are in constraints.txt.
 INSTALL_REQUIRES = [
-    "altair>=6.3,<7",  # the report's charts, as Vega-Lite
     "apache-beam>=2.77,<3",
     "click>=8.5,<9",
     "google-crc32c>=1.9,<2",  # the checksum of TFRecord framing, in C
     "jinja2>=3.1,<4",  # the report's pages, which escape what the data says
     "keras>=3.15,<4",
+    "markupsafe>=3.0,<4",  # what Jinja marks as markup
     "numpy>=2.4,<3",
     "pandas>=3.1,<4",
     "protobuf>=6.33,<7",  # Beam 2.77 ends its own range at 7
@@ -22,9 +22,10 @@ INSTALL_REQUIRES = [
     "pydantic>=2.14,<3",
     "pyyaml>=6.0,<7",
     "rich>=15,<16",
+    "scipy>=1.17,<2",  # Student's t and its kin, for intervals
     "shap>=0.51,<1",
     "tensorflow>=2.21,<3",
-    "vl-convert-python>=1.9,<2",  # Vega itself, within the report; draws PNG and SVG without a browser
+    "vl-convert-python>=1.9,<2",  # Vega-Lite, which draws the report's charts: its library, and PNG and SVG
 ]
 
 EXTRAS_REQUIRE = {
@@ -88,10 +89,14 @@ if __name__ == "__main__":
         python_requires=">=3.11",
         packages=[
             "pipeline",
+            "pipeline.compare",
+            "pipeline.exports",
             "pipeline.report",
+            "pipeline.report.sections",
             "pipeline.runners",
             "pipeline.verify",
             "transforms",
+            "transforms.importance",
             "transforms.methods",
             "transforms.models",
             "transforms.parquet",
@@ -99,5 +104,6 @@ if __name__ == "__main__":
         ],
         install_requires=INSTALL_REQUIRES,
         extras_require=EXTRAS_REQUIRE,
+        package_data={"pipeline.report": ["templates/*"]},
         entry_points={"console_scripts": ["attribeam = pipeline.main:main"]},
     )

@@ -31,6 +31,7 @@ BENCHMARKS = (
     "end_to_end",
     "memory",
     "durability",
+    "importance",
 )
 #: Modules that are run only by name: they need more than Python.
 ON_REQUEST = ("flink",)

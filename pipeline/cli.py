@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from pipeline.cli_report import report
 from pipeline.command_line import (
     BROKEN,
     DONE,
@@ -21,6 +22,7 @@ from pipeline.command_line import (
     LIMIT,
     USER,
     Verb,
+    common,
     fail,
     mendable,
     print_json,
@@ -32,11 +34,6 @@ from pipeline.runners import LOCAL, RUNNERS
 from transforms.errors import UserError
 
 _VERSION = "Show the version and exit."
-
-
-def _common(function: Callable[..., Any]) -> Callable[..., Any]:
-    function = click.option("--debug", is_flag=True, help="Show tracebacks and the engine's log.")(function)
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(function)
 
 
 def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -96,7 +93,7 @@ def cli() -> None:
 
 @cli.command(cls=Verb, short_help="Explain a data set and commit a run directory.")
 @_run_options
-@_common
+@common
 @click.pass_context
 def explain(
     context: click.Context,
@@ -150,7 +147,7 @@ def explain(
 
 @cli.command(cls=Verb, short_help="Check everything and estimate time and size; write nothing.")
 @_run_options
-@_common
+@common
 @click.pass_context
 def plan(
     context: click.Context,
@@ -183,23 +180,53 @@ def plan(
     return DONE
 
 
-@cli.command(short_help="Show one example's attributions as a bar chart.")
+@cli.command(short_help="Show one example's attributions as a waterfall.")
 @click.argument("run")
 @click.argument("example_id")
-@_common
+@common
 def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
-    """Show one example's attributions, largest first, as a bar chart."""
+    """Show how each feature leads from the base value to an example's prediction, largest first."""
     from pipeline.results import load_run
 
-    found = load_run(run)
-    example = found.example(example_id)
+    opened = load_run(run)
+    example = opened.example(example_id)
     with told():
         if as_json:
             print_json({"run": run, "example_id": example_id, "attributions": example.rows})
         else:
-            from pipeline.show import print_example
+            from pipeline.show_example import print_example
 
-            print_example(example_id, example.rows, example.values, found.labels)
+            print_example(example_id, example.rows, example.values, opened.labels)
+    return DONE
+
+
+@cli.command(short_help="Say what changed from one run to another.")
+@click.argument("first")
+@click.argument("second")
+@click.option("--html", metavar="FILE", help="Write a page with figures and all tables, too.")
+@common
+def compare(first: str, second: str, html: str | None, as_json: bool, debug: bool) -> int:
+    """Say what changed from the run FIRST to the run SECOND, most important first.
+
+    In what they differ (model, data, method, baseline, config), which features matter more or less and
+    whether that is more than chance, directions, distributions, slices, scores and rejected rows. It reads
+    aggregates alone.
+    """
+    from pipeline.compare import compare as comparison
+    from pipeline.results import load_run
+
+    found = comparison(load_run(first), load_run(second))
+    if html is not None:
+        from pipeline.compare.page import write_page
+
+        write_page(found, html)
+    with told():
+        if as_json:
+            print_json({**found.to_json(), "html": html})
+        else:
+            from pipeline.compare.show import print_comparison
+
+            print_comparison(found, html)
     return DONE
 
 
@@ -219,7 +246,7 @@ def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
     metavar="T",
     help="Largest difference, of max(|φ|, the score's spread); 1e-5, in mixed precision 1e-2.",
 )
-@_common
+@common
 def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_json: bool, debug: bool) -> int:
     """Check that a run is whole, made of this model, baseline and input, and comes out again.
 
@@ -246,7 +273,7 @@ def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_js
 @cli.command(short_help="List the methods: needs, cost, when to choose each.")
 @click.argument("name", required=False)
 @click.option("--config", metavar="CONFIG", help="Say what each would cost on this config's model and input.")
-@_common
+@common
 def methods(name: str | None, config: str | None, as_json: bool, debug: bool) -> int:
     """List the methods, or tell more of one: what it needs of a model, what it costs, when to choose it."""
     from pipeline.guide import GUIDE, describe
@@ -278,6 +305,9 @@ def methods(name: str | None, config: str | None, as_json: bool, debug: bool) ->
         else:
             print_methods(rows, GUIDE)
     return DONE
+
+
+cli.add_command(report)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
@@ -56,6 +56,12 @@ class Verb(click.Command):
             remedy = f"did you mean {near[0]}?" if near else error.remedy
             raise UserError(error.what, error.where, remedy) from error
         return super().parse_args(ctx, ours + rest)
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every verb."""
+    function = click.option("--debug", is_flag=True, help="Show tracebacks and the engine's log.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(function)
 
 
 def _is_known(flags: Sequence[str]) -> bool:

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipeline import manifest as manifests
-from pipeline.increments import read_base, state_metadata
+from pipeline.increments import read_base
 from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
+from pipeline.tables import NoWeightError, write_tables
 from transforms import files
 from transforms.errors import SAID_ALL, UserError
 from transforms.failures import read_failures
-from transforms.parts import IMPORTANCE, Part, digest_of, written
-from transforms.shard_result import ShardResult, read_journal
+from transforms.parts import written
+from transforms.shard_result import STATES_AHEAD, ShardResult, read_journal
 
 #: Journal entries are waited for rather than worked on.
 _READERS = 8
@@ -31,10 +29,6 @@ _ENTRY = re.compile(r"\d{5,}\.done")
 
 class RunBrokenError(Exception):
     """A run that broke on its way: what is done is kept, and the same command goes on from there."""
-
-
-class _NoWeightError(Exception):
-    """No row that was explained has any weight."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +52,7 @@ class Commit:
       weight: The column of weights; None: all rows count the same.
       rejected: `limits.rejected`.
       convergence: `limits.convergence`; None for a method that promises no sum.
+      report: Whether there is to be a report.
       started: When the command was given, in seconds since 1970.
       planned: When the plan was made.
     """
@@ -76,6 +71,7 @@ class Commit:
     weight: str | None
     rejected: float
     convergence: float | None
+    report: bool
     started: float
     planned: float
 
@@ -98,6 +94,7 @@ class Commit:
             weight=config.input.weight,
             rejected=config.limits.rejected,
             convergence=config.limits.convergence if config.method.additive else None,
+            report=config.output.report,
             started=started,
             planned=planned,
         )
@@ -163,10 +160,31 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
     """
     try:
         with written(commit.place):
-            return _commit_run(commit, combined)
-    except _NoWeightError as error:  # no fault of the place's
+            manifest = _commit_run(commit, combined)
+    except NoWeightError as error:  # no fault of the place's
         what = f"every row that was explained has the weight 0 in {commit.weight!r}: there is no mean of them"
         raise UserError(what, "input.weight", "mend the column, or leave the key out") from error
+    make_report(commit)
+    return manifest
+
+
+def make_report(commit: Commit, *, anew: bool = False) -> None:
+    """Makes the report of a committed run, unless it is there or the config wants none.
+
+    Args:
+      commit: Of the run.
+      anew: Also where it is there.
+    Raises:
+      OutputLost: It cannot be written; the run is whole without it, and the next command makes it.
+    """
+    if not commit.report:
+        return
+    from pipeline.report import report_is_current, write_report
+    from pipeline.results import load_run
+
+    if anew or not report_is_current(load_run(commit.target)):
+        with written(commit.target):
+            write_report(commit.target)
 
 
 def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
@@ -199,8 +217,16 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     draft = commit.draft
     if draft is None:
         draft = json.loads(files.read_bytes(_draft_path(commit.place)))
-    part, suppressed = _write_importance(commit, draft, result)
-    result.parts.append(part)
+    parts, suppressed = write_tables(
+        commit.place,
+        draft,
+        result,
+        commit.metadata,
+        min_rows=commit.min_rows,
+        weighted=commit.weight is not None,
+        keeps_state=commit.keeps_state,
+    )
+    result.parts += parts
     manifest = manifests.fill_manifest(draft, result, timing, exceeded, suppressed)
     sweep(commit.place, [part.file for part in result.parts])
     manifests.commit(commit.place, manifest)
@@ -215,13 +241,23 @@ def _add_in_order(commit: Commit, total: ShardResult) -> set[int]:
     Which worker finishes first decides in which order the runner merges, and so the last bits of a mean.
     """
     missing = set()
-    with ThreadPoolExecutor(_READERS) as pool:
-        read = pool.map(lambda shard: read_journal(commit.place, shard, commit.fingerprint), commit.shards)
-        for shard, found in zip(commit.shards, read, strict=True):
-            if found is None:
-                missing.add(shard)
-            else:
-                total.merge(found)
+    ahead: deque[tuple[int, Future[ShardResult | None]]] = deque()
+
+    def take() -> None:
+        shard, read = ahead.popleft()
+        found = read.result()
+        if found is None:
+            missing.add(shard)
+        else:
+            total.merge(found)
+
+    with ThreadPoolExecutor(STATES_AHEAD) as pool:
+        for shard in commit.shards:
+            ahead.append((shard, pool.submit(read_journal, commit.place, shard, commit.fingerprint)))
+            if len(ahead) == STATES_AHEAD:
+                take()
+        while ahead:
+            take()
     return missing
 
 
@@ -253,28 +289,3 @@ def told_failures(failures: Sequence[Mapping[str, Any]], shards: int) -> str:
     kind = f" with {first['kind']}" if first["kind"] not in SAID_ALL else ""
     others = f" ({len(failures)} of {shards} shards failed)" if len(failures) > 1 else ""
     return f"shard {first['shard']} failed{kind}: {line}{others}"
-
-
-def _write_importance(commit: Commit, draft: Mapping[str, Any], result: ShardResult) -> tuple[Part, int]:
-    """Writes the importance; the second is how many slices are left out where those of few rows are."""
-    table = result.importance.to_table(tuple(draft["target_names"]), commit.min_rows)
-    if commit.weight is not None and result.attributed and not len(table):
-        raise _NoWeightError
-    metadata = dict(commit.metadata)
-    if commit.keeps_state:
-        metadata |= state_metadata(result)
-    table = table.replace_schema_metadata(metadata)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    data = buffer.getvalue()
-    files.write_atomic(files.join(commit.place, IMPORTANCE), data)
-    part = Part(IMPORTANCE, len(table), len(data), digest_of(data))
-    return part, _left_out(table, result) if commit.min_rows > 1 else 0
-
-
-def _left_out(table: pa.Table, result: ShardResult) -> int:
-    """How many slices have rows of some target that are not in the table."""
-    there = table.select(["slice", "target"]).group_by(["slice", "target"]).aggregate([]).to_pydict()
-    written = set(zip(there["slice"], there["target"], strict=True))
-    groups = result.importance.groups
-    return len({key[:2] for key in groups if key[0] and (key[1], key[2]) not in written})

@@ -70,11 +70,13 @@ class TopK(Strict):
 
 
 class Output(Strict):
-    """The `output` block."""
+    """The `output` block. `sample`: rows kept with their features for `report`; fewer of wide ones."""
 
     path: Path
     attributions: Literal["all", "none"] | TopK = "all"
     features: bool = False
+    sample: Annotated[int, Field(ge=0, le=1 << 20)] = 2000
+    report: bool = True
 
 
 class Compute(Strict):

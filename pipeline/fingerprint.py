@@ -18,7 +18,7 @@ from transforms.slicing import described
 
 _NO_NUMBERS = ("limits", "name", "runner", "incremental")
 #: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def fingerprint_of(
@@ -54,12 +54,19 @@ def fingerprint_of(
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     """What of a config decides numbers: not where the run goes, where it is made, or by how many."""
     # Labels are for readers, but that a table of the largest attributions has a column of them.
-    if not isinstance(config["output"]["attributions"], dict):
-        config = {key: value for key, value in config.items() if key != "features"}
-    left_out = {"output": "path", "compute": "workers", "model": "path", "input": "files"}
+    features = config.get("features") or {}
+    config = {key: value for key, value in config.items() if key != "features"}
+    if isinstance(config["output"]["attributions"], dict):
+        config["features"] = {name: texts["label"] for name, texts in features.items() if texts.get("label")}
+    left_out = {
+        "output": ("path", "report"),
+        "compute": ("workers",),
+        "model": ("path",),
+        "input": ("files",),
+    }
     kept = {key: value for key, value in config.items() if key not in _NO_NUMBERS}
-    for block, key in left_out.items():
-        kept[block] = {name: value for name, value in kept[block].items() if name != key}
+    for block, keys in left_out.items():
+        kept[block] = {name: value for name, value in kept[block].items() if name not in keys}
     return kept
 
 

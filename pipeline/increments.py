@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.place import WORK
 from transforms import files
 from transforms.errors import UserError
-from transforms.parts import IMPORTANCE, Part, digest_of, is_there
+from transforms.parts import AGGREGATES, IMPORTANCE, Part, digest_of, is_there
 from transforms.shard_result import ShardResult
 from transforms.shards import InputFile, Shard, cut
 
@@ -135,7 +135,7 @@ def take_over(base: Grown, source: str, place: str) -> None:
 
     Here the parts are links to the same files; an object store copies them.
     """
-    parts = [Part(**part) for part in base.committed["parts"] if part["file"] != IMPORTANCE]
+    parts = [Part(**part) for part in base.committed["parts"] if part["file"] not in AGGREGATES]
     if _is_taken_over(place, parts):
         return
     for part in parts:

@@ -17,11 +17,14 @@ import pyarrow.types as pt
 from pipeline.probe import ProbeResult
 from transforms.baselines import drawing_bytes
 from transforms.explain_shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
+from transforms.importance import state_bytes
 from transforms.methods.base import TARGETS_AT_ONCE, AttributionMethod, working_bytes
 from transforms.methods.calls import processors, rows_in_call
 from transforms.models.function import is_function
+from transforms.positions import positions_bytes
 from transforms.read import Column, read_bytes
 from transforms.schema import ExampleSchema
+from transforms.shard_result import STATES_AHEAD
 from transforms.shards import InputFile
 from transforms.worker import ExplainSpec, TargetSpec
 from transforms.write import OutputSpec
@@ -41,9 +44,8 @@ _OBJECTS_BYTES = 400
 _KEPT_BY_MALLOC = 1.3
 #: Of the background: what is loaded, its arrays, the model's inputs of them, and in the launcher the plan's.
 _COPIES_OF_A_BACKGROUND = 4
-#: Of the aggregates: a shard's, a batch's, and both while they are merged.
-_COPIES_OF_AGGREGATES = 4
-_AGGREGATE_BYTES = 48
+#: Of the aggregates: a shard's or the run's, those that are read ahead for the commit, one that is stored.
+_COPIES_OF_AGGREGATES = 2 + STATES_AHEAD
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class HostBytes:
       working: What the method holds of the batches that are explained.
       device: Device calls in flight, where the device's memory is the host's.
       background: The background and what is computed of it once.
-      aggregates: The importance of a shard.
+      aggregates: The importance of a shard, and while it is merged.
     """
 
     process: int
@@ -148,7 +150,15 @@ def bound(
         call_bytes=call,
         calls=calls,
         evaluations=found.evaluations_per_row,
-        groups=(1 + found.slice_values) * len(found.signature.target_names),
+        state=state_bytes(
+            len(spec.schema.attributed),
+            len(found.signature.target_names),
+            found.slice_values,
+            weighted=spec.schema.weight is not None,
+        )
+        # What is added is there once more while it is sorted, or summed.
+        + 2 * spec.sample.bytes
+        + positions_bytes(spec.schema, spec.targets.count(len(found.signature.target_names))),
     )
 
 
@@ -185,7 +195,7 @@ def host_bytes(
     call_bytes: int,
     calls: int,
     evaluations: int,
-    groups: int,
+    state: int,
 ) -> HostBytes:
     """An upper bound of a worker process's resident memory.
 
@@ -205,7 +215,7 @@ def host_bytes(
       call_bytes: Of a device call, where its memory is the host's.
       calls: In flight at a time.
       evaluations: Of the model, for a row.
-      groups: Slices and targets that the importance is broken down by.
+      state: Bytes of the aggregates.
     """
     features, attribution = batch_size * widths.features, batch_size * widths.attribution
     objects = batch_size * (_OBJECTS_BYTES + 2 * _OBJECTS_BYTES * len(schema.slices)) * widths.targets
@@ -226,7 +236,7 @@ def host_bytes(
         working=min(2, batches) * working,
         device=calls * call_bytes,
         background=_COPIES_OF_A_BACKGROUND * background_rows * widths.features + background_bytes,
-        aggregates=_COPIES_OF_AGGREGATES * groups * len(schema.attributed) * _AGGREGATE_BYTES,
+        aggregates=_COPIES_OF_AGGREGATES * state,
     )
 
 

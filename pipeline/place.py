@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 
 from transforms import files
 from transforms.errors import UserError
-from transforms.parts import FOLDERS, IMPORTANCE, MANIFEST
+from transforms.parts import FOLDERS, IMPORTANCE, MANIFEST, REPORT, is_table
 
 WORK = "_work"
 #: What may stand in a folder that a run takes over: anything else is somebody's.
-OURS = frozenset({MANIFEST, WORK, *FOLDERS, IMPORTANCE, "report.html"})
+OURS = frozenset({MANIFEST, WORK, *FOLDERS, IMPORTANCE, REPORT})
 _ELSEWHERE = "give another output.path or --output"
-#: A part, or one that is half written.
-_PART = re.compile(r"part-\d{5,}\.parquet|\..*\.tmp")
+#: A table that is half written.
+_HALF = re.compile(r"\..*\.tmp")
 #: Names beside a run that are its own.
 _BESIDE = re.compile(r"\..+\.(next|old|lock|owner)")
 #: Temporary names and those beside it are longer, and systems end at 255 bytes.
@@ -75,7 +75,7 @@ def _check_ours(run: str) -> None:
         raise UserError(f"is no run directory: it holds {strangers[0]}", run, _ELSEWHERE)
     for folder in FOLDERS:
         names_inside = files.list_dir(files.join(run, folder))
-        inside = [name for name in names_inside if name[0] != "." and not _PART.fullmatch(name)]
+        inside = [name for name in names_inside if name[0] != "." and not is_table(f"{folder}/{name}")]
         if inside:
             what = f"{inside[0]} stands in the way: it is no part of a run"
             raise UserError(what, files.join(run, folder), f"move it away, or {_ELSEWHERE}")
@@ -227,8 +227,9 @@ def sweep(run: str, parts: Iterable[str]) -> None:
     wanted = set(parts)
     for folder in FOLDERS:
         for name in files.list_dir(files.join(run, folder)):
-            if f"{folder}/{name}" not in wanted and _PART.fullmatch(name):
-                files.delete_tree(files.join(run, folder, name))
+            file = f"{folder}/{name}"
+            if file not in wanted and (is_table(file) or _HALF.fullmatch(name)):
+                files.delete_tree(files.join(run, file))
     for name in files.list_dir(run):
         if name.startswith(".") and name.endswith(".tmp"):
             files.delete_tree(files.join(run, name))

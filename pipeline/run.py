@@ -15,6 +15,7 @@ from pipeline.commit import (
     RunBrokenError,
     commit_run,
     finished_shards,
+    make_report,
     result_path,
     told_failures,
 )
@@ -144,6 +145,7 @@ def _execute(
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
         with written(target):
             manifest = dict(relabel(target, committed, loaded.config))
+        make_report(commit, anew=manifest != committed)
         return Outcome(target, manifest, True, exceeded, plan.warnings)
     place = _place(target, plan, committed, overwrite)
     plan = _moved(plan, place, runner)

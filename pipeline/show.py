@@ -7,13 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from pipeline.text_table import (
     bar,
-    bar_to_the_left,
     clean,
     console,
     count,
@@ -21,7 +19,6 @@ from pipeline.text_table import (
     print_table,
     shorten,
     size,
-    width_of,
     wrapped,
     write,
 )
@@ -109,7 +106,7 @@ def _print_top(out: Console, run: Any) -> None:
             write(out, f"  … and {count(len(tables) - _MOST_LINES, 'more target')}")
         write(out)
         return
-    kinds = _score_kinds(run.manifest)
+    kinds = score_kinds(run.manifest)
     for rows in tables:
         first = rows.iloc[0]
         kind = kinds.get(int(first["target"]), "score")
@@ -120,20 +117,27 @@ def _print_top(out: Console, run: Any) -> None:
         top = float(shown["mean_abs"].max())
         lines: list[list[str | Text]] = [
             [
-                str(row.rank),
+                _ranks(row),
                 shorten(clean(named(row.feature, labels)), _NAME),
                 f"{row.mean_abs:.3g}",
+                Text(f"±{(row.mean_abs_high - row.mean_abs_low) / 2:.1g}", style="dim"),
                 f"{row.share:.1%}",
                 f"{row.positive:.0%}",
                 Text(bar(row.mean_abs / top if top > 0 else 0.0, 24), style="cyan"),
             ]
             for row in shown.itertuples()
         ]
-        header = ["", "feature", "mean |φ|", "share", "raises", ""]
-        print_table(out, lines, "><>>><", header=header, indent="  ")
+        header = ["", "feature", "mean |φ|", "", "share", "raises", ""]
+        print_table(out, lines, "><><>><", header=header, indent="  ")
         note = f"  φ in units of the {kind}; raises: the share of rows in which it raises it"
         write(out, Text(note, style="dim"))
+        write(out, Text("  ± and from–to: 95 % intervals of mean |φ| and of the rank", style="dim"))
         write(out)
+
+
+def _ranks(row: Any) -> str:
+    """The rank; all that it may be, where these are several."""
+    return str(row.rank) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
 
 
 def named(feature: str, labels: Mapping[str, str]) -> str:
@@ -144,7 +148,7 @@ def named(feature: str, labels: Mapping[str, str]) -> str:
     return f"{labels[name]} [{place}" if bracket and name in labels else feature
 
 
-def _score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
+def score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
     """What is explained of each target: logit, probability or output."""
     kinds: list[str] = []
     for head in manifest["model"]["outputs"]:
@@ -187,90 +191,6 @@ def _print_places(out: Console, run: Any) -> None:
         _path(out, "", f"{run.path}/rejected/")
     if run.has_report:
         _path(out, "report", f"{run.path}/report.html")
-
-
-# -- show ----------------------------------------------------------------------------------------------------
-
-
-def print_example(
-    example_id: str,
-    rows: Sequence[Mapping[str, Any]],
-    values: Mapping[str, Any],
-    labels: Mapping[str, str] | None = None,
-) -> None:
-    """`show`: an example's attributions, largest first, as bars to either side of nothing.
-
-    Args:
-      example_id: Its id.
-      rows: Of the attributions table, one a target.
-      values: The example's feature values, as far as they are known.
-      labels: What features are called in words, by name, where they are.
-    """
-    out = console()
-    for number, row in enumerate(rows):
-        if number:
-            write(out)
-        fact(out, "example_id", example_id)
-        fact(out, "target", f"{row['target_name']} (output {row['target']})")
-        returned = (
-            f", the model's output is {row['output']:.4g}" if row["output"] != row["prediction"] else ""
-        )
-        fact(out, "prediction", f"{row['prediction']:.6g}{returned}")
-        fact(out, "base_value", f"{row['base_value']:.6g}")
-        if row["convergence_delta"] is not None:
-            fact(out, "delta", f"{row['convergence_delta']:.1g}")
-        if "fit" in row:
-            fact(out, "fit", f"{row['fit']:.3f}")
-        write(out)
-        pairs = example_pairs(row)
-        _print_bars(out, pairs[:_MOST_LINES], values, labels or {})
-        if len(pairs) > _MOST_LINES:
-            rest = pairs[_MOST_LINES:]
-            write(
-                out,
-                f"… and {len(rest):,} smaller ones, {sum(v for _, v in rest):+.3g} together (--json has all)",
-            )
-
-
-def _print_bars(
-    out: Console,
-    pairs: Sequence[tuple[str, float]],
-    values: Mapping[str, Any],
-    labels: Mapping[str, str],
-) -> None:
-    largest = max((abs(value) for _, value in pairs), default=0.0) or 1.0
-    known = any(name in values for name, _ in pairs)
-    lines: list[list[str | Text]] = []
-    for name, value in pairs:
-        shown = [shorten(clean(_value(values[name])), 20) if name in values else ""] if known else []
-        lines.append([shorten(clean(named(name, labels)), _NAME), *shown, f"{value:+.3g}"])
-    header = ["feature", *(["value"] if known else []), "φ"]
-    # What the columns before the bars take up, with two characters after each.
-    taken = sum(max(cell_len(str(cell)) for cell in cells) + 2 for cells in zip(header, *lines, strict=True))
-    room = max(4, min(24, (width_of(out) - taken - 2) // 2))
-    for line, (_, value) in zip(lines, pairs, strict=True):
-        share = abs(value) / largest
-        line.append(Text(bar_to_the_left(share if value < 0 else 0.0, room), style="blue"))
-        line.append(Text(bar(share if value > 0 else 0.0, room), style="red"))
-    columns = "<>><<" if known else "<><<"
-    print_table(out, lines, columns, header=[*header, "lowers".rjust(room), "raises"])
-
-
-def _value(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def example_pairs(row: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Features and φ of a row of the table, largest |φ| first; of a tensor each value, as `name[0, 1]`."""
-    if "attribution" in row:
-        pairs = []
-        for name, value in row["attribution"].items():
-            array = np.asarray(value, np.float64)
-            places = np.ndindex(*array.shape) if array.shape else [()]
-            pairs += [(f"{name}{list(at)}" if at else name, float(array[at])) for at in places]
-        return sorted(pairs, key=lambda pair: -abs(pair[1]))
-    pairs = [(item["feature"], float(item["attribution"])) for item in row["top"]]
-    return [*pairs, ("(all others)", float(row["rest"]))]
 
 
 # -- plan ----------------------------------------------------------------------------------------------------

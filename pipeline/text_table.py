@@ -14,6 +14,8 @@ _NARROWEST = 40
 _WIDEST = 120
 _RIGHT_PARTS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 
+_HALVES = {(False, False): " ", (True, False): "▌", (False, True): "▐", (True, True): "█"}
+
 Cell = str | Text
 
 
@@ -102,6 +104,24 @@ def bar_to_the_left(share: float, width: int) -> str:
     """The same to the left, where characters are filled by halves."""
     halves = round(max(0.0, min(1.0, share)) * width * 2)
     return (("▐" if halves % 2 else "") + "█" * (halves // 2)).rjust(width)
+
+
+def span(start: float, end: float, width: int, sign: str | None = None) -> str:
+    """A bar from one share of the width to another, 0 to 1, in halves of a character and one half at least.
+
+    Args:
+      start: Where it begins.
+      end: Where it ends, not before.
+      width: Of the whole in characters.
+      sign: Whole characters of it instead, for who has no blocks.
+    """
+    halves = 2 * width
+    first = min(halves - 1, max(0, round(start * halves)))
+    last = min(halves, max(first + 1, round(end * halves)))
+    if sign is not None:
+        return " " * (first // 2) + sign * ((last + 1) // 2 - first // 2)
+    cells = [(first <= 2 * at < last, first <= 2 * at + 1 < last) for at in range((last + 1) // 2)]
+    return "".join(_HALVES[cell] for cell in cells)
 
 
 def count(number: int, what: str) -> str:

@@ -27,3 +27,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if collection_path == _FLINK and not any(path.resolve().is_relative_to(_FLINK) for path in named):
         return True
     return None
+
+
+@pytest.fixture(autouse=True)
+def _no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs within a test make no report, a third of a second each, unless the test asks for `reports`."""
+    if "reports" not in request.fixturenames:
+        monkeypatch.setattr("pipeline.commit.make_report", lambda commit, **options: None)
+        monkeypatch.setattr("pipeline.run.make_report", lambda commit, **options: None)
+
+
+@pytest.fixture
+def reports() -> None:
+    """Runs within the test make their reports, as those of users do."""

@@ -70,7 +70,9 @@ def eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- help and methods ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", [(), ("explain",), ("plan",), ("show",), ("verify",), ("methods",)])
+@pytest.mark.parametrize(
+    "verb", [(), ("explain",), ("plan",), ("show",), ("compare",), ("verify",), ("methods",)]
+)
 def test_help(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     said = Said(capsys, *verb, "--help")
     assert said.status == 0
@@ -209,9 +211,13 @@ def test_explain_prints_what_matters(
     assert lines[0] == "Most important features for late"
     for line, row in zip(lines[2:], frame.itertuples(), strict=False):
         cells = line.split()
-        assert cells[:2] == [str(row.rank), row.feature]
+        ranks = f"{row.rank_low}–{row.rank_high}" if row.rank_low < row.rank_high else str(row.rank)
+        assert cells[:2] == [ranks, row.feature]
         assert float(cells[2]) == pytest.approx(row.mean_abs, rel=0.01)
-        assert cells[3:5] == [f"{row.share:.1%}", f"{row.positive:.0%}"]
+        assert float(cells[3].removeprefix("±")) == pytest.approx(
+            (row.mean_abs_high - row.mean_abs_low) / 2, rel=0.5
+        )
+        assert cells[4:6] == [f"{row.share:.1%}", f"{row.positive:.0%}"]
     words = " ".join(said.out.split())
     assert "φ in units of the logit" in words
     assert "rows 199 of 200 explained; 1 rejected 1 × distance is null" in words
@@ -360,17 +366,15 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     start = next(i for i, line in enumerate(lines) if line.startswith("feature")) + 1
     order = sorted(row["attribution"], key=lambda name: -abs(row["attribution"][name]))
     shown = [line.split() for line in lines[start:]]
-    assert [cells[0] for cells in shown] == order
-    for cells in shown:
+    assert [cells[0] for cells in shown] == ["base_value", *order, "prediction"]
+    total = row["base_value"]
+    for cells in shown[1:-1]:
         value = source[cells[0]]
         assert cells[1] == (value if isinstance(value, str) else f"{np.float32(value):.6g}")
         assert float(cells[2]) == pytest.approx(row["attribution"][cells[0]], rel=0.01)
-    lowers, raises = lines[start - 1].index("lowers"), lines[start - 1].index("raises")
-    for line, name in zip(lines[start:], order, strict=True):
-        block = next((at for at, c in enumerate(line) if c in "█▉▊▋▌▍▎▏▐"), None)
-        if block is not None:
-            assert (block >= raises) == (row["attribution"][name] > 0)
-    assert lowers < raises
+        total += row["attribution"][cells[0]]
+        assert float(cells[3]) == pytest.approx(total, rel=0.001, abs=1e-4)
+    assert float(shown[-1][1]) == pytest.approx(row["prediction"], rel=0.001)
 
     told = Said(capsys, "show", run.path, "trip 130", "--json").json
     assert told["example_id"] == "trip 130"
@@ -385,8 +389,8 @@ def test_show_several_targets_and_a_list(capsys: pytest.CaptureFixture[str]) -> 
     assert [line.split()[1] for line in said.out.splitlines() if line.startswith("target")] == [
         "late", "minutes[0]", "minutes[1]",
     ]  # fmt: skip
-    for name in ("load", "series[0]", "series[3]"):
-        assert said.out.count(f"\n{name} ") == 3
+    for name in ("load ", "series ", "series, the sum of its values; strongest: ["):
+        assert said.out.count(f"\n{name}") == 3
     assert len(Said(capsys, "show", run.path, "rows.parquet:41", "--json").json["attributions"]) == 3
 
 
@@ -395,10 +399,19 @@ def test_show_a_picture(capsys: pytest.CaptureFixture[str]) -> None:
     said = Said(capsys, "show", run.path, "picture 3")
     assert said.status == 0
     tidy(said.out)
-    assert re.search(r"^image\[\d, \d, 0\] ", said.out, re.MULTILINE)
+    row = run.attributions().to_pylist()[3]
+    values = np.array(row["attribution"]["image"])
+    line = next(line for line in said.out.splitlines() if line.startswith("image "))
+    assert line.split()[1:3] == ["6×6×1", "values"]
+    assert float(line.split()[3]) == pytest.approx(values.sum(), rel=0.01)
     images = np.load(worlds.pictures().parent / "images.npy")
-    for y, x, value in re.findall(r"^image\[(\d), (\d), 0\] +(\d+) ", said.out, re.MULTILINE):
+    places = re.findall(r"\[(\d), (\d), 0\] = (\d+) ([+-][\d.e-]+)", " ".join(said.out.split()))
+    assert len(places) == 3
+    largest = np.sort(np.abs(values).ravel())[::-1]
+    for (y, x, value, phi), wanted in zip(places, largest, strict=False):
         assert images[3, int(y), int(x), 0] == int(value)
+        assert float(phi) == pytest.approx(values[int(y), int(x), 0], rel=0.01)
+        assert abs(float(phi)) == pytest.approx(wanted, rel=0.01)
 
 
 def test_show_top_k(capsys: pytest.CaptureFixture[str]) -> None:
@@ -407,8 +420,14 @@ def test_show_top_k(capsys: pytest.CaptureFixture[str]) -> None:
     assert said.status == 0
     start = said.out.splitlines().index("") + 2
     lines = said.out.splitlines()[start:]
-    assert len(lines) == 3
-    assert lines[2].startswith("(all others) ")
+    assert len(lines) == 5
+    assert lines[0].startswith("base_value ")
+    assert lines[3].startswith("(all others) ")
+    row = run.attributions().to_pylist()[3]
+    assert float(lines[3].split()[2]) == pytest.approx(row["rest"], rel=0.01)
+    assert float(lines[4].split()[-2 if lines[4][-1] in "▐▌█" else -1]) == pytest.approx(
+        row["prediction"], rel=0.001
+    )
 
 
 def test_show_a_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -426,7 +445,25 @@ def test_show_without_the_input(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     said = Said(capsys, "show", tmp_path / "run", "trip 3")
     assert said.status == 0
     header = next(line for line in said.out.splitlines() if line.startswith("feature"))
-    assert header.split() == ["feature", "φ", "lowers", "raises"]
+    assert header.split()[:3] == ["feature", "φ", "total"]
+
+
+def test_show_where_no_sum_is_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    run = worlds.explained(worlds.trips(), "method={name: saliency}")
+    said = Said(capsys, "show", run.path, "trip 130")
+    tidy(said.out)
+    row = next(row for row in run.attributions().to_pylist() if row["example_id"] == "trip 130")
+    lines = said.out.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("feature"))
+    assert lines[start].split() == ["feature", "value", "φ", "lowers", "raises"]
+    lowers, raises = lines[start].index("lowers"), lines[start].index("raises")
+    order = sorted(row["attribution"], key=lambda name: -abs(row["attribution"][name]))
+    for line, name in zip(lines[start + 1 :], order, strict=True):
+        assert line.split()[0] == name
+        block = next((at for at, c in enumerate(line) if c in "█▉▊▋▌▍▎▏▐"), None)
+        if block is not None:
+            assert (block >= raises) == (row["attribution"][name] > 0)
+    assert lowers < raises
 
 
 # -- processes -----------------------------------------------------------------------------------------------
@@ -589,7 +626,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert {name: (parts / f"part-{name}.parquet").stat().st_mtime_ns for name in before} == before
     assert run.attributions()["example_id"].to_pylist() == worlds.vectors().ids
     assert sorted(path.name for path in place.iterdir()) == [
-        "attributions", "importance.parquet", "manifest.json", "rejected",
+        "attributions", "importance.parquet", "manifest.json", "rejected", "report",
     ]  # fmt: skip
     assert all(re.fullmatch(r"part-\d{5}\.parquet", path.name) for path in parts.iterdir())
 

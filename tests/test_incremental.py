@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import worlds
@@ -17,6 +18,7 @@ import pipeline
 from pipeline import cli, load_run
 from pipeline.results import Run
 from transforms.errors import UserError
+from transforms.parts import AGGREGATES, SAMPLE
 
 SCORING = """
 import numpy as np
@@ -87,8 +89,11 @@ def test_only_what_is_new_is_explained(config: Path) -> None:
     }  # fmt: skip
     assert [item["file"] for item in run.manifest["inputs"]] == [f"day-{n}.parquet" for n in (2, 3, 1, 4)]
     found = worlds.part_bytes(run)
-    old = {name: data for name, data in parts.items() if name != "importance.parquet"}
+    old = {name: data for name, data in parts.items() if name not in AGGREGATES}
     assert found.items() >= old.items()  # not read, not explained, not written again
+    sample = pq.read_table(Path(run.path) / SAMPLE)
+    drawn = sample["example_id"].filter(pc.equal(sample["kind"], "sample"))
+    assert sorted(drawn.to_pylist()) == sorted(run.attributions()["example_id"].to_pylist())
     new = sorted(found.keys() - parts.keys())
     assert new == [f"attributions/part-0000{n}.parquet" for n in (4, 5, 6)]
     ids = run.attributions(columns=["example_id"])["example_id"].to_pylist()
@@ -119,7 +124,8 @@ def test_it_is_the_run_that_would_have_explained_it_all(config: Path, tmp_path: 
     mine, theirs = (r.importance().sort_values(keys).reset_index(drop=True) for r in (run, whole))
     assert set(mine["slice"]) == {"", *(f"carrier={c}" for c in ("X", "Y", "Z0", "Z40", "Z65", "Z95"))}
     np.testing.assert_array_equal(mine[keys], theirs[keys])
-    for column in set(mine.columns) - {*keys, "target_name"}:
+    # The ranks' intervals deal out rows by their place as well.
+    for column in set(mine.columns) - {*keys, "target_name", "rank_low", "rank_high"}:
         np.testing.assert_allclose(mine[column], theirs[column], rtol=1e-12, err_msg=column)
     deltas = [r.manifest["quality"]["convergence_delta"] for r in (run, whole)]
     assert deltas[0] == pytest.approx(deltas[1])

@@ -30,7 +30,10 @@ FORBIDDEN = {
     "transforms/methods/": {"apache_beam"},
     "transforms/models/": {"apache_beam"},
     "transforms/importance": ENGINES,
+    "transforms/interactions": ENGINES,
     "pipeline/audit": ENGINES,
+    "pipeline/compare": ENGINES,
+    "pipeline/exports": ENGINES,
     "pipeline/report": ENGINES,
     "pipeline/results": ENGINES,
 }

@@ -254,7 +254,7 @@ def config_in_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_a_manifest_of_another_version_can_be_replaced(committed: Path) -> None:
     (committed / "manifest.json").write_text('{"schema_version": 1}')
-    with pytest.raises(UserError, match="has schema_version 1, this version reads 2"):
+    with pytest.raises(UserError, match="has schema_version 1, this version reads 3"):
         worlds.explain(world(), committed)
     replace_it(committed)
     assert load_run(committed).manifest["config"]["seed"] == 0

@@ -11,6 +11,7 @@ from mergeable import check_merging
 
 from transforms.explain_shard import ShardResult
 from transforms.importance import ImportanceState
+from transforms.methods.random import row_keys
 from transforms.quality import Quality, Quantiles
 
 SHARES = (0.0, 0.01, 0.07, 0.25, 0.5, 0.9, 0.99, 0.999, 1.0)
@@ -136,6 +137,11 @@ def test_quality_merges_in_any_order(seed):
     check_merging(Quality, parts, Quality.to_json, _equal, seed, through_json)
 
 
+def add_ones(importance, rows):
+    keys = row_keys(0, np.arange(rows))
+    importance.update(np.ones((1, rows), np.float32), np.zeros(rows, np.int64), {}, keys)
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_shard_results_merge_in_any_order(seed):
     rng = np.random.default_rng(seed)
@@ -148,7 +154,7 @@ def test_shard_results_merge_in_any_order(seed):
         result.rejected += rows - attributed
         result.attributions += 2 * attributed
         result.seconds += rows / 8
-        result.importance.update(np.ones((1, attributed), np.float32), np.zeros(attributed, np.int64), {})
+        add_ones(result.importance, attributed)
         add_deltas(result.quality, rows)
 
     parts = [functools.partial(add, rows=rows, attributed=attributed) for rows, attributed in counts]
@@ -171,7 +177,7 @@ def test_shard_results_merge_in_any_order(seed):
 
 def test_importance_and_quality_of_a_merged_result_are_its_own():
     one, other = ShardResult.empty(("x",)), ShardResult.empty(("x",))
-    other.importance.update(np.ones((1, 2), np.float32), np.zeros(2, np.int64), {})
+    add_ones(other.importance, 2)
     other.quality.update(np.ones((2, 1), np.float32), np.ones((2, 1)), np.zeros(2, bool))
     one.merge(other)
     one.merge(other)

@@ -183,7 +183,7 @@ def test_the_manifest_is_whole() -> None:
     world = worlds.vectors()
     run = worlds.explained(world.config("parquet"), "compute.shard_rows=64")
     manifest = json.loads((Path(run.path) / "manifest.json").read_text())
-    assert manifest["schema_version"] == 2
+    assert manifest["schema_version"] == 3
     assert manifest["config"]["method"] == {
         "name": "integrated_gradients", "n_steps": 40, "tolerance": None, "max_steps": 2000,
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -16,12 +17,13 @@ import pytest
 import worlds
 import yaml
 
-from pipeline import cli, load_run
+from pipeline import cli, load_run, memory
 from pipeline.config import load_config
 from pipeline.probe import probe
 from pipeline.run import prepare, preview
 from transforms.errors import UserError
 from transforms.explain import _ExplainBatch
+from transforms.importance import state_bytes
 from transforms.worker import runtime
 
 ROWS = 240
@@ -279,6 +281,11 @@ def test_tfrecord_gives_the_same(tmp_path: Path) -> None:
         ("input.weight=wait", "input.weight: the input has no column 'wait'; did you mean weight?"),
         ("input.weight=carrier", "input.weight: column 'carrier' holds string, and weights are numbers"),
         ("features={agee: {label: x}}", "features: 'agee' is no feature and no group; did you mean age?"),
+        (
+            "features={agee: {vocabulary: x}}",
+            "features: 'agee' is no feature and no group; did you mean age?",
+        ),
+        ("features={age: {vocabulary: x.txt}}", "x.txt; name a text file, a word a line, the first line for"),
         ("features={carrier: {label: x}}", "features: 'carrier' is no feature and no group; there are age,"),
     ],
 )
@@ -348,7 +355,8 @@ def test_slices_are_counted_for_the_memory_of_the_aggregates(
     bare = preview(load_config(str(config), settings=["input.slices=[]"]))
     many = preview(load_config(str(config)))
     part = [summary["estimate"]["host_bytes_by_part"]["aggregates"] for summary in (bare, many)]
-    assert part[1] == pytest.approx(part[0] * (ROWS + 1), rel=1e-6)
+    wanted = [state_bytes(3, 2, slices, weighted=True) for slices in (0, ROWS)]
+    assert part[1] - part[0] == memory._COPIES_OF_AGGREGATES * (wanted[1] - wanted[0])
     # Of a draw of a few rows, whose values are all different, there are as many more as there can be.
     monkeypatch.setattr("pipeline.slice_planning._DRAWN", 50)
     few = preview(load_config(str(config)))["estimate"]["host_bytes_by_part"]["aggregates"]
@@ -391,8 +399,12 @@ def test_the_slicings_decide_the_run(tmp_path: Path) -> None:
     ):
         assert fingerprint(other) != base
     assert fingerprint("features={age: {label: Age in years}}") == base
+    assert fingerprint("features={age: {vocabulary: sliced_model.py}}") == base
     top = fingerprint("output.attributions={top_k: 2}")
     assert fingerprint("output.attributions={top_k: 2}", "features={age: {label: Age in years}}") != top
+    assert (
+        fingerprint("output.attributions={top_k: 2}", "features={age: {vocabulary: sliced_model.py}}") == top
+    )
 
 
 # -- privacy -------------------------------------------------------------------------------------------------
@@ -496,7 +508,7 @@ def test_weights_are_in_batches_of_a_pipeline_of_ones_own() -> None:
 
 
 def test_a_label_may_name_a_tensor(capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.show import print_example
+    from pipeline.show_example import print_example
 
     row = {
         "target": 0, "target_name": "x", "prediction": 1.0, "output": 1.0, "base_value": 0.0,
@@ -504,5 +516,6 @@ def test_a_label_may_name_a_tensor(capsys: pytest.CaptureFixture[str]) -> None:
     }  # fmt: skip
     print_example("e", [row], {}, {"series": "Load of the day", "odd[name]": "Odd"})
     out = capsys.readouterr().out
-    assert "Load of the day [1]" in out
-    assert "Odd " in out
+    assert re.search(r"^Load of the day +2 values +-1 ", out, re.MULTILINE)
+    assert "Load of the day, the sum of its values; strongest: [1] -2, [0] +1" in out
+    assert re.search(r"^Odd ", out, re.MULTILINE)

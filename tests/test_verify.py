@@ -452,7 +452,7 @@ def test_options_that_are_wrong(
 
 def test_what_is_no_run(world: World, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.run(["verify", str(tmp_path / "none")]) == 2
-    (world.run / "manifest.json").write_text('{"schema_version": 2}')
+    (world.run / "manifest.json").write_text('{"schema_version": 3}')
     assert cli.run(["verify", str(world.run)]) == 2
     assert "is no manifest of a committed run" in capsys.readouterr().err
 

@@ -58,7 +58,7 @@ def explain_rows(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Re
     rejections = [_rejection(rows, index, *reason) for index, reason in sorted(bad.items())]
     if not len(good):
         return None, rejections
-    return (rows.take(good), _take(attribution, good), targets[good]), rejections
+    return (rows.take(good), take(attribution, good), targets[good]), rejections
 
 
 class _NoMemory(str):
@@ -103,7 +103,8 @@ def _rejection(rows: Rows, index: int, stage: str, reason: str) -> Rejection:
     return Rejection(rows.file[index], int(rows.rows[index]), stage, reason, rows.ids[index])
 
 
-def _take(attribution: Attribution, index: np.ndarray) -> Attribution:
+def take(attribution: Attribution, index: np.ndarray) -> Attribution:
+    """Some rows of an attribution, by number."""
     errors, delta = attribution.standard_error, attribution.convergence_delta
     return Attribution(
         {k: v[index] for k, v in attribution.values.items()},

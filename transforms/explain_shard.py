@@ -7,20 +7,24 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from transforms import files
 from transforms.decode import Rows, decode, join
 from transforms.errors import RunReplaced
-from transforms.explain_rows import Explained, explain_rows
+from transforms.explain_rows import Explained, explain_rows, take
 from transforms.methods.base import Attribution
 from transforms.methods.random import row_keys
 from transforms.parts import Part, part_name, written
+from transforms.positions import Positions, positioned
 from transforms.read import Column, Rejection, read_piece
+from transforms.sample import WHOLE, Sample, sample_schema
 from transforms.shard_result import ShardResult, check_own, is_committed, read_journal, write_journal
 from transforms.shards import Shard
 from transforms.slicing import labels
@@ -219,7 +223,12 @@ class _Writer:
         self._shard, self._loaded = shard, loaded
         self._arrow = attribution_schema(spec.schema, spec.output, spec.metadata)
         self._part: PartWriter | None = None
-        self.result = ShardResult.empty(spec.schema.attributed)
+        self.result = replace(
+            ShardResult.empty(spec.schema.attributed),
+            sample=Sample(spec.sample),
+            positions=Positions(positioned(spec.schema, spec.targets.count(len(loaded.target_names)))),
+        )
+        self._sampled = sample_schema(spec.schema, spec.metadata)
         if spec.output.attributions != "none":
             repeated = ["target_name", *slice_names(spec.schema).values()]
             file = f"attributions/{part_name(shard.index)}"
@@ -242,8 +251,12 @@ class _Writer:
             )
             self._part.write(table)
         per_example = targets.shape[1]
-        slices: dict[str, Any] = labels(spec.schema.slicings, rows.slices)
         keys, weights = row_keys(spec.seed, rows.ordinals), rows.weights
+        result.sample.update(
+            keys, attribution.prediction, targets, self._table_of(rows, attribution, targets)
+        )
+        result.positions.update(split, targets, weights)
+        slices: dict[str, Any] = labels(spec.schema.slicings, rows.slices)
         if per_example > 1:
             repeat = np.repeat(np.arange(len(rows)), per_example)
             slices = {name: array.take(repeat) for name, array in slices.items()}
@@ -254,6 +267,21 @@ class _Writer:
         result.attributed += len(rows)
         result.attributions += targets.size
         self._progress.add(len(rows))
+
+    def _table_of(
+        self, rows: Rows, attribution: Attribution, targets: np.ndarray
+    ) -> Callable[[np.ndarray], pa.Table]:
+        """Makes the sample's table of some rows of a batch."""
+        schema, names = self._loaded.spec.schema, self._loaded.target_names
+
+        def table(chosen: np.ndarray) -> pa.Table:
+            part = take(attribution, chosen)
+            split = schema.split(part.values)
+            return attribution_table(
+                rows.take(chosen), part, split, targets[chosen], names, schema, WHOLE, self._sampled
+            )
+
+        return table
 
     def finish(self, rejected: list[Rejection]) -> ShardResult:
         """Completes the parts; the figures are whole."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +19,13 @@ IMPORTANCE = "importance.parquet"
 SAMPLE, POSITIONS, INTERACTIONS = (
     f"report/{name}.parquet" for name in ("sample", "positions", "interactions")
 )
+#: Tables of the run as a whole, written at its commit.
+AGGREGATES = (IMPORTANCE, SAMPLE, POSITIONS, INTERACTIONS)
 REPORT = "report.html"
-#: Folders of parts.
-FOLDERS = ("attributions", "rejected")
+#: Folders of tables.
+FOLDERS = ("attributions", "rejected", "report")
+#: What tables are called.
+_NAME = re.compile(r"(attributions|rejected)/part-\d{5,}\.parquet|" + "|".join(map(re.escape, AGGREGATES)))
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class Part:
     rows: int
     bytes: int
     digest: str
+
+
+def is_table(file: str) -> bool:
+    """Whether a path in a run directory is one that a run gives a table."""
+    return _NAME.fullmatch(file) is not None
 
 
 def part_name(shard: int) -> str:

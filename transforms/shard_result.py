@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from transforms import files
 from transforms.errors import RunReplaced, UserError
 from transforms.importance import ImportanceState
 from transforms.parts import MANIFEST, Part, digest_of, is_there
+from transforms.positions import Positions
 from transforms.quality import Quality
+from transforms.sample import Sample
 
 
 @dataclass
 class ShardResult:
-    """What a shard adds to a run: seven numbers a slice, target and feature, whatever the number of rows.
+    """What a shard adds to a run: aggregates and a few rows, of a size that does not grow with its rows.
 
     Args:
       shards: Shards in it.
@@ -25,6 +28,8 @@ class ShardResult:
       seconds: Spent on explaining, the sum over batches, of which two overlap.
       importance: Aggregates of the attributions.
       quality: Aggregates of the deltas.
+      sample: Rows for the report.
+      positions: Aggregates of the attributions by position in a tensor.
       parts: The files that were written, in the order of the shards.
       device_batch_size_used: The smallest size of its device calls; None: as planned.
     """
@@ -37,6 +42,8 @@ class ShardResult:
     seconds: float
     importance: ImportanceState
     quality: Quality = field(default_factory=Quality)
+    sample: Sample = field(default_factory=Sample)
+    positions: Positions = field(default_factory=Positions)
     parts: list[Part] = field(default_factory=list)
     device_batch_size_used: int | None = None
 
@@ -50,30 +57,38 @@ class ShardResult:
         self.seconds += other.seconds
         self.importance.merge(other.importance)
         self.quality.merge(other.quality)
+        self.sample.merge(other.sample)
+        self.positions.merge(other.positions)
         self.parts.extend(other.parts)
         used = [size for size in (self.device_batch_size_used, other.device_batch_size_used) if size]
         self.device_batch_size_used = min(used, default=None)
 
     def counts(self) -> ShardResult:
         """The same without the aggregates, which grow with the slices and are in the journal: a few KB."""
-        return replace(
-            self, importance=ImportanceState(self.importance.features), quality=Quality(), parts=[]
-        )
+        return replace(ShardResult.empty(self.importance.features), **_counts(self))
 
     def to_bytes(self) -> bytes:
-        """For the journal: a line of JSON, then the importance."""
-        counts = {name: getattr(self, name) for name in _COUNTS}
-        counts |= {"quality": self.quality.to_json(), "parts": [asdict(part) for part in self.parts]}
-        return json.dumps(counts).encode() + b"\n" + self.importance.to_bytes()
+        """For the journal: a line of JSON, then the importance, the sample and the positions."""
+        states = [getattr(self, name).to_bytes() for name in _STATES]
+        line = _counts(self) | {
+            "quality": self.quality.to_json(),
+            "parts": [asdict(part) for part in self.parts],
+            "sizes": [len(state) for state in states],
+        }
+        return json.dumps(line).encode() + b"\n" + b"".join(states)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ShardResult:
         """Undoes `to_bytes`."""
         line, _, rest = data.partition(b"\n")
-        counts = json.loads(line)
-        quality = Quality.from_json(counts.pop("quality"))
-        parts = [Part(**part) for part in counts.pop("parts")]
-        return cls(**counts, importance=ImportanceState.from_bytes(rest), quality=quality, parts=parts)
+        found = json.loads(line)
+        found["quality"] = Quality.from_json(found["quality"])
+        found["parts"] = [Part(**part) for part in found["parts"]]
+        first = 0
+        for (name, kind), size in zip(_STATES.items(), found.pop("sizes"), strict=True):
+            found[name] = kind.from_bytes(rest[first : first + size])
+            first += size
+        return cls(**found)
 
     @classmethod
     def empty(cls, features: tuple[str, ...]) -> ShardResult:
@@ -81,7 +96,15 @@ class ShardResult:
         return cls(0, 0, 0, 0, 0, 0.0, ImportanceState(features))
 
 
+#: Results that a commit reads ahead of the one that it merges: each may be some 10 MB.
+STATES_AHEAD = 4
 _COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds", "device_batch_size_used")
+#: States in their order in the journal.
+_STATES: dict[str, Any] = {"importance": ImportanceState, "sample": Sample, "positions": Positions}
+
+
+def _counts(result: ShardResult) -> dict[str, Any]:
+    return {name: getattr(result, name) for name in _COUNTS}
 
 
 def journal_path(run: str, shard: int) -> str:

@@ -22,6 +22,7 @@ from transforms.models import ModelRequest, load_model, locate
 from transforms.models.base import ModelAdapter, ScoredModel
 from transforms.models.function import is_function, module_file
 from transforms.room import Room
+from transforms.sample import SampleSpec
 from transforms.schema import ExampleSchema
 from transforms.write import OutputSpec
 
@@ -32,6 +33,10 @@ class TargetSpec:
 
     indices: tuple[int, ...] | None = None
     predicted: bool = False
+
+    def count(self, outputs: int) -> int:
+        """How many of so many outputs may be explained."""
+        return outputs if self.indices is None else len(self.indices)
 
     def of(self, outputs: np.ndarray | None, column: np.ndarray | None, rows: int) -> np.ndarray:
         """Output index of each row, `[B, T]`."""
@@ -66,6 +71,7 @@ class ExplainSpec:
       threads: TensorFlow's threads in this process; None leaves them to it.
       metadata: Of every part.
       affine_prefix: False does not skip the affine prefix of the model (to measure what it gains).
+      sample: How many rows are kept for the report.
       device_room: What fitted into a device call while the plan was made, where the memory ran out; it
         decides no number beyond rounding, and is not in the fingerprint.
     """
@@ -87,6 +93,7 @@ class ExplainSpec:
     metadata: Mapping[str, str] = field(default_factory=dict)
     affine_prefix: bool = True
     device_room: int | None = None
+    sample: SampleSpec = field(default_factory=SampleSpec)
 
     @property
     def begun(self) -> bool:

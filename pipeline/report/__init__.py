@@ -1,1 +1,66 @@
 """The report of a committed run: one page that needs nothing else, from aggregates and a sample of rows."""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.report.data import ReportData
+from pipeline.report.figures import write_figures as _write_figures
+from pipeline.report.page import render
+from pipeline.report.sections import all_sections
+from pipeline.report.words import plain, shorten
+from pipeline.results import Run, load_run
+from transforms import files
+from transforms.parts import REPORT
+
+__all__ = ["report_is_current", "write_figures", "write_report"]
+
+_RUN_ID = "attribeam-run"
+#: The head of a page, with the run's id in it, is within so many bytes.
+_HEAD = 4096
+
+
+def write_report(run_path: str | os.PathLike[str]) -> str:
+    """Writes `report.html` of a committed run beside its manifest; one that is there is replaced.
+
+    Args:
+      run_path: The run directory, or a Beam filesystem URL of one.
+    Returns:
+      The page's path.
+    Raises:
+      UserError: There is no committed run, or its place cannot be written.
+    Cost: seconds, whatever the number of rows: reads the aggregates and the sample.
+    """
+    run = load_run(run_path)
+    path = files.join(run.path, REPORT)
+    files.write_atomic(path, page_of(run).encode())
+    return path
+
+
+def page_of(run: Run) -> str:
+    """The report of a run as HTML."""
+    lead, facts, sections = all_sections(ReportData.load(run))
+    title = shorten(plain(str(run.manifest["name"] or "A model explained")), 120)
+    return render(title, lead, facts, sections, meta={_RUN_ID: str(run.manifest["run_id"])})
+
+
+def write_figures(run_path: str | os.PathLike[str], folder: str, format: str = "svg") -> list[str]:
+    """Writes the charts of a run's report as files; see `pipeline.report.figures.write_figures`."""
+    _, _, sections = all_sections(ReportData.load(load_run(run_path)))
+    return _write_figures(sections, folder, format)
+
+
+def report_is_current(run: Run | str | os.PathLike[str]) -> bool:
+    """Whether a committed run, or the one in a place, has a report of this very run.
+
+    Raises:
+      UserError: There is no committed run.
+    """
+    if not isinstance(run, Run):
+        run = load_run(run)
+    path = files.join(run.path, REPORT)
+    if not files.exists(path):
+        return False
+    with files.open_input(path) as source:
+        head = source.read(_HEAD).decode("utf-8", "replace")
+    return f'<meta name="{_RUN_ID}" content="{run.manifest["run_id"]}">' in head

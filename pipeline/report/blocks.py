@@ -34,7 +34,9 @@ class Figure:
       title: What it shows, in a line.
       description: The same for who does not see it, with the numbers that matter most.
       spec: Vega-Lite without `$schema` and config, which the page adds: colours are the theme's. A width of
-        "container" fills the column. None: `html` is shown instead.
+        "container" fills the column. Names from the data are values in it and never fields. `usermeta:
+        {"renderer": "canvas"}` or "svg" overrides the choice by the number of marks. None: `html` is shown
+        instead.
       html: Trusted markup, made by a template with escaping.
       table: The numbers.
       note: How to read it, in a sentence or two.
@@ -50,8 +52,24 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Names and what there is to say of each, under each other."""
+
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Small figures beside each other, as many in a line as there is room for; their specs fill a cell."""
+
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
 class Choice:
     """Blocks of which one is shown at a time, chosen by a name: targets, features, examples.
+
+    Choices of one label move together, wherever they stand, as far as they have options of the same name.
 
     Args:
       label: What is chosen, such as "Target".
@@ -70,7 +88,7 @@ class Prose:
     kind: str = "plain"
 
 
-Block = Prose | Figure | Table | Choice
+Block = Prose | Figure | Table | Terms | Grid | Choice
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,9 @@ class ReportData:
     @staticmethod
     def values(rows: pa.Table, column: str, name: str) -> np.ndarray:
         """`[N, *shape]` of a field of the struct `attribution` or `feature`; strings as objects."""
-        array = rows[column].combine_chunks().field(name)
+        chunks = rows[column]
+        # To put all of a wide struct together for each of its fields would copy it as often.
+        array = (chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()).field(name)
         shape = [len(rows)]
         while pa.types.is_fixed_size_list(array.type):
             shape.append(array.type.list_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,13 +17,12 @@ from pipeline.increments import cut_increments, increments_of
 from pipeline.text_table import count
 from transforms import files
 from transforms.errors import UserError
-from transforms.parts import FOLDERS, IMPORTANCE, new_digest, part_name
+from transforms.parts import FOLDERS, IMPORTANCE, is_table, new_digest, part_name
 from transforms.shards import PARQUET, InputFile
 
 _READERS = 8
 _CHUNK = 1 << 20
 _BATCH = 16_384
-_NAME = re.compile(r"(attributions|rejected)/part-\d{5,}\.parquet|importance\.parquet")
 #: Between means of the same float32 numbers, added up in another order.
 _AGREE = 1e-5
 
@@ -115,7 +113,7 @@ def _examine(
     known: Mapping[str, set[str]],
 ) -> str | int:
     """What is wrong with a file; its bytes where nothing is."""
-    if not _NAME.fullmatch(name):
+    if not is_table(name):
         return "is no name that a run gives a part"
     if name not in there:
         return "is gone"

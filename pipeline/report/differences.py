@@ -1,0 +1,128 @@
+"""Where a slice differs from the rest of the rows, and whether that could be chance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.report.view import FEWEST_ROWS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Largest share of false ones among the differences that are called significant.
+LEVEL = 0.05
+_Z = 1.959964
+
+
+def differences(overall: pd.DataFrame, sliced: pd.DataFrame) -> pd.DataFrame:
+    """Compares |φ| and φ of every slice and feature with the rows outside of the slice.
+
+    The rest's moments follow from those of all rows and of the slice, since rows, mean, mean_abs and std give
+    every sum and sum of squares. The interval of the difference is Welch's.
+
+    Whether it could be chance is asked of a slice of as many rows drawn from all of them: how seldom its mean
+    would be as far off is bounded by Bennett's inequality, which draws without replacement obey as well. The
+    bound needs the rows' standard deviation and extremes, which the tables have, and holds for any
+    distribution; normal p-values do not: over thousands of small slices of skewed |φ| they find differences
+    where none are. The p-values become q-values by Benjamini and Hochberg's procedure over all comparisons.
+    With weights, rows are counted as if they weighed the same.
+
+    Args:
+      overall: The importance of all rows for one target.
+      sliced: Of its slices.
+    Returns:
+      A row a comparison: slice, feature, rows, kind ("abs" or "mean"), `here`, `rest`, `difference`, `low`
+      and `high` of its 95 % interval, `effect` (in standard deviations of all rows), `q`, and `significant`.
+      Slices of fewer than 30 rows, or that leave fewer, are not in it.
+    Reference: Bennett 1962, J. Am. Stat. Assoc. 57; Hoeffding 1963, ibid. 58, sec. 6; Benjamini and Hochberg
+    1995, J. R. Stat. Soc. B 57(1).
+    Cost: vectorised; 200,000 comparisons take a fraction of a second.
+    """
+    import pandas as pd
+
+    columns = ["feature", "rows", "mean", "mean_abs", "std", "min", "max"]
+    both = sliced.merge(overall[columns], on="feature", suffixes=("", "_all"))
+    both = both[(both["rows"] >= FEWEST_ROWS) & (both["rows_all"] - both["rows"] >= FEWEST_ROWS)]
+
+    def column(name: str) -> np.ndarray:
+        return both[name].to_numpy(np.float64)
+
+    n, total = column("rows"), column("rows_all")
+    rest = total - n
+    here_square = column("std") ** 2 + column("mean") ** 2
+    all_square = column("std_all") ** 2 + column("mean_all") ** 2
+    rest_square = (total * all_square - n * here_square) / rest
+    low, high = column("min_all"), column("max_all")
+    extremes = {"mean_abs": (np.zeros(len(both)), np.maximum(-low, high)), "mean": (low, high)}
+    found = []
+    for kind, name in (("abs", "mean_abs"), ("mean", "mean")):
+        here, everywhere = column(name), column(f"{name}_all")
+        others = (total * everywhere - n * here) / rest
+        # Rounding may leave a variance of nothing a little below 0.
+        own, theirs, whole = (
+            np.maximum(square - mean**2, 0.0)
+            for square, mean in ((here_square, here), (rest_square, others), (all_square, everywhere))
+        )
+        difference = here - others
+        error = np.sqrt(own / n + theirs / rest)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            effect = np.where(whole > 0, difference / np.sqrt(whole), 0.0)
+        smallest, largest = extremes[name]
+        p = np.minimum(
+            bennett(here - everywhere, n, whole, everywhere - smallest, largest - everywhere),
+            bennett(others - everywhere, rest, whole, everywhere - smallest, largest - everywhere),
+        )
+        # What differs in the last digits of a sum does not differ.
+        p[np.abs(difference) <= 1e-9 * np.maximum(np.abs(here), np.abs(others))] = 1.0
+        found.append(
+            pd.DataFrame(
+                {
+                    "slice": both["slice"].to_numpy(),
+                    "feature": both["feature"].to_numpy(),
+                    "rows": both["rows"].to_numpy(),
+                    "kind": kind,
+                    "here": here,
+                    "rest": others,
+                    "difference": difference,
+                    "low": difference - _Z * error,
+                    "high": difference + _Z * error,
+                    "effect": effect,
+                    "p": p,
+                }
+            )
+        )
+    frame = pd.concat(found, ignore_index=True)
+    frame["q"] = adjusted(frame["p"].to_numpy(np.float64))
+    frame["significant"] = frame["q"] <= LEVEL
+    return frame
+
+
+def bennett(
+    deviation: np.ndarray, rows: np.ndarray, variance: np.ndarray, below: np.ndarray, above: np.ndarray
+) -> np.ndarray:
+    """At most how often a mean of so many draws is so far from the mean, either way.
+
+    Args:
+      deviation: Of the mean of the draws from that of all.
+      rows: Drawn.
+      variance: Of all.
+      below: How far the smallest of all lies below their mean.
+      above: How far the largest lies above it.
+    """
+    reach = np.where(deviation > 0, above, below)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        u = reach * np.abs(deviation) / variance
+        exponent = rows * variance / reach**2 * ((1 + u) * np.log1p(u) - u)
+    # Where nothing varies, nothing deviates but by rounding.
+    return np.minimum(2 * np.exp(-np.where(np.isfinite(exponent), exponent, 0.0)), 1.0)
+
+
+def adjusted(p: np.ndarray) -> np.ndarray:
+    """q-values of p-values by Benjamini and Hochberg: the smallest level at which each would be found."""
+    order = np.argsort(p)
+    ranked = p[order] * len(p) / np.arange(1, len(p) + 1)
+    found = np.empty(len(p))
+    found[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
+    return found

@@ -1,0 +1,330 @@
+"""The report's section on single examples: what led to their scores, as waterfalls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from pipeline.report import images, tokens
+from pipeline.report.blocks import Block, Choice, Figure, Prose, Section, Table
+from pipeline.report.data import ReportData
+from pipeline.report.drawn import (
+    TENSORS,
+    Drawn,
+    by_target,
+    drawn_by_target,
+    left_out,
+    score_word,
+    value_in_words,
+)
+from pipeline.report.picks import Pick, picks
+from pipeline.report.view import MOST_TARGETS
+from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten, signed
+
+#: Bars of a waterfall; the features beyond are summed up. Lines of the table behind it.
+_BARS, _LINES = 12, 60
+#: Characters of a value in a chart.
+_VALUE = 34
+#: A remainder is a bar of its own where it is this share of the whole way, a feature of the largest φ.
+_VISIBLE = 0.01
+#: A number left of a bar needs this share of the width.
+_BESIDE = 0.3
+#: Pictures of all examples together, in bytes.
+_PICTURES = 1_000_000
+
+
+def sections(data: ReportData) -> list[Section]:
+    """Single examples: the largest score, the smallest, a typical one and the most surprising, by target."""
+    drawn = drawn_by_target(data, MOST_TARGETS)
+    several = len(data.targets) > 1
+    picked = {
+        target: picks(of, isolated(shorten(plain(data.targets[target]))) if several else "")
+        for target, of in drawn.items()
+    }
+    picked = {target: found for target, found in picked.items() if found}
+    if not picked:
+        return []
+    many = sum(map(len, picked.values()))
+    made = {
+        target: [Choice("Example", {pick.title: _blocks(data, target, pick, many) for pick in found})]
+        for target, found in picked.items()
+    }
+    blocks: list[Block] = []
+    if rest := left_out(data, len(made)):
+        blocks.append(Prose(rest))
+    if len(made) > 1:
+        blocks.append(Choice("Target", by_target(data, made)))
+    else:
+        blocks += next(iter(made.values()))
+    lead = "How each feature led from the base value, where no feature speaks yet, to the score of one row."
+    return [Section("examples", "Single examples", lead, blocks)]
+
+
+# -- what is said --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """A feature of an example: its name and value in words, its φ, and whether the value is worth telling."""
+
+    name: str
+    value: str
+    phi: float
+    told: bool = True
+
+    @property
+    def both(self) -> str:
+        """`Distance = 2,475`."""
+        return f"{self.name} = {self.value}" if self.value and self.told else self.name
+
+
+def parts(data: ReportData, rows: Drawn, row: int) -> list[Part]:
+    """The features of an example, largest |φ| first."""
+    names = chart_names((f.name for f in rows.features), {f.name: f.label for f in rows.features})
+    order = np.argsort(-np.abs(rows.phi[row]), kind="stable")
+    found = []
+    for at in order:
+        feature = rows.features[at]
+        value = value_in_words(feature, rows, row)
+        told = feature.form not in TENSORS
+        found.append(Part(names[feature.name], value, float(rows.phi[row, at]), told))
+    return found
+
+
+def sentence(prediction: float, base: float, found: Sequence[Part], additive: bool) -> str:
+    """What led to a score, in a sentence.
+
+    Args:
+      prediction: The score.
+      base: Where it starts from.
+      found: The features, largest |φ| first.
+      additive: Whether φ sum to the difference.
+    """
+    way = prediction - base
+    up = [part for part in found if part.phi > 0]
+    down = [part for part in found if part.phi < 0]
+    loudest = abs(found[0].phi) if found else 0.0
+    if not loudest:
+        return f"The score is {number(prediction)}, and no feature moves it."
+    if not additive:
+        heard = [part for part in found[:3] if abs(part.phi) >= 0.2 * loudest]
+        told = listed([f"{part.both} ({signed(part.phi)})" for part in heard])
+        return f"The score is {number(prediction)}. What weighs most is {told}."
+    if abs(way) < 0.05 * loudest:
+        sides = [
+            f"{side[0].both} {verb} {number(abs(side[0].phi), 3)}"
+            for side, verb in ((up, "adds"), (down, "takes off"))
+            if side
+        ]
+        start = f"The score is {number(prediction)}, much like the base value of {number(base)}"
+        return f"{start}: {listed(sides)}."
+    along, against = (up, down) if way > 0 else (down, up)
+    verb, other = ("adds", "takes off") if way > 0 else ("takes off", "adds")
+    side = "above" if way > 0 else "below"
+    reasons = [part for part in along[:3] if abs(part.phi) >= 0.2 * abs(along[0].phi)]
+    share = sum(abs(part.phi) for part in reasons) / sum(abs(part.phi) for part in along)
+    why = listed([f"{part.both} {verb} {number(abs(part.phi), 3)}" for part in reasons])
+    how = "mostly because" if share >= 0.5 else "by many small steps, of which the largest are that"
+    start = f"The score is {number(prediction)}, {number(abs(way), 3)} {side} the base value"
+    text = f"{start}, {how} {why}"
+    if against and abs(against[0].phi) >= 0.2 * abs(along[0].phi):
+        text += f"; {against[0].both} {other} {number(abs(against[0].phi), 3)}"
+    return f"{text}."
+
+
+def _blocks(data: ReportData, target: int, pick: Pick, many: int) -> list[Block]:
+    rows, row = pick.rows, pick.row
+    found = parts(data, rows, row)
+    prediction, base = float(rows.prediction[row]), float(rows.base_value[row])
+    additive = bool(np.isfinite(rows.numbers("convergence_delta")[row]))
+    word = score_word(data, target)
+    said = sentence(prediction, base, found, additive)
+    output = float(rows.numbers("output")[row])
+    facts = [f"{isolated(plain(name))} {isolated(text)}" for name, text in rows.slices(row)]
+    where = f" ({', '.join(facts)})" if facts else ""
+    returned = f" The model's output is {number(output)}." if output != prediction else ""
+    id = isolated(shorten(plain(rows.ids()[row]), 80))
+    name = f"example-{target}-{pick.name}"
+    title = "score" if word == "score" else f"score ({word})"
+    chart = waterfall(found, prediction, base, title) if additive else bars(found)
+    blocks: list[Block] = [Prose(f"Example {id}{where}. {said}{returned} {pick.why}")]
+    # The bar of a single picture or text would say what the sentence says.
+    if len(found) > 1 or found[0].told:
+        table = _table(found, prediction, base, additive)
+        note = _HOW if additive else _NO_SUM
+        blocks.append(Figure(name, f"{pick.title}: {id}", said, spec=chart, table=table, note=note))
+    for at, feature in enumerate(rows.features):
+        if feature.form == "picture":
+            blocks.append(images.of_example(rows, row, feature, f"{name}-{at}", _PICTURES // many))
+        elif feature.form == "tokens":
+            blocks.append(tokens.of_example(data, rows, row, feature, f"{name}-{at}"))
+    return blocks
+
+
+_HOW = (
+    "Read it from the top: each bar begins where the one before it ended and leads up (to the right) or "
+    "down (to the left), as far as that feature's value moves the score."
+)
+_NO_SUM = "This method's φ do not add up to the score, so the bars stand side by side."
+
+
+# -- charts --------------------------------------------------------------------------------------------------
+
+_SIGN = {
+    "condition": {"test": "datum.phi < 0", "value": {"expr": "theme.negative"}},
+    "value": {"expr": "theme.positive"},
+}
+_ROW = 36
+
+
+def waterfall(found: Sequence[Part], prediction: float, base: float, title: str) -> dict[str, Any]:
+    """The way from the base value to the score, as Vega-Lite: a bar a feature, the smallest summed up."""
+    seen = sum(abs(part.phi) >= _VISIBLE * abs(found[0].phi) for part in found)
+    steps = _summed(found, min(_BARS, max(seen + 1, 3)))
+    total, rows = base, [_end("Base value", base)]
+    for part in steps:
+        rows.append(_step(part, total, total + part.phi))
+        total += part.phi
+    reach = [row["end"] for row in rows]
+    if abs(prediction - total) > _VISIBLE * (max(reach) - min(reach)):
+        rows.append(_step(Part("Remainder", "", prediction - total), total, prediction))
+    rows.append(_end("Score", prediction))
+    for row, following in pairwise(rows):
+        row["next"] = following["line"]
+    low, high = min(row["end"] for row in rows), max(row["end"] for row in rows)
+    chart = _chart(rows, low, high, title)
+    x, y = chart["encoding"]["x"], chart["encoding"]["y"]
+    links = {
+        "mark": {"type": "rule", "strokeWidth": 1, "color": {"expr": "theme.neutral"}, "opacity": 0.7},
+        "transform": [{"filter": "isValid(datum.next)"}],
+        "encoding": {"x": {**x, "field": "end"}, "y": y, "y2": {"field": "next"}},
+    }
+    ends = {
+        "mark": {"type": "tick", "thickness": 3, "height": 20, "color": {"expr": "theme.ink"}},
+        "transform": [{"filter": "!isValid(datum.phi)"}],
+        "encoding": {"x": {**x, "field": "end"}},
+    }
+    chart["layer"] = [links, *chart["layer"], ends]
+    return chart
+
+
+def bars(found: Sequence[Part]) -> dict[str, Any]:
+    """Where φ promise no sum: a bar a feature from 0, as Vega-Lite."""
+    shown = found[:_BARS]
+    rows = [_step(part, 0.0, part.phi) for part in shown]
+    reach = [0.0, *(part.phi for part in shown)]
+    return _chart(rows, min(reach), max(reach), "φ")
+
+
+def _summed(found: Sequence[Part], most: int) -> list[Part]:
+    """The first, and all others as one."""
+    if len(found) <= most:
+        return list(found)
+    rest = found[most - 1 :]
+    return [*found[: most - 1], Part(f"{len(rest):,} others", "", sum(part.phi for part in rest))]
+
+
+def _step(part: Part, start: float, end: float) -> dict[str, Any]:
+    value = shorten(part.value, _VALUE)
+    return {
+        "line": f"{part.name}\n{isolated(value) if value else ''}",
+        "name": part.name,
+        "value": value,
+        "start": start,
+        "end": end,
+        "phi": part.phi,
+        "told": signed(part.phi),
+    }
+
+
+def _end(name: str, value: float) -> dict[str, Any]:
+    return {
+        "line": f"{name}\n",
+        "name": name,
+        "value": "",
+        "start": value,
+        "end": value,
+        "phi": None,
+        "told": number(value),
+    }
+
+
+def _chart(rows: Sequence[Mapping[str, Any]], low: float, high: float, title: str) -> dict[str, Any]:
+    room = (high - low) or abs(high) or 1.0
+    scale = {"domain": [low - 0.05 * room, high + 0.16 * room], "nice": False, "zero": False}
+    values = []
+    for row in rows:
+        ends = sorted((row["start"], row["end"]))
+        # Numbers stand where there is room for them: right of a bar, or left of one that is far right.
+        right = high - ends[1] >= ends[0] - low or ends[0] - low < _BESIDE * room
+        values.append({**row, "at": ends[1] if right else ends[0], "side": "right" if right else "left"})
+    x = {"type": "quantitative", "scale": scale, "axis": {"title": title, "tickCount": 5}}
+    names = {
+        "title": None,
+        "labelExpr": "split(datum.label, '\\n')",
+        "labelLineHeight": 14,
+        # Of two lines the first stands above the middle of the bar.
+        "labelOffset": {
+            "condition": {"test": "split(datum.value, '\\n')[1] !== ''", "value": -7},
+            "value": 0,
+        },
+        "labelOverlap": False,
+        "minExtent": 60,
+    }
+    y = {
+        "field": "line",
+        "type": "nominal",
+        "scale": {"domain": [row["line"] for row in rows], "paddingInner": 0.3, "paddingOuter": 0.2},
+        "axis": names,
+    }
+    tooltip = [
+        {"field": "name", "title": "Feature"},
+        {"field": "value", "title": "Value"},
+        {"field": "told", "title": "φ"},
+        {"field": "end", "title": title, "format": ".4~g"},
+    ]
+    return {
+        "data": {"values": values},
+        "width": "container",
+        "height": _ROW * len(rows),
+        "encoding": {"x": x, "y": y},
+        "layer": [
+            {
+                "mark": {"type": "bar", "minBandSize": 2, "cornerRadius": 1.5},
+                "transform": [{"filter": "isValid(datum.phi)"}],
+                "encoding": {
+                    "x": {**x, "field": "start"},
+                    "x2": {"field": "end"},
+                    "color": _SIGN,
+                    "tooltip": tooltip,
+                },
+            },
+            *(
+                {
+                    "mark": {"type": "text", "align": align, "dx": away},
+                    "transform": [{"filter": f"datum.side === '{side}'"}],
+                    "encoding": {"x": {**x, "field": "at"}, "text": {"field": "told"}},
+                }
+                for side, align, away in (("right", "left", 6), ("left", "right", -6))
+            ),
+        ],
+    }
+
+
+def _table(found: Sequence[Part], prediction: float, base: float, additive: bool) -> Table:
+    """The numbers behind a waterfall."""
+    shown = _summed(found, _LINES)
+    if not additive:
+        return Table(["Feature", "Value", "φ"], [[part.name, part.value, part.phi] for part in shown])
+    rows: list[list[str | float | None]] = [["Base value", "", None, base]]
+    total = base
+    for part in shown:
+        total += part.phi
+        rows.append([part.name, part.value, part.phi, total])
+    if prediction != total:
+        rows.append(["Remainder", "", prediction - total, prediction])
+    return Table(["Feature", "Value", "φ", "Leads to"], [*rows, ["Score", "", None, prediction]])

@@ -1,0 +1,58 @@
+"""Figures of a report as files, drawn without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import vl_convert
+
+from pipeline.report.blocks import Section
+from pipeline.report.page import figures, plain_json
+from pipeline.report.theme import LIGHT, vega_config
+from transforms import files
+from transforms.errors import UserError
+
+FORMATS = ("svg", "png")
+#: In the units of the page, of a figure that fills its column there.
+_WIDTH = 760
+
+
+def write_figures(sections: Sequence[Section], folder: str, format: str = "svg") -> list[str]:
+    """Writes every chart of a report into a folder, in the light theme.
+
+    Args:
+      sections: Of the report.
+      folder: Is made where it is missing; a URL will do.
+      format: svg, or png at two pixels a unit.
+    Returns:
+      The paths, in the report's order. Figures that are no charts but markup are left out.
+    Raises:
+      UserError: The folder cannot be written, or there is no such format.
+    """
+    if format not in FORMATS:
+        raise UserError(f"{format!r} is no format of figures", "--format", f"known are {', '.join(FORMATS)}")
+    files.makedirs(folder)
+    written = []
+    for figure in figures(sections):
+        if figure.spec is None:
+            continue
+        path = files.join(folder, f"{figure.name}.{format}")
+        files.write_atomic(path, draw(figure.spec, format))
+        written.append(path)
+    return written
+
+
+def draw(spec: Any, format: str = "svg") -> bytes:
+    """A chart as the bytes of a file."""
+    config = {**vega_config(LIGHT), "background": "white", "padding": 16}
+    # Names are short already; cut once more, between the halves of a character, they could not be drawn.
+    config["axisY"] = {**config["axisY"], "labelLimit": 0}
+    whole = {**plain_json(spec), "config": config}
+    if whole.get("width") == "container":
+        whole |= {"width": _WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
+    if format == "png":
+        image: bytes = vl_convert.vegalite_to_png(whole, scale=2)
+        return image
+    drawing: str = vl_convert.vegalite_to_svg(whole)
+    return drawing.encode()

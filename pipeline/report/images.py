@@ -1,0 +1,264 @@
+"""The report's section on pictures: where the model looks, and examples with φ upon them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
+from pipeline.report.data import ReportData
+from pipeline.report.drawn import (
+    Drawn,
+    Shown,
+    apart,
+    by_target,
+    drawn_by_target,
+    left_out,
+    mean_by_position,
+    shown_features,
+)
+from pipeline.report.markup import markup
+from pipeline.report.overlays import (
+    SIDE,
+    Tile,
+    colours_in_words,
+    extremes,
+    flat,
+    pair,
+    pixels,
+    reach_of,
+    scale_of,
+    shades_of,
+    side_within,
+    signs,
+    squares,
+    tile,
+)
+from pipeline.report.picks import gallery
+from pipeline.report.png import colours, png, reduced
+from pipeline.report.theme import LIGHT
+from pipeline.report.view import MOST_TARGETS
+from pipeline.report.words import isolated, number, percent, plain, shorten, signed
+
+#: Examples in the gallery.
+_GALLERY = 12
+#: Bytes of a gallery.
+_BYTES = 1_500_000
+#: Pictures of so many pixels are told pixel by pixel, larger ones in so many regions a side.
+_FEW, _REGIONS = 400, 8
+_TOLD = 15
+
+
+def sections(data: ReportData) -> list[Section]:
+    """Of each picture a map of where φ is large, by target, and a gallery of examples."""
+    pictures = [feature for feature in shown_features(data) if feature.form == "picture"]
+    if not pictures:
+        return []
+    share = max(1, _GALLERY // len(pictures))
+    drawn = drawn_by_target(data, MOST_TARGETS)
+    made: dict[str, list[Block]] = {}
+    names = apart(feature.label for feature in pictures)
+    for place, (name, feature) in enumerate(zip(names, pictures, strict=True)):
+        maps = {
+            target: [figure]
+            for target in list(data.targets)[:MOST_TARGETS]
+            if (figure := _maps(data, target, feature, f"picture-{place}-map-{target}"))
+        }
+        blocks: list[Block] = []
+        if len(maps) > 1:
+            blocks.append(Choice("Target", by_target(data, maps)))
+        elif maps:
+            blocks += next(iter(maps.values()))
+        if rest := left_out(data, len(maps)):
+            blocks.append(Prose(rest))
+        if drawn:
+            chosen = gallery(drawn, share)
+            blocks.append(_gallery(data, chosen, feature, f"picture-{place}-gallery"))
+        made[name] = blocks
+    inner = next(iter(made.values())) if len(made) == 1 else [Choice("Picture", made)]
+    lead = "Which parts of a picture move the score, over all rows and in single ones."
+    return [Section("pictures", "Pictures", lead, inner)]
+
+
+# -- where, over all rows ------------------------------------------------------------------------------------
+
+
+def _maps(data: ReportData, target: int, feature: Shown, name: str) -> Figure | None:
+    """Mean |φ| and mean φ by pixel."""
+    means = mean_by_position(data, target, feature)
+    if means is None:
+        return None
+    absolute, mean = flat(feature, means.absolute), flat(feature, means.mean)
+    largest, farthest = float(absolute.max()), float(np.abs(mean).max())
+    of = f"for {isolated(plain(data.targets[target]))}" if len(data.targets) > 1 else "over all rows"
+    label = isolated(shorten(plain(feature.label)))
+    small, size = reduced(absolute, SIDE)
+    tiles = [
+        _map(small, 0.0, largest, LIGHT["heat"], f"Map of mean |φ| of {label} {of}. {_where(absolute)}"),
+        _map(
+            reduced(mean, SIDE)[0],
+            -farthest,
+            farthest,
+            LIGHT["diverging"],
+            f"Map of mean φ of {label} {of}. {_where(mean)}",
+        ),
+    ]
+    heat = scale_of(LIGHT["heat"], "0", "", number(largest, 3), "Mean |φ|: how much a pixel matters")
+    diverging = scale_of(
+        LIGHT["diverging"], signed(-farthest), "0", signed(farthest), "Mean φ: what it does to the score"
+    )
+    captions = [
+        "Darker: moves the score more, up or down.",
+        "Red raises the score on average, blue lowers it.",
+    ]
+    squares = f" Each square is the mean over {size}×{size} pixels." if size > 1 else ""
+    channels = (
+        " φ is summed over the channels."
+        if feature.channels is not None and min(feature.shape[feature.channels], 2) > 1
+        else ""
+    )
+    html = markup(
+        "pictures.html.j2",
+        cards=[
+            {"tiles": [tile], "title": "", "lines": [caption], "scale": scale}
+            for tile, caption, scale in zip(tiles, captions, [heat, diverging], strict=True)
+        ],
+        size="large",
+        scale=None,
+    )
+    return Figure(
+        name,
+        f"Where {label} matters {of}",
+        f"Two maps of {label}, {of}. {_where(absolute)}",
+        html=html,
+        table=_regions(absolute, mean),
+        note=f"{means.of}{squares}{channels} Rows and columns are counted from 0 at the top left.",
+    )
+
+
+def _map(values: np.ndarray, low: float, high: float, stops: Sequence[str], alt: str) -> Tile:
+    share = np.clip((values - low) / ((high - low) or 1.0), 0.0, 1.0)
+    return tile(png(np.rint(share * 255).astype(np.uint8), colours(stops)), values.shape, alt)
+
+
+def _where(values: np.ndarray) -> str:
+    """Where a map is largest, for who does not see it."""
+    at = np.unravel_index(int(np.abs(values).argmax()), values.shape)
+    return f"Largest at row {at[0]}, column {at[1]}: {number(float(values[at]), 3)}."
+
+
+def _regions(absolute: np.ndarray, mean: np.ndarray) -> Table:
+    """The pixels, or of larger pictures the regions, that matter most."""
+    whole = float(absolute.sum()) or 1.0
+    sizes = [1 if absolute.size <= _FEW else -(-extent // _REGIONS) for extent in absolute.shape]
+    starts = [np.arange(0, extent, size) for extent, size in zip(absolute.shape, sizes, strict=True)]
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        first: np.ndarray = np.add.reduceat(values, starts[0], axis=0)
+        found: np.ndarray = np.add.reduceat(first, starts[1], axis=1)
+        return found
+
+    by_region, means = summed(absolute), summed(mean)
+    rows: list[list[Cell]] = []
+    for at in np.argsort(-by_region, axis=None, kind="stable")[:_TOLD]:
+        place = np.unravel_index(at, by_region.shape)
+        ends: list[Cell] = []
+        for axis in (0, 1):
+            first = int(starts[axis][place[axis]])
+            last = min(first + sizes[axis], absolute.shape[axis]) - 1
+            ends.append(first if sizes[axis] == 1 else f"{first}–{last}")
+        rows.append(
+            [*ends, float(by_region[place]), percent(float(by_region[place]) / whole), float(means[place])]
+        )
+    what = "pixels" if max(sizes) == 1 else "regions, summed over their pixels"
+    caption = f"The {len(rows)} of {by_region.size:,} {what}, that matter most"
+    return Table(["Row", "Column", "Mean |φ|", "Share", "Mean φ"], rows, caption.replace(", that", " that"))
+
+
+# -- examples ------------------------------------------------------------------------------------------------
+
+
+def _gallery(data: ReportData, chosen: Sequence[tuple[int, Drawn]], feature: Shown, name: str) -> Figure:
+    phi = [flat(feature, rows.attribution(feature))[0] for _, rows in chosen]
+    values = [pixels(feature, rows) for _, rows in chosen]
+    side = side_within(_BYTES // max(1, len(chosen)))
+    reach, clipped = reach_of(phi)
+    shades = shades_of(feature, values)
+    cards: list[dict[str, Any]] = []
+    table: list[list[Cell]] = []
+    for (target, rows), value, own in zip(chosen, values, phi, strict=True):
+        id = plain(rows.ids()[0])
+        score = float(rows.prediction[0])
+        lines = [f"Score {number(score)}"]
+        if len(data.targets) > 1:
+            lines.insert(0, data.targets[target])
+        lines += [f"{plain(column)}: {text}" for column, text in rows.slices(0)]
+        cards.append(
+            {
+                "tiles": pair(id, value, own, shades, reach, side),
+                "title": shorten(id, 60),
+                "lines": lines,
+                "scale": None,
+            }
+        )
+        up, down = extremes(own)
+        table.append([id, data.targets[target], score, float(own.sum()), *up, *down])
+    label = isolated(shorten(plain(feature.label)))
+    header = ["Example", "Target", "Score", "Sum of φ"]
+    header += [f"{what} {of}" for what in ("Raised most at", "Lowered most at") for of in ("", "by")]
+    return Figure(
+        name,
+        f"Examples of {label}, and what in them moves the score",
+        f"{len(cards)} examples of {label}, each as it is and with the φ of its pixels upon it.",
+        html=markup("pictures.html.j2", cards=cards, size="small", scale=signs(reach)),
+        table=Table([text.strip() for text in header], table),
+        note=f"{_NOTE} {shades.words} {colours_in_words(reach, clipped)} {squares(feature, side)}".strip(),
+    )
+
+
+_NOTE = (
+    "Left the picture, right the same in grey with φ upon it: red pixels raise this row's score, blue ones "
+    "lower it."
+)
+
+
+def of_example(rows: Drawn, row: int, feature: Shown, name: str, budget: int) -> Figure:
+    """The picture of one example, as it is and with φ upon it.
+
+    Args:
+      rows: That it is one of.
+      row: Which.
+      feature: The picture.
+      name: Of the figure.
+      budget: Bytes that it may have in the page.
+    """
+    one = rows.take([row])
+    own = flat(feature, one.attribution(feature))[0]
+    value = pixels(feature, one)
+    reach, clipped = reach_of([own])
+    shades = shades_of(feature, [value])
+    side = side_within(budget)
+    id = plain(one.ids()[0])
+    up, down = extremes(own)
+    card = {
+        "tiles": pair(id, value, own, shades, reach, side),
+        "title": "",
+        "lines": [],
+        "scale": signs(reach),
+    }
+    label = isolated(shorten(plain(feature.label)))
+    where: list[list[Cell]] = [
+        [what, place, value]
+        for what, (place, value) in (("Raised most", up), ("Lowered most", down))
+        if place
+    ]
+    return Figure(
+        name,
+        f"{label} of this example",
+        f"The picture, and the φ of its pixels upon it, {signed(float(own.sum()))} together.",
+        html=markup("pictures.html.j2", cards=[card], size="single", scale=None),
+        table=Table(["", "At", "φ"], where),
+        note=f"{_NOTE} {shades.words} {colours_in_words(reach, clipped)} {squares(feature, side)}".strip(),
+    )

@@ -1,0 +1,227 @@
+"""Which features matter: mean |φ| and ranks, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.report.blocks import Block, Figure, Prose, Section, Table
+from pipeline.report.view import View, brief, number_axis, rows_of
+from pipeline.report.words import number, percent
+
+#: Features in a chart.
+_MOST = 25
+_STEP = 26
+
+
+def sections(view: View) -> list[Section]:
+    """Importance by target."""
+    return [
+        Section(
+            "importance",
+            "Importance",
+            "How far each feature moves the score, up or down, on average over all rows.",
+            view.by_target(lambda target: _of(view, target), told=True),
+        )
+    ]
+
+
+def _of(view: View, target: int) -> Sequence[Block]:
+    if not view.matters(target):
+        return [
+            Prose("No feature moves this score at all: every attribution is 0.", "caution"),
+            _table(view, target),
+        ]
+    blocks: list[Block] = [_bars(view, target)]
+    shown = view.overall(target).head(_MOST)
+    if len(shown) > 1 and (shown["rank_low"] == shown["rank_high"]).all():
+        blocks.append(
+            Prose("Their order is certain: no rank could well be another, as far as these rows tell.")
+        )
+    elif len(shown) > 1:
+        blocks.append(_ranks(view, target))
+    return blocks
+
+
+def _bars(view: View, target: int) -> Figure:
+    frame = view.overall(target)
+    shown = frame.head(_MOST)
+    rows = [
+        {
+            "f": view.names[row.feature],
+            "v": brief(row.mean_abs, 5),
+            "lo": brief(row.mean_abs_low, 5),
+            "hi": brief(row.mean_abs_high, 5),
+            "s": percent(row.share),
+            "i": f"{number(row.mean_abs_low)} to {number(row.mean_abs_high)}",
+            "t": number(row.mean_abs),
+        }
+        for row in rows_of(shown)
+    ]
+    widest = float(shown["mean_abs_high"].max())
+    x = {
+        "field": "v",
+        "type": "quantitative",
+        "title": f"mean |φ|, in units of the {view.unit(target)}",
+        "axis": number_axis(shown["mean_abs"].to_numpy()),
+    }
+    spec = {
+        "width": "container",
+        "height": _STEP * len(rows),
+        "data": {"values": rows},
+        "encoding": {
+            "y": {"field": "f", "type": "nominal", "sort": None, "title": None},
+            "tooltip": [
+                {"field": "f", "title": "Feature"},
+                {"field": "t", "title": "Mean |φ|"},
+                {"field": "i", "title": "95 % interval"},
+                {"field": "s", "title": "Share"},
+            ],
+        },
+        "layer": [
+            {
+                "mark": {"type": "bar", "cornerRadiusEnd": 2, "height": {"band": 0.68}},
+                "encoding": {"x": {**x, "scale": {"domain": [0, brief(widest * 1.22)], "nice": False}}},
+            },
+            {
+                "mark": {"type": "rule", "strokeWidth": 1.5, "color": {"expr": "theme.ink"}},
+                "encoding": {"x": {"field": "lo", "type": "quantitative"}, "x2": {"field": "hi"}},
+            },
+            {
+                "mark": {"type": "text", "align": "left", "dx": 7, "color": {"expr": "theme.muted"}},
+                "encoding": {
+                    "x": {"field": "hi", "type": "quantitative"},
+                    "text": {"field": "s"},
+                },
+            },
+        ],
+    }
+    first = shown.iloc[0]
+    rest = frame["share"].iloc[_MOST:].sum()
+    more = (
+        f" The other {len(frame) - _MOST:,} make up {percent(rest)}; they are in the table."
+        if len(frame) > _MOST
+        else ""
+    )
+    return Figure(
+        name=f"importance-{target}",
+        title=f"The {len(rows)} most important of {len(frame):,} features"
+        if more
+        else "Importance of each feature",
+        description=(
+            f"Bars of mean |φ|. Longest: {view.labels[first.feature]}, {number(first.mean_abs)}, "
+            f"{percent(first.share)} of all."
+        ),
+        spec=spec,
+        table=_table(view, target),
+        note=(
+            "Bar: mean of the absolute attribution. Line across its end: where the mean lies with 95 % "
+            "confidence, given how much rows differ. Percentage: the feature's share of the sum over all "
+            f"features.{more}"
+        ),
+    )
+
+
+def _ranks(view: View, target: int) -> Figure:
+    shown = view.overall(target).head(_MOST)
+    rows = [
+        {
+            "f": view.names[row.feature],
+            "r": int(row.rank),
+            "lo": int(row.rank_low),
+            "hi": int(row.rank_high),
+            "i": _span(row.rank_low, row.rank_high),
+        }
+        for row in rows_of(shown)
+    ]
+    x = {"type": "quantitative", "scale": {"zero": False, "nice": False, "padding": 8}}
+    last = int(shown["rank_high"].max())
+    step = next(size for size in (1, 2, 5, 10, 20, 50, 100, 1000) if last <= 15 * size)
+    ticks = [rank for rank in range(1, last + 1) if rank == 1 or rank % step == 0]
+    axis = {"title": "rank, 1 is the most important", "values": ticks, "format": "d"}
+    spec: dict[str, Any] = {
+        "width": "container",
+        "height": 22 * len(rows),
+        "data": {"values": rows},
+        "encoding": {
+            "y": {"field": "f", "type": "nominal", "sort": None, "title": None},
+            "tooltip": [
+                {"field": "f", "title": "Feature"},
+                {"field": "r", "title": "Rank"},
+                {"field": "i", "title": "95 % interval"},
+            ],
+        },
+        "layer": [
+            {
+                "mark": {
+                    "type": "rule",
+                    "strokeWidth": 7,
+                    "strokeCap": "round",
+                    "color": {"expr": "theme.bar_soft"},
+                },
+                "encoding": {"x": {"field": "lo", **x, "axis": axis}, "x2": {"field": "hi"}},
+            },
+            {
+                "mark": {
+                    "type": "point",
+                    "filled": True,
+                    "size": 60,
+                    "opacity": 1,
+                    "color": {"expr": "theme.bar"},
+                },
+                "encoding": {"x": {"field": "r", **x, "axis": axis}},
+            },
+        ],
+    }
+    sure = sum(1 for row in rows if row["lo"] == row["hi"])
+    return Figure(
+        name=f"ranks-{target}",
+        title="How certain the order is",
+        description=f"Ranks with 95 % intervals; {sure} of {len(rows)} ranks are certain.",
+        spec=spec,
+        note=(
+            "Dot: the rank. Band: the ranks that the feature may well have, with 95 % confidence. "
+            "Features whose bands overlap cannot be told apart by these rows."
+        ),
+        table=Table(
+            ["Feature", "Rank", "Rank, low", "Rank, high"],
+            [
+                [view.labels[row.feature], int(row.rank), int(row.rank_low), int(row.rank_high)]
+                for row in rows_of(shown)
+            ],
+        ),
+    )
+
+
+def _span(low: int, high: int) -> str:
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _table(view: View, target: int) -> Table:
+    header = [
+        "Rank",
+        "Feature",
+        "Mean |φ|",
+        "95 % low",
+        "95 % high",
+        "Share, %",
+        "Mean φ",
+        "Raises, % of rows",
+    ]
+    rows = []
+    for row in rows_of(view.overall(target)):
+        name: list[Any] = [view.labels[row.feature]]
+        if view.labelled:
+            name.append(row.feature)
+        figures = [
+            row.mean_abs,
+            row.mean_abs_low,
+            row.mean_abs_high,
+            row.share * 100,
+            row.mean,
+            row.positive * 100,
+        ]
+        rows.append([int(row.rank), *name, *(float(value) for value in figures)])
+    if view.labelled:
+        header.insert(2, "Column")
+    return Table(header, rows, f"All features. φ in units of the {view.unit(target)}.")

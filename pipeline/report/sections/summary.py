@@ -1,0 +1,196 @@
+"""What the model does, in sentences that the numbers write."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.report.blocks import Block, Prose, Section
+from pipeline.report.differences import differences
+from pipeline.report.sections.interactions import HINT, strongest
+from pipeline.report.view import View, as_word, rows_of
+from pipeline.report.words import listed, number, percent, plain, shorten
+
+#: Features that are told of first, and those whose direction is told.
+_FIRST, _DIRECTIONS = 3, 4
+#: The share of all importance that few features may make up.
+_MOST_OF_IT = 0.8
+#: Spearman's correlation of value and φ above which more means more.
+_MONOTONE = 0.5
+#: Share of rows above which a feature is said to push one way.
+_ONE_WAY = 0.8
+_FEWEST = 20
+
+
+def sections(view: View) -> list[Section]:
+    """A few sentences by target."""
+    lead = "In short, from the numbers below."
+    return [Section("summary", "What the model does", lead, view.by_target(lambda target: _of(view, target)))]
+
+
+def in_a_sentence(view: View) -> str:
+    """What stands under the title."""
+    rows = view.data.manifest["counts"]["rows_attributed"]
+    counted = f"{rows:,} row{'' if rows == 1 else 's'} explained"
+    targets = view.data.targets
+    if not targets:
+        return "No row could be explained."
+    first = next(iter(targets))
+    if not view.matters(first):
+        return f"{counted}: nothing that the model is told moves its score."
+    names = [_name(view, f) for f in view.overall(first)["feature"].head(_FIRST)]
+    whose = f"For {_short(targets[first])}, the" if len(targets) > 1 else "The"
+    by = "goes by" if len(view.overall(first)) <= len(names) else "goes mostly by"
+    return f"{counted}. {whose} model {by} {listed(names)}."
+
+
+def _short(text: str, width: int = 60) -> str:
+    return f"\u2068{shorten(plain(text), width)}\u2069"
+
+
+def _name(view: View, feature: str) -> str:
+    """In marks where a comma in it would look like one of the sentence's."""
+    name = _short(view.labels.get(feature, feature))
+    return f"“{name}”" if "," in name else name
+
+
+def _of(view: View, target: int) -> Sequence[Block]:
+    if not view.matters(target):
+        return [
+            Prose(
+                "Nothing that the model is told moves this score: it is the same for every row as for "
+                "the baseline. Either the model is constant, or the features it goes by are not among "
+                "those that were explained."
+            )
+        ]
+    told = [
+        _concentration(view, target),
+        _directions(view, target),
+        _slices(view, target),
+        _hints(view, target),
+    ]
+    return [Prose(text) for text in told if text]
+
+
+def _concentration(view: View, target: int) -> str:
+    frame = view.overall(target)
+    first = frame.head(_FIRST)
+    shares = frame["share"].cumsum().to_numpy()
+    names = [_name(view, feature) for feature in first["feature"]]
+    if len(frame) == 1:
+        return f"The score depends on {names[0]} alone: no other feature was explained."
+    if shares[0] > 0.995:
+        return (
+            f"The score depends on {names[0]} practically alone; the other {len(frame) - 1:,} hardly move it."
+        )
+    if len(frame) <= _FIRST:
+        parts = [f"{name} ({percent(share)})" for name, share in zip(names, first["share"], strict=True)]
+        return f"The score is moved by {listed(parts)}, in per cent of all movement."
+    enough = int(np.searchsorted(shares, _MOST_OF_IT)) + 1
+    text = (
+        f"The score depends most on {listed(names)}: together they make up {percent(shares[_FIRST - 1])} "
+        "of all movement."
+    )
+    if enough > _FIRST:
+        text += f" It takes {enough:,} of the {len(frame):,} features to make up {percent(_MOST_OF_IT)}"
+        text += (
+            ": the model spreads its attention." if enough > len(frame) / 2 else "; the others add little."
+        )
+    elif len(frame) > _FIRST:
+        text += f" The other {len(frame) - _FIRST:,} add little."
+    return text
+
+
+def _directions(view: View, target: int) -> str:
+    frame = view.overall(target).head(_DIRECTIONS)
+    sample = view.sample(target)
+    told = []
+    for row in rows_of(frame[frame["mean_abs"] > 0]):
+        name = _name(view, row.feature)
+        values = None if sample is None or len(sample) < _FEWEST else view.values_of(sample, row.feature)
+        sentence = ""
+        if values is not None and sample is not None:
+            phi = view.phi_of(sample, row.feature)
+            if view.is_numeric(row.feature):
+                sentence = _slope(name, values.astype(np.float64), phi)
+            else:
+                sentence = _categories(name, values, phi)
+        told.append(sentence or _one_way(name, row.positive, row.mean))
+    return " ".join(told)
+
+
+def _slope(name: str, values: np.ndarray, phi: np.ndarray) -> str:
+    real = np.isfinite(values)
+    correlation = _spearman(values[real], phi[real])
+    if correlation > _MONOTONE:
+        return f"The higher {name}, the higher the score."
+    if correlation < -_MONOTONE:
+        return f"The higher {name}, the lower the score."
+    return f"{name} raises the score at some of its values and lowers it at others."
+
+
+def _spearman(one: np.ndarray, other: np.ndarray) -> float:
+    import pandas as pd
+
+    ranks = [pd.Series(values).rank() for values in (one, other)]
+    if len(one) < 2 or any(rank.nunique() < 2 for rank in ranks):
+        return 0.0
+    return float(ranks[0].corr(ranks[1]))
+
+
+def _categories(name: str, values: np.ndarray, phi: np.ndarray) -> str:
+    import pandas as pd
+
+    words = pd.Series([as_word(value) for value in values.tolist()])
+    means = pd.Series(phi).groupby(words).agg(["mean", "size"])
+    means = means[means["size"] >= max(3, len(words) // 100)].sort_values("mean")
+    if len(means) < 2 or not means["mean"].iloc[0] < 0 < means["mean"].iloc[-1]:
+        return ""
+    high, low = (_short(str(means.index[at]), 30) for at in (-1, 0))
+    return f"Of {name}, {high} raises the score most and {low} lowers it most."
+
+
+def _one_way(name: str, positive: float, mean: float) -> str:
+    if positive >= _ONE_WAY:
+        return f"{name} raises the score of {percent(positive)} of the rows."
+    if 1 - positive >= _ONE_WAY and mean < 0:
+        return (
+            f"{name} lowers the score of nearly all rows."
+            if positive < 0.05
+            else f"{name} mostly lowers the score."
+        )
+    return f"{name} raises the score of {percent(positive)} of the rows and lowers that of others."
+
+
+def _slices(view: View, target: int) -> str:
+    sliced = view.sliced(target)
+    if sliced is None:
+        return ""
+    found = differences(view.overall(target), sliced)
+    real = found[(found["kind"] == "abs") & found["significant"]]
+    if not len(found):
+        return ""
+    if not len(real):
+        return "No slice goes by other things than the rest, as far as these rows can tell."
+    row = real.iloc[int(np.argmax(np.abs(real["difference"].to_numpy(np.float64))))]
+    name, where = _name(view, row["feature"]), _short(str(row["slice"]))
+    times = row["here"] / row["rest"] if row["rest"] > 0 else math.inf
+    if math.isfinite(times) and times >= 1.05:
+        how = f"moves the score {number(float(times), 2)} times as far as in the rest"
+    elif times <= 0.95:
+        how = f"moves the score {percent(1 - float(times))} less than in the rest"
+    else:
+        how = f"moves the score {'more' if row['difference'] > 0 else 'less'} than in the rest"
+    count = real["slice"].nunique()
+    many = f" In all, {count:,} slices differ from their rest in some feature." if count > 1 else ""
+    return f"The slice that stands out is {where}: there {name} {how}.{many}"
+
+
+def _hints(view: View, target: int) -> str:
+    found = strongest(view, target)
+    if not found or found[0][2] < HINT:
+        return ""
+    feature, modulator, _ = found[0]
+    return f"What {_name(view, feature)} does depends on {_name(view, modulator)} more than any other pair."

@@ -1,0 +1,161 @@
+"""Whether the numbers can be trusted, in words."""
+
+from __future__ import annotations
+
+from pipeline.report.blocks import Block, Cell, Prose, Section, Table
+from pipeline.report.view import View, rows_of
+from pipeline.report.words import number, percent, plain, shorten
+from pipeline.text_table import count
+
+#: As a part of its limit, from where on something is worth a look.
+_NEAR = 0.5
+#: Share of rejected rows below which they are no matter.
+_FEW = 0.001
+_FEWEST_ROWS = 100
+_MOST_WARNINGS = 12
+_FIRST = 10
+
+
+def sections(view: View) -> list[Section]:
+    """Judgements, worst first."""
+    found = [
+        *_exceeded(view),
+        *_convergence(view),
+        *_rejected(view),
+        *_rows(view),
+        *_order(view),
+        *_suppressed(view),
+        *_warnings(view),
+    ]
+    found.sort(key=lambda prose: ("bad", "caution", "good", "plain").index(prose.kind))
+    blocks: list[Block] = [*found]
+    if view.data.rejected:
+        total = sum(view.data.rejected.values())
+        rows: list[list[Cell]] = [
+            [shorten(plain(reason), 300), n, 100 * n / total] for reason, n in view.data.rejected.items()
+        ]
+        blocks.append(
+            Table(["Reason", "Rows", "Share, %"], rows[:100], "Rows that could not be explained, by reason.")
+        )
+    lead = "Whether the arithmetic holds and the rows suffice. It says nothing of whether the model is right."
+    return [Section("trust", "Can it be trusted", lead, blocks)]
+
+
+def _exceeded(view: View) -> list[Prose]:
+    return [
+        Prose(f"A limit was exceeded: {plain(line)}.", "bad")
+        for line in view.data.manifest["quality"]["exceeded"]
+    ]
+
+
+def _convergence(view: View) -> list[Prose]:
+    manifest = view.data.manifest
+    delta = manifest["quality"]["convergence_delta"]
+    limited = manifest["quality"].get("limited_rows") or 0
+    found = []
+    if delta is None:
+        name = str(manifest["config"]["method"]["name"]).replace("_", " ")
+        found.append(
+            Prose(
+                f"The method, {name}, does not promise that φ adds up to the score: read φ as a direction "
+                "and a size."
+            )
+        )
+    else:
+        limit = manifest["config"]["limits"].get("convergence")
+        worst = delta["relative_p99"]
+        of = (
+            f"in 99 of 100 rows, what is missing is at most {number(delta['p99'], 2)}, {percent(worst)} "
+            "of the score's spread"
+        )
+        if limit is not None and worst > limit:
+            found.append(
+                Prose(
+                    f"φ does not add up to the score as it should: {of}, where {percent(limit)} is allowed.",
+                    "bad",
+                )
+            )
+        elif limit is not None and worst > _NEAR * limit:
+            found.append(Prose(f"φ adds up to the score, but not closely: {of}.", "caution"))
+        else:
+            found.append(Prose(f"φ adds up to the score: {of}.", "good"))
+    if limited:
+        rows = count(limited, "row")
+        found.append(
+            Prose(f"{rows} stayed above the method's tolerance after all the work that it allows.", "caution")
+        )
+    return found
+
+
+def _rejected(view: View) -> list[Prose]:
+    manifest = view.data.manifest
+    counts, limit = manifest["counts"], manifest["config"]["limits"].get("rejected", 0.0)
+    rejected, read = counts["rows_rejected"], counts["rows_read"]
+    if not rejected:
+        return [Prose(f"Every row was explained: {read:,} of {read:,}.", "good")]
+    share = rejected / read
+    reason = shorten(plain(next(iter(view.data.rejected), "unknown")), 160)
+    text = (
+        f"{rejected:,} of {read:,} rows ({percent(share)}) could not be explained, most often because: "
+        f"{reason}."
+    )
+    if share > limit:
+        return [Prose(f"{text} This is more than the {percent(limit)} allowed.", "bad")]
+    if share > _FEW:
+        return [Prose(f"{text} What is said below is of the others.", "caution")]
+    return [Prose(text, "good")]
+
+
+def _rows(view: View) -> list[Prose]:
+    rows = view.data.manifest["counts"]["rows_attributed"]
+    if rows >= _FEWEST_ROWS:
+        return []
+    return [
+        Prose(
+            f"These are {count(rows, 'row')}: too few to say much of rows that are not among them.", "caution"
+        )
+    ]
+
+
+def _order(view: View) -> list[Prose]:
+    """Of the first target, whether the order of the first features is certain."""
+    target = next(iter(view.targets), None)
+    if target is None or not view.matters(target):
+        return []
+    first = view.overall(target).head(_FIRST)
+    if len(first) < 2:
+        return []
+    of = f" for {shorten(plain(view.targets[target]), 60)}" if len(view.targets) > 1 else ""
+    tied = [int(row.rank) for row in rows_of(first) if row.rank_low != row.rank_high]
+    if not tied:
+        return [Prose(f"The order of the first {len(first)} features{of} is certain.", "good")]
+    sure = min(tied) - 1
+    what = (
+        f"Ranks 1 to {sure} are certain"
+        if sure > 1
+        else "Only the first rank is certain"
+        if sure
+        else "No rank is certain"
+    )
+    text = f"{what}{of}; {len(tied)} of the first {len(first)} features may well stand elsewhere."
+    return [
+        Prose(f"{text} Do not make much of who is before whom among them.", "caution" if sure < 3 else "good")
+    ]
+
+
+def _suppressed(view: View) -> list[Prose]:
+    manifest = view.data.manifest
+    found = manifest["quality"].get("suppressed_slices") or manifest.get("suppressed_slices") or 0
+    if not found:
+        return []
+    least = (manifest["config"].get("privacy") or {}).get("min_rows", 0)
+    what = count(found, "slice")
+    return [Prose(f"{what} of fewer than {least:,} rows are not shown, as privacy.min_rows asks.")]
+
+
+def _warnings(view: View) -> list[Prose]:
+    lines = list(view.data.manifest["warnings"])
+    found = [Prose(f"{shorten(plain(line), 400)}", "caution") for line in lines[:_MOST_WARNINGS]]
+    if len(lines) > _MOST_WARNINGS:
+        found.append(Prose(f"{len(lines) - _MOST_WARNINGS:,} more warnings are in manifest.json."))
+    return found

@@ -1,0 +1,159 @@
+"""The report's section on features that are vectors: which of their positions matter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
+from pipeline.report.data import ReportData
+from pipeline.report.drawn import (
+    Shown,
+    apart,
+    by_target,
+    left_out,
+    mean_by_position,
+    shown_features,
+)
+from pipeline.report.view import MOST_TARGETS
+from pipeline.report.words import isolated, listed, number, percent, plain, shorten
+
+#: Bars of a chart, lines of the table behind it, positions that are told in words.
+_BARS, _LINES, _TOLD = 30, 200, 3
+
+
+def sections(data: ReportData) -> list[Section]:
+    """Mean |φ| by position of each feature that is neither a number, a picture nor a text."""
+    vectors = [feature for feature in shown_features(data) if feature.form == "vector"]
+    made: dict[str, list[Block]] = {}
+    for place, (name, feature) in enumerate(zip(apart(f.label for f in vectors), vectors, strict=True)):
+        figures = {
+            target: [figure]
+            for target in list(data.targets)[:MOST_TARGETS]
+            if (figure := strongest(data, target, feature, f"vector-{place}-{target}"))
+        }
+        if not figures:
+            continue
+        several = len(figures) > 1
+        blocks: list[Block] = (
+            [Choice("Target", by_target(data, figures))] if several else [*figures[next(iter(figures))]]
+        )
+        if rest := left_out(data, len(figures)):
+            blocks.append(Prose(rest))
+        made[name] = blocks
+    if not made:
+        return []
+    inner = next(iter(made.values())) if len(made) == 1 else [Choice("Vector", made)]
+    lead = "A vector is one feature of many numbers: which of them move the score."
+    return [Section("vectors", "Vectors", lead, inner)]
+
+
+def strongest(data: ReportData, target: int, feature: Shown, name: str) -> Figure | None:
+    """The positions of largest mean |φ| as bars; None where nothing is known of them."""
+    means = mean_by_position(data, target, feature)
+    if means is None:
+        return None
+    order = np.argsort(-means.absolute, axis=None, kind="stable")
+    whole = float(means.absolute.sum()) or 1.0
+    rows: list[list[Cell]] = []
+    for at in order[:_LINES]:
+        place = np.unravel_index(at, feature.shape)
+        value, mean = float(means.absolute[place]), float(means.mean[place])
+        rows.append([position(place, feature), value, percent(value / whole), mean])
+    label = isolated(shorten(plain(feature.label)))
+    told = listed([f"{row[0]} ({number(float(str(row[1])), 3)})" for row in rows[:_TOLD]])
+    shown = rows[:_BARS]
+    part = f"the {len(shown)} of {order.size:,}" if order.size > len(shown) else "all"
+    return Figure(
+        name,
+        f"Positions of {label} by mean |φ|{of_target(data, target)}",
+        f"Bars of mean |φ| by position, {part} positions. The largest are at {told}.",
+        spec=_bars(shown),
+        table=Table(["Position", "Mean |φ|", "Share", "Mean φ"], rows),
+        note=f"{means.of} Positions are counted from 0. Red: raises the score on average; blue: lowers it.",
+    )
+
+
+def along(data: ReportData, target: int, feature: Shown, name: str) -> Figure | None:
+    """Mean |φ| from the first position to the last; None where nothing is known of them."""
+    means = mean_by_position(data, target, feature)
+    if means is None:
+        return None
+    absolute, mean = means.absolute.reshape(-1), means.mean.reshape(-1)
+    label = isolated(shorten(plain(feature.label)))
+    best = int(absolute.argmax())
+    known = list(zip(range(len(absolute)), absolute.tolist(), mean.tolist(), strict=True))
+    rows: list[list[Cell]] = [list(line) for line in known]
+    values = [{"at": at, "next": at + 1, "value": value, "mean": low} for at, value, low in known]
+    spec = {
+        "data": {"values": values},
+        "width": "container",
+        "height": 160,
+        "mark": {"type": "bar", "binSpacing": 1 if len(values) <= 120 else 0},
+        "encoding": {
+            "x": {
+                "field": "at",
+                "type": "quantitative",
+                "scale": {"domain": [0, len(values)], "nice": False},
+                "axis": {"title": "position", "grid": False, "tickMinStep": 1, "format": "d"},
+            },
+            "x2": {"field": "next"},
+            "y": {"field": "value", "type": "quantitative", "axis": {"title": "mean |φ|", "tickCount": 4}},
+            "y2": {"datum": 0},
+            "tooltip": [
+                {"field": "at", "title": "Position"},
+                {"field": "value", "title": "Mean |φ|", "format": ".4~g"},
+                {"field": "mean", "title": "Mean φ", "format": ".4~g"},
+            ],
+        },
+    }
+    return Figure(
+        name,
+        f"Where in {label} the score is moved{of_target(data, target)}",
+        f"Mean |φ| by position, from 0 to {len(values) - 1}; largest at position {best}, "
+        f"{number(float(absolute[best]), 3)}.",
+        spec=spec,
+        table=Table(["Position", "Mean |φ|", "Mean φ"], rows),
+        note=f"{means.of} Positions are counted from 0.",
+    )
+
+
+def of_target(data: ReportData, target: int) -> str:
+    """` for late`, where there are several targets."""
+    return f" for {isolated(shorten(plain(data.targets[target])))}" if len(data.targets) > 1 else ""
+
+
+def position(place: tuple[Any, ...], feature: Shown) -> str:
+    """A place within a tensor: its number, or its index where there are several axes."""
+    long = [int(at) for at, extent in zip(place, feature.shape, strict=True) if extent > 1]
+    return str(long[0]) if len(long) == 1 else str(list(map(int, place)))
+
+
+def _bars(rows: list[list[Cell]]) -> dict[str, Any]:
+    values = [{"place": row[0], "value": row[1], "share": row[2], "mean": row[3]} for row in rows]
+    return {
+        "data": {"values": values},
+        "width": "container",
+        "height": 20 * len(values) + 10,
+        "mark": {"type": "bar", "cornerRadiusEnd": 2},
+        "encoding": {
+            "y": {
+                "field": "place",
+                "type": "nominal",
+                "scale": {"domain": [row[0] for row in rows]},
+                "axis": {"title": None, "labelOverlap": False},
+            },
+            "x": {"field": "value", "type": "quantitative", "axis": {"title": "mean |φ|", "tickCount": 5}},
+            "color": {
+                "condition": {"test": "datum.mean < 0", "value": {"expr": "theme.negative"}},
+                "value": {"expr": "theme.positive"},
+            },
+            "tooltip": [
+                {"field": "place", "title": "Position"},
+                {"field": "value", "title": "Mean |φ|", "format": ".4~g"},
+                {"field": "share", "title": "Share"},
+                {"field": "mean", "title": "Mean φ", "format": ".4~g"},
+            ],
+        },
+    }

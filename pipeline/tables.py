@@ -1,0 +1,78 @@
+"""The tables that a run's aggregates become at its commit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.increments import state_metadata
+from transforms import files
+from transforms.interactions import find_interactions
+from transforms.parts import IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, Part, digest_of
+from transforms.shard_result import ShardResult
+
+
+class NoWeightError(Exception):
+    """All rows that were explained have the weight 0: there is no mean of them."""
+
+
+def write_tables(
+    place: str,
+    draft: Mapping[str, Any],
+    result: ShardResult,
+    metadata: Mapping[str, str],
+    *,
+    min_rows: int,
+    weighted: bool,
+    keeps_state: bool,
+) -> tuple[list[Part], int]:
+    """Writes the importance, and what the report shows besides.
+
+    Args:
+      place: Where the run is made.
+      draft: Its manifest.
+      result: Its aggregates.
+      metadata: Of every table.
+      min_rows: Slices of fewer rows are left out.
+      weighted: Whether rows have weights.
+      keeps_state: Whether another run may add to this one: the importance then has the state with it.
+    Returns:
+      What was written, and how many slices are left out of the importance.
+    Raises:
+      NoWeightError: All rows weigh nothing.
+    """
+    names = tuple(draft["target_names"])
+    importance = result.importance.to_table(names, min_rows)
+    if weighted and result.attributed and not len(importance):
+        raise NoWeightError
+    more = dict(metadata) | (state_metadata(result) if keeps_state else {})
+    parts = [_write(place, IMPORTANCE, importance, more)]
+    sample = result.sample.to_table()
+    shown = {SAMPLE: sample, POSITIONS: result.positions.to_table(names)}
+    if sample is not None:
+        groups = draft["config"]["input"]["groups"]
+        shown[INTERACTIONS] = find_interactions(sample, draft["features"], groups)
+    parts += [_write(place, file, table, metadata) for file, table in shown.items() if table is not None]
+    return parts, _left_out(importance, result) if min_rows > 1 else 0
+
+
+def _left_out(importance: pa.Table, result: ShardResult) -> int:
+    """How many slices have rows of some target that are not in the table."""
+    there = importance.select(["slice", "target"]).group_by(["slice", "target"]).aggregate([]).to_pydict()
+    written = set(zip(there["slice"], there["target"], strict=True))
+    groups = result.importance.groups
+    return len({key[:2] for key in groups if key[0] and (key[1], key[2]) not in written})
+
+
+def _write(place: str, file: str, table: pa.Table, metadata: Mapping[str, str]) -> Part:
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(dict(metadata)), buffer, compression="zstd")
+    data, path = buffer.getvalue(), files.join(place, file)
+    if not files.is_url(path):
+        files.makedirs(files.join(place, file.rpartition("/")[0]) if "/" in file else place)
+    files.write_atomic(path, data)
+    return Part(file, len(table), len(data), digest_of(data))
