@@ -46,6 +46,8 @@ _KEPT_BY_MALLOC = 1.3
 _COPIES_OF_A_BACKGROUND = 4
 #: Of the aggregates: a shard's or the run's, those that are read ahead for the commit, one that is stored.
 _COPIES_OF_AGGREGATES = 2 + STATES_AHEAD
+#: Of a value that the aggregates count: itself, and the numbers of its buckets.
+_CODED_BYTES = 20
 
 
 @dataclass(frozen=True)
@@ -224,6 +226,7 @@ def host_bytes(
     batches = -(-rows // batch_size)
     flying, results = min(BATCHES_OF_ROWS, 4 + batches), min(BATCHES_OF_RESULTS, 1 + batches)
     written = results * attribution + _writing(batch_size, widths, output)
+    counted = _CODED_BYTES * batch_size * widths.targets * len(schema.attributed)
     columns = [Column(name, kind) for name, kind in schema.columns]
     working = working_bytes(
         method, batch_size, widths.targets, widths.values, schema.players.count, evaluations
@@ -236,7 +239,7 @@ def host_bytes(
         working=min(2, batches) * working,
         device=calls * call_bytes,
         background=_COPIES_OF_A_BACKGROUND * background_rows * widths.features + background_bytes,
-        aggregates=_COPIES_OF_AGGREGATES * state,
+        aggregates=_COPIES_OF_AGGREGATES * state + counted,
     )
 
 

@@ -100,6 +100,8 @@ class Run:
     def importance(self, *, slice: str | None = None, target: int | str | None = None) -> pd.DataFrame:
         """Global importance: all rows first, then slice by slice; most important feature first.
 
+        What its columns are and how exact says `transforms.importance.TABLE`.
+
         Args:
           slice: Only this slice, `column=value`; "" is all rows. None: everything.
           target: Only this output, by index or name.

@@ -118,24 +118,28 @@ def world(
         for target in range(many)
         for name, value in phi.items()
     ]
-    by_position: list[dict[str, Any]] = []
+    by_position = []
     for name, value in phi.items():
         if value.ndim > 2 and positions:
+            shape = value.shape[2:]
+            index = np.indices(shape, np.int32).reshape(len(shape), -1).T
+            at = pa.ListArray.from_arrays(
+                np.arange(len(index) + 1, dtype=np.int32) * len(shape), index.ravel()
+            )
             for target in range(many):
                 absolute, mean = np.abs(value[:, target]).mean(axis=0), value[:, target].mean(axis=0)
-                by_position += [
-                    {
-                        "target": target,
-                        "target_name": targets[target],
-                        "feature": name,
-                        "index": list(at),
-                        "mean_abs": float(absolute[at]),
-                        "mean": float(mean[at]),
-                    }
-                    for at in np.ndindex(*absolute.shape)
-                ]
-    place = [("target", pa.int32()), ("target_name", pa.string()), ("feature", pa.string())]
-    place += [("index", pa.list_(pa.int32())), ("mean_abs", pa.float64()), ("mean", pa.float64())]
+                by_position.append(
+                    pa.table(
+                        {
+                            "target": pa.array(np.full(len(index), target, np.int32)),
+                            "target_name": [targets[target]] * len(index),
+                            "feature": [name] * len(index),
+                            "index": at,
+                            "mean_abs": absolute.ravel().astype(np.float64),
+                            "mean": mean.ravel().astype(np.float64),
+                        }
+                    )
+                )
     return ReportData(
         manifest={
             "config_folder": "/nowhere",
@@ -146,7 +150,7 @@ def world(
         },
         importance=pd.DataFrame(importance),
         sample=pa.concat_tables(tables),
-        positions=pa.Table.from_pylist(by_position, pa.schema(place)) if by_position else None,
+        positions=pa.concat_tables(by_position) if by_position else None,
         interactions=None,
         rejected={},
     )

@@ -18,10 +18,10 @@ from run_worlds import importance_of, manifest, write_run
 
 from pipeline import cli
 from pipeline.compare import Comparison, compare
-from pipeline.compare.changes import benjamini_hochberg
+from pipeline.compare.changes import benjamini_hochberg, changes
 from pipeline.compare.page import sections, write_page
 from pipeline.compare.words import headline
-from pipeline.report.blocks import Prose
+from pipeline.report.blocks import Choice, Prose
 from pipeline.report.page import figures
 from transforms.errors import UserError
 
@@ -92,15 +92,16 @@ def test_what_changed_comes_first_and_is_right(runs: Any) -> None:
     assert f"most of all that of carrier: {share} of the total before" in said
 
 
-def test_the_interval_of_a_change_covers_it_and_no_change_is_rarely_called_one(tmp_path: Path) -> None:
+def test_the_interval_of_a_change_covers_it_and_no_change_is_rarely_called_one() -> None:
     """Of 60 pairs of runs of one world 5 % of p are below 0.05, and intervals cover what was doubled."""
     below, covered, called = [], [], 0
     for seed in range(60):
         tables = [importance_of(phi(2 * seed)), importance_of(phi(2 * seed + 1, carrier=2.0))]
-        found = compare(*(write_run(tmp_path / f"{seed}-{n}", t) for n, t in enumerate(tables)))
-        below += [row(found, name)["p"] < 0.05 for name in ("distance", "humid", "temp")]
-        called += sum(row(found, name)["significant"] for name in ("distance", "humid", "temp"))
-        carrier = row(found, "carrier")
+        found = changes(*tables, {"late": "late"}, {"late": True}, {}).set_index("feature")
+        same = found.loc[["distance", "humid", "temp"]]
+        below += (same["p"] < 0.05).tolist()
+        called += int(same["significant"].sum())
+        carrier = found.loc["carrier"]
         truth = 0.5 * np.sqrt(2 / np.pi)
         covered.append(carrier["low"] <= truth <= carrier["high"])
         assert carrier["significant"]
@@ -414,6 +415,39 @@ def test_two_hundred_slices_and_five_hundred_features_take_seconds(runs: Any, tm
     path = write_page(found, str(tmp_path / "page.html"))
     assert time.process_time() - start < 15  # 3 s here
     assert Path(path).stat().st_size < 6_000_000
+
+
+def test_very_many_targets(runs: Any, tmp_path: Path) -> None:
+    tables = []
+    for seed in (0, 1):
+        one = importance_of({f"f{i}": values for i, values in enumerate(phi(seed, 50).values())})
+        parts = [one.assign(target=at, target_name=f"class {at}") for at in range(300)]
+        for at in (7, 130):
+            parts[at] = parts[at].assign(mean_abs=parts[at]["mean_abs"] * (1 + seed * at))
+        tables.append(pd.concat(parts, ignore_index=True))
+    outputs = {**other_model(), "outputs": [{"name": "class", "shape": [300], "score": "logit"}]}
+    found = compare(*(runs(table, model=outputs) for table in tables))
+    path = write_page(found, str(tmp_path / "page.html"))
+    assert Path(path).stat().st_size < 2_000_000
+    (importance,) = [each for each in sections(found) if each.id == "importance"]
+    choice = importance.blocks[0]
+    assert isinstance(choice, Choice)
+    assert list(choice.options)[:2] == ["class 130", "class 7"]
+    assert len(choice.options) == 40
+
+
+def test_runs_that_explained_nothing(runs: Any) -> None:
+    table = importance_of(phi(0))
+    full = runs(table)
+    empty = runs(table, counts=dict.fromkeys(manifest([], 0)["counts"], 0))
+    pq.write_table(
+        pa.Table.from_pandas(table.head(0), preserve_index=False), Path(empty.path) / "importance.parquet"
+    )
+    for pair in ((full, empty), (empty, full), (empty, empty)):
+        found = compare(*pair)
+        assert found.incomparable == "the runs have no target in common"
+        assert sections(found)
+        assert json.dumps(found.to_json(), default=str)
 
 
 # -- what cannot be compared ---------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mergeable import check_merging
 
-from transforms.importance import TABLE, ImportanceState
+from transforms.importance import TABLE, ImportanceState, groups
 from transforms.importance.groups import SLICES, WHOLE
 from transforms.importance.quantiles import LEVELS, OCTAVES
 from transforms.methods.random import row_keys
@@ -212,6 +212,19 @@ def test_a_slice_without_weight_is_not_written_until_it_has_some():
     assert table["rows"].to_dict() == {"": 7, "s=a": 5, "s=b": 2}
     assert table["mean"].to_dict() == pytest.approx({"": (4 + 4 + 4) / 2.5, "s=a": 8, "s=b": 4})
     assert table["min"].to_dict() == {"": 4, "s=a": 8, "s=b": 4}
+
+
+def test_more_rows_than_a_counter_holds_are_counted_in_floats(monkeypatch):
+    values, targets, slices, _ = world(500)
+    plain = ImportanceState(NAMES)
+    adder(values, targets, slices)(plain)
+    monkeypatch.setattr(groups, "_MOST_COUNTED", 100)
+    many, merged = ImportanceState(NAMES), ImportanceState(NAMES)
+    adder(values, targets, slices)(many)
+    merged.merge(plain)
+    for state in (many, merged):
+        assert state._parts["whole"].counts.dtype == np.float64
+        same_tables(summary(state), summary(plain))
 
 
 def test_what_has_no_weight_makes_nothing_coarser():

@@ -258,6 +258,29 @@ def test_targets_are_apart_and_rows_that_were_not_drawn_do_not_count() -> None:
     assert len(find_interactions(pa.concat_tables(tables), ["a", "b", "c"], {}, most_targets=1)) == 1
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pa.nulls(400, pa.float32()),
+        pa.array([["a"], []] * 200),
+        pa.array([[1.0, None], []] * 200, pa.list_(pa.float32())),
+        pa.array(np.random.default_rng(1).normal(size=400) * 1e300),
+        pa.array(np.random.default_rng(1).normal(size=400).astype(np.float16)),
+        pa.array([b"x", None] * 200),
+        pa.array(2**63 - 1 - np.arange(400)),
+        pa.array([np.inf, -np.inf, np.nan, 0.0] * 100),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_values_of_any_kind(odd: pa.Array) -> None:
+    """Alone, and beside an interaction that stays."""
+    a, b, _ = normal(22, 400)
+    noise = np.random.default_rng(2).normal(size=400)
+    assert pairs(sample({"odd": odd}, {"odd": noise})) == {}
+    found = pairs(sample({"a": a, "odd": odd, "b": b}, {"a": a * b, "odd": noise * 1e-3, "b": b * 0}))
+    assert set(found) == {("a", "b")}
+
+
 def test_many_targets_are_asked_for_fewer_features_each() -> None:
     rng = np.random.default_rng(21)
     values = {f"f{i}": rng.normal(size=120) for i in range(12)}

@@ -1,4 +1,4 @@
-"""The questions that the README asks the tables are run, on a small copy of the flights, and gives what numpy gives."""
+"""The questions that the README asks the tables, on a small copy of the flights: answers are numpy's."""
 
 from __future__ import annotations
 

@@ -338,9 +338,7 @@ def test_what_is_no_picture(pixels: np.ndarray) -> None:
         png(pixels)
 
 
-@pytest.mark.parametrize(
-    ("shape", "side"), [((7, 5), 3), ((160, 160), 160), ((161, 20), 160), ((9, 9, 3), 4)]
-)
+@pytest.mark.parametrize(("shape", "side"), [((7, 5), 3), ((40, 40), 40), ((41, 20), 40), ((9, 9, 3), 4)])
 def test_pictures_made_smaller_are_means(shape: tuple[int, ...], side: int) -> None:
     values = np.random.default_rng(6).normal(size=shape)
     found, size = reduced(values, side)
@@ -428,15 +426,17 @@ def test_a_gallery_shows_pictures_and_signs(channels: int, scale: float) -> None
 def test_photographs_stay_small() -> None:
     """Noise cannot be compressed: the worst there is."""
     random = np.random.default_rng(7)
-    shape = (14, 240, 200, 3)
+    shape = (12, 200, 170, 3)
     data = media_worlds.world(
-        {"photo": random.normal(size=(14, 2, 240, 200, 3)) * 1e-3},
+        {"photo": random.normal(size=(12, 2, 200, 170, 3)) * 1e-3},
         {"photo": random.random(shape).astype(np.float32)},
         targets=list("ab"),
         positions=False,
     )
     page = render("photos", "", [], sections(data))
     assert len(page) < 5_000_000
+    everywhere = [image for figure in figures(sections(data)).values() for image in pictures(figure)]
+    assert max(max(decoded(str(image["src"])).shape) for image in everywhere) <= 160
     sides = [
         max(decoded(str(image["src"])).shape)
         for image in pictures(figures(images.sections(data))["picture-0-gallery"])
@@ -621,6 +621,23 @@ def test_positions_are_ranked() -> None:
     assert found["vector-1-0"].table.rows[0][0] == str([int(at) for at in best])
 
 
+def test_many_positions_are_means_of_some(tmp_path: Path) -> None:
+    data = media_worlds.reviews(rows=20, length=900)
+    _, _, phi = tokens_of(data)
+    wanted = np.abs(phi).mean(axis=0)
+    figure = figures(tokens.sections(data))["text-0-0-positions"]
+    marks = figure.spec["data"]["values"]
+    assert [mark["at"] for mark in marks] == list(range(0, 900, 3))
+    np.testing.assert_allclose(
+        [mark["value"] for mark in marks], wanted.reshape(-1, 3).mean(axis=1), rtol=1e-4
+    )
+    assert "A bar is the mean over 3 positions" in figure.note
+    assert len(figure.table.rows) == 100
+    for at, value, _ in figure.table.rows:
+        assert value == pytest.approx(wanted[at], rel=1e-5)
+    assert min(row[1] for row in figure.table.rows) >= np.sort(wanted)[-101]
+
+
 def test_positions_along_a_text() -> None:
     data = media_worlds.reviews()
     _, _, phi = tokens_of(data)
@@ -647,7 +664,6 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             ("reviews", 360, "dark"),
             ("colours", 360, "light"),
             ("hostile", 1280, "light"),
-            ("spectra", 360, "dark"),
         ):
             found = sections(WORLDS[name]())
             place = tmp_path / f"{name}.html"
@@ -716,6 +732,22 @@ def test_every_figure_is_drawn_and_described(name: str) -> None:
             assert figure.html
         else:
             assert b"<svg" in draw(figure.spec)
+
+
+def test_many_tensors_of_many_targets_stay_small() -> None:
+    random = np.random.default_rng(11)
+    phi = {f"v{n}": random.normal(size=(8, 12, 300)) * (n + 1) / 99 for n in range(14)}
+    values = {f"v{n}": np.zeros((8, 300), np.float32) for n in range(14)}
+    phi["text"], values["text"] = random.normal(size=(8, 12, 2000)) / 99, random.integers(1, 99, (8, 2000))
+    data = media_worlds.world(phi, values, targets=list("abcdefghijkl"))
+    found = sections(data)
+    assert len(render("many", "", [], found)) < 5_000_000
+    shown = {block.name.split("-")[1] for block in figures(found).values() if block.name.startswith("vector")}
+    assert len(shown) == 8
+    (section,) = vectors.sections(data)
+    assert section.blocks[0] == Prose("The 8 most important ones are shown, 6 others are not.")
+    (choice,) = (block for block in section.blocks if isinstance(block, Choice))
+    assert list(choice.options) == [f"v{n}" for n in range(6, 14)]
 
 
 def test_nothing_is_said_without_a_sample() -> None:

@@ -123,7 +123,7 @@ def _of_target(
         name: [column for member in members[name] for column in columns_of(values.field(member))]
         for name in {*names, *ranked[:most_features]}
     }
-    modulators = _Modulators.of([_basis(columns[name]) for name in names])
+    modulators = _Modulators.of([_basis(columns[name]) for name in names], len(sample))
     for name in ranked[:most_features]:
         score = phi[name].sum(axis=1)
         spread = float(((score - score.mean()) ** 2).sum())
@@ -224,8 +224,7 @@ class _Modulators:
     columns: np.ndarray
 
     @classmethod
-    def of(cls, each: Sequence[np.ndarray]) -> _Modulators:
-        rows = max((len(basis) for basis in each), default=0)
+    def of(cls, each: Sequence[np.ndarray], rows: int) -> _Modulators:
         depth = max((basis.shape[1] for basis in each), default=0)
         columns = np.zeros((depth, rows, len(each)))
         for at, basis in enumerate(each):
@@ -271,6 +270,9 @@ def _strongest(
 def _polynomial(values: np.ndarray, degree: int) -> np.ndarray:
     """Powers of a number; of its rank where some are infinite."""
     place = values if np.isfinite(values).all() else _ranks(values)
+    place = place / (np.abs(place).max() or 1.0)  # numbers may be as large as there are
+    place = place - place.mean()
+    place /= np.ptp(place) or 1.0
     return np.stack([place**power for power in range(1, degree + 1)], axis=1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.compare import charts, words
@@ -27,6 +27,8 @@ _SIZES = (
 _SHARES = "The units of φ differ, so that shares are compared. Faint: the intervals of the ranks meet."
 #: Rows of a table of slices' features.
 _MOST = 300
+#: Targets to choose from, and features whose direction changed.
+_TARGETS, _SENTENCES = 40, 12
 
 
 def write_page(found: Comparison, path: str) -> str:
@@ -67,13 +69,17 @@ def _setting(found: Comparison) -> Section:
     return Section("setting", "In what the runs differ", lead, blocks)
 
 
-def _by_target(found: Comparison, of: Any) -> list[Block]:
-    """Blocks a target: at once where there is one, else to be chosen."""
-    if len(found.targets) == 1:
-        blocks: list[Block] = of(0, next(iter(found.targets)))
-        return blocks
-    options = {name: of(number, name) for number, name in enumerate(found.targets)}
-    return [Choice("Target", {name: blocks for name, blocks in options.items() if blocks})]
+def _by_target(found: Comparison, of: Callable[[int, str], list[Block]]) -> list[Block]:
+    """Blocks a target: at once where there is one, else to be chosen, the largest change first."""
+    # The changes are in this order already.
+    targets = list(dict.fromkeys([*found.features["target_name"], *found.targets]))
+    if len(targets) == 1:
+        return of(0, targets[0])
+    options = {name: of(number, name) for number, name in enumerate(targets[:_TARGETS])}
+    blocks: list[Block] = [Choice("Target", {name: shown for name, shown in options.items() if shown})]
+    if len(targets) > _TARGETS:
+        blocks.append(Prose(f"The {_TARGETS} targets of the largest changes, of {len(targets):,}."))
+    return blocks
 
 
 def _importance(found: Comparison) -> Section:
@@ -132,7 +138,9 @@ def _direction(found: Comparison) -> Iterator[Section]:
         lead = (
             "Features that raise the score on average in one run and lower it in the other, clearly in both."
         )
-        blocks = [Prose(f"{line}.", "caution") for line in lines]
+        blocks = [Prose(f"{line}.", "caution") for line in lines[:_SENTENCES]]
+        if len(lines) > _SENTENCES:
+            blocks.append(Prose(f"And {len(lines) - _SENTENCES:,} more, which attribeam compare --json has."))
         yield Section("direction", "Direction", lead, blocks)
 
 

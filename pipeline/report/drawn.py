@@ -74,6 +74,24 @@ def shown_features(data: ReportData) -> list[Shown]:
     return found
 
 
+def most_important(data: ReportData, form: str, most: int) -> tuple[list[Shown], str]:
+    """The features of a form, so many at most, and a sentence on those left out, empty where none is.
+
+    Args:
+      data: Of the run.
+      form: As `Shown` has it.
+      most: Of them, the most important ones by mean |φ| over all targets, in the tables' order.
+    """
+    found = [feature for feature in shown_features(data) if feature.form == form]
+    if len(found) <= most:
+        return found, ""
+    frame = data.importance[data.importance["slice"] == ""]
+    weight = frame.groupby("feature")["mean_abs"].sum()
+    first = set(sorted((feature.name for feature in found), key=lambda name: -weight[name])[:most])
+    rest = f"The {most} most important ones are shown, {len(found) - most:,} others are not."
+    return [feature for feature in found if feature.name in first], rest
+
+
 def _form(shape: tuple[int, ...], dtype: str, image: bool) -> tuple[str, int | None]:
     """The form of a feature of this shape, and the axis of the channels where it is a picture."""
     if int(np.prod(shape, dtype=np.int64)) == 1:

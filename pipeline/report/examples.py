@@ -19,6 +19,7 @@ from pipeline.report.drawn import (
     drawn_by_target,
     left_out,
     score_word,
+    shown_features,
     value_in_words,
 )
 from pipeline.report.picks import Pick, picks
@@ -49,8 +50,9 @@ def sections(data: ReportData) -> list[Section]:
     if not picked:
         return []
     many = sum(map(len, picked.values()))
+    words = {f.name: tokens.vocabulary(data, f) for f in shown_features(data) if f.form == "tokens"}
     made = {
-        target: [Choice("Example", {pick.title: _blocks(data, target, pick, many) for pick in found})]
+        target: [Choice("Example", {pick.title: _blocks(data, target, pick, many, words) for pick in found})]
         for target, found in picked.items()
     }
     blocks: list[Block] = []
@@ -136,12 +138,14 @@ def sentence(prediction: float, base: float, found: Sequence[Part], additive: bo
     return f"{text}."
 
 
-def _blocks(data: ReportData, target: int, pick: Pick, many: int) -> list[Block]:
+def _blocks(
+    data: ReportData, target: int, pick: Pick, many: int, words: Mapping[str, tokens.Vocabulary]
+) -> list[Block]:
     rows, row = pick.rows, pick.row
     found = parts(data, rows, row)
     prediction, base = float(rows.prediction[row]), float(rows.base_value[row])
     additive = bool(np.isfinite(rows.numbers("convergence_delta")[row]))
-    word = score_word(data, target)
+    unit = score_word(data, target)
     said = sentence(prediction, base, found, additive)
     output = float(rows.numbers("output")[row])
     facts = [f"{isolated(plain(name))} {isolated(text)}" for name, text in rows.slices(row)]
@@ -149,7 +153,7 @@ def _blocks(data: ReportData, target: int, pick: Pick, many: int) -> list[Block]
     returned = f" The model's output is {number(output)}." if output != prediction else ""
     id = isolated(shorten(plain(rows.ids()[row]), 80))
     name = f"example-{target}-{pick.name}"
-    title = "score" if word == "score" else f"score ({word})"
+    title = "score" if unit == "score" else f"score ({unit})"
     chart = waterfall(found, prediction, base, title) if additive else bars(found)
     blocks: list[Block] = [Prose(f"Example {id}{where}. {said}{returned} {pick.why}")]
     # The bar of a single picture or text would say what the sentence says.
@@ -161,7 +165,7 @@ def _blocks(data: ReportData, target: int, pick: Pick, many: int) -> list[Block]
         if feature.form == "picture":
             blocks.append(images.of_example(rows, row, feature, f"{name}-{at}", _PICTURES // many))
         elif feature.form == "tokens":
-            blocks.append(tokens.of_example(data, rows, row, feature, f"{name}-{at}"))
+            blocks.append(tokens.of_example(rows, row, feature, f"{name}-{at}", words[feature.name], many))
     return blocks
 
 

@@ -17,7 +17,7 @@ from pipeline.report.drawn import (
     drawn_by_target,
     left_out,
     mean_by_position,
-    shown_features,
+    most_important,
 )
 from pipeline.report.markup import markup
 from pipeline.report.overlays import (
@@ -42,8 +42,8 @@ from pipeline.report.theme import LIGHT
 from pipeline.report.view import MOST_TARGETS
 from pipeline.report.words import isolated, number, percent, plain, shorten, signed
 
-#: Examples in the gallery.
-_GALLERY = 12
+#: Features that are shown, and examples in the galleries.
+_FEATURES, _GALLERY = 4, 12
 #: Bytes of a gallery.
 _BYTES = 1_500_000
 #: Pictures of so many pixels are told pixel by pixel, larger ones in so many regions a side.
@@ -53,7 +53,7 @@ _TOLD = 15
 
 def sections(data: ReportData) -> list[Section]:
     """Of each picture a map of where φ is large, by target, and a gallery of examples."""
-    pictures = [feature for feature in shown_features(data) if feature.form == "picture"]
+    pictures, rest_of_them = most_important(data, "picture", _FEATURES)
     if not pictures:
         return []
     share = max(1, _GALLERY // len(pictures))
@@ -78,6 +78,8 @@ def sections(data: ReportData) -> list[Section]:
             blocks.append(_gallery(data, chosen, feature, f"picture-{place}-gallery"))
         made[name] = blocks
     inner = next(iter(made.values())) if len(made) == 1 else [Choice("Picture", made)]
+    if rest_of_them:
+        inner = [Prose(rest_of_them), *inner]
     lead = "Which parts of a picture move the score, over all rows and in single ones."
     return [Section("pictures", "Pictures", lead, inner)]
 
@@ -91,14 +93,14 @@ def _maps(data: ReportData, target: int, feature: Shown, name: str) -> Figure | 
     if means is None:
         return None
     absolute, mean = flat(feature, means.absolute), flat(feature, means.mean)
-    largest, farthest = float(absolute.max()), float(np.abs(mean).max())
+    (small, size), (signs_of, _) = reduced(absolute, SIDE), reduced(mean, SIDE)
+    largest, farthest = float(small.max()), float(np.abs(signs_of).max())
     of = f"for {isolated(plain(data.targets[target]))}" if len(data.targets) > 1 else "over all rows"
     label = isolated(shorten(plain(feature.label)))
-    small, size = reduced(absolute, SIDE)
     tiles = [
         _map(small, 0.0, largest, LIGHT["heat"], f"Map of mean |φ| of {label} {of}. {_where(absolute)}"),
         _map(
-            reduced(mean, SIDE)[0],
+            signs_of,
             -farthest,
             farthest,
             LIGHT["diverging"],

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.report import vectors
 from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
 from pipeline.report.data import ReportData
-from pipeline.report.drawn import Drawn, Shown, apart, by_target, drawn_by_target, left_out, shown_features
+from pipeline.report.drawn import Drawn, Shown, apart, by_target, drawn_by_target, left_out, most_important
 from pipeline.report.markup import markup
 from pipeline.report.picks import gallery
 from pipeline.report.view import MOST_TARGETS
@@ -21,8 +21,12 @@ from transforms.errors import UserError
 
 #: Bars of the chart, tokens in the table behind it, the least important ones that are told.
 _BARS, _LINES, _LEAST = 24, 150, 10
-#: Texts of a target, tokens of a text, lines of the table behind them.
-_TEXTS, _LONGEST, _TOLD = 6, 300, 12
+#: Features that are shown.
+_FEATURES = 3
+#: Texts of a target, lines of the table behind them.
+_TEXTS, _TOLD = 6, 12
+#: Tokens of a text, at most and however many texts there are, and of all texts together.
+_LONGEST, _SHORTEST, _ALL_TOKENS = 300, 80, 10_000
 #: Steps of colour; a share of the largest |φ| below the first is not coloured.
 _STEPS, _FAINT = 5, 0.04
 #: A token that stands in one of so many rows is told of, in two at least and in so many at most.
@@ -82,7 +86,7 @@ def vocabulary(data: ReportData, feature: Shown) -> Vocabulary:
 
 def sections(data: ReportData) -> list[Section]:
     """Of each text the tokens that matter most and least, where they stand, and some texts, by target."""
-    texts = [feature for feature in shown_features(data) if feature.form == "tokens"]
+    texts, rest_of_them = most_important(data, "tokens", _FEATURES)
     drawn = drawn_by_target(data, MOST_TARGETS)
     made: dict[str, list[Block]] = {}
     for place, (name, feature) in enumerate(zip(apart(f.label for f in texts), texts, strict=True)):
@@ -109,6 +113,8 @@ def sections(data: ReportData) -> list[Section]:
     if not made:
         return []
     inner = next(iter(made.values())) if len(made) == 1 else [Choice("Text", made)]
+    if rest_of_them:
+        inner = [Prose(rest_of_them), *inner]
     lead = "Which words, or other tokens, move the score, over many rows and in single ones."
     return [Section("texts", "Texts", lead, inner)]
 
@@ -313,37 +319,46 @@ def _texts(
     data: ReportData, target: int, chosen: Sequence[Drawn], feature: Shown, words: Vocabulary, stem: str
 ) -> Figure:
     label = isolated(shorten(plain(feature.label)))
-    return _figure(
-        f"{stem}-texts",
-        f"Examples of {label}{vectors.of_target(data, target)}, with what each token does",
-        chosen,
-        feature,
-        words,
-        titled=True,
-    )
+    title = f"Examples of {label}{vectors.of_target(data, target)}, with what each token does"
+    many = _TEXTS * min(len(data.targets), MOST_TARGETS)
+    return _figure(f"{stem}-texts", title, chosen, feature, words, many)
 
 
-def of_example(data: ReportData, rows: Drawn, row: int, feature: Shown, name: str) -> Figure:
-    """The text of one example, with what each token does."""
+def of_example(rows: Drawn, row: int, feature: Shown, name: str, words: Vocabulary, many: int) -> Figure:
+    """The text of one example, with what each token does.
+
+    Args:
+      rows: That it is one of.
+      row: Which.
+      feature: The text.
+      name: Of the figure.
+      words: Of its tokens.
+      many: Texts that are shown like this one: the more, the shorter is each.
+    """
     label = isolated(shorten(plain(feature.label)))
-    return _figure(
-        name, f"{label} of this example", [rows.take([row])], feature, vocabulary(data, feature), titled=False
-    )
+    return _figure(name, f"{label} of this example", [rows.take([row])], feature, words, many, titled=False)
 
 
 def _figure(
-    name: str, title: str, chosen: Sequence[Drawn], feature: Shown, words: Vocabulary, titled: bool
+    name: str,
+    title: str,
+    chosen: Sequence[Drawn],
+    feature: Shown,
+    words: Vocabulary,
+    many: int,
+    titled: bool = True,
 ) -> Figure:
+    longest = max(_SHORTEST, min(_LONGEST, _ALL_TOKENS // many))
     held = [_tokens(rows, feature) for rows in chosen]
     reach = max((float(np.abs(phi).max(initial=0.0)) for _, phi, _ in held), default=0.0)
     texts: list[dict[str, Any]] = []
     lines: list[list[Cell]] = []
     for rows, (values, phi, padding) in zip(chosen, held, strict=True):
         named, own = words.of(values)[0], phi[0]
-        whole = highlighted(named[:_LONGEST], own[:_LONGEST], padding[0, :_LONGEST], reach)
+        whole = highlighted(named[:longest], own[:longest], padding[0, :longest], reach)
         id = plain(rows.ids()[0])
-        more = int((~padding[0, _LONGEST:]).sum())
-        beyond = float(own[_LONGEST:].sum())
+        more = int((~padding[0, longest:]).sum())
+        beyond = float(own[longest:].sum())
         rest = f"… and {more:,} more tokens, {signed(beyond)} together" if more else ""
         texts.append(
             {

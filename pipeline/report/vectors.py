@@ -14,24 +14,30 @@ from pipeline.report.drawn import (
     by_target,
     left_out,
     mean_by_position,
-    shown_features,
+    most_important,
 )
 from pipeline.report.view import MOST_TARGETS
 from pipeline.report.words import isolated, listed, number, percent, plain, shorten
 
 #: Bars of a chart, lines of the table behind it, positions that are told in words.
 _BARS, _LINES, _TOLD = 30, 200, 3
+#: Charts of all vectors and targets together, and lines of their tables.
+_CHARTS, _ALL_LINES = 100, 4000
+#: Bars from the first position to the last.
+_STEPS = 400
 
 
 def sections(data: ReportData) -> list[Section]:
     """Mean |φ| by position of each feature that is neither a number, a picture nor a text."""
-    vectors = [feature for feature in shown_features(data) if feature.form == "vector"]
+    targets = list(data.targets)[:MOST_TARGETS]
+    vectors, rest_of_them = most_important(data, "vector", max(1, _CHARTS // max(1, len(targets))))
+    lines = max(_BARS, min(_LINES, _ALL_LINES // max(1, len(vectors) * len(targets))))
     made: dict[str, list[Block]] = {}
     for place, (name, feature) in enumerate(zip(apart(f.label for f in vectors), vectors, strict=True)):
         figures = {
             target: [figure]
-            for target in list(data.targets)[:MOST_TARGETS]
-            if (figure := strongest(data, target, feature, f"vector-{place}-{target}"))
+            for target in targets
+            if (figure := strongest(data, target, feature, f"vector-{place}-{target}", lines))
         }
         if not figures:
             continue
@@ -45,11 +51,13 @@ def sections(data: ReportData) -> list[Section]:
     if not made:
         return []
     inner = next(iter(made.values())) if len(made) == 1 else [Choice("Vector", made)]
+    if rest_of_them:
+        inner = [Prose(rest_of_them), *inner]
     lead = "A vector is one feature of many numbers: which of them move the score."
     return [Section("vectors", "Vectors", lead, inner)]
 
 
-def strongest(data: ReportData, target: int, feature: Shown, name: str) -> Figure | None:
+def strongest(data: ReportData, target: int, feature: Shown, name: str, lines: int) -> Figure | None:
     """The positions of largest mean |φ| as bars; None where nothing is known of them."""
     means = mean_by_position(data, target, feature)
     if means is None:
@@ -57,7 +65,7 @@ def strongest(data: ReportData, target: int, feature: Shown, name: str) -> Figur
     order = np.argsort(-means.absolute, axis=None, kind="stable")
     whole = float(means.absolute.sum()) or 1.0
     rows: list[list[Cell]] = []
-    for at in order[:_LINES]:
+    for at in order[:lines]:
         place = np.unravel_index(at, feature.shape)
         value, mean = float(means.absolute[place]), float(means.mean[place])
         rows.append([position(place, feature), value, percent(value / whole), mean])
@@ -83,19 +91,35 @@ def along(data: ReportData, target: int, feature: Shown, name: str) -> Figure | 
     absolute, mean = means.absolute.reshape(-1), means.mean.reshape(-1)
     label = isolated(shorten(plain(feature.label)))
     best = int(absolute.argmax())
-    known = list(zip(range(len(absolute)), absolute.tolist(), mean.tolist(), strict=True))
-    rows: list[list[Cell]] = [list(line) for line in known]
-    values = [{"at": at, "next": at + 1, "value": value, "mean": low} for at, value, low in known]
+    most = _LINES if len(absolute) <= _LINES else _LINES // 2
+    told = sorted(np.argsort(-absolute, kind="stable")[:most].tolist())
+    rows: list[list[Cell]] = [[at, float(absolute[at]), float(mean[at])] for at in told]
+    many = len(absolute)
+    part = f"The {len(rows)} of {many:,} positions that matter most" if len(rows) < many else ""
+    width = -(-many // _STEPS)
+    starts = np.arange(0, many, width)
+    counts = np.diff([*starts, many])
+    values = [
+        {"at": at, "value": float(f"{value:.5g}"), "mean": float(f"{low:.5g}")}
+        for at, value, low in zip(
+            starts.tolist(),
+            (np.add.reduceat(absolute, starts) / counts).tolist(),
+            (np.add.reduceat(mean, starts) / counts).tolist(),
+            strict=True,
+        )
+    ]
+    bars = f" A bar is the mean over {width} positions." if width > 1 else ""
     spec = {
         "data": {"values": values},
         "width": "container",
         "height": 160,
+        "transform": [{"calculate": f"min(datum.at + {width}, {many})", "as": "next"}],
         "mark": {"type": "bar", "binSpacing": 1 if len(values) <= 120 else 0},
         "encoding": {
             "x": {
                 "field": "at",
                 "type": "quantitative",
-                "scale": {"domain": [0, len(values)], "nice": False},
+                "scale": {"domain": [0, many], "nice": False},
                 "axis": {"title": "position", "grid": False, "tickMinStep": 1, "format": "d"},
             },
             "x2": {"field": "next"},
@@ -111,11 +135,11 @@ def along(data: ReportData, target: int, feature: Shown, name: str) -> Figure | 
     return Figure(
         name,
         f"Where in {label} the score is moved{of_target(data, target)}",
-        f"Mean |φ| by position, from 0 to {len(values) - 1}; largest at position {best}, "
+        f"Mean |φ| by position, from 0 to {many - 1}; largest at position {best}, "
         f"{number(float(absolute[best]), 3)}.",
         spec=spec,
-        table=Table(["Position", "Mean |φ|", "Mean φ"], rows),
-        note=f"{means.of} Positions are counted from 0.",
+        table=Table(["Position", "Mean |φ|", "Mean φ"], rows, part),
+        note=f"{means.of}{bars} Positions are counted from 0.",
     )
 
 
