@@ -313,6 +313,20 @@ def test_conditions_compare_the_types_of_all_files(tmp_path: Path) -> None:
     assert rows == (ages > 64.5).sum() > 5
 
 
+def test_a_condition_must_be_one_in_every_file(tmp_path: Path) -> None:
+    """True or false in the first file, numbers in another: all are numbers then, and no conditions."""
+    config = changed(tmp_path, input={"slices": ["not late"]})
+    path = tmp_path / "rows-1.parquet"
+    table = pq.read_table(path)
+    numbers = table["late"].cast(pa.int8())
+    pq.write_table(table.set_column(table.schema.get_field_index("late"), "late", numbers), path)
+    with pytest.raises(UserError, match="has 'late', a number, where a condition is needed"):
+        worlds.explain(config, tmp_path / "run")
+    run = worlds.explain(config, tmp_path / "run", "input.slices=[late == 1]")
+    late = all_rows().set_index("id")["late"].drop([f"row {at}" for at in NO_WEIGHTS])
+    assert run.importance(slice="late == 1")["rows"].iloc[0] == late.sum()
+
+
 def test_the_plan_tells_slices_and_warns_of_too_many(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -335,7 +349,9 @@ def test_the_plan_tells_slices_and_warns_of_too_many(
     assert found[2].startswith("carrier & serial makes 6,000 slices of 6,000 rows; intersect fewer")
 
 
-def test_slices_are_counted_for_the_memory_of_the_aggregates(tmp_path: Path) -> None:
+def test_slices_are_counted_for_the_memory_of_the_aggregates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = changed(tmp_path, input={"slices": ["serial"]})
     bare = preview(load_config(str(config), settings=["input.slices=[]"]))
     many = preview(load_config(str(config)))
@@ -343,6 +359,10 @@ def test_slices_are_counted_for_the_memory_of_the_aggregates(tmp_path: Path) -> 
     wanted = [state_bytes(3, 2, slices, weighted=True) for slices in (0, ROWS)]
     copies = (part[1] - part[0]) / (wanted[1] - wanted[0])
     assert copies == pytest.approx(2 + STATES_AHEAD, rel=1e-6)
+    # Of a draw of a few rows, whose values are all different, there are as many more as there can be.
+    monkeypatch.setattr("pipeline.slice_planning._DRAWN", 50)
+    few = preview(load_config(str(config)))["estimate"]["host_bytes_by_part"]["aggregates"]
+    assert few == part[1]
 
 
 def test_a_weight_is_no_feature_by_default() -> None:
