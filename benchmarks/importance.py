@@ -79,7 +79,7 @@ sys.exit(cli.run(sys.argv[1:]))
 
 
 def run(folder: Path, quick: bool) -> list[Row]:
-    rows, repeats = (40_000, 1) if quick else (500_000, 5)
+    rows, repeats = (40_000, 1) if quick else (300_000, 3)
     _write_input(folder / "rows.parquet", rows)
     config = write_config(folder, "rows.parquet", METHOD, WIDTH, "importance")
     found = [_cost(config, rows, repeats, slicings) for slicings in (0, len(SLICES))]

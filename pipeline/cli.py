@@ -200,6 +200,36 @@ def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
     return DONE
 
 
+@cli.command(short_help="Say what changed from one run to another.")
+@click.argument("first")
+@click.argument("second")
+@click.option("--html", metavar="FILE", help="Write a page with figures and all tables, too.")
+@common
+def compare(first: str, second: str, html: str | None, as_json: bool, debug: bool) -> int:
+    """Say what changed from the run FIRST to the run SECOND, most important first.
+
+    In what they differ (model, data, method, baseline, config), which features matter more or less and
+    whether that is more than chance, directions, distributions, slices, scores and rejected rows. It reads
+    aggregates alone.
+    """
+    from pipeline.compare import compare as comparison
+    from pipeline.results import load_run
+
+    found = comparison(load_run(first), load_run(second))
+    if html is not None:
+        from pipeline.compare.page import write_page
+
+        write_page(found, html)
+    with told():
+        if as_json:
+            print_json({**found.to_json(), "html": html})
+        else:
+            from pipeline.compare.show import print_comparison
+
+            print_comparison(found, html)
+    return DONE
+
+
 @cli.command(short_help="Check a run against its manifest, and some of its rows against the model.")
 @click.argument("run")
 @click.option(

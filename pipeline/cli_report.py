@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pipeline.command_line import DONE, common, print_json, printable, told
+from transforms.errors import UserError
 
 
 @click.command(short_help="Rebuild report.html from a run's tables.")
@@ -18,20 +19,43 @@ from pipeline.command_line import DONE, common, print_json, printable, told
     metavar="FORMAT",
     help="Of the figures: svg, as by default, or png.",
 )
+@click.option(
+    "--export",
+    metavar="KIND",
+    help="Write the attributions for another tool as well: clarify, vertex or tfma.",
+)
+@click.option("--export-dir", metavar="DIR", help="Where to, an empty folder; RUN-KIND by default.")
 @common
-def report(run: str, figures: str | None, form: str, as_json: bool, debug: bool) -> int:
+def report(
+    run: str,
+    figures: str | None,
+    form: str,
+    export: str | None,
+    export_dir: str | None,
+    as_json: bool,
+    debug: bool,
+) -> int:
     """Rebuild report.html from the tables of a run, and print its path.
 
-    Reads the aggregates and the sample, so that it takes seconds whatever the number of rows.
+    Reads the aggregates and the sample, so that it takes seconds whatever the number of rows; with --export
+    the attributions, too.
     """
+    from pipeline.exports import KINDS
+    from pipeline.exports import export as write_export
     from pipeline.report import write_figures, write_report
+    from pipeline.results import load_run
 
+    if export is not None and export not in KINDS:
+        raise UserError(f"{export!r} is no export", "--export", f"known are {', '.join(KINDS)}")
+    if export is None and export_dir is not None:
+        raise UserError("is given without --export", "--export-dir", f"add --export {'|'.join(KINDS)}")
     path = write_report(run)
     written = [] if figures is None else write_figures(run, figures, form)
+    exported = [] if export is None else write_export(load_run(run), export, export_dir)
     with told():
         if as_json:
-            print_json({"run": run, "report": path, "figures": written})
+            print_json({"run": run, "report": path, "figures": written, "exported": exported})
         else:
-            for line in [path, *written]:
+            for line in [path, *written, *exported]:
                 print(printable(line))
     return DONE

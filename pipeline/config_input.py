@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.config_values import Label, Path, Scalar, Shape
 from transforms.errors import UserError
@@ -32,9 +41,14 @@ class Strict(BaseModel):
 
 
 class FeatureTexts(Strict):
-    """What `features` says of a feature or a group: a label in words."""
+    """What `features` says of a feature or a group: a label in words, a file with the words of its ids."""
 
     label: Label | None = None
+    vocabulary: Path | None = None
+
+    @model_serializer(mode="wrap")
+    def _said(self, keys: SerializerFunctionWrapHandler) -> dict[str, str]:
+        return {key: value for key, value in keys(self).items() if value is not None}
 
 
 class Feature(Strict):
@@ -143,9 +157,9 @@ def all_labels(texts: Mapping[str, FeatureTexts], features: list[Feature]) -> di
     for feature in features:
         if feature.label is None:
             continue
-        known = found.get(feature.name, FeatureTexts()).label
-        if known not in (None, feature.label):
-            what = f"{known!r} here, and {feature.label!r} in input.features"
+        known = found.get(feature.name, FeatureTexts())
+        if known.label not in (None, feature.label):
+            what = f"{known.label!r} here, and {feature.label!r} in input.features"
             raise UserError(what, f"features.{feature.name}.label", "give the label once")
-        found[feature.name] = FeatureTexts(label=feature.label)
+        found[feature.name] = known.model_copy(update={"label": feature.label})
     return found

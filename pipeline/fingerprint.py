@@ -54,8 +54,10 @@ def fingerprint_of(
 def _deciding(config: dict[str, Any]) -> dict[str, Any]:
     """What of a config decides numbers: not where the run goes, where it is made, or by how many."""
     # Labels are for readers, but that a table of the largest attributions has a column of them.
-    if not isinstance(config["output"]["attributions"], dict):
-        config = {key: value for key, value in config.items() if key != "features"}
+    features = config.get("features") or {}
+    config = {key: value for key, value in config.items() if key != "features"}
+    if isinstance(config["output"]["attributions"], dict):
+        config["features"] = {name: texts["label"] for name, texts in features.items() if texts.get("label")}
     left_out = {
         "output": ("path", "report"),
         "compute": ("workers",),

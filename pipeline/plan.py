@@ -131,7 +131,7 @@ def make_plan(
             found = probe(request) if in_process else probe_in_child(request)
         except UserError as error:
             raise of_config(loaded, error) from error
-        _check_labels(loaded, found)
+        _check_texts(loaded, found)
         found = dataclasses.replace(found, warnings=(*_damaged(inputs), *found.warnings))
         return request, _with_devices(loaded, found) if local else found
 
@@ -203,14 +203,20 @@ def make_plan(
     )  # fmt: skip
 
 
-def _check_labels(loaded: LoadedConfig, found: ProbeResult) -> None:
-    """That labels are of features and groups that there are."""
+def _check_texts(loaded: LoadedConfig, found: ProbeResult) -> None:
+    """That labels and vocabularies are of features and groups that there are, and the files as well."""
     schema = found.schema
     known = [*(feature.name for feature in schema.features), *schema.groups]
-    for name in loaded.config.labels:
+    for name, texts in loaded.config.features.items():
         if name not in known:
             remedy = nearest(name, known) or f"there are {names_in_words(known, 12)}"
             raise UserError(f"{name!r} is no feature and no group", f"{loaded.where}: features", remedy)
+        if texts.vocabulary is not None and not files.exists(loaded.path(texts.vocabulary)):
+            raise UserError(
+                f"there is no {loaded.path(texts.vocabulary)}",
+                f"{loaded.where}: features.{name}.vocabulary",
+                "name a text file, a word a line, the first line for the id 0",
+            )
 
 
 def _shard_rows(config: Config, evaluations_per_row: int, rows: int, slots: int | None) -> int:

@@ -106,7 +106,7 @@ def _print_top(out: Console, run: Any) -> None:
             write(out, f"  … and {count(len(tables) - _MOST_LINES, 'more target')}")
         write(out)
         return
-    kinds = _score_kinds(run.manifest)
+    kinds = score_kinds(run.manifest)
     for rows in tables:
         first = rows.iloc[0]
         kind = kinds.get(int(first["target"]), "score")
@@ -148,7 +148,7 @@ def named(feature: str, labels: Mapping[str, str]) -> str:
     return f"{labels[name]} [{place}" if bracket and name in labels else feature
 
 
-def _score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
+def score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
     """What is explained of each target: logit, probability or output."""
     kinds: list[str] = []
     for head in manifest["model"]["outputs"]:

@@ -138,6 +138,7 @@ def world(
     place += [("index", pa.list_(pa.int32())), ("mean_abs", pa.float64()), ("mean", pa.float64())]
     return ReportData(
         manifest={
+            "config_folder": "/nowhere",
             "features": list(phi),
             "schema": schema,
             "model": {"outputs": [{"name": "out", "shape": [None, many], "score": score}]},

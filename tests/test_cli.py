@@ -70,7 +70,9 @@ def eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- help and methods ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", [(), ("explain",), ("plan",), ("show",), ("verify",), ("methods",)])
+@pytest.mark.parametrize(
+    "verb", [(), ("explain",), ("plan",), ("show",), ("compare",), ("verify",), ("methods",)]
+)
 def test_help(verb: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     said = Said(capsys, *verb, "--help")
     assert said.status == 0

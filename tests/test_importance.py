@@ -214,6 +214,14 @@ def test_a_slice_without_weight_is_not_written_until_it_has_some():
     assert table["min"].to_dict() == {"": 4, "s=a": 8, "s=b": 4}
 
 
+def test_what_has_no_weight_makes_nothing_coarser():
+    state = ImportanceState(("x",))
+    values, weights = np.float32([[1, 2, 3, 1e9]]), np.array([1.0, 1, 1, 0])
+    adder(values, np.zeros(4, int), {"s": ["s=a"] * 4}, weights=weights)(state)
+    assert summary(state)["p50"].tolist() == pytest.approx([2, 2], rel=0.02)
+    assert summary(state)["max"].tolist() == [3, 3]
+
+
 def test_dictionaries_that_repeat_themselves_and_hold_null_are_read_by_value():
     labels = pa.DictionaryArray.from_arrays(
         pa.array([0, 1, 2, 3, None], pa.int8()), pa.array(["s=a", "s=b", "s=a", None])
@@ -227,7 +235,8 @@ def test_dictionaries_that_repeat_themselves_and_hold_null_are_read_by_value():
 
 def test_small_slices_are_left_out_and_all_rows_are_not():
     state = ImportanceState(("x",))
-    adder(np.float32([[1, 2, 3]]), np.zeros(3, int), {"s": ["s=a", "s=a", "s=b"]})(state)
+    labels, weights = {"s": ["s=a", "s=a", "s=b"]}, np.array([0.1, 0.1, 9])
+    adder(np.float32([[1, 2, 3]]), np.zeros(3, int), labels, weights=weights)(state)
     assert state.to_table(TARGETS, min_rows=2)["slice"].to_pylist() == ["", "s=a"]
     assert state.to_table(TARGETS, min_rows=4)["slice"].to_pylist() == [""]
 

@@ -131,6 +131,17 @@ def test_differences_of_features_vary_as_in_a_poisson_bootstrap_over_rows(rows):
         assert (table.rank_low == table.rank_high).all() == known
 
 
+def test_of_what_is_skewed_the_long_side_is_long_enough():
+    rng = np.random.default_rng(7)
+    phi = sizes(rng, "lognormal", 1000, 300, 0.0)
+    table = pd.concat(table_of(data[None], at) for at, data in enumerate(phi))
+    above, below = (table.mean_abs_high < 1).mean(), (table.mean_abs_low > 1).mean()
+    # Without the correction five times as many means lie above the interval as below it.
+    assert above + below < 0.07
+    assert above < 3 * below
+    assert (table.mean_abs_high - table.mean_abs > 1.1 * (table.mean_abs - table.mean_abs_low)).mean() > 0.9
+
+
 def test_the_interval_of_what_is_not_skewed_is_students():
     phi = np.tile([1.0, -3.0], 50)[None]
     table = table_of(phi)

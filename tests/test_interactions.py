@@ -258,6 +258,18 @@ def test_targets_are_apart_and_rows_that_were_not_drawn_do_not_count() -> None:
     assert len(find_interactions(pa.concat_tables(tables), ["a", "b", "c"], {}, most_targets=1)) == 1
 
 
+def test_many_targets_are_asked_for_fewer_features_each() -> None:
+    rng = np.random.default_rng(21)
+    values = {f"f{i}": rng.normal(size=120) for i in range(12)}
+    mixed = {f"f{i}": values[f"f{i}"] * values["f11"] * 0.5**i for i in range(11)}
+    one = sample(values, mixed | {"f11": 0 * values["f11"]})
+    found = find_interactions(one, list(values), {}, most_features=12)
+    assert len(found) == 11
+    many = [one.set_column(1, "target", pa.array([at] * 120, pa.int32())) for at in range(4)]
+    found = find_interactions(pa.concat_tables(many), list(values), {}, most_features=12)
+    assert found["feature"].to_pylist() == [f"f{i}" for i in range(6)] * 4
+
+
 def test_few_rows_say_nothing() -> None:
     a, b, c = normal(17, 99)
     assert pairs(sample({"a": a, "b": b, "c": c}, {"a": a * b, "b": a * b, "c": c})) == {}

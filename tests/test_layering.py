@@ -32,6 +32,8 @@ FORBIDDEN = {
     "transforms/importance": ENGINES,
     "transforms/interactions": ENGINES,
     "pipeline/audit": ENGINES,
+    "pipeline/compare": ENGINES,
+    "pipeline/exports": ENGINES,
     "pipeline/report": ENGINES,
     "pipeline/results": ENGINES,
 }

@@ -243,6 +243,20 @@ def test_each_config_has_the_module_beside_it(world: Path, tmp_path: Path) -> No
     np.testing.assert_array_equal(third.found.artifact.scores, first.found.artifact.scores)
 
 
+def test_two_functions_of_a_module_are_two_models(world: Path) -> None:
+    """A run of the one is no run of the other: nothing is reused, no digest is shared."""
+    (world / "twins.py").write_text(
+        "def one(rows):\n    return rows['wind']\n\n\ndef other(rows):\n    return -rows['wind']\n"
+    )
+    found = []
+    for name in ("one", "other"):
+        settings = (f"model.path=python:twins:{name}", "input.features=[wind, hour]")
+        found.append(make_plan(load_config(str(world / "config.yaml"), settings=settings), in_process=True))
+    assert found[0].found.digest != found[1].found.digest
+    assert found[0].fingerprint != found[1].fingerprint
+    del sys.modules["twins"]
+
+
 def test_features_may_be_listed_and_a_function_may_sit_in_a_package(world: Path) -> None:
     package = world / "deep" / "er"
     package.mkdir(parents=True)

@@ -63,7 +63,7 @@ def test_duckdb_query(here: Path) -> None:
 def test_python_block(here: Path) -> None:
     names: dict[str, Any] = {}
     exec(block("python"), names)
-    assert len(names["explanation"]) == min(1000, names["run"].manifest["counts"]["rows_attributed"])
+    assert names["run"].manifest["counts"]["rows_attributed"] == len(names["run"].attributions())
 
 
 def test_method_block(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,6 +101,7 @@ def test_every_config_key_is_in_the_readme() -> None:
         ("compute", config_module.Compute),
         ("runner", config_module.Runner),
         ("limits", config_module.Limits),
+        ("privacy", config_module.Privacy),
     ):
         assert set(shown[name]) == set(model.model_fields), name
     assert set(shown) == set(type(found).model_fields)

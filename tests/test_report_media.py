@@ -18,7 +18,9 @@ import media_worlds
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import worlds
 
 from pipeline.report import examples, images, tokens, vectors
 from pipeline.report.blocks import Block, Choice, Figure, Prose, Section, Table
@@ -554,9 +556,50 @@ def test_long_texts_end(tmp_path: Path) -> None:
     figure = figures(tokens.sections(data))["text-0-0-texts"]
     assert figure.html.count("<bdi>") < 6 * 310
     longest = sample.ids()[int(sample.prediction.argmax())]
-    rest = phi[sample.ids().index(longest), 300:].sum()
-    assert "and 600 more tokens" in figure.html
-    assert f"{rest:+.3g}".replace("-", "−") in figure.html
+    row = sample.ids().index(longest)
+    more = int((sample.value("review")[row, 300:] > 0).sum())
+    assert more > 0
+    told = f"and {more} more tokens, {phi[row, 300:].sum():+.3g} together".replace("-", "−")
+    assert told in figure.html
+
+
+MODEL = """
+import numpy as np
+
+
+def score(rows):
+    return np.array([0.0, 1.0, -2.0, 0.5])[rows["review"]].sum(axis=1)
+"""
+
+
+def test_from_a_config_to_a_page_with_words(reports: None, tmp_path: Path) -> None:
+    (tmp_path / "opinions.py").write_text(MODEL)
+    (tmp_path / "words.txt").write_text("\ngood\n<b>bad</b>\nfine\n")
+    ids = np.random.default_rng(10).integers(0, 4, (80, 6))
+    table = pa.table({"review": pa.FixedSizeListArray.from_arrays(pa.array(ids.ravel()), 6)})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    config = worlds.write_config(
+        tmp_path / "config.yaml",
+        model={"path": "python:opinions:score", "target": 0},
+        input={"files": "rows.parquet", "features": [{"name": "review", "label": "Review"}]},
+        features={"review": {"vocabulary": "words.txt"}},
+        method={"name": "permutation_shap"},
+        baseline={"kind": "zeros"},
+        output={"path": "run"},
+    )
+    run = worlds.explain(config, tmp_path / "run")
+    assert run.manifest["config"]["features"] == {"review": {"label": "Review", "vocabulary": "words.txt"}}
+    found = figures(sections(ReportData.load(run)))
+    rows = {row[0]: row for row in found["text-0-0-tokens"].table.rows}
+    counts = np.bincount(ids.ravel(), minlength=4)
+    assert {word: row[1] for word, row in rows.items()} == {
+        "<b>bad</b>": counts[2], "good": counts[1], "fine": counts[3],
+    }  # fmt: skip
+    assert [rows[word][2] for word in ("<b>bad</b>", "good", "fine")] == pytest.approx([-2, 1, 0.5])
+    assert "Review" in found["text-0-0-tokens"].title
+    page = Path(run.path, "report.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;bad&lt;/b&gt;" in page
+    assert "<b>bad</b>" not in page
 
 
 # -- vectors -------------------------------------------------------------------------------------------------
@@ -627,7 +670,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
             )
             assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
             undrawn = page.evaluate(
-                "[...document.querySelectorAll('.chart')].filter((c) => !c.querySelector('svg,canvas')).length"
+                "[...document.querySelectorAll('.chart')].filter(c => !c.querySelector('svg,canvas')).length"
             )
             assert undrawn == 0
             broken = page.evaluate(
@@ -696,7 +739,8 @@ def test_many_targets_are_cut_and_said() -> None:
         assert said == ["The 12 targets of most rows are shown, 3 others are not."]
         (choice,) = (block for block in section.blocks if isinstance(block, Choice))
         assert len(choice.options) == 12
-        assert list(choice.options)[:2] == ["same name", "same name (2)"]
+        names = [name.strip("\u2068\u2069") for name in choice.options]
+        assert names[:2] == ["same name", "same name (2)"]
 
 
 def test_a_sample_that_has_no_values() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from functools import cache
 from pathlib import Path
@@ -280,6 +281,11 @@ def test_tfrecord_gives_the_same(tmp_path: Path) -> None:
         ("input.weight=wait", "input.weight: the input has no column 'wait'; did you mean weight?"),
         ("input.weight=carrier", "input.weight: column 'carrier' holds string, and weights are numbers"),
         ("features={agee: {label: x}}", "features: 'agee' is no feature and no group; did you mean age?"),
+        (
+            "features={agee: {vocabulary: x}}",
+            "features: 'agee' is no feature and no group; did you mean age?",
+        ),
+        ("features={age: {vocabulary: x.txt}}", "x.txt; name a text file, a word a line, the first line for"),
         ("features={carrier: {label: x}}", "features: 'carrier' is no feature and no group; there are age,"),
     ],
 )
@@ -373,8 +379,12 @@ def test_the_slicings_decide_the_run(tmp_path: Path) -> None:
     ):
         assert fingerprint(other) != base
     assert fingerprint("features={age: {label: Age in years}}") == base
+    assert fingerprint("features={age: {vocabulary: sliced_model.py}}") == base
     top = fingerprint("output.attributions={top_k: 2}")
     assert fingerprint("output.attributions={top_k: 2}", "features={age: {label: Age in years}}") != top
+    assert (
+        fingerprint("output.attributions={top_k: 2}", "features={age: {vocabulary: sliced_model.py}}") == top
+    )
 
 
 # -- privacy -------------------------------------------------------------------------------------------------
@@ -486,5 +496,6 @@ def test_a_label_may_name_a_tensor(capsys: pytest.CaptureFixture[str]) -> None:
     }  # fmt: skip
     print_example("e", [row], {}, {"series": "Load of the day", "odd[name]": "Odd"})
     out = capsys.readouterr().out
+    assert re.search(r"^Load of the day +2 values +-1 ", out, re.MULTILINE)
     assert "Load of the day, the sum of its values; strongest: [1] -2, [0] +1" in out
-    assert "Odd " in out
+    assert re.search(r"^Odd ", out, re.MULTILINE)

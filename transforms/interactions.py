@@ -38,6 +38,8 @@ _WEAKEST, _SURE = 0.01, 4.5
 _SHUFFLES = 48
 _KEPT, _CANDIDATES = 5, 12
 _NOTHING = 1e-10
+#: Features of a target that are asked for, however many targets there are.
+_LEAST = 5
 
 
 def find_interactions(
@@ -67,7 +69,8 @@ def find_interactions(
         `kind`, those of kind "sample".
       attributed: Features and groups, as in `attribution`.
       groups: Members by group, as in `feature`.
-      most_features: Whose modulators are looked for: those of the largest mean |φ|.
+      most_features: Whose modulators are looked for: those of the largest mean |φ|. Of many targets fewer
+        each, so that they are about twice as many in all.
       most_modulators: Among which they are: those of the largest mean |φ|.
       most_targets: Those with the most rows.
     Returns:
@@ -83,11 +86,12 @@ def find_interactions(
     targets = sample["target"].to_numpy()
     found, counts = np.unique(targets, return_counts=True)
     chosen = sorted(found[np.argsort(-counts, kind="stable")][:most_targets].tolist())
+    each = min(most_features, max(_LEAST, 2 * most_features // len(chosen)))
     rows: list[tuple[int, str, str, str, float]] = []
     for target in chosen:
         mine = sample.filter(pa.array(targets == target))
         name = mine["target_name"][0].as_py()
-        pairs = _of_target(mine, attributed, groups, most_features, most_modulators)
+        pairs = _of_target(mine, attributed, groups, each, most_modulators)
         rows += [(target, name, *pair) for pair in pairs]
     columns = list(zip(*rows, strict=True)) or [()] * len(TABLE)
     return pa.table(

@@ -65,6 +65,7 @@ class OutputSpec:
 _OWN_NAMES = (
     *("example_id", "target", "target_name", "prediction", "output", "base_value", "convergence_delta"),
     *("attribution", "standard_error", "fit", "feature", "top", "rest", "weight"),
+    *("kind", "key"),  # of the sample of rows
 )
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.report.data import ReportData
+from pipeline.report.view import View
 from pipeline.report.words import number, plain, shorten
 
 #: Columns that every table of attributions has for its own; what is after them are slices.
@@ -230,8 +231,9 @@ def apart(names: Iterable[str]) -> list[str]:
 
 
 def by_target(data: ReportData, made: Mapping[int, Any]) -> dict[str, Any]:
-    """What was made for targets by their names, each of its own."""
-    return dict(zip(apart(data.targets[target] for target in made), made.values(), strict=True))
+    """What was made for targets by their names, which are those of all choices of a target."""
+    names = View(data).target_names
+    return {names[target]: what for target, what in made.items()}
 
 
 def left_out(data: ReportData, shown: int) -> str:

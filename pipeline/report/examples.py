@@ -22,10 +22,9 @@ from pipeline.report.drawn import (
     value_in_words,
 )
 from pipeline.report.picks import Pick, picks
+from pipeline.report.view import MOST_TARGETS
 from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten, signed
 
-#: Targets whose examples are shown.
-_TARGETS = 12
 #: Bars of a waterfall; the features beyond are summed up. Lines of the table behind it.
 _BARS, _LINES = 12, 60
 #: Characters of a value in a chart.
@@ -40,7 +39,7 @@ _PICTURES = 1_000_000
 
 def sections(data: ReportData) -> list[Section]:
     """Single examples: the largest score, the smallest, a typical one and the most surprising, by target."""
-    drawn = drawn_by_target(data, _TARGETS)
+    drawn = drawn_by_target(data, MOST_TARGETS)
     several = len(data.targets) > 1
     picked = {
         target: picks(of, isolated(shorten(plain(data.targets[target]))) if several else "")

@@ -39,10 +39,11 @@ from pipeline.report.overlays import (
 from pipeline.report.picks import gallery
 from pipeline.report.png import colours, png, reduced
 from pipeline.report.theme import LIGHT
+from pipeline.report.view import MOST_TARGETS
 from pipeline.report.words import isolated, number, percent, plain, shorten, signed
 
-#: Targets whose maps are shown, and examples in the gallery.
-_TARGETS, _GALLERY = 12, 12
+#: Examples in the gallery.
+_GALLERY = 12
 #: Bytes of a gallery.
 _BYTES = 1_500_000
 #: Pictures of so many pixels are told pixel by pixel, larger ones in so many regions a side.
@@ -56,13 +57,13 @@ def sections(data: ReportData) -> list[Section]:
     if not pictures:
         return []
     share = max(1, _GALLERY // len(pictures))
-    drawn = drawn_by_target(data, _TARGETS)
+    drawn = drawn_by_target(data, MOST_TARGETS)
     made: dict[str, list[Block]] = {}
     names = apart(feature.label for feature in pictures)
     for place, (name, feature) in enumerate(zip(names, pictures, strict=True)):
         maps = {
             target: [figure]
-            for target in list(data.targets)[:_TARGETS]
+            for target in list(data.targets)[:MOST_TARGETS]
             if (figure := _maps(data, target, feature, f"picture-{place}-map-{target}"))
         }
         blocks: list[Block] = []

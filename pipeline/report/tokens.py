@@ -14,11 +14,11 @@ from pipeline.report.data import ReportData
 from pipeline.report.drawn import Drawn, Shown, apart, by_target, drawn_by_target, left_out, shown_features
 from pipeline.report.markup import markup
 from pipeline.report.picks import gallery
+from pipeline.report.view import MOST_TARGETS
 from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten, signed
 from transforms import files
 from transforms.errors import UserError
 
-_TARGETS = 12
 #: Bars of the chart, tokens in the table behind it, the least important ones that are told.
 _BARS, _LINES, _LEAST = 24, 150, 10
 #: Texts of a target, tokens of a text, lines of the table behind them.
@@ -29,6 +29,8 @@ _STEPS, _FAINT = 5, 0.04
 _ROWS_A_TOKEN, _FEWEST, _ENOUGH = 100, 2, 10
 #: Characters of a token in a text and in a table.
 _TOKEN, _WHOLE = 60, 120
+#: Of the largest |φ|, what is none.
+_ROUNDING = 1e-6
 #: So much padding in a row is one word.
 _PADDING = 3
 
@@ -65,9 +67,9 @@ class Vocabulary:
 def vocabulary(data: ReportData, feature: Shown) -> Vocabulary:
     """The words of a feature's ids, as the config's `features: {NAME: {vocabulary: FILE}}` has them."""
     keys = (data.manifest["config"].get("features") or {}).get(feature.name) or {}
-    path = keys.get("vocabulary")
-    if not path:
+    if not keys.get("vocabulary"):
         return Vocabulary()
+    path = files.join(data.manifest["config_folder"], keys["vocabulary"])
     try:
         text = files.read_bytes(path).decode("utf-8")
     except (OSError, UserError, UnicodeDecodeError) as error:
@@ -81,13 +83,13 @@ def vocabulary(data: ReportData, feature: Shown) -> Vocabulary:
 def sections(data: ReportData) -> list[Section]:
     """Of each text the tokens that matter most and least, where they stand, and some texts, by target."""
     texts = [feature for feature in shown_features(data) if feature.form == "tokens"]
-    drawn = drawn_by_target(data, _TARGETS)
+    drawn = drawn_by_target(data, MOST_TARGETS)
     made: dict[str, list[Block]] = {}
     for place, (name, feature) in enumerate(zip(apart(f.label for f in texts), texts, strict=True)):
         words = vocabulary(data, feature)
         blocks: list[Block] = [Prose(words.problem, "caution")] if words.problem else []
         found = {}
-        for target in list(data.targets)[:_TARGETS]:
+        for target in list(data.targets)[:MOST_TARGETS]:
             stem = f"text-{place}-{target}"
             of: list[Block] = []
             if target in drawn:
@@ -262,10 +264,14 @@ def _bars(names: Sequence[str], lines: Sequence[Sequence[Cell]]) -> dict[str, An
 
 
 def _tokens(rows: Drawn, feature: Shown) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, φ and what is padding, `[N, L]` each: an id of 0, or nothing, that moves the score nowhere."""
+    """Tokens, φ and what is padding, `[N, L]` each: an id of 0, or nothing, that moves the score nowhere.
+
+    Nowhere is to within rounding: differences of the model's float32 scores are seldom 0.
+    """
     values = rows.value(feature.name).reshape(len(rows), -1)
     phi = rows.attribution(feature).reshape(len(rows), -1)
-    return values, phi, (values == ("" if values.dtype == object else 0)) & (phi == 0)
+    still = np.abs(phi) <= _ROUNDING * np.abs(phi).max(initial=0.0)
+    return values, phi, (values == ("" if values.dtype == object else 0)) & still
 
 
 @dataclass(frozen=True)
@@ -336,12 +342,9 @@ def _figure(
         named, own = words.of(values)[0], phi[0]
         whole = highlighted(named[:_LONGEST], own[:_LONGEST], padding[0, :_LONGEST], reach)
         id = plain(rows.ids()[0])
-        beyond = own[_LONGEST:]
-        rest = (
-            f"… and {len(beyond):,} more tokens, {signed(float(beyond.sum()))} together"
-            if len(beyond)
-            else ""
-        )
+        more = int((~padding[0, _LONGEST:]).sum())
+        beyond = float(own[_LONGEST:].sum())
+        rest = f"… and {more:,} more tokens, {signed(beyond)} together" if more else ""
         texts.append(
             {
                 "title": shorten(id, 80) if titled else "",

@@ -16,9 +16,9 @@ from pipeline.report.drawn import (
     mean_by_position,
     shown_features,
 )
+from pipeline.report.view import MOST_TARGETS
 from pipeline.report.words import isolated, listed, number, percent, plain, shorten
 
-_TARGETS = 12
 #: Bars of a chart, lines of the table behind it, positions that are told in words.
 _BARS, _LINES, _TOLD = 30, 200, 3
 
@@ -30,7 +30,7 @@ def sections(data: ReportData) -> list[Section]:
     for place, (name, feature) in enumerate(zip(apart(f.label for f in vectors), vectors, strict=True)):
         figures = {
             target: [figure]
-            for target in list(data.targets)[:_TARGETS]
+            for target in list(data.targets)[:MOST_TARGETS]
             if (figure := strongest(data, target, feature, f"vector-{place}-{target}"))
         }
         if not figures:

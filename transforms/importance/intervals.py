@@ -36,8 +36,7 @@ _LEFT_OUT = 0.005
 _WRONG = 0.045
 #: Below this part of the two standard errors, that of a difference is rounding.
 _ROUNDING = 1e-7
-#: Below these parts of the mean and of its square, so are a difference and a variance.
-_NO_DIFFERENCE = 1e-12
+#: Below this part of the mean's square, so is a variance.
 _NO_SPREAD = 1e-13
 _AT_ONCE = 1 << 20
 #: Nodes of the critical value's integrals: over what the differences share, and over the standard error.
@@ -145,7 +144,6 @@ def _surely(
     least = _ROUNDING * (error[:, :, None] + error[:, None])
     spread = np.maximum(np.sqrt(np.maximum(variance, 0.0)), least)
     ahead = mean[:, None] - mean[:, :, None]
-    ahead[np.abs(ahead) <= _NO_DIFFERENCE * mean[:, None]] = 0.0
     certain = np.where(ahead == 0, 0.0, np.copysign(np.inf, ahead))
     t = np.divide(ahead, spread, out=certain, where=spread > 0)
     limits, critical = _limits(mean.shape[1], buckets)

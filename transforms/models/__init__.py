@@ -13,7 +13,7 @@ from typing import Any
 from transforms.devices import ANYWHERE, Device
 from transforms.errors import UserError
 from transforms.models.base import Build, GraphAdapter, ModelAdapter
-from transforms.models.function import is_function, module_file
+from transforms.models.function import is_function, module_file, split_name
 
 #: Kind of model by what its path starts or ends with; a folder is known by what is in it, and trees that may
 #: be of either library by what the file holds.
@@ -212,12 +212,15 @@ def _booster(path: str) -> str:
 
 
 def request_digest(request: ModelRequest) -> str:
-    """SHA-256 of a model's files; of a function, of its module's source alone."""
+    """SHA-256 of a model's files; of a function, of its name and its module's source alone."""
     from transforms import files
 
     if is_function(request.path):
         _search(request.module_paths)  # and not where another config's modules were
-        return model_digest(module_file(request.path, request.module_paths))
+        source = model_digest(module_file(request.path, request.module_paths))
+        # A module may hold several.
+        whole = f"{split_name(request.path)[1]} {source}".encode()
+        return f"sha256:{hashlib.sha256(whole).hexdigest()}"
     return model_digest(files.local_copy(request.path))
 
 

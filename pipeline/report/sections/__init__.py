@@ -35,6 +35,10 @@ _ORDER: Sequence[Callable[[View], list[Section]]] = (
     interactions.sections,
     distribution.sections,
     slices.sections,
+    lambda view: images.sections(view.data),
+    lambda view: tokens.sections(view.data),
+    lambda view: vectors.sections(view.data),
+    lambda view: examples.sections(view.data),
     explained.sections,
     glossary.sections,
 )

@@ -1,0 +1,7 @@
+"""What changed between two committed runs, from their aggregates: seconds, however many rows they have."""
+
+from __future__ import annotations
+
+from pipeline.compare.comparison import Comparison, compare
+
+__all__ = ["Comparison", "compare"]

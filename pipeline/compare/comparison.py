@@ -1,0 +1,260 @@
+"""A comparison of two runs: what differs in how they were made, and what changed in what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.compare.changes import changes, matched_targets, of_slices, targets_of
+from pipeline.compare.setting import Setting
+from pipeline.show import score_kinds
+from transforms import files
+from transforms.parts import SAMPLE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.results import Run
+
+#: Slices' features that --json has, largest change first.
+_MOST_OF_SLICES = 500
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the runs.
+
+    Args:
+      path: Its directory.
+      name: From its config.
+      created: When it was committed.
+      rows: That were explained.
+      rejected: That were not.
+      reasons: Why, with the number of rows, most frequent first.
+      relative_p99: Of |convergence delta|, over the score's spread; None where no sum is promised.
+      exceeded: Limits that were, in words.
+    """
+
+    path: str
+    name: str | None
+    created: str
+    rows: int
+    rejected: int
+    reasons: Mapping[str, int]
+    relative_p99: float | None
+    exceeded: tuple[str, ...]
+
+    @classmethod
+    def of(cls, run: Run) -> Side:
+        """Of a run."""
+        counts, quality = run.manifest["counts"], run.manifest["quality"]
+        delta = quality["convergence_delta"]
+        return cls(
+            path=run.path,
+            name=run.manifest["name"],
+            created=run.manifest["created"],
+            rows=counts["rows_attributed"],
+            rejected=counts["rows_rejected"],
+            reasons=_reasons(run),
+            relative_p99=None if delta is None else delta["relative_p99"],
+            exceeded=tuple(quality["exceeded"]),
+        )
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model said of a target, from the sample of rows that each run keeps.
+
+    Args:
+      target: The first run's name for it.
+      rows: Drawn in each run.
+      mean: Of the score that is explained, in each run.
+      error: Its standard error.
+      base: Mean of the base value.
+    """
+
+    target: str
+    rows: tuple[int, int]
+    mean: tuple[float, float]
+    error: tuple[float, float]
+    base: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What changed from one run to another.
+
+    Args:
+      first: The run that is compared with.
+      second: The run that is compared.
+      setting: In what they differ before anything was explained.
+      targets: The second run's names of the targets by the first's, those that are compared.
+      only_first: Targets of the first run alone.
+      only_second: Of the second alone.
+      units: The units of φ in either run by the first's targets.
+      incomparable: Why nothing can be compared, in words; None where something can.
+      features: Changes over all rows, as `changes` has them.
+      slices: The same of slices that are in both.
+      by_slice: A row a slice and target, as `of_slices` has them.
+      slices_gone: Slices of the first run alone.
+      slices_new: Of the second alone.
+      predictions: By target; empty where a run keeps no sample.
+    """
+
+    first: Side
+    second: Side
+    setting: Setting
+    targets: Mapping[str, str]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    units: Mapping[str, tuple[str, str]]
+    incomparable: str | None
+    features: pd.DataFrame
+    slices: pd.DataFrame
+    by_slice: pd.DataFrame
+    slices_gone: tuple[str, ...]
+    slices_new: tuple[str, ...]
+    predictions: tuple[Predictions, ...]
+
+    @property
+    def significant(self) -> pd.DataFrame:
+        """Changes over all rows that are no chance, and features that came or went."""
+        frame = self.features
+        return frame[frame["significant"] | (frame["status"] != "both")]
+
+    def to_json(self) -> dict[str, Any]:
+        """One object; of slices the 500 largest changes."""
+        from pipeline.compare.words import headline
+
+        return {
+            "summary": headline(self),
+            "first": asdict(self.first),
+            "second": asdict(self.second),
+            "setting": asdict(self.setting),
+            "targets": {
+                "compared": dict(self.targets),
+                "only_first": list(self.only_first),
+                "only_second": list(self.only_second),
+                "units": {name: list(pair) for name, pair in self.units.items()},
+            },
+            "incomparable": self.incomparable,
+            "features": _records(self.features),
+            "slices": {
+                "compared": _records(self.by_slice),
+                "changes": _records(self.slices.head(_MOST_OF_SLICES)),
+                "only_first": list(self.slices_gone),
+                "only_second": list(self.slices_new),
+            },
+            "predictions": [asdict(each) for each in self.predictions],
+        }
+
+
+def compare(first: Run, second: Run) -> Comparison:
+    """Compares two committed runs.
+
+    Args:
+      first: To compare with.
+      second: To compare.
+    Raises:
+      UserError: The importance of one lacks columns.
+    Cost: reads the importance, the samples of rows and the reasons of rejected rows; no attributions.
+    """
+    before, after = first.importance(), second.importance()
+    targets = matched_targets(before, after)
+    units = _units(first, second, before, after, targets)
+    labels = {**first.labels, **second.labels}
+    found = changes(before, after, targets, {name: a == b for name, (a, b) in units.items()}, labels)
+    whole = found["slice"] == ""
+    names = [{name for name in frame["slice"].unique() if name} for frame in (before, after)]
+    return Comparison(
+        first=Side.of(first),
+        second=Side.of(second),
+        setting=Setting.of(first.manifest, second.manifest),
+        targets=targets,
+        only_first=tuple(name for name in targets_of(before) if name not in targets),
+        only_second=tuple(name for name in targets_of(after) if name not in targets.values()),
+        units=units,
+        incomparable=_incomparable(first, second, targets),
+        features=found[whole].reset_index(drop=True),
+        slices=found[~whole].reset_index(drop=True),
+        by_slice=of_slices(found),
+        slices_gone=tuple(sorted(names[0] - names[1])),
+        slices_new=tuple(sorted(names[1] - names[0])),
+        predictions=_predictions(first, second, before, after, targets),
+    )
+
+
+def _incomparable(first: Run, second: Run, targets: Mapping[str, str]) -> str | None:
+    if not set(first.features) & set(second.features):
+        return "the runs have no feature in common"
+    if not targets:
+        return "the runs have no target in common"
+    return None
+
+
+def _units(
+    first: Run, second: Run, before: pd.DataFrame, after: pd.DataFrame, targets: Mapping[str, str]
+) -> dict[str, tuple[str, str]]:
+    kinds, indices = (
+        (score_kinds(first.manifest), score_kinds(second.manifest)),
+        (targets_of(before), targets_of(after)),
+    )
+    return {
+        ours: (kinds[0].get(indices[0][ours], "score"), kinds[1].get(indices[1][theirs], "score"))
+        for ours, theirs in targets.items()
+    }
+
+
+def _reasons(run: Run) -> dict[str, int]:
+    counted: dict[str, int] = {}
+    for part in run.parts("rejected"):
+        reasons = pq.read_table(files.local_copy(part), columns=["reason"])["reason"]
+        for item in reasons.value_counts().to_pylist():
+            counted[item["values"]] = counted.get(item["values"], 0) + item["counts"]
+    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _predictions(
+    first: Run, second: Run, before: pd.DataFrame, after: pd.DataFrame, targets: Mapping[str, str]
+) -> tuple[Predictions, ...]:
+    samples = [sample for run in (first, second) if (sample := _sample(run)) is not None]
+    if len(samples) < 2:
+        return ()
+    indices = (targets_of(before), targets_of(after))
+    found = []
+    for ours, theirs in targets.items():
+        sides = []
+        for sample, index in zip(samples, (indices[0][ours], indices[1][theirs]), strict=True):
+            mine = sample["target"] == index
+            scores, bases = sample["prediction"][mine], sample["base_value"][mine]
+            if len(scores) < 2:
+                break
+            error = float(scores.std(ddof=1) / np.sqrt(len(scores)))
+            sides.append((len(scores), float(scores.mean()), error, float(bases.mean())))
+        if len(sides) == 2:
+            rows, mean, errors, base = zip(*sides, strict=True)
+            found.append(Predictions(ours, rows, mean, errors, base))
+    return tuple(found)
+
+
+def _sample(run: Run) -> dict[str, np.ndarray] | None:
+    path = files.join(run.path, SAMPLE)
+    if not files.exists(path):
+        return None
+    columns = ["kind", "target", "prediction", "base_value"]
+    table = pq.read_table(pa.BufferReader(files.read_bytes(path)), columns=columns)
+    drawn = np.array(table["kind"].to_pylist(), object) == "sample"
+    numbers = {name: table[name].to_numpy().astype(np.float64) for name in columns[1:]}
+    return {name: values[drawn.astype(bool)] for name, values in numbers.items()}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {str(key): value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
+        for row in frame.to_dict("records")
+    ]

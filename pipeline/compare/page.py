@@ -1,0 +1,255 @@
+"""A comparison as a page that needs nothing else, drawn as reports are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pipeline.compare import charts, words
+from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
+from pipeline.report.page import render
+from pipeline.report.words import listed, percent
+from pipeline.text_table import count
+from transforms import files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.compare.comparison import Comparison
+
+_TITLE = "What changed between two runs"
+_SIZES = (
+    "The line leads from A to B; thin lines are 95 % intervals. Faint features changed by no more than "
+    "chance explains (Benjamini–Hochberg, 5 % false). Intervals are taken as of different rows: on the same "
+    "rows, changes are surer than they look."
+)
+_SHARES = "The units of φ differ, so that shares are compared. Faint: the intervals of the ranks meet."
+#: Rows of a table of slices' features.
+_MOST = 300
+
+
+def write_page(found: Comparison, path: str) -> str:
+    """Writes the page of a comparison; what stands there is replaced. Returns the path.
+
+    Raises:
+      UserError: The path cannot be written.
+    """
+    facts = [
+        (letter, f"{side.path} · {count(side.rows, 'row')} explained · {words.when(side.created)}")
+        for letter, side in (("A", found.first), ("B", found.second))
+    ]
+    html = render(_TITLE, words.headline(found), facts, sections(found))
+    files.write_atomic(path, html.encode())
+    return path
+
+
+def sections(found: Comparison) -> list[Section]:
+    """The sections of the page; those that have nothing to say are left out."""
+    made = [_setting(found)]
+    if found.incomparable is None:
+        made += [_importance(found), *_direction(found), *_distribution(found), *_slices(found)]
+    return [*made, *_quality(found)]
+
+
+def _setting(found: Comparison) -> Section:
+    rows: list[list[Cell]] = [
+        [f"{each.subject} {each.name}".strip(), each.before, each.after] for each in found.setting.differences
+    ]
+    rows += [["target", ours, theirs] for ours, theirs in found.targets.items() if ours != theirs]
+    rows += [["target only in A", name, None] for name in found.only_first]
+    rows += [["target only in B", None, name] for name in found.only_second]
+    table = Table(["What", "A", "B"], rows, "All in which the runs differ")
+    blocks: list[Block] = (
+        [table] if rows else [Prose("Model, data, method, baseline and config are the same.", "good")]
+    )
+    lead = "Before numbers are compared: are the two runs about the same thing?"
+    return Section("setting", "In what the runs differ", lead, blocks)
+
+
+def _by_target(found: Comparison, of: Any) -> list[Block]:
+    """Blocks a target: at once where there is one, else to be chosen."""
+    if len(found.targets) == 1:
+        blocks: list[Block] = of(0, next(iter(found.targets)))
+        return blocks
+    options = {name: of(number, name) for number, name in enumerate(found.targets)}
+    return [Choice("Target", {name: blocks for name, blocks in options.items() if blocks})]
+
+
+def _importance(found: Comparison) -> Section:
+    def of(number: int, target: str) -> list[Block]:
+        frame = found.features[found.features["target_name"] == target]
+        same = found.units[target][0] == found.units[target][1]
+        unit = found.units[target][0]
+        title = f"Largest changes of {'mean |φ|' if same else 'the share of importance'}"
+        largest = "; ".join(
+            f"{words.name(row['label'])} {percent(row['share_a'])} to {percent(row['share_b'])}"
+            for row in frame.head(3).to_dict("records")
+        )
+        figure = Figure(
+            name=f"changes-{number}",
+            title=title,
+            description=f"Importance in run A and in run B, by feature. Largest changes of share: {largest}.",
+            spec=charts.before_and_after(frame, same, unit),
+            table=_table(frame, same),
+            note=_SIZES if same else _SHARES,
+        )
+        return [figure]
+
+    before: list[Block] = [Prose(text, "caution") for text in words.other_units(found)]
+    lead = "How much each feature matters in the one run and in the other, largest change first."
+    return Section("importance", "Importance", lead, [*before, *_by_target(found, of)])
+
+
+def _table(frame: pd.DataFrame, same: bool) -> Table:
+    header = ["Feature", "Share in A", "Share in B", "Rank in A", "Rank in B"]
+    if same:
+        header += ["Mean |φ| in A", "Mean |φ| in B", "Change", "From", "To", "q"]
+    header.append("Judgement")
+    rows = []
+    for row in frame.to_dict("records"):
+        keys = ["share_a", "share_b", "rank_a", "rank_b"]
+        keys += ["mean_abs_a", "mean_abs_b", "change", "low", "high", "q"] if same else []
+        rows.append([row["label"], *(_number(row[key]) for key in keys), _judgement(row)])
+    return Table(header, rows, "Every feature; from and to bound the change with 95 % confidence")
+
+
+def _judgement(row: Any) -> str:
+    if row["status"] != "both":
+        return "only in B" if row["status"] == "new" else "only in A"
+    return "clear" if row["significant"] else "within chance"
+
+
+def _number(value: Any) -> float | int | None:
+    if value is None or math.isnan(value):
+        return None
+    return int(value) if float(value).is_integer() and abs(value) < 1e15 else float(value)
+
+
+def _direction(found: Comparison) -> Iterator[Section]:
+    lines = words.flips(found)
+    if lines:
+        lead = (
+            "Features that raise the score on average in one run and lower it in the other, clearly in both."
+        )
+        blocks = [Prose(f"{line}.", "caution") for line in lines]
+        yield Section("direction", "Direction", lead, blocks)
+
+
+def _distribution(found: Comparison) -> Iterator[Section]:
+    def of(number: int, target: str) -> list[Block]:
+        frame = found.features[
+            (found.features["target_name"] == target) & (found.features["status"] == "both")
+        ]
+        frame = frame[frame["shift"] > 0].sort_values("shift", ascending=False, kind="stable")
+        if frame.empty:
+            return [Prose("Each feature's φ is distributed alike in both runs.", "good")]
+        shown = frame.head(charts.MOST_BOXES)
+        names = listed(words.name(each) for each in shown["label"].head(3))
+        header = ["Feature", "Distance", *(f"{q} in {run}" for q in charts.QUANTILES for run in ("A", "B"))]
+        rows = [
+            [
+                row["label"],
+                _number(row["shift"]),
+                *(_number(row[f"{q}_{side}"]) for q in charts.QUANTILES for side in ("a", "b")),
+            ]
+            for row in frame.to_dict("records")
+        ]
+        figure = Figure(
+            name=f"distribution-{number}",
+            title="φ of the features whose distribution moved most",
+            description=f"Quantiles of φ in run A and in run B; {names} moved most.",
+            spec=charts.boxes(shown, found.units[target][0]),
+            table=Table(header, rows, "Quantiles of φ; distance: between the two, as a share of mean |φ|"),
+            note=(
+                "Bars hold the middle half of the rows, thin lines nine tenths of them, ticks the medians: "
+                "A above, B below."
+            ),
+        )
+        return [figure]
+
+    if any(before == after for before, after in found.units.values()) and len(found.features):
+        lead = "A feature may matter as much as before and yet push in other directions, or for other rows."
+        yield Section("distribution", "Distribution of φ", lead, _by_target(found, of))
+
+
+def _slices(found: Comparison) -> Iterator[Section]:
+    blocks: list[Block] = []
+    if len(found.by_slice):
+        blocks += _by_target(found, lambda number, target: _slices_of(found, number, target))
+    for text, names in (("A", found.slices_gone), ("B", found.slices_new)):
+        if names:
+            blocks.append(
+                Table([f"Only in {text}"], [[name] for name in names], f"Slices of run {text} alone")
+            )
+    if blocks:
+        lead = "Slices are parts of the rows. Where did importance change most, and for which feature?"
+        yield Section("slices", "Slices", lead, blocks)
+
+
+def _slices_of(found: Comparison, number: int, target: str) -> list[Block]:
+    frame = found.by_slice[found.by_slice["target_name"] == target]
+    if frame.empty:
+        return []
+    changes = found.slices[found.slices["target_name"] == target]
+    rows = [
+        [
+            row["slice"],
+            *(_number(row[key]) for key in ("rows_a", "rows_b", "moved")),
+            row["label"],
+            *(_number(row[key]) for key in ("share_a", "share_b")),
+            "clear" if row["significant"] else "within chance",
+        ]
+        for row in frame.to_dict("records")
+    ]
+    header = [
+        "Slice",
+        "Rows in A",
+        "Rows in B",
+        "Moved",
+        "Most of all",
+        "Its share in A",
+        "In B",
+        "Judgement",
+    ]
+    largest = ", ".join(words.name(each) for each in frame["slice"].head(3))
+    figure = Figure(
+        name=f"slices-{number}",
+        title="Change of the share of importance, by slice and feature",
+        description=f"Change of each feature's share in each slice. The largest changes are in {largest}.",
+        spec=charts.heat_map(changes, frame["slice"].tolist()),
+        table=Table(header, rows, "Every slice; moved: the share of importance that went to other features"),
+        note="In points of per cent; crosses mark what chance alone would explain.",
+    )
+    clear = changes[changes["significant"]].head(_MOST)
+    if clear.empty:
+        return [figure, Prose("No change within a slice is more than chance.", "good")]
+    keys = ["share_a", "share_b", "change", "q"]
+    table = Table(
+        ["Slice", "Feature", "Share in A", "Share in B", "Change of mean |φ|", "q"],
+        [[row["slice"], row["label"], *(_number(row[k]) for k in keys)] for row in clear.to_dict("records")],
+        "Clear changes within slices, largest first",
+    )
+    return [figure, table]
+
+
+def _quality(found: Comparison) -> Iterator[Section]:
+    rows: list[Sequence[Any]] = [["rows rejected", found.first.rejected, found.second.rejected]]
+    rows += [[f"rejected: {why}", before, after] for why, before, after in words.reasons(found)[:20]]
+    rows.append(
+        ["worst sums (p99 of the delta, of the spread)", found.first.relative_p99, found.second.relative_p99]
+    )
+    several = len(found.predictions) > 1
+    for each in found.predictions:
+        of = f" of {each.target}" if several else ""
+        rows += [
+            [f"mean score{of}, of the rows drawn", *each.mean],
+            [f"its standard error{of}", *each.error],
+            [f"base value{of}", *each.base],
+        ]
+    if found.incomparable is None:
+        rows += [[f"total of mean |φ|, {target}", *both] for target, *both in words.totals(found)]
+    blocks: list[Block] = [Table(["What", "A", "B"], rows)]
+    for letter, side in (("A", found.first), ("B", found.second)):
+        blocks += [Prose(f"Run {letter} exceeded a limit: {line}", "bad") for line in side.exceeded]
+    yield Section("quality", "Scores and quality", "Whether the two runs are equally sound.", blocks)

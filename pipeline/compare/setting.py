@@ -1,0 +1,161 @@
+"""In what two runs differ before anything was explained: model, data, method, baseline, config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.words import listed, plain, shorten
+from pipeline.text_table import count
+
+#: Keys of the config that say where and how a run is made, or that something else here tells better.
+_ELSEWHERE = ("name", "output.path", "compute", "runner", "model.path", "input.files", "method", "baseline")
+_LONGEST = 120
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which two runs differ.
+
+    Args:
+      subject: What: "model", "data", "method", "baseline", "score", "features", "config" or "versions".
+      name: Which part of it; may be empty.
+      before: In the first run, in words.
+      after: In the second.
+    """
+
+    subject: str
+    name: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What two runs have in common and what not.
+
+    Args:
+      summary: "another model, the same data, method and baseline".
+      differences: Each of them, what matters most first.
+    """
+
+    summary: str
+    differences: tuple[Difference, ...]
+
+    @classmethod
+    def of(cls, first: Mapping[str, Any], second: Mapping[str, Any]) -> Setting:
+        """From two manifests."""
+        subjects = {"model": _model, "data": _data, "method": _method, "baseline": _baseline}
+        found = {name: tuple(differences(first, second)) for name, differences in subjects.items()}
+        others = (*_score(first, second), *_features(first, second), *_config(first, second))
+        every = (*(each for name in found for each in found[name]), *others, *_versions(first, second))
+        another = [name for name, differences in found.items() if differences]
+        same = [name for name, differences in found.items() if not differences]
+        parts = [f"another {name}" if name != "data" else "other data" for name in another]
+        if others:
+            parts.append("another config")
+        if same:
+            parts.append(f"the same {listed(same)}")
+        return cls(listed_plainly(parts), every)
+
+
+def listed_plainly(parts: list[str]) -> str:
+    """`a, b, c`; with two, `a and b` would read as one thing."""
+    return ", ".join(parts)
+
+
+def _model(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
+    before, after = first["model"], second["model"]
+    if before["digest"] == after["digest"]:
+        return
+    names = [f"{_short(model['path'])} ({_digest(model)})" for model in (before, after)]
+    yield Difference("model", "", *names)
+
+
+def _digest(of: Mapping[str, Any]) -> str:
+    return str(of["digest"]).removeprefix("sha256:")[:12]
+
+
+def _data(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
+    before, after = ({_content(file) for file in run["inputs"]} for run in (first, second))
+    rows = [run["counts"]["rows_read"] for run in (first, second)]
+    if before == after and rows[0] == rows[1]:
+        return
+    words = [
+        f"{count(len(run['inputs']), 'file')}, {count(n, 'row')}"
+        for run, n in zip((first, second), rows, strict=True)
+    ]
+    shared = len(before & after)
+    if shared:
+        words[1] += f" ({count(shared, 'file')} in both)"
+    yield Difference("data", "", *words)
+
+
+def _content(file: Mapping[str, Any]) -> tuple[Any, ...]:
+    # Without a digest, equal sizes of a file of the same name are taken for the same content.
+    digest = file.get("digest")
+    return (digest,) if digest else (file["file"], file["rows"], file["bytes"])
+
+
+def _method(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
+    before, after = first["config"]["method"], second["config"]["method"]
+    if before["name"] != after["name"]:
+        yield Difference("method", "", before["name"], after["name"])
+        return
+    yield from _keys("method", before, after)
+
+
+def _baseline(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
+    before, after = first["baseline"], second["baseline"]
+    if before["digest"] != after["digest"]:
+        words = [f"{b['kind']}, {count(b['rows'], 'row')} ({_digest(b)})" for b in (before, after)]
+        yield Difference("baseline", "", *words)
+
+
+def _score(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
+    before, after = (sorted({head["score"] for head in run["model"]["outputs"]}) for run in (first, second))
+    if before != after:
+        yield Difference("score", "", listed(before), listed(after))
+
+
+def _features(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
+    before, after = set(first["features"]), set(second["features"])
+    gone, new = sorted(before - after), sorted(after - before)
+    if gone or new:
+        yield Difference("features", "", _some(gone), _some(new))
+
+
+def _some(names: list[str]) -> str:
+    shown = [plain(name) for name in names[:8]]
+    more = [f"{len(names) - len(shown)} more"] if len(names) > len(shown) else []
+    return shorten(listed([*shown, *more]), _LONGEST) if names else "–"
+
+
+def _config(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
+    yield from _keys("config", first["config"], second["config"])
+
+
+def _versions(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:
+    yield from _keys("versions", first["versions"], second["versions"])
+
+
+def _keys(subject: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Difference]:
+    old, new = dict(_flat(before)), dict(_flat(after))
+    for key in dict.fromkeys([*old, *new]):
+        if subject == "config" and any(key == name or key.startswith(f"{name}.") for name in _ELSEWHERE):
+            continue
+        if old.get(key) != new.get(key):
+            yield Difference(subject, key, _short(old.get(key)), _short(new.get(key)))
+
+
+def _flat(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from _flat(item, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", item
+
+
+def _short(value: Any) -> str:
+    return "none" if value is None else shorten(plain(str(value)), _LONGEST)

@@ -1,0 +1,55 @@
+"""A run's attributions in the layouts of other tools, for whoever keeps dashboards made for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from pipeline.exports import clarify, tfma, vertex
+from transforms import files
+from transforms.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.results import Run
+
+_KINDS: dict[str, Callable[[Run, str], list[str]]] = {
+    "clarify": clarify.write,
+    "vertex": vertex.write,
+    "tfma": tfma.write,
+}
+#: SageMaker Clarify's analysis, Vertex AI's batch explanations, extracts of TensorFlow Model Analysis.
+KINDS = tuple(_KINDS)
+
+
+def export(run: Run, kind: str, folder: str | None = None) -> list[str]:
+    """Writes a run in the layout of another tool.
+
+    Args:
+      run: A committed run, which is only read.
+      kind: One of `KINDS`; what each writes stands in its module.
+      folder: Where to; is made where it is missing, and must be empty. None: beside the run, of the run's
+        name, a hyphen and the kind.
+    Returns:
+      The paths of the files.
+    Raises:
+      UserError: There is no such kind, the folder holds files or is the run's own, or the run does not hold
+        what the layout needs.
+    Cost: one pass over the attributions, a few thousand rows of them in memory at a time.
+    """
+    if kind not in _KINDS:
+        raise UserError(f"{kind!r} is no export", "--export", f"known are {', '.join(KINDS)}")
+    folder = f"{run.path.rstrip('/')}-{kind}" if folder is None else folder
+    if _within(folder, run.path):
+        raise UserError(
+            "is in the run directory", folder, "name a folder beside it: a run holds its own files"
+        )
+    if files.list_dir(folder):
+        raise UserError("is not empty", folder, "name a new folder, or delete this one")
+    return _KINDS[kind](run, folder)
+
+
+def _within(folder: str, run: str) -> bool:
+    if not files.is_url(folder) and not files.is_url(run):
+        folder, run = (os.path.realpath(files.local_path(path)) for path in (folder, run))
+    return f"{folder.rstrip('/')}/".startswith(f"{run.rstrip('/')}/")

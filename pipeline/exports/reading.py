@@ -1,0 +1,111 @@
+"""A run's attributions a few thousand rows at a time, and files that appear whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from transforms import files
+from transforms.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.results import Run
+
+#: Rows and numbers of them that are held at a time.
+_ROWS, _VALUES = 8192, 1 << 21
+
+
+def attribution_parts(run: Run, kind: str) -> list[str]:
+    """The part files of attributions.
+
+    Raises:
+      UserError: The run wrote none.
+    """
+    parts = run.parts()
+    if not parts:
+        what = "the run holds no attributions, which this export is made of"
+        raise UserError(what, f"--export {kind}", "explain again with output.attributions: all")
+    return parts
+
+
+def columns_of_run(run: Run) -> list[str]:
+    """Names of the columns of the attributions; none where the run wrote none."""
+    parts = run.parts()
+    return list(pq.read_schema(files.local_copy(parts[0])).names) if parts else []
+
+
+def whole_examples(part: str, per_example: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Rows of a part, all those of an example together."""
+    with pq.ParquetFile(files.local_copy(part)) as source:
+        width = max(1, source.metadata.num_columns)
+        rows = max(per_example, min(_ROWS, _VALUES // width) // per_example * per_example)
+        rest: pa.Table | None = None
+        for batch in source.iter_batches(batch_size=rows, columns=None if columns is None else list(columns)):
+            table = pa.Table.from_batches([batch])
+            table = table if rest is None else pa.concat_tables([rest, table])
+            whole = len(table) // per_example * per_example
+            if whole:
+                yield table.slice(0, whole).combine_chunks()
+            rest = table.slice(whole)
+
+
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[str]:
+    """A local path to write to, whose content then appears at `path`, a URL or not, all at once.
+
+    Raises:
+      UserError: The place cannot be written.
+    """
+    if files.is_url(path):
+        with tempfile.TemporaryDirectory(prefix="attribeam-") as folder:
+            local = os.path.join(folder, "file")
+            yield local
+            files.upload(local, path)
+        return
+    target = files.local_path(path)
+    files.makedirs(os.path.dirname(target) or ".")
+    temporary = os.path.join(os.path.dirname(target), f".{os.path.basename(target)}.tmp")
+    try:
+        yield temporary
+        files.sync(temporary)
+        files.put_in_place(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def flat(array: pa.Array) -> tuple[pa.Array, tuple[int, ...]]:
+    """Numbers of a column, all in a row, and the shape of each value of it."""
+    shape = []
+    while pa.types.is_fixed_size_list(array.type):
+        shape.append(array.type.list_size)
+        array = array.flatten()
+    return array, tuple(shape)
+
+
+def flat_names(name: str, shape: Sequence[int]) -> list[str]:
+    """A name for each number of a feature: `name`, of a tensor `name[0, 1]`."""
+    return [f"{name}{list(at)}" for at in np.ndindex(*shape)] if shape else [name]
+
+
+def short(array: pa.Array) -> pa.Array:
+    """Numbers of single precision as those of double precision that are written in as few digits."""
+    if pa.types.is_fixed_size_list(array.type):
+        return pa.FixedSizeListArray.from_arrays(short(array.flatten()), array.type.list_size)
+    if not pa.types.is_float32(array.type):
+        return array
+    return pc.cast(pc.cast(array, pa.string()), pa.float64())
+
+
+def attribution_of(table: pa.Table) -> pa.StructArray:
+    """The struct of attributions of a table that has them in full."""
+    return table["attribution"].combine_chunks()
