@@ -257,6 +257,7 @@ def test_names_in_charts_are_short_and_each_its_own() -> None:
         assert name[0] == "\u2068"
         assert name[-1] == "\u2069"
         assert not set("\u202e\n\t") & set(name)
+        assert name[1:-1].strip()
 
 
 @pytest.mark.parametrize(

@@ -261,6 +261,12 @@ def test_it_is_printed(open_page: Any, told: list[str], tmp_path: Path) -> None:
     """Charts that nobody has scrolled to as well, light on white, within the paper."""
     page = open_page("small", scheme="dark")
     paper = tmp_path / "report.pdf"
+    colours = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    dark = page.evaluate(colours)
+    page.emulate_media(media="print")
+    assert page.evaluate(colours) == ["rgb(255, 255, 255)", "rgb(31, 29, 26)"]
+    page.emulate_media(media="screen")
+    assert page.evaluate(colours) == dark
     page.evaluate(
         """() => addEventListener("afterprint", () => {
           const charts = [...document.querySelectorAll(".chart")].filter((c) => !c.closest("[hidden]"));

@@ -78,7 +78,7 @@ def chart_names(names: Iterable[str], label: Mapping[str, str] | None = None) ->
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
-        text = plain((label or {}).get(name, name)) or "(empty)"
+        text = plain((label or {}).get(name, name)).strip() or "(blank)"
         short, again = shorten(text), 1
         while short in taken:
             again += 1

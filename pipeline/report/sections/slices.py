@@ -151,8 +151,8 @@ def _maps(view: View, target: int, sliced: pd.DataFrame, page: int, labels: list
             ),
             spec=spec,
             note=(
-                "Darker: the slice owes more of its scores to the feature. A column of one shade means "
-                "that the feature matters everywhere alike."
+                "The stronger the colour, the more of its scores a slice owes to the feature. A column of "
+                "one shade: the feature matters everywhere alike."
                 if column == "share"
                 else "Whether the feature raises or lowers the score in the slice, on average."
             ),

@@ -27,7 +27,8 @@
 
   // -- Charts ------------------------------------------------------------------------------------------------
   const MANY = 1500;
-  const PRINTED = 680;
+  // Of a column on paper, and of half of it.
+  const [PRINTED, PRINTED_BESIDE] = [680, 320];
   let marks = 0;
   const rows = (columns) => {
     const names = Object.keys(columns);
@@ -57,7 +58,7 @@
   });
 
   const draw = async (chart) => {
-    const outer = printing ? PRINTED : chart.clientWidth;
+    const outer = printing ? (chart.closest(".grid") ? PRINTED_BESIDE : PRINTED) : chart.clientWidth;
     if (!outer) return;
     const zoom = zoomed();
     const width = Math.floor(outer / zoom);
