@@ -196,6 +196,7 @@ def test_what_the_model_does_is_said(small: Path) -> None:
     assert "3,000 rows" in lead
     assert "Scheduled hour" in lead
     text = " ".join(block.text for block in prose(sections_of(small)["summary"].blocks))
+    assert re.match(r"The score is (the (logit|probability) of|what the model says of) ", text)
     text = re.sub("[\u2068\u2069]", "", text)
     assert "The higher Scheduled hour, the higher the score." in text
     assert "The higher “Distance, miles”, the lower the score." in text

@@ -66,12 +66,21 @@ def _of(view: View, target: int) -> Sequence[Block]:
             )
         ]
     told = [
+        _score(view, target),
         _concentration(view, target),
         _directions(view, target),
         _slices(view, target),
         _hints(view, target),
     ]
     return [Prose(text) for text in told if text]
+
+
+def _score(view: View, target: int) -> str:
+    """What the number is that all of it is about."""
+    name, unit = _short(view.data.targets[target]), view.unit(target)
+    if unit in ("logit", "probability"):
+        return f"The score is the {unit} of {name}: the higher it is, the likelier the model takes {name} to be."
+    return f"The score is what the model says of {name}, a number."
 
 
 def _concentration(view: View, target: int) -> str:
