@@ -35,7 +35,8 @@ class Figure:
       description: The same for who does not see it, with the numbers that matter most.
       spec: Vega-Lite without `$schema` and config, which the page adds: colours are the theme's. A width of
         "container" fills the column. Names from the data are values in it and never fields. `usermeta:
-        {"renderer": "canvas"}` or "svg" overrides the choice by the number of marks. None: `html` is shown
+        {"renderer": "canvas"}` or "svg" overrides the choice by the number of marks; `"column": 20`
+        leaves out data from the number `n` on that does not fit beside the rest. None: `html` is shown
         instead.
       html: Trusted markup, made by a template with escaping.
       table: The numbers.

@@ -124,7 +124,7 @@ def _of(view: View, target: int) -> Sequence[Block]:
             ),
             spec=spec,
             note=(
-                "Dark bar: half of the rows (25 to 75 %), with the median in it. Light bar: nine rows in "
+                "Thick bar: half of the rows (25 to 75 %), with the median in it. Thinner: nine rows in "
                 "ten (5 to 95 %). Thin line: all. Diamond: the mean. Right of 0 the feature raises the "
                 f"score.{ends}"
             ),

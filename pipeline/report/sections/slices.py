@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: Features across, slices down, cells of all heat maps of a report.
 _ACROSS, _DOWN, _CELLS = 14, 50, 30_000
 _STEP = 20
+#: The narrowest column, in pixels: names stand aslant above them. A narrow page has the first features only.
+_COLUMN = 20
 _MOST = 20
 _MOST_ROWS = 200
 
@@ -104,6 +106,7 @@ def _maps(view: View, target: int, sliced: pd.DataFrame, page: int, labels: list
             {
                 "s": shown[label],
                 "f": view.names[feature],
+                "n": j,
                 "v": brief(float(cells[i, j])),
                 "t": percent(float(cells[i, j])) if column == "share" else number(float(cells[i, j])),
             }
@@ -120,7 +123,7 @@ def _maps(view: View, target: int, sliced: pd.DataFrame, page: int, labels: list
         spec = {
             "width": "container",
             "height": _STEP * len(labels),
-            "usermeta": {"renderer": "canvas" if len(rows) > 1000 else "svg"},
+            "usermeta": {"renderer": "canvas" if len(rows) > 1000 else "svg", "column": _COLUMN},
             "data": {"values": rows},
             "mark": {"type": "rect", "stroke": {"expr": "theme.card"}, "strokeWidth": 1},
             "encoding": {

@@ -79,7 +79,9 @@ def _score(view: View, target: int) -> str:
     """What the number is that all of it is about."""
     name, unit = _short(view.data.targets[target]), view.unit(target)
     if unit in ("logit", "probability"):
-        return f"The score is the {unit} of {name}: the higher it is, the likelier the model takes {name} to be."
+        return (
+            f"The score is the {unit} of {name}: the higher it is, the likelier the model takes {name} to be."
+        )
     return f"The score is what the model says of {name}, a number."
 
 

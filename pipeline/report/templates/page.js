@@ -65,6 +65,12 @@
     chart.drawnAt = outer;
     marks = 0;
     const spec = expanded(parse(chart.dataset.spec));
+    const column = spec.usermeta && spec.usermeta.column;
+    if (column) {
+      // Columns of a heat map that are narrower than their names are high could not be told apart.
+      const most = Math.max(3, Math.floor((width * 0.65) / column));
+      spec.data.values = spec.data.values.filter((cell) => cell.n < most);
+    }
     const renderer = (spec.usermeta && spec.usermeta.renderer) || (marks > MANY ? "canvas" : "svg");
     if (spec.width === "container") {
       spec.width = width;
