@@ -46,7 +46,7 @@ def write_tables(
       NoWeightError: All rows weigh nothing.
     """
     names = tuple(draft["target_names"])
-    importance = result.importance.to_table(names, min_rows)
+    importance = result.importance.to_table(names, min_rows, weighted=weighted)
     if weighted and result.attributed and not len(importance):
         raise NoWeightError
     more = dict(metadata) | (state_metadata(result) if keeps_state else {})

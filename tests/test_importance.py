@@ -336,3 +336,18 @@ def test_a_state_keeps_nothing_of_the_batch_it_was_given(seed):
     before = summary(state)
     values[:], targets[:], keys[:], weights[:] = 99, 2, 0, 7
     pd.testing.assert_frame_equal(summary(state), before)
+
+
+def test_weighted_tables_say_what_rows_weigh() -> None:
+    values, keys = np.ones((3, 6), np.float32), row_keys(0, np.arange(6))
+    weights = np.array([2.0, 0, 1, 0.5, 4, 0])
+    state = ImportanceState(NAMES)
+    state.update(values, np.zeros(6, np.int64), {"s": pa.array([*"aab", None, *"bb"])}, keys, weights)
+    plain, table = state.to_table(TARGETS), state.to_table(TARGETS, weighted=True)
+    assert plain.equals(table.select(plain.column_names))
+    found = {row["slice"]: (row["rows"], row["weight"], row["effective_rows"]) for row in table.to_pylist()}
+    assert found == {
+        "": (6, 7.5, pytest.approx(7.5**2 / (4 + 1 + 0.25 + 16))),
+        "a": (2, 2.0, pytest.approx(1.0)),
+        "b": (3, 5.0, pytest.approx(25 / 17)),
+    }

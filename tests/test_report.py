@@ -283,16 +283,38 @@ def test_the_slicing_of_a_slice(label: str, slicing: str) -> None:
 # -- slices that differ --------------------------------------------------------------------------------------
 
 
-def moments(values: np.ndarray, slice_: str) -> pd.DataFrame:
+def moments(values: np.ndarray, slice_: str, weights: np.ndarray | None = None) -> pd.DataFrame:
     names = [f"f{at}" for at in range(values.shape[1])]
+    mean = np.average(values, axis=0, weights=weights)
     statistics = {
-        "mean": values.mean(axis=0),
-        "mean_abs": np.abs(values).mean(axis=0),
-        "std": values.std(axis=0),
+        "mean": mean,
+        "mean_abs": np.average(np.abs(values), axis=0, weights=weights),
+        "std": np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights)),
         "min": values.min(axis=0),
         "max": values.max(axis=0),
     }
+    if weights is not None:
+        statistics |= {"weight": weights.sum(), "effective_rows": weights.sum() ** 2 / (weights**2).sum()}
     return pd.DataFrame({"slice": slice_, "feature": names, "rows": len(values), **statistics})
+
+
+def test_the_rest_of_weighted_rows_is_what_is_left() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(500, 3)) * [1, 2, 3] + [0, 1, -1]
+    weights, inside = rng.integers(0, 5, 500).astype(float), np.arange(500) < 120
+    parts = [(values[rows], weights[rows]) for rows in (inside, ~inside)]
+    found = differences(moments(values, "", weights), moments(values[inside], "s=1", weights[inside]))
+    found = found.set_index(["kind", "feature"])
+    for kind, of in (("abs", np.abs), ("mean", np.array)):
+        got, errors = found.loc[kind], []
+        for column, (part, weight) in zip(("here", "rest"), parts, strict=True):
+            mean = np.average(of(part), axis=0, weights=weight)
+            np.testing.assert_allclose(got[column], mean)
+            variance = np.average((of(part) - mean) ** 2, axis=0, weights=weight)
+            errors.append(variance * (weight**2).sum() / weight.sum() ** 2)
+        np.testing.assert_allclose((got["high"] - got["low"]) / 2, 1.959964 * np.sqrt(sum(errors)))
+    nothing = np.where(inside, weights, 0.0)
+    assert not len(differences(moments(values, "", nothing), moments(values[inside], "s", nothing[inside])))
 
 
 def test_the_rest_is_what_is_left() -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 #: Largest share of false ones among the differences that are called significant.
 LEVEL = 0.05
 _Z = 1.959964
+#: Less than this part of a sum is its rounding.
+_NOTHING = 1e-12
 
 
 def differences(overall: pd.DataFrame, sliced: pd.DataFrame) -> pd.DataFrame:
@@ -27,7 +29,7 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame) -> pd.DataFrame:
     bound needs the rows' standard deviation and extremes, which the tables have, and holds for any
     distribution; normal p-values do not: over thousands of small slices of skewed |φ| they find differences
     where none are. The p-values become q-values by Benjamini and Hochberg's procedure over all comparisons.
-    With weights, rows are counted as if they weighed the same.
+    With weights, means are weighted, and rows count as the number of equal weight that would say as much.
 
     Args:
       overall: The importance of all rows for one target.
@@ -42,24 +44,34 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    columns = ["feature", "rows", "mean", "mean_abs", "std", "min", "max"]
+    weights = [name for name in ("weight", "effective_rows") if name in overall]
+    columns = ["feature", "rows", "mean", "mean_abs", "std", "min", "max", *weights]
     both = sliced.merge(overall[columns], on="feature", suffixes=("", "_all"))
     both = both[(both["rows"] >= FEWEST_ROWS) & (both["rows_all"] - both["rows"] >= FEWEST_ROWS)]
+    if weights:
+        # Where what is left weighs nothing, nothing can differ from it.
+        both = both[both["weight_all"] - both["weight"] > _NOTHING * both["weight_all"]]
 
     def column(name: str) -> np.ndarray:
         return both[name].to_numpy(np.float64)
 
-    n, total = column("rows"), column("rows_all")
-    rest = total - n
+    part, total = column("rows"), column("rows_all")
+    n, rest = part, total - part
+    if weights:
+        part, total = column("weight"), column("weight_all")
+        n = column("effective_rows")
+        squares = total**2 / column("effective_rows_all") - part**2 / n
+        rest = np.minimum(rest, (total - part) ** 2 / np.maximum(squares, _NOTHING * total**2))
+    other = total - part
     here_square = column("std") ** 2 + column("mean") ** 2
     all_square = column("std_all") ** 2 + column("mean_all") ** 2
-    rest_square = (total * all_square - n * here_square) / rest
+    rest_square = (total * all_square - part * here_square) / other
     low, high = column("min_all"), column("max_all")
     extremes = {"mean_abs": (np.zeros(len(both)), np.maximum(-low, high)), "mean": (low, high)}
     found = []
     for kind, name in (("abs", "mean_abs"), ("mean", "mean")):
         here, everywhere = column(name), column(f"{name}_all")
-        others = (total * everywhere - n * here) / rest
+        others = (total * everywhere - part * here) / other
         # Rounding may leave a variance of nothing a little below 0.
         own, theirs, whole = (
             np.maximum(square - mean**2, 0.0)

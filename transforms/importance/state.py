@@ -13,7 +13,7 @@ import pyarrow as pa
 from transforms.importance.groups import SLICES, WHOLE, Groups, Key, Resolutions
 from transforms.importance.moments import moments_of
 from transforms.importance.quantiles import OCTAVES, Coded, tops_of
-from transforms.importance.table import table_of
+from transforms.importance.table import TABLE, WEIGHTED, table_of
 from transforms.methods.random import stream
 
 _STEPS: dict[str, Resolutions] = {"whole": WHOLE, "slices": SLICES}
@@ -98,7 +98,7 @@ class ImportanceState:
             part.raise_tops(grown - self._tops)
         self._tops = grown
 
-    def to_table(self, target_names: Sequence[str], min_rows: int = 0) -> pa.Table:
+    def to_table(self, target_names: Sequence[str], min_rows: int = 0, *, weighted: bool = False) -> pa.Table:
         """The importance, as `TABLE` describes it.
 
         All rows come first, then the slices by slicing and label, then targets, then features, the most
@@ -107,10 +107,12 @@ class ImportanceState:
         Args:
           target_names: By target.
           min_rows: Slices of fewer rows are left out, whatever their weight.
+          weighted: Whether rows have weights: the columns of `WEIGHTED` then.
         """
         parts = (("whole", 0), ("slices", min_rows))
+        schema = WEIGHTED if weighted else TABLE
         tables = [
-            table_of(self.features, target_names, self._parts[name], self._tops, least)
+            table_of(self.features, target_names, self._parts[name], self._tops, least, schema)
             for name, least in parts
         ]
         return pa.concat_tables(tables).combine_chunks()

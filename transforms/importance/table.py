@@ -41,6 +41,9 @@ TABLE = pa.schema(
         ("rank_high", pa.int32()),
     ]
 )
+#: With weights, these stand at the end: Σw, and the rows of equal weight that would say as much, (Σw)² / Σw².
+#: Reference of the latter: Kish 1965, Survey Sampling, sec. 11.7.
+WEIGHTED = pa.schema([*TABLE, ("weight", pa.float64()), ("effective_rows", pa.float64())])
 
 #: A number in a label, with a minus only where it is no hyphen; or one without end at an interval's end.
 _NUMBER = re.compile(r"((?:(?<![\w.)\]])-)?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|inf(?=[,)])))")
@@ -61,6 +64,7 @@ def table_of(
     groups: Groups,
     tops: np.ndarray,
     min_rows: int,
+    schema: pa.Schema,
 ) -> pa.Table:
     """The table of groups: slice by slice, the most important feature of each first.
 
@@ -70,6 +74,7 @@ def table_of(
       groups: To be written where they have some weight.
       tops: Of the features' buckets.
       min_rows: Groups of fewer rows are left out.
+      schema: `TABLE` or `WEIGHTED`.
     Cost: some µs a group and feature, and features² · buckets of rows a group.
     """
     moments, count = groups.moments, len(features)
@@ -111,10 +116,12 @@ def table_of(
         "feature": pa.array(list(features), pa.string()).take(pa.array(order.reshape(-1))),
         "rows": np.repeat(moments.rows.astype(np.int64), count),
         "rank": np.tile(np.arange(1, count + 1, dtype=np.int32), len(keys)),
+        "weight": np.repeat(moments.weight, count),
+        "effective_rows": np.repeat(moments.weight**2 / moments.weight2, count),
     }
     for name, value in stats.items():
         columns[name] = np.take_along_axis(value, order, axis=1).reshape(-1)
-    return pa.table([columns[name] for name in TABLE.names], schema=TABLE)
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def _order(key: Key) -> tuple[str, tuple[tuple[int, float, str], ...], str, int]:
