@@ -1,6 +1,7 @@
 """Settings every test shares."""
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,15 +30,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None
 
 
-@pytest.fixture(autouse=True)
-def _no_report(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs within a test make no report, a third of a second each, unless the test asks for `reports`."""
-    if "reports" not in request.fixturenames:
-        # The second imports the name from the first, and must have done so before it is another there.
-        for module in ("pipeline.run", "pipeline.commit"):
-            monkeypatch.setattr(f"{module}.make_report", lambda commit, **options: None)
+@pytest.fixture(scope="session", autouse=True)
+def _without_reports() -> Iterator[Callable[..., None]]:
+    """Runs within this process make no report, a third of a second each, unless a test asks for `reports`."""
+    import pipeline.commit
+    import pipeline.run
+
+    made = pipeline.commit.make_report
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pipeline.commit, pipeline.run):
+            patch.setattr(module, "make_report", lambda commit, **options: None)
+        yield made
 
 
 @pytest.fixture
-def reports() -> None:
+def reports(_without_reports: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs within the test make their reports, as those of users do."""
+    for module in ("pipeline.commit", "pipeline.run"):
+        monkeypatch.setattr(f"{module}.make_report", _without_reports)

@@ -22,10 +22,10 @@ pytestmark = pytest.mark.usefixtures("reports")
 def config(tmp_path: Path) -> Path:
     write_rows(tmp_path / "day-2.parquet", 0, 40)
     write_rows(tmp_path / "day-3.parquet", 40, 25)
-    (tmp_path / "scoring.py").write_text(SCORING, encoding="utf-8")
+    (tmp_path / "report_scoring.py").write_text(SCORING, encoding="utf-8")
     return worlds.write_config(
         tmp_path / "config.yaml",
-        model={"path": "python: scoring:predict"},
+        model={"path": "python: report_scoring:predict"},
         input={"files": "day-*.parquet", "id": "trip", "slices": ["carrier"]},
         method={"name": "exact_shap"},
         baseline={"kind": "sample", "rows": 6},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import time
 import zipfile
 from collections.abc import Callable
@@ -314,6 +315,8 @@ def test_pickles_need_leave(tmp_path: Path) -> None:
 def test_nothing_is_unpickled_that_a_run_directory_holds() -> None:
     from transforms.baselines import Artifact
     from transforms.importance import ImportanceState
+    from transforms.positions import Positions
+    from transforms.sample import Sample
 
     class Trap:
         def __reduce__(self) -> Any:
@@ -321,9 +324,13 @@ def test_nothing_is_unpickled_that_a_run_directory_holds() -> None:
 
     data = worlds.shelf() / "trap.npz"
     np.savez(data, header=np.array([Trap()], object), scores=np.array([Trap()], object))
-    for reader in (Artifact.from_bytes, ImportanceState.from_bytes):
+    for reader in (Artifact.from_bytes, Positions.from_bytes):
         with pytest.raises(ValueError, match="allow_pickle=False"):
             reader(data.read_bytes())
+    for state in (ImportanceState, Sample):
+        with pytest.raises((OSError, ValueError)):  # JSON and Arrow each say it in their way
+            state.from_bytes((100).to_bytes(8, "little") + pickle.dumps(Trap()))
+        assert not Path("made").exists()
 
 
 # -- what data may be called --------------------------------------------------------------------------------
