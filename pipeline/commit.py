@@ -168,12 +168,9 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
     return manifest
 
 
-def make_report(commit: Commit, *, anew: bool = False) -> None:
+def make_report(commit: Commit) -> None:
     """Makes the report of a committed run, unless it is there or the config wants none.
 
-    Args:
-      commit: Of the run.
-      anew: Also where it is there.
     Raises:
       OutputLost: It cannot be written; the run is whole without it, and the next command makes it.
     """
@@ -182,7 +179,7 @@ def make_report(commit: Commit, *, anew: bool = False) -> None:
     from pipeline.report import report_is_current, write_report
     from pipeline.results import load_run
 
-    if anew or not report_is_current(load_run(commit.target)):
+    if not report_is_current(load_run(commit.target)):
         with written(commit.target):
             write_report(commit.target)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,12 @@ import pyarrow.parquet as pq
 from pipeline.place import WORK
 from transforms import files
 from transforms.errors import UserError
-from transforms.parts import AGGREGATES, IMPORTANCE, Part, digest_of, is_there
+from transforms.parts import AGGREGATES, STATE, Part, digest_of, is_there
 from transforms.shard_result import ShardResult
 from transforms.shards import InputFile, Shard, cut
 
-_STATE = "attribeam.state"
+#: Bytes of a piece of the state.
+_PIECE = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,14 @@ def cut_increments(inputs: Sequence[InputFile], increments: Sequence[Increment])
     return shards
 
 
-def state_metadata(result: ShardResult) -> dict[str, str]:
-    """What a run that may be added to keeps of its aggregates, in the metadata of its importance table."""
-    return {_STATE: base64.b64encode(replace(result, parts=[], seconds=0.0).to_bytes()).decode()}
+def state_table(result: ShardResult) -> pa.Table:
+    """What a run that may be added to keeps of its aggregates: a column of pieces of bytes.
+
+    A table of its own rather than metadata of one: Parquet's readers end at some 60 MB of these.
+    """
+    data = replace(result, parts=[], seconds=0.0).to_bytes()
+    pieces = [data[first : first + _PIECE] for first in range(0, len(data), _PIECE)]
+    return pa.table({"state": pa.array(pieces, pa.binary())})
 
 
 def take_over(base: Grown, source: str, place: str) -> None:
@@ -151,9 +156,9 @@ def take_over(base: Grown, source: str, place: str) -> None:
             _link(files.join(source, part.file), files.join(place, part.file))
         for folder in sorted({os.path.dirname(part.file) for part in parts}):
             files.sync(files.join(place, folder))
-    table = files.read_bytes(files.join(source, IMPORTANCE))
-    state = pq.read_schema(pa.BufferReader(table)).metadata[_STATE.encode()]
-    result = replace(ShardResult.from_bytes(base64.b64decode(state)), parts=parts)
+    table = pq.read_table(pa.BufferReader(files.read_bytes(files.join(source, STATE))))
+    state = b"".join(table["state"].to_pylist())
+    result = replace(ShardResult.from_bytes(state), parts=parts)
     data = result.to_bytes()
     files.write_atomic(_base_path(place), f"{digest_of(data)}\n".encode() + data)
 

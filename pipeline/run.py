@@ -145,7 +145,7 @@ def _execute(
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
         with written(target):
             manifest = dict(relabel(target, committed, loaded.config))
-        make_report(commit, anew=manifest != committed)
+        make_report(commit)
         return Outcome(target, manifest, True, exceeded, plan.warnings)
     place = _place(target, plan, committed, overwrite)
     plan = _moved(plan, place, runner)

@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.increments import state_metadata
+from pipeline.increments import state_table
 from transforms import files
 from transforms.interactions import find_interactions
-from transforms.parts import IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, Part, digest_of
+from transforms.parts import IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, STATE, Part, digest_of
 from transforms.shard_result import ShardResult
 
 
@@ -39,7 +39,7 @@ def write_tables(
       metadata: Of every table.
       min_rows: Slices of fewer rows are left out.
       weighted: Whether rows have weights.
-      keeps_state: Whether another run may add to this one: the importance then has the state with it.
+      keeps_state: Whether another run may add to this one.
     Returns:
       What was written, and how many slices are left out of the importance.
     Raises:
@@ -49,14 +49,14 @@ def write_tables(
     importance = result.importance.to_table(names, min_rows, weighted=weighted)
     if weighted and result.attributed and not len(importance):
         raise NoWeightError
-    more = dict(metadata) | (state_metadata(result) if keeps_state else {})
-    parts = [_write(place, IMPORTANCE, importance, more)]
     sample = result.sample.to_table()
-    shown = {SAMPLE: sample, POSITIONS: result.positions.to_table(names)}
+    tables = {IMPORTANCE: importance, SAMPLE: sample, POSITIONS: result.positions.to_table(names)}
     if sample is not None:
         groups = draft["config"]["input"]["groups"]
-        shown[INTERACTIONS] = find_interactions(sample, draft["features"], groups)
-    parts += [_write(place, file, table, metadata) for file, table in shown.items() if table is not None]
+        tables[INTERACTIONS] = find_interactions(sample, draft["features"], groups)
+    if keeps_state:
+        tables[STATE] = state_table(result)
+    parts = [_write(place, file, table, metadata) for file, table in tables.items() if table is not None]
     return parts, _left_out(importance, result) if min_rows > 1 else 0
 
 

@@ -55,8 +55,8 @@ def test_what_would_take_a_terabyte_at_once(tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     peak = int(told.stdout)
-    # TensorFlow and Beam take half of it, the fit of 2,000 values most of the rest.
-    assert peak < 1.6e9, f"{peak / 1e9:.1f} GB for what takes {at_once / 1e12:.1f} TB at once"
+    # TensorFlow and Beam take half of it, the fit of 2,000 values most of the rest, the sample 0.1 GB.
+    assert peak < 1.8e9, f"{peak / 1e9:.1f} GB for what takes {at_once / 1e12:.1f} TB at once"
     run = load_run(tmp_path / "run")
     assert run.manifest["counts"]["rows_attributed"] == ROWS
     assert run.manifest["quality"]["convergence_delta"]["relative_p99"] < 1e-4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -476,3 +477,24 @@ def test_labels_are_looked_up(small: Path) -> None:
     assert view.labels["dep_hour"] == "Scheduled hour"
     assert view.labels["carrier"] == "carrier"
     assert view.labelled
+
+
+def test_what_is_of_few_rows_is_not_told(small: Path, place: Path) -> None:
+    """Neither as a category, nor as the rest of a slice."""
+    private = place / "private"
+    shutil.copytree(small, private)
+    manifest = json.loads((small / "manifest.json").read_text())
+    sample = pq.read_table(small / "report" / "sample.parquet").to_pandas()
+    drawn = sample[sample["kind"] == "sample"]["feature"].map(lambda row: row["carrier"]).value_counts()
+    few = drawn.index[-1]
+    manifest["config"]["privacy"] = {"min_rows": int(drawn.iloc[-1]) + 1}
+    (private / "manifest.json").write_text(json.dumps(manifest))
+    told = []
+    for folder in (small, private):
+        figures = page.figures([sections_of(folder)["dependence"]])
+        told.append(repr([(figure.description, figure.table) for figure in figures]))
+    assert [f"'{few}'" in text for text in told] == [True, False]
+    values = np.random.default_rng(0).normal(size=(500, 1))
+    part = moments(values[:400], "s=1")
+    assert len(differences(moments(values, ""), part, 100))
+    assert not len(differences(moments(values, ""), part, 101))

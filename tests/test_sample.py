@@ -11,7 +11,7 @@ from mergeable import check_merging
 
 from transforms.methods.random import row_keys
 from transforms.positions import Positions, positioned
-from transforms.sample import KINDS, Sample, SampleSpec
+from transforms.sample import KINDS, Sample, SampleSpec, shortened
 from transforms.schema import ExampleSchema, FeatureSpec
 
 
@@ -212,3 +212,19 @@ def test_tensors_of_too_many_positions_are_left_out():
     state = Positions()
     state.update({}, np.zeros((2, 1), np.int64))
     assert state.to_table(["x"]) is None
+
+
+def test_long_texts_are_cut():
+    texts = pa.array(["short", "ä" * 1000, "x" * 5000, None], pa.string())
+    struct = pa.StructArray.from_arrays([texts, pa.array([1.0, 2, 3, 4])], names=["text", "number"])
+    table = pa.table({"example_id": ["a", "b", "c", "d"], "feature": struct, "late": [0, 1, 0, 1]})
+    found = shortened(table)
+    assert found.schema == table.schema
+    assert [row["text"] for row in found["feature"].to_pylist()] == [
+        "short",
+        "ä" * 1000,
+        "x" * 1000 + "…",
+        None,
+    ]
+    assert found.drop_columns(["feature"]).equals(table.drop_columns(["feature"]))
+    assert found["feature"].combine_chunks().field("number").equals(struct.field("number"))

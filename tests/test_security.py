@@ -324,10 +324,9 @@ def test_nothing_is_unpickled_that_a_run_directory_holds() -> None:
 
     data = worlds.shelf() / "trap.npz"
     np.savez(data, header=np.array([Trap()], object), scores=np.array([Trap()], object))
-    for reader in (Artifact.from_bytes, Positions.from_bytes):
-        with pytest.raises(ValueError, match="allow_pickle=False"):
-            reader(data.read_bytes())
-    for state in (ImportanceState, Sample):
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        Artifact.from_bytes(data.read_bytes())
+    for state in (ImportanceState, Sample, Positions):
         with pytest.raises((OSError, ValueError)):  # JSON and Arrow each say it in their way
             state.from_bytes((100).to_bytes(8, "little") + pickle.dumps(Trap()))
         assert not Path("made").exists()

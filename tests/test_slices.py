@@ -53,7 +53,7 @@ SLICES: list[Any] = [
     ["late", {"column": "hour", "bins": 4}],
 ]
 #: By number of the row: no weight that counts.
-NO_WEIGHTS = {11: None, 50: float("nan"), 51: float("inf"), 200: -1.0}
+NO_WEIGHTS = {11: None, 50: float("nan"), 51: float("inf"), 200: -1.0, 201: 1e-36}
 
 
 def rows_of(first: int, rows: int) -> dict[str, Any]:
@@ -181,6 +181,7 @@ def test_importance_by_slices_and_weights_is_what_pandas_says() -> None:
         "row 50": "weight weight is nan, not a number from 0 on",
         "row 51": "weight weight is inf, not a number from 0 on",
         "row 200": "weight weight is -1, not a number from 0 on",
+        "row 201": "weight weight is 1e-36, not from 1e-30 to 1e+30",
     }
     assert set(rejected["stage"]) == {"decode"}
     assert run.manifest["counts"]["rows_attributed"] == ROWS - len(NO_WEIGHTS)

@@ -330,6 +330,11 @@ def test_different_combinations_are_different_slices() -> None:
     types = {"a": pa.string(), "b": pa.string()}
     (found,) = labels(resolve_slicings([("a", "b")], types), columns).values()
     assert found.to_pylist() == ['a="x & b=1" & b=2', 'a=x & b="1 & b=2"', "a=x & b=y"]
+    # Nor does a value of one column read like a combination of two.
+    columns = {"a": pa.array(["x & b=1", "x"]), "b": pa.array(["2", "1"])}
+    one, both = labels(resolve_slicings(["a", ("a", "b")], types), columns).values()
+    assert one.to_pylist() == ['a="x & b=1"', "a=x"]
+    assert both.to_pylist() == ['a="x & b=1" & b=2', "a=x & b=1"]
 
 
 def test_a_batch_whose_rows_are_in_no_slice() -> None:

@@ -17,6 +17,9 @@ from transforms.mixed import by_type
 from transforms.read import RawBatch, Rejection
 from transforms.schema import ExampleSchema
 
+#: Weights beyond these are a mistake, or could be scaled.
+_LIGHTEST, _HEAVIEST = 1e-30, 1e30
+
 
 @dataclass
 class Rows:
@@ -226,5 +229,10 @@ def _weights(array: pa.Array, problems: Problems, column: str, file: str) -> np.
     problems.add(nulls, lambda row: f"weight {column} is null")
     wrong = ~(np.isfinite(found) & (found >= 0)) & ~nulls
     problems.add(wrong, lambda row: f"weight {column} is {found[row]:g}, not a number from 0 on")
+    # Their squares and products are added up.
+    lost = ~wrong & ~nulls & (found > 0) & ((found < _LIGHTEST) | (found > _HEAVIEST))
+    limits = f"not from {_LIGHTEST:g} to {_HEAVIEST:g}"
+    problems.add(lost, lambda row: f"weight {column} is {found[row]:g}, {limits}")
+    wrong |= lost
     # A weight of −0 is one of 0.
     return np.where(wrong | nulls, 0.0, found) + 0.0

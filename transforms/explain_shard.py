@@ -24,7 +24,7 @@ from transforms.methods.random import row_keys
 from transforms.parts import Part, part_name, written
 from transforms.positions import Positions, positioned
 from transforms.read import Column, Rejection, read_piece
-from transforms.sample import WHOLE, Sample, sample_schema
+from transforms.sample import WHOLE, Sample, sample_schema, shortened
 from transforms.shard_result import ShardResult, check_own, is_committed, read_journal, write_journal
 from transforms.shards import Shard
 from transforms.slicing import labels
@@ -277,8 +277,10 @@ class _Writer:
         def table(chosen: np.ndarray) -> pa.Table:
             part = take(attribution, chosen)
             split = schema.split(part.values)
-            return attribution_table(
-                rows.take(chosen), part, split, targets[chosen], names, schema, WHOLE, self._sampled
+            return shortened(
+                attribution_table(
+                    rows.take(chosen), part, split, targets[chosen], names, schema, WHOLE, self._sampled
+                )
             )
 
         return table

@@ -19,8 +19,10 @@ IMPORTANCE = "importance.parquet"
 SAMPLE, POSITIONS, INTERACTIONS = (
     f"report/{name}.parquet" for name in ("sample", "positions", "interactions")
 )
+#: What another run may add to.
+STATE = "report/state.parquet"
 #: Tables of the run as a whole, written at its commit.
-AGGREGATES = (IMPORTANCE, SAMPLE, POSITIONS, INTERACTIONS)
+AGGREGATES = (IMPORTANCE, SAMPLE, POSITIONS, INTERACTIONS, STATE)
 REPORT = "report.html"
 #: Folders of tables.
 FOLDERS = ("attributions", "rejected", "report")

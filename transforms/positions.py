@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,8 +78,9 @@ class Positions:
             return
         flat = targets.reshape(-1)
         weight = np.ones(len(flat)) if weights is None else np.repeat(weights, targets.shape[1])
-        for target in np.unique(flat).tolist():
-            chosen = np.flatnonzero(flat == target)
+        order = np.argsort(flat, kind="stable")
+        found_targets, starts = np.unique(flat[order], return_index=True)
+        for target, chosen in zip(found_targets.tolist(), np.split(order, starts[1:]), strict=True):
             self._weight[target] = self._weight.get(target, 0.0) + float(weight[chosen].sum())
             for name, shape in self.shapes.items():
                 every = values[name].reshape(len(flat), -1)
@@ -134,16 +134,17 @@ class Positions:
             "weight": list(self._weight.items()),
             "sums": list(self._sums),
         }
-        buffer = io.BytesIO()
-        every = np.concatenate([np.zeros((2, 0)), *self._sums.values()], axis=1)
-        np.savez_compressed(buffer, header=np.frombuffer(json.dumps(header).encode(), np.uint8), sums=every)
-        return buffer.getvalue()
+        every = np.concatenate([np.zeros((2, 0)), *self._sums.values()], axis=1).astype("<f8").tobytes()
+        line = json.dumps({**header, "bytes": len(every)}).encode() + b"\n"
+        return line + pa.compress(every, codec="zstd", asbytes=True)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Positions:
         """Undoes `to_bytes`."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            header, every = json.loads(arrays["header"].tobytes()), arrays["sums"]
+        line, _, rest = data.partition(b"\n")
+        header = json.loads(line)
+        held = pa.decompress(rest, header["bytes"], codec="zstd", asbytes=True)
+        every = np.frombuffer(held, "<f8").reshape(2, -1)
         shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
         found, first = cls(shapes, {int(target): weight for target, weight in header["weight"]}), 0
         for target, name in header["sums"]:

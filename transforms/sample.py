@@ -17,6 +17,8 @@ from transforms.write import OutputSpec, attribution_schema
 _SAMPLE_BYTES, _FEWEST = 4 << 20, 16
 #: Bytes of a line beside its values: ids, names, slices.
 _BESIDE = 200
+#: Characters of a text that are kept.
+_LONGEST_TEXT = 1000
 #: Rows of the largest score, and of the smallest, of each target.
 _EXTREMES = 3
 _LAST_KEY = (1 << 64) - 1
@@ -76,6 +78,25 @@ WHOLE = OutputSpec(features=True)
 def sample_schema(schema: ExampleSchema, metadata: Mapping[str, str]) -> pa.Schema:
     """The schema of the rows: the attributions table's, whatever the run writes there."""
     return attribution_schema(schema, WHOLE, metadata)
+
+
+def shortened(table: pa.Table) -> pa.Table:
+    """The rows with texts among the features cut, where they are longer than a report shows."""
+    struct = table["feature"].combine_chunks()
+    names = [struct.type.field(at).name for at in range(struct.type.num_fields)]
+    fields = [_cut(struct.field(at)) for at in range(len(names))]
+    cut = pa.StructArray.from_arrays(fields, fields=list(struct.type)) if names else struct
+    return table.set_column(table.column_names.index("feature"), table.schema.field("feature"), cut)
+
+
+def _cut(values: pa.Array) -> pa.Array:
+    if not pa.types.is_string(values.type):
+        return values
+    long = pc.greater(pc.utf8_length(values), _LONGEST_TEXT)
+    if not pc.any(long).as_py():
+        return values
+    begin = pc.utf8_slice_codeunits(values, 0, _LONGEST_TEXT)
+    return pc.if_else(long, pc.binary_join_element_wise(begin, "…", ""), values)
 
 
 @dataclass

@@ -133,7 +133,9 @@ def labels(slicings: Sequence[Slicing], columns: Mapping[str, pa.Array]) -> dict
       row has.
     Cost: a hash or a search a row; text is made of distinct values alone.
     """
-    return {slicing.name: _labels(slicing, columns) for slicing in slicings}
+    # A value with the word between the parts of an intersection must not read like one.
+    within = any(isinstance(slicing, Intersection) for slicing in slicings)
+    return {slicing.name: _labels(slicing, columns, within=within) for slicing in slicings}
 
 
 def described(slicings: Sequence[Slicing]) -> list[dict[str, Any]]:

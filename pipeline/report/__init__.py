@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 from pipeline.report.data import ReportData
@@ -11,7 +12,7 @@ from pipeline.report.sections import all_sections
 from pipeline.report.words import plain, shorten
 from pipeline.results import Run, load_run
 from transforms import files
-from transforms.parts import REPORT
+from transforms.parts import REPORT, digest_of
 
 __all__ = ["report_is_current", "write_figures", "write_report"]
 
@@ -41,7 +42,7 @@ def page_of(run: Run) -> str:
     """The report of a run as HTML."""
     lead, facts, sections = all_sections(ReportData.load(run))
     title = shorten(plain(str(run.manifest["name"] or "A model explained")), 120)
-    return render(title, lead, facts, sections, meta={_RUN_ID: str(run.manifest["run_id"])})
+    return render(title, lead, facts, sections, meta={_RUN_ID: _identity(run)})
 
 
 def write_figures(run_path: str | os.PathLike[str], folder: str, format: str = "svg") -> list[str]:
@@ -63,4 +64,10 @@ def report_is_current(run: Run | str | os.PathLike[str]) -> bool:
         return False
     with files.open_input(path) as source:
         head = source.read(_HEAD).decode("utf-8", "replace")
-    return f'<meta name="{_RUN_ID}" content="{run.manifest["run_id"]}">' in head
+    return f'<meta name="{_RUN_ID}" content="{_identity(run)}">' in head
+
+
+def _identity(run: Run) -> str:
+    """The run and what its features are called: labels may be given to a run that is there."""
+    called = json.dumps(run.manifest["config"].get("features") or {}, sort_keys=True)
+    return f"{run.manifest['run_id']} {digest_of(called.encode())[:16]}"

@@ -18,7 +18,7 @@ _Z = 1.959964
 _NOTHING = 1e-12
 
 
-def differences(overall: pd.DataFrame, sliced: pd.DataFrame) -> pd.DataFrame:
+def differences(overall: pd.DataFrame, sliced: pd.DataFrame, fewest: int = 0) -> pd.DataFrame:
     """Compares |φ| and φ of every slice and feature with the rows outside of the slice.
 
     The rest's moments follow from those of all rows and of the slice, since rows, mean, mean_abs and std give
@@ -34,6 +34,7 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame) -> pd.DataFrame:
     Args:
       overall: The importance of all rows for one target.
       sliced: Of its slices.
+      fewest: `privacy.min_rows`, which a rest must have too: it may be a slice that is not written.
     Returns:
       A row a comparison: slice, feature, rows, kind ("abs" or "mean"), `here`, `rest`, `difference`, `low`
       and `high` of its 95 % interval, `effect` (in standard deviations of all rows), `q`, and `significant`.
@@ -47,7 +48,8 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame) -> pd.DataFrame:
     weights = [name for name in ("weight", "effective_rows") if name in overall]
     columns = ["feature", "rows", "mean", "mean_abs", "std", "min", "max", *weights]
     both = sliced.merge(overall[columns], on="feature", suffixes=("", "_all"))
-    both = both[(both["rows"] >= FEWEST_ROWS) & (both["rows_all"] - both["rows"] >= FEWEST_ROWS)]
+    fewest = max(FEWEST_ROWS, fewest)
+    both = both[(both["rows"] >= fewest) & (both["rows_all"] - both["rows"] >= fewest)]
     if weights:
         # Where what is left weighs nothing, nothing can differ from it.
         both = both[both["weight_all"] - both["weight"] > _NOTHING * both["weight_all"]]

@@ -47,6 +47,11 @@ class View:
         shown = chart_names(found.values(), texts)
         return {target: shown[unique] for target, unique in found.items()}
 
+    @property
+    def fewest(self) -> int:
+        """`privacy.min_rows`: of fewer rows, nothing is told of a slice, a rest or a category."""
+        return int((self.data.manifest["config"].get("privacy") or {}).get("min_rows") or 0)
+
     @cached_property
     def labels(self) -> dict[str, str]:
         """What every feature is called."""

@@ -20,6 +20,8 @@ _DOTS, _DOTS_OF_MANY = 500, 150
 _FEWEST = 10
 #: Categories with a strip of their own.
 _CATEGORIES = 12
+#: Categories in a table, and characters of one.
+_LISTED, _CELL = 200, 120
 #: Points of the line of means, and the least dots that one stands for.
 _LINE, _LINE_DOTS = 12, 8
 _HEIGHT = 190
@@ -236,13 +238,14 @@ def _counted(words: Sequence[str]) -> list[tuple[str, int]]:
 
 def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.ndarray) -> Figure:
     words = [as_word(value) for value in values.tolist()]
-    counted = _counted(words)
+    counted = [(word, count) for word, count in _counted(words) if count >= view.fewest]
     common = [word for word, _ in counted[:_CATEGORIES]]
     shown = chart_names(common)
     mean = {word: float(phi[[at for at, w in enumerate(words) if w == word]].mean()) for word, _ in counted}
     ordered = all(_NUMBER.fullmatch(word) for word in common)
     order = sorted(common, key=float if ordered else lambda word: -mean[word])
     ranked = sorted(common, key=lambda word: -mean[word])
+    frequent = {word for word, _ in counted}
     rest = np.array([word not in shown for word in words])
     places = [*(shown[word] for word in order), *(["others"] if rest.any() else [])]
     rng = np.random.default_rng(0)
@@ -252,7 +255,7 @@ def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.nda
             "g": shown.get(word, "others"),
             "p": brief(float(p)),
             "o": brief(float(o), 2),
-            "w": isolated(shorten(plain(word), 40)),
+            "w": isolated(shorten(plain(word), 40)) if word in frequent else "others",
         }
         for word, p, o in zip(words, phi, jitter, strict=True)
     ]
@@ -292,20 +295,25 @@ def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.nda
         ],
     }
     title = view.labels[feature]
-    best, worst = ranked[0], ranked[-1]
+    told = ""
+    if ranked:
+        best, worst = (shorten(plain(word), _CELL) for word in (ranked[0], ranked[-1]))
+        told = (
+            f" Highest mean: {best}, {number(mean[ranked[0]])}; lowest: {worst}, {number(mean[ranked[-1]])}."
+        )
     return Figure(
         name=name,
         title=shorten(plain(title), 90),
-        description=(
-            f"φ of {title} by category, {len(rows)} rows. Highest mean: {best}, {number(mean[best])}; "
-            f"lowest: {worst}, {number(mean[worst])}."
-        ),
+        description=(f"φ of {title} by category, {len(rows)} rows.{told}"),
         spec=spec,
         note="Dark stroke: the mean of each category."
         + (f" The {_CATEGORIES} most frequent of {len(counted)} have a line each." if rest.any() else ""),
         table=Table(
             ["Category", "Mean φ", "Rows"],
-            [[word, mean[word], count] for word, count in sorted(counted, key=lambda item: -mean[item[0]])],
-            "Of the sample.",
+            [
+                [shorten(plain(word), _CELL), mean[word], count]
+                for word, count in sorted(counted[:_LISTED], key=lambda item: -mean[item[0]])
+            ],
+            "Of the sample." + (f" The {_LISTED} most frequent." if len(counted) > _LISTED else ""),
         ),
     )

@@ -174,9 +174,13 @@ def _maps(view: View, target: int, sliced: pd.DataFrame, page: int, labels: list
 
 
 def _differences(view: View, target: int, sliced: pd.DataFrame) -> list[Block]:
-    found = differences(view.overall(target), sliced)
+    found = differences(view.overall(target), sliced, view.fewest)
     if not len(found):
-        return [Prose(f"No slice and its rest have {FEWEST_ROWS} rows each, too few to compare them.")]
+        return [
+            Prose(
+                f"No slice and its rest have {max(FEWEST_ROWS, view.fewest)} rows each, too few to compare."
+            )
+        ]
     blocks: list[Block] = []
     tests = len(found)
     for kind, title, about in (

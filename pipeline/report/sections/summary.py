@@ -127,7 +127,7 @@ def _directions(view: View, target: int) -> str:
             if view.is_numeric(row.feature):
                 sentence = _slope(name, values.astype(np.float64), phi)
             else:
-                sentence = _categories(name, values, phi)
+                sentence = _categories(name, values, phi, view.fewest)
         told.append(sentence or _one_way(name, row.positive, row.mean))
     return " ".join(told)
 
@@ -151,12 +151,12 @@ def _spearman(one: np.ndarray, other: np.ndarray) -> float:
     return float(ranks[0].corr(ranks[1]))
 
 
-def _categories(name: str, values: np.ndarray, phi: np.ndarray) -> str:
+def _categories(name: str, values: np.ndarray, phi: np.ndarray, fewest: int) -> str:
     import pandas as pd
 
     words = pd.Series([as_word(value) for value in values.tolist()])
     means = pd.Series(phi).groupby(words).agg(["mean", "size"])
-    means = means[means["size"] >= max(3, len(words) // 100)].sort_values("mean")
+    means = means[means["size"] >= max(3, len(words) // 100, fewest)].sort_values("mean")
     if len(means) < 2 or not means["mean"].iloc[0] < 0 < means["mean"].iloc[-1]:
         return ""
     high, low = (_short(str(means.index[at]), 30) for at in (-1, 0))
@@ -179,7 +179,7 @@ def _slices(view: View, target: int) -> str:
     sliced = view.sliced(target)
     if sliced is None:
         return ""
-    found = differences(view.overall(target), sliced)
+    found = differences(view.overall(target), sliced, view.fewest)
     real = found[(found["kind"] == "abs") & found["significant"]]
     if not len(found):
         return ""
