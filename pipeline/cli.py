@@ -218,7 +218,10 @@ def compare(first: str, second: str, html: str | None, as_json: bool, debug: boo
     found = comparison(load_run(first), load_run(second))
     if html is not None:
         from pipeline.compare.page import write_page
+        from pipeline.place import check_outside
 
+        for run in (first, second):
+            check_outside(html, run)
         write_page(found, html)
     with told():
         if as_json:

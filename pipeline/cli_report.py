@@ -15,7 +15,6 @@ from transforms.errors import UserError
     "--format",
     "form",
     type=click.Choice(["svg", "png"]),
-    default="svg",
     metavar="FORMAT",
     help="Of the figures: svg, as by default, or png.",
 )
@@ -29,7 +28,7 @@ from transforms.errors import UserError
 def report(
     run: str,
     figures: str | None,
-    form: str,
+    form: str | None,
     export: str | None,
     export_dir: str | None,
     as_json: bool,
@@ -49,8 +48,10 @@ def report(
         raise UserError(f"{export!r} is no export", "--export", f"known are {', '.join(KINDS)}")
     if export is None and export_dir is not None:
         raise UserError("is given without --export", "--export-dir", f"add --export {'|'.join(KINDS)}")
+    if figures is None and form is not None:
+        raise UserError("is given without --figures", "--format", "add --figures DIR")
     path = write_report(run)
-    written = [] if figures is None else write_figures(run, figures, form)
+    written = [] if figures is None else write_figures(run, figures, form or "svg")
     exported = [] if export is None else write_export(load_run(run), export, export_dir)
     with told():
         if as_json:

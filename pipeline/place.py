@@ -145,6 +145,20 @@ def check_apart(run: str, parts: Iterable[tuple[str, Sequence[str]]], where: str
                 raise UserError(f"{path} lies in the run directory {run}", place, _ELSEWHERE)
 
 
+def check_outside(path: str, run: str) -> None:
+    """Refuses a place in a run directory for what is no part of the run.
+
+    Args:
+      path: Of a file or a folder that is to be written.
+      run: The run directory.
+    Raises:
+      UserError: It is there; symbolic links are followed.
+    """
+    inside = _real(run).rstrip("/")
+    if f"{_real(path).rstrip('/')}/".startswith(f"{inside}/"):
+        raise UserError("is in the run directory", path, "name a place beside it: a run holds its own files")
+
+
 def _real(path: str) -> str:
     return path.rstrip("/") if files.is_url(path) else os.path.realpath(path.removeprefix("file://"))
 

@@ -97,6 +97,20 @@ class Run:
         """Whether there is a report.html."""
         return files.exists(files.join(self.path, "report.html"))
 
+    def table(self, file: str) -> pa.Table:
+        """A table of the run as a whole, by its path in the run directory.
+
+        Raises:
+          UserError: It is not there, or damaged.
+        """
+        path = files.join(self.path, file)
+        try:
+            return pq.read_table(pa.BufferReader(files.read_bytes(path)))
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            remedy = "attribeam verify tells what else is; explain --overwrite makes the run anew"
+            raise UserError(f"is damaged: {reason}", path, remedy) from error
+
     def importance(self, *, slice: str | None = None, target: int | str | None = None) -> pd.DataFrame:
         """Global importance: all rows first, then slice by slice; most important feature first.
 
@@ -108,8 +122,7 @@ class Run:
         Raises:
           UserError: No output has the name.
         """
-        path = files.join(self.path, IMPORTANCE)
-        frame: pd.DataFrame = pq.read_table(pa.BufferReader(files.read_bytes(path))).to_pandas()
+        frame: pd.DataFrame = self.table(IMPORTANCE).to_pandas()
         if slice is not None:
             frame = frame[frame["slice"] == slice]
         if target is not None:

@@ -24,7 +24,7 @@ from pipeline.report.data import ReportData
 from pipeline.report.differences import adjusted, bennett, differences
 from pipeline.report.sections import all_sections
 from pipeline.report.sections.beeswarm import places, swarm
-from pipeline.report.sections.slices import slicing_of
+from pipeline.report.slicings import slicing_of
 from pipeline.report.view import View
 from transforms.errors import UserError
 

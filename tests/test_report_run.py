@@ -106,3 +106,34 @@ def test_the_sample_is_the_same_in_any_sharding(config: Path, tmp_path: Path) ->
         assert table["kind"].to_pylist() == ["sample"] * 20 + ["largest"] * 3 + ["smallest"] * 3
         kept.append(table)
     assert kept[0].equals(kept[1])
+
+
+def test_nothing_is_written_into_a_run(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = config.parent / "run"
+    assert cli.run(["explain", str(config)]) == 0
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    for command in (
+        ["report", str(place), "--figures", str(place / "attributions")],
+        ["compare", str(place), str(place), "--html", str(place / "report.html")],
+    ):
+        assert cli.run(command) == 2
+        assert "is in the run directory; name a place beside it" in capsys.readouterr().err
+    assert cli.run(["report", str(place), "--format", "png"]) == 2
+    assert "--format: is given without --figures" in capsys.readouterr().err
+    written = {path for path in place.rglob("*") if path.is_file()}
+    assert written == set(before)
+    assert {path: path.read_bytes() for path in written} == before
+
+
+@pytest.mark.parametrize("name", ["importance.parquet", SAMPLE])
+def test_a_damaged_table_is_named(name: str, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = config.parent / "run"
+    assert cli.run(["explain", str(config)]) == 0
+    (place / name).write_bytes((place / name).read_bytes()[:-20])
+    capsys.readouterr()
+    assert cli.run(["report", str(place)]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{place / name}: is damaged: " in line
+    assert "attribeam verify" in line

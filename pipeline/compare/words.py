@@ -50,6 +50,9 @@ def _headline(found: Comparison) -> Iterator[str]:
         yield "Importance is the same in both."
     else:
         yield f"No change in the importance of the {count(features, 'feature')} is more than chance."
+    turned = both[both["flip"]]["feature"].nunique()
+    if turned:
+        yield f"The mean effect of {count(turned, 'feature')} has turned to the other side of 0."
     came = [found.features[found.features["status"] == kind]["feature"].nunique() for kind in ("new", "gone")]
     parts = [f"{count(n, 'feature')} {verb}" for n, verb in zip(came, ("came", "went"), strict=True) if n]
     if parts:

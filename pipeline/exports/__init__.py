@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipeline.exports import clarify, tfma, vertex
+from pipeline.place import check_outside
 from transforms import files
 from transforms.errors import UserError
 
@@ -40,16 +40,7 @@ def export(run: Run, kind: str, folder: str | None = None) -> list[str]:
     if kind not in _KINDS:
         raise UserError(f"{kind!r} is no export", "--export", f"known are {', '.join(KINDS)}")
     folder = f"{run.path.rstrip('/')}-{kind}" if folder is None else folder
-    if _within(folder, run.path):
-        raise UserError(
-            "is in the run directory", folder, "name a folder beside it: a run holds its own files"
-        )
+    check_outside(folder, run.path)
     if files.list_dir(folder):
         raise UserError("is not empty", folder, "name a new folder, or delete this one")
     return _KINDS[kind](run, folder)
-
-
-def _within(folder: str, run: str) -> bool:
-    if not files.is_url(folder) and not files.is_url(run):
-        folder, run = (os.path.realpath(files.local_path(path)) for path in (folder, run))
-    return f"{folder.rstrip('/')}/".startswith(f"{run.rstrip('/')}/")

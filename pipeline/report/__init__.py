@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+from pipeline.place import check_outside
 from pipeline.report.data import ReportData
 from pipeline.report.figures import write_figures as _write_figures
 from pipeline.report.page import render
@@ -47,7 +48,9 @@ def page_of(run: Run) -> str:
 
 def write_figures(run_path: str | os.PathLike[str], folder: str, format: str = "svg") -> list[str]:
     """Writes the charts of a run's report as files; see `pipeline.report.figures.write_figures`."""
-    _, _, sections = all_sections(ReportData.load(load_run(run_path)))
+    run = load_run(run_path)
+    check_outside(folder, run.path)
+    _, _, sections = all_sections(ReportData.load(run))
     return _write_figures(sections, folder, format)
 
 

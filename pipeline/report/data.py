@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.results import Run
 from transforms import files
@@ -46,8 +45,7 @@ class ReportData:
         """
 
         def table(name: str) -> pa.Table | None:
-            path = files.join(run.path, name)
-            return pq.read_table(pa.BufferReader(files.read_bytes(path))) if files.exists(path) else None
+            return run.table(name) if files.exists(files.join(run.path, name)) else None
 
         counted = run.rejected()["reason"].value_counts().to_pylist()
         counted.sort(key=lambda item: (-item["counts"], item["values"]))

@@ -47,8 +47,7 @@ def draw(spec: Any, format: str = "svg") -> bytes:
     """A chart as the bytes of a file."""
     config = {**vega_config(LIGHT), "background": "white", "padding": 16}
     # Names are short already; cut once more, between the halves of a character, they could not be drawn.
-    config["axisY"] = {**config["axisY"], "labelLimit": 0}
-    whole = {**plain_json(spec), "config": config}
+    whole = _unlimited({**plain_json(spec), "config": config})
     if whole.get("width") == "container":
         whole |= {"width": _WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
     if format == "png":
@@ -56,3 +55,11 @@ def draw(spec: Any, format: str = "svg") -> bytes:
         return image
     drawing: str = vl_convert.vegalite_to_svg(whole)
     return drawing.encode()
+
+
+def _unlimited(part: Any) -> Any:
+    """The same without a limit to the length of labels and titles, at any depth."""
+    if isinstance(part, dict):
+        limits = ("labelLimit", "titleLimit")
+        return {key: 0 if key in limits else _unlimited(value) for key, value in part.items()}
+    return [_unlimited(value) for value in part] if isinstance(part, list) else part

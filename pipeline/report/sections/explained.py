@@ -56,7 +56,7 @@ def sections(view: View) -> list[Section]:
                 f"{plain(g)}: {', '.join(map(plain, m))}" for g, m in (made.get("groups") or {}).items()
             ),
         ),
-        ("Slices", _slicings(made.get("slices") or [])),
+        ("Slices", _slicings(view.data.manifest.get("slices") or [])),
         ("Weights", plain(str(made.get("weight") or ""))),
         ("Sample", _sample(view)),
         (
@@ -137,7 +137,14 @@ def _some(names: list[str], labels: Mapping[str, str]) -> str:
 
 
 def _slicings(items: list[Any]) -> str:
-    return ", ".join(f"\u2068{shorten(plain(str(item)), 80)}\u2069" for item in items[:_NAMES])
+    """Names of slicings, and the edges of bins."""
+    told = []
+    for item in items[:_NAMES]:
+        edges = ", ".join(f"{edge:g}" for edge in item.get("edges") or [])
+        told.append(
+            f"\u2068{shorten(plain(item['name']), 80)}\u2069" + (f" (bins at {edges})" if edges else "")
+        )
+    return "; ".join(told) + (f"; {len(items) - _NAMES:,} more" if len(items) > _NAMES else "")
 
 
 def _sample(view: View) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from pipeline.report.blocks import Block, Choice, Figure, Prose, Section, Table
 from pipeline.report.differences import differences
+from pipeline.report.slicings import by_itself, slicing_of
 from pipeline.report.view import FEWEST_ROWS, View, brief, number_axis, rows_of
 from pipeline.report.words import TWO_LINES, chart_names, number, percent, plain, shorten, two_lines
 
@@ -51,23 +51,6 @@ def _of(view: View, target: int) -> Sequence[Block]:
     else:
         blocks += next(iter(maps.values()))
     return [*blocks, *_differences(view, target, sliced)]
-
-
-def slicing_of(label: str, slicings: Sequence[Any]) -> str:
-    """The slicing that a slice is of, by its label: `carrier` of `carrier=UA`.
-
-    Args:
-      label: Of the slice; of an intersection, the labels of its parts between ` & `.
-      slicings: The config's `input.slices`.
-    """
-    if label in slicings:  # an expression
-        return label
-    parts = label.split(" & ")
-    if len(parts) > 1 and any(isinstance(slicing, list) for slicing in slicings):
-        inner = [item for slicing in slicings if isinstance(slicing, list) for item in slicing]
-        return " & ".join(slicing_of(part, inner) for part in parts)
-    # The = of >= is none.
-    return re.split(r"(?<![<>=!])=(?!=)", label, maxsplit=1)[0].strip() or label
 
 
 def _pages(sliced: pd.DataFrame, slicings: Sequence[Any]) -> dict[str, list[str]]:
@@ -189,6 +172,8 @@ def _differences(view: View, target: int, sliced: pd.DataFrame) -> list[Block]:
     ):
         real = found[(found["kind"] == kind) & found["significant"]]
         real = real.reindex(real["difference"].abs().sort_values(ascending=False, kind="stable").index)
+        # That a feature differs where its own values do is no news.
+        real = real.iloc[np.argsort(by_itself(real, view.data.manifest), kind="stable")]
         if not len(real):
             blocks.append(Prose(f"No slice differs from the rest in {about} by more than chance would do."))
             continue

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.report.blocks import Block, Prose, Section
 from pipeline.report.differences import differences
 from pipeline.report.sections.interactions import HINT, strongest
+from pipeline.report.slicings import by_itself
 from pipeline.report.view import View, as_word, rows_of
 from pipeline.report.words import listed, number, percent, plain, shorten
 
@@ -185,6 +186,10 @@ def _slices(view: View, target: int) -> str:
         return ""
     if not len(real):
         return "No slice goes by other things than the rest, as far as these rows can tell."
+    # That a feature differs where its own values do is no news.
+    news = real[~by_itself(real, view.data.manifest)]
+    count = real["slice"].nunique()
+    real = news if len(news) else real
     row = real.iloc[int(np.argmax(np.abs(real["difference"].to_numpy(np.float64))))]
     name, where = _name(view, row["feature"]), _short(str(row["slice"]))
     times = row["here"] / row["rest"] if row["rest"] > 0 else math.inf
@@ -194,7 +199,6 @@ def _slices(view: View, target: int) -> str:
         how = f"moves the score {percent(1 - float(times))} less than in the rest"
     else:
         how = f"moves the score {'more' if row['difference'] > 0 else 'less'} than in the rest"
-    count = real["slice"].nunique()
     many = f" In all, {count:,} slices differ from their rest in some feature." if count > 1 else ""
     return f"The slice that stands out is {where}: there {name} {how}.{many}"
 

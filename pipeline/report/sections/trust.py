@@ -135,7 +135,7 @@ def _order(view: View) -> list[Prose]:
         if sure > 1
         else "Only the first rank is certain"
         if sure
-        else "No rank is certain"
+        else "The first rank is not certain"
     )
     text = f"{what}{of}; {len(tied)} of the first {len(first)} features may well stand elsewhere."
     return [
