@@ -16,9 +16,10 @@ QUANTILES = tuple(f"p{round(100 * level):02d}" for level in LEVELS)
 
 #: One row a (slice, target, feature). All but `rows` are weighted where rows have weights. `std` is that of
 #: the population. `p05` … `p95` are inverted CDFs to within 1/128 of their value over all rows and 1/64 in
-#: slices (more in states of thousands of groups and features: see `Resolution`), and to within 2^-15 of the
-#: feature's largest |φ|. `mean_abs_low`, `mean_abs_high`, `rank_low` and `rank_high` are 95 % intervals, each
-#: of its slice, target and feature alone; the figure itself always lies in them.
+#: slices, and to within 2^-31 of the largest |φ| that the feature has for any target; both are more in states
+#: of thousands of groups and features: see `WHOLE` and `SLICES`. `mean_abs_low`, `mean_abs_high`, `rank_low`
+#: and `rank_high` are 95 % intervals, each of its slice, target and feature alone; the figure itself always
+#: lies in them.
 TABLE = pa.schema(
     [
         ("slice", pa.string()),
@@ -82,13 +83,13 @@ def table_of(
     numbers = {key: number for key, number in groups.numbers.items() if written[number]}
     keys = sorted(numbers, key=_order)
     at = np.array([numbers[key] for key in keys], np.int64)
-    moments, counts, bits = moments.at(at), groups.counts[at], groups.resolution.bits
+    moments, counts, grid = moments.at(at), groups.counts[at], groups.resolution.grid
     weight = moments.weight[:, None]
     mean_abs = moments.absolute / weight
     total = mean_abs.sum(axis=1, keepdims=True)
     # Of two that are equally important, the first is before the second.
     order = np.argsort(-mean_abs, axis=1, kind="stable")
-    low, high = mean_abs_interval(moments, *shape(counts, bits))
+    low, high = mean_abs_interval(moments, *shape(counts, grid))
     rank_low, rank_high = rank_intervals(
         mean_abs, standard_error(moments), groups.row_weights[at], groups.row_sums[at]
     )
@@ -105,7 +106,7 @@ def table_of(
         "rank_low": rank_low,
         "rank_high": rank_high,
     }
-    stats |= dict(zip(QUANTILES, quantiles(counts, bits, tops, moments.low, moments.high), strict=True))
+    stats |= dict(zip(QUANTILES, quantiles(counts, grid, tops, moments.low, moments.high), strict=True))
     targets = np.repeat(np.array([target for _, _, target in keys], np.int32), count)
     columns = {
         "slice": pa.array([label for _, label, _ in keys], pa.string()).take(
