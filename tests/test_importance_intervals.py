@@ -86,6 +86,47 @@ def test_intervals_hold_the_truth_in_95_percent_of_data_sets(
         assert of_ranks.mean() <= 0.97
 
 
+@pytest.mark.parametrize("rows", [1000, 5000])
+def test_intervals_hold_the_truth_where_large_attributions_have_large_weights(rows):
+    rng, sets = np.random.default_rng(12), 600
+    phi = rng.lognormal(size=(sets, rows))
+    truth = (np.exp(0.5) + np.exp(2)) / (1 + np.exp(0.5))
+    tables = pd.concat(table_of(data[None], number, weights=1 + data) for number, data in enumerate(phi))
+    share = ((tables.mean_abs_low <= truth) & (truth <= tables.mean_abs_high)).mean()
+    # Of 2000 sets it is 0.93 and 0.95; with the skewness of |φ| itself, 0.85 and 0.90.
+    assert 0.905 <= share <= 0.97
+
+
+def test_with_weights_skewness_and_kurtosis_are_those_of_the_linearised_mean():
+    rng = np.random.default_rng(0)
+    phi, weights = rng.lognormal(size=(3, 500)), rng.exponential(size=500)
+    phi[2] = 1e-2 * phi[2] + 5
+    for scale in (1.0, 1e-9, 1e9):
+        state = ImportanceState(tuple("abc"))
+        for part in np.array_split(np.arange(500), 3):
+            keys = row_keys(0, part)
+            part_weights = scale * weights[part]
+            state.update(phi[:, part].astype(np.float32), np.zeros(len(part), int), {}, keys, part_weights)
+        moments = state._parts["whole"].moments
+        mean = moments.absolute / moments.weight[:, None]
+        skew, peak, known = intervals._linearised(moments, mean)
+        single = phi.astype(np.float32).astype(float)
+        linear = weights * (single - np.average(single, weights=weights, axis=1)[:, None])
+        second, third, fourth = (np.sum(linear**power, axis=1) for power in (2, 3, 4))
+        np.testing.assert_allclose(skew[0], third / second**1.5, rtol=1e-5)
+        np.testing.assert_allclose(peak[0], fourth / second**2 - 3 / 500, rtol=1e-5)
+        assert known.all()
+
+
+def test_weights_whose_powers_leave_float64_have_intervals():
+    phi = np.random.default_rng(0).lognormal(size=(1, 300))
+    weights = 1 + np.arange(300) / 300
+    wanted = table_of(phi, weights=weights)[["mean_abs_low", "mean_abs_high"]]
+    for scale in (1e-130, 1e130):
+        found = table_of(phi, weights=scale * weights)[["mean_abs_low", "mean_abs_high"]]
+        np.testing.assert_allclose(found, wanted, rtol=0.03)
+
+
 def test_ranks_that_are_known_are_one_rank_and_ties_are_wide():
     rng = np.random.default_rng(0)
     table = table_of(sizes(rng, "lognormal", 6, 2000, 0.3) * np.array(APART)[:, None])
@@ -112,7 +153,7 @@ def test_the_variances_are_those_of_a_poisson_bootstrap_over_rows(rows, weighted
     # Where rows are many, the ends are the bootstrap's percentiles; where they are few, these are too narrow.
     ends = np.quantile(replicates, [0.025, 0.975], axis=0)
     width = ends[1] - ends[0]
-    allowed = 0.04 if rows == 3000 else 0.15
+    allowed = 0.04 if rows == 3000 else 0.2
     assert (np.abs(found - ends) < allowed * width).all()
     assert (found[1] - found[0] > 0.97 * width).all()
 

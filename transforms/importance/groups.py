@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transforms.importance.moments import Moments
+from transforms.importance.moments import HIGHER, Moments
 from transforms.importance.quantiles import Coded, Grid, coarser, raised
 
 #: (slicing, label of the slice, target); ("", "", t) is all rows of target t.
@@ -35,7 +35,8 @@ class Resolution:
     def bytes(self, groups: int, features: int, *, weighted: bool) -> int:
         """What so many groups take."""
         each = self.grid.buckets * (8 if weighted else 4) + 8 * self.row_buckets + 8 * 8
-        return groups * (features * each + 8 * self.row_buckets + 3 * 8)
+        each += 8 * len(HIGHER) * weighted
+        return groups * (features * each + 8 * self.row_buckets + 5 * 8)
 
 
 #: By the number of groups and features up to which it is kept so; the last has no end. Each is a coarser one
@@ -96,7 +97,7 @@ class Groups:
         self.numbers: dict[Key, int] = {}
         self._steps = steps
         self.resolution = steps[0][1]
-        self._room = Moments.empty(0, features)
+        self._room = Moments.empty(0, features, weighted=False)
         self._counts = np.zeros((0, features, self.resolution.grid.buckets), np.uint32)
         self._weights = np.zeros((0, self.resolution.row_buckets))
         self._sums = np.zeros((0, features, self.resolution.row_buckets))

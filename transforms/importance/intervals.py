@@ -38,6 +38,8 @@ _WRONG = 0.045
 _ROUNDING = 1e-7
 #: Below this part of the mean's square, so is a variance.
 _NO_SPREAD = 1e-13
+#: And its third and fourth power are, below this.
+_HARDLY = 1e-6
 _AT_ONCE = 1 << 20
 #: Nodes of the critical value's integrals: over what the differences share, and over the standard error.
 _SHARED, _SPREAD = 32, 32
@@ -51,11 +53,12 @@ def mean_abs_interval(
     """The 95 % interval of mean |φ|.
 
     Student's t with the standard error of a ratio of sums, Σw|φ| / Σw, and Hall's monotone correction for
-    skewness. Of one row, from 0 to 10.68 times its value.
+    skewness: where rows have weights, that of w(|φ| − mean), which is what the ratio's error is a sum of. Of
+    one row, from 0 to 10.68 times its value.
 
     Args:
       moments: Of G groups, of some weight.
-      skewness: Of |φ|, `[G, features]`.
+      skewness: Of |φ|, `[G, features]`; with weights, what is taken where powers of w and |φ| leave float64.
       kurtosis: The same, in excess of a normal's.
     Returns:
       The ends, each `[G, features]`, with the mean between them and none below 0.
@@ -67,12 +70,38 @@ def mean_abs_interval(
     mean = moments.absolute / moments.weight[:, None]
     error = standard_error(moments)
     # A variance of n rows has 2 / (2 / (n − 1) + kurtosis / n) degrees of freedom (Satterthwaite 1946).
-    freedom = 2 / (2 / np.maximum(rows - 1, 1.0) + np.maximum(kurtosis, 0.0) / rows)
+    skew, peak = skewness / np.sqrt(rows), kurtosis / rows
+    if moments.weighted:
+        own_skew, own_peak, known = _linearised(moments, mean)
+        skew, peak = np.where(known, own_skew, skew), np.where(known, own_peak, peak)
+    freedom = 2 / (2 / np.maximum(rows - 1, 1.0) + np.maximum(peak, 0.0))
     t = stdtrit(np.maximum(freedom, 1.0), _TWO_SIDED)
-    skew = np.clip(skewness / np.sqrt(rows), -_MOST_SKEW, _MOST_SKEW)
+    skew = np.clip(skew, -_MOST_SKEW, _MOST_SKEW)
     low, high = mean - error * _untransformed(t, skew), mean - error * _untransformed(-t, skew)
     low, high = np.where(rows < _FEWEST, 0.0, low), np.where(rows < _FEWEST, _OF_ONE * mean, high)
     return np.clip(low, 0.0, mean), np.maximum(high, mean)
+
+
+def _linearised(moments: Moments, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Skewness and excess kurtosis of the weighted mean, and where they are known.
+
+    They are n^-½ and n^-1 of those of w(|φ| − mean). Where |φ| hardly varies they are 0: what is left of them
+    is rounding.
+    """
+    three, four = moments.higher[..., :3], moments.higher[..., 3:]
+    with np.errstate(all="ignore"):  # of weights such as 1e100 the powers are infinite, of others all 0
+        constant = mean**2 * moments.weight2[:, None]
+        squares = moments.power2 - 2 * mean * moments.absolute2 + constant
+        cubes = three[..., 2] - 3 * mean * (three[..., 1] - mean * three[..., 0])
+        cubes -= mean**3 * moments.weight3[:, None]
+        fourths = four[..., 3] - 4 * mean * (four[..., 2] + mean**2 * four[..., 0])
+        fourths += mean**2 * (6 * four[..., 1] + mean**2 * moments.weight4[:, None])
+        spread = np.sqrt(squares)
+        skew = cubes / spread / squares
+        peak = fourths / squares / squares - 3 / moments.rows[:, None]
+    varies = squares > _HARDLY * constant
+    known = ~varies | (np.isfinite(skew) & np.isfinite(peak) & (moments.higher > 0).all(axis=-1))
+    return np.where(varies, skew, 0.0), np.where(varies, peak, 0.0), known
 
 
 def standard_error(moments: Moments) -> np.ndarray:
