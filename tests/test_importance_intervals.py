@@ -1,12 +1,14 @@
 """95 % intervals of mean |φ| and of ranks hold the truth in 95 % of data sets, and are a bootstrap's."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from scipy import stats
 
-from transforms.importance import ImportanceState, intervals
+from transforms.importance import ImportanceState, intervals, ranking_bytes
 from transforms.methods.random import row_keys
 
 SETS = 200
@@ -253,3 +255,54 @@ def test_rows_in_any_order_and_in_any_company_give_the_same():
     assert (another.to_table(["y"]).to_pandas().mean_abs_low == wanted.mean_abs_low).all()
     buckets = [state._parts["whole"].row_sums for state in (one, another)]
     assert not np.allclose(*buckets), "rows are dealt out by their keys"
+
+
+def sums_of(phi, buckets):
+    """What `rank_intervals` takes of one group of rows, dealt out at random."""
+    at = np.random.default_rng(5).integers(0, buckets, phi.shape[1])
+    dealt = np.eye(buckets)[at]
+    error = phi.std(axis=1) / np.sqrt(phi.shape[1])
+    return phi.mean(axis=1)[None], error[None], dealt.sum(axis=0)[None], (phi @ dealt)[None]
+
+
+@pytest.mark.parametrize("kind", ["tied", "near", "apart", "twins and what does not vary", "one row"])
+def test_of_many_features_only_those_that_are_not_far_apart_are_compared(kind, monkeypatch):
+    rng = np.random.default_rng(6)
+    phi = sizes(rng, "lognormal", 300, 200, 0.3)
+    if kind == "near":
+        phi *= rng.lognormal(0, 0.3, 300)[:, None]
+    if kind == "apart":
+        phi *= rng.lognormal(0, 3, 300)[:, None]
+    if kind == "twins and what does not vary":
+        phi[:150] = phi[150:]
+        phi[::7] = rng.integers(0, 3, 43)[:, None]
+    group = sums_of(phi[:, :1] if kind == "one row" else phi, 32)
+    wanted = intervals.rank_intervals(*group)
+    compared = []
+    real = intervals._beyond
+    monkeypatch.setattr(intervals, "_beyond", lambda *args: compared.append(args[2].size) or real(*args))
+    monkeypatch.setattr(intervals, "_MOST_FEATURES", 100)
+    monkeypatch.setattr(intervals, "_BLOCK", 2000)
+    found = intervals.rank_intervals(*group)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert max(compared, default=0) <= 2000
+    if kind == "apart":
+        assert sum(compared) < 300**2 / 2
+
+
+@pytest.mark.parametrize("features", [2, 50, 500, 3000])
+def test_ranking_takes_no_more_memory_than_is_said(features):
+    phi = sizes(np.random.default_rng(7), "exponential", features, 100, 0.0)
+    buckets = 256 if features < 3000 else 64
+    one = sums_of(phi, buckets)
+    # As many groups as are kept so finely.
+    groups = [np.repeat(array, max(1, 4096 // features), axis=0) for array in one]
+    intervals.rank_intervals(*one)
+    tracemalloc.start()
+    try:
+        intervals.rank_intervals(*groups)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= ranking_bytes(features) < 64 << 20

@@ -20,6 +20,7 @@ from functools import cache
 
 import numpy as np
 
+from transforms.importance.groups import WHOLE, resolution
 from transforms.importance.moments import Moments
 
 #: The interval of one normal value is the value ± 9.68 times itself (Abbott & Rosenblatt 1963): all that can
@@ -40,7 +41,15 @@ _ROUNDING = 1e-7
 _NO_SPREAD = 1e-13
 #: And its third and fourth power are, below this.
 _HARDLY = 1e-6
-_AT_ONCE = 1 << 20
+#: Comparisons at a time: of several groups, and of one of more features than that; then so few that they stay
+#: in the cache.
+_AT_ONCE = 1 << 18
+_MOST_FEATURES = 512
+_BLOCK, _FIRST = 1 << 15, 64
+#: Arrays of float64 that a comparison takes, with a margin.
+_ARRAYS = 10
+#: And arrays of the size of the buckets' sums.
+_OF_SUMS = 4
 #: Nodes of the critical value's integrals: over what the differences share, and over the standard error.
 _SHARED, _SPREAD = 32, 32
 #: Numbers of differences that it is worked out at.
@@ -144,11 +153,12 @@ def rank_intervals(
       sums: Σw|φ| of each, `[G, features, buckets]`.
     Returns:
       Lowest and highest, `[G, features]` int32; the rank of the mean lies between them.
-    Cost: features² · buckets a group.
+    Cost: features² · buckets a group at most, 5 to 10 ns a pair, in `ranking_bytes`. Of more than 512
+      features, those that are far apart by their standard errors alone are not compared.
     """
     groups, features = mean.shape
     low, high = np.ones((groups, features), np.int32), np.full((groups, features), features, np.int32)
-    step = max(1, _AT_ONCE // max(1, features**2))
+    step = max(1, _AT_ONCE // (features * max(features, weights.shape[1])))
     for first in range(0, groups if features > 1 else 0, step):
         part = slice(first, first + step)
         above, below = _surely(mean[part], error[part], weights[part], sums[part])
@@ -157,25 +167,87 @@ def rank_intervals(
     return low, high
 
 
+def ranking_bytes(features: int) -> int:
+    """Memory that `rank_intervals` works in, at most, whatever the number of groups."""
+    sums = max(_AT_ONCE, features * resolution(WHOLE, features).row_buckets)
+    return 8 * (_ARRAYS * _AT_ONCE + _OF_SUMS * sums)
+
+
 def _surely(
     mean: np.ndarray, error: np.ndarray, weights: np.ndarray, sums: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """How many features are surely above each, and below it."""
     total = weights.sum(axis=1)
-    buckets = effective(total, np.square(weights).sum(axis=1))
+    limits, critical = _limits(mean.shape[1], effective(total, np.square(weights).sum(axis=1)))
     residuals = sums - mean[..., None] * weights[:, None]
     scale = np.sqrt(np.square(residuals).sum(axis=-1))
     # The variances are known from the rows themselves: of the buckets only the correlations are taken.
     residuals *= (error / np.where(scale > 0, scale, 1.0))[..., None]
+    if mean.shape[1] > _MOST_FEATURES:
+        # Then it is one group.
+        return _surely_by_blocks(mean, error, residuals, limits, critical)
     products = residuals @ residuals.swapaxes(1, 2)
     own = np.diagonal(products, axis1=1, axis2=2)
-    variance = own[:, :, None] + own[:, None] - 2 * products
-    least = _ROUNDING * (error[:, :, None] + error[:, None])
+    return _beyond((mean, error, own), (mean, error, own), products, limits, critical)
+
+
+def _surely_by_blocks(
+    mean: np.ndarray, error: np.ndarray, residuals: np.ndarray, limits: np.ndarray, critical: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same of one group of many features, some at a time, each with those that may not be far away.
+
+    The standard error of a difference is at most the sum of the two: whatever lies further away than that
+    says, by the bound of those that are far away, is surely above or below, and correlations do not matter.
+    """
+    above, below = np.zeros((2, *mean.shape), np.int64)
+    if not np.isfinite(limits[0]):
+        return above, below
+    order = np.argsort(mean[0])
+    own = np.square(residuals).sum(axis=-1)
+    mean, error, own, residuals = (array[:, order] for array in (mean, error, own, residuals))
+    reach = limits[0] * (1 + _ROUNDING) * error[0]
+    low, high = mean[0] - reach, mean[0] + reach
+    first, step = 0, _FIRST
+    while first < len(order):
+        some = slice(first, first + step)
+        near = np.flatnonzero((low <= high[some].max()) & (high >= low[some].min()))
+        # What lies between two of them is compared as well: so nothing has to be gathered.
+        among = slice(near[0], near[-1] + 1)
+        width = among.stop - among.start
+        if step > 1 and step * width > _BLOCK:
+            step = max(1, min(step - 1, _BLOCK // width))
+            continue
+        products = residuals[:, some] @ residuals[:, among].swapaxes(1, 2)
+        one, other = ((mean[:, at], error[:, at], own[:, at]) for at in (some, among))
+        more, less = _beyond(one, other, products, limits, critical)
+        above[:, order[some]], below[:, order[some]] = more + len(order) - among.stop, less + among.start
+        first, step = first + step, min(2 * step, _FIRST)
+    return above, below
+
+
+def _beyond(
+    one: tuple[np.ndarray, ...],
+    other: tuple[np.ndarray, ...],
+    products: np.ndarray,
+    limits: np.ndarray,
+    critical: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many of some features are surely above each of others that are among them, and below it.
+
+    Args:
+      one: Mean, standard error and variance of these others, each `[G, one]`.
+      other: The same of the former, `[G, other]`.
+      products: Their covariances, `[G, one, other]`.
+      limits: As `_limits` gives them.
+      critical: The same.
+    """
+    (mean, error, own), (means, errors, owns) = one, other
+    variance = own[:, :, None] + owns[:, None] - 2 * products
+    least = _ROUNDING * (error[:, :, None] + errors[:, None])
     spread = np.maximum(np.sqrt(np.maximum(variance, 0.0)), least)
-    ahead = mean[:, None] - mean[:, :, None]
+    ahead = means[:, None] - mean[:, :, None]
     certain = np.where(ahead == 0, 0.0, np.copysign(np.inf, ahead))
     t = np.divide(ahead, spread, out=certain, where=spread > 0)
-    limits, critical = _limits(mean.shape[1], buckets)
     near = (np.abs(t) <= limits[:, None, None]).sum(axis=-1) - 1
     bound = np.minimum(np.take_along_axis(critical, near, axis=1), limits[:, None])[..., None]
     return (t > bound).sum(axis=-1), (t < -bound).sum(axis=-1)

@@ -67,8 +67,8 @@ class ImportanceState:
             mean: it is counted, and not written.
         Raises:
           ValueError: Some entries of the state have weights and some have none.
-        Cost: 6 to 8 ns a value for all rows and again for each slicing, whatever the number of slices; half as
-          much again with weights, and more where slices have next to no rows each.
+        Cost: 6 to 8 ns a value for all rows and again for each slicing, whatever the number of slices; half
+          as much again with weights, and more where slices have next to no rows each.
         """
         if values.shape[1] == 0:
             return

@@ -76,7 +76,7 @@ def table_of(
       tops: Of the features' buckets.
       min_rows: Groups of fewer rows are left out.
       schema: `TABLE` or `WEIGHTED`.
-    Cost: some µs a group and feature, and features² · buckets of rows a group.
+    Cost: some µs a group and feature, and what `rank_intervals` takes.
     """
     moments, count = groups.moments, len(features)
     written = (moments.weight > 0) & (moments.rows >= min_rows)
