@@ -224,6 +224,20 @@ def test_one_row_that_weighs_nearly_all_is_one_row():
     assert table.rank_high.tolist() == [2, 2]
 
 
+def test_of_weights_whose_squares_are_0_little_is_known():
+    phi = np.random.default_rng(0).lognormal(size=(2, 50))
+    weights, slices = np.ones(50), ["s=a"] * 25 + ["s=b"] * 25
+    weights[25:] = 1e-170
+    state = state_of(phi, slices=slices, weights=weights)
+    table = state.to_table(["y"], weighted=True).to_pandas().set_index("slice").loc["s=b"]
+    assert table.effective_rows.tolist() == [1, 1]
+    assert table.mean_abs.sum() == pytest.approx(phi[:, 25:].mean(axis=1).sum())
+    assert table.mean_abs_low.tolist() == [0, 0]
+    assert (table.mean_abs_high > 10 * table.mean_abs).all()
+    assert table.rank_low.tolist() == [1, 1]
+    assert table.rank_high.tolist() == [2, 2]
+
+
 def test_what_does_not_vary_is_known():
     table = table_of(np.tile([[0.1], [-0.1], [7.0], [0.0]], 100))
     assert table.feature.tolist() == ["2", "0", "1", "3"]

@@ -126,8 +126,8 @@ def standard_error(moments: Moments) -> np.ndarray:
 
 
 def effective(weight: np.ndarray, weight2: np.ndarray) -> np.ndarray:
-    """How many rows of equal weight say as much (Kish 1965)."""
-    return weight**2 / weight2
+    """How many rows of equal weight say as much (Kish 1965); one where squares of weights are 0."""
+    return np.divide(weight**2, weight2, out=np.ones_like(weight), where=weight2 > 0)
 
 
 def _untransformed(t: np.ndarray, skew: np.ndarray) -> np.ndarray:

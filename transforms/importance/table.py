@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.importance.groups import Groups, Key
-from transforms.importance.intervals import mean_abs_interval, rank_intervals, standard_error
+from transforms.importance.intervals import effective, mean_abs_interval, rank_intervals, standard_error
 from transforms.importance.quantiles import LEVELS, quantiles, shape
 
 QUANTILES = tuple(f"p{round(100 * level):02d}" for level in LEVELS)
@@ -118,7 +118,7 @@ def table_of(
         "rows": np.repeat(moments.rows.astype(np.int64), count),
         "rank": np.tile(np.arange(1, count + 1, dtype=np.int32), len(keys)),
         "weight": np.repeat(moments.weight, count),
-        "effective_rows": np.repeat(moments.weight**2 / moments.weight2, count),
+        "effective_rows": np.repeat(effective(moments.weight, moments.weight2), count),
     }
     for name, value in stats.items():
         columns[name] = np.take_along_axis(value, order, axis=1).reshape(-1)
