@@ -17,7 +17,7 @@ import pyarrow.types as pt
 from pipeline.probe import ProbeResult
 from transforms.baselines import drawing_bytes
 from transforms.explain_shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
-from transforms.importance import state_bytes
+from transforms.importance import ranking_bytes, state_bytes
 from transforms.methods.base import TARGETS_AT_ONCE, AttributionMethod, working_bytes
 from transforms.methods.calls import processors, rows_in_call
 from transforms.models.function import is_function
@@ -62,7 +62,7 @@ class HostBytes:
       working: What the method holds of the batches that are explained.
       device: Device calls in flight, where the device's memory is the host's.
       background: The background and what is computed of it once.
-      aggregates: The importance of a shard, and while it is merged.
+      aggregates: The importance of a shard, and while it is merged; then while it becomes a table.
     """
 
     process: int
@@ -227,6 +227,8 @@ def host_bytes(
     flying, results = min(BATCHES_OF_ROWS, 4 + batches), min(BATCHES_OF_RESULTS, 1 + batches)
     written = results * attribution + _writing(batch_size, widths, output)
     counted = _CODED_BYTES * batch_size * widths.targets * len(schema.attributed)
+    # Of the commit, when nothing is counted any more.
+    ranked = ranking_bytes(len(schema.attributed))
     columns = [Column(name, kind) for name, kind in schema.columns]
     working = working_bytes(
         method, batch_size, widths.targets, widths.values, schema.players.count, evaluations
@@ -239,7 +241,7 @@ def host_bytes(
         working=min(2, batches) * working,
         device=calls * call_bytes,
         background=_COPIES_OF_A_BACKGROUND * background_rows * widths.features + background_bytes,
-        aggregates=_COPIES_OF_AGGREGATES * state + counted,
+        aggregates=_COPIES_OF_AGGREGATES * state + max(counted, ranked),
     )
 
 

@@ -1,12 +1,14 @@
 """95 % intervals of mean |φ| and of ranks hold the truth in 95 % of data sets, and are a bootstrap's."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 from scipy import stats
 
-from transforms.importance import ImportanceState, intervals
+from transforms.importance import ImportanceState, intervals, ranking_bytes
 from transforms.methods.random import row_keys
 
 SETS = 200
@@ -86,6 +88,47 @@ def test_intervals_hold_the_truth_in_95_percent_of_data_sets(
         assert of_ranks.mean() <= 0.97
 
 
+@pytest.mark.parametrize("rows", [1000, 5000])
+def test_intervals_hold_the_truth_where_large_attributions_have_large_weights(rows):
+    rng, sets = np.random.default_rng(12), 600
+    phi = rng.lognormal(size=(sets, rows))
+    truth = (np.exp(0.5) + np.exp(2)) / (1 + np.exp(0.5))
+    tables = pd.concat(table_of(data[None], number, weights=1 + data) for number, data in enumerate(phi))
+    share = ((tables.mean_abs_low <= truth) & (truth <= tables.mean_abs_high)).mean()
+    # Of 2000 sets it is 0.93 and 0.95; with the skewness of |φ| itself, 0.85 and 0.90.
+    assert 0.905 <= share <= 0.97
+
+
+def test_with_weights_skewness_and_kurtosis_are_those_of_the_linearised_mean():
+    rng = np.random.default_rng(0)
+    phi, weights = rng.lognormal(size=(3, 500)), rng.exponential(size=500)
+    phi[2] = 1e-2 * phi[2] + 5
+    for scale in (1.0, 1e-9, 1e9):
+        state = ImportanceState(tuple("abc"))
+        for part in np.array_split(np.arange(500), 3):
+            keys = row_keys(0, part)
+            part_weights = scale * weights[part]
+            state.update(phi[:, part].astype(np.float32), np.zeros(len(part), int), {}, keys, part_weights)
+        moments = state._parts["whole"].moments
+        mean = moments.absolute / moments.weight[:, None]
+        skew, peak, known = intervals._linearised(moments, mean)
+        single = phi.astype(np.float32).astype(float)
+        linear = weights * (single - np.average(single, weights=weights, axis=1)[:, None])
+        second, third, fourth = (np.sum(linear**power, axis=1) for power in (2, 3, 4))
+        np.testing.assert_allclose(skew[0], third / second**1.5, rtol=1e-5)
+        np.testing.assert_allclose(peak[0], fourth / second**2 - 3 / 500, rtol=1e-5)
+        assert known.all()
+
+
+def test_weights_whose_powers_leave_float64_have_intervals():
+    phi = np.random.default_rng(0).lognormal(size=(1, 300))
+    weights = 1 + np.arange(300) / 300
+    wanted = table_of(phi, weights=weights)[["mean_abs_low", "mean_abs_high"]]
+    for scale in (1e-130, 1e130):
+        found = table_of(phi, weights=scale * weights)[["mean_abs_low", "mean_abs_high"]]
+        np.testing.assert_allclose(found, wanted, rtol=0.03)
+
+
 def test_ranks_that_are_known_are_one_rank_and_ties_are_wide():
     rng = np.random.default_rng(0)
     table = table_of(sizes(rng, "lognormal", 6, 2000, 0.3) * np.array(APART)[:, None])
@@ -112,7 +155,7 @@ def test_the_variances_are_those_of_a_poisson_bootstrap_over_rows(rows, weighted
     # Where rows are many, the ends are the bootstrap's percentiles; where they are few, these are too narrow.
     ends = np.quantile(replicates, [0.025, 0.975], axis=0)
     width = ends[1] - ends[0]
-    allowed = 0.04 if rows == 3000 else 0.15
+    allowed = 0.04 if rows == 3000 else 0.2
     assert (np.abs(found - ends) < allowed * width).all()
     assert (found[1] - found[0] > 0.97 * width).all()
 
@@ -181,6 +224,20 @@ def test_one_row_that_weighs_nearly_all_is_one_row():
     assert table.rank_high.tolist() == [2, 2]
 
 
+def test_of_weights_whose_squares_are_0_little_is_known():
+    phi = np.random.default_rng(0).lognormal(size=(2, 50))
+    weights, slices = np.ones(50), ["s=a"] * 25 + ["s=b"] * 25
+    weights[25:] = 1e-170
+    state = state_of(phi, slices=slices, weights=weights)
+    table = state.to_table(["y"], weighted=True).to_pandas().set_index("slice").loc["s=b"]
+    assert table.effective_rows.tolist() == [1, 1]
+    assert table.mean_abs.sum() == pytest.approx(phi[:, 25:].mean(axis=1).sum())
+    assert table.mean_abs_low.tolist() == [0, 0]
+    assert (table.mean_abs_high > 10 * table.mean_abs).all()
+    assert table.rank_low.tolist() == [1, 1]
+    assert table.rank_high.tolist() == [2, 2]
+
+
 def test_what_does_not_vary_is_known():
     table = table_of(np.tile([[0.1], [-0.1], [7.0], [0.0]], 100))
     assert table.feature.tolist() == ["2", "0", "1", "3"]
@@ -212,3 +269,54 @@ def test_rows_in_any_order_and_in_any_company_give_the_same():
     assert (another.to_table(["y"]).to_pandas().mean_abs_low == wanted.mean_abs_low).all()
     buckets = [state._parts["whole"].row_sums for state in (one, another)]
     assert not np.allclose(*buckets), "rows are dealt out by their keys"
+
+
+def sums_of(phi, buckets):
+    """What `rank_intervals` takes of one group of rows, dealt out at random."""
+    at = np.random.default_rng(5).integers(0, buckets, phi.shape[1])
+    dealt = np.eye(buckets)[at]
+    error = phi.std(axis=1) / np.sqrt(phi.shape[1])
+    return phi.mean(axis=1)[None], error[None], dealt.sum(axis=0)[None], (phi @ dealt)[None]
+
+
+@pytest.mark.parametrize("kind", ["tied", "near", "apart", "twins and what does not vary", "one row"])
+def test_of_many_features_only_those_that_are_not_far_apart_are_compared(kind, monkeypatch):
+    rng = np.random.default_rng(6)
+    phi = sizes(rng, "lognormal", 300, 200, 0.3)
+    if kind == "near":
+        phi *= rng.lognormal(0, 0.3, 300)[:, None]
+    if kind == "apart":
+        phi *= rng.lognormal(0, 3, 300)[:, None]
+    if kind == "twins and what does not vary":
+        phi[:150] = phi[150:]
+        phi[::7] = rng.integers(0, 3, 43)[:, None]
+    group = sums_of(phi[:, :1] if kind == "one row" else phi, 32)
+    wanted = intervals.rank_intervals(*group)
+    compared = []
+    real = intervals._beyond
+    monkeypatch.setattr(intervals, "_beyond", lambda *args: compared.append(args[2].size) or real(*args))
+    monkeypatch.setattr(intervals, "_MOST_FEATURES", 100)
+    monkeypatch.setattr(intervals, "_BLOCK", 2000)
+    found = intervals.rank_intervals(*group)
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert max(compared, default=0) <= 2000
+    if kind == "apart":
+        assert sum(compared) < 300**2 / 2
+
+
+@pytest.mark.parametrize("features", [2, 50, 500, 3000])
+def test_ranking_takes_no_more_memory_than_is_said(features):
+    phi = sizes(np.random.default_rng(7), "exponential", features, 100, 0.0)
+    buckets = 256 if features < 3000 else 64
+    one = sums_of(phi, buckets)
+    # As many groups as are kept so finely.
+    groups = [np.repeat(array, max(1, 4096 // features), axis=0) for array in one]
+    intervals.rank_intervals(*one)
+    tracemalloc.start()
+    try:
+        intervals.rank_intervals(*groups)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= ranking_bytes(features) < 64 << 20

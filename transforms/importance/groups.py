@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transforms.importance.moments import Moments
-from transforms.importance.quantiles import Coded, buckets, coarser, raised
+from transforms.importance.moments import HIGHER, Moments
+from transforms.importance.quantiles import Coded, Grid, coarser, raised
 
 #: (slicing, label of the slice, target); ("", "", t) is all rows of target t.
 Key = tuple[str, str, int]
@@ -24,34 +24,39 @@ class Resolution:
     """How finely groups are kept.
 
     Args:
-      bits: Of the quantiles' buckets: quantiles are within 2^-(bits + 1) of their value.
+      grid: Of the quantiles' buckets: quantiles are within 2^-(bits + 1) of their value, and within
+        2^-(octaves − 1) of the feature's largest |φ|.
       row_buckets: That rows are dealt out to, for the ranks' intervals; a power of two.
     """
 
-    bits: int
+    grid: Grid
     row_buckets: int
 
     def bytes(self, groups: int, features: int, *, weighted: bool) -> int:
         """What so many groups take."""
-        each = buckets(self.bits) * (8 if weighted else 4) + 8 * self.row_buckets + 8 * 8
-        return groups * (features * each + 8 * self.row_buckets + 3 * 8)
+        each = self.grid.buckets * (8 if weighted else 4) + 8 * self.row_buckets + 8 * 8
+        each += 8 * len(HIGHER) * weighted
+        return groups * (features * each + 8 * self.row_buckets + 5 * 8)
 
 
 #: By the number of groups and features up to which it is kept so; the last has no end. Each is a coarser one
-#: of that before, so that it does not matter when a state grew to its size.
+#: of that before, so that it does not matter when a state grew to its size. A coarse quantile is of more use
+#: than one that is counted as 0: octaves go last.
 Resolutions = tuple[tuple[int, Resolution], ...]
 WHOLE: Resolutions = (
-    (1 << 12, Resolution(6, 256)),
-    (1 << 14, Resolution(5, 64)),
-    (1 << 16, Resolution(3, 32)),
-    (1 << 62, Resolution(1, 16)),
+    (1 << 11, Resolution(Grid(32, 6), 256)),
+    (1 << 12, Resolution(Grid(32, 5), 256)),
+    (1 << 14, Resolution(Grid(32, 4), 64)),
+    (1 << 16, Resolution(Grid(32, 2), 32)),
+    (1 << 62, Resolution(Grid(16, 1), 16)),
 )
 SLICES: Resolutions = (
-    (1 << 12, Resolution(5, 32)),
-    (1 << 13, Resolution(4, 32)),
-    (1 << 15, Resolution(3, 32)),
-    (1 << 17, Resolution(2, 16)),
-    (1 << 62, Resolution(0, 8)),
+    (1 << 12, Resolution(Grid(32, 5), 32)),
+    (1 << 13, Resolution(Grid(32, 4), 32)),
+    (1 << 14, Resolution(Grid(32, 3), 32)),
+    (1 << 15, Resolution(Grid(32, 2), 32)),
+    (1 << 17, Resolution(Grid(32, 1), 16)),
+    (1 << 62, Resolution(Grid(16, 0), 8)),
 )
 
 
@@ -92,8 +97,8 @@ class Groups:
         self.numbers: dict[Key, int] = {}
         self._steps = steps
         self.resolution = steps[0][1]
-        self._room = Moments.empty(0, features)
-        self._counts = np.zeros((0, features, buckets(self.resolution.bits)), np.uint32)
+        self._room = Moments.empty(0, features, weighted=False)
+        self._counts = np.zeros((0, features, self.resolution.grid.buckets), np.uint32)
         self._weights = np.zeros((0, self.resolution.row_buckets))
         self._sums = np.zeros((0, features, self.resolution.row_buckets))
 
@@ -137,7 +142,7 @@ class Groups:
     def raise_tops(self, octaves: np.ndarray) -> None:
         """Moves the buckets of features whose largest |φ| has grown, by octaves `[features]`."""
         for feature in np.flatnonzero(octaves) if len(self) else ():
-            raised(self.counts[:, feature], int(octaves[feature]))
+            raised(self.counts[:, feature], int(octaves[feature]), self.resolution.grid)
 
     def weigh(self) -> None:
         """Makes the counts ready for weights that are no whole numbers."""
@@ -168,11 +173,11 @@ class Groups:
         if weights is not None or self._room.rows.sum() > _MOST_COUNTED:
             self.weigh()
         counts, sums = self._counts.reshape(-1), self._sums.reshape(-1)
-        numbers = coded.buckets(kept.bits)
+        numbers = coded.buckets(kept.grid)
         rows = rows // (_MOST_ROW_BUCKETS // kept.row_buckets)
         where = at * kept.row_buckets + rows
         np.add.at(self._weights.reshape(-1), where, np.ones(len(at)) if weights is None else weights)
-        bucket_at = at * (features * buckets(kept.bits))
+        bucket_at = at * (features * kept.grid.buckets)
         row_at = at * (features * kept.row_buckets) + rows
         one = self._counts.dtype.type(1)
         # As many features at a time as stay in the cache; one index and one type are numpy's fast path.
@@ -221,7 +226,7 @@ class Groups:
         self._counts[at[:, None], same] += counts[:, same].astype(self._counts.dtype, copy=False)
         for feature in lower:
             moved = counts[:, feature].astype(self._counts.dtype)
-            raised(moved, int(octaves[feature]))
+            raised(moved, int(octaves[feature]), self.resolution.grid)
             self._counts[at, feature] += moved
 
     def _coarsen(self, wanted: Resolution) -> None:
@@ -262,4 +267,4 @@ def _coarsened(
     folds = old.row_buckets // new.row_buckets
     weights = weights.reshape(len(weights), new.row_buckets, folds).sum(axis=-1)
     sums = sums.reshape(*sums.shape[:2], new.row_buckets, folds).sum(axis=-1)
-    return coarser(counts, old.bits - new.bits), weights, sums
+    return coarser(counts, old.grid, new.grid), weights, sums

@@ -65,8 +65,10 @@ class ImportanceState:
           keys: Of the row of each, as `row_keys` gives them, `[N]` uint64.
           weights: Of each, `[N]`, at least 0; None: all are 1. Of a slice whose weights sum to 0 there is no
             mean: it is counted, and not written.
-        Cost: 6 to 8 ns a value for all rows and again for each slicing, whatever the number of slices; more
-          where these have next to no rows each.
+        Raises:
+          ValueError: Some entries of the state have weights and some have none.
+        Cost: 6 to 8 ns a value for all rows and again for each slicing, whatever the number of slices; half
+          as much again with weights, and more where slices have next to no rows each.
         """
         if values.shape[1] == 0:
             return

@@ -9,16 +9,17 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.importance.groups import Groups, Key
-from transforms.importance.intervals import mean_abs_interval, rank_intervals, standard_error
+from transforms.importance.intervals import effective, mean_abs_interval, rank_intervals, standard_error
 from transforms.importance.quantiles import LEVELS, quantiles, shape
 
 QUANTILES = tuple(f"p{round(100 * level):02d}" for level in LEVELS)
 
 #: One row a (slice, target, feature). All but `rows` are weighted where rows have weights. `std` is that of
 #: the population. `p05` … `p95` are inverted CDFs to within 1/128 of their value over all rows and 1/64 in
-#: slices (more in states of thousands of groups and features: see `Resolution`), and to within 2^-15 of the
-#: feature's largest |φ|. `mean_abs_low`, `mean_abs_high`, `rank_low` and `rank_high` are 95 % intervals, each
-#: of its slice, target and feature alone; the figure itself always lies in them.
+#: slices, and to within 2^-31 of the largest |φ| that the feature has for any target; both are more in states
+#: of thousands of groups and features: see `WHOLE` and `SLICES`. `mean_abs_low`, `mean_abs_high`, `rank_low`
+#: and `rank_high` are 95 % intervals, each of its slice, target and feature alone; the figure itself always
+#: lies in them.
 TABLE = pa.schema(
     [
         ("slice", pa.string()),
@@ -75,20 +76,20 @@ def table_of(
       tops: Of the features' buckets.
       min_rows: Groups of fewer rows are left out.
       schema: `TABLE` or `WEIGHTED`.
-    Cost: some µs a group and feature, and features² · buckets of rows a group.
+    Cost: some µs a group and feature, and what `rank_intervals` takes.
     """
     moments, count = groups.moments, len(features)
     written = (moments.weight > 0) & (moments.rows >= min_rows)
     numbers = {key: number for key, number in groups.numbers.items() if written[number]}
     keys = sorted(numbers, key=_order)
     at = np.array([numbers[key] for key in keys], np.int64)
-    moments, counts, bits = moments.at(at), groups.counts[at], groups.resolution.bits
+    moments, counts, grid = moments.at(at), groups.counts[at], groups.resolution.grid
     weight = moments.weight[:, None]
     mean_abs = moments.absolute / weight
     total = mean_abs.sum(axis=1, keepdims=True)
     # Of two that are equally important, the first is before the second.
     order = np.argsort(-mean_abs, axis=1, kind="stable")
-    low, high = mean_abs_interval(moments, *shape(counts, bits))
+    low, high = mean_abs_interval(moments, *shape(counts, grid))
     rank_low, rank_high = rank_intervals(
         mean_abs, standard_error(moments), groups.row_weights[at], groups.row_sums[at]
     )
@@ -105,7 +106,7 @@ def table_of(
         "rank_low": rank_low,
         "rank_high": rank_high,
     }
-    stats |= dict(zip(QUANTILES, quantiles(counts, bits, tops, moments.low, moments.high), strict=True))
+    stats |= dict(zip(QUANTILES, quantiles(counts, grid, tops, moments.low, moments.high), strict=True))
     targets = np.repeat(np.array([target for _, _, target in keys], np.int32), count)
     columns = {
         "slice": pa.array([label for _, label, _ in keys], pa.string()).take(
@@ -117,7 +118,7 @@ def table_of(
         "rows": np.repeat(moments.rows.astype(np.int64), count),
         "rank": np.tile(np.arange(1, count + 1, dtype=np.int32), len(keys)),
         "weight": np.repeat(moments.weight, count),
-        "effective_rows": np.repeat(moments.weight**2 / moments.weight2, count),
+        "effective_rows": np.repeat(effective(moments.weight, moments.weight2), count),
     }
     for name, value in stats.items():
         columns[name] = np.take_along_axis(value, order, axis=1).reshape(-1)
