@@ -141,8 +141,9 @@ def test_every_option_is_drawn(open_page: Any, told: list[str]) -> None:
     )
     assert min(chart["marks"] for chart in charts) >= 3
     page = open_page("small")
-    page.get_by_role("radio", name="origin").check(force=True)
-    page.locator("label", has_text="Mean φ").locator("visible=true").first.click()
+    # By events rather than by the pointer: charts that are drawn as they come into view move what is below.
+    page.get_by_role("radio", name="origin").dispatch_event("click")
+    page.locator("label", has_text="Mean φ").locator("visible=true").first.dispatch_event("click")
     assert "slices-0-2-mean-spec" in [chart["name"] for chart in page.evaluate(_DRAW)]
     assert told == []
 
@@ -290,5 +291,5 @@ def test_without_scripts_it_is_all_there(open_page: Any) -> None:
 
 def test_a_report_says_which_run_it_is_of(open_page: Any) -> None:
     page = open_page("small")
-    assert page.locator("meta[name=attribeam-run]").get_attribute("content") == "0123456789abcdef"
+    assert page.locator("meta[name=attribeam-run]").get_attribute("content").split()[0] == "0123456789abcdef"
     assert json.loads(page.locator("#attribeam-settings").inner_text() or "{}") is not None
