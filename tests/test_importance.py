@@ -85,7 +85,12 @@ def scale_of(table):
 def same_tables(found, expected):
     """Two ways to the same state: every column, the quantiles to the bit."""
     found, expected = in_order(found, expected)
-    agree(found, expected, TABLE.names[5:], scale_of(expected))
+    ends = ("mean_abs_low", "mean_abs_high")
+    agree(found, expected, [name for name in TABLE.names[5:] if name not in ends], scale_of(expected))
+    # Their skewness comes of sums of third powers, and of 1000 ± 1 these leave half of the digits.
+    width = expected.mean_abs_high - expected.mean_abs_low + 1e-9 * scale_of(expected)
+    for name in ends:
+        assert ((found[name] - expected[name]).abs() <= 1e-2 * width).all(), name
     for name in (*QUANTILES, "rank_low", "rank_high"):
         assert found[name].tolist() == expected[name].tolist(), name
 
