@@ -24,7 +24,7 @@ from pipeline.report.data import ReportData
 from pipeline.report.differences import adjusted, bennett, differences
 from pipeline.report.sections import all_sections
 from pipeline.report.sections.beeswarm import places, swarm
-from pipeline.report.slicings import slicing_of
+from pipeline.report.slicings import by_itself, slicing_of
 from pipeline.report.view import View
 from transforms.errors import UserError
 
@@ -498,3 +498,26 @@ def test_what_is_of_few_rows_is_not_told(small: Path, place: Path) -> None:
     part = moments(values[:400], "s=1")
     assert len(differences(moments(values, ""), part, 100))
     assert not len(differences(moments(values, ""), part, 101))
+
+
+def test_a_feature_in_slices_of_its_own_values_is_no_news(small: Path) -> None:
+    manifest = json.loads((small / "manifest.json").read_text())
+    manifest["config"]["input"] |= {
+        "slices": ["carrier", {"column": "hour", "bins": 3}, ["carrier", "rain > 0"]],
+        "groups": {"weather": ["rain", "wind"]},
+    }
+    manifest["slices"] = [
+        {"name": "carrier", "columns": ["carrier"]},
+        {"name": "hour", "columns": ["hour"]},
+        {"name": "carrier & rain > 0", "columns": ["carrier", "rain"]},
+    ]
+    pairs = [
+        ("carrier=UA", "carrier", True),
+        ("carrier=UA", "hour", False),
+        ("hour=[5, 9)", "hour", True),
+        ("carrier=UA & rain > 0", "carrier", True),
+        ("carrier=UA & rain > 0", "weather", True),
+        ("carrier=UA & rain > 0", "hour", False),
+    ]
+    found = pd.DataFrame(pairs, columns=["slice", "feature", "itself"])
+    assert by_itself(found, manifest).tolist() == found["itself"].tolist()

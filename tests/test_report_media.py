@@ -22,17 +22,17 @@ import pyarrow.parquet as pq
 import pytest
 import worlds
 
-from pipeline.report import examples, images, tokens, vectors
 from pipeline.report.blocks import Block, Choice, Figure, Prose, Section, Table
 from pipeline.report.data import ReportData
 from pipeline.report.drawn import Drawn, drawn_by_target, in_words, mean_by_position, shown_features
-from pipeline.report.examples import Part, sentence, waterfall
 from pipeline.report.figures import draw
 from pipeline.report.page import render
 from pipeline.report.picks import distances, gallery, picks
 from pipeline.report.png import colours, data_uri, png, reduced
+from pipeline.report.sections import examples, images, tokens, vectors
+from pipeline.report.sections.examples import Part, sentence, waterfall
+from pipeline.report.sections.tokens import Vocabulary, highlighted, occurrences
 from pipeline.report.theme import DARK, LIGHT
-from pipeline.report.tokens import Vocabulary, highlighted, occurrences
 
 MODULES = (examples, images, tokens, vectors)
 CSS = Path(tokens.__file__).with_name("templates") / "media.css"

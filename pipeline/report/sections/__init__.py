@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pipeline.report import examples, images, tokens, vectors
 from pipeline.report.blocks import Section
 from pipeline.report.data import ReportData
 from pipeline.report.sections import (
     beeswarm,
     dependence,
     distribution,
+    examples,
     explained,
     glossary,
+    images,
     importance,
     interactions,
     slices,
     summary,
+    tokens,
     trust,
+    vectors,
 )
 from pipeline.report.view import View
 

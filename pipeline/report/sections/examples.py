@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report import images, tokens
 from pipeline.report.blocks import Block, Choice, Figure, Prose, Section, Table
 from pipeline.report.data import ReportData
 from pipeline.report.drawn import (
@@ -23,6 +22,7 @@ from pipeline.report.drawn import (
     value_in_words,
 )
 from pipeline.report.picks import Pick, picks
+from pipeline.report.sections import images, tokens
 from pipeline.report.view import MOST_TARGETS
 from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten, signed
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report import vectors
 from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
 from pipeline.report.data import ReportData
 from pipeline.report.drawn import Drawn, Shown, apart, by_target, drawn_by_target, left_out, most_important
 from pipeline.report.markup import markup
 from pipeline.report.picks import gallery
+from pipeline.report.sections import vectors
 from pipeline.report.view import MOST_TARGETS
 from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten, signed
 from transforms import files
