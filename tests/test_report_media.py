@@ -35,7 +35,7 @@ from pipeline.report.sections.tokens import Vocabulary, highlighted, occurrences
 from pipeline.report.theme import DARK, LIGHT
 
 MODULES = (examples, images, tokens, vectors)
-CSS = Path(tokens.__file__).with_name("templates") / "media.css"
+CSS = Path(tokens.__file__).parents[1] / "templates" / "media.css"
 
 
 def sections(data: ReportData) -> list[Section]:

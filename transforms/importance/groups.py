@@ -51,7 +51,7 @@ WHOLE: Resolutions = (
     (1 << 62, Resolution(Grid(16, 1), 16)),
 )
 SLICES: Resolutions = (
-    (1 << 12, Resolution(Grid(32, 5), 32)),
+    (1 << 10, Resolution(Grid(32, 5), 32)),
     (1 << 13, Resolution(Grid(32, 4), 32)),
     (1 << 14, Resolution(Grid(32, 3), 32)),
     (1 << 15, Resolution(Grid(32, 2), 32)),
