@@ -18,12 +18,13 @@ from run_worlds import importance_of, manifest, write_run
 
 from pipeline import cli
 from pipeline.compare import Comparison, compare
-from pipeline.compare.changes import benjamini_hochberg, changes
+from pipeline.compare.changes import changes
 from pipeline.compare.page import sections, write_page
 from pipeline.compare.words import headline
 from pipeline.report.blocks import Choice, Prose
 from pipeline.report.page import figures
 from transforms.errors import UserError
+from transforms.importance.differences import benjamini_hochberg
 
 FEATURES = ("distance", "carrier", "humid", "temp")
 
@@ -131,6 +132,7 @@ def test_direction(runs: Any) -> None:
         values["temp"] = values["temp"] + sign * 1e-4  # of another sign, within chance
     found = compare(runs(importance_of(before)), runs(importance_of(after)))
     assert list(found.features[found.features["flip"]]["feature"]) == ["humid"]
+    assert "The mean effect of 1 feature has turned to the other side of 0." in headline(found)
     (direction,) = [each for each in sections(found) if each.id == "direction"]
     (said,) = direction.blocks
     assert isinstance(said, Prose)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import re
@@ -21,12 +22,13 @@ from pipeline import cli, load_run
 from pipeline.report import page, report_is_current, words, write_report
 from pipeline.report.blocks import Block, Choice, Figure, Grid, Prose, Section, Table
 from pipeline.report.data import ReportData
-from pipeline.report.differences import adjusted, bennett, differences
+from pipeline.report.figures import draw
 from pipeline.report.sections import all_sections
 from pipeline.report.sections.beeswarm import places, swarm
 from pipeline.report.slicings import by_itself, slicing_of
 from pipeline.report.view import View
 from transforms.errors import UserError
+from transforms.importance.differences import benjamini_hochberg, bennett, differences
 
 WORLDS = ("small", "many_targets", "large", "hostile", *DEGENERATE)
 
@@ -377,7 +379,7 @@ def test_q_values() -> None:
     first = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459]
     p = np.array([*first, 0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0])
     order = np.random.default_rng(0).permutation(len(p))
-    found = adjusted(p[order])
+    found = benjamini_hochberg(p[order])
     assert sorted(p[order][found <= 0.05]) == p[:4].tolist()
 
 
@@ -521,3 +523,14 @@ def test_a_feature_in_slices_of_its_own_values_is_no_news(small: Path) -> None:
     ]
     found = pd.DataFrame(pairs, columns=["slice", "feature", "itself"])
     assert by_itself(found, manifest).tolist() == found["itself"].tolist()
+
+
+def test_figures_are_drawn_whatever_the_length_of_a_name(small: Path) -> None:
+    """Vega cuts names at a number of pixels, and may do so between the halves of a character."""
+    figure = next(page.figures([sections_of(small)["slices"]]))
+    first = figure.spec["data"]["values"][0]["f"]
+    for length in range(12):
+        spec = copy.deepcopy(figure.spec)
+        for cell in spec["data"]["values"]:
+            cell["f"] = "a" * length + "😀" * 40 if cell["f"] == first else cell["f"]
+        assert b"<svg" in draw(spec)

@@ -293,3 +293,16 @@ def test_a_report_says_which_run_it_is_of(open_page: Any) -> None:
     page = open_page("small")
     assert page.locator("meta[name=attribeam-run]").get_attribute("content").split()[0] == "0123456789abcdef"
     assert json.loads(page.locator("#attribeam-settings").inner_text() or "{}") is not None
+
+
+def test_a_narrow_heat_map_has_the_columns_that_fit(open_page: Any, told: list[str]) -> None:
+    counted = {}
+    for width in (360, 1280):
+        page = open_page("large", width)
+        drawn = page.evaluate(_DRAW)
+        name = next(chart["name"] for chart in drawn if chart["name"].startswith("slices-0-1-share"))
+        counted[width] = page.evaluate(
+            "(name) => document.querySelector(`[data-spec=${name}]`).view.scale('x').domain().length", name
+        )
+    assert 3 <= counted[360] <= 12 < counted[1280]
+    assert told == []

@@ -137,3 +137,19 @@ def test_a_damaged_table_is_named(name: str, config: Path, capsys: pytest.Captur
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert f"{place / name}: is damaged: " in line
     assert "attribeam verify" in line
+
+
+def test_a_report_has_the_labels_of_today(config: Path) -> None:
+    """Also where a kill came between the new labels in the manifest and the report."""
+    place = config.parent / "run"
+    assert cli.run(["explain", str(config)]) == 0
+    for label, killed in (("Speed of the wind", False), ("Wind as it blew", True)):
+        command = ["explain", str(config), "--set", f"features.wind.label={label}"]
+        if killed:
+            with armed(Point("before pipeline.report:write_report"), "full"):
+                assert cli.run(command) == 3
+            assert label not in shown(place)
+            assert not report_is_current(load_run(place))
+        assert cli.run(command) == 0
+        assert label in shown(place)
+        assert report_is_current(load_run(place))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transforms.errors import UserError
+from transforms.importance.differences import benjamini_hochberg
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,15 +155,6 @@ def _significance(found: pd.DataFrame, same: np.ndarray) -> None:
     found["q"] = q
     apart = (found["rank_low_a"] > found["rank_high_b"]) | (found["rank_low_b"] > found["rank_high_a"])
     found["significant"] = np.where(same, q <= LEVEL, apart.to_numpy())
-
-
-def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p: the smallest rate of false discoveries at which each is one (Benjamini, Hochberg 1995)."""
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
-    return adjusted
 
 
 def _flips(found: pd.DataFrame) -> np.ndarray:

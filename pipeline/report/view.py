@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 #: Targets that a report tells of one by one.
 MOST_TARGETS = 12
-#: Slices of fewer rows are compared with nothing.
-FEWEST_ROWS = 30
 
 
 @dataclass(frozen=True)

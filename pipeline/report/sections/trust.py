@@ -145,7 +145,7 @@ def _order(view: View) -> list[Prose]:
 
 def _suppressed(view: View) -> list[Prose]:
     manifest = view.data.manifest
-    found = manifest["quality"].get("suppressed_slices") or manifest.get("suppressed_slices") or 0
+    found = manifest["quality"].get("suppressed_slices", 0)
     if not found:
         return []
     least = (manifest["config"].get("privacy") or {}).get("min_rows", 0)

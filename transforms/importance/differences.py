@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.report.view import FEWEST_ROWS
-
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Of a slice, and of what is left, to be compared.
+FEWEST_ROWS = 30
 #: Largest share of false ones among the differences that are called significant.
 LEVEL = 0.05
 _Z = 1.959964
@@ -108,7 +108,7 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame, fewest: int = 0) ->
             )
         )
     frame = pd.concat(found, ignore_index=True)
-    frame["q"] = adjusted(frame["p"].to_numpy(np.float64))
+    frame["q"] = benjamini_hochberg(frame["p"].to_numpy(np.float64))
     frame["significant"] = frame["q"] <= LEVEL
     return frame
 
@@ -133,10 +133,10 @@ def bennett(
     return np.minimum(2 * np.exp(-np.where(np.isfinite(exponent), exponent, 0.0)), 1.0)
 
 
-def adjusted(p: np.ndarray) -> np.ndarray:
-    """q-values of p-values by Benjamini and Hochberg: the smallest level at which each would be found."""
-    order = np.argsort(p)
-    ranked = p[order] * len(p) / np.arange(1, len(p) + 1)
-    found = np.empty(len(p))
-    found[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
-    return found
+def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
+    """Adjusted p: the smallest rate of false discoveries at which each is one (Benjamini, Hochberg 1995)."""
+    order = np.argsort(p, kind="stable")
+    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
+    return adjusted
