@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.place import WORK
 from transforms import files
 from transforms.errors import UserError
+from transforms.parquet.whole import read_whole
 from transforms.parts import AGGREGATES, STATE, Part, digest_of, is_there
 from transforms.shard_result import ShardResult
 from transforms.shards import InputFile, Shard, cut
@@ -156,7 +156,7 @@ def take_over(base: Grown, source: str, place: str) -> None:
             _link(files.join(source, part.file), files.join(place, part.file))
         for folder in sorted({os.path.dirname(part.file) for part in parts}):
             files.sync(files.join(place, folder))
-    table = pq.read_table(pa.BufferReader(files.read_bytes(files.join(source, STATE))))
+    table = read_whole(files.join(source, STATE))
     state = b"".join(table["state"].to_pylist())
     result = replace(ShardResult.from_bytes(state), parts=parts)
     data = result.to_bytes()

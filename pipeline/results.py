@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.manifest import read_manifest
 from transforms import files
 from transforms.errors import UserError
+from transforms.parquet.whole import read_whole
 from transforms.parts import IMPORTANCE
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Run:
         """
         path = files.join(self.path, file)
         try:
-            return pq.read_table(pa.BufferReader(files.read_bytes(path)))
+            return read_whole(path)
         except pa.ArrowException as error:
             reason = str(error).splitlines()[0]
             remedy = "attribeam verify tells what else is; explain --overwrite makes the run anew"

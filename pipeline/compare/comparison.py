@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.compare.changes import changes, matched_targets, of_slices, targets_of
 from pipeline.compare.setting import Setting
 from pipeline.show import score_kinds
 from transforms import files
+from transforms.parquet.whole import read_whole
 from transforms.parts import SAMPLE
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ def _sample(run: Run) -> dict[str, np.ndarray] | None:
     if not files.exists(path):
         return None
     columns = ["kind", "target", "prediction", "base_value"]
-    table = pq.read_table(pa.BufferReader(files.read_bytes(path)), columns=columns)
+    table = read_whole(path, columns)
     drawn = np.array(table["kind"].to_pylist(), object) == "sample"
     numbers = {name: table[name].to_numpy().astype(np.float64) for name in columns[1:]}
     return {name: values[drawn.astype(bool)] for name, values in numbers.items()}

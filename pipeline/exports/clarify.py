@@ -38,6 +38,7 @@ from pipeline.exports.reading import (
     whole_file,
 )
 from transforms import files
+from transforms.parquet.whole import read_whole
 from transforms.parts import SAMPLE
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _expected_values(run: Run) -> dict[int, float]:
             _add(total, rows, table)
     sample = files.join(run.path, SAMPLE)
     if not total and files.exists(sample):
-        table = pq.read_table(pa.BufferReader(files.read_bytes(sample)), columns=["kind", *columns])
+        table = read_whole(sample, ["kind", *columns])
         drawn = pa.array([kind == "sample" for kind in table["kind"].to_pylist()], pa.bool_())
         _add(total, rows, table.filter(drawn))
     return {target: total[target] / rows[target] for target in total}

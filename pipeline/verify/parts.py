@@ -17,6 +17,7 @@ from pipeline.increments import cut_increments, increments_of
 from pipeline.text_table import count
 from transforms import files
 from transforms.errors import UserError
+from transforms.parquet.whole import read_whole
 from transforms.parts import FOLDERS, IMPORTANCE, is_table, new_digest, part_name
 from transforms.shards import PARQUET, InputFile
 
@@ -192,8 +193,7 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
     """
     if IMPORTANCE in unsound or any(name.startswith("attributions/") for name in unsound):
         return Check("importance", None, "not compared: the tables are not what was written")
-    with files.open_arrow(files.join(run, IMPORTANCE)) as source:
-        table = pq.read_table(source)
+    table = read_whole(files.join(run, IMPORTANCE))
     table = table.filter(pc.equal(table["slice"], "")).to_pydict()
     rows = dict(zip(table["target"], table["rows"], strict=True))
     weighted = manifest["config"]["input"].get("weight") is not None

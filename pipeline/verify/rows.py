@@ -19,6 +19,7 @@ from transforms import files
 from transforms.decode import Rows, join
 from transforms.explain_rows import explain_rows
 from transforms.explain_shard import read_batches
+from transforms.parquet.whole import read_whole
 from transforms.parts import part_name
 from transforms.read import Rejection
 from transforms.shards import PARQUET, Piece, Shard
@@ -176,8 +177,7 @@ def _refused(run: str, shard: Shard) -> dict[int, str]:
     path = files.join(run, "rejected", part_name(shard.index))
     if not files.exists(path):
         return {}
-    with files.open_arrow(path) as source:
-        table = pq.read_table(source, columns=["file", "row", "stage"]).to_pydict()
+    table = read_whole(path, ["file", "row", "stage"]).to_pydict()
     found: dict[int, str] = {}
     first = 0
     rows = dict(zip(zip(table["file"], table["row"], strict=True), table["stage"], strict=True))
