@@ -13,6 +13,7 @@ from benchmarks.bare import STEPS
 from benchmarks.common import (
     Row,
     features,
+    graph_model,
     interleaved,
     per_second,
     rate,
@@ -67,11 +68,10 @@ def _integral(folder: Path, width: int, prefix: bool, size: int) -> Callable[[np
     """Rows `[n, width]` to their attributions against zeros, `[n, width]`, as a run computes them."""
     from transforms.methods.base import Reference
     from transforms.methods.integrated_gradients import IntegratedGradients
-    from transforms.models import ModelRequest, load_model
+    from transforms.models import ModelRequest
     from transforms.models.base import ScoredModel
 
-    adapter = load_model(ModelRequest(str(folder / f"network-{width}.keras")))
-    name = adapter.signature.inputs[0].name
+    adapter, name = graph_model(ModelRequest(str(folder / f"network-{width}.keras")))
     zeros = {name: np.zeros((1, width), np.float32)}
     model = ScoredModel(adapter, {name: (width,)}, affine_prefix=prefix)
     reference = Reference(zeros, model.evaluate(zeros)[0], np.ones(1))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def _rows(folder: Path, quick: bool) -> list[Row]:
         def speed(name: str, inputs: np.ndarray = inputs, jobs: dict[str, _Job] = jobs) -> float:
             return rate(lambda _: len(jobs[name].call(inputs)), len(inputs), 0.1 if quick else 1.0)
 
-        rates = interleaved({name: lambda name=name: speed(name) for name in SETTINGS}, 2 if quick else 7)
+        rates = interleaved({name: partial(speed, name) for name in SETTINGS}, 2 if quick else 7)
         for name in list(SETTINGS)[1:]:
             error = np.linalg.norm(jobs[name].call(inputs) - exact) / np.linalg.norm(exact)
             extra = jobs[name].first - jobs["float32"].first

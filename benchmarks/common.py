@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+
+if TYPE_CHECKING:
+    from transforms.models import ModelRequest
+    from transforms.models.base import GraphAdapter
 
 SEED = 20130115
 Job = TypeVar("Job", bound=str | int)
@@ -139,6 +143,18 @@ def keras_model(width: int) -> Any:
     dense = keras.layers.Dense
     layers = [keras.Input((width,), name="x"), dense(128, "relu"), dense(64, "relu"), dense(1)]
     return keras.Sequential(layers)
+
+
+def graph_model(request: ModelRequest) -> tuple[GraphAdapter, str]:
+    """Loads a model whose graph is known, and tells the name of its one input."""
+    from transforms.models import load_model
+    from transforms.models.base import GraphAdapter
+
+    adapter = load_model(request)
+    assert isinstance(adapter, GraphAdapter)
+    assert adapter.signature is not None
+    (only,) = adapter.signature.inputs
+    return adapter, only.name
 
 
 def tensorflow() -> Any:

@@ -13,6 +13,7 @@ from benchmarks.common import (
     SEED,
     Row,
     features,
+    graph_model,
     interleaved,
     keras_model,
     per_second,
@@ -98,14 +99,12 @@ def _ours(folder: Path, background: np.ndarray) -> Explain:
     from pipeline.plan import make_plan
     from transforms.methods.base import Reference
     from transforms.methods.deep_shap import DeepShap
-    from transforms.models import load_model
     from transforms.models.base import ScoredModel
 
     write_parquet(folder / "deep.parquet", 1000, WIDTH)
     config = write_config(folder, "deep.parquet", {"name": "deep_shap"}, WIDTH, "deep", baseline="sample")
     spec = make_plan(load_config(str(config)), in_process=True).spec
-    adapter = load_model(spec.model)
-    name = adapter.signature.inputs[0].name
+    adapter, name = graph_model(spec.model)
     model = ScoredModel(adapter, {name: (WIDTH,)})
     scores, _ = model.evaluate({name: background})
     reference = Reference({name: background}, scores, scores.std(axis=0))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -91,7 +92,7 @@ def _overhead(config: Path, rows: int, repeats: int) -> Row:
     return Row("checksums, syncs and journal", figure, shares, unit="%", at_most=2)
 
 
-def _manifest(place: Path) -> dict:
+def _manifest(place: Path) -> dict[str, Any]:
     return json.loads((place / "manifest.json").read_text(encoding="utf-8"))
 
 

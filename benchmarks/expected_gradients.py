@@ -13,6 +13,7 @@ from benchmarks.common import (
     SEED,
     Row,
     features,
+    graph_model,
     interleaved,
     keras_model,
     per_second,
@@ -80,15 +81,13 @@ def _ours(folder: Path, inputs: np.ndarray, background: np.ndarray) -> tuple[Exp
     from transforms.methods.base import Reference
     from transforms.methods.expected_gradients import ExpectedGradients
     from transforms.methods.integrated_gradients import IntegratedGradients
-    from transforms.models import load_model
     from transforms.models.base import ScoredModel
 
     write_parquet(folder / "expected.parquet", 1000, WIDTH)
     method = {"name": "expected_gradients", "n_samples": SAMPLES}
     config = write_config(folder, "expected.parquet", method, WIDTH, "expected", baseline="sample")
     spec = make_plan(load_config(str(config)), in_process=True).spec
-    adapter = load_model(spec.model)
-    name = adapter.signature.inputs[0].name
+    adapter, name = graph_model(spec.model)
     model = ScoredModel(adapter, {name: (WIDTH,)})
     scores, _ = model.evaluate({name: background})
     reference = Reference({name: background}, scores, scores.std(axis=0))

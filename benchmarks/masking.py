@@ -123,9 +123,9 @@ def _serve(requests: Any, config: str, background_path: str) -> None:
         # The two halves of pipeline.run.execute, between which the prefix can be left out.
         plan = replace(plan, spec=replace(plan.spec, affine_prefix=prefix))
         shutil.rmtree(plan.spec.run, ignore_errors=True)
-        run._begin(plan, True)
+        run._begin(plan)
         start = time.perf_counter()
-        run._run(plan, None, LOCAL, 1, (), False)
+        run._run(plan, None, frozenset(), LOCAL, 1, (), False)
         seconds = time.perf_counter() - start
         table = pq.read_table(f"{plan.spec.run}/attributions", columns=["attribution"])
         columns = table["attribution"].combine_chunks().flatten()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -43,7 +44,7 @@ def run(folder: Path, quick: bool) -> list[Row]:
         shutil.rmtree(place)
         return float(found.peak)
 
-    found = interleaved({name: lambda name=name: peak(name) for name in configs}, 1 if quick else 2)
+    found = interleaved({name: partial(peak, name) for name in configs}, 1 if quick else 2)
     first, second = (median(found[place.name]) / 1e6 for place in (few, many))
     figure = f"{second:,.0f} MB for {TIMES * rows:,} rows, {first:,.0f} MB for {rows:,}"
     slow, fast = (1e6 * median(pace[place.name]) for place in (few, many))

@@ -114,7 +114,7 @@ def _config(folder: Path, layers: list[Any], **blocks: dict[str, Any]) -> Path:
     keras = tensorflow().keras
     keras.utils.set_random_seed(SEED)
     keras.Sequential(layers).save(folder / "model.keras")
-    defaults = {
+    defaults: dict[str, dict[str, Any]] = {
         "model": {"path": "model.keras"}, "input": {"files": "rows.parquet"}, "output": {"path": "run"},
         # What nobody trained has no reason to converge.
         "limits": {"convergence": 1e9},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.common import (
@@ -49,7 +50,7 @@ def _write_tfrecord(path: Path, rows: int) -> None:
             writer.write(records[index % RECORDS])
 
 
-def _reader(folder: Path, name: str, rows: int):
+def _reader(folder: Path, name: str, rows: int) -> Callable[[], float]:
     inputs = inspect_files(globs.expand([name], str(folder)))
     columns = [Column(column, kind) for column, kind in describe_columns(inputs).items()]
     shards = cut(inputs, rows)
