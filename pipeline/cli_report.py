@@ -10,7 +10,7 @@ from transforms.errors import UserError
 
 @click.command(short_help="Rebuild report.html from a run's tables.")
 @click.argument("run")
-@click.option("--figures", metavar="DIR", help="Write each chart into this folder as well.")
+@click.option("--figures", metavar="DIR", help="Write each chart and the pictures into this folder as well.")
 @click.option(
     "--format",
     "form",

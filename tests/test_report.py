@@ -16,11 +16,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import report_worlds
+from report_blocks import figures, prose
 from report_worlds import DEGENERATE, HOSTILE
 
 from pipeline import cli, load_run
 from pipeline.report import page, report_is_current, words, write_report
-from pipeline.report.blocks import Block, Choice, Figure, Grid, Prose, Section, Table
+from pipeline.report.blocks import Block, Choice, Figure, Grid, Section, Table
 from pipeline.report.data import ReportData
 from pipeline.report.figures import draw
 from pipeline.report.sections import all_sections
@@ -60,21 +61,6 @@ def sections_of(folder: Path) -> dict[str, Section]:
     return {section.id: section for section in found}
 
 
-def prose(blocks: Any) -> list[Prose]:
-    """All paragraphs, those within choices included."""
-    found: list[Prose] = []
-    for block in blocks:
-        if isinstance(block, Prose):
-            found.append(block)
-        elif isinstance(block, Choice):
-            found += [inner for option in block.options.values() for inner in prose(option)]
-    return found
-
-
-def figures_of(found: dict[str, Section]) -> dict[str, Figure]:
-    return {figure.name: figure for figure in page.figures(list(found.values()))}
-
-
 # -- every world ---------------------------------------------------------------------------------------------
 
 
@@ -100,7 +86,7 @@ def test_a_report_of_every_world(place: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["small", "hostile"])
 def test_no_field_is_named_by_the_data(place: Path, name: str) -> None:
-    for figure in figures_of(sections_of(made(place, name))).values():
+    for figure in figures(sections_of(made(place, name)).values()).values():
         assert figure.description
         spec = page.plain_json(figure.spec) or {}
         assert not [field for field in fields_of(spec) if not re.fullmatch(r"[A-Za-z0-9_]+", field)]
@@ -119,8 +105,8 @@ def fields_of(spec: Any) -> list[str]:
 def test_charts_and_tables_are_the_run_s(small: Path) -> None:
     frame = pd.read_parquet(small / "importance.parquet")
     overall = frame[frame["slice"] == ""].sort_values("rank")
-    figures = figures_of(sections_of(small))
-    bars = figures["importance-0"]
+    found = figures(sections_of(small).values())
+    bars = found["importance-0"]
     drawn = pd.DataFrame(bars.spec["data"]["values"])
     for column, field in (("mean_abs", "v"), ("mean_abs_low", "lo"), ("mean_abs_high", "hi")):
         np.testing.assert_allclose(drawn[field], overall[column], rtol=1e-4)
@@ -129,11 +115,11 @@ def test_charts_and_tables_are_the_run_s(small: Path) -> None:
     assert table["Feature"].tolist()[:3] == ["Scheduled hour", "carrier", "Distance, miles"]
     np.testing.assert_array_equal(table["Mean |φ|"], overall["mean_abs"])
     np.testing.assert_allclose(table["Share, %"] / 100, overall["share"], rtol=1e-12)
-    assert "ranks-0" not in figures  # there is nothing to see: each is certain
-    spread = pd.DataFrame(figures["distribution-0"].spec["data"]["values"])
+    assert "ranks-0" not in found  # there is nothing to see: each is certain
+    spread = pd.DataFrame(found["distribution-0"].spec["data"]["values"])
     for name in ("min", "p05", "p25", "p50", "p75", "p95", "max", "mean"):
         np.testing.assert_allclose(spread[name].astype(float), overall[name], rtol=1e-3)
-    heat = pd.DataFrame(figures["slices-0-1-share"].spec["data"]["values"])
+    heat = pd.DataFrame(found["slices-0-1-share"].spec["data"]["values"])
     cell = frame[(frame["slice"] == "carrier=EV") & (frame["feature"] == "distance")]["share"].item()
     at = heat[heat["s"].str.contains("EV") & heat["f"].str.contains("Distance")]["v"].item()
     assert at == pytest.approx(cell, rel=1e-3)
@@ -142,8 +128,8 @@ def test_charts_and_tables_are_the_run_s(small: Path) -> None:
 def test_dots_are_the_sample_s(small: Path) -> None:
     sample = pq.read_table(small / "report" / "sample.parquet").to_pylist()
     drawn = [row for row in sample if row["kind"] == "sample"]
-    figures = figures_of(sections_of(small))
-    dots = pd.DataFrame(figures["beeswarm-0"].spec["data"]["values"])
+    found = figures(sections_of(small).values())
+    dots = pd.DataFrame(found["beeswarm-0"].spec["data"]["values"])
     ours = dots[dots["f"].str.contains("Visibility")]
     expected = [row["attribution"]["visib"] for row in drawn[: len(ours)]]
     np.testing.assert_allclose(ours["x"], expected, rtol=1e-3, atol=1e-12)
@@ -151,10 +137,10 @@ def test_dots_are_the_sample_s(small: Path) -> None:
     assert ours["c"].iloc[int(np.argmin(values))] == 0
     assert ours["c"].iloc[int(np.argmax(values))] == 1
     assert (dots[dots["f"].str.contains("carrier")]["c"] < 0).all()  # no order, no colour
-    scatter = pd.DataFrame(figures["dependence-0-1"].spec["data"]["values"])
+    scatter = pd.DataFrame(found["dependence-0-1"].spec["data"]["values"])
     np.testing.assert_allclose(scatter["v"], [row["feature"]["dep_hour"] for row in drawn[: len(scatter)]])
-    assert "month" in figures["dependence-0-1"].note  # its modulator
-    strips = figures["dependence-0-2"].table.rows
+    assert "month" in found["dependence-0-1"].note  # its modulator
+    strips = found["dependence-0-2"].table.rows
     means = {}
     for row in drawn[: len(scatter)]:
         means.setdefault(row["feature"]["carrier"], []).append(row["attribution"]["carrier"])
@@ -164,12 +150,12 @@ def test_dots_are_the_sample_s(small: Path) -> None:
 
 
 def test_many_features_are_cut_and_said(place: Path) -> None:
-    figures = figures_of(sections_of(made(place, "large")))
-    bars = figures["importance-0"]
+    found = figures(sections_of(made(place, "large")).values())
+    bars = found["importance-0"]
     assert len(bars.spec["data"]["values"]) == 25
     assert len(bars.table.rows) == 500
     assert "475" in bars.note
-    shown = [figure for name, figure in figures.items() if re.fullmatch(r"slices-0-\d+-share", name)]
+    shown = [figure for name, figure in found.items() if re.fullmatch(r"slices-0-\d+-share", name)]
     assert sum(len(figure.table.rows) for figure in shown) == 200
 
 
@@ -181,9 +167,9 @@ def test_targets_are_chosen_from(place: Path) -> None:
     frame = pd.read_parquet(place / "many_targets" / "importance.parquet")
     for target in (0, 7):
         rows = frame[(frame["slice"] == "") & (frame["target"] == target)].sort_values("rank")
-        table = figures_of(found)[f"importance-{target}"].table
+        table = figures(found.values())[f"importance-{target}"].table
         assert [row[1] for row in table.rows] == rows["feature"].tolist()
-    ranks = pd.DataFrame(figures_of(found)["ranks-7"].spec["data"]["values"])
+    ranks = pd.DataFrame(figures(found.values())["ranks-7"].spec["data"]["values"])
     assert (
         ranks[["r", "lo", "hi"]].to_numpy().tolist()
         == rows[["rank", "rank_low", "rank_high"]].to_numpy().tolist()

@@ -26,6 +26,64 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A picture.
+
+    Args:
+      src: Its address, which holds it.
+      alt: What it shows.
+      shape: Rows and columns of what it shows.
+      small: Whether its pixels are to be seen one by one.
+    """
+
+    src: str
+    alt: str
+    shape: tuple[int, int]
+    small: bool
+
+    @property
+    def wide(self) -> bool:
+        """Whether it is wider than high."""
+        return self.shape[1] > self.shape[0]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What colours mean: the palette from left to right, and what stands at its ends and in its middle."""
+
+    src: str
+    low: str
+    middle: str
+    high: str
+    title: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """Pictures that belong together, and what is said below them."""
+
+    tiles: Sequence[Tile]
+    title: str = ""
+    lines: Sequence[str] = ()
+    scale: Scale | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Cards beside each other.
+
+    Args:
+      cards: In order.
+      size: small, large (of one picture each), or single.
+      scale: Of all of them.
+    """
+
+    cards: Sequence[Card]
+    size: str
+    scale: Scale | None = None
+
+
+@dataclass(frozen=True)
 class Figure:
     """A plot with the numbers behind it.
 
@@ -39,6 +97,7 @@ class Figure:
         leaves out data from the number `n` on that does not fit beside the rest. None: `html` is shown
         instead.
       html: Trusted markup, made by a template with escaping.
+      pictures: What that shows, where it is pictures.
       table: The numbers.
       note: How to read it, in a sentence or two.
     """
@@ -48,6 +107,7 @@ class Figure:
     description: str
     spec: Mapping[str, Any] | None = None
     html: str = ""
+    pictures: Pictures | None = None
     table: Table | None = None
     note: str = ""
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import vl_convert
 
-from pipeline.report.blocks import Section
+from pipeline.report.blocks import Pictures, Section
 from pipeline.report.page import figures, plain_json
+from pipeline.report.picture_files import drawing
 from pipeline.report.theme import LIGHT, vega_config
 from transforms import files
 from transforms.errors import UserError
@@ -16,17 +17,19 @@ from transforms.errors import UserError
 FORMATS = ("svg", "png")
 #: In the units of the page, of a figure that fills its column there.
 _WIDTH = 760
+#: Pixels of a PNG for each of these.
+_SCALE = 2
 
 
 def write_figures(sections: Sequence[Section], folder: str, format: str = "svg") -> list[str]:
-    """Writes every chart of a report into a folder, in the light theme.
+    """Writes every chart and the pictures of a report into a folder, in the light theme.
 
     Args:
       sections: Of the report.
       folder: Is made where it is missing; a URL will do.
       format: svg, or png at two pixels a unit.
     Returns:
-      The paths, in the report's order. Figures that are no charts but markup are left out.
+      The paths, in the report's order. Texts are left out.
     Raises:
       UserError: The folder cannot be written, or there is no such format.
     """
@@ -35,10 +38,14 @@ def write_figures(sections: Sequence[Section], folder: str, format: str = "svg")
     files.makedirs(folder)
     written = []
     for figure in figures(sections):
-        if figure.spec is None:
+        if figure.spec is not None:
+            data = draw(figure.spec, format)
+        elif figure.pictures is not None:
+            data = draw_pictures(figure.pictures, figure.description, format)
+        else:
             continue
         path = files.join(folder, f"{figure.name}.{format}")
-        files.write_atomic(path, draw(figure.spec, format))
+        files.write_atomic(path, data)
         written.append(path)
     return written
 
@@ -51,10 +58,19 @@ def draw(spec: Any, format: str = "svg") -> bytes:
     if whole.get("width") == "container":
         whole |= {"width": _WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
     if format == "png":
-        image: bytes = vl_convert.vegalite_to_png(whole, scale=2)
+        image: bytes = vl_convert.vegalite_to_png(whole, scale=_SCALE)
         return image
     drawing: str = vl_convert.vegalite_to_svg(whole)
     return drawing.encode()
+
+
+def draw_pictures(shown: Pictures, description: str, format: str = "svg") -> bytes:
+    """Pictures as the bytes of a file."""
+    svg = drawing(shown, description)
+    if format == "png":
+        image: bytes = vl_convert.svg_to_png(svg, scale=_SCALE)
+        return image
+    return svg.encode()
 
 
 def _unlimited(part: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.report.blocks import Scale, Tile
 from pipeline.report.drawn import Drawn, Shown
 from pipeline.report.png import colours, data_uri, png, reduced
 from pipeline.report.theme import LIGHT
@@ -30,37 +31,9 @@ def flat(feature: Shown, values: np.ndarray) -> np.ndarray:
     return found
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A picture in the page.
-
-    Args:
-      src: Its address, which holds it.
-      alt: What it shows.
-      wide: Whether it is wider than high.
-      small: Whether its pixels are to be seen one by one.
-    """
-
-    src: str
-    alt: str
-    wide: bool
-    small: bool
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What colours mean: the palette from left to right, and what stands at its ends and in its middle."""
-
-    src: str
-    low: str
-    middle: str
-    high: str
-    title: str
-
-
 def tile(file: bytes, shape: Sequence[int], alt: str) -> Tile:
     """A PNG file in the page; of few pixels each is seen."""
-    return Tile(data_uri(file), alt, shape[1] > shape[0], max(shape[:2]) < SIDE // 2)
+    return Tile(data_uri(file), alt, (shape[0], shape[1]), max(shape[:2]) < SIDE // 2)
 
 
 def scale_of(stops: Sequence[str], low: str, middle: str, high: str, title: str) -> Scale:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
+from pipeline.report.blocks import Block, Card, Cell, Choice, Figure, Pictures, Prose, Section, Table, Tile
 from pipeline.report.data import ReportData
 from pipeline.report.drawn import (
     Drawn,
@@ -22,7 +21,6 @@ from pipeline.report.drawn import (
 from pipeline.report.markup import markup
 from pipeline.report.overlays import (
     SIDE,
-    Tile,
     colours_in_words,
     extremes,
     flat,
@@ -121,20 +119,17 @@ def _maps(data: ReportData, target: int, feature: Shown, name: str) -> Figure | 
         if feature.channels is not None and min(feature.shape[feature.channels], 2) > 1
         else ""
     )
-    html = markup(
-        "pictures.html.j2",
-        cards=[
-            {"tiles": [tile], "title": "", "lines": [caption], "scale": scale}
-            for tile, caption, scale in zip(tiles, captions, [heat, diverging], strict=True)
-        ],
-        size="large",
-        scale=None,
-    )
+    cards = [
+        Card([tile], lines=[caption], scale=scale)
+        for tile, caption, scale in zip(tiles, captions, [heat, diverging], strict=True)
+    ]
+    shown = Pictures(cards, "large")
     return Figure(
         name,
         f"Where {label} matters {of}",
         f"Two maps of {label}, {of}. {_where(absolute)}",
-        html=html,
+        html=markup("pictures.html.j2", shown=shown),
+        pictures=shown,
         table=_regions(absolute, mean),
         note=f"{means.of}{squares}{channels} Rows and columns are counted from 0 at the top left.",
     )
@@ -188,33 +183,28 @@ def _gallery(data: ReportData, chosen: Sequence[tuple[int, Drawn]], feature: Sho
     side = side_within(_BYTES // max(1, len(chosen)))
     reach, clipped = reach_of(phi)
     shades = shades_of(feature, values)
-    cards: list[dict[str, Any]] = []
+    cards: list[Card] = []
     table: list[list[Cell]] = []
     for (target, rows), value, own in zip(chosen, values, phi, strict=True):
         id = plain(rows.ids()[0])
         score = float(rows.prediction[0])
         lines = [f"Score {number(score)}"]
         if len(data.targets) > 1:
-            lines.insert(0, data.targets[target])
+            lines.insert(0, plain(data.targets[target]))
         lines += [f"{plain(column)}: {text}" for column, text in rows.slices(0)]
-        cards.append(
-            {
-                "tiles": pair(id, value, own, shades, reach, side),
-                "title": shorten(id, 60),
-                "lines": lines,
-                "scale": None,
-            }
-        )
+        cards.append(Card(pair(id, value, own, shades, reach, side), shorten(id, 60), lines))
         up, down = extremes(own)
-        table.append([id, data.targets[target], score, float(own.sum()), *up, *down])
+        table.append([id, plain(data.targets[target]), score, float(own.sum()), *up, *down])
     label = isolated(shorten(plain(feature.label)))
     header = ["Example", "Target", "Score", "Sum of φ"]
+    shown = Pictures(cards, "small", signs(reach))
     header += [f"{what} {of}" for what in ("Raised most at", "Lowered most at") for of in ("", "by")]
     return Figure(
         name,
         f"Examples of {label}, and what in them moves the score",
         f"{len(cards)} examples of {label}, each as it is and with the φ of its pixels upon it.",
-        html=markup("pictures.html.j2", cards=cards, size="small", scale=signs(reach)),
+        html=markup("pictures.html.j2", shown=shown),
+        pictures=shown,
         table=Table([text.strip() for text in header], table),
         note=f"{_NOTE} {shades.words} {colours_in_words(reach, clipped)} {squares(feature, side)}".strip(),
     )
@@ -244,12 +234,8 @@ def of_example(rows: Drawn, row: int, feature: Shown, name: str, budget: int) ->
     side = side_within(budget)
     id = plain(one.ids()[0])
     up, down = extremes(own)
-    card = {
-        "tiles": pair(id, value, own, shades, reach, side),
-        "title": "",
-        "lines": [],
-        "scale": signs(reach),
-    }
+    card = Card(pair(id, value, own, shades, reach, side), scale=signs(reach))
+    shown = Pictures([card], "single")
     label = isolated(shorten(plain(feature.label)))
     where: list[list[Cell]] = [
         [what, place, value]
@@ -260,7 +246,8 @@ def of_example(rows: Drawn, row: int, feature: Shown, name: str, budget: int) ->
         name,
         f"{label} of this example",
         f"The picture, and the φ of its pixels upon it, {signed(float(own.sum()))} together.",
-        html=markup("pictures.html.j2", cards=[card], size="single", scale=None),
+        html=markup("pictures.html.j2", shown=shown),
+        pictures=shown,
         table=Table(["", "At", "φ"], where),
         note=f"{_NOTE} {shades.words} {colours_in_words(reach, clipped)} {squares(feature, side)}".strip(),
     )
