@@ -104,13 +104,7 @@ class Run:
         Raises:
           UserError: It is not there, or damaged.
         """
-        path = files.join(self.path, file)
-        try:
-            return read_whole(path)
-        except pa.ArrowException as error:
-            reason = str(error).splitlines()[0]
-            remedy = "attribeam verify tells what else is; explain --overwrite makes the run anew"
-            raise UserError(f"is damaged: {reason}", path, remedy) from error
+        return read_whole(files.join(self.path, file))
 
     def importance(self, *, slice: str | None = None, target: int | str | None = None) -> pd.DataFrame:
         """Global importance: all rows first, then slice by slice; most important feature first.

@@ -48,5 +48,22 @@ def test_what_is_no_table(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_whole(str(path))
     path.write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(pa.ArrowException):
+    with pytest.raises(UserError, match=r"a\.parquet: is damaged: .*; attribeam verify"):
+        read_whole(str(path))
+    pq.write_table(numbers(), path)
+    with pytest.raises(UserError, match="is damaged: it has no column c8; attribeam verify"):
+        read_whole(str(path), ["c1", "c8"])
+
+
+def test_a_damaged_page(tmp_path: Path) -> None:
+    """Arrow raises OSError for some of these."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(numbers(), path)
+    data = bytearray(path.read_bytes())
+    at = pq.read_metadata(path).row_group(0).column(3).dictionary_page_offset
+    data[at : at + 60] = bytes(each ^ 0xFF for each in data[at : at + 60])
+    path.write_bytes(data)
+    with pytest.raises((OSError, pa.ArrowException)):
+        pq.read_table(path)
+    with pytest.raises(UserError, match=r"a\.parquet: is damaged: .*; attribeam verify"):
         read_whole(str(path))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib.image
 import media_worlds
 import numpy as np
+import pyarrow as pa
 import pytest
 from report_blocks import figures
-from test_report_media import decoded
+from test_report_media import Elements, decoded
 
 from pipeline.report.blocks import Card, Figure, Pictures
 from pipeline.report.figures import draw_pictures, write_figures
@@ -46,16 +48,60 @@ def test_the_verb_writes_pictures_and_leaves_out_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["picture-0-map-1", "picture-0-gallery", "example-0-largest-0"])
-def test_a_file_has_the_pictures_of_the_page(name: str) -> None:
+def test_a_file_has_what_the_page_shows_and_says(name: str) -> None:
     figure = pictures()[name]
     assert figure.pictures
     drawn = ElementTree.fromstring(drawing(figure.pictures, figure.description))
-    assert drawn.get("aria-label") == figure.description
-    wanted = sorted(re.findall('src="([^"]*)"', figure.html))
-    assert sorted(image.get("href", "") for image in drawn.iter(f"{SVG}image")) == wanted
-    said = {text.text for text in drawn.iter(f"{SVG}text")}
-    for card in figure.pictures.cards:
-        assert said >= {*card.lines, *([card.title] if card.title else [])}
+    # A group, whose pictures are met one by one.
+    assert (drawn.get("role"), drawn.get("aria-label")) == ("group", figure.description)
+    page = Elements(figure.html)
+    wanted = sorted((of["src"], of["alt"]) for tag, of in page.found if tag == "img")
+    found = [(image.get("href"), image.findtext(f"{SVG}title")) for image in drawn.iter(f"{SVG}image")]
+    assert sorted(found) == wanted
+    assert {image.get("role") for image in drawn.iter(f"{SVG}image")} == {"img"}
+    said = sorted(text.text for text in drawn.iter(f"{SVG}text") if text.text)
+    assert said == sorted(text for _, text in page.texts)
+
+
+def test_photographs_are_smooth_and_few_pixels_are_squares() -> None:
+    for side, ways in ((8, {"optimizeSpeed"}), (96, {None})):
+        found = figures(images.sections(media_worlds.digits(side=side, rows=10)))["picture-0-gallery"]
+        assert found.pictures
+        drawn = ElementTree.fromstring(drawing(replace(found.pictures, scale=None), ""))
+        assert {image.get("image-rendering") for image in drawn.iter(f"{SVG}image")} == ways
+
+
+def test_texts_that_do_not_fit_say_so() -> None:
+    one = tile(png(np.zeros((9, 9), np.uint8)), (9, 9), "black")
+    drawn = ElementTree.fromstring(
+        drawing(Pictures([Card([one], "a" * 99, ["b" * 99, "short"])], "small"), "")
+    )
+    title, line, short = [text.text or "" for text in drawn.iter(f"{SVG}text")]
+    assert re.fullmatch("a{20,40}…", title)
+    assert re.fullmatch("b{20,40}…", line)
+    assert short == "short"
+
+
+def test_one_picture_takes_the_room_of_one() -> None:
+    """Values that are not known leave no hole."""
+    data = media_worlds.digits()
+    assert data.sample is not None
+    bare = replace(data, sample=data.sample.drop(["feature"]))
+    found = figures(examples.sections(bare))["example-0-largest-0"]
+    assert found.pictures
+    assert float(ElementTree.fromstring(drawing(found.pictures, "")).get("width", "")) == 300 + 2 * 16
+
+
+def test_many_slice_columns_are_cut_and_said() -> None:
+    data = media_worlds.digits()
+    assert data.sample is not None
+    more = data.sample
+    for number in range(40):
+        more = more.append_column(f"slice {number}", pa.array(["a"] * len(more)))
+    found = figures(images.sections(replace(data, sample=more)))["picture-0-gallery"]
+    assert found.pictures
+    assert found.pictures.cards[0].lines[-1] == "and 35 more columns"
+    assert len(found.pictures.cards[0].lines) < 12
 
 
 @pytest.mark.parametrize("name", ["picture-0-map-1", "picture-0-gallery", "example-0-largest-0"])
@@ -80,7 +126,7 @@ def test_a_png_has_each_pixel_where_the_svg_says(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", ["small", "large", "single"])
-@pytest.mark.parametrize("shape", [(9, 9), (3, 12), (12, 3)])
+@pytest.mark.parametrize("shape", [(9, 9), (3, 12), (12, 3), (1, 160), (160, 1)])
 def test_nothing_lies_upon_anything(size: str, shape: tuple[int, int]) -> None:
     one = tile(png(np.zeros(shape, np.uint8)), shape, "black")
     tiles = [one] if size == "large" else [one, one]
@@ -91,7 +137,11 @@ def test_nothing_lies_upon_anything(size: str, shape: tuple[int, int]) -> None:
     drawn = ElementTree.fromstring(drawing(Pictures(cards, size, signs(2.0)), ""))
     across, down = number(drawn, "width", "height")
     boxes = [number(image, "x", "y", "width", "height") for image in drawn.iter(f"{SVG}image")]
-    assert all(w / h == pytest.approx(shape[1] / shape[0], rel=0.01) for _, _, w, h in boxes if h > 10)
+    assert all(
+        w / h == pytest.approx(shape[1] / shape[0], rel=0.01) for _, _, w, h in boxes if min(w, h) > 10
+    )
+    frames = [number(frame, "width", "height") for frame in drawn.iter(f"{SVG}rect")]
+    assert min(min(frame) for frame in frames) > 0
     # What is said below a picture is cut off at its width, should letters be wider than is reckoned with.
     boxes += [number(line, "x", "y", "width", "height") for line in drawn.findall(f"{SVG}svg")]
     for text in drawn.findall(f"{SVG}text"):  # those of scales

@@ -47,7 +47,7 @@ def page_of(run: Run) -> str:
 
 
 def write_figures(run_path: str | os.PathLike[str], folder: str, format: str = "svg") -> list[str]:
-    """Writes the charts of a run's report as files; see `pipeline.report.figures.write_figures`."""
+    """Writes a report's charts and pictures as files; see `pipeline.report.figures.write_figures`."""
     run = load_run(run_path)
     check_outside(folder, run.path)
     _, _, sections = all_sections(ReportData.load(run))

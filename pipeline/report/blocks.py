@@ -97,7 +97,7 @@ class Figure:
         leaves out data from the number `n` on that does not fit beside the rest. None: `html` is shown
         instead.
       html: Trusted markup, made by a template with escaping.
-      pictures: What that shows, where it is pictures.
+      pictures: What that shows, where it is pictures, for a file of its own.
       table: The numbers.
       note: How to read it, in a sentence or two.
     """

@@ -29,7 +29,7 @@ def write_figures(sections: Sequence[Section], folder: str, format: str = "svg")
       folder: Is made where it is missing; a URL will do.
       format: svg, or png at two pixels a unit.
     Returns:
-      The paths, in the report's order. Texts are left out.
+      The paths, in the report's order. Figures that are neither, texts above all, are left out.
     Raises:
       UserError: The folder cannot be written, or there is no such format.
     """

@@ -10,11 +10,12 @@ from pipeline.report.markup import markup
 from pipeline.report.theme import LIGHT, SANS
 from pipeline.text_table import shorten
 
-#: In the units of the page: a picture's longer side, pictures and cards in a line, by the cards' size.
+#: In the units of the page: a picture's longer side and the cards in a line, by their size; a card.
 _SIDES = {"small": 150, "large": 340, "single": 300}
-_ACROSS = {"small": (2, 3), "large": (1, 2), "single": (2, 1)}
+_ACROSS = {"small": 3, "large": 2, "single": 1}
+_NARROWEST = 220
 _EDGE, _GAP, _BETWEEN, _LINE, _SCALE = 16, 6, 26, 17, 50
-#: Units that a column of text takes, on the wide side: letters of other scripts take two columns.
+#: Units that a column of text takes, rather more than the usual ones; what takes more still is cut off.
 _LETTER, _BOLD = 7.0, 7.8
 
 
@@ -25,9 +26,9 @@ def drawing(shown: Pictures, description: str) -> str:
       shown: The pictures.
       description: What they show, for who does not see it.
     """
-    beside, across = _ACROSS[shown.size]
-    side = _SIDES[shown.size]
-    width = beside * side + (beside - 1) * _GAP
+    across, side = _ACROSS[shown.size], _SIDES[shown.size]
+    beside = max(len(card.tiles) for card in shown.cards)
+    width = max(beside * side + (beside - 1) * _GAP, _NARROWEST)
     top: float = _EDGE
     scale = None
     if shown.scale is not None:
@@ -65,10 +66,10 @@ def drawing(shown: Pictures, description: str) -> str:
 
 
 def _extent(tile: Tile, side: int) -> tuple[float, float]:
-    """Width and height of a picture that fits a square."""
+    """Width and height of a picture that fits a square; the thinnest is seen with its frame."""
     rows, columns = tile.shape
     longest = max(rows, columns)
-    return round(side * columns / longest, 1), round(side * rows / longest, 1)
+    return max(1.5, round(side * columns / longest, 1)), max(1.5, round(side * rows / longest, 1))
 
 
 def _tiles(card: Card, left: float, top: float, side: int) -> Iterator[dict[str, Any]]:

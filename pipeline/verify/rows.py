@@ -316,7 +316,8 @@ class _Part:
     """A part of the table, read a row group at a time."""
 
     def __init__(self, path: str) -> None:
-        self._file = pq.ParquetFile(files.open_arrow(path))
+        # All in this thread: one of Arrow's that lets go of a remote file late may abort a process that ends.
+        self._file = pq.ParquetFile(files.open_arrow(path), pre_buffer=False)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
         self._held: tuple[int, pa.Table] | None = None
@@ -327,7 +328,7 @@ class _Part:
         first = int(np.searchsorted(self._starts, at, "right")) - 1
         while count and first < len(self._starts) - 1:
             if self._held is None or self._held[0] != first:
-                self._held = first, self._file.read_row_group(first)
+                self._held = first, self._file.read_row_group(first, use_threads=False)
             part = self._held[1].slice(at - int(self._starts[first]), count)
             parts.append(part)
             at, count, first = at + len(part), count - len(part), first + 1

@@ -42,6 +42,8 @@ from pipeline.report.words import isolated, number, percent, plain, shorten, sig
 
 #: Features that are shown, and examples in the galleries.
 _FEATURES, _GALLERY = 4, 12
+#: Slice columns that are told of an example in a gallery.
+_SLICES = 6
 #: Bytes of a gallery.
 _BYTES = 1_500_000
 #: Pictures of so many pixels are told pixel by pixel, larger ones in so many regions a side.
@@ -191,7 +193,10 @@ def _gallery(data: ReportData, chosen: Sequence[tuple[int, Drawn]], feature: Sho
         lines = [f"Score {number(score)}"]
         if len(data.targets) > 1:
             lines.insert(0, plain(data.targets[target]))
-        lines += [f"{plain(column)}: {text}" for column, text in rows.slices(0)]
+        slices = rows.slices(0)
+        lines += [f"{plain(column)}: {text}" for column, text in slices[:_SLICES]]
+        if len(slices) > _SLICES:
+            lines.append(f"and {len(slices) - _SLICES} more columns")
         cards.append(Card(pair(id, value, own, shades, reach, side), shorten(id, 60), lines))
         up, down = extremes(own)
         table.append([id, plain(data.targets[target]), score, float(own.sum()), *up, *down])
