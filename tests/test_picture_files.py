@@ -13,11 +13,11 @@ import media_worlds
 import numpy as np
 import pyarrow as pa
 import pytest
-from report_blocks import figures
-from test_report_media import Elements, decoded
+from report_blocks import Elements, decoded, figures
 
 from pipeline.report.blocks import Card, Figure, Pictures
 from pipeline.report.figures import draw_pictures, write_figures
+from pipeline.report.markup import markup
 from pipeline.report.overlays import signs, tile
 from pipeline.report.picture_files import drawing
 from pipeline.report.png import png
@@ -54,7 +54,7 @@ def test_a_file_has_what_the_page_shows_and_says(name: str) -> None:
     drawn = ElementTree.fromstring(drawing(figure.pictures, figure.description))
     # A group, whose pictures are met one by one.
     assert (drawn.get("role"), drawn.get("aria-label")) == ("group", figure.description)
-    page = Elements(figure.html)
+    page = Elements(markup("pictures.html.j2", shown=figure.pictures))
     wanted = sorted((of["src"], of["alt"]) for tag, of in page.found if tag == "img")
     found = [(image.get("href"), image.findtext(f"{SVG}title")) for image in drawn.iter(f"{SVG}image")]
     assert sorted(found) == wanted

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +24,8 @@ import pytest
 import worlds
 
 from pipeline import cli
-from pipeline.verify import compare_inputs
+from pipeline.verify import compare_inputs, rows
+from transforms import files
 from transforms.errors import InputLost
 
 MODEL = """
@@ -394,6 +397,20 @@ def test_damage_that_no_checksum_tells(world: World, verify: Verify) -> None:
     found = verify(world.run)
     assert found.states("failed") == {"importance", "rows"}
     assert "cannot be read: " in found.of("rows")["what"]
+
+
+def test_parts_are_read_by_one_thread(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another may let go of a remote file when the process is ending, which then aborts; see `read_whole`."""
+    threads = set()
+
+    class Remote(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            threads.add(threading.get_ident())
+            return super().read(size)
+
+    monkeypatch.setattr(files, "open_arrow", lambda path: pa.PythonFile(Remote(Path(path).read_bytes()), "r"))
+    assert rows._Part(str(world.part(1))).rows(0, 5).num_rows == 5
+    assert threads == {threading.get_ident()}
 
 
 def test_a_part_that_the_manifest_forgets(world: World, verify: Verify) -> None:

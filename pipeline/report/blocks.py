@@ -94,10 +94,10 @@ class Figure:
       spec: Vega-Lite without `$schema` and config, which the page adds: colours are the theme's. A width of
         "container" fills the column. Names from the data are values in it and never fields. `usermeta:
         {"renderer": "canvas"}` or "svg" overrides the choice by the number of marks; `"column": 20`
-        leaves out data from the number `n` on that does not fit beside the rest. None: `html` is shown
-        instead.
-      html: Trusted markup, made by a template with escaping.
-      pictures: What that shows, where it is pictures, for a file of its own.
+        leaves out data from the number `n` on that does not fit beside the rest. None: what
+        follows is shown instead.
+      pictures: Shown as they are, in the page and with `--figures`.
+      html: Trusted markup, made by a template with escaping; only in the page.
       table: The numbers.
       note: How to read it, in a sentence or two.
     """
@@ -106,8 +106,8 @@ class Figure:
     title: str
     description: str
     spec: Mapping[str, Any] | None = None
-    html: str = ""
     pictures: Pictures | None = None
+    html: str = ""
     table: Table | None = None
     note: str = ""
 

@@ -17,8 +17,8 @@ from transforms.errors import UserError
 FORMATS = ("svg", "png")
 #: In the units of the page, of a figure that fills its column there.
 _WIDTH = 760
-#: Pixels of a PNG for each of these.
-_SCALE = 2
+#: Pixels of a PNG a unit.
+_PIXELS = 2
 
 
 def write_figures(sections: Sequence[Section], folder: str, format: str = "svg") -> list[str]:
@@ -58,7 +58,7 @@ def draw(spec: Any, format: str = "svg") -> bytes:
     if whole.get("width") == "container":
         whole |= {"width": _WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
     if format == "png":
-        image: bytes = vl_convert.vegalite_to_png(whole, scale=_SCALE)
+        image: bytes = vl_convert.vegalite_to_png(whole, scale=_PIXELS)
         return image
     drawing: str = vl_convert.vegalite_to_svg(whole)
     return drawing.encode()
@@ -68,7 +68,7 @@ def draw_pictures(shown: Pictures, description: str, format: str = "svg") -> byt
     """Pictures as the bytes of a file."""
     svg = drawing(shown, description)
     if format == "png":
-        image: bytes = vl_convert.svg_to_png(svg, scale=_SCALE)
+        image: bytes = vl_convert.svg_to_png(svg, scale=_PIXELS)
         return image
     return svg.encode()
 

@@ -10,9 +10,10 @@ from pipeline.report.markup import markup
 from pipeline.report.theme import LIGHT, SANS
 from pipeline.text_table import shorten
 
-#: In the units of the page: a picture's longer side and the cards in a line, by their size; a card.
+#: In the units of the page, by the cards' size: the longer side of a picture. Cards in a line.
 _SIDES = {"small": 150, "large": 340, "single": 300}
 _ACROSS = {"small": 3, "large": 2, "single": 1}
+#: The width of a card at least; margins and gaps; the heights of a line and of a scale.
 _NARROWEST = 220
 _EDGE, _GAP, _BETWEEN, _LINE, _SCALE = 16, 6, 26, 17, 50
 #: Units that a column of text takes, rather more than the usual ones; what takes more still is cut off.
@@ -84,9 +85,8 @@ def _tiles(card: Card, left: float, top: float, side: int) -> Iterator[dict[str,
 
 def _lines(card: Card, left: float, top: float, width: float) -> Iterator[dict[str, Any]]:
     titles: Sequence[tuple[str, str, float]] = [("id", card.title, _BOLD)] if card.title else []
-    for place, (kind, text, letter) in enumerate(
-        [*titles, *(("muted", line, _LETTER) for line in card.lines)]
-    ):
+    lines = [*titles, *(("muted", line, _LETTER) for line in card.lines)]
+    for place, (kind, text, letter) in enumerate(lines):
         said = shorten(text, int(width / letter))
         y = top + _GAP + _LINE * place
         yield {"x": left, "y": y, "width": width, "height": _LINE, "kind": kind, "text": said}

@@ -82,7 +82,6 @@ def sections(view: View) -> list[Section]:
                     name="config",
                     title="Config",
                     description="Every setting of the run.",
-                    html="",
                     table=Table(["Key", "Value"], settings, "Every setting of the run, defaults included."),
                 ),
             ],

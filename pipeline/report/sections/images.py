@@ -18,7 +18,6 @@ from pipeline.report.drawn import (
     mean_by_position,
     most_important,
 )
-from pipeline.report.markup import markup
 from pipeline.report.overlays import (
     SIDE,
     colours_in_words,
@@ -125,13 +124,11 @@ def _maps(data: ReportData, target: int, feature: Shown, name: str) -> Figure | 
         Card([tile], lines=[caption], scale=scale)
         for tile, caption, scale in zip(tiles, captions, [heat, diverging], strict=True)
     ]
-    shown = Pictures(cards, "large")
     return Figure(
         name,
         f"Where {label} matters {of}",
         f"Two maps of {label}, {of}. {_where(absolute)}",
-        html=markup("pictures.html.j2", shown=shown),
-        pictures=shown,
+        pictures=Pictures(cards, "large"),
         table=_regions(absolute, mean),
         note=f"{means.of}{squares}{channels} Rows and columns are counted from 0 at the top left.",
     )
@@ -202,14 +199,12 @@ def _gallery(data: ReportData, chosen: Sequence[tuple[int, Drawn]], feature: Sho
         table.append([id, plain(data.targets[target]), score, float(own.sum()), *up, *down])
     label = isolated(shorten(plain(feature.label)))
     header = ["Example", "Target", "Score", "Sum of φ"]
-    shown = Pictures(cards, "small", signs(reach))
     header += [f"{what} {of}" for what in ("Raised most at", "Lowered most at") for of in ("", "by")]
     return Figure(
         name,
         f"Examples of {label}, and what in them moves the score",
         f"{len(cards)} examples of {label}, each as it is and with the φ of its pixels upon it.",
-        html=markup("pictures.html.j2", shown=shown),
-        pictures=shown,
+        pictures=Pictures(cards, "small", signs(reach)),
         table=Table([text.strip() for text in header], table),
         note=f"{_NOTE} {shades.words} {colours_in_words(reach, clipped)} {squares(feature, side)}".strip(),
     )
@@ -240,7 +235,6 @@ def of_example(rows: Drawn, row: int, feature: Shown, name: str, budget: int) ->
     id = plain(one.ids()[0])
     up, down = extremes(own)
     card = Card(pair(id, value, own, shades, reach, side), scale=signs(reach))
-    shown = Pictures([card], "single")
     label = isolated(shorten(plain(feature.label)))
     where: list[list[Cell]] = [
         [what, place, value]
@@ -251,8 +245,7 @@ def of_example(rows: Drawn, row: int, feature: Shown, name: str, budget: int) ->
         name,
         f"{label} of this example",
         f"The picture, and the φ of its pixels upon it, {signed(float(own.sum()))} together.",
-        html=markup("pictures.html.j2", shown=shown),
-        pictures=shown,
+        pictures=Pictures([card], "single"),
         table=Table(["", "At", "φ"], where),
         note=f"{_NOTE} {shades.words} {colours_in_words(reach, clipped)} {squares(feature, side)}".strip(),
     )
