@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.report.blocks import Block, Choice, Prose
 from pipeline.report.data import ReportData
 from pipeline.report.view import View
 from pipeline.report.words import number, plain, shorten
@@ -252,6 +253,23 @@ def by_target(data: ReportData, made: Mapping[int, Any]) -> dict[str, Any]:
     """What was made for targets by their names, which are those of all choices of a target."""
     names = View(data).target_names
     return {names[target]: what for target, what in made.items()}
+
+
+def of_targets(data: ReportData, made: Mapping[int, Sequence[Block]]) -> list[Block]:
+    """Blocks of targets to choose from, of the only one as they are; and a sentence on those left out."""
+    blocks: list[Block] = [block for of in made.values() for block in of]
+    if len(made) > 1:
+        blocks = [Choice("Target", by_target(data, made))]
+    rest = left_out(data, len(made))
+    return [*blocks, Prose(rest)] if rest else blocks
+
+
+def of_features(what: str, made: Mapping[str, Sequence[Block]], rest: str) -> list[Block]:
+    """Blocks of features to choose from, of the only one as they are; before them what is said of others."""
+    blocks: list[Block] = [block for of in made.values() for block in of]
+    if len(made) > 1:
+        blocks = [Choice(what, made)]
+    return [Prose(rest), *blocks] if rest else blocks
 
 
 def left_out(data: ReportData, shown: int) -> str:

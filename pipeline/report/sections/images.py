@@ -6,17 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.report.blocks import Block, Card, Cell, Choice, Figure, Pictures, Prose, Section, Table, Tile
+from pipeline.report.blocks import Block, Card, Cell, Figure, Pictures, Section, Table, Tile
 from pipeline.report.data import ReportData
 from pipeline.report.drawn import (
     Drawn,
     Shown,
     apart,
-    by_target,
     drawn_by_target,
-    left_out,
     mean_by_position,
     most_important,
+    of_features,
+    of_targets,
 )
 from pipeline.report.overlays import (
     SIDE,
@@ -65,22 +65,13 @@ def sections(data: ReportData) -> list[Section]:
             for target in list(data.targets)[:MOST_TARGETS]
             if (figure := _maps(data, target, feature, f"picture-{place}-map-{target}"))
         }
-        blocks: list[Block] = []
-        if len(maps) > 1:
-            blocks.append(Choice("Target", by_target(data, maps)))
-        elif maps:
-            blocks += next(iter(maps.values()))
-        if rest := left_out(data, len(maps)):
-            blocks.append(Prose(rest))
+        blocks = of_targets(data, maps)
         if drawn:
             chosen = gallery(drawn, share)
             blocks.append(_gallery(data, chosen, feature, f"picture-{place}-gallery"))
         made[name] = blocks
-    inner = next(iter(made.values())) if len(made) == 1 else [Choice("Picture", made)]
-    if rest_of_them:
-        inner = [Prose(rest_of_them), *inner]
     lead = "Which parts of a picture move the score, over all rows and in single ones."
-    return [Section("pictures", "Pictures", lead, inner)]
+    return [Section("pictures", "Pictures", lead, of_features("Picture", made, rest_of_them))]
 
 
 # -- where, over all rows ------------------------------------------------------------------------------------

@@ -8,9 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
+from pipeline.report.blocks import Block, Cell, Figure, Prose, Section, Table
 from pipeline.report.data import ReportData
-from pipeline.report.drawn import Drawn, Shown, apart, by_target, drawn_by_target, left_out, most_important
+from pipeline.report.drawn import (
+    Drawn,
+    Shown,
+    apart,
+    drawn_by_target,
+    most_important,
+    of_features,
+    of_targets,
+)
 from pipeline.report.markup import markup
 from pipeline.report.picks import gallery
 from pipeline.report.sections import vectors
@@ -106,17 +114,11 @@ def sections(data: ReportData) -> list[Section]:
                 found[target] = of
         if not found:
             continue
-        blocks += [Choice("Target", by_target(data, found))] if len(found) > 1 else next(iter(found.values()))
-        if rest := left_out(data, len(found)):
-            blocks.append(Prose(rest))
-        made[name] = blocks
+        made[name] = [*blocks, *of_targets(data, found)]
     if not made:
         return []
-    inner = next(iter(made.values())) if len(made) == 1 else [Choice("Text", made)]
-    if rest_of_them:
-        inner = [Prose(rest_of_them), *inner]
     lead = "Which words, or other tokens, move the score, over many rows and in single ones."
-    return [Section("texts", "Texts", lead, inner)]
+    return [Section("texts", "Texts", lead, of_features("Text", made, rest_of_them))]
 
 
 # -- tokens over many rows -----------------------------------------------------------------------------------

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
+from pipeline.report.blocks import Block, Cell, Figure, Section, Table
 from pipeline.report.data import ReportData
 from pipeline.report.drawn import (
     Shown,
     apart,
-    by_target,
-    left_out,
     mean_by_position,
     most_important,
+    of_features,
+    of_targets,
 )
 from pipeline.report.view import MOST_TARGETS
 from pipeline.report.words import isolated, listed, number, percent, plain, shorten
@@ -41,20 +41,11 @@ def sections(data: ReportData) -> list[Section]:
         }
         if not figures:
             continue
-        several = len(figures) > 1
-        blocks: list[Block] = (
-            [Choice("Target", by_target(data, figures))] if several else [*figures[next(iter(figures))]]
-        )
-        if rest := left_out(data, len(figures)):
-            blocks.append(Prose(rest))
-        made[name] = blocks
+        made[name] = of_targets(data, figures)
     if not made:
         return []
-    inner = next(iter(made.values())) if len(made) == 1 else [Choice("Vector", made)]
-    if rest_of_them:
-        inner = [Prose(rest_of_them), *inner]
     lead = "A vector is one feature of many numbers: which of them move the score."
-    return [Section("vectors", "Vectors", lead, inner)]
+    return [Section("vectors", "Vectors", lead, of_features("Vector", made, rest_of_them))]
 
 
 def strongest(data: ReportData, target: int, feature: Shown, name: str, lines: int) -> Figure | None:
