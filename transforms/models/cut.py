@@ -16,6 +16,7 @@ from tensorflow.python.framework import ops as tf_ops
 
 from transforms.errors import UserError
 from transforms.models.affine import is_affine, multiplications
+from transforms.models.custom import backward_of
 from transforms.models.positions import Mixed, entry_positions, position_map
 from transforms.models.trace import SHAPE_ONLY, STOPS, TracedModel, row_elements
 
@@ -192,8 +193,8 @@ def _entries(
         seen.add(tensor.name)
         upstream = [
             operand
-            for operand in tensor.op.inputs
-            if _smooth(operand) and sources.get(operand.op.name) and _has_gradient(tensor.op)
+            for operand in _differentiated(tensor.op)
+            if _smooth(operand) and sources.get(operand.op.name)
         ]
         origin = sources.get(tensor.op.name, frozenset())
         if _switched_by_ids(traced, tensor, origin, sources):
@@ -263,8 +264,17 @@ def _where(op: Any) -> str:
 
 
 def _smooth(tensor: Any) -> bool:
-    # Lists of tensors, which recurrent layers walk along, are variants.
-    return bool(tensor.dtype.is_floating or tensor.dtype == tf.variant)
+    # Lists of tensors, which recurrent layers walk along, are variants; between a signal and its power lie
+    # complex numbers.
+    return bool(tensor.dtype.is_floating or tensor.dtype.is_complex or tensor.dtype == tf.variant)
+
+
+def _differentiated(op: Any) -> list[Any]:
+    """The operands that TensorFlow has a gradient for."""
+    backward = backward_of(op)
+    if backward is not None:
+        return [op.inputs[place] for place in backward.results]
+    return list(op.inputs) if _has_gradient(op) else []
 
 
 def _has_gradient(op: Any) -> bool:
