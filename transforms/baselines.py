@@ -57,12 +57,14 @@ class Artifact:
       scores: Their scores, `[R, T]`.
       spread: Of the score, `[T]`.
       noise: Standard deviation of the model's entries, for smoothgrad.
+      yardstick: What convergence is measured by, `[T]`, see `transforms.quality`; None: the spread.
     """
 
     features: Mapping[str, np.ndarray]
     scores: np.ndarray
     spread: np.ndarray
     noise: tuple[np.ndarray, ...] = field(default=())
+    yardstick: np.ndarray | None = None
 
     def to_bytes(self) -> bytes:
         """An uncompressed npz without pickles."""
@@ -78,6 +80,8 @@ class Artifact:
                 arrays[f"feature_{at}"] = value
         header = json.dumps({"features": kinds, "noise": len(self.noise)})
         arrays["header"] = np.frombuffer(header.encode(), np.uint8)
+        if self.yardstick is not None:
+            arrays["yardstick"] = self.yardstick
         np.savez(buffer, scores=self.scores, spread=self.spread, **arrays)
         return buffer.getvalue()
 
@@ -91,7 +95,8 @@ class Artifact:
                 value = arrays[f"feature_{at}"]
                 features[name] = _unpacked(arrays[f"lengths_{at}"], value, shape) if packed else value
             noise = tuple(arrays[f"noise_{at}"] for at in range(header["noise"]))
-            return cls(features, arrays["scores"], arrays["spread"], noise)
+            yardstick = arrays["yardstick"] if "yardstick" in arrays.files else None
+            return cls(features, arrays["scores"], arrays["spread"], noise, yardstick)
 
     @property
     def digest(self) -> str:
