@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def world(folder: Path, slope: float, rows: list[float]) -> Path:
     [
         # Four nodes miss the jump: φ is −0.1 x. The score is 1 − 0.1 x, and 0 at the baseline.
         (0.1, [1, 2, 0.9], 1.0, np.sqrt(np.mean(np.square([0.9, 0.8, 0.91]))), "larger than its spread",
-         "No feature goes the score’s way"),
+         "No feature goes the score's way"),
         # All scores are 1: they have no spread.
         (0.0, [1, 1, 0.9], 1.0, 1.0, "whose spread is 0", "every φ is 0: they do not add up to it"),
     ],
@@ -61,7 +62,7 @@ def test_a_sum_that_misses_the_whole_way_exceeds_the_limit(
     np.testing.assert_allclose(found["relative_p99"], delta / distance, rtol=0.006)
     assert word in err.splitlines()[-1]
     assert word in " ".join(out.split())
-    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    page = html.unescape((tmp_path / "run" / "report.html").read_text(encoding="utf-8"))
     assert report_is_current(run)
     assert "φ does not add up to the score as it should" in page
     assert sentence in page

@@ -136,7 +136,7 @@ def sentence(prediction: float, base: float, found: Sequence[Part], additive: bo
     if not along:
         heard = [part for part in against[:3] if abs(part.phi) >= 0.2 * loudest]
         told = listed([f"{part.both} {other} {number(abs(part.phi), 3)}" for part in heard])
-        return f"{start}. No feature goes the score’s way: {told}, so that φ do not add up to it."
+        return f"{start}. No feature goes the score's way: {told}, so that φ do not add up to it."
     reasons = [part for part in along[:3] if abs(part.phi) >= 0.2 * abs(along[0].phi)]
     share = sum(abs(part.phi) for part in reasons) / sum(abs(part.phi) for part in along)
     why = listed([f"{part.both} {verb} {number(abs(part.phi), 3)}" for part in reasons])
