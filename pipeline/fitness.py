@@ -41,14 +41,12 @@ def check_method(
     fixed = [feature.name for feature in schema.features if feature.fixed]
     if method.needs.gradients:
         try:
-            if fixed:
-                raise UserError(
-                    f"it moves every feature, and {names_in_words(fixed)} is fixed", "input.features"
-                )
-            model.differentiable({name: value[:1] for name, value in inputs.items()})
+            _check_gradients(model, inputs, method, schema)
         except UserError as error:
-            remedy = _remedy(model, error, gradients=False)
-            raise UserError(f"{method.name} needs gradients: {error.what}", error.where, remedy) from error
+            what = f"{method.name} needs gradients: {error.what}"
+            remedy = error.remedy if model.has_gradients else None
+            remedy = remedy or _remedy(model, error, gradients=False)
+            raise UserError(what, error.where, remedy) from error
     if method.needs.rescale:
         model.rescaled(inputs)  # names the op that it has no rule for, and the methods that would work
     if method.needs.trees:
@@ -69,6 +67,29 @@ def check_method(
                 "free it, or use kernel_shap or exact_shap, which hold features fixed",
             )
         model.trees()
+
+
+def _check_gradients(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
+) -> None:
+    part = [
+        f.name for f in schema.features if f.fixed and (method.needs.rescale or f.input not in schema.held)
+    ]
+    if part and method.needs.rescale:
+        raise UserError(f"it moves every feature, and {names_in_words(part)} is fixed", "input.features")
+    if part:
+        raise UserError(
+            f"it moves a whole input of the model, and {names_in_words(part)} is fixed and a part of one",
+            "input.features",
+        )
+    for name in sorted(model.differentiable({k: v[:1] for k, v in inputs.items()}).counted):
+        columns = {schema.attributed_as(f.name): None for f in schema.features if f.input == name}
+        if len(columns) > 1:
+            raise UserError(
+                f"the model counts what stands anywhere in its input {name!r}, so that gradients cannot tell "
+                f"{names_in_words(list(columns))} apart",
+                "model",
+            )
 
 
 def _remedy(

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.child import in_child
 from pipeline.fitness import check_method, check_players
 from pipeline.model_checks import check_model, scores_of, taken
+from pipeline.remarks import remarks
 from pipeline.sizing import (
     background_bytes,
     device_batch_size,
@@ -193,7 +194,12 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         room.size * evaluation_bytes(model, inputs, request.method),
         _has_prefix(model, reference, request.method),
         seconds,
-        (*_said_of(model), *(() if first is None else _repeated_ids(first, schema)), *crowded),
+        (
+            *_said_of(model),
+            *remarks(model, schema, reference, request.columns, request.method),
+            *(() if first is None else _repeated_ids(first, schema)),
+            *crowded,
+        ),
         device_scopes() if request.model.needs_tensorflow else (),
         room.used,
         evaluation_bytes(model, inputs, request.method),
@@ -255,7 +261,7 @@ def open_model(
         check_columns(request.baseline_files, wanted)
     drawn_from = request.baseline_files or request.drawn_from or request.files
     background = make_background(request.baseline, schema, drawn_from, request.seed)
-    model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
+    model = _scored(request, schema, background)
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
     room = Room(request.device_batch_size or forward_batch_size(model))
     kept, reason = taken(model, schema.assemble(background), room)
@@ -264,8 +270,27 @@ def open_model(
     if not kept.all():  # a mask copies
         background = {name: value[kept] for name, value in background.items()}
     if check:
-        check_method(model, schema.assemble(background), request.method, schema)
+        try:
+            check_method(model, schema.assemble(background), request.method, schema)
+        except UserError as error:
+            masks = getattr(error.__cause__, "inputs", ())  # see MaskInputs
+            members = {name for group in schema.groups.values() for name in group}
+            held = {f.name for f in schema.features if f.input in masks}
+            if not masks or held & members or len(held) == len(schema.features):
+                raise
+            schema = schema.holding(masks)
+            model = _scored(request, schema, background)
+            check_method(model, schema.assemble(background), request.method, schema)
     return schema, model, background
+
+
+def _scored(
+    request: ProbeRequest, schema: ExampleSchema, background: Mapping[str, np.ndarray]
+) -> ScoredModel:
+    from transforms import worker
+
+    inputs = schema.assemble(background)
+    return worker.scored_model(request.model, inputs, request.score, request.threads, held=schema.held)
 
 
 def _targets(target: int | str | None, signature: Signature) -> TargetSpec:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from model_worlds import (
     L,
@@ -19,7 +21,9 @@ from model_worlds import (
     scored,
 )
 
+from transforms.errors import UserError
 from transforms.models.base import ModelAdapter
+from transforms.models.keras import KerasModel
 
 
 def test_sequential(tmp_path: Path) -> None:
@@ -222,3 +226,28 @@ def test_what_only_looks_like_a_softmax_head_is_an_output(tmp_path: Path) -> Non
     x = L.Input((4,), name="x")
     scaled = 100.0 * L.Dense(1, activation="sigmoid")(x)
     assert scored(saved(tmp_path, keras.Model(x, scaled))).score_kinds == ("output",)
+
+
+def test_what_a_keras_file_cannot_be_called_on_is_said(tmp_path: Path) -> None:
+    """Layers that carry a state on; a call of several arguments, of which Keras keeps one."""
+
+    @keras.saving.register_keras_serializable("signatures")
+    class Pair(keras.Model):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, x: Any, z: Any) -> Any:
+            return self.dense(x) + z
+
+    pair = Pair()
+    pair(np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32))
+    steps = keras.Input(batch_shape=(4, 5, 2), name="x")
+    stateful = keras.Model(steps, keras.layers.LSTM(3, stateful=True, name="carrying")(steps))
+    for model, told in ((pair, "call takes x, z one by one"), (stateful, "carrying (stateful=True)")):
+        model.save(tmp_path / "model.keras")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras's own, about the first
+            with pytest.raises(UserError) as caught:
+                KerasModel(str(tmp_path / "model.keras"))
+        assert told in str(caught.value)

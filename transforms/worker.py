@@ -261,6 +261,7 @@ def scored_model(
     threads: int | None = None,
     *,
     affine_prefix: bool = True,
+    held: frozenset[str] = frozenset(),
 ) -> ScoredModel:
     """The loaded model with its score, once a process: planning and explaining share its traces.
 
@@ -270,9 +271,10 @@ def scored_model(
       score: auto | output | logit | probability.
       threads: TensorFlow's threads in this process.
       affine_prefix: False leaves the affine prefix of the path methods off.
+      held: Inputs that stay what they are in the row.
     """
     with _lock, _leased(request, threads) as device:
-        return _scored_model(request, example, score, affine_prefix, device)
+        return _scored_model(request, example, score, affine_prefix, held, device)
 
 
 def _scored_model(
@@ -280,16 +282,18 @@ def _scored_model(
     example: Mapping[str, np.ndarray],
     score: str,
     affine_prefix: bool,
+    held: frozenset[str],
     device: Device,
 ) -> ScoredModel:
     loaded = _adapter(request, device)
     shapes = {name: value.shape[1:] for name, value in example.items()}
     types = tuple(sorted((name, value.dtype.str) for name, value in example.items()))
-    key = (tuple(sorted(shapes.items())), types, score, affine_prefix)
+    key = (tuple(sorted(shapes.items())), types, score, affine_prefix, tuple(sorted(held)))
     if (key, device) not in _models:
         _forget_others(_models, key)
         with device.placed():
             made = loaded.scored(shapes, score, affine_prefix=affine_prefix, example=example)
+            made.held = held
         _models[key, device] = made
     return _models[key, device]
 
@@ -312,7 +316,8 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
             kept = spec.reference
             artifact = Artifact.from_bytes(kept if isinstance(kept, bytes) else files.read_bytes(kept))
             reference = make_reference(artifact, spec.schema, spec.seed)
-            model = _scored_model(spec.model, reference.inputs, spec.score, spec.affine_prefix, device)
+            prefix, held = spec.affine_prefix, spec.schema.held
+            model = _scored_model(spec.model, reference.inputs, spec.score, prefix, held, device)
             names = np.array(model.signature.target_names, object)
             room = Room(spec.device_batch_size)
             room.shrink(spec.device_room)

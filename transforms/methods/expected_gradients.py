@@ -20,6 +20,7 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.calls import run_calls
+from transforms.methods.game import base_values
 from transforms.methods.random import mix, stream, uniforms
 from transforms.methods.sampling import sample_rounds
 
@@ -80,7 +81,7 @@ class ExpectedGradients:
     ) -> Attribution:
         """Samples; see `AttributionMethod.attribute`."""
         prediction, output = predict(model, inputs, targets, device_batch_size)
-        base_value = reference.base_values[targets]
+        base_value = base_values(model, inputs, reference, targets, device_batch_size)
         squares = self.standard_error or self.tolerance is not None
 
         def run(rows: np.ndarray, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

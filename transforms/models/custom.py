@@ -1,9 +1,9 @@
 """Gradients that a model brings along (`tf.custom_gradient`), made part of its graph.
 
 TensorFlow keeps such a gradient as a Python closure over the tensors of the trace in which the layer was
-called: of no use in a graph that is cut from it. Here the closure is traced once; what it needs of the forward
-pass becomes further operands of the IdentityN that stands for the layer's result, and the gradient of any copy
-of that IdentityN, in a graph, a function or a loop's body, is built from the copy's own operands.
+called: of no use in a graph that is cut from it. Here the closure is traced once; what it needs of the
+forward pass becomes further operands of the IdentityN that stands for the layer's result, and the gradient
+of any copy of that IdentityN, in a graph, a function or a loop's body, is built from the copy's operands.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ def inlined(traced: TracedModel) -> TracedModel:
     """The same model with the bodies of called functions in the place of the calls, at any depth.
 
     Loops and branches keep their bodies as functions: they are differentiated as a whole. Gradients that
-    layers brought along stay theirs. Variables and tables stay outside, so that the weights exist once however
-    many functions are cut from the graph.
+    layers brought along stay theirs. Variables and tables stay outside, so that the weights exist once
+    however many functions are cut from the graph.
 
     Args:
       traced: A model; it is returned as it is where it calls nothing.

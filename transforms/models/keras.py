@@ -15,6 +15,7 @@ import tensorflow as tf
 from transforms.errors import UserError
 from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
 from transforms.models.inline import inlined
+from transforms.models.keras_calls import arguments, check_stateless, refuse_arguments
 from transforms.models.messages import first_line
 from transforms.models.trace import TracedModel, graph_name
 
@@ -40,6 +41,7 @@ class KerasModel(GraphAdapter):
 
     def __init__(self, path: str, *, allow_unsafe: bool = False) -> None:
         self.model = _load(path, allow_unsafe)
+        check_stateless(self.model, path)
         self._symbolic = _symbolic(self.model)
         specs = _inputs(self.model, self._symbolic, path)
         self._dtypes = {spec.name: spec.dtype for spec in specs}
@@ -76,6 +78,8 @@ class KerasModel(GraphAdapter):
                 if self._symbolic is not None or not _turns_numbers_to_strings(traced):
                     return
                 errors.append(TypeError(f"a layer looks strings up among its {', '.join(dtypes.values())}"))
+        if self._symbolic is None and len(names := arguments(self.model)) > 1:
+            raise refuse_arguments(names, path) from errors[0]
         raise UserError(
             f"the model cannot be called on its inputs: {first_line(errors[0])}",
             path,

@@ -235,9 +235,15 @@ def _rearranged(op: Any, maps: Mapping[int, np.ndarray]) -> list[np.ndarray]:
     if kind == "GatherV2" and first is not None:
         axis = _constant(op, 2)
         _spare_rows(op, axis, first.ndim)
-        if op.get_attr("batch_dims"):
+        if op.get_attr("batch_dims") or 1 in maps:
             raise Mixed(op)
-        return [np.take(first, _constant(op, 1), int(axis))]
+        index = tf.get_static_value(op.inputs[1])
+        if index is None:  # of a variable: no matter, where all along the axis is of one position
+            one = np.take(first, [0], int(axis))
+            if (first != one).any() or op.inputs[1].shape.rank != 1:
+                raise Mixed(op)
+            return [np.broadcast_to(one, [len(one), *_extents(op)])]
+        return [np.take(first, index, int(axis))]
     if kind in _PICKS and list(maps) == [1]:
         return [_with_axes_behind(op, maps[1])]
     if kind == "OneHot" and list(maps) == [0]:

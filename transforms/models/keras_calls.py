@@ -1,0 +1,47 @@
+"""Keras models that cannot be called row by row on what their file says: found when they are loaded."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from transforms.errors import UserError
+from transforms.models.base import names_in_words
+
+#: Arguments of `call` that are no inputs.
+_NO_INPUTS = frozenset({"training", "mask", "self"})
+
+
+def check_stateless(model: Any, path: str) -> None:
+    """Makes sure that no layer carries a state from one batch to the next.
+
+    Raises:
+      UserError: Some do.
+    """
+    layers = [layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
+    if layers:
+        raise UserError(
+            f"{names_in_words([layer.name for layer in layers])} (stateful=True) carries its state from one "
+            "batch to the next, so that a row's score depends on the rows before it",
+            path,
+            "build the model with stateful=False, give it these weights (set_weights) and save that",
+        )
+
+
+def arguments(model: Any) -> tuple[str, ...]:
+    """Names of the inputs that the model's `call` takes one by one."""
+    taken = inspect.signature(model.call).parameters.values()
+    named = [p.name for p in taken if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return tuple(name for name in named if name not in _NO_INPUTS)
+
+
+def refuse_arguments(names: tuple[str, ...], path: str) -> UserError:
+    """The error of a subclassed model whose `call` takes several inputs."""
+    shown = ", ".join(names)
+    return UserError(
+        f"the model's call takes {shown} one by one, and a .keras file of such a model keeps the shape of "
+        f"{names[0]} alone",
+        path,
+        "let call take one dict of inputs, or store it as a SavedModel: an ExportArchive whose endpoint's "
+        f"input_signature is a tf.TensorSpec for each of {shown}",
+    )
