@@ -27,7 +27,8 @@ from transforms.parquet.columns import (
     resolve,
     type_at,
 )
-from transforms.parquet.damaged import first_unreadable, open_parquet, rows_of
+from transforms.parquet.damaged import first_unreadable, rows_of
+from transforms.parquet.opening import HOLDS, described, open_parquet
 
 if TYPE_CHECKING:
     from transforms.read import Column
@@ -76,7 +77,15 @@ def _check_file(
     file: InputFile, schema: pa.Schema, columns: Sequence[Column], common: dict[str, pa.DataType]
 ) -> None:
     for column in columns:
-        stored = type_at(schema, resolve(schema, column.name, file.name))
+        path = resolve(schema, column.name, file.name)
+        holds = (schema.field(path[0]).metadata or {}).get(HOLDS)
+        if holds is not None:
+            raise UserError(
+                f"column {column.name} holds {holds.decode()}, and nothing here reads these",
+                where=file.name,
+                remedy="cast it to a plain number, text or time where the file is written, or leave it out",
+            )
+        stored = type_at(schema, path)
         kind = plain(in_order(stored, column.name, file.name))
         if not compatible(kind, column.type):
             raise UserError(
@@ -351,4 +360,4 @@ def _schema(file: InputFile) -> pa.Schema:
     if file.schema is not None:
         return file.schema
     with files.open_arrow(file.path) as source:
-        return open_parquet(source).schema_arrow
+        return described(open_parquet(source))
