@@ -67,7 +67,8 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     config = manifest["config"]["input"]
     patterns = [config["files"]] if isinstance(config["files"], str) else config["files"]
     try:
-        found = inspect_files(globs.expand(patterns, manifest["config_folder"]), config["format"])
+        matched = globs.expand(patterns, manifest["config_folder"], config["format"])
+        found = inspect_files(matched, config["format"])
     except UserError as error:
         what = f"the feature values have to be read from the input, and that is gone: {error}"
         raise UserError(what, run.path, _REMEDY) from error

@@ -16,6 +16,7 @@ from transforms.read import describe_columns
 from transforms.resolve import ColumnRequest
 from transforms.resolve_feature import FeatureRequest
 from transforms.shards import InputFile, inspect_files
+from transforms.table_logs import check_no_table
 from transforms.write import OutputSpec
 
 
@@ -134,7 +135,9 @@ def _matched(
     loaded: LoadedConfig, patterns: Sequence[str], key: str, format: str | None = None
 ) -> list[InputFile]:
     try:
-        return inspect_files(globs.expand(patterns, loaded.folder), format)
+        matched = globs.expand(patterns, loaded.folder, format)
+        check_no_table(matched)
+        return inspect_files(matched, format)
     except UserError as error:
         if error.where in ("input.files", "input.format"):
             raise of_config(loaded, error) from error

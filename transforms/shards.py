@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from transforms import files
 from transforms.errors import UserError
+from transforms.other_formats import HEAD_BYTES, by_content, refusal
 from transforms.tfrecord import framing, split, tally
 from transforms.tfrecord.framing import INDEX_STRIDE
 
@@ -116,7 +117,7 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
     Cost: one small read a Parquet file; ~0.25 µs a TFRecord, and a pass over the file where it is compressed
       or remote, in several places at once where it can be.
     """
-    wanted = [(path, name, format or _format_of(name)) for path, name in paths_and_names]
+    wanted = [(path, name, format or _format_of(path, name)) for path, name in paths_and_names]
     formats = {kind: name for _, name, kind in reversed(wanted)}
     if unknown := set(formats) - set(FORMATS):
         raise UserError(
@@ -202,11 +203,24 @@ def auto_shard_rows(total_rows: int, evaluations_per_row: int, workers: int) -> 
     return min(affordable, max(_MIN_ROWS, min(_MAX_ROWS, even)))
 
 
-def _format_of(name: str) -> str:
-    for pattern, kind in _SUFFIXES:
-        if pattern.search(name):
-            return kind
-    raise UserError("the suffix says no format", where=name, remedy="set input.format to parquet or tfrecord")
+def format_of_suffix(name: str) -> str | None:
+    """What a file's suffix says that it is; None where it says neither Parquet nor TFRecord."""
+    return next((kind for pattern, kind in _SUFFIXES if pattern.search(name)), None)
+
+
+def _format_of(path: str, name: str) -> str:
+    kind = format_of_suffix(name)
+    if kind is not None:
+        return kind
+    head = _head(path)
+    if head[:4] == b"PAR1":
+        raise UserError("is Parquet without its suffix", where=name, remedy="set input.format: parquet")
+    raise refusal(name, head, "", "set input.format to parquet or tfrecord")
+
+
+def _head(path: str) -> bytes:
+    with files.open_input(path) as source:
+        return source.read(HEAD_BYTES)
 
 
 def _inspect(wanted: tuple[str, str, str]) -> InputFile:
@@ -237,10 +251,13 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
 
 def _scan(path: str, name: str, size: int) -> tally.Scan:
     with files.open_input(path) as opened:
-        if opened.read(4) == b"PAR1":
+        head = opened.read(HEAD_BYTES)
+        if head[:4] == b"PAR1":
             raise UserError(
                 "is a Parquet file, not TFRecord", where=name, remedy="set input.format to parquet"
             )
+        if by_content(head, gzip=False) is not None and framing.header_length(head[: framing.HEADER]) < 0:
+            raise refusal(name, head, "TFRecord", "")
         opened.seek(0)
         source = framing.Source(opened)
         if files.is_url(path) and source.splittable and size >= 2 * split.RANGE_BYTES:

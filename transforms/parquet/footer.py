@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from transforms import files
 from transforms.errors import UserError
 from transforms.lost import one_line
+from transforms.other_formats import HEAD_BYTES, by_content, refusal
 from transforms.parquet.opening import described, footer_bytes, open_parquet
 from transforms.parts import digest_of
 
@@ -60,8 +61,10 @@ def read_footer(path: str, name: str, size: int) -> Footer:
             return Footer(groups, _shared(described(file)), digest, *most)
         except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
             reason = one_line(error)
-            head = source.read_at(len(_MAGIC), 0)
-            if head != _MAGIC[: len(head)] or isinstance(error, pa.ArrowNotImplementedError):
+            head = source.read_at(min(size, HEAD_BYTES), 0)
+            if head[:4] != _MAGIC[: len(head)] and by_content(head) is not None:
+                raise refusal(name, head, "Parquet", _REMEDY) from error
+            if head[:4] != _MAGIC[: len(head)] or isinstance(error, pa.ArrowNotImplementedError):
                 raise UserError(
                     f"cannot be read as Parquet ({reason})", where=name, remedy=_REMEDY
                 ) from error
