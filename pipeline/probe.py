@@ -32,7 +32,8 @@ from transforms.methods.base import AttributionMethod, Reference, evaluate
 from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature, refusal
-from transforms.read import Column, check_columns
+from transforms.partitions import partition_types
+from transforms.read import Column, check_columns, columns_of
 from transforms.resolve import ColumnRequest, resolve
 from transforms.room import Room
 from transforms.schema import ExampleSchema
@@ -66,6 +67,7 @@ class ProbeRequest:
       threads: TensorFlow's threads in this process.
       measure: Whether to measure the time per row.
       drawn_from: The files of the input that the baseline is made of; None: all.
+      paths: Columns that are not in the files but in the names of their folders.
     """
 
     model: ModelRequest
@@ -82,6 +84,7 @@ class ProbeRequest:
     threads: int | None = None
     measure: bool = False
     drawn_from: Sequence[InputFile] | None = None
+    paths: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -237,16 +240,19 @@ def open_model(
     types = request.types
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
-    schema = resolve(request.columns, loaded.signature, types)
+    schema = _resolved(request, loaded.signature, types)
     if check:
         check_players(request.method, schema)  # before the input is read for a baseline
-    common = check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
+    common = check_columns(request.files, columns_of(schema))
     if schema.slicings:  # what they compare must be so in every file
         found = {**types, **common}
         slices = tuple((name, common[name]) for name, _ in schema.slices)
         schema = replace(schema, slices=slices, slicings=resolve_slicings(request.columns.slices, found))
     if request.baseline.kind == "file":
-        wanted = [Column(f.name, f.stored) for f in schema.features]
+        wanted = [
+            Column(f.name, f.stored, "baseline.path", from_path=f.name in schema.from_path)
+            for f in schema.features
+        ]
         check_columns(request.baseline_files, wanted)
     drawn_from = request.baseline_files or request.drawn_from or request.files
     background = make_background(request.baseline, schema, drawn_from, request.seed)
@@ -261,6 +267,24 @@ def open_model(
     if check:
         check_method(model, schema.assemble(background), request.method, schema)
     return schema, model, background
+
+
+def _resolved(request: ProbeRequest, signature: Signature, types: Mapping[str, pa.DataType]) -> ExampleSchema:
+    """Which column goes where, those of folders' names as text or, where the model takes numbers, as these."""
+    try:
+        schema = resolve(request.columns, signature, types)
+    except UserError:
+        numbers = partition_types(request.files, padded_are_text=False) if request.paths else {}
+        others = {name: numbers[name] for name in request.paths if numbers[name] != types[name]}
+        if not others:
+            raise
+        try:
+            schema = resolve(request.columns, signature, {**types, **others})
+        except UserError:
+            others = {}
+        if not others:
+            raise
+    return replace(schema, from_path=tuple(sorted(request.paths.intersection(dict(schema.columns)))))
 
 
 def _targets(target: int | str | None, signature: Signature) -> TargetSpec:

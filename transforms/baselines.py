@@ -20,7 +20,7 @@ from transforms.errors import UserError
 from transforms.files import is_url
 from transforms.methods.random import row_keys
 from transforms.models.base import names_in_words
-from transforms.read import Column, read_piece
+from transforms.read import columns_of, read_piece
 from transforms.schema import ExampleSchema, FeatureSpec, Fill, misfit
 from transforms.shards import InputFile, Piece, cut
 from transforms.spelling import nearest
@@ -123,7 +123,7 @@ def read_rows(
     pieces: Sequence[Piece], schema: ExampleSchema, batch_size: int, targets: int = 1 << 31
 ) -> Iterator[Rows]:
     """The usable rows of some pieces, in order; small ones of an object store are read ahead."""
-    columns = [Column(name, kind) for name, kind in schema.columns]
+    columns = columns_of(schema)
 
     def read(piece: Piece) -> Iterator[Rows]:
         for raw in read_piece(piece, columns, batch_size):
@@ -317,7 +317,7 @@ def drawn_slices(
 
 def _why(files: Sequence[InputFile], schema: ExampleSchema) -> str:
     """Why the first row is not usable."""
-    columns = [Column(name, kind) for name, kind in schema.columns]
+    columns = columns_of(schema)
     for shard in cut(files, 1, 1):
         for raw in read_piece(shard.pieces[0], columns, 1):
             _, rejected = decode(raw, schema, shard.pieces[0].name, 0, 1)

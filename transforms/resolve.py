@@ -36,7 +36,11 @@ _NAMELESS = re.compile(r"(args|inputs|kwargs)(_\d+)+")
 
 @dataclass(frozen=True)
 class ColumnRequest:
-    """The columns that the config gives a part to play."""
+    """The columns that the config gives a part to play.
+
+    Args:
+      asides: Columns that are features only where the config or the model names them.
+    """
 
     features: tuple[FeatureRequest, ...] | None
     groups: Mapping[str, tuple[str, ...]]
@@ -44,6 +48,7 @@ class ColumnRequest:
     slices: tuple[SliceRequest, ...]
     target: str | None
     weight: str | None = None
+    asides: frozenset[str] = frozenset()
 
 
 def resolve(
@@ -147,7 +152,7 @@ def _one_input(
     elif request.features is not None:
         chosen = list(request.features)
     else:
-        chosen = _guess(spec, columns, wanted, spoken)
+        chosen = _guess(spec, columns, wanted, spoken, request.asides)
     if len(chosen) > 1 and len(spec.shape) > 1 and (wanted is None or len(squeezed(spec.shape)) > 1):
         raise UserError(
             f"{len(chosen)} features are given, and the model's one input {spec.name!r} has the shape "
@@ -172,12 +177,18 @@ def _one_input(
 
 
 def _guess(
-    spec: InputSpec, columns: Mapping[str, pa.DataType], wanted: int | None, spoken: Set[str | None]
+    spec: InputSpec,
+    columns: Mapping[str, pa.DataType],
+    wanted: int | None,
+    spoken: Set[str | None],
+    asides: Set[str],
 ) -> list[FeatureRequest]:
     """The columns that have no other part and that fit, in file order."""
     free = {name: kind for name, kind in columns.items() if name not in spoken}
     if spec.name in free and fits(spec, free[spec.name], wanted):
         return [FeatureRequest(spec.name)]
+    named_only = [name for name in free if name in asides]
+    free = {name: kind for name, kind in free.items() if name not in asides}
     usable = {name: kind for name, kind in free.items() if type_fits(spec, kind)}
     widths = [width(kind) for kind in usable.values()]
     total = None if None in widths else sum(count or 0 for count in widths)
@@ -192,7 +203,8 @@ def _guess(
         f"the model's input {spec.name!r} takes {wanted or 'some'} {spec.dtype} values a row, and the "
         f"columns that could be features give {gives}"
         + (f": {names_in_words(list(usable), 60)}" if usable else "")
-        + (f" (of other types: {names_in_words(other)})" if other else ""),
+        + (f" (of other types: {names_in_words(other)})" if other else "")
+        + (f" (only where they are listed: {names_in_words(named_only, 12)})" if named_only else ""),
         FEATURES,
         f"{TRAINED_ON}, or give the others a part as id or slices",
     )
@@ -275,7 +287,9 @@ def _of_columns(
     """What a function takes: each feature as an input of its own, of the column's type and shape."""
     chosen = request.features
     if chosen is None:
-        chosen = tuple(FeatureRequest(name) for name in columns if name not in spoken)
+        chosen = tuple(
+            FeatureRequest(name) for name in columns if name not in spoken and name not in request.asides
+        )
     if not chosen:
         raise UserError("no column is left for the function", FEATURES, "list some")
     return Signature(tuple(free_input(feature, columns[feature.name]) for feature in chosen), ())

@@ -8,12 +8,13 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from transforms import files
 from transforms.errors import UserError
 from transforms.other_formats import HEAD_BYTES, by_content, refusal
+from transforms.partitions import Partition, partition_of
 from transforms.tfrecord import framing, split, tally
 from transforms.tfrecord.framing import INDEX_STRIDE
 
@@ -55,6 +56,7 @@ class InputFile:
     group_bytes: int = 0  # Parquet: bytes of its largest row group, before compression
     most_row_bytes: int = 0  # Parquet: bytes a row, likewise, of the group that has most
     schema: pa.Schema | None = field(default=None, compare=False, repr=False)  # Parquet
+    partition: Partition = ()  # what its folders say: columns and values
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Piece:
     skip: int = 0  # TFRecord: rows to pass over from `offset`
     bytes: int | None = None  # of the file when it was planned
     damage: str | None = None  # as InputFile's
+    partition: Partition = ()  # likewise
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,9 @@ def _unpacked(packed: bytes) -> Shard:
     return Shard(index, tuple(Piece(*piece) for piece in pieces))
 
 
-def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None = None) -> list[InputFile]:
+def inspect_files(
+    paths_and_names: Iterable[tuple[str, str]], format: str | None = None, *, hive: bool = True
+) -> list[InputFile]:
     """Counts the rows of each file, from Parquet's footers and TFRecord's headers.
 
     The same reading gives each file's digest. Parquet's is of its footer and its size: the footer has the
@@ -107,6 +112,7 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
     Args:
       paths_and_names: As `files.expand` gives them.
       format: "parquet" or "tfrecord" for all files; by default each file's suffix says.
+      hive: Whether folders called `name=value` are columns.
 
     Returns:
       The files in the order given; a file without rows is one of them.
@@ -134,6 +140,10 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
     readers = _REMOTE_READERS if files.is_url(wanted[0][0]) else _READERS
     with ThreadPoolExecutor(min(readers, len(wanted))) as pool:
         found = list(pool.map(_inspect, wanted))
+    if hive:
+        found = [
+            replace(file, partition=partition_of(file.name)) if "=" in file.name else file for file in found
+        ]
     if all(file.damage for file in found):
         first = found[0]
         others = f", nor can the other {len(found) - 1} be read" if len(found) > 1 else ""
@@ -269,7 +279,11 @@ def _scan(path: str, name: str, size: int) -> tally.Scan:
 def _piece(file: InputFile, start: int, rows: int, ordinal: int) -> Piece:
     if file.format != TFRECORD:
         return Piece(
-            file.path, file.name, file.format, start, rows, ordinal, bytes=file.bytes, damage=file.damage
-        )
+            file.path, file.name, file.format, start, rows, ordinal, bytes=file.bytes, damage=file.damage,
+            partition=file.partition,
+        )  # fmt: skip
     offset, skip = (file.index[start // INDEX_STRIDE], start % INDEX_STRIDE) if file.index else (0, start)
-    return Piece(file.path, file.name, file.format, start, rows, ordinal, offset, skip, file.bytes)
+    return Piece(
+        file.path, file.name, file.format, start, rows, ordinal, offset, skip, file.bytes,
+        partition=file.partition,
+    )  # fmt: skip

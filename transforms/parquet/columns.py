@@ -39,17 +39,30 @@ def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
 
 
 def resolve(schema: pa.Schema, name: str, file: str) -> list[str]:
-    """The field names that a dotted name means: a column of just that name, else a field of a struct."""
-    if schema.names.count(name) == 1:
+    """The field names that a dotted name means: a column of just that name, else a field of a struct.
+
+    Raises:
+      UserError: There is none, or there are several.
+    """
+    path = found_at(schema, name, file)
+    if path:
+        return path
+    known = leaves(schema, file)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(known)[:8])}"
+    raise UserError(f"there is no column {name}", where=file, remedy=hint)
+
+
+def found_at(schema: pa.Schema, name: str, file: str) -> list[str]:
+    """The same, and nothing where there is none.
+
+    Raises:
+      UserError: There are several.
+    """
+    if schema.get_field_index(name) >= 0:
         return [name]
     if name not in schema.names:
-        path = _descend(list(schema), name)
-        if path:
-            return path
-        known = leaves(schema, file)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(known)[:8])}"
-        raise UserError(f"there is no column {name}", where=file, remedy=hint)
+        return _descend(list(schema), name)
     raise UserError(f"has several columns called {name}", where=file, remedy="rename or drop all but one")
 
 
