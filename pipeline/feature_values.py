@@ -80,9 +80,9 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     described = describe_input(found, [item["name"] for item in manifest["schema"]])
     types = dict(described.types)
     if described.paths:
-        numbers = partition_types(found, padded_are_text=False)
+        as_numbers = partition_types(found, padded_are_text=False)
         of_numbers = [item["name"] for item in manifest["schema"] if item["dtype"] != "string"]
-        types |= {name: numbers[name] for name in described.paths.intersection(of_numbers)}
+        types |= {name: as_numbers[name] for name in described.paths.intersection(of_numbers)}
     schema = ExampleSchema(_specs(manifest["schema"], types), {}, {}, from_path=tuple(described.paths))
     numbers = [int(path.rsplit("-", 1)[1].split(".")[0]) for path in run.parts()]
     refused = _refused(run)

@@ -23,6 +23,7 @@ _EXTENSION = b"ARROW:extension:name"
 #: What the stored schema is called where Arrow is not to follow it.
 _HIDDEN = b"-" * len(KEY)
 _INTERVAL_BYTES = 12
+_SPARK = b"org.apache.spark.sql.parquet.row.metadata"
 
 
 def open_parquet(
@@ -61,6 +62,7 @@ def described(file: pq.ParquetFile) -> pa.Schema:
     schema: pa.Schema = file.schema_arrow
     index, hidden = _index_columns(file.metadata), (file.metadata.metadata or {}).get(_HIDDEN)
     lost = {} if hidden is None else lost_types(hidden)
+    lost |= _spark_intervals(file.metadata)
     for at, field in enumerate(schema):
         words = lost.get(field.name) or _holds(field, file)
         marks = {} if words is None else {HOLDS: words.encode()}
@@ -84,6 +86,23 @@ def _holds(field: pa.Field, file: pq.ParquetFile) -> str | None:
             if column.path == field.name and column.converted_type == "INTERVAL":
                 return "intervals of months, days and milliseconds"
     return None
+
+
+def _spark_intervals(metadata: pq.FileMetaData) -> dict[str, str]:
+    """The columns that are numbers to all but Spark, which knows them for months or microseconds."""
+    stored = (metadata.metadata or {}).get(_SPARK, b"")
+    if b"interval" not in stored:
+        return {}
+    try:
+        fields = json.loads(stored)["fields"]
+        kinds = {str(field["name"]): str(field["type"]) for field in fields}
+    except (ValueError, KeyError, TypeError):  # another program's, of another form
+        return {}
+    return {
+        name: f"Spark's {kind}, which is stored as numbers"
+        for name, kind in kinds.items()
+        if kind.startswith("interval")
+    }
 
 
 def _index_columns(metadata: pq.FileMetaData) -> set[str]:

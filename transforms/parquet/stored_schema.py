@@ -70,8 +70,8 @@ def _words(field: _Table, depth: int) -> str | None:
         return "durations"
     if kind > _LAST_KNOWN:
         return "a type that Arrow does not know"
-    if kind == _INT and detail is not None and detail.int(0) > _MOST_BITS:
-        return f"whole numbers of {detail.int(0)} bits"
+    if kind == _INT and detail is not None and detail.whole(0) > _MOST_BITS:
+        return f"whole numbers of {detail.whole(0)} bits"
     return next((words for child in field.tables(5) if (words := _words(child, depth + 1))), None)
 
 
@@ -96,7 +96,7 @@ class _Table:
         place = self._place(number)
         return 0 if place is None else self._data[place]
 
-    def int(self, number: int) -> int:
+    def whole(self, number: int) -> int:
         place = self._place(number)
         found: int = 0 if place is None else struct.unpack_from("<i", self._data, place)[0]
         return found
