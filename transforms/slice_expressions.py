@@ -375,6 +375,6 @@ class _Reader:
         except (ValueError, OverflowError) as error:  # Arrow's are kinds of it
             raise self._source.wrong(
                 f"compares {column!r}, which holds {kind}, with {text!r}, which is none",
-                'write days like "2013-06-01", times like "2013-06-01 06:00:00", with a zone like +02:00 only '
+                'write days like "2013-06-01", times like "2013-06-01 06:00:00", with a zone like Z only '
                 'where the column has one, times of day like "06:00:00" and durations like "36:00:00"',
             ) from error

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-_DAY = r"(?P<day>-?\d{4,}-\d{2}-\d{2})"
+_DAY = r"(?P<day>-?\d{4,7}-\d{2}-\d{2})"
 _CLOCK = r"(?P<hours>{hours}):(?P<minutes>[0-5]\d)(:(?P<seconds>[0-5]\d)(\.(?P<fraction>\d{{1,9}}))?)?"
 _ZONE = r"\s?(?P<zone>Z|[+-]\d{2}(:?\d{2})?)"
 _TIME = re.compile(rf"{_DAY}([ T]{_CLOCK.format(hours=r'[01]?[0-9]|2[0-3]')}({_ZONE})?)?")

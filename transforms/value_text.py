@@ -99,16 +99,20 @@ def _escaped(text: str) -> str:
 
 
 def _floating(array: pa.Array) -> pa.Array:
-    # From here on a type has whole numbers alone, and Arrow rounds them or writes a power of ten.
-    whole = {16: 2.0**11, 32: 2.0**24, 64: 1e14}[array.type.bit_width]
+    # From here on Arrow rounds whole numbers, or writes a power of ten.
+    first = {16: 2.0**11, 32: 2.0**24, 64: 1e10}[array.type.bit_width]
     exact = array.cast(pa.float64())
     if pt.is_float16(array.type):  # of which Arrow writes the exact value
         shortest = array.to_numpy(zero_copy_only=False).astype(np.float16).astype(str).astype(np.float64)
         array = pa.array(shortest, mask=array.is_null().to_numpy(zero_copy_only=False))
     texts = pc.cast(pc.add(array, pa.scalar(0, array.type)), pa.string())  # −0 + 0 is 0
     size = pc.abs(exact)
-    stray = pc.and_(pc.greater_equal(size, whole), pc.less(size, _DIGITS))
-    return _mended(texts, stray, _in_digits, exact)
+    stray = pc.fill_null(pc.and_(pc.greater_equal(size, first), pc.less(size, _DIGITS)), False)
+    if not pc.any(stray, min_count=0).as_py():
+        return texts
+    whole = pc.and_(stray, pc.and_(pc.less(size, 2.0**63), pc.equal(exact, pc.floor(exact))))
+    digits = pc.cast(pc.cast(exact.filter(whole), pa.int64()), pa.string())
+    return _mended(pc.replace_with_mask(texts, whole, digits), pc.and_not(stray, whole), _in_digits, exact)
 
 
 def _in_digits(value: float) -> str:
