@@ -25,7 +25,7 @@ from transforms.schema import ExampleSchema, FeatureSpec, Fill, misfit
 from transforms.shards import InputFile, Piece, cut
 from transforms.spelling import nearest
 
-KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file")
+KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file", "run")
 #: Draws use all rows of an input up to this many and this much memory; beyond it, evenly spread windows.
 _POOL_ROWS = 1_000_000
 _POOL_BYTES = 256 << 20
@@ -42,11 +42,12 @@ _STORED = 256
 
 @dataclass(frozen=True)
 class BaselineRequest:
-    """The `baseline` block of a config, with its paths resolved."""
+    """The `baseline` block of a config, with its paths resolved; `features`: the rows of kind `run`."""
 
     kind: str
     rows: int | None = None
     value: Fill | Mapping[str, Fill] = None
+    features: Mapping[str, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,8 @@ def make_background(
         return {feature.name: _constant(feature, _zero(feature)) for feature in schema.features}
     if request.kind == "constant":
         return _constants(request, schema)
+    if request.kind == "run":
+        return _of_run(request, schema)
     rows = request.rows if request.rows is not None else (100 if request.kind == "sample" else None)
     drawn = _draw(files, schema, rows, seed)
     if request.kind in ("sample", "file"):
@@ -259,6 +262,28 @@ def _constants(request: BaselineRequest, schema: ExampleSchema) -> dict[str, np.
                 f"{value!r} is no value for {feature.name}, which takes {wanted}", key, "give each its own"
             )
     return {feature.name: _constant(feature, by_name[feature.name]) for feature in schema.features}
+
+
+def _of_run(request: BaselineRequest, schema: ExampleSchema) -> dict[str, np.ndarray]:
+    """The rows of an earlier run, which must have been of these features."""
+    there, key = request.features or {}, "baseline.path"
+    names = [feature.name for feature in schema.features]
+    remedy = "name a run of the same features, or choose another kind of baseline"
+    if missing := [name for name in names if name not in there]:
+        raise UserError(f"the baseline of that run has no {names_in_words(missing)}", key, remedy)
+    if more := [name for name in there if name not in names]:
+        what = f"the baseline of that run has {names_in_words(more)}, no feature here"
+        raise UserError(what, key, remedy)
+    for feature in schema.features:
+        value = there[feature.name]
+        kind = "string" if value.dtype == object else value.dtype.name
+        if (kind, value.shape[1:]) != (feature.dtype, tuple(feature.shape)):
+            what = (
+                f"{feature.name} is {kind} {list(value.shape[1:])} in the baseline of that run, and "
+                f"{feature.dtype} {list(feature.shape)} here"
+            )
+            raise UserError(what, key, remedy)
+    return {name: there[name] for name in names}
 
 
 def _statistic(kind: str, feature: FeatureSpec, values: np.ndarray) -> np.ndarray:
