@@ -42,7 +42,7 @@ def rows_of(month: int, shift: float = 0.0) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def months(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a config over `{date}.parquet`: in February, `load` is shifted by three of its spreads."""
+    """A folder with a config over `{date}.parquet`: in February, `load` is shifted by three spreads."""
     folder = tmp_path_factory.mktemp("months")
     pq.write_table(rows_of(1), folder / "2026-01-01.parquet")
     pq.write_table(rows_of(2, 3.0), folder / "2026-02-01.parquet")
@@ -100,10 +100,8 @@ def test_a_run_has_the_baseline_and_the_edges_of_an_earlier_one(months: Path) ->
 def test_a_run_of_a_run_needs_the_last_one_alone(months: Path) -> None:
     run(months, "second", HELD, date="2026-02-01")
     third = run(months, "third", "baseline={kind: run, path: runs/second}", date="2026-02-01")
-    assert (
-        third.manifest["baseline"]["digest"]
-        == load_run(months / "runs/january").manifest["baseline"]["digest"]
-    )
+    january = load_run(months / "runs" / "january").manifest
+    assert third.manifest["baseline"]["digest"] == january["baseline"]["digest"]
     assert third.manifest["baseline"]["of"]["kind"] == "sample"
     # Where the earlier run is gone, verify takes the rows that this one keeps.
     shutil.rmtree(months / "runs" / "second")
@@ -129,8 +127,9 @@ def test_a_plan_says_whose_baseline_it_is(months: Path, capsys: pytest.CaptureFi
     assert rows is not None
     load, _, city = told["values"]
     assert (load["feature"], city["feature"]) == ("load", "city")
-    np.testing.assert_allclose([load[key] for key in ("mean", "min", "max")],
-                               [rows["load"].mean(dtype=np.float64), rows["load"].min(), rows["load"].max()])  # fmt: skip
+    held = rows["load"].astype(np.float64)
+    figures = [load[key] for key in ("mean", "min", "max")]
+    np.testing.assert_allclose(figures, [held.mean(), held.min(), held.max()])
     assert f"Oslo {(rows['city'] == b'Oslo').sum()} times" in city["text"]
 
 
