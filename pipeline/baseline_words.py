@@ -8,19 +8,34 @@ from typing import Any
 import numpy as np
 
 from pipeline.text_table import count
+from transforms.categories import Categories
 
 #: Of what many rows hold, so many different values are told.
 _MOST_VALUES = 3
 _TEXT = 40
 
 
-def described_values(features: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+def described_values(
+    features: Mapping[str, np.ndarray], categories: Mapping[str, Categories] | None = None
+) -> list[dict[str, Any]]:
     """Of each feature its `feature`, its `text`, and of single numbers `mean`, `min` and `max`.
 
     Args:
       features: The rows of a baseline, `[R, *shape]` by feature; strings as bytes.
+      categories: What the codes of some features mean.
     """
-    return [{"feature": name, **_described(values)} for name, values in features.items()]
+    known = categories or {}
+    return [
+        {"feature": name, **_described(in_words(values, known[name]) if name in known else values)}
+        for name, values in features.items()
+    ]
+
+
+def in_words(codes: np.ndarray, categories: Categories) -> np.ndarray:
+    """Categories of codes, as objects; None where a value is missing."""
+    found = np.empty(codes.size, object)
+    found[:] = categories.of_codes(codes.reshape(-1).astype(np.float64)).to_pylist()
+    return found.reshape(codes.shape)
 
 
 def _described(values: np.ndarray) -> dict[str, Any]:
@@ -45,10 +60,10 @@ def _described(values: np.ndarray) -> dict[str, Any]:
 
 def _texts(values: np.ndarray) -> str:
     """The most frequent ones, with how often."""
-    found: dict[bytes, int] = {}
+    found: dict[Any, int] = {}
     for item in values.reshape(-1).tolist():
         found[item] = found.get(item, 0) + 1
-    first = sorted(found, key=lambda item: (-found[item], item))
+    first = sorted(found, key=lambda item: (-found[item], str(item)))
     if len(first) == 1:
         return _word(first[0])
     told = [f"{_word(item)} {found[item]:,} times" for item in first[:_MOST_VALUES]]
@@ -57,6 +72,8 @@ def _texts(values: np.ndarray) -> str:
 
 
 def _word(item: Any) -> str:
+    if item is None:
+        return "missing"
     text = item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
     text = text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
     return repr(text) if not text or text != text.strip() else text

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.committed import read_manifest
 from transforms import files
 from transforms.baselines import Artifact
+from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.parquet.whole import read_whole
 from transforms.parts import BASELINE
@@ -34,6 +35,7 @@ class EarlierBaseline:
       digest: Of the same.
       features: Its rows, `[R, *shape]` by feature, as the model takes them.
       edges: Of bins of which the config gives the number, by column and number.
+      categories: What codes mean, of features that are held as such.
     """
 
     run: str
@@ -42,6 +44,7 @@ class EarlierBaseline:
     digest: str
     features: Mapping[str, np.ndarray]
     edges: Mapping[tuple[str, int], tuple[float, ...]]
+    categories: Mapping[str, Categories]
 
 
 def is_kept(kind: str, artifact: Artifact, sample: int) -> bool:
@@ -94,12 +97,20 @@ def earlier_baseline(path: str, where: str) -> EarlierBaseline:
         raise UserError(what, where, remedy)
     of = manifest["baseline"]
     edges = dict(_edges(manifest["config"]["input"]["slices"], manifest["slices"]))
-    found = EarlierBaseline(path, manifest["run_id"], of["kind"], of["digest"], features, edges)
+    found = EarlierBaseline(
+        path, manifest["run_id"], of["kind"], of["digest"], features, edges, categories_of(manifest)
+    )
     digest = Artifact(features, np.zeros((0, 0)), np.zeros(0)).digest
     if digest != of["digest"]:
         what = f"{path}: the rows that are kept of its baseline are not those of its manifest"
         raise UserError(what, where, "attribeam verify tells what else is; explain it anew")
     return found if of["kind"] != "run" else replace(found, kind=str((of.get("of") or {}).get("kind", "run")))
+
+
+def categories_of(manifest: Mapping[str, Any]) -> dict[str, Categories]:
+    """Those of a run's features that have some."""
+    found = {item["name"]: Categories.from_json(item.get("categories")) for item in manifest["schema"]}
+    return {name: known for name, known in found.items() if known is not None}
 
 
 def _edges(asked: Any, found: Any) -> Iterator[tuple[tuple[str, int], tuple[float, ...]]]:

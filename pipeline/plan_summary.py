@@ -38,7 +38,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "targets": target_names(plan),
         "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
         "affine_prefix": found.affine_prefix,
-        "baseline": {**describe_baseline(plan), "values": described_values(found.artifact.features)},
+        "baseline": {**describe_baseline(plan), "values": baseline_values(plan)},
         "evaluations_per_row": found.evaluations_per_row,
         "workers": plan.loaded.config.compute.workers,
         "batch_size": spec.batch_size,
@@ -108,6 +108,12 @@ def describe_baseline(plan: Plan) -> dict[str, Any]:
         "flat_targets": flat,
         **({} if of is None else {"of": {"run": of.run, "run_id": of.run_id, "kind": of.kind}}),
     }
+
+
+def baseline_values(plan: Plan) -> list[dict[str, Any]]:
+    """What the baseline holds, feature by feature."""
+    known = {f.name: f.categories for f in plan.spec.schema.features if f.categories is not None}
+    return described_values(plan.found.artifact.features, known)
 
 
 def target_names(plan: Plan) -> list[str]:

@@ -76,6 +76,7 @@ def probe_request(
             config.baseline.rows,
             config.baseline.value,
             None if baseline_run is None else baseline_run.features,
+            {} if baseline_run is None else baseline_run.categories,
         ),
         baseline_files,
         None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,

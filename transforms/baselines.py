@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from transforms.categories import Categories
 from transforms.decode import Rows, decode, join
 from transforms.errors import UserError
 from transforms.files import is_url
@@ -42,12 +43,13 @@ _STORED = 256
 
 @dataclass(frozen=True)
 class BaselineRequest:
-    """The `baseline` block of a config, with its paths resolved; `features`: the rows of kind `run`."""
+    """The `baseline` block of a config, with its paths resolved; of kind `run` its rows, and what their codes mean."""
 
     kind: str
     rows: int | None = None
     value: Fill | Mapping[str, Fill] = None
     features: Mapping[str, np.ndarray] | None = None
+    categories: Mapping[str, Categories] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,23 @@ def _of_run(request: BaselineRequest, schema: ExampleSchema) -> dict[str, np.nda
                 f"{feature.dtype} {list(feature.shape)} here"
             )
             raise UserError(what, key, remedy)
-    return {name: there[name] for name in names}
+    return {f.name: _recoded(f, there[f.name], request.categories.get(f.name)) for f in schema.features}
+
+
+def _recoded(feature: FeatureSpec, codes: np.ndarray, known: Categories | None) -> np.ndarray:
+    """The values of an earlier run's baseline, whose categories another model may have in another order."""
+    mine, key = feature.categories, "baseline.path"
+    if (known is None) != (mine is None):
+        what = f"{feature.name} has categories in one of the two runs' models alone"
+        raise UserError(what, key, "name a run of a model of the same features, or choose another kind")
+    if mine is None or known is None or mine.values == known.values:
+        return codes
+    words = known.of_codes(codes.reshape(-1).astype(np.float64))
+    found, strange = mine.codes(words)
+    if mine.reject and strange.any():
+        what = f"{words[int(strange.argmax())]} of {feature.name} in the baseline of that run is no category here"
+        raise UserError(what, key, "name a run of a model of the same categories, or choose another kind")
+    return found.astype(codes.dtype).reshape(codes.shape)
 
 
 def _statistic(kind: str, feature: FeatureSpec, values: np.ndarray) -> np.ndarray:
