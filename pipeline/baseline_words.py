@@ -66,9 +66,13 @@ def _texts(values: np.ndarray) -> str:
     first = sorted(found, key=lambda item: (-found[item], str(item)))
     if len(first) == 1:
         return _word(first[0])
-    told = [f"{_word(item)} {found[item]:,} times" for item in first[:_MOST_VALUES]]
+    told = [f"{_word(item)} {_times(found[item])}" for item in first[:_MOST_VALUES]]
     rest = len(first) - len(told)
     return ", ".join(told) + (f", {count(rest, 'other value')}" if rest else "")
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
 
 
 def _word(item: Any) -> str:

@@ -15,9 +15,13 @@ import worlds
 import yaml
 
 from pipeline import cli, load_run
+from pipeline.baseline_words import described_values
 from pipeline.earlier import kept_baseline
 from pipeline.results import Run
+from transforms.baseline_values import of_earlier
+from transforms.categories import Categories
 from transforms.errors import UserError
+from transforms.schema import ExampleSchema, FeatureSpec
 
 SCORING = """
 import numpy as np
@@ -205,3 +209,46 @@ def test_incremental_runs_and_dates_take_it(months: Path) -> None:
     assert second.manifest["slices"] == january["slices"]
     assert kept_baseline(second.path) is not None
     assert cli.run(["verify", second.path, "--rows", "10"]) == 0
+
+
+def _schema(values: tuple[str, ...], reject: bool = True) -> ExampleSchema:
+    known = Categories(values, reject)
+    feature = FeatureSpec("city", "categorical", "float32", (), pa.string(), None, "x", 0, categories=known)
+    return ExampleSchema((feature,), {"x": (1,)}, {})
+
+
+def test_categories_keep_their_meaning_from_model_to_model() -> None:
+    codes = {"city": np.array([0.0, 2.0, np.nan, 1.0], np.float32)}
+    of = {"city": Categories(("Köln", "Oslo", "Roma"), True)}
+    same = of_earlier(codes, of, _schema(("Köln", "Oslo", "Roma")))
+    np.testing.assert_array_equal(same["city"], codes["city"])
+    # The other model knows a city more, and has them in another order.
+    other = of_earlier(codes, of, _schema(("Bonn", "Roma", "Oslo", "Köln")))
+    np.testing.assert_array_equal(other["city"], [3, 1, np.nan, 2])
+    assert other["city"].dtype == np.float32
+    with pytest.raises(UserError, match="Oslo of city in the baseline of that run is no category"):
+        of_earlier(codes, of, _schema(("Roma", "Köln")))
+    unseen = of_earlier(codes, of, _schema(("Roma", "Köln"), reject=False))
+    np.testing.assert_array_equal(unseen["city"], [1, 0, np.nan, np.nan])
+    with pytest.raises(UserError, match="has categories in the model of one of the two"):
+        of_earlier(codes, {}, _schema(("Roma", "Köln")))
+
+
+def test_what_a_baseline_holds_is_told_in_words() -> None:
+    features = {
+        "one": np.array([1.5], np.float32),
+        "many": np.array([1.0, 2.0, np.nan]),
+        "none": np.array([np.nan]),
+        "city": np.array([1.0, 1.0, np.nan], np.float32),
+        "text": np.array([b"a", b"", b"a"], object),
+        "picture": np.arange(6.0).reshape(1, 2, 3),
+    }
+    found = described_values(features, {"city": Categories(("Köln", "Oslo"), True)})
+    assert [each["text"] for each in found] == [
+        "1.5",
+        "mean 1.5, from 1 to 2, 1 missing",
+        "missing",
+        "Oslo 2 times, missing once",
+        "a 2 times, '' once",
+        "2×3 values, mean 2.5, from 0 to 5",
+    ]
