@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.config import LoadedConfig, TargetColumn, TopK
+from pipeline.config import LoadedConfig, TopK
+from pipeline.config_model import TargetColumn
 from pipeline.probe import ProbeRequest
 from transforms import files, globs
 from transforms.absent import named
@@ -119,7 +120,9 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
     features = None
     if block.features is not None:
         features = tuple(
-            FeatureRequest(f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape), f.fixed)
+            FeatureRequest(
+                f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape), f.fixed, f.missing
+            )
             for f in block.features
         )
     return ColumnRequest(
