@@ -94,7 +94,8 @@ def _keeps_missing(request: FeatureRequest, kind: str, spec: InputSpec, where: s
     if kind == "image":
         raise UserError("missing: keep, and no picture is none at all", where, "leave missing out")
     if not spec.nan and (spec.dtype == "string" or np.dtype(spec.dtype).kind != "f"):
-        what = f"missing: keep, and the model's input {spec.name!r} takes {spec.dtype}, which has no missing value"
+        takes = f"the model's input {spec.name!r} takes {spec.dtype}"
+        what = f"missing: keep, and {takes}, which has no missing value"
         raise UserError(what, where, "give fill in its place")
     return True
 
