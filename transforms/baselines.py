@@ -154,12 +154,23 @@ def drawing_bytes(files: Sequence[InputFile], schema: ExampleSchema, kind: str) 
 
 
 def _zero(feature: FeatureSpec) -> Fill:
+    known = feature.categories
+    if known is not None and known.code("" if known.strings else 0) is None:
+        raise UserError(
+            f"kind: zeros has no meaning for {feature.name}, which is one of {known.words()}",
+            "baseline.kind",
+            "use mode, sample or constant",
+        )
+    if known is not None:
+        return "" if known.strings else 0
     return "" if feature.dtype == "string" else 0
 
 
 def _constant(feature: FeatureSpec, value: Fill) -> np.ndarray:
     if feature.dtype == "string":
         return np.full((1, *feature.shape), str(value).encode(), object)
+    if feature.categories is not None:
+        return np.array([feature.categories.code(value)], np.dtype(feature.dtype))
     return np.full((1, *feature.shape), value, np.dtype(feature.dtype))
 
 
@@ -174,8 +185,11 @@ def _constants(request: BaselineRequest, schema: ExampleSchema) -> dict[str, np.
     if missing := [name for name in names if name not in by_name]:
         raise UserError(f"no value for {names_in_words(missing)}", key, "give one for each feature")
     for feature in schema.features:
-        value = by_name[feature.name]
-        if wanted := misfit(value, feature.dtype):
+        value, known = by_name[feature.name], feature.categories
+        wanted = misfit(value, feature.dtype) if known is None else None
+        if known is not None and known.code(value) is None:
+            wanted = f"one of {known.words()}"
+        if wanted:
             raise UserError(
                 f"{value!r} is no value for {feature.name}, which takes {wanted}", key, "give each its own"
             )
