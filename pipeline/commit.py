@@ -21,7 +21,7 @@ from pipeline.place import REFERENCE, WORK, swap, sweep
 from pipeline.plan import Plan
 from pipeline.tables import NoWeightError, write_tables
 from transforms import files
-from transforms.baselines import Artifact
+from transforms.artifact import Artifact
 from transforms.errors import SAID_ALL, UserError
 from transforms.failures import read_failures
 from transforms.parts import written

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipeline.committed import read_manifest
 from transforms import files
-from transforms.baselines import Artifact
+from transforms.artifact import Artifact
 from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.parquet.whole import read_whole

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pipeline.earlier import baseline_table
 from pipeline.increments import state_table
 from transforms import files
-from transforms.baselines import Artifact
+from transforms.artifact import Artifact
 from transforms.interactions import find_interactions
 from transforms.parts import BASELINE, IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, STATE, Part, digest_of
 from transforms.shard_result import ShardResult

@@ -21,13 +21,14 @@ TRAINED_ON = "list the columns that the model was trained on, in its order"
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """A feature as the config has it: `kind` and `shape` may be left open."""
+    """A feature as the config has it: `kind`, `shape` and `missing` (reject | keep) may be left open."""
 
     name: str
     kind: str | None = None
     fill: Fill = None
     shape: tuple[int, ...] | None = None
     fixed: bool = False
+    missing: str | None = None
 
 
 def feature_spec(
@@ -81,8 +82,27 @@ def feature_spec(
         spec.name,
         start,
         request.fixed,
-        spec.nan,
+        _keeps_missing(request, kind, spec, where),
     )
+
+
+def _keeps_missing(request: FeatureRequest, kind: str, spec: InputSpec, where: str) -> bool:
+    """Whether a null or NaN is a value to the model: what the config says, else what the model is.
+
+    Raises:
+      UserError: It shall be kept, and the model's input has no such value.
+    """
+    if request.missing is None:
+        return spec.nan
+    if request.missing == "reject":
+        return False
+    if kind == "image":
+        raise UserError("missing: keep, and no picture is none at all", where, "leave missing out")
+    if not spec.nan and (spec.dtype == "string" or np.dtype(spec.dtype).kind != "f"):
+        takes = f"the model's input {spec.name!r} takes {spec.dtype}"
+        what = f"missing: keep, and {takes}, which has no missing value"
+        raise UserError(what, where, "give fill in its place")
+    return True
 
 
 def _categorical(
@@ -111,7 +131,7 @@ def _categorical(
         spec.name,
         start,
         request.fixed,
-        spec.nan,
+        _keeps_missing(request, "categorical", spec, where),
         known,
     )
 
@@ -119,10 +139,12 @@ def _categorical(
 def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
     """What a function is given of a column: its own type, wide enough, and its shape.
 
+    Where missing values are kept, whole numbers and booleans are float64, as in a pandas frame with a null.
+
     Raises:
       UserError: It holds neither numbers nor strings.
     """
-    held = leaf(stored)
+    held, keeps = leaf(stored), request.missing == "keep"
     shape: tuple[int | None, ...] = (None,)
     if request.shape is not None:
         shape = request.shape
@@ -132,6 +154,8 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
         dtype = "uint8"
     elif pt.is_string(held) or pt.is_binary(held):
         dtype = "string"
+    elif keeps and (pt.is_boolean(held) or pt.is_integer(held)):
+        dtype = "float64"
     elif pt.is_boolean(held):
         dtype = "bool"
     elif pt.is_integer(held):
@@ -144,7 +168,7 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
             f"{FEATURES} {request.name}",
             "list the columns that it takes",
         )
-    return InputSpec(request.name, shape, dtype)
+    return InputSpec(request.name, shape, dtype, nan=keeps and dtype != "uint8")
 
 
 def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:

@@ -56,7 +56,7 @@ class FeatureSpec:
       input: The model input that it goes to.
       start: Its first value in that input, flattened.
       fixed: Held at the row's value by masking methods, and attributed nothing.
-      nan: Whether a null or NaN is a value to the model: NaN.
+      nan: Whether a null or NaN is a value to the model: NaN, of strings None.
       categories: What the column's values are looked up in, where the model takes their codes.
     """
 
