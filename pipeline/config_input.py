@@ -52,14 +52,26 @@ class FeatureTexts(Strict):
 
 
 class Feature(Strict):
-    """An item of `input.features`; its label is moved to the config's `features`."""
+    """An item of `input.features`; its label is moved to the config's `features`.
+
+    `missing`: whether a null or NaN rejects the row or is kept for the model; its kind says it by default.
+    """
 
     name: str
     kind: Literal["numeric", "categorical", "image"] | None = None
     fill: Scalar | None = None
+    missing: Literal["reject", "keep"] | None = None
     shape: Shape | None = None
     fixed: bool = False
     label: Label | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Feature:
+        if self.missing == "keep" and self.fill is not None:
+            raise ValueError(
+                f"fill: {self.fill!r} and missing: keep do not go together: one replaces what the other keeps"
+            )
+        return self
 
 
 class Bins(Strict):

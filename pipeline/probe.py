@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +64,7 @@ class ProbeRequest:
       measure: Whether to measure the time per row.
       drawn_from: The files of the input that the baseline is made of; None: all.
       paths: Columns that are not in the files but in the names of their folders.
+      edges: Of bins of equally many rows, by column and number, where an earlier run has found them.
     """
 
     model: ModelRequest
@@ -81,6 +82,7 @@ class ProbeRequest:
     measure: bool = False
     drawn_from: Sequence[InputFile] | None = None
     paths: frozenset[str] = frozenset()
+    edges: Mapping[tuple[str, int], tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     targets = _targets(request.target, model.signature)
     drawn_from = request.drawn_from or request.files
     total = sum(file.rows for file in request.files)
-    schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total)
+    schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total, request.edges)
     # What stands for the input where the baseline is one row must not change when files are added.
     first = first_rows(drawn_from, schema, FIRST_ROWS)
     size = request.device_batch_size or device_batch_size(model, inputs, request.method)
@@ -196,7 +198,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         room.size * evaluation_bytes(model, inputs, request.method),
         _has_prefix(model, reference, request.method),
         seconds,
-        (*(() if first is None else _repeated_ids(first, schema)), *crowded),
+        (*_said_of(model), *(() if first is None else _repeated_ids(first, schema)), *crowded),
         device_scopes() if request.model.needs_tensorflow else (),
         room.used,
         evaluation_bytes(model, inputs, request.method),
@@ -205,6 +207,11 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         request_bytes(request.model),
         slices,
     )
+
+
+def _said_of(model: ScoredModel) -> tuple[str, ...]:
+    """What a model's adapter has to say that stops no run."""
+    return tuple(f"model.path: {line}" for line in getattr(model.adapter, "warnings", ()))
 
 
 def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:

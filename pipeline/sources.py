@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.config import LoadedConfig, TargetColumn, TopK
+from pipeline.config import LoadedConfig, TopK
+from pipeline.config_model import TargetColumn
+from pipeline.earlier import EarlierBaseline, earlier_baseline
 from pipeline.probe import ProbeRequest
 from transforms import files, globs
 from transforms.absent import named
@@ -37,8 +39,18 @@ def input_files(loaded: LoadedConfig) -> list[InputFile]:
 
 def baseline_files_of(loaded: LoadedConfig) -> Sequence[InputFile]:
     """The files of a `baseline.path`; none without one."""
-    path = loaded.config.baseline.path
-    return () if path is None else _matched(loaded, [path], "baseline.path")
+    block = loaded.config.baseline
+    if block.path is None or block.kind != "file":
+        return ()
+    return _matched(loaded, [block.path], "baseline.path")
+
+
+def baseline_run_of(loaded: LoadedConfig) -> EarlierBaseline | None:
+    """What a `baseline` of kind `run` names; None for another kind."""
+    block = loaded.config.baseline
+    if block.path is None or block.kind != "run":
+        return None
+    return earlier_baseline(loaded.path(block.path), f"{loaded.where}: baseline.path")
 
 
 def probe_request(
@@ -46,6 +58,7 @@ def probe_request(
     found_files: Sequence[InputFile],
     baseline: str,
     baseline_files: Sequence[InputFile],
+    baseline_run: EarlierBaseline | None = None,
     *,
     threads: int | None = None,
     measure: bool = False,
@@ -61,13 +74,20 @@ def probe_request(
         described.types,
         found_files,
         config.method,
-        BaselineRequest(baseline, config.baseline.rows, config.baseline.value),
+        BaselineRequest(
+            baseline,
+            config.baseline.rows,
+            config.baseline.value,
+            None if baseline_run is None else baseline_run.features,
+            {} if baseline_run is None else baseline_run.categories,
+        ),
         baseline_files,
         None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,
         config.seed,
         threads,
         measure,
         paths=described.paths,
+        edges={} if baseline_run is None else baseline_run.edges,
     )
 
 
@@ -102,9 +122,11 @@ def of_config(loaded: LoadedConfig, error: UserError) -> UserError:
     where, model = error.where or "", loaded.path(loaded.config.model.path)
     if where == model or where.startswith(model + "/"):
         return UserError(error.what, f"{loaded.where}: model.path: {where}", error.remedy)
+    if loaded.config.model.python is not None and where.startswith("model.path"):
+        where = where.replace("model.path", "model.python", 1).replace(f" {PREFIX}", " ", 1)
     block = where.split(" ")[0].split(".")[0]
     if block in ("model", "input", "features", "baseline", "method", "compute"):
-        return UserError(error.what, f"{loaded.where}: {error.where}", error.remedy)
+        return UserError(error.what, f"{loaded.where}: {where}", error.remedy)
     return error
 
 
@@ -121,7 +143,9 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
     features = None
     if block.features is not None:
         features = tuple(
-            FeatureRequest(f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape), f.fixed)
+            FeatureRequest(
+                f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape), f.fixed, f.missing
+            )
             for f in block.features
         )
     return ColumnRequest(

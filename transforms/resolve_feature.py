@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from transforms.arrow_types import extents, in_same_order, is_list, is_number, leaf, storage, width
+from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.models.base import InputSpec
 from transforms.schema import FeatureSpec, Fill, misfit
@@ -20,13 +21,14 @@ TRAINED_ON = "list the columns that the model was trained on, in its order"
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """A feature as the config has it: `kind` and `shape` may be left open."""
+    """A feature as the config has it: `kind`, `shape` and `missing` (reject | keep) may be left open."""
 
     name: str
     kind: str | None = None
     fill: Fill = None
     shape: tuple[int, ...] | None = None
     fixed: bool = False
+    missing: str | None = None
 
 
 def feature_spec(
@@ -35,6 +37,7 @@ def feature_spec(
     stored: pa.DataType,
     start: int,
     alone: tuple[int | None, ...] | None,
+    categories: Categories | None = None,
 ) -> FeatureSpec:
     """A column's part in a model input.
 
@@ -44,10 +47,13 @@ def feature_spec(
       stored: The column's type.
       start: Its first value in the input.
       alone: The input's shape, where this column is all of it.
+      categories: What its values are looked up in.
     Raises:
       UserError: Type, size or fill do not fit.
     """
     where = f"{FEATURES} {request.name}"
+    if categories is not None:
+        return _categorical(request, spec, stored, start, categories, where)
     held = leaf(stored)
     kind = request.kind
     if kind is None:
@@ -76,17 +82,69 @@ def feature_spec(
         spec.name,
         start,
         request.fixed,
-        spec.nan,
+        _keeps_missing(request, kind, spec, where),
+    )
+
+
+def _keeps_missing(request: FeatureRequest, kind: str, spec: InputSpec, where: str) -> bool:
+    """Whether a null or NaN is a value to the model: what the config says, else what the model is.
+
+    Raises:
+      UserError: It shall be kept, and the model's input has no such value.
+    """
+    if request.missing is None:
+        return spec.nan
+    if request.missing == "reject":
+        return False
+    if kind == "image":
+        raise UserError("missing: keep, and no picture is none at all", where, "leave missing out")
+    if not spec.nan and (spec.dtype == "string" or np.dtype(spec.dtype).kind != "f"):
+        takes = f"the model's input {spec.name!r} takes {spec.dtype}"
+        what = f"missing: keep, and {takes}, which has no missing value"
+        raise UserError(what, where, "give fill in its place")
+    return True
+
+
+def _categorical(
+    request: FeatureRequest, spec: InputSpec, stored: pa.DataType, start: int, known: Categories, where: str
+) -> FeatureSpec:
+    """A column of values that the model was trained on as categories."""
+    if request.kind not in (None, "categorical") or int(np.prod(request.shape or (1,), dtype=np.int64)) != 1:
+        what = "the model was trained on it as a category, which is one value a row"
+        raise UserError(what, where, "leave kind and shape out")
+    if better := known.misfit(stored):
+        raise UserError(
+            f"the column holds {stored}, and the model's categories are others: {known.words()}",
+            where,
+            f"store {better}, as they were when the model was trained",
+        )
+    if request.fill is not None and known.code(request.fill) is None:
+        what = f"fill: {request.fill!r} is none of the model's categories"
+        raise UserError(what, where, f"give one of {known.words()}")
+    return FeatureSpec(
+        request.name,
+        "categorical",
+        spec.dtype,
+        (),
+        stored,
+        request.fill,
+        spec.name,
+        start,
+        request.fixed,
+        _keeps_missing(request, "categorical", spec, where),
+        known,
     )
 
 
 def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
     """What a function is given of a column: its own type, wide enough, and its shape.
 
+    Where missing values are kept, whole numbers and booleans are float64, as in a pandas frame with a null.
+
     Raises:
       UserError: It holds neither numbers nor strings.
     """
-    held = leaf(stored)
+    held, keeps = leaf(stored), request.missing == "keep"
     shape: tuple[int | None, ...] = (None,)
     if request.shape is not None:
         shape = request.shape
@@ -96,6 +154,8 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
         dtype = "uint8"
     elif pt.is_string(held) or pt.is_binary(held):
         dtype = "string"
+    elif keeps and (pt.is_boolean(held) or pt.is_integer(held)):
+        dtype = "float64"
     elif pt.is_boolean(held):
         dtype = "bool"
     elif pt.is_integer(held):
@@ -108,7 +168,7 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
             f"{FEATURES} {request.name}",
             "list the columns that it takes",
         )
-    return InputSpec(request.name, shape, dtype)
+    return InputSpec(request.name, shape, dtype, nan=keeps and dtype != "uint8")
 
 
 def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:
