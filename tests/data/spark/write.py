@@ -1,6 +1,6 @@
 """Writes the files of this folder, with PySpark 4.3.0 on Java 17: `python write.py`, in this folder.
 
-They are what Spark writes by default: times of 96 bits, folders of partitions, a Delta-less table of decimals.
+They are what Spark writes by default: times of 96 bits, folders of partitions, long decimals.
 """
 
 from __future__ import annotations
