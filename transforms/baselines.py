@@ -58,12 +58,14 @@ class Artifact:
       scores: Their scores, `[R, T]`.
       spread: Of the score, `[T]`.
       noise: Standard deviation of the model's entries, for smoothgrad.
+      yardstick: What convergence is measured by, `[T]`, see `transforms.quality`; None: the spread.
     """
 
     features: Mapping[str, np.ndarray]
     scores: np.ndarray
     spread: np.ndarray
     noise: tuple[np.ndarray, ...] = field(default=())
+    yardstick: np.ndarray | None = None
 
     def to_bytes(self) -> bytes:
         """An uncompressed npz without pickles."""
@@ -79,6 +81,8 @@ class Artifact:
                 arrays[f"feature_{at}"] = value
         header = json.dumps({"features": kinds, "noise": len(self.noise)})
         arrays["header"] = np.frombuffer(header.encode(), np.uint8)
+        if self.yardstick is not None:
+            arrays["yardstick"] = self.yardstick
         np.savez(buffer, scores=self.scores, spread=self.spread, **arrays)
         return buffer.getvalue()
 
@@ -92,7 +96,8 @@ class Artifact:
                 value = arrays[f"feature_{at}"]
                 features[name] = _unpacked(arrays[f"lengths_{at}"], value, shape) if packed else value
             noise = tuple(arrays[f"noise_{at}"] for at in range(header["noise"]))
-            return cls(features, arrays["scores"], arrays["spread"], noise)
+            yardstick = arrays["yardstick"] if "yardstick" in arrays.files else None
+            return cls(features, arrays["scores"], arrays["spread"], noise, yardstick)
 
     @property
     def digest(self) -> str:
@@ -228,12 +233,23 @@ def drawing_bytes(files: Sequence[InputFile], schema: ExampleSchema, kind: str) 
 
 
 def _zero(feature: FeatureSpec) -> Fill:
+    known = feature.categories
+    if known is not None and known.code("" if known.strings else 0) is None:
+        raise UserError(
+            f"kind: zeros has no meaning for {feature.name}, which is one of {known.words()}",
+            "baseline.kind",
+            "use mode, sample or constant",
+        )
+    if known is not None:
+        return "" if known.strings else 0
     return "" if feature.dtype == "string" else 0
 
 
 def _constant(feature: FeatureSpec, value: Fill) -> np.ndarray:
     if feature.dtype == "string":
         return np.full((1, *feature.shape), str(value).encode(), object)
+    if feature.categories is not None:
+        return np.array([feature.categories.code(value)], np.dtype(feature.dtype))
     return np.full((1, *feature.shape), value, np.dtype(feature.dtype))
 
 
@@ -248,8 +264,11 @@ def _constants(request: BaselineRequest, schema: ExampleSchema) -> dict[str, np.
     if missing := [name for name in names if name not in by_name]:
         raise UserError(f"no value for {names_in_words(missing)}", key, "give one for each feature")
     for feature in schema.features:
-        value = by_name[feature.name]
-        if wanted := misfit(value, feature.dtype):
+        value, known = by_name[feature.name], feature.categories
+        wanted = misfit(value, feature.dtype) if known is None else None
+        if known is not None and known.code(value) is None:
+            wanted = f"one of {known.words()}"
+        if wanted:
             raise UserError(
                 f"{value!r} is no value for {feature.name}, which takes {wanted}", key, "give each its own"
             )
@@ -284,7 +303,9 @@ def _of_known(kind: str, values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _mode(values: np.ndarray) -> object:
-    """The most frequent value; the smallest of equally frequent ones."""
+    """The most frequent known value; the smallest of equally frequent ones; NaN where none is known."""
+    if values.dtype.kind == "f" and not np.isnan(values).all():
+        values = values[~np.isnan(values)]
     found, counts = np.unique(values, return_counts=True)
     return found[counts.argmax()]
 
