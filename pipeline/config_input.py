@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from pipeline.config_values import Label, Path, Scalar, Shape
+from transforms.encodings import DTYPES
 from transforms.errors import UserError
 from transforms.slicing import BinsRequest, SliceRequest
 
@@ -55,9 +56,11 @@ class Feature(Strict):
     """An item of `input.features`; its label is moved to the config's `features`."""
 
     name: str
+    input: str | None = None
     kind: Literal["numeric", "categorical", "image"] | None = None
     fill: Scalar | None = None
     shape: Shape | None = None
+    dtype: Literal[DTYPES] | None = None  # type: ignore[valid-type]
     fixed: bool = False
     label: Label | None = Field(default=None, exclude=True)
 

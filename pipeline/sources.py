@@ -117,7 +117,15 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
     features = None
     if block.features is not None:
         features = tuple(
-            FeatureRequest(f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape), f.fixed)
+            FeatureRequest(
+                f.name,
+                f.kind,
+                f.fill,
+                None if f.shape is None else tuple(f.shape),
+                f.fixed,
+                f.input,
+                f.dtype,
+            )
             for f in block.features
         )
     return ColumnRequest(

@@ -56,6 +56,8 @@ class FeatureSpec:
       start: Its first value in that input, flattened.
       fixed: Held at the row's value by masking methods, and attributed nothing.
       nan: Whether a null or NaN is a value to the model: NaN.
+      encoding: Of a tensor in bytes: the dtype of raw values, or that each says itself what it is; None: the
+        column holds the values, or pictures.
     """
 
     name: str
@@ -68,6 +70,7 @@ class FeatureSpec:
     start: int
     fixed: bool = False
     nan: bool = False
+    encoding: str | None = None
 
     @cached_property
     def size(self) -> int:

@@ -325,7 +325,7 @@ def _because(reason: str, source: Source) -> str:
 
 
 def _compression(head: bytes) -> int:
-    """zlib's `wbits` for a file that begins so: of gzip or of a zlib stream; 0: it is not compressed."""
+    """Zlib's `wbits` for a file that begins so: of gzip or of a zlib stream; 0: it is not compressed."""
     if head.startswith(_GZIP):
         return _GZIP_WBITS
     # Deflate, a window of at most 32 KiB, no preset dictionary, and a check of these two bytes; a record's
