@@ -1,4 +1,4 @@
-"""Tensors in columns of bytes, from file to model input: what was written, or a line that says how to read it."""
+"""Tensors in columns of bytes, from file to model: what was written, or a line that says how to have it."""
 
 import io
 import zlib
@@ -100,28 +100,34 @@ def test_tensors_of_the_shape_of_pictures_are_told_from_pictures(tmp_path):
     [
         (
             X, [ROWS[0].tobytes()], {},
-            "input.features v: the column's first value has 16 bytes that are no serialized tensor; if they are "
+            "input.features v: the column's first value has 16 bytes that are no serialized tensor; "
+            "if they are "
             "raw numbers of the shape [4], give their dtype: float32 or int32 or uint32",
         ),
         (
             X, [zlib.compress(ROWS.tobytes())], {},
-            f"input.features v: the column's first value has {len(zlib.compress(ROWS.tobytes()))} bytes that are "
-            "no serialized tensor; if they are the raw bytes of numbers (np.tobytes()), give their dtype (such "
+            f"input.features v: the column's first value has {len(zlib.compress(ROWS.tobytes()))} "
+            f"bytes that are "
+            "no serialized tensor; if they are the raw bytes of numbers (np.tobytes()), give their "
+            "dtype (such "
             "as float32) and shape; pictures are kind: image",
         ),
         (
             X, [ROWS[0].tobytes()], {"dtype": "float64"},
-            "input.features v: the column's first value has 16 bytes, and float64 of the shape [4] has 32; if "
+            "input.features v: the column's first value has 16 bytes, and float64 of the shape [4] "
+            "has 32; if "
             "they are raw numbers of the shape [4], give their dtype: float32 or int32 or uint32",
         ),
         (
             X, [PNG], {"dtype": "float32"},
-            "input.features v: the column holds encoded pictures (PNG, JPEG, GIF); give it kind: image and its "
+            "input.features v: the column holds encoded pictures (PNG, JPEG, GIF); give it kind: "
+            "image and its "
             "shape, no dtype",
         ),
         (
             PICTURE, [np.zeros(12).tobytes()], {},
-            "input.features v: the first 1 values are no pictures, nor 12 raw pixels of a byte each; if they are "
+            "input.features v: the first 1 values are no pictures, nor 12 raw pixels of a byte each; "
+            "if they are "
             "raw numbers of the shape [2, 2, 3], give their dtype: float64 or int64 or uint64",
         ),
         (

@@ -53,7 +53,7 @@ def read(data, batch=3, offset=0, make=io.BytesIO):
 
 
 def check(data, expected):
-    """Reads give `expected` for any batch, as stream or file, plain or compressed; the scan counts as many."""
+    """Reads give `expected` for any batch, as stream or file, plain or compressed; the scan counts them."""
     for content in (data, gzip.compress(data, 1), zlib.compress(data, 9)):
         for make in (io.BytesIO, Pipe):
             assert tally.scan(framing.Source(make(content))).rows == len(expected)

@@ -209,7 +209,8 @@ def test_a_column_feeds_the_input_that_it_says_and_several_one_of_a_vector():
         "input.features temp: the model has no input 'y': its one input is 'x'; leave the key input out"
     )
     assert error(TWO_OR_MORE, columns, [*features[:3]]) == (
-        "input.features dep_hour: the column holds 1 value a row, and 2 are needed; list the columns that the "
+        "input.features dep_hour: the column holds 1 value a row, and 2 are needed; list the columns "
+        "that the "
         "model was trained on, in its order"
     )
     assert error(TWO_OR_MORE, columns, [*features, FeatureRequest("late", input="inpts_1")]).startswith(
@@ -284,7 +285,8 @@ PICTURE = [("x", (8, 8, 3), "float32")]
         (
             TWO, ["t"], {"t": pa.timestamp("us")},
             "input.features t: the column holds timestamp[us], and the model's input 'x' takes float32 "
-            "numbers; store what the model was trained on: the hour, or the days since a date, in a column of "
+            "numbers; store what the model was trained on: the hour, or the days since a date, in a "
+            "column of "
             "its own",
         ),
         (

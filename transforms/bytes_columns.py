@@ -93,10 +93,12 @@ def _raw_remedy(feature: FeatureSpec, values: Sequence[bytes]) -> str:
     fitting = [dtype for dtype in DTYPES if len(sizes) == 1 and sizes[0] == feature.size * itemsize(dtype)]
     if not fitting:
         return (
-            "if they are the raw bytes of numbers (np.tobytes()), give their dtype (such as float32) and shape, "
+            "if they are the raw bytes of numbers (np.tobytes()), give their dtype (such as float32) "
+            "and shape, "
             "with kind: image left out"
             if feature.kind == "image"
-            else "if they are the raw bytes of numbers (np.tobytes()), give their dtype (such as float32) and "
+            else "if they are the raw bytes of numbers (np.tobytes()), give their dtype (such as "
+            "float32) and "
             "shape; pictures are kind: image"
         )
     of = " or ".join(fitting[:3])

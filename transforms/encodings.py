@@ -62,8 +62,8 @@ def itemsize(dtype: str) -> int:
 def decode_tensors(array: pa.Array, dtype: str, shape: Sequence[int]) -> Decoded:
     """The tensors in a column of bytes.
 
-    A value that is a whole zlib stream, a serialized tensor or a .npy is that; another one of as many bytes as
-    the shape has values of this dtype is raw, and any other is none.
+    A value that is a whole zlib stream, a serialized tensor or a .npy is that; another one of as many bytes
+    as the shape has values of this dtype is raw, and any other is none.
 
     Args:
       array: `[B]` binary; nulls are passed over.
@@ -102,7 +102,7 @@ def decode_tensors(array: pa.Array, dtype: str, shape: Sequence[int]) -> Decoded
 
 
 def _tellers(array: pa.Array, offsets: np.ndarray, raw: np.ndarray, size: int) -> list[int]:
-    """The rows whose values have as many bytes as raw ones by chance, and say that they are something else."""
+    """The rows whose values have the length of raw ones by chance, and say that they are something else."""
     rows = np.flatnonzero(raw)
     if not len(rows) or offsets[rows[0] + 1] - offsets[rows[0]] < _SHORTEST:
         return []

@@ -116,7 +116,7 @@ def _holds_pictures(name: str, columns: Mapping[str, pa.DataType]) -> bool:
 
 
 def _fed(feature: FeatureRequest, names: Set[str]) -> str:
-    """Which of these inputs a feature feeds: the one it says, that of its name, that of a struct's pictures."""
+    """Which of these inputs a feature feeds: what it says, that of its name, that of a struct's pictures."""
     if feature.input is None and feature.name not in names and feature.name.endswith(_BYTES):
         struct = feature.name.removesuffix(_BYTES)
         return struct if struct in names else feature.name

@@ -69,7 +69,6 @@ def feature_spec(
       UserError: Type, size or fill do not fit.
     """
     where = f"{FEATURES} {request.name}"
-    held = leaf(stored)
     kind = request.kind
     if kind is None:
         pictured = is_picture(spec, stored) and alone is not None and request.dtype is None

@@ -340,7 +340,7 @@ def _compression(head: bytes) -> int:
 
 
 def _inflate(source: Source, file: BinaryIO, head: bytes, wbits: int) -> Iterator[bytes]:
-    """The content of compressed members; of a damaged one what can be had, and then `source.broken` is set."""
+    """The content of compressed members; of a damaged one what can be had, and then why it is broken."""
     pending = head
     while True:
         # Zero bytes between and after members are padding, as gzip itself takes them.
