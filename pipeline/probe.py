@@ -194,7 +194,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         room.size * evaluation_bytes(model, inputs, request.method),
         _has_prefix(model, reference, request.method),
         seconds,
-        (*(() if first is None else _repeated_ids(first, schema)), *crowded),
+        (*_said_of(model), *(() if first is None else _repeated_ids(first, schema)), *crowded),
         device_scopes() if request.model.needs_tensorflow else (),
         room.used,
         evaluation_bytes(model, inputs, request.method),
@@ -203,6 +203,11 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         request_bytes(request.model),
         slices,
     )
+
+
+def _said_of(model: ScoredModel) -> tuple[str, ...]:
+    """What a model's adapter has to say that stops no run."""
+    return tuple(f"model.path: {line}" for line in getattr(model.adapter, "warnings", ()))
 
 
 def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:

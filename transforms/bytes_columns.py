@@ -36,7 +36,11 @@ def with_encodings(schema: ExampleSchema, files: Sequence[InputFile]) -> Example
       UserError: The values are no pictures and no tensors, or none of the type and shape that is asked for.
     Cost: reads these columns in the first rows; nothing where there is none.
     """
-    asked = {f.name: f for f in schema.features if f.dtype != "string" and pt.is_binary(storage(f.stored))}
+    asked = {
+        f.name: f
+        for f in schema.features
+        if f.dtype != "string" and f.categories is None and pt.is_binary(storage(f.stored))
+    }
     if not asked:
         return schema
     values = _first_values(list(asked.values()), files)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from transforms.categories import Categories
 from transforms.players import HELD, Players, value_names
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class FeatureSpec:
       nan: Whether a null or NaN is a value to the model: NaN.
       encoding: Of a tensor in bytes: the dtype of raw values, or that each says itself what it is; None: the
         column holds the values, or pictures.
+      categories: What the column's values are looked up in, where the model takes their codes.
     """
 
     name: str
@@ -70,6 +72,7 @@ class FeatureSpec:
     start: int
     fixed: bool = False
     nan: bool = False
+    categories: Categories | None = None
     encoding: str | None = None
 
     @cached_property
