@@ -126,6 +126,7 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
                 f.fill,
                 None if f.shape is None else tuple(f.shape),
                 f.fixed,
+                f.missing,
                 f.input,
                 f.dtype,
             )

@@ -97,8 +97,12 @@ def _of_known(kind: str, values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _mode(values: np.ndarray) -> object:
-    """The most frequent known value; the smallest of equally frequent ones; NaN where none is known."""
-    if values.dtype.kind == "f" and not np.isnan(values).all():
+    """The most frequent known value; the smallest of equally frequent ones; a missing one where none is."""
+    if values.dtype == object:
+        values = values[[value is not None for value in values]]
+        if not len(values):
+            return None
+    elif values.dtype.kind == "f" and not np.isnan(values).all():
         values = values[~np.isnan(values)]
     found, counts = np.unique(values, return_counts=True)
     return found[counts.argmax()]

@@ -163,8 +163,10 @@ def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
 
 
 def _fill(feature: FeatureSpec) -> Any:
+    if feature.dtype == "string" and feature.fill is not None:
+        return str(feature.fill).encode()
     if feature.dtype == "string":
-        return b"" if feature.fill is None else str(feature.fill).encode()
+        return None if feature.nan else b""
     if feature.fill is None:
         return np.nan if feature.nan else 0
     return feature.fill
@@ -297,7 +299,7 @@ def _strings(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> 
         raise UserError(f"column is {kind}, and the model takes strings", where)
     # Bytes on purpose: what is not UTF-8 reaches the model as it is.
     array = array.cast(pa.binary())
-    if array.null_count:
+    if array.null_count and not (feature.nan and feature.fill is None):
         if feature.fill is None:
             mark(nulls_of(array), lambda at: "is null")
         array = array.fill_null(_fill(feature))

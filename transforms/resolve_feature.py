@@ -32,6 +32,7 @@ class FeatureRequest:
       fill: What a null or non-finite value becomes.
       shape: Of a row's value.
       fixed: Held at the row's value.
+      missing: reject | keep; None: what the model does.
       input: The model's input, or of a model that names its values the value, that the column feeds; None:
         the one of its name.
       dtype: Of the raw values in a column of bytes.
@@ -42,6 +43,7 @@ class FeatureRequest:
     fill: Fill = None
     shape: tuple[int, ...] | None = None
     fixed: bool = False
+    missing: str | None = None
     input: str | None = None
     dtype: str | None = None
 
@@ -100,7 +102,7 @@ def feature_spec(
         spec.name,
         start,
         request.fixed,
-        spec.nan,
+        _keeps_missing(request, kind, spec, where),
         encoding=encoding,
     )
 
@@ -140,6 +142,25 @@ def _mend(spec: InputSpec, stored: pa.DataType) -> str:
     return "give a column of numbers"
 
 
+def _keeps_missing(request: FeatureRequest, kind: str, spec: InputSpec, where: str) -> bool:
+    """Whether a null or NaN is a value to the model: what the config says, else what the model is.
+
+    Raises:
+      UserError: It shall be kept, and the model's input has no such value.
+    """
+    if request.missing is None:
+        return spec.nan
+    if request.missing == "reject":
+        return False
+    if kind == "image":
+        raise UserError("missing: keep, and no picture is none at all", where, "leave missing out")
+    if not spec.nan and (spec.dtype == "string" or np.dtype(spec.dtype).kind != "f"):
+        takes = f"the model's input {spec.name!r} takes {spec.dtype}"
+        what = f"missing: keep, and {takes}, which has no missing value"
+        raise UserError(what, where, "give fill in its place")
+    return True
+
+
 def _categorical(
     request: FeatureRequest, spec: InputSpec, stored: pa.DataType, start: int, known: Categories, where: str
 ) -> FeatureSpec:
@@ -166,7 +187,7 @@ def _categorical(
         spec.name,
         start,
         request.fixed,
-        spec.nan,
+        _keeps_missing(request, "categorical", spec, where),
         known,
     )
 
@@ -174,10 +195,12 @@ def _categorical(
 def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
     """What a function is given of a column: its own type, wide enough, and its shape.
 
+    Where missing values are kept, whole numbers and booleans are float64, as in a pandas frame with a null.
+
     Raises:
       UserError: It holds neither numbers nor strings.
     """
-    held = leaf(stored)
+    held, keeps = leaf(stored), request.missing == "keep"
     shape: tuple[int | None, ...] = (None,)
     if request.dtype is not None and request.shape is None:
         raise UserError(
@@ -195,6 +218,8 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
         dtype = "uint8"
     elif pt.is_string(held) or pt.is_binary(held):
         dtype = "string"
+    elif keeps and (pt.is_boolean(held) or pt.is_integer(held)):
+        dtype = "float64"
     elif pt.is_boolean(held):
         dtype = "bool"
     elif pt.is_integer(held):
@@ -207,7 +232,7 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
             f"{FEATURES} {request.name}",
             f"list the columns that it takes, or {_mend(_ANY, stored)}",
         )
-    return InputSpec(request.feeds, shape, dtype)
+    return InputSpec(request.feeds, shape, dtype, nan=keeps and dtype != "uint8")
 
 
 def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:
