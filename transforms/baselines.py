@@ -6,13 +6,14 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from transforms.artifact import Artifact as Artifact
-from transforms.baseline_values import constants, statistic, zeros
+from transforms.baseline_values import constants, of_earlier, statistic, zeros
+from transforms.categories import Categories
 from transforms.decode import Rows, decode, join
 from transforms.errors import UserError
 from transforms.files import is_url
@@ -21,7 +22,7 @@ from transforms.read import Column, read_piece
 from transforms.schema import ExampleSchema, Fill
 from transforms.shards import InputFile, Piece, cut
 
-KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file")
+KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file", "run")
 #: Draws use all rows of an input up to this many and this much memory; beyond it, evenly spread windows.
 _POOL_ROWS = 1_000_000
 _POOL_BYTES = 256 << 20
@@ -38,11 +39,16 @@ _STORED = 256
 
 @dataclass(frozen=True)
 class BaselineRequest:
-    """The `baseline` block of a config, with its paths resolved."""
+    """The `baseline` block of a config, with its paths resolved.
+
+    Of kind `run`: `features`, the rows of the earlier run, and `categories`, what their codes mean.
+    """
 
     kind: str
     rows: int | None = None
     value: Fill | Mapping[str, Fill] = None
+    features: Mapping[str, np.ndarray] | None = None
+    categories: Mapping[str, Categories] = field(default_factory=dict)
 
 
 def read_rows(
@@ -137,6 +143,8 @@ def make_background(
         return zeros(schema)
     if request.kind == "constant":
         return constants(request.value, schema)
+    if request.kind == "run":
+        return of_earlier(request.features or {}, request.categories, schema)
     rows = request.rows if request.rows is not None else (100 if request.kind == "sample" else None)
     drawn = _draw(files, schema, rows, seed)
     if request.kind in ("sample", "file"):
