@@ -78,10 +78,10 @@ def resolve(
     if all(feature.fixed for feature in features):
         raise UserError("every feature is fixed, and none is left to explain", FEATURES, "free some")
     _check_groups(request, features)
-    shapes = {
-        spec.name: full_shape(spec, [feature for feature in features if feature.input == spec.name])
-        for spec in signature.inputs
-    }
+    members: dict[str, list[FeatureSpec]] = {spec.name: [] for spec in signature.inputs}
+    for feature in features:
+        members[feature.input].append(feature)
+    shapes = {spec.name: full_shape(spec, members[spec.name]) for spec in signature.inputs}
     return ExampleSchema(
         tuple(features),
         shapes,
@@ -216,9 +216,11 @@ def _by_value(
 ) -> list[FeatureRequest]:
     """Features of a model that names the values of its vector, in its order."""
 
+    values = set(spec.values)
+
     def spelled(column: str) -> str:
         # LightGBM writes underscores for spaces.
-        return column if column in spec.values else column.replace(" ", "_")
+        return column if column in values else column.replace(" ", "_")
 
     of = {spelled(name): name for name in columns}
     renamed = None
@@ -240,12 +242,13 @@ def _named(
     spoken: Set[str | None],
 ) -> list[FeatureRequest]:
     """The columns that a model takes by name, in the config's order or else its own."""
+    taken = set(names)
     if features is None:
         chosen = [FeatureRequest(name) for name in names if name in columns]
-        left = [name for name in columns if name not in names and name not in spoken]
+        left = [name for name in columns if name not in taken and name not in spoken]
     else:
         chosen = list(features)
-        left = [feature.name for feature in chosen if feature.name not in names]
+        left = [feature.name for feature in chosen if feature.name not in taken]
     given = {feature.name for feature in chosen}
     missing = [name for name in names if name not in given]
     # Columns that nobody listed may be left over: a label, say.
@@ -283,17 +286,18 @@ def _of_columns(
 
 def _check_groups(request: ColumnRequest, features: Sequence[FeatureSpec]) -> None:
     names = [feature.name for feature in features]
+    known = set(names)
     fixed = {feature.name for feature in features if feature.fixed}
     seen: dict[str, str] = {}
     for group, members in request.groups.items():
         key = f"input.groups.{group}"
         if not members:
             raise UserError("the group has no members", key, "list some, or leave it out")
-        if group in names and group not in members:
+        if group in known and group not in members:
             raise UserError(f"the group {group!r} has the name of a feature", key, "give it another name")
         _no_twice(members, key)
         for member in members:
-            if member not in names:
+            if member not in known:
                 remedy = nearest(member, names) or f"the features are {names_in_words(names, 12)}"
                 raise UserError(f"{member!r} is no feature", key, remedy)
             if member in fixed:
