@@ -71,6 +71,33 @@ class _ExplainShard(beam.DoFn):
         yield result
 
 
+class ShardResultCoder(beam.coders.Coder):
+    """Encodes a shard's result as its journal does.
+
+    Runners ask for the size of every element that they hand on, and without a coder of its own a result
+    would be pickled to find it: 40 ms for a result of a few thousand features.
+    """
+
+    def encode(self, value: ShardResult) -> bytes:
+        """The result as bytes."""
+        return value.to_bytes()
+
+    def decode(self, encoded: bytes) -> ShardResult:
+        """Undoes `encode`."""
+        return ShardResult.from_bytes(encoded)
+
+    def estimate_size(self, value: ShardResult) -> int:
+        """Bytes that the result holds, about; for the runner's counters alone."""
+        return value.held_bytes
+
+    def is_deterministic(self) -> bool:
+        """No: results are never keys."""
+        return False
+
+
+beam.coders.registry.register_coder(ShardResult, ShardResultCoder)
+
+
 class MergeShardResults(beam.CombineFn):
     """Sums shard results: a few KB whatever the number of rows.
 
