@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import subprocess
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.child import in_child
 from pipeline.fitness import check_method, check_players
+from pipeline.model_checks import check_model, scores_of, taken
 from pipeline.sizing import (
     background_bytes,
     device_batch_size,
@@ -28,10 +25,10 @@ from transforms.baselines import Artifact, BaselineRequest, first_rows, make_bac
 from transforms.decode import Rows
 from transforms.devices import device_scopes
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
-from transforms.methods.base import AttributionMethod, Reference, evaluate
+from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
-from transforms.models.base import ScoredModel, Signature, refusal
+from transforms.models.base import ScoredModel, Signature
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
 from transforms.room import Room
@@ -40,8 +37,6 @@ from transforms.shards import TFRECORD, InputFile
 from transforms.slicing import resolve_slicings
 from transforms.spelling import nearest
 from transforms.worker import TargetSpec, make_reference
-
-Answer = TypeVar("Answer")
 
 #: Rows of the input that stand for it where a spread or a time is measured.
 FIRST_ROWS = 4096
@@ -158,13 +153,14 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     room = Room(size)
     first_inputs = inputs
     if first is not None:
+        check_model(model, first, schema, request.device_batch_size)
         found = schema.assemble(first.features)
-        kept, _ = _taken(model, found, room)
+        kept, _ = taken(model, found, room)
         if kept.any():  # a mask copies
             first_inputs = found if kept.all() else {name: value[kept] for name, value in found.items()}
-    scores = _scores(model, inputs, room)
+    scores = scores_of(model, inputs, room)
     spread_inputs = inputs if len(scores) > 1 else first_inputs
-    spread_scores = scores if len(scores) > 1 else _scores(model, first_inputs, room)
+    spread_scores = scores if len(scores) > 1 else scores_of(model, first_inputs, room)
     finite = spread_scores[np.isfinite(spread_scores).all(axis=1)]
     spread = finite.std(axis=0, dtype=np.float64) if len(finite) else np.zeros(scores.shape[1])
     noise: tuple[np.ndarray, ...] = ()
@@ -253,7 +249,7 @@ def open_model(
     model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
     room = Room(request.device_batch_size or forward_batch_size(model))
-    kept, reason = _taken(model, schema.assemble(background), room)
+    kept, reason = taken(model, schema.assemble(background), room)
     if not kept.any():
         raise UserError(reason, "baseline", "choose another kind")
     if not kept.all():  # a mask copies
@@ -295,28 +291,6 @@ def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
     return TargetSpec((target,))
 
 
-def _scores(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> np.ndarray:
-    return room.run(lambda size: evaluate(model, inputs, size)[0])
-
-
-def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> tuple[np.ndarray, str]:
-    """Which rows the model takes and gives a finite score, `[B]` bool, and why not one of the others."""
-    rows = len(next(iter(inputs.values())))
-    try:
-        scores = _scores(model, inputs, room)
-    except Exception as error:
-        line = refusal(error, planning=True)
-        if line is None:
-            raise
-        if rows == 1:
-            return np.zeros(1, bool), f"the model does not take the baseline: {line}"
-        parts = (slice(0, rows // 2), slice(rows // 2, None))
-        halves = [_taken(model, {k: v[part] for k, v in inputs.items()}, room) for part in parts]
-        return np.concatenate([kept for kept, _ in halves]), halves[0][1] or halves[1][1]
-    finite: np.ndarray = np.isfinite(scores).all(axis=1)
-    return finite, "" if finite.all() else "the model's score of the baseline is not finite"
-
-
 def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:
     if method.needs.rescale:
         return False
@@ -346,47 +320,3 @@ def _entry_spread(
 def probe_in_child(request: ProbeRequest) -> ProbeResult:
     """The same in a process of its own, which takes TensorFlow with it when it ends."""
     return in_child(probe, request)
-
-
-def in_child(function: Callable[[ProbeRequest], Answer], request: ProbeRequest) -> Answer:
-    """Calls a module's function in a process of its own; what it raises as a UserError is raised here."""
-    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as noise:
-        child = subprocess.run(
-            [sys.executable, "-m", "pipeline.probe", str(answer.fileno())],
-            input=pickle.dumps((sys.path, function, request)),
-            pass_fds=[answer.fileno()],
-            stdout=noise,
-            stderr=noise,
-            check=False,
-        )
-        answer.seek(0)
-        data = answer.read()
-        if not data:
-            noise.seek(0)
-            lines = noise.read().decode("utf-8", "replace").strip().splitlines()
-            last = lines[-1] if lines else "no message"
-            raise RuntimeError(f"the model's process ended with status {child.returncode}: {last}")
-        # Written by our own child a moment ago, through a file without a name.
-        found = pickle.loads(data)
-    if isinstance(found, BaseException):
-        raise found
-    answered: Answer = found
-    return answered
-
-
-def _child(descriptor: int) -> None:
-    path, function, request = pickle.loads(sys.stdin.buffer.read())
-    sys.path[:] = path
-    try:
-        found: object = function(request)
-    except UserError as error:
-        found = error
-    with open(descriptor, "wb") as answer:
-        answer.write(pickle.dumps(found))
-
-
-if __name__ == "__main__":
-    # The classes must be those of the package, not of __main__, to mean the same to the parent.
-    from pipeline import probe as package
-
-    package._child(int(sys.argv[1]))

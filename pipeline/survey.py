@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.child import in_child
 from pipeline.config import LoadedConfig
 from pipeline.fitness import check_method
-from pipeline.probe import ProbeRequest, in_child, open_model
+from pipeline.probe import ProbeRequest, open_model
 from pipeline.sources import baseline_files_of, input_files, of_config, probe_request
 from transforms.errors import UserError
 from transforms.methods import METHODS

@@ -35,8 +35,9 @@ _BLOCK_ROWS = 16_384
 _LOOKED_AT = 100_000  # rows that a draw for slices is from
 _AHEAD = 16  # pieces that are waited for at a time
 _BLOCK_BYTES = 64 << 20
-#: What the first rows may take.
+#: What the first rows may take, and how many of them are kept as the file holds them.
 _FIRST_BYTES = 64 << 20
+_STORED = 256
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,26 @@ def _unpacked(lengths: np.ndarray, data: np.ndarray, shape: Sequence[int]) -> np
 
 
 def read_rows(
-    pieces: Sequence[Piece], schema: ExampleSchema, batch_size: int, targets: int = 1 << 31
+    pieces: Sequence[Piece], schema: ExampleSchema, batch_size: int, targets: int = 1 << 31, stored: int = 0
 ) -> Iterator[Rows]:
-    """The usable rows of some pieces, in order; small ones of an object store are read ahead."""
+    """The usable rows of some pieces, in order; small ones of an object store are read ahead.
+
+    Args:
+      pieces: Of the input.
+      schema: Of the examples.
+      batch_size: Rows that are read at a time.
+      targets: Outputs of the model.
+      stored: Of the first so many of each, the columns are kept as the file holds them.
+    """
     columns = [Column(name, kind) for name, kind in schema.columns]
+    names = [feature.name for feature in schema.features]
 
     def read(piece: Piece) -> Iterator[Rows]:
         for raw in read_piece(piece, columns, batch_size):
             rows, _ = decode(raw, schema, piece.name, piece.ordinal - piece.start, targets)
+            if len(rows) and stored:
+                usable = np.flatnonzero(np.isin(raw.rows, rows.rows))[:stored]
+                rows.stored = raw.columns.select(names).take(pa.array(usable))
             if len(rows):
                 yield rows
 
@@ -162,18 +175,35 @@ def read_rows(
 
 
 def first_rows(files: Sequence[InputFile], schema: ExampleSchema, count: int) -> Rows | None:
-    """The first `count` usable rows of the input, fewer where they are wide; None where there is none."""
+    """The first `count` usable rows of the input, fewer where they are wide; None where there is none.
+
+    The first few hundred are given as the file holds them as well, up to where a file has other types.
+    """
     parts: list[Rows] = []
+    stored: list[pa.RecordBatch] = []
     held = 0
     count = max(1, min(count, _FIRST_BYTES // schema.row_bytes))
     for shard in cut(files, _block_rows(schema)):
-        for rows in read_rows(shard.pieces, schema, min(count, _block_rows(schema))):
+        for rows in read_rows(shard.pieces, schema, min(count, _block_rows(schema)), stored=_STORED):
             part = rows.take(slice(0, count - held))
             parts.append(part)
+            wanted = sum(one.num_rows for one in stored) == held < _STORED
+            if (
+                wanted
+                and rows.stored is not None
+                and rows.stored.schema == (stored or [rows.stored])[0].schema
+            ):
+                stored.append(rows.stored.slice(0, min(len(part), _STORED - held)))
             held += len(part)
             if held >= count:
-                return join(parts)
-    return join(parts) if parts else None
+                return _with_stored(join(parts), stored)
+    return _with_stored(join(parts), stored) if parts else None
+
+
+def _with_stored(rows: Rows, stored: Sequence[pa.RecordBatch]) -> Rows:
+    # Each stretch of a file has dictionaries of its own.
+    table = pa.Table.from_batches(stored).unify_dictionaries().combine_chunks()
+    return dataclasses.replace(rows, stored=table.to_batches()[0])
 
 
 def make_background(

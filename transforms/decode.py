@@ -34,6 +34,8 @@ class Rows:
       ordinals: Row number in the whole input, `[B]` int64.
       file: Name of the file of each row, `[B]` str objects.
       weights: What each row counts in the importance, `[B]` float64; None: all the same.
+      stored: The features' columns as the file holds them, by feature, of the first of these rows, where
+        they are kept.
     """
 
     features: dict[str, np.ndarray]
@@ -44,6 +46,7 @@ class Rows:
     ordinals: np.ndarray
     file: np.ndarray
     weights: np.ndarray | None = None
+    stored: pa.RecordBatch | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from transforms.errors import RowsRefused, UserError
 from transforms.models.messages import first_line, out_of_memory
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from transforms.methods.base import Reference
     from transforms.models.differentiable import DifferentiableModel
     from transforms.models.forest import Forest
@@ -116,6 +118,21 @@ class ModelAdapter(Protocol):
         example: Mapping[str, np.ndarray],
     ) -> ScoredModel:
         """The model with its score; arguments as for `ScoredModel`, and rows of each input."""
+
+
+@runtime_checkable
+class PublicPrediction(Protocol):
+    """An adapter that can ask its library for the prediction that the model's users get."""
+
+    def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """What the library's own public call gives for rows, `[B, T]` in the order of the targets.
+
+        Args:
+          rows: The features' columns as the file holds them, under the features' names.
+          inputs: The same rows decoded, by model input, `[B, *shape]`.
+        Returns:
+          The prediction, which `output` of the tables must equal; None where there is no such call.
+        """
 
 
 class GraphAdapter:
@@ -225,6 +242,15 @@ class ScoredModel:
         """Adds to the forward evaluations asked for."""
         with self._lock:
             self.evaluations += evaluations
+
+    @cached_property
+    def in_halves(self) -> bool:
+        """Whether some of it is computed in numbers of 16 bits or fewer."""
+        return any(
+            tensor.dtype.is_floating and tensor.dtype.size < 4
+            for op in self.traced.graph.get_operations()
+            for tensor in op.outputs
+        )
 
     @cached_property
     def forward_bytes(self) -> int:
