@@ -102,7 +102,9 @@ class Artifact:
                     features[name] = scalars[where[0]][where[1]]
                     continue
                 value = arrays[f"feature_{at}"]
-                features[name] = _unpacked(arrays[f"lengths_{at}"], value, where) if how == "packed" else value
+                if how == "packed":
+                    value = _unpacked(arrays[f"lengths_{at}"], value, where)
+                features[name] = value
             noise = tuple(arrays[f"noise_{at}"] for at in range(header["noise"]))
             return cls(features, arrays["scores"], arrays["spread"], noise)
 

@@ -39,7 +39,8 @@ class ExplainShards(beam.PTransform):
 
     def expand(self, shards: beam.PCollection) -> beam.PCollection:
         """Adds the step."""
-        return shards | "Read, explain and write" >> beam.ParDo(_ExplainShard(self._spec))
+        work = beam.ParDo(_ExplainShard(self._spec)).with_output_types(ShardResult)
+        return shards | "Read, explain and write" >> work
 
 
 class _ExplainShard(beam.DoFn):

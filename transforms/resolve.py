@@ -215,7 +215,6 @@ def _by_value(
     request: ColumnRequest, spec: InputSpec, columns: Mapping[str, pa.DataType], spoken: Set[str | None]
 ) -> list[FeatureRequest]:
     """Features of a model that names the values of its vector, in its order."""
-
     values = set(spec.values)
 
     def spelled(column: str) -> str:

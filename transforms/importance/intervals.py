@@ -157,8 +157,9 @@ def rank_intervals(
     Returns:
       Lowest and highest, `[G, features]` int32; the rank of the mean lies between them.
     Cost: features · min(features, 1,024) · buckets a group at most, 5 to 10 ns a pair, in `ranking_bytes`. Of
-      more than 512 features, those that are far apart by their standard errors alone are not compared; neither
-      is one with others than the 512 on either side whose means are nearest: its interval is the wider for it.
+      more than 512 features, those that are far apart by their standard errors alone are not compared;
+      neither is one with others than the 512 on either side whose means are nearest: its interval is the
+      wider for it.
     """
     groups, features = mean.shape
     low, high = np.ones((groups, features), np.int32), np.full((groups, features), features, np.int32)
