@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import manifest as manifests
+from pipeline import yardstick
 from pipeline.increments import read_base
 from pipeline.place import WORK, swap, sweep
 from pipeline.plan import Plan
@@ -22,6 +24,7 @@ from transforms.failures import read_failures
 from transforms.parts import written
 from transforms.shard_result import STATES_AHEAD, ShardResult, read_journal
 
+_DRAW_LATER = "the run is committed all the same, and attribeam report RUN draws it later"
 #: Journal entries are waited for rather than worked on.
 _READERS = 8
 _ENTRY = re.compile(r"\d{5,}\.done")
@@ -52,6 +55,7 @@ class Commit:
       weight: The column of weights; None: all rows count the same.
       rejected: `limits.rejected`.
       convergence: `limits.convergence`; None for a method that promises no sum.
+      measured: What convergence is measured by, in words, with {} for the share.
       report: Whether there is to be a report.
       started: When the command was given, in seconds since 1970.
       planned: When the plan was made.
@@ -71,6 +75,7 @@ class Commit:
     weight: str | None
     rejected: float
     convergence: float | None
+    measured: str
     report: bool
     started: float
     planned: float
@@ -79,6 +84,7 @@ class Commit:
     def of(cls, plan: Plan, target: str, runner: str, *, started: float, planned: float) -> Commit:
         """The commit of a plan, whose `spec.run` is the place; see the class."""
         config, spec = plan.loaded.config, plan.spec
+        draft = manifests.draft_manifest(plan, runner)
         return cls(
             place=spec.run,
             target=target,
@@ -89,11 +95,12 @@ class Commit:
             fingerprint=plan.fingerprint,
             features=spec.schema.attributed,
             metadata=dict(spec.metadata),
-            draft=manifests.draft_manifest(plan, runner),
+            draft=draft,
             min_rows=config.privacy.min_rows,
             weight=config.input.weight,
             rejected=config.limits.rejected,
             convergence=config.limits.convergence if config.method.additive else None,
+            measured=yardstick.share_in_words(draft, "{}"),
             report=config.output.report,
             started=started,
             planned=planned,
@@ -115,7 +122,7 @@ class Commit:
         worst = quality["relative_p99"] if quality else None
         if worst is not None and self.convergence is not None and worst > self.convergence:
             found.append(
-                f"p99 of |convergence_delta| is {worst:.3g} of the score's spread, more than "
+                f"p99 of |convergence_delta| is {self.measured.format(f'{worst:.3g}')}, more than "
                 f"limits.convergence: {self.convergence:g}"
             )
         return found
@@ -168,20 +175,33 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
     return manifest
 
 
-def make_report(commit: Commit) -> None:
+def make_report(commit: Commit) -> list[str]:
     """Makes the report of a committed run, unless it is there or the config wants none.
 
+    Whatever fails in drawing it leaves the run as it is: committed and whole.
+
+    Returns:
+      What the report lacks, in lines, each with its reason.
     Raises:
       OutputLost: It cannot be written; the run is whole without it, and the next command makes it.
     """
     if not commit.report:
-        return
-    from pipeline.report import report_is_current, write_report
+        return []
+    from pipeline.report import draw_report, report_is_current, write_page
     from pipeline.results import load_run
 
-    if not report_is_current(load_run(commit.target)):
-        with written(commit.target):
-            write_report(commit.target)
+    run = load_run(commit.target)
+    if report_is_current(run):
+        return []
+    try:
+        made = draw_report(run)
+    except Exception as error:
+        logging.getLogger(__name__).info("the report could not be drawn", exc_info=error)
+        why = (str(error).strip().splitlines() or [""])[0]
+        return [f"report.html could not be drawn: {type(error).__name__}: {why}; {_DRAW_LATER}"]
+    with written(commit.target):
+        write_page(run, made)
+    return [f"{line}; {_DRAW_LATER}" for line in made.warnings]
 
 
 def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:

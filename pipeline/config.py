@@ -21,6 +21,7 @@ from pydantic import (
 
 from pipeline.config_errors import as_user_error, nearest
 from pipeline.config_input import Bins, Feature, FeatureTexts, Input, Strict, all_labels
+from pipeline.config_model import Model, TargetColumn
 from pipeline.config_values import Path, Scalar, day_of
 from pipeline.runners import RUNNERS
 from pipeline.yaml_text import MOST_BYTES, override, parse_mapping
@@ -28,22 +29,6 @@ from transforms import files
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
-
-
-class TargetColumn(Strict):
-    """`target: {column: label}`: the column holds the index of the output to explain."""
-
-    column: str
-
-
-class Model(Strict):
-    """The `model` block."""
-
-    path: Path
-    modules: list[str] = Field(default=[])
-    allow_unsafe: bool = False
-    target: int | str | TargetColumn = 0
-    score: Literal["auto", "output", "logit", "probability"] = "auto"
 
 
 class Baseline(Strict):

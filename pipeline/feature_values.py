@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.increments import cut_increments, in_order, increments_of
 from transforms import globs
 from transforms.absent import assumed
+from transforms.categories import Categories
 from transforms.decode import decode
 from transforms.errors import UserError
 from transforms.read import Column, describe_columns, read_piece
@@ -39,8 +40,19 @@ def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, n
     if "feature" in table.column_names:
         struct = table["feature"].combine_chunks()
         return {field.name: flattened(struct.field(field.name))[0] for field in struct.type}
-    found = _from_input(run, places)
-    return {name: _as_text(value) if value.dtype == object else value for name, value in found.items()}
+    found, known = _from_input(run, places), _categories(run)
+    for name, value in found.items():
+        if name in known:
+            found[name] = known[name].of_codes(value).to_numpy(zero_copy_only=False)
+        elif value.dtype == object:
+            found[name] = _as_text(value)
+    return found
+
+
+def _categories(run: Run) -> dict[str, Categories]:
+    """Those of the features that have some."""
+    found = {item["name"]: Categories.from_json(item.get("categories")) for item in run.manifest["schema"]}
+    return {name: known for name, known in found.items() if known is not None}
 
 
 def flattened(array: pa.Array) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -115,15 +127,23 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
             tuple(item["shape"]),
             types[item["name"]]
             if item["name"] in types
-            else assumed(item["dtype"], item["kind"], item["shape"]),
+            else assumed(_held(item), item["kind"], item["shape"]),
             item["fill"],
             item["input"],
             item["start"],
             item.get("fixed", False),  # not in manifests of older runs
             item.get("nan", False),
+            Categories.from_json(item.get("categories")),
         )
         for item in schema
     )
+
+
+def _held(item: Mapping[str, Any]) -> str:
+    """The type of a feature's values in the input."""
+    known = Categories.from_json(item.get("categories"))
+    found: str = item["dtype"] if known is None else "string" if known.strings else "int64"
+    return found
 
 
 def _read_rows(

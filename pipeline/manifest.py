@@ -66,6 +66,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
                 "start": f.start,
                 "fixed": f.fixed,
                 "nan": f.nan,
+                **({} if f.categories is None else {"categories": f.categories.to_json()}),
             }
             for f in plan.spec.schema.features
         ],

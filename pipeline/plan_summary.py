@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.memory import bound
 from pipeline.plan import Plan
+from pipeline.yardstick import kind_of
 from transforms.slicing import described
 
 
@@ -96,7 +97,14 @@ def describe_model(plan: Plan) -> dict[str, Any]:
 def describe_baseline(plan: Plan) -> dict[str, Any]:
     """The manifest's `baseline`."""
     artifact = plan.found.artifact
-    return {"kind": plan.baseline_kind, "rows": len(artifact.scores), "digest": artifact.digest}
+    measure, flat = kind_of(artifact, plan.spec.targets.indices)
+    return {
+        "kind": plan.baseline_kind,
+        "rows": len(artifact.scores),
+        "digest": artifact.digest,
+        "measured_by": measure,
+        "flat_targets": flat,
+    }
 
 
 def target_names(plan: Plan) -> list[str]:

@@ -29,6 +29,7 @@ from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature
+from transforms.quality import distance_of, spread_of, yardsticks
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
 from transforms.room import Room
@@ -161,12 +162,15 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     scores = scores_of(model, inputs, room)
     spread_inputs = inputs if len(scores) > 1 else first_inputs
     spread_scores = scores if len(scores) > 1 else scores_of(model, first_inputs, room)
-    finite = spread_scores[np.isfinite(spread_scores).all(axis=1)]
-    spread = finite.std(axis=0, dtype=np.float64) if len(finite) else np.zeros(scores.shape[1])
+    spread = spread_of(spread_scores)
+    first_scores = spread_scores
+    if len(scores) > 1 and not spread.all():  # what their spread cannot measure, their distance may
+        first_scores = scores_of(model, first_inputs, room)
+    yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
     noise: tuple[np.ndarray, ...] = ()
     if request.method.name == "smoothgrad":
         noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
-    artifact = Artifact(background, scores, spread, noise)
+    artifact = Artifact(background, scores, spread, noise, yardstick)
     reference = make_reference(artifact, schema, request.seed)
     if request.model.jit:  # what XLA cannot compile is to be known before the run
         row = {name: value[:1] for name, value in spread_inputs.items()}
@@ -189,7 +193,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         room.size * evaluation_bytes(model, inputs, request.method),
         _has_prefix(model, reference, request.method),
         seconds,
-        (*(() if first is None else _repeated_ids(first, schema)), *crowded),
+        (*_said_of(model), *(() if first is None else _repeated_ids(first, schema)), *crowded),
         device_scopes() if request.model.needs_tensorflow else (),
         room.used,
         evaluation_bytes(model, inputs, request.method),
@@ -198,6 +202,11 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         request_bytes(request.model),
         slices,
     )
+
+
+def _said_of(model: ScoredModel) -> tuple[str, ...]:
+    """What a model's adapter has to say that stops no run."""
+    return tuple(f"model.path: {line}" for line in getattr(model.adapter, "warnings", ()))
 
 
 def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:

@@ -145,8 +145,8 @@ def _execute(
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
         with written(target):
             manifest = dict(relabel(target, committed, loaded.config))
-        make_report(commit)
-        return Outcome(target, manifest, True, exceeded, plan.warnings)
+        warnings = [*plan.warnings, *make_report(commit)]
+        return Outcome(target, manifest, True, exceeded, warnings)
     place = _place(target, plan, committed, overwrite)
     plan = _moved(plan, place, runner)
     commit = Commit.of(plan, target, runner, started=started, planned=planned)
@@ -164,7 +164,9 @@ def _execute(
         if found is None or found["fingerprint"] != plan.fingerprint:
             return Outcome(target, None, False, (), plan.warnings, job)
         manifest = found
-    return Outcome(target, manifest, False, manifest["quality"]["exceeded"], manifest["warnings"])
+    # Whoever has committed the run, what its report lacks is told here.
+    warnings = [*manifest["warnings"], *make_report(commit)]
+    return Outcome(target, manifest, False, manifest["quality"]["exceeded"], warnings)
 
 
 def _target(loaded: LoadedConfig) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from pipeline import yardstick
 from pipeline.text_table import (
     bar,
     clean,
@@ -85,7 +86,7 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
             fact(out, "incremental", f"{taken}; {now}")
         pace = f"{duration(timing['pipeline_seconds'])} at {timing['rows_per_second']:,.0f} rows/s"
         fact(out, "time", f"{duration(timing['seconds'])} in all; {pace} after planning")
-    _print_quality(out, quality)
+    _print_quality(out, manifest)
     for line in exceeded:
         write(out, Text(f"{'limit exceeded'.ljust(_KEY)}{line}", style="bold red"))
     _print_places(out, run)
@@ -168,15 +169,16 @@ def _reasons(run: Any) -> list[tuple[str, int]]:
     return [*found, (f"for {len(counted) - 3:,} other reasons, in rejected/", rest)] if rest else found
 
 
-def _print_quality(out: Console, quality: Mapping[str, Any]) -> None:
+def _print_quality(out: Console, manifest: Mapping[str, Any]) -> None:
+    quality = manifest["quality"]
     delta = quality["convergence_delta"]
     if delta is not None:
-        share = delta["relative_p99"]
+        share = yardstick.share_in_words(manifest, f"{delta['relative_p99']:.1g}")
         fact(
             out,
             "Σφ",
             f"is prediction − base_value to within {delta['p50']:.1g} (median), {delta['p99']:.1g} (p99), "
-            f"{delta['max']:.1g} (worst); the p99 is {share:.1g} of the score's spread",
+            f"{delta['max']:.1g} (worst); the p99 is {share}",
         )
     if quality["limited_rows"]:
         rows = count(quality["limited_rows"], "row")

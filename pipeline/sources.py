@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.config import LoadedConfig, TargetColumn, TopK
+from pipeline.config import LoadedConfig, TopK
+from pipeline.config_model import TargetColumn
 from pipeline.probe import ProbeRequest
 from transforms import files, globs
 from transforms.absent import named
@@ -98,9 +99,11 @@ def of_config(loaded: LoadedConfig, error: UserError) -> UserError:
     where, model = error.where or "", loaded.path(loaded.config.model.path)
     if where == model or where.startswith(model + "/"):
         return UserError(error.what, f"{loaded.where}: model.path: {where}", error.remedy)
+    if loaded.config.model.python is not None and where.startswith("model.path"):
+        where = where.replace("model.path", "model.python", 1).replace(f" {PREFIX}", " ", 1)
     block = where.split(" ")[0].split(".")[0]
     if block in ("model", "input", "features", "baseline", "method", "compute"):
-        return UserError(error.what, f"{loaded.where}: {error.where}", error.remedy)
+        return UserError(error.what, f"{loaded.where}: {where}", error.remedy)
     return error
 
 

@@ -93,6 +93,12 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(named or pt.is_null(kind))
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a value is a string, or bytes."""
+    kind = storage(kind)
+    return bool(pt.is_string(kind) or pt.is_binary(kind))
+
+
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     """The narrowest type of a value a row that holds the values of two; the first where they are no numbers.
 

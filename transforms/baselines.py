@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from transforms.baseline_values import constants, statistic, zeros
 from transforms.decode import Rows, decode, join
 from transforms.errors import UserError
 from transforms.files import is_url
 from transforms.methods.random import row_keys
-from transforms.models.base import names_in_words
 from transforms.read import Column, read_piece
-from transforms.schema import ExampleSchema, FeatureSpec, Fill, misfit
+from transforms.schema import ExampleSchema, Fill
 from transforms.shards import InputFile, Piece, cut
-from transforms.spelling import nearest
 
 KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file")
 #: Draws use all rows of an input up to this many and this much memory; beyond it, evenly spread windows.
@@ -58,12 +57,14 @@ class Artifact:
       scores: Their scores, `[R, T]`.
       spread: Of the score, `[T]`.
       noise: Standard deviation of the model's entries, for smoothgrad.
+      yardstick: What convergence is measured by, `[T]`, see `transforms.quality`; None: the spread.
     """
 
     features: Mapping[str, np.ndarray]
     scores: np.ndarray
     spread: np.ndarray
     noise: tuple[np.ndarray, ...] = field(default=())
+    yardstick: np.ndarray | None = None
 
     def to_bytes(self) -> bytes:
         """An uncompressed npz without pickles."""
@@ -87,6 +88,8 @@ class Artifact:
         arrays |= {f"scalars_{at}": np.stack(values) for at, values in enumerate(scalars.values())}
         header = json.dumps({"features": told, "noise": len(self.noise), "scalars": len(scalars)})
         arrays["header"] = np.frombuffer(header.encode(), np.uint8)
+        if self.yardstick is not None:
+            arrays["yardstick"] = self.yardstick
         np.savez(buffer, scores=self.scores, spread=self.spread, **arrays)
         return buffer.getvalue()
 
@@ -106,7 +109,8 @@ class Artifact:
                     value = _unpacked(arrays[f"lengths_{at}"], value, where)
                 features[name] = value
             noise = tuple(arrays[f"noise_{at}"] for at in range(header["noise"]))
-            return cls(features, arrays["scores"], arrays["spread"], noise)
+            yardstick = arrays["yardstick"] if "yardstick" in arrays.files else None
+            return cls(features, arrays["scores"], arrays["spread"], noise, yardstick)
 
     @property
     def digest(self) -> str:
@@ -223,14 +227,14 @@ def make_background(
     Cost: reads the input once, at most a million rows of it.
     """
     if request.kind == "zeros":
-        return {feature.name: _constant(feature, _zero(feature)) for feature in schema.features}
+        return zeros(schema)
     if request.kind == "constant":
-        return _constants(request, schema)
+        return constants(request.value, schema)
     rows = request.rows if request.rows is not None else (100 if request.kind == "sample" else None)
     drawn = _draw(files, schema, rows, seed)
     if request.kind in ("sample", "file"):
         return drawn.features
-    return {f.name: _statistic(request.kind, f, drawn.features[f.name]) for f in schema.features}
+    return {f.name: statistic(request.kind, f, drawn.features[f.name]) for f in schema.features}
 
 
 def drawing_bytes(files: Sequence[InputFile], schema: ExampleSchema, kind: str) -> int:
@@ -239,68 +243,6 @@ def drawing_bytes(files: Sequence[InputFile], schema: ExampleSchema, kind: str) 
     read = 2 * min(_BLOCK_BYTES, total) + 2 * min(_FIRST_BYTES, total)
     # The pool in parts and joined, and a copy to sort.
     return read + (3 * min(_POOL_BYTES, total) if kind in ("mean", "median", "mode") else 0)
-
-
-def _zero(feature: FeatureSpec) -> Fill:
-    return "" if feature.dtype == "string" else 0
-
-
-def _constant(feature: FeatureSpec, value: Fill) -> np.ndarray:
-    if feature.dtype == "string":
-        return np.full((1, *feature.shape), str(value).encode(), object)
-    return np.full((1, *feature.shape), value, np.dtype(feature.dtype))
-
-
-def _constants(request: BaselineRequest, schema: ExampleSchema) -> dict[str, np.ndarray]:
-    names, key = [feature.name for feature in schema.features], "baseline.value"
-    if request.value is None:
-        raise UserError("kind: constant needs a value", key, "give a value for each feature, or one for all")
-    by_name = request.value if isinstance(request.value, Mapping) else dict.fromkeys(names, request.value)
-    if unknown := [name for name in by_name if name not in names]:
-        near = nearest(unknown[0], names) or f"the features are {names_in_words(names, 12)}"
-        raise UserError(f"{unknown[0]!r} is no feature", key, near)
-    if missing := [name for name in names if name not in by_name]:
-        raise UserError(f"no value for {names_in_words(missing)}", key, "give one for each feature")
-    for feature in schema.features:
-        value = by_name[feature.name]
-        if wanted := misfit(value, feature.dtype):
-            raise UserError(
-                f"{value!r} is no value for {feature.name}, which takes {wanted}", key, "give each its own"
-            )
-    return {feature.name: _constant(feature, by_name[feature.name]) for feature in schema.features}
-
-
-def _statistic(kind: str, feature: FeatureSpec, values: np.ndarray) -> np.ndarray:
-    """Mean, median or mode, `[1, *shape]`; of what the model takes as categories or whole numbers the mode.
-
-    The mean of two carriers is none, nor can a model that takes whole numbers be given 2.5.
-    """
-    measured = feature.dtype != "string" and np.dtype(feature.dtype).kind == "f"
-    if kind == "mode" or feature.kind == "categorical" or not measured:
-        flat = values.reshape(len(values), -1)
-        modes = [_mode(flat[:, column]) for column in range(flat.shape[1])]
-        found = np.empty(len(modes), values.dtype)
-        found[:] = modes
-        return found.reshape(1, *feature.shape)
-    if feature.nan and np.isnan(values).any():
-        return _of_known(kind, values, feature.dtype)
-    found = values.mean(axis=0, dtype=np.float64) if kind == "mean" else np.median(values, axis=0)
-    return np.asarray(found).astype(feature.dtype)[None]
-
-
-def _of_known(kind: str, values: np.ndarray, dtype: str) -> np.ndarray:
-    """The same of the values that are known, `[1, *shape]`; NaN where none is."""
-    found = np.full((1, *values.shape[1:]), np.nan, dtype)
-    some = ~np.isnan(values).all(axis=0)
-    statistic = np.nanmean if kind == "mean" else np.nanmedian
-    found[0, some] = statistic(values[:, some].astype(np.float64), axis=0)
-    return found
-
-
-def _mode(values: np.ndarray) -> object:
-    """The most frequent value; the smallest of equally frequent ones."""
-    found, counts = np.unique(values, return_counts=True)
-    return found[counts.argmax()]
 
 
 def _draw(files: Sequence[InputFile], schema: ExampleSchema, rows: int | None, seed: int) -> Rows:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from transforms.arrow_types import is_list, squeezed, without_views
+from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.images import decode_images
 from transforms.schema import FeatureSpec
@@ -51,6 +52,8 @@ def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str
     Raises:
       UserError: The column's type cannot become what the model takes.
     """
+    if feature.categories is not None:
+        return _codes(feature, feature.categories, column, problems, file)
     array = plain(column)
     rows, where = len(array), f"{file}: {feature.name}"
     if feature.kind == "image" and pt.is_binary(array.type):
@@ -79,6 +82,28 @@ def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str
         whole[right] = values.reshape(-1, feature.size)
         values = whole
     return values.reshape(rows, *feature.shape)
+
+
+def _codes(
+    feature: FeatureSpec, known: Categories, column: pa.Array, problems: Problems, file: str
+) -> np.ndarray:
+    """The codes of a column of categories, `[B]`; NaN, or the code of `fill`, for null."""
+    if known.misfit(column.type):
+        what = f"column is {column.type}, and the model's categories are others: {known.words()}"
+        raise UserError(what, f"{file}: {feature.name}")
+    # Of a dictionary each word is looked up once.
+    array = column if pt.is_dictionary(column.type) else plain(column)
+    codes, strange = known.codes(array)
+    if known.reject and strange.any():
+        reason = "is no category that the model was trained on"
+        problems.add(strange, lambda row: f"{feature.name} is {array[row].as_py()!r}, which {reason}")
+    missing = np.isnan(codes) & ~strange
+    if feature.fill is not None:
+        codes[missing] = known.code(feature.fill)
+    elif not feature.nan:
+        problems.add(missing, lambda row: f"{feature.name} is null")
+        codes[missing] = 0
+    return codes.astype(feature.dtype)
 
 
 def plain(array: pa.Array) -> pa.Array:

@@ -262,8 +262,8 @@ class _Writer:
             slices = {name: array.take(repeat) for name, array in slices.items()}
             keys, weights = keys[repeat], None if weights is None else weights[repeat]
         result.importance.update(feature_totals(split), targets.reshape(-1), slices, keys, weights)
-        spread = self._loaded.reference.spread[targets]
-        result.quality.update(attribution.convergence_delta, spread, attribution.limited)
+        yardstick = self._loaded.reference.yardstick[targets]
+        result.quality.update(attribution.convergence_delta, yardstick, attribution.limited)
         result.attributed += len(rows)
         result.attributions += targets.size
         self._progress.add(len(rows))

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.arrow_types import is_number, squeezed, storage, width
+from transforms.arrow_types import is_number, is_text, squeezed, storage, width
+from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, Signature, names_in_words
 from transforms.resolve_feature import (
@@ -157,9 +158,11 @@ def _one_input(
         )
     features: list[FeatureSpec] = []
     start = 0
+    categories = _categories(spec, [columns[feature.name] for feature in chosen])
     for feature in chosen:
         alone = spec.shape if len(chosen) == 1 else None
-        features.append(feature_spec(feature, spec, columns[feature.name], start, alone))
+        known = categories.get(start)
+        features.append(feature_spec(feature, spec, columns[feature.name], start, alone, known))
         start += features[-1].size
     if wanted is not None and start != wanted:
         raise UserError(
@@ -171,6 +174,20 @@ def _one_input(
     return features
 
 
+def _categories(spec: InputSpec, kinds: Sequence[pa.DataType]) -> Mapping[int, Categories]:
+    """The categories of a vector's values, by place."""
+    if spec.categories is None:
+        return {}
+    if len(kinds) != size_of(spec.shape) or any(width(kind) != 1 for kind in kinds):
+        raise UserError(
+            f"some of the {size_of(spec.shape)} values that the model takes are categories, and the "
+            f"{len(kinds)} features are not a column for each",
+            FEATURES,
+            TRAINED_ON,
+        )
+    return spec.categories.at([is_text(kind) for kind in kinds])
+
+
 def _guess(
     spec: InputSpec, columns: Mapping[str, pa.DataType], wanted: int | None, spoken: Set[str | None]
 ) -> list[FeatureRequest]:
@@ -178,7 +195,8 @@ def _guess(
     free = {name: kind for name, kind in columns.items() if name not in spoken}
     if spec.name in free and fits(spec, free[spec.name], wanted):
         return [FeatureRequest(spec.name)]
-    usable = {name: kind for name, kind in free.items() if type_fits(spec, kind)}
+    takes_text = spec.categories is not None
+    usable = {n: kind for n, kind in free.items() if type_fits(spec, kind) or (takes_text and is_text(kind))}
     widths = [width(kind) for kind in usable.values()]
     total = None if None in widths else sum(count or 0 for count in widths)
     if usable and total is not None and wanted == total and len(squeezed(spec.shape)) <= 1:

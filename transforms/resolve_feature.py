@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from transforms.arrow_types import extents, in_same_order, is_list, is_number, leaf, storage, width
+from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.models.base import InputSpec
 from transforms.schema import FeatureSpec, Fill, misfit
@@ -35,6 +36,7 @@ def feature_spec(
     stored: pa.DataType,
     start: int,
     alone: tuple[int | None, ...] | None,
+    categories: Categories | None = None,
 ) -> FeatureSpec:
     """A column's part in a model input.
 
@@ -44,10 +46,13 @@ def feature_spec(
       stored: The column's type.
       start: Its first value in the input.
       alone: The input's shape, where this column is all of it.
+      categories: What its values are looked up in.
     Raises:
       UserError: Type, size or fill do not fit.
     """
     where = f"{FEATURES} {request.name}"
+    if categories is not None:
+        return _categorical(request, spec, stored, start, categories, where)
     held = leaf(stored)
     kind = request.kind
     if kind is None:
@@ -77,6 +82,37 @@ def feature_spec(
         start,
         request.fixed,
         spec.nan,
+    )
+
+
+def _categorical(
+    request: FeatureRequest, spec: InputSpec, stored: pa.DataType, start: int, known: Categories, where: str
+) -> FeatureSpec:
+    """A column of values that the model was trained on as categories."""
+    if request.kind not in (None, "categorical") or int(np.prod(request.shape or (1,), dtype=np.int64)) != 1:
+        what = "the model was trained on it as a category, which is one value a row"
+        raise UserError(what, where, "leave kind and shape out")
+    if better := known.misfit(stored):
+        raise UserError(
+            f"the column holds {stored}, and the model's categories are others: {known.words()}",
+            where,
+            f"store {better}, as they were when the model was trained",
+        )
+    if request.fill is not None and known.code(request.fill) is None:
+        what = f"fill: {request.fill!r} is none of the model's categories"
+        raise UserError(what, where, f"give one of {known.words()}")
+    return FeatureSpec(
+        request.name,
+        "categorical",
+        spec.dtype,
+        (),
+        stored,
+        request.fill,
+        spec.name,
+        start,
+        request.fixed,
+        spec.nan,
+        known,
     )
 
 

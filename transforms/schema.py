@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from transforms.categories import Categories
 from transforms.players import HELD, Players, value_names
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class FeatureSpec:
       start: Its first value in that input, flattened.
       fixed: Held at the row's value by masking methods, and attributed nothing.
       nan: Whether a null or NaN is a value to the model: NaN.
+      categories: What the column's values are looked up in, where the model takes their codes.
     """
 
     name: str
@@ -68,6 +70,7 @@ class FeatureSpec:
     start: int
     fixed: bool = False
     nan: bool = False
+    categories: Categories | None = None
 
     @cached_property
     def size(self) -> int:

@@ -335,5 +335,11 @@ def make_reference(artifact: Artifact, schema: ExampleSchema, seed: int) -> Refe
     """The reference in terms of the model's inputs."""
     inputs: dict[str, Any] = schema.assemble(artifact.features)
     return Reference(
-        inputs, artifact.scores, artifact.spread, artifact.noise, players=schema.players, seed=seed
+        inputs,
+        artifact.scores,
+        artifact.spread,
+        artifact.noise,
+        players=schema.players,
+        seed=seed,
+        yardstick=artifact.yardstick,  # type: ignore[arg-type] # None: the spread
     )

@@ -100,6 +100,14 @@ class View:
         """Whether any feature has any effect."""
         return bool(self.overall(target)["mean_abs"].max() > 0)
 
+    @property
+    def missed(self) -> bool:
+        """Whether φ do not add up: where all of them are 0, the score moves all the same."""
+        manifest = self.data.manifest
+        delta = manifest["quality"]["convergence_delta"]
+        limit = manifest["config"]["limits"].get("convergence")
+        return delta is not None and delta["relative_p99"] > (0.05 if limit is None else limit)
+
     def unit(self, target: int) -> str:
         """What the score of a target is: logit, probability, output."""
         kinds: list[str] = []

@@ -17,6 +17,7 @@ from transforms.models.messages import first_line, out_of_memory
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from transforms.categories import CategoryPlaces
     from transforms.methods.base import Reference
     from transforms.models.differentiable import DifferentiableModel
     from transforms.models.forest import Forest
@@ -35,6 +36,7 @@ class InputSpec:
       dtype: A numpy name, or "string".
       values: Names of a vector's values, where the model knows them.
       nan: Whether NaN is a value to the model.
+      categories: Which of a vector's values are categories, where some are: the model takes their codes.
     """
 
     name: str
@@ -42,6 +44,7 @@ class InputSpec:
     dtype: str
     values: tuple[str, ...] = ()
     nan: bool = False
+    categories: CategoryPlaces | None = None
 
 
 @dataclass(frozen=True)

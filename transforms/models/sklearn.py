@@ -1,72 +1,28 @@
-"""scikit-learn's trees, forests and gradient boosting, and pickles of XGBoost's and LightGBM's estimators."""
+"""scikit-learn's trees, forests and gradient boosting."""
 
 from __future__ import annotations
 
-import pickle
+import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from transforms.errors import UserError
-from transforms.models.base import ModelAdapter
 from transforms.models.forest import Forest, Tree, plant
-from transforms.models.trees import TreeModel, TreeScores, missing_package, tree_signature
+from transforms.models.trees import TreeModel, TreeScores, tree_signature
+
+if TYPE_CHECKING:
+    from transforms.models.pickles import Written
 
 _FORESTS = ("RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree")
-_KNOWN = "scikit-learn's trees, forests and gradient boosting, XGBoost's and LightGBM's models"
+_BOOSTED = ("GradientBoosting", "HistGradientBoosting")
 
 
-def load_pickle(path: str, *, allow_unsafe: bool = False) -> ModelAdapter:
-    """A pickled tree model.
-
-    Args:
-      path: A local file.
-      allow_unsafe: Loading a pickle runs whatever code its author put into it: nothing is loaded without it.
-    Raises:
-      UserError: It may not be loaded, does not load, or holds no tree model.
-    """
-    if not allow_unsafe:
-        raise UserError(
-            "is a pickle, and loading a pickle runs whatever code its author put into it",
-            path,
-            "set model.allow_unsafe: true if you trust whoever made the file",
-        )
-    model = _unpickled(path)
-    library, name = type(model).__module__.partition(".")[0], type(model).__name__
-    if library == "xgboost":
-        from transforms.models.xgboost import XGBoostModel
-
-        own = name == "Booster"
-        return XGBoostModel(path, booster=model if own else model.get_booster(), estimator=not own)
-    if library == "lightgbm":
-        from transforms.models.lightgbm import LightGBMModel
-
-        return LightGBMModel(path, booster=model if name == "Booster" else model.booster_)
-    return SklearnModel(path, model)
-
-
-def _unpickled(path: str) -> Any:
-    try:
-        if path.lower().endswith(".joblib"):
-            try:
-                import joblib
-            except ImportError as error:
-                raise missing_package("scikit-learn", "a .joblib file", path) from error
-            return joblib.load(path)
-        with open(path, "rb") as file:
-            return pickle.load(file)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package in ("sklearn", "xgboost", "lightgbm"):
-            raise missing_package(package, "the pickle", path) from error
-        raise UserError(f"the pickle needs the module {error.name}", path, "put it on PYTHONPATH") from error
-    except UserError:
-        raise
-    # A pickle raises whatever its classes raise; all of it means: it does not load.
-    except Exception as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"the pickle does not load: {line[:200]}", path, "save the model again") from error
+def is_tree_model(model: Any) -> bool:
+    """Whether an object is one of scikit-learn's own estimators that are made of trees."""
+    kind = type(model)
+    return kind.__module__.partition(".")[0] == "sklearn" and kind.__name__.startswith((*_FORESTS, *_BOOSTED))
 
 
 class SklearnModel:
@@ -74,27 +30,28 @@ class SklearnModel:
 
     Args:
       path: Where it came from.
-      model: The estimator.
+      model: The estimator, `is_tree_model`; it is left as it is.
+      written: Where another scikit-learn wrote it, both versions.
     Raises:
-      UserError: It is no such estimator, it is not fitted, or it classifies several things at once.
+      UserError: It is not fitted, it does not predict, or it classifies several things at once.
+
+    Attributes:
+      written: As given.
+      warnings: What is not as it should be and stops no run.
     """
 
     kind = "sklearn"
 
-    def __init__(self, path: str, model: Any) -> None:
-        self.path, self._model = path, model
+    def __init__(self, path: str, model: Any, written: Written | None = None) -> None:
+        self.path, self._public, self.written = path, model, written
+        self.warnings = () if written is None else (f"{written}: nothing promises that it means the same",)
         name = type(model).__name__
-        self._boosted = name.startswith(("GradientBoosting", "HistGradientBoosting"))
-        if (
-            not (self._boosted or name.startswith(_FORESTS))
-            or type(model).__module__.partition(".")[0] != "sklearn"
-        ):
-            raise UserError(f"holds a {name}, which is none of {_KNOWN}", path, "use a python: function")
-        if not hasattr(model, "n_features_in_"):
-            raise UserError(f"holds a {name} that is not fitted", path, "fit it before saving it")
+        self._boosted = name.startswith(_BOOSTED)
+        self._histogram = name.startswith("Hist")
+        self._model = model = copy.copy(model)
+        self._check_fitted()
         if hasattr(model, "n_jobs"):
             model.n_jobs = 1  # rows are shared out among threads of our own
-        self._histogram = name.startswith("Hist")
         self._classifies = hasattr(model, "classes_")
         names = getattr(model, "feature_names_in_", None)
         if names is not None:
@@ -144,13 +101,46 @@ class SklearnModel:
             )
         return TreeScores(model.decision_function, model.predict_proba, "margin", count, labels, classes=True)
 
-    def _takes_nan(self, dtype: str) -> bool:
-        row = np.full((1, int(self._model.n_features_in_)), np.nan, dtype)
+    def _check_fitted(self) -> None:
+        from sklearn.exceptions import NotFittedError
+        from sklearn.utils.validation import check_is_fitted
+
+        name = type(self._model).__name__
         try:
-            self._model.predict(row)
+            check_is_fitted(self._model)
+            fitted = hasattr(self._model, "n_features_in_")
+        except NotFittedError:
+            fitted = False
+        if not fitted:
+            raise UserError(f"holds a {name} that is not fitted", self.path, "fit it before saving it")
+
+    def _takes_nan(self, dtype: str) -> bool:
+        """Whether NaN is a value to the estimator; a row of zeros it has to take.
+
+        Raises:
+          UserError: It does not predict at all, or no probabilities where it should.
+        """
+        shape = 1, int(self._model.n_features_in_)
+        try:
+            found = self.scores.score(np.zeros(shape, dtype))
+        # Attributes that another version of scikit-learn had, or had not; whatever comes of them.
+        except Exception as error:
+            line = next((row for row in str(error).splitlines() if row.strip()), "").strip()[:200]
+            raise self._useless(f"does not predict: {type(error).__name__}: {line}") from error
+        if self.scores.kind == "probability" and not np.allclose(np.sum(found, axis=1), 1):
+            raise self._useless("gives probabilities that do not sum to 1")
+        try:
+            self._model.predict(np.full(shape, np.nan, dtype))
         except ValueError:  # what scikit-learn raises on NaN
             return False
         return True
+
+    def _useless(self, what: str) -> UserError:
+        if self.written is None:
+            return UserError(what, self.path, "fit and save it again")
+        return UserError(
+            f"{what}: {self.written}", self.path, "fit and save it again here, or install the other version"
+        )
 
     def forest(self) -> Forest:
         """The trees; see `TreeAdapter.forest`."""
@@ -165,6 +155,7 @@ class SklearnModel:
                 )
             trees = [self._predictor(p, k) for stage in model._predictors for k, p in enumerate(stage)]
         elif self._boosted:
+            self._check_start()
             trees = [
                 _tree(estimator.tree_, k, float(model.learning_rate))
                 for stage in model.estimators_
@@ -174,6 +165,16 @@ class SklearnModel:
             members = getattr(model, "estimators_", [model])
             trees = [_tree(member.tree_, 0, 1 / len(members)) for member in members]
         return plant(trees, int(model.n_features_in_), self.scores.width)
+
+    def _check_start(self) -> None:
+        """Refuses a boosting that starts from another model's predictions, which differ from row to row."""
+        start = self._model.init_
+        if not isinstance(start, str) and not type(start).__name__.startswith("Dummy"):
+            raise UserError(
+                f"starts from a {type(start).__name__} (init), which tree_shap does not see",
+                self.path,
+                "use permutation_shap or kernel_shap, which ask the model itself",
+            )
 
     def _predictor(self, predictor: Any, group: int) -> Tree:
         nodes = predictor.nodes

@@ -120,6 +120,11 @@ def sentence(prediction: float, base: float, found: Sequence[Part], additive: bo
     up = [part for part in found if part.phi > 0]
     down = [part for part in found if part.phi < 0]
     loudest = abs(found[0].phi) if found else 0.0
+    if not loudest and additive and abs(way) > 1e-6 * max(abs(prediction), abs(base)):
+        return (
+            f"The score is {number(prediction)}, {number(abs(way), 3)} {'above' if way > 0 else 'below'} the "
+            "base value, and every φ is 0: they do not add up to it."
+        )
     if not loudest:
         return f"The score is {number(prediction)}, and no feature moves it."
     if not additive:
@@ -137,11 +142,15 @@ def sentence(prediction: float, base: float, found: Sequence[Part], additive: bo
     along, against = (up, down) if way > 0 else (down, up)
     verb, other = ("adds", "takes off") if way > 0 else ("takes off", "adds")
     side = "above" if way > 0 else "below"
+    start = f"The score is {number(prediction)}, {number(abs(way), 3)} {side} the base value"
+    if not along:
+        heard = [part for part in against[:3] if abs(part.phi) >= 0.2 * loudest]
+        told = listed([f"{part.both} {other} {number(abs(part.phi), 3)}" for part in heard])
+        return f"{start}. No feature goes the score's way: {told}, so that φ do not add up to it."
     reasons = [part for part in along[:3] if abs(part.phi) >= 0.2 * abs(along[0].phi)]
     share = sum(abs(part.phi) for part in reasons) / sum(abs(part.phi) for part in along)
     why = listed([f"{part.both} {verb} {number(abs(part.phi), 3)}" for part in reasons])
     how = "mostly because" if share >= 0.5 else "by many small steps, of which the largest are that"
-    start = f"The score is {number(prediction)}, {number(abs(way), 3)} {side} the base value"
     text = f"{start}, {how} {why}"
     if against and abs(against[0].phi) >= 0.2 * abs(along[0].phi):
         text += f"; {against[0].both} {other} {number(abs(against[0].phi), 3)}"
@@ -160,7 +169,7 @@ def _blocks(
     output = float(rows.numbers("output")[row])
     facts = [f"{isolated(plain(name))} {isolated(text)}" for name, text in rows.slices(row)]
     where = f" ({', '.join(facts)})" if facts else ""
-    returned = f" The model's output is {number(output)}." if output != prediction else ""
+    returned = f" The model's output is {_output(output)}." if output != prediction else ""
     id = isolated(shorten(plain(rows.ids()[row]), 80))
     name = f"example-{target}-{pick.name}"
     title = "score" if unit == "score" else f"score ({unit})"
@@ -177,6 +186,10 @@ def _blocks(
         elif feature.form == "tokens":
             blocks.append(tokens.of_example(rows, row, feature, f"{name}-{at}", words[feature.name], many))
     return blocks
+
+
+def _output(value: float) -> str:
+    return "not a number (NaN)" if np.isnan(value) else number(value)
 
 
 _HOW = (
