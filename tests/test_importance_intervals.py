@@ -323,7 +323,7 @@ def test_ranking_takes_no_more_memory_than_is_said(features):
 
 
 def test_ranks_by_the_nearest_features_are_no_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Features that are not compared may have any rank that they could have: intervals contain the full ones."""
+    """Intervals of features that are not compared with all others contain the full ones."""
     rng = np.random.default_rng(3)
     features, buckets = 700, 64
     sizes = np.abs(rng.normal(size=(buckets, features))) * np.linspace(0.5, 1.5, features)
@@ -333,7 +333,6 @@ def test_ranks_by_the_nearest_features_are_no_narrower(monkeypatch: pytest.Monke
     low, high = intervals.rank_intervals(mean, error, weights, sums)
     monkeypatch.setattr(intervals, "_NEIGHBOURS", 40)
     lower, higher = intervals.rank_intervals(mean, error, weights, sums)
-    assert (lower <= low).all() and (higher >= high).all()
+    assert (lower <= low).all()
+    assert (higher >= high).all()
     assert (lower < low).any() or (higher > high).any()  # some were left out
-    rank = features - np.argsort(np.argsort(mean[0], kind="stable"), kind="stable")
-    assert (lower[0] <= rank).all() and (higher[0] >= rank - 59).all()
