@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.earlier import baseline_table
 from pipeline.increments import state_table
 from transforms import files
+from transforms.artifact import Artifact
 from transforms.interactions import find_interactions
-from transforms.parts import IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, STATE, Part, digest_of
+from transforms.parts import BASELINE, IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, STATE, Part, digest_of
 from transforms.sample import narrowed
 from transforms.shard_result import ShardResult
 
@@ -36,6 +38,7 @@ def write_tables(
     min_rows: int,
     weighted: bool,
     keeps_state: bool,
+    baseline: Artifact | None = None,
 ) -> tuple[list[Part], int]:
     """Writes the importance, and what the report shows besides.
 
@@ -47,6 +50,7 @@ def write_tables(
       min_rows: Slices of fewer rows are left out.
       weighted: Whether rows have weights.
       keeps_state: Whether another run may add to this one.
+      baseline: That of the run, where it is to be kept.
     Returns:
       What was written, and how many slices are left out of the importance.
     Raises:
@@ -66,6 +70,8 @@ def write_tables(
         tables |= {SAMPLE: sample, INTERACTIONS: find_interactions(sample, features, groups)}
     if keeps_state:
         tables[STATE] = state_table(result)
+    if baseline is not None:
+        tables[BASELINE] = baseline_table(baseline)
     parts = [_write(place, file, table, metadata) for file, table in tables.items() if table is not None]
     return parts, _left_out(importance, result) if min_rows > 1 else 0
 

@@ -18,7 +18,7 @@ from pipeline.report.drawn import drawn_by_target
 from pipeline.report.sections import all_sections, examples
 from pipeline.results import Run
 from tests.worlds import explain, write_config
-from transforms.baselines import Artifact
+from transforms.artifact import Artifact
 from transforms.explain import ShardResultCoder
 from transforms.shard_result import ShardResult
 

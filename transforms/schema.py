@@ -56,7 +56,9 @@ class FeatureSpec:
       input: The model input that it goes to.
       start: Its first value in that input, flattened.
       fixed: Held at the row's value by masking methods, and attributed nothing.
-      nan: Whether a null or NaN is a value to the model: NaN.
+      nan: Whether a null or NaN is a value to the model: NaN, of strings None.
+      encoding: Of a tensor in bytes: the dtype of raw values, or that each says itself what it is; None: the
+        column holds the values, or pictures.
       categories: What the column's values are looked up in, where the model takes their codes.
     """
 
@@ -71,6 +73,7 @@ class FeatureSpec:
     fixed: bool = False
     nan: bool = False
     categories: Categories | None = None
+    encoding: str | None = None
 
     @cached_property
     def size(self) -> int:

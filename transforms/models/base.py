@@ -35,7 +35,7 @@ class InputSpec:
       shape: Of a row.
       dtype: A numpy name, or "string".
       values: Names of a vector's values, where the model knows them.
-      nan: Whether NaN is a value to the model.
+      nan: Whether NaN, or None among strings, is a value to the model.
       categories: Which of a vector's values are categories, where some are: the model takes their codes.
     """
 
