@@ -13,7 +13,7 @@ import xgboost
 
 from pipeline import tables
 from pipeline.report import data as report_data
-from pipeline.report import view
+from pipeline.report import view, write_report
 from pipeline.report.drawn import drawn_by_target
 from pipeline.report.sections import all_sections, examples
 from pipeline.results import Run
@@ -76,6 +76,7 @@ def test_a_waterfall_sums_up_what_the_rows_are_kept_without(run: Run) -> None:
 
 def test_tables_of_the_page_say_that_others_are_in_the_importance(run: Run) -> None:
     _, _, sections, *_ = all_sections(report_data.ReportData.load(run))
+    write_report(run.path)
     page = Path(run.path, "report.html").read_text()
     assert f"The {LISTED} most important of {WIDTH - 1} features; importance.parquet has all" in page
     assert {"importance", "examples"} <= {section.id for section in sections}
