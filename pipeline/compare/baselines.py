@@ -66,7 +66,7 @@ def moved_baselines(
         run.manifest["counts"]["rows_read"] if follows_data(run.manifest) else 0 for run in (first, second)
     ]
     # Of the mean of so many rows, and near enough of their median.
-    chance = float(np.sqrt(sum(1.6 / of for of in drawn if of)))
+    chance = float(np.sqrt(sum(1.6 / of for of in rows if of)))
     found = list(_moved(shared, after, spreads, chance, labels))
     return tuple(sorted(found, key=lambda each: -np.nan_to_num(each.size, nan=0.0)))
 
