@@ -41,9 +41,10 @@ def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
 
 def resolve(schema: pa.Schema, name: str, file: str) -> list[str]:
     """The field names that a dotted name means: a column of just that name, else a field of a struct."""
-    if schema.names.count(name) == 1:
+    places = schema.get_all_field_indices(name)  # a look-up by hash: `schema.names` would be made anew
+    if len(places) == 1:
         return [name]
-    if name not in schema.names:
+    if not places:
         path = _descend(list(schema), name)
         if path:
             return path
