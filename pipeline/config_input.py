@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from pipeline.config_values import Label, Path, Scalar, Shape
+from transforms.encodings import DTYPES
 from transforms.errors import UserError
 from transforms.slicing import BinsRequest, SliceRequest
 
@@ -58,10 +59,12 @@ class Feature(Strict):
     """
 
     name: str
+    input: str | None = None
     kind: Literal["numeric", "categorical", "image"] | None = None
     fill: Scalar | None = None
     missing: Literal["reject", "keep"] | None = None
     shape: Shape | None = None
+    dtype: Literal[DTYPES] | None = None  # type: ignore[valid-type]
     fixed: bool = False
     label: Label | None = Field(default=None, exclude=True)
 

@@ -22,6 +22,7 @@ from pipeline.sizing import (
 from pipeline.slice_planning import plan_slicings
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
+from transforms.bytes_columns import with_encodings
 from transforms.decode import Rows
 from transforms.devices import device_scopes
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
@@ -248,6 +249,7 @@ def open_model(
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
     schema = resolve_with_paths(request.columns, loaded.signature, types, request.paths, request.files)
+    schema = with_encodings(schema, request.files)
     if check:
         check_players(request.method, schema)  # before the input is read for a baseline
     common = check_columns(request.files, columns_of(schema))

@@ -144,7 +144,14 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
     if block.features is not None:
         features = tuple(
             FeatureRequest(
-                f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape), f.fixed, f.missing
+                f.name,
+                f.kind,
+                f.fill,
+                None if f.shape is None else tuple(f.shape),
+                f.fixed,
+                f.missing,
+                f.input,
+                f.dtype,
             )
             for f in block.features
         )

