@@ -28,8 +28,9 @@ def remarks(
             f"input.features: {names_in_words(held)} only masks, and has no gradient: held at the row's "
             "value, as with fixed: true, and attributed nothing"
         )
+    split = split_texts(model.traced)
     for feature in schema.features:
-        if feature.input in split_texts(model.traced):
+        if feature.input in split:
             found.append(
                 f"input.features: {feature.name} is split into tokens inside the model: one number a text, "
                 "not one a token; for that, give the model the ids of the tokens, as a list"
