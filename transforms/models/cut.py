@@ -25,7 +25,7 @@ from transforms.models.refusals import (
     refused,
     where,
 )
-from transforms.models.trace import SHAPE_ONLY, STOPS, TracedModel, static_shape
+from transforms.models.trace import BRANCHES, LOOPS, SHAPE_ONLY, STOPS, TracedModel, static_shape
 
 #: Ops with a registered gradient that is none or zero: what is behind them moves the score in steps.
 STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})
@@ -307,7 +307,8 @@ def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
             continue
         if op.type in ("Equal", "NotEqual"):
             found.append(op.outputs[0])
-        moved.update(tensor.name for tensor in op.outputs if tensor.dtype.is_floating)
+        if op.type not in LOOPS | BRANCHES:  # of which a graph may hold one copy
+            moved.update(tensor.name for tensor in op.outputs if tensor.dtype.is_floating)
     return found
 
 

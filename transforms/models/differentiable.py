@@ -263,8 +263,7 @@ class DifferentiableModel:
         """
         self._count(len(targets) * copies)
         arguments = (dict(inputs), list(noise), np.int32(copies))
-        padded = bool(self._equalities) and any(np.ndim(added) for added in noise)
-        return self._by_targets(self._gradient, self._gradient_signature, arguments, targets, mode, padded)
+        return self._by_targets(self._gradient, self._gradient_signature, arguments, targets, mode)
 
     def _by_targets(
         self, function: Any, signature: list[Any], args: tuple[Any, ...], targets: np.ndarray, *options: Any
@@ -368,7 +367,7 @@ class DifferentiableModel:
         }
 
     def _gradient(self, inputs: Any, noise: Any, copies: Any, *rest: Any) -> Any:
-        targets, mode, padded = rest
+        targets, mode = rest
         rows = tf.shape(targets)[0]
         points = []
         for value, added in zip(self._entries_of(inputs), noise, strict=True):
@@ -377,10 +376,8 @@ class DifferentiableModel:
             noisy.set_shape(point.shape)  # the noise's shape is open
             points.append(noisy)
         here = {name: tile(value, copies) for name, value in inputs.items()}
-        known = {}
-        if padded:
-            found = self._traced.replay(self._feeds(inputs), self._equalities)
-            known = {t.name: tile(v, copies) for t, v in zip(self._equalities, found, strict=True)}
+        held = self._traced.replay(self._feeds(inputs), self._equalities) if self._equalities else []
+        known = {t.name: tile(v, copies) for t, v in zip(self._equalities, held, strict=True)}
         scores = self._scores_from([e.tensor for e in self.cut.entries], points, here, rows * copies, known)
         sums, squares = [], []
         for per_target in target_gradients(scores, tile(targets, copies), points):
