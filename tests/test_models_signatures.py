@@ -24,6 +24,7 @@ from model_worlds import (
 from transforms.errors import UserError
 from transforms.models.base import ModelAdapter
 from transforms.models.keras import KerasModel
+from transforms.models.keras_calls import check_loaded
 
 
 def test_sequential(tmp_path: Path) -> None:
@@ -242,12 +243,28 @@ def test_what_a_keras_file_cannot_be_called_on_is_said(tmp_path: Path) -> None:
 
     pair = Pair()
     pair(np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32))
+
     steps = keras.Input(batch_shape=(4, 5, 2), name="x")
     stateful = keras.Model(steps, keras.layers.LSTM(3, stateful=True, name="carrying")(steps))
-    for model, told in ((pair, "call takes x, z one by one"), (stateful, "carrying (stateful=True)")):
+    cases = {
+        "call takes x, z one by one": pair,
+        "carrying (stateful=True)": stateful,
+    }
+    for told, model in cases.items():
         model.save(tmp_path / "model.keras")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras's own, about the first
             with pytest.raises(UserError) as caught:
                 KerasModel(str(tmp_path / "model.keras"))
         assert told in str(caught.value)
+
+
+def test_weights_that_keras_did_not_load_are_missed() -> None:
+    """What a first call makes is drawn at random, whatever the file holds."""
+    dense = keras.Sequential([keras.layers.Dense(2, name="late")])
+    check_loaded(dense, set(), "m.keras")
+    stored = {id(weight) for weight in dense.weights}
+    dense(np.zeros((1, 3), np.float32))
+    with pytest.raises(UserError, match="draws others at random"):
+        check_loaded(dense, stored, "m.keras")
+    check_loaded(dense, {id(weight) for weight in dense.weights}, "m.keras")

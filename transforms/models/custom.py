@@ -119,7 +119,7 @@ def with_custom_gradients(traced: TracedModel) -> Brought:
     bodies = {body.signature.name: body for body in definition.library.function}
     for function in traced.graph._functions.values():
         name = _text(function.name)
-        if name in bodies:
+        if name in bodies and hasattr(function, "graph"):  # TensorFlow 1's have none, nor such gradients
             scopes.append(_Scope(function.graph, bodies[name].node_def, bodies[name]))
     made: list[Backward] = []
     changed: set[str] = set()

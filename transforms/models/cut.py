@@ -147,6 +147,7 @@ def find_cut(
         raise refused(
             traced,
             f"no gradients can be taken through the {kind_of(traced, name)} input {name!r} of a SavedModel",
+            "a .keras file of the same model would do",
         )
     entries = _with_positions(traced, _entries(traced, scores, sources))
     for entry in entries:

@@ -78,9 +78,10 @@ def evaluating_methods(traced: TracedModel) -> str:
     return ", ".join(name for name in found if name != "exact_shap" or values <= _EXACTLY)
 
 
-def refused(traced: TracedModel, what: str) -> UserError:
-    """The error, with the methods that would do."""
-    return UserError(what, "model", f"methods that need only evaluations: {evaluating_methods(traced)}")
+def refused(traced: TracedModel, what: str, otherwise: str | None = None) -> UserError:
+    """The error, with the methods that would do; `otherwise` where there are none."""
+    others = evaluating_methods(traced)
+    return UserError(what, "model", f"methods that need only evaluations: {others}" if others else otherwise)
 
 
 def kind_of(traced: TracedModel, name: str) -> str:
