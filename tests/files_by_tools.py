@@ -105,7 +105,9 @@ def _day(rng: random.Random) -> datetime.date:
 
 
 def _moment(rng: random.Random) -> datetime.datetime:
-    clock = rng.choice([datetime.time(), datetime.time(6), datetime.time(23, 59, 59, rng.randint(0, 999_999))])
+    clock = rng.choice(
+        [datetime.time(), datetime.time(6), datetime.time(23, 59, 59, rng.randint(0, 999_999))]
+    )
     return datetime.datetime.combine(_day(rng), clock)
 
 
@@ -122,7 +124,9 @@ def _clock(rng: random.Random) -> datetime.time:
 
 
 def _span(rng: random.Random) -> datetime.timedelta:
-    return datetime.timedelta(rng.randint(-400, 400), rng.randint(0, 86399), rng.choice([0, 0, rng.randint(0, 999_999)]))
+    return datetime.timedelta(
+        rng.randint(-400, 400), rng.randint(0, 86399), rng.choice([0, 0, rng.randint(0, 999_999)])
+    )
 
 
 def _decimal(digits: int, scale: int) -> Callable[[random.Random], Decimal]:
@@ -168,7 +172,10 @@ def by_arrow(rng: random.Random, path: Path) -> Written:
         arrays[f"c{number}"] = pa.array(found[f"c{number}"], kind)
     if rng.random() < 0.3:
         keys = column(rng, _uuid)
-        found["u"], arrays["u"] = keys, pa.array([None if key is None else key.bytes for key in keys], pa.uuid())
+        found["u"], arrays["u"] = (
+            keys,
+            pa.array([None if key is None else key.bytes for key in keys], pa.uuid()),
+        )
     options: dict[str, Any] = {
         "version": rng.choice(["1.0", "2.4", "2.6"]), "data_page_version": rng.choice(["1.0", "2.0"]),
         "row_group_size": rng.choice([2, 100]), "use_dictionary": rng.random() < 0.5, "store_schema": rng.random() < 0.8,
@@ -240,10 +247,14 @@ _DUCKDB: list[tuple[str, Make]] = [
 def by_duckdb(rng: random.Random, path: Path) -> Written:
     """DuckDB: COPY, in either version of the format."""
     chosen = rng.sample(_DUCKDB, 8)
-    found = {f"c{number}": column(rng, make, nulls=make is not _pair) for number, (_, make) in enumerate(chosen)}
+    found = {
+        f"c{number}": column(rng, make, nulls=make is not _pair) for number, (_, make) in enumerate(chosen)
+    }
     with duckdb.connect() as database:
         database.execute("set timezone='UTC'")
-        database.execute(f"create table t (a double, {', '.join(f'c{n} {kind}' for n, (kind, _) in enumerate(chosen))})")
+        database.execute(
+            f"create table t (a double, {', '.join(f'c{n} {kind}' for n, (kind, _) in enumerate(chosen))})"
+        )
         rows = list(zip(A, *found.values(), strict=True))
         database.executemany(f"insert into t values ({', '.join('?' * (len(chosen) + 1))})", rows)
         database.execute(f"copy t to '{path}' (format parquet, parquet_version {rng.choice(['v1', 'v2'])})")
@@ -280,7 +291,9 @@ def _scalars(name: str, values: list[Any], folder: Path) -> str | None:
     _, rows, slices = decoded(folder, slices=[name])
     wanted = [None if value is None else text_of(value) for value in values]
     shown = [f"{name}=null" if text is None else f"{name}={text}" for text in wanted]
-    quoted = [f'{name}="{text}"' if text == "null" else line for text, line in zip(wanted, shown, strict=True)]
+    quoted = [
+        f'{name}="{text}"' if text == "null" else line for text, line in zip(wanted, shown, strict=True)
+    ]
     if slices[name] != quoted:
         return f"slices {slices[name]} for {quoted}"
     sample = next((value for value in values if value is not None), None)
