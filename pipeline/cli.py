@@ -47,7 +47,7 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows of the input."
         ),
         click.option("--date", metavar="YYYY-MM-DD", help="Fills {date} in paths; today by default."),
-        click.option("--overwrite", is_flag=True, help="Replace a run of another config, model or input."),
+        click.option("--overwrite", is_flag=True, help="Make the run anew, whatever run is there."),
         click.option(
             "--preset", metavar="FILE", help="How and where to run: its runner and compute count more."
         ),

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import Config, LoadedConfig, with_method
+from pipeline.differences import differences, told
 from pipeline.earlier import EarlierBaseline
-from pipeline.fingerprint import difference, fingerprint_of
+from pipeline.fingerprint import fingerprint_of
 from pipeline.increments import Grown, Increment, grown, is_limited
 from pipeline.memory import batch_rows
 from pipeline.place import check_apart
@@ -66,6 +67,10 @@ class Plan:
     base: Grown | None = None
     anew: str | None = None
     baseline_run: EarlierBaseline | None = None
+
+    def differences(self, there: Mapping[str, Any]) -> list[str]:
+        """In what it is another than the run of a manifest; see `pipeline.differences`."""
+        return _differences(self.loaded, self.found, there, self.files, self.rows)
 
     @property
     def reused_rows(self) -> int:
@@ -171,7 +176,7 @@ def make_plan(
         request, found = ask(base.files, base.first)
         loaded = with_method(loaded, found.method)
         if fingerprint_of(loaded, found, base.cuts) != base.committed["fingerprint"]:
-            base = difference(loaded, found, base)
+            base = told(_differences(loaded, found, base.committed, base.files, base.committed["rows"]))
     if isinstance(base, Grown):
         inputs, added, taken, earlier_increments = base.files, base.added, base.cuts, base.increments
     else:
@@ -232,6 +237,17 @@ def make_plan(
         increments, base if isinstance(base, Grown) else None, base if isinstance(base, str) else None,
         baseline_run,
     )  # fmt: skip
+
+
+def _differences(
+    loaded: LoadedConfig,
+    found: ProbeResult,
+    there: Mapping[str, Any],
+    inputs: Sequence[InputFile],
+    rows: int,
+) -> list[str]:
+    config = loaded.config.model_dump(mode="json")
+    return differences(there, config, found.digest, found.artifact.digest, inputs, rows)
 
 
 def _check_texts(loaded: LoadedConfig, found: ProbeResult) -> None:

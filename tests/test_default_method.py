@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import trees_zoo
 import worlds
 import yaml
 
 from pipeline import cli, load_run
 from pipeline.config import load_config
-from pipeline.default_method import baseline_kind, candidates
 from pipeline.plan import make_plan
 from transforms.methods import METHODS
 
@@ -111,12 +111,23 @@ def test_where_gradients_cannot_be_had_something_else_works() -> None:
     assert "level is fixed" in plan.found.defaults["method"]
 
 
-@pytest.mark.parametrize("kind", ["xgboost", "lightgbm", "sklearn"])
-def test_trees_are_explained_by_themselves(kind: str) -> None:
-    (first, why), (second, _) = candidates(kind, 40)
-    assert (first.name, second.name) == ("tree_shap", "permutation_shap")
-    assert why == "the model is made of trees"
-    assert baseline_kind(first) == "sample"
+def test_trees_are_explained_by_themselves_and_groups_of_their_features_by_masking(folder: Path) -> None:
+    rows = trees_zoo.data(missing=False)
+    table = {f"c{at}": column for at, column in enumerate(rows.T)}
+    pq.write_table(pa.table(table), folder / "trees.parquet")
+    config = worlds.write_config(
+        folder / "trees.yaml",
+        model={"path": trees_zoo.xgb()},
+        input={"files": "trees.parquet", "features": list(table)},
+        output={"path": "trees"},
+    )
+    plan = planned(config)
+    assert plan.spec.method.name == "tree_shap"
+    assert plan.baseline_kind == "sample"
+    assert plan.found.defaults["method"] == "the model is made of trees"
+    grouped = planned(config, "input.groups={pair: [c0, c1]}")
+    assert grouped.spec.method.name == "exact_shap"
+    assert "pair is a group" in grouped.found.defaults["method"]
 
 
 def test_a_method_without_a_name_is_still_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
