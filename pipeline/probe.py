@@ -20,8 +20,10 @@ from pipeline.sizing import (
     seconds_per_row,
 )
 from pipeline.slice_planning import plan_slicings
+from pipeline.targets import Target, find_targets
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
+from transforms.categories import NO_OR_YES
 from transforms.decode import Rows
 from transforms.devices import device_scopes
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
@@ -36,7 +38,6 @@ from transforms.room import Room
 from transforms.schema import ExampleSchema
 from transforms.shards import TFRECORD, InputFile
 from transforms.slicing import resolve_slicings
-from transforms.spelling import nearest
 from transforms.worker import TargetSpec, make_reference
 
 #: Rows of the input that stand for it where a spread or a time is measured.
@@ -50,7 +51,7 @@ class ProbeRequest:
     Args:
       model: What to load.
       score: auto | output | logit | probability.
-      target: Index, head name, "predicted", "all", or None where a column names it.
+      target: Index, name of a class or a head, "predicted", "all"; None: not given, or a column names it.
       columns: The parts that the config gives to columns.
       types: Columns of the input, with their types.
       files: The input.
@@ -66,7 +67,7 @@ class ProbeRequest:
 
     model: ModelRequest
     score: str
-    target: int | str | None
+    target: Target
     columns: ColumnRequest
     types: Mapping[str, pa.DataType]
     files: Sequence[InputFile]
@@ -104,6 +105,7 @@ class ProbeResult:
       background_bytes: Memory that a device keeps of the background.
       model_bytes: Of the model's files.
       slice_values: Slices that there will be, over all slicings; an estimate.
+      notes: What the model's file does not say, for a plan.
     """
 
     signature: Signature
@@ -125,6 +127,7 @@ class ProbeResult:
     background_bytes: int = 0
     model_bytes: int = 0
     slice_values: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def probe(request: ProbeRequest) -> ProbeResult:
@@ -144,7 +147,9 @@ def probe(request: ProbeRequest) -> ProbeResult:
 def _probe(request: ProbeRequest) -> ProbeResult:
     schema, model, background = open_model(request, check=True)
     inputs = schema.assemble(background)
-    targets = _targets(request.target, model.signature)
+    targets = find_targets(request.target, request.columns.target, model)
+    if targets.mirrored:
+        schema = replace(schema, classes=NO_OR_YES)
     drawn_from = request.drawn_from or request.files
     total = sum(file.rows for file in request.files)
     schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total)
@@ -170,6 +175,8 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     noise: tuple[np.ndarray, ...] = ()
     if request.method.name == "smoothgrad":
         noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
+    if targets.mirrored:  # of no and yes alike
+        spread, yardstick = np.repeat(spread, 2), np.repeat(yardstick, 2)
     artifact = Artifact(background, scores, spread, noise, yardstick)
     reference = make_reference(artifact, schema, request.seed)
     if request.model.jit:  # what XLA cannot compile is to be known before the run
@@ -182,7 +189,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
             lambda size: seconds_per_row(request.method, model, reference, first_inputs, targets, size)
         )
     return ProbeResult(
-        model.signature,
+        targets.signature(model.signature),
         request_digest(request.model),
         model.score_kinds,
         schema,
@@ -201,6 +208,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         background_bytes(model, inputs, request.method, len(scores)),
         request_bytes(request.model),
         slices,
+        tuple(getattr(model.adapter, "notes", ())),
     )
 
 
@@ -266,38 +274,6 @@ def open_model(
     if check:
         check_method(model, schema.assemble(background), request.method, schema)
     return schema, model, background
-
-
-def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
-    names = signature.target_names
-    if target is None:
-        return TargetSpec()
-    if target == "all":
-        return TargetSpec(tuple(range(len(names))))
-    if target == "predicted":
-        if len(signature.outputs) > 1:
-            heads = ", ".join(head.name for head in signature.outputs)
-            raise UserError(
-                f"predicted means the largest output of one head, and the model has several: {heads}",
-                "model.target",
-                "give an output index, a head's name or all",
-            )
-        return TargetSpec(predicted=True)
-    if isinstance(target, str):
-        if target in names:
-            return TargetSpec((names.index(target),))
-        raise UserError(
-            f"{target!r} is no output of the model",
-            "model.target",
-            nearest(target, [*names, "predicted", "all"]) or f"its outputs are {', '.join(names[:12])}",
-        )
-    if not 0 <= target < len(names):
-        raise UserError(
-            f"{target} is no output index: the model has {len(names)} output{'s' if len(names) > 1 else ''}",
-            "model.target",
-            f"give 0 to {len(names) - 1}" if len(names) > 1 else "give 0",
-        )
-    return TargetSpec((target,))
 
 
 def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:

@@ -7,6 +7,8 @@ explained in two halves. Where nothing is left to halve the run breaks.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from transforms.decode import Rows, join
@@ -74,8 +76,11 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
         targets = spec.targets.of(outputs, rows.targets, len(rows))
         seeds = row_keys(spec.seed, rows.ordinals)
         # Rows whose scores are infinite are rejected below: numpy need not say so as well.
+        asked = np.zeros_like(targets) if spec.targets.mirrored else targets
         with np.errstate(invalid="ignore", over="ignore"):
-            found = spec.method.attribute(loaded.model, inputs, loaded.reference, targets, seeds, size)
+            found = spec.method.attribute(loaded.model, inputs, loaded.reference, asked, seeds, size)
+        if spec.targets.mirrored:
+            found = _of_no(found, targets == 0, loaded)
         return found, targets
 
     try:
@@ -88,6 +93,29 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
         if reason is None:
             raise
         return f"the model does not take the row: {reason}"
+
+
+def _of_no(found: Attribution, no: np.ndarray, loaded: Runtime) -> Attribution:
+    """The attribution of a yes with that of a no in the rows that ask for it, `[B, T]` bool."""
+    method, start = loaded.spec.method, 0.0 if loaded.model.score_kinds[0] in ("logit", "margin") else 1.0
+    # Sizes of gradients have no sign.
+    unsigned = bool(getattr(method, "absolute", False))
+
+    def turned(values: np.ndarray) -> np.ndarray:
+        return np.where(no.reshape(*no.shape, *(1,) * (values.ndim - 2)), -values, values)
+
+    def score(values: np.ndarray) -> np.ndarray:
+        return np.where(no, start - values, values).astype(values.dtype)
+
+    delta = found.convergence_delta
+    return replace(
+        found,
+        values=found.values if unsigned else {name: turned(value) for name, value in found.values.items()},
+        prediction=score(found.prediction),
+        output=np.where(no, 1 - found.output, found.output).astype(found.output.dtype),
+        base_value=score(found.base_value),
+        convergence_delta=None if delta is None else turned(delta),
+    )
 
 
 def _worst(attribution: Attribution) -> np.ndarray:

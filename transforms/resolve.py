@@ -92,6 +92,35 @@ def resolve(
         None if request.target is None else (request.target, columns[request.target]),
         None if request.weight is None else (request.weight, columns[request.weight]),
         slicings,
+        _classes(request.target, signature, columns),
+    )
+
+
+def _classes(
+    target: str | None, signature: Signature, columns: Mapping[str, pa.DataType]
+) -> Categories | None:
+    """What the column that names the output of each row is looked up in; None: it holds indices.
+
+    Raises:
+      UserError: It holds neither indices nor classes.
+    """
+    if target is None:
+        return None
+    held, known = columns[target], Categories(signature.classes, reject=True)
+    if signature.classes and known.misfit(held) is None:
+        return known
+    if is_number(held) and (not signature.classes or known.strings):
+        return None
+    if signature.classes:
+        raise UserError(
+            f"column {target!r} holds {held}, and the model's classes are others: {known.words()}",
+            "model.target",
+            "name a column of classes, or give one of them",
+        )
+    raise UserError(
+        f"column {target!r} holds {held}, and an output's index is needed",
+        "model.target",
+        "name a column of whole numbers, or give the output itself",
     )
 
 
@@ -105,12 +134,6 @@ def _check_columns(request: ColumnRequest, columns: Mapping[str, pa.DataType]) -
         if pt.is_nested(storage(columns[part])):
             what = f"column {part!r} holds {columns[part]}, and one value a row is needed"
             raise UserError(what, key, "name another column")
-    if request.target is not None and not is_number(columns[request.target]):
-        raise UserError(
-            f"column {request.target!r} holds {columns[request.target]}, and an output's index is needed",
-            "model.target",
-            "name a column of whole numbers, or give the output itself",
-        )
     if request.weight is not None and not is_number(columns[request.weight]):
         raise UserError(
             f"column {request.weight!r} holds {columns[request.weight]}, and weights are numbers",

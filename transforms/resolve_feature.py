@@ -82,6 +82,7 @@ def feature_spec(
         start,
         request.fixed,
         spec.nan,
+        missing=spec.missing,
     )
 
 
@@ -113,6 +114,7 @@ def _categorical(
         request.fixed,
         spec.nan,
         known,
+        spec.missing,
     )
 
 

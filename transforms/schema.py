@@ -58,6 +58,7 @@ class FeatureSpec:
       fixed: Held at the row's value by masking methods, and attributed nothing.
       nan: Whether a null or NaN is a value to the model: NaN.
       categories: What the column's values are looked up in, where the model takes their codes.
+      missing: A number, or a code, that is missing to the model, and becomes NaN.
     """
 
     name: str
@@ -71,6 +72,13 @@ class FeatureSpec:
     fixed: bool = False
     nan: bool = False
     categories: Categories | None = None
+    missing: float | None = None
+
+    def known(self, values: np.ndarray) -> np.ndarray:
+        """The values in the model's dtype with NaN where they are missing to it; changed in place."""
+        if self.missing is not None:
+            values[values == np.dtype(self.dtype).type(self.missing)] = np.nan
+        return values
 
     @cached_property
     def size(self) -> int:
@@ -91,6 +99,7 @@ class ExampleSchema:
       target: The column that holds the index of the output to explain, with its type.
       weight: The column of what each row counts in the importance, with its type; None: all the same.
       slicings: What the importance is broken down by.
+      classes: What the target column's values are looked up in; None: they are indices.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -101,6 +110,7 @@ class ExampleSchema:
     target: tuple[str, pa.DataType] | None = None
     weight: tuple[str, pa.DataType] | None = None
     slicings: tuple[Slicing, ...] = ()
+    classes: Categories | None = None
 
     @property
     def columns(self) -> list[tuple[str, pa.DataType]]:
