@@ -14,11 +14,14 @@ from typing import Any
 
 from pipeline import manifest as manifests
 from pipeline import yardstick
+from pipeline.committed import read_manifest
+from pipeline.earlier import is_kept
 from pipeline.increments import read_base
-from pipeline.place import WORK, swap, sweep
+from pipeline.place import REFERENCE, WORK, swap, sweep
 from pipeline.plan import Plan
 from pipeline.tables import NoWeightError, write_tables
 from transforms import files
+from transforms.artifact import Artifact
 from transforms.errors import SAID_ALL, UserError
 from transforms.failures import read_failures
 from transforms.parts import written
@@ -47,6 +50,7 @@ class Commit:
       rows: That were planned, those included that were taken over.
       takes_over: Whether some were, from a run that this one adds to.
       keeps_state: Whether another run may add to this one.
+      keeps_baseline: Whether the rows of its baseline are kept, for another run to be compared by.
       fingerprint: Of the run.
       features: Names in the tables.
       metadata: Of every table.
@@ -67,6 +71,7 @@ class Commit:
     rows: int
     takes_over: bool
     keeps_state: bool
+    keeps_baseline: bool
     fingerprint: str
     features: tuple[str, ...]
     metadata: Mapping[str, str]
@@ -92,6 +97,7 @@ class Commit:
             rows=plan.rows,
             takes_over=plan.base is not None,
             keeps_state=config.incremental,
+            keeps_baseline=is_kept(plan.baseline_kind, plan.found.artifact, config.output.sample),
             fingerprint=plan.fingerprint,
             features=spec.schema.attributed,
             metadata=dict(spec.metadata),
@@ -206,7 +212,7 @@ def make_report(commit: Commit) -> list[str]:
 
 def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     for place in dict.fromkeys((commit.target, commit.place)):
-        committed = manifests.read_manifest(place, replaces=True)
+        committed = read_manifest(place, replaces=True)
         if committed is not None and committed["fingerprint"] == commit.fingerprint:
             files.delete_tree(files.join(place, WORK))
             if place != commit.target:
@@ -242,6 +248,7 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
         min_rows=commit.min_rows,
         weighted=commit.weight is not None,
         keeps_state=commit.keeps_state,
+        baseline=_baseline(commit) if commit.keeps_baseline else None,
     )
     result.parts += parts
     manifest = manifests.fill_manifest(draft, result, timing, exceeded, suppressed)
@@ -250,6 +257,11 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     if commit.place != commit.target:
         swap(commit.place, commit.target)
     return manifest
+
+
+def _baseline(commit: Commit) -> Artifact:
+    """What the workers were told to compare by."""
+    return Artifact.from_bytes(files.read_bytes(files.join(commit.place, WORK, REFERENCE)))
 
 
 def _add_in_order(commit: Commit, total: ShardResult) -> set[int]:

@@ -34,17 +34,20 @@ from transforms.methods.base import AttributionMethod
 class Baseline(Strict):
     """The `baseline` block; the method decides the kind where it is left out."""
 
-    kind: Literal["zeros", "constant", "mean", "median", "mode", "sample", "file"] | None = None
+    kind: Literal["zeros", "constant", "mean", "median", "mode", "sample", "file", "run"] | None = None
     rows: Annotated[int, Field(ge=1)] | None = None
     path: Path | None = None
     value: Scalar | dict[str, Scalar] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Baseline:
-        for key, kind in (("path", "file"), ("value", "constant")):
+        for key, kinds in (("path", ("file", "run")), ("value", ("constant",))):
             given = getattr(self, key) is not None
-            if given != (self.kind == kind):
-                raise ValueError(f"kind: {kind} and the key {key!r} go together")
+            if given != (self.kind in kinds):
+                named = " or ".join(kinds) if self.kind not in kinds else self.kind
+                raise ValueError(f"kind: {named} and the key {key!r} go together")
+        if self.kind == "run" and self.rows is not None:
+            raise ValueError("kind: run takes the rows as that run had them; leave the key 'rows' out")
         return self
 
 

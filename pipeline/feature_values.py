@@ -67,7 +67,8 @@ def flattened(array: pa.Array) -> tuple[np.ndarray, tuple[int, ...]]:
 
 def _as_text(values: np.ndarray) -> np.ndarray:
     texts = [
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values.flat
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else value and str(value)
+        for value in values.flat
     ]
     found = np.empty(len(texts), object)
     found[:] = texts
@@ -134,7 +135,7 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
             item.get("fixed", False),  # not in manifests of older runs
             item.get("nan", False),
             Categories.from_json(item.get("categories")),
-            item.get("missing"),
+            missing=item.get("missing"),
         )
         for item in schema
     )

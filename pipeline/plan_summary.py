@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from pipeline.baseline_words import described_values
 from pipeline.config_model import TargetColumn
 from pipeline.memory import bound
 from pipeline.plan import Plan
@@ -40,7 +41,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "explains": explains(plan),
         "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
         "affine_prefix": found.affine_prefix,
-        "baseline": describe_baseline(plan),
+        "baseline": {**describe_baseline(plan), "values": baseline_values(plan)},
         "evaluations_per_row": found.evaluations_per_row,
         "workers": plan.loaded.config.compute.workers,
         "batch_size": spec.batch_size,
@@ -101,6 +102,7 @@ def describe_model(plan: Plan) -> dict[str, Any]:
 def describe_baseline(plan: Plan) -> dict[str, Any]:
     """The manifest's `baseline`."""
     artifact = plan.found.artifact
+    of = plan.baseline_run
     measure, flat = kind_of(artifact, plan.spec.targets.indices)
     return {
         "kind": plan.baseline_kind,
@@ -108,6 +110,7 @@ def describe_baseline(plan: Plan) -> dict[str, Any]:
         "digest": artifact.digest,
         "measured_by": measure,
         "flat_targets": flat,
+        **({} if of is None else {"of": {"run": of.run, "run_id": of.run_id, "kind": of.kind}}),
     }
 
 
@@ -117,6 +120,12 @@ def explains(plan: Plan) -> str:
     column = asked.column if isinstance(asked, TargetColumn) else None
     target = None if isinstance(asked, TargetColumn) else asked
     return in_words(target, column, plan.spec.targets, plan.found.signature, plan.found.score_kinds)
+
+
+def baseline_values(plan: Plan) -> list[dict[str, Any]]:
+    """What the baseline holds, feature by feature."""
+    known = {f.name: f.categories for f in plan.spec.schema.features if f.categories is not None}
+    return described_values(plan.found.artifact.features, known)
 
 
 def target_names(plan: Plan) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from pipeline.slice_planning import plan_slicings
 from pipeline.targets import Target, find_targets
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
+from transforms.bytes_columns import with_encodings
 from transforms.categories import NO_OR_YES
 from transforms.decode import Rows
 from transforms.devices import device_scopes
@@ -63,6 +64,7 @@ class ProbeRequest:
       threads: TensorFlow's threads in this process.
       measure: Whether to measure the time per row.
       drawn_from: The files of the input that the baseline is made of; None: all.
+      edges: Of bins of equally many rows, by column and number, where an earlier run has found them.
     """
 
     model: ModelRequest
@@ -79,6 +81,7 @@ class ProbeRequest:
     threads: int | None = None
     measure: bool = False
     drawn_from: Sequence[InputFile] | None = None
+    edges: Mapping[tuple[str, int], tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         schema = replace(schema, classes=NO_OR_YES)
     drawn_from = request.drawn_from or request.files
     total = sum(file.rows for file in request.files)
-    schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total)
+    schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total, request.edges)
     # What stands for the input where the baseline is one row must not change when files are added.
     first = first_rows(drawn_from, schema, FIRST_ROWS)
     size = request.device_batch_size or device_batch_size(model, inputs, request.method)
@@ -250,7 +253,7 @@ def open_model(
     types = request.types
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
-    schema = resolve(request.columns, loaded.signature, types)
+    schema = with_encodings(resolve(request.columns, loaded.signature, types), request.files)
     if check:
         check_players(request.method, schema)  # before the input is read for a baseline
     common = check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from pipeline.manifest import read_manifest
+from pipeline.committed import read_manifest
 from transforms import files
 from transforms.errors import UserError
 from transforms.parquet.whole import read_whole

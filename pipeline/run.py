@@ -19,11 +19,12 @@ from pipeline.commit import (
     result_path,
     told_failures,
 )
+from pipeline.committed import read_manifest
 from pipeline.config import LoadedConfig, load_config
 from pipeline.increments import take_over
 from pipeline.lock import run_lock
-from pipeline.manifest import known_cuts, read_manifest, relabel, work_fingerprint
-from pipeline.place import OURS, WORK, beside, check_place, check_replaceable, recover
+from pipeline.manifest import known_cuts, relabel, work_fingerprint
+from pipeline.place import OURS, REFERENCE, WORK, beside, check_place, check_replaceable, recover
 from pipeline.plan import Plan, make_plan
 from pipeline.plan_summary import summarize
 from transforms import files
@@ -205,7 +206,7 @@ def _moved(plan: Plan, run: str, runner: str) -> Plan:
     model = plan.spec.model
     if runners.needs_remote_files(runner):
         model = replace(model, module_paths=())
-    reference = files.join(run, WORK, "reference.npz")
+    reference = files.join(run, WORK, REFERENCE)
     return replace(plan, spec=replace(plan.spec, run=run, reference=reference, model=model))
 
 

@@ -28,6 +28,8 @@ _TOP = 10
 #: More targets than this get a line each instead of a table each.
 _MOST_TABLES = 3
 _MOST_LINES = 40
+#: Features whose baseline is told.
+_MOST_VALUES = 12
 _KEY = 15
 _NAME = 32
 _FACT, _REASON = 1000, 300
@@ -235,8 +237,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     if summary["weight"] is not None:
         fact(out, "weight", f"rows count in the importance by {summary['weight']}")
     fact(out, "method", _keys(summary["method"]))
-    baseline = summary["baseline"]
-    fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}")
+    _print_baseline(out, summary["baseline"])
     calls = summary["evaluations_per_row"]
     prefix = "; the affine prefix of the model is skipped" if summary["affine_prefix"] else ""
     fact(
@@ -268,6 +269,18 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     _path(out, "output", summary["output"], f"  (about {size(estimate['output_bytes'])} before compression)")
     if summary["committed"]:
         fact(out, "", "holds this very run already: there is nothing to do")
+
+
+def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
+    """What rows are compared with, value by value."""
+    of = baseline.get("of")
+    whose = f": the {of['kind']} of {nearby(of['run'])}, and its edges of bins" if of else ""
+    fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}{whose}")
+    values = baseline["values"]
+    rows = [[shorten(clean(each["feature"]), _NAME), clean(each["text"])] for each in values[:_MOST_VALUES]]
+    print_table(out, rows, "<<", indent=" " * _KEY)
+    if len(values) > len(rows):
+        write(out, f"{'':{_KEY}}… and {len(values) - len(rows):,} more (--json has all)")
 
 
 def _keys(block: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.config import LoadedConfig, TopK
 from pipeline.config_model import TargetColumn
+from pipeline.earlier import EarlierBaseline, earlier_baseline
 from pipeline.probe import ProbeRequest
 from transforms import files, globs
 from transforms.absent import named
@@ -36,8 +37,18 @@ def input_files(loaded: LoadedConfig) -> list[InputFile]:
 
 def baseline_files_of(loaded: LoadedConfig) -> Sequence[InputFile]:
     """The files of a `baseline.path`; none without one."""
-    path = loaded.config.baseline.path
-    return () if path is None else _matched(loaded, [path], "baseline.path")
+    block = loaded.config.baseline
+    if block.path is None or block.kind != "file":
+        return ()
+    return _matched(loaded, [block.path], "baseline.path")
+
+
+def baseline_run_of(loaded: LoadedConfig) -> EarlierBaseline | None:
+    """What a `baseline` of kind `run` names; None for another kind."""
+    block = loaded.config.baseline
+    if block.path is None or block.kind != "run":
+        return None
+    return earlier_baseline(loaded.path(block.path), f"{loaded.where}: baseline.path")
 
 
 def probe_request(
@@ -45,6 +56,7 @@ def probe_request(
     found_files: Sequence[InputFile],
     baseline: str,
     baseline_files: Sequence[InputFile],
+    baseline_run: EarlierBaseline | None = None,
     *,
     threads: int | None = None,
     measure: bool = False,
@@ -59,12 +71,19 @@ def probe_request(
         describe_columns(found_files, named(columns)),
         found_files,
         config.method,
-        BaselineRequest(baseline, config.baseline.rows, config.baseline.value),
+        BaselineRequest(
+            baseline,
+            config.baseline.rows,
+            config.baseline.value,
+            None if baseline_run is None else baseline_run.features,
+            {} if baseline_run is None else baseline_run.categories,
+        ),
         baseline_files,
         None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,
         config.seed,
         threads,
         measure,
+        edges={} if baseline_run is None else baseline_run.edges,
     )
 
 
@@ -121,7 +140,16 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
     features = None
     if block.features is not None:
         features = tuple(
-            FeatureRequest(f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape), f.fixed)
+            FeatureRequest(
+                f.name,
+                f.kind,
+                f.fill,
+                None if f.shape is None else tuple(f.shape),
+                f.fixed,
+                f.missing,
+                f.input,
+                f.dtype,
+            )
             for f in block.features
         )
     return ColumnRequest(

@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.fingerprint import SCHEMA_VERSION
+from pipeline.committed import SCHEMA_VERSION
 from transforms.parts import IMPORTANCE, INTERACTIONS, SAMPLE
 
 HOSTILE = [

@@ -228,7 +228,7 @@ def test_every_defect_of_a_list():
     values, reasons = run_one(array, shape=(2,))
     assert values.tolist() == [[1, 2], [3, 4]]
     assert reasons == {
-        1: "x has 1 values, not 2",
+        1: "x has 1 value, not 2",
         2: "x is null",
         3: "x has no values",
         4: "x has 3 values, not 2",
@@ -238,7 +238,7 @@ def test_every_defect_of_a_list():
     }
     values, reasons = run_one(array, shape=(2,), fill=-1)
     assert values.tolist() == [[1, 2], [-1, -1], [-1, -1], [-1, 2], [1, -1], [-1, 1], [3, 4]]
-    assert reasons == {1: "x has 1 values, not 2", 4: "x has 3 values, not 2"}
+    assert reasons == {1: "x has 1 value, not 2", 4: "x has 3 values, not 2"}
     values, reasons = run_one(pa.array([[1, 300], [2, 3]]), shape=(2,), dtype="uint8")
     assert reasons == {0: "x is 300, beyond the range of the model's uint8"}
 
@@ -259,7 +259,7 @@ def test_string_lists():
     array = pa.array([["a", "b"], ["c", None], ["d"], None], pa.list_(pa.string()))
     values, reasons = run_one(array, dtype="string", shape=(2,))
     assert values.tolist() == [[b"a", b"b"]]
-    assert reasons == {1: "x is null", 2: "x has 1 values, not 2", 3: "x is null"}
+    assert reasons == {1: "x is null", 2: "x has 1 value, not 2", 3: "x is null"}
     values, reasons = run_one(array, dtype="string", shape=(2,), fill="z")
     assert values.tolist() == [[b"a", b"b"], [b"c", b"z"], [b"z", b"z"]]
 

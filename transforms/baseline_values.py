@@ -1,4 +1,4 @@
-"""One row that stands for all: given by the config, or a statistic of rows, by the kind of each feature."""
+"""Baselines by the kind of each feature: of the config, a statistic of rows, or an earlier run's rows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
 from transforms.schema import ExampleSchema, FeatureSpec, Fill, misfit
 from transforms.spelling import nearest
+
+_EARLIER = "baseline.path"
 
 
 def zeros(schema: ExampleSchema) -> dict[str, np.ndarray]:
@@ -97,8 +100,61 @@ def _of_known(kind: str, values: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def _mode(values: np.ndarray) -> object:
-    """The most frequent known value; the smallest of equally frequent ones; NaN where none is known."""
-    if values.dtype.kind == "f" and not np.isnan(values).all():
+    """The most frequent known value; the smallest of equally frequent ones; a missing one where none is."""
+    if values.dtype == object:
+        values = values[[value is not None for value in values]]
+        if not len(values):
+            return None
+    elif values.dtype.kind == "f" and not np.isnan(values).all():
         values = values[~np.isnan(values)]
     found, counts = np.unique(values, return_counts=True)
     return found[counts.argmax()]
+
+
+def of_earlier(
+    there: Mapping[str, np.ndarray], categories: Mapping[str, Categories], schema: ExampleSchema
+) -> dict[str, np.ndarray]:
+    """The rows of an earlier run's baseline, which must have been of these features.
+
+    Args:
+      there: Its rows, `[R, *shape]` by feature.
+      categories: What its codes mean.
+      schema: Of the examples.
+    Raises:
+      UserError: The features differ.
+    """
+    names = [feature.name for feature in schema.features]
+    remedy = "name a run of the same features, or choose another kind of baseline"
+    if missing := [name for name in names if name not in there]:
+        raise UserError(f"the baseline of that run has no {names_in_words(missing)}", _EARLIER, remedy)
+    if more := [name for name in there if name not in names]:
+        what = f"the baseline of that run has {names_in_words(more)}, no feature here"
+        raise UserError(what, _EARLIER, remedy)
+    for feature in schema.features:
+        value = there[feature.name]
+        kind = "string" if value.dtype == object else value.dtype.name
+        if (kind, value.shape[1:]) != (feature.dtype, tuple(feature.shape)):
+            what = (
+                f"{feature.name} is {kind} {list(value.shape[1:])} in the baseline of that run, and "
+                f"{feature.dtype} {list(feature.shape)} here"
+            )
+            raise UserError(what, _EARLIER, remedy)
+    return {f.name: _recoded(f, there[f.name], categories.get(f.name)) for f in schema.features}
+
+
+def _recoded(feature: FeatureSpec, codes: np.ndarray, known: Categories | None) -> np.ndarray:
+    """Values of an earlier run's baseline, whose categories another model may have in another order."""
+    mine = feature.categories
+    remedy = "name a run of a model of the same categories, or choose another kind of baseline"
+    if (known is None) != (mine is None):
+        what = f"{feature.name} has categories in the model of one of the two runs alone"
+        raise UserError(what, _EARLIER, remedy)
+    if mine is None or known is None or mine.values == known.values:
+        return codes
+    words = known.of_codes(codes.reshape(-1).astype(np.float64))
+    found, strange = mine.codes(words)
+    if mine.reject and strange.any():
+        one = words[int(strange.argmax())]
+        what = f"{one} of {feature.name} in the baseline of that run is no category of this model"
+        raise UserError(what, _EARLIER, remedy)
+    return found.astype(codes.dtype).reshape(codes.shape)

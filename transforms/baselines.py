@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from transforms.baseline_values import constants, statistic, zeros
+from transforms.artifact import Artifact as Artifact
+from transforms.baseline_values import constants, of_earlier, statistic, zeros
+from transforms.categories import Categories
 from transforms.decode import Rows, decode, join
 from transforms.errors import UserError
 from transforms.files import is_url
@@ -24,7 +22,7 @@ from transforms.read import Column, read_piece
 from transforms.schema import ExampleSchema, Fill
 from transforms.shards import InputFile, Piece, cut
 
-KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file")
+KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file", "run")
 #: Draws use all rows of an input up to this many and this much memory; beyond it, evenly spread windows.
 _POOL_ROWS = 1_000_000
 _POOL_BYTES = 256 << 20
@@ -41,87 +39,16 @@ _STORED = 256
 
 @dataclass(frozen=True)
 class BaselineRequest:
-    """The `baseline` block of a config, with its paths resolved."""
+    """The `baseline` block of a config, with its paths resolved.
+
+    Of kind `run`: `features`, the rows of the earlier run, and `categories`, what their codes mean.
+    """
 
     kind: str
     rows: int | None = None
     value: Fill | Mapping[str, Fill] = None
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """Background rows by feature with what the whole run computes of them once.
-
-    Args:
-      features: `[R, *shape]` by feature.
-      scores: Their scores, `[R, T]`.
-      spread: Of the score, `[T]`.
-      noise: Standard deviation of the model's entries, for smoothgrad.
-      yardstick: What convergence is measured by, `[T]`, see `transforms.quality`; None: the spread.
-    """
-
-    features: Mapping[str, np.ndarray]
-    scores: np.ndarray
-    spread: np.ndarray
-    noise: tuple[np.ndarray, ...] = field(default=())
-    yardstick: np.ndarray | None = None
-
-    def to_bytes(self) -> bytes:
-        """An uncompressed npz without pickles."""
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {f"noise_{at}": value for at, value in enumerate(self.noise)}
-        kinds = []
-        for at, (name, value) in enumerate(self.features.items()):
-            kinds.append((name, value.shape, value.dtype == object))
-            if value.dtype == object:
-                # numpy stores objects as pickles, and cuts zeros off fixed-width bytes.
-                arrays[f"lengths_{at}"], arrays[f"feature_{at}"] = _packed(value)
-            else:
-                arrays[f"feature_{at}"] = value
-        header = json.dumps({"features": kinds, "noise": len(self.noise)})
-        arrays["header"] = np.frombuffer(header.encode(), np.uint8)
-        if self.yardstick is not None:
-            arrays["yardstick"] = self.yardstick
-        np.savez(buffer, scores=self.scores, spread=self.spread, **arrays)
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Artifact:
-        """Undoes `to_bytes`."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-            features = {}
-            for at, (name, shape, packed) in enumerate(header["features"]):
-                value = arrays[f"feature_{at}"]
-                features[name] = _unpacked(arrays[f"lengths_{at}"], value, shape) if packed else value
-            noise = tuple(arrays[f"noise_{at}"] for at in range(header["noise"]))
-            yardstick = arrays["yardstick"] if "yardstick" in arrays.files else None
-            return cls(features, arrays["scores"], arrays["spread"], noise, yardstick)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the background rows."""
-        found = hashlib.sha256()
-        for name in sorted(self.features):
-            value = self.features[name]
-            found.update(f"{name}:{value.dtype}:{value.shape};".encode())
-            for part in _packed(value) if value.dtype == object else (value,):
-                found.update(np.ascontiguousarray(part).tobytes())
-        return f"sha256:{found.hexdigest()}"
-
-
-def _packed(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes objects as their lengths and their bytes, one after another."""
-    items = value.reshape(-1).tolist()
-    return np.array([len(item) for item in items], np.int64), np.frombuffer(b"".join(items), np.uint8)
-
-
-def _unpacked(lengths: np.ndarray, data: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Undoes `_packed`."""
-    whole, stops = data.tobytes(), np.cumsum(lengths).tolist()
-    found = np.empty(len(stops), object)
-    found[:] = [whole[stop - length : stop] for stop, length in zip(stops, lengths.tolist(), strict=True)]
-    return found.reshape(shape)
+    features: Mapping[str, np.ndarray] | None = None
+    categories: Mapping[str, Categories] = field(default_factory=dict)
 
 
 def read_rows(
@@ -216,6 +143,8 @@ def make_background(
         return zeros(schema)
     if request.kind == "constant":
         return constants(request.value, schema)
+    if request.kind == "run":
+        return of_earlier(request.features or {}, request.categories, schema)
     rows = request.rows if request.rows is not None else (100 if request.kind == "sample" else None)
     drawn = _draw(files, schema, rows, seed)
     if request.kind in ("sample", "file"):

@@ -56,7 +56,9 @@ class FeatureSpec:
       input: The model input that it goes to.
       start: Its first value in that input, flattened.
       fixed: Held at the row's value by masking methods, and attributed nothing.
-      nan: Whether a null or NaN is a value to the model: NaN.
+      nan: Whether a null or NaN is a value to the model: NaN, of strings None.
+      encoding: Of a tensor in bytes: the dtype of raw values, or that each says itself what it is; None: the
+        column holds the values, or pictures.
       categories: What the column's values are looked up in, where the model takes their codes.
       missing: A number, or a code, that is missing to the model, and becomes NaN.
     """
@@ -72,6 +74,7 @@ class FeatureSpec:
     fixed: bool = False
     nan: bool = False
     categories: Categories | None = None
+    encoding: str | None = None
     missing: float | None = None
 
     def known(self, values: np.ndarray) -> np.ndarray:
@@ -127,13 +130,13 @@ class ExampleSchema:
         size = sum(feature.size * _itemsize(feature.dtype) for feature in self.features)
         return max(1, size)
 
-    @property
+    @cached_property
     def attributed(self) -> tuple[str, ...]:
         """Names in the tables: features, a group in the place of its first member; none that is fixed."""
         grouped, free = self._grouped, [feature.name for feature in self.features if not feature.fixed]
         return tuple(dict.fromkeys(grouped.get(name, name) for name in free))
 
-    @property
+    @cached_property
     def _grouped(self) -> dict[str, str]:
         """The group of each member."""
         return {member: group for group, members in self.groups.items() for member in members}
@@ -164,18 +167,30 @@ class ExampleSchema:
 
     def attributed_shape(self, name: str) -> tuple[int, ...]:
         """Shape of an attribution in a row: the feature's; `()` for a group."""
-        return () if name in self.groups else next(f.shape for f in self.features if f.name == name)
+        return () if name in self.groups else self._shapes[name]
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each feature by its name."""
+        return {feature.name: feature.shape for feature in self.features}
 
     def assemble(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Feature values `[B, *shape]` to model inputs `[B, *input_shape]`."""
         rows = len(next(iter(features.values())))
         inputs: dict[str, np.ndarray] = {}
         for name, shape in self.inputs.items():
-            members = [feature for feature in self.features if feature.input == name]
-            values = [features[feature.name].reshape(rows, feature.size) for feature in members]
+            values = [features[feature.name].reshape(rows, feature.size) for feature in self._members[name]]
             whole = values[0] if len(values) == 1 else np.concatenate(values, axis=1)
             inputs[name] = whole.reshape(rows, *shape)
         return inputs
+
+    @cached_property
+    def _members(self) -> dict[str, list[FeatureSpec]]:
+        """Features of each model input, in their order."""
+        found: dict[str, list[FeatureSpec]] = {name: [] for name in self.inputs}
+        for feature in self.features:
+            found[feature.input].append(feature)
+        return found
 
     def split(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Attributions by model input `[B, T, *input_shape]` to those by feature or group `[B, T, *shape]`.

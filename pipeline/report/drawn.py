@@ -57,11 +57,11 @@ class Shown:
 
 
 def shown_features(data: ReportData) -> list[Shown]:
-    """The features of a run's tables, in their order, each with the form that it is shown in."""
+    """The features that rows are shown with, in their order, each with the form that it is shown in."""
     schema = {item["name"]: item for item in data.manifest["schema"]}
     groups = data.manifest["config"]["input"].get("groups") or {}
     found = []
-    for name in data.manifest["features"]:
+    for name in data.features:
         label = data.label(name)
         if name in groups:
             found.append(Shown(name, label, "group", members=tuple(groups[name])))

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -35,7 +36,7 @@ class InputSpec:
       shape: Of a row.
       dtype: A numpy name, or "string".
       values: Names of a vector's values, where the model knows them.
-      nan: Whether NaN is a value to the model.
+      nan: Whether NaN, or None among strings, is a value to the model.
       categories: Which of a vector's values are categories, where some are: the model takes their codes.
       missing: A number that is missing to the model, as NaN is.
     """
@@ -155,6 +156,8 @@ class GraphAdapter:
     #: Of its products, and how functions are made of it; `load_model` sets them.
     precision: str = "float32"
     build: Build = AS_IT_IS
+    #: Class by name of its layers, where it is known to have some.
+    layers: Mapping[str, str] = MappingProxyType({})
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
         """Traces the model once with inputs of these shapes, the batch open."""

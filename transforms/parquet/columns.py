@@ -13,6 +13,7 @@ import pyarrow.types as pt
 
 from transforms.arrow_types import is_list, is_view, without_views
 from transforms.errors import UserError
+from transforms.parquet.vectors import VECTOR, dense, is_vector
 
 
 def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
@@ -25,7 +26,7 @@ def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
     found: dict[str, pa.DataType] = {}
 
     def add(prefix: str, kind: pa.DataType) -> None:
-        if pt.is_struct(kind):
+        if pt.is_struct(kind) and not is_vector(kind):
             for field in kind:
                 add(f"{prefix}.{field.name}", field.type)
         elif prefix not in found and (prefix in literal) <= (prefix == top):
@@ -40,9 +41,10 @@ def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
 
 def resolve(schema: pa.Schema, name: str, file: str) -> list[str]:
     """The field names that a dotted name means: a column of just that name, else a field of a struct."""
-    if schema.names.count(name) == 1:
+    places = schema.get_all_field_indices(name)  # a look-up by hash: `schema.names` would be made anew
+    if len(places) == 1:
         return [name]
-    if name not in schema.names:
+    if not places:
         path = _descend(list(schema), name)
         if path:
             return path
@@ -55,7 +57,7 @@ def resolve(schema: pa.Schema, name: str, file: str) -> list[str]:
 
 def _descend(fields: Sequence[pa.Field], name: str) -> list[str]:
     for field in fields:
-        if field.name == name and not pt.is_struct(field.type):
+        if field.name == name and (not pt.is_struct(field.type) or is_vector(field.type)):
             return [name]
         if name.startswith(field.name + ".") and pt.is_struct(field.type):
             rest = _descend(list(field.type), name[len(field.name) + 1 :])
@@ -97,6 +99,8 @@ def plain(kind: pa.DataType) -> pa.DataType:
         return kind
     if isinstance(kind, pa.BaseExtensionType):
         return plain(kind.storage_type)
+    if is_vector(kind):
+        return VECTOR
     if pt.is_dictionary(kind):
         return plain(kind.value_type)
     if pt.is_large_string(kind) or pt.is_string_view(kind):
@@ -114,6 +118,8 @@ def plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """The array in its column's plain type; of an extension type, the storage."""
     while isinstance(array, pa.ExtensionArray):
         array = array.storage
+    if is_vector(array.type):
+        array = dense(array)
     array = without_views(array)
     if pt.is_fixed_size_list(kind) and pt.is_list(array.type):
         return _fixed_size(array, kind)
