@@ -198,3 +198,24 @@ def test_a_booster_of_no_rounds(tmp_path: Path) -> None:
     xgboost.train({}, xgboost.DMatrix(X, Y), 0).save_model(tmp_path / "none.ubj")
     with pytest.raises(UserError, match="holds no trees: it was trained for no rounds"):
         through(str(tmp_path / "none.ubj"), table)
+
+
+def test_names_that_lightgbm_has_respelled(tmp_path: Path) -> None:
+    """Spaces are underscores in its file; where two columns could be meant, neither is taken in silence."""
+    model = lightgbm.LGBMRegressor(**FEW, verbose=-1).fit(FRAME, Y)
+    path = saved(model, tmp_path)
+    table = pa.Table.from_pandas(FRAME, preserve_index=False)
+    np.testing.assert_allclose(through(path, table).outputs[:, 0], model.predict(FRAME), rtol=1e-6)
+    both = table.append_column("b_b", pa.array(np.zeros(ROWS)))
+    with pytest.raises(UserError, match="'b_b' may be each of the columns 'b b', 'b_b'"):
+        through(path, both)
+    listed = tuple(FeatureRequest(name) for name in NAMES)
+    found = through(path, both, features=listed)
+    np.testing.assert_allclose(found.outputs[:, 0], model.predict(FRAME), rtol=1e-6)
+    with pytest.raises(UserError, match="'b_b' may be each of the columns"):
+        through(path, both, features=(*listed, FeatureRequest("b_b")))
+    # XGBoost keeps names as they are.
+    other = xgboost.XGBRegressor(**FEW).fit(FRAME.rename(columns={"b b": "b_b"}), Y)
+    alike = table.rename_columns(["a", "b_b", "c"]).append_column("b b", pa.array(np.zeros(ROWS)))
+    found = through(saved(other, tmp_path), alike)
+    np.testing.assert_allclose(found.outputs[:, 0], other.predict(FRAME.to_numpy()), rtol=1e-6)

@@ -317,19 +317,42 @@ def _by_value(
     """Features of a model that names the values of its vector, in its order."""
 
     def spelled(column: str) -> str:
-        # LightGBM writes underscores for spaces.
-        return column if column in known else column.replace(" ", "_")
+        return column.replace(" ", "_") if spec.respelled else column
 
-    known = frozenset(spec.values)
     if request.features is None:
-        of = {spelled(name): name for name in columns}
-        chosen = [FeatureRequest(of[name], input=name) for name in spec.values if name in of]
+        of: dict[str, list[str]] = {}
+        for name in columns:
+            of.setdefault(spelled(name), []).append(name)
+        chosen = [
+            FeatureRequest(_meant(name, of[name], spoken), input=name) for name in spec.values if name in of
+        ]
     else:
         chosen = [replace(feature, input=spelled(feature.feeds)) for feature in request.features]
+        for name, count in Counter(feature.feeds for feature in chosen).items():
+            if count > 1:
+                _meant(name, [feature.name for feature in chosen if feature.feeds == name], frozenset())
     rule = "The model takes them by name"
     _check_names(chosen, request, spec.values, columns, spoken, "features", rule)
     given = {feature.feeds: feature for feature in chosen}
     return [given[name] for name in spec.values]
+
+
+def _meant(name: str, columns: Sequence[str], spoken: Set[str | None]) -> str:
+    """The column of a model's feature, where the model's library may have written it in another way.
+
+    Raises:
+      UserError: Several could be meant.
+    """
+    free = columns if len(columns) == 1 else [column for column in columns if column not in spoken]
+    if len(free) == 1:
+        return free[0]
+    words = [repr(column) for column in columns]
+    raise UserError(
+        f"the model's feature {name!r} may be each of the columns {names_in_words(words)}: "
+        "LightGBM writes underscores for spaces",
+        FEATURES,
+        "list the features, with the one of them that was trained on",
+    )
 
 
 def _check_names(

@@ -39,6 +39,7 @@ class InputSpec:
       nan: Whether NaN, or None among strings, is a value to the model.
       categories: Which of a vector's values are categories, where some are: the model takes their codes.
       missing: A number that is missing to the model, as NaN is.
+      respelled: Whether the model has underscores for the spaces in the values' names.
     """
 
     name: str
@@ -48,6 +49,7 @@ class InputSpec:
     nan: bool = False
     categories: CategoryPlaces | None = None
     missing: float | None = None
+    respelled: bool = False
 
 
 @dataclass(frozen=True)

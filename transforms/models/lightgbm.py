@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,9 +74,10 @@ class LightGBMModel:
         names: Sequence[str] = list(booster.feature_name())
         if names == [f"Column_{index}" for index in range(len(names))] and self._categories is None:
             names = ()  # nobody gave any
-        self.signature = tree_signature(
+        found = tree_signature(
             names, booster.num_feature(), "float64", self.scores, nan=True, categories=self._categories
         )
+        self.signature = replace(found, inputs=(replace(found.inputs[0], respelled=True),))
 
     def _scored(self, header: str) -> TreeScores:
         line = re.search(r"^objective=(.*)$", header, re.MULTILINE)
