@@ -40,6 +40,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "targets": target_names(plan),
         "explains": explains(plan),
         "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
+        "defaults": dict(found.defaults),
         "affine_prefix": found.affine_prefix,
         "baseline": {**describe_baseline(plan), "values": baseline_values(plan)},
         "evaluations_per_row": found.evaluations_per_row,

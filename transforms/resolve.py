@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -27,12 +26,11 @@ from transforms.resolve_feature import (
     size_of,
     type_fits,
 )
+from transforms.resolve_names import by_value, check_names
 from transforms.schema import ExampleSchema, FeatureSpec
 from transforms.slicing import SliceRequest, columns_needed, resolve_slicings
-from transforms.spelling import close, nearest
+from transforms.spelling import nearest
 
-#: What TensorFlow calls the inputs of a signature that has no names for them.
-_NAMELESS = re.compile(r"(args|inputs|kwargs|input|input_layer|keras_tensor)(_\d+)*")
 #: How a column of pictures is stored by Hugging Face's datasets: a struct of these.
 _BYTES, _PATH = ".bytes", ".path"
 
@@ -47,6 +45,7 @@ class ColumnRequest:
     slices: tuple[SliceRequest, ...]
     target: str | None
     weight: str | None = None
+    asides: frozenset[str] = frozenset()  # features only where the config or the model names them
 
 
 def resolve(
@@ -196,11 +195,11 @@ def _one_input(
     """Features of a model with one input: a vector of many columns, or one column that is the input."""
     wanted = size_of(spec.shape)
     if spec.values:
-        chosen = _by_value(request, spec, columns, spoken)
+        chosen = by_value(request.features, spec, columns, spoken)
     elif request.features is not None:
         chosen = list(request.features)
     else:
-        chosen = _guess(spec, columns, wanted, spoken)
+        chosen = _guess(spec, columns, wanted, spoken, request.asides)
     for feature in chosen:
         if not spec.values and feature.input not in (None, spec.name):
             what = f"the model has no input {feature.input!r}: its one input is {spec.name!r}"
@@ -253,12 +252,18 @@ def _categories(spec: InputSpec, kinds: Sequence[pa.DataType]) -> Mapping[int, C
 
 
 def _guess(
-    spec: InputSpec, columns: Mapping[str, pa.DataType], wanted: int | None, spoken: Set[str | None]
+    spec: InputSpec,
+    columns: Mapping[str, pa.DataType],
+    wanted: int | None,
+    spoken: Set[str | None],
+    asides: Set[str],
 ) -> list[FeatureRequest]:
     """The columns that have no other part and that fit, in file order."""
     free = {name: kind for name, kind in columns.items() if name not in spoken}
     if spec.name in free and fits(spec, free[spec.name], wanted):
         return [FeatureRequest(spec.name)]
+    named_only = [name for name in free if name in asides]
+    free = {name: kind for name, kind in free.items() if name not in asides}
     takes_text = spec.categories is not None
     usable = {n: kind for n, kind in free.items() if type_fits(spec, kind) or (takes_text and is_text(kind))}
     widths = [width(kind) for kind in usable.values()]
@@ -277,7 +282,8 @@ def _guess(
         f"the model's input {spec.name!r} takes {wanted or 'some'} {spec.dtype} values a row, and the "
         f"columns that could be features give {gives}"
         + (f": {names_in_words(list(usable), 60)}" if usable else "")
-        + (f" (of other types: {names_in_words(other)})" if other else ""),
+        + (f" (of other types: {names_in_words(other)})" if other else "")
+        + (f" (only where they are listed: {names_in_words(named_only, 12)})" if named_only else ""),
         FEATURES,
         f"{TRAINED_ON}, or give the others a part as id or slices",
     )
@@ -299,7 +305,7 @@ def _by_name(
     else:
         chosen = [replace(feature, input=_fed(feature, inputs.keys())) for feature in request.features]
     rule = "A model with several inputs takes them by name"
-    _check_names(chosen, request, list(inputs), columns, spoken, "inputs", rule)
+    check_names(chosen, request.features is not None, list(inputs), columns, spoken, "inputs", rule)
     members: dict[str, list[FeatureRequest]] = {}
     for feature in chosen:
         members.setdefault(feature.feeds, []).append(feature)
@@ -311,99 +317,15 @@ def _by_name(
     return [specs[feature.name] for feature in chosen]
 
 
-def _by_value(
-    request: ColumnRequest, spec: InputSpec, columns: Mapping[str, pa.DataType], spoken: Set[str | None]
-) -> list[FeatureRequest]:
-    """Features of a model that names the values of its vector, in its order."""
-
-    def spelled(column: str) -> str:
-        return column.replace(" ", "_") if spec.respelled else column
-
-    if request.features is None:
-        of: dict[str, list[str]] = {}
-        for name in columns:
-            of.setdefault(spelled(name), []).append(name)
-        chosen = [
-            FeatureRequest(_meant(name, of[name], spoken), input=name) for name in spec.values if name in of
-        ]
-    else:
-        chosen = [replace(feature, input=spelled(feature.feeds)) for feature in request.features]
-        for name, count in Counter(feature.feeds for feature in chosen).items():
-            if count > 1:
-                _meant(name, [feature.name for feature in chosen if feature.feeds == name], frozenset())
-    rule = "The model takes them by name"
-    _check_names(chosen, request, spec.values, columns, spoken, "features", rule)
-    given = {feature.feeds: feature for feature in chosen}
-    return [given[name] for name in spec.values]
-
-
-def _meant(name: str, columns: Sequence[str], spoken: Set[str | None]) -> str:
-    """The column of a model's feature, where the model's library may have written it in another way.
-
-    Raises:
-      UserError: Several could be meant.
-    """
-    free = columns if len(columns) == 1 else [column for column in columns if column not in spoken]
-    if len(free) == 1:
-        return free[0]
-    words = [repr(column) for column in columns]
-    raise UserError(
-        f"the model's feature {name!r} may be each of the columns {names_in_words(words)}: "
-        "LightGBM writes underscores for spaces",
-        FEATURES,
-        "list the features, with the one of them that was trained on",
-    )
-
-
-def _check_names(
-    chosen: Sequence[FeatureRequest],
-    request: ColumnRequest,
-    names: Sequence[str],
-    columns: Mapping[str, pa.DataType],
-    spoken: Set[str | None],
-    noun: str,
-    rule: str,
-) -> None:
-    """Every name that a model takes is fed, and the features that the config lists feed one each.
-
-    Columns that nobody listed may be left over: a label, say.
-    """
-    known, given = set(names), {feature.feeds for feature in chosen}
-    used = {feature.name for feature in chosen}
-    listed = request.features is not None
-    missing = [name for name in names if name not in given]
-    left = [feature.name for feature in chosen if feature.feeds not in known]
-    if not missing and not left:
-        return
-    if not listed:
-        left = [name for name in columns if name not in used and name not in spoken]
-    words, near = [], []
-    if missing:
-        lacking = "are not among the features" if listed else "have no column of their name"
-        words.append(f"the model's {noun} {names_in_words(missing, 20)} {lacking}")
-        pool = left or [name for name in columns if name not in used]
-        near = [f"{alike[0]} for {name}" for name in missing if (alike := close(name, pool))]
-    if left:
-        words.append(f"left over: {names_in_words(left, 20)}")
-    remedy = f"{rule}: {names_in_words(names, 20)}"
-    mapped = f"{{name: {left[0] if left else 'COLUMN'}, input: {(missing or names)[0]}}}"
-    if near:
-        remedy = f"did you mean {names_in_words(near)}? {remedy}"
-    elif missing and all(map(_NAMELESS.fullmatch, names)):
-        remedy = f"its inputs have no names that say much: give each its column, as {mapped}"
-    else:
-        remedy = remedy[:1].lower() + remedy[1:]  # in the middle of the line
-        remedy += f", or as the key input says: {mapped}"
-    raise UserError("; ".join(words), FEATURES, remedy)
-
-
 def _of_columns(
     request: ColumnRequest, columns: Mapping[str, pa.DataType], spoken: Set[str | None]
 ) -> Signature:
     """What a function takes: each feature as an input of its own, of the column's type and shape."""
     chosen = request.features
     if chosen is None:
-        chosen = tuple(FeatureRequest(name) for name in columns if name not in spoken)
+        chosen = tuple(
+            FeatureRequest(name) for name in columns if name not in spoken and name not in request.asides
+        )
     if not chosen:
         raise UserError("no column is left for the function", FEATURES, "list some")
     _no_twice([feature.feeds for feature in chosen], f"{FEATURES}: input", "feed each input once")

@@ -103,6 +103,7 @@ class ExampleSchema:
       weight: The column of what each row counts in the importance, with its type; None: all the same.
       slicings: What the importance is broken down by.
       classes: What the target column's values are looked up in; None: they are indices.
+      from_path: Columns that are not in the files but in the names of their folders.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -114,6 +115,7 @@ class ExampleSchema:
     weight: tuple[str, pa.DataType] | None = None
     slicings: tuple[Slicing, ...] = ()
     classes: Categories | None = None
+    from_path: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[tuple[str, pa.DataType]]:
@@ -123,6 +125,16 @@ class ExampleSchema:
             if extra is not None:
                 found.setdefault(*extra)
         return list(found.items())
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key of the config that makes a column needed in every file, by column.
+
+        Features that have a `fill` and slices are not among them: there a file may lack the column.
+        """
+        parts = {"input.id": self.id, "model.target": self.target, "input.weight": self.weight}
+        found = {part[0]: key for key, part in parts.items() if part is not None}
+        return {**{f.name: "input.features" for f in self.features if f.fill is None}, **found}
 
     @cached_property
     def row_bytes(self) -> int:
