@@ -190,10 +190,10 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
         array = plain(array.flatten())
     counts = np.bincount(owner, minlength=rows)
     empty = ~nulls & (counts == 0)
-    if feature.fill is None:
-        if not feature.nan:
-            problems.add(nulls, lambda row: f"{feature.name} is null")
-        problems.add(empty, lambda row: f"{feature.name} has no values")
+    if feature.fill is None and not feature.nan:
+        problems.add(nulls, lambda row: f"{feature.name} is null")
+    # What stands for a null is no value of a list that is there and has none.
+    problems.add(empty, lambda row: f"{feature.name} has no values")
     held = counts > 0
     wrong = held & (counts != size)
     problems.add(
