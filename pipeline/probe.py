@@ -30,6 +30,7 @@ from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature
+from transforms.padding import with_lengths
 from transforms.quality import distance_of, spread_of, yardsticks
 from transforms.read import Column, check_columns
 from transforms.resolve import ColumnRequest, resolve
@@ -245,7 +246,9 @@ def open_model(
     types = request.types
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
-    schema = with_encodings(resolve(request.columns, loaded.signature, types), request.files)
+    growing = request.drawn_from is not None
+    columns, types = with_lengths(request.columns, loaded.signature, types, request.files, growing=growing)
+    schema = with_encodings(resolve(columns, loaded.signature, types), request.files)
     if check:
         check_players(request.method, schema)  # before the input is read for a baseline
     common = check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])

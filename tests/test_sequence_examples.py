@@ -1,4 +1,4 @@
-"""SequenceExamples: context features and feature_lists, alone and among Examples, as TensorFlow reads them."""
+"""SequenceExamples: context features and feature_lists, alone and among Examples, as TensorFlow reads it."""
 
 import column_worlds
 import numpy as np

@@ -16,11 +16,12 @@ import numpy as np
 from transforms import files
 from transforms.baselines import Artifact
 from transforms.devices import Device, leased_device
-from transforms.methods.base import AttributionMethod, Reference
+from transforms.methods.base import AttributionMethod, Reference, evaluate
 from transforms.methods.calls import processors, share_processors
 from transforms.models import ModelRequest, load_model, locate
 from transforms.models.base import ModelAdapter, ScoredModel
 from transforms.models.function import is_function, module_file
+from transforms.padding import at_lengths, narrowed
 from transforms.room import Room
 from transforms.sample import SampleSpec
 from transforms.schema import ExampleSchema
@@ -111,6 +112,9 @@ class Runtime:
       reference: Baseline or background.
       target_names: A name a target, object array.
       room: How large a device call may be by now, for all batches and shards of the process on the device.
+      artifact: Baseline or background by feature.
+      device: Where the model runs.
+      kept: What is made of it for rows of other lengths than the longest: models by shapes, and runtimes.
     """
 
     spec: ExplainSpec
@@ -118,6 +122,39 @@ class Runtime:
     reference: Reference
     target_names: np.ndarray
     room: Room
+    artifact: Artifact
+    device: Device
+    kept: dict[object, Any] = field(default_factory=dict)
+
+    def at(self, steps: tuple[int, ...]) -> Runtime:
+        """The runtime for rows whose padded features have so many steps; made once, whichever thread asks."""
+        with _at_lengths:
+            schema = at_lengths(self.spec.schema, steps)
+            if steps not in self.kept:
+                if len(self.kept) > _MOST_LENGTHS:
+                    self.kept.clear()
+                features = narrowed(self.artifact.features, schema)
+                inputs = schema.assemble(features)
+                model = self._model_of(inputs)
+                scores = self.room.run(lambda size: evaluate(model, inputs, size)[0])
+                artifact = replace(self.artifact, features=features, scores=scores)
+                reference = make_reference(artifact, schema, self.spec.seed)
+                self.kept[steps] = replace(self, model=model, reference=reference, artifact=artifact)
+            # The same plan may be run again into another folder.
+            return replace(self.kept[steps], spec=replace(self.spec, schema=schema))
+
+    def _model_of(self, inputs: Mapping[str, np.ndarray]) -> ScoredModel:
+        shapes = {name: value.shape[1:] for name, value in inputs.items()}
+        if shapes == {name: value.shape[1:] for name, value in self.reference.inputs.items()}:
+            return self.model
+        key = tuple(sorted(shapes.items()))
+        if key not in self.kept:
+            with self.device.placed():
+                self.kept[key] = self.model.adapter.scored(
+                    shapes, self.spec.score, affine_prefix=self.spec.affine_prefix, example=inputs
+                )
+        model: ScoredModel = self.kept[key]
+        return model
 
 
 #: Size and time of last change of a model's files.
@@ -128,6 +165,9 @@ _adapters: dict[tuple[object, Device], ModelAdapter] = {}
 _models: dict[tuple[object, Device], ScoredModel] = {}
 _lock = threading.Lock()
 _starting = threading.Lock()
+_at_lengths = threading.RLock()
+#: Of lists, that a process keeps models and backgrounds for.
+_MOST_LENGTHS = 1024
 
 
 #: malloc.h: what is larger than this comes from the system and goes back to it; 32 MiB is the most there is.
@@ -316,7 +356,7 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
             names = np.array(model.signature.target_names, object)
             room = Room(spec.device_batch_size)
             room.shrink(spec.device_room)
-            made = Runtime(spec, model, reference, names, room)
+            made = Runtime(spec, model, reference, names, room, artifact, device)
             # Traces here, before threads share it.
             with device.placed():
                 if spec.method.needs.rescale:
