@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from pipeline.model_behaviour import DRAWS, check_behaviour, random_error, random_places
 from pipeline.sizing import forward_batch_size
 from transforms.decode import Rows
 from transforms.errors import UserError
@@ -23,6 +24,8 @@ _CHECKED, _FEWEST = 256, 8
 #: make of it. Libraries without a graph compute the same twice; TensorFlow fuses operations of one graph and
 #: not of another; halves have three digits.
 _ALIKE, _ALIKE_GRAPH, _ALIKE_HALVES = 1e-4, 1e-3, 5e-2
+#: The same of the library's own prediction, asked twice.
+_AGAIN = 2e-6
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Checked:
 
 
 def check_model(model: ScoredModel, first: Rows, schema: ExampleSchema, size: int | None) -> None:
-    """Holds the model against its library's own prediction on the run's first rows.
+    """Looks whether a row has one score, and holds it against the library's own prediction of the first rows.
 
     Args:
       model: The model with its score.
@@ -49,14 +52,20 @@ def check_model(model: ScoredModel, first: Rows, schema: ExampleSchema, size: in
       schema: Of the examples.
       size: Evaluations a device call; None: to be found.
     Raises:
-      UserError: They differ, or the library's own prediction fails.
+      UserError: Some row has several scores, or another one than the library's own.
     Cost: evaluates some hundred rows, fewer where a row takes much memory.
     """
     size = size or forward_batch_size(model)
     room = Room(size)
     checked = _usable(model, first, schema, room, min(_CHECKED, max(_FEWEST, size)))
     if checked is not None:
-        _check_prediction(model, checked, room)
+        check_rows(model, checked, room)
+
+
+def check_rows(model: ScoredModel, checked: Checked, room: Room) -> None:
+    """The same of rows that the model takes."""
+    room.run(lambda size: check_behaviour(model, checked.inputs, size))
+    _check_prediction(model, checked, room)
 
 
 def _usable(model: ScoredModel, first: Rows, schema: ExampleSchema, room: Room, count: int) -> Checked | None:
@@ -80,6 +89,11 @@ def _check_prediction(model: ScoredModel, checked: Checked, room: Room) -> None:
     theirs = adapter.public_prediction(checked.stored, checked.inputs)
     if theirs is None:
         return
+    draws = random_places(model)
+    for _ in range(DRAWS if draws else 1):
+        again = adapter.public_prediction(checked.stored, checked.inputs)
+        if again is not None and differing(again, theirs, _AGAIN).any():
+            raise random_error(draws)
     read = _as_saved(model)
     ours = room.run(lambda size: evaluate(read, checked.inputs, size)[1])
     with np.errstate(over="ignore"):

@@ -69,7 +69,7 @@ def test_each_row_is_what_the_model_predicts_of_it_alone(tmp_path, format, maske
     found, reasons = by_row(worlds.explain(path, tmp_path / "run"))
     alone = keras.models.load_model(model(masked=masked))
     gone = [row for row, ids in enumerate(LISTS) if ids is None or (format == "tfrecord" and not ids)]
-    assert reasons == {row: "ids is null" for row in gone} | {
+    assert reasons == dict.fromkeys(gone, "ids is null") | {
         row: reason for row, reason in reasons.items() if not LISTS[row] and row not in gone
     }
     for row, (phi, output, base) in found.items():

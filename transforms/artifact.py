@@ -34,15 +34,23 @@ class Artifact:
         """An uncompressed npz without pickles."""
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {f"noise_{at}": value for at, value in enumerate(self.noise)}
-        kinds = []
+        scalars: dict[str, list[np.ndarray]] = {}
+        told: list[tuple[str, str, Any]] = []
         for at, (name, value) in enumerate(self.features.items()):
-            kinds.append((name, value.shape, value.dtype == object))
             if value.dtype == object:
                 # numpy stores objects as pickles, and cuts zeros off fixed-width bytes.
                 arrays[f"lengths_{at}"], arrays[f"feature_{at}"] = _packed(value)
+                told.append((name, "packed", value.shape))
+            elif value.ndim == 1:
+                # One array a type: of thousands of columns, an archive's entry each would take seconds.
+                same = scalars.setdefault(value.dtype.str, [])
+                told.append((name, "scalar", (list(scalars).index(value.dtype.str), len(same))))
+                same.append(value)
             else:
                 arrays[f"feature_{at}"] = value
-        header = json.dumps({"features": kinds, "noise": len(self.noise)})
+                told.append((name, "array", None))
+        arrays |= {f"scalars_{at}": np.stack(values) for at, values in enumerate(scalars.values())}
+        header = json.dumps({"features": told, "noise": len(self.noise), "scalars": len(scalars)})
         arrays["header"] = np.frombuffer(header.encode(), np.uint8)
         if self.yardstick is not None:
             arrays["yardstick"] = self.yardstick
@@ -54,10 +62,16 @@ class Artifact:
         """Undoes `to_bytes`."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             header = json.loads(arrays["header"].tobytes())
+            scalars = [arrays[f"scalars_{at}"] for at in range(header["scalars"])]
             features = {}
-            for at, (name, shape, packed) in enumerate(header["features"]):
+            for at, (name, how, where) in enumerate(header["features"]):
+                if how == "scalar":
+                    features[name] = scalars[where[0]][where[1]]
+                    continue
                 value = arrays[f"feature_{at}"]
-                features[name] = _unpacked(arrays[f"lengths_{at}"], value, shape) if packed else value
+                if how == "packed":
+                    value = _unpacked(arrays[f"lengths_{at}"], value, where)
+                features[name] = value
             noise = tuple(arrays[f"noise_{at}"] for at in range(header["noise"]))
             yardstick = arrays["yardstick"] if "yardstick" in arrays.files else None
             return cls(features, arrays["scores"], arrays["spread"], noise, yardstick)

@@ -133,7 +133,7 @@ def _lengths(name: str, kind: pa.DataType, files: Sequence[InputFile]) -> tuple[
     shortest, longest = [], [0]
     for shard in cut(files, _ROWS):
         for piece in shard.pieces:
-            for raw in read_piece(piece, [Column(name, kind)], _ROWS):
+            for raw in read_piece(piece, [Column(name, kind, optional=True)], _ROWS):
                 column = raw.columns.column(0)
                 array = plain(column.field(0) if pt.is_union(column.type) else column)
                 if is_list(array.type) and len(array) > array.null_count:

@@ -111,6 +111,7 @@ class ExampleSchema:
       target: The column that holds the index of the output to explain, with its type.
       weight: The column of what each row counts in the importance, with its type; None: all the same.
       slicings: What the importance is broken down by.
+      from_path: Columns that are not in the files but in the names of their folders.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -121,6 +122,7 @@ class ExampleSchema:
     target: tuple[str, pa.DataType] | None = None
     weight: tuple[str, pa.DataType] | None = None
     slicings: tuple[Slicing, ...] = ()
+    from_path: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[tuple[str, pa.DataType]]:
@@ -131,19 +133,29 @@ class ExampleSchema:
                 found.setdefault(*extra)
         return list(found.items())
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key of the config that makes a column needed in every file, by column.
+
+        Features that have a `fill` and slices are not among them: there a file may lack the column.
+        """
+        parts = {"input.id": self.id, "model.target": self.target, "input.weight": self.weight}
+        found = {part[0]: key for key, part in parts.items() if part is not None}
+        return {**{f.name: "input.features" for f in self.features if f.fill is None}, **found}
+
     @cached_property
     def row_bytes(self) -> int:
         """Memory that the features of a row take as the model takes them; a guess where they are strings."""
         size = sum(feature.size * _itemsize(feature.dtype) for feature in self.features)
         return max(1, size)
 
-    @property
+    @cached_property
     def attributed(self) -> tuple[str, ...]:
         """Names in the tables: features, a group in the place of its first member; none that is fixed."""
         grouped, free = self._grouped, [feature.name for feature in self.features if not feature.fixed]
         return tuple(dict.fromkeys(grouped.get(name, name) for name in free))
 
-    @property
+    @cached_property
     def _grouped(self) -> dict[str, str]:
         """The group of each member."""
         return {member: group for group, members in self.groups.items() for member in members}
@@ -178,18 +190,30 @@ class ExampleSchema:
 
     def attributed_shape(self, name: str) -> tuple[int, ...]:
         """Shape of an attribution in a row: the feature's; `()` for a group."""
-        return () if name in self.groups else next(f.shape for f in self.features if f.name == name)
+        return () if name in self.groups else self._shapes[name]
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each feature by its name."""
+        return {feature.name: feature.shape for feature in self.features}
 
     def assemble(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Feature values `[B, *shape]` to model inputs `[B, *input_shape]`."""
         rows = len(next(iter(features.values())))
         inputs: dict[str, np.ndarray] = {}
         for name, shape in self.inputs.items():
-            members = [feature for feature in self.features if feature.input == name]
-            values = [features[feature.name].reshape(rows, feature.size) for feature in members]
+            values = [features[feature.name].reshape(rows, feature.size) for feature in self._members[name]]
             whole = values[0] if len(values) == 1 else np.concatenate(values, axis=1)
             inputs[name] = whole.reshape(rows, *shape)
         return inputs
+
+    @cached_property
+    def _members(self) -> dict[str, list[FeatureSpec]]:
+        """Features of each model input, in their order."""
+        found: dict[str, list[FeatureSpec]] = {name: [] for name in self.inputs}
+        for feature in self.features:
+            found[feature.input].append(feature)
+        return found
 
     def split(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Attributions by model input `[B, T, *input_shape]` to those by feature or group `[B, T, *shape]`.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
+import hashlib
 import os
-import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,14 +16,16 @@ from transforms import files
 from transforms.baselines import Artifact
 from transforms.devices import Device, leased_device
 from transforms.methods.base import AttributionMethod, Reference, evaluate
-from transforms.methods.calls import processors, share_processors
+from transforms.methods.calls import share_processors
 from transforms.models import ModelRequest, load_model, locate
 from transforms.models.base import ModelAdapter, ScoredModel
 from transforms.models.function import is_function, module_file
+from transforms.models.users_code import generation
 from transforms.padding import at_lengths, narrowed
 from transforms.room import Room
 from transforms.sample import SampleSpec
 from transforms.schema import ExampleSchema
+from transforms.starting import start_tensorflow
 from transforms.write import OutputSpec
 
 
@@ -164,85 +165,9 @@ _runtimes: dict[tuple[object, Device], Runtime] = {}
 _adapters: dict[tuple[object, Device], ModelAdapter] = {}
 _models: dict[tuple[object, Device], ScoredModel] = {}
 _lock = threading.Lock()
-_starting = threading.Lock()
 _at_lengths = threading.RLock()
 #: Of lists, that a process keeps models and backgrounds for.
 _MOST_LENGTHS = 1024
-
-
-#: malloc.h: what is larger than this comes from the system and goes back to it; 32 MiB is the most there is.
-_M_MMAP_THRESHOLD, _LARGEST_KEPT = -3, 32 << 20
-#: malloc.h: free memory at a heap's end that is given back.
-_M_TRIM_THRESHOLD, _NEVER_TRIM = -1, (1 << 31) - 1
-
-
-def start_tensorflow(threads: int | None) -> None:
-    """Sets TensorFlow up before its first use in this process: quiet, with these threads, growing on GPUs."""
-    with _starting:
-        _start_tensorflow(threads)
-
-
-def _start_tensorflow(threads: int | None) -> None:
-    if "tensorflow" in sys.modules:
-        _grow_on_gpus()
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    _keep_freed_memory()
-    with quiet_stderr():
-        import tensorflow as tf
-    tf.get_logger().setLevel("ERROR")
-    if threads:
-        share_processors(threads)
-    if not _grow_on_gpus():
-        # Several device calls at a time use the processors better than one call whose every operation is
-        # divided between them: measured 1.2 to 1.5 times the rows on two.
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(processors())
-
-
-def _grow_on_gpus() -> bool:
-    """Has TensorFlow take a GPU's memory as it needs it, and not all of it; returns whether there are GPUs.
-
-    Where somebody else has used the devices already, they have settled that, and it can be changed no more.
-    """
-    import tensorflow as tf
-    from tensorflow.python.eager import context
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if not context.context()._initialized:
-        for device in gpus:
-            tf.config.experimental.set_memory_growth(device, True)
-    return bool(gpus)
-
-
-def _keep_freed_memory() -> None:
-    """Has glibc reuse what a device call frees, for the next call takes the same again.
-
-    Left to itself it gives tensors of megabytes back to the system at once, and every call pays for its pages
-    anew: measured, a third of a processor's time at 16,384 points a call. Other C libraries know no mallopt.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
-        mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Turns the process's stderr away: TensorFlow's C++ greets before it heeds TF_CPP_MIN_LOG_LEVEL."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # a process without stderr
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def adapter(request: ModelRequest, threads: int | None = None) -> ModelAdapter:
@@ -253,12 +178,15 @@ def adapter(request: ModelRequest, threads: int | None = None) -> ModelAdapter:
 
 
 def _adapter(request: ModelRequest, device: Device) -> ModelAdapter:
-    key = (request, _stamps(request))
+    key = (request, _stamps(request), generation())
     if (key, device) not in _adapters:
         _forget_others(_adapters, key)
         if not _adapters:
             _models.clear()
-        _adapters[key, device] = load_model(request, device)
+            _runtimes.clear()  # that two functions have one source does not make them one
+        loaded = load_model(request, device)
+        key = (request, _stamps(request), generation())  # by now the user's own modules are known
+        _adapters[key, device] = loaded
     return _adapters[key, device]
 
 
@@ -324,14 +252,30 @@ def _scored_model(
 ) -> ScoredModel:
     loaded = _adapter(request, device)
     shapes = {name: value.shape[1:] for name, value in example.items()}
-    types = tuple(sorted((name, value.dtype.str) for name, value in example.items()))
-    key = (tuple(sorted(shapes.items())), types, score, affine_prefix)
+    # What is made of the rows is theirs alone: another run's model is tried on its own.
+    key = (_digest(example), score, affine_prefix)
     if (key, device) not in _models:
         _forget_others(_models, key)
         with device.placed():
             made = loaded.scored(shapes, score, affine_prefix=affine_prefix, example=example)
         _models[key, device] = made
+        generation()  # a function that was tried on the rows has imported what it needs
     return _models[key, device]
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Of rows with their names, types and shapes."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(arrays.items()):
+        found.update(f"{name!r} {value.dtype.str} {value.shape}".encode())
+        if value.dtype == object:
+            for item in value.flat:
+                found.update(
+                    f"{len(item)} ".encode() + item if isinstance(item, bytes) else repr(item).encode()
+                )
+        else:
+            found.update(np.ascontiguousarray(value).data)
+    return found.hexdigest()
 
 
 @contextmanager
@@ -345,7 +289,7 @@ def runtime(spec: ExplainSpec) -> Iterator[Runtime]:
 
 
 def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
-    key = (spec.fingerprint, spec.affine_prefix)
+    key = (spec.fingerprint, spec.model, spec.affine_prefix)
     with _lock:
         if (key, device) not in _runtimes:
             _forget_others(_runtimes, key)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Targets that a report tells of one by one.
 MOST_TARGETS = 12
+#: Features that a table of the page lists.
+MOST_LISTED = 1000
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,17 @@ class View:
     def overall(self, target: int) -> pd.DataFrame:
         """The importance of all rows for a target, most important feature first."""
         return self._overall[target]
+
+    def listed(self, target: int) -> pd.DataFrame:
+        """The features that a table of the page lists, most important first: `MOST_LISTED` at most."""
+        return self.overall(target).head(MOST_LISTED)
+
+    def all_listed(self, target: int) -> str:
+        """Which features a table lists, in words."""
+        count = len(self.overall(target))
+        if count <= MOST_LISTED:
+            return "All features"
+        return f"The {MOST_LISTED:,} most important of {count:,} features; importance.parquet has all"
 
     @cached_property
     def _sliced(self) -> Mapping[int, pd.DataFrame]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -15,6 +14,7 @@ from transforms.errors import UserError
 from transforms.models.base import Build, GraphAdapter, ModelAdapter
 from transforms.models.function import is_function, module_file, split_name
 from transforms.models.kinds import BOOSTERS, KERAS, PICKLES, model_kind
+from transforms.models.users_code import search, users_modules
 
 #: Kind of model, as `model_kind` tells it: by what the path starts with or what the file or folder holds.
 MODELS = {
@@ -69,15 +69,11 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
       UserError: No such model, an unknown kind, one that does not load, or that may not be loaded.
     """
     path, kind = locate(request)
-    _search(request.module_paths)
-    for module in request.modules:
-        _import(module)
     module_name, class_name = MODELS[kind]
+    make = getattr(importlib.import_module(module_name), class_name)
     try:
-        with device.placed():
-            adapter: Any = getattr(importlib.import_module(module_name), class_name)(
-                path, allow_unsafe=request.allow_unsafe
-            )
+        with users_modules(request.modules, request.module_paths), device.placed():
+            adapter: Any = make(path, allow_unsafe=request.allow_unsafe)
     except UserError as error:
         # Of a URL the user does not know the copy's name.
         raise UserError(
@@ -117,31 +113,6 @@ def locate(request: ModelRequest) -> tuple[str, str]:
     return path, model_kind(path)
 
 
-def _import(module: str) -> None:
-    """Imports a module of the config's, whose own code may raise what it likes."""
-    where, remedy = f"model.modules {module}", "put it on PYTHONPATH or beside the config"
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"cannot be imported: {error}", where, remedy) from error
-    except Exception as error:
-        line = next((row for row in str(error).splitlines() if row.strip()), "")
-        what = f"cannot be imported: {type(error).__name__}: {line.strip()[:200]}"
-        raise UserError(what, where, "mend it, or leave it out") from error
-
-
-_searched: list[str] = []
-
-
-def _search(folders: tuple[str, ...]) -> None:
-    """Makes Python look for modules in these folders too, and no longer in those of a config before."""
-    for folder in _searched:
-        if folder in sys.path:  # whoever embeds us may have cleared it away
-            sys.path.remove(folder)
-    _searched[:] = [folder for folder in folders if folder not in sys.path]
-    sys.path.extend(_searched)
-
-
 def _check_readable(path: str) -> None:
     """A local model that may not be read is neither missing nor damaged.
 
@@ -163,7 +134,7 @@ def request_digest(request: ModelRequest) -> str:
     from transforms import files
 
     if is_function(request.path):
-        _search(request.module_paths)  # and not where another config's modules were
+        search(request.module_paths)  # and not where another config's modules were
         source = model_digest(module_file(request.path, request.module_paths))
         # A module may hold several.
         whole = f"{split_name(request.path)[1]} {source}".encode()

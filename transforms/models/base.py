@@ -7,6 +7,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -146,6 +147,8 @@ class GraphAdapter:
     #: Of its products, and how functions are made of it; `load_model` sets them.
     precision: str = "float32"
     build: Build = AS_IT_IS
+    #: Class by name of its layers, where it is known to have some.
+    layers: Mapping[str, str] = MappingProxyType({})
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
         """Traces the model once with inputs of these shapes, the batch open."""

@@ -40,6 +40,7 @@ class KerasModel(GraphAdapter):
 
     def __init__(self, path: str, *, allow_unsafe: bool = False) -> None:
         self.model = _load(path, allow_unsafe)
+        self.layers = {layer.name: type(layer).__name__ for layer in self.model._flatten_layers()}
         self._symbolic = _symbolic(self.model)
         specs = _inputs(self.model, self._symbolic, path)
         self._dtypes = {spec.name: spec.dtype for spec in specs}

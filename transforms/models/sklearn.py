@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transforms.categories import Categories, Placed, known_as_one_kind
 from transforms.errors import UserError
+from transforms.models.base import names_in_words
 from transforms.models.forest import Forest, Tree, plant
-from transforms.models.trees import TreeModel, TreeScores, tree_signature
+from transforms.models.trees import INPUT, TreeModel, TreeScores, tree_signature
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from transforms.models.pickles import Written
 
 _FORESTS = ("RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree")
@@ -50,6 +54,8 @@ class SklearnModel:
         self._histogram = name.startswith("Hist")
         self._model = model = copy.copy(model)
         self._check_fitted()
+        # The model's features as its trees number them.
+        self._order = np.arange(int(model.n_features_in_))
         if hasattr(model, "n_jobs"):
             model.n_jobs = 1  # rows are shared out among threads of our own
         self._classifies = hasattr(model, "classes_")
@@ -57,6 +63,7 @@ class SklearnModel:
         if names is not None:
             # Rows come as plain arrays, in the order of these names; scikit-learn would warn at each call.
             del model.feature_names_in_
+        categories = self._categories() if self._histogram else None
         self.scores = self._scored()
         dtype = "float64" if self._histogram else "float32"
         self.signature = tree_signature(
@@ -65,6 +72,7 @@ class SklearnModel:
             dtype,
             self.scores,
             nan=self._takes_nan(dtype),
+            categories=categories,
         )
 
     def scored(
@@ -78,6 +86,38 @@ class SklearnModel:
         """The model with its score."""
         return TreeModel(self, score, example)
 
+    def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """What the estimator itself predicts of a data frame; see `PublicPrediction`."""
+        given = self._as_frame(rows, inputs[INPUT])
+        if not self._classifies:
+            return np.asarray(self._public.predict(given)).reshape(len(inputs[INPUT]), -1)
+        found: np.ndarray = self._public.predict_proba(given)
+        return found[:, -self.scores.width :]
+
+    def _as_frame(self, rows: pa.RecordBatch, decoded: np.ndarray) -> Any:
+        """Rows as the estimator's users give them: a data frame, or an array where it was fitted on one."""
+        import pandas as pd
+
+        names = getattr(self._public, "feature_names_in_", None)
+        places = self.signature.inputs[0].categories
+        known = {} if places is None else places.at([False] * decoded.shape[1])
+        if rows.num_columns != decoded.shape[1]:  # vectors: there is nothing to look up in them
+            return decoded if names is None else pd.DataFrame(decoded, columns=names)
+        columns: dict[Any, Any] = {}
+        for place, column in enumerate(rows.columns):
+            if place in known:
+                values = column.to_pandas()
+                filled = values.isna().to_numpy() & ~np.isnan(decoded[:, place])
+                if filled.any():
+                    words = known[place].of_codes(decoded[:, place]).to_pandas()
+                    values = values.astype(object).where(~filled, words)
+            else:
+                values = _as_numbers(column)
+                values = np.where(np.isfinite(values), values, decoded[:, place])
+            columns[place if names is None else names[place]] = values
+        frame = pd.DataFrame(columns)
+        return frame if names is not None else frame.to_numpy()
+
     def _scored(self) -> TreeScores:
         model = self._model
         if not self._classifies:
@@ -88,6 +128,9 @@ class SklearnModel:
         if not self._boosted and int(model.n_outputs_) > 1:
             raise UserError("classifies several things at once", self.path, "save a model for each of them")
         count = len(model.classes_)
+        if count == 1 and self._boosted:
+            what = f"was fitted on rows of a single class, {model.classes_[0]}, and predicts nothing"
+            raise UserError(what, self.path, "fit it on two classes at least")
         labels = tuple(map(str, model.classes_)) if model.classes_.dtype.kind in "UO" else ()
         if not self._boosted:
             return TreeScores(model.predict_proba, None, "probability", count, labels, classes=True)
@@ -113,6 +156,37 @@ class SklearnModel:
             fitted = False
         if not fitted:
             raise UserError(f"holds a {name} that is not fitted", self.path, "fit it before saving it")
+
+    def _categories(self) -> Placed | None:
+        """The categories of a histogram boosting; from here on it takes their codes, as its trees do.
+
+        It encodes categories itself, puts them before all other features, and takes those that it has not
+        seen for missing.
+
+        Raises:
+          UserError: They are neither strings nor numbers.
+        """
+        encoded = getattr(self._model, "is_categorical_", None)
+        if encoded is None or not np.any(encoded):
+            return None
+        self._order = np.r_[np.flatnonzero(encoded), np.flatnonzero(~encoded)]
+        encoder = self._model._preprocessor.named_transformers_["encoder"]
+        places = []
+        for place, known in zip(np.flatnonzero(encoded), encoder.categories_, strict=True):
+            values = [value for value in known.tolist() if value is not None and value == value]
+            if all(isinstance(value, float) and value.is_integer() for value in values):
+                values = [int(value) for value in values]
+            one_kind = known_as_one_kind(values)
+            if one_kind is None:
+                kinds = names_in_words(sorted({type(value).__name__ for value in values}))
+                raise UserError(
+                    f"its categories are {kinds}, and strings or numbers are needed",
+                    self.path,
+                    "fit it on those, or use a python: function",
+                )
+            places.append((int(place), Categories(one_kind, reject=False)))
+        self._model._preprocessor = _Ordered(self._order)
+        return Placed(tuple(places))
 
     def _takes_nan(self, dtype: str) -> bool:
         """Whether NaN is a value to the estimator; a row of zeros it has to take.
@@ -146,13 +220,6 @@ class SklearnModel:
         """The trees; see `TreeAdapter.forest`."""
         model = self._model
         if self._histogram:
-            # Its trees see the categories encoded, and before all other features.
-            if np.any(getattr(model, "is_categorical_", None)):
-                raise UserError(
-                    "has categorical features, which tree_shap does not take of a HistGradientBoosting",
-                    self.path,
-                    "use permutation_shap or kernel_shap",
-                )
             trees = [self._predictor(p, k) for stage in model._predictors for k, p in enumerate(stage)]
         elif self._boosted:
             self._check_start()
@@ -179,17 +246,45 @@ class SklearnModel:
     def _predictor(self, predictor: Any, group: int) -> Tree:
         nodes = predictor.nodes
         leaf = nodes["is_leaf"].astype(bool)
+        between = nodes["is_categorical"].astype(bool) & ~leaf
+        sets = None
+        if between.any():
+            sets = [np.zeros(0, np.uint32)] * len(nodes)
+            for node in np.flatnonzero(between):
+                sets[node] = predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]].astype(np.uint32)
         left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
         return Tree(
             group,
             left,
             right,
-            nodes["feature_idx"].astype(np.int64),
+            self._order[nodes["feature_idx"].astype(np.int64)],
             nodes["num_threshold"],
             nodes["missing_go_to_left"].astype(bool),
             np.where(leaf, nodes["value"], 0.0).reshape(-1, 1),
             nodes["count"].astype(np.float64),
+            members_left=between,
+            categories=sets,
         )
+
+
+class _Ordered:
+    """What stands for a histogram boosting's own encoder: its columns in their order, encoded already."""
+
+    def __init__(self, order: np.ndarray) -> None:
+        self._order = order
+
+    def transform(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(rows, np.float64)[:, self._order]
+
+
+def _as_numbers(column: pa.Array) -> np.ndarray:
+    """A column of numbers or booleans, `[B]` float64; null is NaN."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    found: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return found.astype(np.float64)
 
 
 def _tree(tree: Any, group: int, weight: float) -> Tree:

@@ -71,12 +71,16 @@ def sections(data: ReportData) -> list[Section]:
 
 @dataclass(frozen=True)
 class Part:
-    """A feature of an example: its name and value in words, its φ, and whether the value is worth telling."""
+    """A feature of an example: its name and value in words, its φ, and whether the value is worth telling.
+
+    Those that a wide table's rows are kept without are one part, the last; `features` counts them.
+    """
 
     name: str
     value: str
     phi: float
     told: bool = True
+    features: int = 1
 
     @property
     def both(self) -> str:
@@ -94,6 +98,12 @@ def parts(data: ReportData, rows: Drawn, row: int) -> list[Part]:
         value = value_in_words(feature, rows, row)
         told = feature.form not in TENSORS
         found.append(Part(names[feature.name], value, float(rows.phi[row, at]), told))
+    beyond = len(data.manifest["features"]) - len(rows.features)
+    delta = float(rows.numbers("convergence_delta")[row])
+    if beyond and np.isfinite(delta):
+        # What all features add up to is known from the row itself.
+        rest = float(rows.prediction[row]) - float(rows.base_value[row]) + delta - float(rows.phi[row].sum())
+        found.append(Part(f"{beyond:,} less important features", "", rest, False, beyond))
     return found
 
 
@@ -242,7 +252,8 @@ def _summed(found: Sequence[Part], most: int) -> list[Part]:
     if len(found) <= most:
         return list(found)
     rest = found[most - 1 :]
-    return [*found[: most - 1], Part(f"{len(rest):,} others", "", sum(part.phi for part in rest))]
+    number = sum(part.features for part in rest)
+    return [*found[: most - 1], Part(f"{number:,} others", "", sum(part.phi for part in rest))]
 
 
 def _step(part: Part, start: float, end: float) -> dict[str, Any]:
