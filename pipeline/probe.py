@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from pipeline.baseline_checks import degenerate_baseline
 from pipeline.child import in_child
 from pipeline.default_method import baseline_kind, candidates
 from pipeline.fitness import Unfit, check_method, check_players, fitting
@@ -24,6 +25,7 @@ from pipeline.slice_planning import plan_slicings
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.bytes_columns import with_encodings
+from transforms.completion import completed, said
 from transforms.decode import Rows
 from transforms.devices import device_scopes
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
@@ -193,7 +195,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     first = first_rows(drawn_from, schema, FIRST_ROWS)
     size = request.device_batch_size or device_batch_size(model, inputs, method)
     room = Room(size)
-    first_inputs = inputs
+    first_inputs, first_features = inputs, None if first is None else first.features
     if first is not None:
         check_model(model, first, schema, request.device_batch_size)
         found = schema.assemble(first.features)
@@ -212,6 +214,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     if method.name == "smoothgrad":
         noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
     artifact = Artifact(background, scores, spread, noise, yardstick)
+    listed = said(request.columns, model.signature, [feature.name for feature in schema.features])
     reference = make_reference(artifact, schema, request.seed)
     if request.model.jit:  # what XLA cannot compile is to be known before the run
         row = {name: value[:1] for name, value in spread_inputs.items()}
@@ -234,7 +237,12 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         room.size * evaluation_bytes(model, inputs, method),
         _has_prefix(model, reference, method),
         seconds,
-        (*_said_of(model), *(() if first is None else _repeated_ids(first, schema)), *crowded),
+        (
+            *_said_of(model),
+            *(() if first is None else _repeated_ids(first, schema)),
+            *crowded,
+            *degenerate_baseline(request.baseline.kind, method, background, first_features),
+        ),
         device_scopes() if request.model.needs_tensorflow else (),
         room.used,
         evaluation_bytes(model, inputs, method),
@@ -244,6 +252,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         slices,
         method=method,
         baseline_kind=str(request.baseline.kind),
+        defaults={} if listed is None else {"features": listed},
     )
 
 
@@ -320,8 +329,9 @@ def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str,
     types = request.types
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
+    columns = completed(request.columns, loaded.signature, types)
     growing = request.drawn_from is not None
-    columns, types = with_lengths(request.columns, loaded.signature, types, request.files, growing=growing)
+    columns, types = with_lengths(columns, loaded.signature, types, request.files, growing=growing)
     schema = resolve_with_paths(columns, loaded.signature, types, request.paths, request.files)
     return loaded.kind, with_encodings(schema, request.files), types
 
