@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from pipeline.baseline_checks import degenerate_baseline
 from pipeline.child import in_child
 from pipeline.default_method import baseline_kind, candidates
 from pipeline.fitness import Unfit, check_method, check_players, fitting
@@ -26,6 +27,7 @@ from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.bytes_columns import with_encodings
 from transforms.categories import NO_OR_YES
+from transforms.completion import completed, said
 from transforms.decode import Rows
 from transforms.devices import device_scopes
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
@@ -33,6 +35,7 @@ from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature
+from transforms.padding import with_lengths
 from transforms.quality import distance_of, spread_of, yardsticks
 from transforms.read import Column, check_columns, columns_of
 from transforms.resolve import ColumnRequest
@@ -197,7 +200,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     first = first_rows(drawn_from, schema, FIRST_ROWS)
     size = request.device_batch_size or device_batch_size(model, inputs, method)
     room = Room(size)
-    first_inputs = inputs
+    first_inputs, first_features = inputs, None if first is None else first.features
     if first is not None:
         check_model(model, first, schema, request.device_batch_size)
         found = schema.assemble(first.features)
@@ -218,6 +221,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     if targets.mirrored:  # of no and yes alike
         spread, yardstick = np.repeat(spread, 2), np.repeat(yardstick, 2)
     artifact = Artifact(background, scores, spread, noise, yardstick)
+    listed = said(request.columns, model.signature, [feature.name for feature in schema.features])
     reference = make_reference(artifact, schema, request.seed)
     if request.model.jit:  # what XLA cannot compile is to be known before the run
         row = {name: value[:1] for name, value in spread_inputs.items()}
@@ -240,7 +244,12 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         room.size * evaluation_bytes(model, inputs, method),
         _has_prefix(model, reference, method),
         seconds,
-        (*_said_of(model), *(() if first is None else _repeated_ids(first, schema)), *crowded),
+        (
+            *_said_of(model),
+            *(() if first is None else _repeated_ids(first, schema)),
+            *crowded,
+            *degenerate_baseline(request.baseline.kind, method, background, first_features),
+        ),
         device_scopes() if request.model.needs_tensorflow else (),
         room.used,
         evaluation_bytes(model, inputs, method),
@@ -251,6 +260,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         notes=tuple(getattr(model.adapter, "notes", ())),
         method=method,
         baseline_kind=str(request.baseline.kind),
+        defaults={} if listed is None else {"features": listed},
     )
 
 
@@ -327,7 +337,10 @@ def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str,
     types = request.types
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
-    schema = resolve_with_paths(request.columns, loaded.signature, types, request.paths, request.files)
+    columns = completed(request.columns, loaded.signature, types)
+    growing = request.drawn_from is not None
+    columns, types = with_lengths(columns, loaded.signature, types, request.files, growing=growing)
+    schema = resolve_with_paths(columns, loaded.signature, types, request.paths, request.files)
     return loaded.kind, with_encodings(schema, request.files), types
 
 

@@ -102,6 +102,17 @@ def test_a_network_is_explained_by_its_gradients() -> None:
     assert "gradients" in plan.found.defaults["method"]
 
 
+def test_a_list_of_what_differs_is_completed_and_said(capsys: pytest.CaptureFixture[str]) -> None:
+    config = worlds.vectors().config("parquet")
+    settings = ["input.features=[{name: rate, fill: 0}]", "input.slices=[colour, label]"]
+    plan = planned(config, *settings)
+    assert [feature.name for feature in plan.spec.schema.features] == list(worlds.NUMBERS)
+    assert [feature.fill for feature in plan.spec.schema.features] == [None, None, None, 0, None, None]
+    assert plan.found.defaults["features"].startswith("1 of 6 features are listed")
+    whole = planned(config, f"input.features=[{', '.join(worlds.NUMBERS)}]", settings[1])
+    assert whole.found.defaults == {}
+
+
 def test_where_gradients_cannot_be_had_something_else_works() -> None:
     bare = without_method(worlds.vectors().config("parquet"))
     features = ["{name: level, fixed: true}", "count", "größe", "rate", "old", "weight"]
