@@ -53,6 +53,14 @@ def check_method(
     """
     check_players(method, schema)
     fixed = [feature.name for feature in schema.features if feature.fixed]
+    padded = [feature.name for feature in schema.features if feature.pad is not None]
+    if padded and method.name == "smoothgrad":
+        raise UserError(
+            f"smoothgrad's noise is measured place by place, and lists of {names_in_words(padded)} differ in "
+            "length",
+            "method.name",
+            "use integrated_gradients or expected_gradients",
+        )
     if method.needs.gradients:
         try:
             if fixed:

@@ -22,9 +22,11 @@ from pipeline.sizing import (
     seconds_per_row,
 )
 from pipeline.slice_planning import plan_slicings
+from pipeline.targets import Target, find_targets
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.bytes_columns import with_encodings
+from transforms.categories import NO_OR_YES
 from transforms.completion import completed, said
 from transforms.decode import Rows
 from transforms.devices import device_scopes
@@ -33,6 +35,7 @@ from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature
+from transforms.padding import with_lengths
 from transforms.quality import distance_of, spread_of, yardsticks
 from transforms.read import Column, check_columns, columns_of
 from transforms.resolve import ColumnRequest
@@ -41,7 +44,6 @@ from transforms.room import Room
 from transforms.schema import ExampleSchema
 from transforms.shards import TFRECORD, InputFile
 from transforms.slicing import resolve_slicings
-from transforms.spelling import nearest
 from transforms.worker import TargetSpec, make_reference
 
 #: Rows of the input that stand for it where a spread or a time is measured.
@@ -55,7 +57,7 @@ class ProbeRequest:
     Args:
       model: What to load.
       score: auto | output | logit | probability.
-      target: Index, head name, "predicted", "all", or None where a column names it.
+      target: Index, name of a class or a head, "predicted", "all"; None: not given, or a column names it.
       columns: The parts that the config gives to columns.
       types: Columns of the input, with their types.
       files: The input.
@@ -73,7 +75,7 @@ class ProbeRequest:
 
     model: ModelRequest
     score: str
-    target: int | str | None
+    target: Target
     columns: ColumnRequest
     types: Mapping[str, pa.DataType]
     files: Sequence[InputFile]
@@ -113,6 +115,7 @@ class ProbeResult:
       background_bytes: Memory that a device keeps of the background.
       model_bytes: Of the model's files.
       slice_values: Slices that there will be, over all slicings; an estimate.
+      notes: What the model's file does not say, for a plan.
       method: With which it was found.
       baseline_kind: Of the artifact.
       defaults: What the config leaves open and the model has decided, with the reason, by key.
@@ -137,6 +140,7 @@ class ProbeResult:
     background_bytes: int = 0
     model_bytes: int = 0
     slice_values: int = 0
+    notes: tuple[str, ...] = ()
     method: AttributionMethod = None  # type: ignore[assignment] # always given, by name
     baseline_kind: str = ""
     defaults: Mapping[str, str] = field(default_factory=dict)
@@ -186,7 +190,9 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     assert method is not None  # for the type checker: `probe` has filled it in
     schema, model, background = open_model(request, check=True)
     inputs = schema.assemble(background)
-    targets = _targets(request.target, model.signature)
+    targets = find_targets(request.target, request.columns.target, model)
+    if targets.mirrored:
+        schema = replace(schema, classes=NO_OR_YES)
     drawn_from = request.drawn_from or request.files
     total = sum(file.rows for file in request.files)
     schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total, request.edges)
@@ -212,6 +218,8 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     noise: tuple[np.ndarray, ...] = ()
     if method.name == "smoothgrad":
         noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
+    if targets.mirrored:  # of no and yes alike
+        spread, yardstick = np.repeat(spread, 2), np.repeat(yardstick, 2)
     artifact = Artifact(background, scores, spread, noise, yardstick)
     listed = said(request.columns, model.signature, [feature.name for feature in schema.features])
     reference = make_reference(artifact, schema, request.seed)
@@ -225,7 +233,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
             lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
         )
     return ProbeResult(
-        model.signature,
+        targets.signature(model.signature),
         request_digest(request.model),
         model.score_kinds,
         schema,
@@ -249,6 +257,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         background_bytes(model, inputs, method, len(scores)),
         request_bytes(request.model),
         slices,
+        notes=tuple(getattr(model.adapter, "notes", ())),
         method=method,
         baseline_kind=str(request.baseline.kind),
         defaults={} if listed is None else {"features": listed},
@@ -329,40 +338,10 @@ def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str,
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
     columns = completed(request.columns, loaded.signature, types)
+    growing = request.drawn_from is not None
+    columns, types = with_lengths(columns, loaded.signature, types, request.files, growing=growing)
     schema = resolve_with_paths(columns, loaded.signature, types, request.paths, request.files)
     return loaded.kind, with_encodings(schema, request.files), types
-
-
-def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
-    names = signature.target_names
-    if target is None:
-        return TargetSpec()
-    if target == "all":
-        return TargetSpec(tuple(range(len(names))))
-    if target == "predicted":
-        if len(signature.outputs) > 1:
-            heads = ", ".join(head.name for head in signature.outputs)
-            raise UserError(
-                f"predicted means the largest output of one head, and the model has several: {heads}",
-                "model.target",
-                "give an output index, a head's name or all",
-            )
-        return TargetSpec(predicted=True)
-    if isinstance(target, str):
-        if target in names:
-            return TargetSpec((names.index(target),))
-        raise UserError(
-            f"{target!r} is no output of the model",
-            "model.target",
-            nearest(target, [*names, "predicted", "all"]) or f"its outputs are {', '.join(names[:12])}",
-        )
-    if not 0 <= target < len(names):
-        raise UserError(
-            f"{target} is no output index: the model has {len(names)} output{'s' if len(names) > 1 else ''}",
-            "model.target",
-            f"give 0 to {len(names) - 1}" if len(names) > 1 else "give 0",
-        )
-    return TargetSpec((target,))
 
 
 def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:
