@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -11,6 +12,19 @@ from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod, Needs
 from transforms.models.base import ScoredModel, names_in_words
 from transforms.schema import ExampleSchema
+
+
+class Unfit(UserError):
+    """A method that cannot work on a model, or on so many features."""
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Around what asks whether a method fits: that it does not is known for that."""
+    try:
+        yield
+    except UserError as error:
+        raise Unfit(error.what, error.where, error.remedy) from error
 
 
 def check_players(method: AttributionMethod, schema: ExampleSchema) -> None:
@@ -39,6 +53,14 @@ def check_method(
     """
     check_players(method, schema)
     fixed = [feature.name for feature in schema.features if feature.fixed]
+    padded = [feature.name for feature in schema.features if feature.pad is not None]
+    if padded and method.name == "smoothgrad":
+        raise UserError(
+            f"smoothgrad's noise is measured place by place, and lists of {names_in_words(padded)} differ in "
+            "length",
+            "method.name",
+            "use integrated_gradients or expected_gradients",
+        )
     if method.needs.gradients:
         try:
             _check_gradients(model, inputs, method, schema)
@@ -67,6 +89,40 @@ def check_method(
                 "free it, or use kernel_shap or exact_shap, which hold features fixed",
             )
         model.trees()
+
+
+def fitted(
+    model: ScoredModel,
+    background: Mapping[str, np.ndarray],
+    method: AttributionMethod,
+    schema: ExampleSchema,
+    scored: Callable[[ExampleSchema], ScoredModel],
+) -> tuple[ExampleSchema, ScoredModel]:
+    """Makes sure that the method can work on the model, with what only masks held at the row's value.
+
+    Args:
+      model: The model with its score.
+      background: Rows that it takes, by feature.
+      method: The method.
+      schema: Of the examples.
+      scored: Makes the model for a schema that holds more of its inputs.
+    Returns:
+      The schema and the model, both as they are where nothing has to be held.
+    Raises:
+      UserError: It cannot; the line names methods that would work.
+    """
+    try:
+        check_method(model, schema.assemble(background), method, schema)
+    except UserError as error:
+        masks = getattr(error.__cause__, "inputs", ())  # see MaskInputs
+        members = {name for group in schema.groups.values() for name in group}
+        held = {feature.name for feature in schema.features if feature.input in masks}
+        if not masks or held & members or len(held) == len(schema.features) or method.needs.rescale:
+            raise
+        schema = schema.holding(masks)
+        model = scored(schema)
+        check_method(model, schema.assemble(background), method, schema)
+    return schema, model
 
 
 def _check_gradients(
