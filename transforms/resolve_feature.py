@@ -104,6 +104,7 @@ def feature_spec(
         request.fixed,
         _keeps_missing(request, kind, spec, where),
         encoding=encoding,
+        kept=request.missing == "keep",
     )
 
 
@@ -189,6 +190,7 @@ def _categorical(
         request.fixed,
         _keeps_missing(request, "categorical", spec, where),
         known,
+        kept=request.missing == "keep",
     )
 
 
