@@ -197,11 +197,12 @@ class ScoredModel:
 
         from transforms.models.compiled import Compiled
         from transforms.models.cut import head_scores
+        from transforms.models.grouped import ungrouped
         from transforms.models.xla import for_xla
 
         self.adapter = adapter
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        traced = adapter.trace(self.shapes)
+        traced = ungrouped(adapter.trace(self.shapes))
         if adapter.precision != "float32":
             from transforms.models.precision import lowered
 
