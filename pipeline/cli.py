@@ -276,9 +276,26 @@ def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_js
 @cli.command(short_help="List the methods: needs, cost, when to choose each.")
 @click.argument("name", required=False)
 @click.option("--config", metavar="CONFIG", help="Say what each would cost on this config's model and input.")
+@click.option(
+    "--function",
+    metavar="LIBRARY",
+    help="Print a module with a python: function for a model of sklearn, catboost, ydf, ebm, onnx or keras.",
+)
 @common
-def methods(name: str | None, config: str | None, as_json: bool, debug: bool) -> int:
-    """List the methods, or tell more of one: what it needs of a model, what it costs, when to choose it."""
+def methods(name: str | None, config: str | None, function: str | None, as_json: bool, debug: bool) -> int:
+    """List the methods, or tell more of one: what it needs of a model, what it costs, when to choose it.
+
+    With --function, print a module of Python for a model that is explained as a function.
+    """
+    if function is not None:
+        from pipeline.functions import module_of
+
+        if name is not None or config is not None:
+            raise UserError("goes with nothing else", "--function", "leave the others out")
+        text = module_of(function)
+        with told():
+            print_json({"function": function, "module": text}) if as_json else print(text, end="")
+        return DONE
     from pipeline.guide import GUIDE, describe
     from transforms.methods import METHODS
 

@@ -113,6 +113,7 @@ class Input(Strict):
 
     format: Literal["parquet", "tfrecord"] | None = None
     files: Path | Annotated[list[Path], Field(min_length=1)]
+    partitioning: Literal["hive", "none"] = "hive"
     id: str | None = None
     weight: str | None = None
     features: Annotated[list[Feature], Field(min_length=1)] | None = None

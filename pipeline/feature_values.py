@@ -15,7 +15,8 @@ from transforms.absent import assumed
 from transforms.categories import Categories
 from transforms.decode import decode
 from transforms.errors import UserError
-from transforms.read import Column, describe_columns, read_piece
+from transforms.partitions import partition_types
+from transforms.read import columns_of, describe_input, read_piece
 from transforms.schema import ExampleSchema, FeatureSpec
 from transforms.shards import PARQUET, Piece, inspect_files
 
@@ -80,7 +81,8 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     config = manifest["config"]["input"]
     patterns = [config["files"]] if isinstance(config["files"], str) else config["files"]
     try:
-        found = inspect_files(globs.expand(patterns, manifest["config_folder"]), config["format"])
+        matched = globs.expand(patterns, manifest["config_folder"], config["format"])
+        found = inspect_files(matched, config["format"], hive=config.get("partitioning", "hive") == "hive")
     except UserError as error:
         what = f"the feature values have to be read from the input, and that is gone: {error}"
         raise UserError(what, run.path, _REMEDY) from error
@@ -88,8 +90,13 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     if inputs is None:
         raise _changed(run)
     shards = cut_increments(inputs, increments_of(manifest))
-    types = describe_columns(found, [item["name"] for item in manifest["schema"]])
-    schema = ExampleSchema(_specs(manifest["schema"], types), {}, {})
+    described = describe_input(found, [item["name"] for item in manifest["schema"]])
+    types = dict(described.types)
+    if described.paths:
+        as_numbers = partition_types(found, padded_are_text=False)
+        of_numbers = [item["name"] for item in manifest["schema"] if item["dtype"] != "string"]
+        types |= {name: as_numbers[name] for name in described.paths.intersection(of_numbers)}
+    schema = ExampleSchema(_specs(manifest["schema"], types), {}, {}, from_path=tuple(described.paths))
     numbers = [int(path.rsplit("-", 1)[1].split(".")[0]) for path in run.parts()]
     refused = _refused(run)
     parts: dict[str, list[np.ndarray]] = {spec.name: [] for spec in schema.features}
@@ -151,7 +158,7 @@ def _read_rows(
     piece: Piece, rows: np.ndarray, schema: ExampleSchema, parts: dict[str, list[np.ndarray]]
 ) -> None:
     """Adds the values of some rows of a piece, read from the first of them to the last."""
-    columns = [Column(name, kind) for name, kind in schema.columns]
+    columns = columns_of(schema)
     ahead = int(rows[0]) - piece.start
     stretch = replace(
         piece,

@@ -31,8 +31,9 @@ from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature
 from transforms.quality import distance_of, spread_of, yardsticks
-from transforms.read import Column, check_columns
-from transforms.resolve import ColumnRequest, resolve
+from transforms.read import Column, check_columns, columns_of
+from transforms.resolve import ColumnRequest
+from transforms.resolve_paths import resolve_with_paths
 from transforms.room import Room
 from transforms.schema import ExampleSchema
 from transforms.shards import TFRECORD, InputFile
@@ -63,6 +64,7 @@ class ProbeRequest:
       threads: TensorFlow's threads in this process.
       measure: Whether to measure the time per row.
       drawn_from: The files of the input that the baseline is made of; None: all.
+      paths: Columns that are not in the files but in the names of their folders.
       edges: Of bins of equally many rows, by column and number, where an earlier run has found them.
     """
 
@@ -80,6 +82,7 @@ class ProbeRequest:
     threads: int | None = None
     measure: bool = False
     drawn_from: Sequence[InputFile] | None = None
+    paths: frozenset[str] = frozenset()
     edges: Mapping[tuple[str, int], tuple[float, ...]] = field(default_factory=dict)
 
 
@@ -245,16 +248,20 @@ def open_model(
     types = request.types
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
-    schema = with_encodings(resolve(request.columns, loaded.signature, types), request.files)
+    schema = resolve_with_paths(request.columns, loaded.signature, types, request.paths, request.files)
+    schema = with_encodings(schema, request.files)
     if check:
         check_players(request.method, schema)  # before the input is read for a baseline
-    common = check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
+    common = check_columns(request.files, columns_of(schema))
     if schema.slicings:  # what they compare must be so in every file
         found = {**types, **common}
         slices = tuple((name, common[name]) for name, _ in schema.slices)
         schema = replace(schema, slices=slices, slicings=resolve_slicings(request.columns.slices, found))
     if request.baseline.kind == "file":
-        wanted = [Column(f.name, f.stored) for f in schema.features]
+        wanted = [
+            Column(f.name, f.stored, "baseline.path", from_path=f.name in schema.from_path)
+            for f in schema.features
+        ]
         check_columns(request.baseline_files, wanted)
     drawn_from = request.baseline_files or request.drawn_from or request.files
     background = make_background(request.baseline, schema, drawn_from, request.seed)

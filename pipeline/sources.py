@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pipeline.config import LoadedConfig, TopK
 from pipeline.config_model import TargetColumn
@@ -14,10 +15,11 @@ from transforms.baselines import BaselineRequest
 from transforms.errors import UserError
 from transforms.models import ModelRequest
 from transforms.models.function import PREFIX, is_function, split_name
-from transforms.read import describe_columns
+from transforms.read import describe_input
 from transforms.resolve import ColumnRequest
 from transforms.resolve_feature import FeatureRequest
 from transforms.shards import InputFile, inspect_files
+from transforms.table_logs import check_no_table
 from transforms.write import OutputSpec
 
 
@@ -63,12 +65,13 @@ def probe_request(
 ) -> ProbeRequest:
     """What is asked of a config's model: its baseline is of this kind."""
     config, columns = loaded.config, _columns(loaded)
+    described = describe_input(found_files, named(columns))
     return ProbeRequest(
         model_request(loaded),
         config.model.score,
         None if isinstance(config.model.target, TargetColumn) else config.model.target,
-        columns,
-        describe_columns(found_files, named(columns)),
+        replace(columns, asides=described.asides),
+        described.types,
         found_files,
         config.method,
         BaselineRequest(
@@ -83,6 +86,7 @@ def probe_request(
         config.seed,
         threads,
         measure,
+        paths=described.paths,
         edges={} if baseline_run is None else baseline_run.edges,
     )
 
@@ -165,7 +169,9 @@ def _matched(
     loaded: LoadedConfig, patterns: Sequence[str], key: str, format: str | None = None
 ) -> list[InputFile]:
     try:
-        return inspect_files(globs.expand(patterns, loaded.folder), format)
+        matched = globs.expand(patterns, loaded.folder, format)
+        check_no_table(matched)
+        return inspect_files(matched, format, hive=loaded.config.input.partitioning == "hive")
     except UserError as error:
         if error.where in ("input.files", "input.format"):
             raise of_config(loaded, error) from error

@@ -18,7 +18,7 @@ from transforms.decode import Rows, decode, join
 from transforms.errors import UserError
 from transforms.files import is_url
 from transforms.methods.random import row_keys
-from transforms.read import Column, read_piece
+from transforms.read import columns_of, read_piece
 from transforms.schema import ExampleSchema, Fill
 from transforms.shards import InputFile, Piece, cut
 
@@ -63,7 +63,7 @@ def read_rows(
       targets: Outputs of the model.
       stored: Of the first so many of each, the columns are kept as the file holds them.
     """
-    columns = [Column(name, kind) for name, kind in schema.columns]
+    columns = columns_of(schema)
     names = [feature.name for feature in schema.features]
 
     def read(piece: Piece) -> Iterator[Rows]:
@@ -218,7 +218,7 @@ def drawn_slices(
 
 def _why(files: Sequence[InputFile], schema: ExampleSchema) -> str:
     """Why the first row is not usable."""
-    columns = [Column(name, kind) for name, kind in schema.columns]
+    columns = columns_of(schema)
     for shard in cut(files, 1, 1):
         for raw in read_piece(shard.pieces[0], columns, 1):
             _, rejected = decode(raw, schema, shard.pieces[0].name, 0, 1)

@@ -50,7 +50,7 @@ def with_encodings(schema: ExampleSchema, files: Sequence[InputFile]) -> Example
 
 def _first_values(features: Sequence[FeatureSpec], files: Sequence[InputFile]) -> dict[str, list[bytes]]:
     """By feature some values from the first rows that have any."""
-    columns = [Column(feature.name, feature.stored) for feature in features]
+    columns = [Column(feature.name, feature.stored, optional=True) for feature in features]
     found: dict[str, list[bytes]] = {feature.name: [] for feature in features}
     for shard in cut(files, _ROWS, _ROWS * _SHARDS):
         for piece in shard.pieces:

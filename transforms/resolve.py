@@ -47,6 +47,7 @@ class ColumnRequest:
     slices: tuple[SliceRequest, ...]
     target: str | None
     weight: str | None = None
+    asides: frozenset[str] = frozenset()  # features only where the config or the model names them
 
 
 def resolve(
@@ -177,7 +178,7 @@ def _one_input(
     elif request.features is not None:
         chosen = list(request.features)
     else:
-        chosen = _guess(spec, columns, wanted, spoken)
+        chosen = _guess(spec, columns, wanted, spoken, request.asides)
     for feature in chosen:
         if not spec.values and feature.input not in (None, spec.name):
             what = f"the model has no input {feature.input!r}: its one input is {spec.name!r}"
@@ -230,12 +231,18 @@ def _categories(spec: InputSpec, kinds: Sequence[pa.DataType]) -> Mapping[int, C
 
 
 def _guess(
-    spec: InputSpec, columns: Mapping[str, pa.DataType], wanted: int | None, spoken: Set[str | None]
+    spec: InputSpec,
+    columns: Mapping[str, pa.DataType],
+    wanted: int | None,
+    spoken: Set[str | None],
+    asides: Set[str],
 ) -> list[FeatureRequest]:
     """The columns that have no other part and that fit, in file order."""
     free = {name: kind for name, kind in columns.items() if name not in spoken}
     if spec.name in free and fits(spec, free[spec.name], wanted):
         return [FeatureRequest(spec.name)]
+    named_only = [name for name in free if name in asides]
+    free = {name: kind for name, kind in free.items() if name not in asides}
     takes_text = spec.categories is not None
     usable = {n: kind for n, kind in free.items() if type_fits(spec, kind) or (takes_text and is_text(kind))}
     widths = [width(kind) for kind in usable.values()]
@@ -254,7 +261,8 @@ def _guess(
         f"the model's input {spec.name!r} takes {wanted or 'some'} {spec.dtype} values a row, and the "
         f"columns that could be features give {gives}"
         + (f": {names_in_words(list(usable), 60)}" if usable else "")
-        + (f" (of other types: {names_in_words(other)})" if other else ""),
+        + (f" (of other types: {names_in_words(other)})" if other else "")
+        + (f" (only where they are listed: {names_in_words(named_only, 12)})" if named_only else ""),
         FEATURES,
         f"{TRAINED_ON}, or give the others a part as id or slices",
     )
@@ -357,7 +365,9 @@ def _of_columns(
     """What a function takes: each feature as an input of its own, of the column's type and shape."""
     chosen = request.features
     if chosen is None:
-        chosen = tuple(FeatureRequest(name) for name in columns if name not in spoken)
+        chosen = tuple(
+            FeatureRequest(name) for name in columns if name not in spoken and name not in request.asides
+        )
     if not chosen:
         raise UserError("no column is left for the function", FEATURES, "list some")
     _no_twice([feature.feeds for feature in chosen], f"{FEATURES}: input", "feed each input once")

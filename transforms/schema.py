@@ -94,6 +94,7 @@ class ExampleSchema:
       target: The column that holds the index of the output to explain, with its type.
       weight: The column of what each row counts in the importance, with its type; None: all the same.
       slicings: What the importance is broken down by.
+      from_path: Columns that are not in the files but in the names of their folders.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -104,6 +105,7 @@ class ExampleSchema:
     target: tuple[str, pa.DataType] | None = None
     weight: tuple[str, pa.DataType] | None = None
     slicings: tuple[Slicing, ...] = ()
+    from_path: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[tuple[str, pa.DataType]]:
@@ -113,6 +115,16 @@ class ExampleSchema:
             if extra is not None:
                 found.setdefault(*extra)
         return list(found.items())
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key of the config that makes a column needed in every file, by column.
+
+        Features that have a `fill` and slices are not among them: there a file may lack the column.
+        """
+        parts = {"input.id": self.id, "model.target": self.target, "input.weight": self.weight}
+        found = {part[0]: key for key, part in parts.items() if part is not None}
+        return {**{f.name: "input.features" for f in self.features if f.fill is None}, **found}
 
     @cached_property
     def row_bytes(self) -> int:

@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import files
-from transforms.decode import Rows, as_text, slice_type
+from transforms.decode import Rows, slice_type
 from transforms.methods.base import Attribution
 from transforms.parts import DigestingFile, Part, digest_of, written
 from transforms.read import Rejection
 from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.value_text import as_text
 
 #: A row group is written once this many rows or bytes are there.
 _ROW_GROUP_ROWS = 131_072
