@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from pipeline.child import in_child
 from pipeline.fitness import check_method, check_players
-from pipeline.model_checks import check_model, scores_of, taken
+from pipeline.model_checks import check_model
+from pipeline.model_failures import methods_own, models_own, refused_baseline, scores_of, taken
 from pipeline.sizing import (
     background_bytes,
     device_batch_size,
@@ -145,6 +146,9 @@ def probe(request: ProbeRequest) -> ProbeResult:
     except (DeviceMemoryError, HostMemoryError) as error:
         what, _, remedy = str(error).partition("; ")
         raise UserError(what, "compute", remedy) from error
+    except MemoryError as error:
+        what = f"the memory does not suffice to plan the run ({error or type(error).__name__})"
+        raise UserError(what, "model.path", "plan it on a machine with more") from error
 
 
 def _probe(request: ProbeRequest) -> ProbeResult:
@@ -175,18 +179,21 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
     noise: tuple[np.ndarray, ...] = ()
     if request.method.name == "smoothgrad":
-        noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
+        with methods_own(request.method):
+            noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
     artifact = Artifact(background, scores, spread, noise, yardstick)
     reference = make_reference(artifact, schema, request.seed)
     if request.model.jit:  # what XLA cannot compile is to be known before the run
         row = {name: value[:1] for name, value in spread_inputs.items()}
         none = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
-        room.run(lambda size: request.method.attribute(model, row, reference, *none, size))
+        with methods_own(request.method):
+            room.run(lambda size: request.method.attribute(model, row, reference, *none, size))
     seconds = None
     if request.measure:
-        seconds = room.run(
-            lambda size: seconds_per_row(request.method, model, reference, first_inputs, targets, size)
-        )
+        with methods_own(request.method):
+            seconds = room.run(
+                lambda size: seconds_per_row(request.method, model, reference, first_inputs, targets, size)
+            )
     return ProbeResult(
         model.signature,
         request_digest(request.model),
@@ -265,16 +272,20 @@ def open_model(
         check_columns(request.baseline_files, wanted)
     drawn_from = request.baseline_files or request.drawn_from or request.files
     background = make_background(request.baseline, schema, drawn_from, request.seed)
-    model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
+    with models_own("when it is given rows of the columns' shapes"):
+        model = worker.scored_model(
+            request.model, schema.assemble(background), request.score, request.threads
+        )
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
     room = Room(request.device_batch_size or forward_batch_size(model))
     kept, reason = taken(model, schema.assemble(background), room)
     if not kept.any():
-        raise UserError(reason, "baseline", "choose another kind")
+        raise refused_baseline(model, reason, request.drawn_from or request.files, schema)
     if not kept.all():  # a mask copies
         background = {name: value[kept] for name, value in background.items()}
     if check:
-        check_method(model, schema.assemble(background), request.method, schema)
+        with methods_own(request.method):
+            check_method(model, schema.assemble(background), request.method, schema)
     return schema, model, background
 
 
@@ -290,16 +301,19 @@ def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
             raise UserError(
                 f"predicted means the largest output of one head, and the model has several: {heads}",
                 "model.target",
-                "give an output index, a head's name or all",
+                "give a head's name, an output index or all",
             )
         return TargetSpec(predicted=True)
     if isinstance(target, str):
         if target in names:
             return TargetSpec((names.index(target),))
+        if target in signature.heads:
+            return TargetSpec(tuple(signature.heads[target]))
         raise UserError(
             f"{target!r} is no output of the model",
             "model.target",
-            nearest(target, [*names, "predicted", "all"]) or f"its outputs are {', '.join(names[:12])}",
+            nearest(target, [*names, *signature.heads, "predicted", "all"])
+            or f"its outputs are {', '.join(names[:12])}",
         )
     if not 0 <= target < len(names):
         raise UserError(

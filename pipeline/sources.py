@@ -101,6 +101,7 @@ def model_request(loaded: LoadedConfig) -> ModelRequest:
         config.model.allow_unsafe,
         config.compute.precision,
         config.compute.jit,
+        config.model.signature,
     )
 
 

@@ -1,4 +1,4 @@
-"""Grouped convolutions on a processor without oneDNN, where TensorFlow has neither fused kernel nor gradient."""
+"""Grouped convolutions without oneDNN, where TensorFlow has neither fused kernel nor gradient."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print("done")
 
 
 def test_grouped_convolutions_are_explained_without_onednn() -> None:
-    """The variable stands for a processor on which oneDNN is off by default; Keras's `predict` is the truth."""
+    """The variable stands for a processor on which it is off by default; Keras's `predict` is the truth."""
     here = Path(__file__).resolve().parent
     found = subprocess.run(
         [sys.executable, "-c", CODE],

@@ -85,6 +85,16 @@ class Signature:
             or ([head.name] if head.width == 1 else [f"{head.name}[{i}]" for i in range(head.width)])
         )
 
+    @property
+    def heads(self) -> dict[str, range]:
+        """The targets of each head, by its name."""
+        found, start = {}, 0
+        for head in self.outputs:
+            width = len(head.labels) or head.width
+            found[head.name] = range(start, start + width)
+            start += width
+        return found
+
 
 @dataclass(frozen=True)
 class Build:
