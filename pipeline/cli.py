@@ -47,7 +47,7 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows of the input."
         ),
         click.option("--date", metavar="YYYY-MM-DD", help="Fills {date} in paths; today by default."),
-        click.option("--overwrite", is_flag=True, help="Replace a run of another config, model or input."),
+        click.option("--overwrite", is_flag=True, help="Make the run anew, whatever run is there."),
         click.option(
             "--preset", metavar="FILE", help="How and where to run: its runner and compute count more."
         ),
@@ -183,20 +183,23 @@ def plan(
 @cli.command(short_help="Show one example's attributions as a waterfall.")
 @click.argument("run")
 @click.argument("example_id")
+@click.option("--at", metavar="FILE:ROW", help="Which row, where several have the id; the first by default.")
 @common
-def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
+def show(run: str, example_id: str, at: str | None, as_json: bool, debug: bool) -> int:
     """Show how each feature leads from the base value to an example's prediction, largest first."""
     from pipeline.results import load_run
 
     opened = load_run(run)
-    example = opened.example(example_id)
+    example = opened.example(example_id, at)
     with told():
         if as_json:
-            print_json({"run": run, "example_id": example_id, "attributions": example.rows})
+            places = list(example.places)
+            told_of = {"run": run, "example_id": example_id, "places": places}
+            print_json({**told_of, "attributions": example.rows})
         else:
             from pipeline.show_example import print_example
 
-            print_example(example_id, example.rows, example.values, opened.labels)
+            print_example(example_id, example.rows, example.values, opened.labels, example.places)
     return DONE
 
 

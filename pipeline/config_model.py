@@ -7,13 +7,13 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config_input import Strict
-from pipeline.config_values import Path
+from pipeline.config_values import Path, Scalar
 from transforms.errors import UserError
 from transforms.models.function import PREFIX, is_function
 
 
 class TargetColumn(Strict):
-    """`target: {column: label}`: the column holds the index of the output to explain."""
+    """`target: {column: label}`: the column names the class to explain, or holds an output's index."""
 
     column: str
 
@@ -29,7 +29,8 @@ class Model(Strict):
     modules: list[str] = Field(default=[])
     allow_unsafe: bool = False
     signature: str | None = None
-    target: int | str | TargetColumn = 0
+    target: Scalar | TargetColumn | None = None
+    missing: float | None = None
     score: Literal["auto", "output", "logit", "probability"] = "auto"
 
     @model_validator(mode="before")

@@ -101,6 +101,7 @@ def model_request(loaded: LoadedConfig) -> ModelRequest:
         config.model.allow_unsafe,
         config.compute.precision,
         config.compute.jit,
+        config.model.missing,
         config.model.signature,
     )
 
@@ -153,6 +154,7 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
                 f.missing,
                 f.input,
                 f.dtype,
+                f.pad,
             )
             for f in block.features
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +15,7 @@ import worlds
 from pipeline.config import load_config
 from pipeline.model_checks import differing
 from pipeline.plan import make_plan
-from pipeline.probe import _targets
+from pipeline.targets import find_targets
 from transforms.baselines import first_rows
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, OutputSpec, Signature
@@ -110,7 +112,7 @@ def test_a_keras_model_with_a_step_of_its_own_that_agrees_is_explained(tmp_path:
 def test_a_heads_name_is_a_target() -> None:
     """All outputs of the head; `predicted` with several heads points there."""
     heads = (OutputSpec("reg", (5,)), OutputSpec("click", ()), OutputSpec("kind", (3,), ("a", "b", "c")))
-    signature = Signature((InputSpec("x", (2,), "float32"),), heads)
+    model: Any = SimpleNamespace(signature=Signature((InputSpec("x", (2,), "float32"),), heads))
     for name, indices in (
         ("reg", range(5)),
         ("click", [5]),
@@ -118,8 +120,8 @@ def test_a_heads_name_is_a_target() -> None:
         ("reg[4]", [4]),
         ("b", [7]),
     ):
-        assert _targets(name, signature) == TargetSpec(tuple(indices)), name
+        assert find_targets(name, None, model) == TargetSpec(tuple(indices)), name
     with pytest.raises(UserError, match="several: reg, click, kind; give a head's name"):
-        _targets("predicted", signature)
+        find_targets("predicted", None, model)
     with pytest.raises(UserError, match="did you mean reg"):
-        _targets("regg", signature)
+        find_targets("regg", None, model)

@@ -181,3 +181,7 @@ def known_as_one_kind(values: Sequence[object]) -> tuple[Category, ...] | None:
         numbers = tuple(value for value in values if isinstance(value, bool | int | float))
         return numbers if len(numbers) == len(values) else None
     return None
+
+
+#: What a column holds that names the outcome of a yes or no.
+NO_OR_YES = Categories((0, 1), reject=True)

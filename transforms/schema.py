@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,7 +59,12 @@ class FeatureSpec:
       nan: Whether a null or NaN is a value to the model: NaN, of strings None.
       encoding: Of a tensor in bytes: the dtype of raw values, or that each says itself what it is; None: the
         column holds the values, or pictures.
+      pad: What stands behind the end of a list that is shorter than the shape; None: lists are of one length.
+      open: Of what is padded: whether the model takes any length.
+      steps: Of what is padded, in rows of one length: how many of the first axis are there, the others being
+        padding.
       categories: What the column's values are looked up in, where the model takes their codes.
+      missing: A number, or a code, that is missing to the model, and becomes NaN.
     """
 
     name: str
@@ -74,6 +79,26 @@ class FeatureSpec:
     nan: bool = False
     categories: Categories | None = None
     encoding: str | None = None
+    missing: float | None = None
+    pad: Fill = None
+    open: bool = False
+    steps: int | None = None
+
+    @property
+    def pad_value(self) -> Any:
+        """The padding as the model takes it."""
+        return str(self.pad).encode() if self.dtype == "string" else self.pad
+
+    @cached_property
+    def there(self) -> int:
+        """Values of a row that are no padding, as far as `steps` says."""
+        return self.size if self.steps is None else self.steps * (self.size // self.shape[0])
+
+    def known(self, values: np.ndarray) -> np.ndarray:
+        """The values in the model's dtype with NaN where they are missing to it; changed in place."""
+        if self.missing is not None:
+            values[values == np.dtype(self.dtype).type(self.missing)] = np.nan
+        return values
 
     @cached_property
     def size(self) -> int:
@@ -94,6 +119,7 @@ class ExampleSchema:
       target: The column that holds the index of the output to explain, with its type.
       weight: The column of what each row counts in the importance, with its type; None: all the same.
       slicings: What the importance is broken down by.
+      classes: What the target column's values are looked up in; None: they are indices.
       from_path: Columns that are not in the files but in the names of their folders.
     """
 
@@ -105,6 +131,7 @@ class ExampleSchema:
     target: tuple[str, pa.DataType] | None = None
     weight: tuple[str, pa.DataType] | None = None
     slicings: tuple[Slicing, ...] = ()
+    classes: Categories | None = None
     from_path: tuple[str, ...] = ()
 
     @property
@@ -152,14 +179,18 @@ class ExampleSchema:
         tensors: dict[str, np.ndarray] = {}
         for feature in self.features:
             group, values = self._grouped.get(feature.name), of[feature.input]
-            place = slice(feature.start, feature.start + feature.size)
-            if feature.fixed:
+            # Padding plays no part.
+            place = slice(feature.start, feature.start + feature.there)
+            if feature.fixed or not feature.there:
                 continue
             if group is None:
-                values[place] = np.arange(len(names), len(names) + feature.size)
-                names += value_names(feature.name, feature.shape)
-                if feature.shape:
-                    tensors[feature.name] = values[place].reshape(feature.shape)
+                values[place] = np.arange(len(names), len(names) + feature.there)
+                shape = feature.shape
+                if feature.steps is not None:
+                    shape = (feature.steps, *shape[1:])
+                names += value_names(feature.name, shape)
+                if shape:
+                    tensors[feature.name] = values[place].reshape(shape)
             else:
                 if group not in numbers:
                     numbers[group] = len(names)

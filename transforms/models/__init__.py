@@ -40,6 +40,7 @@ class ModelRequest:
       allow_unsafe: Whether code in model files may be run.
       precision: float32 | mixed_float16 | mixed_bfloat16: of the model's products.
       jit: Whether XLA compiles what is run of it.
+      missing: The number that an XGBoost model takes as missing, which its file does not keep.
       signature: Of a SavedModel; None: serving_default.
     """
 
@@ -49,6 +50,7 @@ class ModelRequest:
     allow_unsafe: bool = False
     precision: str = "float32"
     jit: bool = False
+    missing: float | None = None
     signature: str | None = None
 
     @property
@@ -91,6 +93,11 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
         key = "jit" if request.jit else "precision"
         what = "is for TensorFlow models, and TensorFlow does not run this one"
         raise UserError(what, f"compute.{key}", "leave it out")
+    if request.missing is not None:
+        if not hasattr(adapter, "take_missing"):
+            what = "is for XGBoost, whose files do not keep the number that is missing"
+            raise UserError(what, "model.missing", "leave it out")
+        adapter.take_missing(request.missing)
     found: ModelAdapter = adapter
     return found
 

@@ -18,7 +18,7 @@ from transforms.models.messages import first_line, out_of_memory
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from transforms.categories import CategoryPlaces
+    from transforms.categories import Category, CategoryPlaces
     from transforms.methods.base import Reference
     from transforms.models.differentiable import DifferentiableModel
     from transforms.models.forest import Forest
@@ -38,6 +38,8 @@ class InputSpec:
       values: Names of a vector's values, where the model knows them.
       nan: Whether NaN, or None among strings, is a value to the model.
       categories: Which of a vector's values are categories, where some are: the model takes their codes.
+      missing: A number that is missing to the model, as NaN is.
+      respelled: Whether the model has underscores for the spaces in the values' names.
     """
 
     name: str
@@ -46,6 +48,8 @@ class InputSpec:
     values: tuple[str, ...] = ()
     nan: bool = False
     categories: CategoryPlaces | None = None
+    missing: float | None = None
+    respelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,13 @@ class OutputSpec:
       name: Of the head.
       shape: Of a row.
       labels: Names of its values, where the model has some.
+      classes: What its values are classes of, where the model says so.
     """
 
     name: str
     shape: tuple[int | None, ...]
     labels: tuple[str, ...] = ()
+    classes: tuple[Category, ...] = ()
 
     @property
     def width(self) -> int:
@@ -74,6 +80,11 @@ class Signature:
 
     inputs: tuple[InputSpec, ...]
     outputs: tuple[OutputSpec, ...]
+
+    @property
+    def classes(self) -> tuple[Category, ...]:
+        """What the targets are classes of; none where they are not, or where there are several heads."""
+        return self.outputs[0].classes if len(self.outputs) == 1 else ()
 
     @property
     def target_names(self) -> tuple[str, ...]:
