@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.arrow_types import is_list, squeezed, without_views
+from transforms.arrow_types import floats_of_decimals, is_list, squeezed, without_views
 from transforms.categories import Categories
 from transforms.encodings import SELF_DESCRIBING, decode_tensors
 from transforms.errors import UserError
@@ -151,7 +151,9 @@ def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
       UserError: It holds no numbers, and `wanted` they are; `where` says whose it is.
     """
     kind = array.type
-    if pt.is_null(kind) or pt.is_decimal(kind):
+    if pt.is_decimal(kind):
+        array = floats_of_decimals(array)
+    elif pt.is_null(kind):
         array = array.cast(pa.float64())
     elif pt.is_boolean(kind):
         array = array.cast(pa.uint8())
