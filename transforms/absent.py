@@ -69,7 +69,7 @@ def _expected(feature: FeatureRequest, request: ColumnRequest, signature: Signat
     dtype = "string" if isinstance(feature.fill, str) else "float32"
     shape: Sequence[int | None] = feature.shape or ()
     inputs = {} if signature is None else {spec.name: spec for spec in signature.inputs}
-    spec = next(iter(inputs.values())) if len(inputs) == 1 else inputs.get(feature.name)
+    spec = next(iter(inputs.values())) if len(inputs) == 1 else inputs.get(feature.feeds)
     if spec is not None:
         # A string can only fill a feature whose categories are strings.
         dtype = dtype if spec.categories is not None and dtype == "string" else spec.dtype
