@@ -17,10 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Child:
-    """How a process of its own went: wall seconds, and the largest resident memory it had, in bytes."""
+    """How a process of its own went: seconds by the clock and of processors, and its peak memory in bytes."""
 
     seconds: float
     peak: int
+    processor_seconds: float
 
 
 def attribeam(arguments: Sequence[str]) -> Child:
@@ -42,7 +43,7 @@ def attribeam(arguments: Sequence[str]) -> Child:
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
         raise RuntimeError(f"attribeam {arguments[0]} ended with status {child.returncode}: {said.strip()}")
-    return Child(elapsed, peak_bytes(usage))
+    return Child(elapsed, peak_bytes(usage), usage.ru_utime + usage.ru_stime)
 
 
 def peak_bytes(usage: resource.struct_rusage) -> int:

@@ -32,6 +32,7 @@ BENCHMARKS = (
     "memory",
     "durability",
     "importance",
+    "wide",
 )
 #: Modules that are run only by name: they need more than Python.
 ON_REQUEST = ("flink",)

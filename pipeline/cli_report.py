@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pipeline.command_line import DONE, common, print_json, printable, told
+from pipeline.command_line import DONE, common, print_json, printable, told, warn
 from transforms.errors import UserError
 
 
@@ -41,7 +41,7 @@ def report(
     """
     from pipeline.exports import KINDS
     from pipeline.exports import export as write_export
-    from pipeline.report import write_figures, write_report
+    from pipeline.report import draw_report, write_figures, write_page
     from pipeline.results import load_run
 
     if export is not None and export not in KINDS:
@@ -50,13 +50,18 @@ def report(
         raise UserError("is given without --export", "--export-dir", f"add --export {'|'.join(KINDS)}")
     if figures is None and form is not None:
         raise UserError("is given without --figures", "--format", "add --figures DIR")
-    path = write_report(run)
+    opened = load_run(run)
+    made = draw_report(opened)
+    path = write_page(opened, made)
     written = [] if figures is None else write_figures(run, figures, form or "svg")
-    exported = [] if export is None else write_export(load_run(run), export, export_dir)
+    exported = [] if export is None else write_export(opened, export, export_dir)
     with told():
         if as_json:
-            print_json({"run": run, "report": path, "figures": written, "exported": exported})
+            missing = list(made.missing)
+            found = {"run": run, "report": path, "missing": missing, "figures": written, "exported": exported}
+            print_json(found)
         else:
             for line in [path, *written, *exported]:
                 print(printable(line))
+    warn(made.warnings)
     return DONE

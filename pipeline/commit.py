@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import time
 from collections import deque
@@ -12,16 +13,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import manifest as manifests
+from pipeline import yardstick
+from pipeline.committed import read_manifest
+from pipeline.earlier import is_kept
 from pipeline.increments import read_base
-from pipeline.place import WORK, swap, sweep
+from pipeline.place import REFERENCE, WORK, swap, sweep
 from pipeline.plan import Plan
 from pipeline.tables import NoWeightError, write_tables
 from transforms import files
+from transforms.artifact import Artifact
 from transforms.errors import SAID_ALL, UserError
 from transforms.failures import read_failures
 from transforms.parts import written
 from transforms.shard_result import STATES_AHEAD, ShardResult, read_journal
 
+_DRAW_LATER = "the run is committed all the same, and attribeam report RUN draws it later"
 #: Journal entries are waited for rather than worked on.
 _READERS = 8
 _ENTRY = re.compile(r"\d{5,}\.done")
@@ -44,6 +50,7 @@ class Commit:
       rows: That were planned, those included that were taken over.
       takes_over: Whether some were, from a run that this one adds to.
       keeps_state: Whether another run may add to this one.
+      keeps_baseline: Whether the rows of its baseline are kept, for another run to be compared by.
       fingerprint: Of the run.
       features: Names in the tables.
       metadata: Of every table.
@@ -52,6 +59,7 @@ class Commit:
       weight: The column of weights; None: all rows count the same.
       rejected: `limits.rejected`.
       convergence: `limits.convergence`; None for a method that promises no sum.
+      measured: What convergence is measured by, in words, with {} for the share.
       report: Whether there is to be a report.
       started: When the command was given, in seconds since 1970.
       planned: When the plan was made.
@@ -63,6 +71,7 @@ class Commit:
     rows: int
     takes_over: bool
     keeps_state: bool
+    keeps_baseline: bool
     fingerprint: str
     features: tuple[str, ...]
     metadata: Mapping[str, str]
@@ -71,6 +80,7 @@ class Commit:
     weight: str | None
     rejected: float
     convergence: float | None
+    measured: str
     report: bool
     started: float
     planned: float
@@ -79,6 +89,7 @@ class Commit:
     def of(cls, plan: Plan, target: str, runner: str, *, started: float, planned: float) -> Commit:
         """The commit of a plan, whose `spec.run` is the place; see the class."""
         config, spec = plan.loaded.config, plan.spec
+        draft = manifests.draft_manifest(plan, runner)
         return cls(
             place=spec.run,
             target=target,
@@ -86,14 +97,16 @@ class Commit:
             rows=plan.rows,
             takes_over=plan.base is not None,
             keeps_state=config.incremental,
+            keeps_baseline=is_kept(plan.baseline_kind, plan.found.artifact, config.output.sample),
             fingerprint=plan.fingerprint,
             features=spec.schema.attributed,
             metadata=dict(spec.metadata),
-            draft=manifests.draft_manifest(plan, runner),
+            draft=draft,
             min_rows=config.privacy.min_rows,
             weight=config.input.weight,
             rejected=config.limits.rejected,
             convergence=config.limits.convergence if config.method.additive else None,
+            measured=yardstick.share_in_words(draft, "{}"),
             report=config.output.report,
             started=started,
             planned=planned,
@@ -115,7 +128,7 @@ class Commit:
         worst = quality["relative_p99"] if quality else None
         if worst is not None and self.convergence is not None and worst > self.convergence:
             found.append(
-                f"p99 of |convergence_delta| is {worst:.3g} of the score's spread, more than "
+                f"p99 of |convergence_delta| is {self.measured.format(f'{worst:.3g}')}, more than "
                 f"limits.convergence: {self.convergence:g}"
             )
         return found
@@ -168,25 +181,38 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
     return manifest
 
 
-def make_report(commit: Commit) -> None:
+def make_report(commit: Commit) -> list[str]:
     """Makes the report of a committed run, unless it is there or the config wants none.
 
+    Whatever fails in drawing it leaves the run as it is: committed and whole.
+
+    Returns:
+      What the report lacks, in lines, each with its reason.
     Raises:
       OutputLost: It cannot be written; the run is whole without it, and the next command makes it.
     """
     if not commit.report:
-        return
-    from pipeline.report import report_is_current, write_report
+        return []
+    from pipeline.report import draw_report, report_is_current, write_page
     from pipeline.results import load_run
 
-    if not report_is_current(load_run(commit.target)):
-        with written(commit.target):
-            write_report(commit.target)
+    run = load_run(commit.target)
+    if report_is_current(run):
+        return []
+    try:
+        made = draw_report(run)
+    except Exception as error:
+        logging.getLogger(__name__).info("the report could not be drawn", exc_info=error)
+        why = (str(error).strip().splitlines() or [""])[0]
+        return [f"report.html could not be drawn: {type(error).__name__}: {why}; {_DRAW_LATER}"]
+    with written(commit.target):
+        write_page(run, made)
+    return [f"{line}; {_DRAW_LATER}" for line in made.warnings]
 
 
 def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     for place in dict.fromkeys((commit.target, commit.place)):
-        committed = manifests.read_manifest(place, replaces=True)
+        committed = read_manifest(place, replaces=True)
         if committed is not None and committed["fingerprint"] == commit.fingerprint:
             files.delete_tree(files.join(place, WORK))
             if place != commit.target:
@@ -222,6 +248,7 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
         min_rows=commit.min_rows,
         weighted=commit.weight is not None,
         keeps_state=commit.keeps_state,
+        baseline=_baseline(commit) if commit.keeps_baseline else None,
     )
     result.parts += parts
     manifest = manifests.fill_manifest(draft, result, timing, exceeded, suppressed)
@@ -230,6 +257,11 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     if commit.place != commit.target:
         swap(commit.place, commit.target)
     return manifest
+
+
+def _baseline(commit: Commit) -> Artifact:
+    """What the workers were told to compare by."""
+    return Artifact.from_bytes(files.read_bytes(files.join(commit.place, WORK, REFERENCE)))
 
 
 def _add_in_order(commit: Commit, total: ShardResult) -> set[int]:

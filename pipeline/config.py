@@ -21,6 +21,7 @@ from pydantic import (
 
 from pipeline.config_errors import as_user_error, nearest
 from pipeline.config_input import Bins, Feature, FeatureTexts, Input, Strict, all_labels
+from pipeline.config_model import Model, TargetColumn
 from pipeline.config_values import Path, Scalar, day_of
 from pipeline.runners import RUNNERS
 from pipeline.yaml_text import MOST_BYTES, override, parse_mapping
@@ -30,36 +31,23 @@ from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
 
 
-class TargetColumn(Strict):
-    """`target: {column: label}`: the column holds the index of the output to explain."""
-
-    column: str
-
-
-class Model(Strict):
-    """The `model` block."""
-
-    path: Path
-    modules: list[str] = Field(default=[])
-    allow_unsafe: bool = False
-    target: int | str | TargetColumn = 0
-    score: Literal["auto", "output", "logit", "probability"] = "auto"
-
-
 class Baseline(Strict):
     """The `baseline` block; the method decides the kind where it is left out."""
 
-    kind: Literal["zeros", "constant", "mean", "median", "mode", "sample", "file"] | None = None
+    kind: Literal["zeros", "constant", "mean", "median", "mode", "sample", "file", "run"] | None = None
     rows: Annotated[int, Field(ge=1)] | None = None
     path: Path | None = None
     value: Scalar | dict[str, Scalar] | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Baseline:
-        for key, kind in (("path", "file"), ("value", "constant")):
+        for key, kinds in (("path", ("file", "run")), ("value", ("constant",))):
             given = getattr(self, key) is not None
-            if given != (self.kind == kind):
-                raise ValueError(f"kind: {kind} and the key {key!r} go together")
+            if given != (self.kind in kinds):
+                named = " or ".join(kinds) if self.kind not in kinds else self.kind
+                raise ValueError(f"kind: {named} and the key {key!r} go together")
+        if self.kind == "run" and self.rows is not None:
+            raise ValueError("kind: run takes the rows as that run had them; leave the key 'rows' out")
         return self
 
 

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from pipeline.config_values import Label, Path, Scalar, Shape
+from transforms.encodings import DTYPES
 from transforms.errors import UserError
 from transforms.slicing import BinsRequest, SliceRequest
 
@@ -52,14 +53,28 @@ class FeatureTexts(Strict):
 
 
 class Feature(Strict):
-    """An item of `input.features`; its label is moved to the config's `features`."""
+    """An item of `input.features`; its label is moved to the config's `features`.
+
+    `missing`: whether a null or NaN rejects the row or is kept for the model; its kind says it by default.
+    """
 
     name: str
+    input: str | None = None
     kind: Literal["numeric", "categorical", "image"] | None = None
     fill: Scalar | None = None
+    missing: Literal["reject", "keep"] | None = None
     shape: Shape | None = None
+    dtype: Literal[DTYPES] | None = None  # type: ignore[valid-type]
     fixed: bool = False
     label: Label | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Feature:
+        if self.missing == "keep" and self.fill is not None:
+            raise ValueError(
+                f"fill: {self.fill!r} and missing: keep do not go together: one replaces what the other keeps"
+            )
+        return self
 
 
 class Bins(Strict):
@@ -98,6 +113,7 @@ class Input(Strict):
 
     format: Literal["parquet", "tfrecord"] | None = None
     files: Path | Annotated[list[Path], Field(min_length=1)]
+    partitioning: Literal["hive", "none"] = "hive"
     id: str | None = None
     weight: str | None = None
     features: Annotated[list[Feature], Field(min_length=1)] | None = None

@@ -121,10 +121,11 @@ def _beside(
 
 
 def _numbers(value: np.ndarray) -> np.ndarray:
-    """Strings as their rank in the alphabet; numbers as they are, in float64."""
-    if value.dtype == object:
-        value = np.unique(value.astype(str), return_inverse=True)[1].reshape(value.shape)
-    return value.astype(np.float64)
+    """Strings as their rank in the alphabet, NaN where there is none; numbers as they are, in float64."""
+    if value.dtype != object:
+        return value.astype(np.float64)
+    ranks = np.unique(value.astype(str), return_inverse=True)[1].reshape(value.shape).astype(np.float64)
+    return np.where(value == None, np.nan, ranks)  # noqa: E711 - an entry at a time
 
 
 def _joined(members: Sequence[np.ndarray]) -> np.ndarray:

@@ -12,9 +12,11 @@ import pyarrow as pa
 from pipeline.increments import cut_increments, in_order, increments_of
 from transforms import globs
 from transforms.absent import assumed
+from transforms.categories import Categories
 from transforms.decode import decode
 from transforms.errors import UserError
-from transforms.read import Column, describe_columns, read_piece
+from transforms.partitions import partition_types
+from transforms.read import columns_of, describe_input, read_piece
 from transforms.schema import ExampleSchema, FeatureSpec
 from transforms.shards import PARQUET, Piece, inspect_files
 
@@ -39,8 +41,19 @@ def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, n
     if "feature" in table.column_names:
         struct = table["feature"].combine_chunks()
         return {field.name: flattened(struct.field(field.name))[0] for field in struct.type}
-    found = _from_input(run, places)
-    return {name: _as_text(value) if value.dtype == object else value for name, value in found.items()}
+    found, known = _from_input(run, places), _categories(run)
+    for name, value in found.items():
+        if name in known:
+            found[name] = known[name].of_codes(value).to_numpy(zero_copy_only=False)
+        elif value.dtype == object:
+            found[name] = _as_text(value)
+    return found
+
+
+def _categories(run: Run) -> dict[str, Categories]:
+    """Those of the features that have some."""
+    found = {item["name"]: Categories.from_json(item.get("categories")) for item in run.manifest["schema"]}
+    return {name: known for name, known in found.items() if known is not None}
 
 
 def flattened(array: pa.Array) -> tuple[np.ndarray, tuple[int, ...]]:
@@ -55,7 +68,8 @@ def flattened(array: pa.Array) -> tuple[np.ndarray, tuple[int, ...]]:
 
 def _as_text(values: np.ndarray) -> np.ndarray:
     texts = [
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in values.flat
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else value and str(value)
+        for value in values.flat
     ]
     found = np.empty(len(texts), object)
     found[:] = texts
@@ -67,7 +81,8 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     config = manifest["config"]["input"]
     patterns = [config["files"]] if isinstance(config["files"], str) else config["files"]
     try:
-        found = inspect_files(globs.expand(patterns, manifest["config_folder"]), config["format"])
+        matched = globs.expand(patterns, manifest["config_folder"], config["format"])
+        found = inspect_files(matched, config["format"], hive=config.get("partitioning", "hive") == "hive")
     except UserError as error:
         what = f"the feature values have to be read from the input, and that is gone: {error}"
         raise UserError(what, run.path, _REMEDY) from error
@@ -75,8 +90,13 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     if inputs is None:
         raise _changed(run)
     shards = cut_increments(inputs, increments_of(manifest))
-    types = describe_columns(found, [item["name"] for item in manifest["schema"]])
-    schema = ExampleSchema(_specs(manifest["schema"], types), {}, {})
+    described = describe_input(found, [item["name"] for item in manifest["schema"]])
+    types = dict(described.types)
+    if described.paths:
+        as_numbers = partition_types(found, padded_are_text=False)
+        of_numbers = [item["name"] for item in manifest["schema"] if item["dtype"] != "string"]
+        types |= {name: as_numbers[name] for name in described.paths.intersection(of_numbers)}
+    schema = ExampleSchema(_specs(manifest["schema"], types), {}, {}, from_path=tuple(described.paths))
     numbers = [int(path.rsplit("-", 1)[1].split(".")[0]) for path in run.parts()]
     refused = _refused(run)
     parts: dict[str, list[np.ndarray]] = {spec.name: [] for spec in schema.features}
@@ -115,22 +135,30 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
             tuple(item["shape"]),
             types[item["name"]]
             if item["name"] in types
-            else assumed(item["dtype"], item["kind"], item["shape"]),
+            else assumed(_held(item), item["kind"], item["shape"]),
             item["fill"],
             item["input"],
             item["start"],
             item.get("fixed", False),  # not in manifests of older runs
             item.get("nan", False),
+            Categories.from_json(item.get("categories")),
         )
         for item in schema
     )
+
+
+def _held(item: Mapping[str, Any]) -> str:
+    """The type of a feature's values in the input."""
+    known = Categories.from_json(item.get("categories"))
+    found: str = item["dtype"] if known is None else "string" if known.strings else "int64"
+    return found
 
 
 def _read_rows(
     piece: Piece, rows: np.ndarray, schema: ExampleSchema, parts: dict[str, list[np.ndarray]]
 ) -> None:
     """Adds the values of some rows of a piece, read from the first of them to the last."""
-    columns = [Column(name, kind) for name, kind in schema.columns]
+    columns = columns_of(schema)
     ahead = int(rows[0]) - piece.start
     stretch = replace(
         piece,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.committed import SCHEMA_VERSION
 from pipeline.config import LoadedConfig
 from pipeline.increments import Grown
 from pipeline.memory import batch_rows
@@ -17,8 +18,6 @@ from transforms.shards import InputFile
 from transforms.slicing import described
 
 _NO_NUMBERS = ("limits", "name", "runner", "incremental")
-#: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.
-SCHEMA_VERSION = 3
 
 
 def fingerprint_of(
@@ -63,6 +62,7 @@ def _deciding(config: dict[str, Any]) -> dict[str, Any]:
         "compute": ("workers",),
         "model": ("path",),
         "input": ("files",),
+        "baseline": ("path",),  # its rows have a digest
     }
     kept = {key: value for key, value in config.items() if key not in _NO_NUMBERS}
     for block, keys in left_out.items():

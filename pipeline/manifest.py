@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.committed import SCHEMA_VERSION, read_manifest
 from pipeline.config import Config
-from pipeline.fingerprint import SCHEMA_VERSION
 from pipeline.place import WORK, beside
 from pipeline.plan import Plan
 from pipeline.plan_summary import describe_baseline, describe_model
 from transforms import files
-from transforms.errors import UserError
 from transforms.parts import MANIFEST
 from transforms.room import with_halved
 from transforms.shard_result import ShardResult, fingerprint_path
@@ -66,6 +65,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
                 "start": f.start,
                 "fixed": f.fixed,
                 "nan": f.nan,
+                **({} if f.categories is None else {"categories": f.categories.to_json()}),
             }
             for f in plan.spec.schema.features
         ],
@@ -128,42 +128,6 @@ def versions() -> dict[str, str]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue  # run from a checkout
-    return found
-
-
-def read_manifest(run: str, *, replaces: bool = False) -> dict[str, Any] | None:
-    """The manifest of a committed run, None where there is none.
-
-    Args:
-      run: Its directory.
-      replaces: Whether the run is to be replaced: then one that is damaged, or of another version, will do.
-    Raises:
-      UserError: It is no manifest, or another version's.
-    """
-    path = files.join(run, MANIFEST)
-    if not files.exists(path):
-        return None
-    try:
-        return _read_manifest(path)
-    except UserError:
-        if replaces:
-            return {"fingerprint": None}
-        raise
-
-
-def _read_manifest(path: str) -> dict[str, Any]:
-    try:
-        found = json.loads(files.read_bytes(path))
-    except ValueError as error:
-        raise UserError("is not a manifest", path, "name the folder of a committed run") from error
-    if not isinstance(found, dict) or "schema_version" not in found:
-        raise UserError("is not a manifest", path, "name the folder of a committed run")
-    if found["schema_version"] != SCHEMA_VERSION:
-        raise UserError(
-            f"has schema_version {found['schema_version']}, this version reads {SCHEMA_VERSION}",
-            path,
-            "use the version that wrote it",
-        )
     return found
 
 

@@ -22,7 +22,7 @@ from transforms.methods.base import TARGETS_AT_ONCE, AttributionMethod, working_
 from transforms.methods.calls import processors, rows_in_call
 from transforms.models.function import is_function
 from transforms.positions import positions_bytes
-from transforms.read import Column, read_bytes
+from transforms.read import columns_of, read_bytes
 from transforms.schema import ExampleSchema
 from transforms.shard_result import STATES_AHEAD
 from transforms.shards import InputFile
@@ -229,7 +229,7 @@ def host_bytes(
     counted = _CODED_BYTES * batch_size * widths.targets * len(schema.attributed)
     # Of the commit, when nothing is counted any more.
     ranked = ranking_bytes(len(schema.attributed))
-    columns = [Column(name, kind) for name, kind in schema.columns]
+    columns = columns_of(schema)
     working = working_bytes(
         method, batch_size, widths.targets, widths.values, schema.players.count, evaluations
     )

@@ -13,6 +13,8 @@ from transforms.errors import UserError
 from transforms.parts import FOLDERS, IMPORTANCE, MANIFEST, REPORT, is_table
 
 WORK = "_work"
+#: In it, the baseline that workers read.
+REFERENCE = "reference.npz"
 #: What may stand in a folder that a run takes over: anything else is somebody's.
 OURS = frozenset({MANIFEST, WORK, *FOLDERS, IMPORTANCE, REPORT})
 _ELSEWHERE = "give another output.path or --output"

@@ -9,12 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.config import Config, LoadedConfig
+from pipeline.earlier import EarlierBaseline
 from pipeline.fingerprint import difference, fingerprint_of
 from pipeline.increments import Grown, Increment, grown, is_limited
 from pipeline.memory import batch_rows
 from pipeline.place import check_apart
 from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
-from pipeline.sources import baseline_files_of, input_files, of_config, output_of, probe_request
+from pipeline.sources import (
+    baseline_files_of,
+    baseline_run_of,
+    input_files,
+    of_config,
+    output_of,
+    probe_request,
+)
 from transforms import files
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
@@ -42,6 +50,7 @@ class Plan:
       increments: Of the run; all but the last are taken over from the committed one.
       base: What that is; None where everything is explained.
       anew: Why nothing could be taken over where the config asks for it.
+      baseline_run: The earlier run whose baseline this one has.
     """
 
     loaded: LoadedConfig
@@ -56,6 +65,7 @@ class Plan:
     increments: tuple[Increment, ...]
     base: Grown | None = None
     anew: str | None = None
+    baseline_run: EarlierBaseline | None = None
 
     @property
     def reused_rows(self) -> int:
@@ -72,6 +82,13 @@ class Plan:
         """What is not as it should be and stops no run."""
         planned = self.found.device_batch_size
         warnings = [f"{self.loaded.where}: {line}" for line in self.found.warnings]
+        earlier = self.baseline_run
+        if earlier is not None and earlier.digest != self.found.artifact.digest:
+            there, here = len(next(iter(earlier.features.values()))), len(self.found.artifact.scores)
+            warnings.append(
+                f"{self.loaded.where}: baseline.path: the model refuses {there - here} of the {there} rows "
+                f"that {earlier.run} was compared by: the baseline is another"
+            )
         return with_halved(warnings, planned, self.found.device_room or planned)
 
 
@@ -87,6 +104,7 @@ def make_plan(
     committed: Mapping[str, Any] | None = None,
     inputs: Sequence[InputFile] | None = None,
     drawn_from: Sequence[InputFile] | None = None,
+    baseline_run: EarlierBaseline | None = None,
 ) -> Plan:
     """Checks a config against its files and its model, and decides what the config leaves open.
 
@@ -102,6 +120,7 @@ def make_plan(
       committed: The manifest of the run in the place, which an incremental one may add to.
       inputs: The config's input files, where they have been looked at already.
       drawn_from: Those that the baseline is made of, if not all.
+      baseline_run: What the baseline is taken from, where it has been looked at already.
     Raises:
       UserError: Whatever would stop the run and can be mended.
     """
@@ -117,6 +136,8 @@ def make_plan(
         ("input.files", [file.path for file in found_files]),
         ("baseline.path", [file.path for file in baseline_files]),
     ]
+    if baseline_run is None and (baseline_run := baseline_run_of(loaded)) is not None:
+        sources.append(("baseline.path", [baseline_run.run]))
     check_apart(output, sources, loaded.where)
     method = config.method
     kind = config.baseline.kind or ("sample" if method.needs.background else "mean")
@@ -125,7 +146,9 @@ def make_plan(
     def ask(
         inputs: Sequence[InputFile], drawn_from: Sequence[InputFile] | None = None
     ) -> tuple[ProbeRequest, ProbeResult]:
-        request = probe_request(loaded, inputs, kind, baseline_files, threads=threads, measure=measure)
+        request = probe_request(
+            loaded, inputs, kind, baseline_files, baseline_run, threads=threads, measure=measure
+        )
         request = dataclasses.replace(request, drawn_from=drawn_from)
         try:
             found = probe(request) if in_process else probe_in_child(request)
@@ -200,6 +223,7 @@ def make_plan(
     return Plan(
         loaded, inputs, shards, spec, found, sum(part.rows for part in increments), shard_rows, kind, output,
         increments, base if isinstance(base, Grown) else None, base if isinstance(base, str) else None,
+        baseline_run,
     )  # fmt: skip
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from pipeline.baseline_words import described_values
 from pipeline.memory import bound
 from pipeline.plan import Plan
+from pipeline.yardstick import kind_of
 from transforms.slicing import described
 
 
@@ -36,7 +38,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "targets": target_names(plan),
         "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
         "affine_prefix": found.affine_prefix,
-        "baseline": describe_baseline(plan),
+        "baseline": {**describe_baseline(plan), "values": baseline_values(plan)},
         "evaluations_per_row": found.evaluations_per_row,
         "workers": plan.loaded.config.compute.workers,
         "batch_size": spec.batch_size,
@@ -96,7 +98,22 @@ def describe_model(plan: Plan) -> dict[str, Any]:
 def describe_baseline(plan: Plan) -> dict[str, Any]:
     """The manifest's `baseline`."""
     artifact = plan.found.artifact
-    return {"kind": plan.baseline_kind, "rows": len(artifact.scores), "digest": artifact.digest}
+    of = plan.baseline_run
+    measure, flat = kind_of(artifact, plan.spec.targets.indices)
+    return {
+        "kind": plan.baseline_kind,
+        "rows": len(artifact.scores),
+        "digest": artifact.digest,
+        "measured_by": measure,
+        "flat_targets": flat,
+        **({} if of is None else {"of": {"run": of.run, "run_id": of.run_id, "kind": of.kind}}),
+    }
+
+
+def baseline_values(plan: Plan) -> list[dict[str, Any]]:
+    """What the baseline holds, feature by feature."""
+    known = {f.name: f.categories for f in plan.spec.schema.features if f.categories is not None}
+    return described_values(plan.found.artifact.features, known)
 
 
 def target_names(plan: Plan) -> list[str]:

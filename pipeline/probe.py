@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import subprocess
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.child import in_child
 from pipeline.fitness import check_method, check_players
+from pipeline.model_checks import check_model, scores_of, taken
 from pipeline.sizing import (
     background_bytes,
     device_batch_size,
@@ -25,23 +22,24 @@ from pipeline.sizing import (
 from pipeline.slice_planning import plan_slicings
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
+from transforms.bytes_columns import with_encodings
 from transforms.decode import Rows
 from transforms.devices import device_scopes
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
-from transforms.methods.base import AttributionMethod, Reference, evaluate
+from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
-from transforms.models.base import ScoredModel, Signature, refusal
-from transforms.read import Column, check_columns
-from transforms.resolve import ColumnRequest, resolve
+from transforms.models.base import ScoredModel, Signature
+from transforms.quality import distance_of, spread_of, yardsticks
+from transforms.read import Column, check_columns, columns_of
+from transforms.resolve import ColumnRequest
+from transforms.resolve_paths import resolve_with_paths
 from transforms.room import Room
 from transforms.schema import ExampleSchema
 from transforms.shards import TFRECORD, InputFile
 from transforms.slicing import resolve_slicings
 from transforms.spelling import nearest
 from transforms.worker import TargetSpec, make_reference
-
-Answer = TypeVar("Answer")
 
 #: Rows of the input that stand for it where a spread or a time is measured.
 FIRST_ROWS = 4096
@@ -66,6 +64,8 @@ class ProbeRequest:
       threads: TensorFlow's threads in this process.
       measure: Whether to measure the time per row.
       drawn_from: The files of the input that the baseline is made of; None: all.
+      paths: Columns that are not in the files but in the names of their folders.
+      edges: Of bins of equally many rows, by column and number, where an earlier run has found them.
     """
 
     model: ModelRequest
@@ -82,6 +82,8 @@ class ProbeRequest:
     threads: int | None = None
     measure: bool = False
     drawn_from: Sequence[InputFile] | None = None
+    paths: frozenset[str] = frozenset()
+    edges: Mapping[tuple[str, int], tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,26 +153,30 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     targets = _targets(request.target, model.signature)
     drawn_from = request.drawn_from or request.files
     total = sum(file.rows for file in request.files)
-    schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total)
+    schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total, request.edges)
     # What stands for the input where the baseline is one row must not change when files are added.
     first = first_rows(drawn_from, schema, FIRST_ROWS)
     size = request.device_batch_size or device_batch_size(model, inputs, request.method)
     room = Room(size)
     first_inputs = inputs
     if first is not None:
+        check_model(model, first, schema, request.device_batch_size)
         found = schema.assemble(first.features)
-        kept, _ = _taken(model, found, room)
+        kept, _ = taken(model, found, room)
         if kept.any():  # a mask copies
             first_inputs = found if kept.all() else {name: value[kept] for name, value in found.items()}
-    scores = _scores(model, inputs, room)
+    scores = scores_of(model, inputs, room)
     spread_inputs = inputs if len(scores) > 1 else first_inputs
-    spread_scores = scores if len(scores) > 1 else _scores(model, first_inputs, room)
-    finite = spread_scores[np.isfinite(spread_scores).all(axis=1)]
-    spread = finite.std(axis=0, dtype=np.float64) if len(finite) else np.zeros(scores.shape[1])
+    spread_scores = scores if len(scores) > 1 else scores_of(model, first_inputs, room)
+    spread = spread_of(spread_scores)
+    first_scores = spread_scores
+    if len(scores) > 1 and not spread.all():  # what their spread cannot measure, their distance may
+        first_scores = scores_of(model, first_inputs, room)
+    yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
     noise: tuple[np.ndarray, ...] = ()
     if request.method.name == "smoothgrad":
         noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
-    artifact = Artifact(background, scores, spread, noise)
+    artifact = Artifact(background, scores, spread, noise, yardstick)
     reference = make_reference(artifact, schema, request.seed)
     if request.model.jit:  # what XLA cannot compile is to be known before the run
         row = {name: value[:1] for name, value in spread_inputs.items()}
@@ -193,7 +199,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         room.size * evaluation_bytes(model, inputs, request.method),
         _has_prefix(model, reference, request.method),
         seconds,
-        (*(() if first is None else _repeated_ids(first, schema)), *crowded),
+        (*_said_of(model), *(() if first is None else _repeated_ids(first, schema)), *crowded),
         device_scopes() if request.model.needs_tensorflow else (),
         room.used,
         evaluation_bytes(model, inputs, request.method),
@@ -202,6 +208,11 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         request_bytes(request.model),
         slices,
     )
+
+
+def _said_of(model: ScoredModel) -> tuple[str, ...]:
+    """What a model's adapter has to say that stops no run."""
+    return tuple(f"model.path: {line}" for line in getattr(model.adapter, "warnings", ()))
 
 
 def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:
@@ -237,23 +248,27 @@ def open_model(
     types = request.types
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
-    schema = resolve(request.columns, loaded.signature, types)
+    schema = resolve_with_paths(request.columns, loaded.signature, types, request.paths, request.files)
+    schema = with_encodings(schema, request.files)
     if check:
         check_players(request.method, schema)  # before the input is read for a baseline
-    common = check_columns(request.files, [Column(name, kind) for name, kind in schema.columns])
+    common = check_columns(request.files, columns_of(schema))
     if schema.slicings:  # what they compare must be so in every file
         found = {**types, **common}
         slices = tuple((name, common[name]) for name, _ in schema.slices)
         schema = replace(schema, slices=slices, slicings=resolve_slicings(request.columns.slices, found))
     if request.baseline.kind == "file":
-        wanted = [Column(f.name, f.stored) for f in schema.features]
+        wanted = [
+            Column(f.name, f.stored, "baseline.path", from_path=f.name in schema.from_path)
+            for f in schema.features
+        ]
         check_columns(request.baseline_files, wanted)
     drawn_from = request.baseline_files or request.drawn_from or request.files
     background = make_background(request.baseline, schema, drawn_from, request.seed)
     model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
     room = Room(request.device_batch_size or forward_batch_size(model))
-    kept, reason = _taken(model, schema.assemble(background), room)
+    kept, reason = taken(model, schema.assemble(background), room)
     if not kept.any():
         raise UserError(reason, "baseline", "choose another kind")
     if not kept.all():  # a mask copies
@@ -295,28 +310,6 @@ def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
     return TargetSpec((target,))
 
 
-def _scores(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> np.ndarray:
-    return room.run(lambda size: evaluate(model, inputs, size)[0])
-
-
-def _taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> tuple[np.ndarray, str]:
-    """Which rows the model takes and gives a finite score, `[B]` bool, and why not one of the others."""
-    rows = len(next(iter(inputs.values())))
-    try:
-        scores = _scores(model, inputs, room)
-    except Exception as error:
-        line = refusal(error, planning=True)
-        if line is None:
-            raise
-        if rows == 1:
-            return np.zeros(1, bool), f"the model does not take the baseline: {line}"
-        parts = (slice(0, rows // 2), slice(rows // 2, None))
-        halves = [_taken(model, {k: v[part] for k, v in inputs.items()}, room) for part in parts]
-        return np.concatenate([kept for kept, _ in halves]), halves[0][1] or halves[1][1]
-    finite: np.ndarray = np.isfinite(scores).all(axis=1)
-    return finite, "" if finite.all() else "the model's score of the baseline is not finite"
-
-
 def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:
     if method.needs.rescale:
         return False
@@ -346,47 +339,3 @@ def _entry_spread(
 def probe_in_child(request: ProbeRequest) -> ProbeResult:
     """The same in a process of its own, which takes TensorFlow with it when it ends."""
     return in_child(probe, request)
-
-
-def in_child(function: Callable[[ProbeRequest], Answer], request: ProbeRequest) -> Answer:
-    """Calls a module's function in a process of its own; what it raises as a UserError is raised here."""
-    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as noise:
-        child = subprocess.run(
-            [sys.executable, "-m", "pipeline.probe", str(answer.fileno())],
-            input=pickle.dumps((sys.path, function, request)),
-            pass_fds=[answer.fileno()],
-            stdout=noise,
-            stderr=noise,
-            check=False,
-        )
-        answer.seek(0)
-        data = answer.read()
-        if not data:
-            noise.seek(0)
-            lines = noise.read().decode("utf-8", "replace").strip().splitlines()
-            last = lines[-1] if lines else "no message"
-            raise RuntimeError(f"the model's process ended with status {child.returncode}: {last}")
-        # Written by our own child a moment ago, through a file without a name.
-        found = pickle.loads(data)
-    if isinstance(found, BaseException):
-        raise found
-    answered: Answer = found
-    return answered
-
-
-def _child(descriptor: int) -> None:
-    path, function, request = pickle.loads(sys.stdin.buffer.read())
-    sys.path[:] = path
-    try:
-        found: object = function(request)
-    except UserError as error:
-        found = error
-    with open(descriptor, "wb") as answer:
-        answer.write(pickle.dumps(found))
-
-
-if __name__ == "__main__":
-    # The classes must be those of the package, not of __main__, to mean the same to the parent.
-    from pipeline import probe as package
-
-    package._child(int(sys.argv[1]))

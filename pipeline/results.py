@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from pipeline.manifest import read_manifest
+from pipeline.committed import read_manifest
 from transforms import files
 from transforms.errors import UserError
 from transforms.parquet.whole import read_whole
 from transforms.parts import IMPORTANCE
+from transforms.value_text import as_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -197,9 +198,8 @@ class Run:
             at = pc.index(ids, example_id).as_py()
             if at >= 0:
                 table = pq.read_table(path).slice(at, self.rows_per_example)
-                return Example(
-                    table.to_pylist(), self._example_values(table, number, at // self.rows_per_example)
-                )
+                values = self._example_values(table, number, at // self.rows_per_example)
+                return Example(_readable(table).to_pylist(), values)
         raise self._no_example(example_id, parts[0])
 
     def _example_values(self, table: pa.Table, part: int, position: int) -> dict[str, Any]:
@@ -255,6 +255,14 @@ class Run:
         if isinstance(target, int) or target not in names:
             raise UserError(f"{target!r} is no output", "target", f"the outputs are {', '.join(names[:12])}")
         return int(names.index(target))
+
+
+def _readable(table: pa.Table) -> pa.Table:
+    """Days and times as text: Python has none beyond the year 9999, nor before our era."""
+    for at, field in enumerate(table.schema):
+        if pa.types.is_temporal(field.type):
+            table = table.set_column(at, field.name, as_text(table.column(at)))
+    return table
 
 
 def _field(name: str, schema: pa.Schema) -> pc.Expression:

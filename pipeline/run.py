@@ -19,11 +19,12 @@ from pipeline.commit import (
     result_path,
     told_failures,
 )
+from pipeline.committed import read_manifest
 from pipeline.config import LoadedConfig, load_config
 from pipeline.increments import take_over
 from pipeline.lock import run_lock
-from pipeline.manifest import known_cuts, read_manifest, relabel, work_fingerprint
-from pipeline.place import OURS, WORK, beside, check_place, check_replaceable, recover
+from pipeline.manifest import known_cuts, relabel, work_fingerprint
+from pipeline.place import OURS, REFERENCE, WORK, beside, check_place, check_replaceable, recover
 from pipeline.plan import Plan, make_plan
 from pipeline.plan_summary import summarize
 from transforms import files
@@ -145,8 +146,8 @@ def _execute(
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
         with written(target):
             manifest = dict(relabel(target, committed, loaded.config))
-        make_report(commit)
-        return Outcome(target, manifest, True, exceeded, plan.warnings)
+        warnings = [*plan.warnings, *make_report(commit)]
+        return Outcome(target, manifest, True, exceeded, warnings)
     place = _place(target, plan, committed, overwrite)
     plan = _moved(plan, place, runner)
     commit = Commit.of(plan, target, runner, started=started, planned=planned)
@@ -164,7 +165,9 @@ def _execute(
         if found is None or found["fingerprint"] != plan.fingerprint:
             return Outcome(target, None, False, (), plan.warnings, job)
         manifest = found
-    return Outcome(target, manifest, False, manifest["quality"]["exceeded"], manifest["warnings"])
+    # Whoever has committed the run, what its report lacks is told here.
+    warnings = [*manifest["warnings"], *make_report(commit)]
+    return Outcome(target, manifest, False, manifest["quality"]["exceeded"], warnings)
 
 
 def _target(loaded: LoadedConfig) -> str:
@@ -203,7 +206,7 @@ def _moved(plan: Plan, run: str, runner: str) -> Plan:
     model = plan.spec.model
     if runners.needs_remote_files(runner):
         model = replace(model, module_paths=())
-    reference = files.join(run, WORK, "reference.npz")
+    reference = files.join(run, WORK, REFERENCE)
     return replace(plan, spec=replace(plan.spec, run=run, reference=reference, model=model))
 
 

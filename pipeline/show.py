@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from pipeline import yardstick
 from pipeline.text_table import (
     bar,
     clean,
@@ -27,6 +28,8 @@ _TOP = 10
 #: More targets than this get a line each instead of a table each.
 _MOST_TABLES = 3
 _MOST_LINES = 40
+#: Features whose baseline is told.
+_MOST_VALUES = 12
 _KEY = 15
 _NAME = 32
 _FACT, _REASON = 1000, 300
@@ -85,7 +88,7 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
             fact(out, "incremental", f"{taken}; {now}")
         pace = f"{duration(timing['pipeline_seconds'])} at {timing['rows_per_second']:,.0f} rows/s"
         fact(out, "time", f"{duration(timing['seconds'])} in all; {pace} after planning")
-    _print_quality(out, quality)
+    _print_quality(out, manifest)
     for line in exceeded:
         write(out, Text(f"{'limit exceeded'.ljust(_KEY)}{line}", style="bold red"))
     _print_places(out, run)
@@ -168,15 +171,16 @@ def _reasons(run: Any) -> list[tuple[str, int]]:
     return [*found, (f"for {len(counted) - 3:,} other reasons, in rejected/", rest)] if rest else found
 
 
-def _print_quality(out: Console, quality: Mapping[str, Any]) -> None:
+def _print_quality(out: Console, manifest: Mapping[str, Any]) -> None:
+    quality = manifest["quality"]
     delta = quality["convergence_delta"]
     if delta is not None:
-        share = delta["relative_p99"]
+        share = yardstick.share_in_words(manifest, f"{delta['relative_p99']:.1g}")
         fact(
             out,
             "Σφ",
             f"is prediction − base_value to within {delta['p50']:.1g} (median), {delta['p99']:.1g} (p99), "
-            f"{delta['max']:.1g} (worst); the p99 is {share:.1g} of the score's spread",
+            f"{delta['max']:.1g} (worst); the p99 is {share}",
         )
     if quality["limited_rows"]:
         rows = count(quality["limited_rows"], "row")
@@ -230,8 +234,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     if summary["weight"] is not None:
         fact(out, "weight", f"rows count in the importance by {summary['weight']}")
     fact(out, "method", _keys(summary["method"]))
-    baseline = summary["baseline"]
-    fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}")
+    _print_baseline(out, summary["baseline"])
     calls = summary["evaluations_per_row"]
     prefix = "; the affine prefix of the model is skipped" if summary["affine_prefix"] else ""
     fact(
@@ -263,6 +266,18 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     _path(out, "output", summary["output"], f"  (about {size(estimate['output_bytes'])} before compression)")
     if summary["committed"]:
         fact(out, "", "holds this very run already: there is nothing to do")
+
+
+def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
+    """What rows are compared with, value by value."""
+    of = baseline.get("of")
+    whose = f": the {of['kind']} of {nearby(of['run'])}, and its edges of bins" if of else ""
+    fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}{whose}")
+    values = baseline["values"]
+    rows = [[shorten(clean(each["feature"]), _NAME), clean(each["text"])] for each in values[:_MOST_VALUES]]
+    print_table(out, rows, "<<", indent=" " * _KEY)
+    if len(values) > len(rows):
+        write(out, f"{'':{_KEY}}… and {len(values) - len(rows):,} more (--json has all)")
 
 
 def _keys(block: Mapping[str, Any]) -> str:

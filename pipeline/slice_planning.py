@@ -21,7 +21,11 @@ _MANY, _MANY_NUMBERS = 1000, 50
 
 
 def plan_slicings(
-    schema: ExampleSchema, files: Sequence[InputFile], seed: int, rows: int
+    schema: ExampleSchema,
+    files: Sequence[InputFile],
+    seed: int,
+    rows: int,
+    edges: Mapping[tuple[str, int], tuple[float, ...]] | None = None,
 ) -> tuple[ExampleSchema, int, tuple[str, ...]]:
     """Completes a schema's slicings from a draw of the input.
 
@@ -30,6 +34,7 @@ def plan_slicings(
       files: To draw from; the same ones give the same edges.
       seed: Of the run.
       rows: Of the input.
+      edges: Those of an earlier run, by column and number of bins; they count more than the draw's.
     Returns:
       The schema with all edges; how many slices there will be over all slicings, estimated; and warnings.
     Raises:
@@ -41,7 +46,7 @@ def plan_slicings(
     drawn = drawn_slices(files, schema, _DRAWN, seed)
     if not drawn:  # nothing can be read, which others say better
         return schema, 0, ()
-    schema = replace(schema, slicings=with_edges(schema.slicings, drawn))
+    schema = replace(schema, slicings=with_edges(schema.slicings, drawn, edges or {}))
     number, looked_at = 0, len(next(iter(drawn.values())))
     warnings = []
     for slicing, found in zip(schema.slicings, labels(schema.slicings, drawn).values(), strict=True):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from pipeline.config import LoadedConfig, TargetColumn, TopK
+from pipeline.config import LoadedConfig, TopK
+from pipeline.config_model import TargetColumn
+from pipeline.earlier import EarlierBaseline, earlier_baseline
 from pipeline.probe import ProbeRequest
 from transforms import files, globs
 from transforms.absent import named
@@ -12,10 +15,11 @@ from transforms.baselines import BaselineRequest
 from transforms.errors import UserError
 from transforms.models import ModelRequest
 from transforms.models.function import PREFIX, is_function, split_name
-from transforms.read import describe_columns
+from transforms.read import describe_input
 from transforms.resolve import ColumnRequest
 from transforms.resolve_feature import FeatureRequest
 from transforms.shards import InputFile, inspect_files
+from transforms.table_logs import check_no_table
 from transforms.write import OutputSpec
 
 
@@ -35,8 +39,18 @@ def input_files(loaded: LoadedConfig) -> list[InputFile]:
 
 def baseline_files_of(loaded: LoadedConfig) -> Sequence[InputFile]:
     """The files of a `baseline.path`; none without one."""
-    path = loaded.config.baseline.path
-    return () if path is None else _matched(loaded, [path], "baseline.path")
+    block = loaded.config.baseline
+    if block.path is None or block.kind != "file":
+        return ()
+    return _matched(loaded, [block.path], "baseline.path")
+
+
+def baseline_run_of(loaded: LoadedConfig) -> EarlierBaseline | None:
+    """What a `baseline` of kind `run` names; None for another kind."""
+    block = loaded.config.baseline
+    if block.path is None or block.kind != "run":
+        return None
+    return earlier_baseline(loaded.path(block.path), f"{loaded.where}: baseline.path")
 
 
 def probe_request(
@@ -44,26 +58,36 @@ def probe_request(
     found_files: Sequence[InputFile],
     baseline: str,
     baseline_files: Sequence[InputFile],
+    baseline_run: EarlierBaseline | None = None,
     *,
     threads: int | None = None,
     measure: bool = False,
 ) -> ProbeRequest:
     """What is asked of a config's model: its baseline is of this kind."""
     config, columns = loaded.config, _columns(loaded)
+    described = describe_input(found_files, named(columns))
     return ProbeRequest(
         model_request(loaded),
         config.model.score,
         None if isinstance(config.model.target, TargetColumn) else config.model.target,
-        columns,
-        describe_columns(found_files, named(columns)),
+        replace(columns, asides=described.asides),
+        described.types,
         found_files,
         config.method,
-        BaselineRequest(baseline, config.baseline.rows, config.baseline.value),
+        BaselineRequest(
+            baseline,
+            config.baseline.rows,
+            config.baseline.value,
+            None if baseline_run is None else baseline_run.features,
+            {} if baseline_run is None else baseline_run.categories,
+        ),
         baseline_files,
         None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,
         config.seed,
         threads,
         measure,
+        paths=described.paths,
+        edges={} if baseline_run is None else baseline_run.edges,
     )
 
 
@@ -98,9 +122,11 @@ def of_config(loaded: LoadedConfig, error: UserError) -> UserError:
     where, model = error.where or "", loaded.path(loaded.config.model.path)
     if where == model or where.startswith(model + "/"):
         return UserError(error.what, f"{loaded.where}: model.path: {where}", error.remedy)
+    if loaded.config.model.python is not None and where.startswith("model.path"):
+        where = where.replace("model.path", "model.python", 1).replace(f" {PREFIX}", " ", 1)
     block = where.split(" ")[0].split(".")[0]
     if block in ("model", "input", "features", "baseline", "method", "compute"):
-        return UserError(error.what, f"{loaded.where}: {error.where}", error.remedy)
+        return UserError(error.what, f"{loaded.where}: {where}", error.remedy)
     return error
 
 
@@ -117,7 +143,16 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
     features = None
     if block.features is not None:
         features = tuple(
-            FeatureRequest(f.name, f.kind, f.fill, None if f.shape is None else tuple(f.shape), f.fixed)
+            FeatureRequest(
+                f.name,
+                f.kind,
+                f.fill,
+                None if f.shape is None else tuple(f.shape),
+                f.fixed,
+                f.missing,
+                f.input,
+                f.dtype,
+            )
             for f in block.features
         )
     return ColumnRequest(
@@ -134,7 +169,9 @@ def _matched(
     loaded: LoadedConfig, patterns: Sequence[str], key: str, format: str | None = None
 ) -> list[InputFile]:
     try:
-        return inspect_files(globs.expand(patterns, loaded.folder), format)
+        matched = globs.expand(patterns, loaded.folder, format)
+        check_no_table(matched)
+        return inspect_files(matched, format, hive=loaded.config.input.partitioning == "hive")
     except UserError as error:
         if error.where in ("input.files", "input.format"):
             raise of_config(loaded, error) from error

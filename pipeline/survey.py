@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.child import in_child
 from pipeline.config import LoadedConfig
 from pipeline.fitness import check_method
-from pipeline.probe import ProbeRequest, in_child, open_model
-from pipeline.sources import baseline_files_of, input_files, of_config, probe_request
+from pipeline.probe import ProbeRequest, open_model
+from pipeline.sources import baseline_files_of, baseline_run_of, input_files, of_config, probe_request
 from transforms.errors import UserError
 from transforms.methods import METHODS
 
@@ -44,7 +45,9 @@ def survey(loaded: LoadedConfig) -> dict[str, Any]:
     kind = loaded.config.baseline.kind
     try:
         ask = _costs if kind else _costs_by_default
-        request = probe_request(loaded, found, kind or "sample", baseline_files_of(loaded))
+        request = probe_request(
+            loaded, found, kind or "sample", baseline_files_of(loaded), baseline_run_of(loaded)
+        )
         players, costs = in_child(ask, request)
     except UserError as error:
         raise of_config(loaded, error) from error

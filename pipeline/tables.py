@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.earlier import baseline_table
 from pipeline.increments import state_table
 from transforms import files
+from transforms.artifact import Artifact
 from transforms.interactions import find_interactions
-from transforms.parts import IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, STATE, Part, digest_of
+from transforms.parts import BASELINE, IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, STATE, Part, digest_of
+from transforms.sample import narrowed
 from transforms.shard_result import ShardResult
+
+#: Features that the report's rows keep, at most: those that matter most.
+_SAMPLED_FEATURES = 1000
+#: Targets that have a say in which these are: as many as a report shows, those of most rows.
+_SAMPLED_TARGETS = 12
 
 
 class NoWeightError(Exception):
@@ -29,6 +38,7 @@ def write_tables(
     min_rows: int,
     weighted: bool,
     keeps_state: bool,
+    baseline: Artifact | None = None,
 ) -> tuple[list[Part], int]:
     """Writes the importance, and what the report shows besides.
 
@@ -40,6 +50,7 @@ def write_tables(
       min_rows: Slices of fewer rows are left out.
       weighted: Whether rows have weights.
       keeps_state: Whether another run may add to this one.
+      baseline: That of the run, where it is to be kept.
     Returns:
       What was written, and how many slices are left out of the importance.
     Raises:
@@ -50,14 +61,31 @@ def write_tables(
     if weighted and result.attributed and not len(importance):
         raise NoWeightError
     sample = result.sample.to_table()
-    tables = {IMPORTANCE: importance, SAMPLE: sample, POSITIONS: result.positions.to_table(names)}
+    tables = {IMPORTANCE: importance, POSITIONS: result.positions.to_table(names)}
     if sample is not None:
-        groups = draft["config"]["input"]["groups"]
-        tables[INTERACTIONS] = find_interactions(sample, draft["features"], groups)
+        groups, features = draft["config"]["input"]["groups"], draft["features"]
+        if len(features) > _SAMPLED_FEATURES:
+            features = _most_important(importance, features)
+            sample = narrowed(sample, features, groups)
+        tables |= {SAMPLE: sample, INTERACTIONS: find_interactions(sample, features, groups)}
     if keeps_state:
         tables[STATE] = state_table(result)
+    if baseline is not None:
+        tables[BASELINE] = baseline_table(baseline)
     parts = [_write(place, file, table, metadata) for file, table in tables.items() if table is not None]
     return parts, _left_out(importance, result) if min_rows > 1 else 0
+
+
+def _most_important(importance: pa.Table, features: Sequence[str]) -> list[str]:
+    """Features that the report's rows keep, in their order: the best ones of any target that it shows."""
+    table = importance.filter(pc.equal(importance["slice"], ""))
+    rows = dict(zip(table["target"].to_pylist(), table["rows"].to_pylist(), strict=True))
+    shown = sorted(rows, key=lambda target: (-rows[target], target))[:_SAMPLED_TARGETS]
+    table = table.filter(pc.is_in(table["target"], pa.array(shown, table["target"].type)))
+    best = table.group_by("feature").aggregate([("rank", "min")]).to_pydict()
+    rank = dict(zip(best["feature"], best["rank_min"], strict=True))
+    chosen = set(sorted(rank, key=lambda name: rank[name])[:_SAMPLED_FEATURES])
+    return [name for name in features if name in chosen]
 
 
 def _left_out(importance: pa.Table, result: ShardResult) -> int:

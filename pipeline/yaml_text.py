@@ -157,6 +157,8 @@ def parse_value(text: str, where: str) -> Any:
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
         reason = ", ".join(part for part in (error.context, error.problem) if part)
         remedy = "indent with spaces" if "'\\t'" in reason else None
+        if mark and (error.problem == "mapping values are not allowed here" or reason.endswith("got ':'")):
+            remedy = _about_colons(text.splitlines()[mark.line])
         raise UserError(f"not valid YAML: {reason}", place, remedy) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
@@ -167,6 +169,17 @@ def parse_value(text: str, where: str) -> Any:
         raise UserError(f"not valid YAML: nested more than {_DEEPEST} deep", where) from error
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", where) from error
+
+
+#: A function where a path stands: YAML takes the first colon of `python: module:function` for a key's.
+_FUNCTION = re.compile(r"path:\s*(python:\s*[^\s,}#]+)")
+
+
+def _about_colons(line: str) -> str:
+    """How to mend a value that holds a colon and a space."""
+    if found := _FUNCTION.search(line):
+        return f'write {found[1]} as a key of its own, in place of path, or in quotes: path: "{found[1]}"'
+    return "put a value that holds a colon and a space in quotes"
 
 
 def override(data: dict[str, Any], setting: str) -> None:

@@ -39,7 +39,7 @@ def _without_reports() -> Iterator[Callable[..., None]]:
     made = pipeline.commit.make_report
     with pytest.MonkeyPatch.context() as patch:
         for module in (pipeline.commit, pipeline.run):
-            patch.setattr(module, "make_report", lambda commit, **options: None)
+            patch.setattr(module, "make_report", lambda commit, **options: [])
         yield made
 
 

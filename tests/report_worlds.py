@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.fingerprint import SCHEMA_VERSION
+from pipeline.committed import SCHEMA_VERSION
 from transforms.parts import IMPORTANCE, INTERACTIONS, SAMPLE
 
 HOSTILE = [
@@ -43,6 +43,8 @@ def write_run(
     interactions: Sequence[tuple[int, str, str, float]] = (),
     rejected: Mapping[str, int] | None = None,
     sample: bool = True,
+    score: np.ndarray | None = None,
+    output: np.ndarray | None = None,
     **changes: Any,
 ) -> Path:
     """Writes a run directory.
@@ -58,6 +60,8 @@ def write_run(
       interactions: (target, feature, modulator, strength).
       rejected: Rows by reason.
       sample: Whether there is one.
+      score: `[targets, rows]`, where it is another than −1 + Σφ; the base value is −1.
+      output: `[targets, rows]`, where it is another than the score.
       changes: Of the manifest.
     """
     names = list(values)
@@ -66,7 +70,7 @@ def write_run(
     importance = _importance(phi, names, slices or {}, targets)
     pq.write_table(pa.Table.from_pandas(importance, preserve_index=False), folder / IMPORTANCE)
     if sample:
-        pq.write_table(_sample(phi, values, slices or {}, targets), folder / SAMPLE)
+        pq.write_table(_sample(phi, values, slices or {}, targets, score, output), folder / SAMPLE)
         columns = list(zip(*interactions, strict=True)) or [(), (), (), ()]
         table = {
             "target": pa.array(columns[0], pa.int32()),
@@ -152,11 +156,13 @@ def _sample(
     values: Mapping[str, np.ndarray],
     slices: Mapping[str, np.ndarray],
     targets: Sequence[str],
+    scores: np.ndarray | None = None,
+    outputs: np.ndarray | None = None,
 ) -> pa.Table:
     rows = min(phi.shape[1], 2000)
     tables = []
     for target, name in enumerate(targets):
-        score = phi[target].sum(axis=1) - 1
+        score = phi[target].sum(axis=1) - 1 if scores is None else scores[target]
         order = np.argsort(score, kind="stable")
         for kind, chosen in (
             ("sample", np.arange(rows)),
@@ -165,6 +171,7 @@ def _sample(
         ):
             count = len(chosen)
             prediction = pa.array(score[chosen].astype(np.float32))
+            output = score if outputs is None else outputs[target]
             attributed = [pa.array(phi[target][chosen, at].astype(np.float32)) for at in range(len(values))]
             given = [pa.array(column[chosen]) for column in values.values()]
             tables.append(
@@ -175,7 +182,7 @@ def _sample(
                         "target": pa.array([target] * count, pa.int32()),
                         "target_name": pa.array([name] * count),
                         "prediction": prediction,
-                        "output": prediction,
+                        "output": pa.array(output[chosen].astype(np.float32)),
                         "base_value": pa.array(np.full(count, -1, np.float32)),
                         "convergence_delta": pa.array(np.zeros(count, np.float32)),
                         "attribution": pa.StructArray.from_arrays(attributed, list(values)),

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import load_run
-from pipeline.fingerprint import SCHEMA_VERSION
+from pipeline.committed import SCHEMA_VERSION
 from pipeline.results import Run
 
 _STATS = ("mean_abs", "mean", "std", "min", "p05", "p25", "p50", "p75", "p95", "max", "positive")

@@ -395,3 +395,39 @@ def test_there_is_no_such_preset(tmp_path: Path) -> None:
     (tmp_path / "flink.yaml").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match=r"flnk\.yaml: there is no such config; did you mean .*flink\.yaml\?"):
         load_config(str(tmp_path / "config.yaml"), preset=str(tmp_path / "flnk.yaml"))
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        'model: {python: "scoring:score"}',
+        "model:\n  python: scoring:score",
+        'model: {path: "python: scoring:score"}',
+        "model: {python: 'python: scoring:score'}",
+    ],
+)
+def test_a_function_in_every_form_is_the_same_config(tmp_path: Path, block: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(LEAST.replace("model: {path: m.keras}", block))
+    found = load_config(str(path)).config
+    assert found.model.path == "python: scoring:score"
+    assert "python" not in found.model_dump()["model"]
+    path.write_text(LEAST)
+    with pytest.raises(UserError, match="a model is one of the two; leave one of them out"):
+        load_config(str(path), settings=["model.python=scoring:score"])
+    again = load_config(str(path), settings=["model.path=python: scoring:score"])
+    assert again.config.model == found.model.model_copy(update={"python": None})
+
+
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [("model:\n  path: python: scoring:score", ":2:15"), ("model: {path: python: scoring:score}", ":1:21")],
+)
+def test_a_function_without_quotes_says_how_to_write_it(tmp_path: Path, block: str, place: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(LEAST.replace("model: {path: m.keras}", block))
+    with pytest.raises(UserError) as error:
+        load_config(str(path))
+    assert str(error.value).startswith(f"{path}{place}: not valid YAML")
+    assert "write python: scoring:score as a key of its own" in str(error.value)
+    assert 'in quotes: path: "python: scoring:score"' in str(error.value)

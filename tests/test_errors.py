@@ -313,8 +313,8 @@ MISTAKES = [
     Mistake(
         "not Parquet",
         (
-            "trips-2.parquet: cannot be read as Parquet",
-            "mend the file",
+            "trips-2.parquet: is a CSV file, not Parquet",
+            "convert it, say by duckdb",
         ),
         spoil=text("trips-2.parquet", "a,b\n1,2\n"),
     ),
@@ -338,13 +338,13 @@ MISTAKES = [
     sets(
         "an unknown suffix",
         INPUT + "a.csv",
-        "trips.yaml: input.files: a.csv: the suffix says no format; set input.format",
+        "trips.yaml: input.files: a.csv: is a CSV file, and Parquet or TFRecord is needed; convert it",
         spoil=text("a.csv", "a,b\n"),
     ),
     sets(
         "an unknown suffix of a baseline",
         "baseline={kind: file, path: a.csv}",
-        "trips.yaml: baseline.path: a.csv: the suffix says no format; name Parquet or TFRecord files",
+        "trips.yaml: baseline.path: a.csv: is a CSV file, and Parquet or TFRecord is needed; convert it",
         spoil=text("a.csv", "a,b\n"),
     ),
     sets(

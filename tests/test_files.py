@@ -112,11 +112,21 @@ def test_any_depth_and_unicode(tree):
     assert names(["data/straße/*"], tree) == ["data/straße/år 2013.parquet"]
 
 
-def test_hidden_and_underscored_files_are_found_when_asked_for(tree):
-    assert names(["data/_*"], tree) == ["data/_SUCCESS", "data/_draft.parquet"]
-    assert names(["data/.h*"], tree) == ["data/.hidden.parquet"]
-    assert names(["data/_SUCCESS"], tree) == ["data/_SUCCESS"]
-    assert names(["data/straße/_temporary/*"], tree) == ["data/straße/_temporary/x.parquet"]
+@pytest.mark.parametrize("pattern", ["data", "data/", "dat*", "data/*"])
+def test_a_folder_stands_for_the_files_of_one_format_below_it(tree, pattern):
+    below = names(["data/**/*.parquet"], tree)
+    (tree / "data" / "readme.md").write_text("readme.md")
+    (tree / "data" / ".b.parquet.crc").write_bytes(b"crc")
+    # What a glob matches itself is named, and said to be no Parquet when it is opened.
+    more = ["data/readme.md"] if pattern == "data/*" else []
+    assert names([pattern], tree) == sorted([*below, *more])
+    assert names(["other"], tree) == ["other/c.tfrecord"]
+    assert [name for _, name in globs.expand(["."], str(tree), "tfrecord")] == ["other/c.tfrecord"]
+
+
+def test_links_in_a_folder_are_followed_once(tree):
+    (tree / "other" / "back").symlink_to(tree / "other")
+    assert len(names(["other"], tree)) <= 2
 
 
 @pytest.mark.parametrize(
@@ -127,13 +137,26 @@ def test_hidden_and_underscored_files_are_found_when_asked_for(tree):
         ("dta/*.parquet", ["did you mean data?"]),
         ("data/*.csv", ["holds a.parquet, b.parquet, "]),
         ("/nowhere/at/all/*.parquet", ["/nowhere/at/all/*.parquet: no file matches"]),
-        ("data", ["data is a folder", "data/*.parquet"]),
-        ("data/", ["data/*.parquet"]),
-        ("dat*", ["data is a folder"]),
-        ("data/*", ["data/day=1 is a folder", "data/day=1/*.parquet"]),
+        (
+            "notes",
+            ["notes: is a folder without a Parquet or TFRecord file: it holds", "rows.csv", "duckdb -c"],
+        ),
+        ("not*", ["notes: is a folder without"]),
+        ("empty/", ["empty: is a folder without a Parquet or TFRecord file: it is empty"]),
+        ("saved", ["saved: is a folder that Hugging Face datasets saved", "load_from_disk('saved')"]),
+        (".", [".: is a folder with files of Parquet and of TFRecord; set input.format"]),
     ],
 )
 def test_what_is_said_of_patterns_that_match_no_file(tree, pattern, words):
+    for name in (
+        "notes/rows.csv",
+        "notes/readme.md",
+        "saved/state.json",
+        "saved/dataset_info.json",
+        "empty/_x",
+    ):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).write_text("a,b")
     with pytest.raises(UserError) as error:
         globs.expand(["other/*", pattern], str(tree))
     for word in words:
@@ -237,8 +260,11 @@ def test_urls_are_matched_like_paths(bucket):
     ]
     assert names(["in/**"], bucket) == ["in/a.parquet", "in/b.parquet", "in/deep/c.parquet"]
     assert names(["in/a.parquet"], bucket + "/") == ["in/a.parquet"]
-    with pytest.raises(UserError, match=r"in is a folder.*in/\*\.parquet"):
-        globs.expand(["in"], bucket)
+    assert (
+        names(["in"], bucket)
+        == names(["i*"], bucket)
+        == ["in/a.parquet", "in/b.parquet", "in/deep/c.parquet"]
+    )
     with pytest.raises(UserError, match=r"did you mean a\.parquet"):
         globs.expand([f"{bucket}/in/a.parqet"], "/etc")
 

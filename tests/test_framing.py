@@ -3,6 +3,7 @@
 import gzip
 import io
 import struct
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -52,8 +53,8 @@ def read(data, batch=3, offset=0, make=io.BytesIO):
 
 
 def check(data, expected):
-    """Reads give `expected` for any batch, as stream or file, plain or gzip; the scan counts as many."""
-    for content in (data, gzip.compress(data, 1)):
+    """Reads give `expected` for any batch, as stream or file, plain or compressed; the scan counts them."""
+    for content in (data, gzip.compress(data, 1), zlib.compress(data, 9)):
         for make in (io.BytesIO, Pipe):
             assert tally.scan(framing.Source(make(content))).rows == len(expected)
             assert read(content, 3, make=make) == expected
@@ -256,9 +257,37 @@ def test_gzip_of_several_members_and_padding():
     assert read(data, make=Pipe) == PAYLOADS
 
 
-def test_truncated_gzip_gives_what_it_has_and_one_row():
+def test_zlib_is_told_by_content_at_every_level_and_a_plain_length_that_begins_like_it_is_not():
+    for level in range(10):
+        assert read(zlib.compress(write(PAYLOADS), level)) == PAYLOADS
+    assert read(zlib.compress(b"")) == []
+    for size in (0x9C78, 0x0178, 0xDA78):
+        assert framing.encode(b"z" * size)[:1] == b"x"
+        check(write([b"z" * size, b"b"]), [b"z" * size, b"b"])
+        damaged = bytearray(write([b"z" * size, b"b"]))
+        damaged[8] ^= 1  # the checksum of the length: it is no compressed stream for that
+        assert read(bytes(damaged)) == ["record length is corrupt", b"b"]
+
+
+@pytest.mark.parametrize("kind", ["ZLIB", "GZIP"])
+def test_what_tensorflow_compresses_is_read(tmp_path, kind):
+    import tensorflow as tf
+
+    path = str(tmp_path / "rows.tfrecord")
+    with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type=kind)) as writer:
+        for payload in PAYLOADS:
+            writer.write(payload)
+    content = (tmp_path / "rows.tfrecord").read_bytes()
+    assert read(content) == PAYLOADS
+    source = framing.Source(Pipe(content))
+    assert source.compressed
+    assert tally.scan(source).index == ()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress], ids=["gzip", "zlib"])
+def test_truncated_streams_give_what_they_have_and_one_row(compress):
     payloads = [(b"%08d" % (i * 7919 % 10007)) * 20 for i in range(400)]
-    content = gzip.compress(write(payloads))
+    content = compress(write(payloads))
     for size in range(15, len(content), len(content) // 37):
         rows = read(content[:size], 50)
         assert rows[:-1] == payloads[: len(rows) - 1]
@@ -267,9 +296,10 @@ def test_truncated_gzip_gives_what_it_has_and_one_row():
     assert len(read(content[: len(content) // 2])) > 100
 
 
-def test_corrupt_gzip_gives_what_comes_before():
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress], ids=["gzip", "zlib"])
+def test_corrupt_streams_give_what_comes_before(compress):
     payloads = [(b"%08d" % (i * 7919 % 10007)) * 20 for i in range(400)]
-    content = bytearray(gzip.compress(write(payloads), 9))
+    content = bytearray(compress(write(payloads), 9))
     half = len(content) // 2
     content[half:] = b"\xff" * half
     rows = read(bytes(content))
@@ -278,4 +308,4 @@ def test_corrupt_gzip_gives_what_comes_before():
     assert len(sound) > 100
     assert "compressed stream is corrupt" in rows[-1]
     assert tally.scan(framing.Source(io.BytesIO(bytes(content)))).rows == len(rows)
-    assert read(gzip.compress(write(PAYLOADS)) + b"not gzip") == [*PAYLOADS, "compressed stream is corrupt"]
+    assert read(compress(write(PAYLOADS)) + b"not gzip") == [*PAYLOADS, "compressed stream is corrupt"]

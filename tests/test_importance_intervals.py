@@ -320,3 +320,19 @@ def test_ranking_takes_no_more_memory_than_is_said(features):
     finally:
         tracemalloc.stop()
     assert peak <= ranking_bytes(features) < 64 << 20
+
+
+def test_ranks_by_the_nearest_features_are_no_narrower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals of features that are not compared with all others contain the full ones."""
+    rng = np.random.default_rng(3)
+    features, buckets = 700, 64
+    sizes = np.abs(rng.normal(size=(buckets, features))) * np.linspace(0.5, 1.5, features)
+    sizes[:, 300:360] = 0.0
+    mean, error = sizes.mean(axis=0)[None], sizes.std(axis=0, ddof=1)[None] / np.sqrt(buckets)
+    weights, sums = np.ones((1, buckets)), sizes.T[None]
+    low, high = intervals.rank_intervals(mean, error, weights, sums)
+    monkeypatch.setattr(intervals, "_NEIGHBOURS", 40)
+    lower, higher = intervals.rank_intervals(mean, error, weights, sums)
+    assert (lower <= low).all()
+    assert (higher >= high).all()
+    assert (lower < low).any() or (higher > high).any()  # some were left out

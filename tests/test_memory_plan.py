@@ -128,8 +128,8 @@ def test_planning_reads_no_more_at_a_time_than_fits(world: Path, monkeypatch: py
     files = inspect_files([(str(world / "rows.parquet"), "rows.parquet")])
     read, sizes = baselines.read_rows, []
 
-    def reading(pieces, schema, batch_size, *rest):
-        for rows in read(pieces, schema, batch_size, *rest):
+    def reading(pieces, schema, batch_size, **more):
+        for rows in read(pieces, schema, batch_size, **more):
             sizes.append(len(rows))
             yield rows
 

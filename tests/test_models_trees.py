@@ -378,7 +378,7 @@ def test_a_missing_package(monkeypatch: pytest.MonkeyPatch, package: str, case: 
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     line = failing(path)
-    assert package in line
+    assert {"sklearn": "scikit-learn"}.get(package, package) in line
     assert "not installed" in line
     assert line.endswith("pip install 'attribeam[trees]'")
 
@@ -442,14 +442,6 @@ def test_boosters_that_are_refused_by_name(tmp_path: Path) -> None:
     several = xgboost.train(params, xgboost.DMatrix(rows, np.stack([learns, -learns], axis=1)), 3)
     several.save_model(tmp_path / "several.ubj")
     assert "multi_output_tree" in failing(str(tmp_path / "several.ubj"), trees=True)
-    frame = pd.DataFrame(rows[:, :5]).assign(word=pd.Categorical(np.where(learns > 0, "up", "down")))
-    frame.columns = [f"f{k}" for k in range(6)]
-    xgboost.train({}, xgboost.DMatrix(frame, learns, enable_categorical=True), 3).save_model(
-        tmp_path / "c.ubj"
-    )
-    assert "categories, whose names it keeps" in failing(str(tmp_path / "c.ubj"))
-    lightgbm.train({"verbose": -1}, lightgbm.Dataset(frame, learns), 3).save_model(tmp_path / "c.txt")
-    assert "categories, whose names it keeps" in failing(str(tmp_path / "c.txt"))
     histogram = ensemble.HistGradientBoostingRegressor(max_iter=3, categorical_features=[3]).fit(rows, learns)
     assert "has categorical features" in failing(zoo.save_pickle(histogram, "categories"), trees=True)
 

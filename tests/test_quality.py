@@ -12,7 +12,7 @@ from mergeable import check_merging
 from transforms.explain_shard import ShardResult
 from transforms.importance import ImportanceState
 from transforms.methods.random import row_keys
-from transforms.quality import Quality, Quantiles
+from transforms.quality import Quality, Quantiles, distance_of, spread_of, yardsticks
 
 SHARES = (0.0, 0.01, 0.07, 0.25, 0.5, 0.9, 0.99, 0.999, 1.0)
 
@@ -108,6 +108,27 @@ def test_deltas_count_by_size_and_relative_to_the_spread_of_their_target():
     # The second target's score never varies: it trips no limit.
     assert found["relative_p99"] == pytest.approx(0.05, rel=0.01)
     assert quality.limited == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (1, [2.5, 3.0]),  # the larger of the two
+        (2, [2.5, 0.5]),  # the distance only where there is no spread
+    ],
+)
+def test_a_delta_is_measured_by_the_spread_or_by_how_far_the_scores_are_from_the_base_value(rows, expected):
+    # Two targets: one score does not vary and is 2.5 from the base value, the other is all about 3 from it.
+    spread, away = np.array([0.0, 0.5]), np.array([2.5, 3.0])
+    np.testing.assert_array_equal(yardsticks(spread, away, rows), expected)
+
+
+def test_distances_and_spreads_are_those_of_finite_scores():
+    scores = np.array([[1.0, 5.0], [np.nan, 1.0], [3.0, 5.0]])
+    np.testing.assert_allclose(spread_of(scores), [1.0, 0.0])
+    base = np.array([[0.0, 4.0], [2.0, 4.0]])  # a base value of 1 and 4
+    np.testing.assert_allclose(distance_of(scores, base), [np.sqrt(2.0), 1.0])
+    np.testing.assert_array_equal(distance_of(scores[1:2], base), [0.0, 0.0])
 
 
 def test_a_tiny_spread_or_a_delta_beyond_float32_does_not_break_the_figures():

@@ -393,7 +393,7 @@ def test_the_type_of_a_column_over_all_files(tmp_path, kinds, common):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"distance": [1], "wnd": [1]}, r"b\.parquet: there is no column wind; did you mean wnd\?"),
+        ({"distance": [1], "wnd": [1]}, r"b\.parquet: there is no column wind.*did you mean wnd\?"),
         (
             {"distance": ["far"], "wind": [1]},
             r"b\.parquet: column distance is string, and int64 in other files",
@@ -640,7 +640,7 @@ def test_a_named_feature_that_the_first_records_lack_is_looked_for_all_over_the_
 
 def test_files_without_a_readable_record_are_named(tmp_path):
     path = tmp_path / "a.tfrecord"
-    path.write_bytes(b"id,x\n1,2\n")
+    path.write_bytes(b"\1\2 no record \0\3")
     inputs = inspect(path)
     assert inputs[0].rows == 1
     with pytest.raises(UserError, match=r"a\.tfrecord: no tf\.train\.Example can be read"):

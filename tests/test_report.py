@@ -57,7 +57,7 @@ def made(place: Path, name: str) -> Path:
 
 @functools.cache
 def sections_of(folder: Path) -> dict[str, Section]:
-    _, _, found = all_sections(ReportData.load(load_run(folder)))
+    _, _, found, _ = all_sections(ReportData.load(load_run(folder)))
     return {section.id: section for section in found}
 
 
@@ -181,7 +181,7 @@ def test_targets_are_chosen_from(place: Path) -> None:
 
 
 def test_what_the_model_does_is_said(small: Path) -> None:
-    lead, _, _ = all_sections(ReportData.load(load_run(small)))
+    lead, _, _, _ = all_sections(ReportData.load(load_run(small)))
     assert "3,000 rows" in lead
     assert "Scheduled hour" in lead
     text = " ".join(block.text for block in prose(sections_of(small)["summary"].blocks))

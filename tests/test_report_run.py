@@ -13,6 +13,7 @@ from test_incremental import SCORING, grow, write_rows
 
 from pipeline import cli, load_run
 from pipeline.report import report_is_current
+from pipeline.report import sections as report_sections
 from transforms.parts import SAMPLE
 
 pytestmark = pytest.mark.usefixtures("reports")
@@ -71,7 +72,7 @@ def test_what_was_not_made_is_made_by_the_next_command(
     config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = config.parent / "run"
-    with armed(Point("before pipeline.report:write_report"), "full"):
+    with armed(Point("before pipeline.report:write_page"), "full"):
         assert cli.run(["explain", str(config)]) == 3
     assert "no space left" in capsys.readouterr().err.strip().splitlines()[-1]
     manifest = json.loads((place / "manifest.json").read_text())
@@ -84,6 +85,42 @@ def test_what_was_not_made_is_made_by_the_next_command(
     (place / "report.html").unlink()
     assert cli.run(["report", str(place)]) == 0
     assert report_is_current(load_run(place))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_report_that_cannot_be_drawn_costs_the_run_nothing(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    place = config.parent / "run"
+
+    def fails(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    with monkeypatch.context() as broken:
+        if whole:
+            broken.setattr("pipeline.report.render", fails)
+        else:
+            order = [*report_sections.ORDER[:-1], ("Glossary", fails)]
+            broken.setattr("pipeline.report.sections.ORDER", order)
+        assert cli.run(["explain", str(config)]) == 0
+        told = capsys.readouterr().err.strip().splitlines()[-1]
+        assert told.startswith("warning: report.html")
+        assert "ZeroDivisionError: division by zero" in told
+        assert "attribeam report RUN draws it later" in told
+        assert whole or "Glossary" in told
+        assert load_run(place).manifest["counts"]["rows_attributed"] == 64
+        assert (place / "report.html").exists() is not whole
+        if not whole:
+            assert "This section could not be drawn" in shown(place)
+            assert not report_is_current(load_run(place))
+            assert cli.run(["report", str(place), "--json"]) == 0
+            out, err = capsys.readouterr()
+            assert json.loads(out)["missing"] == ["Glossary: ZeroDivisionError: division by zero"]
+            assert "warning: report.html: a section is missing: Glossary" in err
+    assert cli.run(["report", str(place)]) == 0
+    assert capsys.readouterr().err == ""
+    assert report_is_current(load_run(place))
+    assert "This section could not be drawn" not in shown(place)
 
 
 def test_no_report_where_none_is_wanted(config: Path) -> None:
@@ -146,7 +183,7 @@ def test_a_report_has_the_labels_of_today(config: Path) -> None:
     for label, killed in (("Speed of the wind", False), ("Wind as it blew", True)):
         command = ["explain", str(config), "--set", f"features.wind.label={label}"]
         if killed:
-            with armed(Point("before pipeline.report:write_report"), "full"):
+            with armed(Point("before pipeline.report:write_page"), "full"):
                 assert cli.run(command) == 3
             assert label not in shown(place)
             assert not report_is_current(load_run(place))

@@ -106,7 +106,7 @@ def test_a_vector_of_scalars_and_lists():
         ((8, 8, 1), pa.fixed_shape_tensor(pa.float32(), (8, 8)), "numeric", (8, 8, 1)),
         ((8, 8, 1), pa.binary(), "image", (8, 8, 1)),
         ((8, 8, 3), pa.large_binary(), "image", (8, 8, 3)),
-        ((4,), pa.binary(4), None, None),
+        ((4,), pa.binary(4), "numeric", (4,)),  # each value must say itself what it is
         ((64,), pa.fixed_shape_tensor(pa.float32(), (8, 8)), "numeric", (64,)),
         ((None,), pa.list_(pa.float32(), 5), "numeric", (5,)),
         ((None, 2), pa.list_(pa.list_(pa.float32(), 2), 5), "numeric", (5, 2)),
@@ -118,9 +118,6 @@ def test_a_vector_of_scalars_and_lists():
 )
 def test_one_column_that_is_the_whole_input(shape, stored, kind, expected):
     columns = {"label": pa.string(), "pixels": stored}
-    if expected is None:
-        assert "if it is a picture" in error([("x", shape, "float32")], columns, ["pixels"])
-        return
     for features in (None, ["pixels"]):
         schema = fit([("x", shape, "float32")], columns, features)
         assert places(schema) == [("pixels", kind, "float32", expected, "x", 0)]
@@ -178,10 +175,60 @@ def test_several_inputs_that_do_not_fit():
 def test_inputs_whose_names_an_export_lost():
     lost = [("args_0_1", (1,), "float32"), ("args_0", (1,), "float32")]
     assert error(lost, FLIGHTS).endswith(
-        "; its export has lost the names of its inputs: save it as .keras, or export it with names"
+        "; its inputs have no names that say much: give each its column, as "
+        "{name: flight_id, input: args_0_1}"
     )
     mixed = [("args_0_1", (1,), "float32"), ("mean", (1,), "float32")]
-    assert error(mixed, FLIGHTS).endswith("; a model with several inputs takes them by name: args_0_1, mean")
+    assert error(mixed, FLIGHTS).endswith(
+        "; a model with several inputs takes them by name: args_0_1, mean, or as the key input says: "
+        "{name: flight_id, input: args_0_1}"
+    )
+
+
+TWO_OR_MORE = [("inputs", (2,), "float32"), ("inputs_1", (1,), "float32"), ("image", (8, 8, 3), "float32")]
+
+
+def test_a_column_feeds_the_input_that_it_says_and_several_one_of_a_vector():
+    columns = FLIGHTS | {"image.bytes": pa.binary(), "image.path": pa.string()}
+    features = [
+        FeatureRequest("temp", input="inputs_1"),
+        FeatureRequest("dep_hour", input="inputs"),
+        FeatureRequest("image"),
+        FeatureRequest("distance", input="inputs"),
+    ]
+    schema = fit(TWO_OR_MORE, columns, features)
+    assert places(schema) == [
+        ("temp", "numeric", "float32", (), "inputs_1", 0),
+        ("dep_hour", "numeric", "float32", (), "inputs", 0),
+        ("image.bytes", "image", "float32", (8, 8, 3), "image", 0),
+        ("distance", "numeric", "float32", (), "inputs", 1),
+    ]
+    assert schema.inputs == {"inputs": (2,), "inputs_1": (1,), "image": (8, 8, 3)}
+    assert places(fit([("x", (1,), "float32")], FLIGHTS, [FeatureRequest("temp", input="x")]))
+    assert error([("x", (1,), "float32")], FLIGHTS, [FeatureRequest("temp", input="y")]) == (
+        "input.features temp: the model has no input 'y': its one input is 'x'; leave the key input out"
+    )
+    assert error(TWO_OR_MORE, columns, [*features[:3]]) == (
+        "input.features dep_hour: the column holds 1 value a row, and 2 are needed; list the columns "
+        "that the "
+        "model was trained on, in its order"
+    )
+    assert error(TWO_OR_MORE, columns, [*features, FeatureRequest("late", input="inpts_1")]).startswith(
+        "input.features: left over: late; "
+    )
+
+
+@pytest.mark.parametrize("features", [None, ["image", "a"], ["image.bytes", "a"]], ids=str)
+def test_pictures_in_a_struct_of_bytes_and_path_feed_the_input_of_its_name(features):
+    inputs = [("image", (8, 8, 3), "float32"), ("a", (1,), "float32")]
+    columns = {"image.bytes": pa.binary(), "image.path": pa.string(), "a": pa.float64()}
+    schema = fit(inputs, columns, features)
+    assert sorted(places(schema)) == [
+        ("a", "numeric", "float32", (), "a", 0),
+        ("image.bytes", "image", "float32", (8, 8, 3), "image", 0),
+    ]
+    alone = fit(inputs[:1], columns, features[:1] if features else None)
+    assert places(alone) == [("image.bytes", "image", "float32", (8, 8, 3), "image", 0)]
 
 
 def test_a_column_may_have_two_parts_when_the_config_says_so():
@@ -227,8 +274,7 @@ PICTURE = [("x", (8, 8, 3), "float32")]
         (
             TWO, ["distance", "carrier"], FLIGHTS,
             "input.features carrier: the column holds string, and the model's input 'x' takes float32 "
-            "numbers; give a "
-            "column of numbers",
+            "numbers; store it as the numbers that the model was trained on, or leave it out",
         ),
         (
             WORD, ["distance"], FLIGHTS,
@@ -239,8 +285,9 @@ PICTURE = [("x", (8, 8, 3), "float32")]
         (
             TWO, ["t"], {"t": pa.timestamp("us")},
             "input.features t: the column holds timestamp[us], and the model's input 'x' takes float32 "
-            "numbers; give a "
-            "column of numbers",
+            "numbers; store what the model was trained on: the hour, or the days since a date, in a "
+            "column of "
+            "its own",
         ),
         (
             TWO, ["temp", "temp"], FLIGHTS,
@@ -301,7 +348,7 @@ PICTURE = [("x", (8, 8, 3), "float32")]
         ),
         (
             PICTURE, ["p", "q"], {"p": pa.float32(), "q": pa.float32()},
-            "input.features: 2 features are given, and the model's one input 'x' has the shape [8, 8, 3]; "
+            "input.features: 2 features are given, and the model's input 'x' has the shape [8, 8, 3]; "
             "give the one "
             "column that holds it",
         ),

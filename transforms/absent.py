@@ -70,7 +70,8 @@ def _expected(feature: FeatureRequest, request: ColumnRequest, signature: Signat
     inputs = {} if signature is None else {spec.name: spec for spec in signature.inputs}
     spec = next(iter(inputs.values())) if len(inputs) == 1 else inputs.get(feature.name)
     if spec is not None:
-        dtype = spec.dtype
+        # A string can only fill a feature whose categories are strings.
+        dtype = dtype if spec.categories is not None and dtype == "string" else spec.dtype
         whole = len(inputs) > 1 or len(request.features or ()) == 1
         if feature.shape is None and whole:
             shape = spec.shape

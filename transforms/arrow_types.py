@@ -93,14 +93,24 @@ def is_number(kind: pa.DataType) -> bool:
     return bool(named or pt.is_null(kind))
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a value is a string, or bytes."""
+    kind = storage(kind)
+    return bool(pt.is_string(kind) or pt.is_binary(kind))
+
+
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     """The narrowest type of a value a row that holds the values of two; the first where they are no numbers.
 
     Whole numbers beside others are floating ones, as everywhere, though 2⁵³ + 1 is none. What no type of
-    numbers holds, the whole range of int64 and uint64, is decimal.
+    numbers holds, the whole range of int64 and uint64, is decimal. Times are of the finer unit, but for
+    nanoseconds, which hold no year beyond 2262: of these and others microseconds. Days beside times are
+    times.
     """
     if pt.is_null(one):
         return other
+    if pt.is_temporal(one) and pt.is_temporal(other) and one != other:
+        return _common_time(one, other)
     plain = pt.is_integer, pt.is_floating, pt.is_boolean
     if one == other or not all(any(is_kind(kind) for is_kind in plain) for kind in (one, other)):
         return next((kind for kind in (one, other) if pt.is_decimal(kind)), one)
@@ -109,3 +119,25 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     wider = np.promote_types(one.to_pandas_dtype(), other.to_pandas_dtype())
     whole = pt.is_integer(one) and pt.is_integer(other)
     return pa.decimal128(20) if whole and wider.kind == "f" else pa.from_numpy_dtype(wider)
+
+
+_FINER = ("s", "ms", "us", "ns")
+
+
+def _common_time(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    if pt.is_date(one) and pt.is_date(other):
+        return pa.date32()
+    units = [kind.unit for kind in (one, other) if not pt.is_date(kind)]
+    finest = max(units, key=_FINER.index)
+    if pt.is_time(one):
+        return pa.time64("ns" if finest == "ns" else "us")
+    coarse = "us" if finest == "ns" and (set(units) != {"ns"} or len(units) < 2) else finest
+    if pt.is_duration(one):
+        return pa.duration(coarse)
+    zones = [kind.tz for kind in (one, other) if pt.is_timestamp(kind)]
+    return pa.timestamp(coarse, zones[0] if len(set(zones)) == 1 else "UTC")
+
+
+def without_zone(times: pa.Array) -> pa.Array:
+    """Times with a zone as the times that they are in UTC; others as they are."""
+    return times.cast(pa.timestamp(times.type.unit)) if times.type.tz is not None else times

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
-import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from transforms.artifact import Artifact as Artifact
+from transforms.baseline_values import constants, of_earlier, statistic, zeros
+from transforms.categories import Categories
 from transforms.decode import Rows, decode, join
 from transforms.errors import UserError
 from transforms.files import is_url
 from transforms.methods.random import row_keys
-from transforms.models.base import names_in_words
-from transforms.read import Column, read_piece
-from transforms.schema import ExampleSchema, FeatureSpec, Fill, misfit
+from transforms.read import columns_of, read_piece
+from transforms.schema import ExampleSchema, Fill
 from transforms.shards import InputFile, Piece, cut
-from transforms.spelling import nearest
 
-KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file")
+KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file", "run")
 #: Draws use all rows of an input up to this many and this much memory; beyond it, evenly spread windows.
 _POOL_ROWS = 1_000_000
 _POOL_BYTES = 256 << 20
@@ -35,99 +32,46 @@ _BLOCK_ROWS = 16_384
 _LOOKED_AT = 100_000  # rows that a draw for slices is from
 _AHEAD = 16  # pieces that are waited for at a time
 _BLOCK_BYTES = 64 << 20
-#: What the first rows may take.
+#: What the first rows may take, and how many of them are kept as the file holds them.
 _FIRST_BYTES = 64 << 20
+_STORED = 256
 
 
 @dataclass(frozen=True)
 class BaselineRequest:
-    """The `baseline` block of a config, with its paths resolved."""
+    """The `baseline` block of a config, with its paths resolved.
+
+    Of kind `run`: `features`, the rows of the earlier run, and `categories`, what their codes mean.
+    """
 
     kind: str
     rows: int | None = None
     value: Fill | Mapping[str, Fill] = None
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """Background rows by feature with what the whole run computes of them once.
-
-    Args:
-      features: `[R, *shape]` by feature.
-      scores: Their scores, `[R, T]`.
-      spread: Of the score, `[T]`.
-      noise: Standard deviation of the model's entries, for smoothgrad.
-    """
-
-    features: Mapping[str, np.ndarray]
-    scores: np.ndarray
-    spread: np.ndarray
-    noise: tuple[np.ndarray, ...] = field(default=())
-
-    def to_bytes(self) -> bytes:
-        """An uncompressed npz without pickles."""
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {f"noise_{at}": value for at, value in enumerate(self.noise)}
-        kinds = []
-        for at, (name, value) in enumerate(self.features.items()):
-            kinds.append((name, value.shape, value.dtype == object))
-            if value.dtype == object:
-                # numpy stores objects as pickles, and cuts zeros off fixed-width bytes.
-                arrays[f"lengths_{at}"], arrays[f"feature_{at}"] = _packed(value)
-            else:
-                arrays[f"feature_{at}"] = value
-        header = json.dumps({"features": kinds, "noise": len(self.noise)})
-        arrays["header"] = np.frombuffer(header.encode(), np.uint8)
-        np.savez(buffer, scores=self.scores, spread=self.spread, **arrays)
-        return buffer.getvalue()
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Artifact:
-        """Undoes `to_bytes`."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            header = json.loads(arrays["header"].tobytes())
-            features = {}
-            for at, (name, shape, packed) in enumerate(header["features"]):
-                value = arrays[f"feature_{at}"]
-                features[name] = _unpacked(arrays[f"lengths_{at}"], value, shape) if packed else value
-            noise = tuple(arrays[f"noise_{at}"] for at in range(header["noise"]))
-            return cls(features, arrays["scores"], arrays["spread"], noise)
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over the background rows."""
-        found = hashlib.sha256()
-        for name in sorted(self.features):
-            value = self.features[name]
-            found.update(f"{name}:{value.dtype}:{value.shape};".encode())
-            for part in _packed(value) if value.dtype == object else (value,):
-                found.update(np.ascontiguousarray(part).tobytes())
-        return f"sha256:{found.hexdigest()}"
-
-
-def _packed(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes objects as their lengths and their bytes, one after another."""
-    items = value.reshape(-1).tolist()
-    return np.array([len(item) for item in items], np.int64), np.frombuffer(b"".join(items), np.uint8)
-
-
-def _unpacked(lengths: np.ndarray, data: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Undoes `_packed`."""
-    whole, stops = data.tobytes(), np.cumsum(lengths).tolist()
-    found = np.empty(len(stops), object)
-    found[:] = [whole[stop - length : stop] for stop, length in zip(stops, lengths.tolist(), strict=True)]
-    return found.reshape(shape)
+    features: Mapping[str, np.ndarray] | None = None
+    categories: Mapping[str, Categories] = field(default_factory=dict)
 
 
 def read_rows(
-    pieces: Sequence[Piece], schema: ExampleSchema, batch_size: int, targets: int = 1 << 31
+    pieces: Sequence[Piece], schema: ExampleSchema, batch_size: int, targets: int = 1 << 31, stored: int = 0
 ) -> Iterator[Rows]:
-    """The usable rows of some pieces, in order; small ones of an object store are read ahead."""
-    columns = [Column(name, kind) for name, kind in schema.columns]
+    """The usable rows of some pieces, in order; small ones of an object store are read ahead.
+
+    Args:
+      pieces: Of the input.
+      schema: Of the examples.
+      batch_size: Rows that are read at a time.
+      targets: Outputs of the model.
+      stored: Of the first so many of each, the columns are kept as the file holds them.
+    """
+    columns = columns_of(schema)
+    names = [feature.name for feature in schema.features]
 
     def read(piece: Piece) -> Iterator[Rows]:
         for raw in read_piece(piece, columns, batch_size):
             rows, _ = decode(raw, schema, piece.name, piece.ordinal - piece.start, targets)
+            if len(rows) and stored:
+                usable = np.flatnonzero(np.isin(raw.rows, rows.rows))[:stored]
+                rows.stored = raw.columns.select(names).take(pa.array(usable))
             if len(rows):
                 yield rows
 
@@ -150,18 +94,35 @@ def read_rows(
 
 
 def first_rows(files: Sequence[InputFile], schema: ExampleSchema, count: int) -> Rows | None:
-    """The first `count` usable rows of the input, fewer where they are wide; None where there is none."""
+    """The first `count` usable rows of the input, fewer where they are wide; None where there is none.
+
+    The first few hundred are given as the file holds them as well, up to where a file has other types.
+    """
     parts: list[Rows] = []
+    stored: list[pa.RecordBatch] = []
     held = 0
     count = max(1, min(count, _FIRST_BYTES // schema.row_bytes))
     for shard in cut(files, _block_rows(schema)):
-        for rows in read_rows(shard.pieces, schema, min(count, _block_rows(schema))):
+        for rows in read_rows(shard.pieces, schema, min(count, _block_rows(schema)), stored=_STORED):
             part = rows.take(slice(0, count - held))
             parts.append(part)
+            wanted = sum(one.num_rows for one in stored) == held < _STORED
+            if (
+                wanted
+                and rows.stored is not None
+                and rows.stored.schema == (stored or [rows.stored])[0].schema
+            ):
+                stored.append(rows.stored.slice(0, min(len(part), _STORED - held)))
             held += len(part)
             if held >= count:
-                return join(parts)
-    return join(parts) if parts else None
+                return _with_stored(join(parts), stored)
+    return _with_stored(join(parts), stored) if parts else None
+
+
+def _with_stored(rows: Rows, stored: Sequence[pa.RecordBatch]) -> Rows:
+    # Each stretch of a file has dictionaries of its own.
+    table = pa.Table.from_batches(stored).unify_dictionaries().combine_chunks()
+    return dataclasses.replace(rows, stored=table.to_batches()[0])
 
 
 def make_background(
@@ -179,14 +140,16 @@ def make_background(
     Cost: reads the input once, at most a million rows of it.
     """
     if request.kind == "zeros":
-        return {feature.name: _constant(feature, _zero(feature)) for feature in schema.features}
+        return zeros(schema)
     if request.kind == "constant":
-        return _constants(request, schema)
+        return constants(request.value, schema)
+    if request.kind == "run":
+        return of_earlier(request.features or {}, request.categories, schema)
     rows = request.rows if request.rows is not None else (100 if request.kind == "sample" else None)
     drawn = _draw(files, schema, rows, seed)
     if request.kind in ("sample", "file"):
         return drawn.features
-    return {f.name: _statistic(request.kind, f, drawn.features[f.name]) for f in schema.features}
+    return {f.name: statistic(request.kind, f, drawn.features[f.name]) for f in schema.features}
 
 
 def drawing_bytes(files: Sequence[InputFile], schema: ExampleSchema, kind: str) -> int:
@@ -195,68 +158,6 @@ def drawing_bytes(files: Sequence[InputFile], schema: ExampleSchema, kind: str) 
     read = 2 * min(_BLOCK_BYTES, total) + 2 * min(_FIRST_BYTES, total)
     # The pool in parts and joined, and a copy to sort.
     return read + (3 * min(_POOL_BYTES, total) if kind in ("mean", "median", "mode") else 0)
-
-
-def _zero(feature: FeatureSpec) -> Fill:
-    return "" if feature.dtype == "string" else 0
-
-
-def _constant(feature: FeatureSpec, value: Fill) -> np.ndarray:
-    if feature.dtype == "string":
-        return np.full((1, *feature.shape), str(value).encode(), object)
-    return np.full((1, *feature.shape), value, np.dtype(feature.dtype))
-
-
-def _constants(request: BaselineRequest, schema: ExampleSchema) -> dict[str, np.ndarray]:
-    names, key = [feature.name for feature in schema.features], "baseline.value"
-    if request.value is None:
-        raise UserError("kind: constant needs a value", key, "give a value for each feature, or one for all")
-    by_name = request.value if isinstance(request.value, Mapping) else dict.fromkeys(names, request.value)
-    if unknown := [name for name in by_name if name not in names]:
-        near = nearest(unknown[0], names) or f"the features are {names_in_words(names, 12)}"
-        raise UserError(f"{unknown[0]!r} is no feature", key, near)
-    if missing := [name for name in names if name not in by_name]:
-        raise UserError(f"no value for {names_in_words(missing)}", key, "give one for each feature")
-    for feature in schema.features:
-        value = by_name[feature.name]
-        if wanted := misfit(value, feature.dtype):
-            raise UserError(
-                f"{value!r} is no value for {feature.name}, which takes {wanted}", key, "give each its own"
-            )
-    return {feature.name: _constant(feature, by_name[feature.name]) for feature in schema.features}
-
-
-def _statistic(kind: str, feature: FeatureSpec, values: np.ndarray) -> np.ndarray:
-    """Mean, median or mode, `[1, *shape]`; of what the model takes as categories or whole numbers the mode.
-
-    The mean of two carriers is none, nor can a model that takes whole numbers be given 2.5.
-    """
-    measured = feature.dtype != "string" and np.dtype(feature.dtype).kind == "f"
-    if kind == "mode" or feature.kind == "categorical" or not measured:
-        flat = values.reshape(len(values), -1)
-        modes = [_mode(flat[:, column]) for column in range(flat.shape[1])]
-        found = np.empty(len(modes), values.dtype)
-        found[:] = modes
-        return found.reshape(1, *feature.shape)
-    if feature.nan and np.isnan(values).any():
-        return _of_known(kind, values, feature.dtype)
-    found = values.mean(axis=0, dtype=np.float64) if kind == "mean" else np.median(values, axis=0)
-    return np.asarray(found).astype(feature.dtype)[None]
-
-
-def _of_known(kind: str, values: np.ndarray, dtype: str) -> np.ndarray:
-    """The same of the values that are known, `[1, *shape]`; NaN where none is."""
-    found = np.full((1, *values.shape[1:]), np.nan, dtype)
-    some = ~np.isnan(values).all(axis=0)
-    statistic = np.nanmean if kind == "mean" else np.nanmedian
-    found[0, some] = statistic(values[:, some].astype(np.float64), axis=0)
-    return found
-
-
-def _mode(values: np.ndarray) -> object:
-    """The most frequent value; the smallest of equally frequent ones."""
-    found, counts = np.unique(values, return_counts=True)
-    return found[counts.argmax()]
 
 
 def _draw(files: Sequence[InputFile], schema: ExampleSchema, rows: int | None, seed: int) -> Rows:
@@ -317,7 +218,7 @@ def drawn_slices(
 
 def _why(files: Sequence[InputFile], schema: ExampleSchema) -> str:
     """Why the first row is not usable."""
-    columns = [Column(name, kind) for name, kind in schema.columns]
+    columns = columns_of(schema)
     for shard in cut(files, 1, 1):
         for raw in read_piece(shard.pieces[0], columns, 1):
             _, rejected = decode(raw, schema, shard.pieces[0].name, 0, 1)

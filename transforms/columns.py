@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from transforms.arrow_types import is_list, squeezed, without_views
+from transforms.categories import Categories
+from transforms.encodings import SELF_DESCRIBING, decode_tensors
 from transforms.errors import UserError
 from transforms.images import decode_images
 from transforms.schema import FeatureSpec
@@ -51,8 +53,12 @@ def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str
     Raises:
       UserError: The column's type cannot become what the model takes.
     """
+    if feature.categories is not None:
+        return _codes(feature, feature.categories, column, problems, file)
     array = plain(column)
     rows, where = len(array), f"{file}: {feature.name}"
+    if feature.encoding is not None and (pt.is_binary(array.type) or pt.is_string(array.type)):
+        return _encoded(feature, array.cast(pa.binary()), problems, where)
     if feature.kind == "image" and pt.is_binary(array.type):
         return _images(feature, array, problems)
     right: np.ndarray | None = None
@@ -60,18 +66,8 @@ def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str
         array, right = _flatten(feature, array, problems)
     elif feature.size != 1:
         raise UserError(f"column is {array.type}, and {feature.size} values are needed", where)
-
-    def mark(mask: np.ndarray, reason: Callable[[int], str]) -> None:
-        at = np.flatnonzero(mask)
-        if not at.size:
-            return
-        owners = at // feature.size if right is None else np.flatnonzero(right)[at // feature.size]
-        found, first = np.unique(owners, return_index=True)
-        position = dict(zip(found.tolist(), at[first].tolist(), strict=True))
-        bad = np.zeros(rows, bool)
-        bad[found] = True
-        problems.add(bad, lambda row: f"{feature.name} {reason(position[row])}")
-
+    owners = None if right is None else np.flatnonzero(right)
+    mark = _marker(feature, rows, owners, problems)
     read = _strings if feature.dtype == "string" else _numbers
     values = read(feature, array, mark, where)
     if right is not None:
@@ -79,6 +75,45 @@ def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str
         whole[right] = values.reshape(-1, feature.size)
         values = whole
     return values.reshape(rows, *feature.shape)
+
+
+def _marker(feature: FeatureSpec, rows: int, owners: np.ndarray | None, problems: Problems) -> _Mark:
+    """Marks values of so many rows; these are their owners, one after another; None: all."""
+
+    def mark(mask: np.ndarray, reason: Callable[[int], str]) -> None:
+        at = np.flatnonzero(mask)
+        if not at.size:
+            return
+        of = at // feature.size if owners is None else owners[at // feature.size]
+        found, first = np.unique(of, return_index=True)
+        position = dict(zip(found.tolist(), at[first].tolist(), strict=True))
+        bad = np.zeros(rows, bool)
+        bad[found] = True
+        problems.add(bad, lambda row: f"{feature.name} {reason(position[row])}")
+
+    return mark
+
+
+def _codes(
+    feature: FeatureSpec, known: Categories, column: pa.Array, problems: Problems, file: str
+) -> np.ndarray:
+    """The codes of a column of categories, `[B]`; NaN, or the code of `fill`, for null."""
+    if known.misfit(column.type):
+        what = f"column is {column.type}, and the model's categories are others: {known.words()}"
+        raise UserError(what, f"{file}: {feature.name}")
+    # Of a dictionary each word is looked up once.
+    array = column if pt.is_dictionary(column.type) else plain(column)
+    codes, strange = known.codes(array)
+    if known.reject and strange.any():
+        reason = "is no category that the model was trained on"
+        problems.add(strange, lambda row: f"{feature.name} is {array[row].as_py()!r}, which {reason}")
+    missing = np.isnan(codes) & ~strange
+    if feature.fill is not None:
+        codes[missing] = known.code(feature.fill)
+    elif not feature.nan:
+        problems.add(missing, lambda row: f"{feature.name} is null")
+        codes[missing] = 0
+    return codes.astype(feature.dtype)
 
 
 def plain(array: pa.Array) -> pa.Array:
@@ -128,8 +163,10 @@ def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
 
 
 def _fill(feature: FeatureSpec) -> Any:
+    if feature.dtype == "string" and feature.fill is not None:
+        return str(feature.fill).encode()
     if feature.dtype == "string":
-        return b"" if feature.fill is None else str(feature.fill).encode()
+        return None if feature.nan else b""
     if feature.fill is None:
         return np.nan if feature.nan else 0
     return feature.fill
@@ -159,7 +196,10 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
         problems.add(empty, lambda row: f"{feature.name} has no values")
     held = counts > 0
     wrong = held & (counts != size)
-    problems.add(wrong, lambda row: f"{feature.name} has {counts[row]} values, not {size}")
+    problems.add(
+        wrong,
+        lambda row: f"{feature.name} has {counts[row]} value{'' if counts[row] == 1 else 's'}, not {size}",
+    )
     if len(extents) > 1 and len(squeezed(feature.shape)) > 1:
         shapes = np.stack(extents, axis=1)
         problems.add(held & ragged, lambda row: f"{feature.name} is ragged: its lists differ in length")
@@ -236,13 +276,30 @@ def _cast(feature: FeatureSpec, values: np.ndarray, mark: _Mark) -> np.ndarray:
     return values.astype(dtype)
 
 
+def _encoded(feature: FeatureSpec, array: pa.Array, problems: Problems, where: str) -> np.ndarray:
+    """The tensors in a column of bytes, `[B, *shape]`."""
+    rows, nulls = len(array), nulls_of(array)
+    if feature.fill is None and not feature.nan:
+        problems.add(nulls, lambda row: f"{feature.name} is null")
+    found = decode_tensors(array, feature.encoding or SELF_DESCRIBING, feature.shape)
+    bad = np.zeros(rows, bool)
+    bad[list(found.reasons)] = True
+    problems.add(bad, lambda row: f"{feature.name} {found.reasons[row]}")
+    whole = np.full((rows, feature.size), _fill(feature), np.dtype(feature.dtype))
+    for owners, values in found.groups:
+        mark = _marker(feature, rows, owners, problems)
+        numbers = _numbers(feature, pa.array(values.reshape(-1)), mark, where)
+        whole[owners] = numbers.reshape(len(owners), feature.size)
+    return whole.reshape(rows, *feature.shape)
+
+
 def _strings(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> np.ndarray:
     kind = array.type
     if not (pt.is_string(kind) or pt.is_binary(kind) or pt.is_null(kind)):
         raise UserError(f"column is {kind}, and the model takes strings", where)
     # Bytes on purpose: what is not UTF-8 reaches the model as it is.
     array = array.cast(pa.binary())
-    if array.null_count:
+    if array.null_count and not (feature.nan and feature.fill is None):
         if feature.fill is None:
             mark(nulls_of(array), lambda at: "is null")
         array = array.fill_null(_fill(feature))

@@ -16,6 +16,7 @@ from transforms.errors import UserError
 from transforms.mixed import by_type
 from transforms.read import RawBatch, Rejection
 from transforms.schema import ExampleSchema
+from transforms.value_text import as_text, widened
 
 #: Weights beyond these are a mistake, or could be scaled.
 _LIGHTEST, _HEAVIEST = 1e-30, 1e30
@@ -34,6 +35,8 @@ class Rows:
       ordinals: Row number in the whole input, `[B]` int64.
       file: Name of the file of each row, `[B]` str objects.
       weights: What each row counts in the importance, `[B]` float64; None: all the same.
+      stored: The features' columns as the file holds them, by feature, of the first of these rows, where
+        they are kept.
     """
 
     features: dict[str, np.ndarray]
@@ -44,6 +47,7 @@ class Rows:
     ordinals: np.ndarray
     file: np.ndarray
     weights: np.ndarray | None = None
+    stored: pa.RecordBatch | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -141,45 +145,28 @@ def slice_type(stored: pa.DataType) -> pa.DataType:
     """The type in which a slice column is written: its own where it is a plain scalar, else string."""
     if pt.is_dictionary(stored):
         stored = stored.value_type
-    own = pt.is_integer(stored) or pt.is_floating(stored) or pt.is_boolean(stored) or pt.is_temporal(stored)
-    return stored if own else pa.string()
-
-
-def as_text(array: pa.Array) -> pa.Array:
-    r"""Any column of scalars as strings; null stays null.
-
-    Bytes are UTF-8. What is not is written as `\xff`, so that two different values stay different.
-    """
-    array = plain(array)
-    if pt.is_binary(array.type) or pt.is_string(array.type):
-        try:
-            array = array.cast(pa.string())
-            # Arrow takes the word of a file that its strings are UTF-8.
-            array.validate(full=True)
-        except pa.ArrowInvalid:
-            values = [
-                None if value is None else value.decode("utf-8", "backslashreplace")
-                for value in array.cast(pa.binary()).to_pylist()
-            ]
-            return pa.array(values, pa.string())
-        return array
-    return pc.cast(array, pa.string())
+    own = pt.is_integer(stored) or pt.is_floating(stored) or pt.is_boolean(stored)
+    # Parquet has no durations: other readers would find numbers.
+    times = pt.is_date(stored) or pt.is_time(stored) or pt.is_timestamp(stored)
+    return stored if own or times else pa.string()
 
 
 def _slice(array: pa.Array, problems: Problems, column: str, stored: pa.DataType, file: str) -> pa.Array:
-    """The values in the planned type; another file may hold another number type, and lose nothing by it."""
+    """The values in the planned type; another file may hold another of its kind, and lose nothing by it."""
     wanted, array = slice_type(stored), _without_minus_zero(plain(array))
     if pt.is_string(wanted):
         return as_text(array)
     if array.type == wanted:
         return array
+    if pt.is_floating(wanted) and pt.is_floating(array.type) and wanted.bit_width > array.type.bit_width:
+        return widened(array, wanted)
     try:
         cast = array.cast(wanted, safe=False)
         if not (pt.is_floating(wanted) and pt.is_floating(array.type)):
             back = cast.cast(array.type, safe=False)
             lost = pc.fill_null(pc.not_equal(back, array), False).to_numpy(zero_copy_only=False)
             reason = f"and the column is {wanted} in other rows"
-            problems.add(lost, lambda row: f"slice {column} is {array[row].as_py()}, {reason}")
+            problems.add(lost, lambda row: f"slice {column} is {as_text(array[row : row + 1])[0]}, {reason}")
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
             f"column is {array.type}, and {wanted} in other files", f"{file}: {column}"

@@ -39,7 +39,8 @@ class ExplainShards(beam.PTransform):
 
     def expand(self, shards: beam.PCollection) -> beam.PCollection:
         """Adds the step."""
-        return shards | "Read, explain and write" >> beam.ParDo(_ExplainShard(self._spec))
+        work = beam.ParDo(_ExplainShard(self._spec)).with_output_types(ShardResult)
+        return shards | "Read, explain and write" >> work
 
 
 class _ExplainShard(beam.DoFn):
@@ -69,6 +70,33 @@ class _ExplainShard(beam.DoFn):
         self._rejected.inc(result.rejected)
         self._milliseconds.update(int(1000 * (time.monotonic() - start)))
         yield result
+
+
+class ShardResultCoder(beam.coders.Coder):
+    """Encodes a shard's result as its journal does.
+
+    Runners ask for the size of every element that they hand on, and without a coder of its own a result
+    would be pickled to find it: 40 ms for a result of a few thousand features.
+    """
+
+    def encode(self, value: ShardResult) -> bytes:
+        """The result as bytes."""
+        return value.to_bytes()
+
+    def decode(self, encoded: bytes) -> ShardResult:
+        """Undoes `encode`."""
+        return ShardResult.from_bytes(encoded)
+
+    def estimate_size(self, value: ShardResult) -> int:
+        """Bytes that the result holds, about; for the runner's counters alone."""
+        return value.held_bytes
+
+    def is_deterministic(self) -> bool:
+        """No: results are never keys."""
+        return False
+
+
+beam.coders.registry.register_coder(ShardResult, ShardResultCoder)
 
 
 class MergeShardResults(beam.CombineFn):

@@ -23,7 +23,7 @@ from transforms.methods.base import Attribution
 from transforms.methods.random import row_keys
 from transforms.parts import Part, part_name, written
 from transforms.positions import Positions, positioned
-from transforms.read import Column, Rejection, read_piece
+from transforms.read import Rejection, columns_of, read_piece
 from transforms.sample import WHOLE, Sample, sample_schema, shortened
 from transforms.shard_result import ShardResult, check_own, is_committed, read_journal, write_journal
 from transforms.shards import Shard
@@ -161,7 +161,7 @@ def read_batches(shard: Shard, spec: ExplainSpec, targets: int, rejected: list[R
       targets: Outputs of the model.
       rejected: Takes the others.
     """
-    columns = [Column(name, kind) for name, kind in spec.schema.columns]
+    columns = columns_of(spec.schema)
     held: list[Rows] = []
     count = 0
     for piece in shard.pieces:
@@ -262,8 +262,8 @@ class _Writer:
             slices = {name: array.take(repeat) for name, array in slices.items()}
             keys, weights = keys[repeat], None if weights is None else weights[repeat]
         result.importance.update(feature_totals(split), targets.reshape(-1), slices, keys, weights)
-        spread = self._loaded.reference.spread[targets]
-        result.quality.update(attribution.convergence_delta, spread, attribution.limited)
+        yardstick = self._loaded.reference.yardstick[targets]
+        result.quality.update(attribution.convergence_delta, yardstick, attribution.limited)
         result.attributed += len(rows)
         result.attributions += targets.size
         self._progress.add(len(rows))

@@ -11,10 +11,14 @@ from pathlib import Path
 
 from transforms import files
 from transforms.errors import UserError
+from transforms.other_formats import folder_refusal
+from transforms.shards import format_of_suffix
 
 
-def expand(patterns: Sequence[str], base_dir: str) -> list[tuple[str, str]]:
+def expand(patterns: Sequence[str], base_dir: str, format: str | None = None) -> list[tuple[str, str]]:
     """The files that globs match.
+
+    A folder, named or matched, stands for the files of one format below it, at any depth.
 
     `*`, `?`, `[…]` match within one folder, `**` any depth. A file that exists under the pattern's own name
     is that file, whatever characters its name has. A wildcard passes over hidden files and those that begin
@@ -23,13 +27,14 @@ def expand(patterns: Sequence[str], base_dir: str) -> list[tuple[str, str]]:
     Args:
       patterns: Globs, file names or URLs; relative ones start at `base_dir`.
       base_dir: A local folder or a URL, usually the config file's.
+      format: parquet or tfrecord; by default, suffixes say.
 
     Returns:
       (path to open, name to show) of each file once, sorted by name. The name is relative to `base_dir`
       where the pattern was.
 
     Raises:
-      UserError: A pattern matches nothing, or a folder.
+      UserError: A pattern matches nothing, or a folder without such a file, or with files of two formats.
     """
     found: dict[str, str] = {}
     for pattern in patterns:
@@ -37,11 +42,11 @@ def expand(patterns: Sequence[str], base_dir: str) -> list[tuple[str, str]]:
         written = os.path.expanduser(written) if written.startswith("~") else written
         full = files.join(base_dir, written)
         if files.is_url(full):
-            matches = _match_remote(pattern, full)
+            matches = _match_remote(pattern, full, format)
         else:
             # The base folder's name is a name, whatever characters it has.
             matches = _match_local(
-                pattern, full, files.join(glob.escape(files.local_path(base_dir)), written)
+                pattern, full, files.join(glob.escape(files.local_path(base_dir)), written), format
             )
         relative = not files.is_url(written) and not os.path.isabs(written)
         for path in matches:
@@ -58,38 +63,96 @@ def _relative(path: str, base_dir: str) -> str:
     return os.path.relpath(path, os.path.abspath(files.local_path(base_dir)))
 
 
-def _match_local(pattern: str, full: str, wildcard: str) -> list[str]:
+def _match_local(pattern: str, full: str, wildcard: str, format: str | None) -> list[str]:
     full = os.path.abspath(full)
     if os.path.isfile(full):
         return [full]
     if os.path.isdir(full):
-        raise _names_a_folder(pattern, pattern.rstrip("/"))
+        return _files_below(full, pattern.rstrip("/"), _walk(full), format)
     matches = [
         path for path in glob.glob(os.path.abspath(wildcard), recursive=True) if _is_wanted(path, full)
     ]
-    folders = [path for path in matches if os.path.isdir(path)]
-    # `**` walks through folders, so it meets them by design; any other last component that matches one would
-    # leave the files in it unread without a word.
-    if folders and Path(full).name != "**":
-        inside = os.path.join(os.path.dirname(pattern), os.path.basename(folders[0]))
-        raise _names_a_folder(pattern, inside)
-    matches = sorted(set(matches) - set(folders))
-    if not matches:
+    folders = {path for path in matches if os.path.isdir(path)}
+    found = set(matches) - folders
+    # `**` walks through folders, so it meets them by design; of any other last component that matches one,
+    # the files in it are meant.
+    if Path(full).name != "**":
+        for folder in sorted(folders):
+            name = os.path.join(os.path.dirname(pattern), os.path.basename(folder))
+            found.update(_files_below(folder, name, _walk(folder), format))
+    if not found:
         raise _matches_nothing(pattern, full, os.path.isdir, lambda folder: sorted(os.listdir(folder)))
-    return matches
+    return sorted(found)
 
 
-def _match_remote(pattern: str, full: str) -> list[str]:
+def _walk(folder: str) -> list[str]:
+    """The files below a local folder, by their paths from there; links are followed, and not in a circle."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [name for name in folders if real not in seen and _is_visible(name, "=")]
+        seen.add(real)
+        found += [os.path.relpath(os.path.join(place, name), folder) for name in names]
+    return sorted(found)
+
+
+def _match_remote(pattern: str, full: str, format: str | None) -> list[str]:
     with files.remote_errors(full, "cannot be read"):
-        if files.filesystems().exists(full) and not files.remote_files(full):
+        inside = [] if glob.has_magic(full) else files.remote_files(full)
+        if not inside and files.filesystems().exists(full):
             return [full]
         matches = [found.path for found in files.filesystems().match([full])[0].metadata_list]
         matches = sorted({path for path in matches if _is_wanted(path, full) and not path.endswith("/")})
-        if not matches and files.remote_files(full):
-            raise _names_a_folder(pattern, pattern.rstrip("/"))
-    if not matches:
+        if not matches:
+            inside = inside or files.remote_files(full)
+    if not matches and not inside:
         raise _matches_nothing(pattern, full, files.is_dir, files.list_dir)
-    return matches
+    if matches:
+        return matches
+    depth = full.rstrip("/").count("/") + 1
+    below: dict[str, list[str]] = {}
+    for path in inside:
+        parts = path.split("/")
+        below.setdefault("/".join(parts[:depth]), []).append("/".join(parts[depth:]))
+    one = len(below) == 1 and not glob.has_magic(full)
+    return sorted(
+        path
+        for folder, names in below.items()
+        for path in _files_below(folder, pattern.rstrip("/") if one else folder, names, format)
+    )
+
+
+def _files_below(folder: str, name: str, inside: Sequence[str], format: str | None) -> list[str]:
+    """The files of a folder that are meant where it is named: those of one format, by their suffixes.
+
+    Args:
+      folder: Its path.
+      name: What to call it.
+      inside: The files below it, by their paths from there.
+      format: The one that is meant; None: the one that there is.
+    """
+    wanted = []
+    for path in inside:
+        *folders, last = path.split("/")
+        if _is_visible(last) and all(_is_visible(part, "=") for part in folders):
+            wanted.append(path)
+    by_format: dict[str | None, list[str]] = {}
+    for path in wanted:
+        by_format.setdefault(format_of_suffix(path), []).append(path)
+    known = [kind for kind in by_format if kind is not None]
+    if format is None and len(known) > 1:
+        raise UserError(
+            "is a folder with files of Parquet and of TFRecord", where=name, remedy="set input.format"
+        )
+    chosen = by_format.get(format or next(iter(known), ""), wanted if format else [])
+    if not chosen:
+        raise folder_refusal(name, wanted)
+    return [f"{folder.rstrip('/')}/{path}" for path in chosen]
+
+
+def _is_visible(name: str, but: str | None = None) -> bool:
+    """False for hidden names and `_SUCCESS`, `_temporary`, `_metadata`; a folder `_col=1` is a partition."""
+    return (but is not None and but in name) or not name.startswith(("_", "."))
 
 
 def _is_wanted(path: str, pattern: str) -> bool:
@@ -101,12 +164,6 @@ def _is_wanted(path: str, pattern: str) -> bool:
         return False
     # Folders as in `_col=1/` are Hive partitions, not bookkeeping.
     return all(part in written or "=" in part or not part.startswith(("_", ".")) for part in folders)
-
-
-def _names_a_folder(pattern: str, folder: str) -> UserError:
-    return UserError(
-        f"{folder} is a folder", where=pattern, remedy=f"write {folder}/*.parquet or {folder}/*.tfrecord"
-    )
 
 
 def _matches_nothing(

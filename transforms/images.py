@@ -14,6 +14,11 @@ _CALL = 256  # pictures in one call of the decoder, which holds them all
 _NOISE = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*", re.DOTALL)
 
 
+def is_picture_data(data: bytes) -> bool:
+    """Whether the bytes begin as an encoded picture does."""
+    return data.startswith((*_MAGIC, b"BM"))
+
+
 def decode_images(data: Sequence[bytes | None], shape: Sequence[int]) -> tuple[np.ndarray, dict[int, str]]:
     """Decodes the pictures of a batch.
 

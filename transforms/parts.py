@@ -19,10 +19,10 @@ IMPORTANCE = "importance.parquet"
 SAMPLE, POSITIONS, INTERACTIONS = (
     f"report/{name}.parquet" for name in ("sample", "positions", "interactions")
 )
-#: What another run may add to.
-STATE = "report/state.parquet"
+#: What another run may add to, and the rows that it may be compared by.
+STATE, BASELINE = "report/state.parquet", "report/baseline.parquet"
 #: Tables of the run as a whole, written at its commit.
-AGGREGATES = (IMPORTANCE, SAMPLE, POSITIONS, INTERACTIONS, STATE)
+AGGREGATES = (IMPORTANCE, SAMPLE, POSITIONS, INTERACTIONS, STATE, BASELINE)
 REPORT = "report.html"
 #: Folders of tables.
 FOLDERS = ("attributions", "rejected", "report")

@@ -67,13 +67,51 @@ class Quantiles:
         return self.max if exponent > np.log(self.max) else float(np.exp(exponent))
 
 
+def spread_of(scores: np.ndarray) -> np.ndarray:
+    """Population standard deviation of scores `[R, T]` by target, `[T]`; of the finite rows."""
+    finite = scores[np.isfinite(scores).all(axis=1)]
+    return finite.std(axis=0, dtype=np.float64) if len(finite) else np.zeros(scores.shape[1])
+
+
+def distance_of(scores: np.ndarray, background: np.ndarray) -> np.ndarray:
+    """Root mean square of prediction − base_value by target, `[T]`.
+
+    Args:
+      scores: Of rows that stand for the input, `[B, T]`; those that are not finite count not.
+      background: Of the baseline, `[R, T]`.
+    """
+    finite = scores[np.isfinite(scores).all(axis=1)].astype(np.float64)
+    if not len(finite):
+        return np.zeros(scores.shape[1])
+    away: np.ndarray = finite - background.mean(axis=0, dtype=np.float64)
+    found: np.ndarray = np.sqrt((away**2).mean(axis=0))
+    return found
+
+
+def yardsticks(spread: np.ndarray, away: np.ndarray, background_rows: int) -> np.ndarray:
+    """What a convergence delta is measured by, `[T]`.
+
+    The spread of the score. Scores that are alike have none, however far they are from what they are compared
+    with: where that is one row, or rows that all have one score, it is how far they are, if that is larger.
+
+    Args:
+      spread: Of the score, `[T]`.
+      away: Root mean square of prediction − base_value, `[T]`, over the rows that stand for the input.
+      background_rows: Of the baseline.
+    """
+    found: np.ndarray = (
+        np.maximum(spread, away) if background_rows == 1 else np.where(spread > 0, spread, away)
+    )
+    return found
+
+
 @dataclass
 class Quality:
-    """What a run says of itself: deltas, as they are and relative to the score's spread, and rows cut short.
+    """What a run says of itself: deltas, as they are and over a yardstick, and rows cut short.
 
     Args:
       delta: |convergence_delta|.
-      relative: The same over the spread of its target's score; targets of spread 0 are left out.
+      relative: The same over the yardstick of its target; where that is 0, nothing is measured.
       limited: Rows that a limit of the method kept above its tolerance.
     """
 
@@ -81,16 +119,16 @@ class Quality:
     relative: Quantiles = field(default_factory=Quantiles)
     limited: int = 0
 
-    def update(self, delta: np.ndarray | None, spread: np.ndarray, limited: np.ndarray) -> None:
-        """Adds a batch: deltas and their score's spread `[B, T]`, rows cut short `[B]`."""
+    def update(self, delta: np.ndarray | None, yardstick: np.ndarray, limited: np.ndarray) -> None:
+        """Adds a batch: deltas and their yardsticks `[B, T]`, see `yardsticks`; rows cut short `[B]`."""
         self.limited += int(limited.sum())
         if delta is None:
             return
         size = np.abs(delta.astype(np.float64))
         self.delta.update(size)
-        varies = spread > 0
+        known = yardstick > 0
         with np.errstate(over="ignore"):
-            self.relative.update(size[varies] / spread[varies])
+            self.relative.update(size[known] / yardstick[known])
 
     def merge(self, other: Quality) -> None:
         """Adds another's."""
@@ -123,6 +161,6 @@ class Quality:
             "p50": self.delta.quantile(0.5),
             "p99": self.delta.quantile(0.99),
             "max": self.delta.max,
-            # A spread of 0 trips no limit.
+            # A yardstick of 0 trips no limit.
             "relative_p99": self.relative.quantile(0.99) if self.relative.counts else 0.0,
         }

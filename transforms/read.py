@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from transforms.errors import UserError
 from transforms.lost import changed
+from transforms.parquet import describe as describe_parquet
 from transforms.parquet import read as read_parquet
 from transforms.parquet.columns import bare, plain
+from transforms.partitions import column_of, partition_types
 from transforms.shards import PARQUET, InputFile, Piece
 from transforms.tfrecord import describe as describe_tfrecord
 from transforms.tfrecord import read as read_tfrecord
+
+if TYPE_CHECKING:
+    from transforms.schema import ExampleSchema
 
 _PAGE_BYTES = 2 << 20
 _WINDOW_BYTES = 4 << 20
@@ -27,6 +34,29 @@ class Column:
 
     name: str  # "distance", or "weather.temp" for a field of a struct; a literal name with a dot wins
     type: pa.DataType  # as describe_columns gives it: TFRecord parsing needs it
+    key: str = ""  # of the config, that asks for it
+    optional: bool = False  # null where a file lacks it
+    from_path: bool = False  # its value is in the name of a folder, where the file has such folders
+
+    @property
+    def asked(self) -> str:
+        """Who asks for it, to be added to a line about a file that lacks it."""
+        return f"; {self.key} asks for it" if self.key else ""
+
+    @property
+    def or_leave_out(self) -> str:
+        """What else can be done about such a file than to mend it, to be added to a remedy."""
+        fill = f", or give the feature a fill: {{name: {self.name}, fill: 0}}"
+        return ", or take the file out of input.files" + (fill if self.key == "input.features" else "")
+
+
+def columns_of(schema: ExampleSchema) -> list[Column]:
+    """The columns that a run reads."""
+    keys, paths = schema.keys, set(schema.from_path)
+    return [
+        Column(name, kind, keys.get(name, ""), name not in keys, name in paths)
+        for name, kind in schema.columns
+    ]
 
 
 @dataclass(frozen=True)
@@ -67,25 +97,72 @@ def describe_columns(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> 
     if not inputs:
         return {}
     if inputs[0].format == PARQUET:
-        return read_parquet.describe(inputs)
+        return describe_parquet.describe(inputs)
     return describe_tfrecord.describe(inputs, named)
+
+
+@dataclass(frozen=True)
+class Described:
+    """The columns that a run may use.
+
+    Args:
+      types: Of each its type, those of the files first.
+      paths: Those that are not in the files but in their folders' names, `month=1`.
+      asides: Those that are features only where the config or the model names them: the former, the index of
+        a pandas frame, and what the first file lacks.
+    """
+
+    types: Mapping[str, pa.DataType]
+    paths: frozenset[str] = frozenset()
+    asides: frozenset[str] = frozenset()
+
+
+def describe_input(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> Described:
+    """`describe_columns` with the columns of the folders' names.
+
+    What both the files and their folders have is read from the files.
+
+    Raises:
+      UserError: As `describe_columns`.
+    """
+    paths = partition_types(inputs)
+    types = describe_columns(inputs, [name for name in named if name not in paths])
+    asides: set[str] = set()
+    if inputs and inputs[0].format == PARQUET:
+        more, index = describe_parquet.describe_further(inputs, types)
+        types = {**types, **more}
+        asides = {*more, *index}
+    paths = {name: kind for name, kind in paths.items() if name not in types}
+    return Described({**types, **paths}, frozenset(paths), frozenset(asides.union(paths)))
 
 
 def check_columns(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, pa.DataType]:
     """Looks for the wanted columns in every file, at plan time rather than hours into a run.
 
-    Numeric types may differ from file to file, and so may string-like ones. The features of a TFRecord are
-    known only record by record: there a missing or different one rejects its row.
+    Types of a kind may differ from file to file: numbers, texts, days and times. The features of a TFRecord
+    are known only record by record: there a missing or different one rejects its row.
 
     Returns:
       Of each column the type that holds its values in every file.
     Raises:
       UserError: A file lacks a column, or has it in another type.
     """
+    common = {column.name: column.type for column in columns}
+    for column in columns:
+        if column.from_path and not column.optional:
+            _check_paths(inputs, column)
     parquet = [file for file in inputs if file.format == PARQUET]
-    if parquet:
-        return read_parquet.check(parquet, columns)
-    return {column.name: column.type for column in columns}
+    return {**common, **describe_parquet.check(parquet, columns)} if parquet else common
+
+
+def _check_paths(inputs: Sequence[InputFile], column: Column) -> None:
+    for file in inputs:
+        if file.partition and column.name not in dict(file.partition):
+            raise UserError(
+                f"is in no folder {column.name}=…, and other files are{column.asked}",
+                where=file.name,
+                remedy="move it into one" + column.or_leave_out,
+            )
 
 
 def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[RawBatch]:
@@ -111,9 +188,13 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
     if piece.damage is not None:
         yield _unread(piece, columns, piece.damage)
         return
+    stored, folders = _parted(piece, columns)
+    if folders:
+        yield from _with_folders(piece, columns, stored, folders, batch_size)
+        return
     done = 0
     if piece.format == PARQUET:
-        for stretch in read_parquet.read(piece, [column.name for column in columns], batch_size):
+        for stretch in read_parquet.read(piece, columns, batch_size):
             rows = np.arange(stretch.rows, dtype=np.int64) + (piece.start + done)
             done += stretch.rows
             if stretch.reason is None:
@@ -136,6 +217,41 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
             f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more when it was planned"
         )
         raise changed(piece.name, what)
+
+
+def _parted(piece: Piece, columns: Sequence[Column]) -> tuple[list[Column], dict[str, str | None]]:
+    """The columns to be read of the file, and the values of those that its folders' names say."""
+    if not piece.partition:
+        return list(columns), {}
+    said = dict(piece.partition)
+    folders = {c.name: said[c.name] for c in columns if c.from_path and c.name in said}
+    return [column for column in columns if column.name not in folders], folders
+
+
+def _with_folders(
+    piece: Piece,
+    columns: Sequence[Column],
+    stored: Sequence[Column],
+    folders: Mapping[str, str | None],
+    batch_size: int,
+) -> Iterator[RawBatch]:
+    """The rows with columns of the folders' names among those of the file."""
+    types = {column.name: column.type for column in columns}
+
+    def whole(found: pa.RecordBatch | None, rows: int) -> pa.RecordBatch:
+        arrays = [
+            column_of(folders[name], kind, rows) if name in folders or found is None else found.column(name)
+            for name, kind in types.items()
+        ]
+        return pa.RecordBatch.from_arrays(arrays, list(types))
+
+    if not stored:
+        for start in range(piece.start, piece.start + piece.rows, batch_size):
+            stop = min(start + batch_size, piece.start + piece.rows)
+            yield RawBatch(whole(None, stop - start), np.arange(start, stop, dtype=np.int64), ())
+        return
+    for raw in read_piece(replace(piece, partition=()), stored, batch_size):
+        yield RawBatch(whole(raw.columns, raw.columns.num_rows), raw.rows, raw.rejected)
 
 
 def read_bytes(inputs: Sequence[InputFile], columns: Sequence[Column], batch_size: int) -> int:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.arrow_types import is_number, squeezed, storage, width
+from transforms.arrow_types import is_number, is_text, squeezed, storage, width
+from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, Signature, names_in_words
 from transforms.resolve_feature import (
@@ -31,7 +32,9 @@ from transforms.slicing import SliceRequest, columns_needed, resolve_slicings
 from transforms.spelling import close, nearest
 
 #: What TensorFlow calls the inputs of a signature that has no names for them.
-_NAMELESS = re.compile(r"(args|inputs|kwargs)(_\d+)+")
+_NAMELESS = re.compile(r"(args|inputs|kwargs|input|input_layer|keras_tensor)(_\d+)*")
+#: How a column of pictures is stored by Hugging Face's datasets: a struct of these.
+_BYTES, _PATH = ".bytes", ".path"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class ColumnRequest:
     slices: tuple[SliceRequest, ...]
     target: str | None
     weight: str | None = None
+    asides: frozenset[str] = frozenset()  # features only where the config or the model names them
 
 
 def resolve(
@@ -60,6 +64,7 @@ def resolve(
     Raises:
       UserError: A column is missing, left over, of the wrong type or of the wrong size.
     """
+    request = _with_pictures(request, columns)
     _check_columns(request, columns)
     slicings = resolve_slicings(request.slices, columns)
     slices = columns_needed(slicings)
@@ -92,6 +97,32 @@ def resolve(
         None if request.weight is None else (request.weight, columns[request.weight]),
         slicings,
     )
+
+
+def _with_pictures(request: ColumnRequest, columns: Mapping[str, pa.DataType]) -> ColumnRequest:
+    """The request with the bytes of a struct of pictures where it names the struct."""
+    if request.features is None:
+        return request
+
+    def of(feature: FeatureRequest) -> FeatureRequest:
+        found = feature.name not in columns and _holds_pictures(feature.name, columns)
+        return replace(feature, name=feature.name + _BYTES) if found else feature
+
+    return replace(request, features=tuple(map(of, request.features)))
+
+
+def _holds_pictures(name: str, columns: Mapping[str, pa.DataType]) -> bool:
+    """Whether the name is that of a struct of a picture's bytes and its path."""
+    kind = columns.get(name + _BYTES)
+    return kind is not None and bool(pt.is_binary(storage(kind))) and name + _PATH in columns
+
+
+def _fed(feature: FeatureRequest, names: Set[str]) -> str:
+    """Which of these inputs a feature feeds: what it says, that of its name, that of a struct's pictures."""
+    if feature.input is None and feature.name not in names and feature.name.endswith(_BYTES):
+        struct = feature.name.removesuffix(_BYTES)
+        return struct if struct in names else feature.name
+    return feature.feeds
 
 
 def _check_columns(request: ColumnRequest, columns: Mapping[str, pa.DataType]) -> None:
@@ -131,10 +162,10 @@ def _need(name: str, columns: Mapping[str, pa.DataType], key: str) -> None:
         raise UserError(f"the input has no column {name!r}", key, remedy)
 
 
-def _no_twice(names: Iterable[str], key: str) -> None:
+def _no_twice(names: Iterable[str], key: str, remedy: str = "list it once") -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise UserError(f"{names_in_words(twice)} is listed twice", key, "list it once")
+        raise UserError(f"{names_in_words(twice)} is listed twice", key, remedy)
 
 
 def _one_input(
@@ -147,19 +178,33 @@ def _one_input(
     elif request.features is not None:
         chosen = list(request.features)
     else:
-        chosen = _guess(spec, columns, wanted, spoken)
+        chosen = _guess(spec, columns, wanted, spoken, request.asides)
+    for feature in chosen:
+        if not spec.values and feature.input not in (None, spec.name):
+            what = f"the model has no input {feature.input!r}: its one input is {spec.name!r}"
+            raise UserError(what, f"{FEATURES} {feature.name}", "leave the key input out")
+    return _side_by_side(chosen, spec, columns)
+
+
+def _side_by_side(
+    chosen: Sequence[FeatureRequest], spec: InputSpec, columns: Mapping[str, pa.DataType]
+) -> list[FeatureSpec]:
+    """Columns that are one input together, in this order."""
+    wanted = size_of(spec.shape)
     if len(chosen) > 1 and len(spec.shape) > 1 and (wanted is None or len(squeezed(spec.shape)) > 1):
         raise UserError(
-            f"{len(chosen)} features are given, and the model's one input {spec.name!r} has the shape "
+            f"{len(chosen)} features are given, and the model's input {spec.name!r} has the shape "
             f"{shown(spec.shape)}",
             FEATURES,
             "give the one column that holds it",
         )
     features: list[FeatureSpec] = []
     start = 0
+    categories = _categories(spec, [columns[feature.name] for feature in chosen])
     for feature in chosen:
         alone = spec.shape if len(chosen) == 1 else None
-        features.append(feature_spec(feature, spec, columns[feature.name], start, alone))
+        known = categories.get(start)
+        features.append(feature_spec(feature, spec, columns[feature.name], start, alone, known))
         start += features[-1].size
     if wanted is not None and start != wanted:
         raise UserError(
@@ -171,19 +216,43 @@ def _one_input(
     return features
 
 
+def _categories(spec: InputSpec, kinds: Sequence[pa.DataType]) -> Mapping[int, Categories]:
+    """The categories of a vector's values, by place."""
+    if spec.categories is None:
+        return {}
+    if len(kinds) != size_of(spec.shape) or any(width(kind) != 1 for kind in kinds):
+        raise UserError(
+            f"some of the {size_of(spec.shape)} values that the model takes are categories, and the "
+            f"{len(kinds)} features are not a column for each",
+            FEATURES,
+            TRAINED_ON,
+        )
+    return spec.categories.at([is_text(kind) for kind in kinds])
+
+
 def _guess(
-    spec: InputSpec, columns: Mapping[str, pa.DataType], wanted: int | None, spoken: Set[str | None]
+    spec: InputSpec,
+    columns: Mapping[str, pa.DataType],
+    wanted: int | None,
+    spoken: Set[str | None],
+    asides: Set[str],
 ) -> list[FeatureRequest]:
     """The columns that have no other part and that fit, in file order."""
     free = {name: kind for name, kind in columns.items() if name not in spoken}
     if spec.name in free and fits(spec, free[spec.name], wanted):
         return [FeatureRequest(spec.name)]
-    usable = {name: kind for name, kind in free.items() if type_fits(spec, kind)}
+    named_only = [name for name in free if name in asides]
+    free = {name: kind for name, kind in free.items() if name not in asides}
+    takes_text = spec.categories is not None
+    usable = {n: kind for n, kind in free.items() if type_fits(spec, kind) or (takes_text and is_text(kind))}
     widths = [width(kind) for kind in usable.values()]
     total = None if None in widths else sum(count or 0 for count in widths)
     if usable and total is not None and wanted == total and len(squeezed(spec.shape)) <= 1:
         return [FeatureRequest(name) for name in usable]
     whole = [name for name, kind in free.items() if fits(spec, kind, wanted)]
+    if not whole and not usable and spec.dtype != "string":
+        # Tensors in bytes, perhaps: each says itself what it is, or it is refused.
+        whole = [name for name, kind in free.items() if pt.is_binary(storage(kind))]
     if len(whole) == 1:
         return [FeatureRequest(whole[0])]
     other = [name for name in free if name not in usable]
@@ -192,7 +261,8 @@ def _guess(
         f"the model's input {spec.name!r} takes {wanted or 'some'} {spec.dtype} values a row, and the "
         f"columns that could be features give {gives}"
         + (f": {names_in_words(list(usable), 60)}" if usable else "")
-        + (f" (of other types: {names_in_words(other)})" if other else ""),
+        + (f" (of other types: {names_in_words(other)})" if other else "")
+        + (f" (only where they are listed: {names_in_words(named_only, 12)})" if named_only else ""),
         FEATURES,
         f"{TRAINED_ON}, or give the others a part as id or slices",
     )
@@ -204,11 +274,26 @@ def _by_name(
     columns: Mapping[str, pa.DataType],
     spoken: Set[str | None],
 ) -> list[FeatureSpec]:
-    """Features of a model with several inputs: each input is the column of its name."""
+    """Features of a model with several inputs: each is the column of its name, or what is said to feed it."""
     inputs = {spec.name: spec for spec in signature.inputs}
+    if request.features is None:
+        chosen = [FeatureRequest(name) for name in inputs if name in columns]
+        # A struct of pictures feeds the input of its name.
+        structs = [name for name in inputs if name not in columns and _holds_pictures(name, columns)]
+        chosen += [FeatureRequest(name + _BYTES, input=name) for name in structs]
+    else:
+        chosen = [replace(feature, input=_fed(feature, inputs.keys())) for feature in request.features]
     rule = "A model with several inputs takes them by name"
-    chosen = _named(request.features, columns, list(inputs), "inputs", rule, spoken)
-    return [feature_spec(f, inputs[f.name], columns[f.name], 0, inputs[f.name].shape) for f in chosen]
+    _check_names(chosen, request, list(inputs), columns, spoken, "inputs", rule)
+    members: dict[str, list[FeatureRequest]] = {}
+    for feature in chosen:
+        members.setdefault(feature.feeds, []).append(feature)
+    specs = {
+        feature.name: feature
+        for name, parts in members.items()
+        for feature in _side_by_side(parts, inputs[name], columns)
+    }
+    return [specs[feature.name] for feature in chosen]
 
 
 def _by_value(
@@ -218,55 +303,60 @@ def _by_value(
 
     def spelled(column: str) -> str:
         # LightGBM writes underscores for spaces.
-        return column if column in spec.values else column.replace(" ", "_")
+        return column if column in known else column.replace(" ", "_")
 
-    of = {spelled(name): name for name in columns}
-    renamed = None
-    if request.features is not None:
-        renamed = tuple(replace(feature, name=spelled(feature.name)) for feature in request.features)
-    others = {spelled(name) for name in spoken if name is not None}
-    types = {name: columns[column] for name, column in of.items()}
-    chosen = _named(renamed, types, spec.values, "features", "The model takes them by name", others)
-    given = {feature.name: feature for feature in chosen}
-    return [replace(given[name], name=of[name]) for name in spec.values]
+    known = frozenset(spec.values)
+    if request.features is None:
+        of = {spelled(name): name for name in columns}
+        chosen = [FeatureRequest(of[name], input=name) for name in spec.values if name in of]
+    else:
+        chosen = [replace(feature, input=spelled(feature.feeds)) for feature in request.features]
+    rule = "The model takes them by name"
+    _check_names(chosen, request, spec.values, columns, spoken, "features", rule)
+    given = {feature.feeds: feature for feature in chosen}
+    return [given[name] for name in spec.values]
 
 
-def _named(
-    features: tuple[FeatureRequest, ...] | None,
-    columns: Mapping[str, pa.DataType],
+def _check_names(
+    chosen: Sequence[FeatureRequest],
+    request: ColumnRequest,
     names: Sequence[str],
+    columns: Mapping[str, pa.DataType],
+    spoken: Set[str | None],
     noun: str,
     rule: str,
-    spoken: Set[str | None],
-) -> list[FeatureRequest]:
-    """The columns that a model takes by name, in the config's order or else its own."""
-    if features is None:
-        chosen = [FeatureRequest(name) for name in names if name in columns]
-        left = [name for name in columns if name not in names and name not in spoken]
-    else:
-        chosen = list(features)
-        left = [feature.name for feature in chosen if feature.name not in names]
-    given = {feature.name for feature in chosen}
+) -> None:
+    """Every name that a model takes is fed, and the features that the config lists feed one each.
+
+    Columns that nobody listed may be left over: a label, say.
+    """
+    known, given = set(names), {feature.feeds for feature in chosen}
+    used = {feature.name for feature in chosen}
+    listed = request.features is not None
     missing = [name for name in names if name not in given]
-    # Columns that nobody listed may be left over: a label, say.
-    if missing or (features is not None and left):
-        words, near = [], []
-        if missing:
-            lacking = "have no column of their name" if features is None else "are not among the features"
-            words.append(f"the model's {noun} {names_in_words(missing, 20)} {lacking}")
-            pool = left or [name for name in columns if name not in given]
-            near = [f"{alike[0]} for {name}" for name in missing if (alike := close(name, pool))]
-        if left:
-            words.append(f"left over: {names_in_words(left, 20)}")
-        remedy = f"{rule}: {names_in_words(names, 20)}"
-        if near:
-            remedy = f"did you mean {names_in_words(near)}? {remedy}"
-        elif missing and all(map(_NAMELESS.fullmatch, names)):
-            remedy = "its export has lost the names of its inputs: save it as .keras, or export it with names"
-        else:
-            remedy = remedy[:1].lower() + remedy[1:]  # in the middle of the line
-        raise UserError("; ".join(words), FEATURES, remedy)
-    return chosen
+    left = [feature.name for feature in chosen if feature.feeds not in known]
+    if not missing and not left:
+        return
+    if not listed:
+        left = [name for name in columns if name not in used and name not in spoken]
+    words, near = [], []
+    if missing:
+        lacking = "are not among the features" if listed else "have no column of their name"
+        words.append(f"the model's {noun} {names_in_words(missing, 20)} {lacking}")
+        pool = left or [name for name in columns if name not in used]
+        near = [f"{alike[0]} for {name}" for name in missing if (alike := close(name, pool))]
+    if left:
+        words.append(f"left over: {names_in_words(left, 20)}")
+    remedy = f"{rule}: {names_in_words(names, 20)}"
+    mapped = f"{{name: {left[0] if left else 'COLUMN'}, input: {(missing or names)[0]}}}"
+    if near:
+        remedy = f"did you mean {names_in_words(near)}? {remedy}"
+    elif missing and all(map(_NAMELESS.fullmatch, names)):
+        remedy = f"its inputs have no names that say much: give each its column, as {mapped}"
+    else:
+        remedy = remedy[:1].lower() + remedy[1:]  # in the middle of the line
+        remedy += f", or as the key input says: {mapped}"
+    raise UserError("; ".join(words), FEATURES, remedy)
 
 
 def _of_columns(
@@ -275,9 +365,12 @@ def _of_columns(
     """What a function takes: each feature as an input of its own, of the column's type and shape."""
     chosen = request.features
     if chosen is None:
-        chosen = tuple(FeatureRequest(name) for name in columns if name not in spoken)
+        chosen = tuple(
+            FeatureRequest(name) for name in columns if name not in spoken and name not in request.asides
+        )
     if not chosen:
         raise UserError("no column is left for the function", FEATURES, "list some")
+    _no_twice([feature.feeds for feature in chosen], f"{FEATURES}: input", "feed each input once")
     return Signature(tuple(free_input(feature, columns[feature.name]) for feature in chosen), ())
 
 

@@ -10,23 +10,47 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from transforms.arrow_types import extents, in_same_order, is_list, is_number, leaf, storage, width
+from transforms.categories import Categories
+from transforms.encodings import SELF_DESCRIBING
 from transforms.errors import UserError
 from transforms.models.base import InputSpec
 from transforms.schema import FeatureSpec, Fill, misfit
 
 FEATURES = "input.features"
+#: What takes numbers or strings.
+_ANY = InputSpec("", (), "float32")
 TRAINED_ON = "list the columns that the model was trained on, in its order"
 
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """A feature as the config has it: `kind` and `shape` may be left open."""
+    """A feature as the config has it: `kind` and `shape` may be left open.
+
+    Args:
+      name: Of the column.
+      kind: numeric | categorical | image.
+      fill: What a null or non-finite value becomes.
+      shape: Of a row's value.
+      fixed: Held at the row's value.
+      missing: reject | keep; None: what the model does.
+      input: The model's input, or of a model that names its values the value, that the column feeds; None:
+        the one of its name.
+      dtype: Of the raw values in a column of bytes.
+    """
 
     name: str
     kind: str | None = None
     fill: Fill = None
     shape: tuple[int, ...] | None = None
     fixed: bool = False
+    missing: str | None = None
+    input: str | None = None
+    dtype: str | None = None
+
+    @property
+    def feeds(self) -> str:
+        """What of the model the column feeds, where that goes by name."""
+        return self.name if self.input is None else self.input
 
 
 def feature_spec(
@@ -35,6 +59,7 @@ def feature_spec(
     stored: pa.DataType,
     start: int,
     alone: tuple[int | None, ...] | None,
+    categories: Categories | None = None,
 ) -> FeatureSpec:
     """A column's part in a model input.
 
@@ -44,26 +69,27 @@ def feature_spec(
       stored: The column's type.
       start: Its first value in the input.
       alone: The input's shape, where this column is all of it.
+      categories: What its values are looked up in.
     Raises:
       UserError: Type, size or fill do not fit.
     """
     where = f"{FEATURES} {request.name}"
-    held = leaf(stored)
+    if categories is not None:
+        return _categorical(request, spec, stored, start, categories, where)
     kind = request.kind
     if kind is None:
-        pictured = is_picture(spec, stored) and alone is not None
+        pictured = is_picture(spec, stored) and alone is not None and request.dtype is None
         kind = "image" if pictured else "categorical" if spec.dtype == "string" else "numeric"
-    if kind == "image":
+    encoding = _encoding(request, kind, spec, stored, where)
+    if encoding is not None:
+        pass  # what the bytes hold is looked at, not the column's type
+    elif kind == "image":
         _check_image(spec, stored, where)
     elif not type_fits(spec, stored):
         wants = "strings" if spec.dtype == "string" else f"{spec.dtype} numbers"
-        mend = "store it as strings" if spec.dtype == "string" else "give a column of numbers"
-        if pt.is_binary(held):
-            mend = "if it is a picture, give it kind: image and its shape"
-        raise UserError(
-            f"the column holds {stored}, and the model's input {spec.name!r} takes {wants}", where, mend
-        )
-    shape = _shape(request, kind, spec, stored, alone, where)
+        what = f"the column holds {stored}, and the model's input {spec.name!r} takes {wants}"
+        raise UserError(what, where, _mend(spec, stored))
+    shape = _shape(request, encoding is not None or kind == "image", spec, stored, alone, where)
     if request.fill is not None and (better := misfit(request.fill, spec.dtype)):
         raise UserError(f"fill: {request.fill!r}, and the model takes {spec.dtype}", where, f"give {better}")
     return FeatureSpec(
@@ -76,26 +102,124 @@ def feature_spec(
         spec.name,
         start,
         request.fixed,
-        spec.nan,
+        _keeps_missing(request, kind, spec, where),
+        encoding=encoding,
+    )
+
+
+def _encoding(
+    request: FeatureRequest, kind: str, spec: InputSpec, stored: pa.DataType, where: str
+) -> str | None:
+    """How the bytes of a column hold a tensor: as the config says, or as each value says itself."""
+    holds_bytes = pt.is_binary(storage(stored))
+    if request.dtype is None:
+        tells = holds_bytes and kind != "image" and spec.dtype != "string"
+        return SELF_DESCRIBING if tells else None
+    if spec.dtype == "string":
+        what = f"dtype: {request.dtype} makes numbers of bytes, and the model takes strings"
+        raise UserError(what, where, "leave dtype out")
+    if not holds_bytes and not pt.is_null(storage(stored)):
+        what = f"dtype: {request.dtype} says what a column's bytes hold, and this one holds {stored}"
+        raise UserError(what, where, "leave dtype out: numbers become what the model takes by themselves")
+    return request.dtype
+
+
+def _mend(spec: InputSpec, stored: pa.DataType) -> str:
+    """What to do about a column of another type than the model takes."""
+    held = leaf(stored)
+    if pt.is_temporal(held):
+        return (
+            "store what the model was trained on: the hour, or the days since a date, in a column of its own"
+        )
+    if pt.is_nested(held):
+        return "store what the model takes of it in a column of its own"
+    if spec.dtype == "string":
+        return "store it as strings" if is_number(held) else "give a column of strings"
+    if pt.is_binary(held):
+        return "store one value of bytes a row"
+    if pt.is_string(held):
+        return "store it as the numbers that the model was trained on, or leave it out"
+    return "give a column of numbers"
+
+
+def _keeps_missing(request: FeatureRequest, kind: str, spec: InputSpec, where: str) -> bool:
+    """Whether a null or NaN is a value to the model: what the config says, else what the model is.
+
+    Raises:
+      UserError: It shall be kept, and the model's input has no such value.
+    """
+    if request.missing is None:
+        return spec.nan
+    if request.missing == "reject":
+        return False
+    if kind == "image":
+        raise UserError("missing: keep, and no picture is none at all", where, "leave missing out")
+    if not spec.nan and (spec.dtype == "string" or np.dtype(spec.dtype).kind != "f"):
+        takes = f"the model's input {spec.name!r} takes {spec.dtype}"
+        what = f"missing: keep, and {takes}, which has no missing value"
+        raise UserError(what, where, "give fill in its place")
+    return True
+
+
+def _categorical(
+    request: FeatureRequest, spec: InputSpec, stored: pa.DataType, start: int, known: Categories, where: str
+) -> FeatureSpec:
+    """A column of values that the model was trained on as categories."""
+    if request.kind not in (None, "categorical") or int(np.prod(request.shape or (1,), dtype=np.int64)) != 1:
+        what = "the model was trained on it as a category, which is one value a row"
+        raise UserError(what, where, "leave kind and shape out")
+    if better := known.misfit(stored):
+        raise UserError(
+            f"the column holds {stored}, and the model's categories are others: {known.words()}",
+            where,
+            f"store {better}, as they were when the model was trained",
+        )
+    if request.fill is not None and known.code(request.fill) is None:
+        what = f"fill: {request.fill!r} is none of the model's categories"
+        raise UserError(what, where, f"give one of {known.words()}")
+    return FeatureSpec(
+        request.name,
+        "categorical",
+        spec.dtype,
+        (),
+        stored,
+        request.fill,
+        spec.name,
+        start,
+        request.fixed,
+        _keeps_missing(request, "categorical", spec, where),
+        known,
     )
 
 
 def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
     """What a function is given of a column: its own type, wide enough, and its shape.
 
+    Where missing values are kept, whole numbers and booleans are float64, as in a pandas frame with a null.
+
     Raises:
       UserError: It holds neither numbers nor strings.
     """
-    held = leaf(stored)
+    held, keeps = leaf(stored), request.missing == "keep"
     shape: tuple[int | None, ...] = (None,)
+    if request.dtype is not None and request.shape is None:
+        raise UserError(
+            f"dtype: {request.dtype} without a shape does not say what the bytes are",
+            f"{FEATURES} {request.name}",
+            "give its shape",
+        )
     if request.shape is not None:
         shape = request.shape
     elif width(stored) is not None:
         shape = extents(stored)
-    if request.kind == "image" or (pt.is_binary(held) and len(shape) == 3):
+    if request.dtype is not None:
+        dtype = "float32" if request.dtype == "bfloat16" else request.dtype
+    elif request.kind == "image" or (pt.is_binary(held) and len(shape) == 3):
         dtype = "uint8"
     elif pt.is_string(held) or pt.is_binary(held):
         dtype = "string"
+    elif keeps and (pt.is_boolean(held) or pt.is_integer(held)):
+        dtype = "float64"
     elif pt.is_boolean(held):
         dtype = "bool"
     elif pt.is_integer(held):
@@ -106,9 +230,9 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
         raise UserError(
             f"the column holds {stored}, and a function is given numbers or strings",
             f"{FEATURES} {request.name}",
-            "list the columns that it takes",
+            f"list the columns that it takes, or {_mend(_ANY, stored)}",
         )
-    return InputSpec(request.name, shape, dtype)
+    return InputSpec(request.feeds, shape, dtype, nan=keeps and dtype != "uint8")
 
 
 def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:
@@ -124,14 +248,14 @@ def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:
 
 def _shape(
     request: FeatureRequest,
-    kind: str,
+    in_bytes: bool,
     spec: InputSpec,
     stored: pa.DataType,
     alone: tuple[int | None, ...] | None,
     where: str,
 ) -> tuple[int, ...]:
     """The shape of a feature's value: the config's, else the model's, else the column's."""
-    values = None if kind == "image" and pt.is_binary(storage(stored)) else width(stored)
+    values = None if in_bytes and pt.is_binary(storage(stored)) else width(stored)
     wanted = None if alone is None else size_of(alone)
     if request.shape is not None:
         shape = tuple(request.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -99,6 +99,26 @@ def _cut(values: pa.Array) -> pa.Array:
     return pc.if_else(long, pc.binary_join_element_wise(begin, "…", ""), values)
 
 
+def narrowed(table: pa.Table, names: Collection[str], groups: Mapping[str, Sequence[str]]) -> pa.Table:
+    """The rows with some of their features alone.
+
+    Args:
+      table: Of a sample.
+      names: Features and groups to keep, of any number of those that the table has.
+      groups: Members by group: their values stay with it.
+    """
+    values = set(names).union(*(groups[name] for name in names if name in groups))
+    for column, kept in (("attribution", set(names)), ("feature", values)):
+        if column in table.column_names:
+            struct = table[column].combine_chunks()
+            at = [k for k in range(struct.type.num_fields) if struct.type.field(k).name in kept]
+            fields = [struct.type.field(k) for k in at]
+            part = pa.StructArray.from_arrays([struct.field(k) for k in at], fields=fields)
+            place = table.column_names.index(column)
+            table = table.set_column(place, pa.field(column, part.type), part)
+    return table
+
+
 @dataclass
 class Sample:
     """Rows by kind, as a state that merges exactly: in any order and any sharding it holds the same rows.
@@ -140,7 +160,7 @@ class Sample:
         for kind, entries in chosen.items():
             if len(entries):
                 rows, place = np.unique(entries // width, return_inverse=True)
-                made = table(rows).take(pa.array(place * width + entries % width))
+                made = _taken(table(rows), place * width + entries % width)
                 self._add(kind, made.append_column(_KEY, pa.array(by_entry[0][entries])))
 
     def merge(self, other: Sample) -> None:
@@ -188,7 +208,7 @@ class Sample:
         held = self._held.get(kind)
         whole = more if held is None else pa.concat_tables([held, more])
         if held is None or len(whole) > len(held):
-            self._held[kind] = whole.take(pa.array(self._kept(kind, whole))).combine_chunks()
+            self._held[kind] = _taken(whole, self._kept(kind, whole)).combine_chunks()
 
     def _kept(self, kind: str, table: pa.Table) -> np.ndarray:
         """The lines that stay, in their order."""
@@ -223,6 +243,13 @@ class Sample:
             return candidates
         chosen = _first(keys[candidates], scores[candidates], targets[candidates], kind, self.spec.extremes)
         return candidates[chosen]
+
+
+def _taken(table: pa.Table, lines: np.ndarray) -> pa.Table:
+    """Lines of a table by number; all of them in order without the copy, which takes long of a wide table."""
+    if len(lines) == len(table) and (lines == np.arange(len(lines))).all():
+        return table
+    return table.take(pa.array(lines))
 
 
 def _first(keys: np.ndarray, scores: np.ndarray, targets: np.ndarray, kind: str, count: int) -> np.ndarray:

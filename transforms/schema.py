@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from transforms.categories import Categories
 from transforms.players import HELD, Players, value_names
 
 if TYPE_CHECKING:
@@ -55,7 +56,10 @@ class FeatureSpec:
       input: The model input that it goes to.
       start: Its first value in that input, flattened.
       fixed: Held at the row's value by masking methods, and attributed nothing.
-      nan: Whether a null or NaN is a value to the model: NaN.
+      nan: Whether a null or NaN is a value to the model: NaN, of strings None.
+      encoding: Of a tensor in bytes: the dtype of raw values, or that each says itself what it is; None: the
+        column holds the values, or pictures.
+      categories: What the column's values are looked up in, where the model takes their codes.
     """
 
     name: str
@@ -68,6 +72,8 @@ class FeatureSpec:
     start: int
     fixed: bool = False
     nan: bool = False
+    categories: Categories | None = None
+    encoding: str | None = None
 
     @cached_property
     def size(self) -> int:
@@ -88,6 +94,7 @@ class ExampleSchema:
       target: The column that holds the index of the output to explain, with its type.
       weight: The column of what each row counts in the importance, with its type; None: all the same.
       slicings: What the importance is broken down by.
+      from_path: Columns that are not in the files but in the names of their folders.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -98,6 +105,7 @@ class ExampleSchema:
     target: tuple[str, pa.DataType] | None = None
     weight: tuple[str, pa.DataType] | None = None
     slicings: tuple[Slicing, ...] = ()
+    from_path: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[tuple[str, pa.DataType]]:
@@ -108,19 +116,29 @@ class ExampleSchema:
                 found.setdefault(*extra)
         return list(found.items())
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """The key of the config that makes a column needed in every file, by column.
+
+        Features that have a `fill` and slices are not among them: there a file may lack the column.
+        """
+        parts = {"input.id": self.id, "model.target": self.target, "input.weight": self.weight}
+        found = {part[0]: key for key, part in parts.items() if part is not None}
+        return {**{f.name: "input.features" for f in self.features if f.fill is None}, **found}
+
     @cached_property
     def row_bytes(self) -> int:
         """Memory that the features of a row take as the model takes them; a guess where they are strings."""
         size = sum(feature.size * _itemsize(feature.dtype) for feature in self.features)
         return max(1, size)
 
-    @property
+    @cached_property
     def attributed(self) -> tuple[str, ...]:
         """Names in the tables: features, a group in the place of its first member; none that is fixed."""
         grouped, free = self._grouped, [feature.name for feature in self.features if not feature.fixed]
         return tuple(dict.fromkeys(grouped.get(name, name) for name in free))
 
-    @property
+    @cached_property
     def _grouped(self) -> dict[str, str]:
         """The group of each member."""
         return {member: group for group, members in self.groups.items() for member in members}
@@ -151,18 +169,30 @@ class ExampleSchema:
 
     def attributed_shape(self, name: str) -> tuple[int, ...]:
         """Shape of an attribution in a row: the feature's; `()` for a group."""
-        return () if name in self.groups else next(f.shape for f in self.features if f.name == name)
+        return () if name in self.groups else self._shapes[name]
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each feature by its name."""
+        return {feature.name: feature.shape for feature in self.features}
 
     def assemble(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Feature values `[B, *shape]` to model inputs `[B, *input_shape]`."""
         rows = len(next(iter(features.values())))
         inputs: dict[str, np.ndarray] = {}
         for name, shape in self.inputs.items():
-            members = [feature for feature in self.features if feature.input == name]
-            values = [features[feature.name].reshape(rows, feature.size) for feature in members]
+            values = [features[feature.name].reshape(rows, feature.size) for feature in self._members[name]]
             whole = values[0] if len(values) == 1 else np.concatenate(values, axis=1)
             inputs[name] = whole.reshape(rows, *shape)
         return inputs
+
+    @cached_property
+    def _members(self) -> dict[str, list[FeatureSpec]]:
+        """Features of each model input, in their order."""
+        found: dict[str, list[FeatureSpec]] = {name: [] for name in self.inputs}
+        for feature in self.features:
+            found[feature.input].append(feature)
+        return found
 
     def split(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Attributions by model input `[B, T, *input_shape]` to those by feature or group `[B, T, *shape]`.

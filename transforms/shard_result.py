@@ -67,6 +67,11 @@ class ShardResult:
         """The same without the aggregates, which grow with the slices and are in the journal: a few KB."""
         return replace(ShardResult.empty(self.importance.features), **_counts(self))
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the aggregates and of the rows for the report, about."""
+        return self.importance.held_bytes + self.sample.spec.bytes
+
     def to_bytes(self) -> bytes:
         """For the journal: a line of JSON, then the importance, the sample and the positions."""
         states = [getattr(self, name).to_bytes() for name in _STATES]

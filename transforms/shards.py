@@ -8,11 +8,13 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from transforms import files
 from transforms.errors import UserError
+from transforms.other_formats import HEAD_BYTES, by_content, refusal
+from transforms.partitions import Partition, partition_of
 from transforms.tfrecord import framing, split, tally
 from transforms.tfrecord.framing import INDEX_STRIDE
 
@@ -54,6 +56,7 @@ class InputFile:
     group_bytes: int = 0  # Parquet: bytes of its largest row group, before compression
     most_row_bytes: int = 0  # Parquet: bytes a row, likewise, of the group that has most
     schema: pa.Schema | None = field(default=None, compare=False, repr=False)  # Parquet
+    partition: Partition = ()  # what its folders say: columns and values
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Piece:
     skip: int = 0  # TFRecord: rows to pass over from `offset`
     bytes: int | None = None  # of the file when it was planned
     damage: str | None = None  # as InputFile's
+    partition: Partition = ()  # likewise
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,9 @@ def _unpacked(packed: bytes) -> Shard:
     return Shard(index, tuple(Piece(*piece) for piece in pieces))
 
 
-def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None = None) -> list[InputFile]:
+def inspect_files(
+    paths_and_names: Iterable[tuple[str, str]], format: str | None = None, *, hive: bool = True
+) -> list[InputFile]:
     """Counts the rows of each file, from Parquet's footers and TFRecord's headers.
 
     The same reading gives each file's digest. Parquet's is of its footer and its size: the footer has the
@@ -106,6 +112,7 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
     Args:
       paths_and_names: As `files.expand` gives them.
       format: "parquet" or "tfrecord" for all files; by default each file's suffix says.
+      hive: Whether folders called `name=value` are columns.
 
     Returns:
       The files in the order given; a file without rows is one of them.
@@ -116,7 +123,7 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
     Cost: one small read a Parquet file; ~0.25 µs a TFRecord, and a pass over the file where it is compressed
       or remote, in several places at once where it can be.
     """
-    wanted = [(path, name, format or _format_of(name)) for path, name in paths_and_names]
+    wanted = [(path, name, format or _format_of(path, name)) for path, name in paths_and_names]
     formats = {kind: name for _, name, kind in reversed(wanted)}
     if unknown := set(formats) - set(FORMATS):
         raise UserError(
@@ -133,6 +140,10 @@ def inspect_files(paths_and_names: Iterable[tuple[str, str]], format: str | None
     readers = _REMOTE_READERS if files.is_url(wanted[0][0]) else _READERS
     with ThreadPoolExecutor(min(readers, len(wanted))) as pool:
         found = list(pool.map(_inspect, wanted))
+    if hive:
+        found = [
+            replace(file, partition=partition_of(file.name)) if "=" in file.name else file for file in found
+        ]
     if all(file.damage for file in found):
         first = found[0]
         others = f", nor can the other {len(found) - 1} be read" if len(found) > 1 else ""
@@ -202,11 +213,24 @@ def auto_shard_rows(total_rows: int, evaluations_per_row: int, workers: int) -> 
     return min(affordable, max(_MIN_ROWS, min(_MAX_ROWS, even)))
 
 
-def _format_of(name: str) -> str:
-    for pattern, kind in _SUFFIXES:
-        if pattern.search(name):
-            return kind
-    raise UserError("the suffix says no format", where=name, remedy="set input.format to parquet or tfrecord")
+def format_of_suffix(name: str) -> str | None:
+    """What a file's suffix says that it is; None where it says neither Parquet nor TFRecord."""
+    return next((kind for pattern, kind in _SUFFIXES if pattern.search(name)), None)
+
+
+def _format_of(path: str, name: str) -> str:
+    kind = format_of_suffix(name)
+    if kind is not None:
+        return kind
+    head = _head(path)
+    if head[:4] == b"PAR1":
+        raise UserError("is Parquet without its suffix", where=name, remedy="set input.format: parquet")
+    raise refusal(name, head, "", "set input.format to parquet or tfrecord")
+
+
+def _head(path: str) -> bytes:
+    with files.open_input(path) as source:
+        return source.read(HEAD_BYTES)
 
 
 def _inspect(wanted: tuple[str, str, str]) -> InputFile:
@@ -237,10 +261,13 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
 
 def _scan(path: str, name: str, size: int) -> tally.Scan:
     with files.open_input(path) as opened:
-        if opened.read(4) == b"PAR1":
+        head = opened.read(HEAD_BYTES)
+        if head[:4] == b"PAR1":
             raise UserError(
                 "is a Parquet file, not TFRecord", where=name, remedy="set input.format to parquet"
             )
+        if by_content(head, gzip=False) is not None and framing.header_length(head[: framing.HEADER]) < 0:
+            raise refusal(name, head, "TFRecord", "")
         opened.seek(0)
         source = framing.Source(opened)
         if files.is_url(path) and source.splittable and size >= 2 * split.RANGE_BYTES:
@@ -252,7 +279,11 @@ def _scan(path: str, name: str, size: int) -> tally.Scan:
 def _piece(file: InputFile, start: int, rows: int, ordinal: int) -> Piece:
     if file.format != TFRECORD:
         return Piece(
-            file.path, file.name, file.format, start, rows, ordinal, bytes=file.bytes, damage=file.damage
-        )
+            file.path, file.name, file.format, start, rows, ordinal, bytes=file.bytes, damage=file.damage,
+            partition=file.partition,
+        )  # fmt: skip
     offset, skip = (file.index[start // INDEX_STRIDE], start % INDEX_STRIDE) if file.index else (0, start)
-    return Piece(file.path, file.name, file.format, start, rows, ordinal, offset, skip, file.bytes)
+    return Piece(
+        file.path, file.name, file.format, start, rows, ordinal, offset, skip, file.bytes,
+        partition=file.partition,
+    )  # fmt: skip

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from transforms.slice_expressions import Column, Constant, Literal, Node, OneOf
+from transforms.slice_times import time_constant
 
 
 def evaluate(node: Node, columns: Mapping[str, pa.Array]) -> pa.BooleanArray:
@@ -138,7 +139,7 @@ def _as_number(value: Any) -> Any:
 def _with_constant(value: Any, constant: Any) -> tuple[Any, pa.Scalar]:
     kind = value.type
     if isinstance(constant, str):
-        return value, pa.scalar(constant).cast(kind) if pt.is_temporal(kind) else pa.scalar(constant)
+        return value, time_constant(constant, kind) if pt.is_temporal(kind) else pa.scalar(constant)
     if pt.is_floating(kind):
         # In single precision 0.1 is another number than in double: what is written means the column's.
         return value, pa.scalar(float(_in_type(float(constant), kind)), kind)
@@ -159,15 +160,25 @@ def _in_type(value: float, kind: pa.DataType) -> np.floating[Any]:
 def _one_of(value: Any, constants: Sequence[Constant]) -> Any:
     value = _scalar(_as_number(value))
     kind = value.type
-    found = pc.is_in(value, value_set=pa.array(list(_of_type(constants, kind)), kind))
+    if pt.is_temporal(kind):  # whose values Python cannot always hold
+        chosen = pa.array([time_constant(str(constant), kind).cast(_counted(kind)) for constant in constants])
+        value, chosen = value.cast(_counted(kind)), chosen.cast(_counted(kind))
+    else:
+        chosen = pa.array(list(_of_type(constants, kind)), kind)
+    found = pc.is_in(value, value_set=chosen)
     return pc.if_else(pc.is_valid(value), found, pa.scalar(None, pa.bool_()))
+
+
+def _counted(kind: pa.DataType) -> pa.DataType:
+    """The whole numbers that days and times are stored as."""
+    return pa.int32() if kind.bit_width == 32 else pa.int64()
 
 
 def _of_type(constants: Sequence[Constant], kind: pa.DataType) -> Iterator[Any]:
     """The constants as values of a column; those that no value of its type equals are left out."""
     for constant in constants:
         if isinstance(constant, str):
-            yield pa.scalar(constant).cast(kind).as_py() if pt.is_temporal(kind) else constant
+            yield constant
         elif pt.is_floating(kind):
             yield float(_in_type(float(constant), kind))
         elif pt.is_integer(kind):

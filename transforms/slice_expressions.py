@@ -19,6 +19,7 @@ import pyarrow.types as pt
 from transforms.arrow_types import storage
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
+from transforms.slice_times import time_constant
 from transforms.spelling import nearest
 
 KEY = "input.slices"
@@ -92,7 +93,7 @@ def kind_of(stored: pa.DataType) -> str | None:
         return "number"
     if pt.is_string(kind) or pt.is_binary(kind):
         return "text"
-    return "time" if pt.is_temporal(kind) else None
+    return "time" if pt.is_temporal(kind) and not pt.is_interval(kind) else None
 
 
 def looks_like_one(text: str) -> bool:
@@ -370,10 +371,10 @@ class _Reader:
     def _check_time(self, column: str, text: str) -> None:
         kind = storage(self._types[column])
         try:
-            pa.scalar(text).cast(kind)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            time_constant(text, kind)
+        except (ValueError, OverflowError) as error:  # Arrow's are kinds of it
             raise self._source.wrong(
                 f"compares {column!r}, which holds {kind}, with {text!r}, which is none",
-                'write days like "2013-06-01" and times like "2013-06-01 06:00:00", with a zone where the '
-                "column has one",
+                'write days like "2013-06-01", times like "2013-06-01 06:00:00", with a zone like Z only '
+                'where the column has one, times of day like "06:00:00" and durations like "36:00:00"',
             ) from error

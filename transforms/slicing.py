@@ -19,15 +19,17 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from transforms import slice_expressions as expressions
-from transforms.decode import as_text
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
 from transforms.slice_edges import equal_count_edges
 from transforms.slice_evaluation import evaluate
 from transforms.slice_expressions import KEY, kind_of
 from transforms.spelling import nearest
+from transforms.value_text import as_text
 
 AND = " & "
+#: Edges of bins of equally many rows, by column and number of bins.
+Edges = Mapping[tuple[str, int], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -260,23 +262,28 @@ def _key(slicing: Slicing) -> object:
 # -- edges ---------------------------------------------------------------------------------------------------
 
 
-def with_edges(slicings: Sequence[Slicing], columns: Mapping[str, pa.Array]) -> tuple[Slicing, ...]:
+def with_edges(
+    slicings: Sequence[Slicing], columns: Mapping[str, pa.Array], known: Edges | None = None
+) -> tuple[Slicing, ...]:
     """The same with edges for the bins of which the config gives only the number.
 
     Args:
       slicings: As `resolve_slicings` gives them.
       columns: A draw of the input's values, by column.
+      known: Edges that are taken as they are, by column and number of bins.
     Raises:
       UserError: The values drawn do not differ.
     """
-    return tuple(_with_edges(slicing, columns) for slicing in slicings)
+    return tuple(_with_edges(slicing, columns, known or {}) for slicing in slicings)
 
 
-def _with_edges(slicing: Slicing, columns: Mapping[str, pa.Array]) -> Any:
+def _with_edges(slicing: Slicing, columns: Mapping[str, pa.Array], known: Edges) -> Any:
     if isinstance(slicing, Intersection):
-        return Intersection(tuple(_with_edges(part, columns) for part in slicing.parts))
+        return Intersection(tuple(_with_edges(part, columns, known) for part in slicing.parts))
     if not isinstance(slicing, ByBins) or not slicing.count:
         return slicing
+    if (slicing.column, slicing.count) in known:
+        return replace(slicing, edges=known[slicing.column, slicing.count])
     edges = equal_count_edges(_numbers(columns[slicing.column])[0], slicing.count)
     if not edges:
         what = f"bins of {slicing.column!r}, whose values do not differ in the rows that were looked at"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import sys
 import threading
@@ -21,6 +22,7 @@ from transforms.methods.calls import processors, share_processors
 from transforms.models import ModelRequest, load_model, locate
 from transforms.models.base import ModelAdapter, ScoredModel
 from transforms.models.function import is_function, module_file
+from transforms.models.users_code import generation
 from transforms.room import Room
 from transforms.sample import SampleSpec
 from transforms.schema import ExampleSchema
@@ -213,12 +215,15 @@ def adapter(request: ModelRequest, threads: int | None = None) -> ModelAdapter:
 
 
 def _adapter(request: ModelRequest, device: Device) -> ModelAdapter:
-    key = (request, _stamps(request))
+    key = (request, _stamps(request), generation())
     if (key, device) not in _adapters:
         _forget_others(_adapters, key)
         if not _adapters:
             _models.clear()
-        _adapters[key, device] = load_model(request, device)
+            _runtimes.clear()  # that two functions have one source does not make them one
+        loaded = load_model(request, device)
+        key = (request, _stamps(request), generation())  # by now the user's own modules are known
+        _adapters[key, device] = loaded
     return _adapters[key, device]
 
 
@@ -284,14 +289,30 @@ def _scored_model(
 ) -> ScoredModel:
     loaded = _adapter(request, device)
     shapes = {name: value.shape[1:] for name, value in example.items()}
-    types = tuple(sorted((name, value.dtype.str) for name, value in example.items()))
-    key = (tuple(sorted(shapes.items())), types, score, affine_prefix)
+    # What is made of the rows is theirs alone: another run's model is tried on its own.
+    key = (_digest(example), score, affine_prefix)
     if (key, device) not in _models:
         _forget_others(_models, key)
         with device.placed():
             made = loaded.scored(shapes, score, affine_prefix=affine_prefix, example=example)
         _models[key, device] = made
+        generation()  # a function that was tried on the rows has imported what it needs
     return _models[key, device]
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Of rows with their names, types and shapes."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(arrays.items()):
+        found.update(f"{name!r} {value.dtype.str} {value.shape}".encode())
+        if value.dtype == object:
+            for item in value.flat:
+                found.update(
+                    f"{len(item)} ".encode() + item if isinstance(item, bytes) else repr(item).encode()
+                )
+        else:
+            found.update(np.ascontiguousarray(value).data)
+    return found.hexdigest()
 
 
 @contextmanager
@@ -305,7 +326,7 @@ def runtime(spec: ExplainSpec) -> Iterator[Runtime]:
 
 
 def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
-    key = (spec.fingerprint, spec.affine_prefix)
+    key = (spec.fingerprint, spec.model, spec.affine_prefix)
     with _lock:
         if (key, device) not in _runtimes:
             _forget_others(_runtimes, key)
@@ -335,5 +356,11 @@ def make_reference(artifact: Artifact, schema: ExampleSchema, seed: int) -> Refe
     """The reference in terms of the model's inputs."""
     inputs: dict[str, Any] = schema.assemble(artifact.features)
     return Reference(
-        inputs, artifact.scores, artifact.spread, artifact.noise, players=schema.players, seed=seed
+        inputs,
+        artifact.scores,
+        artifact.spread,
+        artifact.noise,
+        players=schema.players,
+        seed=seed,
+        yardstick=artifact.yardstick,  # type: ignore[arg-type] # None: the spread
     )

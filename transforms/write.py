@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms import files
-from transforms.decode import Rows, as_text, slice_type
+from transforms.decode import Rows, slice_type
 from transforms.methods.base import Attribution
 from transforms.parts import DigestingFile, Part, digest_of, written
 from transforms.read import Rejection
-from transforms.schema import ExampleSchema
+from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.value_text import as_text
 
 #: A row group is written once this many rows or bytes are there.
 _ROW_GROUP_ROWS = 131_072
@@ -94,7 +95,7 @@ def attribution_schema(schema: ExampleSchema, output: OutputSpec, metadata: Mapp
     if output.fit:
         fields.append(("fit", pa.float32()))
     if output.features:
-        values = [(f.name, _value_type(f.shape, _feature_type(f.dtype))) for f in schema.features]
+        values = [(f.name, _value_type(f.shape, _feature_type(f))) for f in schema.features]
         fields.append(("feature", pa.struct(values)))
     if schema.weight is not None:
         fields.append(("weight", pa.float64()))
@@ -114,8 +115,10 @@ def slice_names(schema: ExampleSchema) -> dict[str, str]:
     return found
 
 
-def _feature_type(dtype: str) -> pa.DataType:
-    return pa.string() if dtype == "string" else pa.from_numpy_dtype(np.dtype(dtype))
+def _feature_type(feature: FeatureSpec) -> pa.DataType:
+    if feature.categories is not None:
+        return feature.categories.type
+    return pa.string() if feature.dtype == "string" else pa.from_numpy_dtype(np.dtype(feature.dtype))
 
 
 def _value_type(shape: Sequence[int], leaf: pa.DataType) -> pa.DataType:
@@ -194,8 +197,12 @@ def _feature_values(rows: Rows, schema: ExampleSchema, repeat: np.ndarray | None
     values = []
     for feature in schema.features:
         array = rows.features[feature.name] if repeat is None else rows.features[feature.name][repeat]
-        text = as_text(pa.array(array.reshape(-1), pa.binary())) if feature.dtype == "string" else array
-        values.append(_value_array(text, feature.shape))
+        held: np.ndarray | pa.Array = array
+        if feature.categories is not None:  # readers know the categories, and not their codes
+            held = feature.categories.of_codes(array)
+        elif feature.dtype == "string":
+            held = as_text(pa.array(array.reshape(-1), pa.binary()))
+        values.append(_value_array(held, feature.shape))
     return pa.StructArray.from_arrays(values, names=[feature.name for feature in schema.features])
 
 

@@ -65,7 +65,8 @@ def changes(
         of different rows: of the same rows, a change is surer than it says. NaN where the units of φ differ.
       share_change, rank_change: Of share and rank.
       size: |change| over the total mean |φ|, the mean of the two; where units differ, |share_change|.
-      p, q: p of no change, and after Benjamini and Hochberg, all rows and slices apart.
+      p, q: p of no change, and after Benjamini and Hochberg, all rows and slices apart; NaN where nothing
+        varies, in either run, that a change could be measured by.
       significant: q ≤ 0.05; where units differ, the intervals of the rank do not meet.
       flip: Mean φ is clearly not 0 in either run and has another sign.
       shift: Mean distance of the two quantile functions of φ, from five quantiles, over the mean |φ| of the
@@ -129,7 +130,21 @@ def _difference(found: pd.DataFrame, same: np.ndarray) -> None:
     found["share_change"] = here["share_b"] - here["share_a"]
     found["rank_change"] = found["rank_b"] - found["rank_a"]
     found["size"] = np.where(same, size, found["share_change"].abs())
-    found["p"] = np.where(same, _chance(np.where(size > _ROUNDING, change, 0.0), error), np.nan)
+    chance = _chance(np.where(size > _ROUNDING, change, 0.0), error)
+    found["p"] = np.where(same & (_varies(found) | (size <= _ROUNDING)), chance, np.nan)
+
+
+def _varies(found: pd.DataFrame) -> np.ndarray:
+    """Whether φ varies over the rows of either run by more than rounding.
+
+    Where all rows of a slice hold one value, φ is one number, and the least move of the baseline moves it:
+    a change with no error would pass for certain.
+    """
+    sides = [
+        (found[f"std_{side}"] > _ROUNDING * found[f"total_{side}"]).to_numpy() for side in "ab"
+    ]  # of a feature that is not there NaN, which is not larger
+    varies: np.ndarray = sides[0] | sides[1]
+    return varies
 
 
 def _error(found: pd.DataFrame, side: str) -> np.ndarray:
@@ -158,7 +173,7 @@ def _significance(found: pd.DataFrame, same: np.ndarray) -> None:
 
 
 def _flips(found: pd.DataFrame) -> np.ndarray:
-    clear = np.ones(len(found), bool)
+    clear = _varies(found)
     for side in "ab":
         rows, std = found[f"rows_{side}"].to_numpy(), found[f"std_{side}"].to_numpy()
         mean = found[f"mean_{side}"].to_numpy()

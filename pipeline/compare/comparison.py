@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.compare.baselines import MovedBaseline, follows_data, moved_baselines
 from pipeline.compare.changes import changes, matched_targets, of_slices, targets_of
 from pipeline.compare.setting import Setting
 from pipeline.show import score_kinds
 from transforms import files
+from transforms.arrow_types import is_number
 from transforms.parquet.whole import read_whole
 from transforms.parts import SAMPLE
 
@@ -103,7 +107,11 @@ class Comparison:
       by_slice: A row a slice and target, as `of_slices` has them.
       slices_gone: Slices of the first run alone.
       slices_new: Of the second alone.
-      predictions: By target; empty where a run keeps no sample.
+      predictions: By target; empty where a run keeps neither a sample nor its attributions.
+      baselines: Features whose baseline moved, see `moved_baselines`.
+      held_by: The first run's directory, where the second would hold its baseline by naming it: both
+        baselines are made of their own inputs. None otherwise.
+      edges: Bins of other edges, by the name of the slicing: those of the first and of the second run.
     """
 
     first: Side
@@ -120,6 +128,9 @@ class Comparison:
     slices_gone: tuple[str, ...]
     slices_new: tuple[str, ...]
     predictions: tuple[Predictions, ...]
+    baselines: tuple[MovedBaseline, ...] = ()
+    held_by: str | None = None
+    edges: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = field(default_factory=dict)
 
     @property
     def significant(self) -> pd.DataFrame:
@@ -151,6 +162,8 @@ class Comparison:
                 "only_second": list(self.slices_new),
             },
             "predictions": [asdict(each) for each in self.predictions],
+            "baselines": [asdict(each) for each in self.baselines],
+            "bins": {name: [list(edges) for edges in pair] for name, pair in self.edges.items()},
         }
 
 
@@ -162,7 +175,8 @@ def compare(first: Run, second: Run) -> Comparison:
       second: To compare.
     Raises:
       UserError: The importance of one lacks columns.
-    Cost: reads the importance, the samples of rows and the reasons of rejected rows; no attributions.
+    Cost: reads the importance, the samples of rows, the baselines and the reasons of rejected rows; of the
+      attributions the scores, where a run keeps no sample.
     """
     before, after = first.importance(), second.importance()
     targets = matched_targets(before, after)
@@ -171,6 +185,8 @@ def compare(first: Run, second: Run) -> Comparison:
     found = changes(before, after, targets, {name: a == b for name, (a, b) in units.items()}, labels)
     whole = found["slice"] == ""
     names = [{name for name in frame["slice"].unique() if name} for frame in (before, after)]
+    moved = moved_baselines(first, second, _spreads(first), labels)
+    follows = all(follows_data(run.manifest) for run in (first, second))
     return Comparison(
         first=Side.of(first),
         second=Side.of(second),
@@ -186,7 +202,51 @@ def compare(first: Run, second: Run) -> Comparison:
         slices_gone=tuple(sorted(names[0] - names[1])),
         slices_new=tuple(sorted(names[1] - names[0])),
         predictions=_predictions(first, second, before, after, targets),
+        baselines=moved,
+        held_by=first.path if moved and follows else None,
+        edges=other_edges(first.manifest.get("slices") or [], second.manifest.get("slices") or []),
     )
+
+
+def other_edges(
+    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Bins of both runs that have other edges in each, by the name of the slicing.
+
+    Args:
+      first: The manifest's `slices` of a run.
+      second: Of another.
+    """
+    before, after = (dict(_bins(slicings)) for slicings in (first, second))
+    return {
+        name: (edges, after[name]) for name, edges in before.items() if name in after and after[name] != edges
+    }
+
+
+def _bins(slicings: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[float, ...]]]:
+    for slicing in slicings:
+        if slicing["kind"] == "bins":
+            yield slicing["name"], tuple(slicing["edges"])
+        elif slicing["kind"] == "intersection":
+            yield from _bins(slicing["parts"])
+
+
+def _spreads(run: Run) -> dict[str, float]:
+    """Standard deviation of the features of single numbers, over the rows that a run keeps."""
+    path = files.join(run.path, SAMPLE)
+    if not files.exists(path):
+        return {}
+    table = read_whole(path)
+    if "feature" not in table.column_names:
+        return {}
+    rows = table.filter(pc.equal(table["kind"], "sample"))["feature"].combine_chunks()
+    found = {}
+    for at, part in enumerate(rows.type):
+        if is_number(part.type):
+            values = rows.field(at).cast(pa.float64()).to_numpy(zero_copy_only=False)
+            values = values[np.isfinite(values)]
+            found[part.name] = float(values.std()) if len(values) else 0.0
+    return found
 
 
 def _incomparable(first: Run, second: Run, targets: Mapping[str, str]) -> str | None:
@@ -222,7 +282,7 @@ def _reasons(run: Run) -> dict[str, int]:
 def _predictions(
     first: Run, second: Run, before: pd.DataFrame, after: pd.DataFrame, targets: Mapping[str, str]
 ) -> tuple[Predictions, ...]:
-    samples = [sample for run in (first, second) if (sample := _sample(run)) is not None]
+    samples = [sample for run in (first, second) if (sample := _scores(run)) is not None]
     if len(samples) < 2:
         return ()
     indices = (targets_of(before), targets_of(after))
@@ -242,11 +302,15 @@ def _predictions(
     return tuple(found)
 
 
-def _sample(run: Run) -> dict[str, np.ndarray] | None:
+def _scores(run: Run) -> dict[str, np.ndarray] | None:
+    """Scores and base values by target, of the rows that a run keeps as a sample, else of all."""
     path = files.join(run.path, SAMPLE)
-    if not files.exists(path):
-        return None
     columns = ["kind", "target", "prediction", "base_value"]
+    if not files.exists(path):
+        if not run.parts():
+            return None
+        whole = run.attributions(columns=columns[1:])
+        return {name: whole[name].to_numpy().astype(np.float64) for name in columns[1:]}
     table = read_whole(path, columns)
     drawn = np.array(table["kind"].to_pylist(), object) == "sample"
     numbers = {name: table[name].to_numpy().astype(np.float64) for name in columns[1:]}

@@ -65,6 +65,12 @@ def _setting(found: Comparison) -> Section:
     blocks: list[Block] = (
         [table] if rows else [Prose("Model, data, method, baseline and config are the same.", "good")]
     )
+    if found.baselines:
+        header = ["Feature", "In A", "In B", "Moved by, in its spread"]
+        lines = [
+            [each.label, each.before, each.after, _number(each.size)] for each in found.baselines[:_MOST]
+        ]
+        blocks.append(Table(header, lines, "Features whose baseline moved"))
     lead = "Before numbers are compared: are the two runs about the same thing?"
     return Section("setting", "In what the runs differ", lead, blocks)
 
@@ -182,7 +188,7 @@ def _distribution(found: Comparison) -> Iterator[Section]:
 
 
 def _slices(found: Comparison) -> Iterator[Section]:
-    blocks: list[Block] = []
+    blocks: list[Block] = [Prose(f"{line[:1].upper()}{line[1:]}.", "caution") for line in words.bins(found)]
     if len(found.by_slice):
         blocks += _by_target(found, lambda number, target: _slices_of(found, number, target))
     for text, names in (("A", found.slices_gone), ("B", found.slices_new)):

@@ -43,6 +43,8 @@ def print_comparison(found: Comparison, page: str | None = None) -> None:
     for each in found.predictions:
         of = f"{words.name(each.target)}: " if len(found.predictions) > 1 else ""
         fact(out, "scores", f"{of}{words.predictions(each)} (in {count(each.rows[0], 'row')} drawn)")
+    for at, moved in enumerate(found.baselines[:_TOP]):
+        fact(out, "" if at else "baseline moved", words.baseline(moved))
     if found.incomparable is not None:
         return
     _targets(out, found)
@@ -144,6 +146,7 @@ def _sentences(out: Console, title: str, lines: Sequence[str]) -> None:
 
 
 def _slices(out: Console, found: Comparison) -> None:
+    _sentences(out, "Bins", words.bins(found))
     clear = found.by_slice[found.by_slice["significant"]]
     if len(found.by_slice):
         write(out)

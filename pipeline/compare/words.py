@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,12 @@ from pipeline.report.words import listed, number, percent, plain, shorten
 from pipeline.text_table import count
 
 if TYPE_CHECKING:
+    from pipeline.compare.baselines import MovedBaseline
     from pipeline.compare.comparison import Comparison, Predictions
 
 _NAME = 60
+#: Standard errors from which on a mean score has changed by more than chance; baselines that are told.
+_CLEAR, _BASELINES = 3.0, 3
 #: A distribution that moved by less than this part of the mean |φ| is about the same.
 MOVED = 0.25
 
@@ -37,6 +41,8 @@ def _headline(found: Comparison) -> Iterator[str]:
     if found.incomparable is not None:
         yield f"Nothing can be compared: {found.incomparable}."
         return
+    yield from scores(found)
+    yield from moved_baseline(found)
     both = found.features[found.features["status"] == "both"]
     if both.empty:
         return
@@ -58,6 +64,54 @@ def _headline(found: Comparison) -> Iterator[str]:
     if parts:
         yield f"{listed(parts).capitalize()}."
     yield from other_units(found)
+
+
+def scores(found: Comparison) -> Iterator[str]:
+    """How the mean score changed, where it did by more than chance: of the target of the clearest change."""
+    best, clearest = None, _CLEAR
+    for each in found.predictions:
+        before, after = found.units[each.target]
+        way, error = each.mean[1] - each.mean[0], math.hypot(*each.error)
+        rounding = 1e-6 * max(abs(mean) for mean in each.mean)
+        if before == after and abs(way) > rounding and abs(way) > clearest * error:
+            best, clearest = each, abs(way) / error if error else math.inf
+    if best is not None:
+        of = f" of {name(best.target)}" if len(found.targets) > 1 else ""
+        rose = "rose" if best.mean[1] > best.mean[0] else "fell"
+        yield f"The mean score{of} {rose} from {number(best.mean[0], 3)} to {number(best.mean[1], 3)}."
+
+
+def moved_baseline(found: Comparison) -> Iterator[str]:
+    """That φ are measured from another point, and how to hold it."""
+    if not found.baselines:
+        return
+    told = [baseline(each) for each in found.baselines[:_BASELINES]]
+    rest = len(found.baselines) - len(told)
+    more = [f"{rest:,} more"] if rest else []
+    yield f"The baseline moved: {listed([*told, *more])}."
+    if found.held_by is not None:
+        yield (
+            "φ are measured from it, so that what moved it does not show in them; to hold it, give the "
+            f"second run baseline: {{kind: run, path: {found.held_by}}}."
+        )
+
+
+def baseline(each: MovedBaseline) -> str:
+    """A feature's baseline in both runs."""
+    before, after = (shorten(plain(text), _NAME) for text in (each.before, each.after))
+    return f"{name(each.label)} from {before} to {after}"
+
+
+def bins(found: Comparison) -> list[str]:
+    """Bins whose edges differ, so that slices do not meet."""
+    lines = []
+    for column, (before, after) in found.edges.items():
+        shown = [", ".join(f"{edge:g}" for edge in edges) for edges in (before, after)]
+        lines.append(f"the bins of {name(column)} have the edges {shown[0]} in A and {shown[1]} in B")
+    if lines:
+        held = "give them in the config, bins: [18, 35], or take the baseline of the first run, kind: run"
+        lines.append(f"only bins between the same edges are compared; to hold edges, {held}")
+    return lines
 
 
 def _largest(found: Comparison, row: Any) -> str:

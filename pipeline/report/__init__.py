@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 
 from pipeline.place import check_outside
 from pipeline.report.data import ReportData
@@ -15,11 +16,29 @@ from pipeline.results import Run, load_run
 from transforms import files
 from transforms.parts import REPORT, digest_of
 
-__all__ = ["report_is_current", "write_figures", "write_report"]
+__all__ = ["Report", "draw_report", "report_is_current", "write_figures", "write_page", "write_report"]
 
-_RUN_ID = "attribeam-run"
+_RUN_ID, _MISSING = "attribeam-run", "attribeam-missing"
 #: The head of a page, with the run's id in it, is within so many bytes.
 _HEAD = 4096
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page that was drawn.
+
+    Args:
+      html: The page.
+      missing: What of it could not be drawn, each with the reason.
+    """
+
+    html: str
+    missing: tuple[str, ...]
+
+    @property
+    def warnings(self) -> list[str]:
+        """The same in lines of their own."""
+        return [f"report.html: a section is missing: {line}" for line in self.missing]
 
 
 def write_report(run_path: str | os.PathLike[str]) -> str:
@@ -34,28 +53,34 @@ def write_report(run_path: str | os.PathLike[str]) -> str:
     Cost: seconds, whatever the number of rows: reads the aggregates and the sample.
     """
     run = load_run(run_path)
+    return write_page(run, draw_report(run))
+
+
+def write_page(run: Run, report: Report) -> str:
+    """Puts a report beside the manifest of its run, and returns its path."""
     path = files.join(run.path, REPORT)
-    files.write_atomic(path, page_of(run).encode())
+    files.write_atomic(path, report.html.encode())
     return path
 
 
-def page_of(run: Run) -> str:
-    """The report of a run as HTML."""
-    lead, facts, sections = all_sections(ReportData.load(run))
+def draw_report(run: Run) -> Report:
+    """The report of a run as HTML; a section that fails costs it nothing else."""
+    lead, facts, sections, missing = all_sections(ReportData.load(run))
     title = shorten(plain(str(run.manifest["name"] or "A model explained")), 120)
-    return render(title, lead, facts, sections, meta={_RUN_ID: _identity(run)})
+    meta = {_RUN_ID: _identity(run), **({_MISSING: str(len(missing))} if missing else {})}
+    return Report(render(title, lead, facts, sections, meta=meta), tuple(missing))
 
 
 def write_figures(run_path: str | os.PathLike[str], folder: str, format: str = "svg") -> list[str]:
     """Writes a report's charts and pictures as files; see `pipeline.report.figures.write_figures`."""
     run = load_run(run_path)
     check_outside(folder, run.path)
-    _, _, sections = all_sections(ReportData.load(run))
+    _, _, sections, _ = all_sections(ReportData.load(run))
     return _write_figures(sections, folder, format)
 
 
 def report_is_current(run: Run | str | os.PathLike[str]) -> bool:
-    """Whether a committed run, or the one in a place, has a report of this very run.
+    """Whether a committed run, or the one in a place, has a report of this very run with all its sections.
 
     Raises:
       UserError: There is no committed run.
@@ -67,7 +92,8 @@ def report_is_current(run: Run | str | os.PathLike[str]) -> bool:
         return False
     with files.open_input(path) as source:
         head = source.read(_HEAD).decode("utf-8", "replace")
-    return f'<meta name="{_RUN_ID}" content="{_identity(run)}">' in head
+    whole = f'<meta name="{_MISSING}"' not in head
+    return whole and f'<meta name="{_RUN_ID}" content="{_identity(run)}">' in head
 
 
 def _identity(run: Run) -> str:

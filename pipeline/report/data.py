@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,16 @@ class ReportData:
         """What a feature is called in words: the config's label, else its name."""
         texts = self.manifest["config"].get("features") or {}
         return str((texts.get(feature) or {}).get("label") or feature)
+
+    @cached_property
+    def features(self) -> list[str]:
+        """Features and groups that rows are shown with: of a wide table those that matter most."""
+        names: list[str] = list(self.manifest["features"])
+        if self.sample is None or "attribution" not in self.sample.column_names:
+            return names
+        struct = self.sample.schema.field("attribution").type
+        kept = {struct.field(at).name for at in range(struct.num_fields)}
+        return [name for name in names if name in kept]
 
     @property
     def targets(self) -> dict[int, str]:

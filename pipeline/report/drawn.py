@@ -15,6 +15,7 @@ from pipeline.report.blocks import Block, Choice, Prose
 from pipeline.report.data import ReportData
 from pipeline.report.view import View
 from pipeline.report.words import number, plain, shorten
+from transforms.value_text import as_text
 
 #: Columns that every table of attributions has for its own; what is after them are slices.
 _OWN = frozenset(
@@ -57,11 +58,11 @@ class Shown:
 
 
 def shown_features(data: ReportData) -> list[Shown]:
-    """The features of a run's tables, in their order, each with the form that it is shown in."""
+    """The features that rows are shown with, in their order, each with the form that it is shown in."""
     schema = {item["name"]: item for item in data.manifest["schema"]}
     groups = data.manifest["config"]["input"].get("groups") or {}
     found = []
-    for name in data.manifest["features"]:
+    for name in data.features:
         label = data.label(name)
         if name in groups:
             found.append(Shown(name, label, "group", members=tuple(groups[name])))
@@ -161,7 +162,12 @@ class Drawn:
     def slices(self, row: int) -> list[tuple[str, str]]:
         """The row's slice columns by name, in words."""
         names = [name for name in self.table.column_names if name not in _OWN]
-        return [(name, in_words(self.table[name][row].as_py(), counted=False)) for name in names]
+        return [(name, in_words(self._slice_value(name, row), counted=False)) for name in names]
+
+    def _slice_value(self, name: str, row: int) -> object:
+        value = self.table[name].slice(row, 1)
+        # Python has no day beyond the year 9999, nor before our era.
+        return (as_text(value) if pa.types.is_temporal(value.type) else value)[0].as_py()
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Drawn:
         """Some of the rows."""

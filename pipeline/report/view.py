@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Targets that a report tells of one by one.
 MOST_TARGETS = 12
+#: Features that a table of the page lists.
+MOST_LISTED = 1000
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,17 @@ class View:
         """The importance of all rows for a target, most important feature first."""
         return self._overall[target]
 
+    def listed(self, target: int) -> pd.DataFrame:
+        """The features that a table of the page lists, most important first: `MOST_LISTED` at most."""
+        return self.overall(target).head(MOST_LISTED)
+
+    def all_listed(self, target: int) -> str:
+        """Which features a table lists, in words."""
+        count = len(self.overall(target))
+        if count <= MOST_LISTED:
+            return "All features"
+        return f"The {MOST_LISTED:,} most important of {count:,} features; importance.parquet has all"
+
     @cached_property
     def _sliced(self) -> Mapping[int, pd.DataFrame]:
         frame = self.data.importance
@@ -86,6 +99,14 @@ class View:
     def matters(self, target: int) -> bool:
         """Whether any feature has any effect."""
         return bool(self.overall(target)["mean_abs"].max() > 0)
+
+    @property
+    def missed(self) -> bool:
+        """Whether φ do not add up: where all of them are 0, the score moves all the same."""
+        manifest = self.data.manifest
+        delta = manifest["quality"]["convergence_delta"]
+        limit = manifest["config"]["limits"].get("convergence")
+        return delta is not None and delta["relative_p99"] > (0.05 if limit is None else limit)
 
     def unit(self, target: int) -> str:
         """What the score of a target is: logit, probability, output."""

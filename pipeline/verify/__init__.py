@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config import LoadedConfig, restored
+from pipeline.earlier import earlier_baseline
 from pipeline.increments import cut_increments, increments_of
 from pipeline.plan import Plan, make_plan
 from pipeline.results import load_run
@@ -239,7 +240,12 @@ def _plan(loaded: LoadedConfig, manifest: Mapping[str, Any], found: list[InputFi
     """The plan of the run, its model loaded in this process."""
     increments = increments_of(manifest)
     first = found[: increments[0].files]
-    plan = make_plan(loaded, limit=manifest["rows"], in_process=True, inputs=found, drawn_from=first)
+    kept = None
+    if loaded.config.baseline.kind == "run":  # the earlier run may be gone: this one keeps what it had of it
+        kept = earlier_baseline(loaded.path(loaded.config.output.path), "its own baseline")
+    plan = make_plan(
+        loaded, limit=manifest["rows"], in_process=True, inputs=found, drawn_from=first, baseline_run=kept
+    )
     spec = replace(plan.spec, reference=plan.found.artifact.to_bytes())
     return replace(plan, spec=spec, shards=cut_increments(found, increments))
 

@@ -100,6 +100,14 @@ class ImportanceState:
             part.raise_tops(grown - self._tops)
         self._tops = grown
 
+    @property
+    def held_bytes(self) -> int:
+        """Memory of all groups' figures, about."""
+        return sum(
+            part.resolution.bytes(len(part.numbers), len(self.features), weighted=False)
+            for part in self._parts.values()
+        )
+
     def to_table(self, target_names: Sequence[str], min_rows: int = 0, *, weighted: bool = False) -> pa.Table:
         """The importance, as `TABLE` describes it.
 

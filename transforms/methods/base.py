@@ -49,6 +49,7 @@ class Reference:
         holds `per_row` of the entry's leading rows; smoothgrad's unit.
       players: What masking methods keep and replace; every value of the inputs unless told otherwise.
       seed: Of the run: what all rows have in common, such as coalitions, is drawn with it.
+      yardstick: What a convergence delta is measured by, `[T]`; the spread unless told otherwise.
     """
 
     inputs: Arrays
@@ -57,6 +58,7 @@ class Reference:
     noise: tuple[np.ndarray, ...] = ()
     players: Players = None  # type: ignore[assignment] # filled in below where it is left out
     seed: int = 0
+    yardstick: np.ndarray = None  # type: ignore[assignment] # filled in below where it is left out
     # Not taken over by dataclasses.replace: another background has other things to keep.
     _kept: dict[str, Any] = field(default_factory=dict, repr=False, init=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False, init=False)
@@ -64,6 +66,8 @@ class Reference:
     def __post_init__(self) -> None:
         if self.players is None:
             self.players = Players.each({name: value.shape[1:] for name, value in self.inputs.items()})
+        if self.yardstick is None:
+            self.yardstick = self.spread
 
     @property
     def rows(self) -> int:

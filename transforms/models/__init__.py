@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-import sys
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -14,9 +13,10 @@ from transforms.devices import ANYWHERE, Device
 from transforms.errors import UserError
 from transforms.models.base import Build, GraphAdapter, ModelAdapter
 from transforms.models.function import is_function, module_file, split_name
+from transforms.models.kinds import BOOSTERS, KERAS, PICKLES, model_kind
+from transforms.models.users_code import search, users_modules
 
-#: Kind of model by what its path starts or ends with; a folder is known by what is in it, and trees that may
-#: be of either library by what the file holds.
+#: Kind of model, as `model_kind` tells it: by what the path starts with or what the file or folder holds.
 MODELS = {
     "python:": ("transforms.models.function", "FunctionModel"),
     ".keras": ("transforms.models.keras", "KerasModel"),
@@ -25,13 +25,8 @@ MODELS = {
     "saved_model.pb": ("transforms.models.savedmodel", "SavedModel"),
     "XGBoost": ("transforms.models.xgboost", "XGBoostModel"),
     "LightGBM": ("transforms.models.lightgbm", "LightGBMModel"),
-    ".pkl": ("transforms.models.sklearn", "load_pickle"),
-    ".pickle": ("transforms.models.sklearn", "load_pickle"),
-    ".joblib": ("transforms.models.sklearn", "load_pickle"),
+    "pickle": ("transforms.models.pickles", "load_pickle"),
 }
-#: Suffixes of tree models that XGBoost and LightGBM write.
-BOOSTERS = (".ubj", ".json", ".xgb", ".txt", ".lgb", ".model")
-_PICKLES = (".pkl", ".pickle", ".joblib")
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,10 @@ class ModelRequest:
     @property
     def needs_tensorflow(self) -> bool:
         """Whether TensorFlow has to be started before it is loaded."""
-        return not (is_function(self.path) or self.path.lower().endswith((*BOOSTERS, *_PICKLES)))
+        if is_function(self.path) or self.path.lower().endswith((*BOOSTERS, *PICKLES)):
+            return False
+        # What else a single file may be under any name is a pickle or a booster; of a URL nobody has looked.
+        return self.path.lower().endswith(KERAS) or not os.path.isfile(self.path)
 
 
 def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter:
@@ -71,15 +69,11 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
       UserError: No such model, an unknown kind, one that does not load, or that may not be loaded.
     """
     path, kind = locate(request)
-    _search(request.module_paths)
-    for module in request.modules:
-        _import(module)
     module_name, class_name = MODELS[kind]
+    make = getattr(importlib.import_module(module_name), class_name)
     try:
-        with device.placed():
-            adapter: Any = getattr(importlib.import_module(module_name), class_name)(
-                path, allow_unsafe=request.allow_unsafe
-            )
+        with users_modules(request.modules, request.module_paths), device.placed():
+            adapter: Any = make(path, allow_unsafe=request.allow_unsafe)
     except UserError as error:
         # Of a URL the user does not know the copy's name.
         raise UserError(
@@ -119,31 +113,6 @@ def locate(request: ModelRequest) -> tuple[str, str]:
     return path, model_kind(path)
 
 
-def _import(module: str) -> None:
-    """Imports a module of the config's, whose own code may raise what it likes."""
-    where, remedy = f"model.modules {module}", "put it on PYTHONPATH or beside the config"
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"cannot be imported: {error}", where, remedy) from error
-    except Exception as error:
-        line = next((row for row in str(error).splitlines() if row.strip()), "")
-        what = f"cannot be imported: {type(error).__name__}: {line.strip()[:200]}"
-        raise UserError(what, where, "mend it, or leave it out") from error
-
-
-_searched: list[str] = []
-
-
-def _search(folders: tuple[str, ...]) -> None:
-    """Makes Python look for modules in these folders too, and no longer in those of a config before."""
-    for folder in _searched:
-        if folder in sys.path:  # whoever embeds us may have cleared it away
-            sys.path.remove(folder)
-    _searched[:] = [folder for folder in folders if folder not in sys.path]
-    sys.path.extend(_searched)
-
-
 def _check_readable(path: str) -> None:
     """A local model that may not be read is neither missing nor damaged.
 
@@ -160,63 +129,12 @@ def _check_readable(path: str) -> None:
             files.open_input(name).close()
 
 
-def model_kind(path: str) -> str:
-    """The key of MODELS for a local path or a function.
-
-    Raises:
-      UserError: It is no kind of model that is known.
-    """
-    if is_function(path):
-        return "python:"
-    if os.path.isdir(path):
-        for kind in MODELS:
-            if not kind.startswith(".") and os.path.exists(os.path.join(path, kind)):
-                return kind
-        raise UserError(
-            "the folder holds no saved_model.pb", path, "name a SavedModel folder or a .keras file"
-        )
-    for kind in MODELS:
-        if kind.startswith(".") and path.lower().endswith(kind):
-            return kind
-    if path.lower().endswith(BOOSTERS):
-        return _booster(path)
-    suffix = os.path.splitext(path)[1] or "no suffix"
-    known = ", ".join(kind for kind in (*MODELS, *BOOSTERS) if kind.startswith("."))
-    raise UserError(
-        f"{suffix} is no kind of model known",
-        path,
-        f"known are {known} files, SavedModel folders and python: package.module:function",
-    )
-
-
-def _booster(path: str) -> str:
-    """Which library wrote a file of trees."""
-    with open(path, "rb") as file:
-        start = file.read(4096)
-    text = start.lstrip()
-    if text.startswith(b"tree\n") or text.startswith(b"tree\r\n"):
-        return "LightGBM"
-    # UBJSON and JSON: an object whose keys are a version and the learner.
-    if text.startswith(b"{") and (b"learner" in start or b"version" in start):
-        return "XGBoost"
-    if text.startswith(b"binf"):
-        raise UserError(
-            "is in XGBoost's old binary format",
-            path,
-            "load it with the XGBoost that wrote it and save it as .ubj",
-        )
-    remedy = "save it with Booster.save_model"
-    if text.startswith((b"[", b"booster[")):
-        raise UserError("is a dump of trees to be read, and no model", path, remedy)
-    raise UserError("holds no model that XGBoost or LightGBM wrote", path, remedy)
-
-
 def request_digest(request: ModelRequest) -> str:
     """SHA-256 of a model's files; of a function, of its name and its module's source alone."""
     from transforms import files
 
     if is_function(request.path):
-        _search(request.module_paths)  # and not where another config's modules were
+        search(request.module_paths)  # and not where another config's modules were
         source = model_digest(module_file(request.path, request.module_paths))
         # A module may hold several.
         whole = f"{split_name(request.path)[1]} {source}".encode()

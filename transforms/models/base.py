@@ -7,7 +7,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from transforms.errors import RowsRefused, UserError
 from transforms.models.messages import first_line, out_of_memory
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from transforms.categories import CategoryPlaces
     from transforms.methods.base import Reference
     from transforms.models.differentiable import DifferentiableModel
     from transforms.models.forest import Forest
@@ -32,7 +36,8 @@ class InputSpec:
       shape: Of a row.
       dtype: A numpy name, or "string".
       values: Names of a vector's values, where the model knows them.
-      nan: Whether NaN is a value to the model.
+      nan: Whether NaN, or None among strings, is a value to the model.
+      categories: Which of a vector's values are categories, where some are: the model takes their codes.
     """
 
     name: str
@@ -40,6 +45,7 @@ class InputSpec:
     dtype: str
     values: tuple[str, ...] = ()
     nan: bool = False
+    categories: CategoryPlaces | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,21 @@ class ModelAdapter(Protocol):
         """The model with its score; arguments as for `ScoredModel`, and rows of each input."""
 
 
+@runtime_checkable
+class PublicPrediction(Protocol):
+    """An adapter that can ask its library for the prediction that the model's users get."""
+
+    def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """What the library's own public call gives for rows, `[B, T]` in the order of the targets.
+
+        Args:
+          rows: The features' columns as the file holds them, under the features' names.
+          inputs: The same rows decoded, by model input, `[B, *shape]`.
+        Returns:
+          The prediction, which `output` of the tables must equal; None where there is no such call.
+        """
+
+
 class GraphAdapter:
     """A model that TensorFlow can trace."""
 
@@ -126,6 +147,8 @@ class GraphAdapter:
     #: Of its products, and how functions are made of it; `load_model` sets them.
     precision: str = "float32"
     build: Build = AS_IT_IS
+    #: Class by name of its layers, where it is known to have some.
+    layers: Mapping[str, str] = MappingProxyType({})
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
         """Traces the model once with inputs of these shapes, the batch open."""
@@ -225,6 +248,15 @@ class ScoredModel:
         """Adds to the forward evaluations asked for."""
         with self._lock:
             self.evaluations += evaluations
+
+    @cached_property
+    def in_halves(self) -> bool:
+        """Whether some of it is computed in numbers of 16 bits or fewer."""
+        return any(
+            tensor.dtype.is_floating and tensor.dtype.size < 4
+            for op in self.traced.graph.get_operations()
+            for tensor in op.outputs
+        )
 
     @cached_property
     def forward_bytes(self) -> int:

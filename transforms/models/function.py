@@ -157,6 +157,7 @@ class ScoredFunction(OpaqueModel):
         self._where = f"model.path {adapter.path}"
         self._calling = threading.Lock()
         self._outputs: int | None = None
+        self._words = _some_words(example)
         inputs = tuple(
             InputSpec(name, shape, "string" if example[name].dtype == object else example[name].dtype.name)
             for name, shape in shapes.items()
@@ -182,9 +183,12 @@ class ScoredFunction(OpaqueModel):
     def _scores_and_outputs(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         rows = len(next(iter(inputs.values())))
         given = {name: _own(value) for name, value in inputs.items()}
+        more = self._with_words(given)
         with self._calling:
-            result = self._function(given)
+            result = self._function(more or given)
         found = np.asarray(result)
+        if more is not None and found.ndim in (1, 2) and len(found) == rows + 1:
+            found = found[:rows]
         wanted = "[rows] or [rows, outputs]" if self._outputs is None else f"[rows, {self._outputs}]"
         if found.dtype.kind not in "biuf":
             raise self._wrong(f"returns {type(result).__name__} of {found.dtype}, and numbers are needed")
@@ -202,12 +206,42 @@ class ScoredFunction(OpaqueModel):
             )
         return found, found
 
+    def _with_words(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
+        """The arrays with one row more where a column of words has none but missing ones; None elsewhere.
+
+        pandas makes a column of strings of words and None, and one of objects of None alone, which
+        scikit-learn does not impute: a row's score would depend on what other rows are in the call. The row
+        more is the first one with a word that the function has taken; its score is dropped.
+        """
+        words = {
+            name: self._words[name]
+            for name, value in given.items()
+            if name in self._words and len(value) and all(item is None for item in value.flat)
+        }
+        if not words:
+            return None
+        return {
+            name: np.concatenate(
+                [value, np.full_like(value[:1], words[name]) if name in words else value[:1]]
+            )
+            for name, value in given.items()
+        }
+
     def _wrong(self, what: str) -> UserError:
         return UserError(f"the function {what}", self._where, "return one array of numbers, a row for a row")
 
 
+def _some_words(example: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """A word of each column of strings, where it has one."""
+    found: dict[str, str] = {}
+    for name, value in example.items():
+        if value.dtype == object and len(words := [item for item in _own(value).flat if item is not None]):
+            found[name] = words[0]
+    return found
+
+
 def _own(value: np.ndarray) -> np.ndarray:
-    """A copy for the function to keep, with strings as `str`."""
+    """A copy for the function to keep, with strings as `str`, missing ones as None."""
     if value.dtype != object:
         return np.array(value)
     found = np.empty(value.shape, object)

@@ -10,6 +10,7 @@ import numpy as np
 
 from transforms.errors import UserError
 from transforms.models.forest import Forest, Tree, plant
+from transforms.models.lightgbm_categories import lists_in_order
 from transforms.models.trees import TreeModel, TreeScores, missing_package, tree_signature
 
 #: Objectives whose raw score is what the model returns; none is named by a model of a custom objective.
@@ -50,12 +51,7 @@ class LightGBMModel:
         header = self._text.partition("\nTree=")[0]
         words = re.search(r"^objective=(\S+)", header, re.MULTILINE)
         objective = words[1] if words else ""
-        if any(booster.pandas_categorical or ()):
-            raise UserError(
-                "was trained on a data frame with categories, whose names it keeps",
-                path,
-                "train it on their codes (categorical_feature)",
-            )
+        categories = lists_in_order(booster, header, self._text, path)
         width = int(booster.num_model_per_iteration())
         # A random forest returns the mean of its trees, and as its raw score their sum.
         averaged = re.search(r"^average_output", header, re.MULTILINE) is not None
@@ -73,7 +69,9 @@ class LightGBMModel:
         names: Sequence[str] = list(booster.feature_name())
         if names == [f"Column_{index}" for index in range(len(names))]:
             names = ()  # nobody gave any
-        self.signature = tree_signature(names, booster.num_feature(), "float64", self.scores, nan=True)
+        self.signature = tree_signature(
+            names, booster.num_feature(), "float64", self.scores, nan=True, categories=categories
+        )
 
     def scored(
         self,

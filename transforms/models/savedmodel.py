@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 from tensorflow.python.saved_model import load_v1_in_v2
 
@@ -77,6 +79,14 @@ class SavedModel(GraphAdapter):
         function = call.get_concrete_function()
         strings = frozenset(spec.name for spec in self.signature.inputs if spec.dtype == "string")
         return inlined(TracedModel.of(function, placeholders, results, opaque=strings))
+
+    def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What the signature as it was loaded gives for these rows, `[B, T]`."""
+        found = self._function(
+            **{spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in self.signature.inputs}
+        )
+        heads = [tf.cast(found[name], tf.float64).numpy() for name in self._heads]
+        return np.concatenate([head.reshape(rows.num_rows, -1) for head in heads], axis=1)
 
 
 def _load(path: str) -> Any:

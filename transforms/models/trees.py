@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from transforms.categories import CategoryPlaces
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, OutputSpec, Signature
 from transforms.models.forest import Forest
@@ -66,7 +67,13 @@ class TreeAdapter(Protocol):
 
 
 def tree_signature(
-    names: Sequence[str], width: int, dtype: str, scores: TreeScores, *, nan: bool
+    names: Sequence[str],
+    width: int,
+    dtype: str,
+    scores: TreeScores,
+    *,
+    nan: bool,
+    categories: CategoryPlaces | None = None,
 ) -> Signature:
     """One vector input of numbers, and one head.
 
@@ -76,11 +83,13 @@ def tree_signature(
       dtype: What the library computes with.
       scores: Of the model.
       nan: Whether NaN is a value to the model.
+      categories: Which of the numbers are codes of categories, where the model knows what they stand for.
     """
     name = "output" if scores.kind == "output" else "probability" if scores.classes else "output"
     shape = () if scores.width == 1 else (scores.width,)
     return Signature(
-        (InputSpec(INPUT, (width,), dtype, tuple(names), nan),), (OutputSpec(name, shape, scores.labels),)
+        (InputSpec(INPUT, (width,), dtype, tuple(names), nan, categories),),
+        (OutputSpec(name, shape, scores.labels),),
     )
 
 
@@ -144,8 +153,10 @@ class TreeModel(OpaqueModel):
                 constant = rest.mean(axis=0)
                 off = np.abs(rest - constant).max()
                 if not off <= _AGREES * (1 + np.abs(score).max()):
+                    written = getattr(self._trees, "written", None)
                     raise UserError(
-                        f"the trees add up to something else than the model's own score, by up to {off:.3g}",
+                        f"the trees add up to something else than the model's own score, by up to {off:.3g}"
+                        + (f" ({written})" if written else ""),
                         self._trees.path,
                         "use permutation_shap or kernel_shap, which ask the model itself",
                     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from transforms.categories import Categories, Placed
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
 from transforms.models.forest import Forest, Tree, bit_set, plant
@@ -25,7 +27,8 @@ class XGBoostModel:
     """An XGBoost booster.
 
     A file that XGBoost's scikit-learn interface saved is cut at its best iteration, as that interface
-    predicts; one that a Booster saved is not, as a Booster does not. Categorical features are taken as codes.
+    predicts; one that a Booster saved is not, as a Booster does not. Categories are looked up in what the
+    file has of them, as XGBoost does with a data frame's; features of a file without any are taken as codes.
 
     Args:
       path: A local file.
@@ -64,7 +67,6 @@ class XGBoostModel:
         self._drops = np.asarray(grower["weight_drop"], np.float64) if grower["name"] == "dart" else None
         self._grower: Mapping[str, Any] = grower["gbtree"] if grower["name"] == "dart" else grower
         self._objective = str(learner["objective"]["name"])
-        self._no_strings()
         self._rounds = self._used_rounds(estimator)
         probe = np.zeros((1, booster.num_features()), np.float32)
         width = self._predict(probe, "margin").size
@@ -77,7 +79,12 @@ class XGBoostModel:
             classes=self._objective in _CLASSES,
         )
         self.signature = tree_signature(
-            booster.feature_names or (), booster.num_features(), "float32", self.scores, nan=True
+            booster.feature_names or (),
+            booster.num_features(),
+            "float32",
+            self.scores,
+            nan=True,
+            categories=_categories(self._grower["model"].get("cats", {}), path),
         )
 
     def scored(
@@ -90,16 +97,6 @@ class XGBoostModel:
     ) -> TreeModel:
         """The model with its score."""
         return TreeModel(self, score, example)
-
-    def _no_strings(self) -> None:
-        """Refuses a model that keeps its categories' names: rows would have to hold these."""
-        categories = self._grower["model"].get("cats", {})
-        if any(kind.get("offsets") for kind in categories.get("enc", ())):
-            raise UserError(
-                "was trained on a data frame with categories, whose names it keeps",
-                self.path,
-                "train it on their codes (feature_types c)",
-            )
 
     def _used_rounds(self, estimator: bool) -> int:
         """How many rounds the library's own predict uses."""
@@ -170,6 +167,30 @@ def _tree(tree: Mapping[str, Any], group: int, weight: float, path: str) -> Tree
         np.asarray(tree["sum_hessian"], np.float64),
         categories=sets,
     )
+
+
+def _categories(found: Mapping[str, Any], path: str) -> Placed | None:
+    """The categories that a booster keeps; None where it was not trained on a data frame with any.
+
+    Raises:
+      UserError: They are cut: of a pandas frame, XGBoost takes as many bytes of each as it has letters.
+    """
+    places = []
+    for place, kind in enumerate(found.get("enc", ())):
+        values = kind["values"]
+        if "offsets" in kind:  # strings, one after another, in bytes from −128 to 127
+            bounds, letters = kind["offsets"], np.array(values, np.int8).tobytes()
+            if not letters.isascii():
+                raise UserError(
+                    "its categories are not all ASCII, and XGBoost, which counts their letters as bytes, has "
+                    "cut their names",
+                    path,
+                    "train it on names in ASCII or on their codes, or use a python: function that calls it",
+                )
+            values = [letters[a:b].decode() for a, b in pairwise(bounds)]
+        if values:
+            places.append((place, Categories(tuple(values), reject=True)))
+    return Placed(tuple(places)) if places else None
 
 
 def _reason(error: Exception) -> str:

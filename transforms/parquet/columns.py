@@ -13,6 +13,7 @@ import pyarrow.types as pt
 
 from transforms.arrow_types import is_list, is_view, without_views
 from transforms.errors import UserError
+from transforms.parquet.vectors import VECTOR, dense, is_vector
 
 
 def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
@@ -25,7 +26,7 @@ def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
     found: dict[str, pa.DataType] = {}
 
     def add(prefix: str, kind: pa.DataType) -> None:
-        if pt.is_struct(kind):
+        if pt.is_struct(kind) and not is_vector(kind):
             for field in kind:
                 add(f"{prefix}.{field.name}", field.type)
         elif prefix not in found and (prefix in literal) <= (prefix == top):
@@ -39,23 +40,37 @@ def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
 
 
 def resolve(schema: pa.Schema, name: str, file: str) -> list[str]:
-    """The field names that a dotted name means: a column of just that name, else a field of a struct."""
-    if schema.names.count(name) == 1:
+    """The field names that a dotted name means: a column of just that name, else a field of a struct.
+
+    Raises:
+      UserError: There is none, or there are several.
+    """
+    path = found_at(schema, name, file)
+    if path:
+        return path
+    known = leaves(schema, file)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(known)[:8])}"
+    raise UserError(f"there is no column {name}", where=file, remedy=hint)
+
+
+def found_at(schema: pa.Schema, name: str, file: str) -> list[str]:
+    """The same, and nothing where there is none.
+
+    Raises:
+      UserError: There are several.
+    """
+    places = schema.get_all_field_indices(name)  # a look-up by hash: `schema.names` would be made anew
+    if len(places) == 1:
         return [name]
-    if name not in schema.names:
-        path = _descend(list(schema), name)
-        if path:
-            return path
-        known = leaves(schema, file)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(known)[:8])}"
-        raise UserError(f"there is no column {name}", where=file, remedy=hint)
+    if not places:
+        return _descend(list(schema), name)
     raise UserError(f"has several columns called {name}", where=file, remedy="rename or drop all but one")
 
 
 def _descend(fields: Sequence[pa.Field], name: str) -> list[str]:
     for field in fields:
-        if field.name == name and not pt.is_struct(field.type):
+        if field.name == name and (not pt.is_struct(field.type) or is_vector(field.type)):
             return [name]
         if name.startswith(field.name + ".") and pt.is_struct(field.type):
             rest = _descend(list(field.type), name[len(field.name) + 1 :])
@@ -92,11 +107,22 @@ def extract(batch: pa.RecordBatch, path: Sequence[str]) -> pa.Array:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """The type without what only says how values are stored: dictionaries, 64-bit offsets, views."""
+    """The type without what only says how values are stored: dictionaries, 64-bit offsets, views.
+
+    A UUID is its text, and arrow.bool8 a truth.
+    """
     if isinstance(kind, pa.FixedShapeTensorType):
         return kind
+    if isinstance(kind, pa.UuidType):
+        return pa.string()
+    if isinstance(kind, pa.Bool8Type):
+        return pa.bool_()
+    if pt.is_date64(kind):  # days, counted in milliseconds
+        return pa.date32()
     if isinstance(kind, pa.BaseExtensionType):
         return plain(kind.storage_type)
+    if is_vector(kind):
+        return VECTOR
     if pt.is_dictionary(kind):
         return plain(kind.value_type)
     if pt.is_large_string(kind) or pt.is_string_view(kind):
@@ -112,14 +138,36 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 def plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """The array in its column's plain type; of an extension type, the storage."""
+    if isinstance(array.type, pa.UuidType):
+        return uuid_texts(array.storage)
     while isinstance(array, pa.ExtensionArray):
         array = array.storage
+    if is_vector(array.type):
+        array = dense(array)
     array = without_views(array)
     if pt.is_fixed_size_list(kind) and pt.is_list(array.type):
         return _fixed_size(array, kind)
     if pt.is_null(kind):
         return pa.nulls(len(array))
-    return array if array.type == kind else array.cast(kind)
+    return array if array.type == kind else array.cast(kind, safe=not pt.is_date64(array.type))
+
+
+#: Where the 32 digits of a UUID stand in its text, and the hyphens between them.
+_DIGITS = [at for at in range(36) if at not in (8, 13, 18, 23)]
+_HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+
+
+def uuid_texts(array: pa.FixedSizeBinaryArray) -> pa.StringArray:
+    """Sixteen bytes a value in the form 123e4567-e89b-12d3-a456-426614174000."""
+    rows, data = len(array), array.buffers()[1]
+    if not rows or data is None:
+        return pa.nulls(rows, pa.string())
+    values = np.frombuffer(data, np.uint8, 16 * rows, 16 * array.offset).reshape(rows, 16)
+    texts = np.full((rows, 36), ord("-"), np.uint8)
+    texts[:, _DIGITS[0::2]], texts[:, _DIGITS[1::2]] = _HEX[values >> 4], _HEX[values & 15]
+    offsets = np.arange(rows + 1, dtype=np.int32) * 36
+    found = pa.StringArray.from_buffers(rows, pa.py_buffer(offsets), pa.py_buffer(texts))
+    return pc.if_else(array.is_valid(), found, pa.scalar(None, pa.string())) if array.null_count else found
 
 
 def _fixed_size(array: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -147,7 +195,9 @@ def compatible(one: pa.DataType, other: pa.DataType) -> bool:
         if not all(any(is_kind(kind) for is_kind in lists) for kind in (one, other)):
             return False
         return compatible(one.value_type, other.value_type)
-    return any(family(one) and family(other) for family in (_is_number, _is_text))
+    if pt.is_timestamp(one) and pt.is_timestamp(other):
+        return (one.tz is None) == (other.tz is None)
+    return any(family(one) and family(other) for family in _FAMILIES)
 
 
 def bare(kind: pa.DataType) -> pa.DataType:
@@ -161,3 +211,11 @@ def _is_number(kind: pa.DataType) -> bool:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pt.is_string(kind) or pt.is_binary(kind) or pt.is_fixed_size_binary(kind))
+
+
+def _is_day(kind: pa.DataType) -> bool:
+    return bool(pt.is_date(kind) or (pt.is_timestamp(kind) and kind.tz is None))
+
+
+#: Types of a family may stand for each other from file to file.
+_FAMILIES = (_is_number, _is_text, _is_day, pt.is_time, pt.is_duration)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from transforms import files
 from transforms.lost import damage_of, losing, one_line
 from transforms.parquet.columns import extract, type_at
-from transforms.parquet.footer import footer_metadata
+from transforms.parquet.opening import open_parquet
 
 _STEP, _STEP_BYTES = 4096, 16 << 20
 #: A column is read whole up to here, and as a stream beyond: asked by a damaged header for two gigabytes, a
@@ -32,33 +32,6 @@ class Boundary(NamedTuple):
 
     row: int  # counted in the group: the first that cannot be read
     reason: str
-
-
-def open_parquet(
-    source: pa.NativeFile, *, arrow_types: bool = True, buffer_bytes: int | None = None
-) -> pq.ParquetFile:
-    """A Parquet file; checksums of its pages are looked at where it has them.
-
-    Args:
-      source: Its bytes.
-      arrow_types: Follow the Arrow schema that is stored with it.
-      buffer_bytes: Of each column, read as a stream; 0: each column whole; None: all wanted columns of a row
-        group at once.
-    """
-    # pre_buffer joins the columns' reads of a row group into few: less time than mapping, and no mapped
-    # pages.
-    reading = {"pre_buffer": True} if buffer_bytes is None else {"buffer_size": buffer_bytes}
-    metadata = None if arrow_types else _without_arrow_schema(source)
-    return pq.ParquetFile(
-        source, metadata=metadata, page_checksum_verification=True, **{"pre_buffer": False, **reading}
-    )
-
-
-def _without_arrow_schema(source: pa.NativeFile) -> pq.FileMetaData:
-    """The file's footer without Arrow's own schema in it, by renaming the key that holds it."""
-    key = b"\x0cARROW:schema"  # Thrift: the key's length, then the key
-    patched = footer_metadata(source, source.size()).replace(key, b"\x0c" + b"-" * 12)
-    return pq.read_metadata(pa.BufferReader(patched))
 
 
 @lru_cache(64)

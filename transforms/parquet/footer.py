@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from transforms import files
 from transforms.errors import UserError
 from transforms.lost import one_line
+from transforms.other_formats import HEAD_BYTES, by_content, refusal
+from transforms.parquet.opening import described, footer_bytes, open_parquet
 from transforms.parts import digest_of
 
 _MAGIC = b"PAR1"
-_TAIL = 1 << 16  # most footers are smaller: one read fetches both their length and them
-_SUFFIX = 8  # the footer's length and the magic word
 _REMEDY = "mend the file, take it out of input.files, or set input.format if it is another format"
 
 
@@ -49,20 +49,22 @@ def read_footer(path: str, name: str, size: int) -> Footer:
     """
     with files.open_arrow(path) as source:
         try:
-            data = _footer_bytes(source, size)
+            data = footer_bytes(source, size)
         except OSError as error:
             raise UserError(f"cannot be read ({one_line(error)})", where=name, remedy=_REMEDY) from error
         digest = _digest(data, size)
         try:
-            file = pq.ParquetFile(pa.BufferReader(_MAGIC + data))
+            file = open_parquet(pa.BufferReader(_MAGIC + data))
             groups, sizes = _row_groups(file.metadata)
             row_bytes = (-(-bytes // rows) for bytes, rows in zip(sizes, groups, strict=True) if rows)
             most = max(sizes, default=0), max(row_bytes, default=0)
-            return Footer(groups, _shared(file.schema_arrow), digest, *most)
-        except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+            return Footer(groups, _shared(described(file)), digest, *most)
+        except (pa.ArrowException, OSError, OverflowError, ValueError) as error:
             reason = one_line(error)
-            head = source.read_at(len(_MAGIC), 0)
-            if head != _MAGIC[: len(head)] or isinstance(error, pa.ArrowNotImplementedError):
+            head = source.read_at(min(size, HEAD_BYTES), 0)
+            if head[:4] != _MAGIC[: len(head)] and by_content(head) is not None:
+                raise refusal(name, head, "Parquet", _REMEDY) from error
+            if head[:4] != _MAGIC[: len(head)] or isinstance(error, pa.ArrowNotImplementedError):
                 raise UserError(
                     f"cannot be read as Parquet ({reason})", where=name, remedy=_REMEDY
                 ) from error
@@ -71,22 +73,6 @@ def read_footer(path: str, name: str, size: int) -> Footer:
         what = f"has no sound footer ({reason})"
     damage = f"the file {what}: it is truncated or damaged, and nobody can tell how many rows it had"
     return Footer((1,), None, digest, damage=damage)
-
-
-def footer_metadata(source: pa.NativeFile, size: int) -> bytes:
-    """A file's footer with its length and magic word, behind the magic word that begins a file."""
-    return _MAGIC + _footer_bytes(source, size)
-
-
-def _footer_bytes(source: pa.NativeFile, size: int) -> bytes:
-    """The end of a file from its footer on; as much as is likely to hold it where there is none."""
-    tail: bytes = source.read_at(min(size, _TAIL), max(0, size - _TAIL))
-    length = int.from_bytes(tail[-_SUFFIX:-4], "little") + _SUFFIX
-    if tail[-4:] != _MAGIC or not _SUFFIX < length <= size:
-        return tail
-    if length > len(tail):
-        tail = source.read_at(length, size - length)
-    return tail[-length:]
 
 
 def _digest(data: bytes, size: int) -> str:
@@ -115,8 +101,7 @@ _MOST_SCHEMAS = 1000
 
 
 def _shared(schema: pa.Schema) -> pa.Schema:
-    """An equal schema without metadata, the same object for the many files of an input."""
-    schema = schema.remove_metadata()
+    """An equal schema, the same object for the many files of an input."""
     key = schema.serialize().to_pybytes()
     with _schemas_lock:
         if len(_schemas) >= _MOST_SCHEMAS:

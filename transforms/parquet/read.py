@@ -13,21 +13,19 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from transforms import cursors, files
-from transforms.arrow_types import common_type
-from transforms.errors import UserError
 from transforms.lost import changed, check_stamp, damage_of, losing, one_line, stamp_of
 from transforms.parquet.columns import (
     bare,
-    compatible,
     extract,
+    found_at,
     in_order,
-    leaves,
     plain,
     plain_array,
     resolve,
     type_at,
 )
-from transforms.parquet.damaged import first_unreadable, open_parquet, rows_of
+from transforms.parquet.damaged import first_unreadable, rows_of
+from transforms.parquet.opening import open_parquet
 
 if TYPE_CHECKING:
     from transforms.read import Column
@@ -42,52 +40,6 @@ _LEAST_STREAM_BYTES = 1 << 14
 _RESCUES = 16
 
 
-def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
-    """`read.describe_columns` for Parquet."""
-    sound = [file for file in inputs if file.damage is None]
-    ordered = [file for file in sound if file.rows] or sound[:1]
-    found = leaves(_schema(ordered[0]), ordered[0].name)
-    for file in ordered[1:]:
-        # pandas stores a column without a single value as type null; another file may know better.
-        unknown = [name for name, kind in found.items() if pt.is_null(kind)]
-        if not unknown:
-            break
-        others = leaves(_schema(file), file.name)
-        found.update({name: others[name] for name in unknown if name in others})
-    return found
-
-
-def check(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, pa.DataType]:
-    """`read.check_columns` for Parquet."""
-    common = {column.name: column.type for column in columns}
-    sound = [file for file in inputs if file.damage is None]
-    schemas = [_schema(file) for file in sound]
-    # The many files of an input have few schemas; with rows and without, for only the former have a say.
-    met: set[tuple[int, bool]] = set()
-    for file, schema in zip(sound, schemas, strict=True):
-        key = (id(schema), bool(file.rows))
-        if key not in met:
-            met.add(key)
-            _check_file(file, schema, columns, common)
-    return common
-
-
-def _check_file(
-    file: InputFile, schema: pa.Schema, columns: Sequence[Column], common: dict[str, pa.DataType]
-) -> None:
-    for column in columns:
-        stored = type_at(schema, resolve(schema, column.name, file.name))
-        kind = plain(in_order(stored, column.name, file.name))
-        if not compatible(kind, column.type):
-            raise UserError(
-                f"column {column.name} is {kind}, and {column.type} in other files",
-                where=file.name,
-                remedy="write it in one type, or take the file out of input.files",
-            )
-        if file.rows:
-            common[column.name] = common_type(common[column.name], kind)
-
-
 class Stretch(NamedTuple):
     """Consecutive rows of a file, all of which can be read or none."""
 
@@ -96,14 +48,17 @@ class Stretch(NamedTuple):
     reason: str | None  # why they cannot be read; then `columns` has no rows
 
 
-def read(piece: Piece, columns: Sequence[str], batch_size: int) -> Iterator[Stretch]:
+def read(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[Stretch]:
     """The rows of a piece, at most `batch_size` at a time, columns as asked for.
+
+    An optional column that the file lacks is null.
 
     Row groups before the piece are not read at all; of the one it begins in, the rows before it are decoded
     and dropped, a batch at a time, unless this process has just read them as another piece.
     """
     stamp = stamp_of(piece)
-    key = (piece.path, stamp, tuple(columns), batch_size)
+    names = [column.name for column in columns]
+    key = (piece.path, stamp, tuple(names), batch_size)
     cursor = _parking.fetch(key, piece.start) or _Cursor(piece, stamp, columns, batch_size)
     try:
         while cursor.row < piece.start and cursor.take(piece.start - cursor.row) is not None:
@@ -111,7 +66,7 @@ def read(piece: Piece, columns: Sequence[str], batch_size: int) -> Iterator[Stre
         left = piece.rows
         while left > 0 and (stretch := cursor.take(left)) is not None:
             left -= stretch.rows
-            yield stretch
+            yield stretch if cursor.is_whole else stretch._replace(columns=_filled(stretch.columns, columns))
     except BaseException:
         cursor.close()
         raise
@@ -119,6 +74,16 @@ def read(piece: Piece, columns: Sequence[str], batch_size: int) -> Iterator[Stre
         _parking.park(key, cursor)
     else:
         cursor.close()
+
+
+def _filled(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa.RecordBatch:
+    """The wanted columns, null where the file lacks them."""
+    there = set(batch.schema.names)
+    arrays = [
+        batch.column(c.name) if c.name in there else pa.nulls(batch.num_rows, bare(plain(c.type)))
+        for c in columns
+    ]
+    return pa.RecordBatch.from_arrays(arrays, [column.name for column in columns])
 
 
 def select(batch: pa.RecordBatch, columns: Sequence[str], name: str) -> pa.RecordBatch:
@@ -143,10 +108,10 @@ class _Cursor:
     """An open file and the next row in it; batches end where they would, read from the row group's start."""
 
     def __init__(
-        self, piece: Piece, stamp: tuple[int, float], columns: Sequence[str], batch_size: int
+        self, piece: Piece, stamp: tuple[int, float], columns: Sequence[Column], batch_size: int
     ) -> None:
         self._name, self._path, self._stamp = piece.name, piece.path, stamp
-        self._columns, self._batch_size = list(columns), batch_size
+        self._wanted, self._batch_size = columns, batch_size
         self._stack = contextlib.ExitStack()
         try:
             self._open()
@@ -175,6 +140,12 @@ class _Cursor:
         self._arrow_types, self._streamed = True, False
         self._file = self._opened()
         schema = self._file.schema_arrow
+        self._columns = [
+            c.name for c in self._wanted if not c.optional or found_at(schema, c.name, self._name)
+        ]
+        #: Whether the file has all that is wanted; of a file that has nothing, any column counts its rows.
+        self.is_whole = len(self._columns) == len(self._wanted)
+        self._columns = self._columns or schema.names[:1]
         self._paths = tuple(tuple(resolve(schema, name, self._name)) for name in self._columns)
         self._types = [bare(plain(type_at(schema, path))) for path in self._paths]
         if any(pt.is_fixed_size_list(kind) for kind in self._types):
@@ -345,10 +316,3 @@ def stream_bytes(path: str, columns: int) -> int:
 
 # One place: a parked cursor holds the compressed columns of a row group.
 _parking: cursors.Parking[_Cursor] = cursors.Parking(1)
-
-
-def _schema(file: InputFile) -> pa.Schema:
-    if file.schema is not None:
-        return file.schema
-    with files.open_arrow(file.path) as source:
-        return open_parquet(source).schema_arrow

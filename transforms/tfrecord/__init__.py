@@ -1,1 +1,1 @@
-"""TFRecord: records found in plain, gzipped and damaged files, and the Examples in them."""
+"""TFRecord: records found in plain, compressed and damaged files, and the Examples in them."""

@@ -35,6 +35,7 @@ MOST_LENGTHS = 4096  # that are remembered
 _DEFLATED = 1 << 16
 _INFLATED = 1 << 20
 _GZIP = b"\x1f\x8b"
+_GZIP_WBITS, _ZLIB_WBITS = 31, 15
 _MASK_DELTA = 0xA282EAD8
 # A length below 2^31 has four zero bytes on top. Eight in a row are not followed by a checksum, whose value
 # for a length of zero is not zero.
@@ -84,7 +85,7 @@ class Source:
     kills the process.
 
     Args:
-      file: Positioned at its beginning. Gzip is told by its first bytes, whatever the name.
+      file: Positioned at its beginning. Gzip and zlib are told by its first bytes, whatever the name.
       plain_size: The bytes of a file that can seek and is known not to be compressed.
     """
 
@@ -98,8 +99,9 @@ class Source:
         head = file.read(HEADER) if plain_size is None else b""
         # A plain file may begin with gzip's two bytes too, in the length of its first record: the checksum
         # decides.
-        self.compressed = head.startswith(_GZIP) and header_length(head) < 0
-        self._inflated = _inflate(self, file, head) if self.compressed else None
+        wbits = _compression(head) if header_length(head) < 0 else 0
+        self.compressed = wbits != 0
+        self._inflated = _inflate(self, file, head, wbits) if self.compressed else None
         self._data = b"" if self.compressed else head
         self._seekable = plain_size is not None or (not self.compressed and file.seekable())
         self.end = len(self._data)  # the file reaches at least to here; all of it where its size can be known
@@ -322,8 +324,23 @@ def _because(reason: str, source: Source) -> str:
     return f"{reason}; {source.broken}" if source.broken else reason
 
 
-def _inflate(source: Source, file: BinaryIO, head: bytes) -> Iterator[bytes]:
-    """The content of gzip members; of a damaged one what can be had, and then `source.broken` is set."""
+def _compression(head: bytes) -> int:
+    """Zlib's `wbits` for a file that begins so: of gzip or of a zlib stream; 0: it is not compressed."""
+    if head.startswith(_GZIP):
+        return _GZIP_WBITS
+    # Deflate, a window of at most 32 KiB, no preset dictionary, and a check of these two bytes; a record's
+    # length may pass it too, and then what follows is no deflated block.
+    if len(head) < 3 or head[0] & 0x8F != 8 or head[1] & 0x20 or int.from_bytes(head[:2], "big") % 31:
+        return 0
+    try:
+        zlib.decompressobj(_ZLIB_WBITS).decompress(head)
+    except zlib.error:
+        return 0
+    return _ZLIB_WBITS
+
+
+def _inflate(source: Source, file: BinaryIO, head: bytes, wbits: int) -> Iterator[bytes]:
+    """The content of compressed members; of a damaged one what can be had, and then why it is broken."""
     pending = head
     while True:
         # Zero bytes between and after members are padding, as gzip itself takes them.
@@ -331,7 +348,7 @@ def _inflate(source: Source, file: BinaryIO, head: bytes) -> Iterator[bytes]:
             pending = file.read(_DEFLATED)
             if not pending:
                 return
-        member = zlib.decompressobj(wbits=31)
+        member = zlib.decompressobj(wbits)
         while not member.eof:
             pending = pending or file.read(_DEFLATED)
             if not pending:

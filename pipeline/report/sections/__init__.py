@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from pipeline.report.blocks import Section
+from pipeline.report.blocks import Prose, Section
 from pipeline.report.data import ReportData
 from pipeline.report.sections import (
     beeswarm,
@@ -23,32 +25,69 @@ from pipeline.report.sections import (
     vectors,
 )
 from pipeline.report.view import View
+from pipeline.report.words import plain, shorten
 
 #: What the model does, whether to believe it, which features matter, single rows, the details, the words.
-_ORDER: Sequence[Callable[[View], list[Section]]] = (
-    summary.sections,
-    trust.sections,
-    importance.sections,
-    lambda view: images.sections(view.data),
-    lambda view: tokens.sections(view.data),
-    lambda view: vectors.sections(view.data),
-    beeswarm.sections,
-    lambda view: examples.sections(view.data),
-    dependence.sections,
-    interactions.sections,
-    distribution.sections,
-    slices.sections,
-    explained.sections,
-    glossary.sections,
+ORDER: Sequence[tuple[str, Callable[[View], list[Section]]]] = (
+    ("What the model does", summary.sections),
+    ("Can it be trusted", trust.sections),
+    ("Importance", importance.sections),
+    ("Pictures", lambda view: images.sections(view.data)),
+    ("Texts", lambda view: tokens.sections(view.data)),
+    ("Vectors", lambda view: vectors.sections(view.data)),
+    ("Every row at a glance", beeswarm.sections),
+    ("Single examples", lambda view: examples.sections(view.data)),
+    ("Dependence", dependence.sections),
+    ("Interactions", interactions.sections),
+    ("Distribution", distribution.sections),
+    ("Slices", slices.sections),
+    ("What was explained", explained.sections),
+    ("Glossary", glossary.sections),
 )
+#: Characters of a reason.
+_REASON = 200
 
 
-def all_sections(data: ReportData) -> tuple[str, list[tuple[str, str]], list[Section]]:
-    """The lead, the facts and the sections of a report.
+def all_sections(
+    data: ReportData,
+) -> tuple[str, list[tuple[str, str]], list[Section], list[str]]:
+    """The lead, the facts and the sections of a report, and what of them could not be drawn, with the reason.
+
+    A section that fails is replaced by one that says so: the others are worth reading all the same.
 
     Args:
       data: Of the run.
     """
     view = View(data)
-    found = [section for make in _ORDER for section in make(view)]
-    return summary.in_a_sentence(view), explained.facts(view), found
+    found: list[Section] = []
+    missing: list[str] = []
+
+    def tried(title: str, make: Callable[[View], Any], otherwise: Any) -> Any:
+        try:
+            return make(view)
+        except Exception as error:
+            logging.getLogger(__name__).info("%s could not be drawn", title, exc_info=error)
+            missing.append(f"{title}: {reason_of(error)}")
+            return otherwise
+
+    for number, (title, make) in enumerate(ORDER, 1):
+        made = tried(title, make, None)
+        found += [_missing(number, title, missing[-1])] if made is None else made
+    lead = tried("The line under the title", summary.in_a_sentence, "Explained.")
+    facts = tried("The facts under the title", explained.facts, [])
+    return lead, facts, found, missing
+
+
+def reason_of(error: BaseException) -> str:
+    """An exception in a line."""
+    first = (str(error).strip().splitlines() or [""])[0]
+    return shorten(plain(f"{type(error).__name__}: {first}" if first else type(error).__name__), _REASON)
+
+
+def _missing(number: int, title: str, why: str) -> Section:
+    reason = why.removeprefix(f"{title}: ")
+    text = (
+        f"This section could not be drawn: {reason}. The run is whole, and the numbers are in its tables; "
+        "`attribeam report RUN` draws the page again, and with --debug says more."
+    )
+    return Section(f"missing-{number}", title, "Missing here.", [Prose(text, "bad")])

@@ -137,6 +137,8 @@ def _table(view: View, target: int) -> Table:
     header = ["Feature", "Min", "5 %", "25 %", "Median", "75 %", "95 %", "Max", "Mean", "Std"]
     rows: list[list[Any]] = [
         [view.labels[row.feature], *(float(getattr(row, name)) for name in (*_STATS, "std"))]
-        for row in rows_of(view.overall(target))
+        for row in rows_of(view.listed(target))
     ]
-    return Table(header, rows, "Quantiles of φ over all rows, most important feature first.")
+    return Table(
+        header, rows, f"Quantiles of φ over all rows. {view.all_listed(target)}, most important first."
+    )

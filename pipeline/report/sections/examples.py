@@ -71,12 +71,16 @@ def sections(data: ReportData) -> list[Section]:
 
 @dataclass(frozen=True)
 class Part:
-    """A feature of an example: its name and value in words, its φ, and whether the value is worth telling."""
+    """A feature of an example: its name and value in words, its φ, and whether the value is worth telling.
+
+    Those that a wide table's rows are kept without are one part, the last; `features` counts them.
+    """
 
     name: str
     value: str
     phi: float
     told: bool = True
+    features: int = 1
 
     @property
     def both(self) -> str:
@@ -94,6 +98,12 @@ def parts(data: ReportData, rows: Drawn, row: int) -> list[Part]:
         value = value_in_words(feature, rows, row)
         told = feature.form not in TENSORS
         found.append(Part(names[feature.name], value, float(rows.phi[row, at]), told))
+    beyond = len(data.manifest["features"]) - len(rows.features)
+    delta = float(rows.numbers("convergence_delta")[row])
+    if beyond and np.isfinite(delta):
+        # What all features add up to is known from the row itself.
+        rest = float(rows.prediction[row]) - float(rows.base_value[row]) + delta - float(rows.phi[row].sum())
+        found.append(Part(f"{beyond:,} less important features", "", rest, False, beyond))
     return found
 
 
@@ -110,6 +120,11 @@ def sentence(prediction: float, base: float, found: Sequence[Part], additive: bo
     up = [part for part in found if part.phi > 0]
     down = [part for part in found if part.phi < 0]
     loudest = abs(found[0].phi) if found else 0.0
+    if not loudest and additive and abs(way) > 1e-6 * max(abs(prediction), abs(base)):
+        return (
+            f"The score is {number(prediction)}, {number(abs(way), 3)} {'above' if way > 0 else 'below'} the "
+            "base value, and every φ is 0: they do not add up to it."
+        )
     if not loudest:
         return f"The score is {number(prediction)}, and no feature moves it."
     if not additive:
@@ -127,11 +142,15 @@ def sentence(prediction: float, base: float, found: Sequence[Part], additive: bo
     along, against = (up, down) if way > 0 else (down, up)
     verb, other = ("adds", "takes off") if way > 0 else ("takes off", "adds")
     side = "above" if way > 0 else "below"
+    start = f"The score is {number(prediction)}, {number(abs(way), 3)} {side} the base value"
+    if not along:
+        heard = [part for part in against[:3] if abs(part.phi) >= 0.2 * loudest]
+        told = listed([f"{part.both} {other} {number(abs(part.phi), 3)}" for part in heard])
+        return f"{start}. No feature goes the score's way: {told}, so that φ do not add up to it."
     reasons = [part for part in along[:3] if abs(part.phi) >= 0.2 * abs(along[0].phi)]
     share = sum(abs(part.phi) for part in reasons) / sum(abs(part.phi) for part in along)
     why = listed([f"{part.both} {verb} {number(abs(part.phi), 3)}" for part in reasons])
     how = "mostly because" if share >= 0.5 else "by many small steps, of which the largest are that"
-    start = f"The score is {number(prediction)}, {number(abs(way), 3)} {side} the base value"
     text = f"{start}, {how} {why}"
     if against and abs(against[0].phi) >= 0.2 * abs(along[0].phi):
         text += f"; {against[0].both} {other} {number(abs(against[0].phi), 3)}"
@@ -150,7 +169,7 @@ def _blocks(
     output = float(rows.numbers("output")[row])
     facts = [f"{isolated(plain(name))} {isolated(text)}" for name, text in rows.slices(row)]
     where = f" ({', '.join(facts)})" if facts else ""
-    returned = f" The model's output is {number(output)}." if output != prediction else ""
+    returned = f" The model's output is {_output(output)}." if output != prediction else ""
     id = isolated(shorten(plain(rows.ids()[row]), 80))
     name = f"example-{target}-{pick.name}"
     title = "score" if unit == "score" else f"score ({unit})"
@@ -167,6 +186,10 @@ def _blocks(
         elif feature.form == "tokens":
             blocks.append(tokens.of_example(rows, row, feature, f"{name}-{at}", words[feature.name], many))
     return blocks
+
+
+def _output(value: float) -> str:
+    return "not a number (NaN)" if np.isnan(value) else number(value)
 
 
 _HOW = (
@@ -229,7 +252,8 @@ def _summed(found: Sequence[Part], most: int) -> list[Part]:
     if len(found) <= most:
         return list(found)
     rest = found[most - 1 :]
-    return [*found[: most - 1], Part(f"{len(rest):,} others", "", sum(part.phi for part in rest))]
+    number = sum(part.features for part in rest)
+    return [*found[: most - 1], Part(f"{number:,} others", "", sum(part.phi for part in rest))]
 
 
 def _step(part: Part, start: float, end: float) -> dict[str, Any]:

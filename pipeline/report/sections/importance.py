@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report.blocks import Block, Figure, Prose, Section, Table
-from pipeline.report.view import View, brief, number_axis, rows_of
+from pipeline.report.view import MOST_LISTED, View, brief, number_axis, rows_of
 from pipeline.report.words import number, percent
 
 #: Features in a chart.
@@ -98,8 +98,9 @@ def _bars(view: View, target: int) -> Figure:
     }
     first = shown.iloc[0]
     rest = frame["share"].iloc[_MOST:].sum()
+    where = "the table" if len(frame) <= MOST_LISTED else "importance.parquet"
     more = (
-        f" The other {len(frame) - _MOST:,} make up {percent(rest)}; they are in the table."
+        f" The other {len(frame) - _MOST:,} make up {percent(rest)}; they are in {where}."
         if len(frame) > _MOST
         else ""
     )
@@ -209,7 +210,7 @@ def _table(view: View, target: int) -> Table:
         "Raises, % of rows",
     ]
     rows = []
-    for row in rows_of(view.overall(target)):
+    for row in rows_of(view.listed(target)):
         name: list[Any] = [view.labels[row.feature]]
         if view.labelled:
             name.append(row.feature)
@@ -224,4 +225,4 @@ def _table(view: View, target: int) -> Table:
         rows.append([int(row.rank), *name, *(float(value) for value in figures)])
     if view.labelled:
         header.insert(2, "Column")
-    return Table(header, rows, f"All features. φ in units of the {view.unit(target)}.")
+    return Table(header, rows, f"{view.all_listed(target)}. φ in units of the {view.unit(target)}.")

@@ -39,6 +39,8 @@ def in_a_sentence(view: View) -> str:
     if not targets:
         return "No row could be explained."
     first = next(iter(targets))
+    if not view.matters(first) and view.missed:
+        return f"{counted}: every attribution is 0, though the score moves."
     if not view.matters(first):
         return f"{counted}: nothing that the model is told moves its score."
     names = [_name(view, f) for f in view.overall(first)["feature"].head(_FIRST)]
@@ -58,6 +60,14 @@ def _name(view: View, feature: str) -> str:
 
 
 def _of(view: View, target: int) -> Sequence[Block]:
+    if not view.matters(target) and view.missed:
+        return [
+            Prose(
+                "Every attribution is 0, though the score is not the base value: the method has missed what "
+                "moves it. More steps or samples, or another method or baseline, may find it.",
+                "bad",
+            )
+        ]
     if not view.matters(target):
         return [
             Prose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline import yardstick
 from pipeline.report.blocks import Block, Cell, Prose, Section, Table
 from pipeline.report.view import View, rows_of
 from pipeline.report.words import number, percent, plain, shorten
@@ -64,10 +65,8 @@ def _convergence(view: View) -> list[Prose]:
     else:
         limit = manifest["config"]["limits"].get("convergence")
         worst = delta["relative_p99"]
-        of = (
-            f"in 99 of 100 rows, what is missing is at most {number(delta['p99'], 2)}, {percent(worst)} "
-            "of the score's spread"
-        )
+        share = yardstick.share_in_words(manifest, percent(worst))
+        of = f"in 99 of 100 rows, what is missing is at most {number(delta['p99'], 2)}, {share}"
         if limit is not None and worst > limit:
             found.append(
                 Prose(

@@ -1,0 +1,49 @@
+"""The `model` block of a config."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config_input import Strict
+from pipeline.config_values import Path
+from transforms.errors import UserError
+from transforms.models.function import PREFIX, is_function
+
+
+class TargetColumn(Strict):
+    """`target: {column: label}`: the column holds the index of the output to explain."""
+
+    column: str
+
+
+class Model(Strict):
+    """The `model` block. `python: module:function` is the same as the path `python: module:function`."""
+
+    path: Path
+    python: str | None = Field(default=None, exclude=True)
+    modules: list[str] = Field(default=[])
+    allow_unsafe: bool = False
+    target: int | str | TargetColumn = 0
+    score: Literal["auto", "output", "logit", "probability"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _function_as_path(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        path, function = value.get("path"), value.get("python")
+        if function is None and isinstance(path, dict) and list(path) == ["python"]:
+            # What `--set "model.path=python: module:function"` says, the quotes being the shell's.
+            return {**value, "path": f"{PREFIX} {path['python']}"}
+        if function is None:
+            return value
+        if path is not None:
+            raise UserError(
+                f"{function!r}, and model.path is {path!r}: a model is one of the two",
+                "model.python",
+                "leave one of them out",
+            )
+        own = isinstance(function, str) and is_function(function)
+        return {**value, "path": function if own else f"{PREFIX} {function}"}

@@ -1,0 +1,152 @@
+"""Modules of the user's that a model needs: found beside the config too, and of one model only at a time.
+
+A process may explain with several configs. A module is Python's for good once it is imported, and what it
+registers with Keras is everybody's: a config would get another's `layers.py`, or what that has registered.
+Whatever loading a model brings in is therefore taken out again before the next one is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from transforms.errors import UserError
+
+_OWN = __name__.partition(".")[0], "pipeline"
+_INSTALLED = ("site-packages", "dist-packages")
+
+_searched: list[str] = []
+_brought: set[str] = set()
+#: By registered name, what loading the last model put there and what was there before; None: nothing.
+_registered: dict[str, tuple[Any, Any]] = {}
+#: Size and time of last change of their files when they were first seen.
+_seen: dict[str, tuple[int, int]] = {}
+_generation = [0]
+
+
+def search(folders: tuple[str, ...]) -> None:
+    """Makes Python look for modules in these folders too, and no longer in those of a config before."""
+    for folder in _searched:
+        if folder in sys.path:  # whoever embeds us may have cleared it away
+            sys.path.remove(folder)
+    _searched[:] = [folder for folder in folders if folder not in sys.path]
+    sys.path.extend(_searched)
+
+
+@contextmanager
+def users_modules(modules: Sequence[str], folders: tuple[str, ...]) -> Iterator[None]:
+    """Imports a config's modules, and keeps account of what is loaded until it is left.
+
+    Args:
+      modules: Names, as the config has them.
+      folders: Where they may be, after Python's own path.
+    Raises:
+      UserError: One cannot be imported.
+    """
+    _forget()
+    search(folders)
+    before, objects = set(sys.modules), dict(_keras_objects())
+    # Of two edits in one second Python's compiled files cannot tell.
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        for module in modules:
+            _register(_imported(module))
+        yield
+    finally:
+        sys.dont_write_bytecode = writes
+        _brought.update(name for name in set(sys.modules) - before if _is_users(name, folders))
+        _registered.update(
+            (name, (value, objects.get(name)))
+            for name, value in _keras_objects().items()
+            if objects.get(name) is not value
+        )
+
+
+def generation() -> int:
+    """A number that changes when a source file has that the loaded model was made of, or that it has run."""
+    files = {str(getattr(sys.modules[name], "__file__", "")) for name in _theirs()}
+    for file in filter(os.path.isabs, files):
+        try:
+            state = os.stat(file)
+            stamp = state.st_size, state.st_mtime_ns
+        except OSError:  # it is gone
+            stamp = -1, -1
+        if _seen.setdefault(file, stamp) != stamp:
+            _seen.clear()
+            _generation[0] += 1
+            break
+    return _generation[0]
+
+
+def _theirs() -> list[str]:
+    # A function may import at its first call what is beside the config.
+    return [name for name in list(sys.modules) if name in _brought or _is_users(name, tuple(_searched))]
+
+
+def _forget() -> None:
+    for name in _theirs():
+        del sys.modules[name]
+    _brought.clear()
+    objects = _keras_objects()
+    for name, (ours, before) in _registered.items():
+        if objects.get(name) is ours:
+            del objects[name]
+            if before is not None:
+                objects[name] = before
+    _registered.clear()
+    _seen.clear()
+    importlib.invalidate_caches()
+
+
+def _is_users(name: str, folders: Sequence[str]) -> bool:
+    """Whether a loaded module is a source file of the user's in one of the folders."""
+    if name == "__main__" or name.partition(".")[0] in _OWN:
+        return False
+    place = getattr(sys.modules.get(name), "__file__", None)
+    if not isinstance(place, str) or not place.endswith(".py"):
+        return False
+    place = os.path.abspath(place)
+    if any(part in _INSTALLED for part in place.split(os.sep)):
+        return False
+    return any(place.startswith(os.path.join(os.path.abspath(folder), "")) for folder in folders)
+
+
+def _imported(module: str) -> Any:
+    """Imports a module of the config's, whose own code may raise what it likes."""
+    where, remedy = f"model.modules {module}", "put it on PYTHONPATH or beside the config"
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UserError(f"cannot be imported: {error}", where, remedy) from error
+    except Exception as error:
+        line = next((row for row in str(error).splitlines() if row.strip()), "")
+        what = f"cannot be imported: {type(error).__name__}: {line.strip()[:200]}"
+        raise UserError(what, where, "mend it, or leave it out") from error
+
+
+def _keras_objects() -> Any:
+    """What is registered with Keras, by name; nothing where nobody has imported it."""
+    if "keras" not in sys.modules:
+        return {}
+    import keras
+
+    return keras.saving.get_custom_objects()
+
+
+def _register(module: Any) -> None:
+    """What a module that was there before registers may have been replaced by another's of that name."""
+    if "keras" not in sys.modules:
+        return
+    import keras
+
+    objects, found = keras.saving.get_custom_objects(), vars(module)
+    named: Mapping[str, Any] = {
+        keras.saving.get_registered_name(value): value
+        for value in found.values()
+        if callable(value) and hasattr(value, "__name__")
+    }
+    objects.update({name: value for name, value in named.items() if ">" in name})
