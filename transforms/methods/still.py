@@ -54,7 +54,7 @@ def _common(background: Arrays) -> _Common:
     found = {}
     for name, value in background.items():
         flat = value.reshape(len(value), -1)
-        found[name] = (_equal(flat, flat[0]).all(axis=0), flat[0])
+        found[name] = (np.asarray(_equal(flat, flat[0]).all(axis=0)), flat[0])
     return found
 
 
