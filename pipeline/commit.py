@@ -17,7 +17,7 @@ from pipeline import yardstick
 from pipeline.committed import read_manifest
 from pipeline.earlier import is_kept
 from pipeline.increments import read_base
-from pipeline.place import REFERENCE, WORK, swap, sweep
+from pipeline.place import REFERENCE, WORK, is_under_way, swap, sweep
 from pipeline.plan import Plan
 from pipeline.tables import NoWeightError, write_tables
 from transforms import files
@@ -113,9 +113,12 @@ class Commit:
         )
 
     def handed_over(self) -> Commit:
-        """The same for a worker, with the draft left in the journal."""
-        files.write_atomic(_draft_path(self.place), json.dumps(self.draft).encode())
+        """The same for a worker, who finds the draft in the journal."""
         return replace(self, draft=None)
+
+    def leave_draft(self) -> None:
+        """Leaves the draft in the journal: for a worker, and to tell of what a run was begun."""
+        files.write_atomic(_draft_path(self.place), json.dumps(self.draft).encode())
 
     def exceeded(self, counts: Mapping[str, int], quality: Mapping[str, float | None] | None) -> list[str]:
         """The limits that a run exceeds, from the manifest's `counts` and `quality.convergence_delta`."""
@@ -132,6 +135,12 @@ class Commit:
                 f"limits.convergence: {self.convergence:g}"
             )
         return found
+
+
+def read_draft(run: str) -> dict[str, Any] | None:
+    """The manifest's draft of a run that was begun; None where it is not there."""
+    path = _draft_path(run)
+    return json.loads(files.read_bytes(path)) if files.exists(path) else None
 
 
 def _draft_path(run: str) -> str:
@@ -211,7 +220,9 @@ def make_report(commit: Commit) -> list[str]:
 
 
 def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
-    for place in dict.fromkeys((commit.target, commit.place)):
+    # The same run may stand where this one is to go, to be replaced by it.
+    places = [commit.place] if is_under_way(commit.place, commit.target) else [commit.target]
+    for place in places:
         committed = read_manifest(place, replaces=True)
         if committed is not None and committed["fingerprint"] == commit.fingerprint:
             files.delete_tree(files.join(place, WORK))

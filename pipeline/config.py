@@ -111,7 +111,7 @@ class Privacy(Strict):
 
 
 class Config(Strict):
-    """A whole config. `method` is the method's own dataclass.
+    """A whole config. `method` is the method's own dataclass; None: the model decides.
 
     `incremental`: where the run directory holds a committed run of the same and the input has more files by
     now, only these are explained.
@@ -123,7 +123,7 @@ class Config(Strict):
     model: Model
     input: Input
     features: dict[str, FeatureTexts] = Field(default={})
-    method: Any
+    method: Any = None
     baseline: Baseline = Baseline()
     output: Output
     compute: Compute = Compute()
@@ -135,12 +135,12 @@ class Config(Strict):
 
     @field_validator("method", mode="before")
     @classmethod
-    def _method(cls, value: Any) -> AttributionMethod:
-        return _parse_method(value)
+    def _method(cls, value: Any) -> AttributionMethod | None:
+        return None if value is None else _parse_method(value)
 
     @field_serializer("method")
-    def _method_keys(self, method: Any) -> dict[str, Any]:
-        return {"name": method.name, **dataclasses.asdict(method)}
+    def _method_keys(self, method: Any) -> dict[str, Any] | None:
+        return None if method is None else {"name": method.name, **dataclasses.asdict(method)}
 
     @model_validator(mode="after")
     def _whole(self) -> Config:
@@ -232,6 +232,12 @@ def load_config(
     config: Config = _validate(data, path)
     folder = path.rpartition("/")[0] if files.is_url(path) else os.path.dirname(os.path.abspath(path))
     return LoadedConfig(_fill_date(config, date), path, folder, preset)
+
+
+def with_method(loaded: LoadedConfig, method: AttributionMethod) -> LoadedConfig:
+    """The same config with the method that was decided on."""
+    config = loaded.config.model_copy(update={"method": method})
+    return LoadedConfig(config, loaded.where, loaded.folder, loaded.preset)
 
 
 def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:

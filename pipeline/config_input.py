@@ -65,6 +65,7 @@ class Feature(Strict):
     missing: Literal["reject", "keep"] | None = None
     shape: Shape | None = None
     dtype: Literal[DTYPES] | None = None  # type: ignore[valid-type]
+    pad: Scalar | None = None
     fixed: bool = False
     label: Label | None = Field(default=None, exclude=True)
 

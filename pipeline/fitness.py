@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -12,6 +12,19 @@ from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod, Needs
 from transforms.models.base import ScoredModel, names_in_words
 from transforms.schema import ExampleSchema
+
+
+class Unfit(UserError):
+    """A method that cannot work on a model, or on so many features."""
+
+
+@contextmanager
+def fitting() -> Iterator[None]:
+    """Around what asks whether a method fits: that it does not is known for that."""
+    try:
+        yield
+    except UserError as error:
+        raise Unfit(error.what, error.where, error.remedy) from error
 
 
 def check_players(method: AttributionMethod, schema: ExampleSchema) -> None:
@@ -40,13 +53,21 @@ def check_method(
     """
     check_players(method, schema)
     fixed = [feature.name for feature in schema.features if feature.fixed]
+    padded = [feature.name for feature in schema.features if feature.pad is not None]
+    if padded and method.name == "smoothgrad":
+        raise UserError(
+            f"smoothgrad's noise is measured place by place, and lists of {names_in_words(padded)} differ in "
+            "length",
+            "method.name",
+            "use integrated_gradients or expected_gradients",
+        )
     if method.needs.gradients:
         try:
             if fixed:
                 raise UserError(
                     f"it moves every feature, and {names_in_words(fixed)} is fixed", "input.features"
                 )
-            if not method.needs.rescale:
+            if not (method.needs.rescale and model.has_gradients):
                 model.differentiable({name: value[:1] for name, value in inputs.items()})
         except UserError as error:
             remedy = _remedy(model, error, gradients=False)

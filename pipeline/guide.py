@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.allowed import allowed_values
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -116,6 +118,7 @@ def describe(method: Any) -> dict[str, Any]:
         "cost": _cost(method),
         "sums": "Σφ = prediction − base_value" if method.additive else "Σφ is no particular number",
         "keys": keys,
+        "allowed": allowed_values(method),
         "documentation": inspect.cleandoc(method.__doc__ or ""),
     }
 

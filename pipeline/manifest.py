@@ -38,6 +38,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
         "created": None,
         "config": plan.loaded.config.model_dump(mode="json"),
         "config_folder": plan.loaded.folder,
+        "defaults": dict(plan.found.defaults),
         "fingerprint": plan.fingerprint,
         "model": describe_model(plan),
         "baseline": describe_baseline(plan),

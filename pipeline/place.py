@@ -170,6 +170,11 @@ def beside(run: str) -> str:
     return neighbour(run, "next")
 
 
+def is_under_way(place: str, target: str) -> bool:
+    """Whether a run is being made beside the one that it is to replace, or waits there to take its place."""
+    return place != target and any(files.exists(files.join(place, name)) for name in (WORK, MANIFEST))
+
+
 def neighbour(run: str, what: str) -> str:
     """A hidden name beside a run, for what belongs to it and is none of its parts."""
     folder, _, name = run.rstrip("/").rpartition("/")

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Config, LoadedConfig
+from pipeline.config import Config, LoadedConfig, with_method
+from pipeline.differences import differences, told
 from pipeline.earlier import EarlierBaseline
-from pipeline.fingerprint import difference, fingerprint_of
+from pipeline.fingerprint import fingerprint_of
 from pipeline.increments import Grown, Increment, grown, is_limited
 from pipeline.memory import batch_rows
 from pipeline.place import check_apart
@@ -66,6 +67,10 @@ class Plan:
     base: Grown | None = None
     anew: str | None = None
     baseline_run: EarlierBaseline | None = None
+
+    def differences(self, there: Mapping[str, Any]) -> list[str]:
+        """In what it is another than the run of a manifest; see `pipeline.differences`."""
+        return _differences(self.loaded, self.found, there, self.files, self.rows)
 
     @property
     def reused_rows(self) -> int:
@@ -124,7 +129,7 @@ def make_plan(
     Raises:
       UserError: Whatever would stop the run and can be mended.
     """
-    config = loaded.config
+    asked, config = loaded, loaded.config
     found_files: Sequence[InputFile] = input_files(loaded) if inputs is None else inputs
     total = sum(file.rows for file in found_files)
     rows = total if limit is None else min(total, limit)
@@ -139,15 +144,19 @@ def make_plan(
     if baseline_run is None and (baseline_run := baseline_run_of(loaded)) is not None:
         sources.append(("baseline.path", [baseline_run.run]))
     check_apart(output, sources, loaded.where)
-    method = config.method
-    kind = config.baseline.kind or ("sample" if method.needs.background else "mean")
     threads = _threads(config.compute.workers) if local else None
 
     def ask(
         inputs: Sequence[InputFile], drawn_from: Sequence[InputFile] | None = None
     ) -> tuple[ProbeRequest, ProbeResult]:
         request = probe_request(
-            loaded, inputs, kind, baseline_files, baseline_run, threads=threads, measure=measure
+            asked,
+            inputs,
+            config.baseline.kind or "",
+            baseline_files,
+            baseline_run,
+            threads=threads,
+            measure=measure,
         )
         request = dataclasses.replace(request, drawn_from=drawn_from)
         try:
@@ -165,12 +174,14 @@ def make_plan(
             base = "it was made with --limit"
     if isinstance(base, Grown):
         request, found = ask(base.files, base.first)
+        loaded = with_method(loaded, found.method)
         if fingerprint_of(loaded, found, base.cuts) != base.committed["fingerprint"]:
-            base = difference(loaded, found, base)
+            base = told(_differences(loaded, found, base.committed, base.files, base.committed["rows"]))
     if isinstance(base, Grown):
         inputs, added, taken, earlier_increments = base.files, base.added, base.cuts, base.increments
     else:
         request, found = ask(found_files, drawn_from)
+        loaded = with_method(loaded, found.method)
         inputs, added, taken, earlier_increments = found_files, found_files, [], ()
     rows = min(sum(file.rows for file in added), rows)
     shard_rows = _shard_rows(config, found.evaluations_per_row, rows, slots)
@@ -196,7 +207,7 @@ def make_plan(
         model=request.model,
         score=request.score,
         schema=found.schema,
-        method=method,
+        method=found.method,
         targets=found.targets,
         reference=files.join(output, "_work", "reference.npz"),
         output=written,
@@ -215,16 +226,28 @@ def make_plan(
         threads=threads,
         metadata={
             "attribeam.run_id": fingerprint[:16],
-            "attribeam.method": method.name,
+            "attribeam.method": found.method.name,
             "attribeam.model_digest": found.digest,
             "attribeam.baseline_digest": found.artifact.digest,
         },
     )
     return Plan(
-        loaded, inputs, shards, spec, found, sum(part.rows for part in increments), shard_rows, kind, output,
+        loaded, inputs, shards, spec, found, sum(part.rows for part in increments), shard_rows,
+        found.baseline_kind, output,
         increments, base if isinstance(base, Grown) else None, base if isinstance(base, str) else None,
         baseline_run,
     )  # fmt: skip
+
+
+def _differences(
+    loaded: LoadedConfig,
+    found: ProbeResult,
+    there: Mapping[str, Any],
+    inputs: Sequence[InputFile],
+    rows: int,
+) -> list[str]:
+    config = loaded.config.model_dump(mode="json")
+    return differences(there, config, found.digest, found.artifact.digest, inputs, rows)
 
 
 def _check_texts(loaded: LoadedConfig, found: ProbeResult) -> None:

@@ -37,6 +37,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "weight": None if spec.schema.weight is None else spec.schema.weight[0],
         "targets": target_names(plan),
         "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
+        "defaults": dict(found.defaults),
         "affine_prefix": found.affine_prefix,
         "baseline": {**describe_baseline(plan), "values": baseline_values(plan)},
         "evaluations_per_row": found.evaluations_per_row,

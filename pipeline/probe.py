@@ -9,8 +9,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from pipeline.baseline_checks import degenerate_baseline
 from pipeline.child import in_child
-from pipeline.fitness import check_method, check_players
+from pipeline.default_method import baseline_kind, candidates
+from pipeline.fitness import Unfit, check_method, check_players, fitting
 from pipeline.model_checks import check_model, scores_of, taken
 from pipeline.sizing import (
     background_bytes,
@@ -23,6 +25,7 @@ from pipeline.slice_planning import plan_slicings
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.bytes_columns import with_encodings
+from transforms.completion import completed, said
 from transforms.decode import Rows
 from transforms.devices import device_scopes
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
@@ -30,6 +33,7 @@ from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature
+from transforms.padding import with_lengths
 from transforms.quality import distance_of, spread_of, yardsticks
 from transforms.read import Column, check_columns, columns_of
 from transforms.resolve import ColumnRequest
@@ -56,8 +60,8 @@ class ProbeRequest:
       columns: The parts that the config gives to columns.
       types: Columns of the input, with their types.
       files: The input.
-      method: The method.
-      baseline: The kind of baseline, with its own files for kind `file`.
+      method: The method; None: the model decides.
+      baseline: The kind of baseline, with its own files for kind `file`; no kind: the method decides.
       baseline_files: These.
       device_batch_size: From the config; None: to be found.
       seed: Of the run.
@@ -74,7 +78,7 @@ class ProbeRequest:
     columns: ColumnRequest
     types: Mapping[str, pa.DataType]
     files: Sequence[InputFile]
-    method: AttributionMethod
+    method: AttributionMethod | None
     baseline: BaselineRequest
     baseline_files: Sequence[InputFile]
     device_batch_size: int | None
@@ -110,6 +114,9 @@ class ProbeResult:
       background_bytes: Memory that a device keeps of the background.
       model_bytes: Of the model's files.
       slice_values: Slices that there will be, over all slicings; an estimate.
+      method: With which it was found.
+      baseline_kind: Of the artifact.
+      defaults: What the config leaves open and the model has decided, with the reason, by key.
     """
 
     signature: Signature
@@ -131,6 +138,9 @@ class ProbeResult:
     background_bytes: int = 0
     model_bytes: int = 0
     slice_values: int = 0
+    method: AttributionMethod = None  # type: ignore[assignment] # always given, by name
+    baseline_kind: str = ""
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 def probe(request: ProbeRequest) -> ProbeResult:
@@ -141,13 +151,40 @@ def probe(request: ProbeRequest) -> ProbeResult:
     Cost: loading the model, a pass over the input for the baseline, a few device calls.
     """
     try:
-        return _probe(request)
+        return _with_defaults(request)
     except (DeviceMemoryError, HostMemoryError) as error:
         what, _, remedy = str(error).partition("; ")
         raise UserError(what, "compute", remedy) from error
 
 
+def _with_defaults(request: ProbeRequest) -> ProbeResult:
+    """The same with the first method that can work on the model, where the config names none."""
+    if request.method is not None:
+        return _probe(_with_kind(request, request.method))
+    kind, schema, _ = open_schema(request)
+    refused: list[str] = []
+    choices = candidates(kind, schema.players.count)
+    for number, (method, why) in enumerate(choices, 1):
+        try:
+            found = _probe(_with_kind(request, method))
+        except Unfit as error:
+            if number == len(choices):
+                raise
+            refused.append(error.what)
+            continue
+        reason = "; ".join([why, *refused])
+        return replace(found, defaults={**found.defaults, "method": reason})
+    raise AssertionError("there is a method for every kind of model")
+
+
+def _with_kind(request: ProbeRequest, method: AttributionMethod) -> ProbeRequest:
+    kind = request.baseline.kind or baseline_kind(method)
+    return replace(request, method=method, baseline=replace(request.baseline, kind=kind))
+
+
 def _probe(request: ProbeRequest) -> ProbeResult:
+    method = request.method
+    assert method is not None  # for the type checker: `probe` has filled it in
     schema, model, background = open_model(request, check=True)
     inputs = schema.assemble(background)
     targets = _targets(request.target, model.signature)
@@ -156,9 +193,9 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total, request.edges)
     # What stands for the input where the baseline is one row must not change when files are added.
     first = first_rows(drawn_from, schema, FIRST_ROWS)
-    size = request.device_batch_size or device_batch_size(model, inputs, request.method)
+    size = request.device_batch_size or device_batch_size(model, inputs, method)
     room = Room(size)
-    first_inputs = inputs
+    first_inputs, first_features = inputs, None if first is None else first.features
     if first is not None:
         check_model(model, first, schema, request.device_batch_size)
         found = schema.assemble(first.features)
@@ -174,18 +211,19 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         first_scores = scores_of(model, first_inputs, room)
     yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
     noise: tuple[np.ndarray, ...] = ()
-    if request.method.name == "smoothgrad":
+    if method.name == "smoothgrad":
         noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
     artifact = Artifact(background, scores, spread, noise, yardstick)
+    listed = said(request.columns, model.signature, [feature.name for feature in schema.features])
     reference = make_reference(artifact, schema, request.seed)
     if request.model.jit:  # what XLA cannot compile is to be known before the run
         row = {name: value[:1] for name, value in spread_inputs.items()}
         none = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
-        room.run(lambda size: request.method.attribute(model, row, reference, *none, size))
+        room.run(lambda size: method.attribute(model, row, reference, *none, size))
     seconds = None
     if request.measure:
         seconds = room.run(
-            lambda size: seconds_per_row(request.method, model, reference, first_inputs, targets, size)
+            lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
         )
     return ProbeResult(
         model.signature,
@@ -194,19 +232,27 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         schema,
         targets,
         artifact,
-        request.method.evaluations_per_row(len(scores), schema.players.count),
+        method.evaluations_per_row(len(scores), schema.players.count),
         size,
-        room.size * evaluation_bytes(model, inputs, request.method),
-        _has_prefix(model, reference, request.method),
+        room.size * evaluation_bytes(model, inputs, method),
+        _has_prefix(model, reference, method),
         seconds,
-        (*_said_of(model), *(() if first is None else _repeated_ids(first, schema)), *crowded),
+        (
+            *_said_of(model),
+            *(() if first is None else _repeated_ids(first, schema)),
+            *crowded,
+            *degenerate_baseline(request.baseline.kind, method, background, first_features),
+        ),
         device_scopes() if request.model.needs_tensorflow else (),
         room.used,
-        evaluation_bytes(model, inputs, request.method),
+        evaluation_bytes(model, inputs, method),
         model.forward_bytes,
-        background_bytes(model, inputs, request.method, len(scores)),
+        background_bytes(model, inputs, method, len(scores)),
         request_bytes(request.model),
         slices,
+        method=method,
+        baseline_kind=str(request.baseline.kind),
+        defaults={} if listed is None else {"features": listed},
     )
 
 
@@ -244,14 +290,10 @@ def open_model(
     """
     from transforms import worker
 
-    loaded = worker.adapter(request.model, request.threads)
-    types = request.types
-    if request.files[0].format == TFRECORD:
-        types = with_absent(request.columns, loaded.signature, types)
-    schema = resolve_with_paths(request.columns, loaded.signature, types, request.paths, request.files)
-    schema = with_encodings(schema, request.files)
-    if check:
-        check_players(request.method, schema)  # before the input is read for a baseline
+    _, schema, types = open_schema(request)
+    if check and request.method is not None:
+        with fitting():
+            check_players(request.method, schema)  # before the input is read for a baseline
     common = check_columns(request.files, columns_of(schema))
     if schema.slicings:  # what they compare must be so in every file
         found = {**types, **common}
@@ -273,9 +315,25 @@ def open_model(
         raise UserError(reason, "baseline", "choose another kind")
     if not kept.all():  # a mask copies
         background = {name: value[kept] for name, value in background.items()}
-    if check:
-        check_method(model, schema.assemble(background), request.method, schema)
+    if check and request.method is not None:
+        with fitting():
+            check_method(model, schema.assemble(background), request.method, schema)
     return schema, model, background
+
+
+def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str, pa.DataType]]:
+    """Loads the model: its kind, its schema as far as types tell, and the types of the columns."""
+    from transforms import worker
+
+    loaded = worker.adapter(request.model, request.threads)
+    types = request.types
+    if request.files[0].format == TFRECORD:
+        types = with_absent(request.columns, loaded.signature, types)
+    columns = completed(request.columns, loaded.signature, types)
+    growing = request.drawn_from is not None
+    columns, types = with_lengths(columns, loaded.signature, types, request.files, growing=growing)
+    schema = resolve_with_paths(columns, loaded.signature, types, request.paths, request.files)
+    return loaded.kind, with_encodings(schema, request.files), types
 
 
 def _targets(target: int | str | None, signature: Signature) -> TargetSpec:

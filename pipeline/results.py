@@ -14,6 +14,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.committed import read_manifest
+from pipeline.places import file_rows
 from transforms import files
 from transforms.errors import UserError
 from transforms.parquet.whole import read_whole
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 _NO_TABLE = "the run holds no attributions"
 _KEEP = "set output.attributions: all"
+#: Rows of a repeated id that a line names.
+_PLACES = 8
 
 
 def load_run(path: str | os.PathLike[str]) -> Run:
@@ -56,10 +59,12 @@ class Example:
       rows: Of the attributions table, one a target.
       values: Its feature values by the names of the attributions, of a tensor each as `name[0, 1]`; empty
         where the run keeps none and the input is gone.
+      places: `file:row` of all rows that have its id, where several do; the first is its own.
     """
 
     rows: list[dict[str, Any]]
     values: dict[str, Any]
+    places: tuple[str, ...] = ()
 
 
 class Run:
@@ -182,9 +187,12 @@ class Run:
 
         return make_explanation(self, rows, target, seed)
 
-    def example(self, example_id: str) -> Example:
+    def example(self, example_id: str, at: str | None = None) -> Example:
         """One example's rows of the attributions table and its feature values.
 
+        Args:
+          example_id: Its id; where several rows have it, the first of them is meant.
+          at: `file:row` of the one that is meant instead.
         Raises:
           UserError: No such example, or it was rejected; the line says why.
         Cost: reads the ids of all parts.
@@ -192,15 +200,24 @@ class Run:
         parts = self.parts()
         if not parts:
             raise UserError(_NO_TABLE, self.path, _KEEP)
+        found: list[tuple[int, int]] = []
         for number, part in enumerate(parts):
-            path = files.local_copy(part)
-            ids = pq.read_table(path, columns=["example_id"])["example_id"]
-            at = pc.index(ids, example_id).as_py()
-            if at >= 0:
-                table = pq.read_table(path).slice(at, self.rows_per_example)
-                values = self._example_values(table, number, at // self.rows_per_example)
-                return Example(_readable(table).to_pylist(), values)
-        raise self._no_example(example_id, parts[0])
+            ids = pq.read_table(files.local_copy(part), columns=["example_id"])["example_id"]
+            rows = pc.indices_nonzero(pc.equal(ids, example_id)).to_numpy()
+            found += [(number, int(row)) for row in rows[:: self.rows_per_example] // self.rows_per_example]
+        if not found:
+            raise self._no_example(example_id, parts[0])
+        places = tuple(file_rows(self, found)) if at is not None or len(found) > 1 else ()
+        if at is not None and at not in places:
+            remedy = f"the id is that of {', '.join(places[:_PLACES])}"
+            raise UserError(f"the row {at!r} does not have the id {example_id!r}", self.path, remedy)
+        chosen = 0 if at is None else places.index(at)
+        number, position = found[chosen]
+        per_example = self.rows_per_example
+        table = pq.read_table(files.local_copy(parts[number])).slice(position * per_example, per_example)
+        values = self._example_values(table, number, position)
+        others = tuple(place for place in places if place != places[chosen])
+        return Example(_readable(table).to_pylist(), values, (places[chosen], *others) if others else ())
 
     def _example_values(self, table: pa.Table, part: int, position: int) -> dict[str, Any]:
         from pipeline.explanation import in_words

@@ -16,15 +16,26 @@ from pipeline.commit import (
     commit_run,
     finished_shards,
     make_report,
+    read_draft,
     result_path,
     told_failures,
 )
 from pipeline.committed import read_manifest
 from pipeline.config import LoadedConfig, load_config
+from pipeline.differences import told
 from pipeline.increments import take_over
 from pipeline.lock import run_lock
 from pipeline.manifest import known_cuts, relabel, work_fingerprint
-from pipeline.place import OURS, REFERENCE, WORK, beside, check_place, check_replaceable, recover
+from pipeline.place import (
+    OURS,
+    REFERENCE,
+    WORK,
+    beside,
+    check_place,
+    check_replaceable,
+    is_under_way,
+    recover,
+)
 from pipeline.plan import Plan, make_plan
 from pipeline.plan_summary import summarize
 from transforms import files
@@ -82,7 +93,7 @@ def explain(
       settings: `a.b=value` overrides of the config.
       limit: Only the first so many rows.
       date: Fills `{date}` in paths, YYYY-MM-DD.
-      overwrite: Replace a run of another fingerprint.
+      overwrite: Make the run anew, and replace what is there, whatever run it is.
       runner: The engine, instead of the config's.
       flags: Passed to Beam.
     Raises:
@@ -136,10 +147,10 @@ def _execute(
         in_process=local and workers == 1,
         slots=runners.slots(runner, flags, workers),
         earlier=known_cuts(target),
-        committed=committed,
+        committed=None if overwrite else committed,  # made anew, it takes nothing over
     )
     planned = time.time()
-    if committed is not None and committed["fingerprint"] == plan.fingerprint:
+    if committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite:
         files.delete_tree(files.join(target, WORK))  # left by a kill between the manifest and the end
         commit = Commit.of(plan, target, runner, started=started, planned=planned)
         # Limits are no part of the fingerprint: they are judged by the config of today.
@@ -152,6 +163,8 @@ def _execute(
     plan = _moved(plan, place, runner)
     commit = Commit.of(plan, target, runner, started=started, planned=planned)
     _begin(plan)
+    if not is_committed(place, plan.fingerprint):
+        commit.leave_draft()
     finished = finished_shards(place, plan.fingerprint)
     if is_committed(place, plan.fingerprint) or finished.issuperset(commit.shards):
         # Its launcher went before the commit, or in the midst of it.
@@ -162,7 +175,7 @@ def _execute(
     else:
         job = _run(plan, commit.handed_over(), finished, runner, workers, flags, progress)
         found = read_manifest(target)  # an engine of this machine may be done
-        if found is None or found["fingerprint"] != plan.fingerprint:
+        if found is None or found["fingerprint"] != plan.fingerprint or is_under_way(place, target):
             return Outcome(target, None, False, (), plan.warnings, job)
         manifest = found
     # Whoever has committed the run, what its report lacks is told here.
@@ -191,11 +204,15 @@ def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwri
     if committed is None:
         begun = work_fingerprint(target)
         if begun is not None and begun != plan.fingerprint and not overwrite:
-            what = "holds a run of another config, model or input that did not finish"
+            draft = read_draft(target)
+            why = f": {told(plan.differences(draft))}" if draft else ""
+            what = f"holds a run of another config, model or input that did not finish{why}"
             raise UserError(what, target, remedy)
         return target
     if plan.base is None and not overwrite:
-        why = f", and cannot be added to: {plan.anew}" if plan.anew else ""
+        why = f": {told(plan.differences(committed))}"
+        if plan.anew:
+            why = f", and cannot be added to: {plan.anew}"
         raise UserError(f"holds a committed run of another config, model or input{why}", target, remedy)
     check_replaceable(target)
     return beside(target)
@@ -306,9 +323,9 @@ def preview(
         measure=True,
         slots=runners.slots(runner, flags, loaded.config.compute.workers),
         earlier=known_cuts(target),
-        committed=committed,
+        committed=None if overwrite else committed,
     )
-    same = committed is not None and committed["fingerprint"] == plan.fingerprint
+    same = committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite
     if not same:
         _place(target, plan, committed, overwrite)
     job = runners.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)

@@ -78,6 +78,9 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
         fact(out, "privacy", f"{small} of fewer than {count(least, 'row')} not in the importance")
     for reason, number in _reasons(run):
         wrapped(out, shorten(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
+    if manifest.get("defaults"):
+        fact(out, "method", _keys(manifest["config"]["method"]))
+        _print_defaults(out, manifest)
     if reused:
         fact(out, "nothing done", "the run was there already, of the same config, model and input")
     else:
@@ -240,6 +243,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     if summary["weight"] is not None:
         fact(out, "weight", f"rows count in the importance by {summary['weight']}")
     fact(out, "method", _keys(summary["method"]))
+    _print_defaults(out, summary)
     _print_baseline(out, summary["baseline"])
     calls = summary["evaluations_per_row"]
     prefix = "; the affine prefix of the model is skipped" if summary["affine_prefix"] else ""
@@ -284,6 +288,12 @@ def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
     print_table(out, rows, "<<", indent=" " * _KEY)
     if len(values) > len(rows):
         write(out, f"{'':{_KEY}}… and {len(values) - len(rows):,} more (--json has all)")
+
+
+def _print_defaults(out: Console, of: Mapping[str, Any]) -> None:
+    """Why what the config leaves open was decided so."""
+    for key, why in (of.get("defaults") or {}).items():
+        fact(out, "", f"the config names no {key}: {why}" if key == "method" else why)
 
 
 def _keys(block: Mapping[str, Any]) -> str:

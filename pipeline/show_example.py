@@ -27,6 +27,8 @@ from pipeline.text_table import (
 
 #: Features that are told one by one.
 _MOST_LINES = 40
+#: Rows of a repeated id that are named.
+_OTHERS = 20
 #: Columns of a name and of a value, fewer where the terminal is narrow; at last there are no values.
 _NAME = 32
 _FITS = ((_NAME, 20), (24, 14), (16, 12), (12, 0))
@@ -62,6 +64,7 @@ def print_example(
     rows: Sequence[Mapping[str, Any]],
     values: Mapping[str, Any],
     labels: Mapping[str, str] | None = None,
+    places: Sequence[str] = (),
 ) -> None:
     """`show`: how each feature leads from the base value to an example's prediction, largest |φ| first.
 
@@ -72,8 +75,14 @@ def print_example(
       rows: Of the attributions table, one a target.
       values: The example's feature values, as far as they are known.
       labels: What features are called in words; the others by their names.
+      places: `file:row` of all that have the id, its own first, where there are several.
     """
     out = console()
+    if places:
+        own, *others = places
+        more = f" and {len(others) - _OTHERS:,} more" if len(others) > _OTHERS else ""
+        told = f"{', '.join(others[:_OTHERS])}{more}. Choose one with --at FILE:ROW"
+        fact(out, "repeated", f"{len(places):,} rows have this id, and this is {own}; the others are {told}")
     words = labels or {}
     for number, row in enumerate(rows):
         if number:

@@ -70,7 +70,7 @@ def print_method(row: Mapping[str, Any]) -> None:
         fact(out, "on this config", said)
     for number, (key, default) in enumerate(row["keys"].items()):
         shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default
-        fact(out, "" if number else "keys", f"{key} ({shown})")
+        fact(out, "" if number else "keys", f"{key} ({shown}): {row['allowed'][key]}")
     write(out)
     _print_documentation(out, str(row["documentation"]))
 

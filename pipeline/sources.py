@@ -152,6 +152,7 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
                 f.missing,
                 f.input,
                 f.dtype,
+                f.pad,
             )
             for f in block.features
         )

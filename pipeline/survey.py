@@ -66,7 +66,8 @@ def _costs(request: ProbeRequest, *, one_row: bool = False) -> tuple[int, list[C
     rows, players = len(next(iter(inputs.values()))), schema.players.count
     costs = []
     for name, kind in METHODS.items():
-        method = request.method if request.method.name == name else kind()
+        own = request.method is not None and request.method.name == name
+        method = request.method if own and request.method is not None else kind()
         refused = None
         try:
             check_method(model, inputs, method, schema)

@@ -437,7 +437,7 @@ def main() -> int:
         folder = Path(place)
         configs = world(folder, keras=given.keras)
         if given.keras:
-            from transforms.worker import start_tensorflow
+            from transforms.starting import start_tensorflow
 
             start_tensorflow(None)
         number, count = (given.first, 1 << 60) if given.one is None else (given.one, 1)

@@ -238,8 +238,8 @@ def test_every_defect_of_a_list():
         7: "x is infinite",
     }
     values, reasons = run_one(array, shape=(2,), fill=-1)
-    assert values.tolist() == [[1, 2], [-1, -1], [-1, -1], [-1, 2], [1, -1], [-1, 1], [3, 4]]
-    assert reasons == {1: "x has 1 value, not 2", 4: "x has 3 values, not 2"}
+    assert values.tolist() == [[1, 2], [-1, -1], [-1, 2], [1, -1], [-1, 1], [3, 4]]
+    assert reasons == {1: "x has 1 value, not 2", 3: "x has no values", 4: "x has 3 values, not 2"}
     values, reasons = run_one(pa.array([[1, 300], [2, 3]]), shape=(2,), dtype="uint8")
     assert reasons == {0: "x is 300, beyond the range of the model's uint8"}
 

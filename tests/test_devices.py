@@ -187,7 +187,7 @@ def test_memory_growth_is_set_before_the_first_use() -> None:
 import json
 import tensorflow as tf
 from tensorflow.python.eager import context
-from transforms.worker import start_tensorflow
+from transforms.starting import start_tensorflow
 calls = []
 tf.config.list_physical_devices = lambda kind=None: ["gpu 0", "gpu 1"] if kind == "GPU" else []
 tf.config.experimental.set_memory_growth = lambda device, on: calls.append(

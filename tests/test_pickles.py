@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import sys
 import warnings
@@ -195,8 +196,7 @@ def test_a_module_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.M
     module = tmp_path / "own_code.py"
     module.write_text("class Model:\n    def predict(self, rows):\n        return rows\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    import own_code  # type: ignore[import-not-found]
-
+    own_code = importlib.import_module("own_code")
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps(own_code.Model()))
     assert "holds a Model, which is none of" in refusal(path)

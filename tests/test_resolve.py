@@ -377,7 +377,8 @@ PICTURE = [("x", (8, 8, 3), "float32")]
             [VECTOR], ["distance", "t"], FLIGHTS | {"t": pa.list_(pa.float32())},
             "input.features t: neither the column (list<item: float>) nor the model's input 'x' [3] says "
             "how many values "
-            "a row has; give its shape",
+            "a row has; give its shape, or pad, the value behind the end of shorter lists, "
+            "such as pad: 0",
         ),
         (
             [("x", (1,), "complex64")], ["temp"], FLIGHTS,

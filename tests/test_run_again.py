@@ -97,9 +97,17 @@ def test_a_committed_run_is_left_alone_refused_or_replaced(tmp_path: Path) -> No
     assert again.reused
     assert contents(place) == before
 
-    with pytest.raises(UserError, match=r"another config.*--overwrite"):
+    with pytest.raises(UserError, match=r"another.*: method\.n_steps: 20 there, 30 here; .*--overwrite"):
         worlds.explain(config, place, "method.n_steps=30")
     assert contents(place) == before
+
+    # Made anew, the same run is the same, and yet another: its files are.
+    parts, folder = worlds.part_bytes(load_run(place)), place.stat().st_ino
+    anew = execute(load_config(str(config), output=str(place)), overwrite=True)
+    assert not anew.reused
+    assert place.stat().st_ino != folder
+    assert worlds.part_bytes(load_run(place)) == parts
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
     replaced = worlds.explain(config, place, "method.n_steps=30", "compute.shard_rows=150", overwrite=True)
     assert replaced.manifest["config"]["method"]["n_steps"] == 30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -72,11 +73,20 @@ def constants(value: Fill | Mapping[str, Fill], schema: ExampleSchema) -> dict[s
     return {feature.name: _constant(feature, by_name[feature.name]) for feature in schema.features}
 
 
-def statistic(kind: str, feature: FeatureSpec, values: np.ndarray) -> np.ndarray:
+def statistic(
+    kind: str, feature: FeatureSpec, values: np.ndarray, lengths: np.ndarray | None = None
+) -> np.ndarray:
     """Mean, median or mode, `[1, *shape]`; of what the model takes as categories or whole numbers the mode.
 
-    The mean of two carriers is none, nor can a model that takes whole numbers be given 2.5.
+    The mean of two carriers is none, nor can a model that takes whole numbers be given 2.5. Of lists that are
+    padded it is that of the steps of all rows, in each step: places mean little, and padding is no value.
     """
+    if lengths is not None:
+        steps = values[np.arange(values.shape[1]) < lengths[:, None]]
+        if not len(steps):
+            return np.full((1, *feature.shape), feature.pad_value, values.dtype)
+        one = dataclasses.replace(feature, shape=feature.shape[1:], pad=None)
+        return np.broadcast_to(statistic(kind, one, steps)[:, None], (1, *feature.shape)).copy()
     measured = feature.dtype != "string" and np.dtype(feature.dtype).kind == "f"
     if kind == "mode" or feature.kind == "categorical" or not measured:
         flat = values.reshape(len(values), -1)

@@ -149,7 +149,10 @@ def make_background(
     drawn = _draw(files, schema, rows, seed)
     if request.kind in ("sample", "file"):
         return drawn.features
-    return {f.name: statistic(request.kind, f, drawn.features[f.name]) for f in schema.features}
+    return {
+        f.name: statistic(request.kind, f, drawn.features[f.name], drawn.lengths.get(f.name))
+        for f in schema.features
+    }
 
 
 def drawing_bytes(files: Sequence[InputFile], schema: ExampleSchema, kind: str) -> int:

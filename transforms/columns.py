@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,13 +62,15 @@ def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str
         return _encoded(feature, array.cast(pa.binary()), problems, where)
     if feature.kind == "image" and pt.is_binary(array.type):
         return _images(feature, array, problems)
+    if feature.pad is not None and is_list(array.type):
+        return _padded(feature, array, problems, where)
     right: np.ndarray | None = None
     if is_list(array.type):
         array, right = _flatten(feature, array, problems)
     elif feature.size != 1:
         raise UserError(f"column is {array.type}, and {feature.size} values are needed", where)
-    owners = None if right is None else np.flatnonzero(right)
-    mark = _marker(feature, rows, owners, problems)
+    owners = np.arange(rows) if right is None else np.flatnonzero(right)
+    mark = _marker(feature, rows, partial(_owners, owners, feature.size), problems)
     read = _strings if feature.dtype == "string" else _numbers
     values = read(feature, array, mark, where)
     if right is not None:
@@ -77,15 +80,16 @@ def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str
     return values.reshape(rows, *feature.shape)
 
 
-def _marker(feature: FeatureSpec, rows: int, owners: np.ndarray | None, problems: Problems) -> _Mark:
-    """Marks values of so many rows; these are their owners, one after another; None: all."""
+def _marker(
+    feature: FeatureSpec, rows: int, owners: Callable[[np.ndarray], np.ndarray], problems: Problems
+) -> _Mark:
+    """Marks the rows, of so many, that own values."""
 
     def mark(mask: np.ndarray, reason: Callable[[int], str]) -> None:
         at = np.flatnonzero(mask)
         if not at.size:
             return
-        of = at // feature.size if owners is None else owners[at // feature.size]
-        found, first = np.unique(of, return_index=True)
+        found, first = np.unique(owners(at), return_index=True)
         position = dict(zip(found.tolist(), at[first].tolist(), strict=True))
         bad = np.zeros(rows, bool)
         bad[found] = True
@@ -190,9 +194,10 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
         array = plain(array.flatten())
     counts = np.bincount(owner, minlength=rows)
     empty = ~nulls & (counts == 0)
-    if feature.fill is None:
-        if not feature.nan:
-            problems.add(nulls, lambda row: f"{feature.name} is null")
+    if feature.fill is None and not feature.nan:
+        problems.add(nulls, lambda row: f"{feature.name} is null")
+    # One value is missing where there is none; a list that is there and has none is no null.
+    if feature.fill is None or size > 1:
         problems.add(empty, lambda row: f"{feature.name} has no values")
     held = counts > 0
     wrong = held & (counts != size)
@@ -216,6 +221,56 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
         return array, None
     keep = right[owner]
     return (array if keep.all() else array.filter(pa.array(keep))), right
+
+
+def steps_of(feature: FeatureSpec, column: pa.Array, _: Problems) -> np.ndarray:
+    """Steps of each row's list, `[B]`, at most those of the shape; of a null the one that `fill` gives."""
+    array, tail = plain(column), feature.size // max(1, feature.shape[0])
+    if not is_list(array.type):
+        return np.ones(len(array), np.int64)
+    lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    found = np.where(nulls_of(array), 1, np.nan_to_num(lengths)).astype(np.int64)
+    # A list of whole tensors, one after another.
+    flat = not is_list(array.type.value_type)
+    return np.minimum(found // tail if flat and tail > 1 else found, feature.shape[0])
+
+
+def _padded(feature: FeatureSpec, array: pa.Array, problems: Problems, where: str) -> np.ndarray:
+    """Lists of varying length, each with padding behind its end, `[B, *shape]`."""
+    rows, nulls, name = len(array), nulls_of(array), feature.name
+    most, tail = feature.shape[0], feature.size // max(1, feature.shape[0])
+    if feature.fill is None:
+        problems.add(nulls, lambda row: f"{name} is null")
+    owner, level, ragged = np.arange(rows), 0, np.zeros(rows, bool)
+    while is_list(array.type):
+        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        if level == 0:
+            steps = lengths
+        elif len(feature.shape) > 1 and level < len(feature.shape):
+            ragged[owner[lengths != feature.shape[level]]] = True
+        owner, level = np.repeat(owner, lengths), level + 1
+        array = plain(array.flatten())
+    counts = np.bincount(owner, minlength=rows)
+    if level == 1 and tail > 1:
+        ragged |= counts % tail != 0
+        steps = counts // tail
+    step = list(feature.shape[1:])
+    problems.add(ragged, lambda row: f"{name} has steps that are not of the shape {step}")
+    long = steps > most
+    problems.add(long, lambda row: f"{name} has {steps[row]} steps, more than the {most} of its shape")
+    wrong = ragged | long | (counts != steps * tail)
+    problems.add(wrong, lambda row: f"{name} has {counts[row]} values in {steps[row]} steps of {tail}")
+    keep = ~wrong[owner]
+    if not keep.all():
+        array, owner, counts = array.filter(pa.array(keep)), owner[keep], np.where(wrong, 0, counts)
+    mark = _marker(feature, rows, lambda at: owner[at], problems)
+    values = (_strings if feature.dtype == "string" else _numbers)(feature, array, mark, where)
+    dtype = object if feature.dtype == "string" else np.dtype(feature.dtype)
+    whole = np.full((rows, feature.size), feature.pad_value, dtype)
+    whole[np.arange(feature.size) < counts[:, None]] = values
+    if feature.fill is not None:
+        whole[nulls, :tail] = _fill(feature)
+    return whole.reshape(rows, *feature.shape)
 
 
 def _numbers(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> np.ndarray:
@@ -287,10 +342,16 @@ def _encoded(feature: FeatureSpec, array: pa.Array, problems: Problems, where: s
     problems.add(bad, lambda row: f"{feature.name} {found.reasons[row]}")
     whole = np.full((rows, feature.size), _fill(feature), np.dtype(feature.dtype))
     for owners, values in found.groups:
-        mark = _marker(feature, rows, owners, problems)
+        mark = _marker(feature, rows, partial(_owners, owners, feature.size), problems)
         numbers = _numbers(feature, pa.array(values.reshape(-1)), mark, where)
         whole[owners] = numbers.reshape(len(owners), feature.size)
     return whole.reshape(rows, *feature.shape)
+
+
+def _owners(rows: np.ndarray, size: int, at: np.ndarray) -> np.ndarray:
+    """The rows that own values, where each of these rows has so many."""
+    found: np.ndarray = rows[at // size]
+    return found
 
 
 def _strings(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> np.ndarray:

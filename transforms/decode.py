@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.columns import Problems, nulls_of, numbers_of, plain, tensor
+from transforms.columns import Problems, nulls_of, numbers_of, plain, steps_of, tensor
 from transforms.errors import UserError
 from transforms.mixed import by_type
 from transforms.read import RawBatch, Rejection
@@ -37,6 +37,7 @@ class Rows:
       weights: What each row counts in the importance, `[B]` float64; None: all the same.
       stored: The features' columns as the file holds them, by feature, of the first of these rows, where
         they are kept.
+      lengths: By feature that is padded, how many steps each row has, `[B]`.
     """
 
     features: dict[str, np.ndarray]
@@ -48,6 +49,7 @@ class Rows:
     file: np.ndarray
     weights: np.ndarray | None = None
     stored: pa.RecordBatch | None = None
+    lengths: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,6 +71,7 @@ class Rows:
             self.ordinals[chosen],
             self.file[chosen],
             None if self.weights is None else self.weights[chosen],
+            lengths={name: value[chosen] for name, value in self.lengths.items()},
         )
 
 
@@ -86,6 +89,7 @@ def join(parts: Sequence[Rows]) -> Rows:
         np.concatenate([part.ordinals for part in parts]),
         np.concatenate([part.file for part in parts]),
         _joined([part.weights for part in parts]),
+        lengths={name: np.concatenate([part.lengths[name] for part in parts]) for name in first.lengths},
     )
 
 
@@ -132,7 +136,14 @@ def decode(
         for key, stored in schema.slices
     }
     files = np.full(len(batch.rows), name, object)
-    rows = Rows(features, ids, slices, chosen, batch.rows, batch.rows + ordinal, files, weights)
+    lengths = {
+        f.name: by_type(columns.column(f.name), Problems(), partial(steps_of, f))
+        for f in schema.features
+        if f.pad is not None
+    }
+    rows = Rows(
+        features, ids, slices, chosen, batch.rows, batch.rows + ordinal, files, weights, lengths=lengths
+    )
     rejected = list(batch.rejected)
     if problems.reasons:
         for row, reason in sorted(problems.reasons.items()):

@@ -7,13 +7,17 @@ explained in two halves. Where nothing is left to halve the run breaks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 
 from transforms.decode import Rows, join
 from transforms.errors import HostMemoryError
-from transforms.methods.base import Attribution, evaluate
+from transforms.methods.base import Attribution, evaluate, predict
 from transforms.methods.random import row_keys
 from transforms.models.base import refusal
+from transforms.padding import groups_of, narrowed, widened
 from transforms.read import Rejection
 from transforms.worker import Runtime
 
@@ -21,7 +25,36 @@ Explained = tuple[Rows, Attribution, np.ndarray]
 
 
 def explain_rows(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Rejection]]:
-    """Attributes a batch; rows that the model cannot take are found and rejected one by one.
+    """Attributes a batch, rows of equal lengths together where lists are padded.
+
+    Returns:
+      The explained rows in order with their attribution and targets `[B, T]` (None where none is left), and
+      the rejections.
+    Raises:
+      DeviceMemoryError: There is no room for a single evaluation.
+      HostMemoryError: There is none for a single row.
+    """
+    if not rows.lengths:
+        return _explain_alike(rows, loaded)
+    schema, parts, problems = loaded.spec.schema, [], []
+    for steps, at in groups_of(schema, rows.lengths):
+        group, own = rows.take(at), loaded.at(steps)
+        narrow = replace(group, features=narrowed(group.features, own.spec.schema))
+        found, rejected = _explain_alike(narrow, own)
+        problems.extend(rejected)
+        if found is not None:
+            kept = np.isin(group.ordinals, found[0].ordinals)
+            parts.append((group.take(kept), widened(found[1], own.spec.schema, schema), found[2]))
+    whole = _join_explained(parts)
+    if whole is None:
+        return None, problems
+    order = np.argsort(whole[0].ordinals, kind="stable")
+    problems.sort(key=lambda one: (one.file, one.row))
+    return (whole[0].take(order), take(whole[1], order), whole[2][order]), problems
+
+
+def _explain_alike(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Rejection]]:
+    """Attributes rows of one shape; those that the model cannot take are found and rejected one by one.
 
     Returns:
       The explained rows with their attribution and targets `[B, T]` (None where none is left), and the
@@ -41,7 +74,7 @@ def explain_rows(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Re
         if len(rows) == 1:
             return None, [_rejection(rows, 0, "predict", attempt)]
         middle = len(rows) // 2
-        halves = [explain_rows(rows.take(part), loaded) for part in (slice(0, middle), slice(middle, None))]
+        halves = [_explain_alike(rows.take(part), loaded) for part in (slice(0, middle), slice(middle, None))]
         problems = [problem for _, found in halves for problem in found]
         return _join_explained([found for found, _ in halves if found is not None]), problems
     attribution, targets = attempt
@@ -61,6 +94,28 @@ def explain_rows(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Re
     return (rows.take(good), take(attribution, good), targets[good]), rejections
 
 
+def _nothing_plays(
+    loaded: Runtime, inputs: Mapping[str, np.ndarray], targets: np.ndarray, size: int
+) -> Attribution:
+    """Of rows without a value, whose lists are empty, nothing is attributed: they are their own baseline."""
+    prediction, output = predict(loaded.model, inputs, targets, size)
+    method, zeros = loaded.spec.method, np.zeros(targets.shape, np.float32)
+    values = {
+        name: np.zeros((*targets.shape, *value.shape[1:]), np.float32) for name, value in inputs.items()
+    }
+    errors = getattr(method, "standard_error", False)
+    return Attribution(
+        values,
+        prediction,
+        output,
+        prediction,
+        zeros if method.additive else None,
+        values if errors else None,
+        np.zeros(len(targets), bool),
+        np.full(targets.shape, np.nan, np.float32) if getattr(method, "local_fit", False) else None,
+    )
+
+
 class _NoMemory(str):
     """In words, that this process had no memory for a batch: the exception itself would hold on to it."""
 
@@ -72,6 +127,8 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
     def explain(size: int) -> tuple[Attribution, np.ndarray]:
         outputs = evaluate(loaded.model, inputs, size)[1] if spec.targets.predicted else None
         targets = spec.targets.of(outputs, rows.targets, len(rows))
+        if not loaded.reference.players.count:
+            return _nothing_plays(loaded, inputs, targets, size), targets
         seeds = row_keys(spec.seed, rows.ordinals)
         # Rows whose scores are infinite are rejected below: numpy need not say so as well.
         with np.errstate(invalid="ignore", over="ignore"):

@@ -117,7 +117,7 @@ def _holds_pictures(name: str, columns: Mapping[str, pa.DataType]) -> bool:
     return kind is not None and bool(pt.is_binary(storage(kind))) and name + _PATH in columns
 
 
-def _fed(feature: FeatureRequest, names: Set[str]) -> str:
+def fed(feature: FeatureRequest, names: Set[str]) -> str:
     """Which of these inputs a feature feeds: what it says, that of its name, that of a struct's pictures."""
     if feature.input is None and feature.name not in names and feature.name.endswith(_BYTES):
         struct = feature.name.removesuffix(_BYTES)
@@ -282,7 +282,7 @@ def _by_name(
         structs = [name for name in inputs if name not in columns and _holds_pictures(name, columns)]
         chosen += [FeatureRequest(name + _BYTES, input=name) for name in structs]
     else:
-        chosen = [replace(feature, input=_fed(feature, inputs.keys())) for feature in request.features]
+        chosen = [replace(feature, input=fed(feature, inputs.keys())) for feature in request.features]
     rule = "A model with several inputs takes them by name"
     _check_names(chosen, request, list(inputs), columns, spoken, "inputs", rule)
     members: dict[str, list[FeatureRequest]] = {}

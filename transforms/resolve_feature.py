@@ -36,6 +36,7 @@ class FeatureRequest:
       input: The model's input, or of a model that names its values the value, that the column feeds; None:
         the one of its name.
       dtype: Of the raw values in a column of bytes.
+      pad: What stands behind the end of shorter lists.
     """
 
     name: str
@@ -46,6 +47,7 @@ class FeatureRequest:
     missing: str | None = None
     input: str | None = None
     dtype: str | None = None
+    pad: Fill = None
 
     @property
     def feeds(self) -> str:
@@ -104,7 +106,28 @@ def feature_spec(
         request.fixed,
         _keeps_missing(request, kind, spec, where),
         encoding=encoding,
+        pad=_pad(request, kind, spec, stored, shape, where),
+        open=request.pad is not None and alone is not None and alone[:1] == (None,),
     )
+
+
+def _pad(
+    request: FeatureRequest,
+    kind: str,
+    spec: InputSpec,
+    stored: pa.DataType,
+    shape: tuple[int, ...],
+    where: str,
+) -> Fill:
+    """The padding of lists of varying length, where the config gives one."""
+    if request.pad is None:
+        return None
+    if kind == "image" or not shape or not is_list(storage(stored)):
+        what = f"pad: {request.pad!r} is for lists of numbers or strings, and the column holds {stored}"
+        raise UserError(what, where, "leave pad out")
+    if better := misfit(request.pad, spec.dtype):
+        raise UserError(f"pad: {request.pad!r}, and the model takes {spec.dtype}", where, f"give {better}")
+    return request.pad
 
 
 def _encoding(
@@ -208,7 +231,9 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
             f"{FEATURES} {request.name}",
             "give its shape",
         )
-    if request.shape is not None:
+    if request.pad is not None and request.shape is not None:
+        shape = (None, *request.shape[1:])
+    elif request.shape is not None:
         shape = request.shape
     elif width(stored) is not None:
         shape = extents(stored)
@@ -269,7 +294,7 @@ def _shape(
             f"neither the column ({stored}) nor the model's input {spec.name!r} {shown(spec.shape)} says "
             "how many values a row has",
             where,
-            "give its shape",
+            _shape_remedy(stored),
         )
     size = int(np.prod(shape, dtype=np.int64))
     if wanted is not None and (size != wanted or not in_same_order(shape, alone or ())):
@@ -292,6 +317,12 @@ def _shape(
             "store it in that order",
         )
     return shape
+
+
+def _shape_remedy(stored: pa.DataType) -> str:
+    if not is_list(storage(stored)):
+        return "give its shape"
+    return "give its shape, or pad, the value behind the end of shorter lists, such as pad: 0"
 
 
 def full_shape(spec: InputSpec, features: Sequence[FeatureSpec]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +59,10 @@ class FeatureSpec:
       nan: Whether a null or NaN is a value to the model: NaN, of strings None.
       encoding: Of a tensor in bytes: the dtype of raw values, or that each says itself what it is; None: the
         column holds the values, or pictures.
+      pad: What stands behind the end of a list that is shorter than the shape; None: lists are of one length.
+      open: Of what is padded: whether the model takes any length.
+      steps: Of what is padded, in rows of one length: how many of the first axis are there, the others being
+        padding.
       categories: What the column's values are looked up in, where the model takes their codes.
     """
 
@@ -74,6 +78,19 @@ class FeatureSpec:
     nan: bool = False
     categories: Categories | None = None
     encoding: str | None = None
+    pad: Fill = None
+    open: bool = False
+    steps: int | None = None
+
+    @property
+    def pad_value(self) -> Any:
+        """The padding as the model takes it."""
+        return str(self.pad).encode() if self.dtype == "string" else self.pad
+
+    @cached_property
+    def there(self) -> int:
+        """Values of a row that are no padding, as far as `steps` says."""
+        return self.size if self.steps is None else self.steps * (self.size // self.shape[0])
 
     @cached_property
     def size(self) -> int:
@@ -152,14 +169,18 @@ class ExampleSchema:
         tensors: dict[str, np.ndarray] = {}
         for feature in self.features:
             group, values = self._grouped.get(feature.name), of[feature.input]
-            place = slice(feature.start, feature.start + feature.size)
-            if feature.fixed:
+            # Padding plays no part.
+            place = slice(feature.start, feature.start + feature.there)
+            if feature.fixed or not feature.there:
                 continue
             if group is None:
-                values[place] = np.arange(len(names), len(names) + feature.size)
-                names += value_names(feature.name, feature.shape)
-                if feature.shape:
-                    tensors[feature.name] = values[place].reshape(feature.shape)
+                values[place] = np.arange(len(names), len(names) + feature.there)
+                shape = feature.shape
+                if feature.steps is not None:
+                    shape = (feature.steps, *shape[1:])
+                names += value_names(feature.name, shape)
+                if shape:
+                    tensors[feature.name] = values[place].reshape(shape)
             else:
                 if group not in numbers:
                     numbers[group] = len(names)

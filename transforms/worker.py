@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
-import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,15 +15,17 @@ import numpy as np
 from transforms import files
 from transforms.baselines import Artifact
 from transforms.devices import Device, leased_device
-from transforms.methods.base import AttributionMethod, Reference
-from transforms.methods.calls import processors, share_processors
+from transforms.methods.base import AttributionMethod, Reference, evaluate
+from transforms.methods.calls import share_processors
 from transforms.models import ModelRequest, load_model, locate
 from transforms.models.base import ModelAdapter, ScoredModel
 from transforms.models.function import is_function, module_file
 from transforms.models.users_code import generation
+from transforms.padding import at_lengths, narrowed
 from transforms.room import Room
 from transforms.sample import SampleSpec
 from transforms.schema import ExampleSchema
+from transforms.starting import start_tensorflow
 from transforms.write import OutputSpec
 
 
@@ -113,6 +113,9 @@ class Runtime:
       reference: Baseline or background.
       target_names: A name a target, object array.
       room: How large a device call may be by now, for all batches and shards of the process on the device.
+      artifact: Baseline or background by feature.
+      device: Where the model runs.
+      kept: What is made of it for rows of other lengths than the longest: models by shapes, and runtimes.
     """
 
     spec: ExplainSpec
@@ -120,6 +123,39 @@ class Runtime:
     reference: Reference
     target_names: np.ndarray
     room: Room
+    artifact: Artifact
+    device: Device
+    kept: dict[object, Any] = field(default_factory=dict)
+
+    def at(self, steps: tuple[int, ...]) -> Runtime:
+        """The runtime for rows whose padded features have so many steps; made once, whichever thread asks."""
+        with _at_lengths:
+            schema = at_lengths(self.spec.schema, steps)
+            if steps not in self.kept:
+                if len(self.kept) > _MOST_LENGTHS:
+                    self.kept.clear()
+                features = narrowed(self.artifact.features, schema)
+                inputs = schema.assemble(features)
+                model = self._model_of(inputs)
+                scores = self.room.run(lambda size: evaluate(model, inputs, size)[0])
+                artifact = replace(self.artifact, features=features, scores=scores)
+                reference = make_reference(artifact, schema, self.spec.seed)
+                self.kept[steps] = replace(self, model=model, reference=reference, artifact=artifact)
+            # The same plan may be run again into another folder.
+            return replace(self.kept[steps], spec=replace(self.spec, schema=schema))
+
+    def _model_of(self, inputs: Mapping[str, np.ndarray]) -> ScoredModel:
+        shapes = {name: value.shape[1:] for name, value in inputs.items()}
+        if shapes == {name: value.shape[1:] for name, value in self.reference.inputs.items()}:
+            return self.model
+        key = tuple(sorted(shapes.items()))
+        if key not in self.kept:
+            with self.device.placed():
+                self.kept[key] = self.model.adapter.scored(
+                    shapes, self.spec.score, affine_prefix=self.spec.affine_prefix, example=inputs
+                )
+        model: ScoredModel = self.kept[key]
+        return model
 
 
 #: Size and time of last change of a model's files.
@@ -129,82 +165,9 @@ _runtimes: dict[tuple[object, Device], Runtime] = {}
 _adapters: dict[tuple[object, Device], ModelAdapter] = {}
 _models: dict[tuple[object, Device], ScoredModel] = {}
 _lock = threading.Lock()
-_starting = threading.Lock()
-
-
-#: malloc.h: what is larger than this comes from the system and goes back to it; 32 MiB is the most there is.
-_M_MMAP_THRESHOLD, _LARGEST_KEPT = -3, 32 << 20
-#: malloc.h: free memory at a heap's end that is given back.
-_M_TRIM_THRESHOLD, _NEVER_TRIM = -1, (1 << 31) - 1
-
-
-def start_tensorflow(threads: int | None) -> None:
-    """Sets TensorFlow up before its first use in this process: quiet, with these threads, growing on GPUs."""
-    with _starting:
-        _start_tensorflow(threads)
-
-
-def _start_tensorflow(threads: int | None) -> None:
-    if "tensorflow" in sys.modules:
-        _grow_on_gpus()
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    _keep_freed_memory()
-    with quiet_stderr():
-        import tensorflow as tf
-    tf.get_logger().setLevel("ERROR")
-    if threads:
-        share_processors(threads)
-    if not _grow_on_gpus():
-        # Several device calls at a time use the processors better than one call whose every operation is
-        # divided between them: measured 1.2 to 1.5 times the rows on two.
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.threading.set_inter_op_parallelism_threads(processors())
-
-
-def _grow_on_gpus() -> bool:
-    """Has TensorFlow take a GPU's memory as it needs it, and not all of it; returns whether there are GPUs.
-
-    Where somebody else has used the devices already, they have settled that, and it can be changed no more.
-    """
-    import tensorflow as tf
-    from tensorflow.python.eager import context
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if not context.context()._initialized:
-        for device in gpus:
-            tf.config.experimental.set_memory_growth(device, True)
-    return bool(gpus)
-
-
-def _keep_freed_memory() -> None:
-    """Has glibc reuse what a device call frees, for the next call takes the same again.
-
-    Left to itself it gives tensors of megabytes back to the system at once, and every call pays for its pages
-    anew: measured, a third of a processor's time at 16,384 points a call. Other C libraries know no mallopt.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
-        mallopt(_M_TRIM_THRESHOLD, _NEVER_TRIM)
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Turns the process's stderr away: TensorFlow's C++ greets before it heeds TF_CPP_MIN_LOG_LEVEL."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # a process without stderr
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+_at_lengths = threading.RLock()
+#: Of lists, that a process keeps models and backgrounds for.
+_MOST_LENGTHS = 1024
 
 
 def adapter(request: ModelRequest, threads: int | None = None) -> ModelAdapter:
@@ -337,7 +300,7 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
             names = np.array(model.signature.target_names, object)
             room = Room(spec.device_batch_size)
             room.shrink(spec.device_room)
-            made = Runtime(spec, model, reference, names, room)
+            made = Runtime(spec, model, reference, names, room, artifact, device)
             # Traces here, before threads share it.
             with device.placed():
                 if spec.method.needs.rescale:

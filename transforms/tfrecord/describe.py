@@ -16,6 +16,7 @@ from transforms.shards import InputFile, Piece, cut
 from transforms.tfrecord import example as tf_example
 from transforms.tfrecord import framing
 from transforms.tfrecord import read as read_tfrecord
+from transforms.tfrecord.sequences import PREFIX
 
 _SAMPLE = 256
 #: What the sample lacks is looked for in so many stretches of so many rows and bytes, evenly spread over the
@@ -37,7 +38,7 @@ def describe(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> dict[str
         raise UserError(
             "no tf.train.Example can be read from its first records",
             where=inputs[0].name,
-            remedy="check that the files are TFRecords of tf.train.Example, or set input.format",
+            remedy="check that these are TFRecords of tf.train.Example or SequenceExample, or set the format",
         )
     found = votes.types()
     lacking = set(named) - set(found)
@@ -72,6 +73,7 @@ class _Votes:
         self._names = names
         self._kinds: dict[str, Counter[pa.DataType]] = {}
         self._sizes: dict[tuple[str, bool], Counter[int]] = {}
+        self._steps: dict[str, tuple[Counter[pa.DataType], Counter[int]]] = {}
 
     def add(self, payloads: Iterable[bytes]) -> None:
         """Counts the Examples among some payloads."""
@@ -80,6 +82,9 @@ class _Votes:
             present = example.features.feature
             for name in list(present) if self._names is None else self._names:
                 self._count(name, example)
+            for name in example.feature_lists.feature_list:
+                if self._names is None or self._names & {name, PREFIX + name}:
+                    self._count_steps(name, example)
 
     def _count(self, name: str, example: Any) -> None:
         kind, values = tf_example.values_of(example, name)
@@ -87,6 +92,13 @@ class _Votes:
             value = tf_example.KINDS[kind]
             self._kinds.setdefault(name, Counter())[value] += 1
             self._sizes.setdefault((name, pt.is_binary(value)), Counter())[len(values)] += 1
+
+    def _count_steps(self, name: str, example: Any) -> None:
+        kinds, sizes = self._steps.setdefault(name, (Counter(), Counter()))
+        steps = tf_example.steps_of(example, name)
+        # A record counts once, as it does for a feature, however many steps it has.
+        kinds.update({tf_example.KINDS[kind] for kind, _ in steps if kind})
+        sizes.update({len(values) for _, values in steps})
 
     def types(self) -> dict[str, pa.DataType]:
         """The type of each feature that was met.
@@ -104,6 +116,15 @@ class _Votes:
             found[name] = _column_type(
                 pa.binary() if is_text else value, size if 2 * count > sizes.total() else None
             )
+        for name, (kinds, sizes) in self._steps.items():
+            if not kinds:  # no step has a value
+                kinds, sizes = Counter([pa.float32()]), Counter([1])
+            texts, whole = kinds[pa.binary()], kinds[pa.int64()]
+            number = pa.int64() if whole > kinds[pa.float32()] else pa.float32()
+            value = pa.binary() if 2 * texts > kinds.total() else number
+            only = next(iter(sizes)) if len(sizes) == 1 else None
+            # Where a feature has the name, the list is to be had with the prefix.
+            found[PREFIX + name if name in found else name] = pa.list_(_column_type(value, only))
         return found
 
 

@@ -21,8 +21,24 @@ def values_of(example: Any, name: str) -> tuple[str, Sequence[Any]]:
     return (kind, values) if kind and values else ("", ())
 
 
+def steps_of(example: Any, name: str) -> list[tuple[str, Sequence[Any]]]:
+    """The kind and the values of each step of a feature list; none where it is missing or has no steps."""
+    found = example.feature_lists.feature_list.get(name)
+    if found is None:
+        return []
+    kinds = [(step.WhichOneof("kind"), step) for step in found.feature]
+    return [(kind, getattr(step, kind).value) if kind else ("", ()) for kind, step in kinds]
+
+
+def is_there(example: Any, name: str) -> bool:
+    """Whether an Example has a feature or a feature list of this name, if without values."""
+    feature = example.features.feature.get(name)
+    there = feature is not None and feature.WhichOneof("kind") is not None
+    return there or name in example.feature_lists.feature_list
+
+
 def decode(payload: bytes) -> Any | None:
-    """The tf.train.Example in a payload; None where it is none."""
+    """The tf.train.Example or SequenceExample in a payload, whose context is its features; None: neither."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     example = _example_class()()
@@ -35,8 +51,9 @@ def decode(payload: bytes) -> Any | None:
 
 @functools.cache
 def _example_class() -> Any:
-    """tf.train.Example, built here so that planning a job does not import TensorFlow.
+    """tf.train.Example with the feature_lists of a SequenceExample, which are what else it may have.
 
+    Built here so that planning a job does not import TensorFlow.
     In a pool of its own: TensorFlow registers the same names in the default one, whichever comes first.
     """
     from google.protobuf import (  # type: ignore[import-untyped]
@@ -80,16 +97,27 @@ def _example_class() -> Any:
     feature.oneof_decl.add(name="kind")
     for member in feature.field:
         member.oneof_index = 0
-    entry_type = ".tensorflow.Features.FeatureEntry"
-    features = message(file.message_type, "Features", ("feature*", 1, field.TYPE_MESSAGE, entry_type))
-    entry = message(
-        features.nested_type,
-        "FeatureEntry",
-        ("key", 1, field.TYPE_STRING, ""),
-        ("value", 2, field.TYPE_MESSAGE, ".tensorflow.Feature"),
+    steps = ("feature*", 1, field.TYPE_MESSAGE, ".tensorflow.Feature")
+    message(file.message_type, "FeatureList", steps)
+    for whole, name, part in (
+        ("Features", "feature", "Feature"),
+        ("FeatureLists", "feature_list", "FeatureList"),
+    ):
+        entry_type = f".tensorflow.{whole}.{part}Entry"
+        mapping = message(file.message_type, whole, (f"{name}*", 1, field.TYPE_MESSAGE, entry_type))
+        entry = message(
+            mapping.nested_type,
+            f"{part}Entry",
+            ("key", 1, field.TYPE_STRING, ""),
+            ("value", 2, field.TYPE_MESSAGE, f".tensorflow.{part}"),
+        )
+        entry.options.map_entry = True
+    message(
+        file.message_type,
+        "Example",
+        ("features", 1, field.TYPE_MESSAGE, ".tensorflow.Features"),
+        ("feature_lists", 2, field.TYPE_MESSAGE, ".tensorflow.FeatureLists"),
     )
-    entry.options.map_entry = True
-    message(file.message_type, "Example", ("features", 1, field.TYPE_MESSAGE, ".tensorflow.Features"))
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))

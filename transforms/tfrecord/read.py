@@ -1,4 +1,4 @@
-"""TFRecord of tf.train.Example: framed in Python, parsed by TensorFlow a batch at a time."""
+"""TFRecord of Examples and SequenceExamples: framed in Python, parsed by TensorFlow a batch at a time."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from transforms import cursors, files
 from transforms.lost import check_stamp, losing, stamp_of
 from transforms.tfrecord import example as tf_example
 from transforms.tfrecord import framing
+from transforms.tfrecord.ragged import Ragged
+from transforms.tfrecord.sequences import Found, with_lists
 
 if TYPE_CHECKING:
     from transforms.read import Column
@@ -43,12 +45,16 @@ class Parsed(NamedTuple):
 
 @dataclass(frozen=True)
 class _Feature:
-    """A wanted feature: `size` values a record, None for any number; a scalar is 1 and not `listed`."""
+    """A wanted feature: `size` values a record, None for any number; a scalar is 1 and not `listed`.
+
+    One of `nested` values has lists of them: it is had from feature_lists alone, a list a step.
+    """
 
     name: str
     value: pa.DataType
     size: int | None
     listed: bool
+    nested: bool = False
 
     @property
     def kind(self) -> str:
@@ -56,38 +62,14 @@ class _Feature:
         return next(kind for kind, value in tf_example.KINDS.items() if value == self.value)
 
 
-class _Ragged(NamedTuple):
-    """Values of rows, and where each row's begin, `[n + 1]` int32; apart, those of the other kind."""
-
-    values: np.ndarray
-    splits: np.ndarray
-    others: _Ragged | None = None
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Values of each row."""
-        return np.diff(self.splits)
-
-    @property
-    def counts(self) -> np.ndarray:
-        """The same of either kind; a row has one of them."""
-        return self.lengths if self.others is None else self.lengths + self.others.lengths
-
-    def take(self, rows: np.ndarray) -> _Ragged:
-        """Some of the rows, in this order."""
-        lengths = self.lengths[rows]
-        splits = np.r_[np.int32(0), np.cumsum(lengths, dtype=np.int32)]
-        at = np.repeat(self.splits[rows] - splits[:-1], lengths) + np.arange(splits[-1])
-        return _Ragged(self.values[at], splits)
-
-
 def read(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[Parsed]:
     """The rows of a piece, at most `batch_size` a batch, in the columns' types.
 
-    A missing feature, or one without values, is null. A column of whole numbers in which some record of a
-    batch has floats, or the other way round, is a dense union of the two in that batch. A record that is
-    damaged, is no Example, or has text for numbers, numbers for text or another number of values than its
-    column's type says, is rejected; the others go on.
+    A missing feature, or one without values, is null; in a column of lists of any size one without values is
+    an empty list. What is no feature of a record but a list of its feature_lists is that list. A column of
+    whole numbers in which some record of a batch has floats, or the other way round, is a dense union of the
+    two in that batch. A record that is damaged, is no Example, or has text for numbers, numbers for text or
+    another number of values than its column's type says, is rejected; the others go on.
 
     Cost: ~1.5 µs a record for framing and checksums, and TensorFlow's parsing, ~0.15 µs a feature; twenty
     times as much for a record with the other kind of number and for some of those about it. A compressed file
@@ -182,24 +164,31 @@ def _parse(records: framing.Records, features: Sequence[_Feature]) -> Parsed:
             order = np.argsort(np.r_[right, list(mixed)])
             per_feature = zip(features, columns, zip(*mixed.values(), strict=True), strict=True)
             columns = [_with_mixed(feature, column, found, order) for feature, column, found in per_feature]
-        positions = positions[np.sort(np.r_[right, list(mixed)].astype(np.int64))]
+        places = np.sort(np.r_[right, list(mixed)].astype(np.int64))
+        positions, payloads = positions[places], payloads[places]
+    found = [_found(feature, column) for feature, column in zip(features, columns, strict=True)]
+    wrong = with_lists(payloads, found)
     keep = np.ones(len(positions), bool)
+    for row, reason in wrong.items():
+        rejected.append((int(positions[row]), "decode", reason))
+        keep[row] = False
     arrays = []
-    for feature, column in zip(features, columns, strict=True):
+    for feature, one in zip(features, found, strict=True):
+        column = one.column
         if feature.size is not None:
             counts = column.counts
             for at in np.flatnonzero(keep & (counts != feature.size) & (counts != 0)):
                 reason = f"feature {feature.name} has {counts[at]} values, {feature.size} expected"
                 rejected.append((int(positions[at]), "decode", reason))
                 keep[at] = False
-        arrays.append(_array(feature, column))
+        arrays.append(_array(feature, column, one))
     batch = pa.RecordBatch.from_arrays(arrays, names=[feature.name for feature in features])
     if not keep.all():
         batch, positions = batch.filter(pa.array(keep)), positions[keep]
     return Parsed(records.rows, batch, positions, sorted(rejected))
 
 
-def _parse_examples(payloads: np.ndarray, features: Sequence[_Feature]) -> list[_Ragged]:
+def _parse_examples(payloads: np.ndarray, features: Sequence[_Feature]) -> list[Ragged]:
     """The values of each feature over a batch of serialized Examples.
 
     Raises:
@@ -227,7 +216,7 @@ def _parse_examples(payloads: np.ndarray, features: Sequence[_Feature]) -> list[
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(error.message) from error
     ragged = zip(parsed.ragged_values, parsed.ragged_row_splits, strict=True)
-    return [_Ragged(values.numpy(), splits.numpy()) for values, splits in ragged]
+    return [Ragged(values.numpy(), splits.numpy()) for values, splits in ragged]
 
 
 def _sift(
@@ -280,34 +269,44 @@ def _sift(
     return dict(sorted(mixed.items())), wrong
 
 
-def _with_mixed(feature: _Feature, ragged: _Ragged, found: Sequence[_Values], order: np.ndarray) -> _Ragged:
+def _with_mixed(feature: _Feature, ragged: Ragged, found: Sequence[_Values], order: np.ndarray) -> Ragged:
     """The values with those of any kind of number after them, and then all rows in this order."""
     kind = feature.kind
     own = _ragged([values if its == kind else () for its, values in found], feature.value)
-    whole = _Ragged(
+    whole = Ragged(
         np.concatenate([ragged.values, own.values]), np.r_[ragged.splits, own.splits[1:] + ragged.splits[-1]]
     ).take(order)
     if all(its in (kind, "") for its, _ in found):
         return whole
     other = _ragged([values if its != kind else () for its, values in found], _OTHER[feature.value])
     before = np.zeros(len(ragged.splits) - 1, np.int32)
-    return whole._replace(others=_Ragged(other.values, np.r_[before, other.splits]).take(order))
+    return whole._replace(others=Ragged(other.values, np.r_[before, other.splits]).take(order))
 
 
-def _ragged(rows: Sequence[Sequence[Any]], kind: pa.DataType) -> _Ragged:
+def _ragged(rows: Sequence[Sequence[Any]], kind: pa.DataType) -> Ragged:
     flat = [value for row in rows for value in row]
     values = np.array(flat, object if pt.is_binary(kind) else kind.to_pandas_dtype())
-    return _Ragged(values, np.cumsum([0, *map(len, rows)], dtype=np.int32))
+    return Ragged(values, np.cumsum([0, *map(len, rows)], dtype=np.int32))
 
 
-def _array(feature: _Feature, ragged: _Ragged) -> pa.Array:
-    """An Arrow array over a feature's values; null where it has none, or not as many as its size says."""
+def _found(feature: _Feature, column: Ragged) -> Found:
+    return Found(feature.name, feature.value, column, feature.listed, feature.nested, feature.size is None)
+
+
+def _array(feature: _Feature, ragged: Ragged, found: Found | None = None) -> pa.Array:
+    """An Arrow array over a feature's values; null where it has none, or not as many as its size says.
+
+    A list of any size that is there without a value is an empty one.
+    """
+    if found is not None and found.steps is not None:
+        return found.array()
     if ragged.others is not None:
         return _union(feature, ragged, ragged.others)
     values, splits, lengths = ragged.values, ragged.splits, ragged.lengths
     if feature.size is None:
+        missing = lengths == 0 if found is None else found.missing
         return pa.ListArray.from_arrays(
-            pa.array(splits), pa.array(values, feature.value), mask=pa.array(lengths == 0)
+            pa.array(splits), pa.array(values, feature.value), mask=pa.array(missing)
         )
     fits = lengths == feature.size
     if not fits.all():
@@ -317,7 +316,7 @@ def _array(feature: _Feature, ragged: _Ragged) -> pa.Array:
     return array if fits.all() else array.take(pa.array(np.cumsum(fits) - 1, mask=~fits))
 
 
-def _union(feature: _Feature, own: _Ragged, others: _Ragged) -> pa.UnionArray:
+def _union(feature: _Feature, own: Ragged, others: Ragged) -> pa.UnionArray:
     """A dense union of the rows of the column's own kind, null where there are none, and the other rows."""
     is_other = others.lengths > 0
     other = replace(feature, value=_OTHER[feature.value])
@@ -334,9 +333,11 @@ def _union(feature: _Feature, own: _Ragged, others: _Ragged) -> pa.UnionArray:
 def _feature(column: Column) -> _Feature:
     kind, listed = column.type, pt.is_list(column.type) or pt.is_fixed_size_list(column.type)
     value = kind.value_type if listed else kind
+    nested = pt.is_list(value) or pt.is_fixed_size_list(value)
+    value = value.value_type if nested else value
     if value not in tf_example.KINDS.values():
         raise ValueError(
             f"column {column.name} is {kind}; TFRecord has int64, float32 and binary, and lists of them"
         )
     size = kind.list_size if pt.is_fixed_size_list(kind) else None if listed else 1
-    return _Feature(column.name, value, size, listed)
+    return _Feature(column.name, value, size, listed, nested)

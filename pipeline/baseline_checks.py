@@ -1,0 +1,56 @@
+"""Baselines that say nothing of the rows: of one row that is all there is, or the rows themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from transforms.methods.base import AttributionMethod
+
+#: Kinds whose rows are drawn: that one of them is a single row was not asked for.
+_DRAWN = ("sample", "file", "run", "thinned")
+
+
+def degenerate_baseline(
+    kind: str,
+    method: AttributionMethod,
+    background: Mapping[str, np.ndarray],
+    first: Mapping[str, np.ndarray] | None,
+) -> tuple[str, ...]:
+    """A warning where a baseline makes φ worthless: all 0, or relative to one row drawn by chance.
+
+    Args:
+      kind: Of the baseline.
+      method: That is compared with it.
+      background: Its rows, `[R, *shape]` by feature.
+      first: The first rows of the input, likewise; None where there are none.
+    """
+    rows = len(next(iter(background.values())))
+    alike = all(_same(values, values[:1]) for values in background.values())
+    if not alike:
+        return ()
+    if first is not None and all(_same(first[name], values[:1]) for name, values in background.items()):
+        one = len(next(iter(first.values()))) == 1
+        looked_at = "the input's one row is" if one else "all rows that were looked at are"
+        return (
+            f"baseline: {looked_at} the baseline itself, so that every φ is 0; compare with other rows: "
+            "baseline: {kind: file, path: …}, or with kind: zeros or constant",
+        )
+    if kind in _DRAWN and method.needs.background:
+        what = "is one row" if rows == 1 else f"is {rows} rows that are all the same"
+        return (
+            f"baseline: the background of {method.name} {what}: φ are relative to that row alone; draw from "
+            "more rows, or name what one row is to stand for, kind: mean or zeros",
+        )
+    return ()
+
+
+def _same(values: np.ndarray, row: np.ndarray) -> bool:
+    """Whether all values are those of one row; NaN is NaN."""
+    if values.shape[1:] != row.shape[1:]:
+        return False
+    same = values == row
+    if values.dtype.kind == "f":
+        same |= np.isnan(values) & np.isnan(row)
+    return bool(np.all(same))
