@@ -249,7 +249,9 @@ def test_a_value_that_the_whole_background_shares_gets_exactly_nothing(case: str
     turned = attribute(
         VARIANTS[variant], found.model, pick(rows, order), reference, targets, seeds_of(ROWS)[order]
     )
-    assert_same(turned, whole, order)
+    scale = max(np.abs(value).max() for value in whole.values.values())
+    for name, value in whole.values.items():
+        np.testing.assert_allclose(turned.values[name], value[order], rtol=1e-4, atol=1e-5 * scale)
 
 
 @everywhere

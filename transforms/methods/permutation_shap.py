@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -36,8 +36,8 @@ _LEAST = 4
 _JOINED = 8
 #: Of the variance, what orthogonal directions take off at most.
 _ORTHOGONAL = 0.3
-#: A value varies no more than rounding where its variance is so small a share of the others'.
-_NOTHING = 1e-8
+#: Of the scores, what a change may vary by rounding in single precision, and is no error then.
+_ROUNDING = 1e-6
 #: Places of players in permutations, a few arrays of 8 bytes each.
 _MOST_PLACES = 1 << 26
 
@@ -125,8 +125,9 @@ class PermutationShap:
         exact = self._plays_all(players)
         still = game.still(inputs)
         sizes = self._sizes
-        # A pair's worths, and what they change, are held together.
-        held = 2**players if exact else 4 * (players + 1) * len(_pairs(max(sizes), players)[0])
+        # A pair's worths, and what they change, are held together; and twice what each pair has changed.
+        part = 4 * (players + 1) * len(_pairs(max(sizes), players)[0])
+        held = 2**players if exact else part + 2 * players * max(sizes)
 
         def run(rows: np.ndarray, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
             means = np.empty((len(rows), targets.shape[1], players))
@@ -140,7 +141,9 @@ class PermutationShap:
                 else:
                     mean, square = _sampled(*given, sizes[number], number)
                     means[block, columns] = mean
-                    variances[block, columns] = _joined(square, None if still is None else still[some])
+                    unmoved = None if still is None else still[some]
+                    rounding = _ROUNDING * np.maximum(np.abs(nobody), np.abs(everybody))
+                    variances[block, columns] = _joined(square, unmoved, rounding, sizes[number])
             if still is not None:  # what rounding makes of a change of nothing
                 means = np.where(still[rows][:, None], 0.0, means)
             return {"players": means}, {"players": variances}
@@ -184,9 +187,7 @@ def _sampled(
     """
     rows, width, players = len(targets), targets.shape[1], game.players.count
     places, ranks = _spread(game.reference.seed, count, players, number)
-    total: Any = 0.0
-    squares: Any = 0.0
-    differences = 0
+    both = np.empty((rows, count, players, width))
     for block in _pairs(count, players):
         pairs = len(block)
         orders = np.concatenate([places[block], players - 1 - places[block]])
@@ -194,33 +195,31 @@ def _sampled(
         worths[:, :, 0], worths[:, :, players] = nobody[:, None], everybody[:, None]
         worths[:, :, 1:players] = _worths_on_the_way(game, inputs, targets, orders)
         changes = np.take_along_axis(np.diff(worths, axis=2), orders[None, :, :, None], axis=2)
-        both = (changes[:, :pairs] + changes[:, pairs:]) / 2
-        total = total + both.sum(axis=1)
-        neighbours = np.take_along_axis(both, ranks[block].argsort(axis=0)[None, :, :, None], axis=1)
-        squares = squares + np.square(np.diff(neighbours, axis=1)).sum(axis=1)
-        differences += pairs - 1
+        both[:, block] = (changes[:, :pairs] + changes[:, pairs:]) / 2
+    mean = both.mean(axis=1)
+    neighbours = np.take_along_axis(both, ranks.argsort(axis=0)[None, :, :, None], axis=1)
+    squares = np.square(np.diff(neighbours, axis=1)).sum(axis=1)
     together = min(count, players - 1)
     taken_off = _ORTHOGONAL * np.sqrt((together - 1) / max(1, players - 2))
-    variance = (1 - taken_off) * squares / (2 * max(1, differences) * count)
-    # A degree of freedom for each difference, or nearly: see `_joined`.
-    mean = (total / count).swapaxes(1, 2)
-    return mean, np.stack([variance.swapaxes(1, 2), np.full(mean.shape, 0.8 * differences)])
+    variance = (1 - taken_off) * squares / (2 * (count - 1) * count)
+    return mean.swapaxes(1, 2), variance.swapaxes(1, 2)
 
 
-def _joined(square: np.ndarray, still: np.ndarray | None) -> np.ndarray:
+def _joined(own: np.ndarray, still: np.ndarray | None, rounding: np.ndarray, count: int) -> np.ndarray:
     """Squared standard errors, each drawn towards the mean of its row's: few pairs alone say too little.
 
     Args:
-      square: Each player's own, `[B, T, M]`, and its degrees of freedom, stacked.
+      own: Each player's own, `[B, T, M]`.
       still: Players that change nothing, `[B, M]`: their error is 0, and nobody is drawn towards it.
+      rounding: What a change may be off by rounding, `[B, T]`; who varies no more has no error either.
+      count: Pairs.
     """
-    own, freedom = square
-    counts = np.ones(own.shape, bool) if still is None else np.broadcast_to(~still[:, None], own.shape)
-    largest = np.where(counts, own, 0.0).max(axis=2, keepdims=True)
-    counts = counts & (own > _NOTHING * largest)
-    mean = np.where(counts, own, 0.0).sum(axis=2, keepdims=True) / np.maximum(
-        counts.sum(axis=2, keepdims=True), 1
-    )
+    counts = own * count > np.square(rounding)[:, :, None]
+    if still is not None:
+        counts &= ~still[:, None]
+    mean = np.where(counts, own, 0.0).sum(axis=2, keepdims=True)
+    mean /= np.maximum(counts.sum(axis=2, keepdims=True), 1)
+    freedom = 0.8 * (count - 1)  # successive differences overlap
     return np.where(counts, (_JOINED * mean + freedom * own) / (_JOINED + freedom), 0.0)
 
 
