@@ -138,6 +138,29 @@ def test_quantised_models_are_walked(name: str, mode: str) -> None:
     assert off.max() < 1e-4
 
 
+# -- what cancels ----------------------------------------------------------------------------------------
+
+
+def test_layer_norms_of_few_values_sum() -> None:
+    """Two transformer blocks of width 4: where a token's values are near each other, multipliers are large."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((5, 4), name="x")
+    hidden = inputs
+    for _ in range(2):
+        hidden = L.LayerNormalization()(hidden + L.MultiHeadAttention(2, 2)(hidden, hidden))
+        hidden = L.LayerNormalization()(hidden + L.Dense(4)(L.Dense(8, activation="gelu")(hidden)))
+    made = keras.Model(inputs, L.Dense(1)(L.Flatten()(hidden)))
+    rng = np.random.default_rng(3)
+    for variable in made.weights:
+        variable.assign(np.asarray(variable) + 0.3 * rng.normal(size=variable.shape))
+    model = scored(made)
+    rows, base = ({"x": rng.normal(size=(count, 5, 4)).astype(np.float32)} for count in (40, 20))
+    scores, _ = model.evaluate(base)
+    found = attribute(DeepShap(), model, rows, Reference(base, scores, scores.std(axis=0)))
+    off = np.abs(totals(found.values) - (found.prediction - scores.mean(axis=0, dtype=np.float64)))
+    assert off.max() < 1e-4 * scores.std()
+
+
 # -- identities ------------------------------------------------------------------------------------------
 
 IDENTITIES: dict[str, Callable[[Any], Any]] = {

@@ -122,8 +122,8 @@ def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     else:
         size = tf.abs(f_x) + tf.abs(f_r) + tf.abs(slope) * (tf.abs(x) + tf.abs(r))
         noise = _ROUNDING * size / tf.abs(width)
-        # The quotient itself, to the last digit, where the derivatives are of no use: behind a layer norm of few
-        # values that cancel, multipliers are so large that a bound on the rounding is felt in the sum.
+        # The quotient itself, to the last digit, where the derivatives are of no use: in a layer norm of few
+        # values, which cancel, multipliers are so large that a bound on the rounding is felt in the sum.
         q = tf.where(same, slope, tf.where(tf.abs(slope - quotient) <= noise, slope, quotient))
     q, flat = tf.expand_dims(q, 1), walk.flat(m, end)
     multiplied = tf.math.multiply_no_nan(q, flat) if walk.guarded else q * flat
