@@ -7,25 +7,30 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pipeline.config_input import Strict
-from pipeline.config_values import Path
+from pipeline.config_values import Path, Scalar
 from transforms.errors import UserError
 from transforms.models.function import PREFIX, is_function
 
 
 class TargetColumn(Strict):
-    """`target: {column: label}`: the column holds the index of the output to explain."""
+    """`target: {column: label}`: the column names the class to explain, or holds an output's index."""
 
     column: str
 
 
 class Model(Strict):
-    """The `model` block. `python: module:function` is the same as the path `python: module:function`."""
+    """The `model` block. `python: module:function` is the same as the path `python: module:function`.
+
+    `signature`: which one of a SavedModel is explained; serving_default by default.
+    """
 
     path: Path
     python: str | None = Field(default=None, exclude=True)
     modules: list[str] = Field(default=[])
     allow_unsafe: bool = False
-    target: int | str | TargetColumn = 0
+    signature: str | None = None
+    target: Scalar | TargetColumn | None = None
+    missing: float | None = None
     score: Literal["auto", "output", "logit", "probability"] = "auto"
 
     @model_validator(mode="before")

@@ -142,6 +142,7 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
             item.get("fixed", False),  # not in manifests of older runs
             item.get("nan", False),
             Categories.from_json(item.get("categories")),
+            missing=item.get("missing"),
         )
         for item in schema
     )

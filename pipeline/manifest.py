@@ -67,6 +67,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
                 "fixed": f.fixed,
                 "nan": f.nan,
                 **({} if f.categories is None else {"categories": f.categories.to_json()}),
+                **({} if f.missing is None else {"missing": f.missing}),
             }
             for f in plan.spec.schema.features
         ],

@@ -6,8 +6,10 @@ import dataclasses
 from typing import Any
 
 from pipeline.baseline_words import described_values
+from pipeline.config_model import TargetColumn
 from pipeline.memory import bound
 from pipeline.plan import Plan
+from pipeline.targets import in_words
 from pipeline.yardstick import kind_of
 from transforms.slicing import described
 
@@ -36,6 +38,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "slices": described(spec.schema.slicings),
         "weight": None if spec.schema.weight is None else spec.schema.weight[0],
         "targets": target_names(plan),
+        "explains": explains(plan),
         "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
         "defaults": dict(found.defaults),
         "affine_prefix": found.affine_prefix,
@@ -57,6 +60,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
             "host_bytes_by_part": host.to_json(),
             "device_calls_per_row": -(-found.evaluations_per_row // spec.device_batch_size),
         },
+        "notes": list(found.notes),
         "warnings": plan.warnings,
     }
 
@@ -109,6 +113,14 @@ def describe_baseline(plan: Plan) -> dict[str, Any]:
         "flat_targets": flat,
         **({} if of is None else {"of": {"run": of.run, "run_id": of.run_id, "kind": of.kind}}),
     }
+
+
+def explains(plan: Plan) -> str:
+    """What is explained, in words."""
+    asked = plan.loaded.config.model.target
+    column = asked.column if isinstance(asked, TargetColumn) else None
+    target = None if isinstance(asked, TargetColumn) else asked
+    return in_words(target, column, plan.spec.targets, plan.found.signature, plan.found.score_kinds)
 
 
 def baseline_values(plan: Plan) -> list[dict[str, Any]]:

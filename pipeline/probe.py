@@ -13,7 +13,8 @@ from pipeline.baseline_checks import degenerate_baseline
 from pipeline.child import in_child
 from pipeline.default_method import baseline_kind, candidates
 from pipeline.fitness import Unfit, check_method, check_players, fitting
-from pipeline.model_checks import check_model, scores_of, taken
+from pipeline.model_checks import check_model
+from pipeline.model_failures import methods_own, models_own, refused_baseline, scores_of, taken
 from pipeline.sizing import (
     background_bytes,
     device_batch_size,
@@ -22,9 +23,11 @@ from pipeline.sizing import (
     seconds_per_row,
 )
 from pipeline.slice_planning import plan_slicings
+from pipeline.targets import Target, find_targets
 from transforms.absent import with_absent
 from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.bytes_columns import with_encodings
+from transforms.categories import NO_OR_YES
 from transforms.completion import completed, said
 from transforms.decode import Rows
 from transforms.devices import device_scopes
@@ -42,7 +45,6 @@ from transforms.room import Room
 from transforms.schema import ExampleSchema
 from transforms.shards import TFRECORD, InputFile
 from transforms.slicing import resolve_slicings
-from transforms.spelling import nearest
 from transforms.worker import TargetSpec, make_reference
 
 #: Rows of the input that stand for it where a spread or a time is measured.
@@ -56,7 +58,7 @@ class ProbeRequest:
     Args:
       model: What to load.
       score: auto | output | logit | probability.
-      target: Index, head name, "predicted", "all", or None where a column names it.
+      target: Index, name of a class or a head, "predicted", "all"; None: not given, or a column names it.
       columns: The parts that the config gives to columns.
       types: Columns of the input, with their types.
       files: The input.
@@ -74,7 +76,7 @@ class ProbeRequest:
 
     model: ModelRequest
     score: str
-    target: int | str | None
+    target: Target
     columns: ColumnRequest
     types: Mapping[str, pa.DataType]
     files: Sequence[InputFile]
@@ -114,6 +116,7 @@ class ProbeResult:
       background_bytes: Memory that a device keeps of the background.
       model_bytes: Of the model's files.
       slice_values: Slices that there will be, over all slicings; an estimate.
+      notes: What the model's file does not say, for a plan.
       method: With which it was found.
       baseline_kind: Of the artifact.
       defaults: What the config leaves open and the model has decided, with the reason, by key.
@@ -138,6 +141,7 @@ class ProbeResult:
     background_bytes: int = 0
     model_bytes: int = 0
     slice_values: int = 0
+    notes: tuple[str, ...] = ()
     method: AttributionMethod = None  # type: ignore[assignment] # always given, by name
     baseline_kind: str = ""
     defaults: Mapping[str, str] = field(default_factory=dict)
@@ -155,6 +159,9 @@ def probe(request: ProbeRequest) -> ProbeResult:
     except (DeviceMemoryError, HostMemoryError) as error:
         what, _, remedy = str(error).partition("; ")
         raise UserError(what, "compute", remedy) from error
+    except MemoryError as error:
+        what = f"the memory does not suffice to plan the run ({error or type(error).__name__})"
+        raise UserError(what, "model.path", "plan it on a machine with more") from error
 
 
 def _with_defaults(request: ProbeRequest) -> ProbeResult:
@@ -187,7 +194,9 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     assert method is not None  # for the type checker: `probe` has filled it in
     schema, model, background = open_model(request, check=True)
     inputs = schema.assemble(background)
-    targets = _targets(request.target, model.signature)
+    targets = find_targets(request.target, request.columns.target, model)
+    if targets.mirrored:
+        schema = replace(schema, classes=NO_OR_YES)
     drawn_from = request.drawn_from or request.files
     total = sum(file.rows for file in request.files)
     schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total, request.edges)
@@ -212,21 +221,26 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
     noise: tuple[np.ndarray, ...] = ()
     if method.name == "smoothgrad":
-        noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
+        with methods_own(method):
+            noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
+    if targets.mirrored:  # of no and yes alike
+        spread, yardstick = np.repeat(spread, 2), np.repeat(yardstick, 2)
     artifact = Artifact(background, scores, spread, noise, yardstick)
     listed = said(request.columns, model.signature, [feature.name for feature in schema.features])
     reference = make_reference(artifact, schema, request.seed)
     if request.model.jit:  # what XLA cannot compile is to be known before the run
         row = {name: value[:1] for name, value in spread_inputs.items()}
         none = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
-        room.run(lambda size: method.attribute(model, row, reference, *none, size))
+        with methods_own(method):
+            room.run(lambda size: method.attribute(model, row, reference, *none, size))
     seconds = None
     if request.measure:
-        seconds = room.run(
-            lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
-        )
+        with methods_own(method):
+            seconds = room.run(
+                lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
+            )
     return ProbeResult(
-        model.signature,
+        targets.signature(model.signature),
         request_digest(request.model),
         model.score_kinds,
         schema,
@@ -250,6 +264,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         background_bytes(model, inputs, method, len(scores)),
         request_bytes(request.model),
         slices,
+        notes=tuple(getattr(model.adapter, "notes", ())),
         method=method,
         baseline_kind=str(request.baseline.kind),
         defaults={} if listed is None else {"features": listed},
@@ -307,16 +322,19 @@ def open_model(
         check_columns(request.baseline_files, wanted)
     drawn_from = request.baseline_files or request.drawn_from or request.files
     background = make_background(request.baseline, schema, drawn_from, request.seed)
-    model = worker.scored_model(request.model, schema.assemble(background), request.score, request.threads)
+    with models_own("when it is given rows of the columns' shapes"):
+        model = worker.scored_model(
+            request.model, schema.assemble(background), request.score, request.threads
+        )
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
     room = Room(request.device_batch_size or forward_batch_size(model))
     kept, reason = taken(model, schema.assemble(background), room)
     if not kept.any():
-        raise UserError(reason, "baseline", "choose another kind")
+        raise refused_baseline(model, reason, request.drawn_from or request.files, schema)
     if not kept.all():  # a mask copies
         background = {name: value[kept] for name, value in background.items()}
     if check and request.method is not None:
-        with fitting():
+        with fitting(), methods_own(request.method):
             check_method(model, schema.assemble(background), request.method, schema)
     return schema, model, background
 
@@ -334,38 +352,6 @@ def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str,
     columns, types = with_lengths(columns, loaded.signature, types, request.files, growing=growing)
     schema = resolve_with_paths(columns, loaded.signature, types, request.paths, request.files)
     return loaded.kind, with_encodings(schema, request.files), types
-
-
-def _targets(target: int | str | None, signature: Signature) -> TargetSpec:
-    names = signature.target_names
-    if target is None:
-        return TargetSpec()
-    if target == "all":
-        return TargetSpec(tuple(range(len(names))))
-    if target == "predicted":
-        if len(signature.outputs) > 1:
-            heads = ", ".join(head.name for head in signature.outputs)
-            raise UserError(
-                f"predicted means the largest output of one head, and the model has several: {heads}",
-                "model.target",
-                "give an output index, a head's name or all",
-            )
-        return TargetSpec(predicted=True)
-    if isinstance(target, str):
-        if target in names:
-            return TargetSpec((names.index(target),))
-        raise UserError(
-            f"{target!r} is no output of the model",
-            "model.target",
-            nearest(target, [*names, "predicted", "all"]) or f"its outputs are {', '.join(names[:12])}",
-        )
-    if not 0 <= target < len(names):
-        raise UserError(
-            f"{target} is no output index: the model has {len(names)} output{'s' if len(names) > 1 else ''}",
-            "model.target",
-            f"give 0 to {len(names) - 1}" if len(names) > 1 else "give 0",
-        )
-    return TargetSpec((target,))
 
 
 def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:

@@ -237,6 +237,9 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     targets = summary["targets"]
     more = f" and {len(targets) - _TOP} more" if len(targets) > _TOP else ""
     fact(out, "target", ", ".join(targets[:_TOP]) + more)
+    fact(out, "explains", summary["explains"])
+    for note in summary["notes"]:
+        fact(out, "note", note)
     _print_schema(out, summary)
     for number, slicing in enumerate(summary["slices"]):
         fact(out, "" if number else "slices", _slicing(slicing))

@@ -101,6 +101,8 @@ def model_request(loaded: LoadedConfig) -> ModelRequest:
         config.model.allow_unsafe,
         config.compute.precision,
         config.compute.jit,
+        config.model.missing,
+        config.model.signature,
     )
 
 

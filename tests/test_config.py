@@ -80,7 +80,7 @@ def test_what_is_left_out_has_the_contracts_defaults(tmp_path: Path) -> None:
     assert (config.compute.batch_size, config.compute.workers, config.seed) == (4096, 1, 0)
     assert (config.compute.device_batch_size, config.compute.shard_rows) == ("auto", "auto")
     assert (config.limits.rejected, config.limits.convergence) == (0.01, 0.05)
-    assert (config.model.target, config.model.score, config.model.allow_unsafe) == (0, "auto", False)
+    assert (config.model.target, config.model.score, config.model.allow_unsafe) == (None, "auto", False)
     assert (config.output.attributions, config.output.features) == ("all", False)
     assert config.input.features is None
 
@@ -221,7 +221,6 @@ def test_dates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("model.target=true", "model.target: must be a whole number, text or keys and values, not true"),
         ("model.target={colum: x}", "model.target.colum: unknown key; did you mean column?"),
         ("compute.shard_rows=-1", "compute.shard_rows: must be auto or at least 1, not -1"),
         ("output.attributions={top_k: 0}", "output.attributions.top_k: must be at least 1, not 0"),

@@ -142,7 +142,7 @@ def test_quantised_models_are_walked(name: str, mode: str) -> None:
 
 
 def test_layer_norms_of_few_values_sum() -> None:
-    """Two transformer blocks of width 4: where a token's values are near each other, multipliers are large."""
+    """Two transformer blocks of width 4: multipliers are large where a token's values are alike."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((5, 4), name="x")
     hidden = inputs

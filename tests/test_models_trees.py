@@ -81,13 +81,15 @@ def check_run(run: Any, path: str, score: str = "auto") -> None:
     found = run.attributions()
     kept = np.arange(ROWS) != INFINITE
     model = zoo.load(path, zoo.data()[:5], score)
+    (target,) = set(found["target"].to_pylist())
+    assert target == (1 if len(model.signature.classes) == 2 else 0)
     scores, outputs = model.evaluate({INPUT: features()[kept].astype(model.signature.inputs[0].dtype)})
-    np.testing.assert_allclose(found["prediction"].to_numpy(), scores[:, 0], atol=1e-6)
-    np.testing.assert_allclose(found["output"].to_numpy(), outputs[:, 0], atol=1e-6)
+    np.testing.assert_allclose(found["prediction"].to_numpy(), scores[:, target], atol=1e-6)
+    np.testing.assert_allclose(found["output"].to_numpy(), outputs[:, target], atol=1e-6)
     phi = worlds.phi(found)
     total = phi.sum(axis=1, dtype=np.float64)
     base = found["base_value"].to_numpy().astype(np.float64)
-    np.testing.assert_allclose(total, scores[:, 0] - base, atol=5e-6)
+    np.testing.assert_allclose(total, scores[:, target] - base, atol=5e-6)
     assert np.abs(phi).max() > 0.1
     assert np.abs(found["convergence_delta"].to_numpy()).max() < 5e-6
 

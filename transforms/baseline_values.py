@@ -42,8 +42,8 @@ def _constant(feature: FeatureSpec, value: Fill) -> np.ndarray:
     if feature.dtype == "string":
         return np.full((1, *feature.shape), str(value).encode(), object)
     if feature.categories is not None:
-        return np.array([feature.categories.code(value)], np.dtype(feature.dtype))
-    return np.full((1, *feature.shape), value, np.dtype(feature.dtype))
+        return feature.known(np.array([feature.categories.code(value)], np.dtype(feature.dtype)))
+    return feature.known(np.full((1, *feature.shape), value, np.dtype(feature.dtype)))
 
 
 def constants(value: Fill | Mapping[str, Fill], schema: ExampleSchema) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.arrow_types import is_list, squeezed, without_views
+from transforms.arrow_types import floats_of_decimals, is_list, squeezed, without_views
 from transforms.categories import Categories
 from transforms.encodings import SELF_DESCRIBING, decode_tensors
 from transforms.errors import UserError
@@ -117,7 +117,7 @@ def _codes(
     elif not feature.nan:
         problems.add(missing, lambda row: f"{feature.name} is null")
         codes[missing] = 0
-    return codes.astype(feature.dtype)
+    return feature.known(codes.astype(feature.dtype))
 
 
 def plain(array: pa.Array) -> pa.Array:
@@ -151,7 +151,9 @@ def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
       UserError: It holds no numbers, and `wanted` they are; `where` says whose it is.
     """
     kind = array.type
-    if pt.is_null(kind) or pt.is_decimal(kind):
+    if pt.is_decimal(kind):
+        array = floats_of_decimals(array)
+    elif pt.is_null(kind):
         array = array.cast(pa.float64())
     elif pt.is_boolean(kind):
         array = array.cast(pa.uint8())
@@ -285,17 +287,26 @@ def _numbers(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> 
             if missing:
                 # What lies under a null is anybody's guess.
                 infinite = np.isinf(values) if gaps is None else np.isinf(values) & ~gaps
+                if feature.missing is not None:
+                    infinite &= values != feature.missing
                 mark(infinite, lambda at: "is infinite")
             elif feature.fill is None:
                 mark(odd, lambda at: "is NaN" if np.isnan(values[at]) else "is infinite")
             gaps = odd if gaps is None else gaps | odd
     if gaps is None:
-        return _cast(feature, values, mark)
+        return _missing(feature, values, _cast(feature, values, mark))
     values = values.copy()
     values[gaps] = 0
-    cast = _cast(feature, values, mark)
+    cast = _missing(feature, values, _cast(feature, values, mark))
     cast[gaps] = _fill(feature)
-    return cast
+    return feature.known(cast)
+
+
+def _missing(feature: FeatureSpec, values: np.ndarray, cast: np.ndarray) -> np.ndarray:
+    """The cast values with NaN for what is missing to the model; what is the column's own is left alone."""
+    if feature.missing is None:
+        return cast
+    return feature.known(cast.copy() if cast is values else cast)
 
 
 def _cast(feature: FeatureSpec, values: np.ndarray, mark: _Mark) -> np.ndarray:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from transforms.categories import Categories
 from transforms.columns import Problems, nulls_of, numbers_of, plain, steps_of, tensor
 from transforms.errors import UserError
 from transforms.mixed import by_type
@@ -125,7 +126,7 @@ def decode(
     chosen = None
     if schema.target is not None:
         key = schema.target[0]
-        read = partial(_targets, column=key, count=targets, file=name)
+        read = partial(_targets, column=key, classes=schema.classes, count=targets, file=name)
         chosen = by_type(columns.column(key), problems, read)
     weights = None
     if schema.weight is not None:
@@ -207,11 +208,23 @@ def _ids(
     return ids
 
 
-def _targets(array: pa.Array, problems: Problems, column: str, count: int, file: str) -> np.ndarray:
+def _targets(
+    array: pa.Array, problems: Problems, column: str, classes: Categories | None, count: int, file: str
+) -> np.ndarray:
+    """Output indices `[B]`: the column's own, or those of the classes that it names."""
     array = plain(array)
-    values = numbers_of(array, "the index of an output is needed", f"{file}: {column}")
     nulls = nulls_of(array)
     problems.add(nulls, lambda row: f"target {column} is null")
+    if classes is not None:
+        if classes.misfit(array.type):
+            what = f"column is {array.type}, and the classes are {classes.words()}"
+            raise UserError(what, f"{file}: {column}")
+        codes, _ = classes.codes(array)
+        unknown = np.isnan(codes)
+        limits = f"no class of the model: {classes.words()}"
+        problems.add(unknown & ~nulls, lambda row: f"target {column} is {array[row].as_py()!r}, {limits}")
+        return np.where(unknown, 0, codes).astype(np.int64)
+    values = numbers_of(array, "the index of an output is needed", f"{file}: {column}")
     wrong = ~((values >= 0) & (values < count))
     if values.dtype.kind == "f":
         wrong |= values != np.floor(values)

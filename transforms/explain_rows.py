@@ -127,12 +127,16 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
     def explain(size: int) -> tuple[Attribution, np.ndarray]:
         outputs = evaluate(loaded.model, inputs, size)[1] if spec.targets.predicted else None
         targets = spec.targets.of(outputs, rows.targets, len(rows))
-        if not loaded.reference.players.count:
-            return _nothing_plays(loaded, inputs, targets, size), targets
+        asked = np.zeros_like(targets) if spec.targets.mirrored else targets
         seeds = row_keys(spec.seed, rows.ordinals)
         # Rows whose scores are infinite are rejected below: numpy need not say so as well.
         with np.errstate(invalid="ignore", over="ignore"):
-            found = spec.method.attribute(loaded.model, inputs, loaded.reference, targets, seeds, size)
+            if loaded.reference.players.count:
+                found = spec.method.attribute(loaded.model, inputs, loaded.reference, asked, seeds, size)
+            else:
+                found = _nothing_plays(loaded, inputs, asked, size)
+        if spec.targets.mirrored:
+            found = _of_no(found, targets == 0, loaded)
         return found, targets
 
     try:
@@ -145,6 +149,29 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
         if reason is None:
             raise
         return f"the model does not take the row: {reason}"
+
+
+def _of_no(found: Attribution, no: np.ndarray, loaded: Runtime) -> Attribution:
+    """The attribution of a yes with that of a no in the rows that ask for it, `[B, T]` bool."""
+    method, start = loaded.spec.method, 0.0 if loaded.model.score_kinds[0] in ("logit", "margin") else 1.0
+    # Sizes of gradients have no sign.
+    unsigned = bool(getattr(method, "absolute", False))
+
+    def turned(values: np.ndarray) -> np.ndarray:
+        return np.where(no.reshape(*no.shape, *(1,) * (values.ndim - 2)), -values, values)
+
+    def score(values: np.ndarray) -> np.ndarray:
+        return np.where(no, start - values, values).astype(values.dtype)
+
+    delta = found.convergence_delta
+    return replace(
+        found,
+        values=found.values if unsigned else {name: turned(value) for name, value in found.values.items()},
+        prediction=score(found.prediction),
+        output=np.where(no, 1 - found.output, found.output).astype(found.output.dtype),
+        base_value=score(found.base_value),
+        convergence_delta=None if delta is None else turned(delta),
+    )
 
 
 def _worst(attribution: Attribution) -> np.ndarray:

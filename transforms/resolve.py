@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -27,12 +26,11 @@ from transforms.resolve_feature import (
     size_of,
     type_fits,
 )
+from transforms.resolve_names import by_value, check_names
 from transforms.schema import ExampleSchema, FeatureSpec
 from transforms.slicing import SliceRequest, columns_needed, resolve_slicings
-from transforms.spelling import close, nearest
+from transforms.spelling import nearest
 
-#: What TensorFlow calls the inputs of a signature that has no names for them.
-_NAMELESS = re.compile(r"(args|inputs|kwargs|input|input_layer|keras_tensor)(_\d+)*")
 #: How a column of pictures is stored by Hugging Face's datasets: a struct of these.
 _BYTES, _PATH = ".bytes", ".path"
 
@@ -96,6 +94,35 @@ def resolve(
         None if request.target is None else (request.target, columns[request.target]),
         None if request.weight is None else (request.weight, columns[request.weight]),
         slicings,
+        _classes(request.target, signature, columns),
+    )
+
+
+def _classes(
+    target: str | None, signature: Signature, columns: Mapping[str, pa.DataType]
+) -> Categories | None:
+    """What the column that names the output of each row is looked up in; None: it holds indices.
+
+    Raises:
+      UserError: It holds neither indices nor classes.
+    """
+    if target is None:
+        return None
+    held, known = columns[target], Categories(signature.classes, reject=True)
+    if signature.classes and known.misfit(held) is None:
+        return known
+    if is_number(held) and (not signature.classes or known.strings):
+        return None
+    if signature.classes:
+        raise UserError(
+            f"column {target!r} holds {held}, and the model's classes are others: {known.words()}",
+            "model.target",
+            "name a column of classes, or give one of them",
+        )
+    raise UserError(
+        f"column {target!r} holds {held}, and an output's index is needed",
+        "model.target",
+        "name a column of whole numbers, or give the output itself",
     )
 
 
@@ -135,12 +162,6 @@ def _check_columns(request: ColumnRequest, columns: Mapping[str, pa.DataType]) -
         if pt.is_nested(storage(columns[part])):
             what = f"column {part!r} holds {columns[part]}, and one value a row is needed"
             raise UserError(what, key, "name another column")
-    if request.target is not None and not is_number(columns[request.target]):
-        raise UserError(
-            f"column {request.target!r} holds {columns[request.target]}, and an output's index is needed",
-            "model.target",
-            "name a column of whole numbers, or give the output itself",
-        )
     if request.weight is not None and not is_number(columns[request.weight]):
         raise UserError(
             f"column {request.weight!r} holds {columns[request.weight]}, and weights are numbers",
@@ -174,7 +195,7 @@ def _one_input(
     """Features of a model with one input: a vector of many columns, or one column that is the input."""
     wanted = size_of(spec.shape)
     if spec.values:
-        chosen = _by_value(request, spec, columns, spoken)
+        chosen = by_value(request.features, spec, columns, spoken)
     elif request.features is not None:
         chosen = list(request.features)
     else:
@@ -284,7 +305,7 @@ def _by_name(
     else:
         chosen = [replace(feature, input=fed(feature, inputs.keys())) for feature in request.features]
     rule = "A model with several inputs takes them by name"
-    _check_names(chosen, request, list(inputs), columns, spoken, "inputs", rule)
+    check_names(chosen, request.features is not None, list(inputs), columns, spoken, "inputs", rule)
     members: dict[str, list[FeatureRequest]] = {}
     for feature in chosen:
         members.setdefault(feature.feeds, []).append(feature)
@@ -294,69 +315,6 @@ def _by_name(
         for feature in _side_by_side(parts, inputs[name], columns)
     }
     return [specs[feature.name] for feature in chosen]
-
-
-def _by_value(
-    request: ColumnRequest, spec: InputSpec, columns: Mapping[str, pa.DataType], spoken: Set[str | None]
-) -> list[FeatureRequest]:
-    """Features of a model that names the values of its vector, in its order."""
-
-    def spelled(column: str) -> str:
-        # LightGBM writes underscores for spaces.
-        return column if column in known else column.replace(" ", "_")
-
-    known = frozenset(spec.values)
-    if request.features is None:
-        of = {spelled(name): name for name in columns}
-        chosen = [FeatureRequest(of[name], input=name) for name in spec.values if name in of]
-    else:
-        chosen = [replace(feature, input=spelled(feature.feeds)) for feature in request.features]
-    rule = "The model takes them by name"
-    _check_names(chosen, request, spec.values, columns, spoken, "features", rule)
-    given = {feature.feeds: feature for feature in chosen}
-    return [given[name] for name in spec.values]
-
-
-def _check_names(
-    chosen: Sequence[FeatureRequest],
-    request: ColumnRequest,
-    names: Sequence[str],
-    columns: Mapping[str, pa.DataType],
-    spoken: Set[str | None],
-    noun: str,
-    rule: str,
-) -> None:
-    """Every name that a model takes is fed, and the features that the config lists feed one each.
-
-    Columns that nobody listed may be left over: a label, say.
-    """
-    known, given = set(names), {feature.feeds for feature in chosen}
-    used = {feature.name for feature in chosen}
-    listed = request.features is not None
-    missing = [name for name in names if name not in given]
-    left = [feature.name for feature in chosen if feature.feeds not in known]
-    if not missing and not left:
-        return
-    if not listed:
-        left = [name for name in columns if name not in used and name not in spoken]
-    words, near = [], []
-    if missing:
-        lacking = "are not among the features" if listed else "have no column of their name"
-        words.append(f"the model's {noun} {names_in_words(missing, 20)} {lacking}")
-        pool = left or [name for name in columns if name not in used]
-        near = [f"{alike[0]} for {name}" for name in missing if (alike := close(name, pool))]
-    if left:
-        words.append(f"left over: {names_in_words(left, 20)}")
-    remedy = f"{rule}: {names_in_words(names, 20)}"
-    mapped = f"{{name: {left[0] if left else 'COLUMN'}, input: {(missing or names)[0]}}}"
-    if near:
-        remedy = f"did you mean {names_in_words(near)}? {remedy}"
-    elif missing and all(map(_NAMELESS.fullmatch, names)):
-        remedy = f"its inputs have no names that say much: give each its column, as {mapped}"
-    else:
-        remedy = remedy[:1].lower() + remedy[1:]  # in the middle of the line
-        remedy += f", or as the key input says: {mapped}"
-    raise UserError("; ".join(words), FEATURES, remedy)
 
 
 def _of_columns(

@@ -106,6 +106,7 @@ def feature_spec(
         request.fixed,
         _keeps_missing(request, kind, spec, where),
         encoding=encoding,
+        missing=spec.missing,
         pad=_pad(request, kind, spec, stored, shape, where),
         open=request.pad is not None and alone is not None and alone[:1] == (None,),
     )
@@ -212,6 +213,7 @@ def _categorical(
         request.fixed,
         _keeps_missing(request, "categorical", spec, where),
         known,
+        missing=spec.missing,
     )
 
 

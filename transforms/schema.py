@@ -64,6 +64,7 @@ class FeatureSpec:
       steps: Of what is padded, in rows of one length: how many of the first axis are there, the others being
         padding.
       categories: What the column's values are looked up in, where the model takes their codes.
+      missing: A number, or a code, that is missing to the model, and becomes NaN.
     """
 
     name: str
@@ -78,6 +79,7 @@ class FeatureSpec:
     nan: bool = False
     categories: Categories | None = None
     encoding: str | None = None
+    missing: float | None = None
     pad: Fill = None
     open: bool = False
     steps: int | None = None
@@ -91,6 +93,12 @@ class FeatureSpec:
     def there(self) -> int:
         """Values of a row that are no padding, as far as `steps` says."""
         return self.size if self.steps is None else self.steps * (self.size // self.shape[0])
+
+    def known(self, values: np.ndarray) -> np.ndarray:
+        """The values in the model's dtype with NaN where they are missing to it; changed in place."""
+        if self.missing is not None:
+            values[values == np.dtype(self.dtype).type(self.missing)] = np.nan
+        return values
 
     @cached_property
     def size(self) -> int:
@@ -111,6 +119,7 @@ class ExampleSchema:
       target: The column that holds the index of the output to explain, with its type.
       weight: The column of what each row counts in the importance, with its type; None: all the same.
       slicings: What the importance is broken down by.
+      classes: What the target column's values are looked up in; None: they are indices.
       from_path: Columns that are not in the files but in the names of their folders.
     """
 
@@ -122,6 +131,7 @@ class ExampleSchema:
     target: tuple[str, pa.DataType] | None = None
     weight: tuple[str, pa.DataType] | None = None
     slicings: tuple[Slicing, ...] = ()
+    classes: Categories | None = None
     from_path: tuple[str, ...] = ()
 
     @property

@@ -18,7 +18,7 @@ from transforms.devices import Device, leased_device
 from transforms.methods.base import AttributionMethod, Reference, evaluate
 from transforms.methods.calls import share_processors
 from transforms.models import ModelRequest, load_model, locate
-from transforms.models.base import ModelAdapter, ScoredModel
+from transforms.models.base import ModelAdapter, ScoredModel, Signature
 from transforms.models.function import is_function, module_file
 from transforms.models.users_code import generation
 from transforms.padding import at_lengths, narrowed
@@ -31,10 +31,25 @@ from transforms.write import OutputSpec
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """Which outputs are explained: some for every row, the predicted one, or one named by a column."""
+    """Which outputs are explained: some for every row, the predicted one, or one named by a column.
+
+    Args:
+      indices: These; None: see the others.
+      predicted: The largest output of each row.
+      mirrored: The model's one output is that of a yes: a column names yes (1) or no (0), and the score of no
+        is one minus that of yes, or, of a logit, minus it.
+    """
 
     indices: tuple[int, ...] | None = None
     predicted: bool = False
+    mirrored: bool = False
+
+    def signature(self, signature: Signature) -> Signature:
+        """The model's, with an output for no and for yes each where it is mirrored."""
+        if not self.mirrored:
+            return signature
+        (head,) = signature.outputs
+        return replace(signature, outputs=(replace(head, shape=(2,)),))
 
     def count(self, outputs: int) -> int:
         """How many of so many outputs may be explained."""
@@ -297,7 +312,7 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
             artifact = Artifact.from_bytes(kept if isinstance(kept, bytes) else files.read_bytes(kept))
             reference = make_reference(artifact, spec.schema, spec.seed)
             model = _scored_model(spec.model, reference.inputs, spec.score, spec.affine_prefix, device)
-            names = np.array(model.signature.target_names, object)
+            names = np.array(spec.targets.signature(model.signature).target_names, object)
             room = Room(spec.device_batch_size)
             room.shrink(spec.device_room)
             made = Runtime(spec, model, reference, names, room, artifact, device)

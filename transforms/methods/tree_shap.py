@@ -63,6 +63,7 @@ class TreeShap:
         """Computes; see `AttributionMethod.attribute`."""
         prediction, output = predict(model, inputs, targets, device_batch_size)
         forest, constant = model.trees()
+        mirrored = bool(getattr(model, "mirrored", False))
         ((name, rows),) = inputs.items()
         engine: Interventional | PathDependent
         if self.perturbation == "interventional":
@@ -73,15 +74,21 @@ class TreeShap:
 
             path_dependent = PathDependent(forest)
             expected = reference.once("path_dependent", lambda: constant + path_dependent.expected)
+            expected = np.r_[-expected, expected] if mirrored else expected
             engine, base_value = path_dependent, expected.astype(np.float32)[targets]
-        wanted = np.unique(targets)
+        # Of two classes whose trees are the second's: the first one's φ are minus these.
+        sign = np.where(targets == 0, -1.0, 1.0) if mirrored else None
+        grown = np.zeros_like(targets) if mirrored else targets
+        wanted = np.unique(grown)
         place = np.full(forest.outputs, -1, np.int64)
         place[wanted] = np.arange(len(wanted))
-        chosen = place[targets]
+        chosen = place[grown]
 
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
             found = engine.values(rows[index], place, len(wanted))
             found = np.take_along_axis(found, chosen[index][:, :, None], axis=1)
+            if sign is not None:
+                found *= sign[index][:, :, None]
             return ({name: found.astype(np.float32)},)
 
         (values,) = run_calls(len(rows), device_batch_size, call)

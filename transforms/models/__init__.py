@@ -40,6 +40,8 @@ class ModelRequest:
       allow_unsafe: Whether code in model files may be run.
       precision: float32 | mixed_float16 | mixed_bfloat16: of the model's products.
       jit: Whether XLA compiles what is run of it.
+      missing: The number that an XGBoost model takes as missing, which its file does not keep.
+      signature: Of a SavedModel; None: serving_default.
     """
 
     path: str
@@ -48,6 +50,8 @@ class ModelRequest:
     allow_unsafe: bool = False
     precision: str = "float32"
     jit: bool = False
+    missing: float | None = None
+    signature: str | None = None
 
     @property
     def needs_tensorflow(self) -> bool:
@@ -70,10 +74,13 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
     """
     path, kind = locate(request)
     module_name, class_name = MODELS[kind]
+    own = {} if request.signature is None else {"signature": request.signature}
+    if own and kind != "saved_model.pb":
+        raise UserError("only a SavedModel has signatures", "model.signature", "leave it out")
     make = getattr(importlib.import_module(module_name), class_name)
     try:
         with users_modules(request.modules, request.module_paths), device.placed():
-            adapter: Any = make(path, allow_unsafe=request.allow_unsafe)
+            adapter: Any = make(path, allow_unsafe=request.allow_unsafe, **own)
     except UserError as error:
         # Of a URL the user does not know the copy's name.
         raise UserError(
@@ -86,6 +93,11 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
         key = "jit" if request.jit else "precision"
         what = "is for TensorFlow models, and TensorFlow does not run this one"
         raise UserError(what, f"compute.{key}", "leave it out")
+    if request.missing is not None:
+        if not hasattr(adapter, "take_missing"):
+            what = "is for XGBoost, whose files do not keep the number that is missing"
+            raise UserError(what, "model.missing", "leave it out")
+        adapter.take_missing(request.missing)
     found: ModelAdapter = adapter
     return found
 

@@ -18,7 +18,7 @@ from transforms.models.messages import first_line, out_of_memory
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from transforms.categories import CategoryPlaces
+    from transforms.categories import Category, CategoryPlaces
     from transforms.methods.base import Reference
     from transforms.models.differentiable import DifferentiableModel
     from transforms.models.forest import Forest
@@ -38,6 +38,8 @@ class InputSpec:
       values: Names of a vector's values, where the model knows them.
       nan: Whether NaN, or None among strings, is a value to the model.
       categories: Which of a vector's values are categories, where some are: the model takes their codes.
+      missing: A number that is missing to the model, as NaN is.
+      respelled: Whether the model has underscores for the spaces in the values' names.
     """
 
     name: str
@@ -46,6 +48,8 @@ class InputSpec:
     values: tuple[str, ...] = ()
     nan: bool = False
     categories: CategoryPlaces | None = None
+    missing: float | None = None
+    respelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,13 @@ class OutputSpec:
       name: Of the head.
       shape: Of a row.
       labels: Names of its values, where the model has some.
+      classes: What its values are classes of, where the model says so.
     """
 
     name: str
     shape: tuple[int | None, ...]
     labels: tuple[str, ...] = ()
+    classes: tuple[Category, ...] = ()
 
     @property
     def width(self) -> int:
@@ -76,6 +82,11 @@ class Signature:
     outputs: tuple[OutputSpec, ...]
 
     @property
+    def classes(self) -> tuple[Category, ...]:
+        """What the targets are classes of; none where they are not, or where there are several heads."""
+        return self.outputs[0].classes if len(self.outputs) == 1 else ()
+
+    @property
     def target_names(self) -> tuple[str, ...]:
         """A name a target: its label, or the head's with the index in brackets where the head is wide."""
         return tuple(
@@ -84,6 +95,16 @@ class Signature:
             for name in head.labels
             or ([head.name] if head.width == 1 else [f"{head.name}[{i}]" for i in range(head.width)])
         )
+
+    @property
+    def heads(self) -> dict[str, range]:
+        """The targets of each head, by its name."""
+        found, start = {}, 0
+        for head in self.outputs:
+            width = len(head.labels) or head.width
+            found[head.name] = range(start, start + width)
+            start += width
+        return found
 
 
 @dataclass(frozen=True)
@@ -197,11 +218,12 @@ class ScoredModel:
 
         from transforms.models.compiled import Compiled
         from transforms.models.cut import head_scores
+        from transforms.models.grouped import ungrouped
         from transforms.models.xla import for_xla
 
         self.adapter = adapter
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        traced = adapter.trace(self.shapes)
+        traced = ungrouped(adapter.trace(self.shapes))
         if adapter.precision != "float32":
             from transforms.models.precision import lowered
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transforms.arrow_types import is_text
+from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.models.forest import Forest, Tree, plant
 from transforms.models.lightgbm_categories import lists_in_order
-from transforms.models.trees import TreeModel, TreeScores, missing_package, tree_signature
+from transforms.models.tree_frames import frame_of
+from transforms.models.trees import TreeModel, TreeScores, as_classes, missing_package, tree_signature
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: Objectives whose raw score is what the model returns; none is named by a model of a custom objective.
 _IDENTITY = (
@@ -25,53 +33,111 @@ _CATEGORICAL, _DEFAULT_LEFT, _MISSING_ZERO = 1, 2, 1
 class LightGBMModel:
     """A LightGBM booster, cut at its best iteration as its own predict is.
 
+    Categories are looked up in what the file has of them, as LightGBM does with a data frame's; features of a
+    file without any are taken as codes.
+
     Args:
       path: A local file.
       allow_unsafe: Without effect: such a file holds no code.
       booster: Already loaded.
+      estimator: LightGBM's scikit-learn estimator that the booster is of.
     Raises:
-      UserError: LightGBM is not installed, or the file does not load.
+      UserError: LightGBM is not installed, the file does not load, or it holds no trees.
     """
 
     kind = "lightgbm"
 
-    def __init__(self, path: str, *, allow_unsafe: bool = False, booster: Any = None) -> None:
+    def __init__(
+        self, path: str, *, allow_unsafe: bool = False, booster: Any = None, estimator: Any = None
+    ) -> None:
         try:
             import lightgbm
         except ImportError as error:
             raise missing_package("lightgbm", "a LightGBM model", path) from error
-        self.path = path
+        self.path, self._estimator = path, estimator
         if booster is None:
             try:
                 booster = lightgbm.Booster(model_file=path)
             except lightgbm.basic.LightGBMError as error:
                 raise UserError(f"LightGBM cannot load the model: {str(error)[:200]}", path) from error
         self._booster = booster
+        if not booster.num_trees():
+            raise UserError("holds no trees: it was trained for no rounds", path, "train it for some rounds")
         self._text = str(booster.model_to_string())
         header = self._text.partition("\nTree=")[0]
-        words = re.search(r"^objective=(\S+)", header, re.MULTILINE)
-        objective = words[1] if words else ""
-        categories = lists_in_order(booster, header, self._text, path)
-        width = int(booster.num_model_per_iteration())
+        self._categories = lists_in_order(booster, header, self._text, path)
         # A random forest returns the mean of its trees, and as its raw score their sum.
         averaged = re.search(r"^average_output", header, re.MULTILINE) is not None
-        self._over = self._text.count("\nTree=") // width if averaged else 1
-        classes = objective in ("binary", "multiclass", "multiclassova", "cross_entropy")
-        identity = objective in _IDENTITY
-        squared = re.search(r"^objective=.*\bsqrt\b", header, re.MULTILINE) is not None
-        self.scores = TreeScores(
-            lambda rows: self._predict(rows, raw=True),
-            None if identity and not squared else lambda rows: self._predict(rows, raw=False),
-            "output" if identity and not squared else "margin",
-            width,
-            classes=classes,
-        )
+        self._grown = int(booster.num_model_per_iteration())
+        self._over = self._text.count("\nTree=") // self._grown if averaged else 1
+        self.scores = self._scored(header)
         names: Sequence[str] = list(booster.feature_name())
-        if names == [f"Column_{index}" for index in range(len(names))]:
+        if names == [f"Column_{index}" for index in range(len(names))] and self._categories is None:
             names = ()  # nobody gave any
-        self.signature = tree_signature(
-            names, booster.num_feature(), "float64", self.scores, nan=True, categories=categories
+        found = tree_signature(
+            names, booster.num_feature(), "float64", self.scores, nan=True, categories=self._categories
         )
+        self.signature = replace(found, inputs=(replace(found.inputs[0], respelled=True),))
+
+    def _scored(self, header: str) -> TreeScores:
+        line = re.search(r"^objective=(.*)$", header, re.MULTILINE)
+        words = line[1].split() if line else []
+        objective = words[0] if words else ""
+        identity = objective in _IDENTITY and "sqrt" not in words
+        output = None if identity else lambda rows: self._predict(rows, raw=False)
+        kind = "output" if identity else "margin"
+        sigmoid = next((float(word[8:]) for word in words if word.startswith("sigmoid:")), 1.0)
+
+        def margin(rows: np.ndarray) -> np.ndarray:
+            return self._predict(rows, raw=True)
+
+        own = getattr(self._estimator, "classes_", None)
+        classes = None if own is None else as_classes(own)
+        if objective in ("binary", "cross_entropy") and (classes is None or len(classes) == 2):
+            return TreeScores(
+                margin,
+                output,
+                kind,
+                2,
+                classes=classes or (0, 1),
+                probabilities=True,
+                factor=sigmoid,
+                mirrored=True,
+            )
+        if objective in ("multiclass", "multiclassova"):
+            classes = classes or tuple(range(self._grown))
+            return TreeScores(
+                margin, output, kind, self._grown, classes=classes, probabilities=True, factor=sigmoid
+            )
+        return TreeScores(margin, output, kind, self._grown)
+
+    def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """What LightGBM's own interface gives; see `PublicPrediction`."""
+        import lightgbm
+
+        (taken,) = inputs.values()
+        places: Mapping[int, Categories] = {}
+        if self._categories is not None:
+            places = self._categories.at([is_text(rows.column(at).type) for at in range(rows.num_columns)])
+        frame = frame_of(rows, taken, self._booster.feature_name(), places, {})
+        if frame is None and places:
+            return None
+        data: Any = taken if frame is None else frame
+        estimator = self._estimator
+        try:
+            with warnings.catch_warnings():
+                # Names of features, which scikit-learn misses in an array.
+                warnings.simplefilter("ignore")
+                if estimator is None:
+                    found = np.asarray(self._booster.predict(data, num_threads=1))
+                elif hasattr(estimator, "predict_proba"):
+                    return np.asarray(estimator.predict_proba(data))
+                else:
+                    return np.asarray(estimator.predict(data))
+        except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
+            what = f"LightGBM's own prediction fails: {str(error)[:200]}"
+            raise UserError(what, self.path) from error
+        return np.stack([1 - found, found], axis=1) if self.scores.mirrored else found
 
     def scored(
         self,
@@ -93,10 +159,9 @@ class LightGBMModel:
         """The trees; see `TreeAdapter.forest`."""
         blocks = self._text.partition("\nend of trees")[0].split("\nTree=")[1:]
         trees = [
-            _tree(block, number % self.scores.width, self._over, self.path)
-            for number, block in enumerate(blocks)
+            _tree(block, number % self._grown, self._over, self.path) for number, block in enumerate(blocks)
         ]
-        return plant(trees, self._booster.num_feature(), self.scores.width)
+        return plant(trees, self._booster.num_feature(), self._grown)
 
 
 def _tree(block: str, group: int, over: int, path: str) -> Tree:

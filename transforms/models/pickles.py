@@ -67,13 +67,13 @@ def load_pickle(path: str, *, allow_unsafe: bool = False) -> ModelAdapter:
 
         own = name == "Booster"
         booster = model if own else _fitted(model, name, "get_booster", path)
-        return XGBoostModel(path, booster=booster, estimator=not own)
+        return XGBoostModel(path, booster=booster, estimator=None if own else model)
     if library == "lightgbm" and (name == "Booster" or hasattr(type(model), "booster_")):
         from transforms.models.lightgbm import LightGBMModel
 
-        return LightGBMModel(
-            path, booster=model if name == "Booster" else _fitted(model, name, "booster_", path)
-        )
+        if name == "Booster":
+            return LightGBMModel(path, booster=model)
+        return LightGBMModel(path, booster=_fitted(model, name, "booster_", path), estimator=model)
     from transforms.models.sklearn import SklearnModel, is_tree_model
 
     if not is_tree_model(model):

@@ -12,7 +12,7 @@ from transforms.categories import Categories, Placed, known_as_one_kind
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
 from transforms.models.forest import Forest, Tree, plant
-from transforms.models.trees import INPUT, TreeModel, TreeScores, tree_signature
+from transforms.models.trees import INPUT, TreeModel, TreeScores, as_classes, tree_signature
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,22 +127,28 @@ class SklearnModel:
             return TreeScores(model.predict, None, "output", width)
         if not self._boosted and int(model.n_outputs_) > 1:
             raise UserError("classifies several things at once", self.path, "save a model for each of them")
-        count = len(model.classes_)
+        classes = as_classes(model.classes_)
+        count = len(classes)
         if count == 1 and self._boosted:
             what = f"was fitted on rows of a single class, {model.classes_[0]}, and predicts nothing"
             raise UserError(what, self.path, "fit it on two classes at least")
-        labels = tuple(map(str, model.classes_)) if model.classes_.dtype.kind in "UO" else ()
         if not self._boosted:
-            return TreeScores(model.predict_proba, None, "probability", count, labels, classes=True)
+            return TreeScores(model.predict_proba, None, "probability", count, classes, probabilities=True)
         if count == 2:  # one margin, that of the second class
             return TreeScores(
                 model.decision_function,
                 lambda rows: model.predict_proba(rows)[:, 1],
                 "margin",
-                1,
-                classes=True,
+                2,
+                classes,
+                probabilities=True,
+                # The exponential loss has a link of its own.
+                factor=2.0 if model.loss == "exponential" else 1.0,
+                mirrored=True,
             )
-        return TreeScores(model.decision_function, model.predict_proba, "margin", count, labels, classes=True)
+        return TreeScores(
+            model.decision_function, model.predict_proba, "margin", count, classes, probabilities=True
+        )
 
     def _check_fitted(self) -> None:
         from sklearn.exceptions import NotFittedError
@@ -231,7 +237,7 @@ class SklearnModel:
         else:
             members = getattr(model, "estimators_", [model])
             trees = [_tree(member.tree_, 0, 1 / len(members)) for member in members]
-        return plant(trees, int(model.n_features_in_), self.scores.width)
+        return plant(trees, int(model.n_features_in_), self.scores.columns)
 
     def _check_start(self) -> None:
         """Refuses a boosting that starts from another model's predictions, which differ from row to row."""

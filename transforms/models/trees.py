@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from transforms.categories import CategoryPlaces
+from transforms.categories import Category, CategoryPlaces
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, OutputSpec, Signature
 from transforms.models.forest import Forest
@@ -23,21 +23,33 @@ _AGREES = 1e-5
 class TreeScores:
     """What a library computes of rows.
 
+    Of two classes many libraries add up one margin, that of the second: `mirrored`. The first one's is minus
+    that, and its output one minus the other's.
+
     Args:
-      score: Of rows `[B, n]` in the adapter's dtype, `[B, T]`: what the trees add up to.
-      output: What the model itself returns, `[B, T]`; None where it is the score.
+      score: Of rows `[B, n]` in the adapter's dtype, `[B, T]`, one column where mirrored: the trees' sum.
+      output: What the model itself returns, likewise; None where it is the score.
       kind: What `score` is: "margin", "probability" or "output".
       width: Outputs T.
-      labels: Names of the outputs, where the model has some.
-      classes: Whether the outputs are classes, so that the margin is a logit.
+      classes: What the outputs are classes of, in the model's order; none where they are no classes.
+      probabilities: Whether the outputs are probabilities, so that the margin is a logit but for `factor`.
+      factor: The logit over the margin.
+      mirrored: Whether there is one margin for two classes.
     """
 
     score: Callable[[np.ndarray], np.ndarray]
     output: Callable[[np.ndarray], np.ndarray] | None
     kind: str
     width: int
-    labels: tuple[str, ...] = ()
-    classes: bool = False
+    classes: tuple[Category, ...] = ()
+    probabilities: bool = False
+    factor: float = 1.0
+    mirrored: bool = False
+
+    @property
+    def columns(self) -> int:
+        """Columns of what the functions return."""
+        return 1 if self.mirrored else self.width
 
 
 class TreeAdapter(Protocol):
@@ -74,6 +86,7 @@ def tree_signature(
     *,
     nan: bool,
     categories: CategoryPlaces | None = None,
+    missing: float | None = None,
 ) -> Signature:
     """One vector input of numbers, and one head.
 
@@ -84,12 +97,16 @@ def tree_signature(
       scores: Of the model.
       nan: Whether NaN is a value to the model.
       categories: Which of the numbers are codes of categories, where the model knows what they stand for.
+      missing: A number that is missing to the model, as NaN is.
     """
-    name = "output" if scores.kind == "output" else "probability" if scores.classes else "output"
+    name = "probability" if scores.probabilities and scores.kind != "output" else "output"
     shape = () if scores.width == 1 else (scores.width,)
+    # A class that is called by its number has no other name.
+    numbered = scores.classes == tuple(range(scores.width)) and not isinstance(scores.classes[0], bool)
+    labels = () if numbered else tuple(map(str, scores.classes))
     return Signature(
-        (InputSpec(INPUT, (width,), dtype, tuple(names), nan, categories),),
-        (OutputSpec(name, shape, scores.labels),),
+        (InputSpec(INPUT, (width,), dtype, tuple(names), nan, categories, missing),),
+        (OutputSpec(name, shape, labels, scores.classes),),
     )
 
 
@@ -106,35 +123,55 @@ class TreeModel(OpaqueModel):
 
     def __init__(self, adapter: TreeAdapter, score: str, example: Mapping[str, np.ndarray]) -> None:
         scores = adapter.scores
-        self._raw = scores.kind == "probability" or scores.output is None or score in ("auto", "logit")
-        if score == "logit" and not (scores.kind == "margin" and scores.classes):
+        if score == "logit" and not (scores.kind == "margin" and scores.probabilities):
             raise UserError(
                 "the model has no logits: its trees add up to "
-                + ("probabilities" if scores.kind == "probability" else "the output itself"),
+                + {"probability": "probabilities", "output": "the output itself"}.get(
+                    scores.kind, "a margin that is none"
+                ),
                 "model.score",
                 "use auto",
             )
-        if score == "probability" and not scores.classes:
+        if score == "probability" and not scores.probabilities:
             raise UserError("the model gives no probabilities", "model.score", "use auto or output")
-        kind = scores.kind if self._raw else "probability" if scores.classes else "output"
+        self._raw = scores.kind == "probability" or scores.output is None or score in ("auto", "logit")
+        self._factor = scores.factor if score == "logit" else 1.0
+        kind = scores.kind if self._raw else "probability" if scores.probabilities else "output"
         self._trees = adapter
-        super().__init__(adapter, adapter.signature, (kind,), "a tree model")
+        super().__init__(
+            adapter, adapter.signature, ("logit" if self._factor != 1 else kind,), "a tree model"
+        )
         self._scores, self._example = scores, example[INPUT]
         self._forest: tuple[Forest, np.ndarray] | None = None
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether the trees are the second class's alone, and the first one's score is minus theirs."""
+        return self._scores.mirrored
+
+    @property
+    def yes_or_no(self) -> bool:
+        """Whether the one output is the probability of a yes."""
+        return self._scores.probabilities and self._scores.width == 1
+
     def _scores_and_outputs(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        rows = inputs[INPUT]
-        if self._scores.output is None:
-            score = self._columns(self._scores.score(rows))
-            return score, score
-        output = self._columns(self._scores.output(rows))
-        return (self._columns(self._scores.score(rows)) if self._raw else output), output
+        rows, scores = inputs[INPUT], self._scores
+        output = None if scores.output is None else self._columns(scores.output(rows))
+        raw = self._columns(scores.score(rows)) * self._factor if self._raw or output is None else None
+        if scores.mirrored:
+            raw = None if raw is None else np.concatenate([-raw, raw], axis=1)
+            output = None if output is None else np.concatenate([1 - output, output], axis=1)
+        score = output if raw is None else raw
+        assert score is not None  # for the type checker: one of the two is there
+        return score, score if output is None else output
 
     def _columns(self, values: np.ndarray) -> np.ndarray:
-        return np.asarray(values).reshape(-1, self._scores.width)
+        return np.asarray(values).reshape(-1, self._scores.columns)
 
     def trees(self) -> tuple[Forest, np.ndarray]:
         """The trees, and the constant that makes their sum the score, `[T]`; read once.
+
+        Where `mirrored`, of the second class alone.
 
         Raises:
           UserError: The score is not what the trees add up to, or they cannot be read.
@@ -148,20 +185,26 @@ class TreeModel(OpaqueModel):
         with self._lock:
             if self._forest is None:
                 forest = self._trees.forest()
-                score = self._columns(self._scores.score(self._example)).astype(np.float64)
+                if self._factor != 1:
+                    forest = replace(forest, value=forest.value * self._factor)
+                score = self._columns(self._scores.score(self._example)).astype(np.float64) * self._factor
                 rest = score - forest.sums(self._example)
                 constant = rest.mean(axis=0)
                 off = np.abs(rest - constant).max()
                 if not off <= _AGREES * (1 + np.abs(score).max()):
-                    written = getattr(self._trees, "written", None)
                     raise UserError(
-                        f"the trees add up to something else than the model's own score, by up to {off:.3g}"
-                        + (f" ({written})" if written else ""),
+                        f"the trees add up to something else than the model's own score, by up to {off:.3g}",
                         self._trees.path,
                         "use permutation_shap or kernel_shap, which ask the model itself",
                     )
                 self._forest = forest, constant
             return self._forest
+
+
+def as_classes(found: Any) -> tuple[Category, ...]:
+    """An estimator's `classes_` as Python's own values; whatever is no number, as a string."""
+    values = np.asarray(found).tolist()
+    return tuple(value if isinstance(value, bool | int | float) else str(value) for value in values)
 
 
 def missing_package(package: str, what: str, path: str) -> UserError:
