@@ -84,4 +84,4 @@ def _word(item: Any) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.5g}"
+    return f"{value:.5g}".replace("-", "−")

@@ -43,5 +43,6 @@ def share_in_words(manifest: Mapping[str, Any], share: str) -> str:
         return f"{share} of the score's spread"
     if measured_by == NOTHING:
         return "and cannot be measured: the score's spread is 0, and all rows looked at have the base value"
-    why = "whose spread is 0" if baseline.get("flat_targets") else "which is larger than its spread"
-    return f"{share} of the distance from the base value to the score, {why}"
+    if baseline.get("flat_targets"):
+        return f"{share} of the distance from the base value to the score, whose spread is 0"
+    return f"{share} of the score's spread around the base value"

@@ -82,7 +82,8 @@ def test_the_change_of_the_score_and_the_baseline_that_moved_are_in_the_headline
     (moved,) = found.baselines
     assert moved.feature == "load"
     assert moved.size == pytest.approx((held[1].mean() - held[0].mean()) / held[0].std(), rel=1e-3)
-    assert [float(moved.before), float(moved.after)] == pytest.approx([v.mean() for v in held], rel=1e-3)
+    texts = [text.replace("−", "-") for text in (moved.before, moved.after)]
+    assert [float(text) for text in texts] == pytest.approx([v.mean() for v in held], rel=1e-3)
     assert "The baseline moved: load from" in text
     assert f"baseline: {{kind: run, path: {first.path}}}" in text
     assert "No change in the importance of the 3 features is more than chance." in text

@@ -44,7 +44,7 @@ def world(folder: Path, slope: float, rows: list[float]) -> Path:
     ("slope", "rows", "delta", "distance", "word", "sentence"),
     [
         # Four nodes miss the jump: φ is −0.1 x. The score is 1 − 0.1 x, and 0 at the baseline.
-        (0.1, [1, 2, 0.9], 1.0, np.sqrt(np.mean(np.square([0.9, 0.8, 0.91]))), "larger than its spread",
+        (0.1, [1, 2, 0.9], 1.0, np.sqrt(np.mean(np.square([0.9, 0.8, 0.91]))), "spread around the base value",
          "No feature goes the score's way"),
         # All scores are 1: they have no spread.
         (0.0, [1, 1, 0.9], 1.0, 1.0, "whose spread is 0", "every φ is 0: they do not add up to it"),

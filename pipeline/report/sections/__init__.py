@@ -88,6 +88,6 @@ def _missing(number: int, title: str, why: str) -> Section:
     reason = why.removeprefix(f"{title}: ")
     text = (
         f"This section could not be drawn: {reason}. The run is whole, and the numbers are in its tables; "
-        "`attribeam report RUN` draws the page again, and with --debug says more."
+        "attribeam report RUN draws the page again, and with --debug says more."
     )
     return Section(f"missing-{number}", title, "Missing here.", [Prose(text, "bad")])
