@@ -13,6 +13,7 @@ from pipeline.differences import differences, told
 from pipeline.earlier import EarlierBaseline
 from pipeline.fingerprint import fingerprint_of
 from pipeline.increments import Grown, Increment, grown, is_limited
+from pipeline.input_notes import input_notes
 from pipeline.memory import batch_rows
 from pipeline.place import check_apart
 from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
@@ -146,6 +147,9 @@ def make_plan(
     check_apart(output, sources, loaded.where)
     threads = _threads(config.compute.workers) if local else None
 
+    def noted(inputs: Sequence[InputFile], found: ProbeResult) -> list[str]:
+        return input_notes(inputs, found.schema, listed=config.input.features is not None)
+
     def ask(
         inputs: Sequence[InputFile], drawn_from: Sequence[InputFile] | None = None
     ) -> tuple[ProbeRequest, ProbeResult]:
@@ -164,7 +168,7 @@ def make_plan(
         except UserError as error:
             raise of_config(loaded, error) from error
         _check_texts(loaded, found)
-        found = dataclasses.replace(found, warnings=(*_damaged(inputs), *found.warnings))
+        found = dataclasses.replace(found, warnings=(*noted(inputs, found), *found.warnings))
         return request, _with_devices(loaded, found) if local else found
 
     base: Grown | str | None = None
@@ -271,15 +275,6 @@ def _shard_rows(config: Config, evaluations_per_row: int, rows: int, slots: int 
     if asked == "auto":
         return auto_shard_rows(rows, evaluations_per_row, slots or config.compute.workers)
     return asked
-
-
-def _damaged(found: Sequence[InputFile]) -> list[str]:
-    """A warning for each file of which nothing can be read."""
-    return [
-        f"input.files: {file.name}: {file.damage}; it counts as one row, which will be rejected"
-        for file in found
-        if file.damage is not None
-    ]
 
 
 def _with_devices(loaded: LoadedConfig, found: ProbeResult) -> ProbeResult:

@@ -305,7 +305,7 @@ def test_a_truncated_file_is_one_rejected_row(tmp_path, size):
 def test_a_file_of_another_kind_is_a_mistake(tmp_path):
     write(tmp_path / "a.parquet", table().slice(0, 9))
     (tmp_path / "b.parquet").write_bytes(b"id,x\n1,2\n")
-    with pytest.raises(UserError, match=r"b\.parquet: cannot be read as Parquet .*set input\.format"):
+    with pytest.raises(UserError, match=r"b\.parquet: is a CSV file, not Parquet; convert it"):
         inspect(tmp_path / "a.parquet", tmp_path / "b.parquet")
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.arrow_types import common_type
+from transforms.arrow_types import common_type, floats_of_decimals
 from transforms.errors import UserError
 from transforms.parquet.columns import compatible, plain, plain_array
 from transforms.slicing import labels, resolve_slicings
@@ -227,3 +227,17 @@ def test_conditions_about_times_far_away(condition: str, rows: list[int]) -> Non
 def test_what_is_no_time_of_the_columns_kind_is_told(condition: str) -> None:
     with pytest.raises(UserError, match=r"which is none; write days like"):
         resolve_slicings([condition], {name: array.type for name, array in COLUMNS.items()})
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(-(10**30), 10**30) | st.integers(-(10**9), 10**9),
+    st.integers(0, 37),
+    st.sampled_from([pa.decimal128, pa.decimal256]),
+)
+def test_a_decimal_is_the_nearest_floating_number(whole: int, scale: int, kind: Any) -> None:
+    """As Python, Java and DuckDB have it: Arrow's cast makes 481.40000000000003 of 481.4."""
+    value = Decimal(whole).scaleb(-scale)
+    held = pa.array([value, None, value], kind(38, scale))
+    assert floats_of_decimals(held).to_pylist() == [float(value), None, float(value)]
+    assert floats_of_decimals(held.slice(2)).to_pylist() == [float(value)]

@@ -49,6 +49,8 @@ def storage(kind: pa.DataType) -> pa.DataType:
     """The type without extension, dictionary, 64-bit offsets and views."""
     while isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
+    if pt.is_run_end_encoded(kind):
+        kind = kind.value_type
     if pt.is_dictionary(kind):
         kind = kind.value_type
     if pt.is_large_string(kind) or pt.is_string_view(kind):
@@ -121,6 +123,8 @@ def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     return pa.decimal128(20) if whole and wider.kind == "f" else pa.from_numpy_dtype(wider)
 
 
+#: Whole numbers up to here, and powers of ten, have no error in float64.
+_EXACT_WHOLE, _EXACT_POWERS = 2**53, 22
 _FINER = ("s", "ms", "us", "ns")
 
 
@@ -141,3 +145,22 @@ def _common_time(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 def without_zone(times: pa.Array) -> pa.Array:
     """Times with a zone as the times that they are in UTC; others as they are."""
     return times.cast(pa.timestamp(times.type.unit)) if times.type.tz is not None else times
+
+
+def floats_of_decimals(array: pa.Array) -> pa.Array:
+    """Decimals as the nearest float64, `[B]`; Arrow's own cast is off by one in the last place now and then.
+
+    Cost: a division a value up to 2⁵³ and a scale of 22, of which both sides are exact; else by its text.
+    """
+    if pt.is_decimal32(array.type) or pt.is_decimal64(array.type):
+        array = array.cast(pa.decimal128(array.type.precision, array.type.scale))
+    kind = array.type
+    data = array.buffers()[1]
+    if pt.is_decimal128(kind) and 0 <= kind.scale <= _EXACT_POWERS and len(array) and data is not None:
+        words = np.frombuffer(data, np.int64, 2 * len(array), 16 * array.offset).reshape(-1, 2)
+        low, high = words[:, 0], words[:, 1]
+        missing = array.is_null().to_numpy(zero_copy_only=False)
+        exact = (high == low >> 63) & (low <= _EXACT_WHOLE) & (low >= -_EXACT_WHOLE)
+        if (exact | missing).all():
+            return pa.array(low / 10.0**kind.scale, mask=missing)
+    return array.cast(pa.string()).cast(pa.float64())

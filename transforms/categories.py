@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.arrow_types import is_number, storage
+from transforms.arrow_types import floats_of_decimals, is_number, storage
 
 #: A category as a model's file has it.
 Category = str | int | float | bool
@@ -113,7 +113,7 @@ class Categories:
         if self.strings:
             return pc.index_in(array.cast(pa.binary()), sought)
         if pt.is_boolean(kind) or pt.is_decimal(kind):
-            array = array.cast(pa.int64() if pt.is_boolean(kind) else pa.float64(), safe=False)
+            array = array.cast(pa.int64()) if pt.is_boolean(kind) else floats_of_decimals(array)
             kind = array.type
         if pt.is_floating(kind):
             return pc.index_in(array.cast(pa.float64()), self._floats, skip_nulls=True)

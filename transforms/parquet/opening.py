@@ -80,6 +80,8 @@ def _holds(field: pa.Field, file: pq.ParquetFile) -> str | None:
         extension = field.type.extension_name
     if extension == "pandas.period":
         return "periods of pandas, which are stored as numbers"
+    if extension == "arrow.variable_shape_tensor":
+        return "tensors of varying shape"
     if pt.is_fixed_size_binary(field.type) and field.type.byte_width == _INTERVAL_BYTES:
         for number in range(len(file.schema)):
             column = file.schema.column(number)
