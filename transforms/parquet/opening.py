@@ -19,6 +19,10 @@ _SUFFIX = 8  # the footer's length and the magic word
 #: schema, the columns that are the index of the pandas frame that was written.
 HOLDS, INDEX = b"attribeam.holds", b"attribeam.index"
 _EXTENSION = b"ARROW:extension:name"
+_UNREAD = {
+    "pandas.period": "periods of pandas, which are stored as numbers",
+    "arrow.variable_shape_tensor": "tensors of varying shape",
+}
 #: What the stored schema is called where Arrow is not to follow it.
 _HIDDEN = b"-" * len(KEY)
 _INTERVAL_BYTES = 12
@@ -60,7 +64,7 @@ def described(file: pq.ParquetFile) -> pa.Schema:
     """The schema of an open file, with `HOLDS` in its fields' metadata and `INDEX` in its own."""
     schema: pa.Schema = file.schema_arrow
     hidden = (file.metadata.metadata or {}).get(_HIDDEN)
-    holds = {**_periods(schema), **_intervals(schema, file), **_spark_intervals(file.metadata)}
+    holds = {**_extensions(schema), **_intervals(schema, file), **_spark_intervals(file.metadata)}
     holds |= {} if hidden is None else lost_types(hidden)
     for name, words in holds.items():
         for at in schema.get_all_field_indices(name):
@@ -75,11 +79,13 @@ def stored_index(schema: pa.Schema) -> list[str]:
     return names
 
 
-def _periods(schema: pa.Schema) -> dict[str, str]:
-    if b"pandas.period" not in memoryview(schema.serialize()).tobytes():
+def _extensions(schema: pa.Schema) -> dict[str, str]:
+    """The columns of extension types whose storage says something else."""
+    stored = memoryview(schema.serialize()).tobytes()
+    if not any(name.encode() in stored for name in _UNREAD):
         return {}
-    words = "periods of pandas, which are stored as numbers"
-    return {field.name: words for field in schema if _extension(field) == "pandas.period"}
+    found = {field.name: _UNREAD.get(_extension(field)) for field in schema}
+    return {name: words for name, words in found.items() if words is not None}
 
 
 def _extension(field: pa.Field) -> str:
