@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,14 @@ def in_child(function: Callable[[Question], Answer], request: Question) -> Answe
         data = answer.read()
         if not data:
             noise.seek(0)
+            if child.returncode < 0:
+                ended = signal.Signals(-child.returncode).name
+                raise UserError(
+                    f"the model's process was ended by {ended}, as happens when memory runs out or a library "
+                    "of the model crashes",
+                    "model.path",
+                    "load the model and predict a row in Python, on a machine with more memory",
+                )
             lines = noise.read().decode("utf-8", "replace").strip().splitlines()
             last = lines[-1] if lines else "no message"
             raise RuntimeError(f"the model's process ended with status {child.returncode}: {last}")

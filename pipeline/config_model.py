@@ -19,12 +19,16 @@ class TargetColumn(Strict):
 
 
 class Model(Strict):
-    """The `model` block. `python: module:function` is the same as the path `python: module:function`."""
+    """The `model` block. `python: module:function` is the same as the path `python: module:function`.
+
+    `signature`: which one of a SavedModel is explained; serving_default by default.
+    """
 
     path: Path
     python: str | None = Field(default=None, exclude=True)
     modules: list[str] = Field(default=[])
     allow_unsafe: bool = False
+    signature: str | None = None
     target: Scalar | TargetColumn | None = None
     missing: float | None = None
     score: Literal["auto", "output", "logit", "probability"] = "auto"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -70,7 +70,11 @@ def check_method(
             remedy = remedy or _remedy(model, error, gradients=False)
             raise UserError(what, error.where, remedy) from error
     if method.needs.rescale:
-        model.rescaled(inputs)  # names the op that it has no rule for, and the methods that would work
+        try:
+            model.rescaled(inputs)  # names the op that it has no rule for
+        except UserError as error:
+            remedy = error.remedy or _working(model, inputs, method, schema)
+            raise UserError(error.what, error.where, remedy) from error
     if method.needs.trees:
         if not model.has_trees:
             what = f"{method.name} needs a tree model, and the model's kind is {model.adapter.kind}"
@@ -138,6 +142,8 @@ def _check_gradients(
             f"it moves a whole input of the model, and {names_in_words(part)} is fixed and a part of one",
             "input.features",
         )
+    if method.needs.rescale and model.has_gradients:
+        return  # its rules go where gradients do not
     for name in sorted(model.differentiable({k: v[:1] for k, v in inputs.items()}).counted):
         columns = {schema.attributed_as(f.name): None for f in schema.features if f.input == name}
         if len(columns) > 1:
@@ -146,6 +152,32 @@ def _check_gradients(
                 f"{names_in_words(list(columns))} apart",
                 "model",
             )
+
+
+def _working(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
+) -> str:
+    """The other methods that work on the model, those that promise a sum before those that do not."""
+    if not _by_itself(model, inputs):
+        return "no method explains a model whose score of a row is not the row's own, the same each time"
+    found: list[str] = []
+    for name, other in sorted(METHODS.items(), key=lambda item: not item[1].additive):
+        if name != method.name:
+            with suppress(UserError):
+                check_method(model, inputs, other(), schema)
+                found.append(name)
+    return f"methods that would work: {', '.join(found)}" if found else "no other method works either"
+
+
+def _by_itself(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> bool:
+    """Whether two rows have the same scores alone as together."""
+    together, _ = model.evaluate({name: value[:2] for name, value in inputs.items()})
+    alone = [
+        model.evaluate({name: value[at : at + 1] for name, value in inputs.items()})[0]
+        for at in range(len(together))
+    ]
+    scale = float(np.abs(together).max(initial=0))
+    return np.allclose(np.concatenate(alone), together, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
 
 
 def _remedy(

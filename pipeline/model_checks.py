@@ -10,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.model_behaviour import DRAWS, check_behaviour, random_error, random_places
+from pipeline.model_failures import models_own, taken
 from pipeline.sizing import forward_batch_size
 from transforms.decode import Rows
 from transforms.errors import UserError
 from transforms.methods.base import evaluate
-from transforms.models.base import AS_IT_IS, PublicPrediction, ScoredModel, refusal
+from transforms.models.base import AS_IT_IS, PublicPrediction, ScoredModel
 from transforms.room import Room
 from transforms.schema import ExampleSchema
 
@@ -64,8 +65,10 @@ def check_model(model: ScoredModel, first: Rows, schema: ExampleSchema, size: in
 
 def check_rows(model: ScoredModel, checked: Checked, room: Room) -> None:
     """The same of rows that the model takes."""
-    room.run(lambda size: check_behaviour(model, checked.inputs, size))
-    _check_prediction(model, checked, room)
+    with models_own("on the first rows"):
+        room.run(lambda size: check_behaviour(model, checked.inputs, size))
+    with models_own("in its own prediction of the first rows"):
+        _check_prediction(model, checked, room)
 
 
 def _usable(model: ScoredModel, first: Rows, schema: ExampleSchema, room: Room, count: int) -> Checked | None:
@@ -148,26 +151,3 @@ def differing(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> np.ndar
         near = np.abs(a - b) <= tolerance * (known + scale / 10)
     found: np.ndarray = ~(same | near)
     return found
-
-
-def scores_of(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> np.ndarray:
-    """Scores of all targets, `[B, T]`."""
-    return room.run(lambda size: evaluate(model, inputs, size)[0])
-
-
-def taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> tuple[np.ndarray, str]:
-    """Which rows the model takes and gives a finite score, `[B]` bool, and why not one of the others."""
-    rows = len(next(iter(inputs.values())))
-    try:
-        scores = scores_of(model, inputs, room)
-    except Exception as error:
-        line = refusal(error, planning=True)
-        if line is None:
-            raise
-        if rows == 1:
-            return np.zeros(1, bool), f"the model does not take the baseline: {line}"
-        parts = (slice(0, rows // 2), slice(rows // 2, None))
-        halves = [taken(model, {k: v[part] for k, v in inputs.items()}, room) for part in parts]
-        return np.concatenate([kept for kept, _ in halves]), halves[0][1] or halves[1][1]
-    finite: np.ndarray = np.isfinite(scores).all(axis=1)
-    return finite, "" if finite.all() else "the model's score of the baseline is not finite"

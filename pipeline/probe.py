@@ -13,7 +13,8 @@ from pipeline.baseline_checks import degenerate_baseline
 from pipeline.child import in_child
 from pipeline.default_method import baseline_kind, candidates
 from pipeline.fitness import Unfit, check_players, fitted, fitting
-from pipeline.model_checks import check_model, scores_of, taken
+from pipeline.model_checks import check_model
+from pipeline.model_failures import methods_own, models_own, refused_baseline, scores_of, taken
 from pipeline.remarks import remarks
 from pipeline.sizing import (
     background_bytes,
@@ -159,6 +160,9 @@ def probe(request: ProbeRequest) -> ProbeResult:
     except (DeviceMemoryError, HostMemoryError) as error:
         what, _, remedy = str(error).partition("; ")
         raise UserError(what, "compute", remedy) from error
+    except MemoryError as error:
+        what = f"the memory does not suffice to plan the run ({error or type(error).__name__})"
+        raise UserError(what, "model.path", "plan it on a machine with more") from error
 
 
 def _with_defaults(request: ProbeRequest) -> ProbeResult:
@@ -218,7 +222,8 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
     noise: tuple[np.ndarray, ...] = ()
     if method.name == "smoothgrad":
-        noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
+        with methods_own(method):
+            noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
     if targets.mirrored:  # of no and yes alike
         spread, yardstick = np.repeat(spread, 2), np.repeat(yardstick, 2)
     artifact = Artifact(background, scores, spread, noise, yardstick)
@@ -227,12 +232,14 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     if request.model.jit:  # what XLA cannot compile is to be known before the run
         row = {name: value[:1] for name, value in spread_inputs.items()}
         none = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
-        room.run(lambda size: method.attribute(model, row, reference, *none, size))
+        with methods_own(method):
+            room.run(lambda size: method.attribute(model, row, reference, *none, size))
     seconds = None
     if request.measure:
-        seconds = room.run(
-            lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
-        )
+        with methods_own(method):
+            seconds = room.run(
+                lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
+            )
     return ProbeResult(
         targets.signature(model.signature),
         request_digest(request.model),
@@ -315,16 +322,17 @@ def open_model(
         check_columns(request.baseline_files, wanted)
     drawn_from = request.baseline_files or request.drawn_from or request.files
     background = make_background(request.baseline, schema, drawn_from, request.seed)
-    model = _scored(request, schema, background)
+    with models_own("when it is given rows of the columns' shapes"):
+        model = _scored(request, schema, background)
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
     room = Room(request.device_batch_size or forward_batch_size(model))
     kept, reason = taken(model, schema.assemble(background), room)
     if not kept.any():
-        raise UserError(reason, "baseline", "choose another kind")
+        raise refused_baseline(model, reason, request.drawn_from or request.files, schema)
     if not kept.all():  # a mask copies
         background = {name: value[kept] for name, value in background.items()}
     if check and request.method is not None:
-        with fitting():
+        with fitting(), methods_own(request.method):
             schema, model = fitted(
                 model, background, request.method, schema, lambda held: _scored(request, held, background)
             )

@@ -102,6 +102,7 @@ def model_request(loaded: LoadedConfig) -> ModelRequest:
         config.compute.precision,
         config.compute.jit,
         config.model.missing,
+        config.model.signature,
     )
 
 

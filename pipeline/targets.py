@@ -40,17 +40,20 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
             raise UserError(
                 f"predicted means the largest output of one head, and the model has several: {heads}",
                 "model.target",
-                "give an output index, a head's name or all",
+                "give a head's name, an output index or all",
             )
         return TargetSpec(predicted=True)
     index = _by_name(target, names, classes)
     if index is not None:
         return TargetSpec((index,))
+    if isinstance(target, str) and target in signature.heads:
+        return TargetSpec(tuple(signature.heads[target]))
     if isinstance(target, str):
         raise UserError(
             f"{target!r} is no output of the model",
             "model.target",
-            nearest(target, [*names, "predicted", "all"]) or f"its outputs are {', '.join(names[:_SHOWN])}",
+            nearest(target, [*names, *signature.heads, "predicted", "all"])
+            or f"its outputs are {', '.join(names[:_SHOWN])}",
         )
     if isinstance(target, bool | float) or not 0 <= target < len(names):
         known = f", and its classes are {_listed(classes)}" if classes else ""
@@ -107,8 +110,9 @@ def in_words(
         return f"all {len(indices)} {'classes' if classes else 'outputs'}{ends}"
     (index,) = indices
     if not classes:
-        only = len(names) == 1
-        return f"{names[index]}{'' if only else f' (output {index})'}{ends}"
+        if len(names) > 1:
+            return f"{names[index]} (output {index}){ends}"
+        return "the output" if ends == ", the output" else f"{names[index]}{ends}"
     called = "" if names[index].endswith(f"[{index}]") else f" ({names[index]})"
     why = ""
     if isinstance(target, int) and not isinstance(target, bool) and target != index:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +15,13 @@ import worlds
 from pipeline.config import load_config
 from pipeline.model_checks import differing
 from pipeline.plan import make_plan
+from pipeline.targets import find_targets
 from transforms.baselines import first_rows
 from transforms.errors import UserError
+from transforms.models.base import InputSpec, OutputSpec, Signature
 from transforms.schema import ExampleSchema, FeatureSpec
 from transforms.shards import inspect_files
+from transforms.worker import TargetSpec
 
 
 def test_predictions_differ_by_more_than_rounding_only_where_they_do() -> None:
@@ -102,3 +107,21 @@ def test_a_keras_model_that_predicts_otherwise_than_it_is_called_is_not_explaine
 
 def test_a_keras_model_with_a_step_of_its_own_that_agrees_is_explained(tmp_path: Path) -> None:
     make_plan(load_config(str(own_step(tmp_path, "steps_of_one", 1.0))), in_process=True)
+
+
+def test_a_heads_name_is_a_target() -> None:
+    """All outputs of the head; `predicted` with several heads points there."""
+    heads = (OutputSpec("reg", (5,)), OutputSpec("click", ()), OutputSpec("kind", (3,), ("a", "b", "c")))
+    model: Any = SimpleNamespace(signature=Signature((InputSpec("x", (2,), "float32"),), heads))
+    for name, indices in (
+        ("reg", range(5)),
+        ("click", [5]),
+        ("kind", [6, 7, 8]),
+        ("reg[4]", [4]),
+        ("b", [7]),
+    ):
+        assert find_targets(name, None, model) == TargetSpec(tuple(indices)), name
+    with pytest.raises(UserError, match="several: reg, click, kind; give a head's name"):
+        find_targets("predicted", None, model)
+    with pytest.raises(UserError, match="did you mean reg"):
+        find_targets("regg", None, model)

@@ -41,6 +41,7 @@ class ModelRequest:
       precision: float32 | mixed_float16 | mixed_bfloat16: of the model's products.
       jit: Whether XLA compiles what is run of it.
       missing: The number that an XGBoost model takes as missing, which its file does not keep.
+      signature: Of a SavedModel; None: serving_default.
     """
 
     path: str
@@ -50,6 +51,7 @@ class ModelRequest:
     precision: str = "float32"
     jit: bool = False
     missing: float | None = None
+    signature: str | None = None
 
     @property
     def needs_tensorflow(self) -> bool:
@@ -72,10 +74,13 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
     """
     path, kind = locate(request)
     module_name, class_name = MODELS[kind]
+    own = {} if request.signature is None else {"signature": request.signature}
+    if own and kind != "saved_model.pb":
+        raise UserError("only a SavedModel has signatures", "model.signature", "leave it out")
     make = getattr(importlib.import_module(module_name), class_name)
     try:
         with users_modules(request.modules, request.module_paths), device.placed():
-            adapter: Any = make(path, allow_unsafe=request.allow_unsafe)
+            adapter: Any = make(path, allow_unsafe=request.allow_unsafe, **own)
     except UserError as error:
         # Of a URL the user does not know the copy's name.
         raise UserError(

@@ -96,6 +96,16 @@ class Signature:
             or ([head.name] if head.width == 1 else [f"{head.name}[{i}]" for i in range(head.width)])
         )
 
+    @property
+    def heads(self) -> dict[str, range]:
+        """The targets of each head, by its name."""
+        found, start = {}, 0
+        for head in self.outputs:
+            width = len(head.labels) or head.width
+            found[head.name] = range(start, start + width)
+            start += width
+        return found
+
 
 @dataclass(frozen=True)
 class Build:
@@ -210,11 +220,12 @@ class ScoredModel:
 
         from transforms.models.compiled import Compiled
         from transforms.models.cut import head_scores
+        from transforms.models.grouped import ungrouped
         from transforms.models.xla import for_xla
 
         self.adapter = adapter
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        traced = adapter.trace(self.shapes)
+        traced = ungrouped(adapter.trace(self.shapes))
         if adapter.precision != "float32":
             from transforms.models.precision import lowered
 

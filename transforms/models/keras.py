@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ import tensorflow as tf
 from transforms.errors import UserError
 from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
 from transforms.models.inline import inlined
-from transforms.models.keras_calls import arguments, check_loaded, check_stateless, refuse_arguments
+from transforms.models.keras_calls import arguments, check_loaded, refuse_arguments
 from transforms.models.messages import first_line
 from transforms.models.trace import TracedModel, graph_name
 
@@ -23,7 +24,11 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 #: Bytes of a model's config: a thousand layers are one million.
 _MOST_CONFIG = 256 << 20
 _SAVED_ANEW = "save the model anew, with model.save('….keras')"
-_UNSAFE = ("unsafe", "safe_mode", "arbitrary code", "lambda")
+_UNSAFE = ("unsafe_deserialization", "safe_mode", "arbitrary code")
+#: What Keras says of a class that nobody has registered.
+_UNKNOWN = re.compile(
+    r"(?:Could not locate (?:class|function)|Unknown (?:layer|object|class)):? '?\"?([\w>.]+)"
+)
 
 
 class KerasModel(GraphAdapter):
@@ -41,8 +46,8 @@ class KerasModel(GraphAdapter):
 
     def __init__(self, path: str, *, allow_unsafe: bool = False) -> None:
         self.model = _load(path, allow_unsafe)
-        check_stateless(self.model, path)
         self.layers = {layer.name: type(layer).__name__ for layer in self.model._flatten_layers()}
+        _check_stateless(self.model, path)
         self._symbolic = _symbolic(self.model)
         specs = _inputs(self.model, self._symbolic, path)
         self._dtypes = {spec.name: spec.dtype for spec in specs}
@@ -83,10 +88,11 @@ class KerasModel(GraphAdapter):
                 errors.append(TypeError(f"a layer looks strings up among its {', '.join(dtypes.values())}"))
         if self._symbolic is None and len(names := arguments(self.model)) > 1:
             raise refuse_arguments(names, path) from errors[0]
+        remedy = "check that the model predicts after keras.saving.load_model"
+        if "positional argument" in str(errors[0]):
+            remedy = "have call take its inputs as one argument, a dict or a list of tensors"
         raise UserError(
-            f"the model cannot be called on its inputs: {first_line(errors[0])}",
-            path,
-            "check that the model predicts after keras.saving.load_model",
+            f"the model cannot be called on its inputs: {first_line(errors[0])}", path, remedy
         ) from errors[0]
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
@@ -189,18 +195,33 @@ def _load(path: str, allow_unsafe: bool) -> Any:
     # Keras raises whatever the file's classes raise; all of it means: this file does not load.
     except Exception as error:
         text = str(error)
+        unknown = _UNKNOWN.search(text)
+        version = keras_version(path)
+        if version.startswith(("1.", "2.")) and (unknown or path.lower().endswith(".keras")):
+            raise UserError(
+                f"was written by Keras {version}, and Keras {keras.__version__} cannot load it: "
+                + (f"it knows no {unknown[1]}" if unknown else first_line(error, 100)),
+                path,
+                "save it as a SavedModel with tf_keras: tf_keras.models.load_model(…).export('folder')",
+            ) from error
+        if unknown:
+            raise UserError(
+                f"the model needs {unknown[1]}, which nobody has registered with Keras",
+                path,
+                "name the module that registers the class in model.modules",
+            ) from error
         if not allow_unsafe and any(word in text.lower() for word in _UNSAFE):
             raise UserError(
                 "the model holds Python code (a Lambda layer or the like) that loading would run",
                 path,
                 "set model.allow_unsafe: true if you trust the file",
             ) from error
-        if (isinstance(error, TypeError) and "Could not locate" in text) or "Unknown layer" in text:
-            line = next(
-                (row for row in text.splitlines() if "Could not locate" in row or "Unknown" in row), text
-            )
+        if "build_from_config" in text:
             raise UserError(
-                line.strip()[:300], path, "name the module that registers the class in model.modules"
+                "Keras cannot build the model anew: its call takes more than one argument, or it has never "
+                "been called on data",
+                path,
+                "have call take its inputs as one argument, a dict or a list, or use model.export('folder')",
             ) from error
         if "No model config found" in text:
             raise UserError(
@@ -213,6 +234,37 @@ def _load(path: str, allow_unsafe: bool) -> Any:
             path,
             "name a file that keras.saving.load_model reads here",
         ) from error
+
+
+def keras_version(path: str) -> str:
+    """The version of Keras that a file says it was written by; empty where it says none."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return str(json.loads(archive.read("metadata.json")).get("keras_version", ""))
+        import h5py  # type: ignore[import-untyped]
+
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get("keras_version", b"")
+            return found.decode() if isinstance(found, bytes) else str(found)
+    except (KeyError, ValueError, OSError, AttributeError):  # damaged: what it says is of no use
+        return ""
+
+
+def _check_stateless(model: Any, path: str) -> None:
+    """Refuses layers that keep a state from one batch to the next, which no row's score may depend on.
+
+    Raises:
+      UserError: One does.
+    """
+    for layer in model._flatten_layers():
+        if getattr(layer, "stateful", False) is True:
+            raise UserError(
+                f"the layer {layer.name} keeps its state from one batch to the next (stateful=True): a row's "
+                "score depends on the rows before it",
+                path,
+                "build the model with stateful=False and an open batch, and set its weights",
+            )
 
 
 def _turns_numbers_to_strings(traced: TracedModel) -> bool:

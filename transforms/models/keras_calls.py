@@ -13,22 +13,6 @@ from transforms.models.base import names_in_words
 _NO_INPUTS = frozenset({"training", "mask", "self"})
 
 
-def check_stateless(model: Any, path: str) -> None:
-    """Makes sure that no layer carries a state from one batch to the next.
-
-    Raises:
-      UserError: Some do.
-    """
-    layers = [layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)]
-    if layers:
-        raise UserError(
-            f"{names_in_words([layer.name for layer in layers])} (stateful=True) carries its state from one "
-            "batch to the next, so that a row's score depends on the rows before it",
-            path,
-            "build the model with stateful=False, give it these weights (set_weights) and save that",
-        )
-
-
 def check_loaded(model: Any, stored: Collection[int], path: str) -> None:
     """Makes sure that calling the model has made no weights: Keras draws at random what it did not load.
 

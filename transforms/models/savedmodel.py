@@ -1,4 +1,4 @@
-"""SavedModel folders, by their signature `serving_default`."""
+"""SavedModel folders, by one of their signatures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from transforms.models.inline import inlined
 from transforms.models.messages import first_line
 from transforms.models.savedmodel_ops import check_ops
 from transforms.models.trace import TracedModel, graph_name
+from transforms.spelling import nearest
 
 SIGNATURE = "serving_default"
+#: Ops that read serialised records.
+_PARSES = re.compile(r"Parse(Single)?(Sequence)?Example(Dataset)?(V2)?")
 
 
 class SavedModel(GraphAdapter):
@@ -29,28 +32,31 @@ class SavedModel(GraphAdapter):
     Args:
       path: A local folder with a saved_model.pb.
       allow_unsafe: Load a graph with ops that read or write files or call Python.
+      signature: The one that is explained.
     Raises:
-      UserError: The folder does not load, holds such ops that are not allowed, has no `serving_default`, or
-        one that takes no batches of rows.
+      UserError: The folder does not load, holds such ops that are not allowed, has no such signature, or one
+        that takes no batches of rows.
     """
 
     kind = "savedmodel"
 
-    def __init__(self, path: str, *, allow_unsafe: bool = False) -> None:
+    def __init__(self, path: str, *, allow_unsafe: bool = False, signature: str | None = None) -> None:
         if not allow_unsafe:
             check_ops(path)
+        name = signature or SIGNATURE
         self._loaded = _load(path)  # owns the variables and tables
-        self._function = _signature(self._loaded, path)
+        self._function = _signature(self._loaded, name, path)
         specs: Mapping[str, Any] = self._function.structured_input_signature[1]
-        for name, spec in specs.items():
-            _check_batch(spec, f"input {name!r}", path)
+        _check_takes_features(self._function, name, self._loaded.signatures, path)
+        for key, spec in specs.items():
+            _check_batch(spec, f"{name}: input {key!r}", path)
         outputs: Mapping[str, Any] = self._function.structured_outputs
         self._heads = [name for name in _in_order(list(outputs)) if outputs[name].dtype.is_floating]
         if not self._heads:
             raise UserError(
-                f"{SIGNATURE} returns no floats: {names_in_words(list(outputs))}",
+                f"{name} returns no floats: {names_in_words(list(outputs))}",
                 path,
-                "export a model that returns its score",
+                f"export a model that returns its score{_or_another(self._loaded.signatures, name)}",
             )
         # The function keeps to its shapes; what it leaves open, the features decide.
         self.signature = Signature(
@@ -105,23 +111,55 @@ def _load(path: str) -> Any:
             ) from error
 
 
-def _signature(loaded: Any, path: str) -> Any:
+def _signature(loaded: Any, name: str, path: str) -> Any:
     signatures = getattr(loaded, "signatures", {})
-    if SIGNATURE not in signatures:
-        there = names_in_words([repr(name) for name in signatures]) if signatures else "none"
+    if name in signatures:
+        return signatures[name]
+    if not signatures:
         raise UserError(
-            f"the SavedModel has no signature {SIGNATURE!r}; its signatures: {there}",
+            "the SavedModel has no signatures",
             path,
             "save it with model.export(…) or with signatures={'serving_default': …}",
         )
-    return signatures[SIGNATURE]
+    there = names_in_words([repr(known) for known in signatures])
+    remedy = f"name one of them in model.signature: {next(iter(signatures))}"
+    if name != SIGNATURE:
+        remedy = nearest(name, list(signatures)) or remedy
+    raise UserError(f"the SavedModel has no signature {name!r}; its signatures: {there}", path, remedy)
+
+
+def _or_another(signatures: Mapping[str, Any], name: str) -> str:
+    others = [known for known in signatures if known != name]
+    return f", or name another signature in model.signature: {names_in_words(others, 4)}" if others else ""
+
+
+def _check_takes_features(function: Any, name: str, signatures: Mapping[str, Any], path: str) -> None:
+    """Refuses a signature that takes serialised records, as those of TFX do: features are what is explained.
+
+    Raises:
+      UserError: It does; the line says which signatures there are.
+    """
+    specs: Mapping[str, Any] = function.structured_input_signature[1]
+    if len(specs) != 1:
+        return
+    ((given, spec),) = specs.items()
+    definition = function.graph.as_graph_def()
+    nodes = [*definition.node, *(node for body in definition.library.function for node in body.node_def)]
+    if spec.dtype == tf.string and any(_PARSES.fullmatch(node.op) for node in nodes):
+        others = _or_another(signatures, name).removeprefix(", or ")
+        raise UserError(
+            f"{name} takes {given}: serialised tf.train.Examples, and features are what is explained; "
+            f"signatures: {names_in_words(list(signatures), 6)}",
+            path,
+            others or "export a signature that takes the features as tensors, and name it in model.signature",
+        )
 
 
 def _check_batch(spec: Any, what: str, path: str) -> None:
     shape = spec.shape
     if shape.rank is None or shape.rank == 0 or shape[0] is not None:
         raise UserError(
-            f"{SIGNATURE}: {what} has the shape {shape}, whose first axis is no open number of rows",
+            f"{what} has the shape {shape}, whose first axis is no open number of rows",
             path,
             "save it with an input signature of [None, …]",
         )
