@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ from model_worlds import (
 
 from transforms.errors import UserError
 from transforms.models.base import ModelAdapter
-from transforms.models.keras import KerasModel
 from transforms.models.keras_calls import check_loaded
 
 
@@ -227,33 +225,6 @@ def test_what_only_looks_like_a_softmax_head_is_an_output(tmp_path: Path) -> Non
     x = L.Input((4,), name="x")
     scaled = 100.0 * L.Dense(1, activation="sigmoid")(x)
     assert scored(saved(tmp_path, keras.Model(x, scaled))).score_kinds == ("output",)
-
-
-def test_what_a_keras_file_cannot_be_called_on_is_said(tmp_path: Path) -> None:
-    """A call of several arguments, of which Keras keeps the shape of one."""
-
-    @keras.saving.register_keras_serializable("signatures")
-    class Pair(keras.Model):
-        def __init__(self, **options: Any) -> None:
-            super().__init__(**options)
-            self.dense = keras.layers.Dense(3)
-
-        def call(self, x: Any, z: Any) -> Any:
-            return self.dense(x) + z
-
-    pair = Pair()
-    pair(np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32))
-
-    cases = {
-        "call takes x, z one by one": pair,
-    }
-    for told, model in cases.items():
-        model.save(tmp_path / "model.keras")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras's own, about the first
-            with pytest.raises(UserError) as caught:
-                KerasModel(str(tmp_path / "model.keras"))
-        assert told in str(caught.value)
 
 
 def test_weights_that_keras_did_not_load_are_missed() -> None:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from transforms.errors import UserError
 from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
 from transforms.models.inline import inlined
-from transforms.models.keras_calls import arguments, check_loaded, refuse_arguments
+from transforms.models.keras_calls import check_loaded
 from transforms.models.messages import first_line
 from transforms.models.trace import TracedModel, graph_name
 
@@ -86,8 +86,6 @@ class KerasModel(GraphAdapter):
                 if self._symbolic is not None or not _turns_numbers_to_strings(traced):
                     return
                 errors.append(TypeError(f"a layer looks strings up among its {', '.join(dtypes.values())}"))
-        if self._symbolic is None and len(names := arguments(self.model)) > 1:
-            raise refuse_arguments(names, path) from errors[0]
         remedy = "check that the model predicts after keras.saving.load_model"
         if "positional argument" in str(errors[0]):
             remedy = "have call take its inputs as one argument, a dict or a list of tensors"
