@@ -30,7 +30,11 @@ def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) ->
             wrapped(out, advice.because, "      ")
     write(out)
     write(out, "attribeam methods NAME tells more of one;")
-    write(out, "attribeam methods --config CONFIG says what each would cost there.")
+    write(out, "attribeam methods --config CONFIG says what each would cost there;")
+    write(
+        out,
+        "attribeam methods --function sklearn (catboost, ydf, ebm, onnx, keras) prints a function for a model.",
+    )
 
 
 def print_costs(found: Mapping[str, Any]) -> None:
