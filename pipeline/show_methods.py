@@ -31,10 +31,7 @@ def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) ->
     write(out)
     write(out, "attribeam methods NAME tells more of one;")
     write(out, "attribeam methods --config CONFIG says what each would cost there;")
-    write(
-        out,
-        "attribeam methods --function sklearn (catboost, ydf, ebm, onnx, keras) prints a function for a model.",
-    )
+    write(out, "attribeam methods --function LIBRARY prints a function for its models.")
 
 
 def print_costs(found: Mapping[str, Any]) -> None:
