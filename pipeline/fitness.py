@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -67,12 +67,17 @@ def check_method(
                 raise UserError(
                     f"it moves every feature, and {names_in_words(fixed)} is fixed", "input.features"
                 )
-            model.differentiable({name: value[:1] for name, value in inputs.items()})
+            if not (method.needs.rescale and model.has_gradients):
+                model.differentiable({name: value[:1] for name, value in inputs.items()})
         except UserError as error:
             remedy = _remedy(model, error, gradients=False)
             raise UserError(f"{method.name} needs gradients: {error.what}", error.where, remedy) from error
     if method.needs.rescale:
-        model.rescaled(inputs)  # names the op that it has no rule for, and the methods that would work
+        try:
+            model.rescaled(inputs)  # names the op that it has no rule for
+        except UserError as error:
+            remedy = error.remedy or _working(model, inputs, method, schema)
+            raise UserError(error.what, error.where, remedy) from error
     if method.needs.trees:
         if not model.has_trees:
             what = f"{method.name} needs a tree model, and the model's kind is {model.adapter.kind}"
@@ -91,6 +96,32 @@ def check_method(
                 "free it, or use kernel_shap or exact_shap, which hold features fixed",
             )
         model.trees()
+
+
+def _working(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
+) -> str:
+    """The other methods that work on the model, those that promise a sum before those that do not."""
+    if not _by_itself(model, inputs):
+        return "no method explains a model whose score of a row is not the row's own, the same each time"
+    found: list[str] = []
+    for name, other in sorted(METHODS.items(), key=lambda item: not item[1].additive):
+        if name != method.name:
+            with suppress(UserError):
+                check_method(model, inputs, other(), schema)
+                found.append(name)
+    return f"methods that would work: {', '.join(found)}" if found else "no other method works either"
+
+
+def _by_itself(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> bool:
+    """Whether two rows have the same scores alone as together."""
+    together, _ = model.evaluate({name: value[:2] for name, value in inputs.items()})
+    alone = [
+        model.evaluate({name: value[at : at + 1] for name, value in inputs.items()})[0]
+        for at in range(len(together))
+    ]
+    scale = float(np.abs(together).max(initial=0))
+    return np.allclose(np.concatenate(alone), together, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
 
 
 def _remedy(

@@ -23,6 +23,7 @@ from pipeline.text_table import (
     wrapped,
     write,
 )
+from transforms.methods import METHODS
 
 _TOP = 10
 #: More targets than this get a line each instead of a table each.
@@ -187,7 +188,12 @@ def _print_quality(out: Console, manifest: Mapping[str, Any]) -> None:
         )
     if quality["limited_rows"]:
         rows = count(quality["limited_rows"], "row")
-        fact(out, "", f"{rows} stayed above the method's tolerance after all that it allows")
+        cap = str(vars(METHODS[manifest["config"]["method"]["name"]])["cap"])
+        fact(
+            out,
+            "",
+            f"{rows} stayed above the method's tolerance after all that method.{cap} allows",
+        )
 
 
 def _print_places(out: Console, run: Any) -> None:

@@ -110,8 +110,9 @@ def in_words(
         return f"all {len(indices)} {'classes' if classes else 'outputs'}{ends}"
     (index,) = indices
     if not classes:
-        only = len(names) == 1
-        return f"{names[index]}{'' if only else f' (output {index})'}{ends}"
+        if len(names) > 1:
+            return f"{names[index]} (output {index}){ends}"
+        return "the output" if ends == ", the output" else f"{names[index]}{ends}"
     called = "" if names[index].endswith(f"[{index}]") else f" ({names[index]})"
     why = ""
     if isinstance(target, int) and not isinstance(target, bool) and target != index:

@@ -72,17 +72,16 @@ def shapley(played: Mapping[tuple[int, ...], np.ndarray]) -> np.ndarray:
 
 
 def lime_limit(played: Mapping[tuple[int, ...], np.ndarray], width: float) -> tuple[np.ndarray, np.ndarray]:
-    """LIME with infinitely many samples: slopes `[B, T, M]` and weighted r² `[B, T]`.
+    """LIME with infinitely many samples: slopes `[B, T, M]` and the expected scores' weighted r² `[B, T]`.
 
-    Every z and every background row once, with the weights exp(−zeros / width²), by solving the normal
-    equations with an intercept.
+    Every z once, with its mean score over the background and the weight exp(−zeros / width²), by solving the
+    normal equations with an intercept.
     """
     design, weights, scores = [], [], []
     for members, found in played.items():
-        for base in range(found.shape[1]):
-            design.append([1.0, *members])
-            weights.append(np.exp(-members.count(0) / width**2))
-            scores.append(found[:, base])
+        design.append([1.0, *members])
+        weights.append(np.exp(-members.count(0) / width**2))
+        scores.append(found.mean(axis=1))
     x, w, y = np.array(design), np.array(weights), np.stack(scores)  # [N, M + 1], [N], [N, B, T]
     slopes = np.linalg.solve(
         x.T @ (w[:, None] * x), np.einsum("nm,n,nbt->mbt", x, w, y).reshape(x.shape[1], -1)

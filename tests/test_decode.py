@@ -221,6 +221,11 @@ def test_lists_of_every_type_and_a_null_among_them(kind):
     assert not reasons
 
 
+def test_half_floats_all_of_which_are_null_for_a_model_of_whole_numbers():
+    values, reasons = run_one(pa.nulls(2, pa.float16()), dtype="uint64")
+    assert (len(values), reasons) == (0, {0: "x is null", 1: "x is null"})
+
+
 def test_every_defect_of_a_list():
     array = pa.array(
         [[1, 2], [1], None, [], [1, 2, 3], [None, 2], [1, np.nan], [np.inf, 1], [3, 4]],

@@ -210,6 +210,50 @@ def test_a_feature_that_the_score_ignores_gets_exactly_nothing(case: str, varian
         assert (np.abs(found.values[name][(..., *place)]) <= allowed).all()
 
 
+#: Methods that replace values by the background's; the others have gradients there.
+MASKING = [name for name, method in VARIANTS.items() if not method.needs.gradients]
+
+
+@pytest.mark.parametrize(
+    ("case", "variant"), [(case, name) for case, name in GRID if name in MASKING and case not in LARGE]
+)
+def test_a_value_that_the_whole_background_shares_gets_exactly_nothing(case: str, variant: str) -> None:
+    """The first value of the first input in every second row, the last of the last one in every third."""
+    found = CASES[case]()
+    rows, background = ({k: v.copy() for k, v in part.items()} for part in (found.rows, found.background))
+    names = list(rows)
+    shared = []
+    for name, place, step in ((names[0], 0, 2), (names[-1], -1, 3)):
+        for part in (rows, background):
+            assert part[name].ndim > 1
+        flat = background[name].reshape(len(background[name]), -1)
+        flat[:, place] = flat[0, place]
+        own = rows[name].reshape(ROWS, -1)
+        if own.shape[1] == 1 and len(names) == 1:
+            continue
+        own[::step, place] = flat[0, place]
+        same = np.flatnonzero(own[:, place] == flat[0, place])
+        shared.append((name, place, same))
+    reference = make_reference(found.model, background)
+    targets = np.broadcast_to(np.arange(found.targets), (ROWS, found.targets))
+    whole = attribute(VARIANTS[variant], found.model, rows, reference, targets)
+    for name, place, same in shared:
+        for values in (whole.values, whole.standard_error or {}):
+            if name in values:
+                assert (values[name].reshape(ROWS, found.targets, -1)[same, :, place] == 0).all()
+    delta = whole.convergence_delta
+    if delta is not None:
+        assert np.abs(delta).max() <= 1e-5 * np.abs(whole.prediction).max()
+    # Alone and in another order as well: who shares what is each row's own.
+    order = np.arange(ROWS)[::-1]
+    turned = attribute(
+        VARIANTS[variant], found.model, pick(rows, order), reference, targets, seeds_of(ROWS)[order]
+    )
+    scale = max(np.abs(value).max() for value in whole.values.values())
+    for name, value in whole.values.items():
+        np.testing.assert_allclose(turned.values[name], value[order], rtol=1e-4, atol=1e-5 * scale)
+
+
 @everywhere
 def test_twins_get_the_same(case: str, variant: str) -> None:
     found = explained(case, variant)

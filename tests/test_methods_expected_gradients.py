@@ -7,9 +7,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from models_zoo import CASES, attribute, linear, make_reference, pick, relu_network, seeds_of, smooth_network
+from models_zoo import (
+    CASES,
+    attribute,
+    keras,
+    layers,
+    linear,
+    make_reference,
+    pick,
+    relu_network,
+    scored,
+    seeds_of,
+    smooth_network,
+)
 
-from transforms.methods.base import Reference
+from transforms.methods import expected_gradients
+from transforms.methods.base import Attribution, Reference
 from transforms.methods.expected_gradients import ExpectedGradients, strata
 from transforms.methods.integrated_gradients import IntegratedGradients
 from transforms.models.base import ScoredModel
@@ -290,3 +303,63 @@ def test_values_agree_with_shaps_gradient_explainer() -> None:
     assert (np.abs(ours - theirs) < 4.5 * np.hypot(our_error, their_error) + 1e-4).all()
     # Same samples, less error.
     assert np.median(our_error) < np.median(runs.std(axis=0, ddof=1))
+
+
+def three_classes() -> tuple[ScoredModel, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """A small model of a picture, a vector and ids; rows and a background of it."""
+    keras.utils.set_random_seed(1)
+    picture = keras.Input((8, 8, 1), name="picture")
+    vector = keras.Input((4,), name="vector")
+    ids = keras.Input((3,), dtype="int32", name="ids")
+    parts = [
+        layers.GlobalMaxPooling2D()(
+            layers.Conv2D(6, 3, activation="relu", kernel_initializer="he_normal")(picture)
+        ),
+        layers.Dense(8, activation="relu", kernel_initializer="he_normal")(vector),
+        layers.Flatten()(layers.Embedding(9, 3, embeddings_initializer="normal")(ids)),
+    ]
+    hidden = layers.Dense(12, activation="relu", kernel_initializer="he_normal")(layers.Concatenate()(parts))
+    outputs = layers.Dense(3, activation="softmax", kernel_initializer="he_normal")(hidden)
+    model = scored(keras.Model([picture, vector, ids], outputs))
+    rng = np.random.default_rng(0)
+
+    def draw(count: int) -> dict[str, np.ndarray]:
+        return {
+            "picture": rng.normal(size=(count, 8, 8, 1)).astype(np.float32),
+            "vector": (2 * rng.normal(size=(count, 4))).astype(np.float32),
+            "ids": rng.integers(0, 9, (count, 3)).astype(np.int32),
+        }
+
+    return model, draw(120), draw(100)
+
+
+def test_the_default_meets_the_limit_of_its_own_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The few rows and targets that are further off are sampled again, the others keep their values."""
+    model, rows, background = three_classes()
+    reference = make_reference(model, background)
+    targets = np.broadcast_to(np.arange(3), (120, 3))
+
+    def explained() -> tuple[Attribution, np.ndarray]:
+        found = attribute(ExpectedGradients(standard_error=True), model, rows, reference, targets)
+        assert found.convergence_delta is not None
+        return found, np.abs(found.convergence_delta) / reference.spread
+
+    found, off = explained()
+    monkeypatch.setattr(expected_gradients, "_OFF", 1e9)
+    once, before = explained()
+    assert np.quantile(before, 0.99) > 0.05 > np.quantile(off, 0.99)
+    again = before > 0.048
+    assert 0 < again.mean() < 0.7
+    assert not found.limited.any()
+    for name, value in once.values.items():
+        np.testing.assert_array_equal(found.values[name][~again], value[~again])
+        assert (found.values[name][again] != value[again]).any()
+        assert once.standard_error is not None
+        assert found.standard_error is not None
+        size = np.abs(once.standard_error[name][again]).mean()
+        assert np.abs(found.standard_error[name][again]).mean() < size
+    # Targets are sampled again each for itself.
+    monkeypatch.setattr(expected_gradients, "_OFF", 0.048)
+    alone = attribute(ExpectedGradients(), model, rows, reference, targets[:, 1:2])
+    for name, value in found.values.items():
+        np.testing.assert_allclose(alone.values[name][:, 0], value[:, 1], atol=1e-5)

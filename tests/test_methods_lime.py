@@ -86,7 +86,27 @@ def test_linear_with_many_background_rows_is_the_distance_from_their_mean() -> N
     error = found.values["x"][:, 0] - expected
     assert (np.abs(error) < 4 * found.standard_error["x"][:, 0]).all()
     assert np.abs(error).max() < 0.2
-    assert (found.fit < 0.99).all()  # what varies with the background is not the surrogate's
+    assert (found.fit > 0.99).all()  # what the draw of the background adds is no lack of linearity
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fit_is_that_of_the_expected_score(seed: int) -> None:
+    """A linear score fits, however near the row is to the background's mean; ab at (0, 0) does not."""
+    rng = np.random.default_rng(seed)
+    background = rng.normal(size=(100, 5)).astype(np.float32)
+    inputs = keras.Input((5,), name="x")
+    dense = layers.Dense(1)
+    line = keras.Model(inputs, dense(inputs))
+    dense.set_weights([np.array([[3.0], [-2.0], [1.0], [0.5], [-0.25]]), np.zeros(1)])
+    model = scored(line)
+    rows = np.repeat(np.array([[0.5], [1.0], [1.5], [2.0]], np.float32), 5, axis=1)
+    found = attribute(Lime(), model, {"x": rows}, make_reference(model, {"x": background}))
+    assert (found.fit >= 0.99).all()
+    product = scored(keras.Model(inputs, inputs[:, :1] * inputs[:, 1:2]))
+    origin = attribute(
+        Lime(), product, {"x": np.zeros((1, 5), np.float32)}, make_reference(product, {"x": background})
+    )
+    assert (origin.fit <= 0.2).all()
 
 
 def test_a_constant_score_has_slopes_of_nothing_and_fits() -> None:
@@ -105,7 +125,7 @@ def test_a_constant_score_has_slopes_of_nothing_and_fits() -> None:
 @pytest.mark.parametrize("width", ["auto", 1.0, 30.0])
 @pytest.mark.parametrize("case", ["tabular", "categorical", "heads"])
 def test_scikit_learn_finds_the_same_on_the_same_samples(case: str, width: float | str) -> None:
-    """Samples put together and scored one by one; coefficients and weighted r² of LinearRegression."""
+    """Samples put together and scored one by one; coefficients of LinearRegression."""
     kind, reference, _, _ = enumerated(case)
     found = explain(Lime(n_samples=300, kernel_width=width), kind, reference, seed=5)
     values, players = flat(found.values), flat(found.values).shape[2]
@@ -125,8 +145,6 @@ def test_scikit_learn_finds_the_same_on_the_same_samples(case: str, width: float
             theirs = LinearRegression().fit(kept, y, sample_weight=weights)
             scale = np.abs(theirs.coef_).max()
             np.testing.assert_allclose(values[row, target], theirs.coef_, atol=2e-6 * max(1, scale))
-            fit = theirs.score(kept, y, sample_weight=weights)
-            np.testing.assert_allclose(found.fit[row, target], fit, atol=2e-6)
 
 
 def test_scores_in_double_precision_agree_to_ten_digits() -> None:
@@ -168,16 +186,17 @@ def test_values_are_those_of_the_regression_on_everything_within_honest_errors(
     assert 0.85 < (errors**2).mean() / (claimed**2).mean() < 1.15
     bias = np.abs(errors.mean(axis=0))
     assert (bias <= 5 * errors.std(axis=0) / np.sqrt(len(runs)) + 0.2 / n_samples).all()
-    # r² is as far above as parameters of noise lift it.
+    # Never above, and below where few repeated pairs leave it open how much the background's draw adds.
     lifted = np.mean([run.fit for run in runs], axis=0) - fit
-    assert np.abs(lifted).max() < 0.05
+    assert lifted.max() < 0.05
+    assert lifted.min() > -0.25
 
 
 def test_values_come_closer_with_more_samples() -> None:
     kind, reference, truth, fit = enumerated("tabular")
     found = explain(Lime(n_samples=60_000), kind, reference)
-    np.testing.assert_allclose(flat(found.values), truth, atol=0.02 * np.abs(truth).max())
-    np.testing.assert_allclose(found.fit, fit, atol=0.01)
+    np.testing.assert_allclose(flat(found.values), truth, atol=0.03 * np.abs(truth).max())
+    np.testing.assert_allclose(found.fit, fit, atol=0.1)  # what three do together is counted in part
 
 
 def test_the_kernel_decides_what_is_local() -> None:
@@ -352,12 +371,13 @@ def test_through_the_pipeline_with_its_fit_in_the_table(
     assert values.std(axis=0).min() > 0
     assert table.schema.field("standard_error").type == table.schema.field("attribution").type
     assert table.schema.field("fit").type == "float"
-    assert ((fit > 0) & (fit < 1)).all()
+    assert ((fit >= 0) & (fit <= 1)).all()
+    assert fit.std() > 0.01
     cut = worlds.explain(
         worlds.trips(), tmp_path / "cut", TRIPS, "compute.shard_rows=17", "compute.batch_size=5"
     )
     np.testing.assert_allclose(worlds.phi(cut.attributions()), values, rtol=1e-4, atol=2e-6)
-    np.testing.assert_allclose(cut.attributions()["fit"].to_numpy(), fit, rtol=1e-4)
+    np.testing.assert_allclose(cut.attributions()["fit"].to_numpy(), fit, rtol=1e-4, atol=1e-4)
     assert cli.run(["show", str(run.path), "trip 5"]) == 0
     shown = capsys.readouterr().out
     row = table.column("example_id").to_pylist().index("trip 5")

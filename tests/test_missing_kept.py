@@ -187,6 +187,40 @@ def test_a_row_alone_is_what_it_is_among_others(world: Path) -> None:
     sys.modules.pop("scoring", None)
 
 
+def test_a_file_may_lack_what_is_kept(world: Path) -> None:
+    """Of Parquet files one has no such column; of TFRecord, no record has it."""
+    rows = stored()
+    pq.write_table(rows.slice(0, 30), world / "rows.parquet")
+    pq.write_table(rows.slice(30, 30).drop_columns(["city", "stores"]), world / "rows-2.parquet")
+    text = (world / "config.yaml").read_text().replace("rows.parquet", "rows*.parquet")
+    (world / "config.yaml").write_text(text)
+    run = worlds.explain(world / "config.yaml", world / "run")
+    known = as_outside().iloc[:60].copy()
+    known.loc[30:, ["city", "stores"]] = np.nan
+    import joblib
+
+    pipe = joblib.load(world / "pipe.joblib")
+    np.testing.assert_allclose(
+        np.sort(run.attributions()["prediction"].to_numpy()),
+        np.sort(pipe.predict_proba(known)[:, 1]),
+        atol=1e-6,
+    )
+    names = ("age", "open", "city")
+    worlds.write_tfrecord(
+        world / "rows.tfrecord",
+        [
+            {"age": float(row["age"]), "open": int(row["open"]), "city": row["city"]}
+            for row in as_outside().dropna().head(20)[list(names)].to_dict("records")
+        ],
+    )
+    settings = ("input.files=rows.tfrecord", "input.id=null", "output.path=other")
+    run = worlds.explain(world / "config.yaml", world / "other", *settings)
+    known = as_outside().dropna().head(20).assign(stores=np.nan)
+    np.testing.assert_allclose(
+        run.attributions()["prediction"].to_numpy(), pipe.predict_proba(known)[:, 1], atol=1e-5
+    )
+
+
 # -- a column ------------------------------------------------------------------------------------------------
 
 

@@ -399,7 +399,7 @@ def test_pickles_are_refused_saying_why(
     assert "loading a pickle runs whatever code its author put into it" in line
     assert "model.allow_unsafe: true if you trust" in line
     assert not (tmp_path / "harm").exists()
-    assert "NoneType" in failing(str(path))
+    assert "holds None" in failing(str(path))
     assert (tmp_path / "harm").exists(), "the test could have seen it"
 
 
@@ -408,12 +408,12 @@ def test_pickles_are_refused_saying_why(
     [
         ("model.txt", b"hello", ["holds no model that XGBoost or LightGBM wrote", "save_model"]),
         ("model.json", b'[{"nodeid": 0}]', ["is a dump of trees", "save_model"]),
-        ("model.json", b'{"weights": [1]}', ["holds no model"]),
+        ("model.json", b'{"weights": [1]}', ["is JSON that no library known wrote"]),
         ("model.model", b"binf\x00\x00", ["XGBoost's old binary format", ".ubj"]),
         ("model.json", b'{"learner": {"attributes": {}', ["XGBoost cannot load the model"]),
         ("model.txt", b"tree\nversion=v4\n", ["LightGBM cannot load the model"]),
         ("model.pkl", b"\x80\x04nonsense", ["the pickle does not load"]),
-        ("model.pkl", pickle.dumps(3), ["holds a int, which is none of"]),
+        ("model.pkl", pickle.dumps(3), ["holds an int, and no model"]),
         ("model.joblib", b"nonsense", ["the pickle does not load"]),
     ],
 )
@@ -429,7 +429,7 @@ def test_estimators_that_are_refused() -> None:
     rows, learns = zoo.data(missing=False), zoo.values(zoo.data())
     line = failing(zoo.save_pickle(linear_model.LinearRegression().fit(rows, learns), "linear"))
     assert "holds a LinearRegression" in line
-    assert "python: function" in line
+    assert "explain it as a function" in line
     assert "is not fitted" in failing(zoo.save_pickle(ensemble.RandomForestRegressor(), "unfitted"))
     two = ensemble.RandomForestClassifier(2).fit(rows, np.stack([learns > 0, learns > 1], axis=1))
     assert "classifies several things at once" in failing(zoo.save_pickle(two, "two"))
@@ -444,8 +444,6 @@ def test_boosters_that_are_refused_by_name(tmp_path: Path) -> None:
     several = xgboost.train(params, xgboost.DMatrix(rows, np.stack([learns, -learns], axis=1)), 3)
     several.save_model(tmp_path / "several.ubj")
     assert "multi_output_tree" in failing(str(tmp_path / "several.ubj"), trees=True)
-    histogram = ensemble.HistGradientBoostingRegressor(max_iter=3, categorical_features=[3]).fit(rows, learns)
-    assert "has categorical features" in failing(zoo.save_pickle(histogram, "categories"), trees=True)
 
 
 def test_a_model_that_is_more_than_its_trees_is_found_out() -> None:
@@ -453,7 +451,7 @@ def test_a_model_that_is_more_than_its_trees_is_found_out() -> None:
     rows, learns = zoo.data(missing=False), zoo.values(zoo.data())
     model = ensemble.GradientBoostingRegressor(n_estimators=3, init=linear_model.LinearRegression())
     line = failing(zoo.save_pickle(model.fit(rows, learns), "init"), trees=True)
-    assert "the trees add up to something else than the model's own score" in line
+    assert "starts from a LinearRegression (init), which tree_shap does not see" in line
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,8 @@ def with_absent(
       signature: Of the model, which knows the types; None: it takes what it is given.
       columns: Of the sample, with their types.
     Raises:
-      UserError: A feature is in no record of the sample and has no `fill`, or a column that nobody names is
-        spelt almost like it.
+      UserError: A feature is in no record of the sample, has no `fill` and is not kept where it is missing,
+        or a column that nobody names is spelt almost like it.
     """
     found = dict(columns)
     free = [name for name in columns if name not in named(request)]
@@ -41,9 +41,10 @@ def with_absent(
         if feature.name in columns:
             continue
         near = nearest(feature.name, free)
-        if near or feature.fill is None:
+        needed = feature.fill is None and feature.missing != "keep"
+        if near or needed:
             remedy = near or f"they have {names_in_words(list(columns), 12)}"
-            if feature.fill is None:
+            if needed:
                 remedy += f"{'' if near else ','} or, if only few records have it, give it a fill"
             raise UserError(
                 f"no record that was looked at, from the input's beginning to its end, has {feature.name!r}",
@@ -68,7 +69,7 @@ def _expected(feature: FeatureRequest, request: ColumnRequest, signature: Signat
     dtype = "string" if isinstance(feature.fill, str) else "float32"
     shape: Sequence[int | None] = feature.shape or ()
     inputs = {} if signature is None else {spec.name: spec for spec in signature.inputs}
-    spec = next(iter(inputs.values())) if len(inputs) == 1 else inputs.get(feature.name)
+    spec = next(iter(inputs.values())) if len(inputs) == 1 else inputs.get(feature.feeds)
     if spec is not None:
         # A string can only fill a feature whose categories are strings.
         dtype = dtype if spec.categories is not None and dtype == "string" else spec.dtype

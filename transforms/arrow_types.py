@@ -49,6 +49,8 @@ def storage(kind: pa.DataType) -> pa.DataType:
     """The type without extension, dictionary, 64-bit offsets and views."""
     while isinstance(kind, pa.BaseExtensionType):
         kind = kind.storage_type
+    if pt.is_run_end_encoded(kind):
+        kind = kind.value_type
     if pt.is_dictionary(kind):
         kind = kind.value_type
     if pt.is_large_string(kind) or pt.is_string_view(kind):

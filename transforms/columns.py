@@ -126,6 +126,8 @@ def plain(array: pa.Array) -> pa.Array:
         array = array.combine_chunks()
     while isinstance(array, pa.ExtensionArray):
         array = array.storage
+    if pt.is_run_end_encoded(array.type):
+        array = pc.run_end_decode(array)
     if pt.is_dictionary(array.type):
         array = array.dictionary_decode()
     kind = array.type
@@ -161,9 +163,9 @@ def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
         raise UserError(f"column is {kind}, and {wanted}", where)
     dtype = np.dtype(array.type.to_pandas_dtype())
     data = array.buffers()[1]
-    if not len(array) or data is None:
-        return np.zeros(len(array), dtype)
-    values = np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
+    values = np.zeros(len(array), dtype)
+    if len(array) and data is not None:
+        values = np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
     # Comparing half floats with limits beyond their range would overflow.
     return values.astype(np.float32) if dtype == np.float16 else values
 

@@ -109,6 +109,7 @@ def feature_spec(
         missing=spec.missing,
         pad=_pad(request, kind, spec, stored, shape, where),
         open=request.pad is not None and alone is not None and alone[:1] == (None,),
+        kept=request.missing == "keep",
     )
 
 
@@ -214,6 +215,7 @@ def _categorical(
         _keeps_missing(request, "categorical", spec, where),
         known,
         missing=spec.missing,
+        kept=request.missing == "keep",
     )
 
 

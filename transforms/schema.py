@@ -65,6 +65,7 @@ class FeatureSpec:
         padding.
       categories: What the column's values are looked up in, where the model takes their codes.
       missing: A number, or a code, that is missing to the model, and becomes NaN.
+      kept: Whether the config itself says that missing values are kept: then a file may lack the column.
     """
 
     name: str
@@ -83,6 +84,7 @@ class FeatureSpec:
     pad: Fill = None
     open: bool = False
     steps: int | None = None
+    kept: bool = False
 
     @property
     def pad_value(self) -> Any:
@@ -147,11 +149,13 @@ class ExampleSchema:
     def keys(self) -> dict[str, str]:
         """The key of the config that makes a column needed in every file, by column.
 
-        Features that have a `fill` and slices are not among them: there a file may lack the column.
+        Features that have a `fill` or whose missing values are kept, and slices, are not among them: there a
+        file may lack the column.
         """
         parts = {"input.id": self.id, "model.target": self.target, "input.weight": self.weight}
         found = {part[0]: key for key, part in parts.items() if part is not None}
-        return {**{f.name: "input.features" for f in self.features if f.fill is None}, **found}
+        needed = [f.name for f in self.features if f.fill is None and not f.kept]
+        return {**dict.fromkeys(needed, "input.features"), **found}
 
     @cached_property
     def row_bytes(self) -> int:

@@ -126,7 +126,7 @@ class Attribution:
       convergence_delta: Σφ − (prediction − base_value), `[B, T]`; None where no sum is promised.
       standard_error: Like `values`, from methods that sample.
       limited: Rows that a limit (max_steps, a sampling cap) kept above the tolerance, `[B]` bool.
-      fit: Weighted r² of a local surrogate, `[B, T]`; from LIME.
+      fit: Share of the expected score that a local surrogate explains, `[B, T]`; from LIME.
     """
 
     values: Arrays
@@ -140,7 +140,11 @@ class Attribution:
 
 
 class AttributionMethod(Protocol):
-    """A frozen dataclass whose fields are the method's keys in the config."""
+    """A frozen dataclass whose fields are the method's keys in the config.
+
+    Attributes:
+      cap: The key that says how far a method with a tolerance goes.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]

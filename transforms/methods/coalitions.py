@@ -88,7 +88,7 @@ class Design:
         return gram
 
     @cached_property
-    def _inverse(self) -> np.ndarray:
+    def inverse(self) -> np.ndarray:
         """Inverse of the Gram matrix among vectors that sum to zero, `[M, M]`."""
         ones = np.full(self.gram.shape, 1 / self.players)
         # 1 is an eigenvector of both: its eigenvalue is put in for the inversion and taken out again.
@@ -112,7 +112,7 @@ class Design:
         for number, part in self._parts():
             left = gaps[part] - (self.sizes[number] / m - 0.5) * whole
             total += self.weights[number] * (self._centred(number, part).T @ left)
-        fitted: np.ndarray = self._inverse @ total + whole / m
+        fitted: np.ndarray = self.inverse @ total + whole / m
         return fitted
 
     def variances(self, gaps: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -140,7 +140,7 @@ class Design:
             x = self._centred(number, part)
             # The values sum to `whole`, so that (z − 1/2)·φ is all that the fit says of the gap.
             residual = gaps[part] - (self.members[part] - 0.5) @ values
-            moves = self.weights[number] * (x @ self._inverse)
+            moves = self.weights[number] * (x @ self.inverse)
             leverage = np.minimum(np.einsum("pm,pm->p", moves, x), _MOST_LEVERAGE)
             residual /= (1 - leverage[:, None]) ** 0.75
             factor = rest * taken / (taken - 1)

@@ -92,6 +92,9 @@ class ExactShap:
         for rows, columns in game.blocks(targets, len(coalitions)):
             scores = game.scores(take(inputs, rows), targets[rows, columns], coalitions[inside])
             values[rows, columns] += np.einsum("bct,cm->btm", scores, weights[inside], optimize=True)
+        still = game.still(inputs)
+        if still is not None:  # what rounding makes of it is nothing
+            values = np.where(still[:, None], 0.0, values)
         phi = players.to_inputs(values)
         delta = convergence_delta(phi, prediction, base_value)
         return Attribution(phi, prediction, output, base_value, delta, None, np.zeros(len(targets), bool))

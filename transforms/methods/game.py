@@ -10,6 +10,7 @@ import numpy as np
 
 from transforms.methods.base import Arrays, Reference, take
 from transforms.methods.calls import in_flight
+from transforms.methods.still import still_players
 from transforms.players import Players
 
 if TYPE_CHECKING:
@@ -82,6 +83,14 @@ class Game:
             return self.reference.base_values[targets]
         empty = self.scores(inputs, targets, np.zeros((1, self.players.count), bool))
         return empty[:, 0].astype(np.float32)
+
+    def still(self, inputs: Arrays) -> np.ndarray | None:
+        """Players who change nothing, `[B, M]`, None where no row has one; see `still_players`.
+
+        Args:
+          inputs: Model inputs, `[B, *shape]`.
+        """
+        return still_players(inputs, self.reference)
 
     def blocks(self, targets: np.ndarray, coalitions: int) -> Iterator[tuple[np.ndarray, slice]]:
         """Blocks of rows and targets whose scores stay within a few tens of megabytes.

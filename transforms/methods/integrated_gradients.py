@@ -50,6 +50,7 @@ class IntegratedGradients:
     """
 
     name: ClassVar[str] = "integrated_gradients"
+    cap: ClassVar[str] = "max_steps"
     summary: ClassVar[str] = "gradients integrated on the straight line from the baseline to the row"
     when: ClassVar[str] = "the default for a differentiable model: exact sums, cheap, one baseline"
     needs: ClassVar[Needs] = Needs(gradients=True, background=False)

@@ -22,6 +22,7 @@ from transforms.methods.base import (
 from transforms.methods.coalitions import PAIRS_AT_ONCE, Design, design
 from transforms.methods.game import Game
 from transforms.methods.sampling import MOST_ROUNDS
+from transforms.methods.still import at_zero
 from transforms.players import Players
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class KernelShap:
     """
 
     name: ClassVar[str] = "kernel_shap"
+    cap: ClassVar[str] = "n_samples"
     summary: ClassVar[str] = "Shapley values fitted to the scores of sampled coalitions"
     when: ClassVar[str] = "any model, with more features than exact_shap takes; exact with few of them"
     needs: ClassVar[Needs] = Needs(gradients=False, background=True)
@@ -169,6 +171,7 @@ class _Fit:
         self.values = np.zeros((*targets.shape, game.players.count))
         self.variances = np.zeros_like(self.values)
         self.limited = np.zeros(len(targets), bool)
+        self._still = game.still(inputs)
 
     def run(self, allowed: np.ndarray | None) -> None:
         """One round for all rows, and more for those with a standard error above `allowed`, `[B, T]`."""
@@ -211,6 +214,9 @@ class _Fit:
         whole = self._whole[rows].reshape(-1)
         flat = gaps.reshape(design.pairs, len(whole))
         values = design.solve(flat, whole)
-        self.values[rows] = values.T.reshape(shape)
+        still = None if self._still is None else self._still[rows]
+        by_row = values.T.reshape(shape)
+        self.values[rows] = at_zero(by_row, still, design.inverse) if design.pairs else by_row
         if self._method.standard_error or self._method.tolerance is not None:
-            self.variances[rows] = design.variances(flat, values).T.reshape(shape)
+            variances = design.variances(flat, values).T.reshape(shape)
+            self.variances[rows] = variances if still is None else np.where(still[:, None], 0, variances)

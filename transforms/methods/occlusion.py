@@ -101,6 +101,7 @@ class Occlusion:
         """Mean loss over the places that cover a player, `[B, T, M]`."""
         total = np.zeros((*targets.shape, game.players.count))
         covered = np.zeros(game.players.count)
+        still = game.still(inputs)
         for places in self._places(game.players):
             for block in blocks(len(places), game.players.count):
                 hidden = places[block]
@@ -108,6 +109,9 @@ class Occlusion:
                 np.put_along_axis(coalitions, hidden, False, axis=1)
                 worths = game.scores(inputs, targets, coalitions)
                 losses = prediction[:, :, None] - worths.swapaxes(1, 2)
+                if still is not None:  # what is replaced by itself loses nothing, whatever rounding says
+                    same = np.asarray(still[:, hidden].all(axis=2))
+                    losses = np.where(same[:, None], 0.0, losses)
                 for corner in hidden.T:  # no two places have the same player in the same corner of the window
                     total[:, :, corner] += losses
                     covered[corner] += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -46,7 +46,10 @@ class Moments:
 
 
 def sample_rounds(
-    run: Round, spread: np.ndarray, tolerance: float | None
+    run: Round,
+    spread: np.ndarray,
+    tolerance: float | None,
+    sizes: Sequence[int] = (1,) * MOST_ROUNDS,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
     """Samples all rows once, then, round by round, those whose standard error is above the tolerance.
 
@@ -54,38 +57,40 @@ def sample_rounds(
       run: Samples some rows: means `[B, T, *shape]` and the squares of their standard errors.
       spread: Of the score, a row and target, `[B, T]`; one of 0 asks for nothing.
       tolerance: Largest standard error relative to the spread; None stops after one round.
+      sizes: Of the rounds, by which they are weighted; there are no more of them.
     Returns:
-      Means, standard errors, and the rows that the cap of `MOST_ROUNDS` stopped above the tolerance.
+      Means, standard errors, and the rows that the last round left above the tolerance.
     """
     everyone = np.arange(len(spread))
     means, variances = run(everyone, 0)
-    rounds = np.ones(len(spread))
+    # Until the end: the sum of the rounds' squared errors, each by the square of its size.
+    variances = {name: value * sizes[0] ** 2 for name, value in variances.items()}
+    taken = np.full(len(spread), float(sizes[0]))
     limited = np.zeros(len(spread), bool)
     if tolerance is not None:
-        late = _above(variances, rounds, everyone, spread, tolerance)
-        for number in range(1, MOST_ROUNDS):
+        late = _above(variances, taken, everyone, spread, tolerance)
+        for number in range(1, len(sizes)):
             if not len(late):
                 break
             more, variance = run(late, number)
+            share = sizes[number] / (taken[late] + sizes[number])
             for name, value in more.items():
-                # Running mean of the rounds; `variances` stays the sum of theirs until the end.
-                weight = column(rounds[late] + 1, value)
-                means[name][late] += (value - means[name][late]) / weight
-                variances[name][late] += variance[name]
-            rounds[late] += 1
-            late = _above(variances, rounds, late, spread, tolerance)
+                means[name][late] += (value - means[name][late]) * column(share, value)
+                variances[name][late] += variance[name] * sizes[number] ** 2
+            taken[late] += sizes[number]
+            late = _above(variances, taken, late, spread, tolerance)
         limited[late] = True
-    errors = {k: (np.sqrt(v) / column(rounds, v)).astype(np.float32) for k, v in variances.items()}
+    errors = {k: (np.sqrt(v) / column(taken, v)).astype(np.float32) for k, v in variances.items()}
     return {k: v.astype(np.float32) for k, v in means.items()}, errors, limited
 
 
 def _above(
-    variances: Arrays, rounds: np.ndarray, rows: np.ndarray, spread: np.ndarray, tolerance: float
+    variances: Arrays, taken: np.ndarray, rows: np.ndarray, spread: np.ndarray, tolerance: float
 ) -> np.ndarray:
     """Of `rows`, those with a standard error above the tolerance."""
     above = np.zeros(len(rows), bool)
     limit = limits(spread[rows], tolerance)
     for value in variances.values():
-        worst = np.sqrt(value[rows].reshape(len(rows), spread.shape[1], -1).max(axis=2)) / rounds[rows, None]
+        worst = np.sqrt(value[rows].reshape(len(rows), spread.shape[1], -1).max(axis=2)) / taken[rows, None]
         above |= (worst > limit).any(axis=1)
     return rows[above]

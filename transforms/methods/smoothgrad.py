@@ -42,6 +42,7 @@ class SmoothGrad:
     """
 
     name: ClassVar[str] = "smoothgrad"
+    cap: ClassVar[str] = "n_samples"
     summary: ClassVar[str] = "the gradient averaged over noisy copies of the row"
     when: ClassVar[str] = "pictures, where a plain gradient flickers from pixel to pixel; no sums"
     needs: ClassVar[Needs] = Needs(gradients=True, background=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,12 +12,13 @@ import tensorflow as tf
 
 from transforms.methods.ends import KEPT_BYTES
 from transforms.models.compiled import Compiled
-from transforms.models.rescale_layout import Layout, as_numbers
+from transforms.models.rescale_layout import Layout
 from transforms.models.rescale_ops import ELEMENTWISE
 from transforms.models.rescale_plan import Step, make_plan, refused
-from transforms.models.rescale_walk import Walk
+from transforms.models.rescale_slopes import slope
+from transforms.models.rescale_walk import Walk, constants_of
 from transforms.models.tensors import sum_positions
-from transforms.models.trace import STOPS, TracedModel
+from transforms.models.trace import TracedModel
 from transforms.models.unrolled import unrolled
 from transforms.models.xla import for_xla
 
@@ -108,7 +109,7 @@ class RescaleModel:
         known = dict(zip(wanted, self._traced.replay(feeds, list(wanted.values())), strict=True))
         return (
             [layout.flat(known[name], tensor) for name, tensor in plan.kept.items()],
-            [layout.flat(_slope(step, known), step.outputs[0]) for step in plan.slopes.values()],
+            [layout.flat(slope(step, known), step.outputs[0]) for step in plan.slopes.values()],
         )
 
     def _walk(self, rows: Ends, background: Ends, weights: Any, targets: Any) -> dict[str, Any]:
@@ -119,17 +120,11 @@ class RescaleModel:
             for ends in (rows, background)
         )
         t, r, b = tf.shape(targets)[1], tf.shape(weights)[0], tf.shape(targets)[0]
-        constants = {
-            name: as_numbers(value) if value.dtype.is_floating or value.dtype == tf.bool else value
-            for name, value in zip(
-                plan.constants, self._traced.replay({}, list(plan.constants.values())), strict=True
-            )
-        }
         walk = Walk(
             plan,
             layout.extents,
             layout.sized,
-            constants,
+            constants_of(self._traced, plan),
             (at_rows[0], at_rows[1]),
             (at_background[0], at_background[1]),
             (t, r, b),
@@ -243,44 +238,6 @@ def _fuses(step: Step) -> bool:
     if step.rule in ("curves", "passing", "sums"):
         return True
     return step.rule in ("linear", "products") and step.op.type in _FUSED_OPS
-
-
-def _slope(step: Step, known: Mapping[str, Any]) -> Any:
-    """Derivative of a curve at its start, nothing where it has none; values of the model by name."""
-    (start,), end = step.operands.values(), step.outputs[0]
-    own = tf.identity(known[start.name])
-    zeros = tf.zeros_like(own, tf.float32)
-    if not (start.dtype.is_floating and end.dtype.is_floating):
-        return zeros
-    if len(step.inner) == 1 and step.op.type in _DERIVATIVES:
-        return _DERIVATIVES[step.op.type](tf.cast(known[end.name], tf.float32))
-    values = {start.name: own}
-    for op in step.inner:
-        given = [values.get(tensor.name, known.get(tensor.name)) for tensor in op.inputs]
-        if op.type == "IdentityN":
-            found = given
-        else:
-            attributes = {key: value for key, value in op.node_def.attr.items() if not key.startswith("_")}
-            kind = "Identity" if op.type in STOPS else op.type
-            if kind != op.type:
-                attributes.pop("message", None)
-            dtypes = [output.dtype for output in op.outputs]
-            made = tf.compat.v1.get_default_graph().create_op(kind, given, dtypes, attrs=attributes)
-            found = made.outputs
-        values.update(
-            (t.name, value) for t, value in zip(op.outputs, found, strict=True) if value is not None
-        )
-    gradient = tf.gradients(values[end.name], own, unconnected_gradients="zero")[0]
-    gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
-    return tf.where(tf.math.is_finite(gradient), gradient, zeros)
-
-
-#: Derivatives of the commonest curves, of their value.
-_DERIVATIVES: dict[str, Callable[[Any], Any]] = {
-    "Relu": lambda y: tf.cast(y > 0, tf.float32),
-    "Sigmoid": lambda y: y * (1.0 - y),
-    "Tanh": lambda y: 1.0 - y * y,
-}
 
 
 __all__ = ["TARGETS_AT_ONCE", "Background", "RescaleModel"]

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.models.rescale_plan import Plan, refused
-from transforms.models.rescale_walk import Extents
+from transforms.models.rescale_walk import Extents, as_numbers
 from transforms.models.trace import TracedModel, static_shape
 
 
@@ -90,6 +90,8 @@ class Layout:
             own = sum(map(self._values, step.outputs))
             if step.rule == "orders":  # where each crosses each of the others
                 own += 8 * self._values(step.operands[0]) * self.extents[step.operands[0].name].base[-1]
+            if step.scan is not None:
+                total += step.scan.pair_values + sum(map(self._values, step.operands.values()))
             if step.rule in _ARRAYS:
                 own += sum(map(self._values, step.operands.values()))
             total += own * _ARRAYS.get(step.rule, 2 if step.rule == "curves" else 1)
@@ -109,14 +111,6 @@ _ARRAYS = {
     "quotients": 6,
     "either": 4,
 }
-#: Numbers past the first are as good as infinite; the second does as well as they, and can be reckoned with.
-_ENDLESS, _MASKED = 1e30, 1e9
-
-
-def as_numbers(value: Any) -> Any:
-    """Values in float32, and what stands for minus infinity in a mask as a number one can reckon with."""
-    known, value = value.dtype, tf.cast(value, tf.float32)
-    return value if known == tf.bool else tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)
 
 
 def _two_rows(example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

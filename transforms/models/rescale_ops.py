@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import tensorflow as tf
+
 from transforms.models.trace import STOPS
 
-#: The values of the operand in another shape, or as another type.
-PASSING = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Snapshot", "Cast"}) | STOPS
+#: The values of the operand as they are: what checks or marks them, or stops the gradient of training.
+IDENTITIES = STOPS | {
+    "CheckNumerics",
+    "CheckNumericsV2",
+    "Copy",
+    "CopyHost",
+    "DebugGradientIdentity",
+    "DebugIdentity",
+    "DebugIdentityV2",
+    "DebugIdentityV3",
+    "DeepCopy",
+    "EnsureShape",
+    "Identity",
+    "PlaceholderWithDefault",
+    "Snapshot",
+}
+#: The values of the operand in another shape, or as another type that holds them.
+PASSING = IDENTITIES | {"Reshape", "Squeeze", "ExpandDims", "Cast"}
 #: Sums, element by element.
 SUMS = frozenset({"Add", "AddV2", "AddN", "Sub", "BiasAdd", "BiasAddV1"})
 #: Linear in these operands together, the others being the same for every row.
@@ -62,7 +80,8 @@ COMPARISONS = frozenset({"Equal", "Greater", "GreaterEqual", "Less", "LessEqual"
 CURVES = frozenset(
     {
         "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "ClipByValue", "Cos", "Cosh",
-        "Digamma", "Elu", "Erf", "Erfc", "Erfinv", "Exp", "Expm1", "Floor", "Inv", "IsFinite", "IsInf",
+        "Digamma", "Elu", "Erf", "Erfc", "Erfinv", "Exp", "Expm1", "FakeQuantWithMinMaxArgs",
+        "FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxVarsPerChannel", "Floor", "Inv", "IsFinite", "IsInf",
         "IsNan", "LeakyRelu", "Lgamma", "Log", "Log1p", "LogicalNot", "Ndtri", "Reciprocal", "Relu",
         "Relu6", "Rint", "Round", "Rsqrt", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus",
         "Softsign", "Sqrt", "Square", "Tan", "Tanh",
@@ -104,36 +123,51 @@ ELEMENTWISE = (
     | SELECTS
     | QUOTIENTS
     | _PAIRS
-    | STOPS
+    | IDENTITIES
     | {
         "Add",
         "AddN",
         "AddV2",
         "BiasAdd",
         "Cast",
-        "Identity",
         "LogicalAnd",
         "Maximum",
         "Minimum",
         "Mul",
         "Neg",
-        "Snapshot",
     }
     | {"SquaredDifference", "Sub"}
 )
 #: Straight pieces: the quotient of two differences is exact to the last digit on either side of the kink.
 KINKED = frozenset({"Relu", "Relu6", "LeakyRelu"})
-_STRAIGHT = SUMS | STOPS | {"Cast", "Identity", "Neg", "Snapshot", "LogicalNot"}
+_STRAIGHT = SUMS | IDENTITIES | {"Neg", "LogicalNot"}
+
+
+def cuts_off(op: Any) -> bool:
+    """Whether a cast rounds to steps that a score feels: to whole numbers, or to floats of a byte."""
+    if op.type != "Cast":
+        return False
+    before, after = op.inputs[0].dtype, op.outputs[0].dtype
+    if is_float(before):
+        return not is_float(after) or bool(after.size < min(before.size, 2))
+    return bool(after == tf.bool and before != tf.bool)
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether a type holds fractions; TensorFlow does not say so of floats of a byte."""
+    return bool(dtype.is_floating or dtype.name.startswith("float"))
 
 
 def bends(op: Any, varying: list[int]) -> bool:
     """Whether an element-wise op is no straight line in its varying operands, taken together."""
     if op.type in _STRAIGHT:
         return False
+    if op.type == "Cast":
+        return cuts_off(op)
     if op.type == "Mul":
         return len(varying) > 1
     if op.type in QUOTIENTS:
-        return varying != [0]
+        return varying != [0] or bool(op.outputs[0].dtype.is_integer)
     if op.type in SELECTS:
         return 0 in varying
     return True
@@ -142,7 +176,9 @@ def bends(op: Any, varying: list[int]) -> bool:
 def rule_name(op: Any, varying: list[int]) -> str | None:
     """The rule for an op whose operands at these places vary; None where there is none."""
     kind = op.type
-    if (kind in PASSING and varying == [0]) or kind == "IdentityN":
+    if kind in QUOTIENTS | {"Mean"} and op.outputs[0].dtype.is_integer:
+        return None  # it rounds what is no function of one element
+    if (kind in PASSING and varying == [0] and not cuts_off(op)) or kind == "IdentityN":
         return "passing"
     if kind in SUMS:
         return "sums"

@@ -6,7 +6,7 @@ Pure graph walking; nothing is run here. `rescale.py` measures and compiles what
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tensorflow as tf
@@ -14,7 +14,7 @@ import tensorflow as tf
 from transforms.errors import UserError
 from transforms.models.cut import Entry, input_sources
 from transforms.models.positions import Mixed, entry_positions, position_map
-from transforms.models.rescale_ops import ELEMENTWISE, KINKED, RANDOM, bends, rule_name
+from transforms.models.rescale_ops import ELEMENTWISE, KINKED, ORDERS, RANDOM, bends, is_float, rule_name
 from transforms.models.trace import TracedModel, static_shape
 
 
@@ -28,6 +28,7 @@ class Step:
       outputs: Tensors whose multipliers it takes.
       operands: Tensors that it passes multipliers on to, by place in `op.inputs`; a curve's start at 0.
       inner: Of a curve, the ops from its start to its end, in their order.
+      scan: Of a loop, how its body is walked.
     """
 
     rule: str
@@ -35,6 +36,7 @@ class Step:
     outputs: tuple[Any, ...]
     operands: Mapping[int, Any]
     inner: tuple[Any, ...] = ()
+    scan: Any = None
 
 
 @dataclass(frozen=True)
@@ -65,15 +67,8 @@ class Plan:
 
 
 def refused(op: Any, why: str = "has no rule") -> UserError:
-    """The error about an op that the method cannot handle, with the methods that can."""
-    from transforms.methods import METHODS
-
-    others = [name for name, method in METHODS.items() if method.additive and not method.needs.rescale]
-    return UserError(
-        f"deep_shap cannot explain this model: {op.type} ({op.name}) {why}",
-        "model",
-        f"methods that would work: {', '.join(others)}",
-    )
+    """The error about an op that the method cannot handle; which methods can depends on the model."""
+    return UserError(f"deep_shap cannot explain this model: {op.type} ({op.name}) {why}", "model")
 
 
 #: Their values at both ends, of operands and outputs.
@@ -82,19 +77,24 @@ _WHOLE_RULES = frozenset({"largest", "selects", "comparisons", "integrals"})
 _OPERAND_RULES = frozenset({"products", "quotients", "either", "orders"})
 
 
-def make_plan(traced: TracedModel, scores: Sequence[Any]) -> Plan:
+def make_plan(traced: TracedModel, scores: Sequence[Any], still: frozenset[str] = frozenset()) -> Plan:
     """Plans the walk of an unrolled model.
 
+    Args:
+      traced: The model.
+      scores: Where the walk begins.
+      still: Inputs that are the same for every row, as many as there are rows.
     Raises:
       UserError: An op has no rule, or mixes ids before the first float tensor.
     """
-    return _Planner(traced, scores).plan()
+    return _Planner(traced, scores, still).plan()
 
 
 @dataclass
 class _Planner:
     traced: TracedModel
     scores: Sequence[Any]
+    still: frozenset[str] = frozenset()
     kept: dict[str, Any] = field(default_factory=dict)
     slopes: dict[str, Step] = field(default_factory=dict)
     beside: dict[str, Any] = field(default_factory=dict)
@@ -104,10 +104,12 @@ class _Planner:
 
     def plan(self) -> Plan:
         needed = self.traced.ancestors(self.scores)
-        self._sources = input_sources(self.traced, needed)
+        moving = {name: t for name, t in self.traced.inputs.items() if name not in self.still}
+        self._sources = input_sources(replace(self.traced, inputs=moving), needed)
         self._ordered = [op for op in self.traced.graph.get_operations() if op.name in needed]
         self._order = {op.name: place for place, op in enumerate(self._ordered)}
         self._free = self._independent()
+        self._find_whole()
         self._find_curves()
         steps, entries = self._walk()
         self._collect(steps, entries)
@@ -128,7 +130,20 @@ class _Planner:
 
     def _carried(self, tensor: Any) -> bool:
         """Whether multipliers can be those of a tensor: numbers and yes or no; not ids, strings, handles."""
-        return bool(tensor.dtype.is_floating or tensor.dtype == tf.bool)
+        return is_float(tensor.dtype) or tensor.dtype == tf.bool or tensor.name in self._whole
+
+    def _find_whole(self) -> None:
+        """Finds the whole numbers that are rounded floats, as quantised layers reckon with; not ids."""
+        self._whole: set[str] = set()
+        for op in self._ordered:
+            varying = self._varying(op)
+            from_numbers = varying and all(
+                is_float(op.inputs[place].dtype) or op.inputs[place].name in self._whole for place in varying
+            )
+            known = op.type in ELEMENTWISE or op.type == "IdentityN" or rule_name(op, varying)
+            if from_numbers and known:
+                outputs = op.outputs[:1] if op.type in ORDERS else op.outputs  # the others are places
+                self._whole.update(tensor.name for tensor in outputs if tensor.dtype.is_integer)
 
     def _varying(self, op: Any) -> list[int]:
         return [place for place, tensor in enumerate(op.inputs) if self._varies(tensor)]
@@ -221,16 +236,21 @@ class _Planner:
             source = next((name for name, t in self.traced.inputs.items() if t.name == tensor.name), None)
             if source is not None and self._carried(tensor):
                 entries[tensor.name] = Entry(tensor, source, position_map(self.traced, tensor, source))
-                outputs.remove(tensor)
+                outputs = _without(outputs, tensor)
             elif (curve := self._curve(tensor)) is not None:
                 steps.append(curve)
-                outputs.remove(tensor)
+                outputs = _without(outputs, tensor)
         if not outputs:
             return steps
         varying = self._varying(op)
+        scan = self.traced.scans.get(op.name)
+        if scan is not None:
+            operands = {place: op.inputs[place] for place in scan.operands}
+            return [*steps, Step("loops", op, tuple(outputs), operands, scan=scan)]
         rule = rule_name(op, varying)
         if op.type == "IdentityN":
-            varying = [place for place, tensor in enumerate(op.outputs) if tensor in outputs]
+            wanted = {tensor.name for tensor in outputs}
+            varying = [place for place, tensor in enumerate(op.outputs) if tensor.name in wanted]
         if rule is not None and all(self._carried(op.inputs[place]) for place in varying):
             operands = {place: op.inputs[place] for place in varying if self._varies(op.inputs[place])}
             return [*steps, Step(rule, op, tuple(outputs), operands)]
@@ -277,7 +297,10 @@ class _Planner:
                 operands = [tensor for op in step.inner for tensor in op.inputs]
                 self.beside.update((t.name, t) for t in operands if not self._varies(t))
                 continue
-            if step.rule in ("passing", "sums"):
+            if step.rule == "loops":
+                for place in step.scan.kept:
+                    self._keep(step.op.outputs[place])
+            if step.rule in ("passing", "sums", "loops"):
                 continue
             for place, tensor in enumerate(step.op.inputs):
                 if place not in step.operands:
@@ -303,3 +326,8 @@ class _Planner:
             self.sized[tensor.name] = tensor
         else:
             self._keep(tensor)
+
+
+def _without(tensors: Sequence[Any], which: Any) -> list[Any]:
+    """By name: TensorFlow compares tensors by their values."""
+    return [tensor for tensor in tensors if tensor.name != which.name]

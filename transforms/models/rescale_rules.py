@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import tensorflow as tf
 
 from transforms.methods.quadrature import gauss_legendre
+from transforms.models.rescale_loops import loops
 from transforms.models.rescale_ops import SMALLEST
 from transforms.models.rescale_plan import Step, refused
 
@@ -62,11 +63,11 @@ def linear(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     if not others:
         m = next(iter(given.values()))
         if op.type == "Mul":
-            return {place: walk.sum_to(m * walk.fixed(op.inputs[1 - place]), op.outputs[0], operand)}
+            return {place: walk.sum_to(m * walk.number(op.inputs[1 - place]), op.outputs[0], operand)}
         if op.type == "RealDiv":
-            return {0: walk.sum_to(m / walk.fixed(op.inputs[1]), op.outputs[0], operand)}
+            return {0: walk.sum_to(m / walk.number(op.inputs[1]), op.outputs[0], operand)}
         if op.type == "MatMul" and place == 0 and not op.get_attr("transpose_a"):
-            return {0: tf.matmul(m, walk.fixed(op.inputs[1]), transpose_b=not op.get_attr("transpose_b"))}
+            return {0: tf.matmul(m, walk.number(op.inputs[1]), transpose_b=not op.get_attr("transpose_b"))}
     operands = {place: walk.zeros(tensor) for place, tensor in step.operands.items()}
     return walk.gradients(step, operands, given)
 
@@ -121,9 +122,9 @@ def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     else:
         size = tf.abs(f_x) + tf.abs(f_r) + tf.abs(slope) * (tf.abs(x) + tf.abs(r))
         noise = _ROUNDING * size / tf.abs(width)
-        # The quotient itself where the derivatives are of no use.
-        near = tf.minimum(tf.maximum(slope, quotient - noise), quotient + noise)
-        q = tf.where(same, slope, near)
+        # The quotient itself, to the last digit, where the derivatives are of no use: in a layer norm of few
+        # values, which cancel, multipliers are so large that a bound on the rounding is felt in the sum.
+        q = tf.where(same, slope, tf.where(tf.abs(slope - quotient) <= noise, slope, quotient))
     q, flat = tf.expand_dims(q, 1), walk.flat(m, end)
     multiplied = tf.math.multiply_no_nan(q, flat) if walk.guarded else q * flat
     return {0: walk.like(multiplied, start)}
@@ -312,7 +313,7 @@ RULES: dict[str, Callable[[Walk, Step, Mapping[str, Any]], Multipliers]] = {
     rule.__name__: rule
     for rule in (
         passing, sums, linear, products, quotients, curves, largest, selects, comparisons, either, integrals,
-        orders,
+        orders, loops,
     )
 }  # fmt: skip
 

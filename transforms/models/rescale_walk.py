@@ -15,13 +15,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
-from transforms.models.rescale_ops import SELECTS
+from transforms.models.rescale_ops import ORDERS, SELECTS
 from transforms.models.rescale_plan import Plan, Step, refused
 
 #: Multipliers are float32, whatever they are multipliers of.
 _WIDENED = {types_pb2.DT_BOOL, types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_DOUBLE}
+#: Attributes that say the type of an op's numbers; those of indices and of axes have other names.
+_NUMBERS = frozenset({"DstT", "SrcT", "T", "Ta", "Tb", "Tout", "Tparams", "dtype"})
 #: Ops on truth values as the ops on 0 and 1 that they are.
-_ON_NUMBERS = {"LogicalAnd": "Mul", "Any": "Max", "All": "Min"}
+_ON_NUMBERS = {"LogicalAnd": "Mul", "Any": "Max", "All": "Min", "BatchMatMulV3": "BatchMatMulV2"}
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,10 @@ class Walk:
         made = self._copy(step, own)
         outputs = [new for new, old in zip(made.outputs, step.op.outputs, strict=False) if old.name in given]
         weights = [given[old.name] for old in step.op.outputs if old.name in given]
-        found = tf.gradients(outputs, list(own.values()), grad_ys=weights)
+        try:
+            found = tf.gradients(outputs, list(own.values()), grad_ys=weights)
+        except LookupError as error:
+            raise refused(step.op, "has no gradient") from error
         if any(gradient is None for gradient in found):
             raise refused(step.op, "has no gradient")
         return {place: tf.convert_to_tensor(g) for place, g in zip(own, found, strict=True)}
@@ -172,20 +177,30 @@ class Walk:
     def _copy(self, step: Step, operands: Mapping[int, Any]) -> Any:
         op = step.op
         kind = _ON_NUMBERS.get(op.type, op.type)
-        inputs = [operands[p] if p in operands else self.fixed(t) for p, t in enumerate(op.inputs)]
+        numbers = _numbers(op)
+        inputs = [
+            operands[p] if p in operands else self.number(t) if p in numbers else self.fixed(t)
+            for p, t in enumerate(op.inputs)
+        ]
         if op.type in SELECTS:
             inputs[0] = tf.cast(inputs[0], tf.bool)
-        attributes = (
-            {} if kind == "Mul" else {k: _widened(v) for k, v in op.node_def.attr.items() if k[0] != "_"}
-        )
+        taken = {} if kind == "Mul" else {k: v for k, v in op.node_def.attr.items() if k[0] != "_"}
+        attributes = {k: _widened(v, k in _NUMBERS) for k, v in taken.items()}
         if kind != op.type:
+            for name in ("Ta", "Tb", "Tout"):
+                attributes.pop(name, None)
             attributes["T"] = attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT)
-        dtypes = [tf.float32 if t.dtype.is_floating or t.dtype == tf.bool else t.dtype for t in op.outputs]
+        first = op.type in ORDERS  # their second output is places
+        dtypes = [t.dtype if first and place else tf.float32 for place, t in enumerate(op.outputs)]
         made = tf.compat.v1.get_default_graph().create_op(kind, inputs, dtypes, attrs=attributes)
         for new, old in zip(made.outputs, op.outputs, strict=True):
             if old.name in self.extents:
                 new.set_shape(self.extents[old.name].static)
         return made
+
+    def number(self, tensor: Any) -> Any:
+        """A number that is the same for every row, float32."""
+        return tf.cast(self.fixed(tensor), tf.float32)
 
     def fixed(self, tensor: Any) -> Any:
         """An operand that is the same for every row."""
@@ -222,7 +237,39 @@ class Walk:
         return [self.flat(found[entry.tensor.name], entry.tensor) for entry in self.plan.entries]
 
 
-def _widened(value: Any) -> Any:
-    if value.WhichOneof("value") == "type" and value.type in _WIDENED:
+def _widened(value: Any, number: bool) -> Any:
+    """An attribute, float32 where it is a type of what multipliers are of."""
+    if value.WhichOneof("value") == "type" and (value.type in _WIDENED or number):
         return attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT)
     return value
+
+
+def _numbers(op: Any) -> set[int]:
+    """The places of an op's operands that are numbers, rather than indices, axes or shapes."""
+    found: set[int] = set()
+    place = 0
+    for argument in op.op_def.input_arg:
+        count = op.get_attr(argument.number_attr) if argument.number_attr else 1
+        if argument.type_attr in _NUMBERS:
+            found.update(range(place, place + count))
+        place += count
+    return found
+
+
+def constants_of(traced: Any, plan: Plan) -> dict[str, Any]:
+    """Values of a plan's constants, float32 where they are numbers; called while tracing."""
+    values = traced.replay({}, list(plan.constants.values()))
+    return {
+        name: as_numbers(value) if value.dtype.is_floating or value.dtype == tf.bool else value
+        for name, value in zip(plan.constants, values, strict=True)
+    }
+
+
+#: Numbers past the first are as good as infinite; the second does as well as they, and can be reckoned with.
+_ENDLESS, _MASKED = 1e30, 1e9
+
+
+def as_numbers(value: Any) -> Any:
+    """Values in float32, and what stands for minus infinity in a mask as a number one can reckon with."""
+    known, value = value.dtype, tf.cast(value, tf.float32)
+    return value if known == tf.bool else tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)

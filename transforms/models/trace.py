@@ -39,6 +39,7 @@ class TracedModel:
       opaque: Inputs through which no gradient is to be taken, whatever the graph shows.
       build: How functions are made of it.
       apart: Names of ops that XLA is to leave alone.
+      scans: Loops that are one call, by its name: how the call is walked back.
       source: What it was made of, which owns the bodies of loops: TensorFlow forgets them with their owner.
     """
 
@@ -49,6 +50,7 @@ class TracedModel:
     opaque: frozenset[str] = frozenset()
     build: Build = AS_IT_IS
     apart: frozenset[str] = frozenset()
+    scans: Mapping[str, Any] = field(default_factory=dict)
     source: TracedModel | None = None
     _graph_def: list[Any] = field(default_factory=list, compare=False)
 

@@ -1,7 +1,8 @@
-"""Loops of a traced graph written out, step by step: DeepLIFT's rules walk along single operations.
+"""Loops of a traced graph as DeepLIFT's rules can walk along them.
 
 Recurrent layers run `While` loops over lists of tensors. Where the number of steps does not depend on the
-rows, the loop is what its body is, so many times, and a list is its items.
+rows, such a loop becomes one call (see `rescale_loops`); of any other, what its body is, so many times, and a
+list is its items.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from transforms.errors import UserError
+from transforms.models.rescale_loops import Scan
 from transforms.models.rescale_ops import ORDERS
+from transforms.models.scanned import Loop, StepList, scanned
 from transforms.models.trace import BRANCHES, LOOPS, TracedModel, graph_name
+from transforms.models.whole import apply
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 #: A loop of more steps than this would take minutes to write out.
@@ -25,14 +29,43 @@ _MOST_STEPS = 2048
 Unhandled = Callable[[Any, str], UserError]
 
 
-class _List(list[Any]):
-    """The items of a TensorList; None where nothing has been written yet."""
+class _List:
+    """A TensorList: its items, None where nothing has been written yet, or all of them in one tensor."""
+
+    def __init__(self, items: Sequence[Any] | None = None, whole: Any = None) -> None:
+        self.whole = whole
+        self._items = None if items is None else list(items)
+
+    def __len__(self) -> int:
+        return int(self.whole.shape[0]) if self._items is None else len(self._items)
+
+    @property
+    def items(self) -> list[Any]:
+        """One by one."""
+        if self._items is None:
+            self._items = list(tf.unstack(self.whole, num=len(self), axis=0))
+        return self._items
+
+    @property
+    def stacked(self) -> Any:
+        """In one tensor; all of them have been written."""
+        return tf.stack(self.items, axis=0) if self.whole is None else self.whole
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been written yet."""
+        return self._items is not None and all(item is None for item in self._items)
+
+    @property
+    def full(self) -> bool:
+        """Whether everything has been written."""
+        return self._items is None or all(item is not None for item in self._items)
 
 
 def unrolled(
     traced: TracedModel, fetches: Sequence[Any], refuse: Unhandled
 ) -> tuple[TracedModel, tuple[Any, ...]]:
-    """The same model with its loops written out.
+    """The same model with its loops as single calls, or else written out.
 
     Args:
       traced: A model whose function calls are written out.
@@ -53,6 +86,7 @@ def unrolled(
     }
     placeholders: dict[str, Any] = {}
     results: list[Any] = []
+    scans: dict[str, Scan] = {}
 
     @tf.function(input_signature=[specs], autograph=False)
     def call(inputs: Mapping[str, Any]) -> Any:
@@ -60,8 +94,10 @@ def unrolled(
         graph = tf.compat.v1.get_default_graph()
         values = {traced.inputs[name].name: value for name, value in inputs.items()}
         values.update((name, graph.capture(outer)) for name, outer in traced.captures.items())
-        writer = _Writer(traced, graph, refuse)
+        # XLA compiles what is written out; lists inside of loops are not for it.
+        writer = _Writer(traced, graph, refuse, scanning=not traced.build.jit)
         writer.run([op for op in traced.graph.get_operations() if op.name in needed], values)
+        scans.update(writer.scans)
         results.extend(tf.identity(values[tensor.name]) for tensor in fetches)
         for result, tensor in zip(results, fetches, strict=True):
             result.set_shape(tensor.shape)
@@ -69,14 +105,18 @@ def unrolled(
 
     function = call.get_concrete_function()
     flat = TracedModel.of(function, placeholders, results, opaque=traced.opaque)
-    return replace(flat, build=traced.build, source=traced), tuple(results)
+    return replace(flat, build=traced.build, source=traced, scans=scans), tuple(results)
 
 
 class _Writer:
     """Copies ops into a graph one by one; knows the items of lists and the values of whole numbers."""
 
-    def __init__(self, traced: TracedModel, graph: Any, refuse: Unhandled) -> None:
+    def __init__(self, traced: TracedModel, graph: Any, refuse: Unhandled, *, scanning: bool) -> None:
+        self._traced = traced
         self._outer = traced.graph
+        self._scanning = scanning
+        #: Loops that have become one call, by its name.
+        self.scans: dict[str, Scan] = {}
         self._library = {f.signature.name: f for f in traced.graph_def().library.function}
         self._graph = graph
         self._refuse = refuse
@@ -103,7 +143,7 @@ class _Writer:
             values.update((output.name, value) for output, value in zip(op.outputs, found, strict=True))
 
     def _copy(self, op: Any, given: Sequence[Any]) -> Sequence[Any]:
-        if any(isinstance(value, _List) for value in given):
+        if any(isinstance(value, _List | StepList) for value in given):
             if op.type in ("Identity", "StopGradient"):
                 return given
             raise self._refuse(op, "handles a list of tensors in a way that is not known")
@@ -135,7 +175,7 @@ class _Writer:
 
     def _body(self, name: str, given: Sequence[Any]) -> Any:
         if name not in self._bodies:
-            shapes = [None if isinstance(v, _List) else v.shape for v in given]
+            shapes = [None if isinstance(v, _List | StepList) else v.shape for v in given]
             with self._outer.as_default():  # the body may name functions that this graph knows
                 self._bodies[name] = function_def_to_graph(self._library[name], input_shapes=shapes)
         return self._bodies[name]
@@ -147,6 +187,9 @@ class _Writer:
         return [values[output.name] for output in body.outputs]
 
     def _loop(self, op: Any, given: Sequence[Any]) -> list[Any]:
+        scan = self._scan(op, given) if self._scanning and op.graph is self._outer else None
+        if scan is not None:
+            return self._scanned(op, scan, given)
         state = list(given)
         for _ in range(_MOST_STEPS):
             (going,) = self._call(op.get_attr("cond").name, state)
@@ -157,6 +200,52 @@ class _Writer:
                 return state
             state = self._call(op.get_attr("body").name, state)
         raise self._refuse(op, f"is a loop of more than {_MOST_STEPS} steps")
+
+    def _scan(self, op: Any, given: Sequence[Any]) -> Scan | None:
+        """The loop as one step, None where it has to be written out."""
+        dense = {place: value for place, value in enumerate(given) if not isinstance(value, _List)}
+        lists = {place: value for place, value in enumerate(given) if isinstance(value, _List)}
+        if not all(value.empty or value.whole is not None for value in lists.values()):
+            return None
+        counters = {
+            place: self.known(value)
+            for place, value in dense.items()
+            if value.dtype in (tf.int32, tf.int64) and value.shape.rank == 0
+        }
+        shapes = {place: value.shape for place, value in dense.items()}
+        shapes.update((k, v.whole.shape[1:]) for k, v in lists.items() if v.whole is not None)
+        loop = Loop(
+            op,
+            self._body(op.get_attr("body").name, given),
+            self._body(op.get_attr("cond").name, given),
+            {place: value for place, value in counters.items() if value is not None},
+            {place: -len(value) if value.empty else len(value) for place, value in lists.items()},
+            shapes,
+        )
+
+        def write(body: Any, values: dict[str, Any]) -> list[Any]:
+            inner = _Writer(self._traced, tf.compat.v1.get_default_graph(), self._refuse, scanning=False)
+            inner.run(body.get_operations(), values)
+            return [values[output.name] for output in body.outputs]
+
+        return scanned(self._traced, loop, write, _MOST_STEPS)
+
+    def _scanned(self, op: Any, scan: Scan, given: Sequence[Any]) -> list[Any]:
+        """A loop's variables after its last step, by a call of the whole of it."""
+        arguments = [given[v.number].whole if v.listed else given[v.number] for v in scan.given]
+        found = scan.call(*arguments)
+        call = found[0].op
+        self.scans[call.name] = scan
+        after = list(given)
+        for place, value in scan.numbers.items():
+            after[place] = self._constant(value, given[place].dtype)
+        for variable, value in zip(scan.results, found, strict=False):
+            if variable.listed:
+                after[variable.number] = _List(whole=value)
+            else:
+                value.set_shape(given[variable.number].shape)
+                after[variable.number] = value
+        return after
 
     def _branch(self, op: Any, given: Sequence[Any]) -> list[Any]:
         chosen = self.known(given[0])
@@ -170,21 +259,22 @@ class _Writer:
     def _list_op(self, op: Any, given: Sequence[Any]) -> Any:
         kind = op.type.removeprefix("TensorList")
         if kind == "FromTensor":
-            length = given[0].shape[0]
-            if length is None:
+            if given[0].shape[0] is None:
                 raise self._refuse(op, "walks along an axis of unknown length")
-            return _List(tf.unstack(given[0], num=length, axis=0))
+            return _List(whole=given[0])
         if kind == "Reserve":
             return _List([None] * int(self._number(op, given[1])))
-        items = given[0]
+        known = given[0]
+        if isinstance(known, StepList):
+            return known.item if kind == "GetItem" else StepList(given[2])
         if kind == "GetItem":
-            return items[self._number(op, given[1])]
+            return known.items[self._number(op, given[1])]
         if kind == "SetItem":
-            changed = _List(items)
-            changed[self._number(op, given[1])] = given[2]
-            return changed
-        if kind == "Stack" and all(item is not None for item in items):
-            return tf.stack(list(items), axis=0)
+            items = list(known.items)
+            items[self._number(op, given[1])] = given[2]
+            return _List(items)
+        if kind == "Stack" and known.full:
+            return known.stacked
         raise self._refuse(op, "handles a list of tensors in a way that is not known")
 
     def _number(self, op: Any, tensor: Any) -> int:
@@ -198,57 +288,7 @@ class _Writer:
     def known(self, tensor: Any) -> Any:
         """The value of a whole-number tensor, or None where it depends on the rows or cannot be told."""
         if tensor.name not in self._known:
-            self._known[tensor.name] = self._work_out(tensor)
+            value = tf.get_static_value(tensor)
+            found = apply(tensor.op, self.known) if value is None else np.asarray(value)
+            self._known[tensor.name] = found
         return self._known[tensor.name]
-
-    def _work_out(self, tensor: Any) -> Any:
-        value = tf.get_static_value(tensor)
-        if value is not None:
-            return np.asarray(value)
-        op = tensor.op
-        if op.type == "StridedSlice" and op.inputs[0].op.type == "Shape":
-            return self._extent(op)
-        rule = _WHOLE.get(op.type)
-        if rule is None:
-            return None
-        given = [self.known(operand) for operand in op.inputs]
-        if any(value is None for value in given):
-            return None
-        return np.asarray(rule(*given))
-
-    def _extent(self, op: Any) -> Any:
-        """One static extent of a shape: how long a sequence is."""
-        begin = self.known(op.inputs[1])
-        shape = op.inputs[0].op.inputs[0].shape
-        single = op.get_attr("shrink_axis_mask") == 1 and begin is not None and begin.size == 1
-        if not single or shape.rank is None:
-            return None
-        extent = shape[int(begin[0])]
-        return None if extent is None else np.asarray(extent)
-
-
-#: Arithmetic of loop counters and their limits.
-_WHOLE: dict[str, Callable[..., Any]] = {
-    "Identity": np.asarray,
-    "Cast": np.asarray,
-    "Add": np.add,
-    "AddV2": np.add,
-    "Sub": np.subtract,
-    "Mul": np.multiply,
-    "FloorDiv": np.floor_divide,
-    "FloorMod": np.mod,
-    "Less": np.less,
-    "LessEqual": np.less_equal,
-    "Greater": np.greater,
-    "GreaterEqual": np.greater_equal,
-    "Equal": np.equal,
-    "NotEqual": np.not_equal,
-    "LogicalAnd": np.logical_and,
-    "LogicalOr": np.logical_or,
-    "LogicalNot": np.logical_not,
-    "Maximum": np.maximum,
-    "Minimum": np.minimum,
-    "Max": lambda value, axes: np.max(value, tuple(np.atleast_1d(axes))) if np.size(axes) else value,
-    "Min": lambda value, axes: np.min(value, tuple(np.atleast_1d(axes))) if np.size(axes) else value,
-    "Range": np.arange,
-}

@@ -111,6 +111,8 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
     A UUID is its text, and arrow.bool8 a truth.
     """
+    if pt.is_primitive(kind) and not pt.is_date64(kind):  # most columns of wide tables
+        return kind
     if isinstance(kind, pa.FixedShapeTensorType):
         return kind
     if isinstance(kind, pa.UuidType):
@@ -123,6 +125,8 @@ def plain(kind: pa.DataType) -> pa.DataType:
         return plain(kind.storage_type)
     if is_vector(kind):
         return VECTOR
+    if pt.is_run_end_encoded(kind):
+        return plain(kind.value_type)
     if pt.is_dictionary(kind):
         return plain(kind.value_type)
     if pt.is_large_string(kind) or pt.is_string_view(kind):
@@ -142,6 +146,8 @@ def plain_array(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return uuid_texts(array.storage)
     while isinstance(array, pa.ExtensionArray):
         array = array.storage
+    if pt.is_run_end_encoded(array.type):
+        array = pc.run_end_decode(array)
     if is_vector(array.type):
         array = dense(array)
     array = without_views(array)
