@@ -250,6 +250,13 @@ def _spreads(run: Run) -> dict[str, float]:
 
 
 def _incomparable(first: Run, second: Run, targets: Mapping[str, str]) -> str | None:
+    empty = [
+        which
+        for which, run in (("first", first), ("second", second))
+        if not run.manifest["counts"]["rows_attributed"]
+    ]
+    if empty:
+        return f"no row was explained in {'either run' if len(empty) > 1 else f'the {empty[0]} run'}"
     if not set(first.features) & set(second.features):
         return "the runs have no feature in common"
     if not targets:
