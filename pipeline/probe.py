@@ -357,8 +357,7 @@ def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str,
     if request.files[0].format == TFRECORD:
         types = with_absent(request.columns, loaded.signature, types)
     columns = completed(request.columns, loaded.signature, types)
-    growing = request.drawn_from is not None
-    columns, types = with_lengths(columns, loaded.signature, types, request.files, growing=growing)
+    columns, types = with_lengths(columns, loaded.signature, types, request.files)
     schema = resolve_with_paths(columns, loaded.signature, types, request.paths, request.files)
     return loaded.kind, with_encodings(schema, request.files), types
 

@@ -45,8 +45,6 @@ def with_lengths(
     signature: Signature | None,
     types: Mapping[str, pa.DataType],
     files: Sequence[InputFile],
-    *,
-    growing: bool = False,
 ) -> tuple[ColumnRequest, dict[str, pa.DataType]]:
     """The request and the types, with a shape for each feature that is padded, going by its longest list.
 
@@ -55,7 +53,6 @@ def with_lengths(
       signature: Of the model; None: it takes what it is given.
       types: Of the columns.
       files: The input.
-      growing: More files may come, with longer lists.
     Raises:
       UserError: Lists differ in length where the model takes any, and there is no `pad`.
     Cost: a pass over these columns where neither the config nor the model says how long they are.
@@ -72,9 +69,6 @@ def with_lengths(
             if tfrecord:
                 found[feature.name] = kind = _any_length(kind)
             if feature.shape is None and is_list(storage(kind)) and _is_open(spec, signature):
-                if growing:
-                    what = "an input that grows may bring longer lists than it has"
-                    raise UserError(what, f"{FEATURES} {feature.name}", "give its shape")
                 longest = _lengths(feature.name, kind, files)[1]
                 shape = (extent_for(longest), *_tail(spec, kind))
                 features[at] = dataclasses.replace(feature, shape=shape)
