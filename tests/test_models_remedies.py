@@ -242,7 +242,7 @@ def test_a_method_that_fails_is_one_line_with_others(tmp_path: Path, monkeypatch
     def fail(*given: Any) -> None:
         raise TypeError("unhashable " + "x" * 2000)
 
-    monkeypatch.setattr("pipeline.probe.check_method", fail)
+    monkeypatch.setattr("pipeline.fitness.check_method", fail)
     loaded = load_config(str(config_of(tmp_path, "never")))
     line = refusal(lambda: make_plan(loaded, in_process=True))
     assert "saliency fails on this model: TypeError: unhashable xxx" in line
