@@ -2,8 +2,8 @@
 # A HistGradientBoostingClassifier that was fitted on rows of one class.
 # A reader would expect what scikit-learn promises of predict_proba: a column for each class in classes_, here
 # one column of ones (as DecisionTreeClassifier and RandomForestClassifier give).
-# What happens: classes_ has one class and predict_proba two columns; the class that there is has the first,
-# with a probability of about 2e-16, and a class that nobody has named gets 1.
+# What happens: classes_ has one class and predict_proba two columns: zip(classes_, row) and DataFrame(columns=classes_)
+# lose or refuse the second one, which belongs to a class that nobody has named.
 # Exits non-zero where scikit-learn behaves otherwise.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -25,5 +25,4 @@ found = model.predict_proba(rows[:1])
 print("histogram: classes_", model.classes_, "predict_proba", found)
 assert len(model.classes_) == 1, "another number of classes"
 assert found.shape == (1, 2), "as many columns as classes: no surprise any more"
-assert found[0, 0] < 1e-6, "the class that there is has another probability"
 PYTHON

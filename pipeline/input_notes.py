@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transforms.models.base import names_in_words
 from transforms.parquet.columns import found_at
-from transforms.parquet.opening import INDEX
+from transforms.parquet.opening import stored_index
 from transforms.schema import ExampleSchema
 from transforms.shards import InputFile
 
@@ -31,12 +31,8 @@ def _left_out(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
     """The index of a pandas frame that is no feature, since nobody said that it is one."""
     used = set(dict(schema.columns))
     schemas = {id(file.schema): file.schema for file in inputs if file.schema is not None}
-    names = dict.fromkeys(
-        field.name
-        for found in schemas.values()
-        for field in found
-        if field.metadata and INDEX in field.metadata and field.name not in used
-    )
+    names = dict.fromkeys(name for found in schemas.values() for name in stored_index(found))
+    names = {name: None for name in names if name not in used}
     if not names:
         return []
     index = "the index that pandas stored" if len(names) == 1 else "the index columns that pandas stored"

@@ -30,7 +30,8 @@ def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) ->
             wrapped(out, advice.because, "      ")
     write(out)
     write(out, "attribeam methods NAME tells more of one;")
-    write(out, "attribeam methods --config CONFIG says what each would cost there.")
+    write(out, "attribeam methods --config CONFIG says what each would cost there;")
+    write(out, "attribeam methods --function LIBRARY prints a function for its models.")
 
 
 def print_costs(found: Mapping[str, Any]) -> None:

@@ -143,6 +143,10 @@ def _model_path(loaded: LoadedConfig) -> str:
 def _columns(loaded: LoadedConfig) -> ColumnRequest:
     block, target = loaded.config.input, loaded.config.model.target
     features = None
+    for feature in block.features or ():
+        if loaded.config.incremental and feature.pad is not None and feature.shape is None:
+            what = "pad, and an input that grows may bring longer lists than it has"
+            raise UserError(what, f"{loaded.where}: input.features {feature.name}", "give its shape")
     if block.features is not None:
         features = tuple(
             FeatureRequest(

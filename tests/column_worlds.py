@@ -15,6 +15,7 @@ from transforms.absent import named, with_absent
 from transforms.bytes_columns import with_encodings
 from transforms.decode import decode
 from transforms.models.base import InputSpec, OutputSpec, Signature
+from transforms.padding import with_lengths
 from transforms.read import Column, check_columns, describe_columns, read_piece
 from transforms.resolve import ColumnRequest, resolve
 from transforms.resolve_feature import FeatureRequest
@@ -50,6 +51,7 @@ def planned(
     types = describe_columns(files, named(request))
     if files[0].format == TFRECORD:
         types = with_absent(request, signature, types)
+    request, types = with_lengths(request, signature, types, files)
     schema = resolve(request, signature, types)
     check_columns(files, [Column(name, kind) for name, kind in schema.columns])
     return with_encodings(schema, files)

@@ -275,11 +275,11 @@ MISTAKES = [
     ),
     sets(
         "a model of no known kind",
-        MODEL + "model.onnx",
-        "model.onnx",
-        ".onnx is no kind of model",
+        MODEL + "model.mojo",
+        "model.mojo",
+        ".mojo is no kind of model",
         ".keras",
-        spoil=text("model.onnx", "x"),
+        spoil=text("model.mojo", "x"),
     ),
     sets("a model without a suffix", MODEL + "model", "model", "no kind of model", spoil=text("model", "x")),
     sets(

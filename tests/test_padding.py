@@ -134,6 +134,16 @@ def test_without_pad_one_line_names_the_key(tmp_path, capsys):
     )
 
 
+def test_a_padded_run_is_verified_and_one_that_grows_needs_a_shape(tmp_path, capsys):
+    path = config(tmp_path, write(tmp_path, "parquet"), {"name": "integrated_gradients"}, pad=0)
+    run = worlds.explain(path, tmp_path / "run")
+    assert cli.run(["verify", run.path, "--rows", "5"]) == 0
+    assert run.explanation(rows=2).data.shape[0] == 2  # the values are read from the input again
+    capsys.readouterr()
+    assert cli.run(["plan", str(path), "--set", "incremental=true"]) == 2
+    assert "an input that grows may bring longer lists than it has; give its shape" in capsys.readouterr().err
+
+
 def test_extents_are_few_and_none_is_much_longer_than_its_list():
     assert [extent_for(steps) for steps in (0, 1, 63, 64, 65, 72, 73, 128, 129, 1000)] == [
         *(1, 1, 63, 64, 72, 72, 80, 128, 144),

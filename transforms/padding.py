@@ -45,8 +45,6 @@ def with_lengths(
     signature: Signature | None,
     types: Mapping[str, pa.DataType],
     files: Sequence[InputFile],
-    *,
-    growing: bool = False,
 ) -> tuple[ColumnRequest, dict[str, pa.DataType]]:
     """The request and the types, with a shape for each feature that is padded, going by its longest list.
 
@@ -55,7 +53,6 @@ def with_lengths(
       signature: Of the model; None: it takes what it is given.
       types: Of the columns.
       files: The input.
-      growing: More files may come, with longer lists.
     Raises:
       UserError: Lists differ in length where the model takes any, and there is no `pad`.
     Cost: a pass over these columns where neither the config nor the model says how long they are.
@@ -70,11 +67,8 @@ def with_lengths(
         spec = _spec_of(feature, inputs)
         if feature.pad is not None:
             if tfrecord:
-                found[feature.name] = kind = _any_length(kind)
+                found[feature.name] = kind = any_length(kind)
             if feature.shape is None and is_list(storage(kind)) and _is_open(spec, signature):
-                if growing:
-                    what = "an input that grows may bring longer lists than it has"
-                    raise UserError(what, f"{FEATURES} {feature.name}", "give its shape")
                 longest = _lengths(feature.name, kind, files)[1]
                 shape = (extent_for(longest), *_tail(spec, kind))
                 features[at] = dataclasses.replace(feature, shape=shape)
@@ -103,7 +97,7 @@ def _refuse_ragged(name: str, kind: pa.DataType, spec: InputSpec, files: Sequenc
     """Makes sure that lists of one length, which most records have, are all that there are."""
     if not (spec.shape and spec.shape[0] is None) or not pt.is_fixed_size_list(kind):
         return
-    shortest, longest = _lengths(name, _any_length(kind), files)
+    shortest, longest = _lengths(name, any_length(kind), files)
     if shortest != longest:
         what = f"its lists have {shortest} to {longest} values, and the model takes any number"
         raise UserError(what, f"{FEATURES} {name}", PAD)
@@ -113,7 +107,7 @@ def _refuse_ragged(name: str, kind: pa.DataType, spec: InputSpec, files: Sequenc
 PAD = "give pad, the value that stands behind the end of shorter lists, such as pad: 0"
 
 
-def _any_length(kind: pa.DataType) -> pa.DataType:
+def any_length(kind: pa.DataType) -> pa.DataType:
     """A TFRecord column's type as lists of any length."""
     if pt.is_fixed_size_list(kind):
         return pa.list_(kind.value_type)

@@ -192,8 +192,11 @@ class TreeModel(OpaqueModel):
                 constant = rest.mean(axis=0)
                 off = np.abs(rest - constant).max()
                 if not off <= _AGREES * (1 + np.abs(score).max()):
+                    # A pickle may say that another version of its library wrote it.
+                    written = getattr(self._trees, "written", None)
                     raise UserError(
-                        f"the trees add up to something else than the model's own score, by up to {off:.3g}",
+                        f"the trees add up to something else than the model's own score, by up to {off:.3g}"
+                        + (f" ({written})" if written else ""),
                         self._trees.path,
                         "use permutation_shap or kernel_shap, which ask the model itself",
                     )

@@ -111,6 +111,8 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
     A UUID is its text, and arrow.bool8 a truth.
     """
+    if pt.is_primitive(kind) and not pt.is_date64(kind):  # most columns of wide tables
+        return kind
     if isinstance(kind, pa.FixedShapeTensorType):
         return kind
     if isinstance(kind, pa.UuidType):

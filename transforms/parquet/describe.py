@@ -13,7 +13,7 @@ from transforms import files
 from transforms.arrow_types import common_type
 from transforms.errors import UserError
 from transforms.parquet.columns import compatible, found_at, in_order, leaves, plain, type_at
-from transforms.parquet.opening import HOLDS, INDEX, described, open_parquet
+from transforms.parquet.opening import HOLDS, described, open_parquet, stored_index
 
 if TYPE_CHECKING:
     from transforms.read import Column
@@ -49,10 +49,11 @@ def describe_further(
         met.add(id(schema))
         if len(set(schema.names)) < len(schema.names):  # what is asked of it will say so
             continue
-        for name, kind in leaves(schema, file.name).items():
-            if name not in known:
-                found.setdefault(name, kind)
-        index.update(field.name for field in schema if field.metadata and INDEX in field.metadata)
+        if not known.keys() >= set(schema.names):
+            for name, kind in leaves(schema, file.name).items():
+                if name not in known:
+                    found.setdefault(name, kind)
+        index.update(stored_index(schema))
     return found, index
 
 

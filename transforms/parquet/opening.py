@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pyarrow.types as pt
 
 from transforms.parquet.stored_schema import KEY, lost_types, nanoseconds
 
@@ -16,10 +15,14 @@ _MAGIC = b"PAR1"
 _TAIL = 1 << 16  # most footers are smaller: one read fetches both their length and them
 _SUFFIX = 8  # the footer's length and the magic word
 
-#: Keys of a field's metadata: what the column holds, in words, where Arrow's type does not tell; that it is
-#: the index of the pandas frame that was written.
+#: Keys of metadata: of a field, what the column holds, in words, where Arrow's type does not tell; of a
+#: schema, the columns that are the index of the pandas frame that was written.
 HOLDS, INDEX = b"attribeam.holds", b"attribeam.index"
 _EXTENSION = b"ARROW:extension:name"
+_UNREAD = {
+    "pandas.period": "periods of pandas, which are stored as numbers",
+    "arrow.variable_shape_tensor": "tensors of varying shape",
+}
 #: What the stored schema is called where Arrow is not to follow it.
 _HIDDEN = b"-" * len(KEY)
 _INTERVAL_BYTES = 12
@@ -58,36 +61,46 @@ def open_parquet(
 
 
 def described(file: pq.ParquetFile) -> pa.Schema:
-    """The schema of a file as `open_parquet` gives it, with `HOLDS` and `INDEX` in its fields' metadata."""
+    """The schema of an open file, with `HOLDS` in its fields' metadata and `INDEX` in its own."""
     schema: pa.Schema = file.schema_arrow
-    index, hidden = _index_columns(file.metadata), (file.metadata.metadata or {}).get(_HIDDEN)
-    lost = {} if hidden is None else lost_types(hidden)
-    lost |= _spark_intervals(file.metadata)
-    for at, field in enumerate(schema):
-        words = lost.get(field.name) or _holds(field, file)
-        marks = {} if words is None else {HOLDS: words.encode()}
-        if field.name in index:
-            marks[INDEX] = b"1"
-        if marks:
-            schema = schema.set(at, field.with_metadata(marks))
-    return schema.remove_metadata()
+    hidden = (file.metadata.metadata or {}).get(_HIDDEN)
+    holds = {**_extensions(schema), **_intervals(schema, file), **_spark_intervals(file.metadata)}
+    holds |= {} if hidden is None else lost_types(hidden)
+    for name, words in holds.items():
+        for at in schema.get_all_field_indices(name):
+            schema = schema.set(at, schema.field(at).with_metadata({HOLDS: words.encode()}))
+    index = _index_columns(file.metadata)
+    return schema.with_metadata({INDEX: json.dumps(sorted(index)).encode()} if index else None)
 
 
-def _holds(field: pa.Field, file: pq.ParquetFile) -> str | None:
-    """What a column holds in words, where its type says something else."""
-    extension = (field.metadata or {}).get(_EXTENSION, b"").decode("utf-8", "replace")
+def stored_index(schema: pa.Schema) -> list[str]:
+    """The columns of a described schema that are the index of a pandas frame."""
+    names: list[str] = json.loads((schema.metadata or {}).get(INDEX, b"[]"))
+    return names
+
+
+def _extensions(schema: pa.Schema) -> dict[str, str]:
+    """The columns of extension types whose storage says something else."""
+    stored = memoryview(schema.serialize()).tobytes()
+    if not any(name.encode() in stored for name in _UNREAD):
+        return {}
+    found = {field.name: _UNREAD.get(_extension(field)) for field in schema}
+    return {name: words for name, words in found.items() if words is not None}
+
+
+def _extension(field: pa.Field) -> str:
     if isinstance(field.type, pa.BaseExtensionType):
-        extension = field.type.extension_name
-    if extension == "pandas.period":
-        return "periods of pandas, which are stored as numbers"
-    if extension == "arrow.variable_shape_tensor":
-        return "tensors of varying shape"
-    if pt.is_fixed_size_binary(field.type) and field.type.byte_width == _INTERVAL_BYTES:
-        for number in range(len(file.schema)):
-            column = file.schema.column(number)
-            if column.path == field.name and column.converted_type == "INTERVAL":
-                return "intervals of months, days and milliseconds"
-    return None
+        return str(field.type.extension_name)
+    return (field.metadata or {}).get(_EXTENSION, b"").decode("utf-8", "replace")
+
+
+def _intervals(schema: pa.Schema, file: pq.ParquetFile) -> dict[str, str]:
+    asked = [at for at, kind in enumerate(schema.types) if kind.id == pa.lib.Type_FIXED_SIZE_BINARY]
+    if not any(schema.types[at].byte_width == _INTERVAL_BYTES for at in asked):
+        return {}
+    columns = (file.schema.column(number) for number in range(len(file.schema)))
+    words = "intervals of months, days and milliseconds"
+    return {column.path: words for column in columns if column.converted_type == "INTERVAL"}
 
 
 def _spark_intervals(metadata: pq.FileMetaData) -> dict[str, str]:
@@ -118,7 +131,9 @@ def _index_columns(metadata: pq.FileMetaData) -> set[str]:
 
 def _is_in_nanoseconds(file: pq.ParquetFile) -> bool:
     """Whether all times of 96 bits were nanoseconds when they were written, which reach from 1677 to 2262."""
-    microseconds = [field.name for field in file.schema_arrow if field.type == pa.timestamp("us")]
+    schema = file.schema_arrow
+    times = [at for at, kind in enumerate(schema.types) if kind.id == pa.lib.Type_TIMESTAMP]
+    microseconds = [schema.field(at).name for at in times if schema.field(at).type == pa.timestamp("us")]
     if not microseconds:
         return False
     written = nanoseconds(file.metadata.metadata or {}, (KEY, _HIDDEN))
