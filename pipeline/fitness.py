@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -63,15 +63,12 @@ def check_method(
         )
     if method.needs.gradients:
         try:
-            if fixed:
-                raise UserError(
-                    f"it moves every feature, and {names_in_words(fixed)} is fixed", "input.features"
-                )
-            if not (method.needs.rescale and model.has_gradients):
-                model.differentiable({name: value[:1] for name, value in inputs.items()})
+            _check_gradients(model, inputs, method, schema)
         except UserError as error:
-            remedy = _remedy(model, error, gradients=False)
-            raise UserError(f"{method.name} needs gradients: {error.what}", error.where, remedy) from error
+            what = f"{method.name} needs gradients: {error.what}"
+            remedy = error.remedy if model.has_gradients else None
+            remedy = remedy or _remedy(model, error, gradients=False)
+            raise UserError(what, error.where, remedy) from error
     if method.needs.rescale:
         try:
             model.rescaled(inputs)  # names the op that it has no rule for
@@ -96,6 +93,65 @@ def check_method(
                 "free it, or use kernel_shap or exact_shap, which hold features fixed",
             )
         model.trees()
+
+
+def fitted(
+    model: ScoredModel,
+    background: Mapping[str, np.ndarray],
+    method: AttributionMethod,
+    schema: ExampleSchema,
+    scored: Callable[[ExampleSchema], ScoredModel],
+) -> tuple[ExampleSchema, ScoredModel]:
+    """Makes sure that the method can work on the model, with what only masks held at the row's value.
+
+    Args:
+      model: The model with its score.
+      background: Rows that it takes, by feature.
+      method: The method.
+      schema: Of the examples.
+      scored: Makes the model for a schema that holds more of its inputs.
+    Returns:
+      The schema and the model, both as they are where nothing has to be held.
+    Raises:
+      UserError: It cannot; the line names methods that would work.
+    """
+    try:
+        check_method(model, schema.assemble(background), method, schema)
+    except UserError as error:
+        masks = getattr(error.__cause__, "inputs", ())  # see MaskInputs
+        members = {name for group in schema.groups.values() for name in group}
+        held = {feature.name for feature in schema.features if feature.input in masks}
+        if not masks or held & members or len(held) == len(schema.features) or method.needs.rescale:
+            raise
+        schema = schema.holding(masks)
+        model = scored(schema)
+        check_method(model, schema.assemble(background), method, schema)
+    return schema, model
+
+
+def _check_gradients(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
+) -> None:
+    part = [
+        f.name for f in schema.features if f.fixed and (method.needs.rescale or f.input not in schema.held)
+    ]
+    if part and method.needs.rescale:
+        raise UserError(f"it moves every feature, and {names_in_words(part)} is fixed", "input.features")
+    if part:
+        raise UserError(
+            f"it moves a whole input of the model, and {names_in_words(part)} is fixed and a part of one",
+            "input.features",
+        )
+    if method.needs.rescale and model.has_gradients:
+        return  # its rules go where gradients do not
+    for name in sorted(model.differentiable({k: v[:1] for k, v in inputs.items()}).counted):
+        columns = {schema.attributed_as(f.name): None for f in schema.features if f.input == name}
+        if len(columns) > 1:
+            raise UserError(
+                f"the model counts what stands anywhere in its input {name!r}, so that gradients cannot tell "
+                f"{names_in_words(list(columns))} apart",
+                "model",
+            )
 
 
 def _working(

@@ -12,9 +12,10 @@ import pyarrow as pa
 from pipeline.baseline_checks import degenerate_baseline
 from pipeline.child import in_child
 from pipeline.default_method import baseline_kind, candidates
-from pipeline.fitness import Unfit, check_method, check_players, fitting
+from pipeline.fitness import Unfit, check_players, fitted, fitting
 from pipeline.model_checks import check_model
 from pipeline.model_failures import methods_own, models_own, refused_baseline, scores_of, taken
+from pipeline.remarks import remarks
 from pipeline.sizing import (
     background_bytes,
     device_batch_size,
@@ -253,6 +254,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
         seconds,
         (
             *_said_of(model),
+            *remarks(model, schema, reference, request.columns, method),
             *(() if first is None else _repeated_ids(first, schema)),
             *crowded,
             *degenerate_baseline(request.baseline.kind, method, background, first_features),
@@ -303,8 +305,6 @@ def open_model(
     Raises:
       UserError: Model, columns, baseline or, if it must, the method do not fit each other.
     """
-    from transforms import worker
-
     _, schema, types = open_schema(request)
     if check and request.method is not None:
         with fitting():
@@ -323,9 +323,7 @@ def open_model(
     drawn_from = request.baseline_files or request.drawn_from or request.files
     background = make_background(request.baseline, schema, drawn_from, request.seed)
     with models_own("when it is given rows of the columns' shapes"):
-        model = worker.scored_model(
-            request.model, schema.assemble(background), request.score, request.threads
-        )
+        model = _scored(request, schema, background)
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
     room = Room(request.device_batch_size or forward_batch_size(model))
     kept, reason = taken(model, schema.assemble(background), room)
@@ -335,8 +333,19 @@ def open_model(
         background = {name: value[kept] for name, value in background.items()}
     if check and request.method is not None:
         with fitting(), methods_own(request.method):
-            check_method(model, schema.assemble(background), request.method, schema)
+            schema, model = fitted(
+                model, background, request.method, schema, lambda held: _scored(request, held, background)
+            )
     return schema, model, background
+
+
+def _scored(
+    request: ProbeRequest, schema: ExampleSchema, background: Mapping[str, np.ndarray]
+) -> ScoredModel:
+    from transforms import worker
+
+    inputs = schema.assemble(background)
+    return worker.scored_model(request.model, inputs, request.score, request.threads, held=schema.held)
 
 
 def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str, pa.DataType]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from model_worlds import (
     L,
@@ -19,7 +20,9 @@ from model_worlds import (
     scored,
 )
 
+from transforms.errors import UserError
 from transforms.models.base import ModelAdapter
+from transforms.models.keras_calls import check_loaded
 
 
 def test_sequential(tmp_path: Path) -> None:
@@ -222,3 +225,14 @@ def test_what_only_looks_like_a_softmax_head_is_an_output(tmp_path: Path) -> Non
     x = L.Input((4,), name="x")
     scaled = 100.0 * L.Dense(1, activation="sigmoid")(x)
     assert scored(saved(tmp_path, keras.Model(x, scaled))).score_kinds == ("output",)
+
+
+def test_weights_that_keras_did_not_load_are_missed() -> None:
+    """What a first call makes is drawn at random, whatever the file holds."""
+    dense = keras.Sequential([keras.layers.Dense(2, name="late")])
+    check_loaded(dense, set(), "m.keras")
+    stored = {id(weight) for weight in dense.weights}
+    dense(np.zeros((1, 3), np.float32))
+    with pytest.raises(UserError, match="draws others at random"):
+        check_loaded(dense, stored, "m.keras")
+    check_loaded(dense, {id(weight) for weight in dense.weights}, "m.keras")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -168,6 +168,20 @@ class ExampleSchema:
         """Names in the tables: features, a group in the place of its first member; none that is fixed."""
         grouped, free = self._grouped, [feature.name for feature in self.features if not feature.fixed]
         return tuple(dict.fromkeys(grouped.get(name, name) for name in free))
+
+    def attributed_as(self, name: str) -> str:
+        """The group of a feature, or itself."""
+        return self._grouped.get(name, name)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """Model inputs all of whose values stay what they are in the row."""
+        return frozenset(self.inputs) - {feature.input for feature in self.features if not feature.fixed}
+
+    def holding(self, inputs: Collection[str]) -> ExampleSchema:
+        """The schema with the features of some model inputs held at the row's value."""
+        held = [replace(f, fixed=f.fixed or f.input in inputs) for f in self.features]
+        return replace(self, features=tuple(held))
 
     @cached_property
     def _grouped(self) -> dict[str, str]:

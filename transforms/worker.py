@@ -244,6 +244,7 @@ def scored_model(
     threads: int | None = None,
     *,
     affine_prefix: bool = True,
+    held: frozenset[str] = frozenset(),
 ) -> ScoredModel:
     """The loaded model with its score, once a process: planning and explaining share its traces.
 
@@ -253,9 +254,10 @@ def scored_model(
       score: auto | output | logit | probability.
       threads: TensorFlow's threads in this process.
       affine_prefix: False leaves the affine prefix of the path methods off.
+      held: Inputs that stay what they are in the row.
     """
     with _lock, _leased(request, threads) as device:
-        return _scored_model(request, example, score, affine_prefix, device)
+        return _scored_model(request, example, score, affine_prefix, held, device)
 
 
 def _scored_model(
@@ -263,16 +265,18 @@ def _scored_model(
     example: Mapping[str, np.ndarray],
     score: str,
     affine_prefix: bool,
+    held: frozenset[str],
     device: Device,
 ) -> ScoredModel:
     loaded = _adapter(request, device)
     shapes = {name: value.shape[1:] for name, value in example.items()}
     # What is made of the rows is theirs alone: another run's model is tried on its own.
-    key = (_digest(example), score, affine_prefix)
+    key = (_digest(example), score, affine_prefix, tuple(sorted(held)))
     if (key, device) not in _models:
         _forget_others(_models, key)
         with device.placed():
             made = loaded.scored(shapes, score, affine_prefix=affine_prefix, example=example)
+            made.held = held
         _models[key, device] = made
         generation()  # a function that was tried on the rows has imported what it needs
     return _models[key, device]
@@ -311,7 +315,8 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
             kept = spec.reference
             artifact = Artifact.from_bytes(kept if isinstance(kept, bytes) else files.read_bytes(kept))
             reference = make_reference(artifact, spec.schema, spec.seed)
-            model = _scored_model(spec.model, reference.inputs, spec.score, spec.affine_prefix, device)
+            prefix, held = spec.affine_prefix, spec.schema.held
+            model = _scored_model(spec.model, reference.inputs, spec.score, prefix, held, device)
             names = np.array(spec.targets.signature(model.signature).target_names, object)
             room = Room(spec.device_batch_size)
             room.shrink(spec.device_room)

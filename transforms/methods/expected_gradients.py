@@ -22,6 +22,7 @@ from transforms.methods.base import (
     totals,
 )
 from transforms.methods.calls import run_calls
+from transforms.methods.game import base_values
 from transforms.methods.random import mix, stream, uniforms
 from transforms.methods.sampling import MOST_ROUNDS, Round, sample_rounds
 
@@ -90,7 +91,7 @@ class ExpectedGradients:
     ) -> Attribution:
         """Samples; see `AttributionMethod.attribute`."""
         prediction, output = predict(model, inputs, targets, device_batch_size)
-        base_value = reference.base_values[targets]
+        base_value = base_values(model, inputs, reference, targets, device_batch_size)
         squares = self.standard_error or self.tolerance is not None
 
         def run(rows: np.ndarray, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

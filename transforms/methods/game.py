@@ -181,3 +181,21 @@ class Game:
             other = others[name].reshape(1, *base.shape, *shape)
             found[name] = np.where(mask, value[:, None, None], other).reshape(-1, *shape)
         return found
+
+
+def base_values(
+    model: ScoredModel, inputs: Arrays, reference: Reference, targets: np.ndarray, device_batch_size: int
+) -> np.ndarray:
+    """Scores at the baseline, `[B, T]`: of the rows themselves where inputs are held, else the background's.
+
+    Args:
+      model: The model.
+      inputs: Model inputs, `[B, *shape]`.
+      reference: The background.
+      targets: Output index, `[B, T]`.
+      device_batch_size: Most model evaluations in one device call.
+    Cost: nothing, or R evaluations a row where some inputs are held.
+    """
+    if not reference.players.holds:
+        return reference.base_values[targets]
+    return Game(model, reference, device_batch_size).nobody(inputs, targets)

@@ -16,6 +16,7 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.calls import run_calls
+from transforms.methods.game import base_values
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -110,6 +111,6 @@ def _at_the_row(
         return (differentiable.gradient(take(inputs, index), still, 1, targets[index], mode)[0],)
 
     (values,) = run_calls(len(targets), device_batch_size, call)
-    base_value = reference.base_values[targets]
+    base_value = base_values(model, inputs, reference, targets, device_batch_size)
     unlimited = np.zeros(len(targets), bool)
     return Attribution(values, prediction, output, base_value, None, None, unlimited)

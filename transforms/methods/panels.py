@@ -223,7 +223,12 @@ def _even_panels(paths: _Paths, prediction: np.ndarray, count: int) -> _Panels:
     base = np.tile(np.repeat(np.arange(background, dtype=np.int32), count - 1), rows)
     targets = paths.targets
     at = np.empty((rows, background, count + 1, targets.shape[1]), np.float32)
-    at[:, :, 0] = paths.reference.scores.T[targets].swapaxes(1, 2)
+    if paths.reference.players.holds:  # where a path starts is the row's own
+        every = np.repeat(np.arange(rows), background)
+        starts = np.tile(np.arange(background, dtype=np.int32), rows)
+        at[:, :, 0] = paths.scores(every, starts, np.zeros(len(every))).reshape(rows, background, -1)
+    else:
+        at[:, :, 0] = paths.reference.scores.T[targets].swapaxes(1, 2)
     at[:, :, -1] = prediction[:, None]
     if count > 1:
         inner = np.tile(edges[1:-1], rows * background)

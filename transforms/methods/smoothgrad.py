@@ -17,6 +17,7 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.calls import run_calls
+from transforms.methods.game import base_values
 from transforms.methods.random import normals, stream
 from transforms.methods.sampling import Moments, sample_rounds
 
@@ -74,7 +75,7 @@ class SmoothGrad:
             return self._sample(model, take(inputs, rows), reference, targets[rows], keys, device_batch_size)
 
         values, errors, limited = sample_rounds(run, reference.spread[targets], self.tolerance)
-        base_value = reference.base_values[targets]
+        base_value = base_values(model, inputs, reference, targets, device_batch_size)
         error = errors if self.standard_error else None
         return Attribution(values, prediction, output, base_value, None, error, limited)
 

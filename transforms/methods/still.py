@@ -35,11 +35,13 @@ def still_players(inputs: Arrays, reference: Reference) -> np.ndarray | None:
     moves = np.zeros((rows, players.count + 1), bool)
     for name, (same, _) in common.items():
         moves[:, _columns(players.of[name], players.count)[~same]] = True
-    if moves[0, : players.count].all():
+    never = moves[0].copy()  # in any row
+    never[players.count] = True
+    if never.all():
         return None  # as with most backgrounds of many rows
     for name, (_, values) in common.items():
         of = _columns(players.of[name], players.count)
-        places = np.flatnonzero(~moves[0, of])
+        places = np.flatnonzero(~never[of])
         if not len(places) or not rows:
             continue
         places = places[np.argsort(of[places], kind="stable")]

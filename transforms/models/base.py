@@ -199,12 +199,14 @@ class ScoredModel:
     Attributes:
       score_kinds: A head, what is explained: "output", "logit", "probability" or "margin".
       evaluations: Forward evaluations asked for so far.
+      held: Inputs that stay what they are in the row under methods that take gradients.
       has_gradients: Whether its kind of model has any.
       has_trees: Whether it is a tree model.
     """
 
     has_gradients: bool = True
     has_trees: bool = False
+    held: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -324,7 +326,12 @@ class ScoredModel:
                 from transforms.models.differentiable import DifferentiableModel
 
                 self._differentiable = DifferentiableModel(
-                    self.traced, self.scores, self.shapes, example, affine_prefix=self._affine_prefix
+                    self.traced,
+                    self.scores,
+                    self.shapes,
+                    example,
+                    affine_prefix=self._affine_prefix,
+                    held=self.held,
                 )
             return self._differentiable
 

@@ -5,7 +5,6 @@ Pure graph walking; nothing is run here. See `differentiable.py` for the functio
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,19 +14,28 @@ import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
 
 from transforms.errors import UserError
-from transforms.models.affine import is_affine, multiplications
+from transforms.models.custom import backward_of
+from transforms.models.frontier import affine_frontier
 from transforms.models.positions import Mixed, entry_positions, position_map
-from transforms.models.trace import SHAPE_ONLY, STOPS, TracedModel, row_elements
+from transforms.models.refusals import (
+    evaluating_methods,
+    is_smooth,
+    kind_of,
+    refuse_unreached,
+    refused,
+    where,
+)
+from transforms.models.trace import BRANCHES, LOOPS, SHAPE_ONLY, STOPS, TracedModel, static_shape
 
 #: Ops with a registered gradient that is none or zero: what is behind them moves the score in steps.
-_STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})
+STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})
 #: Differentiated by TensorFlow through their bodies, or replayed as the identity.
 _THROUGH = frozenset({"PartitionedCall", "StatefulPartitionedCall", "IdentityN"}) | STOPS
+#: Ops that give as many values as their operands' values decide.
+_OF_ANY_LENGTH = ("NonMaxSuppression", "Ragged", "StringNGrams", "StringSplit", "Unicode", "Unique", "Where")
 _HEADS = frozenset({"Softmax", "Sigmoid"})
 #: Between a softmax and the output these only rename or reshape; outputs are flattened anyway.
 _PASSING = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Cast"})
-#: The straight line costs a value of the frontier about this many multiplications' time.
-_MULTIPLICATIONS_PER_FRONTIER_VALUE = 8
 
 
 @dataclass(frozen=True)
@@ -112,33 +120,51 @@ def head_scores(
     return tuple(tensors), tuple(kinds)
 
 
-def find_cut(traced: TracedModel, scores: Sequence[Any], *, affine_prefix: bool = True) -> Cut:
+def find_cut(
+    traced: TracedModel,
+    scores: Sequence[Any],
+    *,
+    affine_prefix: bool = True,
+    held: frozenset[str] = frozenset(),
+) -> Cut:
     """Cuts a traced model where gradients can begin and, past that, where it stops being affine.
 
     Args:
       traced: The model.
       scores: The tensors to explain.
       affine_prefix: False keeps the frontier at the entries (to measure what the prefix gains).
+      held: Inputs that stay what they are in the row, and through which no gradient is wanted.
     Raises:
+      MaskInputs: Some inputs only switch values on and off.
       UserError: No smooth path leads from some input to the score, or several inputs meet before the first
         float tensor, so that gradients cannot tell them apart.
     """
     needed = traced.ancestors(scores)
-    sources = input_sources(traced, needed)
-    used = {name for name, tensor in traced.inputs.items() if tensor.op.name in needed}
+    whole = input_sources(traced, needed)
+    sources = {name: found - held for name, found in whole.items()} if held else whole
+    used = {n for n, tensor in traced.inputs.items() if tensor.op.name in needed and n not in held}
     for name in sorted(used & traced.opaque):
-        raise _refused(
-            f"no gradients can be taken through the {_kind(traced, name)} input {name!r} of a SavedModel",
+        raise refused(
+            traced,
+            f"no gradients can be taken through the {kind_of(traced, name)} input {name!r} of a SavedModel",
             "a .keras file of the same model would do",
         )
     entries = _with_positions(traced, _entries(traced, scores, sources))
+    for entry in entries:
+        for name in sorted(whole.get(entry.tensor.op.name, frozenset()) & held):
+            raise refused(
+                traced,
+                f"inputs {entry.input!r} and {name!r}, which is held, meet in {where(entry.tensor.op)} "
+                "before any gradient begins",
+            )
     reached = {entry.input for entry in entries}
-    for name in sorted(used - reached):
-        raise _refused(f"no gradient path leads from the {_kind(traced, name)} input {name!r} to the score")
+    unreached = sorted(used - reached)
+    if unreached:
+        refuse_unreached(traced, unreached, needed, sources)
     stop = frozenset(entry.tensor.name for entry in entries)
     frontier = tuple(entry.tensor for entry in entries)
     if affine_prefix:
-        frontier = _frontier(traced, scores, frontier, sources)
+        frontier = affine_frontier(traced, scores, frontier, whole)
     shapes = _shapes_before(traced, scores, frontier, stop)
     fed = frozenset(tensor.name for tensor in (*frontier, *shapes))
     rest = traced.ancestors(scores, fed)
@@ -146,20 +172,6 @@ def find_cut(traced: TracedModel, scores: Sequence[Any], *, affine_prefix: bool 
         name for name, tensor in traced.inputs.items() if tensor.op.name in rest and tensor.name not in fed
     )
     return Cut(tuple(scores), entries, frontier, shapes, side)
-
-
-def _refused(what: str, otherwise: str | None = None) -> UserError:
-    """The error, with the methods that would do; `otherwise` where there are none."""
-    from transforms.methods import METHODS
-
-    others = [name for name, method in METHODS.items() if not method.needs.gradients]
-    return UserError(
-        what, "model", f"methods that need only evaluations: {', '.join(others)}" if others else otherwise
-    )
-
-
-def _kind(traced: TracedModel, name: str) -> str:
-    return str(traced.inputs[name].dtype.name)
 
 
 def input_sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, frozenset[str]]:
@@ -192,8 +204,8 @@ def _entries(
         seen.add(tensor.name)
         upstream = [
             operand
-            for operand in tensor.op.inputs
-            if _smooth(operand) and sources.get(operand.op.name) and _has_gradient(tensor.op)
+            for operand in _differentiated(tensor.op)
+            if is_smooth(operand) and sources.get(operand.op.name)
         ]
         origin = sources.get(tensor.op.name, frozenset())
         if _switched_by_ids(traced, tensor, origin, sources):
@@ -202,9 +214,10 @@ def _entries(
         if upstream or not origin or not tensor.dtype.is_floating:
             continue
         if len(origin) > 1:
-            raise _refused(
-                f"inputs {', '.join(map(repr, sorted(origin)))} meet in {_where(tensor.op)} before any "
-                "gradient begins, so that gradients cannot tell them apart"
+            raise refused(
+                traced,
+                f"inputs {', '.join(map(repr, sorted(origin)))} meet in {where(tensor.op)} before any "
+                "gradient begins, so that gradients cannot tell them apart",
             )
         found[tensor.name] = (tensor, next(iter(origin)))
     order = {op.name: position for position, op in enumerate(traced.graph.get_operations())}
@@ -251,24 +264,31 @@ def _with_positions(traced: TracedModel, found: Sequence[tuple[Any, str]]) -> tu
     for tensor, name, op in mixed:
         mask = tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool
         if not (mask and name in reached):
-            raise _refused(
-                f"{_where(op)} mixes the values of input {name!r} before any gradient begins, so that "
-                "gradients cannot tell them apart"
+            if op.type == "XlaCallModule":
+                raise UserError(
+                    "the SavedModel was stored without the gradients of its JAX function",
+                    "model",
+                    "store it with jax2tf.convert(…, with_gradient=True) and tf.saved_model.SaveOptions("
+                    f"experimental_custom_gradients=True), or use {evaluating_methods(traced)}",
+                )
+            raise refused(
+                traced,
+                f"{where(op)} mixes the values of input {name!r} before any gradient begins, so that "
+                "gradients cannot tell them apart",
             )
     return tuple(entries)
 
 
-def _where(op: Any) -> str:
-    return f"{op.type} ({op.name})"
-
-
-def _smooth(tensor: Any) -> bool:
-    # Lists of tensors, which recurrent layers walk along, are variants.
-    return bool(tensor.dtype.is_floating or tensor.dtype == tf.variant)
+def _differentiated(op: Any) -> list[Any]:
+    """The operands that TensorFlow has a gradient for."""
+    backward = backward_of(op)
+    if backward is not None:
+        return [op.inputs[place] for place in backward.results]
+    return list(op.inputs) if _has_gradient(op) else []
 
 
 def _has_gradient(op: Any) -> bool:
-    if op.type in _STEPS:
+    if op.type in STEPS:
         return False
     if op.type in _THROUGH:
         return True
@@ -278,60 +298,19 @@ def _has_gradient(op: Any) -> bool:
         return False
 
 
-def _frontier(
-    traced: TracedModel,
-    scores: Sequence[Any],
-    entries: tuple[Any, ...],
-    sources: Mapping[str, frozenset[str]],
-) -> tuple[Any, ...]:
-    """The last tensors that are affine in the entries, or the entries where that would not pay."""
-    entry_names = {tensor.name for tensor in entries}
-    # Not past the entries: an entry may lie behind another (a bucketed copy of a float input).
-    needed = traced.ancestors(scores, frozenset(entry_names))
-    varying: set[str] = set(entry_names)
-    affine: dict[str, Any] = {tensor.name: tensor for tensor in entries}
-    saved = 0
-    ordered = [op for op in traced.graph.get_operations() if op.name in needed]
-    for op in ordered:
-        if op.type in SHAPE_ONLY:
+def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
+    """What the model asks of values that move: whether they equal something, as padding does its constant."""
+    moved = {entry.tensor.name for entry in cut.entries}
+    rest = traced.ancestors(cut.scores, frozenset(moved))
+    found = []
+    for op in traced.graph.get_operations():
+        if op.name not in rest or not any(tensor.name in moved for tensor in op.inputs):
             continue
-        operands = [tensor for tensor in op.inputs if tensor.name in varying]
-        if not operands:
-            continue
-        varying.update(tensor.name for tensor in op.outputs)
-        # What else the op takes must be the same for every row, the baseline's included.
-        fixed = not any(sources.get(t.op.name) for t in op.inputs if t.name not in varying)
-        known = fixed and all(tensor.name in affine for tensor in operands)
-        if known and is_affine(op, lambda tensor: tensor.name in varying):
-            # Only an op's first output is affine (a fused batch norm's others are its statistics).
-            affine[op.outputs[0].name] = op.outputs[0]
-            saved += multiplications(op)
-    ends: dict[str, Any] = {tensor.name: tensor for tensor in scores if tensor.name in affine}
-    for op in ordered:
-        if op.type in SHAPE_ONLY or any(tensor.name in affine for tensor in op.outputs):
-            continue
-        ends.update((tensor.name, tensor) for tensor in op.inputs if tensor.name in affine)
-    frontier = _without_copies(ends, affine)
-    added = sum(map(row_elements, frontier)) - sum(map(row_elements, entries))
-    pays = saved > _MULTIPLICATIONS_PER_FRONTIER_VALUE * max(added, 0) and saved > 0
-    return frontier if pays else entries
-
-
-def _without_copies(ends: Mapping[str, Any], affine: Mapping[str, Any]) -> tuple[Any, ...]:
-    """One tensor for those that differ by cheap arithmetic alone: a swish's x and βx, say."""
-    chains = []
-    for tensor in ends.values():
-        chain = [tensor]
-        while True:
-            operands = [operand for operand in chain[-1].op.inputs if operand.name in affine]
-            cheap = len(operands) == 1 and not multiplications(chain[-1].op)
-            if not cheap or row_elements(operands[0]) > row_elements(chain[-1]):
-                break
-            chain.append(operands[0])
-        chains.append(chain)
-    shared = Counter(tensor.name for chain in chains for tensor in chain)
-    kept = [max(chain, key=lambda tensor: shared[tensor.name]) for chain in chains]
-    return tuple({tensor.name: tensor for tensor in kept}.values())
+        if op.type in ("Equal", "NotEqual"):
+            found.append(op.outputs[0])
+        if op.type not in LOOPS | BRANCHES:  # of which a graph may hold one copy
+            moved.update(tensor.name for tensor in op.outputs if tensor.dtype.is_floating)
+    return found
 
 
 def _shapes_before(
@@ -346,5 +325,23 @@ def _shapes_before(
         for op in rest.values()
         if op.type in ("Shape", "Size", "Rank")
         for output in op.outputs
-        if op.inputs[0].op.name in before and op.inputs[0].name not in fed
+        if op.inputs[0].op.name in before and op.inputs[0].name not in fed and not _depends_on_content(op)
     )
+
+
+def _depends_on_content(op: Any) -> bool:
+    """Whether a shape may depend on what rows hold, and not on their number alone."""
+    seen: set[str] = set()
+    pending = [op.inputs[0].op]
+    while pending:
+        behind = pending.pop()
+        if behind.name in seen or behind.type in SHAPE_ONLY:
+            continue
+        seen.add(behind.name)
+        tails = (static_shape(behind.outputs[0]) or (None, None))[1:] if behind.outputs else ()
+        if behind.type == "RaggedTensorToTensor" and None not in tails:
+            continue  # rows of one length again
+        if behind.type.startswith(_OF_ANY_LENGTH):
+            return True
+        pending.extend(tensor.op for tensor in behind.inputs)
+    return False

@@ -12,13 +12,14 @@ import tensorflow as tf
 
 from transforms.methods.base import TARGETS_AT_ONCE
 from transforms.models.compiled import Compiled
-from transforms.models.cut import Cut, find_cut
+from transforms.models.cut import Cut, equalities, find_cut
 from transforms.models.layout import Layout, activation_bytes
+from transforms.models.positions import EVERYWHERE
 from transforms.models.tensors import (
-    expand,
     flatten_heads,
     join_targets,
     node_difference,
+    path_points,
     row_bytes,
     rows_first,
     stack_targets,
@@ -45,6 +46,7 @@ class DifferentiableModel:
       input_shapes: By model input, without the batch.
       example: A row of each model input, `[1, *shape]`: shapes are measured with it.
       affine_prefix: False integrates from the entries (to measure what the prefix gains).
+      held: Inputs that stay what they are in the row.
 
     Attributes:
       evaluations: Model evaluations asked for so far, padding included: points, however many targets.
@@ -59,15 +61,23 @@ class DifferentiableModel:
         example: Mapping[str, np.ndarray],
         *,
         affine_prefix: bool = True,
+        held: frozenset[str] = frozenset(),
     ) -> None:
         self.evaluations, self._lock = 0, threading.Lock()
         self._traced = traced
         self.input_shapes = dict(input_shapes)
-        self.cut: Cut = find_cut(traced, scores, affine_prefix=affine_prefix)
+        self.cut: Cut = find_cut(traced, scores, affine_prefix=affine_prefix, held=held)
         self._layout = Layout.of(traced, self.cut, example)
+        self._frontier = [(tensor, self._layout.lead[tensor.name]) for tensor in self.cut.frontier]
         self.activation_bytes = activation_bytes(traced, self.cut)
+        self._equalities = equalities(traced, self.cut)
         self._small = traced.repeatable(self.cut.scores, self.cut.fed)
         self._build()
+
+    @property
+    def counted(self) -> frozenset[str]:
+        """Inputs of which an entry counts what stands anywhere: their positions have equal shares."""
+        return frozenset(e.input for e in self.cut.entries if (e.positions == EVERYWHERE).any())
 
     @property
     def end_bytes(self) -> int:
@@ -93,10 +103,15 @@ class DifferentiableModel:
         return self._traced.replay(feeds, list(self.cut.frontier))
 
     def _scores_from(
-        self, cut_at: Sequence[Any], values: Sequence[Any], side: Mapping[str, Any], rows: Any
+        self,
+        cut_at: Sequence[Any],
+        values: Sequence[Any],
+        side: Mapping[str, Any],
+        rows: Any,
+        known: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Scores `[rows, T]` from values of the frontier (or the entries)."""
-        feeds = {tensor.name: value for tensor, value in zip(cut_at, values, strict=True)}
+        """Scores `[rows, T]` from values of the frontier (or the entries), and of tensors that are known."""
+        feeds = dict(known or {}) | {tensor.name: value for tensor, value in zip(cut_at, values, strict=True)}
         for tensor, value in zip(self.cut.shapes, self._layout.shape_values(self.cut, rows), strict=True):
             feeds.setdefault(tensor.name, value)
         feeds.update({k: v for k, v in self._feeds(side).items() if k not in feeds})
@@ -116,32 +131,6 @@ class DifferentiableModel:
         for name, shape in self.input_shapes.items():
             sums.setdefault(name, tf.zeros([rows, *shape], tf.float32))
         return sums
-
-    def _path_points(
-        self, frontier: Sequence[Any], base_frontier: Sequence[Any], base: Any, alphas: Any, shared: bool
-    ) -> list[Any]:
-        """(1 − α)z′ + αz, `[G·K·B·lead, ...]` a tensor of the frontier.
-
-        Where all rows share their α, `[G, K, 1]`, a matrix product makes the points in one pass over memory.
-        """
-        points = []
-        for tensor, end, bases in zip(self.cut.frontier, frontier, base_frontier, strict=True):
-            lead = self._layout.lead[tensor.name]
-            tail = tf.shape(end)[1:]
-            end, bases = widen(rows_first(end, lead)), widen(rows_first(bases, lead))
-            start = tf.gather(bases, base)  # [G, B | 1, lead, ...]
-            if shared:
-                whole = tf.concat([tf.shape(base)[:1], tf.shape(end)], 0)
-                two = [tf.reshape(tf.broadcast_to(v, whole), [whole[0], -1]) for v in (start, end)]
-                a = tf.cast(alphas[:, :, 0], end.dtype)
-                point = tf.matmul(tf.stack([1 - a, a], axis=2), tf.stack(two, axis=1))  # [G, K, B·…]
-            else:
-                a = tf.cast(expand(alphas, end.shape.rank + 2), end.dtype)
-                point = start[:, tf.newaxis] + a * (end - start)[:, tf.newaxis]  # [G, K, B, lead, ...]
-            flat = tf.cast(tf.reshape(point, tf.concat([[-1], tail], 0)), tensor.dtype)
-            flat.set_shape([None, *tensor.shape[1:]])
-            points.append(flat)
-        return points
 
     # -- the traced functions --------------------------------------------------------------------------------
 
@@ -258,6 +247,8 @@ class DifferentiableModel:
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Sums gradients at noisy copies of the inputs.
 
+        What equals a constant in the row still does under noise: padding stays padding, behind its mask.
+
         Args:
           inputs: Model inputs, `[B, *shape]`.
           noise: By entry, what is added to it, `[copies · B · per_row, ...]` copy-major, or a scalar 0;
@@ -301,7 +292,7 @@ class DifferentiableModel:
     ) -> tuple[list[Any], Any, Any]:
         """Points of the paths, all scores there `[G·K·B, T]`, and the targets `[G·K·B, T']`."""
         copies = tf.shape(alphas)[0] * tf.shape(alphas)[1]
-        points = self._path_points(frontier, base_frontier, base, alphas, shared)
+        points = path_points(self._frontier, frontier, base_frontier, base, alphas, shared)
         side = {name: tile(inputs[name], copies) for name in self.cut.side_inputs}
         scores = self._scores_from(self.cut.frontier, points, side, copies * tf.shape(targets)[0])
         return points, scores, tile(targets, copies)
@@ -385,7 +376,9 @@ class DifferentiableModel:
             noisy.set_shape(point.shape)  # the noise's shape is open
             points.append(noisy)
         here = {name: tile(value, copies) for name, value in inputs.items()}
-        scores = self._scores_from([e.tensor for e in self.cut.entries], points, here, rows * copies)
+        held = self._traced.replay(self._feeds(inputs), self._equalities) if self._equalities else []
+        known = {t.name: tile(v, copies) for t, v in zip(self._equalities, held, strict=True)}
+        scores = self._scores_from([e.tensor for e in self.cut.entries], points, here, rows * copies, known)
         sums, squares = [], []
         for per_target in target_gradients(scores, tile(targets, copies), points):
             if mode == "absolute":

@@ -11,6 +11,7 @@ from tensorflow.core.framework import cpp_shape_inference_pb2
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 from tensorflow.python.ops import handle_data_util
 
+from transforms.models.custom import rename, with_custom_gradients
 from transforms.models.trace import TracedModel, graph_name
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
@@ -21,24 +22,28 @@ _LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2"})
 def inlined(traced: TracedModel) -> TracedModel:
     """The same model with the bodies of called functions in the place of the calls, at any depth.
 
-    Loops and branches keep their bodies as functions: they are differentiated as a whole. Variables and
-    tables stay outside, so that the weights exist once however many functions are cut from the graph.
+    Loops and branches keep their bodies as functions: they are differentiated as a whole. Gradients that
+    layers brought along stay theirs. Variables and tables stay outside, so that the weights exist once
+    however many functions are cut from the graph.
 
     Args:
       traced: A model; it is returned as it is where it calls nothing.
     """
-    definition = traced.graph_def()
+    brought = with_custom_gradients(traced)
+    definition = brought.definition
     library = {function.signature.name: function for function in definition.library.function}
-    if not any(_called(node, library) for node in definition.node):
+    if not brought.backwards and not any(_called(node, library) for node in definition.node):
         return traced
     with traced.graph.as_default():  # the bodies name functions that this graph knows
         flat = _Flat(library)
         flat.add(definition.node, "")
     copy = tf.compat.v1.GraphDef()
     copy.versions.CopyFrom(definition.versions)
-    copy.library.CopyFrom(definition.library)
     copy.node.extend(flat.resolved())
-    return rebuilt(traced, copy, [flat.resolve(_full(tensor.name)) for tensor in traced.outputs])
+    copy.library.function.extend(_reachable(copy.node, library))
+    rename(copy, brought.changed)
+    found = rebuilt(traced, copy, [flat.resolve(_full(tensor.name)) for tensor in traced.outputs])
+    return replace(found, backwards=brought.backwards)
 
 
 def rebuilt(traced: TracedModel, definition: Any, fetches: Sequence[str]) -> TracedModel:
@@ -87,7 +92,7 @@ def rebuilt(traced: TracedModel, definition: Any, fetches: Sequence[str]) -> Tra
         return list(results)
 
     made = TracedModel.of(call.get_concrete_function(), placeholders, results, opaque=traced.opaque)
-    return replace(made, source=traced)
+    return replace(made, source=traced, backwards=traced.backwards)
 
 
 def _pruned(definition: Any, fetches: Iterable[str], fed: set[str]) -> Any:

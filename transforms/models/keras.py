@@ -16,6 +16,7 @@ import tensorflow as tf
 from transforms.errors import UserError
 from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
 from transforms.models.inline import inlined
+from transforms.models.keras_calls import check_loaded
 from transforms.models.messages import first_line
 from transforms.models.trace import TracedModel, graph_name
 
@@ -52,7 +53,9 @@ class KerasModel(GraphAdapter):
         self._dtypes = {spec.name: spec.dtype for spec in specs}
         self._heads: tuple[OutputSpec, ...] = ()
         self._left_out: list[str] = []
+        stored = {id(weight) for weight in self.model.weights}
         self._probe({spec.name: spec.shape for spec in specs}, path)
+        check_loaded(self.model, stored, path)
         if not self._heads:
             raise UserError(
                 f"the model returns no floats: {names_in_words(self._left_out)}",

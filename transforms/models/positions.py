@@ -21,18 +21,35 @@ NOWHERE = -1
 #: A value that comes from all positions alike: how often a token stands anywhere among them.
 EVERYWHERE = -2
 #: Ops that count over positions, whichever has what: multi-hot, count and tf-idf encodings.
-_COUNTING = frozenset({"Bincount", "DenseBincount", "Max", "Sum"})
-#: Ops that mix values of a row, even where they happen to keep its shape.
-_MIXING = frozenset(
+_BINCOUNTS = frozenset({"Bincount", "DenseBincount"})
+_COUNTING = _BINCOUNTS | {"Max", "Sum"}
+#: Ops that work value by value; every other op that is not known below mixes the values of a row.
+_ELEMENTWISE = frozenset(
     {
-        "All", "Any", "ArgMax", "ArgMin", "BatchMatMul", "BatchMatMulV2", "Bincount", "Cumprod", "Cumsum",
-        "DenseBincount", "Einsum", "If", "MatMul", "Max", "Mean", "Min", "PartitionedCall", "Prod",
-        "RaggedBincount", "ReduceJoin", "ReverseSequence", "ReverseV2", "Roll", "ScatterNd",
-        "SparseBincount", "StatefulPartitionedCall", "StatelessIf", "StatelessWhile", "StringJoin",
-        "StringNGrams", "StringSplitV2", "Sum", "TopKV2", "Unique", "UniqueV2", "UnsortedSegmentSum",
-        "Where", "While",
+        "Abs", "Acos", "Acosh", "Add", "AddV2", "ApproximateEqual", "AsString", "Asin", "Asinh", "Atan",
+        "Atan2", "Atanh", "BiasAdd", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Bucketize", "Cast",
+        "Ceil", "CheckNumerics", "ClipByValue", "Cos", "Cosh", "DecodeBase64", "Digamma", "Div",
+        "DivNoNan", "Elu", "EnsureShape", "Equal", "Erf", "Erfc", "Erfinv", "Exp", "Expm1",
+        "FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "Floor", "FloorDiv", "FloorMod",
+        "Greater", "GreaterEqual", "Identity", "Inv", "Invert", "IsFinite", "IsInf", "IsNan",
+        "LeakyRelu", "LeftShift", "Less", "LessEqual", "Lgamma", "Log", "Log1p", "LogicalAnd",
+        "LogicalNot", "LogicalOr", "LookupTableFind", "LookupTableFindV2", "Maximum", "Minimum", "Mod",
+        "Mul", "MulNoNan", "Ndtri", "Neg", "NextAfter", "NotEqual", "Pow", "PreventGradient",
+        "QuantizeAndDequantizeV2", "QuantizeAndDequantizeV3", "RealDiv", "Reciprocal", "RegexFullMatch",
+        "RegexReplace", "Relu", "Relu6", "RightShift", "Rint", "Round", "Rsqrt", "Select", "SelectV2",
+        "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Snapshot", "Softplus", "Softsign", "Sqrt", "Square",
+        "SquaredDifference", "StaticRegexFullMatch", "StaticRegexReplace", "StopGradient",
+        "StringLength", "StringLower", "StringStrip", "StringToHashBucket", "StringToHashBucketFast",
+        "StringToHashBucketStrong", "StringToNumber", "StringUpper", "Sub", "Substr", "Tan", "Tanh",
+        "TruncateDiv", "TruncateMod", "Xdivy", "Xlog1py", "Xlogy",
     }
 )  # fmt: skip
+#: Ops that pick rows of a table by the ids in their second operand.
+_PICKS = frozenset({"Gather", "GatherV2", "ResourceGather"})
+#: Ops that keep zeros and ones what they are.
+_STILL_INDICATORS = frozenset(
+    {"Cast", "ExpandDims", "Identity", "Reshape", "Snapshot", "Squeeze", "StridedSlice", "Transpose"}
+)
 
 
 class Mixed(Exception):
@@ -46,18 +63,16 @@ class Mixed(Exception):
 def entry_positions(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
     """Positions of input `name` that the values of an entry come from: `position_map`, or EVERYWHERE.
 
+    EVERYWHERE are counts: of zeros and ones that say what stands at a position, made alike of each position
+    and added up over all of them. Nothing else is shared among positions.
+
     Raises:
-      Mixed: A value comes from several positions that are not all alike to it.
+      Mixed: A value comes from several positions, and does not count them.
     """
-    try:
-        return position_map(traced, tensor, name)
-    except Mixed as error:
-        listed = len(static_shape(traced.inputs[name]) or ()) == 2
-        mask = tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool
-        extents = (static_shape(tensor) or (1,))[1:]
-        if error.op.type not in _COUNTING or not listed or mask or not extents or None in extents:
-            raise
-        return np.full([1, *(extent or 0 for extent in extents)], EVERYWHERE)
+    found = _mapped(traced, tensor, name, counts=True)
+    if (found == EVERYWHERE).any() and tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool:
+        raise Mixed(tensor.op)  # a mask
+    return found
 
 
 def position_map(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
@@ -72,6 +87,10 @@ def position_map(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
     Raises:
       Mixed: A value comes from several positions, or from which one cannot be told.
     """
+    return _mapped(traced, tensor, name, counts=False)
+
+
+def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.ndarray:
     source = traced.inputs[name]
     shape = static_shape(source)
     assert shape is not None
@@ -80,22 +99,102 @@ def position_map(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
     if size == 1 and None not in extents:
         return np.zeros([1, *(extent or 0 for extent in extents)], np.int64)
     maps = {source.name: np.arange(size).reshape(1, *shape[1:])}
+    unlike: set[str] = set()  # tensors to which it matters at which position a value stands
+    mixed: dict[str, Any] = {}  # tensors without a map, with the op that mixed their values
     needed = traced.ancestors([tensor], frozenset([source.name]))
     for op in traced.graph.get_operations():
         if op.name not in needed or op.type in SHAPE_ONLY:
             continue
+        # How many ids there may be is no value, though it is read off the largest one.
+        values = [t for i, t in enumerate(op.inputs) if not (i == 1 and op.type in _BINCOUNTS)]
         operands = {index: maps[t.name] for index, t in enumerate(op.inputs) if t.name in maps}
-        if not operands:
+        found: list[np.ndarray] = []
+        blamed = next((mixed[t.name] for t in values if t.name in mixed), None)
+        if blamed is None and not operands:
             continue
-        if op.type in _MIXING:
-            raise Mixed(op)
-        try:
-            found = _rearranged(op, operands)
-        except (ValueError, IndexError, tf.errors.InvalidArgumentError) as error:
-            raise Mixed(op) from error  # what it does to a single row cannot be told
+        differs = any(t.name in unlike for t in op.inputs) or _tells_positions_apart(op, operands)
+        if blamed is None:
+            try:
+                found = _found(op, operands, size, counts=counts and not differs)
+            # What an op does to a single row may not be told at all.
+            except (Mixed, ValueError, IndexError, tf.errors.InvalidArgumentError):
+                blamed = op
+        if blamed is not None:
+            mixed.update((output.name, blamed) for output in op.outputs)
+            continue
         for output, value in zip(op.outputs, found, strict=False):
             maps[output.name] = value
+            if differs:
+                unlike.add(output.name)
+    if tensor.name in mixed:
+        raise Mixed(mixed[tensor.name])
     return maps[tensor.name]
+
+
+def _found(op: Any, operands: Mapping[int, np.ndarray], size: int, *, counts: bool) -> list[np.ndarray]:
+    """Maps of an op's outputs; `counts`: where it counts over all positions, EVERYWHERE."""
+    if op.type not in _COUNTING:
+        return _rearranged(op, operands)
+    if not counts:
+        raise Mixed(op)
+    return [_counted(op, operands, size)]
+
+
+def _tells_positions_apart(op: Any, maps: Mapping[int, np.ndarray]) -> bool:
+    """Whether an op treats the values of one position in another way than those of the next."""
+    if op.type not in _ELEMENTWISE:
+        return False
+    rank = max((value.ndim for value in maps.values()), default=0)
+    for index, tensor in enumerate(op.inputs):
+        shape = static_shape(tensor)
+        if index in maps or shape == ():
+            continue
+        if shape is None:
+            return True
+        value = tf.get_static_value(tensor)
+        for axis, extent in enumerate(shape, start=rank - len(shape)):
+            if extent == 1 or axis < 0:
+                continue
+            along = [m for m in maps.values() if m.ndim == rank and m.shape[axis] > 1]
+            if not any((np.diff(m, axis=axis) != 0).any() for m in along):
+                continue
+            own = axis - rank + len(shape)
+            if value is None or (np.diff(np.asarray(value), axis=own) != 0).any():
+                return True
+    return False
+
+
+def _counted(op: Any, maps: Mapping[int, np.ndarray], size: int) -> np.ndarray:
+    """EVERYWHERE, where an op counts over every position of a row once."""
+    extents = _extents(op)
+    found = maps.get(0)
+    if found is None or 2 in maps or not extents or len(found) > 1:
+        raise Mixed(op)
+    if op.type in _BINCOUNTS:
+        # Weights would be another input's, or tell the positions apart.
+        weighed = op.inputs[2].shape.num_elements() != 0
+        if weighed or found.ndim != 2 or not np.array_equal(np.sort(found[0]), np.arange(size)):
+            raise Mixed(op)
+        return np.full([1, *extents], EVERYWHERE)
+    axes = np.atleast_1d(_constant(op, 1)) % found.ndim
+    if not _is_indicator(op.inputs[0]) or 0 in axes:
+        raise Mixed(op)
+    kept = [axis for axis in range(found.ndim) if axis not in axes]
+    cells = np.transpose(found, [*kept, *axes]).reshape(int(np.prod([found.shape[a] for a in kept])), -1)
+    if not (np.sort(cells, axis=1) == np.arange(size)).all():
+        raise Mixed(op)
+    return np.full([1, *extents], EVERYWHERE)
+
+
+def _is_indicator(tensor: Any) -> bool:
+    """Whether all values are zeros and ones that say what something is."""
+    op = tensor.op
+    while op.type in _STILL_INDICATORS and op.inputs[0].dtype != tf.bool:
+        op = op.inputs[0].op
+    if op.type == "OneHot":
+        on, off = (tf.get_static_value(op.inputs[index]) for index in (2, 3))
+        return on is not None and off is not None and (on, off) == (1, 0)
+    return bool(op.type == "Cast" and op.inputs[0].dtype == tf.bool)
 
 
 def _rearranged(op: Any, maps: Mapping[int, np.ndarray]) -> list[np.ndarray]:
@@ -136,9 +235,29 @@ def _rearranged(op: Any, maps: Mapping[int, np.ndarray]) -> list[np.ndarray]:
     if kind == "GatherV2" and first is not None:
         axis = _constant(op, 2)
         _spare_rows(op, axis, first.ndim)
-        if op.get_attr("batch_dims"):
+        if op.get_attr("batch_dims") or 1 in maps:
             raise Mixed(op)
-        return [np.take(first, _constant(op, 1), int(axis))]
+        index = tf.get_static_value(op.inputs[1])
+        if index is None:  # of a variable: no matter, where all along the axis is of one position
+            one = np.take(first, [0], int(axis))
+            if (first != one).any() or op.inputs[1].shape.rank != 1:
+                raise Mixed(op)
+            return [np.broadcast_to(one, [len(one), *_extents(op)])]
+        return [np.take(first, index, int(axis))]
+    if kind in _PICKS and list(maps) == [1]:
+        return [_with_axes_behind(op, maps[1])]
+    if kind == "OneHot" and list(maps) == [0]:
+        axis = op.get_attr("axis")
+        classes = _extents(op)
+        value = np.expand_dims(maps[0], axis if axis >= 0 else maps[0].ndim)
+        return [np.broadcast_to(value, [len(value), *classes])]
+    if kind == "BroadcastTo" and first is not None:
+        return [np.broadcast_to(first, [len(first), *_extents(op)])]
+    if kind == "IdentityN":
+        lead = next(iter(maps.values())).shape[0]
+        return [maps[i] if i in maps else _nowhere(op.inputs[i], lead) for i in range(len(op.inputs))]
+    if kind not in _ELEMENTWISE:
+        raise Mixed(op)
     return [_elementwise(op, list(maps.values()))]
 
 
@@ -146,12 +265,18 @@ _MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_ax
 
 
 def _elementwise(op: Any, maps: list[np.ndarray]) -> np.ndarray:
-    """Value by value, perhaps with axes behind: a lookup, a hash, a comparison, one-hot, an embedding."""
+    """Value by value: a lookup, a hash, a comparison; all operands come from the same positions."""
     whole = np.broadcast_arrays(*maps)
     if any((other != whole[0]).any() for other in whole[1:]):
         raise Mixed(op)
+    # A constant of more axes would stand before the batch.
+    return np.broadcast_to(whole[0], [whole[0].shape[0], *_extents(op)])
+
+
+def _with_axes_behind(op: Any, ids: np.ndarray) -> np.ndarray:
+    """Rows of a table in the place of ids: an embedding."""
     extents = _extents(op)
-    found = whole[0]
+    found = ids
     while found.ndim < 1 + len(extents):
         found = found[..., np.newaxis]
     return np.broadcast_to(found, [found.shape[0], *extents])

@@ -52,6 +52,45 @@ def widen(value: Any) -> Any:
     return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
 
 
+def path_points(
+    tensors: Sequence[tuple[Any, int]],
+    ends: Sequence[Any],
+    starts: Sequence[Any],
+    base: Any,
+    alphas: Any,
+    shared: bool,
+) -> list[Any]:
+    """(1 − α)z′ + αz, `[G·K·B·lead, ...]` a tensor of the frontier.
+
+    Where all rows share their α, `[G, K, 1]`, a matrix product makes the points in one pass over memory.
+
+    Args:
+      tensors: Of the frontier, each with its leading rows for a row of the inputs.
+      ends: Their values, z, `[B·lead, ...]`.
+      starts: Those of the background, `[R·lead, ...]`.
+      base: Background row of a group, `[G, B]` or `[G, 1]`.
+      alphas: Positions on the path, `[G, K, B]` or `[G, K, 1]`.
+      shared: Whether all rows share them.
+    """
+    points = []
+    for (tensor, lead), end, bases in zip(tensors, ends, starts, strict=True):
+        tail = tf.shape(end)[1:]
+        end, bases = widen(rows_first(end, lead)), widen(rows_first(bases, lead))
+        start = tf.gather(bases, base)  # [G, B | 1, lead, ...]
+        if shared:
+            whole = tf.concat([tf.shape(base)[:1], tf.shape(end)], 0)
+            two = [tf.reshape(tf.broadcast_to(v, whole), [whole[0], -1]) for v in (start, end)]
+            a = tf.cast(alphas[:, :, 0], end.dtype)
+            point = tf.matmul(tf.stack([1 - a, a], axis=2), tf.stack(two, axis=1))  # [G, K, B·…]
+        else:
+            a = tf.cast(expand(alphas, end.shape.rank + 2), end.dtype)
+            point = start[:, tf.newaxis] + a * (end - start)[:, tf.newaxis]  # [G, K, B, lead, ...]
+        flat = tf.cast(tf.reshape(point, tf.concat([[-1], tail], 0)), tensor.dtype)
+        flat.set_shape([None, *tensor.shape[1:]])
+        points.append(flat)
+    return points
+
+
 def stack_targets(per_target: list[dict[str, Any]]) -> dict[str, Any]:
     """`[B, ...]` a target → `[B, T, ...]`, by model input."""
     return (

@@ -41,6 +41,7 @@ class TracedModel:
       apart: Names of ops that XLA is to leave alone.
       scans: Loops that are one call, by its name: how the call is walked back.
       source: What it was made of, which owns the bodies of loops: TensorFlow forgets them with their owner.
+      backwards: Gradients that its layers brought along, which live as long as it does.
     """
 
     graph: Any
@@ -52,6 +53,7 @@ class TracedModel:
     apart: frozenset[str] = frozenset()
     scans: Mapping[str, Any] = field(default_factory=dict)
     source: TracedModel | None = None
+    backwards: tuple[Any, ...] = ()
     _graph_def: list[Any] = field(default_factory=list, compare=False)
 
     @classmethod
@@ -130,11 +132,7 @@ class TracedModel:
             copy.attr.pop("_class", None)
             # An attribution is about the true derivative of what the model computes, whatever training
             # makes of it.
-            if op.type == "IdentityN":
-                # tf.custom_gradient: its Python closure holds tensors of the first trace, and the forward ops
-                # that it decorates are here as well.
-                copy.attr.pop("_gradient_op_type", None)
-            elif op.type in STOPS:
+            if op.type in STOPS:
                 copy.op = "Identity"
                 copy.attr.pop("message", None)
             if node.name in apart:

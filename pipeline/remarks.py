@@ -1,0 +1,42 @@
+"""What a plan says of a model and a method together, and stops no run for."""
+
+from __future__ import annotations
+
+from transforms.methods.base import AttributionMethod, Reference
+from transforms.models.base import ScoredModel, names_in_words
+from transforms.resolve import ColumnRequest
+from transforms.schema import ExampleSchema
+
+
+def remarks(
+    model: ScoredModel,
+    schema: ExampleSchema,
+    reference: Reference,
+    columns: ColumnRequest,
+    method: AttributionMethod,
+) -> tuple[str, ...]:
+    """What a reader should know of how such a model and such a method go together, by key of the config."""
+    if not model.has_gradients:
+        return ()
+    from transforms.models.remarks import remarks_on_gradients, split_texts
+
+    found = []
+    asked = {column.name for column in columns.features or () if column.fixed}
+    held = [f.name for f in schema.features if f.fixed and f.name not in asked]
+    if held:
+        found.append(
+            f"input.features: {names_in_words(held)} only masks, and has no gradient: held at the row's "
+            "value, as with fixed: true, and attributed nothing"
+        )
+    split = split_texts(model.traced)
+    for feature in schema.features:
+        if feature.input in split:
+            found.append(
+                f"input.features: {feature.name} is split into tokens inside the model: one number a text, "
+                "not one a token; for that, give the model the ids of the tokens, as a list"
+            )
+    if method.needs.gradients and not method.needs.rescale:
+        cut = model.differentiable(reference.inputs).cut
+        lines = remarks_on_gradients(model, cut, method)
+        found += [f"method.name: {line}" for line in lines]
+    return tuple(found)
