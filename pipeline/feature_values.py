@@ -15,10 +15,11 @@ from transforms.absent import assumed
 from transforms.categories import Categories
 from transforms.decode import decode
 from transforms.errors import UserError
+from transforms.padding import any_length
 from transforms.partitions import partition_types
 from transforms.read import columns_of, describe_input, read_piece
 from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.shards import PARQUET, Piece, inspect_files
+from transforms.shards import PARQUET, TFRECORD, Piece, inspect_files
 
 if TYPE_CHECKING:
     from pipeline.results import Run
@@ -96,6 +97,9 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
         as_numbers = partition_types(found, padded_are_text=False)
         of_numbers = [item["name"] for item in manifest["schema"] if item["dtype"] != "string"]
         types |= {name: as_numbers[name] for name in described.paths.intersection(of_numbers)}
+    if found[0].format == TFRECORD:
+        padded = [item["name"] for item in manifest["schema"] if item.get("pad") is not None]
+        types |= {name: any_length(types[name]) for name in padded if name in types}
     schema = ExampleSchema(_specs(manifest["schema"], types), {}, {}, from_path=tuple(described.paths))
     numbers = [int(path.rsplit("-", 1)[1].split(".")[0]) for path in run.parts()]
     refused = _refused(run)
@@ -143,6 +147,8 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
             item.get("nan", False),
             Categories.from_json(item.get("categories")),
             missing=item.get("missing"),
+            encoding=item.get("encoding"),
+            pad=item.get("pad"),
         )
         for item in schema
     )

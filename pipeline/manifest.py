@@ -67,6 +67,8 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
                 "fixed": f.fixed,
                 "nan": f.nan,
                 **({} if f.categories is None else {"categories": f.categories.to_json()}),
+                **({} if f.encoding is None else {"encoding": f.encoding}),
+                **({} if f.pad is None else {"pad": f.pad}),
                 **({} if f.missing is None else {"missing": f.missing}),
             }
             for f in plan.spec.schema.features

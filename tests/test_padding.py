@@ -138,6 +138,7 @@ def test_a_padded_run_is_verified_and_one_that_grows_needs_a_shape(tmp_path, cap
     path = config(tmp_path, write(tmp_path, "parquet"), {"name": "integrated_gradients"}, pad=0)
     run = worlds.explain(path, tmp_path / "run")
     assert cli.run(["verify", run.path, "--rows", "5"]) == 0
+    assert run.explanation(rows=2).data.shape[0] == 2  # the values are read from the input again
     capsys.readouterr()
     assert cli.run(["plan", str(path), "--set", "incremental=true"]) == 2
     assert "an input that grows may bring longer lists than it has; give its shape" in capsys.readouterr().err

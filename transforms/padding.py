@@ -67,7 +67,7 @@ def with_lengths(
         spec = _spec_of(feature, inputs)
         if feature.pad is not None:
             if tfrecord:
-                found[feature.name] = kind = _any_length(kind)
+                found[feature.name] = kind = any_length(kind)
             if feature.shape is None and is_list(storage(kind)) and _is_open(spec, signature):
                 longest = _lengths(feature.name, kind, files)[1]
                 shape = (extent_for(longest), *_tail(spec, kind))
@@ -97,7 +97,7 @@ def _refuse_ragged(name: str, kind: pa.DataType, spec: InputSpec, files: Sequenc
     """Makes sure that lists of one length, which most records have, are all that there are."""
     if not (spec.shape and spec.shape[0] is None) or not pt.is_fixed_size_list(kind):
         return
-    shortest, longest = _lengths(name, _any_length(kind), files)
+    shortest, longest = _lengths(name, any_length(kind), files)
     if shortest != longest:
         what = f"its lists have {shortest} to {longest} values, and the model takes any number"
         raise UserError(what, f"{FEATURES} {name}", PAD)
@@ -107,7 +107,7 @@ def _refuse_ragged(name: str, kind: pa.DataType, spec: InputSpec, files: Sequenc
 PAD = "give pad, the value that stands behind the end of shorter lists, such as pad: 0"
 
 
-def _any_length(kind: pa.DataType) -> pa.DataType:
+def any_length(kind: pa.DataType) -> pa.DataType:
     """A TFRecord column's type as lists of any length."""
     if pt.is_fixed_size_list(kind):
         return pa.list_(kind.value_type)

@@ -20,7 +20,7 @@ _OWN = __name__.partition(".")[0], "pipeline"
 _INSTALLED = ("site-packages", "dist-packages")
 
 _searched: list[str] = []
-_brought: set[str] = set()
+_brought: dict[str, Any] = {}
 #: By registered name, what loading the last model put there and what was there before; None: nothing.
 _registered: dict[str, tuple[Any, Any]] = {}
 #: Size and time of last change of their files when they were first seen.
@@ -58,7 +58,8 @@ def users_modules(modules: Sequence[str], folders: tuple[str, ...]) -> Iterator[
         yield
     finally:
         sys.dont_write_bytecode = writes
-        _brought.update(name for name in set(sys.modules) - before if _is_users(name, folders))
+        new = set(sys.modules) - before
+        _brought.update((name, sys.modules[name]) for name in new if _is_users(name, folders))
         _registered.update(
             (name, (value, objects.get(name)))
             for name, value in _keras_objects().items()
@@ -84,7 +85,9 @@ def generation() -> int:
 
 def _theirs() -> list[str]:
     # A function may import at its first call what is beside the config.
-    return [name for name in list(sys.modules) if name in _brought or _is_users(name, tuple(_searched))]
+    ours = [name for name, module in _brought.items() if sys.modules.get(name) is module]
+    beside = [name for name in list(sys.modules) if _is_users(name, tuple(_searched))]
+    return list(dict.fromkeys([*ours, *beside]))
 
 
 def _forget() -> None:
