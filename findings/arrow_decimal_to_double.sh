@@ -8,7 +8,7 @@ set -euo pipefail
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
 python3 -m venv "$place/venv"
-"$place/venv/bin/pip" -q install pyarrow==25.0.1 duckdb==2.0.0
+"$place/venv/bin/python" -m pip install -q pyarrow==25.0.1 duckdb==2.0.0
 "$place/venv/bin/python" - <<'PYTHON'
 import sys
 from decimal import Decimal

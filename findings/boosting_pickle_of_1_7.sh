@@ -11,7 +11,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 for version in 1.7.2 1.9.1; do
   python3 -m venv "$folder/$version"
-  "$folder/$version/bin/pip" install --quiet --disable-pip-version-check "scikit-learn==$version" 'numpy==2.3.5'
+  "$folder/$version/bin/python" -m pip install --quiet --disable-pip-version-check "scikit-learn==$version" 'numpy==2.3.5'
 done
 "$folder/1.7.2/bin/python" - "$folder" <<'PYTHON'
 import pickle

@@ -10,7 +10,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/env"
-"$folder/env/bin/pip" install --quiet --disable-pip-version-check 'scikit-learn==1.9.1' 'pandas==3.1.1' 'numpy==2.4.6'
+"$folder/env/bin/python" -m pip install --quiet --disable-pip-version-check 'scikit-learn==1.9.1' 'pandas==3.1.1' 'numpy==2.4.6'
 "$folder/env/bin/python" - <<'PYTHON'
 import warnings
 

@@ -7,7 +7,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet keras==3.15.1 jax==0.10.2 numpy
+"$folder/venv/bin/python" -m pip install --quiet keras==3.15.1 jax==0.10.2 numpy==2.4.6
 cat > "$folder/run.py" <<'PYTHON'
 import sys
 import warnings
