@@ -202,7 +202,7 @@ class Run:
             raise UserError(_NO_TABLE, self.path, _KEEP)
         found: list[tuple[int, int]] = []
         for number, part in enumerate(parts):
-            ids = pq.read_table(files.local_copy(part), columns=["example_id"])["example_id"]
+            ids = pq.read_table(files.local_copy(part), columns=["example_id"])["example_id"].combine_chunks()
             rows = pc.indices_nonzero(pc.equal(ids, example_id)).to_numpy()
             found += [(number, int(row)) for row in rows[:: self.rows_per_example] // self.rows_per_example]
         if not found:

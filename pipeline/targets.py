@@ -52,7 +52,7 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
         raise UserError(
             f"{target!r} is no output of the model",
             "model.target",
-            nearest(target, [*names, *signature.heads, "predicted", "all"])
+            nearest(target, list(dict.fromkeys([*names, *signature.heads, "predicted", "all"])))
             or f"its outputs are {', '.join(names[:_SHOWN])}",
         )
     if isinstance(target, bool | float) or not 0 <= target < len(names):

@@ -151,7 +151,6 @@ MISTAKES = [
         "'wich'",
         "did you mean which?",
     ),
-    sets("features left out", "input.features=[city, hour]", "trips.yaml: input.features", "distance, wind"),
     sets(
         "no member of a group",
         "input.groups={weather: [wind, rain]}",

@@ -23,6 +23,7 @@ def predict(batch):
 FILES = {
     "one.parquet": [None, 1.0, 2.0, 3.0, None, 5.0],
     "two.parquet": [6.0, None, None, 9.0, 10.0, 11.0, 12.0],
+    "zero.parquet": [None, None, None, None],  # a part without a row
 }
 
 

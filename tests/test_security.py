@@ -434,7 +434,7 @@ def test_names_are_no_paths(nasty: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert names == [
         "attributions", "attributions/part-00000.parquet", "importance.parquet", "manifest.json",
         "rejected", "rejected/part-00000.parquet", "report",
-        "report/interactions.parquet", "report/sample.parquet",
+        "report/baseline.parquet", "report/interactions.parquet", "report/sample.parquet",
     ]  # fmt: skip
     after_it = {path for path in nasty.parent.rglob("*") if "run" not in path.name and "__" not in str(path)}
     assert {p for p in after_it - before if place not in p.parents} == set()
