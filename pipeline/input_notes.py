@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from transforms.models.base import names_in_words
 from transforms.parquet.columns import found_at
 from transforms.parquet.opening import stored_index
+from transforms.partitions import partition_types
 from transforms.schema import ExampleSchema
 from transforms.shards import InputFile
 
@@ -24,7 +25,19 @@ def input_notes(inputs: Sequence[InputFile], schema: ExampleSchema, *, listed: b
         for file in inputs
         if file.damage is not None
     ]
-    return [*damaged, *([] if listed else _left_out(inputs, schema)), *_filled(inputs, schema)]
+    left_out = [] if listed else _left_out(inputs, schema)
+    return [*damaged, *left_out, *_filled(inputs, schema), *_in_both(inputs, schema)]
+
+
+def _in_both(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
+    """Columns of the run that the files have and their folders' names as well."""
+    named = partition_types(inputs)
+    both = [name for name, _ in schema.columns if name in named and name not in schema.from_path]
+    return [
+        f"input.files: {name} is a column of the files and of their folders' names; the files' values are "
+        "read: rename one if the two differ"
+        for name in both
+    ]
 
 
 def _left_out(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
@@ -56,7 +69,7 @@ def _filled(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
         ]
         if lacking:
             notes.append(
-                f"input.features: {feature.name} is in {len(lacking):,} of {len(inputs):,} files not "
-                f"({lacking[0]} is the first), and is filled there with {feature.fill!r}"
+                f"input.features: {len(lacking):,} of {len(inputs):,} files have no {feature.name} "
+                f"({lacking[0]} is the first): it is {feature.fill!r} there"
             )
     return notes

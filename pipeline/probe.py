@@ -37,6 +37,7 @@ from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.sampling import Moments
 from transforms.models import ModelRequest, request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature
+from transforms.models.function import FunctionModel
 from transforms.padding import with_lengths
 from transforms.quality import distance_of, spread_of, yardsticks
 from transforms.read import Column, check_columns, columns_of
@@ -305,11 +306,14 @@ def open_model(
     Raises:
       UserError: Model, columns, baseline or, if it must, the method do not fit each other.
     """
-    _, schema, types = open_schema(request)
+    kind, schema, types = open_schema(request)
     if check and request.method is not None:
         with fitting():
             check_players(request.method, schema)  # before the input is read for a baseline
     common = check_columns(request.files, columns_of(schema))
+    if kind == FunctionModel.kind and any(common[f.name] != f.stored for f in schema.features):
+        # A function takes what it is given: of whole numbers in one file and halves in another, floats.
+        _, schema, types = open_schema(replace(request, types={**request.types, **common}))
     if schema.slicings:  # what they compare must be so in every file
         found = {**types, **common}
         slices = tuple((name, common[name]) for name, _ in schema.slices)

@@ -168,7 +168,7 @@ def test_what_a_file_lacks_is_filled_where_there_is_a_fill(tmp_path: Path, first
     inputs = inspect_files(globs.expand(["."], str(tmp_path)))
     (_, _, note) = input_notes(inputs, schema, listed=True)
     assert note == (
-        f"input.features: v is in 1 of 2 files not ({0 if first else 1}.parquet is the first), and is filled there with 0"
+        f"input.features: 1 of 2 files have no v ({0 if first else 1}.parquet is the first): it is 0 there"
     )
 
 
@@ -275,3 +275,51 @@ def test_names_of_any_characters_and_of_either_case(tmp_path: Path) -> None:
         UserError, match=r"0\.parquet: has several columns called a; rename or drop all but one"
     ):
         decoded(tmp_path)
+
+
+# -- files that hold a column otherwise than the first one ---------------------------------------------------
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_slice_of_which_one_file_has_no_value(tmp_path: Path, first: bool) -> None:
+    """pandas writes the type null where all of a column's values are missing."""
+    tables = [{"s": pa.nulls(2)}, {"s": pa.array([3, None])}]
+    write(tmp_path, *(tables if first else tables[::-1]))
+    _, _, slices = decoded(tmp_path, slices=["s", "s > 2"])
+    assert sorted(map(str, slices["s"])) == ["s=3", "s=null", "s=null", "s=null"]
+    assert [text for text in slices["s > 2"] if text is not None] == ["s > 2"]
+
+
+def test_halves_are_compared_by_the_texts_of_their_slices(tmp_path: Path) -> None:
+    halves = pa.array(np.array([0.1, 0.2, 1000.5, np.nan], np.float16), mask=np.array([0, 0, 0, 1], bool))
+    write(tmp_path, {"h": halves})
+    asked = ["h", "h == 0.1", "h < 0.1", "h in [0.2, 1000.5]"]
+    _, _, slices = decoded(tmp_path, slices=asked)
+    assert slices["h"] == ["h=0.1", "h=0.2", "h=1000.5", "h=null"]
+    held = {name: [text is not None for text in slices[name]] for name in asked[1:]}
+    assert held == {
+        "h == 0.1": [True, False, False, False],
+        "h < 0.1": [False] * 4,
+        "h in [0.2, 1000.5]": [False, True, True, False],
+    }
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_function_is_given_numbers_that_hold_those_of_all_files(tmp_path: Path, first: bool) -> None:
+    tables = [{"b": pa.array([1, 2])}, {"b": pa.array([1.5, 2.5])}]
+    write(tmp_path, *(tables if first else tables[::-1]))
+    run = file_worlds.explained(tmp_path, "*.parquet", features=[{"name": "b"}])
+    assert run.manifest["counts"]["rows_rejected"] == 0
+    assert sorted(run.attributions()["prediction"].to_pylist()) == [1.0, 1.5, 2.0, 2.5]
+
+
+def test_a_column_of_files_and_of_their_folders_is_told(tmp_path: Path) -> None:
+    for number in (1, 2):
+        folder = tmp_path / f"m={number}"
+        folder.mkdir()
+        write(folder, {"m": pa.array([7, 8])})
+    schema, rows, _ = decoded(tmp_path, features=["a", "m"])
+    assert sorted(rows.features["m"].tolist()) == [7, 7, 8, 8]
+    inputs = inspect_files(globs.expand(["."], str(tmp_path)), hive=True)
+    (note,) = input_notes(inputs, schema, listed=True)
+    assert note.startswith("input.files: m is a column of the files and of their folders' names")

@@ -153,6 +153,18 @@ def test_lightgbm_categories_of_other_kinds(tmp_path: Path) -> None:
     assert {f.name for f in found.schema.features if f.categories} == set(columns) - {"x"}
 
 
+@pytest.mark.parametrize("held", ["bool", "int8", "double"])
+def test_lightgbm_is_asked_itself_of_true_and_false(tmp_path: Path, held: str) -> None:
+    """What the plan compares with: LightGBM's own prediction of a data frame with its categories."""
+    data = frame(flag=pd.Categorical(STORES > 20))[["flag", "x"]]
+    model, path = lgb(tmp_path, data)
+    table = pa.table({"flag": pa.array(STORES > 20).cast(pa.int8()).cast(held), "x": X})
+    found = through(path, table)
+    asked = found.adapter.public_prediction(table.to_batches()[0], found.inputs)
+    np.testing.assert_allclose(np.ravel(asked), model.predict(data), rtol=1e-6)
+    np.testing.assert_allclose(found.outputs[:, 0], model.predict(data), rtol=1e-6)
+
+
 def test_lightgbm_lists_that_may_be_of_several_features_are_refused(tmp_path: Path) -> None:
     """Ordered whole numbers leave no trace of whose the list is, where another feature has such values."""
     data = frame(store=pd.Categorical(STORES, ordered=True), few=STORES % 4)[["few", "store", "x"]]

@@ -170,6 +170,8 @@ def _slice(array: pa.Array, problems: Problems, column: str, stored: pa.DataType
         return as_text(array)
     if array.type == wanted:
         return array
+    if pt.is_null(array.type):  # what pandas writes where a file has no value of a column
+        return pa.nulls(len(array), wanted)
     if pt.is_floating(wanted) and pt.is_floating(array.type) and wanted.bit_width > array.type.bit_width:
         return widened(array, wanted)
     try:

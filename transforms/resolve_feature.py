@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -93,7 +94,10 @@ def feature_spec(
         raise UserError(what, where, _mend(spec, stored))
     shape = _shape(request, encoding is not None or kind == "image", spec, stored, alone, where)
     if request.fill is not None and (better := misfit(request.fill, spec.dtype)):
-        raise UserError(f"fill: {request.fill!r}, and the model takes {spec.dtype}", where, f"give {better}")
+        missing = isinstance(request.fill, float) and math.isnan(request.fill)
+        mend = "give missing: keep in place of it, which hands null and NaN to the model" if missing else None
+        what = f"fill: {request.fill!r}, and the model takes {spec.dtype}"
+        raise UserError(what, where, mend or f"give {better}")
     return FeatureSpec(
         request.name,
         kind,

@@ -77,6 +77,8 @@ def _values(array: pa.Array, known: Categories, taken: np.ndarray) -> Any:
         )
     else:
         values = _numbers(array, np.full(len(array), np.nan))
+        if isinstance(known.values[0], bool):  # to pandas 1 is not the category True
+            values = np.array([bool(v) if v in (0, 1) else None for v in values.tolist()], object)
     filled = pd.isna(values) & ~np.isnan(taken)
     if filled.any():
         values = values.astype(object)
