@@ -73,6 +73,26 @@ def refused(op: Any, why: str = "has no rule") -> UserError:
 
 #: Their values at both ends, of operands and outputs.
 _WHOLE_RULES = frozenset({"largest", "selects", "comparisons", "integrals"})
+ROUNDING = frozenset({"Round", "Rint", "Floor", "Ceil"})
+#: Between a scale's product and its rounding; between a largest value and a scale; how far is looked.
+_PASSED_ON = frozenset({"Identity", "Cast", "ClipByValue", "Maximum", "Minimum", "AddV2", "Sub"})
+_OF_A_SCALE = frozenset(
+    {
+        "Identity",
+        "Cast",
+        "AddV2",
+        "Add",
+        "Maximum",
+        "Mul",
+        "RealDiv",
+        "DivNoNan",
+        "Reciprocal",
+        "Inv",
+        "Reshape",
+    }
+    | {"ExpandDims", "Squeeze", "Transpose", "BroadcastTo", "StopGradient", "Neg"}
+)
+_NEAR = 16
 #: Their operands' values at both ends.
 _OPERAND_RULES = frozenset({"products", "quotients", "either", "orders"})
 
@@ -284,6 +304,8 @@ class _Planner:
         for op in self._ordered:
             if op.type in RANDOM:
                 raise refused(op, "draws random numbers")
+            if op.type in ROUNDING and self._varies(op.inputs[0]):
+                self._check_scale(op.inputs[0].op)
         for entry in entries:
             self._keep(entry.tensor)
         for score in self.scores:
@@ -311,6 +333,24 @@ class _Planner:
             if step.rule in _WHOLE_RULES or (step.rule == "products" and step.op.type == "Mul"):
                 self._keep(step.outputs[0])
                 self.shaped[step.op.outputs[0].name] = step.op.outputs[0]
+
+    def _check_scale(self, op: Any) -> None:
+        """Refuses what is rounded after a row was scaled by its own largest value, as int8 layers do.
+
+        Of a row of zeros the scale is 127 / ε: the Shapley value of such a factor is far larger than any
+        difference of the score, and sums only because two such numbers cancel.
+        """
+        while op.type in _PASSED_ON:
+            op = op.inputs[0].op
+        if op.type not in ("Mul", "RealDiv", "DivNoNan") or not all(map(self._varies, op.inputs)):
+            return
+        seen, ahead = 0, [tensor.op for tensor in op.inputs]
+        while ahead and seen < _NEAR:
+            near, seen = ahead.pop(0), seen + 1
+            if near.type == "Max":
+                raise refused(op, "scales a row by its own largest value before it is rounded, as int8 does")
+            if near.type in _OF_A_SCALE:
+                ahead += [tensor.op for tensor in near.inputs if self._varies(tensor)]
 
     def _keep(self, tensor: Any) -> None:
         self.kept[tensor.name] = self.shaped[tensor.name] = tensor
