@@ -129,6 +129,10 @@ def test_noise_does_not_lift_padding_past_its_mask(value: float, tail: Any) -> N
     # Without noise it is the gradient that it always was.
     still = models_zoo.attribute(METHODS["smoothgrad"](n_samples=2, noise=0), model, rows, reference)
     np.testing.assert_allclose(still.values["x"], gradients(model, rows)["x"], atol=1e-6)
+    # A path moves what noise holds: the loop has another gradient function there, in the same process.
+    along = models_zoo.attribute(METHODS["integrated_gradients"](n_steps=8), model, rows, reference)
+    assert np.isfinite(along.values["x"]).all()
+    assert np.abs(along.values["x"]).max() > 0
 
 
 def said(model: Any, rows: Inputs, method: str = "integrated_gradients") -> str:

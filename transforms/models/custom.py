@@ -276,6 +276,11 @@ def rename(definition: Any, changed: frozenset[str]) -> None:
         context.context().add_function_def(bodies[name])
 
 
+def rename_all(definition: Any) -> None:
+    """Gives all functions of a definition names of their own in this process."""
+    rename(definition, frozenset(body.signature.name for body in definition.library.function))
+
+
 def _named(node: Any) -> set[str]:
     """Functions that a node calls or holds."""
     found = {node.op}

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from transforms.methods.base import TARGETS_AT_ONCE
 from transforms.models.compiled import Compiled
+from transforms.models.custom import rename_all
 from transforms.models.cut import Cut, equalities, find_cut
 from transforms.models.layout import Layout, activation_bytes
 from transforms.models.positions import EVERYWHERE
@@ -115,7 +116,10 @@ class DifferentiableModel:
         for tensor, value in zip(self.cut.shapes, self._layout.shape_values(self.cut, rows), strict=True):
             feeds.setdefault(tensor.name, value)
         feeds.update({k: v for k, v in self._feeds(side).items() if k not in feeds})
-        return flatten_heads(self._traced.replay(feeds, list(self.cut.scores)), rows)
+        # Loops and branches are rewritten for their gradients, under their own names, with what these need;
+        # where more is known they need less, and TensorFlow takes no two functions of one name.
+        apart = rename_all if known else None
+        return flatten_heads(self._traced.replay(feeds, list(self.cut.scores), apart), rows)
 
     def _to_inputs(self, per_entry: Sequence[Any], rows: Any) -> dict[str, Any]:
         """Sums entry values `[rows · per_row, ...]` to model inputs, `[rows, *input_shape]`."""

@@ -6,7 +6,7 @@ so gradients may begin behind an embedding, end before a softmax, and skip a pre
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,12 +92,15 @@ class TracedModel:
         # TensorFlow cannot tell the accumulators of two copies of a loop apart.
         return len(found) <= _MOST_REPEATED and not any(op.type in LOOPS | BRANCHES for op in found)
 
-    def replay(self, feeds: Mapping[str, Any], fetches: Sequence[Any]) -> list[Any]:
+    def replay(
+        self, feeds: Mapping[str, Any], fetches: Sequence[Any], rename: Callable[[Any], None] | None = None
+    ) -> list[Any]:
         """Builds the part of the graph between `feeds` and `fetches` in the current graph.
 
         Args:
           feeds: Tensors of the current graph by the name of the traced tensor that they stand for.
           fetches: Traced tensors.
+          rename: Gives the functions of the definition names of their own.
         Returns:
           One tensor of the current graph for each fetch.
         Raises:
@@ -137,6 +140,8 @@ class TracedModel:
                 copy.attr.pop("message", None)
             if node.name in apart:
                 copy.attr[APART].b = True
+        if rename is not None:
+            rename(definition)
         given = stop | set(self.captures)
         wanted = [tensor for tensor in fetches if tensor.name not in given]
         built = iter(
