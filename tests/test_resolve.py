@@ -303,7 +303,7 @@ PICTURE = [("x", (8, 8, 3), "float32")]
         ),
         (
             TWO, [FeatureRequest("temp", fill=float("nan")), "distance"], FLIGHTS,
-            "input.features temp: fill: nan, and the model takes float32; give a finite number",
+            "input.features temp: fill: nan, and the model takes float32; give missing: keep in place of it",
         ),
         (
             WORD, [FeatureRequest("carrier", fill=0)], FLIGHTS,
