@@ -303,7 +303,8 @@ PICTURE = [("x", (8, 8, 3), "float32")]
         ),
         (
             TWO, [FeatureRequest("temp", fill=float("nan")), "distance"], FLIGHTS,
-            "input.features temp: fill: nan, and the model takes float32; give missing: keep in place of it",
+            "input.features temp: fill: nan, and the model takes float32; give missing: keep in place of it, "
+            "which hands null and NaN to the model",
         ),
         (
             WORD, [FeatureRequest("carrier", fill=0)], FLIGHTS,
