@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import time
 import zipfile
 from collections.abc import Callable
 from functools import cache
@@ -78,10 +77,8 @@ YAML = {
 @pytest.mark.parametrize("case", YAML)
 def test_yaml_that_is_no_config_is_told_in_a_line(case: str) -> None:
     text, reason = YAML[case]
-    began = time.perf_counter()
     with pytest.raises(UserError) as caught:
         parse_mapping(text, "config.yaml")
-    assert time.perf_counter() - began < 2
     line = str(caught.value)
     assert reason in line
     assert line.startswith("config.yaml:")
