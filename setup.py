@@ -12,6 +12,7 @@ INSTALL_REQUIRES = [
     "apache-beam>=2.77,<3",
     "click>=8.5,<9",
     "google-crc32c>=1.9,<2",  # the checksum of TFRecord framing, in C
+    "h5py>=3.14,<4",  # which Keras wrote an .h5 file; Keras needs it itself
     "jinja2>=3.1,<4",  # the report's pages, which escape what the data says
     "keras>=3.15,<4",
     "markupsafe>=3.0,<4",  # what Jinja marks as markup
