@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -186,7 +187,7 @@ def test_modules_of_the_embedding_program_stay(tmp_path: Path, monkeypatch: pyte
     config = function_world(tmp_path / "x", 2.0)
     monkeypatch.syspath_prepend(str(tmp_path / "x"))
     monkeypatch.delitem(sys.modules, "helpful", raising=False)
-    import helpful
+    helpful = importlib.import_module("helpful")
 
     score_at_mean(config)
     with users_code.users_modules((), ()):
