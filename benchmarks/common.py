@@ -31,8 +31,8 @@ class Row:
       name: What was measured.
       figure: In absolute terms, in words.
       runs: The judged quantity of each repeat; their median is held against the bar.
-      unit: Of the judged quantity: "×" for a ratio, "%" for a share, "s" for seconds, "" where the figure
-        says it all.
+      unit: Of the judged quantity: "×" for a ratio, "%" for a share, "s" for seconds, "ms" for
+        thousandths of them, "" where the figure says it all.
       at_least: The bar from below, if there is one.
       at_most: The bar from above, if there is one.
     """

@@ -25,6 +25,7 @@ from benchmarks.child import ROOT
 from benchmarks.common import SEED, Row, column_names, features, write_config
 from transforms.importance import ImportanceState
 from transforms.methods.random import row_keys
+from transforms.slicing import BinsRequest, SliceRequest, labels, resolve_slicings
 
 WIDTH = 50
 METHOD = {"name": "integrated_gradients", "n_steps": 50}
@@ -83,7 +84,8 @@ def run(folder: Path, quick: bool) -> list[Row]:
     _write_input(folder / "rows.parquet", rows)
     config = write_config(folder, "rows.parquet", METHOD, WIDTH, "importance")
     found = [_cost(config, rows, repeats, slicings) for slicings in (0, len(SLICES))]
-    return [row for pair in found for row in pair] + [_merging(20, 20), _merging(500, 200, shards=3)]
+    costs = [row for pair in found for row in pair]
+    return [*costs, *_labelling(), _merging(20, 20), _merging(500, 200, shards=3)]
 
 
 def _write_input(path: Path, rows: int) -> None:
@@ -120,6 +122,33 @@ def _run(config: Path, code: str) -> tuple[float, float]:
     last = found.stderr.decode().strip().rpartition("\n")[2]
     manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
     return manifest["timing"]["pipeline_seconds"], float(last) if code is _ACCOUNT else 0.0
+
+
+def _labelling(rows: int = 4096) -> list[Row]:
+    """Milliseconds for the slices of a batch's rows, the best of several, by the kind of slicing."""
+    rng = np.random.default_rng(SEED)
+    columns = {
+        "carrier": pa.array(rng.choice([f"C{at}" for at in range(16)], rows)),
+        "dest": pa.array(rng.choice([f"D{at}" for at in range(105)], rows)),
+        "hour": pa.array(rng.uniform(0, 24, rows), pa.float32()),
+    }
+    types = {name: array.type for name, array in columns.items()}
+    asked: dict[str, SliceRequest] = {
+        "a column": "carrier",
+        "a condition": 'hour >= 17 and carrier in ["C1", "C2"]',
+        "bins": BinsRequest("hour", (6.0, 12.0, 18.0)),
+        "an intersection": ("carrier", "dest"),
+    }
+    found = []
+    for kind, request in asked.items():
+        slicings = resolve_slicings([request], types)
+        best = float("inf")
+        for _ in range(50):
+            start = time.perf_counter()
+            labels(slicings, columns)
+            best = min(best, time.perf_counter() - start)
+        found.append(Row(f"slices of {rows:,} rows by {kind}", "best of 50", [best * 1e3], "ms", at_most=1.0))
+    return found
 
 
 def _merging(count: int, slices: int, shards: int = SHARDS) -> Row:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from transforms.protobuf_classes import message_class, message_type
+
 #: What raw bytes may be, least significant byte first.
 DTYPES = (
     *("float16", "float32", "float64", "bfloat16", "bool"),
@@ -251,38 +253,23 @@ _MOST_REPEATED = 1 << 24
 @functools.cache
 def _tensor_class() -> Any:
     """tensorflow.TensorProto, built here so that planning a job does not import TensorFlow."""
-    from google.protobuf import (  # type: ignore[import-untyped]
-        descriptor_pb2,
-        descriptor_pool,
-        message_factory,
-    )
+    from google.protobuf import descriptor_pb2  # type: ignore[import-untyped]
 
     kinds = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="attribeam/tensor.proto", package="attribeam", syntax="proto3"
     )
 
-    def message(parent: Any, name: str, *fields: tuple[str, int, int, str]) -> Any:
-        made = parent.add(name=name)
-        for label, number, kind, type_name in fields:
-            repeated = label.endswith("*")
-            made.field.add(
-                name=label.rstrip("*"),
-                number=number,
-                type=kind,
-                type_name=type_name or None,
-                label=kinds.LABEL_REPEATED if repeated else kinds.LABEL_OPTIONAL,
-            )
-        return made
-
-    shape = message(
+    shape = message_type(
         file.message_type,
         "TensorShape",
         ("dim*", 2, kinds.TYPE_MESSAGE, ".attribeam.TensorShape.Dim"),
         ("unknown_rank", 3, kinds.TYPE_BOOL, ""),
     )
-    message(shape.nested_type, "Dim", ("size", 1, kinds.TYPE_INT64, ""), ("name", 2, kinds.TYPE_STRING, ""))
-    message(
+    message_type(
+        shape.nested_type, "Dim", ("size", 1, kinds.TYPE_INT64, ""), ("name", 2, kinds.TYPE_STRING, "")
+    )
+    message_type(
         file.message_type,
         "Tensor",
         ("dtype", 1, kinds.TYPE_INT32, ""),
@@ -298,6 +285,4 @@ def _tensor_class() -> Any:
         ("uint32_val*", 16, kinds.TYPE_UINT32, ""),
         ("uint64_val*", 17, kinds.TYPE_UINT64, ""),
     )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("attribeam.Tensor"))
+    return message_class(file, "attribeam.Tensor")

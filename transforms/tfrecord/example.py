@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from transforms.protobuf_classes import message_class, message_type
+
 #: What each kind of feature holds.
 KINDS = {"int64_list": pa.int64(), "float_list": pa.float32(), "bytes_list": pa.binary()}
 
@@ -56,29 +58,12 @@ def _example_class() -> Any:
     Built here so that planning a job does not import TensorFlow.
     In a pool of its own: TensorFlow registers the same names in the default one, whichever comes first.
     """
-    from google.protobuf import (  # type: ignore[import-untyped]
-        descriptor_pb2,
-        descriptor_pool,
-        message_factory,
-    )
+    from google.protobuf import descriptor_pb2  # type: ignore[import-untyped]
 
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(
         name="attribeam/example.proto", package="tensorflow", syntax="proto3"
     )
-
-    def message(parent: Any, name: str, *fields: tuple[str, int, int, str]) -> Any:
-        made = parent.add(name=name)
-        for label, number, kind, type_name in fields:
-            repeated = label.endswith("*")
-            made.field.add(
-                name=label.rstrip("*"),
-                number=number,
-                type=kind,
-                type_name=type_name or None,
-                label=field.LABEL_REPEATED if repeated else field.LABEL_OPTIONAL,
-            )
-        return made
 
     lists = (
         ("BytesList", field.TYPE_BYTES),
@@ -86,38 +71,36 @@ def _example_class() -> Any:
         ("Int64List", field.TYPE_INT64),
     )
     for name, kind in lists:
-        message(file.message_type, name, ("value*", 1, kind, ""))
+        message_type(file.message_type, name, ("value*", 1, kind, ""))
     members = [
         (name, number, field.TYPE_MESSAGE, f".tensorflow.{kind}")
         for number, (name, kind) in enumerate(
             (("bytes_list", "BytesList"), ("float_list", "FloatList"), ("int64_list", "Int64List")), start=1
         )
     ]
-    feature = message(file.message_type, "Feature", *members)
+    feature = message_type(file.message_type, "Feature", *members)
     feature.oneof_decl.add(name="kind")
     for member in feature.field:
         member.oneof_index = 0
     steps = ("feature*", 1, field.TYPE_MESSAGE, ".tensorflow.Feature")
-    message(file.message_type, "FeatureList", steps)
+    message_type(file.message_type, "FeatureList", steps)
     for whole, name, part in (
         ("Features", "feature", "Feature"),
         ("FeatureLists", "feature_list", "FeatureList"),
     ):
         entry_type = f".tensorflow.{whole}.{part}Entry"
-        mapping = message(file.message_type, whole, (f"{name}*", 1, field.TYPE_MESSAGE, entry_type))
-        entry = message(
+        mapping = message_type(file.message_type, whole, (f"{name}*", 1, field.TYPE_MESSAGE, entry_type))
+        entry = message_type(
             mapping.nested_type,
             f"{part}Entry",
             ("key", 1, field.TYPE_STRING, ""),
             ("value", 2, field.TYPE_MESSAGE, f".tensorflow.{part}"),
         )
         entry.options.map_entry = True
-    message(
+    message_type(
         file.message_type,
         "Example",
         ("features", 1, field.TYPE_MESSAGE, ".tensorflow.Features"),
         ("feature_lists", 2, field.TYPE_MESSAGE, ".tensorflow.FeatureLists"),
     )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("tensorflow.Example"))
+    return message_class(file, "tensorflow.Example")
