@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from transforms.models.base import names_in_words
 from transforms.models.custom import backward_of
 from transforms.models.cut import STEPS, Cut, equalities, input_sources
 from transforms.models.refusals import evaluating_methods
@@ -46,7 +47,7 @@ def remarks_on_gradients(model: ScoredModel, cut: Cut, method: AttributionMethod
     instead = evaluating_methods(traced)
     rounded = _rounded(traced, cut, rest.values())
     if rounded:
-        shown = ", ".join(rounded[:_MOST]) + (f" and {len(rounded) - _MOST} more" if rounded[_MOST:] else "")
+        shown = names_in_words(rounded, _MOST)
         found.append(
             f"the model rounds in {shown} (quantised): gradients go straight through, as the layers have it "
             f"themselves, and need not add up to the change of the score; {instead} explain what it computes"
