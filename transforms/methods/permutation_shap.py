@@ -34,8 +34,10 @@ _USUAL = 10
 _LEAST = 4
 #: What its own pairs say of a value's error is joined by what those of its row say, as if by so many pairs.
 _JOINED = 8
-#: Of the variance, what orthogonal directions take off at most.
-_ORTHOGONAL = 0.3
+#: Of the variance that neighbours show, what orthogonal directions take off at most; and what spreading over
+#: distances takes off, with few players most, since even neighbours of few pairs lie far apart: 5 % and this
+#: over their number.
+_ORTHOGONAL, _APART = 0.3, (0.05, 1.7)
 #: Of the scores, what a change may vary by rounding in single precision, and is no error then.
 _ROUNDING = 1e-6
 #: Places of players in permutations, a few arrays of 8 bytes each.
@@ -59,8 +61,12 @@ class PermutationShap:
         given fresh permutations, ten pairs at a time or `n_permutations` if that is more, up to ten times as
         many. At least four pairs are played, since fewer say little of their error.
       standard_error: Write a standard error beside every value, from the differences between pairs that are
-        neighbours in what they are spread over. From four pairs on it is the true one to within a tenth, over
-        many values; 0 where nothing but single features and twos matters.
+        neighbours in what they are spread over. Over many seeds it is the true one to within a tenth in root
+        mean square, from two pairs on. In one run all rows have the same permutations, so that their errors
+        go together: of a score of one or two products of three features, all may come out at half of what is
+        stated, or at twice. It is 0 where nothing but single features and twos matters; beside threes it is 0
+        for a feature that changes as much in whatever company, and for one that matters in twos it falls with
+        the number of pairs. By two or three pairs it may be 0 by chance: take five or more.
     Cost: (`n_permutations` · 2 · (M − 1) + 2) · R model evaluations a row, or 2^M · R if that is less; rows
     above the tolerance cost more; memory O(device_batch_size) beside some tens of MB of worths.
     Reference: Castro et al. 2009, doi:10.1016/j.cor.2008.04.004; Mitchell et al. 2022,
@@ -139,11 +145,12 @@ class PermutationShap:
                 if exact:
                     means[block, columns] = _exact(*given)
                 else:
-                    mean, square = _sampled(*given, sizes[number], number)
+                    mean, square, ranges = _sampled(*given, sizes[number], number)
                     means[block, columns] = mean
-                    unmoved = None if still is None else still[some]
+                    if still is not None:
+                        ranges = np.where(still[some][:, None], 0.0, ranges)
                     rounding = _ROUNDING * np.maximum(np.abs(nobody), np.abs(everybody))
-                    variances[block, columns] = _joined(square, unmoved, rounding, sizes[number])
+                    variances[block, columns] = _joined(square, ranges, rounding, sizes[number])
             if still is not None:  # what rounding makes of a change of nothing
                 means = np.where(still[rows][:, None], 0.0, means)
             return {"players": means}, {"players": variances}
@@ -176,8 +183,10 @@ def _sampled(
     everybody: np.ndarray,
     count: int,
     number: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """One round of some rows: means and their squared standard errors, each `[B, T, M]`.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One round of some rows: means, their squared standard errors, and how far apart a player's changes are.
+
+    All of them `[B, T, M]`; a player who changes as much in whatever company has changes 0 apart.
 
     The error is that of successive differences, of the pairs in the order of what they are stratified by: a
     player's distance from the middle. What orthogonal directions take off besides was measured over games of
@@ -188,6 +197,7 @@ def _sampled(
     rows, width, players = len(targets), targets.shape[1], game.players.count
     places, ranks = _spread(game.reference.seed, count, players, number)
     both = np.empty((rows, count, players, width))
+    least, most = np.full((rows, players, width), np.inf), np.full((rows, players, width), -np.inf)
     for block in _pairs(count, players):
         pairs = len(block)
         orders = np.concatenate([places[block], players - 1 - places[block]])
@@ -196,31 +206,37 @@ def _sampled(
         worths[:, :, 1:players] = _worths_on_the_way(game, inputs, targets, orders)
         changes = np.take_along_axis(np.diff(worths, axis=2), orders[None, :, :, None], axis=2)
         both[:, block] = (changes[:, :pairs] + changes[:, pairs:]) / 2
+        least, most = np.minimum(least, changes.min(axis=1)), np.maximum(most, changes.max(axis=1))
     mean = both.mean(axis=1)
     neighbours = np.take_along_axis(both, ranks.argsort(axis=0)[None, :, :, None], axis=1)
     squares = np.square(np.diff(neighbours, axis=1)).sum(axis=1)
     together = min(count, players - 1)
-    taken_off = _ORTHOGONAL * np.sqrt((together - 1) / max(1, players - 2))
+    orthogonal = _ORTHOGONAL * np.sqrt((together - 1) / max(1, players - 2))
+    taken_off = max(orthogonal, _APART[0] + _APART[1] / players)
     variance = (1 - taken_off) * squares / (2 * (count - 1) * count)
-    return mean.swapaxes(1, 2), variance.swapaxes(1, 2)
+    return mean.swapaxes(1, 2), variance.swapaxes(1, 2), (most - least).swapaxes(1, 2)
 
 
-def _joined(own: np.ndarray, still: np.ndarray | None, rounding: np.ndarray, count: int) -> np.ndarray:
+def _joined(own: np.ndarray, ranges: np.ndarray, rounding: np.ndarray, count: int) -> np.ndarray:
     """Squared standard errors, each drawn towards the mean of its row's: few pairs alone say too little.
 
     Args:
       own: Each player's own, `[B, T, M]`.
-      still: Players that change nothing, `[B, M]`: their error is 0, and nobody is drawn towards it.
-      rounding: What a change may be off by rounding, `[B, T]`; who varies no more has no error either.
+      ranges: How far apart its changes are, `[B, T, M]`; of a player that is the same alone and among others
+        the error is 0, and nobody is drawn towards it.
+      rounding: What a change may be off by rounding, `[B, T]`; no more than that is nothing.
       count: Pairs.
     """
-    counts = own * count > np.square(rounding)[:, :, None]
-    if still is not None:
-        counts &= ~still[:, None]
-    mean = np.where(counts, own, 0.0).sum(axis=2, keepdims=True)
-    mean /= np.maximum(counts.sum(axis=2, keepdims=True), 1)
+    interacts = ranges > 4 * rounding[:, :, None]
+    varies = interacts & (own * count > np.square(rounding)[:, :, None])
+    # Pairs that agree are exact where it is twos that matter. Of threes they agree by chance: who is not in
+    # the middle of them in one pair, two times in three, is not in the next one either.
+    share = np.where(varies, 1.0, np.where(interacts, (2 / 3) ** (count - 1), 0.0))
+    own = np.where(varies, own, 0.0)
+    mean = own.sum(axis=2, keepdims=True) / np.maximum(share.sum(axis=2, keepdims=True), 1)
     freedom = 0.8 * (count - 1)  # successive differences overlap
-    return np.where(counts, (_JOINED * mean + freedom * own) / (_JOINED + freedom), 0.0)
+    found: np.ndarray = (_JOINED * share * mean + freedom * own) / (_JOINED + freedom)
+    return found
 
 
 def _worths_on_the_way(game: Game, inputs: Arrays, targets: np.ndarray, orders: np.ndarray) -> np.ndarray:

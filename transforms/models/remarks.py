@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from transforms.errors import UserError
+from transforms.models.base import names_in_words
 from transforms.models.custom import backward_of
 from transforms.models.cut import STEPS, Cut, equalities, find_cut, input_sources
 from transforms.models.masks import several
@@ -58,14 +59,14 @@ def remarks_on_gradients(model: ScoredModel, cut: Cut, method: AttributionMethod
     instead = evaluating_methods(traced)
     rounded = _rounded(traced, cut, rest.values())
     if rounded:
-        shown = ", ".join(rounded[:_MOST]) + (f" and {len(rounded) - _MOST} more" if rounded[_MOST:] else "")
+        shown = names_in_words(rounded, _MOST)
         found.append(
             f"the model rounds in {shown} (quantised): gradients go straight through, as the layers have it "
             f"themselves, and need not add up to the change of the score; {instead} explain what it computes"
         )
     if not method.additive:
         return found
-    listed = ", ".join(cut.row_masks)
+    listed = names_in_words(cut.row_masks)
     if listed:
         found.append(
             f"the mask that the model makes of {listed} stays the row's along the whole path, and in the "
