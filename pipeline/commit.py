@@ -131,7 +131,7 @@ class Commit:
         worst = quality["relative_p99"] if quality else None
         if worst is not None and self.convergence is not None and worst > self.convergence:
             found.append(
-                f"p99 of |convergence_delta| is {self.measured.format(f'{worst:.3g}')}, more than "
+                f"p99 of |convergence_delta| {self.measured.format(f'{worst:.3g}')}, more than "
                 f"limits.convergence: {self.convergence:g}"
             )
         return found
@@ -203,6 +203,7 @@ def make_report(commit: Commit) -> list[str]:
     if not commit.report:
         return []
     from pipeline.report import draw_report, report_is_current, write_page
+    from pipeline.report.sections import reason_of
     from pipeline.results import load_run
 
     run = load_run(commit.target)
@@ -212,8 +213,7 @@ def make_report(commit: Commit) -> list[str]:
         made = draw_report(run)
     except Exception as error:
         logging.getLogger(__name__).info("the report could not be drawn", exc_info=error)
-        why = (str(error).strip().splitlines() or [""])[0]
-        return [f"report.html could not be drawn: {type(error).__name__}: {why}; {_DRAW_LATER}"]
+        return [f"report.html could not be drawn: {reason_of(error)}; {_DRAW_LATER}"]
     with written(commit.target):
         write_page(run, made)
     return [f"{line}; {_DRAW_LATER}" for line in made.warnings]

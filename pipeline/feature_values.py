@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.earlier import categories_of
 from pipeline.increments import cut_increments, in_order, increments_of
 from transforms import globs
 from transforms.absent import assumed
@@ -42,19 +43,13 @@ def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, n
     if "feature" in table.column_names:
         struct = table["feature"].combine_chunks()
         return {field.name: flattened(struct.field(field.name))[0] for field in struct.type}
-    found, known = _from_input(run, places), _categories(run)
+    found, known = _from_input(run, places), categories_of(run.manifest)
     for name, value in found.items():
         if name in known:
             found[name] = known[name].of_codes(value).to_numpy(zero_copy_only=False)
         elif value.dtype == object:
             found[name] = _as_text(value)
     return found
-
-
-def _categories(run: Run) -> dict[str, Categories]:
-    """Those of the features that have some."""
-    found = {item["name"]: Categories.from_json(item.get("categories")) for item in run.manifest["schema"]}
-    return {name: known for name, known in found.items() if known is not None}
 
 
 def flattened(array: pa.Array) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -92,10 +92,11 @@ class Plan:
         earlier = self.baseline_run
         if earlier is not None and earlier.digest != self.found.artifact.digest:
             there, here = len(next(iter(earlier.features.values()))), len(self.found.artifact.scores)
-            warnings.append(
-                f"{self.loaded.where}: baseline.path: the model refuses {there - here} of the {there} rows "
-                f"that {earlier.run} was compared by: the baseline is another"
-            )
+            if here < there:
+                warnings.append(
+                    f"{self.loaded.where}: baseline.path: the model refuses {there - here} of the {there} "
+                    f"rows that {earlier.run} was compared by: the baseline is another"
+                )
         return with_halved(warnings, planned, self.found.device_room or planned)
 
 

@@ -184,7 +184,7 @@ def _print_quality(out: Console, manifest: Mapping[str, Any]) -> None:
             out,
             "Σφ",
             f"is prediction − base_value to within {delta['p50']:.1g} (median), {delta['p99']:.1g} (p99), "
-            f"{delta['max']:.1g} (worst); the p99 is {share}",
+            f"{delta['max']:.1g} (worst); the p99 {share}",
         )
     if quality["limited_rows"]:
         rows = count(quality["limited_rows"], "row")

@@ -107,7 +107,12 @@ def in_words(
         return f"{'the predicted class' if classes else 'the largest output'} of each row{ends}"
     indices = spec.indices or ()
     if len(indices) > 1:
-        return f"all {len(indices)} {'classes' if classes else 'outputs'}{ends}"
+        of = (
+            f" of {target}"
+            if isinstance(target, str) and len(signature.heads) > 1 and target != "all"
+            else ""
+        )
+        return f"all {len(indices)} {'classes' if classes else 'outputs'}{of}{ends}"
     (index,) = indices
     if not classes:
         if len(names) > 1:
@@ -116,7 +121,7 @@ def in_words(
     called = "" if names[index].endswith(f"[{index}]") else f" ({names[index]})"
     why = ""
     if isinstance(target, int) and not isinstance(target, bool) and target != index:
-        why = f"; {target} is the name of that class, and no index here"
+        why = f"; {target} is the name of that class here, and not an index"
     if target is None and len(classes) == 2:
         why = "; give model.target for the other"
     return f"class {index}{called}{ends}{why}"

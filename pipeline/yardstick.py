@@ -31,7 +31,7 @@ def kind_of(artifact: Artifact, targets: Sequence[int] | None) -> tuple[str, int
 
 
 def share_in_words(manifest: Mapping[str, Any], share: str) -> str:
-    """How large a delta is: "2 % of the score's spread", or of what takes its place.
+    """How large a delta is: "is 2 % of the score's spread", or of what takes its place.
 
     Args:
       manifest: Of the run, or its draft.
@@ -40,9 +40,9 @@ def share_in_words(manifest: Mapping[str, Any], share: str) -> str:
     baseline = manifest["baseline"]
     measured_by = baseline.get("measured_by", SPREAD)
     if measured_by == SPREAD:
-        return f"{share} of the score's spread"
+        return f"is {share} of the score's spread"
     if measured_by == NOTHING:
-        return "and cannot be measured: the score's spread is 0, and all rows looked at have the base value"
+        return "cannot be measured: the score's spread is 0, and all rows looked at have the base value"
     if baseline.get("flat_targets"):
-        return f"{share} of the distance from the base value to the score, whose spread is 0"
-    return f"{share} of the score's spread around the base value"
+        return f"is {share} of the distance from the base value to the score, whose spread is 0"
+    return f"is {share} of the score's spread around the base value"

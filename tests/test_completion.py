@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,22 @@ def test_a_column_under_another_name_feeds_what_it_says() -> None:
     columns = {"years": NUMBER, "load": NUMBER, "wind": NUMBER, "age": NUMBER}
     request = asked(FeatureRequest("years", input="age"))
     assert names(request, SEVERAL, columns) == filled(["years", "load", "wind"])
+
+
+def test_names_that_the_library_spells_in_its_own_way() -> None:
+    """LightGBM writes underscores for spaces; other libraries' names are taken as they are."""
+    vector = InputSpec("x", (3,), "float32", values=("a_b", "c", "d"), respelled=True)
+    columns = {"a b": NUMBER, "c": NUMBER, "d": NUMBER}
+    request = asked(FeatureRequest("c", fill=1))
+    assert names(request, Signature((vector,), ()), columns) == filled(["a b", "c", "d"], c=1)
+    with pytest.raises(UserError, match="the model's features a_b are not among"):
+        names(request, Signature((replace(vector, respelled=False),), ()), columns)
+    # Two columns of one spelling: neither is taken, unless it is listed.
+    both = {"a b": NUMBER, "a_b": NUMBER, "c": NUMBER, "d": NUMBER}
+    with pytest.raises(UserError, match="a_b"):
+        names(request, Signature((vector,), ()), both)
+    listed = asked(FeatureRequest("a b", fill=2))
+    assert names(listed, Signature((vector,), ()), both) == [("a b", 2), ("c", None), ("d", None)]
 
 
 def test_it_is_said() -> None:

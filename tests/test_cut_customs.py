@@ -224,11 +224,14 @@ def test_classes_stand_where_one_hot_puts_them(axis: int) -> None:
 
 def test_what_counts_is_shared_and_what_only_looks_so_is_not() -> None:
     ids = L.Input((3,), dtype="int64", name="x")
-    counts = {
-        "summed": ops.sum(ops.one_hot(ids, 5), axis=1),
-        "largest": ops.max(ops.cast(ops.one_hot(ids, 5, dtype="int32"), "float32"), axis=1),
-    }
-    for counted in counts.values():
+    counts = [
+        (L.CategoryEncoding(5, "count")(ids), True),
+        (ops.cast(ops.sum(ops.one_hot(ids, 5, dtype="int32"), axis=1), "float32"), True),
+        # Each position has floats of its own before they meet.
+        (ops.sum(ops.one_hot(ids, 5), axis=1), False),
+        (ops.max(ops.cast(ops.one_hot(ids, 5, dtype="int32"), "float32"), axis=1), False),
+    ]
+    for counted, shared in counts:
         keras.utils.set_random_seed(1)
         model = scored(loaded(keras.Model(ids, L.Dense(1)(counted))))
         rows, base = {"x": np.array([[0, 1, 1], [2, 2, 4]])}, {"x": np.array([[0, 0, 2]])}
@@ -236,7 +239,10 @@ def test_what_counts_is_shared_and_what_only_looks_so_is_not() -> None:
         values = integrated(model, rows, base)["x"][:, 0]
         difference = model.evaluate(rows)[0] - model.evaluate(base)[0]
         np.testing.assert_allclose(values.sum(axis=1), difference[:, 0], atol=1e-5)
-        if not any((entry.positions == EVERYWHERE).any() for entry in entries):
+        assert any((entry.positions == EVERYWHERE).any() for entry in entries) == shared
+        if shared:
+            np.testing.assert_allclose(values, values[:, :1].repeat(3, axis=1), rtol=1e-5)
+        else:
             assert not values[0, 0].any(), "the row's first id is the baseline's"
 
 

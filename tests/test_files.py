@@ -124,9 +124,25 @@ def test_a_folder_stands_for_the_files_of_one_format_below_it(tree, pattern):
     assert [name for _, name in globs.expand(["."], str(tree), "tfrecord")] == ["other/c.tfrecord"]
 
 
+def test_hidden_and_underscored_files_are_found_when_asked_for(tree):
+    assert names(["data/_*"], tree) == ["data/_SUCCESS", "data/_draft.parquet"]
+    assert names(["data/.h*"], tree) == ["data/.hidden.parquet"]
+    assert names(["data/_SUCCESS"], tree) == ["data/_SUCCESS"]
+    assert names(["data/straße/_temporary/*"], tree) == ["data/straße/_temporary/x.parquet"]
+
+
 def test_links_in_a_folder_are_followed_once(tree):
+    """A file that is reached in two ways is read once: no row is explained twice."""
     (tree / "other" / "back").symlink_to(tree / "other")
-    assert len(names(["other"], tree)) <= 2
+    assert names(["other"], tree) == ["other/c.tfrecord"]
+    (tree / "data" / "latest").symlink_to(tree / "data" / "straße")
+    assert names(["data"], tree) == [
+        "data/a.parquet",
+        "data/b.parquet",
+        "data/day=1/_col=2/p.parquet",
+        "data/latest/år 2013.parquet",
+        "data/part[1].parquet",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import worlds
 from sklearn import compose, ensemble, impute, pipeline, preprocessing
 
 from pipeline import cli, load_run
+from pipeline.earlier import kept_baseline
 from transforms.baselines import Artifact, BaselineRequest, make_background
 from transforms.columns import Problems, tensor
 from transforms.errors import UserError
@@ -94,6 +97,36 @@ def as_outside() -> pd.DataFrame:
     return found
 
 
+def kept(run: Any) -> pd.DataFrame:
+    """The background of a run, as the pipeline takes it."""
+    held = kept_baseline(run.path)
+    assert held is not None
+    words = {name: [None if v is None else v.decode() for v in held[name]] for name in WORDS}
+    return pd.DataFrame({**{name: held[name] for name in NUMBERS}, **words})
+
+
+def enumerated(pipe: Path, row: dict[str, Any], background: pd.DataFrame) -> np.ndarray:
+    """Shapley values of a row by all coalitions of its features, by the pipeline's own predict_proba."""
+    import joblib
+
+    names = [*NUMBERS, *WORDS]
+    worth: dict[frozenset[str], float] = {}
+    model = joblib.load(pipe)
+    for size in range(len(names) + 1):
+        for members in itertools.combinations(names, size):
+            mixed = background.copy()
+            for name in members:
+                mixed[name] = pd.Series([row[name]] * len(mixed), dtype=background[name].dtype)
+            worth[frozenset(members)] = float(model.predict_proba(mixed)[:, 1].mean())
+    found = np.zeros(len(names))
+    for at, name in enumerate(names):
+        for members, value in worth.items():
+            if name not in members:
+                share = math.factorial(len(members)) * math.factorial(len(names) - len(members) - 1)
+                found[at] += share / math.factorial(len(names)) * (worth[members | {name}] - value)
+    return found
+
+
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[Path]:
     import joblib
@@ -130,7 +163,11 @@ def test_a_pipeline_with_an_imputer_predicts_as_outside(world: Path) -> None:
     np.testing.assert_allclose(
         total, found["prediction"].to_numpy() - found["base_value"].to_numpy(), atol=1e-5
     )
-    # Enumeration of the coalitions of one row with a gap, by the pipeline itself, against the background.
+    own = {name: column.to_numpy() for name, column in as_outside().items()}
+    phi = worlds.phi(found)
+    for row in (0, 25, 65):  # a null, a NaN, a word that is missing, say
+        by_hand = enumerated(world / "pipe.joblib", {name: own[name][row] for name in own}, kept(run))
+        np.testing.assert_allclose(phi[row], by_hand, atol=1e-5)
     scoring = sys.modules["scoring"]
     assert {"age": "float64", "stores": "float64", "open": "float64"}.items() <= scoring.SEEN[0].items()
     values = found["feature"].combine_chunks()

@@ -4,6 +4,7 @@ import column_worlds
 import numpy as np
 import pyarrow as pa
 import pytest
+import worlds
 from column_worlds import model, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,6 +51,16 @@ def test_every_defect_of_a_padded_list(tmp_path):
     # A null is one step of fill, and an empty list none at all.
     padded = [[1, 2, 0], [7, 1, 0], [7, 0, 0], [0, 0, 0], [7, 0, 0], [2.5, 0, 0], [1, 2, 3]]
     assert (inputs, reasons) == ({"x": padded}, {})
+
+
+def test_lists_of_whole_numbers_and_of_floats_in_one_column(tmp_path):
+    """The longest list counts, whichever of a TFRecord column's two kinds of values it holds."""
+    records = [{"x": [1, 2]}, {"x": [0.5, 1.5, 2.5, 3.5]}, {"x": [7]}]
+    worlds.write_tfrecord(tmp_path / "rows.tfrecord", records)
+    open_floats = model(("x", (None,), "float32"))
+    inputs, reasons = rows_of([tmp_path / "rows.tfrecord"], open_floats, [FeatureRequest("x", pad=0)])
+    assert inputs == {"x": [[1, 2, 0, 0], [0.5, 1.5, 2.5, 3.5], [7, 0, 0, 0]]}
+    assert not reasons
 
 
 def test_steps_with_a_shape_of_their_own_and_strings(tmp_path):

@@ -175,6 +175,14 @@ def test_a_file_in_no_such_folder_is_named(tmp_path: Path) -> None:
     assert slices["month"][-1] == "month=null"
 
 
+def test_a_feature_of_folders_that_a_file_is_not_in(tmp_path: Path) -> None:
+    """The file's own columns are those of the others: its place makes the difference."""
+    parts(tmp_path / "f")
+    pq.write_table(pa.table({"a": [5.0]}), tmp_path / "f" / "z.parquet")
+    with pytest.raises(UserError, match=r"z\.parquet: .*month"):
+        decoded(tmp_path, "f", features=["a", "month"])
+
+
 def test_folders_of_tfrecord_and_of_an_object_store(tmp_path: Path) -> None:
     worlds.write_tfrecord(tmp_path / "r.tfrecord", [{"a": 1.0}, {"a": 2.0}])
     pq.write_table(pa.table({"a": [1.0, 2.0]}), tmp_path / "r.parquet")

@@ -177,6 +177,31 @@ def test_an_estimators_own_prediction(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(sums, found.scores[:, -sums.shape[1] :], atol=1e-5)
 
 
+@pytest.mark.parametrize("library", ["xgboost", "lightgbm"])
+def test_probabilities_by_a_regressor(tmp_path: Path, library: str) -> None:
+    """A regressor with a binary objective predicts the probability of the second class, one number a row."""
+    if library == "xgboost":
+        model: Any = xgboost.XGBRegressor(objective="binary:logistic", **FEW)
+    else:
+        model = lightgbm.LGBMRegressor(objective="binary", verbose=-1, **FEW)
+    model.fit(FRAME, (Y > 0).astype(int))
+    table = pa.Table.from_pandas(FRAME, preserve_index=False)
+    found = through(saved(model, tmp_path), table)
+    own = model.predict(FRAME)
+    both = np.stack([1 - own, own], axis=1)
+    np.testing.assert_allclose(found.outputs, both, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(theirs(found, table), both, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["xgboost", "lightgbm"])
+def test_rounds_after_the_best_one_are_left_out(tmp_path: Path, name: str) -> None:
+    model = MADE[name]()
+    found = through(saved(model, tmp_path), pa.Table.from_pandas(FRAME, preserve_index=False))
+    forest, _ = found.model.trees()
+    best = model.best_iteration + 1 if name == "xgboost" else model.best_iteration_
+    assert len(forest.roots) == best < STOPPED["n_estimators"]
+
+
 def test_a_run_is_held_against_the_estimators_own_prediction(tmp_path: Path) -> None:
     """What an estimator does to its booster's output of its own accord is found out, and not explained."""
     FRAME.to_parquet(tmp_path / "rows.parquet", index=False)

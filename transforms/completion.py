@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ from transforms.arrow_types import is_text, squeezed, width
 from transforms.models.base import InputSpec, Signature
 from transforms.resolve import ColumnRequest
 from transforms.resolve_feature import FeatureRequest, size_of, type_fits
+from transforms.resolve_names import spelled
 from transforms.slicing import candidates
 
 
@@ -34,13 +35,9 @@ def completed(
         return request
     if len(signature.inputs) > 1:
         names = [spec.name for spec in signature.inputs]
-        features = _by_name(listed, names, {name: name for name in columns})
+        features = _by_name(listed, names, {name: [name] for name in columns})
     elif signature.inputs[0].values:
-        values = signature.inputs[0].values
-        known = frozenset(values)
-        # LightGBM writes underscores for spaces.
-        spelled = {name if name in known else name.replace(" ", "_"): name for name in columns}
-        features = _by_name(listed, values, spelled)
+        features = _by_name(listed, signature.inputs[0].values, _by_spelling(signature.inputs[0], columns))
     else:
         features = _in_file_order(listed, signature.inputs[0], request, columns)
     return request if features is None else replace(request, features=tuple(features))
@@ -62,22 +59,34 @@ def said(request: ColumnRequest, signature: Signature | None, names: Sequence[st
     return f"{listed} of {len(names):,} features are listed: the others are taken as they are, {order}"
 
 
+def _by_spelling(spec: InputSpec, columns: Iterable[str]) -> dict[str, list[str]]:
+    """The columns of a file by what the model calls them."""
+    found: dict[str, list[str]] = {}
+    for column in columns:
+        found.setdefault(spelled(spec, column), []).append(column)
+    return found
+
+
 def _by_name(
-    listed: Sequence[FeatureRequest], names: Sequence[str], columns: Mapping[str, str]
+    listed: Sequence[FeatureRequest], names: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> list[FeatureRequest] | None:
     """All names that the model has, in its order; None where nothing can be added.
 
     Args:
       listed: By the config.
       names: Of the model.
-      columns: Of the file, by the model's spelling.
+      columns: Of the file, by the model's spelling; where it is that of several, none is taken.
     """
-    spelling = {column: name for name, column in columns.items()}
+    spelling = {column: name for name, those in columns.items() for column in those}
     feeds = [feature.input or spelling.get(feature.name, feature.name) for feature in listed]
     if not set(feeds) <= set(names):
         return None  # which is told with all names beside it
-    used = {feature.name for feature in listed}
-    missing = {name for name in names if name not in feeds and name in columns and columns[name] not in used}
+    used, fed = {feature.name for feature in listed}, set(feeds)
+    missing = {
+        name: columns[name][0]
+        for name in names
+        if name not in fed and len(columns.get(name, ())) == 1 and columns[name][0] not in used
+    }
     if not missing:
         return None
     own: dict[str, list[FeatureRequest]] = {}
@@ -87,7 +96,7 @@ def _by_name(
     for name in names:
         found += own.get(name, [])
         if name in missing:
-            found.append(FeatureRequest(columns[name]))
+            found.append(FeatureRequest(missing[name]))
     return found
 
 

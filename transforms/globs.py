@@ -90,8 +90,11 @@ def _walk(folder: str) -> list[str]:
     found, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = [name for name in folders if real not in seen and _is_visible(name, "=")]
+        if real in seen:  # a link to a folder that is there: its files would be read twice
+            folders.clear()
+            continue
         seen.add(real)
+        folders[:] = sorted(name for name in folders if _is_visible(name, "="))
         found += [os.path.relpath(os.path.join(place, name), folder) for name in names]
     return sorted(found)
 

@@ -80,8 +80,7 @@ def refusal(name: str, head: bytes, wanted: str, remedy: str) -> UserError:
         what = f"is no {wanted} file" if wanted else "the suffix says no format"
         return UserError(what, where=name, remedy=remedy)
     what, mend = known
-    article = what if what.startswith(("a ", "an ", "compressed")) else f"a {what}"
-    words = f"is {article}" + (f", not {wanted}" if wanted else ", and Parquet or TFRecord is needed")
+    words = f"is {what}" + (f", not {wanted}" if wanted else ", and Parquet or TFRecord is needed")
     return UserError(words, where=name, remedy=mend.replace("{name}", name))
 
 

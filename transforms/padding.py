@@ -129,11 +129,13 @@ def _lengths(name: str, kind: pa.DataType, files: Sequence[InputFile]) -> tuple[
         for piece in shard.pieces:
             for raw in read_piece(piece, [Column(name, kind, optional=True)], _ROWS):
                 column = raw.columns.column(0)
-                array = plain(column.field(0) if pt.is_union(column.type) else column)
-                if is_list(array.type) and len(array) > array.null_count:
-                    found = pc.min_max(pc.list_value_length(array)).as_py()
-                    shortest.append(found["min"])
-                    longest.append(found["max"])
+                union = pt.is_union(column.type)
+                fields = [column.field(at) for at in range(column.type.num_fields)] if union else [column]
+                for array in map(plain, fields):
+                    if is_list(array.type) and len(array) > array.null_count:
+                        found = pc.min_max(pc.list_value_length(array)).as_py()
+                        shortest.append(found["min"])
+                        longest.append(found["max"])
     return min(shortest, default=0), max(longest)
 
 
@@ -178,7 +180,7 @@ def widened(attribution: Attribution, narrow: ExampleSchema, wide: ExampleSchema
         for feature in narrow.features:
             if feature.pad is None or feature.steps is None:
                 continue
-            value = values[feature.input]
+            value = found[feature.input]
             size = feature.steps * int(np.prod(feature.shape[1:], dtype=np.int64))
             own = value.reshape(*value.shape[:2], -1)
             flat = np.zeros((*value.shape[:2], int(np.prod(wide.inputs[feature.input]))), value.dtype)

@@ -265,7 +265,8 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
             f"{FEATURES} {request.name}",
             f"list the columns that it takes, or {_mend(_ANY, stored)}",
         )
-    return InputSpec(request.feeds, shape, dtype, nan=keeps and dtype != "uint8")
+    may_miss = dtype == "string" or np.dtype(dtype).kind == "f"
+    return InputSpec(request.feeds, shape, dtype, nan=keeps and may_miss)
 
 
 def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:

@@ -34,19 +34,15 @@ def by_value(
     Raises:
       UserError: A name has no column, or several.
     """
-
-    def spelled(column: str) -> str:
-        return column.replace(" ", "_") if spec.respelled else column
-
     if features is None:
         of: dict[str, list[str]] = {}
         for name in columns:
-            of.setdefault(spelled(name), []).append(name)
+            of.setdefault(spelled(spec, name), []).append(name)
         chosen = [
             FeatureRequest(_meant(name, of[name], spoken), input=name) for name in spec.values if name in of
         ]
     else:
-        chosen = [replace(feature, input=spelled(feature.feeds)) for feature in features]
+        chosen = [replace(feature, input=spelled(spec, feature.feeds)) for feature in features]
         for name, count in Counter(feature.feeds for feature in chosen).items():
             if count > 1:
                 _meant(name, [feature.name for feature in chosen if feature.feeds == name], frozenset())
@@ -54,6 +50,11 @@ def by_value(
     check_names(chosen, features is not None, spec.values, columns, spoken, "features", rule)
     given = {feature.feeds: feature for feature in chosen}
     return [given[name] for name in spec.values]
+
+
+def spelled(spec: InputSpec, column: str) -> str:
+    """What the model calls a column: LightGBM writes underscores for spaces."""
+    return column.replace(" ", "_") if spec.respelled else column
 
 
 def _meant(name: str, columns: Sequence[str], spoken: Set[str | None]) -> str:

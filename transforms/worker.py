@@ -166,9 +166,11 @@ class Runtime:
         key = tuple(sorted(shapes.items()))
         if key not in self.kept:
             with self.device.placed():
-                self.kept[key] = self.model.adapter.scored(
+                made = self.model.adapter.scored(
                     shapes, self.spec.score, affine_prefix=self.spec.affine_prefix, example=inputs
                 )
+                made.held = self.model.held
+                self.kept[key] = made
         model: ScoredModel = self.kept[key]
         return model
 

@@ -19,7 +19,7 @@ _LEAST = 0.1
 #: Standard errors of two draws' difference below which a move is one of chance.
 _CHANCE = 3.0
 #: Kinds that are made of the run's own input.
-_DRAWN = ("mean", "median", "mode", "sample", "thinned")
+_DRAWN = ("mean", "median", "mode", "sample")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,7 @@ class Predictions:
 
     Args:
       target: The first run's name for it.
-      rows: Drawn in each run.
+      rows: That were looked at in each run.
       mean: Of the score that is explained, in each run.
       error: Its standard error.
       base: Mean of the base value.
@@ -203,9 +204,14 @@ def compare(first: Run, second: Run) -> Comparison:
         slices_new=tuple(sorted(names[1] - names[0])),
         predictions=_predictions(first, second, before, after, targets),
         baselines=moved,
-        held_by=first.path if moved and follows else None,
+        held_by=_in_full(first.path) if moved and follows else None,
         edges=other_edges(first.manifest.get("slices") or [], second.manifest.get("slices") or []),
     )
+
+
+def _in_full(run: str) -> str:
+    """A run's directory, whichever folder the config that will name it lies in."""
+    return run if files.is_url(run) else os.path.abspath(run)
 
 
 def other_edges(

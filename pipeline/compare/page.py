@@ -251,13 +251,17 @@ def _quality(found: Comparison) -> Iterator[Section]:
     rows: list[Sequence[Any]] = [["rows rejected", found.first.rejected, found.second.rejected]]
     rows += [[f"rejected: {why}", before, after] for why, before, after in words.reasons(found)[:20]]
     rows.append(
-        ["worst sums (p99 of the delta, of the spread)", found.first.relative_p99, found.second.relative_p99]
+        [
+            "p99 of the delta, of what each run measures it by",
+            found.first.relative_p99,
+            found.second.relative_p99,
+        ]
     )
     several = len(found.predictions) > 1
     for each in found.predictions:
         of = f" of {each.target}" if several else ""
         rows += [
-            [f"mean score{of}, of the rows drawn", *each.mean],
+            [f"mean score{of}, of the rows looked at", *each.mean],
             [f"its standard error{of}", *each.error],
             [f"base value{of}", *each.base],
         ]

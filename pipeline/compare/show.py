@@ -42,7 +42,7 @@ def print_comparison(found: Comparison, page: str | None = None) -> None:
     _quality(out, found)
     for each in found.predictions:
         of = f"{words.name(each.target)}: " if len(found.predictions) > 1 else ""
-        fact(out, "scores", f"{of}{words.predictions(each)} (in {count(each.rows[0], 'row')} drawn)")
+        fact(out, "scores", f"{of}{words.predictions(each)} ({_in_rows(*each.rows)})")
     for at, moved in enumerate(found.baselines[:_TOP]):
         fact(out, "" if at else "baseline moved", words.baseline(moved))
     if found.incomparable is not None:
@@ -58,11 +58,16 @@ def _side(out: Console, letter: str, side: Side) -> None:
     fact(out, letter, f"{nearby(side.path)}: {count(side.rows, 'row')} explained, {words.when(side.created)}")
 
 
+def _in_rows(before: int, after: int) -> str:
+    """How many rows of each run something was looked at in."""
+    return f"in {count(before, 'row')} of each" if before == after else f"in {before:,} and {after:,} rows"
+
+
 def _quality(out: Console, found: Comparison) -> None:
     before, after = found.first.relative_p99, found.second.relative_p99
     if before != after:
         shown = ["none promised" if value is None else f"{value:.1g}" for value in (before, after)]
-        fact(out, "Σφ", f"misses by {shown[0]} → {shown[1]} of the score's spread (p99)")
+        fact(out, "Σφ", f"misses by {shown[0]} → {shown[1]} (p99) of what each run measures it by")
     for letter, side in (("A", found.first), ("B", found.second)):
         for line in side.exceeded:
             fact(out, f"limit of {letter}", line)

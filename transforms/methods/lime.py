@@ -68,7 +68,7 @@ class Lime:
     cap: ClassVar[str] = "n_samples"
     summary: ClassVar[str] = "slopes of a linear model fitted to the score around the row, with its fit"
     when: ClassVar[str] = (
-        "any model, where a local linear picture is asked for and its r² must be shown; no sums"
+        "any model, where a local linear picture is asked for and its fit must be shown; no sums"
     )
     needs: ClassVar[Needs] = Needs(gradients=False, background=True)
     additive: ClassVar[bool] = False

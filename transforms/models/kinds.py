@@ -181,7 +181,7 @@ def _of_content(path: str, start: bytes, suffix: str) -> str | None:
     if text.startswith((b"tree\n", b"tree\r\n")):
         return "LightGBM"
     if text.startswith(b"{"):
-        return _of_object(path, start)
+        return _of_object(path, text)
     if text.startswith((b"[", b"booster[")) and suffix in BOOSTERS:
         raise UserError("is a dump of trees to be read, and no model", path, _SAVE_BOOSTER)
     if start.startswith(b"PK\x03\x04"):
@@ -194,11 +194,11 @@ def _of_content(path: str, start: bytes, suffix: str) -> str | None:
     return None
 
 
-def _of_object(path: str, start: bytes) -> str | None:
-    """A JSON or UBJSON object by its keys."""
-    if re.match(rb"\s*\{\s*\"", start) is None:  # UBJSON, where XGBoost's keys come in alphabetical order
-        return "XGBoost" if b"learner" in start else None
-    with open(path, encoding="utf-8", errors="replace") as file:
+def _of_object(path: str, text: bytes) -> str | None:
+    """A JSON or UBJSON object by its keys; `text` is its beginning, from the brace on."""
+    if re.match(rb"\{\s*\"", text) is None:  # UBJSON, where XGBoost's keys come in alphabetical order
+        return "XGBoost" if b"learner" in text else None
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
         keys = top_keys(file.read(_JSON))
     if "learner" in keys:
         return "XGBoost"

@@ -133,7 +133,7 @@ class LightGBMModel:
                 elif hasattr(estimator, "predict_proba"):
                     return np.asarray(estimator.predict_proba(data))
                 else:
-                    return np.asarray(estimator.predict(data))
+                    found = np.asarray(estimator.predict(data))
         except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
             what = f"LightGBM's own prediction fails: {str(error)[:200]}"
             raise UserError(what, self.path) from error

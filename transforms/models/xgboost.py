@@ -12,7 +12,6 @@ import numpy as np
 
 from transforms.categories import Categories, Placed
 from transforms.errors import UserError
-from transforms.models.base import names_in_words
 from transforms.models.forest import Forest, Tree, bit_set, plant
 from transforms.models.tree_frames import frame_of
 from transforms.models.trees import TreeModel, TreeScores, missing_package, tree_signature
@@ -160,7 +159,7 @@ class XGBoostModel:
                 return self._shares(found) if softmax else self._both(found)
             if hasattr(estimator, "predict_proba"):
                 return np.asarray(estimator.predict_proba(data, validate_features=False))
-            return np.asarray(estimator.predict(data, validate_features=False))
+            return self._both(np.asarray(estimator.predict(data, validate_features=False)))
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
             raise UserError(f"XGBoost's own prediction fails: {_reason(error)}", self.path) from error
 
@@ -312,4 +311,4 @@ def _categories(found: Mapping[str, Any], path: str) -> Placed | None:
 
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and "Stack trace" not in line]
-    return names_in_words([lines[0][-200:]] if lines else [type(error).__name__])
+    return lines[0][-200:] if lines else type(error).__name__

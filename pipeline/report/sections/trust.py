@@ -66,7 +66,7 @@ def _convergence(view: View) -> list[Prose]:
         limit = manifest["config"]["limits"].get("convergence")
         worst = delta["relative_p99"]
         share = yardstick.share_in_words(manifest, percent(worst))
-        of = f"in 99 of 100 rows, what is missing is at most {number(delta['p99'], 2)}, {share}"
+        of = f"in 99 of 100 rows, what is missing is at most {number(delta['p99'], 2)}, which {share}"
         if limit is not None and worst > limit:
             found.append(
                 Prose(
