@@ -21,10 +21,11 @@ from transforms.schema import ExampleSchema
 
 #: Rows that are looked at, and the fewest where a device call takes few.
 _CHECKED, _FEWEST = 256, 8
-#: Of an output's magnitude in the row, and a tenth of it of its magnitude over the rows: what rounding may
+#: Of an output's magnitude in the row, and a part of it of its magnitude over the rows: what rounding may
 #: make of it. Libraries without a graph compute the same twice; TensorFlow fuses operations of one graph and
-#: not of another; halves have three digits.
+#: not of another; halves have two or three digits, of sums of which little may be left.
 _ALIKE, _ALIKE_GRAPH, _ALIKE_HALVES = 1e-4, 1e-3, 5e-2
+_OVER_ROWS, _OVER_ROWS_HALVES = 0.1, 1.0
 #: The same of the library's own prediction, asked twice.
 _AGAIN = 2e-6
 
@@ -107,8 +108,10 @@ def _check_prediction(model: ScoredModel, checked: Checked, room: Room) -> None:
             "model.path",
             _REMEDY,
         )
-    tolerance = _ALIKE if not model.has_gradients else _ALIKE_HALVES if read.in_halves else _ALIKE_GRAPH
-    unlike = differing(ours, theirs, tolerance)
+    if read.in_halves:
+        unlike = differing(ours, theirs, _ALIKE_HALVES, _OVER_ROWS_HALVES)
+    else:
+        unlike = differing(ours, theirs, _ALIKE_GRAPH if model.has_gradients else _ALIKE)
     if not unlike.any():
         return
     row, target = (int(at) for at in np.argwhere(unlike)[0])
@@ -135,19 +138,22 @@ def _as_saved(model: ScoredModel) -> ScoredModel:
     return ScoredModel(adapter, model.shapes, "output", affine_prefix=False)
 
 
-def differing(ours: np.ndarray, theirs: np.ndarray, tolerance: float) -> np.ndarray:
+def differing(
+    ours: np.ndarray, theirs: np.ndarray, tolerance: float, over_rows: float = _OVER_ROWS
+) -> np.ndarray:
     """Where two predictions are not the same but for rounding, `[B, T]` bool; NaN equals NaN.
 
     Args:
       ours: `[B, T]`.
       theirs: The same.
-      tolerance: Relative to the value; a tenth of it counts relative to the output's root mean square.
+      tolerance: Relative to the value.
+      over_rows: The part of it that counts relative to the output's root mean square over the rows as well.
     """
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     known = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
     scale = np.sqrt(np.mean(np.square(known), axis=0))
     with np.errstate(invalid="ignore", over="ignore"):
-        near = np.abs(a - b) <= tolerance * (known + scale / 10)
+        near = np.abs(a - b) <= tolerance * (known + over_rows * scale)
     found: np.ndarray = ~(same | near)
     return found
