@@ -305,7 +305,11 @@ def _by_name(
     else:
         chosen = [replace(feature, input=fed(feature, inputs.keys())) for feature in request.features]
     rule = "A model with several inputs takes them by name"
-    check_names(chosen, request.features is not None, list(inputs), columns, spoken, "inputs", rule)
+
+    def fitting(column: str, name: str) -> bool:
+        return fits(inputs[name], columns[column], size_of(inputs[name].shape))
+
+    check_names(chosen, request.features is not None, list(inputs), columns, spoken, "inputs", rule, fitting)
     members: dict[str, list[FeatureRequest]] = {}
     for feature in chosen:
         members.setdefault(feature.feeds, []).append(feature)
