@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import numpy as np
 
 from transforms.errors import UserError
 from transforms.methods import METHODS
-from transforms.methods.base import AttributionMethod, Needs
+from transforms.methods.base import AttributionMethod
 from transforms.models.base import ScoredModel, names_in_words
 from transforms.schema import ExampleSchema
+
+_NONE = "no other method works either"
 
 
 class Unfit(UserError):
@@ -38,6 +40,16 @@ def check_players(method: AttributionMethod, schema: ExampleSchema) -> None:
         check(schema.players)
 
 
+def playable(names: Iterable[str], schema: ExampleSchema) -> list[str]:
+    """Of methods, those that can have so many players with their defaults, in the same order."""
+    found = []
+    for name in names:
+        with suppress(UserError):
+            check_players(METHODS[name](), schema)
+            found.append(name)
+    return found
+
+
 def check_method(
     model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
 ) -> None:
@@ -54,6 +66,14 @@ def check_method(
     check_players(method, schema)
     fixed = [feature.name for feature in schema.features if feature.fixed]
     padded = [feature.name for feature in schema.features if feature.pad is not None]
+    if method.needs.gradients:
+        try:
+            _check_gradients(model, inputs, method, schema)
+        except UserError as error:
+            what = f"{method.name} needs gradients: {error.what}"
+            remedy = error.remedy if model.has_gradients else None
+            remedy = remedy or _working(model, inputs, method, schema, gradients=False) or error.remedy
+            raise UserError(what, error.where, remedy) from error
     if padded and method.name == "smoothgrad":
         raise UserError(
             f"smoothgrad's noise is measured place by place, and lists of {names_in_words(padded)} differ in "
@@ -61,36 +81,29 @@ def check_method(
             "method.name",
             "use integrated_gradients or expected_gradients",
         )
-    if method.needs.gradients:
-        try:
-            _check_gradients(model, inputs, method, schema)
-        except UserError as error:
-            what = f"{method.name} needs gradients: {error.what}"
-            remedy = error.remedy if model.has_gradients else None
-            remedy = remedy or _remedy(model, error, gradients=False)
-            raise UserError(what, error.where, remedy) from error
     if method.needs.rescale:
         try:
             model.rescaled(inputs)  # names the op that it has no rule for
         except UserError as error:
-            remedy = error.remedy or _working(model, inputs, method, schema)
+            remedy = error.remedy or _working(model, inputs, method, schema) or _NONE
             raise UserError(error.what, error.where, remedy) from error
     if method.needs.trees:
         if not model.has_trees:
             what = f"{method.name} needs a tree model, and the model's kind is {model.adapter.kind}"
-            raise UserError(what, "method.name", _remedy(model, None, trees=False))
+            raise UserError(what, "method.name", _working(model, inputs, method, schema) or _NONE)
+        masking = " or ".join(playable(("kernel_shap", "exact_shap"), schema) or ["occlusion"])
         if schema.groups:
             groups = names_in_words(list(schema.groups))
             raise UserError(
                 f"{method.name} plays single features, and {groups} is a group",
                 "input.groups",
-                "leave it out, or use kernel_shap or exact_shap, which play groups",
+                f"leave it out, or play groups with {masking}",
             )
         if fixed:
             raise UserError(
                 f"{method.name} lets every feature play, and {names_in_words(fixed)} is fixed",
                 "input.features",
-                "free it, or use kernel_shap or exact_shap, which hold features fixed",
+                f"free it, or hold features fixed with {masking}",
             )
         model.trees()
 
@@ -155,43 +168,20 @@ def _check_gradients(
 
 
 def _working(
-    model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
-) -> str:
-    """The other methods that work on the model, those that promise a sum before those that do not."""
-    if not _by_itself(model, inputs):
-        return "no method explains a model whose score of a row is not the row's own, the same each time"
+    model: ScoredModel,
+    inputs: Mapping[str, np.ndarray],
+    method: AttributionMethod,
+    schema: ExampleSchema,
+    *,
+    gradients: bool = True,
+) -> str | None:
+    """The other methods that work on the model, if any, those that promise a sum before those that do not."""
     found: list[str] = []
     for name, other in sorted(METHODS.items(), key=lambda item: not item[1].additive):
-        if name != method.name:
+        missing = (other.needs.gradients and not gradients) or (other.needs.trees and not model.has_trees)
+        if name != method.name and not missing:
             with suppress(UserError):
                 check_method(model, inputs, other(), schema)
                 found.append(name)
-    return f"methods that would work: {', '.join(found)}" if found else "no other method works either"
-
-
-def _by_itself(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> bool:
-    """Whether two rows have the same scores alone as together."""
-    together, _ = model.evaluate({name: value[:2] for name, value in inputs.items()})
-    alone = [
-        model.evaluate({name: value[at : at + 1] for name, value in inputs.items()})[0]
-        for at in range(len(together))
-    ]
-    scale = float(np.abs(together).max(initial=0))
-    return np.allclose(np.concatenate(alone), together, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
-
-
-def _remedy(
-    model: ScoredModel, error: UserError | None, *, gradients: bool = True, trees: bool = True
-) -> str | None:
-    """The methods that do without what is missing; where there are none, what the error itself advises."""
-
-    def fits(needs: Needs) -> bool:
-        if needs.gradients and not (gradients and model.has_gradients):
-            return False
-        return not needs.trees or (trees and model.has_trees)
-
-    others = [name for name, other in METHODS.items() if fits(other.needs)]
-    if not others:
-        return None if error is None else error.remedy
-    what = "methods that need no gradients would work" if not gradients else "methods that would work"
-    return f"{what}: {', '.join(others)}"
+    which = "methods that would work" if gradients else "methods that need no gradients would work"
+    return f"{which}: {', '.join(found)}" if found else None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
 
-from transforms.baselines import first_rows
+from pipeline.fitness import playable
+from transforms.decode import Rows
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
 from transforms.methods.base import AttributionMethod, evaluate
 from transforms.models.base import ScoredModel, refusal
 from transforms.models.messages import first_line, out_of_memory
 from transforms.room import Room
 from transforms.schema import ExampleSchema
-from transforms.shards import InputFile
 
 #: Why a row whose score is NaN or infinite is not taken.
 NOT_FINITE = "its score is not finite"
@@ -56,9 +56,12 @@ def models_own(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def methods_own(method: AttributionMethod) -> Iterator[None]:
+def methods_own(method: AttributionMethod, schema: ExampleSchema) -> Iterator[None]:
     """Whatever is raised within means that the method cannot be had of the model.
 
+    Args:
+      method: The method.
+      schema: Of the examples, which the methods that the line names can have.
     Raises:
       UserError: It cannot.
     """
@@ -67,7 +70,8 @@ def methods_own(method: AttributionMethod) -> Iterator[None]:
     except Exception as error:
         if is_no_failure(error):
             raise
-        masking = [name for name in ("permutation_shap", "kernel_shap", "occlusion") if name != method.name]
+        others = [name for name in ("permutation_shap", "kernel_shap", "occlusion") if name != method.name]
+        masking = playable(others, schema)
         raise UserError(
             f"{method.name} fails on this model: {said(error)}",
             "method.name",
@@ -97,13 +101,11 @@ def taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> t
     return finite, "" if finite.all() else NOT_FINITE
 
 
-def refused_baseline(
-    model: ScoredModel, reason: str, files: Sequence[InputFile], schema: ExampleSchema
-) -> UserError:
+def refused_baseline(model: ScoredModel, reason: str, first: Rows | None, schema: ExampleSchema) -> UserError:
     """That the model takes no row of the baseline; or that it fails, where it takes none of the input."""
-    first = first_rows(files, schema, _TRIED)
     if first is not None:
-        kept, why = taken(model, schema.assemble(first.features), Room(_TRIED))
+        some = {name: value[:_TRIED] for name, value in first.features.items()}
+        kept, why = taken(model, schema.assemble(some), Room(_TRIED))
         if not kept.any() and why != NOT_FINITE:
             return UserError(f"the model fails on the first rows: {why}", "model.path", _OUTSIDE)
     what = "the model's score of the baseline is not finite"

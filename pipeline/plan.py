@@ -15,8 +15,9 @@ from pipeline.fingerprint import fingerprint_of
 from pipeline.increments import Grown, Increment, grown, is_limited
 from pipeline.input_notes import input_notes
 from pipeline.memory import batch_rows
+from pipeline.opening import ProbeRequest
 from pipeline.place import check_apart
-from pipeline.probe import ProbeRequest, ProbeResult, probe, probe_in_child
+from pipeline.probe import ProbeResult, probe, probe_in_child
 from pipeline.sources import (
     baseline_files_of,
     baseline_run_of,

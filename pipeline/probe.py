@@ -3,94 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.baseline_checks import degenerate_baseline
 from pipeline.child import in_child
 from pipeline.default_method import baseline_kind, candidates
-from pipeline.fitness import Unfit, check_players, fitted, fitting
-from pipeline.model_checks import check_model
-from pipeline.model_failures import methods_own, models_own, refused_baseline, scores_of, taken
+from pipeline.fitness import Unfit
+from pipeline.model_failures import methods_own, scores_of, taken
+from pipeline.opening import Opened, ProbeRequest, fit, open_model, open_schema
 from pipeline.remarks import remarks
 from pipeline.sizing import (
     background_bytes,
     device_batch_size,
     evaluation_bytes,
-    forward_batch_size,
     seconds_per_row,
 )
 from pipeline.slice_planning import plan_slicings
-from pipeline.targets import Target, find_targets
-from transforms.absent import with_absent
-from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
-from transforms.bytes_columns import with_encodings
-from transforms.categories import NO_OR_YES
-from transforms.completion import completed, said
+from pipeline.targets import find_targets
+from transforms.baselines import Artifact
+from transforms.completion import said
 from transforms.decode import Rows
 from transforms.devices import device_scopes
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
 from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.sampling import Moments
-from transforms.models import ModelRequest, request_bytes, request_digest
+from transforms.models import request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature
-from transforms.models.function import FunctionModel
-from transforms.padding import with_lengths
 from transforms.quality import distance_of, spread_of, yardsticks
-from transforms.read import Column, check_columns, columns_of
-from transforms.resolve import ColumnRequest
-from transforms.resolve_paths import resolve_with_paths, slicings_with_paths
 from transforms.room import Room
 from transforms.schema import ExampleSchema
-from transforms.shards import TFRECORD, InputFile
 from transforms.worker import TargetSpec, make_reference
-
-#: Rows of the input that stand for it where a spread or a time is measured.
-FIRST_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class ProbeRequest:
-    """What to find out.
-
-    Args:
-      model: What to load.
-      score: auto | output | logit | probability.
-      target: Index, name of a class or a head, "predicted", "all"; None: not given, or a column names it.
-      columns: The parts that the config gives to columns.
-      types: Columns of the input, with their types.
-      files: The input.
-      method: The method; None: the model decides.
-      baseline: The kind of baseline, with its own files for kind `file`; no kind: the method decides.
-      baseline_files: These.
-      device_batch_size: From the config; None: to be found.
-      seed: Of the run.
-      threads: TensorFlow's threads in this process.
-      measure: Whether to measure the time per row.
-      drawn_from: The files of the input that the baseline is made of; None: all.
-      paths: Columns that are not in the files but in the names of their folders.
-      edges: Of bins of equally many rows, by column and number, where an earlier run has found them.
-    """
-
-    model: ModelRequest
-    score: str
-    target: Target
-    columns: ColumnRequest
-    types: Mapping[str, pa.DataType]
-    files: Sequence[InputFile]
-    method: AttributionMethod | None
-    baseline: BaselineRequest
-    baseline_files: Sequence[InputFile]
-    device_batch_size: int | None
-    seed: int
-    threads: int | None = None
-    measure: bool = False
-    drawn_from: Sequence[InputFile] | None = None
-    paths: frozenset[str] = frozenset()
-    edges: Mapping[tuple[str, int], tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,13 +113,17 @@ def probe(request: ProbeRequest) -> ProbeResult:
 def _with_defaults(request: ProbeRequest) -> ProbeResult:
     """The same with the first method that can work on the model, where the config names none."""
     if request.method is not None:
-        return _probe(_with_kind(request, request.method))
+        own = _with_kind(request, request.method)
+        return _probe(own, open_model(own))
     kind, schema, _ = open_schema(request)
     refused: list[str] = []
     choices = candidates(kind, schema.players.count)
+    opened: Opened | None = None
     for number, (method, why) in enumerate(choices, 1):
+        own = _with_kind(request, method)
         try:
-            found = _probe(_with_kind(request, method))
+            opened = open_model(own, opened)
+            found = _probe(own, opened)
         except Unfit as error:
             if number == len(choices):
                 raise
@@ -190,24 +139,21 @@ def _with_kind(request: ProbeRequest, method: AttributionMethod) -> ProbeRequest
     return replace(request, method=method, baseline=replace(request.baseline, kind=kind))
 
 
-def _probe(request: ProbeRequest) -> ProbeResult:
+def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
+    """What there is to find out of a model that is sound, with a method that has to fit it."""
     method = request.method
     assert method is not None  # for the type checker: `probe` has filled it in
-    schema, model, background = open_model(request, check=True)
+    schema, model = fit(request, opened, method)
+    background, first = opened.background, opened.first
     inputs = schema.assemble(background)
     targets = find_targets(request.target, request.columns.target, model)
-    if targets.mirrored:
-        schema = replace(schema, classes=NO_OR_YES)
     drawn_from = request.drawn_from or request.files
     total = sum(file.rows for file in request.files)
     schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total, request.edges)
-    # What stands for the input where the baseline is one row must not change when files are added.
-    first = first_rows(drawn_from, schema, FIRST_ROWS)
     size = request.device_batch_size or device_batch_size(model, inputs, method)
     room = Room(size)
     first_inputs, first_features = inputs, None if first is None else first.features
     if first is not None:
-        check_model(model, first, schema, request.device_batch_size)
         found = schema.assemble(first.features)
         kept, _ = taken(model, found, room)
         if kept.any():  # a mask copies
@@ -222,7 +168,7 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
     noise: tuple[np.ndarray, ...] = ()
     if method.name == "smoothgrad":
-        with methods_own(method):
+        with methods_own(method, schema):
             noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
     if targets.mirrored:  # of no and yes alike
         spread, yardstick = np.repeat(spread, 2), np.repeat(yardstick, 2)
@@ -232,11 +178,11 @@ def _probe(request: ProbeRequest) -> ProbeResult:
     if request.model.jit:  # what XLA cannot compile is to be known before the run
         row = {name: value[:1] for name, value in spread_inputs.items()}
         none = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
-        with methods_own(method):
+        with methods_own(method, schema):
             room.run(lambda size: method.attribute(model, row, reference, *none, size))
     seconds = None
     if request.measure:
-        with methods_own(method):
+        with methods_own(method, schema):
             seconds = room.run(
                 lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
             )
@@ -292,78 +238,6 @@ def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:
         f"input.id: {schema.id[0]} is not unique: {number} of the first {len(ids)} rows have the id of an "
         f"earlier one, {twice!r} for example",
     )
-
-
-def open_model(
-    request: ProbeRequest, *, check: bool
-) -> tuple[ExampleSchema, ScoredModel, dict[str, np.ndarray]]:
-    """Loads the model and makes its schema and its background, `[R, *shape]` by feature.
-
-    Args:
-      request: What to find out.
-      check: Whether the method must fit them.
-    Raises:
-      UserError: Model, columns, baseline or, if it must, the method do not fit each other.
-    """
-    kind, schema, types = open_schema(request)
-    if check and request.method is not None:
-        with fitting():
-            check_players(request.method, schema)  # before the input is read for a baseline
-    common = check_columns(request.files, columns_of(schema))
-    if kind == FunctionModel.kind and any(common[f.name] != f.stored for f in schema.features):
-        # A function takes what it is given: of whole numbers in one file and halves in another, floats.
-        _, schema, types = open_schema(replace(request, types={**request.types, **common}))
-    if schema.slicings:  # what they compare must be so in every file
-        found = {**types, **common}
-        slices = tuple((name, common[name]) for name, _ in schema.slices)
-        slicings = slicings_with_paths(request.columns.slices, found, request.paths, request.files)
-        schema = replace(schema, slices=slices, slicings=slicings)
-    if request.baseline.kind == "file":
-        wanted = [
-            Column(f.name, f.stored, "baseline.path", from_path=f.name in schema.from_path)
-            for f in schema.features
-        ]
-        check_columns(request.baseline_files, wanted)
-    drawn_from = request.baseline_files or request.drawn_from or request.files
-    background = make_background(request.baseline, schema, drawn_from, request.seed)
-    with models_own("when it is given rows of the columns' shapes"):
-        model = _scored(request, schema, background)
-    # Rows that the model refuses will be rejected: they are no background and no measure of the others.
-    room = Room(request.device_batch_size or forward_batch_size(model))
-    kept, reason = taken(model, schema.assemble(background), room)
-    if not kept.any():
-        raise refused_baseline(model, reason, request.drawn_from or request.files, schema)
-    if not kept.all():  # a mask copies
-        background = {name: value[kept] for name, value in background.items()}
-    if check and request.method is not None:
-        with fitting(), methods_own(request.method):
-            schema, model = fitted(
-                model, background, request.method, schema, lambda held: _scored(request, held, background)
-            )
-    return schema, model, background
-
-
-def _scored(
-    request: ProbeRequest, schema: ExampleSchema, background: Mapping[str, np.ndarray]
-) -> ScoredModel:
-    from transforms import worker
-
-    inputs = schema.assemble(background)
-    return worker.scored_model(request.model, inputs, request.score, request.threads, held=schema.held)
-
-
-def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str, pa.DataType]]:
-    """Loads the model: its kind, its schema as far as types tell, and the types of the columns."""
-    from transforms import worker
-
-    loaded = worker.adapter(request.model, request.threads)
-    types = request.types
-    if request.files[0].format == TFRECORD:
-        types = with_absent(request.columns, loaded.signature, types)
-    columns = completed(request.columns, loaded.signature, types)
-    columns, types = with_lengths(columns, loaded.signature, types, request.files)
-    schema = resolve_with_paths(columns, loaded.signature, types, request.paths, request.files)
-    return loaded.kind, with_encodings(schema, request.files), types
 
 
 def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMethod) -> bool:

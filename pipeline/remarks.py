@@ -18,7 +18,7 @@ def remarks(
     """What a reader should know of how such a model and such a method go together, by key of the config."""
     if not model.has_gradients:
         return ()
-    from transforms.models.remarks import remarks_on_gradients, split_texts
+    from transforms.models.remarks import masked_lists, remarks_on_gradients, split_texts
 
     found = []
     asked = {column.name for column in columns.features or () if column.fixed}
@@ -39,4 +39,13 @@ def remarks(
         cut = model.differentiable(reference.inputs).cut
         lines = remarks_on_gradients(model, cut, method)
         found += [f"method.name: {line}" for line in lines]
+    else:
+        padded = {feature.input for feature in schema.features if feature.pad is not None}
+        masked = [name for name in masked_lists(model) if name not in padded]
+        if masked:
+            found.append(
+                f"method.name: the model masks padding of {names_in_words(masked)}: where a row has padding "
+                "and a background row has none, the position gets what stood there, mask and all; "
+                "integrated_gradients and expected_gradients hold the row's mask, and give padding exactly 0"
+            )
     return tuple(found)

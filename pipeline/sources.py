@@ -8,7 +8,7 @@ from dataclasses import replace
 from pipeline.config import LoadedConfig, TopK
 from pipeline.config_model import TargetColumn
 from pipeline.earlier import EarlierBaseline, earlier_baseline
-from pipeline.probe import ProbeRequest
+from pipeline.opening import ProbeRequest
 from transforms import files, globs
 from transforms.absent import named
 from transforms.baselines import BaselineRequest

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.child import in_child
 from pipeline.config import LoadedConfig
 from pipeline.fitness import check_method
-from pipeline.probe import ProbeRequest, open_model
+from pipeline.opening import ProbeRequest, open_model
 from pipeline.sources import baseline_files_of, baseline_run_of, input_files, of_config, probe_request
 from transforms.errors import UserError
 from transforms.methods import METHODS
@@ -38,7 +38,8 @@ def survey(loaded: LoadedConfig) -> dict[str, Any]:
     Returns:
       `rows` of the input; `players`, what masking methods keep or replace; and `costs`, a `Cost` a method.
     Raises:
-      UserError: The config's input, model and columns do not fit each other.
+      UserError: The config's input, model and columns do not fit each other, or the model is such that no
+        method explains it.
     Cost: loading the model, in a process of its own.
     """
     found = input_files(loaded)
@@ -61,8 +62,9 @@ def _costs_by_default(request: ProbeRequest) -> tuple[int, list[Cost]]:
 
 def _costs(request: ProbeRequest, *, one_row: bool = False) -> tuple[int, list[Cost]]:
     """Players, and a cost a method, on the model of a request."""
-    schema, model, background = open_model(request, check=False)
-    inputs = schema.assemble(background)
+    opened = open_model(replace(request, method=None))  # each method is asked below
+    schema, model = opened.schema, opened.model
+    inputs = schema.assemble(opened.background)
     rows, players = len(next(iter(inputs.values()))), schema.players.count
     costs = []
     for name, kind in METHODS.items():

@@ -344,15 +344,23 @@ def test_an_unchanged_position_gets_nothing(categorical: Case) -> None:
 # -- masks -----------------------------------------------------------------------------------------------
 
 
-def test_a_pooled_mask_is_attributed_with_its_token() -> None:
-    """Rows of other lengths than the base: the mask enters a mean as numbers, so that the sum still holds."""
+def test_a_pooled_mask_is_held_as_the_row_has_it() -> None:
+    """Rows of other lengths than the base: the change under the row's mask, of which padding gets nothing."""
     pooled = case("pooling, masked")
     rng = np.random.default_rng(2)
     rows, base = rng.integers(1, 11, (4, 6), np.int32), rng.integers(1, 11, (1, 6), np.int32)
     rows[0, 2:], rows[1, 5:], base[0, 3:] = 0, 0, 0
     values = integrated(pooled.model, {"tokens": rows}, {"tokens": base}, 60)
-    expected = pooled.model.evaluate({"tokens": rows})[0] - pooled.model.evaluate({"tokens": base})[0]
-    np.testing.assert_allclose(total(values), expected, atol=1e-5)
+    assert not values["tokens"][:, 0][rows == 0].any()
+    differentiable = pooled.model.differentiable({"tokens": base})
+    start = differentiable.path_scores(
+        {"tokens": rows},
+        differentiable.ends({"tokens": base}),
+        np.zeros((1, 1), np.int32),
+        np.zeros((1, 1, 1), np.float32),
+        np.zeros((4, 1), np.int64),
+    )[0, 0]
+    np.testing.assert_allclose(total(values), pooled.model.evaluate({"tokens": rows})[0] - start, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["lstm, masked", "attention, masked"])

@@ -122,7 +122,7 @@ class Attribution:
       values: φ by model input, `[B, T, *shape]` float32, in units of the score.
       prediction: The score, `[B, T]`.
       output: What the model itself returns for the target, `[B, T]`.
-      base_value: Mean score over the background, `[B, T]`.
+      base_value: Mean score over the background, `[B, T]`; under the row's own mask where a path has that.
       convergence_delta: Σφ − (prediction − base_value), `[B, T]`; None where no sum is promised.
       standard_error: Like `values`, from methods that sample.
       limited: Rows that a limit (max_steps, a sampling cap) kept above the tolerance, `[B]` bool.

@@ -22,9 +22,9 @@ from transforms.methods.base import (
     totals,
 )
 from transforms.methods.calls import run_calls
-from transforms.methods.game import base_values
 from transforms.methods.random import mix, stream, uniforms
 from transforms.methods.sampling import MOST_ROUNDS, Round, sample_rounds
+from transforms.methods.starts import start_values
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -91,7 +91,7 @@ class ExpectedGradients:
     ) -> Attribution:
         """Samples; see `AttributionMethod.attribute`."""
         prediction, output = predict(model, inputs, targets, device_batch_size)
-        base_value = base_values(model, inputs, reference, targets, device_batch_size)
+        base_value = start_values(model, inputs, reference, targets, device_batch_size)
         squares = self.standard_error or self.tolerance is not None
 
         def run(rows: np.ndarray, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -20,9 +20,9 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.calls import run_calls
-from transforms.methods.game import base_values
 from transforms.methods.panels import BLOCK_VALUES, NODES, integrate_in_panels
 from transforms.methods.quadrature import gauss_legendre
+from transforms.methods.starts import start_values
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -89,7 +89,7 @@ class IntegratedGradients:
     ) -> Attribution:
         """Integrates; see `AttributionMethod.attribute`."""
         prediction, output = predict(model, inputs, targets, device_batch_size)
-        base_value = base_values(model, inputs, reference, targets, device_batch_size)
+        base_value = start_values(model, inputs, reference, targets, device_batch_size)
         values = _integrate(model, inputs, reference, targets, self.n_steps, device_batch_size)
         delta = convergence_delta(values, prediction, base_value)
         limited = np.zeros(len(targets), bool)

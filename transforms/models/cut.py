@@ -16,6 +16,7 @@ from tensorflow.python.framework import ops as tf_ops
 from transforms.errors import UserError
 from transforms.models.custom import backward_of
 from transforms.models.frontier import affine_frontier
+from transforms.models.masks import held_masks, hides, is_pooled, row_masks
 from transforms.models.positions import Mixed, entry_positions, position_map
 from transforms.models.refusals import (
     evaluating_methods,
@@ -25,7 +26,14 @@ from transforms.models.refusals import (
     refused,
     where,
 )
-from transforms.models.trace import BRANCHES, LOOPS, SHAPE_ONLY, STOPS, TracedModel, static_shape
+from transforms.models.trace import (
+    BRANCHES,
+    LOOPS,
+    SHAPE_ONLY,
+    STOPS,
+    TracedModel,
+    static_shape,
+)
 
 #: Ops with a registered gradient that is none or zero: what is behind them moves the score in steps.
 STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})
@@ -65,6 +73,8 @@ class Cut:
         where an affine prefix would save nothing.
       shapes: Shape-only tensors of what lies before the frontier, which the rest needs.
       side_inputs: Model inputs that the rest also needs as they are (masks, lengths).
+      row_masks: Inputs of ids or strings that have entries, and are also needed behind these as they are:
+        what the model makes of them there, a mask of their padding, stays the row's.
     """
 
     scores: tuple[Any, ...]
@@ -72,6 +82,7 @@ class Cut:
     frontier: tuple[Any, ...]
     shapes: tuple[Any, ...]
     side_inputs: tuple[str, ...]
+    row_masks: tuple[str, ...] = ()
 
     @property
     def fed(self) -> frozenset[str]:
@@ -126,6 +137,7 @@ def find_cut(
     *,
     affine_prefix: bool = True,
     held: frozenset[str] = frozenset(),
+    hold_masks: bool = True,
 ) -> Cut:
     """Cuts a traced model where gradients can begin and, past that, where it stops being affine.
 
@@ -134,6 +146,8 @@ def find_cut(
       scores: The tensors to explain.
       affine_prefix: False keeps the frontier at the entries (to measure what the prefix gains).
       held: Inputs that stay what they are in the row, and through which no gradient is wanted.
+      hold_masks: Masks that are zeros and ones stay the row's, too, as those that switch do; False: they are
+        entries like others.
     Raises:
       MaskInputs: Some inputs only switch values on and off.
       UserError: No smooth path leads from some input to the score, or several inputs meet before the first
@@ -150,6 +164,22 @@ def find_cut(
             "a .keras file of the same model would do",
         )
     entries = _with_positions(traced, _entries(traced, scores, sources))
+    masked: frozenset[str] = frozenset()
+    held_names: frozenset[str] = frozenset()
+    if hold_masks:
+        held_names = held_masks(traced, scores, needed, entries)
+        entries = tuple(entry for entry in entries if entry.tensor.name not in held_names)
+        masked = row_masks(traced, scores, entries)
+        switched = frozenset(
+            entry.input
+            for entry in entries
+            if hides(entry.tensor.op) and (entry.input in masked or is_pooled(traced, entry, needed))
+        )
+        if switched:
+            # One mask of a list is as good as another: gradients begin in front of the switch.
+            found = [e for e in _entries(traced, scores, sources, switched) if e[0].name not in held_names]
+            entries = _with_positions(traced, found)
+            masked = row_masks(traced, scores, entries)
     for entry in entries:
         for name in sorted(whole.get(entry.tensor.op.name, frozenset()) & held):
             raise refused(
@@ -160,18 +190,20 @@ def find_cut(
     reached = {entry.input for entry in entries}
     unreached = sorted(used - reached)
     if unreached:
-        refuse_unreached(traced, unreached, needed, sources)
+        refuse_unreached(traced, unreached, needed, sources, held_names)
     stop = frozenset(entry.tensor.name for entry in entries)
     frontier = tuple(entry.tensor for entry in entries)
     if affine_prefix:
-        frontier = affine_frontier(traced, scores, frontier, whole)
+        # What is the same all along a path is a constant of it.
+        moving = {name: origin - masked for name, origin in whole.items()} if masked else whole
+        frontier = affine_frontier(traced, scores, frontier, moving)
     shapes = _shapes_before(traced, scores, frontier, stop)
     fed = frozenset(tensor.name for tensor in (*frontier, *shapes))
     rest = traced.ancestors(scores, fed)
     side = tuple(
         name for name, tensor in traced.inputs.items() if tensor.op.name in rest and tensor.name not in fed
     )
-    return Cut(tuple(scores), entries, frontier, shapes, side)
+    return Cut(tuple(scores), entries, frontier, shapes, side, tuple(n for n in traced.inputs if n in masked))
 
 
 def input_sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, frozenset[str]]:
@@ -191,9 +223,19 @@ def input_sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, f
 
 
 def _entries(
-    traced: TracedModel, scores: Sequence[Any], sources: Mapping[str, frozenset[str]]
+    traced: TracedModel,
+    scores: Sequence[Any],
+    sources: Mapping[str, frozenset[str]],
+    masked: frozenset[str] = frozenset(),
 ) -> list[tuple[Any, str]]:
-    """The first float tensors that the scores depend on smoothly, with their inputs, in the graph's order."""
+    """The first float tensors that the scores depend on smoothly, with their inputs, in the graph's order.
+
+    Args:
+      traced: The model.
+      scores: The tensors to explain.
+      sources: Inputs that an op depends on.
+      masked: Inputs whose masks are held.
+    """
     found: dict[str, tuple[Any, str]] = {}
     seen: set[str] = set()
     pending = list(scores)
@@ -208,7 +250,7 @@ def _entries(
             if is_smooth(operand) and sources.get(operand.op.name)
         ]
         origin = sources.get(tensor.op.name, frozenset())
-        if _switched_by_ids(traced, tensor, origin, sources):
+        if _switched_by_ids(traced, tensor, origin, sources) and not (origin <= masked and hides(tensor.op)):
             upstream = []
         pending.extend(upstream)
         if upstream or not origin or not tensor.dtype.is_floating:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from operator import add
 from typing import Any
 
@@ -20,13 +21,14 @@ from transforms.models.tensors import (
     flatten_heads,
     join_targets,
     node_difference,
+    path_differences,
     path_points,
+    pick_rows,
     row_bytes,
-    rows_first,
     stack_targets,
     sum_copies,
+    sum_inputs,
     sum_nodes,
-    sum_positions,
     target_gradients,
     tile,
     widen,
@@ -123,18 +125,8 @@ class DifferentiableModel:
 
     def _to_inputs(self, per_entry: Sequence[Any], rows: Any) -> dict[str, Any]:
         """Sums entry values `[rows · per_row, ...]` to model inputs, `[rows, *input_shape]`."""
-        sums: dict[str, Any] = {}
-        for entry, value in zip(self.cut.entries, per_entry, strict=True):
-            shape = self.input_shapes[entry.input]
-            positions = int(np.prod(shape, dtype=np.int64))
-            value = tf.reshape(
-                sum_positions(tf.cast(value, tf.float32), entry.positions, rows, positions), [rows, *shape]
-            )
-            sums[entry.input] = sums[entry.input] + value if entry.input in sums else value
-        # An input that the score does not depend on has no entry: its attribution is exactly nothing.
-        for name, shape in self.input_shapes.items():
-            sums.setdefault(name, tf.zeros([rows, *shape], tf.float32))
-        return sums
+        places = [(entry.input, entry.positions) for entry in self.cut.entries]
+        return sum_inputs(places, per_entry, self.input_shapes, rows)
 
     # -- the traced functions --------------------------------------------------------------------------------
 
@@ -152,13 +144,10 @@ class DifferentiableModel:
             tf.TensorSpec([None, None, None], floats),  # α of a node, [G, K, B or 1]
         ]
         self._integrate_signature = [*path, tf.TensorSpec([None], floats)]  # weight of a node, [K]
-        self._gradient_signature = [
-            inputs,
-            [tf.TensorSpec(None, floats) for _ in entries],
-            tf.TensorSpec([], ints),
-        ]
-        path_signature = [*path, tf.TensorSpec([None, None], ints)]
-        self._path = Compiled(self._path_scores, path_signature, self._traced.build)
+        noise = [tf.TensorSpec(None, floats) for _ in entries]
+        self._gradient_signature = [inputs, noise, tf.TensorSpec([], ints)]
+        path.append(tf.TensorSpec([None, None], ints))
+        self._path = Compiled(self._path_scores, path, self._traced.build)
         self._functions: dict[Any, Compiled] = {}
 
     def _compiled(self, function: Any, signature: list[Any], targets: int, *options: Any) -> Compiled:
@@ -284,19 +273,36 @@ class DifferentiableModel:
                 squares.setdefault(name, []).append(value.numpy())
         return join_targets(sums), join_targets(squares)
 
+    def _starts(
+        self, inputs: Any, base_entries: Any, base_frontier: Any, base: Any, rows: Any
+    ) -> tuple[Any, Any]:
+        """The frontier at which paths start, and the place of each path's in it, `[G, B]` or `[G, 1]`.
+
+        Where the prefix holds a mask, a background row's frontier depends on whose mask it is.
+        """
+        if not (self.cut.has_prefix and self.cut.row_masks):
+            return base_frontier, base
+        groups = tf.shape(base)[0]
+        index = tf.broadcast_to(base, [groups, rows])
+        entries = [
+            pick_rows(bases, self._layout.lead[entry.tensor.name], index)
+            for entry, bases in zip(self.cut.entries, base_entries, strict=True)
+        ]
+        here = {name: tile(value, groups) for name, value in inputs.items()}
+        return self._frontier_from(entries, here), tf.reshape(tf.range(groups * rows), [groups, rows])
+
     def _points(
         self,
         inputs: Any,
         frontier: Any,
-        base_frontier: Any,
-        base: Any,
+        start: tuple[Any, Any],
         alphas: Any,
         targets: Any,
         shared: bool,
     ) -> tuple[list[Any], Any, Any]:
         """Points of the paths, all scores there `[G·K·B, T]`, and the targets `[G·K·B, T']`."""
         copies = tf.shape(alphas)[0] * tf.shape(alphas)[1]
-        points = path_points(self._frontier, frontier, base_frontier, base, alphas, shared)
+        points = path_points(self._frontier, frontier, *start, alphas, shared)
         side = {name: tile(inputs[name], copies) for name in self.cut.side_inputs}
         scores = self._scores_from(self.cut.frontier, points, side, copies * tf.shape(targets)[0])
         return points, scores, tile(targets, copies)
@@ -304,11 +310,11 @@ class DifferentiableModel:
     def _path_scores(
         self, inputs: Any, base_entries: Any, base_frontier: Any, base: Any, alphas: Any, targets: Any
     ) -> Any:
-        del base_entries  # the same arguments as `_integrate`
         rows, groups, nodes = tf.shape(targets)[0], tf.shape(alphas)[0], tf.shape(alphas)[1]
         alphas = tf.broadcast_to(alphas, [groups, nodes, rows])
         _, frontier = self._entries_and_frontier(inputs)
-        _, scores, tiled = self._points(inputs, frontier, base_frontier, base, alphas, targets, False)
+        start = self._starts(inputs, base_entries, base_frontier, base, rows)
+        _, scores, tiled = self._points(inputs, frontier, start, alphas, targets, False)
         chosen = tf.gather(scores, tiled, axis=1, batch_dims=1)
         return tf.reshape(chosen, [groups, nodes, rows, tf.shape(targets)[1]])
 
@@ -318,11 +324,12 @@ class DifferentiableModel:
         if not shared:
             alphas = tf.broadcast_to(alphas, [groups, nodes, rows])
         entries, frontier = self._entries_and_frontier(inputs)
+        start = self._starts(inputs, base_entries, base_frontier, base, rows)
         by_target: list[list[Any]] = []
         for part in range(parts):
             some = slice(nodes * part // parts, nodes * (part + 1) // parts)
             at, count = alphas[:, some], tf.shape(alphas[:, some])[1]
-            points, scores, tiled = self._points(inputs, frontier, base_frontier, base, at, targets, shared)
+            points, scores, tiled = self._points(inputs, frontier, start, at, targets, shared)
             seeds = tf.broadcast_to(weights[tf.newaxis, some, tf.newaxis], [groups, count, rows])
             gradients = target_gradients(scores, tiled, points, seeds)
             summed = [[sum_nodes(g, groups, count, shared) for g in own] for own in gradients]
@@ -333,12 +340,8 @@ class DifferentiableModel:
         here = {name: tile(value, groups) for name, value in inputs.items()}
         anchors = [tile(value, groups) for value in entries]
         plane = self._frontier_from(anchors, here) if self.cut.has_prefix else anchors
-        differences = []
-        for entry, end, bases, anchor in zip(self.cut.entries, entries, base_entries, anchors, strict=True):
-            lead = self._layout.lead[entry.tensor.name]
-            start = tf.gather(widen(rows_first(bases, lead)), base)
-            difference = widen(rows_first(end, lead))[tf.newaxis] - start
-            differences.append(tf.reshape(difference, tf.shape(anchor)))
+        leads = [self._layout.lead[entry.tensor.name] for entry in self.cut.entries]
+        differences = list(map(path_differences, leads, entries, base_entries, repeat(base)))
 
         def terms(at_frontier: Sequence[Any]) -> list[Any]:
             """(e − e′) ⊙ Jᵀg, `[G·B·lead, ...]` an entry, of g at the frontier."""

@@ -197,7 +197,7 @@ class _Prefix:
         """The prefix of a model, None where it has none that masks can be split at."""
         traced = model.traced
         try:
-            cut = find_cut(traced, model.scores)
+            cut = find_cut(traced, model.scores, hold_masks=False)
         except UserError:  # no gradient reaches some input: it can only be masked as it is
             return None
         fed = frozenset(entry.tensor.name for entry in cut.entries)

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import tensorflow as tf
 
 from transforms.errors import UserError
+from transforms.models.masks import puts_far
 from transforms.models.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedModel, row_elements
 
 #: Values of a row up to which every coalition of them can be evaluated.
@@ -34,23 +35,34 @@ def refuse_unreached(
     names: Sequence[str],
     needed: Mapping[str, Any],
     sources: Mapping[str, frozenset[str]],
+    masks: frozenset[str],
 ) -> NoReturn:
     """Says that no gradient path leads from some inputs, and what to do.
 
+    Args:
+      traced: The model.
+      names: Of the inputs.
+      needed: Ops that the scores need, by name.
+      sources: Inputs that an op depends on.
+      masks: Names of zeros and ones that only switch values on and off, and count those that are on.
     Raises:
       MaskInputs: They only switch values on and off.
       UserError: They do more.
     """
     what = f"no gradient path leads from the {kind_of(traced, names[0])} input {names[0]!r} to the score"
-    if all(_only_masks(traced, name, needed, sources) for name in names):
-        masks = ", ".join(f"{{name: {name}, fixed: true}}" for name in names)
-        remedy = f"hold what is a mask at the row's value, with {masks} in input.features"
+    if all(_only_masks(traced, name, needed, sources, masks) for name in names):
+        fixed = ", ".join(f"{{name: {name}, fixed: true}}" for name in names)
+        remedy = f"hold what is a mask at the row's value, with {fixed} in input.features"
         raise MaskInputs(what, "model", f"{remedy}, or use {evaluating_methods(traced)}", tuple(names))
     raise refused(traced, what)
 
 
 def _only_masks(
-    traced: TracedModel, name: str, needed: Mapping[str, Any], sources: Mapping[str, frozenset[str]]
+    traced: TracedModel,
+    name: str,
+    needed: Mapping[str, Any],
+    sources: Mapping[str, frozenset[str]],
+    masks: frozenset[str],
 ) -> bool:
     """Whether an input only says which values count: what it switches, it switches off or holds back."""
     reached = {traced.inputs[name].name}
@@ -58,12 +70,12 @@ def _only_masks(
         operands = [tensor for tensor in op.inputs if tensor.name in reached]
         if op.name not in needed or op.type in SHAPE_ONLY or not operands:
             continue
-        if op.type in LOOPS | BRANCHES:
+        if op.type in LOOPS | BRANCHES or any(tensor.name in masks for tensor in op.outputs):
             continue
         if not any(is_smooth(tensor) for tensor in op.outputs):
             reached.update(tensor.name for tensor in op.outputs)
             continue
-        off = [not sources.get(tensor.op.name) for tensor in op.inputs[1:]]
+        off = [not sources.get(tensor.op.name) or puts_far(tensor.op) for tensor in op.inputs[1:]]
         if op.type not in ("Select", "SelectV2") or not any(off) or operands != [op.inputs[0]]:
             return False
     return True

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from transforms.errors import UserError
 from transforms.models.base import names_in_words
 from transforms.models.custom import backward_of
-from transforms.models.cut import STEPS, Cut, equalities, input_sources
+from transforms.models.cut import STEPS, Cut, equalities, find_cut, input_sources
+from transforms.models.masks import several
 from transforms.models.refusals import evaluating_methods
 from transforms.models.trace import TracedModel
 
@@ -33,6 +35,16 @@ def split_texts(traced: TracedModel) -> tuple[str, ...]:
     return tuple(name for name in traced.inputs if name in found)
 
 
+def masked_lists(model: ScoredModel) -> tuple[str, ...]:
+    """Inputs that are lists of ids or strings of which the model masks some, its padding, by name."""
+    if not any(several(model.traced, name) for name in model.traced.inputs):
+        return ()
+    try:
+        return find_cut(model.traced, model.scores, affine_prefix=False, held=model.held).row_masks
+    except UserError:  # no gradient reaches some input: what it does there is not known
+        return ()
+
+
 def remarks_on_gradients(model: ScoredModel, cut: Cut, method: AttributionMethod) -> list[str]:
     """Lines about the gradients of a model that has been cut, for the plan and the manifest.
 
@@ -54,7 +66,14 @@ def remarks_on_gradients(model: ScoredModel, cut: Cut, method: AttributionMethod
         )
     if not method.additive:
         return found
-    moved = {entry.input for entry in cut.entries}
+    listed = names_in_words(cut.row_masks)
+    if listed:
+        found.append(
+            f"the mask that the model makes of {listed} stays the row's along the whole path, and in the "
+            "base value: padding gets exactly 0, sums hold, and what the mask itself is worth (how much of a "
+            f"list is padding) is in none of them; {instead} replace the values themselves, mask and all"
+        )
+    moved = {entry.input for entry in cut.entries}.difference(cut.row_masks)
     masks = [n for n in cut.side_inputs if n in moved and not traced.inputs[n].dtype.is_floating]
     if masks:
         found.append(

@@ -42,6 +42,20 @@ def rows_first(value: Any, lead: int) -> Any:
     return tf.reshape(value, tf.concat([[-1, lead], tf.shape(value)[1:]], 0)) if lead > 1 else value
 
 
+def pick_rows(value: Any, lead: int, index: Any) -> Any:
+    """Rows `index`, of any shape, of `[rows · lead, ...]`, one after another."""
+    picked = tf.gather(rows_first(value, lead), tf.reshape(index, [-1]))
+    result = tf.reshape(picked, _with_tail(value))
+    result.set_shape([None, *value.shape[1:]])
+    return result
+
+
+def path_differences(lead: int, end: Any, starts: Any, base: Any) -> Any:
+    """Ends less starts, `[G·B·lead, ...]`; arguments as for `path_points`, of one tensor."""
+    start = tf.gather(widen(rows_first(starts, lead)), base)
+    return tf.reshape(widen(rows_first(end, lead))[tf.newaxis] - start, _with_tail(end))
+
+
 def expand(values: Any, rank: int) -> Any:
     """`[G, K, B]` with axes of one behind, up to `rank`."""
     return tf.reshape(values, tf.concat([tf.shape(values), tf.ones([rank - 3], tf.int32)], 0))
@@ -174,6 +188,31 @@ def sum_positions(value: Any, places: np.ndarray, rows: Any, positions: int) -> 
     if shared.size:
         found += tf.reduce_sum(tf.gather(flat, shared, axis=1), axis=1, keepdims=True) / positions
     return found
+
+
+def sum_inputs(
+    places: Sequence[tuple[str, np.ndarray]],
+    per_entry: Sequence[Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    rows: Any,
+) -> dict[str, Any]:
+    """Sums by model input, `[rows, *shape]` float32.
+
+    Args:
+      places: Of each entry its input and, as for `sum_positions`, its positions.
+      per_entry: Their values.
+      shapes: By model input. One that the score does not depend on has no entry, and gets exactly nothing.
+      rows: Of the inputs.
+    """
+    sums: dict[str, Any] = {}
+    for (name, where), value in zip(places, per_entry, strict=True):
+        positions = int(np.prod(shapes[name], dtype=np.int64))
+        found = sum_positions(tf.cast(value, tf.float32), where, rows, positions)
+        found = tf.reshape(found, [rows, *shapes[name]])
+        sums[name] = sums[name] + found if name in sums else found
+    for name, shape in shapes.items():
+        sums.setdefault(name, tf.zeros([rows, *shape], tf.float32))
+    return sums
 
 
 def in_calls(

@@ -1,0 +1,227 @@
+"""Padding masks as numbers: which float tensors say no more than which values of a list count.
+
+A layer that averages over a list's words takes its mask as zeros and ones: it multiplies by them, and divides
+by their sum. They are no values of the list, as an indicator is that goes through weights of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from transforms.models.trace import SHAPE_ONLY, TracedModel, row_elements
+
+if TYPE_CHECKING:
+    from transforms.models.cut import Entry
+
+#: What is added to logits to hide them is far beyond any of them.
+_FAR = 1e3
+#: A mask stays one under these, with constants beside it.
+_KEEPING = frozenset(
+    {
+        "Add", "AddV2", "BroadcastTo", "Cast", "ClipByValue", "Div", "DivNoNan", "EnsureShape", "ExpandDims",
+        "Identity", "Max", "Maximum", "Mean", "Minimum", "Mul", "Neg", "RealDiv", "Reciprocal", "Reshape",
+        "Rsqrt", "Select", "SelectV2", "Snapshot", "Sqrt", "Squeeze", "StridedSlice", "Sub", "Sum", "Tile",
+        "Transpose",
+    }
+)  # fmt: skip
+_PRODUCTS = frozenset(
+    {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "MatMul", "Mul", "MulNoNan"}
+)
+_QUOTIENTS = frozenset({"Div", "DivNoNan", "RealDiv"})
+_SUMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub"})
+
+
+def held_masks(
+    traced: TracedModel, scores: Sequence[Any], needed: Mapping[str, Any], entries: Sequence[Entry]
+) -> frozenset[str]:
+    """Names of the entries that are masks of lists, zeros and ones: they are held as the row has them.
+
+    Their gradient is no position's: that of a padded word would be what the score gained if it were none, the
+    same for all of them.
+
+    Args:
+      traced: The model.
+      scores: The tensors to explain.
+      needed: Ops that these need, by name.
+      entries: Where gradients begin.
+    """
+    asked = [e for e in entries if several(traced, e.input) and _from_a_question(traced, e.tensor, e.input)]
+    if not asked:
+        return frozenset()
+    moved = [e for e in entries if e.tensor.name not in _names(other.tensor for other in asked)]
+    ops = [op for op in traced.graph.get_operations() if op.name in needed]
+    values = _depending(ops, _names(e.tensor for e in moved))
+    masks = _what_masks(ops, [e.tensor for e in asked], values, _names(scores))
+    embedded = {e.input for e in moved}
+    held: set[str] = set()
+    for name in {e.input for e in asked}:
+        own = [e.tensor.name for e in asked if e.input == name]
+        # An input that is nothing but a mask is held as a whole, or not at all.
+        if name in embedded or (all(n in masks for n in own) and any(masks[n] for n in own)):
+            held.update(n for n in own if n in masks)
+    return frozenset(held)
+
+
+def row_masks(traced: TracedModel, scores: Sequence[Any], entries: Sequence[Entry]) -> frozenset[str]:
+    """See `Cut.row_masks`; arguments as for `held_masks`."""
+    pending = list(scores)
+    seen = set(_names(entry.tensor for entry in entries))
+    needed: set[str] = set()
+    while pending:
+        tensor = pending.pop()
+        if tensor.name in seen:
+            continue
+        seen.add(tensor.name)
+        needed.add(tensor.name)
+        pending.extend(tensor.op.inputs if tensor.op.type not in SHAPE_ONLY else ())
+    own = {traced.inputs[entry.input].name: entry.input for entry in entries}
+    return frozenset(name for tensor, name in own.items() if tensor in needed and several(traced, name))
+
+
+def hides(op: Any) -> bool:
+    """Whether an op puts zeros in the place of some values."""
+    if op.type not in ("Select", "SelectV2"):
+        return False
+    others = [tf.get_static_value(tensor) for tensor in op.inputs[1:]]
+    zeros = any(other is not None and not np.any(other) for other in others)
+    return zeros or any(tensor.op.type == "ZerosLike" for tensor in op.inputs[1:])
+
+
+def is_pooled(traced: TracedModel, entry: Entry, needed: Mapping[str, Any]) -> bool:
+    """Whether an entry is only added up over its positions, each alike: a zero among them is none at all.
+
+    Args:
+      traced: The model.
+      entry: Where gradients begin.
+      needed: Ops that the scores need, by name.
+    """
+    if not several(traced, entry.input):
+        return False
+    for op in entry.tensor.consumers():
+        if op.name not in needed or op.type in SHAPE_ONLY:
+            continue
+        axes = tf.get_static_value(op.inputs[1]) if op.type in ("Mean", "Sum") else None
+        if axes is None:
+            return False
+        along = [axis % entry.positions.ndim for axis in np.atleast_1d(axes)]
+        if not any((np.diff(entry.positions, axis=axis) != 0).any() for axis in along):
+            return False
+    return True
+
+
+def puts_far(op: Any) -> bool:
+    """Whether an op moves values by so much that a softmax gives them nothing."""
+    return op.type in ("Add", "AddV2", "Sub") and any(_far(operand) for operand in op.inputs)
+
+
+def several(traced: TracedModel, name: str) -> bool:
+    """Whether an input has ids or strings at several positions, some of which may be padding."""
+    tensor = traced.inputs[name]
+    return not tensor.dtype.is_floating and row_elements(tensor) > 1
+
+
+def _from_a_question(traced: TracedModel, tensor: Any, name: str) -> bool:
+    """Whether a tensor is a cast of what the model asks of an input: is this padding?
+
+    Args:
+      traced: The model.
+      tensor: Of numbers.
+      name: The input that it comes from.
+    """
+    if tensor.op.type != "Cast":
+        return False
+    behind = traced.ancestors([tensor], frozenset([traced.inputs[name].name]))
+    return any(output.dtype == tf.bool for op in behind.values() for output in op.outputs)
+
+
+def _what_masks(
+    ops: Sequence[Any], asked: Sequence[Any], values: frozenset[str], scores: frozenset[str]
+) -> dict[str, bool]:
+    """Which of some tensors do no more than to switch values on and off, and to count those that are on.
+
+    Args:
+      ops: That the scores need, in the graph's order.
+      asked: Zeros and ones.
+      values: Names of the tensors that depend on values, which the asked ones do not.
+      scores: Names of what is explained.
+    Returns:
+      Names of those that mask; whether values are divided by their number, or are put out of reach by them:
+      a product alone may be an interaction of two inputs.
+    """
+    every = _depending((op for op in ops if not any(t.name in values for t in op.outputs)), _names(asked))
+    found = {}
+    for tensor in asked:
+        ways = _ways(ops, tensor, every, values, scores)
+        if ways:
+            found[tensor.name] = True in ways
+    return found
+
+
+def _ways(
+    ops: Sequence[Any], tensor: Any, every: frozenset[str], values: frozenset[str], scores: frozenset[str]
+) -> set[bool]:
+    """How a tensor masks: by products (False), by quotients or sums (True); empty where it does more."""
+    far = {tensor.name: False}  # what is made of it, and whether that is beyond all logits
+    ways: set[bool] = set()
+    for op in ops:
+        own = [operand for operand in op.inputs if operand.name in far]
+        if not own or op.type in SHAPE_ONLY or not op.outputs[0].dtype.is_floating:
+            continue  # a condition or a place in a list: no gradient passes it
+        beside = [operand for operand in op.inputs if operand.name not in every]
+        beyond = any(far[operand.name] for operand in own)
+        if any(operand.name in values for operand in beside):
+            quotient = op.type in _QUOTIENTS and op.inputs[1].name in every
+            sums = beyond and op.type in _SUMS
+            if not (quotient or sums or op.type in _PRODUCTS):
+                return set()
+            ways.add(quotient or sums)
+            continue
+        keeps = op.type in _KEEPING or (op.type in _PRODUCTS and not beside)
+        out = op.outputs[0].name
+        if not keeps or _learned(beside) or out in scores:
+            return set()
+        far[out] = beyond or _scales_far(op, beside)
+    return ways
+
+
+def _names(tensors: Iterable[Any]) -> frozenset[str]:
+    """Of tensors."""
+    return frozenset(tensor.name for tensor in tensors)
+
+
+def _depending(ops: Iterable[Any], starts: Iterable[str]) -> frozenset[str]:
+    """Names of the tensors that depend on some tensors, these included.
+
+    Args:
+      ops: Of a graph, in its order.
+      starts: The tensors' names.
+    """
+    found = set(starts)
+    for op in ops:
+        if op.type not in SHAPE_ONLY and any(tensor.name in found for tensor in op.inputs):
+            found.update(tensor.name for tensor in op.outputs)
+    return frozenset(found)
+
+
+def _learned(beside: Iterable[Any]) -> bool:
+    """Whether what stands beside a mask is more than a constant that is alike for all positions."""
+    for operand in beside:
+        if not operand.dtype.is_floating:
+            continue  # axes, shapes, conditions
+        value = tf.get_static_value(operand)
+        if value is None or not np.size(value) or (np.asarray(value) != np.asarray(value).flat[0]).any():
+            return True
+    return False
+
+
+def _scales_far(op: Any, beside: Iterable[Any]) -> bool:
+    return op.type in ("Mul", "Select", "SelectV2") and any(map(_far, beside))
+
+
+def _far(tensor: Any) -> bool:
+    value = tf.get_static_value(tensor) if tensor.dtype.is_floating else None
+    return value is not None and bool(np.abs(value).min(initial=np.inf) >= _FAR) and np.size(value) > 0
