@@ -115,8 +115,14 @@ def mendable(error: click.ClickException, verbs: Sequence[str]) -> UserError:
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return UserError("is missing", str(error.param.name).upper(), remedy)
     if isinstance(error, click.NoSuchOption):
-        near = get_close_matches(error.option_name, error.possibilities or [], n=1)
-        return UserError("no such option", error.option_name, f"did you mean {near[0]}?" if near else remedy)
+        name = error.option_name
+        near = get_close_matches(name, error.possibilities or [], n=1)
+        remedy = f"did you mean {near[0]}?" if near else remedy
+        if context is not None and any(param.name == "example_id" for param in context.command.params):
+            remedy += (
+                f" An id that begins with a dash stands behind --: {context.command_path} RUN -- '{name}'"
+            )
+        return UserError("no such option", name, remedy)
     if isinstance(error, click.BadParameter) and error.param is not None:
         return UserError(str(error.message).rstrip("."), error.param.opts[0], remedy)
     if message.startswith("No such command"):

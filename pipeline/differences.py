@@ -47,6 +47,7 @@ def differences(
     baseline: str,
     inputs: Sequence[InputFile],
     rows: int,
+    columns: Mapping[str, str],
 ) -> list[str]:
     """In what a run that is there is another than the one that is planned, as far as its manifest tells.
 
@@ -57,6 +58,7 @@ def differences(
       baseline: Its baseline's digest.
       inputs: Its files.
       rows: That it reads.
+      columns: The types in which it reads its columns, in words.
     """
     found = list(_keys(deciding(there["config"]), deciding(config)))
     if there["model"]["digest"] != model:
@@ -65,6 +67,10 @@ def differences(
     found += files
     if not files and there["rows"] != rows:
         found.append(f"rows: {there['rows']:,} there, {rows:,} here")
+    known = there.get("columns", {})  # not in manifests of older runs
+    for name in sorted(set(known) & set(columns)):
+        if known[name] != columns[name]:
+            found.append(f"the column {name}: {known[name]} there, {columns[name]} over all files here")
     if not found and there["baseline"]["digest"] != baseline:
         found.append(f"the baseline: {_digest(there['baseline']['digest'])} there, {_digest(baseline)} here")
     return found or ["a file was written anew, or has columns of other types"]

@@ -76,6 +76,11 @@ class Grown:
         return found
 
     @property
+    def known(self) -> Sequence[InputFile]:
+        """The files that the committed run has explained."""
+        return self.files[: len(self.files) - self.new]
+
+    @property
     def added(self) -> Sequence[InputFile]:
         """The new files."""
         return self.files[len(self.files) - self.new :]

@@ -73,6 +73,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
             }
             for f in plan.spec.schema.features
         ],
+        "columns": {name: str(kind) for name, kind in plan.spec.schema.columns},
         "slices": described(plan.spec.schema.slicings),
         "parts": None,
         "counts": None,

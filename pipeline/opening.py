@@ -32,11 +32,10 @@ from transforms.models.function import FunctionModel
 from transforms.padding import with_lengths
 from transforms.read import Column, check_columns, columns_of
 from transforms.resolve import ColumnRequest
-from transforms.resolve_paths import resolve_with_paths
+from transforms.resolve_paths import resolve_with_paths, slicings_with_paths
 from transforms.room import Room
 from transforms.schema import ExampleSchema
 from transforms.shards import TFRECORD, InputFile
-from transforms.slicing import resolve_slicings
 
 #: Rows of the input that stand for it where a spread or a time is measured.
 FIRST_ROWS = 4096
@@ -190,7 +189,8 @@ def _schema_of_files(request: ProbeRequest) -> ExampleSchema:
     if schema.slicings:  # what they compare must be so in every file
         found = {**types, **common}
         slices = tuple((name, common[name]) for name, _ in schema.slices)
-        schema = replace(schema, slices=slices, slicings=resolve_slicings(request.columns.slices, found))
+        slicings = slicings_with_paths(request.columns.slices, found, request.paths, request.files)
+        schema = replace(schema, slices=slices, slicings=slicings)
     if request.baseline.kind == "file":
         wanted = [
             Column(f.name, f.stored, "baseline.path", from_path=f.name in schema.from_path)

@@ -182,7 +182,7 @@ def make_plan(
         request, found = ask(base.files, base.first)
         loaded = with_method(loaded, found.method)
         if fingerprint_of(loaded, found, base.cuts) != base.committed["fingerprint"]:
-            base = told(_differences(loaded, found, base.committed, base.files, base.committed["rows"]))
+            base = told(_differences(loaded, found, base.committed, base.known, base.committed["rows"]))
     if isinstance(base, Grown):
         inputs, added, taken, earlier_increments = base.files, base.added, base.cuts, base.increments
     else:
@@ -253,7 +253,8 @@ def _differences(
     rows: int,
 ) -> list[str]:
     config = loaded.config.model_dump(mode="json")
-    return differences(there, config, found.digest, found.artifact.digest, inputs, rows)
+    columns = {name: str(kind) for name, kind in found.schema.columns}
+    return differences(there, config, found.digest, found.artifact.digest, inputs, rows, columns)
 
 
 def _check_texts(loaded: LoadedConfig, found: ProbeResult) -> None:

@@ -76,8 +76,15 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
         least = manifest["config"]["privacy"]["min_rows"]
         small = count(quality["suppressed_slices"], "slice")
         fact(out, "privacy", f"{small} of fewer than {count(least, 'row')} not in the importance")
-    for reason, number in _reasons(run):
+    reasons = _reasons(run)
+    for reason, number in reasons:
         wrapped(out, shorten(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
+    gaps = {f"{item['name']} is {gap}" for item in manifest["schema"] for gap in ("null", "NaN")}
+    if gaps.intersection(reason for reason, _ in reasons):
+        remedy = (
+            "in input.features a fill stands for what is missing, and missing: keep hands it to the model"
+        )
+        wrapped(out, remedy, " " * _KEY, " " * _KEY)
     if manifest.get("defaults"):
         fact(out, "method", _keys(manifest["config"]["method"]))
         _print_defaults(out, manifest)

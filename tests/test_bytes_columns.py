@@ -10,7 +10,8 @@ import pytest
 from column_worlds import model, rows_of
 
 from transforms.errors import UserError
-from transforms.resolve_feature import FeatureRequest
+from transforms.resolve import ColumnRequest, resolve
+from transforms.resolve_feature import FeatureRequest, free_input
 
 X = model(("x", (4,), "float32"))
 ROWS = np.arange(12, dtype=np.float32).reshape(3, 4) / 2
@@ -169,3 +170,19 @@ def test_dtype_where_it_means_nothing_is_one_line(tmp_path, signature, stored, r
     with pytest.raises(UserError) as caught:
         rows_of(paths, signature, [FeatureRequest("v", **request_of)])
     assert message in str(caught.value)
+
+
+def test_bytes_of_a_shape_without_their_type_are_one_line_to_a_function():
+    wanted = r"t: the column holds bytes, and the shape \[2, 3\] does not say .*; give their dtype as well"
+    with pytest.raises(UserError, match=wanted):
+        free_input(FeatureRequest("t", shape=(2, 3)), pa.binary())
+    assert free_input(FeatureRequest("t", shape=(2, 3), dtype="float32"), pa.binary()).shape == (2, 3)
+    assert free_input(FeatureRequest("t"), pa.binary()).dtype == "string"
+
+
+def test_a_function_is_given_pictures_by_the_name_of_their_struct():
+    """Hugging Face's column of pictures is {bytes, path}; a function knows it as what it is called there."""
+    columns = {"photo.bytes": pa.binary(), "photo.path": pa.string()}
+    features = (FeatureRequest("photo", kind="image", shape=(4, 4, 3)),)
+    schema = resolve(ColumnRequest(features, {}, None, (), None), None, columns)
+    assert [(feature.name, feature.input) for feature in schema.features] == [("photo.bytes", "photo")]

@@ -547,6 +547,19 @@ def test_a_rejected_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert "example 'trip 11' was rejected: distance is null" in error_line(captured.out, captured.err)
 
 
+def test_an_id_that_begins_with_a_dash_has_a_way(capsys: pytest.CaptureFixture[str]) -> None:
+    """It reads like an option, and the line says where it has to stand."""
+    for name in ("-x", "--7"):
+        assert cli.run(["show", "run", name]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith(f"error: {name}: no such option")
+        assert line.endswith(
+            f"An id that begins with a dash stands behind --: attribeam show RUN -- '{name}'"
+        )
+    assert cli.run(["show", "nowhere", "--", "-x"]) == 2
+    assert "no such option" not in capsys.readouterr().err
+
+
 def test_a_run_without_attributions_cannot_be_shown(capsys: pytest.CaptureFixture[str]) -> None:
     run = worlds.explained(worlds.trips(), "output.attributions=none")
     assert cli.run(["show", run.path, "trip 1"]) == 2

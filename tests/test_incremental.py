@@ -219,6 +219,18 @@ def test_what_is_not_the_same_is_not_added_to(
     assert len(run.manifest["increments"]) == 1
 
 
+def test_a_column_of_another_type_in_a_new_file_is_named(config: Path) -> None:
+    """Whole numbers so far, halves from now on: to the model it would be another column."""
+    explain(config)
+    write_rows(config.parent / "day-4.parquet", 95, 15)
+    table = pq.read_table(config.parent / "day-4.parquet")
+    hours = table["hour"].cast(pa.float64())
+    pq.write_table(table.set_column(1, "hour", hours), config.parent / "day-4.parquet")
+    why = "cannot be added to: the column hour: int64 there, double over all files here; give another"
+    with pytest.raises(UserError, match=why):
+        explain(config)
+
+
 def test_a_run_that_keeps_no_aggregates_is_not_added_to(config: Path) -> None:
     explain(config, "incremental=false")
     assert len(explain(config).manifest["increments"]) == 1  # the same: left alone

@@ -330,6 +330,29 @@ def test_fill_and_keep_are_one_line(world: Path, capsys: pytest.CaptureFixture[s
 # -- baselines -----------------------------------------------------------------------------------------------
 
 
+def test_rows_rejected_for_null_say_how_they_are_kept(
+    world: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The screen names missing: keep beside the reason, and what it names explains them."""
+    table = pa.table({"a": pa.array([None, 1.0, 2.0, 3.0])})
+    pq.write_table(table, world / "gaps.parquet")
+    (world / "tolerant.py").write_text("import numpy as np\ndef f(c): return np.nan_to_num(c['a'])\n")
+    config = worlds.write_config(
+        world / "gaps.yaml",
+        model={"path": "python: tolerant:f"},
+        input={"files": "gaps.parquet"},
+        output={"path": "gaps"},
+    )
+    assert cli.run(["explain", str(config)]) == 1
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "1 × a is null in input.features a fill stands for what is missing, and missing: keep hands" in shown
+    )
+    keep = "input.features=[{name: a, missing: keep}]"
+    assert cli.run(["explain", str(config), "--overwrite", "--set", keep]) == 0
+    assert "missing: keep hands" not in capsys.readouterr().out
+
+
 def spec_of(name: str, dtype: str, kind: pa.DataType, start: int) -> FeatureSpec:
     kept = "categorical" if dtype == "string" else "numeric"
     return FeatureSpec(name, kept, dtype, (), kind, None, name, start, False, True)

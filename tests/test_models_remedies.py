@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -84,6 +85,25 @@ def test_a_class_that_is_not_registered_is_said_to_be_that(suffix: str, tmp_path
     assert "allow_unsafe" not in line
 
 
+def test_a_part_of_a_layer_that_is_not_registered_is_said_to_be_that(tmp_path: Path) -> None:
+    """An initializer, called as Keras calls what it refuses to run."""
+
+    class Unsafe_mode(keras.initializers.Initializer):
+        def __call__(self, shape: Any, dtype: Any = None, **_: Any) -> Any:
+            return keras.ops.ones(shape, dtype)
+
+        def get_config(self) -> dict[str, Any]:
+            return {}
+
+    given = keras.Input((2,), name="x")
+    layer = L.Dense(1, kernel_initializer=Unsafe_mode())
+    for name in ("model.keras", "model.h5"):
+        keras.Model(given, layer(given)).save(tmp_path / name)
+        line = refusal(lambda name=name: KerasModel(str(tmp_path / name)))
+        assert "needs Unsafe_mode, which nobody has registered" in line
+        assert "allow_unsafe" not in line
+
+
 def test_a_lambda_layer_is_still_said_to_be_one(tmp_path: Path) -> None:
     given = keras.Input((2,), name="x")
     keras.Model(given, L.Lambda(lambda x: x + 1)(given)).save(tmp_path / "model.keras")
@@ -105,6 +125,30 @@ def test_files_of_keras_2_are_said_to_be_that(tmp_path: Path) -> None:
         line = refusal(lambda name=name: KerasModel(str(tmp_path / name)))
         assert "was written by Keras 2.15.0" in line
         assert "as a SavedModel with tf_keras" in line
+
+
+def test_a_file_of_keras_2_with_an_argument_that_is_gone_is_said_to_be_that(tmp_path: Path) -> None:
+    """Keras 2 wrote time_major into every LSTM, which Keras 3 does not take: its most frequent .h5."""
+    given = keras.Input((3, 2), name="x")
+    keras.Model(given, L.Dense(1)(L.LSTM(2)(given))).save(tmp_path / "two.h5")
+    with h5py.File(tmp_path / "two.h5", "a") as file:
+        text = file.attrs["model_config"]
+        file.attrs["model_config"] = text.replace('"units": 2', '"units": 2, "time_major": false')
+        file.attrs["keras_version"] = b"2.15.0"
+    line = refusal(lambda: KerasModel(str(tmp_path / "two.h5")))
+    assert "was written by Keras 2.15.0" in line
+    assert "time_major" in line
+    assert "as a SavedModel with tf_keras" in line
+
+
+def test_code_in_an_h5_of_keras_2_is_still_said_to_be_that(tmp_path: Path) -> None:
+    """Keras 3 loads it where it is allowed to."""
+    given = keras.Input((2,), name="x")
+    keras.Model(given, L.Lambda(lambda x: x + 1)(given)).save(tmp_path / "two.h5")
+    with h5py.File(tmp_path / "two.h5", "a") as file:
+        file.attrs["keras_version"] = b"2.15.0"
+    assert "set model.allow_unsafe: true" in refusal(lambda: KerasModel(str(tmp_path / "two.h5")))
+    assert KerasModel(str(tmp_path / "two.h5"), allow_unsafe=True).signature.outputs
 
 
 def test_recurrent_layers_that_keep_their_state_are_refused_with_a_way_out(tmp_path: Path) -> None:
@@ -132,6 +176,10 @@ def test_a_call_of_two_arguments_is_refused_with_a_way_out(tmp_path: Path) -> No
     model(np.ones((2, 3), np.float32), np.ones((2, 1), np.float32))
     model.save(tmp_path / "m.keras")
     line = refusal(lambda: KerasModel(str(tmp_path / "m.keras")))
+    assert "one argument, a dict or a list" in line
+    with warnings.catch_warnings():  # a warning of Keras is an error to the tests, and not to a user
+        warnings.simplefilter("ignore")
+        line = refusal(lambda: KerasModel(str(tmp_path / "m.keras")))
     assert "one argument, a dict or a list" in line
 
 

@@ -246,3 +246,22 @@ def test_slots_of_an_old_optimizer_are_passed_over(tmp_path: Path) -> None:
         found.evaluate({"x": rows_of()})[0], np.tanh(rows_of() @ module.w.numpy()), atol=1e-6
     )
     assert np.abs(integrated(found, {"x": rows_of()})[1]).max() < 1e-5
+
+
+def test_inputs_and_heads_have_one_order_in_every_process(tmp_path: Path) -> None:
+    """TensorFlow loads a signature in another order each time; a target's index must not follow it."""
+    names = ["f", "e", "d", "c", "b", "a"]
+    specs = {name: tf.TensorSpec([None], tf.float32, name=name) for name in names}
+    module = tf.Module()
+    module.call = tf.function(
+        lambda **given: {f"head_{name}": (number + 1) * given[name] for number, name in enumerate(names)},
+        autograph=False,
+    )
+    concrete = module.call.get_concrete_function(**specs)
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=concrete)
+    adapter = SavedModel(str(tmp_path / "m"))
+    inputs, outputs = described(adapter)
+    assert [name for name, _, _ in inputs] == sorted(names)
+    assert [name for name, _ in outputs] == [f"head_{name}" for name in sorted(names)]
+    found = scored(adapter).evaluate({name: np.ones(1, np.float32) for name in names})[1]
+    np.testing.assert_allclose(found, [[6, 5, 4, 3, 2, 1]])

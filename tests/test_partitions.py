@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import file_worlds
@@ -16,14 +17,17 @@ import worlds
 from file_worlds import decoded, numbers
 from memory_filesystem import MemoryFileSystem
 
+from pipeline.slice_planning import plan_slicings
 from transforms import globs, read
+from transforms.decode import decode, join
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, Signature
 from transforms.partitions import partition_of, partition_types
 from transforms.resolve import ColumnRequest
 from transforms.resolve_feature import FeatureRequest
 from transforms.resolve_paths import resolve_with_paths
-from transforms.shards import InputFile, inspect_files
+from transforms.shards import InputFile, cut, inspect_files
+from transforms.slicing import BinsRequest, ByBins, labels
 
 SPARK = Path(__file__).parent / "data" / "spark"
 
@@ -148,6 +152,40 @@ def test_padded_numbers_are_text_and_numbers_where_the_model_takes_these(tmp_pat
     assert schema.from_path == ("month",)
 
 
+@pytest.mark.parametrize("asked", [[], ["month >= 2"], [{"column": "month", "bins": [5]}]])
+def test_a_padded_number_has_one_text_whatever_the_slices_ask(asked: list[Any], tmp_path: Path) -> None:
+    """A condition or bins take 01 as the number; ids and other slices keep what the folder says."""
+    parts(tmp_path / "f", b=[1.0])
+    requests = [BinsRequest(i["column"], tuple(i["bins"])) if isinstance(i, dict) else i for i in asked]
+    both = [("month", "b == 1"), *requests]  # of values, so that bins may stand beside them
+    schema, rows, slices = decoded(tmp_path, "f", id="month", slices=both)
+    assert rows.ids.tolist() == ["01", "02", "10"]
+    assert slices["month & b == 1"] == [f"month={m} & b == 1" for m in ("01", "02", "10")]
+    assert dict(schema.slices)["month"] == pa.string()
+    if asked:
+        found = slices[schema.slicings[-1].name]
+        assert found in ([None, "month >= 2", "month >= 2"], ["month=(-inf, 5)"] * 2 + ["month=[5, inf)"])
+
+
+def test_a_padded_number_is_a_feature_a_slice_and_an_id_at_once(tmp_path: Path) -> None:
+    parts(tmp_path / "f")
+    inputs = inspect_files(globs.expand(["f"], str(tmp_path)))
+    found = read.describe_input(inputs)
+    asked = (FeatureRequest("a"), FeatureRequest("month"))
+    request = ColumnRequest(asked, {}, "month", ("month", "month > 1"), None, "month", asides=found.asides)
+    signature = Signature((InputSpec("x", (2,), "float32"),), ())
+    schema = resolve_with_paths(request, signature, found.types, found.paths, inputs)
+    read.check_columns(inputs, read.columns_of(schema))
+    pieces = [piece for shard in cut(inputs, 5) for piece in shard.pieces]
+    raws = [raw for piece in pieces for raw in read.read_piece(piece, read.columns_of(schema), 3)]
+    rows = join([decode(raw, schema, "f", 0, 1)[0] for raw in raws])
+    assert rows.features["month"].tolist() == [1.0, 2.0, 10.0]
+    assert rows.weights is not None
+    assert rows.weights.tolist() == [1.0, 2.0, 10.0]
+    assert rows.ids.tolist() == ["01", "02", "10"]
+    assert labels(schema.slicings, rows.slices)["month"].to_pylist() == ["month=01", "month=02", "month=10"]
+
+
 def test_a_column_of_the_path_is_a_feature_only_where_it_is_named(tmp_path: Path) -> None:
     parts(tmp_path / "f")
     schema, _rows, _ = decoded(tmp_path, "f", features=None)
@@ -198,3 +236,17 @@ def test_folders_of_tfrecord_and_of_an_object_store(tmp_path: Path) -> None:
             assert slices["place"] == ["place=x", "place=x", "place=y z", "place=y z"]
             _, rows, _ = decoded(Path("/"), files, id="place")
             assert rows.ids.tolist() == ["x", "x", "y z", "y z"]
+
+
+def test_bins_of_a_folder_name_have_the_edges_of_its_values(tmp_path: Path) -> None:
+    """The draw that finds edges reads folders' names as the run does, padded or not."""
+    for form in ("02d", "d"):
+        folder = tmp_path / form
+        for month in (1, 2, 10):
+            (folder / f"month={month:{form}}").mkdir(parents=True)
+            pq.write_table(pa.table({"a": [1.0] * 4}), folder / f"month={month:{form}}" / "p.parquet")
+        schema, _rows, _ = decoded(folder, slices=[BinsRequest("month", 2)])
+        inputs = inspect_files(globs.expand(["."], str(folder)))
+        planned, count, warnings = plan_slicings(schema, inputs, 0, 12)
+        assert [slicing.edges for slicing in planned.slicings if isinstance(slicing, ByBins)] == [(2.0,)]
+        assert (count, warnings) == (2, ())

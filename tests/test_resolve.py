@@ -175,14 +175,16 @@ def test_several_inputs_that_do_not_fit():
 def test_inputs_whose_names_an_export_lost():
     lost = [("args_0_1", (1,), "float32"), ("args_0", (1,), "float32")]
     assert error(lost, FLIGHTS).endswith(
-        "; its inputs have no names that say much: give each its column, as "
-        "{name: flight_id, input: args_0_1}"
+        "; its inputs have no names that say much: give each its column, as {name: distance, input: args_0_1}"
     )
     mixed = [("args_0_1", (1,), "float32"), ("mean", (1,), "float32")]
     assert error(mixed, FLIGHTS).endswith(
         "; a model with several inputs takes them by name: args_0_1, mean, or as the key input says: "
-        "{name: flight_id, input: args_0_1}"
+        "{name: distance, input: args_0_1}"
     )
+    wide = {"age": pa.list_(pa.float32(), 6), "pay": pa.list_(pa.float32(), 2)}
+    lost = [("inputs_1", (2,), "float32"), ("inputs", (6,), "float32")]
+    assert error(lost, wide).endswith("as {name: age, input: inputs}")  # the one that takes six values
 
 
 TWO_OR_MORE = [("inputs", (2,), "float32"), ("inputs_1", (1,), "float32"), ("image", (8, 8, 3), "float32")]

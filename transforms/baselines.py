@@ -212,7 +212,7 @@ def drawn_slices(
       By column, in the input's order; empty where no row can be read.
     Cost: reads these columns of at most 100,000 rows, in evenly spread windows.
     """
-    alone = ExampleSchema((), {}, {}, slices=schema.slices)
+    alone = ExampleSchema((), {}, {}, slices=schema.slices, from_path=schema.from_path)
     pool = _pool(sum(file.rows for file in files), _LOOKED_AT)
     wanted = pool[np.argsort(row_keys(seed, pool), kind="stable")[:rows]]
     found = _read_ordinals(files, alone, np.sort(wanted))

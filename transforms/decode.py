@@ -120,18 +120,19 @@ def decode(
     columns, problems = batch.columns, Problems()
     ids = _ids(columns, schema, batch.rows, name, problems)
     features = {
-        f.name: by_type(columns.column(f.name), problems, partial(tensor, f, file=name))
+        f.name: by_type(_typed(columns, schema, f.name, f.stored), problems, partial(tensor, f, file=name))
         for f in schema.features
     }
     chosen = None
     if schema.target is not None:
         key = schema.target[0]
         read = partial(_targets, column=key, classes=schema.classes, count=targets, file=name)
-        chosen = by_type(columns.column(key), problems, read)
+        chosen = by_type(_typed(columns, schema, *schema.target), problems, read)
     weights = None
     if schema.weight is not None:
         key = schema.weight[0]
-        weights = by_type(columns.column(key), problems, partial(_weights, column=key, file=name))
+        found = _typed(columns, schema, *schema.weight)
+        weights = by_type(found, problems, partial(_weights, column=key, file=name))
     slices = {
         key: by_type(columns.column(key), problems, partial(_slice, column=key, stored=stored, file=name))
         for key, stored in schema.slices
@@ -151,6 +152,14 @@ def decode(
             rejected.append(Rejection(name, int(batch.rows[row]), "decode", reason, ids[row]))
         rows = rows.take(problems.good(len(rows)))
     return rows, rejected
+
+
+def _typed(columns: pa.RecordBatch, schema: ExampleSchema, name: str, kind: pa.DataType) -> pa.Array:
+    """A column; one of the folders' names, that ids and slices have as text, as the number that is needed."""
+    found = columns.column(name)
+    if name in schema.from_path and pt.is_string(found.type) and pt.is_integer(kind):
+        return found.cast(kind)
+    return found
 
 
 def slice_type(stored: pa.DataType) -> pa.DataType:

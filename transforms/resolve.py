@@ -62,7 +62,7 @@ def resolve(
     Raises:
       UserError: A column is missing, left over, of the wrong type or of the wrong size.
     """
-    request = _with_pictures(request, columns)
+    request = _with_pictures(request, columns, named=signature is None)
     _check_columns(request, columns)
     slicings = resolve_slicings(request.slices, columns)
     slices = columns_needed(slicings)
@@ -126,14 +126,25 @@ def _classes(
     )
 
 
-def _with_pictures(request: ColumnRequest, columns: Mapping[str, pa.DataType]) -> ColumnRequest:
-    """The request with the bytes of a struct of pictures where it names the struct."""
+def _with_pictures(
+    request: ColumnRequest, columns: Mapping[str, pa.DataType], *, named: bool
+) -> ColumnRequest:
+    """The request with the bytes of a struct of pictures where it names the struct.
+
+    Args:
+      request: What the config says.
+      columns: Of the input, with their types.
+      named: Whether features name the model's inputs, as those of a function do: by the struct, then.
+    """
     if request.features is None:
         return request
 
     def of(feature: FeatureRequest) -> FeatureRequest:
         found = feature.name not in columns and _holds_pictures(feature.name, columns)
-        return replace(feature, name=feature.name + _BYTES) if found else feature
+        if not found:
+            return feature
+        feeds = feature.input or (feature.name if named else None)
+        return replace(feature, name=feature.name + _BYTES, input=feeds)
 
     return replace(request, features=tuple(map(of, request.features)))
 
@@ -305,7 +316,11 @@ def _by_name(
     else:
         chosen = [replace(feature, input=fed(feature, inputs.keys())) for feature in request.features]
     rule = "A model with several inputs takes them by name"
-    check_names(chosen, request.features is not None, list(inputs), columns, spoken, "inputs", rule)
+
+    def fitting(column: str, name: str) -> bool:
+        return fits(inputs[name], columns[column], size_of(inputs[name].shape))
+
+    check_names(chosen, request.features is not None, list(inputs), columns, spoken, "inputs", rule, fitting)
     members: dict[str, list[FeatureRequest]] = {}
     for feature in chosen:
         members.setdefault(feature.feeds, []).append(feature)

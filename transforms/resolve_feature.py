@@ -245,6 +245,13 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
         shape = request.shape
     elif width(stored) is not None:
         shape = extents(stored)
+    unsaid = pt.is_binary(storage(stored)) and request.dtype is None and request.kind != "image"
+    if unsaid and len(shape) < 3 and size_of(shape) not in (None, 1):
+        raise UserError(
+            f"the column holds bytes, and the shape {shown(shape)} does not say what numbers they are",
+            f"{FEATURES} {request.name}",
+            "give their dtype as well, such as dtype: float32; of pictures kind: image",
+        )
     if request.dtype is not None:
         dtype = "float32" if request.dtype == "bfloat16" else request.dtype
     elif request.kind == "image" or (pt.is_binary(held) and len(shape) == 3):

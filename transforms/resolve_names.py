@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 
 import pyarrow as pa
@@ -83,10 +83,12 @@ def check_names(
     spoken: Set[str | None],
     noun: str,
     rule: str,
+    fitting: Callable[[str, str], bool] = lambda column, name: True,
 ) -> None:
     """Every name that a model takes is fed, and the features that the config lists feed one each.
 
-    Columns that nobody listed may be left over: a label, say.
+    Columns that nobody listed may be left over: a label, say. What is shown of how to feed one is a pair of a
+    column and a name that fit each other, where there is one.
     """
     known, given = set(names), {feature.feeds for feature in chosen}
     used = {feature.name for feature in chosen}
@@ -105,7 +107,9 @@ def check_names(
     if left:
         words.append(f"left over: {names_in_words(left, 20)}")
     remedy = f"{rule}: {names_in_words(names, 20)}"
-    mapped = f"{{name: {left[0] if left else 'COLUMN'}, input: {(missing or names)[0]}}}"
+    pairs = [(column, name) for column in left or ["COLUMN"] for name in missing or names]
+    column, name = next((pair for pair in pairs if left and fitting(*pair)), pairs[0])
+    mapped = f"{{name: {column}, input: {name}}}"
     if near:
         remedy = f"did you mean {names_in_words(near)}? {remedy}"
     elif missing and all(map(_NAMELESS.fullmatch, names)):

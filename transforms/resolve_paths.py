@@ -13,6 +13,7 @@ from transforms.partitions import partition_types
 from transforms.resolve import ColumnRequest, resolve
 from transforms.schema import ExampleSchema
 from transforms.shards import InputFile
+from transforms.slicing import SliceRequest, Slicing, resolve_slicings
 
 
 def resolve_with_paths(
@@ -24,7 +25,8 @@ def resolve_with_paths(
 ) -> ExampleSchema:
     """`resolve`, for columns some of which are not in the files but in the names of their folders.
 
-    `month=01` is a text, and a number where the model takes numbers.
+    `month=01` is a text, and a number where the model, a condition or bins take numbers. In ids and slices it
+    is the text all the same: a value has one text, whatever else the config asks.
 
     Args:
       request: What the config says.
@@ -38,13 +40,47 @@ def resolve_with_paths(
     try:
         schema = resolve(request, signature, columns)
     except UserError as error:
-        numbers = partition_types(inputs, padded_are_text=False) if paths else {}
-        others = {name: numbers[name] for name in paths if numbers[name] != columns[name]}
+        others = _as_numbers(columns, paths, inputs)
         found = _attempt(request, signature, {**columns, **others}) if others else None
         if found is None:
             raise error
-        schema = found
+        texts = {name: columns[name] for name in others}
+        schema = replace(
+            found,
+            id=found.id and (found.id[0], texts.get(*found.id)),
+            slices=tuple((name, texts.get(name, kind)) for name, kind in found.slices),
+        )
     return replace(schema, from_path=tuple(sorted(paths & set(dict(schema.columns)))))
+
+
+def slicings_with_paths(
+    requests: Sequence[SliceRequest],
+    types: Mapping[str, pa.DataType],
+    paths: Set[str],
+    inputs: Sequence[InputFile],
+) -> tuple[Slicing, ...]:
+    """`resolve_slicings` in the same manner.
+
+    Args:
+      requests: What the config says.
+      types: Of the input's columns.
+      paths: Those of folders' names.
+      inputs: The files.
+    Raises:
+      UserError: As `resolve_slicings`.
+    """
+    try:
+        return resolve_slicings(requests, types)
+    except UserError:
+        return resolve_slicings(requests, {**types, **_as_numbers(types, paths, inputs)})
+
+
+def _as_numbers(
+    columns: Mapping[str, pa.DataType], paths: Set[str], inputs: Sequence[InputFile]
+) -> dict[str, pa.DataType]:
+    """Of folders' names that are texts, and could be numbers, the types of these."""
+    numbers = partition_types(inputs, padded_are_text=False) if paths else {}
+    return {name: numbers[name] for name in paths if numbers[name] != columns[name]}
 
 
 def _attempt(

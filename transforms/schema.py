@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.types as pt
 
 from transforms.categories import Categories
 from transforms.players import HELD, Players, value_names
@@ -122,7 +123,8 @@ class ExampleSchema:
       weight: The column of what each row counts in the importance, with its type; None: all the same.
       slicings: What the importance is broken down by.
       classes: What the target column's values are looked up in; None: they are indices.
-      from_path: Columns that are not in the files but in the names of their folders.
+      from_path: Columns that are not in the files but in the names of their folders. Of these one may be read
+        as text, for ids and slices, and be a number to the others.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -143,6 +145,10 @@ class ExampleSchema:
         for extra in (self.id, *self.slices, self.target, self.weight):
             if extra is not None:
                 found.setdefault(*extra)
+        # A text of a folder's name is a number where one is needed; the number is not its text.
+        found.update(
+            e for e in (self.id, *self.slices) if e and e[0] in self.from_path and pt.is_string(e[1])
+        )
         return list(found.items())
 
     @property

@@ -363,9 +363,9 @@ def _full_signature(
     for head, tensor in zip(signature.outputs, outputs, strict=True):
         shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
         if not shape or shape[0] is not None or None in shape[1:]:
+            what = f"output {head.name!r} has the shape {tensor.shape}: not rows of a known shape"
             raise UserError(
-                f"output {head.name!r} has the shape {tensor.shape}: not rows of a known shape",
-                "model",
+                what, "model", "save it with an open batch, None as the first length of its inputs"
             )
         heads.append(OutputSpec(head.name, shape[1:]))
     inputs = tuple(InputSpec(spec.name, shapes[spec.name], spec.dtype) for spec in signature.inputs)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from transforms.errors import RowsRefused, UserError
-from transforms.models.base import InputSpec, OutputSpec, Signature
+from transforms.models.base import InputSpec, OutputSpec, Signature, names_in_words
 from transforms.models.opaque import OpaqueModel
 
 PREFIX = "python:"
@@ -176,9 +176,9 @@ class ScoredFunction(OpaqueModel):
                 return self.evaluate({name: value[part] for name, value in example.items()})[0].shape[1]
             except RowsRefused as error:
                 reason = reason or error
-        raise UserError(
-            f"the function takes none of {rows} background rows: {reason}", self._where, "mend it or them"
-        ) from reason
+        what = f"the function takes none of {rows} background rows: {reason}"
+        remedy = f"mend it or them; it is given {names_in_words(list(example), 12)}"
+        raise UserError(what, self._where, remedy) from reason
 
     def _scores_and_outputs(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         rows = len(next(iter(inputs.values())))

@@ -27,7 +27,9 @@ _SAVED_ANEW = "save the model anew, with model.save('….keras')"
 _UNSAFE = ("unsafe_deserialization", "safe_mode", "arbitrary code")
 #: What Keras says of a class that nobody has registered.
 _UNKNOWN = re.compile(
-    r"(?:Could not locate (?:class|function)|Unknown (?:layer|object|class)):? '?\"?([\w>.]+)"
+    r"(?:Could not locate (?:class|function):?|Unknown (?:layer|object|class):?"
+    # Of an initializer, a regularizer or a constraint all of it stands there.
+    r"|Could not interpret \w+ identifier: \{.*?'registered_name':) '?\"?([\w>.]+)"
 )
 
 
@@ -87,7 +89,7 @@ class KerasModel(GraphAdapter):
                     return
                 errors.append(TypeError(f"a layer looks strings up among its {', '.join(dtypes.values())}"))
         remedy = "check that the model predicts after keras.saving.load_model"
-        if "positional argument" in str(errors[0]):
+        if re.search(r"(positional|required) argument", str(errors[0])):
             remedy = "have call take its inputs as one argument, a dict or a list of tensors"
         raise UserError(
             f"the model cannot be called on its inputs: {first_line(errors[0])}", path, remedy
@@ -194,8 +196,11 @@ def _load(path: str, allow_unsafe: bool) -> Any:
     except Exception as error:
         text = str(error)
         unknown = _UNKNOWN.search(text)
+        weights = "No model config found" in text
+        code = not allow_unsafe and not unknown and any(word in text.lower() for word in _UNSAFE)
         version = keras_version(path)
-        if version.startswith(("1.", "2.")) and (unknown or path.lower().endswith(".keras")):
+        archive = path.lower().endswith(".keras")  # of which Keras 3 reads none of Keras 2, code or not
+        if version.startswith(("1.", "2.")) and (archive or not (code or weights)):
             raise UserError(
                 f"was written by Keras {version}, and Keras {keras.__version__} cannot load it: "
                 + (f"it knows no {unknown[1]}" if unknown else first_line(error, 100)),
@@ -208,7 +213,7 @@ def _load(path: str, allow_unsafe: bool) -> Any:
                 path,
                 "name the module that registers the class in model.modules",
             ) from error
-        if not allow_unsafe and any(word in text.lower() for word in _UNSAFE):
+        if code:
             raise UserError(
                 "the model holds Python code (a Lambda layer or the like) that loading would run",
                 path,
@@ -221,7 +226,7 @@ def _load(path: str, allow_unsafe: bool) -> Any:
                 path,
                 "have call take its inputs as one argument, a dict or a list, or use model.export('folder')",
             ) from error
-        if "No model config found" in text:
+        if weights:
             raise UserError(
                 "holds weights at most, and not the model that they are of",
                 path,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,13 @@ class SavedModel(GraphAdapter):
         name = signature or SIGNATURE
         self._loaded = _load(path)  # owns the variables and tables
         self._function = _signature(self._loaded, name, path)
-        specs: Mapping[str, Any] = self._function.structured_input_signature[1]
+        given: Mapping[str, Any] = self._function.structured_input_signature[1]
+        specs = {key: given[key] for key in _in_order(given)}
         _check_takes_features(self._function, name, self._loaded.signatures, path)
         for key, spec in specs.items():
             _check_batch(spec, f"{name}: input {key!r}", path)
         outputs: Mapping[str, Any] = self._function.structured_outputs
-        self._heads = [name for name in _in_order(list(outputs)) if outputs[name].dtype.is_floating]
+        self._heads = [name for name in _in_order(outputs) if outputs[name].dtype.is_floating]
         if not self._heads:
             raise UserError(
                 f"{name} returns no floats: {names_in_words(list(outputs))}",
@@ -169,9 +170,13 @@ def _row_shape(spec: Any) -> tuple[int | None, ...]:
     return () if spec.shape.rank is None else tuple(spec.shape.as_list()[1:])
 
 
-def _in_order(names: Sequence[str]) -> list[str]:
-    """The signature's order, but for numbered outputs, which it sorts as text: output_10, output_2."""
+def _in_order(names: Iterable[str]) -> list[str]:
+    """As text, which is how TensorFlow flattens a signature, but for numbers: output_2 before output_10.
+
+    The order in which it loads them is another in each process.
+    """
+    names = list(names)
     numbered = [re.fullmatch(r"(.*?)_(\d+)", name) for name in names]
     if all(numbered) and len({found[1] for found in numbered if found}) == 1:
         return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
-    return list(names)
+    return sorted(names)

@@ -17,6 +17,7 @@ import pyarrow as pa
 KEY = b"ARROW:schema"
 _INT, _DURATION, _LAST_KNOWN = 2, 18, 26
 _MOST_BITS, _DEEPEST = 64, 64
+_DURATIONS = "durations"
 
 
 def nanoseconds(metadata: Mapping[bytes, bytes], keys: Sequence[bytes]) -> set[str]:
@@ -45,9 +46,13 @@ def lost_types(stored: bytes) -> dict[str, str]:
       ValueError: It is no such schema.
     """
     try:
-        return dict(_lost(base64.b64decode(stored)))
+        found = dict(_lost(base64.b64decode(stored)))
     except (struct.error, IndexError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"the stored schema cannot be read: {error}") from error
+    # Durations are read where Arrow follows the schema: what keeps it from that is another column.
+    others = [f"{name} with its {words}" for name, words in found.items() if words != _DURATIONS]
+    beside = f"{_DURATIONS} (a file without {others[0]} would do)" if others else _DURATIONS
+    return {name: beside if words == _DURATIONS else words for name, words in found.items()}
 
 
 def _lost(message: bytes) -> Iterator[tuple[str, str]]:
@@ -67,7 +72,7 @@ def _words(field: _Table, depth: int) -> str | None:
         raise ValueError("its types are nested too deeply")
     kind, detail = field.byte(2), field.table(3)
     if kind == _DURATION:
-        return "durations"
+        return _DURATIONS
     if kind > _LAST_KNOWN:
         return "a type that Arrow does not know"
     if kind == _INT and detail is not None and detail.whole(0) > _MOST_BITS:
