@@ -1,8 +1,10 @@
 """Settings every test shares."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +12,9 @@ from hypothesis import HealthCheck, settings
 # Read when TensorFlow and matplotlib are first imported, so set before any test module is.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Tracing makes objects by the million, and next to none of them is garbage: a tenth of the suite was looking.
+gc.set_threshold(50_000, 20, 50)
 
 # Two loaded cores make timings meaningless; CI tries the same examples every time.
 settings.register_profile(
@@ -41,6 +46,28 @@ def _without_reports() -> Iterator[Callable[..., None]]:
         for module in (pipeline.commit, pipeline.run):
             patch.setattr(module, "make_report", lambda commit, **options: [])
         yield made
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _planned_here() -> Iterator[Callable[..., Any]]:
+    """Plans within this process ask the model here, not in a child, which takes TensorFlow's five seconds.
+
+    What a child is for (a launcher without TensorFlow, a model that kills its process) has tests of its own:
+    those that give the command to a shell, and those that ask for `children`.
+    """
+    import pipeline.plan
+    import pipeline.probe
+
+    asked = pipeline.plan.probe_in_child
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.plan, "probe_in_child", pipeline.probe.probe)
+        yield asked
+
+
+@pytest.fixture
+def children(_planned_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plans of the test ask the model in a child, as those of users do."""
+    monkeypatch.setattr("pipeline.plan.probe_in_child", _planned_here)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A config that would take a terabyte at once runs in the memory of one, slower, and the plan says so."""
+"""A config that would take a quarter of a terabyte at once runs in two gigabytes, and the plan says so."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipeline.config import load_config
 from pipeline.plan import make_plan
 from pipeline.plan_summary import summarize
 
-ROWS, FEATURES, BACKGROUND = 320, 2000, 100
+ROWS, FEATURES, BACKGROUND = 80, 2000, 100
 #: The least that determine the values of so many features.
 COALITIONS = 2 * FEATURES + 2
 
 
-def test_what_would_take_a_terabyte_at_once(tmp_path: Path) -> None:
+def test_what_would_take_a_quarter_of_a_terabyte_at_once(tmp_path: Path) -> None:
     at_once = 4 * FEATURES * ROWS * COALITIONS * BACKGROUND
-    assert at_once > 1e12
+    assert at_once >= 2.5e11
     import keras
 
     keras.utils.set_random_seed(5)
@@ -47,8 +47,8 @@ def test_what_would_take_a_terabyte_at_once(tmp_path: Path) -> None:
         )
     )
     estimate = summarize(make_plan(load_config(str(config))))["estimate"]
-    assert estimate["device_bytes"] < at_once / 2000
-    assert estimate["device_calls_per_row"] > 10
+    assert estimate["device_bytes"] < at_once / 500
+    assert estimate["device_calls_per_row"] >= 10
     # By way of a small process: a child's peak begins with the size of the one that it is made from.
     program = f"from benchmarks.child import attribeam; print(attribeam(['explain', {str(config)!r}]).peak)"
     told = subprocess.run(

@@ -21,7 +21,6 @@ import pytest
 import worlds
 
 from pipeline import cli
-from pipeline.probe import probe
 from pipeline.results import load_run
 from pipeline.runners import check_flags
 from transforms.errors import UserError
@@ -127,12 +126,6 @@ def test_one_method(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"{key} ({shown})" in words
 
 
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The model is asked here rather than in a child, which takes TensorFlow's five seconds to start."""
-    monkeypatch.setattr("pipeline.plan.probe_in_child", probe)
-
-
 # -- plan ----------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +137,6 @@ def files_under(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-@pytest.mark.usefixtures("in_process")
 def test_plan_says_everything_and_writes_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     config = worlds.trips()
     before = files_under(config.parent)
@@ -186,7 +178,6 @@ def test_plan_says_everything_and_writes_nothing(capsys: pytest.CaptureFixture[s
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("in_process")
 def test_plan_knows_a_run_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     run = worlds.explained(worlds.trips())
     said = Said(capsys, "plan", worlds.trips(), "--output", run.path)

@@ -18,7 +18,6 @@ import yaml
 from memory_filesystem import MemoryFileSystem
 
 from pipeline.config import load_config
-from pipeline.probe import probe
 from pipeline.run import preview
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,8 +53,7 @@ def test_it_opens_with_its_command_and_what_it_writes(config: Path) -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_it_is_planned(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.plan.probe_in_child", probe)
+def test_it_is_planned(config: Path) -> None:
     folder = worlds.workshop()
     before = sorted(folder.rglob("*"))
     summary = preview(load_config(str(folder / "configs" / config.name)))
@@ -116,9 +114,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_is_planned(preset: str, monkeypatch: pytest.MonkeyPatch, cluster: int) -> None:
+def test_a_preset_is_planned(preset: str, cluster: int) -> None:
     """With the quickstart's config, for Dataflow in a bucket beside its data."""
-    monkeypatch.setattr("pipeline.plan.probe_in_child", probe)
     given = shlex.split(PRESETS[preset].format(port=cluster))
     folder: object = worlds.workshop()
     if preset == "dataflow_gpu":

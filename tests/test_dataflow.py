@@ -16,7 +16,6 @@ from memory_filesystem import MemoryFileSystem
 
 from pipeline import cli, load_run
 from pipeline.config import load_config
-from pipeline.probe import probe
 from pipeline.run import Outcome, RunBrokenError, execute, preview
 from pipeline.runners import Job
 from pipeline.runners.dataflow import Accelerator, as_label, dataflow_flags
@@ -29,7 +28,6 @@ L4 = "type:nvidia-l4;count:1;install-nvidia-driver"
 
 @pytest.fixture
 def dataflow(monkeypatch: pytest.MonkeyPatch) -> Iterator[cloud.Dataflow]:
-    monkeypatch.setattr("pipeline.plan.probe_in_child", probe)  # a child has no bucket in memory
     MemoryFileSystem.blobs.clear()
     yield cloud.take_jobs(monkeypatch)
     MemoryFileSystem.blobs.clear()
@@ -328,7 +326,6 @@ def test_a_launcher_that_went_before_the_commit(
     with pytest.raises(OSError, match="gone"):
         execute(loaded)
     monkeypatch.undo()
-    monkeypatch.setattr("pipeline.plan.probe_in_child", probe)
     monkeypatch.setattr("pipeline.runners.run_pipeline", None)
     outcome = execute(loaded)
     assert outcome.manifest is not None

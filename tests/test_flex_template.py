@@ -17,7 +17,6 @@ from memory_filesystem import MemoryFileSystem
 
 from pipeline import load_run, main
 from pipeline.cli import cli
-from pipeline.probe import probe
 from pipeline.runners import check_flags
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -103,7 +102,6 @@ def test_flags_alone(given: list[str], expected: list[str]) -> None:
 
 def test_the_launcher(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """As Dataflow's launcher starts it: a job's description is left at its place, nothing is waited for."""
-    monkeypatch.setattr("pipeline.plan.probe_in_child", probe)
     MemoryFileSystem.blobs.clear()
     dataflow = cloud.take_jobs(monkeypatch)
     place = cloud.upload(worlds.vectors().folder, "vectors")

@@ -18,6 +18,8 @@ from transforms.models.base import ScoredModel
 
 L, ops = keras.layers, keras.ops
 Inputs = dict[str, np.ndarray]
+#: Of a sequence: what is written out takes as long to trace as it has steps.
+STEPS = 3
 
 
 @keras.saving.register_keras_serializable("deep_shap_loops")
@@ -82,7 +84,7 @@ BODIES: dict[str, tuple[Callable[[Any], Any], int]] = {
     "cells upon cells": (lambda x: L.RNN([L.LSTMCell(3), L.GRUCell(2)])(x), 1),
     "masked": (lambda x: L.LSTM(4)(L.Masking(0.0)(x)), 1),
     "from a state": (lambda x: L.GRU(3)(x, initial_state=L.Dense(3)(x[:, 0])), 1),
-    "convolution": (lambda x: L.ConvLSTM1D(2, 2)(L.Reshape((6, 4, 1))(x)), 1),
+    "convolution": (lambda x: L.ConvLSTM1D(2, 2)(L.Reshape((-1, 4, 1))(x)), 1),
     **{
         name: (lambda x, name=name: Loop(name)(L.Dense(4)(x)), 1) for name in ("counted", "mapped", "scanned")
     },
@@ -90,7 +92,7 @@ BODIES: dict[str, tuple[Callable[[Any], Any], int]] = {
 }
 
 
-def made(name: str, steps: int = 6) -> ScoredModel:
+def made(name: str, steps: int = STEPS) -> ScoredModel:
     keras.utils.set_random_seed(2)
     inputs = keras.Input((steps, 4), name="x")
     found = BODIES[name][0](inputs)
@@ -99,7 +101,7 @@ def made(name: str, steps: int = 6) -> ScoredModel:
     return scored(keras.Model(inputs, L.Dense(2)(found)))
 
 
-def drawn(rows: int, seed: int, steps: int = 6) -> Inputs:
+def drawn(rows: int, seed: int, steps: int = STEPS) -> Inputs:
     rng = np.random.default_rng(seed)
     values = rng.normal(size=(rows, steps, 4)).astype(np.float32)
     values[np.arange(steps) >= rng.integers(2, steps + 1, (rows, 1))] = 0.0  # what a mask takes away

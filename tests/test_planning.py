@@ -20,6 +20,7 @@ from pipeline.config import load_config
 from pipeline.plan import make_plan
 from transforms import files, read, shards
 from transforms.baselines import BaselineRequest, first_rows, make_background
+from transforms.errors import UserError
 from transforms.schema import ExampleSchema, FeatureSpec
 
 MODEL = """
@@ -194,3 +195,17 @@ def test_what_reading_may_hold(tmp_path: Path) -> None:
     assert read.read_bytes(inputs, columns, 10**6) == read.read_bytes(inputs, columns, 1000)
     assert read.read_bytes(inputs, columns, 10) < 10 << 20
     assert files.size(str(tmp_path / "a.parquet")) < 10 << 20
+
+
+@pytest.mark.usefixtures("children")
+def test_a_child_s_plan_is_the_launcher_s_own(tmp_path: Path) -> None:
+    """What a model says in a process of its own comes back whole, and so does a refusal."""
+    write_files(tmp_path / "data", 2)
+    config = load_config(str(config_over(tmp_path, "data/*.parquet")))
+    theirs, ours = make_plan(config), make_plan(config, in_process=True)
+    assert theirs.fingerprint == ours.fingerprint
+    assert theirs.found.artifact.to_bytes() == ours.found.artifact.to_bytes()
+    (tmp_path / "scoring.py").write_text("def score(rows):\n    raise LookupError('no such place')\n")
+    for in_process in (False, True):
+        with pytest.raises(UserError, match="no such place"):
+            make_plan(config, in_process=in_process)

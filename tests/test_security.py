@@ -24,7 +24,6 @@ from tensorflow.python.ops.lookup_ops import TableInitializerBase
 from pipeline import cli
 from pipeline.config import load_config
 from pipeline.place import check_place
-from pipeline.probe import probe
 from pipeline.results import load_run
 from pipeline.yaml_text import MOST_BYTES, parse_mapping
 from transforms.errors import UserError
@@ -403,7 +402,6 @@ LINES: dict[str, tuple[int, list[str]]] = {
 def test_no_name_escapes_a_line(
     nasty: Path, json_too: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.plan.probe_in_child", probe)
     monkeypatch.setattr("pipeline.survey.in_child", lambda function, request: function(request))
     monkeypatch.setenv("COLUMNS", "80")
     place = nasty.parent / ("run-json" if json_too else "run-text")

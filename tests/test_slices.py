@@ -19,7 +19,6 @@ import yaml
 
 from pipeline import cli, load_run
 from pipeline.config import load_config
-from pipeline.probe import probe
 from pipeline.run import prepare, preview
 from transforms.errors import UserError
 from transforms.explain import _ExplainBatch
@@ -28,12 +27,6 @@ from transforms.shard_result import STATES_AHEAD
 from transforms.worker import runtime
 
 ROWS = 240
-
-
-@pytest.fixture(autouse=True)
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plan in a process of its own would take most of these tests' time."""
-    monkeypatch.setattr("pipeline.plan.probe_in_child", probe)
 
 
 MODEL = """
