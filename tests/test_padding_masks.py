@@ -63,7 +63,17 @@ def largest(e: Any, ids: Any) -> Any:
     return ops.max(ops.where(mask_of(ids)[..., None], seen, -1e9), axis=1)
 
 
+def faded(e: Any, ids: Any) -> Any:
+    """Older words weigh less, by a constant and by a weight that is learned, and a power of their number."""
+    mask = ops.cast(mask_of(ids), "float32")
+    learned = L.Embedding(STEPS, 1, "uniform")(ops.arange(STEPS))[:, 0]
+    weights = mask * np.exp(-0.3 * np.arange(STEPS, dtype=np.float32)) * (1.5 + learned)
+    total = ops.sum(weights, axis=1, keepdims=True) * ops.sum(mask, axis=1, keepdims=True) ** 0.7
+    return ops.sum(ops.tanh(e) * weights[..., None], axis=1) / total
+
+
 TAILS: dict[str, Tail] = {
+    "older words fade": faded,
     "mean": lambda e, ids: L.GlobalAveragePooling1D()(e),
     "self-attention": lambda e, ids: L.GlobalAveragePooling1D()(L.MultiHeadAttention(2, 3)(e, e)),
     "largest of attention": largest,
@@ -277,6 +287,34 @@ def test_an_input_that_only_masks_a_mean_is_held(tail: Tail) -> None:
     np.testing.assert_allclose(total(found), model.evaluate(rows)[0] - model.evaluate(under)[0], atol=1e-6)
 
 
+def test_an_input_of_whole_numbers_that_hides_logits_is_held() -> None:
+    """As in BERT's own code: the mask, cast to a float, is made far and added; then it means."""
+    keras.utils.set_random_seed(3)
+    ids, mask = (L.Input((STEPS,), dtype="int32", name=name) for name in ("ids", "mask"))
+    e = L.Embedding(VOCABULARY, WIDTH, "normal")(ids)
+    keep = ops.cast(mask, "float32")
+    logits = ops.matmul(L.Dense(3)(e), ops.transpose(L.Dense(3)(e), (0, 2, 1)))
+    seen = ops.matmul(ops.softmax(logits + (1.0 - keep[:, None, :]) * -10000.0), ops.tanh(e))
+    mean = ops.sum(seen * keep[..., None], axis=1) / ops.sum(keep, axis=1, keepdims=True)
+    model = scored(keras.Model([ids, mask], L.Dense(1)(mean)))
+    rows = {"ids": ROWS, "mask": (ROWS != 0).astype(np.int32)}
+    with pytest.raises(UserError, match=r"\{name: mask, fixed: true\}"):
+        model.differentiable(rows)
+    model.held = frozenset({"mask"})
+    assert (gradients(model, rows)["ids"][:, 0][PADDED] == 0).all()
+
+
+def test_whole_numbers_that_weigh_a_mean_are_a_feature() -> None:
+    keras.utils.set_random_seed(3)
+    ids, weights = (L.Input((STEPS,), dtype="int32", name=name) for name in ("ids", "weights"))
+    e = L.Embedding(VOCABULARY, WIDTH, "normal")(ids)
+    w = ops.cast(weights, "float32")
+    mean = ops.sum(e * w[..., None], axis=1) / ops.sum(w, axis=1, keepdims=True)
+    model = scored(keras.Model([ids, weights], L.Dense(1)(mean)))
+    rows = {"ids": ROWS, "weights": np.arange(ROWS.size, dtype=np.int32).reshape(ROWS.shape) % 5 + 1}
+    assert {entry.input for entry in model.differentiable(rows).cut.entries} == {"ids", "weights"}
+
+
 # -- what looks like a mask and is a value ---------------------------------------------------------------
 
 
@@ -310,6 +348,63 @@ def test_indicators_and_counts_stay_features(kind: Any) -> None:
     np.testing.assert_allclose(total(found), change, atol=1e-5)
     if kind is not share:
         assert np.abs(found["ids"][:, 0][PADDED & (BASES != 0).any(axis=0)]).min() > 0
+
+
+def listed(gate: Any, prices: Any, e: Any) -> Any:
+    """A word lets the price that stands beside it count."""
+    return ops.concatenate([L.Flatten()(e), ops.sum(gate * prices, axis=1, keepdims=True)], axis=1)
+
+
+def counted(gate: Any, prices: Any, e: Any) -> Any:
+    """How many such words there are is worth a price each."""
+    many = ops.sum(gate, axis=1, keepdims=True)
+    return ops.concatenate([L.Flatten()(e), many * L.Dense(2)(prices)], axis=1)
+
+
+def share_of_own(gate: Any, prices: Any, e: Any) -> Any:
+    """The share of such words scales what all of them say."""
+    return ops.concatenate([ops.mean(e, axis=1) * ops.mean(gate, axis=1, keepdims=True), prices], axis=1)
+
+
+@pytest.mark.parametrize("kind", [listed, counted, share_of_own])
+def test_what_switches_other_values_is_a_feature_though_the_words_are_embedded(kind: Any) -> None:
+    keras.utils.set_random_seed(3)
+    ids, prices = L.Input((STEPS,), dtype="int32", name="ids"), L.Input((STEPS,), name="prices")
+    gate = ops.cast(ops.greater(ids, 9), "float32")
+    keras_model = keras.Model(
+        [ids, prices], L.Dense(1)(kind(gate, prices, L.Embedding(VOCABULARY, WIDTH, "normal")(ids)))
+    )
+    model = scored(keras_model)
+    rng = np.random.default_rng(5)
+    rows = {"ids": ROWS, "prices": rng.normal(size=ROWS.shape).astype(np.float32)}
+    bases = {"ids": BASES, "prices": rng.normal(size=BASES.shape).astype(np.float32)}
+    found = integrated(model, rows, bases)
+    change = called(keras_model, rows).numpy() - called(keras_model, bases).numpy().mean()
+    np.testing.assert_allclose(total(found), change, atol=1e-5)
+
+
+def test_whether_any_word_is_there_is_no_mask_of_a_price() -> None:
+    keras.utils.set_random_seed(3)
+    ids, prices = L.Input((STEPS,), dtype="int32", name="ids"), L.Input((3,), name="prices")
+    embedded = L.Embedding(VOCABULARY, WIDTH, "normal")(ids)
+    there = ops.cast(ops.any(ops.equal(ids, 3), axis=1, keepdims=True), "float32")
+    both = L.Concatenate()([L.Flatten()(embedded), there * L.Dense(1)(prices)])
+    model = scored(keras.Model([ids, prices], L.Dense(1)(both)))
+    with pytest.raises(UserError, match=r"Any .*mixes the values of input 'ids' .*kernel_shap"):
+        model.differentiable({"ids": ROWS, "prices": np.zeros((len(ROWS), 3), np.float32)})
+
+
+def test_a_share_of_an_input_of_its_own_is_a_feature() -> None:
+    keras.utils.set_random_seed(3)
+    ids, prices = L.Input((STEPS,), dtype="int32", name="ids"), L.Input((3,), name="prices")
+    unknown = ops.mean(ops.cast(ops.equal(ids, 0), "float32"), axis=1, keepdims=True)
+    keras_model = keras.Model([ids, prices], L.Dense(1)(prices) / (1.0 + unknown))
+    rows = {"ids": ROWS, "prices": np.ones((len(ROWS), 3), np.float32)}
+    bases = {"ids": BASES, "prices": np.zeros((len(BASES), 3), np.float32)}
+    found = integrated(scored(keras_model), rows, bases)
+    change = called(keras_model, rows).numpy() - called(keras_model, bases).numpy().mean()
+    np.testing.assert_allclose(total(found), change, atol=1e-5)
+    assert np.abs(found["ids"]).max() > 1e-3
 
 
 # -- a run -----------------------------------------------------------------------------------------------

@@ -16,12 +16,12 @@ from tensorflow.python.framework import ops as tf_ops
 from transforms.errors import UserError
 from transforms.models.custom import backward_of
 from transforms.models.frontier import affine_frontier
-from transforms.models.masks import held_masks, hides, is_pooled, row_masks
+from transforms.models.masks import held_masks, hides, is_pooled, row_masks, switches_others
 from transforms.models.positions import Mixed, entry_positions, position_map
 from transforms.models.refusals import (
-    evaluating_methods,
     is_smooth,
     kind_of,
+    mixing,
     refuse_unreached,
     refused,
     where,
@@ -163,10 +163,13 @@ def find_cut(
             f"no gradients can be taken through the {kind_of(traced, name)} input {name!r} of a SavedModel",
             "a .keras file of the same model would do",
         )
-    entries = _with_positions(traced, _entries(traced, scores, sources))
+    entries, mixed = _with_positions(traced, _entries(traced, scores, sources))
     masked: frozenset[str] = frozenset()
     held_names: frozenset[str] = frozenset()
     if hold_masks:
+        for tensor, name, op in mixed:
+            if switches_others(traced, needed, entries, tensor, name):
+                raise mixing(traced, name, op)
         held_names = held_masks(traced, scores, needed, entries)
         entries = tuple(entry for entry in entries if entry.tensor.name not in held_names)
         masked = row_masks(traced, scores, entries)
@@ -178,7 +181,7 @@ def find_cut(
         if switched:
             # One mask of a list is as good as another: gradients begin in front of the switch.
             found = [e for e in _entries(traced, scores, sources, switched) if e[0].name not in held_names]
-            entries = _with_positions(traced, found)
+            entries, _ = _with_positions(traced, found)
             masked = row_masks(traced, scores, entries)
     for entry in entries:
         for name in sorted(whole.get(entry.tensor.op.name, frozenset()) & held):
@@ -286,11 +289,13 @@ def _switched_by_ids(
     return True
 
 
-def _with_positions(traced: TracedModel, found: Sequence[tuple[Any, str]]) -> tuple[Entry, ...]:
-    """Entries with the positions that they come from.
+def _with_positions(
+    traced: TracedModel, found: Sequence[tuple[Any, str]]
+) -> tuple[tuple[Entry, ...], list[tuple[Any, str, Any]]]:
+    """Entries with the positions that they come from, and masks that mix positions.
 
     A mask that mixes positions (which token may look at which) is no entry where its input has others: it is
-    then held as the row has it.
+    then held as the row has it. Of these come the tensor, the input and the op that mixes.
 
     Raises:
       UserError: A layer mixes the positions of its input before any gradient begins.
@@ -306,19 +311,8 @@ def _with_positions(traced: TracedModel, found: Sequence[tuple[Any, str]]) -> tu
     for tensor, name, op in mixed:
         mask = tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool
         if not (mask and name in reached):
-            if op.type == "XlaCallModule":
-                raise UserError(
-                    "the SavedModel was stored without the gradients of its JAX function",
-                    "model",
-                    "store it with jax2tf.convert(…, with_gradient=True) and tf.saved_model.SaveOptions("
-                    f"experimental_custom_gradients=True), or use {evaluating_methods(traced)}",
-                )
-            raise refused(
-                traced,
-                f"{where(op)} mixes the values of input {name!r} before any gradient begins, so that "
-                "gradients cannot tell them apart",
-            )
-    return tuple(entries)
+            raise mixing(traced, name, op)
+    return tuple(entries), mixed
 
 
 def _differentiated(op: Any) -> list[Any]:

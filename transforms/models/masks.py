@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from transforms.models.questions import Questions, questions_of
 from transforms.models.trace import SHAPE_ONLY, TracedModel, row_elements
 
 if TYPE_CHECKING:
@@ -22,15 +23,17 @@ _FAR = 1e3
 #: A mask stays one under these, with constants beside it.
 _KEEPING = frozenset(
     {
-        "Add", "AddV2", "BroadcastTo", "Cast", "ClipByValue", "Div", "DivNoNan", "EnsureShape", "ExpandDims",
-        "Identity", "Max", "Maximum", "Mean", "Minimum", "Mul", "Neg", "RealDiv", "Reciprocal", "Reshape",
-        "Rsqrt", "Select", "SelectV2", "Snapshot", "Sqrt", "Squeeze", "StridedSlice", "Sub", "Sum", "Tile",
-        "Transpose",
+        "Add", "AddV2", "BroadcastTo", "Cast", "ClipByValue", "Div", "DivNoNan", "EnsureShape", "Exp",
+        "ExpandDims", "Expm1", "Identity", "Log", "Log1p", "Max", "Maximum", "Mean", "Minimum", "Mul",
+        "Neg", "Pow", "RealDiv", "Reciprocal", "Reshape", "Rsqrt", "Select", "SelectV2", "Snapshot", "Sqrt",
+        "Square", "Squeeze", "StridedSlice", "Sub", "Sum", "Tile", "Transpose",
     }
 )  # fmt: skip
 _PRODUCTS = frozenset(
     {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "MatMul", "Mul", "MulNoNan"}
 )
+#: Give each place its weight.
+_WEIGHING = frozenset({"Div", "DivNoNan", "Mul", "RealDiv"})
 _QUOTIENTS = frozenset({"Div", "DivNoNan", "RealDiv"})
 _SUMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub"})
 
@@ -49,21 +52,64 @@ def held_masks(
       needed: Ops that these need, by name.
       entries: Where gradients begin.
     """
-    asked = [e for e in entries if several(traced, e.input) and _from_a_question(traced, e.tensor, e.input)]
-    if not asked:
+    answers = _answers(traced, entries)
+    names = _names(e.tensor for e in answers)  # tensors are told apart by name: == would add an op
+    apart = {e.input for e in answers} - {e.input for e in entries if e.tensor.name not in names}
+    plain = [e for e in entries if _is_plain(traced, e)]
+    if not (answers or plain):
         return frozenset()
-    moved = [e for e in entries if e.tensor.name not in _names(other.tensor for other in asked)]
     ops = [op for op in traced.graph.get_operations() if op.name in needed]
-    values = _depending(ops, _names(e.tensor for e in moved))
-    masks = _what_masks(ops, [e.tensor for e in asked], values, _names(scores))
-    embedded = {e.input for e in moved}
+    found = {name: questions(traced, ops, entries, answers, name) for name in {e.input for e in answers}}
+    padding = [e for e in answers if found[e.input].is_padding(e.tensor)]
+    # Whole numbers may be weights of a mean: they are a mask where they put values out of reach.
+    hidden = {
+        e.input for e in plain if _ways_of(traced, ops, scores, entries, [*padding, e])[e.tensor.name] > 1
+    }
+    asked = [*padding, *(e for e in plain if e.input in hidden)]
+    masks = _ways_of(traced, ops, scores, entries, asked)
     held: set[str] = set()
     for name in {e.input for e in asked}:
-        own = [e.tensor.name for e in asked if e.input == name]
+        own = [e.tensor.name for e in entries if e.input == name]
         # An input that is nothing but a mask is held as a whole, or not at all.
-        if name in embedded or (all(n in masks for n in own) and any(masks[n] for n in own)):
-            held.update(n for n in own if n in masks)
+        whole = all(masks.get(n, -1) >= 0 for n in own) and any(masks[n] for n in own)
+        if whole or name not in apart | hidden:
+            held.update(n for n in own if masks.get(n, -1) >= 0)
     return frozenset(held)
+
+
+def switches_others(
+    traced: TracedModel, needed: Mapping[str, Any], entries: Sequence[Entry], tensor: Any, name: str
+) -> bool:
+    """Whether a tensor of answers that mix an input's positions switches other values than the input's own.
+
+    Args:
+      traced: The model.
+      needed: Ops that the scores need, by name.
+      entries: Where gradients begin; the tensor is none.
+      tensor: Zeros and ones.
+      name: The input that it comes from.
+    """
+    ops = [op for op in traced.graph.get_operations() if op.name in needed]
+    return not questions(traced, ops, entries, _answers(traced, entries), name).is_padding(tensor)
+
+
+def questions(
+    traced: TracedModel, ops: Sequence[Any], entries: Sequence[Entry], asked: Sequence[Entry], name: str
+) -> Questions:
+    """What a model asks of an input; of one that is not embedded, answers may switch any values.
+
+    Args:
+      traced: The model.
+      ops: That the scores need, in the graph's order.
+      entries: Where gradients begin.
+      asked: Those that are answers.
+      name: The input.
+    """
+    answers = _names(e.tensor for e in asked)
+    moved = [e for e in entries if e.tensor.name not in answers]
+    values = _depending(ops, _names(e.tensor for e in moved))
+    embedded = _names(e.tensor for e in moved if e.input == name)
+    return questions_of(traced, ops, name, _depending(ops, embedded) if embedded else values, values)
 
 
 def row_masks(traced: TracedModel, scores: Sequence[Any], entries: Sequence[Entry]) -> frozenset[str]:
@@ -124,6 +170,10 @@ def several(traced: TracedModel, name: str) -> bool:
     return not tensor.dtype.is_floating and row_elements(tensor) > 1
 
 
+def _answers(traced: TracedModel, entries: Sequence[Entry]) -> list[Entry]:
+    return [e for e in entries if several(traced, e.input) and _from_a_question(traced, e.tensor, e.input)]
+
+
 def _from_a_question(traced: TracedModel, tensor: Any, name: str) -> bool:
     """Whether a tensor is a cast of what the model asks of an input: is this padding?
 
@@ -138,35 +188,48 @@ def _from_a_question(traced: TracedModel, tensor: Any, name: str) -> bool:
     return any(output.dtype == tf.bool for op in behind.values() for output in op.outputs)
 
 
-def _what_masks(
-    ops: Sequence[Any], asked: Sequence[Any], values: frozenset[str], scores: frozenset[str]
-) -> dict[str, bool]:
-    """Which of some tensors do no more than to switch values on and off, and to count those that are on.
+def _is_plain(traced: TracedModel, entry: Entry) -> bool:
+    """Whether an entry is a list of whole numbers as it is."""
+    tensor = entry.tensor
+    return (
+        tensor.op.type == "Cast"
+        and tensor.op.inputs[0].name == traced.inputs[entry.input].name
+        and several(traced, entry.input)
+    )
+
+
+def _ways_of(
+    traced: TracedModel,
+    ops: Sequence[Any],
+    scores: Sequence[Any],
+    entries: Sequence[Entry],
+    asked: Sequence[Entry],
+) -> dict[str, int]:
+    """What some entries do, where they switch values on and off and count those that are on, and no more.
 
     Args:
+      traced: The model.
       ops: That the scores need, in the graph's order.
-      asked: Zeros and ones.
-      values: Names of the tensors that depend on values, which the asked ones do not.
-      scores: Names of what is explained.
+      scores: What is explained.
+      entries: Where gradients begin.
+      asked: Those of them that may be masks.
     Returns:
-      Names of those that mask; whether values are divided by their number, or are put out of reach by them:
-      a product alone may be an interaction of two inputs.
+      By name: -1 for more than that, 0 for products, 1 where values are also divided by their number, 2 where
+      they are put out of reach: a product alone may be an interaction of two inputs.
     """
-    every = _depending((op for op in ops if not any(t.name in values for t in op.outputs)), _names(asked))
-    found = {}
-    for tensor in asked:
-        ways = _ways(ops, tensor, every, values, scores)
-        if ways:
-            found[tensor.name] = True in ways
-    return found
+    tensors = [e.tensor for e in asked]
+    moved = _names(e.tensor for e in entries) - _names(tensors)
+    values = _depending(ops, moved)
+    every = _depending((op for op in ops if not any(t.name in values for t in op.outputs)), _names(tensors))
+    return {tensor.name: _way(ops, tensor, every, values, _names(scores)) for tensor in tensors}
 
 
-def _ways(
+def _way(
     ops: Sequence[Any], tensor: Any, every: frozenset[str], values: frozenset[str], scores: frozenset[str]
-) -> set[bool]:
-    """How a tensor masks: by products (False), by quotients or sums (True); empty where it does more."""
+) -> int:
+    """How a tensor masks, see `_ways_of`; `every`: names of what is made of masks alone."""
     far = {tensor.name: False}  # what is made of it, and whether that is beyond all logits
-    ways: set[bool] = set()
+    way = -1
     for op in ops:
         own = [operand for operand in op.inputs if operand.name in far]
         if not own or op.type in SHAPE_ONLY or not op.outputs[0].dtype.is_floating:
@@ -177,15 +240,16 @@ def _ways(
             quotient = op.type in _QUOTIENTS and op.inputs[1].name in every
             sums = beyond and op.type in _SUMS
             if not (quotient or sums or op.type in _PRODUCTS):
-                return set()
-            ways.add(quotient or sums)
+                return -1
+            way = max(way, 2 if sums else 1 if quotient else 0)
             continue
         keeps = op.type in _KEEPING or (op.type in _PRODUCTS and not beside)
         out = op.outputs[0].name
-        if not keeps or _learned(beside) or out in scores:
-            return set()
+        # Times a weight for each place it is a mask still; where it is more, that is added to values.
+        if not keeps or (op.type not in _WEIGHING and _learned(beside)) or out in scores:
+            return -1
         far[out] = beyond or _scales_far(op, beside)
-    return ways
+    return way
 
 
 def _names(tensors: Iterable[Any]) -> frozenset[str]:

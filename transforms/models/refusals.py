@@ -96,6 +96,22 @@ def refused(traced: TracedModel, what: str, otherwise: str | None = None) -> Use
     return UserError(what, "model", f"methods that need only evaluations: {others}" if others else otherwise)
 
 
+def mixing(traced: TracedModel, name: str, op: Any) -> UserError:
+    """The error of an op that mixes the values of an input before any gradient begins."""
+    if op.type == "XlaCallModule":
+        return UserError(
+            "the SavedModel was stored without the gradients of its JAX function",
+            "model",
+            "store it with jax2tf.convert(…, with_gradient=True) and tf.saved_model.SaveOptions("
+            f"experimental_custom_gradients=True), or use {evaluating_methods(traced)}",
+        )
+    return refused(
+        traced,
+        f"{where(op)} mixes the values of input {name!r} before any gradient begins, so that "
+        "gradients cannot tell them apart",
+    )
+
+
 def kind_of(traced: TracedModel, name: str) -> str:
     """The type of an input, as numpy calls it."""
     return str(traced.inputs[name].dtype.name)
