@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 import pytest
 import worlds
 import yaml
-from sklearn import ensemble, impute, linear_model, model_selection, pipeline, preprocessing
+from sklearn import ensemble, impute, linear_model, model_selection, multioutput, pipeline, preprocessing
 
 from pipeline import cli
 from pipeline.functions import FUNCTIONS, module_of
@@ -134,6 +134,15 @@ def test_sklearn_in_other_shapes(here: Path, capsys: pytest.CaptureFixture[str],
     expected = model.predict_proba(given)[:, 1] if classifies else model.predict(given)
     chosen = {"target": 1} if kind == "three classes" else {}
     np.testing.assert_allclose(run_as_printed(here, text, **chosen), expected, atol=1e-6)
+
+
+def test_sklearn_that_classifies_several_things(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given, text = frame()[["age", "city"]], printed("sklearn", capsys)
+    both = np.stack([target(), 1 - target()], axis=1)
+    model = pipeline.make_pipeline(steps()[0], multioutput.MultiOutputClassifier(steps()[1])).fit(given, both)
+    joblib.dump(model, here / "model.joblib")
+    found = run_as_printed(here, text, target=3)
+    np.testing.assert_allclose(found, model.predict_proba(given)[1][:, 1], atol=1e-6)
 
 
 def test_ydf(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

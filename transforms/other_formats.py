@@ -47,7 +47,7 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the file", _LFS),
 )
 #: A gzipped TFRecord is one that TFRecord's reader takes.
-_GZIP = (0, b"\x1f\x8b", "compressed by gzip", _UNPACK)
+_GZIP = (0, b"\x1f\x8b", "compressed by gzip", f"set input.format: tfrecord, if it is one; else {_UNPACK}")
 
 _SUFFIXES: tuple[tuple[str, str, str], ...] = (
     (r"csv|tsv", "a CSV file", _CSV),

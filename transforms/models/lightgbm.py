@@ -15,6 +15,7 @@ from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.models.forest import Forest, Tree, plant
 from transforms.models.lightgbm_categories import lists_in_order
+from transforms.models.lightgbm_text import whole_text
 from transforms.models.tree_frames import frame_of
 from transforms.models.trees import TreeModel, TreeScores, as_classes, missing_package, tree_signature
 
@@ -42,7 +43,7 @@ class LightGBMModel:
       booster: Already loaded.
       estimator: LightGBM's scikit-learn estimator that the booster is of.
     Raises:
-      UserError: LightGBM is not installed, the file does not load, or it holds no trees.
+      UserError: LightGBM is not installed, the file is damaged or does not load, or it holds no trees.
     """
 
     kind = "lightgbm"
@@ -56,8 +57,9 @@ class LightGBMModel:
             raise missing_package("lightgbm", "a LightGBM model", path) from error
         self.path, self._estimator = path, estimator
         if booster is None:
+            text = whole_text(path)
             try:
-                booster = lightgbm.Booster(model_file=path)
+                booster = lightgbm.Booster(model_file=path if text is None else None, model_str=text)
             except lightgbm.basic.LightGBMError as error:
                 raise UserError(f"LightGBM cannot load the model: {str(error)[:200]}", path) from error
         self._booster = booster
@@ -136,7 +138,7 @@ class LightGBMModel:
                     found = np.asarray(estimator.predict(data))
         except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
             what = f"LightGBM's own prediction fails: {str(error)[:200]}"
-            raise UserError(what, self.path) from error
+            raise UserError(what, self.path, "see that it predicts these rows where it was made") from error
         return np.stack([1 - found, found], axis=1) if self.scores.mirrored else found
 
     def scored(

@@ -69,7 +69,8 @@ class XGBoostModel:
                 with open(path, "rb") as file:
                     booster.load_model(bytearray(file.read()))
             except xgboost.core.XGBoostError as error:
-                raise UserError(f"XGBoost cannot load the model: {_reason(error)}", path) from error
+                what = f"XGBoost cannot load the model: {_reason(error)}"
+                raise UserError(what, path, "copy or save it again, with save_model") from error
         # Rows are shared out among threads of our own.
         booster.set_param({"nthread": 1})
         self._booster = booster
@@ -161,7 +162,8 @@ class XGBoostModel:
                 return np.asarray(estimator.predict_proba(data, validate_features=False))
             return self._both(np.asarray(estimator.predict(data, validate_features=False)))
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
-            raise UserError(f"XGBoost's own prediction fails: {_reason(error)}", self.path) from error
+            what = f"XGBoost's own prediction fails: {_reason(error)}"
+            raise UserError(what, self.path, "see that it predicts these rows where it was made") from error
 
     def _types(self, places: Mapping[int, Categories]) -> dict[int, Any]:
         """The numpy types of whole-number categories: XGBoost takes no other width than the training one."""
