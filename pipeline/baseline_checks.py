@@ -26,6 +26,8 @@ def degenerate_baseline(
       background: Its rows, `[R, *shape]` by feature.
       first: The first rows of the input, likewise; None where there are none.
     """
+    if method.needs.gradients and not method.additive:
+        return ()  # a gradient at the row is the same wherever the baseline is
     rows = len(next(iter(background.values())))
     alike = all(_same(values, values[:1]) for values in background.values())
     if not alike:

@@ -161,6 +161,10 @@ ONE, SAME = np.array([1.0, np.nan]), np.array([b"x", b"x"], object)
         ("mean", "integrated_gradients", np.ones(1), np.arange(9.0), None),
         ("sample", "exact_shap", np.arange(3.0), np.arange(3.0), None),
         ("sample", "exact_shap", np.arange(3.0), None, None),
+        ("sample", "saliency", ONE[:1], ONE[:1], None),  # a gradient at the row, wherever the baseline is
+        ("sample", "smoothgrad", ONE[:1], ONE[:1], None),
+        ("sample", "lime", ONE[:1], ONE[:1], "every φ is 0"),
+        ("sample", "expected_gradients", ONE[:1], ONE[:1], "every φ is 0"),
     ],
 )
 def test_a_baseline_that_says_nothing_is_a_warning(
