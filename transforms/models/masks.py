@@ -59,6 +59,8 @@ def held_masks(
     if not (answers or plain):
         return frozenset()
     ops = [op for op in traced.graph.get_operations() if op.name in needed]
+    if not any(_scales_far(op, op.inputs) for op in ops):
+        plain = []  # hundreds of lists are not followed one by one for nothing
     found = {name: questions(traced, ops, entries, answers, name) for name in {e.input for e in answers}}
     padding = [e for e in answers if found[e.input].is_padding(e.tensor)]
     # Whole numbers may be weights of a mean: they are a mask where they put values out of reach.
