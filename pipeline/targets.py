@@ -107,11 +107,7 @@ def in_words(
         return f"{'the predicted class' if classes else 'the largest output'} of each row{ends}"
     indices = spec.indices or ()
     if len(indices) > 1:
-        of = (
-            f" of {target}"
-            if isinstance(target, str) and len(signature.heads) > 1 and target != "all"
-            else ""
-        )
+        of = f" of {target}" if len(signature.heads) > 1 and target in signature.heads else ""
         return f"all {len(indices)} {'classes' if classes else 'outputs'}{of}{ends}"
     (index,) = indices
     if not classes:

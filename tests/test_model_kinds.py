@@ -59,6 +59,8 @@ def test_json_by_its_keys(tmp_path: Path) -> None:
     # What CatBoost's save_model(format="json") begins with, and the end of it.
     path.write_text('{\n"features_info":\n{"float_features": [{"learner": 1}]}, "oblivious_trees": []}')
     assert "a CatBoost model as JSON" in refusal(path)
+    path.write_text('\ufeff{"features_info": {}, "oblivious_trees": []}')  # as editors on Windows save it
+    assert "is a CatBoost model as JSON" in refusal(path)
     path.write_text('{"format": "layers-model", "modelTopology": {"class_name": "x"}, "weightsManifest": []}')
     assert "TensorFlow.js" in refusal(path)
     path.write_text('{"module": "keras", "class_name": "Functional", "config": {"learner": 1}}')

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from transforms.columns import Problems, steps_of, tensor
 from transforms.errors import UserError
-from transforms.padding import at_lengths, groups_of, narrowed
+from transforms.methods.base import Attribution
+from transforms.padding import at_lengths, groups_of, narrowed, widened
 from transforms.resolve_feature import FeatureRequest
 from transforms.schema import ExampleSchema, FeatureSpec
 
@@ -61,6 +62,19 @@ def test_lists_of_whole_numbers_and_of_floats_in_one_column(tmp_path):
     inputs, reasons = rows_of([tmp_path / "rows.tfrecord"], open_floats, [FeatureRequest("x", pad=0)])
     assert inputs == {"x": [[1, 2, 0, 0], [0.5, 1.5, 2.5, 3.5], [7, 0, 0, 0]]}
     assert not reasons
+
+
+def test_two_padded_features_of_one_input_get_zeros_each_behind_its_end():
+    first, second = (
+        FeatureSpec(name, "numeric", "float32", (size,), pa.list_(pa.float32()), None, "x", start, pad=0.0)
+        for name, size, start in (("a", 3, 0), ("b", 2, 3))
+    )
+    wide = ExampleSchema((first, second), {"x": (5,)}, {})
+    values = {"x": np.arange(1.0, 6.0, dtype=np.float32).reshape(1, 1, 5)}
+    scores = np.zeros((1, 1))
+    given = Attribution(values, scores, scores, scores, None, None, np.zeros(1, bool))
+    found = widened(given, at_lengths(wide, (2, 1)), wide).values["x"]
+    np.testing.assert_array_equal(found, [[[1, 2, 0, 4, 0]]])
 
 
 def test_steps_with_a_shape_of_their_own_and_strings(tmp_path):

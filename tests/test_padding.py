@@ -152,3 +152,37 @@ def test_extents_are_few_and_none_is_much_longer_than_its_list():
     extents = {extent_for(steps) for steps in range(1, 10_001)}
     assert len(extents) < 64 + 8 * 8
     assert all(steps <= extent_for(steps) <= 1.13 * steps for steps in range(1, 10_001))
+
+
+def test_a_held_mask_stays_held_for_rows_of_every_length(tmp_path):
+    """The model is traced anew for each length: which inputs stay the row's is no property of one trace."""
+    import keras
+
+    ids, mask = (keras.Input((None,), dtype="int64", name=name) for name in ("ids", "mask"))
+    table = keras.initializers.Constant(TABLE[:, None])
+    embedded = keras.layers.Embedding(10, 1, embeddings_initializer=table)(ids)
+    counted = keras.ops.cast(mask, "bool")
+    mean = keras.layers.GlobalAveragePooling1D()(embedded, mask=counted)
+    keras.Model([ids, mask], mean).save(tmp_path / "m.keras")
+    lists = [[1, 2, 3], [4], [5, 6, 7, 8]]
+    pq.write_table(
+        pa.table({"ids": lists, "mask": [[1] * len(one) for one in lists]}), tmp_path / "r.parquet"
+    )
+    path = worlds.write_config(
+        tmp_path / "config.yaml",
+        model={"path": "m.keras", "score": "output"},
+        input={
+            "files": "r.parquet",
+            "features": [{"name": "ids", "pad": 0}, {"name": "mask", "pad": 0, "fixed": True}],
+        },
+        method={"name": "integrated_gradients"},
+        baseline={"kind": "constant", "value": 1},
+        output={"path": "run", "report": False},
+    )
+    run = worlds.explain(path, tmp_path / "run")
+    assert run.manifest["counts"]["rows_rejected"] == 0
+    found, _ = by_row(run)
+    for row, one in enumerate(lists):
+        expected = [(TABLE[i] - TABLE[1]) / len(one) for i in one]  # linear in the embeddings under the mask
+        np.testing.assert_allclose(found[row][0][: len(one)], expected, atol=1e-6)
+        assert not any(found[row][0][len(one) :])

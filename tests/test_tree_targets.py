@@ -170,6 +170,16 @@ def test_names_and_indices(classes: Any, target: Any, index: int | None, words: 
     assert in_words(target, None, spec, model.signature, ("margin",)) == words
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("minutes", "all 2 outputs of minutes, the output"), ("all", "all 3 outputs, the output")],
+)
+def test_a_head_is_named_and_all_outputs_are_of_none(target: str, words: str) -> None:
+    signature = Signature((), (OutputSpec("late", (1,)), OutputSpec("minutes", (2,))))
+    spec = find_targets(target, None, SimpleNamespace(signature=signature))  # type: ignore[arg-type]
+    assert in_words(target, None, spec, signature, ("output", "output")) == words
+
+
 @pytest.mark.parametrize("target", [2, -1, True, 0.5, "gone"])
 def test_what_is_neither_a_name_nor_an_index(target: Any) -> None:
     with pytest.raises(UserError) as caught:

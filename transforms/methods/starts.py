@@ -22,12 +22,7 @@ def start_values(
     A mask that the model makes of a list (of which words are padding) is the row's own along the whole path:
     the path starts at the background's words under that mask, and that is what φ sums from.
 
-    Args:
-      model: The model.
-      inputs: Model inputs, `[B, *shape]`.
-      reference: The background.
-      targets: Output index, `[B, T]`.
-      device_batch_size: Most model evaluations in one device call.
+    Args: as for `base_values`, which it is where no mask is the row's own.
     Cost: nothing, or R evaluations a row where a row has a mask or held inputs.
     """
     differentiable = model.differentiable(reference.inputs)

@@ -26,14 +26,7 @@ from transforms.models.refusals import (
     refused,
     where,
 )
-from transforms.models.trace import (
-    BRANCHES,
-    LOOPS,
-    SHAPE_ONLY,
-    STOPS,
-    TracedModel,
-    static_shape,
-)
+from transforms.models.trace import BRANCHES, LOOPS, SHAPE_ONLY, STOPS, TracedModel, static_shape
 
 #: Ops with a registered gradient that is none or zero: what is behind them moves the score in steps.
 STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})

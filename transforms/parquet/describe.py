@@ -62,11 +62,10 @@ def check(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, p
     common = {column.name: column.type for column in columns}
     sound = [file for file in inputs if file.damage is None]
     schemas = [_schema(file) for file in sound]
-    # The many files of an input have few schemas; with rows and without, for only the former have a say, and
-    # in folders that name a column or not.
-    met: set[tuple[int, bool, tuple[str, ...]]] = set()
+    # The many files of an input have few schemas; with rows and without, for only the former have a say.
+    met: set[tuple[int, bool]] = set()
     for file, schema in zip(sound, schemas, strict=True):
-        key = (id(schema), bool(file.rows), tuple(name for name, _ in file.partition))
+        key = (id(schema), bool(file.rows))
         if key not in met:
             met.add(key)
             _check_file(file, schema, columns, common)
