@@ -197,7 +197,9 @@ def test_hostile_names_are_text(open_page: Any, told: list[str]) -> None:
 def test_tables_are_sorted_and_searched(open_page: Any) -> None:
     page = open_page("large")
     figure = page.locator("#importance-0")
-    figure.locator("summary").click()
+    # By an event rather than by the pointer: charts that are drawn as they come into view move what is below.
+    figure.locator("summary").dispatch_event("click")
+    assert figure.locator("details").get_attribute("open") is not None
     rows = figure.locator("tbody tr")
     assert rows.count() == 500
     figure.get_by_role("searchbox").fill("number_49")
@@ -205,7 +207,7 @@ def test_tables_are_sorted_and_searched(open_page: Any) -> None:
     assert figure.locator("output").inner_text() == "11 of 500"
     figure.get_by_role("searchbox").fill("")
     for sort, least in (("descending", 500), ("ascending", 1)):
-        figure.get_by_role("button", name="Rank").click()
+        figure.get_by_role("button", name="Rank").dispatch_event("click")
         assert figure.locator("th").first.get_attribute("aria-sort") == sort
         assert rows.first.locator("td").first.get_attribute("data-v") == str(least)
 
