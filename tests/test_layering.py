@@ -6,8 +6,10 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,38 @@ FORBIDDEN = {
     "pipeline/report": ENGINES,
     "pipeline/results": ENGINES,
 }
+
+
+# Floors from the ground up: what a folder imports of its package lies on floors before its own, and the entries of
+# one floor do not import each other.
+FLOORS = {
+    "transforms": (
+        "errors, wording, numerics | storage, arrow | sources, slices, models | rows, methods | outputs |"
+        " aggregates | work | explain | __init__"
+    ),
+    "transforms.sources": (
+        "base, changed_files, other_formats, table_logs | partitions | tfrecord, parquet | shards, read, globs"
+    ),
+    "transforms.rows": (
+        "problems, images, encodings | schema | tensors | unions, padding | resolve, decode | baselines"
+    ),
+    "transforms.models": (
+        "messages, players, devices, categories, users_code, forest | reference | base | graphs | kinds | load"
+    ),
+    "transforms.models.graphs": (
+        "trace | affine, constant_integers, rewrites | cut, xla | compiled, tensors, culprits | growth |"
+        " gradients, masked, deeplift | scored"
+    ),
+    "transforms.methods": "base, calls | sampling | masking | gradients, trees | __init__",
+    "pipeline": (
+        "wording, run_directory, runners, functions | config, results | planning, report, exports |"
+        " running, compare | verify | screen | cli | main | __main__, __init__"
+    ),
+    "pipeline.report": "blocks, data | page | pictures | sections | __init__",
+}
+
+#: Files in one folder: more, and a newcomer reads a list rather than a name.
+WIDEST = 15
 
 
 @dataclass(frozen=True)
@@ -149,6 +183,89 @@ def test_layers(path: Path) -> None:
     forbidden = {root for start, roots in FORBIDDEN.items() if name.startswith(start) for root in roots}
     broken = [found for found in imports_of_file(path) if found.root in forbidden]
     assert not broken, f"{name} must know nothing of {sorted(forbidden)}"
+
+
+def dotted(path: Path) -> str:
+    """The name a module is imported by."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def import_graph() -> dict[str, set[str]]:
+    """Module → modules of ours that it imports, also inside functions and under TYPE_CHECKING."""
+    ours = {dotted(path): path for path in MODULES}
+    graph: dict[str, set[str]] = {}
+    for module, path in ours.items():
+        named = (found.module for found in imports_of_file(path))
+        # `from a.b import c` imports a.b.c where that is a module, and a.b where c is a name in it.
+        targets = {name if name in ours else name.rpartition(".")[0] for name in named}
+        graph[module] = (targets & set(ours)) - {module}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of two or more nodes that reach each other, each sorted."""
+    reached: dict[str, set[str]] = {}
+    for start in graph:
+        seen: set[str] = set()
+        waiting = list(graph[start])
+        while waiting:
+            node = waiting.pop()
+            if node not in seen:
+                seen.add(node)
+                waiting.extend(graph[node])
+        reached[start] = seen
+    groups = {
+        tuple(sorted(other for other in reached[node] if node in reached[other]))
+        for node in graph
+        if node in reached[node]
+    }
+    return sorted(list(group) for group in groups)
+
+
+def member(package: str, module: str) -> str | None:
+    """The entry of a package's folder in which a module lies; None where it lies elsewhere."""
+    if module == package:
+        return "__init__"
+    if module.startswith(f"{package}."):
+        return module.removeprefix(f"{package}.").partition(".")[0]
+    return None
+
+
+def test_circles_are_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert circles({"a": {"b"}, "b": set()}) == []
+
+
+def test_no_circle_of_imports() -> None:
+    graph = import_graph()
+    assert len(graph) > 200, "the scan finds the modules"
+    assert circles(graph) == []
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_folders_import_from_lower_floors_alone(package: str) -> None:
+    floors = [[name.strip() for name in floor.split(",")] for floor in FLOORS[package].split("|")]
+    height = {name: number for number, floor in enumerate(floors) for name in floor}
+    graph = import_graph()
+    entries = {member(package, module) for module in graph} - {None, "__init__"}
+    assert entries == set(height) - {"__init__"}, (
+        "every folder and file has a floor, and every floor is there"
+    )
+    above = [
+        f"{module} → {target}"
+        for module, targets in sorted(graph.items())
+        for target in sorted(targets)
+        if (here := member(package, module)) and (there := member(package, target)) and here != there
+        if height[there] >= height[here]
+    ]
+    assert not above, "imports that point up, or along a floor"
+
+
+def test_no_folder_is_a_list() -> None:
+    ours = ("pipeline", "transforms", "tests", "benchmarks", "examples")
+    files = Counter(path.parent.relative_to(ROOT) for name in ours for path in (ROOT / name).rglob("*.py"))
+    assert {str(folder): count for folder, count in files.items() if count > WIDEST} == {}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=NAMES)
