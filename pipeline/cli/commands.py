@@ -14,8 +14,7 @@ from typing import Any
 
 import click
 
-from pipeline.cli_report import report
-from pipeline.command_line import (
+from pipeline.cli.options import (
     BROKEN,
     DONE,
     FLAGS,
@@ -30,7 +29,8 @@ from pipeline.command_line import (
     told,
     warn,
 )
-from pipeline.runners import LOCAL, RUNNERS
+from pipeline.cli.report import report
+from pipeline.runners.checks import LOCAL, RUNNERS
 from transforms.errors import UserError
 
 _VERSION = "Show the version and exit."
@@ -112,9 +112,9 @@ def explain(
 
     Beam's own flags, such as --flink_master=… or --project=…, are passed on to it.
     """
-    from pipeline.config import load_config
-    from pipeline.results import load_run
-    from pipeline.run import execute
+    from pipeline.config.models import load_config
+    from pipeline.results.run import load_run
+    from pipeline.running.run import execute
 
     flags = context.meta[FLAGS]
     loaded = load_config(config, preset=preset, settings=settings, output=output, date=date)
@@ -124,7 +124,7 @@ def explain(
             if as_json:
                 print_json({"run": outcome.run, "submitted": True, "job": outcome.job})
             else:
-                from pipeline.show import print_submitted
+                from pipeline.screen.run_and_plan import print_submitted
 
                 print_submitted(outcome.run, outcome.job)
         warn(outcome.warnings)
@@ -136,7 +136,7 @@ def explain(
             top = run.importance(slice="").to_dict("records")
             print_json({**outcome.manifest, **more, "importance": top})
         else:
-            from pipeline.show import print_run
+            from pipeline.screen.run_and_plan import print_run
 
             print_run(run, outcome.reused, outcome.exceeded)
     warn(outcome.warnings)
@@ -163,8 +163,8 @@ def plan(
     debug: bool,
 ) -> int:
     """Check and decide everything that explain would, and nothing else; write nothing."""
-    from pipeline.config import load_config
-    from pipeline.run import preview
+    from pipeline.config.models import load_config
+    from pipeline.running.run import preview
 
     flags = context.meta[FLAGS]
     loaded = load_config(config, preset=preset, settings=settings, output=output, date=date)
@@ -173,7 +173,7 @@ def plan(
         if as_json:
             print_json(summary)
         else:
-            from pipeline.show import print_plan
+            from pipeline.screen.run_and_plan import print_plan
 
             print_plan(summary)
     warn(summary["warnings"])
@@ -187,7 +187,7 @@ def plan(
 @common
 def show(run: str, example_id: str, at: str | None, as_json: bool, debug: bool) -> int:
     """Show how each feature leads from the base value to an example's prediction, largest first."""
-    from pipeline.results import load_run
+    from pipeline.results.run import load_run
 
     opened = load_run(run)
     example = opened.example(example_id, at)
@@ -197,7 +197,7 @@ def show(run: str, example_id: str, at: str | None, as_json: bool, debug: bool) 
             told_of = {"run": run, "example_id": example_id, "places": places}
             print_json({**told_of, "attributions": example.rows})
         else:
-            from pipeline.show_example import print_example
+            from pipeline.screen.example import print_example
 
             print_example(example_id, example.rows, example.values, opened.labels, example.places)
     return DONE
@@ -216,12 +216,12 @@ def compare(first: str, second: str, html: str | None, as_json: bool, debug: boo
     aggregates alone.
     """
     from pipeline.compare import compare as comparison
-    from pipeline.results import load_run
+    from pipeline.results.run import load_run
 
     found = comparison(load_run(first), load_run(second))
     if html is not None:
         from pipeline.compare.page import write_page
-        from pipeline.place import check_outside
+        from pipeline.run_directory.checks import check_outside
 
         for run in (first, second):
             check_outside(html, run)
@@ -230,7 +230,7 @@ def compare(first: str, second: str, html: str | None, as_json: bool, debug: boo
         if as_json:
             print_json({**found.to_json(), "html": html})
         else:
-            from pipeline.compare.show import print_comparison
+            from pipeline.screen.comparison import print_comparison
 
             print_comparison(found, html)
     return DONE
@@ -259,8 +259,8 @@ def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_js
     Compares the parts with the manifest's checksums, model, baseline and input with its digests, and rows
     drawn at random, explained once more, with the tables. Exit status 1 where a check failed.
     """
-    from pipeline.show_verify import print_verification
-    from pipeline.verify import verify as check
+    from pipeline.screen.verification import print_verification
+    from pipeline.verify.verify import verify as check
 
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     found = check(run, rows=rows, seed=seed, tolerance=tolerance)
@@ -299,7 +299,7 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
         with told():
             print_json({"function": function, "module": text}) if as_json else print(text, end="")
         return DONE
-    from pipeline.guide import GUIDE, describe
+    from pipeline.planning.method_guide import GUIDE, describe
     from transforms.methods import METHODS
 
     if name is not None and name not in METHODS:
@@ -309,13 +309,13 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
     rows = [describe(METHODS[key]) for key in ([name] if name else METHODS)]
     found = None
     if config is not None:
-        from pipeline.config import load_config
-        from pipeline.survey import survey
+        from pipeline.config.models import load_config
+        from pipeline.planning.method_costs import survey
 
         found = survey(load_config(config))
         costs = {cost.method: cost for cost in found["costs"]}
         rows = [{**row, "here": dataclasses.asdict(costs[row["name"]])} for row in rows]
-    from pipeline.show_methods import print_costs, print_method, print_methods
+    from pipeline.screen.methods import print_costs, print_method, print_methods
 
     with told():
         if as_json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pipeline.command_line import DONE, common, print_json, printable, told, warn
+from pipeline.cli.options import DONE, common, print_json, printable, told, warn
 from transforms.errors import UserError
 
 
@@ -42,7 +42,7 @@ def report(
     from pipeline.exports import KINDS
     from pipeline.exports import export as write_export
     from pipeline.report import draw_report, write_figures, write_page
-    from pipeline.results import load_run
+    from pipeline.results.run import load_run
 
     if export is not None and export not in KINDS:
         raise UserError(f"{export!r} is no export", "--export", f"known are {', '.join(KINDS)}")

@@ -18,10 +18,10 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config_values import Label, Path, Scalar, Shape
-from transforms.encodings import DTYPES
+from pipeline.config.values import Label, Path, Scalar, Shape
 from transforms.errors import UserError
-from transforms.slicing import BinsRequest, SliceRequest
+from transforms.rows.encodings import DTYPES
+from transforms.slices.slicings import BinsRequest, SliceRequest
 
 _MOST_BINS, _MOST_PARTS = 1000, 8
 

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config_input import Strict
-from pipeline.config_values import Path, Scalar
+from pipeline.config.input import Strict
+from pipeline.config.values import Path, Scalar
 from transforms.errors import UserError
-from transforms.models.function import PREFIX, is_function
+from transforms.models.kinds.function import PREFIX, is_function
 
 
 class TargetColumn(Strict):

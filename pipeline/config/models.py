@@ -19,16 +19,16 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config_errors import as_user_error, nearest
-from pipeline.config_input import Bins, Feature, FeatureTexts, Input, Strict, all_labels
-from pipeline.config_model import Model, TargetColumn
-from pipeline.config_values import Path, Scalar, day_of
-from pipeline.runners import RUNNERS
-from pipeline.yaml_text import MOST_BYTES, override, parse_mapping
-from transforms import files
+from pipeline.config.errors import as_user_error, nearest
+from pipeline.config.input import Bins, Feature, FeatureTexts, Input, Strict, all_labels
+from pipeline.config.model import Model, TargetColumn
+from pipeline.config.values import Path, Scalar, day_of
+from pipeline.config.yaml_text import MOST_BYTES, override, parse_mapping
+from pipeline.runners.checks import RUNNERS
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
+from transforms.storage import files
 
 
 class Baseline(Strict):

@@ -6,15 +6,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from pipeline.committed import SCHEMA_VERSION
-from pipeline.config import LoadedConfig
-from pipeline.differences import deciding
-from pipeline.memory import batch_rows
-from pipeline.probe import ProbeResult
-from pipeline.sources import output_of
-from transforms import files
-from transforms.shards import InputFile
-from transforms.slicing import described
+from pipeline.config.models import LoadedConfig
+from pipeline.planning.differences import deciding
+from pipeline.planning.host_memory import batch_rows
+from pipeline.planning.inputs import output_of
+from pipeline.planning.model.probe import ProbeResult
+from pipeline.run_directory.committed import SCHEMA_VERSION
+from transforms.slices.slicings import described
+from transforms.sources.shards import InputFile
+from transforms.storage import files
 
 
 def fingerprint_of(

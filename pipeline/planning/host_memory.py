@@ -14,20 +14,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from pipeline.probe import ProbeResult
-from transforms.baselines import drawing_bytes
-from transforms.explain_shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
-from transforms.importance import ranking_bytes, state_bytes
+from pipeline.planning.model.probe import ProbeResult
+from transforms.aggregates.by_position import positions_bytes
+from transforms.aggregates.importance import ranking_bytes, state_bytes
 from transforms.methods.base import TARGETS_AT_ONCE, AttributionMethod, working_bytes
 from transforms.methods.calls import processors, rows_in_call
-from transforms.models.function import is_function
-from transforms.positions import positions_bytes
-from transforms.read import columns_of, read_bytes
-from transforms.schema import ExampleSchema
-from transforms.shard_result import STATES_AHEAD
-from transforms.shards import InputFile
-from transforms.worker import ExplainSpec, TargetSpec
-from transforms.write import OutputSpec
+from transforms.models.kinds.function import is_function
+from transforms.outputs.write import OutputSpec
+from transforms.rows.baselines.baselines import drawing_bytes
+from transforms.rows.schema import ExampleSchema
+from transforms.sources.read import columns_of, read_bytes
+from transforms.sources.shards import InputFile
+from transforms.work.journal import STATES_AHEAD
+from transforms.work.runtime import ExplainSpec, TargetSpec
+from transforms.work.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
 
 #: What the rows of a batch may take, features and attributions together; a single row may take more.
 BATCH_BYTES = 64 << 20

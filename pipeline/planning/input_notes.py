@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transforms.models.base import names_in_words
-from transforms.parquet.columns import found_at
-from transforms.parquet.opening import stored_index
-from transforms.partitions import partition_types
-from transforms.schema import ExampleSchema
-from transforms.shards import InputFile
+from transforms.rows.schema import ExampleSchema
+from transforms.sources.parquet.columns import found_at
+from transforms.sources.parquet.opening import stored_index
+from transforms.sources.partitions import partition_types
+from transforms.sources.shards import InputFile
 
 
 def input_notes(inputs: Sequence[InputFile], schema: ExampleSchema, *, listed: bool) -> list[str]:

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pipeline.config import LoadedConfig, TopK
-from pipeline.config_model import TargetColumn
-from pipeline.earlier import EarlierBaseline, earlier_baseline
-from pipeline.opening import ProbeRequest
-from transforms import files, globs
-from transforms.absent import named
-from transforms.baselines import BaselineRequest
+from pipeline.config.model import TargetColumn
+from pipeline.config.models import LoadedConfig, TopK
+from pipeline.planning.model.opening import ProbeRequest
+from pipeline.run_directory.kept_baseline import EarlierBaseline, earlier_baseline
 from transforms.errors import UserError
-from transforms.models import ModelRequest
-from transforms.models.function import PREFIX, is_function, split_name
-from transforms.read import describe_input
-from transforms.resolve import ColumnRequest
-from transforms.resolve_feature import FeatureRequest
-from transforms.shards import InputFile, inspect_files
-from transforms.table_logs import check_no_table
-from transforms.write import OutputSpec
+from transforms.models.kinds.function import PREFIX, is_function, split_name
+from transforms.models.load import ModelRequest
+from transforms.outputs.write import OutputSpec
+from transforms.rows.baselines.baselines import BaselineRequest
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.resolve.missing_features import named
+from transforms.rows.resolve.resolve import ColumnRequest
+from transforms.sources import globs
+from transforms.sources.read import describe_input
+from transforms.sources.shards import InputFile, inspect_files
+from transforms.sources.table_logs import check_no_table
+from transforms.storage import files
 
 
 def input_files(loaded: LoadedConfig) -> list[InputFile]:

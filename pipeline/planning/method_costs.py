@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.child import in_child
-from pipeline.config import LoadedConfig
-from pipeline.fitness import check_method
-from pipeline.opening import ProbeRequest, open_model
-from pipeline.sources import baseline_files_of, baseline_run_of, input_files, of_config, probe_request
+from pipeline.config.models import LoadedConfig
+from pipeline.planning.inputs import baseline_files_of, baseline_run_of, input_files, of_config, probe_request
+from pipeline.planning.method.requirements import check_method
+from pipeline.planning.model.child import in_child
+from pipeline.planning.model.opening import ProbeRequest, open_model
 from transforms.errors import UserError
 from transforms.methods import METHODS
 

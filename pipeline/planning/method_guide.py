@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.allowed import allowed_values
+from pipeline.planning.method.allowed_values import allowed_values
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.config import Config, LoadedConfig, with_method
-from pipeline.differences import differences, told
-from pipeline.earlier import EarlierBaseline
-from pipeline.fingerprint import fingerprint_of
-from pipeline.increments import Grown, Increment, grown, is_limited
-from pipeline.input_notes import input_notes
-from pipeline.memory import batch_rows
-from pipeline.opening import ProbeRequest
-from pipeline.place import check_apart
-from pipeline.probe import ProbeResult, probe, probe_in_child
-from pipeline.sources import (
+from pipeline.config.models import Config, LoadedConfig, with_method
+from pipeline.planning.differences import differences, told
+from pipeline.planning.fingerprint import fingerprint_of
+from pipeline.planning.host_memory import batch_rows
+from pipeline.planning.input_notes import input_notes
+from pipeline.planning.inputs import (
     baseline_files_of,
     baseline_run_of,
     input_files,
@@ -26,14 +21,19 @@ from pipeline.sources import (
     output_of,
     probe_request,
 )
-from transforms import files
+from pipeline.planning.model.opening import ProbeRequest
+from pipeline.planning.model.probe import ProbeResult, probe, probe_in_child
+from pipeline.run_directory.checks import check_apart
+from pipeline.run_directory.increments import Grown, Increment, grown, is_limited
+from pipeline.run_directory.kept_baseline import EarlierBaseline
+from transforms.aggregates.sample import SampleSpec
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
-from transforms.room import with_halved
-from transforms.sample import SampleSpec
-from transforms.shards import InputFile, Shard, auto_shard_rows, cut
-from transforms.spelling import nearest
-from transforms.worker import ExplainSpec
+from transforms.sources.shards import InputFile, Shard, auto_shard_rows, cut
+from transforms.storage import files
+from transforms.wording import nearest
+from transforms.work.device_batch import with_halved
+from transforms.work.runtime import ExplainSpec
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Plan:
     baseline_run: EarlierBaseline | None = None
 
     def differences(self, there: Mapping[str, Any]) -> list[str]:
-        """In what it is another than the run of a manifest; see `pipeline.differences`."""
+        """In what it is another than the run of a manifest; see `pipeline.planning.differences`."""
         return _differences(self.loaded, self.found, there, self.files, self.rows)
 
     @property

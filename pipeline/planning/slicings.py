@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.baselines import drawn_slices
-from transforms.schema import ExampleSchema
-from transforms.shards import InputFile
-from transforms.slicing import ByBins, ByColumn, ByCondition, Slicing, labels, with_edges
+from transforms.rows.baselines.baselines import drawn_slices
+from transforms.rows.schema import ExampleSchema
+from transforms.slices.slicings import ByBins, ByColumn, ByCondition, Slicing, labels, with_edges
+from transforms.sources.shards import InputFile
 
 #: Rows that are drawn to find out.
 _DRAWN = 10_000

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from pipeline.baseline_words import described_values
-from pipeline.config_model import TargetColumn
-from pipeline.memory import bound
-from pipeline.plan import Plan
-from pipeline.targets import in_words
-from pipeline.yardstick import kind_of
-from transforms.slicing import described
+from pipeline.config.model import TargetColumn
+from pipeline.planning.host_memory import bound
+from pipeline.planning.model.targets import in_words
+from pipeline.planning.plan import Plan
+from pipeline.run_directory.baseline_summary import described_values
+from pipeline.run_directory.convergence_scale import kind_of
+from transforms.slices.slicings import described
 
 
 def summarize(plan: Plan) -> dict[str, Any]:

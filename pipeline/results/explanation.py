@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.feature_values import feature_values, flattened
-from transforms import files
+from pipeline.results.feature_values import feature_values, flattened
 from transforms.errors import UserError
+from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 
 def make_explanation(run: Run, rows: int | None, target: int | str | None, seed: int) -> Any:

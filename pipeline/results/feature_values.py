@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.earlier import categories_of
-from pipeline.increments import cut_increments, in_order, increments_of
-from transforms import globs
-from transforms.absent import assumed
-from transforms.categories import Categories
-from transforms.decode import decode
+from pipeline.run_directory.increments import cut_increments, in_order, increments_of
+from pipeline.run_directory.kept_baseline import categories_of
 from transforms.errors import UserError
-from transforms.padding import any_length
-from transforms.partitions import partition_types
-from transforms.read import columns_of, describe_input, read_piece
-from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.shards import PARQUET, TFRECORD, Piece, inspect_files
+from transforms.models.categories import Categories
+from transforms.rows.decode import decode
+from transforms.rows.padding import any_length
+from transforms.rows.resolve.missing_features import assumed
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.sources import globs
+from transforms.sources.partitions import partition_types
+from transforms.sources.read import columns_of, describe_input, read_piece
+from transforms.sources.shards import PARQUET, TFRECORD, Piece, inspect_files
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 _BATCH = 16_384
 _REMEDY = "set output.features: true to keep the feature values with a run"

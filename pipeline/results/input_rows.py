@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 
-from transforms import files
+from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 
 def file_rows(run: Run, places: Sequence[tuple[int, int]]) -> list[str]:

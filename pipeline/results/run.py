@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from pipeline.committed import read_manifest
-from pipeline.places import file_rows
-from transforms import files
+from pipeline.results.input_rows import file_rows
+from pipeline.run_directory.committed import read_manifest
+from transforms.arrow.value_text import as_text
 from transforms.errors import UserError
-from transforms.parquet.whole import read_whole
-from transforms.parts import IMPORTANCE
-from transforms.value_text import as_text
+from transforms.outputs.parts import IMPORTANCE
+from transforms.outputs.read_whole import read_whole
+from transforms.storage import files
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,7 +115,7 @@ class Run:
     def importance(self, *, slice: str | None = None, target: int | str | None = None) -> pd.DataFrame:
         """Global importance: all rows first, then slice by slice; most important feature first.
 
-        What its columns are and how exact says `transforms.importance.TABLE`.
+        What its columns are and how exact says `transforms.aggregates.importance.TABLE`.
 
         Args:
           slice: Only this slice, `column=value`; "" is all rows. None: everything.
@@ -161,7 +161,7 @@ class Run:
 
     def rejected(self) -> pa.Table:
         """Rows that could not be explained, with stage and reason."""
-        from transforms.write import REJECTED
+        from transforms.outputs.write import REJECTED
 
         dataset = self._dataset("rejected")
         return REJECTED.empty_table() if dataset is None else dataset.to_table()
@@ -183,7 +183,7 @@ class Run:
             is gone.
         Cost: reads the attributions of the parts, and the input where it holds the feature values.
         """
-        from pipeline.explanation import make_explanation
+        from pipeline.results.explanation import make_explanation
 
         return make_explanation(self, rows, target, seed)
 
@@ -220,8 +220,8 @@ class Run:
         return Example(_readable(table).to_pylist(), values, (places[chosen], *others) if others else ())
 
     def _example_values(self, table: pa.Table, part: int, position: int) -> dict[str, Any]:
-        from pipeline.explanation import in_words
-        from pipeline.feature_values import feature_values
+        from pipeline.results.explanation import in_words
+        from pipeline.results.feature_values import feature_values
 
         try:
             found = feature_values(self, table.slice(0, 1), np.array([[part, position]]))

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.text_table import count
-from transforms.categories import Categories
+from pipeline.screen.text_table import count
+from transforms.models.categories import Categories
 
 #: Of what many rows hold, so many different values are told.
 _MOST_VALUES = 3

@@ -8,9 +8,9 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 
-from transforms import files
 from transforms.errors import UserError
-from transforms.parts import FOLDERS, IMPORTANCE, MANIFEST, REPORT, is_table
+from transforms.outputs.parts import FOLDERS, IMPORTANCE, MANIFEST, REPORT, is_table
+from transforms.storage import files
 
 WORK = "_work"
 #: In it, the baseline that workers read.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from transforms import files
 from transforms.errors import UserError
-from transforms.parts import MANIFEST
+from transforms.outputs.parts import MANIFEST
+from transforms.storage import files
 
 #: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.
 SCHEMA_VERSION = 3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from transforms.artifact import Artifact
+    from transforms.rows.baselines.artifact import Artifact
 
 SPREAD, DISTANCE, NOTHING = "spread", "distance", "nothing"
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.place import WORK
-from transforms import files
+from pipeline.run_directory.checks import WORK
 from transforms.errors import UserError
-from transforms.parquet.whole import read_whole
-from transforms.parts import AGGREGATES, STATE, Part, digest_of, is_there
-from transforms.shard_result import ShardResult
-from transforms.shards import InputFile, Shard, cut
+from transforms.outputs.parts import AGGREGATES, STATE, Part, digest_of, is_there
+from transforms.outputs.read_whole import read_whole
+from transforms.sources.shards import InputFile, Shard, cut
+from transforms.storage import files
+from transforms.work.journal import ShardResult
 
 #: Bytes of a piece of the state.
 _PIECE = 16 << 20

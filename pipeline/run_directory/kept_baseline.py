@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.committed import read_manifest
-from transforms import files
-from transforms.artifact import Artifact
-from transforms.categories import Categories
+from pipeline.run_directory.committed import read_manifest
 from transforms.errors import UserError
-from transforms.parquet.whole import read_whole
-from transforms.parts import BASELINE
+from transforms.models.categories import Categories
+from transforms.outputs.parts import BASELINE
+from transforms.outputs.read_whole import read_whole
+from transforms.rows.baselines.artifact import Artifact
+from transforms.storage import files
 
 #: Kinds whose rows are rows of somebody's data: without a sample, none of these is kept either.
 _DRAWN = ("sample", "file", "run")

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.place import neighbour
-from transforms import files
+from pipeline.run_directory.checks import neighbour
 from transforms.errors import UserError
-from transforms.parts import written
+from transforms.outputs.parts import written
+from transforms.storage import files
 
 #: An object store knows no locks. Whoever is at work in it says so every so many seconds, and is taken for
 #: dead when nothing has been heard for as long as that; no clock but this machine's own is asked.

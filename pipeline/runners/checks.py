@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.runners.flags import check_flags, option_flags
-from transforms import files
 from transforms.errors import UserError
-from transforms.models.function import is_function
+from transforms.models.kinds.function import is_function
+from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.config import LoadedConfig
+    from pipeline.config.models import LoadedConfig
 
 __all__ = [
     "LOCAL", "RUNNERS", "Job", "check_flags", "check_places", "check_runner", "choose_runner", "engine_flags",

@@ -12,20 +12,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline import manifest as manifests
-from pipeline import yardstick
-from pipeline.committed import read_manifest
-from pipeline.earlier import is_kept
-from pipeline.increments import read_base
-from pipeline.place import REFERENCE, WORK, is_under_way, swap, sweep
-from pipeline.plan import Plan
-from pipeline.tables import NoWeightError, write_tables
-from transforms import files
-from transforms.artifact import Artifact
+from pipeline.planning.plan import Plan
+from pipeline.run_directory import convergence_scale as yardstick
+from pipeline.run_directory.checks import REFERENCE, WORK, is_under_way, swap, sweep
+from pipeline.run_directory.committed import read_manifest
+from pipeline.run_directory.increments import read_base
+from pipeline.run_directory.kept_baseline import is_kept
+from pipeline.running import manifest as manifests
+from pipeline.running.tables import NoWeightError, write_tables
 from transforms.errors import SAID_ALL, UserError
-from transforms.failures import read_failures
-from transforms.parts import written
-from transforms.shard_result import STATES_AHEAD, ShardResult, read_journal
+from transforms.outputs.parts import written
+from transforms.rows.baselines.artifact import Artifact
+from transforms.storage import files
+from transforms.work.failures import read_failures
+from transforms.work.journal import STATES_AHEAD, ShardResult, read_journal
 
 _DRAW_LATER = "the run is committed all the same, and attribeam report RUN draws it later"
 #: Journal entries are waited for rather than worked on.
@@ -204,7 +204,7 @@ def make_report(commit: Commit) -> list[str]:
         return []
     from pipeline.report import draw_report, report_is_current, write_page
     from pipeline.report.sections import reason_of
-    from pipeline.results import load_run
+    from pipeline.results.run import load_run
 
     run = load_run(commit.target)
     if report_is_current(run):

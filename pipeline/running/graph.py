@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 
-from pipeline.commit import Commit, commit_run, result_path
-from transforms import files
+from pipeline.running.commit import Commit, commit_run, result_path
 from transforms.explain import ExplainShards, MergeShardResults
-from transforms.parts import written
-from transforms.shard_result import ShardResult
-from transforms.shards import Shard, schedule
-from transforms.worker import ExplainSpec
+from transforms.outputs.parts import written
+from transforms.sources.shards import Shard, schedule
+from transforms.storage import files
+from transforms.work.journal import ShardResult
+from transforms.work.runtime import ExplainSpec
 
 
 def define_pipeline(

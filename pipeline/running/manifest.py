@@ -10,16 +10,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.committed import SCHEMA_VERSION, read_manifest
-from pipeline.config import Config
-from pipeline.place import WORK, beside
-from pipeline.plan import Plan
-from pipeline.plan_summary import describe_baseline, describe_model
-from transforms import files
-from transforms.parts import MANIFEST
-from transforms.room import with_halved
-from transforms.shard_result import ShardResult, fingerprint_path
-from transforms.slicing import described
+from pipeline.config.models import Config
+from pipeline.planning.plan import Plan
+from pipeline.planning.summary import describe_baseline, describe_model
+from pipeline.run_directory.checks import WORK, beside
+from pipeline.run_directory.committed import SCHEMA_VERSION, read_manifest
+from transforms.outputs.parts import MANIFEST
+from transforms.slices.slicings import described
+from transforms.storage import files
+from transforms.work.device_batch import with_halved
+from transforms.work.journal import ShardResult, fingerprint_path
 
 _PACKAGES = ("attribeam", "apache-beam", "tensorflow", "keras", "numpy", "pyarrow", "shap")
 

@@ -9,24 +9,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline import runners
-from pipeline.commit import (
-    Commit,
-    RunBrokenError,
-    commit_run,
-    finished_shards,
-    make_report,
-    read_draft,
-    result_path,
-    told_failures,
-)
-from pipeline.committed import read_manifest
-from pipeline.config import LoadedConfig, load_config
-from pipeline.differences import told
-from pipeline.increments import take_over
-from pipeline.lock import run_lock
-from pipeline.manifest import known_cuts, relabel, work_fingerprint
-from pipeline.place import (
+from pipeline.config.models import LoadedConfig, load_config
+from pipeline.planning.differences import told
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.summary import summarize
+from pipeline.run_directory.checks import (
     OURS,
     REFERENCE,
     WORK,
@@ -36,17 +23,30 @@ from pipeline.place import (
     is_under_way,
     recover,
 )
-from pipeline.plan import Plan, make_plan
-from pipeline.plan_summary import summarize
-from transforms import files
+from pipeline.run_directory.committed import read_manifest
+from pipeline.run_directory.increments import take_over
+from pipeline.run_directory.lock import run_lock
+from pipeline.runners import checks as runners
+from pipeline.running.commit import (
+    Commit,
+    RunBrokenError,
+    commit_run,
+    finished_shards,
+    make_report,
+    read_draft,
+    result_path,
+    told_failures,
+)
+from pipeline.running.manifest import known_cuts, relabel, work_fingerprint
 from transforms.errors import UserError
-from transforms.failures import read_failures
-from transforms.parts import MANIFEST, written
-from transforms.shard_result import ShardResult, is_committed
-from transforms.worker import ExplainSpec
+from transforms.outputs.parts import MANIFEST, written
+from transforms.storage import files
+from transforms.work.failures import read_failures
+from transforms.work.journal import ShardResult, is_committed
+from transforms.work.runtime import ExplainSpec
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 __all__ = ["Outcome", "RunBrokenError", "execute", "explain", "prepare", "preview"]
 
@@ -100,7 +100,7 @@ def explain(
       UserError: Something the user can mend; a job that was handed over and not waited for is no run yet.
       RunBrokenError: The run broke on its way.
     """
-    from pipeline.results import load_run
+    from pipeline.results.run import load_run
 
     laid = None if preset is None else os.fspath(preset)
     loaded = load_config(os.fspath(config), preset=laid, settings=settings, output=output, date=date)
@@ -266,8 +266,8 @@ def _run(
     progress: bool,
 ) -> str | None:
     """Runs the pipeline, or hands it over with what it takes to commit; returns its name at the engine."""
-    from pipeline.graph import define_pipeline
-    from pipeline.progress import RunProgress
+    from pipeline.running.graph import define_pipeline
+    from pipeline.running.progress import RunProgress
 
     run = plan.spec.run
     done = plan.reused_rows + sum(shard.rows for shard in plan.shards if shard.index in finished)

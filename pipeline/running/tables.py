@@ -10,14 +10,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.earlier import baseline_table
-from pipeline.increments import state_table
-from transforms import files
-from transforms.artifact import Artifact
-from transforms.interactions import find_interactions
-from transforms.parts import BASELINE, IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, STATE, Part, digest_of
-from transforms.sample import narrowed
-from transforms.shard_result import ShardResult
+from pipeline.run_directory.increments import state_table
+from pipeline.run_directory.kept_baseline import baseline_table
+from transforms.aggregates.interactions import find_interactions
+from transforms.aggregates.sample import narrowed
+from transforms.outputs.parts import (
+    BASELINE,
+    IMPORTANCE,
+    INTERACTIONS,
+    POSITIONS,
+    SAMPLE,
+    STATE,
+    Part,
+    digest_of,
+)
+from transforms.rows.baselines.artifact import Artifact
+from transforms.storage import files
+from transforms.work.journal import ShardResult
 
 #: Features that the report's rows keep, at most: those that matter most.
 _SAMPLED_FEATURES = 1000

@@ -11,8 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.show import fact
-from pipeline.text_table import (
+from pipeline.screen.run_and_plan import fact
+from pipeline.screen.text_table import (
     bar,
     bar_to_the_left,
     clean,

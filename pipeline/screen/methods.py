@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.guide import Advice
-from pipeline.show import fact
-from pipeline.text_table import clean, console, count, print_table, wrapped, write
+from pipeline.planning.method_guide import Advice
+from pipeline.screen.run_and_plan import fact
+from pipeline.screen.text_table import clean, console, count, print_table, wrapped, write
 
 
 def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) -> None:

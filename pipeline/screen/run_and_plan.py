@@ -10,8 +10,8 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from pipeline import yardstick
-from pipeline.text_table import (
+from pipeline.run_directory import convergence_scale as yardstick
+from pipeline.screen.text_table import (
     bar,
     clean,
     console,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipeline.text_table import clean, console, shorten, wrapped, write
+from pipeline.screen.text_table import clean, console, shorten, wrapped, write
 
 if TYPE_CHECKING:
-    from pipeline.verify import Verification
+    from pipeline.verify.verify import Verification
 
 _KEY = 12
 _STATE = 9

@@ -9,20 +9,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import LoadedConfig, restored
-from pipeline.earlier import earlier_baseline
-from pipeline.increments import cut_increments, increments_of
-from pipeline.plan import Plan, make_plan
-from pipeline.results import load_run
-from pipeline.sources import input_files, model_request
-from pipeline.text_table import count
+from pipeline.config.models import LoadedConfig, restored
+from pipeline.planning.inputs import input_files, model_request
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.results.run import load_run
+from pipeline.run_directory.increments import cut_increments, increments_of
+from pipeline.run_directory.kept_baseline import earlier_baseline
+from pipeline.screen.text_table import count
 from pipeline.verify.parts import Check, check_counts, check_importance, check_parts
 from pipeline.verify.rows import check_rows
-from transforms import files
 from transforms.errors import UserError
-from transforms.models import request_digest
-from transforms.models.function import is_function
-from transforms.shards import PARQUET, InputFile
+from transforms.models.kinds.function import is_function
+from transforms.models.load import request_digest
+from transforms.sources.shards import PARQUET, InputFile
+from transforms.storage import files
 
 #: What a manifest must hold to be compared with anything.
 _KEYS = (

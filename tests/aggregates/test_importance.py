@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mergeable import check_merging
 
-from transforms.importance import TABLE, ImportanceState, groups
-from transforms.importance.groups import SLICES, WHOLE
-from transforms.importance.quantiles import LEVELS, OCTAVES
-from transforms.methods.random import row_keys
+from tests.support.mergeable import check_merging
+from transforms.aggregates.importance import TABLE, ImportanceState, groups
+from transforms.aggregates.importance.groups import SLICES, WHOLE
+from transforms.aggregates.importance.quantiles import LEVELS, OCTAVES
+from transforms.numerics.random import row_keys
 
 NAMES = ("distance", "Größe", "a=b")
 TARGETS = ["late", "very late", "z"]

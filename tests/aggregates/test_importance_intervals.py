@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from transforms.importance import ImportanceState, intervals, ranking_bytes
-from transforms.methods.random import row_keys
+from transforms.aggregates.importance import ImportanceState, intervals, ranking_bytes
+from transforms.numerics.random import row_keys
 
 SETS = 200
 #: Importances, by how far apart they are; no two are equal, so that every feature has one rank.

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import worlds
+
+from tests.support import worlds
 
 ROWS = 700
 SCORING = """

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from transforms.importance import ImportanceState, state_bytes
-from transforms.importance.groups import SLICES, WHOLE, Resolutions, resolution
-from transforms.importance.quantiles import LEVELS, Coded, Grid, coarser, raised, tops_of
-from transforms.methods.random import row_keys
+from transforms.aggregates.importance import ImportanceState, state_bytes
+from transforms.aggregates.importance.groups import SLICES, WHOLE, Resolutions, resolution
+from transforms.aggregates.importance.quantiles import LEVELS, Coded, Grid, coarser, raised, tops_of
+from transforms.numerics.random import row_keys
 
 
 def state_of(features: int, rows: int, slices: int, seed: int = 0, weighted: bool = False) -> ImportanceState:

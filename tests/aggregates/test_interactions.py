@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from transforms.interactions import TABLE, find_interactions
+from transforms.aggregates.interactions import TABLE, find_interactions
 
 
 def sample(

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mergeable import check_merging
 
-from transforms.explain_shard import ShardResult
-from transforms.importance import ImportanceState
-from transforms.methods.random import row_keys
-from transforms.quality import Quality, Quantiles, distance_of, spread_of, yardsticks
+from tests.support.mergeable import check_merging
+from transforms.aggregates.importance import ImportanceState
+from transforms.aggregates.quality import Quality, Quantiles, distance_of, spread_of, yardsticks
+from transforms.numerics.random import row_keys
+from transforms.work.shard import ShardResult
 
 SHARES = (0.0, 0.01, 0.07, 0.25, 0.5, 0.9, 0.99, 0.999, 1.0)
 

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from mergeable import check_merging
 
-from transforms.methods.random import row_keys
-from transforms.positions import Positions, positioned
-from transforms.sample import KINDS, Sample, SampleSpec, shortened
-from transforms.schema import ExampleSchema, FeatureSpec
+from tests.support.mergeable import check_merging
+from transforms.aggregates.by_position import Positions, positioned
+from transforms.aggregates.sample import KINDS, Sample, SampleSpec, shortened
+from transforms.numerics.random import row_keys
+from transforms.rows.schema import ExampleSchema, FeatureSpec
 
 
 def feature(name, shape=(), dtype="float32"):

@@ -10,17 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import xgboost
-from worlds import explain, write_config
 
-from pipeline import tables
-from pipeline.report import data as report_data
-from pipeline.report import view, write_report
-from pipeline.report.drawn import drawn_by_target
+from pipeline.report import write_report
+from pipeline.report.data import tables as report_data
+from pipeline.report.data import view
+from pipeline.report.data.sampled_rows import drawn_by_target
 from pipeline.report.sections import all_sections, examples
-from pipeline.results import Run
-from transforms.artifact import Artifact
+from pipeline.results.run import Run
+from pipeline.running import tables
+from tests.support.worlds import explain, write_config
 from transforms.explain import ShardResultCoder
-from transforms.shard_result import ShardResult
+from transforms.rows.baselines.artifact import Artifact
+from transforms.work.journal import ShardResult
 
 WIDTH, KEPT, LISTED = 12, 4, 6
 

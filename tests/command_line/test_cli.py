@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-from pipeline import cli
-from pipeline.results import load_run
-from pipeline.runners import check_flags
+from pipeline.cli import commands as cli
+from pipeline.results.run import load_run
+from pipeline.runners.checks import check_flags
+from tests.support import worlds
 from transforms.errors import UserError
 from transforms.methods import METHODS
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Said:
@@ -325,7 +325,7 @@ def test_every_flag_of_beam_is_known() -> None:
 def test_a_run_that_breaks_is_status_3(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transforms.write import PartWriter
+    from transforms.outputs.write import PartWriter
 
     def close(self: PartWriter) -> None:
         raise OSError(28, "No space left on device")
@@ -482,7 +482,7 @@ import atexit, json, sys
 def tell():
     print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)
 atexit.register(tell)
-from pipeline.cli import run
+from pipeline.cli.commands import run
 sys.exit(run(sys.argv[1:]))
 """
 
@@ -542,7 +542,7 @@ def test_a_pipe_that_breaks_elsewhere_is_a_failure(
     def breaks(*_: object, **__: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("pipeline.run.preview", breaks)
+    monkeypatch.setattr("pipeline.running.run.preview", breaks)
     said = Said(capsys, "plan", worlds.trips())
     assert said.status == 3
     assert "a process that was written to has ended" in said.err

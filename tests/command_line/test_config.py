@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import worlds
 
-from pipeline.config import LoadedConfig, load_config
-from pipeline.runners import choose_runner
-from pipeline.yaml_text import parse_value
+from pipeline.config.models import LoadedConfig, load_config
+from pipeline.config.yaml_text import parse_value
+from pipeline.runners.checks import choose_runner
+from tests.support import worlds
 from transforms.errors import UserError
 from transforms.methods import METHODS
 

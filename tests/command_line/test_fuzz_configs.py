@@ -1,15 +1,15 @@
-"""A few hundred broken configs, the same each time; `python -m tests.fuzz_configs` tries many more."""
+"""A few hundred broken configs, the same each time; `python -m tests.fuzz.fuzz_configs` tries many more."""
 
 from __future__ import annotations
 
 import random
 from pathlib import Path
 
-import fuzz_configs
 import pytest
 import yaml
 
-from pipeline import cli
+from pipeline.cli import commands as cli
+from tests.fuzz import fuzz_configs
 
 
 def test_broken_configs_end_in_one_line(tmp_path: Path) -> None:

@@ -18,16 +18,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-import worlds
 from tensorflow.python.ops.lookup_ops import TableInitializerBase
 
-from pipeline import cli
-from pipeline.config import load_config
-from pipeline.place import check_place
-from pipeline.results import load_run
-from pipeline.yaml_text import MOST_BYTES, parse_mapping
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.config.yaml_text import MOST_BYTES, parse_mapping
+from pipeline.results.run import load_run
+from pipeline.run_directory.checks import check_place
+from tests.support import worlds
 from transforms.errors import UserError
-from transforms.models import ModelRequest, load_model
+from transforms.models.load import ModelRequest, load_model
 
 L = keras.layers
 
@@ -312,10 +312,10 @@ def test_pickles_need_leave(tmp_path: Path) -> None:
 
 
 def test_nothing_is_unpickled_that_a_run_directory_holds() -> None:
-    from transforms.baselines import Artifact
-    from transforms.importance import ImportanceState
-    from transforms.positions import Positions
-    from transforms.sample import Sample
+    from transforms.aggregates.by_position import Positions
+    from transforms.aggregates.importance import ImportanceState
+    from transforms.aggregates.sample import Sample
+    from transforms.rows.baselines.baselines import Artifact
 
     class Trap:
         def __reduce__(self) -> Any:
@@ -402,7 +402,9 @@ LINES: dict[str, tuple[int, list[str]]] = {
 def test_no_name_escapes_a_line(
     nasty: Path, json_too: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.survey.in_child", lambda function, request: function(request))
+    monkeypatch.setattr(
+        "pipeline.planning.method_costs.in_child", lambda function, request: function(request)
+    )
     monkeypatch.setenv("COLUMNS", "80")
     place = nasty.parent / ("run-json" if json_too else "run-text")
     for name, (wanted, line) in LINES.items():
@@ -467,7 +469,7 @@ def test_a_run_may_itself_be_a_link(tmp_path: Path) -> None:
 
 
 def test_what_is_deleted_follows_no_link(tmp_path: Path) -> None:
-    from transforms import files
+    from transforms.storage import files
 
     somebodys = tmp_path / "somebodys"
     somebodys.mkdir()

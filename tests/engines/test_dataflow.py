@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
-import cloud
 import numpy as np
 import pytest
-import worlds
-from memory_filesystem import MemoryFileSystem
 
-from pipeline import cli, load_run
-from pipeline.config import load_config
-from pipeline.run import Outcome, RunBrokenError, execute, preview
-from pipeline.runners import Job
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.runners.checks import Job
 from pipeline.runners.dataflow import Accelerator, as_label, dataflow_flags
+from pipeline.running.run import Outcome, RunBrokenError, execute, preview
+from tests.support import cloud, worlds
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
 
 ONE, THREADS = "--experiments=no_use_multiple_sdk_containers", "--number_of_worker_harness_threads="
@@ -320,13 +320,13 @@ def test_a_launcher_that_went_before_the_commit(
     dataflow: cloud.Dataflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every shard is in the journal: the same command commits it and starts no job."""
-    monkeypatch.setattr("pipeline.run.commit_run", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+    monkeypatch.setattr("pipeline.running.run.commit_run", lambda *_: (_ for _ in ()).throw(OSError("gone")))
     place = cloud.upload(worlds.vectors().folder, "vectors")
     loaded = load_config(f"{place}/parquet.yaml", settings=["compute.shard_rows=40"])
     with pytest.raises(OSError, match="gone"):
         execute(loaded)
     monkeypatch.undo()
-    monkeypatch.setattr("pipeline.runners.run_pipeline", None)
+    monkeypatch.setattr("pipeline.runners.checks.run_pipeline", None)
     outcome = execute(loaded)
     assert outcome.manifest is not None
     assert outcome.manifest["counts"]["rows_attributed"] == 295

@@ -10,16 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cloud
 import pytest
-import worlds
-from memory_filesystem import MemoryFileSystem
 
 from pipeline import load_run, main
-from pipeline.cli import cli
-from pipeline.runners import check_flags
+from pipeline.cli.commands import cli
+from pipeline.runners.checks import check_flags
+from tests.support import cloud, worlds
+from tests.support.memory_filesystem import MemoryFileSystem
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 METADATA = json.loads((ROOT / "flex_template" / "metadata.json").read_text(encoding="utf-8"))
 PARAMETERS: dict[str, dict[str, Any]] = {found["name"]: found for found in METADATA["parameters"]}
 #: Of each parameter: what it must let through, and what not.

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import worlds
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
-from pipeline import runners
-from pipeline.cli import run as attribeam
+from pipeline.cli.commands import run as attribeam
+from pipeline.runners import checks as runners
 from pipeline.runners.flink import (
     FlinkCluster,
     check_flink,
@@ -30,6 +29,7 @@ from pipeline.runners.flink import (
     worker_image,
 )
 from pipeline.runners.signals import run_to_its_end, terminated_like_interrupted
+from tests.support import worlds
 from transforms.errors import UserError
 
 
@@ -431,8 +431,8 @@ def test_a_run_goes_on_whatever_the_cluster_has_become(
     """With `shard_rows: auto` the slots decide the cut of a new run, and never that of one that is there."""
     config, place = worlds.vectors().config("parquet"), tmp_path / "run"
     # So many slots that the cut is another with each.
-    monkeypatch.setattr("transforms.shards._MIN_ROWS", 1)
-    monkeypatch.setattr("transforms.shards._MAX_ROWS", 4096)
+    monkeypatch.setattr("transforms.sources.shards._MIN_ROWS", 1)
+    monkeypatch.setattr("transforms.sources.shards._MAX_ROWS", 4096)
     found = {"slots": 2}
     monkeypatch.setattr(runners, "slots", lambda *_: found["slots"])
     first = worlds.explain(config, place)

@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - tables
 """Random tables written by the tools that people have, read back equal to each tool's own reading.
 
-`python -m tests.files_by_tools --seconds 180 [--tool duckdb]` runs for longer than the suite has time for, and prints how
+`python -m tests.fuzz.files_by_tools --seconds 180 [--tool duckdb]` runs for longer than the suite has time for, and prints how
 many columns it compared. Spark and Hugging Face datasets take part where their packages are installed.
 """
 
@@ -28,10 +28,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from file_worlds import decoded
-
+from tests.support.file_worlds import decoded
 from transforms.errors import UserError
 
 ROWS = 7
@@ -51,7 +48,7 @@ class Written:
     features: set[str] = field(default_factory=set)
 
 
-# -- the text of a value, made of Python's own types, by the table in transforms/value_text.py ----------------------
+# -- the text of a value, made of Python's own types, by the table in transforms/arrow/value_text.py ----------------------
 
 
 def text_of(value: Any) -> str:

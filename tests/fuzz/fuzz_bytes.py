@@ -1,6 +1,6 @@
 """Mutated bytes of TFRecord and Parquet files, read as a run would read them; helpers, and a program.
 
-    python -m tests.fuzz_bytes --seconds 600
+    python -m tests.fuzz.fuzz_bytes --seconds 600
 
 Every input is made from (format, seed, number) alone, so that a finding can be made again:
 `--format parquet --seed 0 --first 1234 --count 1`. They are read in a process of its own, which is started
@@ -28,17 +28,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms import read, shards
-from transforms.decode import decode
 from transforms.errors import InputLost, UserError
-from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.tfrecord import framing
+from transforms.rows.decode import decode
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.sources import read, shards
+from transforms.sources.tfrecord import framing
 
 FORMATS = ("tfrecord", "parquet")
 #: A read that takes longer has hung, one that needs more memory has believed a damaged length.
 SECONDS, BYTES = 30, 6 << 30
 _ROWS = 300
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 # -- sound bytes ---------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def run(
             str(some),
         ]
         child = subprocess.run(
-            [sys.executable, "-m", "tests.fuzz_bytes", *arguments],
+            [sys.executable, "-m", "tests.fuzz.fuzz_bytes", *arguments],
             cwd=_ROOT,
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(_ROOT)},
             capture_output=True,

@@ -1,7 +1,7 @@
 """Broken configs by the thousand: each is planned, some are explained, and none may do worse than status 2.
 
-At length, by hand: `python -m tests.fuzz_configs --seconds 600`. What is found is told with the number that
-makes it again: `python -m tests.fuzz_configs --one NUMBER`.
+At length, by hand: `python -m tests.fuzz.fuzz_configs --seconds 600`. Each failure is printed with its
+number, and `python -m tests.fuzz.fuzz_configs --one NUMBER` repeats it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from pipeline import cli
-from pipeline.probe import probe
+from pipeline.cli import commands as cli
+from pipeline.planning.model.probe import probe
 from transforms.methods import METHODS
 
 #: Of one config, in seconds of a processor, in seconds, and in bytes beyond what the process has.
@@ -341,11 +341,11 @@ def _import_all() -> None:
     import apache_beam.options.pipeline_options
     import apache_beam.runners.portability.fn_api_runner  # noqa: F401
 
-    import pipeline.graph
     import pipeline.runners.dataflow
     import pipeline.runners.flink
     import pipeline.runners.local
-    import pipeline.show  # noqa: F401
+    import pipeline.running.graph
+    import pipeline.screen.run_and_plan  # noqa: F401
 
 
 @contextlib.contextmanager
@@ -360,7 +360,7 @@ def _guarded() -> Iterator[None]:
     before = {number: signal.signal(number, slow) for number in (signal.SIGPROF, signal.SIGALRM)}
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, hard))
     try:
-        with mock.patch("pipeline.plan.probe_in_child", probe):
+        with mock.patch("pipeline.planning.plan.probe_in_child", probe):
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
@@ -437,7 +437,7 @@ def main() -> int:
         folder = Path(place)
         configs = world(folder, keras=given.keras)
         if given.keras:
-            from transforms.starting import start_tensorflow
+            from transforms.work.tensorflow_setup import start_tensorflow
 
             start_tensorflow(None)
         number, count = (given.first, 1 << 60) if given.one is None else (given.one, 1)

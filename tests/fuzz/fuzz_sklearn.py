@@ -1,6 +1,6 @@
 """Random estimators of scikit-learn over random tables: as they predict, and as enumeration explains them.
 
-`python -m tests.fuzz_sklearn --seconds 180 --seed 0` tries as many as there is time for.
+`python -m tests.fuzz.fuzz_sklearn --seconds 180 --seed 0` tries as many as there is time for.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import pandas as pd
 import pyarrow as pa
 from sklearn import dummy, ensemble, linear_model, tree
 
-from tests.tree_tables import Decoded, through
-from tests.trees_zoo import enumerated, make_reference
+from tests.support.models.tree_tables import Decoded, through
+from tests.support.models.trees_zoo import enumerated, make_reference
 from transforms.errors import UserError
-from transforms.methods.tree_shap import TreeShap
-from transforms.models.trees import INPUT
+from transforms.methods.trees.tree_shap import TreeShap
+from transforms.models.kinds.trees.base import INPUT
 
 ROWS, EXPLAINED, BACKGROUND = 120, 3, 6
 CITIES, STORES = np.array(["Köln", "Oslo", "", "a b", "Roma"]), np.array([47, 10, 35, 20])

@@ -1,6 +1,6 @@
 """Random boosted trees on random tables against their library's own prediction and all coalitions; a program.
 
-    python -m tests.fuzz_trees --seconds 300
+    python -m tests.fuzz.fuzz_trees --seconds 300
 
 Every case is made from (seed, number) alone: `--seed 0 --first 1234 --count 1` makes one again. A case passes
 where each row comes out as the library's own call has it, of a data frame as a user holds it, and where the
@@ -25,16 +25,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # where the next ones are
-
-import trees_zoo as zoo
 from scipy.special import logit
-from tree_tables import through
 
-from pipeline.model_checks import differing
+from pipeline.planning.model.checks import differing
+from tests.support.models import trees_zoo as zoo
+from tests.support.models.tree_tables import through
 from transforms.errors import UserError
-from transforms.methods.tree_shap import TreeShap
+from transforms.methods.trees.tree_shap import TreeShap
 from transforms.models.base import PublicPrediction
 
 NAMES = ("a", "b b", "c_c", "größe", "0", "x=y", "T<1", "D")

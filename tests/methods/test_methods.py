@@ -10,8 +10,8 @@ from functools import cache
 
 import numpy as np
 import pytest
-from models_zoo import CASES, ROWS, Case, attribute, make_reference, pick, seeds_of
 
+from tests.support.models.models_zoo import CASES, ROWS, Case, attribute, make_reference, pick, seeds_of
 from transforms.methods import METHODS
 from transforms.methods.base import (
     Attribution,
@@ -22,16 +22,16 @@ from transforms.methods.base import (
     totals,
 )
 from transforms.methods.calls import device_calls
-from transforms.methods.deep_shap import DeepShap
-from transforms.methods.exact_shap import ExactShap
-from transforms.methods.expected_gradients import ExpectedGradients
-from transforms.methods.gradients import InputXGradient, Saliency
-from transforms.methods.integrated_gradients import IntegratedGradients
-from transforms.methods.kernel_shap import KernelShap
-from transforms.methods.lime import Lime
-from transforms.methods.occlusion import Occlusion
-from transforms.methods.permutation_shap import PermutationShap
-from transforms.methods.smoothgrad import SmoothGrad
+from transforms.methods.gradients.deep_shap import DeepShap
+from transforms.methods.gradients.expected_gradients import ExpectedGradients
+from transforms.methods.gradients.integrated_gradients import IntegratedGradients
+from transforms.methods.gradients.saliency import InputXGradient, Saliency
+from transforms.methods.gradients.smoothgrad import SmoothGrad
+from transforms.methods.masking.exact_shap import ExactShap
+from transforms.methods.masking.kernel_shap import KernelShap
+from transforms.methods.masking.lime import Lime
+from transforms.methods.masking.occlusion import Occlusion
+from transforms.methods.masking.permutation_shap import PermutationShap
 
 VARIANTS: dict[str, AttributionMethod] = {
     "saliency": Saliency(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transforms.methods.random import mix, normals, row_keys, stream, uniforms
+from transforms.numerics.random import mix, normals, row_keys, stream, uniforms
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

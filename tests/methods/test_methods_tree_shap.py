@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import shap
-import trees_zoo as zoo
 import xgboost
 
+from tests.support.models import trees_zoo as zoo
 from transforms.methods.base import Attribution, Reference
-from transforms.methods.interventional import Interventional
-from transforms.methods.path_dependent import PathDependent
-from transforms.methods.tree_shap import TreeShap
-from transforms.models.forest import Forest, Tree, bit_set, plant
-from transforms.models.trees import INPUT
+from transforms.methods.trees.interventional import Interventional
+from transforms.methods.trees.path_dependent import PathDependent
+from transforms.methods.trees.tree_shap import TreeShap
+from transforms.models.forest.arrays import Forest, Tree, bit_set, plant
+from transforms.models.kinds.trees.base import INPUT
 
 METHODS = {"interventional": TreeShap(), "path_dependent": TreeShap("path_dependent")}
 everywhere = pytest.mark.parametrize("name", zoo.CASES)

@@ -12,17 +12,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import worlds
-from models_zoo import attribute, make_reference, scored
 
-from pipeline.config import load_config
-from pipeline.plan import make_plan
-from pipeline.plan_summary import summarize
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from pipeline.planning.summary import summarize
+from tests.support import worlds
+from tests.support.models.models_zoo import attribute, make_reference, scored
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
 from transforms.models.base import Build, ScoredModel
-from transforms.models.precision import HALVES
+from transforms.models.graphs.rewrites.precision import HALVES
 
 layers, ops = keras.layers, keras.ops
 Arrays = dict[str, np.ndarray]

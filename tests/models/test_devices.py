@@ -15,16 +15,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-import worlds
 
-import pipeline.probe
-from pipeline.config import load_config
-from pipeline.plan import make_plan
-from transforms import devices
-from transforms.devices import Claims
+import pipeline.planning.model.probe
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
 from transforms.errors import UserError
+from transforms.models import devices
 from transforms.models.base import Build
-from transforms.models.compiled import Compiled
+from transforms.models.devices import Claims
+from transforms.models.graphs.compiled import Compiled
 
 TWO = ("/device:GPU:0", "/device:GPU:1")
 
@@ -63,7 +63,7 @@ def test_no_two_processes_claim_one_device_while_another_is_free(tmp_path: Path)
 
 def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from transforms.devices import Claims\n"
+        "import sys, time; from transforms.models.devices import Claims\n"
         f"with Claims({str(tmp_path)!r}).lease({TWO!r}) as device:\n"
         "    print(device.scope, flush=True); time.sleep(60)\n"
     )
@@ -114,10 +114,10 @@ from dataclasses import replace
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
 from transforms import devices, worker
-from transforms.explain_shard import explain_shard
+from transforms.work.shard import explain_shard
 devices._claims.folder = tempfile.mkdtemp()
 config, run, *settings = sys.argv[1:]
 plan = make_plan(load_config(config, settings=settings), in_process=True)
@@ -187,7 +187,7 @@ def test_memory_growth_is_set_before_the_first_use() -> None:
 import json
 import tensorflow as tf
 from tensorflow.python.eager import context
-from transforms.starting import start_tensorflow
+from transforms.work.tensorflow_setup import start_tensorflow
 calls = []
 tf.config.list_physical_devices = lambda kind=None: ["gpu 0", "gpu 1"] if kind == "GPU" else []
 tf.config.experimental.set_memory_growth = lambda device, on: calls.append(
@@ -205,7 +205,7 @@ print(json.dumps(calls))
 
 
 def test_workers_and_gpus_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.probe, "device_scopes", lambda: TWO)
+    monkeypatch.setattr(pipeline.planning.model.probe, "device_scopes", lambda: TWO)
 
     def plan(workers: int) -> Any:
         loaded = load_config(str(worlds.trips()), settings=[f"compute.workers={workers}"])

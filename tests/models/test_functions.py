@@ -22,15 +22,15 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 import yaml
 from sklearn import ensemble, impute, linear_model, model_selection, multioutput, pipeline, preprocessing
 
-from pipeline import cli
+from pipeline.cli import commands as cli
 from pipeline.functions import FUNCTIONS, module_of
+from tests.support import worlds
 
 ROWS = 40
-DATA = Path(__file__).resolve().parent / "data" / "foreign"
+DATA = Path(__file__).resolve().parents[1] / "data" / "foreign"
 
 
 def table() -> pa.Table:

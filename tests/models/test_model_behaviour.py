@@ -7,24 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import deep_zoo
 import keras
-import misbehaving
-import models_zoo
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-from pipeline.config import load_config
-from pipeline.model_behaviour import check_behaviour
-from pipeline.model_checks import Checked, check_rows
-from pipeline.plan import make_plan
+from pipeline.config.models import load_config
+from pipeline.planning.model.behaviour import check_behaviour
+from pipeline.planning.model.checks import Checked, check_rows
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models import deep_zoo, misbehaving, models_zoo
 from transforms.errors import RowsRefused, UserError
 from transforms.models.base import ScoredModel
-from transforms.models.savedmodel import SavedModel
-from transforms.room import Room
+from transforms.models.kinds.savedmodel import SavedModel
+from transforms.work.device_batch import Room
 
 ROWS = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 #: Architectures of every kind; loops take long to trace.

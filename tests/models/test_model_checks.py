@@ -10,18 +10,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-from pipeline.config import load_config
-from pipeline.model_checks import differing
-from pipeline.plan import make_plan
-from pipeline.targets import find_targets
-from transforms.baselines import first_rows
+from pipeline.config.models import load_config
+from pipeline.planning.model.checks import differing
+from pipeline.planning.model.targets import find_targets
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, OutputSpec, Signature
-from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.shards import inspect_files
-from transforms.worker import TargetSpec
+from transforms.rows.baselines.baselines import first_rows
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.sources.shards import inspect_files
+from transforms.work.runtime import TargetSpec
 
 
 def test_predictions_differ_by_more_than_rounding_only_where_they_do() -> None:

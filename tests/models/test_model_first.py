@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import misbehaving
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-import pipeline.opening
-from pipeline.config import LoadedConfig, load_config
-from pipeline.plan import make_plan
-from pipeline.survey import survey
+import pipeline.planning.model.opening
+from pipeline.config.models import LoadedConfig, load_config
+from pipeline.planning.method_costs import survey
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models import misbehaving
 from transforms.errors import UserError
 from transforms.models.base import ScoredModel
 
@@ -52,13 +52,13 @@ def first_line(loaded: LoadedConfig) -> str:
 def looked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How often a model was looked at."""
     times: list[int] = []
-    known = pipeline.opening.check_model
+    known = pipeline.planning.model.opening.check_model
 
     def counted(*given: Any) -> None:
         times.append(1)
         known(*given)
 
-    monkeypatch.setattr(pipeline.opening, "check_model", counted)
+    monkeypatch.setattr(pipeline.planning.model.opening, "check_model", counted)
     return times
 
 
@@ -95,7 +95,7 @@ def test_too_many_features_are_refused_before_the_baseline_is_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    monkeypatch.setattr(pipeline.opening, "make_background", lambda *_: drawn.append(1))
+    monkeypatch.setattr(pipeline.planning.model.opening, "make_background", lambda *_: drawn.append(1))
     sound = misbehaving.behind(L.Activation("tanh"), 20)
     line = first_line(config(tmp_path, sound, "exact_shap", 20))
     assert "exact_shap takes up to 15 features or groups, and there are 20" in line
@@ -107,7 +107,7 @@ def test_the_survey_of_methods_says_it_too(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer, said = UNSOUND[name]
-    monkeypatch.setattr("pipeline.survey.in_child", lambda ask, request: ask(request))
+    monkeypatch.setattr("pipeline.planning.method_costs.in_child", lambda ask, request: ask(request))
     keras.utils.set_random_seed(1)
     with pytest.raises(UserError, match=said):
         survey(config(tmp_path, misbehaving.behind(layer()), None, 4))

@@ -11,14 +11,14 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 import pytest
-import trees_zoo as zoo
 
+from tests.support.models import trees_zoo as zoo
 from transforms.errors import UserError
-from transforms.models import ModelRequest
-from transforms.models.kinds import model_kind, top_keys
+from transforms.models.kinds.detect import model_kind, top_keys
+from transforms.models.load import ModelRequest
 
 #: Written by the libraries themselves: see make.py there.
-FOREIGN = Path(__file__).resolve().parent / "data" / "foreign"
+FOREIGN = Path(__file__).resolve().parents[1] / "data" / "foreign"
 
 
 def refusal(path: Path) -> str:

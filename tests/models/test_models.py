@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_worlds import (
+
+from tests.support.models.model_worlds import (
     L,
     integrated,
     load,
@@ -24,8 +25,7 @@ from model_worlds import (
     scored,
     small,
 )
-
-from transforms.models import model_digest
+from transforms.models.load import model_digest
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5"])

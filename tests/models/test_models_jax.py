@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cut_worlds import gradients, integrated, total
 
+from tests.support.models.cut_worlds import gradients, integrated, total
 from transforms.errors import UserError
 from transforms.models.base import ScoredModel
-from transforms.models.savedmodel import SavedModel
+from transforms.models.kinds.savedmodel import SavedModel
 
-DATA = Path(__file__).parent / "data" / "jax"
+DATA = Path(__file__).parents[1] / "data" / "jax"
 
 
 @cache

@@ -13,18 +13,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from by_enumeration import ByEnumeration
 
-from pipeline import cli, load_run
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models.by_enumeration import ByEnumeration
 from transforms.errors import RowsRefused, UserError
 from transforms.methods import METHODS
-from transforms.models import ModelRequest, load_model, request_digest
-from transforms.models.function import FunctionModel, ScoredFunction, module_file, split_name
+from transforms.models.kinds.function import FunctionModel, ScoredFunction, module_file, split_name
+from transforms.models.load import ModelRequest, load_model, request_digest
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parents[2]
 ROWS = 60
 UNLUCKY = 17
 
@@ -104,7 +105,7 @@ def write_rows(path: Path) -> pa.Table:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A config with rows.parquet and scoring.py beside it, and a method that only evaluates."""
     monkeypatch.setitem(METHODS, "by_enumeration", ByEnumeration)
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     write_rows(tmp_path / "rows.parquet")
     (tmp_path / "scoring.py").write_text(SCORING, encoding="utf-8")
     worlds.write_config(
@@ -150,7 +151,7 @@ def test_a_function_is_explained_from_the_config_to_the_tables(world: Path) -> N
     table = pq.read_table(world / "rows.parquet")
     kept = np.arange(ROWS) != UNLUCKY
     series = np.array(table["series"].to_pylist())[kept]
-    from transforms.baselines import Artifact
+    from transforms.rows.baselines.baselines import Artifact
 
     plan = make_plan(load_config(str(world / "config.yaml")), in_process=True)
     background = Artifact.from_bytes(plan.found.artifact.to_bytes()).features
@@ -276,7 +277,7 @@ def test_features_may_be_listed_and_a_function_may_sit_in_a_package(world: Path)
 
 def test_no_tensorflow_is_loaded(world: Path) -> None:
     code = (
-        "import json, sys, by_enumeration\n"
+        "import json, sys; from tests.support.models import by_enumeration\n"
         "from transforms.methods import METHODS\n"
         "METHODS['by_enumeration'] = by_enumeration.ByEnumeration\n"
         "import pipeline\n"
@@ -284,9 +285,7 @@ def test_no_tensorflow_is_loaded(world: Path) -> None:
         "print(json.dumps([run.manifest['counts']['rows_attributed'], "
         "sorted({'tensorflow', 'keras'} & set(sys.modules))]))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=HERE.parent, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [ROWS - 1, []]
 
@@ -423,13 +422,13 @@ def test_a_saved_model_with_strings_plays_the_game_and_has_no_gradients_there(tm
     """Masking in raw space: strings, numbers and all, by evaluation alone."""
     import tensorflow as tf
 
-    from pipeline.fitness import check_method
+    from pipeline.planning.method.requirements import check_method
     from transforms.methods.base import Reference
-    from transforms.methods.integrated_gradients import IntegratedGradients
-    from transforms.methods.tree_shap import TreeShap
+    from transforms.methods.gradients.integrated_gradients import IntegratedGradients
+    from transforms.methods.trees.tree_shap import TreeShap
     from transforms.models.base import ScoredModel
-    from transforms.models.savedmodel import SavedModel
-    from transforms.schema import ExampleSchema, FeatureSpec
+    from transforms.models.kinds.savedmodel import SavedModel
+    from transforms.rows.schema import ExampleSchema, FeatureSpec
 
     class Word(tf.Module):
         @tf.function(

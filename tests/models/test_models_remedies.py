@@ -17,15 +17,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-import worlds
 
-from pipeline.child import in_child
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline.config.models import load_config
+from pipeline.planning.model.child import in_child
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
 from transforms.errors import UserError
-from transforms.models import ModelRequest, load_model
-from transforms.models.keras import KerasModel
-from transforms.models.savedmodel import SavedModel
+from transforms.models.kinds.keras import KerasModel
+from transforms.models.kinds.savedmodel import SavedModel
+from transforms.models.load import ModelRequest, load_model
 
 L = keras.layers
 
@@ -290,7 +290,7 @@ def test_a_method_that_fails_is_one_line_with_others(tmp_path: Path, monkeypatch
     def fail(*given: Any) -> None:
         raise TypeError("unhashable " + "x" * 2000)
 
-    monkeypatch.setattr("pipeline.fitness.check_method", fail)
+    monkeypatch.setattr("pipeline.planning.method.requirements.check_method", fail)
     loaded = load_config(str(config_of(tmp_path, "never")))
     line = refusal(lambda: make_plan(loaded, in_process=True))
     assert "saliency fails on this model: TypeError: unhashable xxx" in line

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_worlds import (
+
+from tests.support.models.model_worlds import (
     L,
     described,
     integrated,
@@ -20,10 +21,9 @@ from model_worlds import (
     saved,
     scored,
 )
-
 from transforms import methods
 from transforms.methods.base import Needs
-from transforms.models.savedmodel import SavedModel
+from transforms.models.kinds.savedmodel import SavedModel
 
 
 @pytest.fixture(scope="module")

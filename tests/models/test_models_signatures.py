@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from model_worlds import (
+
+from tests.support.models.model_worlds import (
     L,
     described,
     integrated,
@@ -19,10 +20,9 @@ from model_worlds import (
     saved,
     scored,
 )
-
 from transforms.errors import UserError
 from transforms.models.base import ModelAdapter
-from transforms.models.keras_calls import check_loaded
+from transforms.models.kinds.keras_calls import check_loaded
 
 
 def test_sequential(tmp_path: Path) -> None:

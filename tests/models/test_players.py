@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from transforms.players import HELD, Players, value_names
-from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.models.players import HELD, Players, value_names
+from transforms.rows.schema import ExampleSchema, FeatureSpec
 
 
 def feature(name: str, shape: tuple[int, ...], start: int, *, fixed: bool = False) -> FeatureSpec:

@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import trees_zoo
-import worlds
 import yaml
 
-from pipeline import cli, load_run
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models import trees_zoo
 from transforms.methods import METHODS
 
 SCORING = """

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from faults import Point, armed
 
-from pipeline import cli, load_run
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from tests.support import worlds
+from tests.support.faults import Point, armed
 
 SCORING = """
 def predict(batch):
@@ -89,7 +90,7 @@ def test_what_differs_from_a_run_that_did_not_finish_is_told(
     [
         Point("os.rename", r"\.next/attributions/part-00001\.parquet"),
         Point("os.rename", r"\.next/manifest\.json"),
-        Point("before pipeline.commit:swap"),
+        Point("before pipeline.running.commit:swap"),
         Point("os.rename", "/run"),
     ],
     ids=lambda point: point.path or point.what,

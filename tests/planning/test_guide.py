@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from worlds import trips
 
-from pipeline import cli, survey
-from pipeline.config import load_config
-from pipeline.guide import GUIDE, describe, need
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning import method_costs as survey
+from pipeline.planning.method_guide import GUIDE, describe, need
+from tests.support.worlds import trips
 from transforms.methods import METHODS
 
 

@@ -15,24 +15,25 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-import worlds
-from models_zoo import CASES, attribute, make_reference
-from test_methods import VARIANTS
 
-from pipeline import cli, load_run
-from pipeline.config import load_config
-from pipeline.plan import make_plan
-from transforms import files
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.methods.test_methods import VARIANTS
+from tests.support import worlds
+from tests.support.models.models_zoo import CASES, attribute, make_reference
 from transforms.errors import DeviceFull, DeviceMemoryError
-from transforms.explain_shard import explain_shard
 from transforms.models.base import ScoredModel, refusal
-from transforms.models.compiled import Compiled
-from transforms.models.differentiable import DifferentiableModel
-from transforms.models.masked import MaskedModel
+from transforms.models.graphs.compiled import Compiled
+from transforms.models.graphs.deeplift.model import RescaleModel
+from transforms.models.graphs.gradients import DifferentiableModel
+from transforms.models.graphs.masked import MaskedModel
 from transforms.models.messages import out_of_memory
-from transforms.models.rescale import RescaleModel
-from transforms.room import Room, with_halved
-from transforms.shard_result import ShardResult
+from transforms.storage import files
+from transforms.work.device_batch import Room, with_halved
+from transforms.work.journal import ShardResult
+from transforms.work.shard import explain_shard
 
 PLANNED, FITS, HALVED = 4096, 100, 64
 
@@ -172,7 +173,7 @@ def test_a_run_tells_of_it(
     assert expected.manifest["warnings"] == []
     # More rows than fit, so that the plan finds out; and then less room than there was at plan time.
     device = Device(monkeypatch, 260)
-    import pipeline.run as running
+    import pipeline.running.run as running
 
     begin = running._begin
 
@@ -221,7 +222,7 @@ def test_a_process_remembers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_without_room_for_one_the_run_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import pipeline.run as running
+    import pipeline.running.run as running
 
     device = Device(monkeypatch, 1 << 30)
     begin = running._begin

@@ -11,23 +11,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from models_zoo import CASES, attribute, make_reference
-from test_methods import VARIANTS
 
-from pipeline import cli, memory
-from pipeline.config import load_config
-from pipeline.memory import BATCH_BYTES, batch_rows
-from pipeline.plan import make_plan
-from pipeline.run import explain
-from transforms import baselines
-from transforms.methods import ends
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning import host_memory as memory
+from pipeline.planning.host_memory import BATCH_BYTES, batch_rows
+from pipeline.planning.plan import make_plan
+from pipeline.running.run import explain
+from tests.methods.test_methods import VARIANTS
+from tests.support import worlds
+from tests.support.models.models_zoo import CASES, attribute, make_reference
 from transforms.methods.base import Needs, working_bytes
-from transforms.models import masked
-from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.shards import inspect_files
-from transforms.worker import TargetSpec
-from transforms.write import OutputSpec
+from transforms.methods.gradients import background_ends as ends
+from transforms.models.graphs import masked
+from transforms.outputs.write import OutputSpec
+from transforms.rows.baselines import baselines
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.sources.shards import inspect_files
+from transforms.work.runtime import TargetSpec
 
 FEATURES = 3000
 

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
 from transforms.errors import UserError
 from transforms.models import users_code
 

@@ -12,16 +12,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from memory_filesystem import MemoryFileSystem
 
-from pipeline import cli, load_run
-from pipeline.config import load_config
-from pipeline.plan import make_plan
-from transforms import files, read, shards
-from transforms.baselines import BaselineRequest, first_rows, make_background
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
-from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.rows.baselines.baselines import BaselineRequest, first_rows, make_background
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.sources import read, shards
+from transforms.storage import files
 
 MODEL = """
 def score(rows):

@@ -8,13 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from models_zoo import make_reference, scored
 
-from pipeline import sizing
-from transforms.methods.integrated_gradients import IntegratedGradients
-from transforms.methods.kernel_shap import KernelShap
-from transforms.methods.permutation_shap import PermutationShap
-from transforms.worker import TargetSpec
+from pipeline.planning import device_batches as sizing
+from tests.support.models.models_zoo import make_reference, scored
+from transforms.methods.gradients.integrated_gradients import IntegratedGradients
+from transforms.methods.masking.kernel_shap import KernelShap
+from transforms.methods.masking.permutation_shap import PermutationShap
+from transforms.work.runtime import TargetSpec
 
 L = keras.layers
 

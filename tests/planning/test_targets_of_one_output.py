@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-from pipeline import cli
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
 from transforms.errors import UserError
 
 ROWS = 40

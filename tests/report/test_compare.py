@@ -13,18 +13,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from run_worlds import importance_of, manifest, write_run
 
-from pipeline import cli
+from pipeline.cli import commands as cli
 from pipeline.compare import Comparison, compare
 from pipeline.compare.changes import changes
 from pipeline.compare.page import sections, write_page
 from pipeline.compare.words import headline
 from pipeline.report.blocks import Choice, Prose
-from pipeline.report.page import figures
+from pipeline.report.page.render import figures
+from tests.support import worlds
+from tests.support.run_worlds import importance_of, manifest, write_run
+from transforms.aggregates.importance.differences import benjamini_hochberg
 from transforms.errors import UserError
-from transforms.importance.differences import benjamini_hochberg
 
 FEATURES = ("distance", "carrier", "humid", "temp")
 

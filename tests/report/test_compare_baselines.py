@@ -11,15 +11,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from run_worlds import importance_of, write_run
 
-from pipeline import cli, load_run
+from pipeline import load_run
+from pipeline.cli import commands as cli
 from pipeline.compare import compare
 from pipeline.compare.page import sections, write_page
 from pipeline.compare.words import bins, headline
 from pipeline.report.blocks import Prose, Table
-from pipeline.results import Run
+from pipeline.results.run import Run
+from tests.support import worlds
+from tests.support.run_worlds import importance_of, write_run
 
 SCORING = """
 def predict(batch):

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
-from run_worlds import importance_of, write_run
 
 from pipeline.compare import compare
 from pipeline.compare.page import write_page
+from tests.support.run_worlds import importance_of, write_run
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(

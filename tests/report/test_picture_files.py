@@ -9,19 +9,19 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import matplotlib.image
-import media_worlds
 import numpy as np
 import pyarrow as pa
 import pytest
-from report_blocks import Elements, decoded, figures
 
 from pipeline.report.blocks import Card, Figure, Pictures
-from pipeline.report.figures import draw_pictures, write_figures
-from pipeline.report.markup import markup
-from pipeline.report.overlays import signs, tile
-from pipeline.report.picture_files import drawing
-from pipeline.report.png import png
+from pipeline.report.page.markup import markup
+from pipeline.report.pictures.figures import draw_pictures, write_figures
+from pipeline.report.pictures.overlays import signs, tile
+from pipeline.report.pictures.picture_files import drawing
+from pipeline.report.pictures.png import png
 from pipeline.report.sections import examples, images, tokens
+from tests.support import media_worlds
+from tests.support.report_blocks import Elements, decoded, figures
 
 SVG = "{http://www.w3.org/2000/svg}"
 

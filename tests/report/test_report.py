@@ -15,21 +15,24 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import report_worlds
-from report_blocks import figures, prose
-from report_worlds import DEGENERATE, HOSTILE
 
-from pipeline import cli, load_run
-from pipeline.report import page, report_is_current, words, write_report
+from pipeline import load_run
+from pipeline import wording as words
+from pipeline.cli import commands as cli
+from pipeline.report import report_is_current, write_report
 from pipeline.report.blocks import Block, Choice, Figure, Grid, Section, Table
-from pipeline.report.data import ReportData
-from pipeline.report.figures import draw
+from pipeline.report.data.slicings import by_itself, slicing_of
+from pipeline.report.data.tables import ReportData
+from pipeline.report.data.view import View
+from pipeline.report.page import render as page
+from pipeline.report.pictures.figures import draw
 from pipeline.report.sections import all_sections
 from pipeline.report.sections.beeswarm import places, swarm
-from pipeline.report.slicings import by_itself, slicing_of
-from pipeline.report.view import View
+from tests.support import report_worlds
+from tests.support.report_blocks import figures, prose
+from tests.support.report_worlds import DEGENERATE, HOSTILE
+from transforms.aggregates.importance.differences import benjamini_hochberg, bennett, differences
 from transforms.errors import UserError
-from transforms.importance.differences import benjamini_hochberg, bennett, differences
 
 WORLDS = ("small", "many_targets", "large", "hostile", *DEGENERATE)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import report_worlds
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from pipeline.report import write_report
+from tests.support import report_worlds
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(

@@ -7,17 +7,16 @@ import html
 from collections.abc import Callable
 from typing import Any
 
-import media_worlds
 import numpy as np
 import pyarrow as pa
 import pytest
-import report_worlds
 
-from pipeline.report.data import ReportData
-from pipeline.report.page import figures, render
+from pipeline.report.data.tables import ReportData
+from pipeline.report.data.view import View
+from pipeline.report.page.render import figures, render
 from pipeline.report.sections import ORDER, all_sections, examples, images, tokens, vectors
-from pipeline.report.view import View
-from pipeline.results import load_run
+from pipeline.results.run import load_run
+from tests.support import media_worlds, report_worlds
 
 RNG = np.random.default_rng(3)
 ROWS, FEATURES = 40, 4

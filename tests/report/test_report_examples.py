@@ -6,15 +6,15 @@ import itertools
 import re
 from typing import Any
 
-import media_worlds
 import numpy as np
 import pytest
-from report_blocks import figures, prose
 
-from pipeline.report.drawn import drawn_by_target, in_words, shown_features
-from pipeline.report.picks import distances, gallery, picks
+from pipeline.report.data.chosen_examples import distances, gallery, picks
+from pipeline.report.data.sampled_rows import drawn_by_target, in_words, shown_features
 from pipeline.report.sections import examples
 from pipeline.report.sections.examples import Part, sentence, waterfall
+from tests.support import media_worlds
+from tests.support.report_blocks import figures, prose
 
 # -- what a feature is ---------------------------------------------------------------------------------------
 

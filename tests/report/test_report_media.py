@@ -7,26 +7,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import media_worlds
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from report_blocks import Elements, decoded, figures, prose
 
 from pipeline.report.blocks import Choice, Figure, Prose, Section, Table
-from pipeline.report.data import ReportData
-from pipeline.report.drawn import Drawn, drawn_by_target, mean_by_position, shown_features
-from pipeline.report.figures import draw
-from pipeline.report.markup import markup
-from pipeline.report.page import render
-from pipeline.report.picks import gallery
-from pipeline.report.png import colours, data_uri, png, reduced
+from pipeline.report.data.chosen_examples import gallery
+from pipeline.report.data.sampled_rows import Drawn, drawn_by_target, mean_by_position, shown_features
+from pipeline.report.data.tables import ReportData
+from pipeline.report.page.markup import markup
+from pipeline.report.page.render import render
+from pipeline.report.page.theme import DARK, LIGHT
+from pipeline.report.pictures.figures import draw
+from pipeline.report.pictures.png import colours, data_uri, png, reduced
 from pipeline.report.sections import examples, images, tokens, vectors
 from pipeline.report.sections.tokens import Vocabulary, highlighted, occurrences
-from pipeline.report.theme import DARK, LIGHT
+from tests.support import media_worlds, worlds
+from tests.support.report_blocks import Elements, decoded, figures, prose
 
 MODULES = (examples, images, tokens, vectors)
 CSS = Path(tokens.__file__).parents[1] / "templates" / "media.css"

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from faults import Point, armed
-from test_incremental import SCORING, grow, write_rows
 
-from pipeline import cli, load_run
+from pipeline import load_run
+from pipeline.cli import commands as cli
 from pipeline.report import report_is_current
 from pipeline.report import sections as report_sections
-from transforms.parts import SAMPLE
+from tests.runs.test_incremental import SCORING, grow, write_rows
+from tests.support import worlds
+from tests.support.faults import Point, armed
+from transforms.outputs.parts import SAMPLE
 
 pytestmark = pytest.mark.usefixtures("reports")
 

@@ -10,17 +10,16 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import cloud
 import numpy as np
 import pytest
-import worlds
 import yaml
-from memory_filesystem import MemoryFileSystem
 
-from pipeline.config import load_config
-from pipeline.run import preview
+from pipeline.config.models import load_config
+from pipeline.running.run import preview
+from tests.support import cloud, worlds
+from tests.support.memory_filesystem import MemoryFileSystem
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ALL = sorted((ROOT / "configs").glob("*.y*ml"))
 #: Say how and where a config is run; the flags that only a user can know.
 PRESETS = {

@@ -16,7 +16,7 @@ import setuptools
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LOCAL = {"benchmarks", "examples", "pipeline", "tests", "transforms"}
 # Modules inside a namespace that several distributions share.
 INSIDE_NAMESPACES = {"google.protobuf": "protobuf"}

@@ -12,15 +12,15 @@ import matplotlib as mpl
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
 import pipeline
-from pipeline import config as config_module
+from pipeline.config import models as config_module
+from tests.support import worlds
 from transforms.methods import METHODS
 from transforms.methods.base import Needs
-from transforms.methods.gradients import Saliency
+from transforms.methods.gradients.saliency import Saliency
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

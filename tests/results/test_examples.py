@@ -19,7 +19,7 @@ import yaml
 
 from examples import digits, flights, is_built, mark_built
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ROWS = 3000
 
 

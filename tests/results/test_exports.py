@@ -18,17 +18,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 from apache_beam.testing.util import assert_that
 from google.protobuf import json_format, struct_pb2
-from memory_filesystem import MemoryFileSystem
 
-from pipeline import cli, load_run
+from pipeline import load_run
+from pipeline.cli import commands as cli
 from pipeline.compare import compare
 from pipeline.compare.page import write_page
 from pipeline.exports import KINDS, export, reading
 from pipeline.exports.tfma import to_extracts
-from pipeline.results import Run
+from pipeline.results.run import Run
+from tests.support import worlds
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
 
 ROWS = 50

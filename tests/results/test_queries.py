@@ -15,12 +15,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
 from pipeline import load_run
-from pipeline.results import Run
+from pipeline.results.run import Run
+from tests.support import worlds
 
-PAGE = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 WEATHER = ("temp", "humid", "wind_speed", "precip", "pressure", "visib")
 MODEL = """
 import numpy as np

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
 import pipeline
 from pipeline import load_run
-from pipeline.results import Run
+from pipeline.results.run import Run
+from tests.support import worlds
 from transforms.errors import UserError
 
 #: Several shards, rows rejected in the middle of some, and nothing kept of the features.

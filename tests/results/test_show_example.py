@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from pipeline.show_example import print_example, waterfall
-from pipeline.text_table import bar, span
+from pipeline.screen.example import print_example, waterfall
+from pipeline.screen.text_table import bar, span
 
 ROW: dict[str, Any] = {
     "example_id": "flight 7",

@@ -21,12 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-from pipeline import cli
-from pipeline.verify import compare_inputs, rows
-from transforms import files
+from pipeline.cli import commands as cli
+from pipeline.verify import rows
+from pipeline.verify.verify import compare_inputs
+from tests.support import worlds
 from transforms.errors import InputLost
+from transforms.storage import files
 
 MODEL = """
 import numpy as np
@@ -428,7 +429,7 @@ def test_an_input_that_is_lost_while_it_is_looked_at(world: World, verify: Verif
         raise InputLost("is gone", "rows-1.parquet")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.verify.check_rows", lost)
+        patch.setattr("pipeline.verify.verify.check_rows", lost)
         found = verify(world.run)
     assert found.states("failed") == {"rows"}
     assert found.of("rows")["what"] == "rows-1.parquet: is gone"

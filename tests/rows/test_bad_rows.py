@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-from pipeline import cli, load_run
-from pipeline.run import explain
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.running.run import explain
+from tests.support import worlds
 
 ROWS = 1024
 
@@ -100,7 +101,7 @@ def write(folder: Path, bad: dict[int, float], function: str = "predict", rows: 
 
 def counted(config: Path, output: Path) -> tuple[Any, int, int]:
     """A run, with the calls and the rows that its shards, and not its plan, asked of the model."""
-    import pipeline.run as running
+    import pipeline.running.run as running
 
     begin, found = running._begin, {}
 
@@ -181,7 +182,7 @@ def test_a_host_without_memory_explains_halves(
     config = write(world, {5: -1}, rows=64)
     expected = explain(str(config), output=str(world / "free"))
     config.write_text(config.read_text() + "seed: 4\n")
-    from transforms.methods.exact_shap import ExactShap
+    from transforms.methods.masking.exact_shap import ExactShap
 
     attribute, sizes = ExactShap.attribute, []
 
@@ -202,7 +203,7 @@ def test_a_host_without_memory_explains_halves(
 def test_a_host_without_memory_for_one_row_breaks_the_run(
     world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from transforms.methods.exact_shap import ExactShap
+    from transforms.methods.masking.exact_shap import ExactShap
 
     def hungry(*arguments: Any) -> Any:
         raise MemoryError("Unable to allocate 9 TiB")

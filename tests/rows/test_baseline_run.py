@@ -11,17 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 import yaml
 
-from pipeline import cli, load_run
-from pipeline.baseline_words import described_values
-from pipeline.earlier import kept_baseline
-from pipeline.results import Run
-from transforms.baseline_values import of_earlier
-from transforms.categories import Categories
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.results.run import Run
+from pipeline.run_directory.baseline_summary import described_values
+from pipeline.run_directory.kept_baseline import kept_baseline
+from tests.support import worlds
 from transforms.errors import UserError
-from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.models.categories import Categories
+from transforms.rows.baselines.values import of_earlier
+from transforms.rows.schema import ExampleSchema, FeatureSpec
 
 SCORING = """
 import numpy as np

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from transforms import baselines, read, shards
-from transforms.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.errors import UserError
-from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.rows.baselines import baselines
+from transforms.rows.baselines.baselines import Artifact, BaselineRequest, first_rows, make_background
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.sources import read, shards
 
 ROWS = 500
 

@@ -3,15 +3,15 @@
 import io
 import zlib
 
-import column_worlds
 import numpy as np
 import pyarrow as pa
 import pytest
-from column_worlds import model, rows_of
 
+from tests.support import column_worlds
+from tests.support.column_worlds import model, rows_of
 from transforms.errors import UserError
-from transforms.resolve import ColumnRequest, resolve
-from transforms.resolve_feature import FeatureRequest, free_input
+from transforms.rows.resolve.feature import FeatureRequest, free_input
+from transforms.rows.resolve.resolve import ColumnRequest, resolve
 
 X = model(("x", (4,), "float32"))
 ROWS = np.arange(12, dtype=np.float32).reshape(3, 4) / 2

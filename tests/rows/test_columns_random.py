@@ -5,17 +5,17 @@ import decimal
 import json
 import uuid
 
-import column_worlds
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from column_worlds import model, rows_of
 
-from transforms.columns import Problems, tensor
+from tests.support import column_worlds
+from tests.support.column_worlds import model, rows_of
 from transforms.errors import UserError
-from transforms.resolve_feature import FeatureRequest
-from transforms.schema import FeatureSpec
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.schema import FeatureSpec
+from transforms.rows.tensors import Problems, tensor
 
 ROWS = 12
 WHOLE = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.allowed import allowed_values
-from pipeline.baseline_checks import degenerate_baseline
-from transforms.completion import completed, said
+from pipeline.planning.baseline_checks import degenerate_baseline
+from pipeline.planning.method.allowed_values import allowed_values
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.models.base import InputSpec, Signature
-from transforms.resolve import ColumnRequest, resolve
-from transforms.resolve_feature import FeatureRequest
+from transforms.rows.resolve.completion import completed, said
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.resolve.resolve import ColumnRequest, resolve
 
 NUMBER, TEXT = pa.float64(), pa.string()
 TEN = {f"c{at}": NUMBER for at in range(10)}

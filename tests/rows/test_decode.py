@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.decode import decode, join, slice_type
+from transforms.arrow.value_text import as_text
 from transforms.errors import UserError
-from transforms.images import decode_images
-from transforms.read import RawBatch, Rejection
-from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.value_text import as_text
+from transforms.rows.decode import decode, join, slice_type
+from transforms.rows.images import decode_images
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.sources.read import RawBatch, Rejection
 
 FIRST = 100  # number in its file of a batch's first row
 BEFORE = 1000  # rows of the input before the file

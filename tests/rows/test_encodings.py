@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from transforms.encodings import DTYPES, SELF_DESCRIBING, decode_tensors, describe_bytes, tensor_of
+from transforms.rows.encodings import DTYPES, SELF_DESCRIBING, decode_tensors, describe_bytes, tensor_of
 
 WHOLE = [name for name in DTYPES if name != "bfloat16"]
 

@@ -14,18 +14,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 from sklearn import compose, ensemble, impute, pipeline, preprocessing
 
-from pipeline import cli, load_run
-from pipeline.earlier import kept_baseline
-from transforms.baselines import Artifact, BaselineRequest, make_background
-from transforms.columns import Problems, tensor
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.run_directory.kept_baseline import kept_baseline
+from tests.support import worlds
 from transforms.errors import UserError
 from transforms.models.base import InputSpec
-from transforms.resolve_feature import FeatureRequest, feature_spec, free_input
-from transforms.schema import FeatureSpec
-from transforms.shards import inspect_files
+from transforms.rows.baselines.baselines import Artifact, BaselineRequest, make_background
+from transforms.rows.resolve.feature import FeatureRequest, feature_spec, free_input
+from transforms.rows.schema import FeatureSpec
+from transforms.rows.tensors import Problems, tensor
+from transforms.sources.shards import inspect_files
 
 ROWS, GAPS = 400, 80
 NUMBERS, WORDS = ("age", "stores", "open"), ("city",)
@@ -208,7 +209,7 @@ def test_methods_and_baselines_that_know_missing_values(
 
 def test_a_row_alone_is_what_it_is_among_others(world: Path) -> None:
     """pandas makes objects of a column of None alone, and strings of one that holds a word."""
-    from transforms.models import ModelRequest, load_model
+    from transforms.models.load import ModelRequest, load_model
 
     adapter = load_model(ModelRequest("python:scoring:score", module_paths=(str(world),)))
     known = as_outside()
@@ -368,7 +369,7 @@ def test_baselines_leave_out_what_is_missing(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "rows.parquet")
-    from transforms.schema import ExampleSchema
+    from transforms.rows.schema import ExampleSchema
 
     types = {"x": "float64", "w": "string", "none": "float64", "nothing": "string"}
     features = tuple(spec_of(name, dtype, table.schema.field(name).type, 0) for name, dtype in types.items())

@@ -1,20 +1,19 @@
 """Lists of varying length from a file to what a model is given, and one line for what cannot be padded."""
 
-import column_worlds
 import numpy as np
 import pyarrow as pa
 import pytest
-import worlds
-from column_worlds import model, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.columns import Problems, steps_of, tensor
+from tests.support import column_worlds, worlds
+from tests.support.column_worlds import model, rows_of
 from transforms.errors import UserError
 from transforms.methods.base import Attribution
-from transforms.padding import at_lengths, groups_of, narrowed, widened
-from transforms.resolve_feature import FeatureRequest
-from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.rows.padding import at_lengths, groups_of, narrowed, widened
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.rows.tensors import Problems, steps_of, tensor
 
 OPEN = model(("x", (None,), "int64"))
 

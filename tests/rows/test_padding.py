@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-from pipeline import cli
-from transforms.padding import extent_for
+from pipeline.cli import commands as cli
+from tests.support import worlds
+from transforms.rows.padding import extent_for
 
 TABLE = np.array([0, 1, -2, 4, 0.5, 3, -1, 2.5, -3, 6], np.float32)
 LISTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 1, 2, 3], [9, 9], [], [2, 7, 4], [3, 5], None, [8]] * 2

@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-from pipeline import cli, load_run
-from pipeline.results import Run
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.results.run import Run
+from tests.support import worlds
 from transforms.errors import UserError
 
 SCORING = """

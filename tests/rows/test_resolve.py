@@ -5,8 +5,8 @@ import pytest
 
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, OutputSpec, Signature
-from transforms.resolve import ColumnRequest, nearest, resolve
-from transforms.resolve_feature import FeatureRequest
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.resolve.resolve import ColumnRequest, nearest, resolve
 
 FLIGHTS = {
     "flight_id": pa.string(),

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from transforms.schema import ExampleSchema, FeatureSpec, misfit
+from transforms.rows.schema import ExampleSchema, FeatureSpec, misfit
 
 
 def feature(name, shape=(), *, input="x", start=0, dtype="float32"):

@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-import worlds
-from faults import Point, armed, check_resumed, command, run_apart, tables, undisturbed, world
 
-from pipeline import cli, load_run
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from tests.support import worlds
+from tests.support.faults import Point, armed, check_resumed, command, run_apart, tables, undisturbed, world
 from transforms.errors import UserError
 
 
@@ -26,38 +27,38 @@ def whole() -> dict[str, bytes]:
 CODE = ("kill", "broken")
 ALL = ("kill", "full", "denied")
 POINTS: dict[str, tuple[Point, tuple[str, ...]]] = {
-    "before the plan": (Point("before pipeline.run:make_plan"), CODE),
-    "after the plan": (Point("after pipeline.run:make_plan"), ("kill",)),
+    "before the plan": (Point("before pipeline.running.run:make_plan"), CODE),
+    "after the plan": (Point("after pipeline.running.run:make_plan"), ("kill",)),
     "the lock": (Point("open", r"/\.run\.lock"), ("kill",)),
     "the journal's folder": (Point("os.mkdir", "_work"), ALL),
     "the reference": (Point("os.rename", r"_work/reference\.npz"), ALL),
     "the cut": (Point("os.rename", "_work/shard_rows"), ALL),
     "the fingerprint": (Point("open", r"_work/\.fingerprint.*"), ALL),
     "the fingerprint's name": (Point("os.rename", "_work/fingerprint"), ALL),
-    "before the pipeline": (Point("before pipeline.graph:define_pipeline"), CODE),
+    "before the pipeline": (Point("before pipeline.running.graph:define_pipeline"), CODE),
     "before a shard": (Point("before transforms.explain:explain_shard", nth=2), CODE),
-    "loading the model": (Point("before transforms.explain_shard:runtime"), CODE),
+    "loading the model": (Point("before transforms.work.shard:runtime"), CODE),
     "the progress": (Point("open", r"progress/0000\d", 2), ALL),
-    "reading": (Point("before transforms.explain_shard:read_piece", nth=3), CODE),
-    "decoding": (Point("after transforms.explain_shard:decode", nth=4), CODE),
-    "device work": (Point("before transforms.explain_shard:explain_rows", nth=5), CODE),
+    "reading": (Point("before transforms.work.shard:read_piece", nth=3), CODE),
+    "decoding": (Point("after transforms.work.shard:decode", nth=4), CODE),
+    "device work": (Point("before transforms.work.shard:explain_rows", nth=5), CODE),
     "a part's temporary file": (Point("open", r"attributions/\.part-.*", 2), ALL),
-    "adding rows": (Point("before transforms.write:PartWriter.write", nth=4), ALL),
-    "writing rows": (Point("before transforms.parts:DigestingFile.write", nth=9), ALL),
-    "a part's sync": (Point("before transforms.files:put_in_place", nth=5), ALL),
+    "adding rows": (Point("before transforms.outputs.write:PartWriter.write", nth=4), ALL),
+    "writing rows": (Point("before transforms.outputs.parts:DigestingFile.write", nth=9), ALL),
+    "a part's sync": (Point("before transforms.storage.files:put_in_place", nth=5), ALL),
     "a part's name": (Point("os.rename", r"attributions/part-0000\d\.parquet", 2), ALL),
-    "after a part": (Point("after transforms.write:PartWriter.close", nth=2), CODE),
+    "after a part": (Point("after transforms.outputs.write:PartWriter.close", nth=2), CODE),
     "rejected rows": (Point("open", r"rejected/\..*", 2), ALL),
     "the rejected rows' name": (Point("os.rename", r"rejected/part-0000\d\.parquet", 2), ALL),
     "a journal entry": (Point("open", r"shards/\..*", 2), ALL),
     "a journal entry's name": (Point("os.rename", r"shards/0000\d\.done", 2), ALL),
-    "after a journal entry": (Point("after transforms.explain_shard:write_journal", nth=2), CODE),
+    "after a journal entry": (Point("after transforms.work.shard:write_journal", nth=2), CODE),
     "adding up": (Point("before transforms.explain:MergeShardResults.add_input", nth=2), CODE),
     "the result": (Point("os.rename", "_work/result"), ALL),
-    "before the commit": (Point("before pipeline.run:commit_run"), CODE),
-    "merging": (Point("after pipeline.commit:read_journal", nth=3), CODE),
+    "before the commit": (Point("before pipeline.running.run:commit_run"), CODE),
+    "merging": (Point("after pipeline.running.commit:read_journal", nth=3), CODE),
     "the importance": (Point("os.rename", r"importance\.parquet"), ALL),
-    "sweeping": (Point("before pipeline.commit:sweep"), CODE),
+    "sweeping": (Point("before pipeline.running.commit:sweep"), CODE),
     "the manifest": (Point("open", r"\.manifest\.json.*"), ALL),
     "the manifest's name": (Point("os.rename", r"manifest\.json"), ALL),
     "taking the journal away": (Point("shutil.rmtree", "_work"), ("kill", "denied")),
@@ -114,7 +115,7 @@ def test_a_failure_ends_in_one_line_and_goes_on(
 REPLACING = {
     "a part": Point("os.rename", r"\.run\.next/attributions/part-00001\.parquet"),
     "the manifest's name": Point("os.rename", r"\.run\.next/manifest\.json"),
-    "after the manifest": Point("before pipeline.commit:swap"),
+    "after the manifest": Point("before pipeline.running.commit:swap"),
     "the old one's leave": Point("os.rename", r"\.run\.old"),
     "the new one's place": Point("os.rename", "/run"),
     "the old one's end": Point("shutil.rmtree", r"\.run\.old"),

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability import common_urns, python_urns
@@ -23,14 +22,15 @@ from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.portability.fn_api_runner import execution
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
-from pipeline.config import load_config
-from pipeline.graph import define_pipeline
-from pipeline.plan import Plan, make_plan
-from pipeline.results import Run
+from pipeline.config.models import load_config
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.results.run import Run
+from pipeline.running.graph import define_pipeline
+from tests.support import worlds
 from transforms.explain import MergeShardResults
-from transforms.explain_shard import explain_shard
-from transforms.shard_result import ShardResult
-from transforms.worker import ExplainSpec
+from transforms.work.journal import ShardResult
+from transforms.work.runtime import ExplainSpec
+from transforms.work.shard import explain_shard
 
 WORK = "Explain shards/Read, explain and write"
 MOST_BYTES = 64 << 10

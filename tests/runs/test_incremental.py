@@ -10,15 +10,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from faults import Point, armed
-from memory_filesystem import MemoryFileSystem
 
 import pipeline
-from pipeline import cli, load_run
-from pipeline.results import Run
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.results.run import Run
+from tests.support import worlds
+from tests.support.faults import Point, armed
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
-from transforms.parts import AGGREGATES, SAMPLE
+from transforms.outputs.parts import AGGREGATES, SAMPLE
 
 SCORING = """
 import numpy as np
@@ -249,7 +250,7 @@ def test_a_run_that_keeps_no_aggregates_is_not_added_to(config: Path) -> None:
         Point("os.rename", "_work/base"),
         Point("os.rename", r"attributions/part-00005\.parquet"),
         Point("os.rename", r"\.next/manifest\.json"),
-        Point("before pipeline.commit:swap"),
+        Point("before pipeline.running.commit:swap"),
         Point("os.rename", "/run"),
     ],
     ids=lambda point: point.path or point.what,
@@ -362,7 +363,7 @@ def test_what_was_taken_over_is_looked_at_again(harm: str, config: Path, tmp_pat
     explain(config)
     grow(config)
     whole = worlds.part_bytes(run_elsewhere(config, tmp_path))
-    with armed(Point("before pipeline.run:commit_run"), "broken"):
+    with armed(Point("before pipeline.running.run:commit_run"), "broken"):
         assert cli.run(["explain", str(config)]) == 3
     place = tmp_path / ".run.next"
     if harm == "a part":

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from memory_filesystem import MemoryFileSystem
 
-from pipeline import lock
-from pipeline.lock import run_lock
-from transforms import files
+from pipeline.run_directory import lock
+from pipeline.run_directory.lock import run_lock
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
+from transforms.storage import files
 
 REMOTE = f"{MemoryFileSystem.scheme()}://bucket/runs/x"
 OWNER = f"{MemoryFileSystem.scheme()}://bucket/runs/.x.owner"
@@ -52,7 +52,8 @@ def test_the_dead_hold_nothing(tmp_path: Path) -> None:
     """A killed process has no chance to let go, and leaves its file."""
     run = str(tmp_path / "x")
     program = (
-        f"import os; from pipeline.lock import run_lock\nwith run_lock({run!r}): os.kill(os.getpid(), 9)"
+        "import os; from pipeline.run_directory.lock import run_lock\n"
+        f"with run_lock({run!r}): os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
     assert [path.name for path in tmp_path.iterdir()] == [".x.lock"]

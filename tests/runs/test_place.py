@@ -10,16 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import worlds
-from faults import ROWS, world
-from memory_filesystem import MemoryFileSystem
 
 import pipeline
 from pipeline import load_run
-from pipeline.config import load_config
-from pipeline.lock import run_lock
-from pipeline.place import check_apart, check_place, check_replaceable
-from pipeline.run import execute, preview
+from pipeline.config.models import load_config
+from pipeline.run_directory.checks import check_apart, check_place, check_replaceable
+from pipeline.run_directory.lock import run_lock
+from pipeline.running.run import execute, preview
+from tests.support import worlds
+from tests.support.faults import ROWS, world
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
 
 
@@ -211,13 +211,15 @@ def test_a_run_by_a_link_is_the_run_it_leads_to(committed: Path, tmp_path: Path)
 
 def test_what_cannot_be_renamed_cannot_be_replaced(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said before any row is explained."""
-    monkeypatch.setattr("pipeline.run._run", None)
+    monkeypatch.setattr("pipeline.running.run._run", None)
     with monkeypatch.context() as patch:
         patch.chdir(committed)
         with pytest.raises(UserError, match="cannot be replaced from within"):
             replace_it(committed)
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.place.os.access", lambda path, _: Path(path) != committed.parent)
+        patch.setattr(
+            "pipeline.run_directory.checks.os.access", lambda path, _: Path(path) != committed.parent
+        )
         with pytest.raises(UserError, match=r"cannot be replaced by another run: .* cannot be written"):
             replace_it(committed)
     real = os.stat
@@ -227,7 +229,7 @@ def test_what_cannot_be_renamed_cannot_be_replaced(committed: Path, monkeypatch:
         return SimpleNamespace(st_dev=-1) if Path(path) == committed.parent else found
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.place.os.stat", mounted)
+        patch.setattr("pipeline.run_directory.checks.os.stat", mounted)
         with pytest.raises(UserError, match="it is a mount point; give as --output a folder in it"):
             check_replaceable(str(committed))
 
@@ -246,7 +248,7 @@ def test_a_store_s_other_objects_are_left_alone(config_in_store: str) -> None:
 
 @pytest.fixture
 def config_in_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr("pipeline.lock._SETTLES", 0.0)
+    monkeypatch.setattr("pipeline.run_directory.lock._SETTLES", 0.0)
     MemoryFileSystem.blobs.clear()
     yield "mem://bucket/x"
     MemoryFileSystem.blobs.clear()

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from known_worlds import direct
 
-from pipeline.results import Run
+from pipeline.results.run import Run
+from tests.support import worlds
+from tests.support.known_worlds import direct
 
 CUTS = [
     ("parquet", "4096", "1"),

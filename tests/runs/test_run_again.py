@@ -11,13 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from known_worlds import linear_config, linear_world
 
 import pipeline
-from pipeline import explain, load_run, runners
-from pipeline.config import load_config
-from pipeline.run import execute
+from pipeline import explain, load_run
+from pipeline.config.models import load_config
+from pipeline.runners import checks as runners
+from pipeline.running.run import execute
+from tests.support import worlds
+from tests.support.known_worlds import linear_config, linear_world
 from transforms.errors import UserError
 
 
@@ -51,7 +52,7 @@ def test_a_broken_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     config = vectors_copy(tmp_path / "data")
     trouble = Trouble(monkeypatch, tmp_path / "data" / "part-d-ünï.parquet")
     place = tmp_path / "run"
-    with pytest.raises((UserError, pipeline.run.RunBrokenError), match="part-d-ünï"):
+    with pytest.raises((UserError, pipeline.running.run.RunBrokenError), match="part-d-ünï"):
         worlds.explain(config, place, "compute.shard_rows=40")
     done = {path.name: path.stat().st_mtime_ns for path in (place / "attributions").glob("part-*.parquet")}
     journal = sorted(path.name for path in (place / "_work" / "shards").glob("*.done"))
@@ -121,7 +122,7 @@ def test_a_run_that_is_being_replaced_stays_whole(tmp_path: Path, monkeypatch: p
     worlds.explain(config, place, "compute.shard_rows=64")
     before = contents(place)
     trouble = Trouble(monkeypatch, tmp_path / "data" / "part-d-ünï.parquet")
-    with pytest.raises((UserError, pipeline.run.RunBrokenError)):
+    with pytest.raises((UserError, pipeline.running.run.RunBrokenError)):
         worlds.explain(config, place, "compute.shard_rows=40", overwrite=True)
     assert contents(place) == before
     trouble.on = False

@@ -5,9 +5,9 @@ import io
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import worlds
 
-from pipeline import cli
+from pipeline.cli import commands as cli
+from tests.support import worlds
 
 
 def config(folder, model, features=None, files="rows.parquet", **blocks):

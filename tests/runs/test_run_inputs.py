@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from known_worlds import linear_config, linear_world
+
+from tests.support import worlds
+from tests.support.known_worlds import linear_config, linear_world
 
 KINDS = [
     pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64(),

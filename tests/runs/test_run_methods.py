@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from known_worlds import direct
 
+from tests.support import worlds
+from tests.support.known_worlds import direct
 from transforms.errors import UserError
 from transforms.methods import METHODS
 

@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 
-from pipeline import cli, load_run
+from pipeline import load_run
+from pipeline.cli import commands as cli
 from pipeline.report import report_is_current
+from tests.support import worlds
 
 pytestmark = pytest.mark.usefixtures("reports")
 

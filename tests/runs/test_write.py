@@ -9,16 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_filesystem import MemoryFileSystem
 
-from transforms import files, write
-from transforms.decode import Rows
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import OutputLost
 from transforms.methods.base import Attribution
-from transforms.parts import Part, digest_of
-from transforms.read import Rejection
-from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.write import (
+from transforms.outputs import write
+from transforms.outputs.parts import Part, digest_of
+from transforms.outputs.write import (
     REJECTED,
     OutputSpec,
     PartWriter,
@@ -28,6 +25,10 @@ from transforms.write import (
     slice_names,
     write_rejected,
 )
+from transforms.rows.decode import Rows
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.sources.read import Rejection
+from transforms.storage import files
 
 META = {"attribeam.run_id": "r1", "attribeam.method": "saliency"}
 TARGETS = np.array(["late", "very late", "z"], object)

@@ -14,17 +14,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 import yaml
 
-from pipeline import cli, load_run
-from pipeline.config import load_config
-from pipeline.run import prepare, preview
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.running.run import prepare, preview
+from tests.support import worlds
+from transforms.aggregates.importance import state_bytes
 from transforms.errors import UserError
 from transforms.explain import _ExplainBatch
-from transforms.importance import state_bytes
-from transforms.shard_result import STATES_AHEAD
-from transforms.worker import runtime
+from transforms.work.journal import STATES_AHEAD
+from transforms.work.runtime import runtime
 
 ROWS = 240
 
@@ -354,7 +355,7 @@ def test_slices_are_counted_for_the_memory_of_the_aggregates(
     copies = (part[1] - part[0]) / (wanted[1] - wanted[0])
     assert copies == pytest.approx(2 + STATES_AHEAD, rel=1e-6)
     # Of a draw of a few rows, whose values are all different, there are as many more as there can be.
-    monkeypatch.setattr("pipeline.slice_planning._DRAWN", 50)
+    monkeypatch.setattr("pipeline.planning.slicings._DRAWN", 50)
     few = preview(load_config(str(config)))["estimate"]["host_bytes_by_part"]["aggregates"]
     assert few == part[1]
 
@@ -504,7 +505,7 @@ def test_weights_are_in_batches_of_a_pipeline_of_ones_own() -> None:
 
 
 def test_a_label_may_name_a_tensor(capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.show_example import print_example
+    from pipeline.screen.example import print_example
 
     row = {
         "target": 0, "target_name": "x", "prediction": 1.0, "output": 1.0, "base_value": 0.0,

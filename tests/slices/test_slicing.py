@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.errors import UserError
-from transforms.slice_edges import equal_count_edges
-from transforms.slice_evaluation import evaluate
-from transforms.slice_expressions import names_in, parse
-from transforms.slicing import (
+from transforms.slices.edges import equal_count_edges
+from transforms.slices.evaluation import evaluate
+from transforms.slices.expressions import names_in, parse
+from transforms.slices.slicings import (
     BinsRequest,
     ByBins,
     SliceRequest,

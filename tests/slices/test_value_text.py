@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.arrow_types import common_type, floats_of_decimals
+from transforms.arrow.types import common_type, floats_of_decimals
+from transforms.arrow.value_text import as_text, widened
 from transforms.errors import UserError
-from transforms.parquet.columns import compatible, plain, plain_array
-from transforms.slicing import labels, resolve_slicings
-from transforms.value_text import as_text, widened
+from transforms.slices.slicings import labels, resolve_slicings
+from transforms.sources.parquet.columns import compatible, plain, plain_array
 
 NOON = datetime.datetime(2026, 11, 30, 12, 0, 0, 500_000)
 UNITS = ("s", "ms", "us", "ns")

@@ -7,14 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from memory_filesystem import MemoryFileSystem
 
-from transforms import lost, read, shards
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import InputLost, UserError
-from transforms.parquet import damaged as damaged_parquet
-from transforms.parquet import read as read_parquet
-from transforms.parquet.columns import plain_array
-from transforms.read import Column
+from transforms.sources import changed_files as lost
+from transforms.sources import read, shards
+from transforms.sources.parquet import damaged as damaged_parquet
+from transforms.sources.parquet import read as read_parquet
+from transforms.sources.parquet.columns import plain_array
+from transforms.sources.read import Column
 
 ROWS, GROUP, PAGE = 6000, 2000, 500
 
@@ -329,7 +330,7 @@ def test_a_footer_that_contradicts_itself_is_damage(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["parquet", "tfrecord", "tfrecord.gz"])
 def test_an_input_that_is_lost_is_no_damage(tmp_path, suffix, monkeypatch):
-    from test_read import example, write_records
+    from tests.sources.test_read import example, write_records
 
     def make(path, rows):
         if suffix == "parquet":

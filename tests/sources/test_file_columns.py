@@ -10,22 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import file_worlds
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from file_worlds import decoded, numbers
 
-from pipeline.input_notes import input_notes
-from transforms import globs
+from pipeline.planning.input_notes import input_notes
+from tests.support import file_worlds
+from tests.support.file_worlds import decoded, numbers
 from transforms.errors import UserError
-from transforms.parquet.stored_schema import lost_types
-from transforms.shards import inspect_files
+from transforms.sources import globs
+from transforms.sources.parquet.stored_schema import lost_types
+from transforms.sources.shards import inspect_files
 
-SPARK = Path(__file__).parent / "data" / "spark"
+SPARK = Path(__file__).parents[1] / "data" / "spark"
 T, DAY = datetime.datetime(2026, 11, 30, 12), datetime.datetime(2026, 11, 30)
 
 

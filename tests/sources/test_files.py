@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import pytest
-from memory_filesystem import MemoryFileSystem
 
-from transforms import files, globs
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
+from transforms.sources import globs
+from transforms.storage import files
 
 
 def test_a_folder_that_may_not_be_read_is_not_empty(tmp_path, monkeypatch):

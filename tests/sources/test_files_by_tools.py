@@ -1,12 +1,13 @@
 """Random tables by pyarrow, pandas, polars and DuckDB are read as the tool reads them, or refused.
 
-A longer run: `python -m tests.files_by_tools`.
+A longer run: `python -m tests.fuzz.files_by_tools`.
 """
 
 from __future__ import annotations
 
-import files_by_tools
 import pytest
+
+from tests.fuzz import files_by_tools
 
 
 @pytest.mark.parametrize("tool", files_by_tools.TOOLS)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import worlds
-from fuzz_bytes import FORMATS, mutated, run
 
-from pipeline import cli, load_run
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from tests.fuzz.fuzz_bytes import FORMATS, mutated, run
+from tests.support import worlds
 
 MODEL = """
 def score(rows):

@@ -17,13 +17,13 @@ import pyarrow.feather
 import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
-from memory_filesystem import MemoryFileSystem
 
-from pipeline.config import load_config
-from pipeline.sources import input_files
-from transforms import globs, table_logs
+from pipeline.config.models import load_config
+from pipeline.planning.inputs import input_files
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
-from transforms.shards import inspect_files
+from transforms.sources import globs, table_logs
+from transforms.sources.shards import inspect_files
 
 TABLE = pa.table({"a": [1.0, 2.0], "b": ["x", "y"]})
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from transforms import files
 from transforms.errors import UserError
-from transforms.parquet.whole import read_whole
+from transforms.outputs.read_whole import read_whole
+from transforms.storage import files
 
 
 def numbers() -> pa.Table:

@@ -7,29 +7,28 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import file_worlds
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from file_worlds import decoded, numbers
-from memory_filesystem import MemoryFileSystem
 
-from pipeline.slice_planning import plan_slicings
-from transforms import globs, read
-from transforms.decode import decode, join
+from pipeline.planning.slicings import plan_slicings
+from tests.support import file_worlds, worlds
+from tests.support.file_worlds import decoded, numbers
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, Signature
-from transforms.partitions import partition_of, partition_types
-from transforms.resolve import ColumnRequest
-from transforms.resolve_feature import FeatureRequest
-from transforms.resolve_paths import resolve_with_paths
-from transforms.shards import InputFile, cut, inspect_files
-from transforms.slicing import BinsRequest, ByBins, labels
+from transforms.rows.decode import decode, join
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.resolve.partitions import resolve_with_paths
+from transforms.rows.resolve.resolve import ColumnRequest
+from transforms.slices.slicings import BinsRequest, ByBins, labels
+from transforms.sources import globs, read
+from transforms.sources.partitions import partition_of, partition_types
+from transforms.sources.shards import InputFile, cut, inspect_files
 
-SPARK = Path(__file__).parent / "data" / "spark"
+SPARK = Path(__file__).parents[1] / "data" / "spark"
 
 
 @pytest.mark.parametrize(

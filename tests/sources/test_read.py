@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from memory_filesystem import MemoryFileSystem
 
-from transforms import read, shards
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
-from transforms.read import Column
-from transforms.tfrecord import framing
+from transforms.sources import read, shards
+from transforms.sources.read import Column
+from transforms.sources.tfrecord import framing
 
 
 def inspect(*paths, kind=None):

@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_filesystem import MemoryFileSystem
 
-from transforms import shards
+from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
-from transforms.shards import InputFile, Piece, Shard
-from transforms.tfrecord import framing
+from transforms.sources import shards
+from transforms.sources.shards import InputFile, Piece, Shard
+from transforms.sources.tfrecord import framing
 
 
 def inputs_of(sizes, kind="parquet"):

@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-import column_worlds
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from column_worlds import model, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.parquet.vectors import dense, is_vector
-from transforms.resolve_feature import FeatureRequest
+from tests.support import column_worlds
+from tests.support.column_worlds import model, rows_of
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.sources.parquet.vectors import dense, is_vector
 
 VECTOR = pa.struct(
     [
@@ -120,7 +120,7 @@ def test_a_field_of_a_struct_may_be_a_vector_and_a_null_struct_is_a_null(tmp_pat
 
 def test_the_file_that_spark_wrote():
     """Spark 4.3.0: see `spark_vectors.py` beside it for what it holds."""
-    path = Path(__file__).parent / "data" / "spark_vectors.parquet"
+    path = Path(__file__).parents[1] / "data" / "spark_vectors.parquet"
     assert is_vector(pq.read_schema(path).field("features").type)
     inputs, reasons = rows_of([path], model(("x", (3,), "float32")), [FeatureRequest("features")])
     assert inputs["x"] == [[1, 0, 2.5], [0, 5, 0], [0, 0, 0], [-1, 2, 3]]

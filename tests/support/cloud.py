@@ -16,7 +16,8 @@ import pytest
 from apache_beam.options.pipeline_options import GoogleCloudOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
-from memory_filesystem import MemoryFileSystem
+
+from tests.support.memory_filesystem import MemoryFileSystem
 
 BUCKET = "mem://bucket"
 FLAGS = ("--project=my-project", "--region=europe-west1", "--temp_location=gs://bucket/temp", "--no_auth")

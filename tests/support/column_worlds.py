@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import worlds
 
-from transforms.absent import named, with_absent
-from transforms.bytes_columns import with_encodings
-from transforms.decode import decode
+from tests.support import worlds
 from transforms.models.base import InputSpec, OutputSpec, Signature
-from transforms.padding import with_lengths
-from transforms.read import Column, check_columns, describe_columns, read_piece
-from transforms.resolve import ColumnRequest, resolve
-from transforms.resolve_feature import FeatureRequest
-from transforms.schema import ExampleSchema
-from transforms.shards import TFRECORD, cut, inspect_files
+from transforms.rows.decode import decode
+from transforms.rows.padding import with_lengths
+from transforms.rows.resolve.bytes_columns import with_encodings
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.resolve.missing_features import named, with_absent
+from transforms.rows.resolve.resolve import ColumnRequest, resolve
+from transforms.rows.schema import ExampleSchema
+from transforms.sources.read import Column, check_columns, describe_columns, read_piece
+from transforms.sources.shards import TFRECORD, cut, inspect_files
 
 
 def model(*inputs: tuple[Any, ...]) -> Signature:

@@ -28,14 +28,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import worlds
 
-from pipeline.results import Run
+from pipeline.results.run import Run
+from tests.support import worlds
 
 MODULES = (
-    "apache_beam.runners.portability.fn_api_runner", "pipeline.cli", "pipeline.graph", "pipeline.lock",
-    "pipeline.progress", "pipeline.results", "pipeline.run", "pipeline.show", "pyarrow.dataset",
-    "transforms.explain",
+    "apache_beam.runners.portability.fn_api_runner", "pipeline.cli.commands", "pipeline.results.run",
+    "pipeline.run_directory.lock", "pipeline.running.graph", "pipeline.running.progress",
+    "pipeline.running.run", "pipeline.screen.run_and_plan", "pyarrow.dataset", "transforms.explain",
 )  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def _child(arguments: Sequence[str], point: Point | None, kind: str, log: str) -
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    from pipeline import cli
+    from pipeline.cli import commands as cli
 
     if point is None:
         os._exit(cli.run(arguments))
@@ -281,7 +281,7 @@ def undisturbed() -> dict[str, bytes]:
 def main() -> None:
     """Kills a run before each operation of the system that it makes, one after the other, and goes on.
 
-    Where tests have a table of points, this leaves none out: `python tests/faults.py`.
+    Where tests have a table of points, this leaves none out: `python -m tests.support.faults`.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import worlds
 
-from pipeline.results import Run
-from transforms import globs, read
-from transforms.decode import Rows, decode, join
-from transforms.resolve import ColumnRequest
-from transforms.resolve_feature import FeatureRequest
-from transforms.resolve_paths import resolve_with_paths
-from transforms.schema import ExampleSchema
-from transforms.shards import cut, inspect_files
-from transforms.slicing import labels
+from pipeline.results.run import Run
+from tests.support import worlds
+from transforms.rows.decode import Rows, decode, join
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.resolve.partitions import resolve_with_paths
+from transforms.rows.resolve.resolve import ColumnRequest
+from transforms.rows.schema import ExampleSchema
+from transforms.slices.slicings import labels
+from transforms.sources import globs, read
+from transforms.sources.shards import cut, inspect_files
 
 _MODEL = """
 import numpy as np

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import worlds
+
+from tests.support import worlds
 
 
 def direct(world: worlds.Vectors, target: int = 1, steps: int = 40) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.report.data import ReportData
+from pipeline.report.data.tables import ReportData
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import matplotlib.image
 import numpy as np
 
-from pipeline.report import page
 from pipeline.report.blocks import Block, Choice, Figure, Prose, Section
+from pipeline.report.page import render as page
 
 
 def prose(blocks: Iterable[Block]) -> list[Prose]:

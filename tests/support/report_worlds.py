@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.committed import SCHEMA_VERSION
-from transforms.parts import IMPORTANCE, INTERACTIONS, SAMPLE
+from pipeline.run_directory.committed import SCHEMA_VERSION
+from transforms.outputs.parts import IMPORTANCE, INTERACTIONS, SAMPLE
 
 HOSTILE = [
     "<script>document.title='broken'</script>",

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import load_run
-from pipeline.committed import SCHEMA_VERSION
-from pipeline.results import Run
+from pipeline.results.run import Run
+from pipeline.run_directory.committed import SCHEMA_VERSION
 
 _STATS = ("mean_abs", "mean", "std", "min", "p05", "p25", "p50", "p75", "p95", "max", "positive")
 

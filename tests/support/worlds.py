@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import yaml
 
 import pipeline
-from pipeline.results import Run
+from pipeline.results.run import Run
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from transforms.schema import ExampleSchema
+from transforms.rows.schema import ExampleSchema
 
 #: Sums are kept of a feature while outputs × positions are no more than this: 64 MiB.
 _MOST = 1 << 22

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from transforms.columns_of_sample import Column, columns_of, is_held, phi_of
+from transforms.aggregates.sample_columns import Column, columns_of, is_held, phi_of
 
 #: The table of interactions, one row a (target, feature, modulator).
 TABLE = pa.schema(

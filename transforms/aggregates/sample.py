@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.schema import ExampleSchema
-from transforms.write import OutputSpec, attribution_schema
+from transforms.outputs.write import OutputSpec, attribution_schema
+from transforms.rows.schema import ExampleSchema
 
 #: What the rows of a sample may take before it holds fewer of them, and the fewest that it then holds.
 _SAMPLE_BYTES, _FEWEST = 4 << 20, 16

@@ -31,8 +31,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.arrow_types import without_zone
-from transforms.columns import plain
+from transforms.arrow.types import without_zone
+from transforms.rows.tensors import plain
 
 #: Whole numbers below have digits in every type.
 _DIGITS = 2.0**64

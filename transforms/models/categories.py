@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.arrow_types import floats_of_decimals, is_number, storage
+from transforms.arrow.types import floats_of_decimals, is_number, storage
 
 #: A category as a model's file has it.
 Category = str | int | float | bool

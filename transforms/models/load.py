@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from transforms.devices import ANYWHERE, Device
 from transforms.errors import UserError
 from transforms.models.base import Build, GraphAdapter, ModelAdapter
-from transforms.models.function import is_function, module_file, split_name
-from transforms.models.kinds import BOOSTERS, KERAS, PICKLES, model_kind
+from transforms.models.devices import ANYWHERE, Device
+from transforms.models.kinds.detect import BOOSTERS, KERAS, PICKLES, model_kind
+from transforms.models.kinds.function import is_function, module_file, split_name
 from transforms.models.users_code import search, users_modules
 
 #: Kind of model, as `model_kind` tells it: by what the path starts with or what the file or folder holds.
 MODELS = {
-    "python:": ("transforms.models.function", "FunctionModel"),
-    ".keras": ("transforms.models.keras", "KerasModel"),
-    ".h5": ("transforms.models.keras", "KerasModel"),
-    ".hdf5": ("transforms.models.keras", "KerasModel"),
-    "saved_model.pb": ("transforms.models.savedmodel", "SavedModel"),
-    "XGBoost": ("transforms.models.xgboost", "XGBoostModel"),
-    "LightGBM": ("transforms.models.lightgbm", "LightGBMModel"),
-    "pickle": ("transforms.models.pickles", "load_pickle"),
+    "python:": ("transforms.models.kinds.function", "FunctionModel"),
+    ".keras": ("transforms.models.kinds.keras", "KerasModel"),
+    ".h5": ("transforms.models.kinds.keras", "KerasModel"),
+    ".hdf5": ("transforms.models.kinds.keras", "KerasModel"),
+    "saved_model.pb": ("transforms.models.kinds.savedmodel", "SavedModel"),
+    "XGBoost": ("transforms.models.kinds.trees.xgboost", "XGBoostModel"),
+    "LightGBM": ("transforms.models.kinds.trees.lightgbm", "LightGBMModel"),
+    "pickle": ("transforms.models.kinds.trees.pickles", "load_pickle"),
 }
 
 
@@ -108,7 +108,7 @@ def locate(request: ModelRequest) -> tuple[str, str]:
     Raises:
       UserError: No such model, or an unknown kind.
     """
-    from transforms import files
+    from transforms.storage import files
 
     path = request.path
     if not is_function(path):
@@ -131,7 +131,7 @@ def _check_readable(path: str) -> None:
     Raises:
       UserError: Permission is denied.
     """
-    from transforms import files
+    from transforms.storage import files
 
     graph = os.path.join(path, "saved_model.pb")
     if os.path.isdir(path):
@@ -143,7 +143,7 @@ def _check_readable(path: str) -> None:
 
 def request_digest(request: ModelRequest) -> str:
     """SHA-256 of a model's files; of a function, of its name and its module's source alone."""
-    from transforms import files
+    from transforms.storage import files
 
     if is_function(request.path):
         search(request.module_paths)  # and not where another config's modules were
@@ -156,7 +156,7 @@ def request_digest(request: ModelRequest) -> str:
 
 def request_bytes(request: ModelRequest) -> int:
     """Bytes of a model's files; what a function's module loads nobody knows."""
-    from transforms import files
+    from transforms.storage import files
 
     if is_function(request.path):
         return 0

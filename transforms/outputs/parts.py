@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from transforms import files
 from transforms.errors import OutputLost, UserError
+from transforms.storage import files
 
 MANIFEST = "manifest.json"
 IMPORTANCE = "importance.parquet"

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms import files
 from transforms.errors import UserError
-from transforms.lost import one_line
+from transforms.sources.changed_files import one_line
+from transforms.storage import files
 
 _REMEDY = "attribeam verify tells what else is; explain --overwrite makes the run anew"
 

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms import files
-from transforms.decode import Rows, slice_type
+from transforms.arrow.value_text import as_text
 from transforms.methods.base import Attribution
-from transforms.parts import DigestingFile, Part, digest_of, written
-from transforms.read import Rejection
-from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.value_text import as_text
+from transforms.outputs.parts import DigestingFile, Part, digest_of, written
+from transforms.rows.decode import Rows, slice_type
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.sources.read import Rejection
+from transforms.storage import files
 
 #: A row group is written once this many rows or bytes are there.
 _ROW_GROUP_ROWS = 131_072

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.categories import Categories
-from transforms.columns import Problems, nulls_of, numbers_of, plain, steps_of, tensor
+from transforms.arrow.value_text import as_text, widened
 from transforms.errors import UserError
-from transforms.mixed import by_type
-from transforms.read import RawBatch, Rejection
-from transforms.schema import ExampleSchema
-from transforms.value_text import as_text, widened
+from transforms.models.categories import Categories
+from transforms.rows.schema import ExampleSchema
+from transforms.rows.tensors import Problems, nulls_of, numbers_of, plain, steps_of, tensor
+from transforms.rows.unions import by_type
+from transforms.sources.read import RawBatch, Rejection
 
 #: Weights beyond these are a mistake, or could be scaled.
 _LIGHTEST, _HEAVIEST = 1e-30, 1e30

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from transforms.protobuf_classes import message_class, message_type
+from transforms.sources.tfrecord.protobuf_classes import message_class, message_type
 
 #: What raw bytes may be, least significant byte first.
 DTYPES = (

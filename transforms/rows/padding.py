@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.arrow_types import extents, is_list, storage
-from transforms.columns import plain
+from transforms.arrow.types import extents, is_list, storage
 from transforms.errors import UserError
 from transforms.methods.base import Attribution
 from transforms.models.base import InputSpec, Signature
-from transforms.read import Column, read_piece
-from transforms.resolve import ColumnRequest, fed
-from transforms.resolve_feature import FEATURES, FeatureRequest
-from transforms.schema import ExampleSchema
-from transforms.shards import TFRECORD, InputFile, cut
+from transforms.rows.resolve.feature import FEATURES, FeatureRequest
+from transforms.rows.resolve.resolve import ColumnRequest, fed
+from transforms.rows.schema import ExampleSchema
+from transforms.rows.tensors import plain
+from transforms.sources.read import Column, read_piece
+from transforms.sources.shards import TFRECORD, InputFile, cut
 
 #: Lists of so many steps have a shape of their own, and so many shapes an octave longer ones.
 _EXACT, _AN_OCTAVE = 64, 8

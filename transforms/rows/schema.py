@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.categories import Categories
-from transforms.players import HELD, Players, value_names
+from transforms.models.categories import Categories
+from transforms.models.players import HELD, Players, value_names
 
 if TYPE_CHECKING:
-    from transforms.slicing import Slicing
+    from transforms.slices.slicings import Slicing
 
 Fill = float | int | str | bool | None
 

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.arrow_types import floats_of_decimals, is_list, squeezed, without_views
-from transforms.categories import Categories
-from transforms.encodings import SELF_DESCRIBING, decode_tensors
+from transforms.arrow.types import floats_of_decimals, is_list, squeezed, without_views
 from transforms.errors import UserError
-from transforms.images import decode_images
-from transforms.schema import FeatureSpec
+from transforms.models.categories import Categories
+from transforms.rows.encodings import SELF_DESCRIBING, decode_tensors
+from transforms.rows.images import decode_images
+from transforms.rows.schema import FeatureSpec
 
 #: Adds a reason, by position among the values, to the rows of the values that the mask picks.
 _Mark = Callable[[np.ndarray, Callable[[int], str]], None]

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.slice_expressions import Column, Constant, Literal, Node, OneOf
-from transforms.slice_times import time_constant
+from transforms.slices.expressions import Column, Constant, Literal, Node, OneOf
+from transforms.slices.times import time_constant
 
 
 def evaluate(node: Node, columns: Mapping[str, pa.Array]) -> pa.BooleanArray:

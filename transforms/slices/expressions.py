@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.arrow_types import storage
+from transforms.arrow.types import storage
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
-from transforms.slice_times import time_constant
-from transforms.spelling import nearest
+from transforms.slices.times import time_constant
+from transforms.wording import nearest
 
 KEY = "input.slices"
 #: Longer or deeper ones are somebody's program.

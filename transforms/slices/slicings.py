@@ -18,14 +18,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms import slice_expressions as expressions
+from transforms.arrow.value_text import as_text
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
-from transforms.slice_edges import equal_count_edges
-from transforms.slice_evaluation import evaluate
-from transforms.slice_expressions import KEY, kind_of
-from transforms.spelling import nearest
-from transforms.value_text import as_text
+from transforms.slices import expressions
+from transforms.slices.edges import equal_count_edges
+from transforms.slices.evaluation import evaluate
+from transforms.slices.expressions import KEY, kind_of
+from transforms.wording import nearest
 
 AND = " & "
 #: Edges of bins of equally many rows, by column and number of bins.

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from transforms import files
 from transforms.errors import InputLost, UserError
+from transforms.storage import files
 
 if TYPE_CHECKING:
-    from transforms.shards import Piece
+    from transforms.sources.shards import Piece
 
 _REMEDY = "put the file back as it was and give the same command again, or plan the run anew"
 #: No page is as large: who asks for this much memory at once has read a damaged length.

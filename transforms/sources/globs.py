@@ -9,10 +9,10 @@ import posixpath
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from transforms import files
 from transforms.errors import UserError
-from transforms.other_formats import folder_refusal
-from transforms.shards import format_of_suffix
+from transforms.sources.other_formats import folder_refusal
+from transforms.sources.shards import format_of_suffix
+from transforms.storage import files
 
 
 def expand(patterns: Sequence[str], base_dir: str, format: str | None = None) -> list[tuple[str, str]]:

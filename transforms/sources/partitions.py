@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from transforms.shards import InputFile
+    from transforms.sources.shards import InputFile
 
 #: What the folder of a null is called.
 NULL = "__HIVE_DEFAULT_PARTITION__"

@@ -11,17 +11,17 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from transforms.errors import UserError
-from transforms.lost import changed
-from transforms.parquet import describe as describe_parquet
-from transforms.parquet import read as read_parquet
-from transforms.parquet.columns import bare, plain
-from transforms.partitions import column_of, partition_types
-from transforms.shards import PARQUET, InputFile, Piece
-from transforms.tfrecord import describe as describe_tfrecord
-from transforms.tfrecord import read as read_tfrecord
+from transforms.sources.changed_files import changed
+from transforms.sources.parquet import describe as describe_parquet
+from transforms.sources.parquet import read as read_parquet
+from transforms.sources.parquet.columns import bare, plain
+from transforms.sources.partitions import column_of, partition_types
+from transforms.sources.shards import PARQUET, InputFile, Piece
+from transforms.sources.tfrecord import describe as describe_tfrecord
+from transforms.sources.tfrecord import read as read_tfrecord
 
 if TYPE_CHECKING:
-    from transforms.schema import ExampleSchema
+    from transforms.rows.schema import ExampleSchema
 
 _PAGE_BYTES = 2 << 20
 _WINDOW_BYTES = 4 << 20

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from transforms import files
 from transforms.errors import UserError
-from transforms.other_formats import HEAD_BYTES, by_content, refusal
-from transforms.partitions import Partition, partition_of
-from transforms.tfrecord import framing, split, tally
-from transforms.tfrecord.framing import INDEX_STRIDE
+from transforms.sources.other_formats import HEAD_BYTES, by_content, refusal
+from transforms.sources.partitions import Partition, partition_of
+from transforms.sources.tfrecord import framing, split, tally
+from transforms.sources.tfrecord.framing import INDEX_STRIDE
+from transforms.storage import files
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -238,7 +238,7 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
     stamp = files.stamp(path)
     size = stamp[0]
     if kind == PARQUET:
-        from transforms.parquet.footer import read_footer
+        from transforms.sources.parquet.footer import read_footer
 
         footer = read_footer(path, name, size)
         return InputFile(

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from transforms import files
 from transforms.errors import UserError
+from transforms.storage import files
 
 _DUCKDB = "duckdb -c \"COPY (FROM {scan}('{folder}')) TO 'rows.parquet'\""
 #: What is looked for in a folder, what it is then, and how its rows are had.

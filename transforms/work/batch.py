@@ -12,14 +12,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from transforms.decode import Rows, join
 from transforms.errors import HostMemoryError
 from transforms.methods.base import Attribution, evaluate, predict
-from transforms.methods.random import row_keys
 from transforms.models.base import refusal
-from transforms.padding import groups_of, narrowed, widened
-from transforms.read import Rejection
-from transforms.worker import Runtime
+from transforms.numerics.random import row_keys
+from transforms.rows.decode import Rows, join
+from transforms.rows.padding import groups_of, narrowed, widened
+from transforms.sources.read import Rejection
+from transforms.work.runtime import Runtime
 
 Explained = tuple[Rows, Attribution, np.ndarray]
 

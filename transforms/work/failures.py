@@ -6,9 +6,9 @@ import json
 import traceback
 from typing import Any
 
-from transforms import files
 from transforms.errors import InputLost, UserError
-from transforms.parts import written
+from transforms.outputs.parts import written
+from transforms.storage import files
 
 
 def note_failure(run: str, shard: int, error: BaseException) -> None:

@@ -6,13 +6,13 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from transforms import files
+from transforms.aggregates.by_position import Positions
+from transforms.aggregates.importance import ImportanceState
+from transforms.aggregates.quality import Quality
+from transforms.aggregates.sample import Sample
 from transforms.errors import RunReplaced, UserError
-from transforms.importance import ImportanceState
-from transforms.parts import MANIFEST, Part, digest_of, is_there
-from transforms.positions import Positions
-from transforms.quality import Quality
-from transforms.sample import Sample
+from transforms.outputs.parts import MANIFEST, Part, digest_of, is_there
+from transforms.storage import files
 
 
 @dataclass

@@ -12,21 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from transforms import files
-from transforms.baselines import Artifact
-from transforms.devices import Device, leased_device
+from transforms.aggregates.sample import SampleSpec
 from transforms.methods.base import AttributionMethod, Reference, evaluate
 from transforms.methods.calls import share_processors
-from transforms.models import ModelRequest, load_model, locate
 from transforms.models.base import ModelAdapter, ScoredModel, Signature
-from transforms.models.function import is_function, module_file
+from transforms.models.devices import Device, leased_device
+from transforms.models.kinds.function import is_function, module_file
+from transforms.models.load import ModelRequest, load_model, locate
 from transforms.models.users_code import generation
-from transforms.padding import at_lengths, narrowed
-from transforms.room import Room
-from transforms.sample import SampleSpec
-from transforms.schema import ExampleSchema
-from transforms.starting import start_tensorflow
-from transforms.write import OutputSpec
+from transforms.outputs.write import OutputSpec
+from transforms.rows.baselines.baselines import Artifact
+from transforms.rows.padding import at_lengths, narrowed
+from transforms.rows.schema import ExampleSchema
+from transforms.storage import files
+from transforms.work.device_batch import Room
+from transforms.work.tensorflow_setup import start_tensorflow
 
 
 @dataclass(frozen=True)

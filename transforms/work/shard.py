@@ -15,21 +15,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from transforms import files
-from transforms.decode import Rows, decode, join
+from transforms.aggregates.by_position import Positions, positioned
+from transforms.aggregates.sample import WHOLE, Sample, sample_schema, shortened
 from transforms.errors import RunReplaced
-from transforms.explain_rows import Explained, explain_rows, take
 from transforms.methods.base import Attribution
-from transforms.methods.random import row_keys
-from transforms.parts import Part, part_name, written
-from transforms.positions import Positions, positioned
-from transforms.read import Rejection, columns_of, read_piece
-from transforms.sample import WHOLE, Sample, sample_schema, shortened
-from transforms.shard_result import ShardResult, check_own, is_committed, read_journal, write_journal
-from transforms.shards import Shard
-from transforms.slicing import labels
-from transforms.worker import ExplainSpec, Runtime, runtime
-from transforms.write import (
+from transforms.numerics.random import row_keys
+from transforms.outputs.parts import Part, part_name, written
+from transforms.outputs.write import (
     PartWriter,
     attribution_schema,
     attribution_table,
@@ -37,6 +29,14 @@ from transforms.write import (
     slice_names,
     write_rejected,
 )
+from transforms.rows.decode import Rows, decode, join
+from transforms.slices.slicings import labels
+from transforms.sources.read import Rejection, columns_of, read_piece
+from transforms.sources.shards import Shard
+from transforms.storage import files
+from transforms.work.batch import Explained, explain_rows, take
+from transforms.work.journal import ShardResult, check_own, is_committed, read_journal, write_journal
+from transforms.work.runtime import ExplainSpec, Runtime, runtime
 
 #: Batches in flight between two of the three threads.
 _IN_FLIGHT = 2

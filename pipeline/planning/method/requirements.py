@@ -11,7 +11,7 @@ from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
 from transforms.models.base import ScoredModel, names_in_words
-from transforms.schema import ExampleSchema
+from transforms.rows.schema import ExampleSchema
 
 _NONE = "no other method works either"
 

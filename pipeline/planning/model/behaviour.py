@@ -102,7 +102,7 @@ def random_places(model: ScoredModel) -> list[str]:
     """Where the model draws random numbers, as far as it has a graph that shows it."""
     if not model.has_gradients:
         return []
-    from transforms.models.culprits import random_places
+    from transforms.models.graphs.culprits import random_places
 
     return random_places(model)
 
@@ -118,7 +118,7 @@ def _mixing(
 ) -> list[str]:
     if not model.has_gradients:
         return []
-    from transforms.models.culprits import mixing_places
+    from transforms.models.graphs.culprits import mixing_places
 
     return mixing_places(model, one, other, same)
 

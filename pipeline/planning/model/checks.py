@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.model_behaviour import DRAWS, check_behaviour, random_error, random_places
-from pipeline.model_failures import models_own, taken
-from pipeline.sizing import forward_batch_size
-from transforms.decode import Rows
+from pipeline.planning.device_batches import forward_batch_size
+from pipeline.planning.model.behaviour import DRAWS, check_behaviour, random_error, random_places
+from pipeline.planning.model.failures import models_own, taken
 from transforms.errors import UserError
 from transforms.methods.base import evaluate
 from transforms.models.base import AS_IT_IS, PublicPrediction, ScoredModel
-from transforms.room import Room
-from transforms.schema import ExampleSchema
+from transforms.rows.decode import Rows
+from transforms.rows.schema import ExampleSchema
+from transforms.work.device_batch import Room
 
 #: Rows that are looked at, and the fewest where a device call takes few.
 _CHECKED, _FEWEST = 256, 8

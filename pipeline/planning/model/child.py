@@ -20,7 +20,7 @@ def in_child(function: Callable[[Question], Answer], request: Question) -> Answe
     """Calls a module's function in a process of its own; what it raises as a UserError is raised here."""
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as noise:
         child = subprocess.run(
-            [sys.executable, "-m", "pipeline.child", str(answer.fileno())],
+            [sys.executable, "-m", "pipeline.planning.model.child", str(answer.fileno())],
             input=pickle.dumps((sys.path, function, request)),
             pass_fds=[answer.fileno()],
             stdout=noise,
@@ -63,6 +63,6 @@ def _child(descriptor: int) -> None:
 
 if __name__ == "__main__":
     # The classes must be those of the package, not of __main__, to mean the same to the parent.
-    from pipeline import child as package
+    from pipeline.planning.model import child as package
 
     package._child(int(sys.argv[1]))

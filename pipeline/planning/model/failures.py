@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from pipeline.fitness import playable
-from transforms.decode import Rows
+from pipeline.planning.method.requirements import playable
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
 from transforms.methods.base import AttributionMethod, evaluate
 from transforms.models.base import ScoredModel, refusal
 from transforms.models.messages import first_line, out_of_memory
-from transforms.room import Room
-from transforms.schema import ExampleSchema
+from transforms.rows.decode import Rows
+from transforms.rows.schema import ExampleSchema
+from transforms.work.device_batch import Room
 
 #: Why a row whose score is NaN or infinite is not taken.
 NOT_FINITE = "its score is not finite"

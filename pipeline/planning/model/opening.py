@@ -14,28 +14,28 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
-from pipeline.fitness import Unfit, check_players, fitted, fitting
-from pipeline.model_checks import check_model
-from pipeline.model_failures import methods_own, models_own, refused_baseline, taken
-from pipeline.sizing import forward_batch_size
-from pipeline.targets import Target, is_yes_or_no
-from transforms.absent import with_absent
-from transforms.baselines import BaselineRequest, first_rows, make_background
-from transforms.bytes_columns import with_encodings
-from transforms.categories import NO_OR_YES
-from transforms.completion import completed
-from transforms.decode import Rows
+from pipeline.planning.device_batches import forward_batch_size
+from pipeline.planning.method.requirements import Unfit, check_players, fitted, fitting
+from pipeline.planning.model.checks import check_model
+from pipeline.planning.model.failures import methods_own, models_own, refused_baseline, taken
+from pipeline.planning.model.targets import Target, is_yes_or_no
 from transforms.methods.base import AttributionMethod
-from transforms.models import ModelRequest
 from transforms.models.base import ScoredModel
-from transforms.models.function import FunctionModel
-from transforms.padding import with_lengths
-from transforms.read import Column, check_columns, columns_of
-from transforms.resolve import ColumnRequest
-from transforms.resolve_paths import resolve_with_paths, slicings_with_paths
-from transforms.room import Room
-from transforms.schema import ExampleSchema
-from transforms.shards import TFRECORD, InputFile
+from transforms.models.categories import NO_OR_YES
+from transforms.models.kinds.function import FunctionModel
+from transforms.models.load import ModelRequest
+from transforms.rows.baselines.baselines import BaselineRequest, first_rows, make_background
+from transforms.rows.decode import Rows
+from transforms.rows.padding import with_lengths
+from transforms.rows.resolve.bytes_columns import with_encodings
+from transforms.rows.resolve.completion import completed
+from transforms.rows.resolve.missing_features import with_absent
+from transforms.rows.resolve.partitions import resolve_with_paths, slicings_with_paths
+from transforms.rows.resolve.resolve import ColumnRequest
+from transforms.rows.schema import ExampleSchema
+from transforms.sources.read import Column, check_columns, columns_of
+from transforms.sources.shards import TFRECORD, InputFile
+from transforms.work.device_batch import Room
 
 #: Rows of the input that stand for it where a spread or a time is measured.
 FIRST_ROWS = 4096
@@ -201,7 +201,7 @@ def _schema_of_files(request: ProbeRequest) -> ExampleSchema:
 
 
 def _scored(request: ProbeRequest, schema: ExampleSchema, rows: Mapping[str, np.ndarray]) -> ScoredModel:
-    from transforms import worker
+    from transforms.work import runtime as worker
 
     inputs = schema.assemble(rows)
     with models_own("when it is given rows of the columns' shapes"):
@@ -210,7 +210,7 @@ def _scored(request: ProbeRequest, schema: ExampleSchema, rows: Mapping[str, np.
 
 def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str, pa.DataType]]:
     """Loads the model: its kind, its schema as far as types tell, and the types of the columns."""
-    from transforms import worker
+    from transforms.work import runtime as worker
 
     loaded = worker.adapter(request.model, request.threads)
     types = request.types

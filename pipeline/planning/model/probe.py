@@ -8,34 +8,34 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipeline.baseline_checks import degenerate_baseline
-from pipeline.child import in_child
-from pipeline.default_method import baseline_kind, candidates
-from pipeline.fitness import Unfit
-from pipeline.model_failures import methods_own, scores_of, taken
-from pipeline.opening import Opened, ProbeRequest, fit, open_model, open_schema
-from pipeline.remarks import remarks
-from pipeline.sizing import (
+from pipeline.planning.baseline_checks import degenerate_baseline
+from pipeline.planning.device_batches import (
     background_bytes,
     device_batch_size,
     evaluation_bytes,
     seconds_per_row,
 )
-from pipeline.slice_planning import plan_slicings
-from pipeline.targets import find_targets
-from transforms.baselines import Artifact
-from transforms.completion import said
-from transforms.decode import Rows
-from transforms.devices import device_scopes
+from pipeline.planning.method.default import baseline_kind, candidates
+from pipeline.planning.method.requirements import Unfit
+from pipeline.planning.model.child import in_child
+from pipeline.planning.model.failures import methods_own, scores_of, taken
+from pipeline.planning.model.opening import Opened, ProbeRequest, fit, open_model, open_schema
+from pipeline.planning.model.remarks import remarks
+from pipeline.planning.model.targets import find_targets
+from pipeline.planning.slicings import plan_slicings
+from transforms.aggregates.quality import distance_of, spread_of, yardsticks
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
 from transforms.methods.base import AttributionMethod, Reference
 from transforms.methods.sampling import Moments
-from transforms.models import request_bytes, request_digest
 from transforms.models.base import ScoredModel, Signature
-from transforms.quality import distance_of, spread_of, yardsticks
-from transforms.room import Room
-from transforms.schema import ExampleSchema
-from transforms.worker import TargetSpec, make_reference
+from transforms.models.devices import device_scopes
+from transforms.models.load import request_bytes, request_digest
+from transforms.rows.baselines.baselines import Artifact
+from transforms.rows.decode import Rows
+from transforms.rows.resolve.completion import said
+from transforms.rows.schema import ExampleSchema
+from transforms.work.device_batch import Room
+from transforms.work.runtime import TargetSpec, make_reference
 
 
 @dataclass(frozen=True)

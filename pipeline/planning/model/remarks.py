@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from transforms.methods.base import AttributionMethod, Reference
 from transforms.models.base import ScoredModel, names_in_words
-from transforms.resolve import ColumnRequest
-from transforms.schema import ExampleSchema
+from transforms.rows.resolve.resolve import ColumnRequest
+from transforms.rows.schema import ExampleSchema
 
 
 def remarks(
@@ -18,7 +18,7 @@ def remarks(
     """What a reader should know of how such a model and such a method go together, by key of the config."""
     if not model.has_gradients:
         return ()
-    from transforms.models.remarks import masked_lists, remarks_on_gradients, split_texts
+    from transforms.models.graphs.cut.remarks import masked_lists, remarks_on_gradients, split_texts
 
     found = []
     asked = {column.name for column in columns.features or () if column.fixed}

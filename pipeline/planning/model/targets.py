@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transforms.categories import Category
 from transforms.errors import UserError
 from transforms.models.base import ScoredModel, Signature
-from transforms.spelling import nearest
-from transforms.worker import TargetSpec
+from transforms.models.categories import Category
+from transforms.wording import nearest
+from transforms.work.runtime import TargetSpec
 
 Target = bool | int | float | str | None
 #: Classes that an error or a plan names.

@@ -8,8 +8,8 @@ from itertools import zip_longest
 
 import numpy as np
 
-from pipeline.report.drawn import Drawn
-from pipeline.report.words import number
+from pipeline.report.data.sampled_rows import Drawn
+from pipeline.wording import number
 
 #: Fewer rows say nothing of what is usual.
 _USUAL = 5

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.report.blocks import Block, Choice, Prose
-from pipeline.report.data import ReportData
-from pipeline.report.view import View
-from pipeline.report.words import number, plain, shorten
-from transforms.value_text import as_text
+from pipeline.report.data.tables import ReportData
+from pipeline.report.data.view import View
+from pipeline.wording import number, plain, shorten
+from transforms.arrow.value_text import as_text
 
 #: Columns that every table of attributions has for its own; what is after them are slices.
 _OWN = frozenset(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.results import Run
-from transforms import files
-from transforms.parts import INTERACTIONS, POSITIONS, SAMPLE
+from pipeline.results.run import Run
+from transforms.outputs.parts import INTERACTIONS, POSITIONS, SAMPLE
+from transforms.storage import files
 
 if TYPE_CHECKING:
     import pandas as pd

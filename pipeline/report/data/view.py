@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.report.blocks import Block, Choice, Prose
-from pipeline.report.data import ReportData
-from pipeline.report.words import chart_names
+from pipeline.report.data.tables import ReportData
+from pipeline.wording import chart_names
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,8 +17,8 @@ import vl_convert
 from markupsafe import Markup
 
 from pipeline.report.blocks import Block, Cell, Choice, Figure, Grid, Prose, Section, Table, Terms
-from pipeline.report.theme import DARK, LIGHT, SANS, SERIF, vega_config
-from pipeline.report.words import number
+from pipeline.report.page.theme import DARK, LIGHT, SANS, SERIF, vega_config
+from pipeline.wording import number
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
 #: Fewer options than this stand beside each other, more go into a list; unless they are long.

@@ -8,11 +8,11 @@ from typing import Any
 import vl_convert
 
 from pipeline.report.blocks import Pictures, Section
-from pipeline.report.page import figures, plain_json
-from pipeline.report.picture_files import drawing
-from pipeline.report.theme import LIGHT, vega_config
-from transforms import files
+from pipeline.report.page.render import figures, plain_json
+from pipeline.report.page.theme import LIGHT, vega_config
+from pipeline.report.pictures.picture_files import drawing
 from transforms.errors import UserError
+from transforms.storage import files
 
 FORMATS = ("svg", "png")
 #: In the units of the page, of a figure that fills its column there.

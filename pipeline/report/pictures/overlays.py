@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.report.blocks import Scale, Tile
-from pipeline.report.drawn import Drawn, Shown
-from pipeline.report.png import colours, data_uri, png, reduced
-from pipeline.report.theme import LIGHT
-from pipeline.report.words import isolated, number, shorten, signed
+from pipeline.report.data.sampled_rows import Drawn, Shown
+from pipeline.report.page.theme import LIGHT
+from pipeline.report.pictures.png import colours, data_uri, png, reduced
+from pipeline.wording import isolated, number, shorten, signed
 
 #: Rows and columns of a picture in the page at most.
 SIDE = 160

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.report.blocks import Card, Pictures, Tile
-from pipeline.report.markup import markup
-from pipeline.report.theme import LIGHT, SANS
-from pipeline.text_table import shorten
+from pipeline.report.page.markup import markup
+from pipeline.report.page.theme import LIGHT, SANS
+from pipeline.screen.text_table import shorten
 
 #: In the units of the page, by the cards' size: the longer side of a picture. Cards in a line.
 _SIDES = {"small": 150, "large": 340, "single": 300}

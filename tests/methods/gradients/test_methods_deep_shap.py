@@ -17,17 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-import worlds
-from deep_zoo import BACKGROUND, ROWS, ZOO, Made, made
-from models_zoo import attribute, column, linear, pick, relu_pair, scored
 
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models.deep_zoo import BACKGROUND, ROWS, ZOO, Made, made
+from tests.support.models.models_zoo import attribute, column, linear, pick, relu_pair, scored
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, Reference, evaluate, totals
-from transforms.methods.deep_shap import DeepShap
-from transforms.models import rescale, rescale_rules
+from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.models.base import ScoredModel
+from transforms.models.graphs.deeplift import model as rescale
+from transforms.models.graphs.deeplift import rules as rescale_rules
 
 L, ops = keras.layers, keras.ops
 Inputs = Mapping[str, np.ndarray]

@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from models_zoo import attribute, scored
 
+from tests.support.models.models_zoo import attribute, scored
 from transforms.methods.base import Attribution, Reference, evaluate, totals
-from transforms.methods.deep_shap import DeepShap
-from transforms.models import unrolled
+from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.models.base import ScoredModel
+from transforms.models.graphs.deeplift import unrolled
 
 L, ops = keras.layers, keras.ops
 Inputs = dict[str, np.ndarray]

@@ -15,17 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-import worlds
-from models_zoo import attribute, pick, scored
 
-from pipeline.config import load_config
-from pipeline.fitness import check_method
-from pipeline.plan import make_plan
+from pipeline.config.models import load_config
+from pipeline.planning.method.requirements import check_method
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models.models_zoo import attribute, pick, scored
 from transforms.errors import UserError
 from transforms.methods.base import Reference, totals
-from transforms.methods.deep_shap import DeepShap
+from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.models.base import ScoredModel
-from transforms.players import Players
+from transforms.models.players import Players
 
 L, ops = keras.layers, keras.ops
 ROWS, BACKGROUND = 7, 5

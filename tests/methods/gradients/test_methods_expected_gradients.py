@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from models_zoo import (
+
+from tests.support.models.models_zoo import (
     CASES,
     attribute,
     keras,
@@ -20,11 +21,10 @@ from models_zoo import (
     seeds_of,
     smooth_network,
 )
-
-from transforms.methods import expected_gradients
 from transforms.methods.base import Attribution, Reference
-from transforms.methods.expected_gradients import ExpectedGradients, strata
-from transforms.methods.integrated_gradients import IntegratedGradients
+from transforms.methods.gradients import expected_gradients
+from transforms.methods.gradients.expected_gradients import ExpectedGradients, strata
+from transforms.methods.gradients.integrated_gradients import IntegratedGradients
 from transforms.models.base import ScoredModel
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
-from models_zoo import (
+
+from tests.support.models.models_zoo import (
     CASES,
     EMBEDDING,
     EMBEDDING_WEIGHTS,
@@ -22,14 +23,13 @@ from models_zoo import (
     separable,
     smooth_network,
 )
-
 from transforms.methods.base import AttributionMethod
-from transforms.methods.expected_gradients import ExpectedGradients
-from transforms.methods.gradients import InputXGradient, Saliency
-from transforms.methods.integrated_gradients import IntegratedGradients
-from transforms.methods.random import normals, stream
+from transforms.methods.gradients.expected_gradients import ExpectedGradients
+from transforms.methods.gradients.integrated_gradients import IntegratedGradients
+from transforms.methods.gradients.saliency import InputXGradient, Saliency
+from transforms.methods.gradients.smoothgrad import SmoothGrad
 from transforms.methods.sampling import sample_rounds
-from transforms.methods.smoothgrad import SmoothGrad
+from transforms.numerics.random import normals, stream
 
 
 def floats(*rows: list[float]) -> np.ndarray:

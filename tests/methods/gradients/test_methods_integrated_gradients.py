@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from models_zoo import (
+
+from tests.support.models.models_zoo import (
     CASES,
     attribute,
     linear,
@@ -17,12 +18,11 @@ from models_zoo import (
     separable,
     smooth_network,
 )
-
 from transforms.errors import UserError
-from transforms.methods import panels
 from transforms.methods.base import Attribution, Reference
-from transforms.methods.integrated_gradients import IntegratedGradients
-from transforms.methods.quadrature import gauss_legendre
+from transforms.methods.gradients import adaptive as panels
+from transforms.methods.gradients.integrated_gradients import IntegratedGradients
+from transforms.numerics.quadrature import gauss_legendre
 
 
 def floats(*rows: list[float]) -> np.ndarray:

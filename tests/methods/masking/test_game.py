@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from games import Plain, World, mixed, smooth, worths
-from models_zoo import CASES, make_reference, pick, size_of
 
-from transforms.methods import game as games
+from tests.support.models.games import Plain, World, mixed, smooth, worths
+from tests.support.models.models_zoo import CASES, make_reference, pick, size_of
 from transforms.methods.base import Reference
-from transforms.methods.game import Game
-from transforms.models import masked
+from transforms.methods.masking import game as games
+from transforms.methods.masking.game import Game
 from transforms.models.base import ScoredModel
-from transforms.models.masked import MaskedModel
-from transforms.players import HELD, Players
+from transforms.models.graphs import masked
+from transforms.models.graphs.masked import MaskedModel
+from transforms.models.players import HELD, Players
 
 #: A word and the vector's second value as one, the month held.
 GROUPED = Players(
@@ -127,7 +127,8 @@ def test_with_and_without_the_prefix_is_the_same(case: str) -> None:
 def test_many_outputs_of_which_rows_choose_some() -> None:
     """More outputs than are summed before the choice: each row's own."""
     import keras
-    from models_zoo import scored
+
+    from tests.support.models.models_zoo import scored
 
     keras.utils.set_random_seed(1)
     inputs = keras.Input((3,), name="x")

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import worlds
-from games import Plain, World, by_player, mixed, shapley, smooth
-from models_zoo import attribute, linear, make_reference, pick
-from test_game import GROUPED
 
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.methods.masking.test_game import GROUPED
+from tests.support import worlds
+from tests.support.models.games import Plain, World, by_player, mixed, shapley, smooth
+from tests.support.models.models_zoo import attribute, linear, make_reference, pick
 from transforms.errors import UserError
-from transforms.methods.exact_shap import MOST_PLAYERS, ExactShap, enumeration
+from transforms.methods.masking.exact_shap import MOST_PLAYERS, ExactShap, enumeration
 from transforms.models.base import ScoredModel
-from transforms.players import Players
+from transforms.models.players import Players
 
 
 def check(world: World, size: int | None, players: Players | None, device_batch_size: int = 256) -> None:

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import worlds
-from games import Plain, World, by_player, mixed, shapley, smooth
-from models_zoo import attribute, linear, make_reference, pick
-from test_game import GROUPED
 
-from pipeline.config import load_config
-from pipeline.plan import make_plan
-from pipeline.plan_summary import summarize
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from pipeline.planning.summary import summarize
+from tests.methods.masking.test_game import GROUPED
+from tests.support import worlds
+from tests.support.models.games import Plain, World, by_player, mixed, shapley, smooth
+from tests.support.models.models_zoo import attribute, linear, make_reference, pick
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, Reference
-from transforms.methods.coalitions import allocation, design, pairs_of
-from transforms.methods.exact_shap import enumeration
-from transforms.methods.kernel_shap import KernelShap
+from transforms.methods.masking.coalitions import allocation, design, pairs_of
+from transforms.methods.masking.exact_shap import enumeration
+from transforms.methods.masking.kernel_shap import KernelShap
 from transforms.methods.sampling import MOST_ROUNDS
-from transforms.players import Players
+from transforms.models.players import Players
 
 SAMPLINGS = ("leverage", "shapley")
 
@@ -162,7 +162,7 @@ def test_rows_and_device_calls_change_nothing(
     world = smooth()
     method, reference = KernelShap(60, standard_error=True), world.reference(3)
     whole = explain(world, method, reference)
-    monkeypatch.setattr("transforms.methods.game._HOST_BYTES", 1000)
+    monkeypatch.setattr("transforms.methods.masking.game._HOST_BYTES", 1000)
     alone = attribute(
         method,
         world.model,
@@ -370,7 +370,7 @@ def test_budgets_that_determine_nothing_are_refused_when_the_run_is_planned() ->
 
 
 def test_a_plan_tells_memory_and_calls(capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.show import print_plan
+    from pipeline.screen.run_and_plan import print_plan
 
     settings = ["method=kernel_shap", "compute.device_batch_size=64"]
     plan = make_plan(load_config(str(worlds.trips()), settings=settings), in_process=True)

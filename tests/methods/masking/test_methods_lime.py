@@ -9,9 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import worlds
-from enumeration import lime_limit, worths
-from models_zoo import (
+from sklearn.linear_model import LinearRegression, Ridge
+
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models.enumeration import lime_limit, worths
+from tests.support.models.models_zoo import (
     CASES,
     Case,
     attribute,
@@ -24,15 +29,10 @@ from models_zoo import (
     scored,
     size_of,
 )
-from sklearn.linear_model import LinearRegression, Ridge
-
-from pipeline import cli
-from pipeline.config import load_config
-from pipeline.plan import make_plan
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, Reference
-from transforms.methods.lime import Lime, Surrogate, kernel, samples
-from transforms.players import HELD, Players
+from transforms.methods.masking.lime import Lime, Surrogate, kernel, samples
+from transforms.models.players import HELD, Players
 
 
 def drawn(rows: int, features: int, seed: int) -> np.ndarray:
@@ -228,7 +228,7 @@ def test_pairs_beat_single_samples(monkeypatch: pytest.MonkeyPatch) -> None:
         return rng.random((2 * pairs, players)) < 0.5, rng.integers(background, size=2 * pairs)
 
     ours = error()
-    monkeypatch.setattr("transforms.methods.lime.samples", single)
+    monkeypatch.setattr("transforms.methods.masking.lime.samples", single)
     assert ours < 0.3 * error()
 
 
@@ -276,7 +276,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     method = Lime(n_samples=100, standard_error=True)
     whole = explain(method, kind, reference)
     for size in (1, 5000):
-        monkeypatch.setattr("transforms.methods.blocks.BLOCK_BYTES", size)
+        monkeypatch.setattr("transforms.methods.masking.blocks.BLOCK_BYTES", size)
         found = explain(method, kind, reference)
         np.testing.assert_allclose(flat(found.values), flat(whole.values), rtol=1e-4, atol=2e-6)
         np.testing.assert_allclose(found.fit, whole.fit, rtol=1e-5)

@@ -13,16 +13,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from models_zoo import CASES, Case, attribute, keras, linear, make_reference, ops, relu_network, size_of
 
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models.models_zoo import (
+    CASES,
+    Case,
+    attribute,
+    keras,
+    linear,
+    make_reference,
+    ops,
+    relu_network,
+    size_of,
+)
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, Reference
-from transforms.methods.occlusion import Occlusion
-from transforms.players import HELD, Players
-from transforms.schema import ExampleSchema, FeatureSpec
+from transforms.methods.masking.occlusion import Occlusion
+from transforms.models.players import HELD, Players
+from transforms.rows.schema import ExampleSchema, FeatureSpec
 
 Place = tuple[str, tuple[int, ...]]
 #: One of the files has its cities in a dictionary of its own.
@@ -119,7 +129,7 @@ def test_blocks_of_rows_and_windows_change_nothing(monkeypatch: pytest.MonkeyPat
         whole = explain(method, kind, reference)
         for size in (1, 640):
             with monkeypatch.context() as patch:
-                patch.setattr("transforms.methods.blocks.BLOCK_BYTES", size)
+                patch.setattr("transforms.methods.masking.blocks.BLOCK_BYTES", size)
                 found = explain(method, kind, reference)
             np.testing.assert_allclose(found.values["pixels"], whole.values["pixels"], atol=2e-6)
 

@@ -8,12 +8,12 @@ from functools import cache
 
 import numpy as np
 import pytest
-from games import shapley
 
+from tests.support.models.games import shapley
 from transforms.methods.base import Reference
-from transforms.methods.permutation_shap import PermutationShap
+from transforms.methods.masking.permutation_shap import PermutationShap
 from transforms.models.base import Signature
-from transforms.players import Players
+from transforms.models.players import Players
 
 FEATURES = 10
 SEEDS = 60

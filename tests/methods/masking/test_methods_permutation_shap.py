@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import worlds
-from enumeration import shapley, worths
-from models_zoo import (
+
+from tests.support import worlds
+from tests.support.models.enumeration import shapley, worths
+from tests.support.models.models_zoo import (
     CASES,
     Case,
     attribute,
@@ -27,12 +28,11 @@ from models_zoo import (
     scored,
     size_of,
 )
-
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, Reference
-from transforms.methods.permutation_shap import PermutationShap, spread_permutations
+from transforms.methods.masking.permutation_shap import PermutationShap, spread_permutations
 from transforms.models.base import ScoredModel
-from transforms.players import HELD, Players
+from transforms.models.players import HELD, Players
 
 
 def drawn(rows: int, features: int, seed: int) -> np.ndarray:
@@ -153,7 +153,7 @@ def test_spread_permutations_beat_independent_ones(monkeypatch: pytest.MonkeyPat
 
     kind, reference, truth = enumerated("tabular")
     ours = error()
-    monkeypatch.setattr("transforms.methods.permutation_shap._spread", independent)
+    monkeypatch.setattr("transforms.methods.masking.permutation_shap._spread", independent)
     assert ours < 0.85 * error()
 
 
@@ -171,7 +171,7 @@ def test_blocks_of_rows_permutations_and_coalitions_change_nothing(monkeypatch: 
     method = PermutationShap(n_permutations=5, standard_error=True)
     whole = explain(method, kind, reference)
     for size in (1, 200, 2000):
-        monkeypatch.setattr("transforms.methods.blocks.BLOCK_BYTES", size)
+        monkeypatch.setattr("transforms.methods.masking.blocks.BLOCK_BYTES", size)
         found = explain(method, kind, reference)
         np.testing.assert_allclose(flat(found.values), flat(whole.values), rtol=1e-4, atol=2e-6)
         np.testing.assert_allclose(

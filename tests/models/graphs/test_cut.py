@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cut_worlds import (
+
+from tests.support.models.cut_worlds import (
     BASES,
     ROWS,
     Inputs,
@@ -24,7 +25,6 @@ from cut_worlds import (
     strings,
     total,
 )
-
 from transforms.models.base import ScoredModel
 
 # -- categorical and other inputs that gradients cannot enter --------------------------------------------

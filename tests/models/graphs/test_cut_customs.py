@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import models_zoo
 import numpy as np
 import pytest
 import tensorflow as tf
-from cut_worlds import Inputs, L, gradients, integrated, loaded, ops, scored, total
 
+from tests.support.models import models_zoo
+from tests.support.models.cut_worlds import Inputs, L, gradients, integrated, loaded, ops, scored, total
 from transforms.errors import UserError
 from transforms.models.base import ScoredModel
-from transforms.models.positions import EVERYWHERE
+from transforms.models.graphs.cut.provenance import EVERYWHERE
 
 
 def tape(model: Any, rows: Inputs) -> Inputs:

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cut_worlds import (
+
+from tests.support.models.cut_worlds import (
     Inputs,
     L,
     called,
@@ -23,9 +24,8 @@ from cut_worlds import (
     strings,
     total,
 )
-
 from transforms.models.base import ScoredModel
-from transforms.models.cut import find_cut
+from transforms.models.graphs.cut.cut import find_cut
 
 # -- gradients against finite differences, in float64 ----------------------------------------------------
 

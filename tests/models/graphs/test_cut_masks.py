@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import models_zoo
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
-from cut_worlds import Inputs, L, gradients, integrated, one_row, ops, scored, total
 
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models import models_zoo
+from tests.support.models.cut_worlds import Inputs, L, gradients, integrated, one_row, ops, scored, total
 from transforms.errors import UserError
 from transforms.methods import METHODS
-from transforms.models.remarks import remarks_on_gradients, split_texts
+from transforms.models.graphs.cut.remarks import remarks_on_gradients, split_texts
 
 TOKENS = 5
 

@@ -8,7 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cut_worlds import (
+
+from tests.support.models.cut_worlds import (
     Inputs,
     L,
     integrated,
@@ -18,8 +19,7 @@ from cut_worlds import (
     scored,
     total,
 )
-
-from transforms.models.cut import Cut
+from transforms.models.graphs.cut.cut import Cut
 
 
 def cut_of(model: Any, example: Inputs) -> Cut:

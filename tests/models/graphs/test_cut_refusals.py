@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cut_worlds import (
+
+from tests.support.models.cut_worlds import (
     Inputs,
     L,
     gradients,
@@ -19,7 +20,6 @@ from cut_worlds import (
     scored,
     total,
 )
-
 from transforms.errors import UserError
 
 

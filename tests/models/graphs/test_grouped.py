@@ -9,7 +9,7 @@ from pathlib import Path
 
 CODE = """
 import keras, numpy as np
-from models_zoo import attribute, make_reference, scored
+from tests.support.models.models_zoo import attribute, make_reference, scored
 from transforms.methods import METHODS
 
 layers = keras.layers
@@ -31,11 +31,11 @@ print("done")
 
 def test_grouped_convolutions_are_explained_without_onednn() -> None:
     """The variable stands for a processor on which it is off by default; Keras's `predict` is the truth."""
-    here = Path(__file__).resolve().parent
+    root = Path(__file__).resolve().parents[3]
     found = subprocess.run(
         [sys.executable, "-c", CODE],
-        cwd=here.parent,
-        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "PYTHONPATH": f"{here}:{here.parent}"},
+        cwd=root,
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0", "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,
         timeout=300,

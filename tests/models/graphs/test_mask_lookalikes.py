@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from cut_worlds import L, called, integrated, ops, scored, total
-from mask_worlds import BASES, PADDED, ROWS, STEPS, VOCABULARY, WIDTH, mask_of
 
+from tests.support.models.cut_worlds import L, called, integrated, ops, scored, total
+from tests.support.models.mask_worlds import BASES, PADDED, ROWS, STEPS, VOCABULARY, WIDTH, mask_of
 from transforms.errors import UserError
 
 

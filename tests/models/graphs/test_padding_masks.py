@@ -5,22 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import models_zoo
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
-import worlds
-from cut_worlds import Inputs, L, gradients, integrated, legendre, ops, scored, total
-from mask_worlds import BASES, PADDED, ROWS, STEPS, VOCABULARY, WIDTH, Tail, mask_of, sentences
 
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models import models_zoo
+from tests.support.models.cut_worlds import Inputs, L, gradients, integrated, legendre, ops, scored, total
+from tests.support.models.mask_worlds import (
+    BASES,
+    PADDED,
+    ROWS,
+    STEPS,
+    VOCABULARY,
+    WIDTH,
+    Tail,
+    mask_of,
+    sentences,
+)
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.models.base import ScoredModel
-from transforms.models.savedmodel import SavedModel
+from transforms.models.kinds.savedmodel import SavedModel
 
 NODES = 6
 

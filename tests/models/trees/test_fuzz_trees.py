@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fuzz_trees import run
+from tests.fuzz.fuzz_trees import run
 
 
 def test_random_models_are_explained_or_refused() -> None:

@@ -11,10 +11,10 @@ import lightgbm
 import numpy as np
 import pyarrow as pa
 import pytest
-from tree_tables import through
 
+from tests.support.models.tree_tables import through
 from transforms.errors import UserError
-from transforms.models.lightgbm_text import whole_text
+from transforms.models.kinds.trees.lightgbm_text import whole_text
 
 ROWS = np.random.default_rng(0).normal(size=(200, 3))
 

@@ -12,17 +12,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 from sklearn import ensemble, linear_model, tree
 
-from pipeline import cli, load_run
+from pipeline import load_run
+from pipeline.cli import commands as cli
 from tests import fuzz_sklearn
-from tests.tree_tables import through
+from tests.support import worlds
+from tests.support.models.tree_tables import through
 from transforms.errors import UserError
-from transforms.models import ModelRequest, load_model
-from transforms.models.sklearn import SklearnModel
-from transforms.models.trees import INPUT
-from transforms.resolve_feature import FeatureRequest
+from transforms.models.kinds.trees.base import INPUT
+from transforms.models.kinds.trees.sklearn import SklearnModel
+from transforms.models.load import ModelRequest, load_model
+from transforms.rows.resolve.feature import FeatureRequest
 
 ROWS = 200
 RNG = np.random.default_rng(4)
@@ -76,7 +77,7 @@ def saved(tmp_path: Path, model: Any) -> str:
 
 
 def test_random_estimators_on_random_tables() -> None:
-    """`python -m tests.fuzz_sklearn` tries more of them."""
+    """`python -m tests.fuzz.fuzz_sklearn` tries more of them."""
     found = fuzz_sklearn.run(7, 30, 0)
     assert found["explained"] >= 20
     assert found.total() == 30
@@ -150,7 +151,7 @@ def test_a_misreading_stops_the_run_before_a_row_is_explained(
     def shuffled(self: SklearnModel) -> Any:
         from dataclasses import replace
 
-        from transforms.categories import Placed
+        from transforms.models.categories import Placed
 
         found = own(self)
         assert found is not None

@@ -15,17 +15,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import trees_zoo as zoo
-import worlds
 import xgboost
 from sklearn import ensemble, linear_model
 
-from pipeline import cli, load_run
-from pipeline.config import load_config
-from pipeline.plan import make_plan
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models import trees_zoo as zoo
 from transforms.errors import UserError
-from transforms.models import ModelRequest, load_model, model_kind
-from transforms.models.trees import INPUT
+from transforms.models.kinds.trees.base import INPUT
+from transforms.models.load import ModelRequest, load_model, model_kind
 
 ROWS = 90
 NAMES = ("level", "size", "gap", "kind", "open", "flat")

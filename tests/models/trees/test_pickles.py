@@ -30,11 +30,11 @@ from sklearn import (
 )
 
 from transforms.errors import UserError
-from transforms.models import ModelRequest, load_model
 from transforms.models.base import ModelAdapter
-from transforms.models.pickles import load_pickle
+from transforms.models.kinds.trees.pickles import load_pickle
+from transforms.models.load import ModelRequest, load_model
 
-OLD = Path(__file__).resolve().parent / "data" / "pickles"
+OLD = Path(__file__).resolve().parents[2] / "data" / "pickles"
 FUNCTION = "attribeam methods --function sklearn prints one"
 ROWS = np.random.default_rng(0).normal(size=(60, 2))
 LABELS = (ROWS.sum(axis=1) > 0).astype(int)

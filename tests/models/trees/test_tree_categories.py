@@ -12,15 +12,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import worlds
 import xgboost
-from tree_tables import through
 
-from pipeline import cli, load_run
-from transforms.baselines import BaselineRequest, make_background
-from transforms.categories import Categories
+from pipeline import load_run
+from pipeline.cli import commands as cli
+from tests.support import worlds
+from tests.support.models.tree_tables import through
 from transforms.errors import UserError
-from transforms.resolve_feature import FeatureRequest
+from transforms.models.categories import Categories
+from transforms.rows.baselines.baselines import BaselineRequest, make_background
+from transforms.rows.resolve.feature import FeatureRequest
 
 ROWS = 200
 RNG = np.random.default_rng(5)

@@ -13,18 +13,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import trees_zoo as zoo
-import worlds
 import xgboost
 from scipy.special import logit
 from sklearn import ensemble
-from tree_tables import through
 
-from pipeline import cli
-from pipeline.config import load_config
-from pipeline.plan import make_plan
-from pipeline.plan_summary import summarize
-from pipeline.targets import find_targets, in_words
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning.model.targets import find_targets, in_words
+from pipeline.planning.plan import make_plan
+from pipeline.planning.summary import summarize
+from tests.support import worlds
+from tests.support.models import trees_zoo as zoo
+from tests.support.models.tree_tables import through
 from transforms.errors import UserError
 from transforms.models.base import OutputSpec, Signature
 

@@ -12,18 +12,18 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import trees_zoo as zoo
-import worlds
 import xgboost
-from tree_tables import Decoded, through
 
-from pipeline import cli
-from pipeline.config import load_config
-from pipeline.plan import make_plan
-from transforms.baselines import BaselineRequest, make_background
+from pipeline.cli import commands as cli
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from tests.support import worlds
+from tests.support.models import trees_zoo as zoo
+from tests.support.models.tree_tables import Decoded, through
 from transforms.errors import UserError
 from transforms.models.base import PublicPrediction
-from transforms.resolve_feature import FeatureRequest
+from transforms.rows.baselines.baselines import BaselineRequest, make_background
+from transforms.rows.resolve.feature import FeatureRequest
 
 ROWS = 120
 GONE = -999.0

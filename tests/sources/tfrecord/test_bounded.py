@@ -13,9 +13,9 @@ import yaml
 
 from benchmarks.child import ROOT
 from pipeline import load_run
-from pipeline.config import load_config
-from pipeline.plan import make_plan
-from pipeline.plan_summary import summarize
+from pipeline.config.models import load_config
+from pipeline.planning.plan import make_plan
+from pipeline.planning.summary import summarize
 
 ROWS, FEATURES, BACKGROUND = 80, 2000, 100
 #: The least that determine the values of so many features.

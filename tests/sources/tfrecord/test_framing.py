@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.tfrecord import framing, tally
+from transforms.sources.tfrecord import framing, tally
 
 PAYLOADS = [bytes([65 + i]) * (20 + 7 * i) for i in range(8)]
 

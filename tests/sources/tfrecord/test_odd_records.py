@@ -4,9 +4,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-import worlds
 
-from pipeline import cli
+from pipeline.cli import commands as cli
+from tests.support import worlds
 
 WEIGHTS = np.array([1.0, -2.0, 0.5], np.float32)
 

@@ -1,13 +1,13 @@
 """SequenceExamples: context features and feature_lists, alone and among Examples, as TensorFlow reads it."""
 
-import column_worlds
 import numpy as np
 import pytest
-from column_worlds import model
 
-from transforms.read import Column, describe_columns, read_piece
-from transforms.resolve_feature import FeatureRequest
-from transforms.shards import cut, inspect_files
+from tests.support import column_worlds
+from tests.support.column_worlds import model
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.sources.read import Column, describe_columns, read_piece
+from transforms.sources.shards import cut, inspect_files
 
 
 def feature(values):

@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from memory_filesystem import MemoryFileSystem
 
-from transforms import read, shards
-from transforms.parquet import read as read_parquet
-from transforms.read import Column
-from transforms.tfrecord import framing, split, tally
-from transforms.tfrecord import read as read_tfrecord
+from tests.support.memory_filesystem import MemoryFileSystem
+from transforms.sources import read, shards
+from transforms.sources.parquet import read as read_parquet
+from transforms.sources.read import Column
+from transforms.sources.tfrecord import framing, split, tally
+from transforms.sources.tfrecord import read as read_tfrecord
 
 
 def records_of(data: bytes) -> list[bytes]:

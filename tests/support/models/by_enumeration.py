@@ -1,6 +1,6 @@
 """A method for models that can only be evaluated: Shapley values of the game, from all coalitions; no tests.
 
-Importable by worker processes that have this folder on PYTHONPATH.
+Importable by worker processes that have the repository's root on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from transforms.methods.base import Arrays, Attribution, Needs, Reference, convergence_delta, predict
-from transforms.methods.game import Game
+from transforms.methods.masking.game import Game
 from transforms.models.base import ScoredModel
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.models.base import ScoredModel
-from transforms.models.keras import KerasModel
+from transforms.models.kinds.keras import KerasModel
 
 L, ops = keras.layers, keras.ops
 Inputs = dict[str, np.ndarray]

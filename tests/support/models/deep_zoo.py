@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 import numpy as np
-from models_zoo import scored
 
+from tests.support.models.models_zoo import scored
 from transforms.models.base import ScoredModel
 
 L, ops = keras.layers, keras.ops

@@ -11,11 +11,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from models_zoo import pick, scored, size_of
 
+from tests.support.models.models_zoo import pick, scored, size_of
 from transforms.methods.base import Reference
 from transforms.models.base import ScoredModel
-from transforms.players import HELD, Players
+from transforms.models.players import HELD, Players
 
 Predict = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from cut_worlds import ops
+
+from tests.support.models.cut_worlds import ops
 
 STEPS, VOCABULARY, WIDTH = 6, 20, 4
 

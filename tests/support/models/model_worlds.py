@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from transforms.errors import UserError
-from transforms.models import ModelRequest, load_model
 from transforms.models.base import ModelAdapter, ScoredModel
+from transforms.models.load import ModelRequest, load_model
 
 L, ops = keras.layers, keras.ops
 Inputs = dict[str, np.ndarray]

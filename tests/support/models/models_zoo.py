@@ -16,9 +16,9 @@ import keras
 import numpy as np
 
 from transforms.methods.base import Attribution, AttributionMethod, Reference, evaluate
-from transforms.methods.random import row_keys
 from transforms.models.base import ScoredModel
-from transforms.models.keras import KerasModel
+from transforms.models.kinds.keras import KerasModel
+from transforms.numerics.random import row_keys
 
 layers, ops = keras.layers, keras.ops
 Place = tuple[str, tuple[int, ...]]

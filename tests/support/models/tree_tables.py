@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from transforms.decode import Rows, decode
-from transforms.models import ModelRequest, load_model
 from transforms.models.base import ModelAdapter, ScoredModel
-from transforms.read import RawBatch, Rejection
-from transforms.resolve import ColumnRequest, resolve
-from transforms.resolve_feature import FeatureRequest
-from transforms.schema import ExampleSchema
+from transforms.models.load import ModelRequest, load_model
+from transforms.rows.decode import Rows, decode
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.resolve.resolve import ColumnRequest, resolve
+from transforms.rows.schema import ExampleSchema
+from transforms.sources.read import RawBatch, Rejection
 
 
 @dataclass

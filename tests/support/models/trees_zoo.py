@@ -20,9 +20,9 @@ import xgboost
 from sklearn import ensemble, tree
 
 from transforms.methods.base import Attribution, Reference
-from transforms.methods.tree_shap import TreeShap
-from transforms.models import ModelRequest, load_model
-from transforms.models.trees import INPUT, TreeModel
+from transforms.methods.trees.tree_shap import TreeShap
+from transforms.models.kinds.trees.base import INPUT, TreeModel
+from transforms.models.load import ModelRequest, load_model
 
 FEATURES = 6
 TRAINED = 400

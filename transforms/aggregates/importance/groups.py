@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transforms.importance.moments import HIGHER, Moments
-from transforms.importance.quantiles import Coded, Grid, coarser, raised
+from transforms.aggregates.importance.moments import HIGHER, Moments
+from transforms.aggregates.importance.quantiles import Coded, Grid, coarser, raised
 
 #: (slicing, label of the slice, target); ("", "", t) is all rows of target t.
 Key = tuple[str, str, int]

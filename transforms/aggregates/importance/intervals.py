@@ -20,8 +20,8 @@ from functools import cache
 
 import numpy as np
 
-from transforms.importance.groups import WHOLE, resolution
-from transforms.importance.moments import Moments
+from transforms.aggregates.importance.groups import WHOLE, resolution
+from transforms.aggregates.importance.moments import Moments
 
 #: The interval of one normal value is the value ± 9.68 times itself (Abbott & Rosenblatt 1963): all that can
 #: be said of one row.

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from transforms.importance.groups import SLICES, WHOLE, Groups, Key, Resolutions
-from transforms.importance.moments import moments_of
-from transforms.importance.quantiles import OCTAVES, Coded, tops_of
-from transforms.importance.table import TABLE, WEIGHTED, table_of
-from transforms.methods.random import stream
+from transforms.aggregates.importance.groups import SLICES, WHOLE, Groups, Key, Resolutions
+from transforms.aggregates.importance.moments import moments_of
+from transforms.aggregates.importance.quantiles import OCTAVES, Coded, tops_of
+from transforms.aggregates.importance.table import TABLE, WEIGHTED, table_of
+from transforms.numerics.random import stream
 
 _STEPS: dict[str, Resolutions] = {"whole": WHOLE, "slices": SLICES}
 #: What the buckets of rows take of a row's random numbers.

@@ -8,9 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from transforms.importance.groups import Groups, Key
-from transforms.importance.intervals import effective, mean_abs_interval, rank_intervals, standard_error
-from transforms.importance.quantiles import LEVELS, quantiles, shape
+from transforms.aggregates.importance.groups import Groups, Key
+from transforms.aggregates.importance.intervals import (
+    effective,
+    mean_abs_interval,
+    rank_intervals,
+    standard_error,
+)
+from transforms.aggregates.importance.quantiles import LEVELS, quantiles, shape
 
 QUANTILES = tuple(f"p{round(100 * level):02d}" for level in LEVELS)
 

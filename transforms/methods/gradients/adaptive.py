@@ -14,7 +14,7 @@ import numpy as np
 
 from transforms.methods.base import Arrays, Reference, column, concatenate, take, totals
 from transforms.methods.calls import run_calls
-from transforms.methods.quadrature import gauss_legendre
+from transforms.numerics.quadrature import gauss_legendre
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

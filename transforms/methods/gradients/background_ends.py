@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from transforms.models.differentiable import DifferentiableModel
+    from transforms.models.graphs.gradients import DifferentiableModel
 
 #: Memory that they may take from one call to the next.
 KEPT_BYTES = 256 << 20
@@ -37,7 +37,7 @@ class Ends:
         cls, differentiable: DifferentiableModel, inputs: Mapping[str, np.ndarray], device_batch_size: int
     ) -> Ends:
         """Computes what is kept, in calls of at most so many rows."""
-        from transforms.models.tensors import in_calls
+        from transforms.models.graphs.tensors import in_calls
 
         rows = len(next(iter(inputs.values())))
         if rows * differentiable.end_bytes > KEPT_BYTES:

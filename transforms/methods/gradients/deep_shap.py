@@ -60,7 +60,7 @@ class DeepShap:
         device_batch_size: int,
     ) -> Attribution:
         """Walks back; see `AttributionMethod.attribute`."""
-        from transforms.models.rescale import TARGETS_AT_ONCE
+        from transforms.models.graphs.deeplift.model import TARGETS_AT_ONCE
 
         prediction, output = predict(model, inputs, targets, device_batch_size)
         base_value = reference.base_values[targets]

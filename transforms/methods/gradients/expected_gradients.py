@@ -22,9 +22,9 @@ from transforms.methods.base import (
     totals,
 )
 from transforms.methods.calls import run_calls
-from transforms.methods.random import mix, stream, uniforms
+from transforms.methods.gradients.path_starts import start_values
 from transforms.methods.sampling import MOST_ROUNDS, Round, sample_rounds
-from transforms.methods.starts import start_values
+from transforms.numerics.random import mix, stream, uniforms
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

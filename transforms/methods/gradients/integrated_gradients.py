@@ -20,9 +20,9 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.calls import run_calls
-from transforms.methods.panels import BLOCK_VALUES, NODES, integrate_in_panels
-from transforms.methods.quadrature import gauss_legendre
-from transforms.methods.starts import start_values
+from transforms.methods.gradients.adaptive import BLOCK_VALUES, NODES, integrate_in_panels
+from transforms.methods.gradients.path_starts import start_values
+from transforms.numerics.quadrature import gauss_legendre
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

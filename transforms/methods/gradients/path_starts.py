@@ -8,7 +8,7 @@ import numpy as np
 
 from transforms.methods.base import Arrays, Reference, take
 from transforms.methods.calls import run_calls
-from transforms.methods.game import base_values
+from transforms.methods.masking.game import base_values
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

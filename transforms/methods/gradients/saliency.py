@@ -16,7 +16,7 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.calls import run_calls
-from transforms.methods.game import base_values
+from transforms.methods.masking.game import base_values
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

@@ -17,9 +17,9 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.calls import run_calls
-from transforms.methods.game import base_values
-from transforms.methods.random import normals, stream
+from transforms.methods.masking.game import base_values
 from transforms.methods.sampling import Moments, sample_rounds
+from transforms.numerics.random import normals, stream
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

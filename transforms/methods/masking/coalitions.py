@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from transforms.methods.random import row_keys, stream, uniforms
+from transforms.numerics.random import row_keys, stream, uniforms
 
 #: Names the streams that coalitions are drawn from.
 _COALITIONS = 1 << 21

@@ -19,8 +19,8 @@ from transforms.methods.base import (
     predict,
     take,
 )
-from transforms.methods.game import Game
-from transforms.players import Players
+from transforms.methods.masking.game import Game
+from transforms.models.players import Players
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

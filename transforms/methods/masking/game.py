@@ -10,8 +10,8 @@ import numpy as np
 
 from transforms.methods.base import Arrays, Reference, take
 from transforms.methods.calls import in_flight
-from transforms.methods.still import still_players
-from transforms.players import Players
+from transforms.methods.masking.unchanged_players import still_players
+from transforms.models.players import Players
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

@@ -19,11 +19,11 @@ from transforms.methods.base import (
     predict,
     take,
 )
-from transforms.methods.coalitions import PAIRS_AT_ONCE, Design, design
-from transforms.methods.game import Game
+from transforms.methods.masking.coalitions import PAIRS_AT_ONCE, Design, design
+from transforms.methods.masking.game import Game
+from transforms.methods.masking.unchanged_players import at_zero
 from transforms.methods.sampling import MOST_ROUNDS
-from transforms.methods.still import at_zero
-from transforms.players import Players
+from transforms.models.players import Players
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

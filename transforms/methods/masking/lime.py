@@ -11,14 +11,14 @@ from pydantic import Field
 
 from transforms.errors import UserError
 from transforms.methods.base import Arrays, Attribution, Needs, Reference, predict, take
-from transforms.methods.game import Game
-from transforms.methods.random import row_keys, stream, uniforms
+from transforms.methods.masking.game import Game
+from transforms.methods.masking.unchanged_players import at_zero
 from transforms.methods.sampling import sample_rounds
-from transforms.methods.still import at_zero
+from transforms.numerics.random import row_keys, stream, uniforms
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
-    from transforms.players import Players
+    from transforms.models.players import Players
 
 #: Names the stream of the background rows; that of who is kept has no name of its own.
 _BASES = 1 << 20

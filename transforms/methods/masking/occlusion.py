@@ -12,12 +12,12 @@ from pydantic import Field
 
 from transforms.errors import UserError
 from transforms.methods.base import Arrays, Attribution, Needs, Reference, predict, take
-from transforms.methods.blocks import blocks
-from transforms.methods.game import Game
+from transforms.methods.masking.blocks import blocks
+from transforms.methods.masking.game import Game
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
-    from transforms.players import Players
+    from transforms.models.players import Players
 
 
 @dataclass(frozen=True)

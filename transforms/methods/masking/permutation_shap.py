@@ -18,15 +18,15 @@ from transforms.methods.base import (
     predict,
     take,
 )
-from transforms.methods.blocks import blocks
-from transforms.methods.exact_shap import enumeration
-from transforms.methods.game import Game
-from transforms.methods.random import row_keys, stream, uniforms
+from transforms.methods.masking.blocks import blocks
+from transforms.methods.masking.exact_shap import enumeration
+from transforms.methods.masking.game import Game
 from transforms.methods.sampling import MOST_ROUNDS, sample_rounds
+from transforms.numerics.random import row_keys, stream, uniforms
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
-    from transforms.players import Players
+    from transforms.models.players import Players
 
 #: Rounds of a tolerance have so many pairs, whatever the start was, and there are `MOST_ROUNDS` of them.
 _USUAL = 10

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transforms.methods.blocks import blocks
-from transforms.players import HELD
+from transforms.methods.masking.blocks import blocks
+from transforms.models.players import HELD
 
 if TYPE_CHECKING:
     from transforms.methods.base import Arrays, Reference

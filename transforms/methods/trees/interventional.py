@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from transforms.methods import interventional_kernels as kernels
-from transforms.models.forest import MOST_ON_A_PATH, Forest
-from transforms.models.tree_kernels import split_arrays
+from transforms.methods.trees import interventional_kernels as kernels
+from transforms.models.forest.arrays import MOST_ON_A_PATH, Forest
+from transforms.models.forest.kernels import split_arrays
 
 #: A table of a subtree is indexed by at most so many bits: the tests on the way to it, and those in it.
 TABLE_BITS = 8

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from transforms.models.tree_kernels import BLOCK, block_goes_left, compiled, goes_left
+from transforms.models.forest.kernels import BLOCK, block_goes_left, compiled, goes_left
 
 
 @compiled

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from transforms.models.forest import Forest
-from transforms.models.tree_kernels import BLOCK, block_goes_left, compiled, split_arrays
+from transforms.models.forest.arrays import Forest
+from transforms.models.forest.kernels import BLOCK, block_goes_left, compiled, split_arrays
 
 
 @dataclass(frozen=True)

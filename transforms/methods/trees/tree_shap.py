@@ -18,8 +18,8 @@ from transforms.methods.base import (
 from transforms.methods.calls import run_calls
 
 if TYPE_CHECKING:
-    from transforms.methods.interventional import Interventional
-    from transforms.methods.path_dependent import PathDependent
+    from transforms.methods.trees.interventional import Interventional
+    from transforms.methods.trees.path_dependent import PathDependent
     from transforms.models.base import ScoredModel
 
 
@@ -70,7 +70,7 @@ class TreeShap:
             engine = reference.once("interventional", lambda: _interventional(model, reference))
             base_value = reference.base_values[targets]
         else:
-            from transforms.methods.path_dependent import PathDependent
+            from transforms.methods.trees.path_dependent import PathDependent
 
             path_dependent = PathDependent(forest)
             expected = reference.once("path_dependent", lambda: constant + path_dependent.expected)
@@ -97,7 +97,7 @@ class TreeShap:
 
 
 def _interventional(model: ScoredModel, reference: Reference) -> Interventional:
-    from transforms.methods.interventional import Interventional
+    from transforms.methods.trees.interventional import Interventional
 
     ((_, background),) = reference.inputs.items()
     return Interventional(model.trees()[0], background)

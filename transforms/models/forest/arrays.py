@@ -64,7 +64,7 @@ class Forest:
 
     def sums(self, rows: np.ndarray) -> np.ndarray:
         """Sum of the leaves that rows fall into, `[B, T]` float64, from `[B, width]`."""
-        from transforms.models.tree_kernels import leaf_sums
+        from transforms.models.forest.kernels import leaf_sums
 
         found: np.ndarray = leaf_sums(self, rows)
         return found
@@ -100,7 +100,7 @@ class Paths:
         Raises:
           UserError: A path splits on too many features.
         """
-        from transforms.models.tree_kernels import find_paths
+        from transforms.models.forest.kernels import find_paths
 
         nodes = len(forest.left)
         parent, bit, earlier, depth, level = (np.full(nodes, fill, np.int32) for fill in (-1, -1, -1, 0, 0))
@@ -187,7 +187,7 @@ def plant(trees: Sequence[Tree], width: int, outputs: int) -> Forest:
 
 def _in_order(tree: Tree) -> Tree:
     """The tree with each node before its left subtree, and that before its right one."""
-    from transforms.models.tree_kernels import preorder
+    from transforms.models.forest.kernels import preorder
 
     left, right = (np.asarray(side, np.int64) for side in (tree.left, tree.right))
     order = np.zeros(2 * np.count_nonzero(left >= 0) + 1, np.int64)  # some files keep nodes that were cut off

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 if TYPE_CHECKING:
-    from transforms.models.forest import Forest
+    from transforms.models.forest.arrays import Forest
 
 #: LightGBM's: what is nearer to zero than this is one.
 _ZERO = float(np.float32(1e-35))

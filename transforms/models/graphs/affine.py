@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.trace import STOPS, static_shape
+from transforms.models.graphs.trace import STOPS, static_shape
 
 #: Affine in any number of varying operands.
 _SUMS = frozenset({"Add", "AddV2", "AddN", "Sub", "BiasAdd"})

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from transforms.models.base import AS_IT_IS, Build
-from transforms.models.xla import Fused, traced_for_xla
+from transforms.models.graphs.xla import Fused, traced_for_xla
 
 
 class Compiled:

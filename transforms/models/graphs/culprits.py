@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.models.base import ScoredModel
-from transforms.models.compiled import Compiled
-from transforms.models.trace import TracedModel
+from transforms.models.graphs.compiled import Compiled
+from transforms.models.graphs.trace import TracedModel
 
 #: Ops that draw random numbers.
 _DRAWS = re.compile(

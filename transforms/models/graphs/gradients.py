@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.methods.base import TARGETS_AT_ONCE
-from transforms.models.compiled import Compiled
-from transforms.models.custom import rename_all
-from transforms.models.cut import Cut, equalities, find_cut
-from transforms.models.layout import Layout, activation_bytes
-from transforms.models.positions import EVERYWHERE
-from transforms.models.tensors import (
+from transforms.models.graphs.compiled import Compiled
+from transforms.models.graphs.cut.cut import Cut, equalities, find_cut
+from transforms.models.graphs.cut.provenance import EVERYWHERE
+from transforms.models.graphs.growth import Layout, activation_bytes
+from transforms.models.graphs.rewrites.custom_gradients import rename_all
+from transforms.models.graphs.tensors import (
     flatten_heads,
     join_targets,
     node_difference,
@@ -33,7 +33,7 @@ from transforms.models.tensors import (
     tile,
     widen,
 )
-from transforms.models.trace import TracedModel
+from transforms.models.graphs.trace import TracedModel
 
 #: A call's nodes are taken in so many parts, one after another, so that what passes from one operation to the
 #: next stays in a processor's cache: measured, 1.3 times the rows on two processors.

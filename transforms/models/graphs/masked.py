@@ -17,12 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.compiled import Compiled
-from transforms.models.cut import Cut, find_cut
-from transforms.models.layout import Layout
-from transforms.models.positions import EVERYWHERE, NOWHERE
-from transforms.models.tensors import flatten_heads, in_calls
-from transforms.players import HELD, Players
+from transforms.models.graphs.compiled import Compiled
+from transforms.models.graphs.cut.cut import Cut, find_cut
+from transforms.models.graphs.cut.provenance import EVERYWHERE, NOWHERE
+from transforms.models.graphs.growth import Layout
+from transforms.models.graphs.tensors import flatten_heads, in_calls
+from transforms.models.players import HELD, Players
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.positions import EVERYWHERE, NOWHERE
-from transforms.models.trace import static_shape
+from transforms.models.graphs.cut.provenance import EVERYWHERE, NOWHERE
+from transforms.models.graphs.trace import static_shape
 
 
 def flatten_heads(heads: Sequence[Any], rows: Any) -> Any:

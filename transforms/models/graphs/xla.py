@@ -10,9 +10,9 @@ import tensorflow as tf
 from tensorflow.python.ops import control_flow_ops
 
 from transforms.errors import UserError
-from transforms.models.affine import CONTRACTIONS
+from transforms.models.graphs.affine import CONTRACTIONS
+from transforms.models.graphs.trace import APART, SHAPE_ONLY, TracedModel
 from transforms.models.messages import first_line
-from transforms.models.trace import APART, SHAPE_ONLY, TracedModel
 
 #: Ops that pick by the index in their second operand.
 _PICKS = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from transforms.errors import UserError
-from transforms.models.function import is_function
+from transforms.models.kinds.function import is_function
 
 #: Suffixes of the TensorFlow kinds; trees and pickles are told by their content alone.
 KERAS = (".keras", ".h5", ".hdf5")

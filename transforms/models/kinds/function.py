@@ -16,7 +16,7 @@ import numpy as np
 
 from transforms.errors import RowsRefused, UserError
 from transforms.models.base import InputSpec, OutputSpec, Signature, names_in_words
-from transforms.models.opaque import OpaqueModel
+from transforms.models.kinds.opaque import OpaqueModel
 
 PREFIX = "python:"
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")

@@ -14,7 +14,7 @@ from transforms.models.messages import out_of_memory
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel as _AnyModel
-    from transforms.models.forest import Forest
+    from transforms.models.forest.arrays import Forest
 else:
     # Methods name ScoredModel as what they take; what that has of a graph, an opaque model must not seem to
     # have.

@@ -13,11 +13,11 @@ from tensorflow.python.saved_model import load_v1_in_v2
 
 from transforms.errors import UserError
 from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
-from transforms.models.inline import inlined
+from transforms.models.graphs.rewrites.inline import inlined
+from transforms.models.graphs.trace import TracedModel, graph_name
+from transforms.models.kinds.savedmodel_ops import check_ops
 from transforms.models.messages import first_line
-from transforms.models.savedmodel_ops import check_ops
-from transforms.models.trace import TracedModel, graph_name
-from transforms.spelling import nearest
+from transforms.wording import nearest
 
 SIGNATURE = "serving_default"
 #: Ops that read serialised records.

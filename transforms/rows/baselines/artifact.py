@@ -21,7 +21,7 @@ class Artifact:
       scores: Their scores, `[R, T]`.
       spread: Of the score, `[T]`.
       noise: Standard deviation of the model's entries, for smoothgrad.
-      yardstick: What convergence is measured by, `[T]`, see `transforms.quality`; None: the spread.
+      yardstick: What convergence is measured by, `[T]`, see `aggregates.quality`; None: the spread.
     """
 
     features: Mapping[str, np.ndarray]

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from transforms.artifact import Artifact as Artifact
-from transforms.baseline_values import constants, of_earlier, statistic, zeros
-from transforms.categories import Categories
-from transforms.decode import Rows, decode, join
 from transforms.errors import UserError
-from transforms.files import is_url
-from transforms.methods.random import row_keys
-from transforms.read import columns_of, read_piece
-from transforms.schema import ExampleSchema, Fill
-from transforms.shards import InputFile, Piece, cut
+from transforms.models.categories import Categories
+from transforms.numerics.random import row_keys
+from transforms.rows.baselines.artifact import Artifact as Artifact
+from transforms.rows.baselines.values import constants, of_earlier, statistic, zeros
+from transforms.rows.decode import Rows, decode, join
+from transforms.rows.schema import ExampleSchema, Fill
+from transforms.sources.read import columns_of, read_piece
+from transforms.sources.shards import InputFile, Piece, cut
+from transforms.storage.files import is_url
 
 KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file", "run")
 #: Draws use all rows of an input up to this many and this much memory; beyond it, evenly spread windows.

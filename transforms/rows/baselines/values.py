@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from transforms.categories import Categories
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
-from transforms.schema import ExampleSchema, FeatureSpec, Fill, misfit
-from transforms.spelling import nearest
+from transforms.models.categories import Categories
+from transforms.rows.schema import ExampleSchema, FeatureSpec, Fill, misfit
+from transforms.wording import nearest
 
 _EARLIER = "baseline.path"
 

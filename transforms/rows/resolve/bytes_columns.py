@@ -9,15 +9,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.arrow_types import storage
-from transforms.columns import plain
-from transforms.encodings import DTYPES, SELF_DESCRIBING, decode_tensors, describe_bytes, itemsize, unpacked
+from transforms.arrow.types import storage
 from transforms.errors import UserError
-from transforms.images import is_picture_data
-from transforms.read import Column, read_piece
-from transforms.resolve_feature import FEATURES
-from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.shards import InputFile, cut
+from transforms.rows.encodings import (
+    DTYPES,
+    SELF_DESCRIBING,
+    decode_tensors,
+    describe_bytes,
+    itemsize,
+    unpacked,
+)
+from transforms.rows.images import is_picture_data
+from transforms.rows.resolve.feature import FEATURES
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.rows.tensors import plain
+from transforms.sources.read import Column, read_piece
+from transforms.sources.shards import InputFile, cut
 
 #: Rows that are looked at, and shards of as many in which a value is looked for.
 _ROWS, _SHARDS = 64, 16

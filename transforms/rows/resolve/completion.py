@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pyarrow as pa
 
-from transforms.arrow_types import is_text, squeezed, width
+from transforms.arrow.types import is_text, squeezed, width
 from transforms.models.base import InputSpec, Signature
-from transforms.resolve import ColumnRequest
-from transforms.resolve_feature import FeatureRequest, size_of, type_fits
-from transforms.resolve_names import spelled
-from transforms.slicing import candidates
+from transforms.rows.resolve.feature import FeatureRequest, size_of, type_fits
+from transforms.rows.resolve.names import spelled
+from transforms.rows.resolve.resolve import ColumnRequest
+from transforms.slices.slicings import candidates
 
 
 def completed(

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.arrow_types import extents, in_same_order, is_list, is_number, leaf, storage, width
-from transforms.categories import Categories
-from transforms.encodings import SELF_DESCRIBING
+from transforms.arrow.types import extents, in_same_order, is_list, is_number, leaf, storage, width
 from transforms.errors import UserError
 from transforms.models.base import InputSpec
-from transforms.schema import FeatureSpec, Fill, misfit
+from transforms.models.categories import Categories
+from transforms.rows.encodings import SELF_DESCRIBING
+from transforms.rows.schema import FeatureSpec, Fill, misfit
 
 FEATURES = "input.features"
 #: What takes numbers or strings.

@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from transforms.errors import UserError
 from transforms.models.base import Signature, names_in_words
-from transforms.resolve import ColumnRequest
-from transforms.resolve_feature import FeatureRequest
-from transforms.slicing import candidates
-from transforms.spelling import nearest
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.resolve.resolve import ColumnRequest
+from transforms.slices.slicings import candidates
+from transforms.wording import nearest
 
 
 def named(request: ColumnRequest) -> list[str]:

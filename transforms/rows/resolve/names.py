@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, names_in_words
-from transforms.resolve_feature import FEATURES, FeatureRequest
-from transforms.spelling import close
+from transforms.rows.resolve.feature import FEATURES, FeatureRequest
+from transforms.wording import close
 
 #: What TensorFlow calls the inputs of a signature that has no names for them.
 _NAMELESS = re.compile(r"(args|inputs|kwargs|input|input_layer|keras_tensor)(_\d+)*")

@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from transforms.errors import UserError
 from transforms.models.base import Signature
-from transforms.partitions import partition_types
-from transforms.resolve import ColumnRequest, resolve
-from transforms.schema import ExampleSchema
-from transforms.shards import InputFile
-from transforms.slicing import SliceRequest, Slicing, resolve_slicings
+from transforms.rows.resolve.resolve import ColumnRequest, resolve
+from transforms.rows.schema import ExampleSchema
+from transforms.slices.slicings import SliceRequest, Slicing, resolve_slicings
+from transforms.sources.partitions import partition_types
+from transforms.sources.shards import InputFile
 
 
 def resolve_with_paths(

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.arrow_types import is_number, is_text, squeezed, storage, width
-from transforms.categories import Categories
+from transforms.arrow.types import is_number, is_text, squeezed, storage, width
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, Signature, names_in_words
-from transforms.resolve_feature import (
+from transforms.models.categories import Categories
+from transforms.rows.resolve.feature import (
     FEATURES,
     TRAINED_ON,
     FeatureRequest,
@@ -26,10 +26,10 @@ from transforms.resolve_feature import (
     size_of,
     type_fits,
 )
-from transforms.resolve_names import by_value, check_names
-from transforms.schema import ExampleSchema, FeatureSpec
-from transforms.slicing import SliceRequest, columns_needed, resolve_slicings
-from transforms.spelling import nearest
+from transforms.rows.resolve.names import by_value, check_names
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.slices.slicings import SliceRequest, columns_needed, resolve_slicings
+from transforms.wording import nearest
 
 #: How a column of pictures is stored by Hugging Face's datasets: a struct of these.
 _BYTES, _PATH = ".bytes", ".path"

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.arrow_types import is_list, is_view, without_views
+from transforms.arrow.types import is_list, is_view, without_views
 from transforms.errors import UserError
-from transforms.parquet.vectors import VECTOR, dense, is_vector
+from transforms.sources.parquet.vectors import VECTOR, dense, is_vector
 
 
 def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms import files
-from transforms.arrow_types import common_type
+from transforms.arrow.types import common_type
 from transforms.errors import UserError
-from transforms.parquet.columns import compatible, found_at, in_order, leaves, plain, type_at
-from transforms.parquet.opening import HOLDS, described, open_parquet, stored_index
+from transforms.sources.parquet.columns import compatible, found_at, in_order, leaves, plain, type_at
+from transforms.sources.parquet.opening import HOLDS, described, open_parquet, stored_index
+from transforms.storage import files
 
 if TYPE_CHECKING:
-    from transforms.read import Column
-    from transforms.shards import InputFile
+    from transforms.sources.read import Column
+    from transforms.sources.shards import InputFile
 
 
 def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:

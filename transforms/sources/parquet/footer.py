@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms import files
 from transforms.errors import UserError
-from transforms.lost import one_line
-from transforms.other_formats import HEAD_BYTES, by_content, refusal
-from transforms.parquet.opening import described, footer_bytes, open_parquet
-from transforms.parts import digest_of
+from transforms.outputs.parts import digest_of
+from transforms.sources.changed_files import one_line
+from transforms.sources.other_formats import HEAD_BYTES, by_content, refusal
+from transforms.sources.parquet.opening import described, footer_bytes, open_parquet
+from transforms.storage import files
 
 _MAGIC = b"PAR1"
 _REMEDY = "mend the file, take it out of input.files, or set input.format if it is another format"

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms.parquet.stored_schema import KEY, lost_types, nanoseconds
+from transforms.sources.parquet.stored_schema import KEY, lost_types, nanoseconds
 
 _MAGIC = b"PAR1"
 _TAIL = 1 << 16  # most footers are smaller: one read fetches both their length and them

@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from transforms import cursors, files
-from transforms.lost import changed, check_stamp, damage_of, losing, one_line, stamp_of
-from transforms.parquet.columns import (
+from transforms.sources.changed_files import changed, check_stamp, damage_of, losing, one_line, stamp_of
+from transforms.sources.parquet.columns import (
     bare,
     extract,
     found_at,
@@ -24,12 +23,14 @@ from transforms.parquet.columns import (
     resolve,
     type_at,
 )
-from transforms.parquet.damaged import first_unreadable, rows_of
-from transforms.parquet.opening import open_parquet
+from transforms.sources.parquet.damaged import first_unreadable, rows_of
+from transforms.sources.parquet.opening import open_parquet
+from transforms.storage import files
+from transforms.storage import open_files as cursors
 
 if TYPE_CHECKING:
-    from transforms.read import Column
-    from transforms.shards import InputFile, Piece
+    from transforms.sources.read import Column
+    from transforms.sources.shards import InputFile, Piece
 
 #: Row groups that are larger, before compression, are read as streams, a stretch of each column at a time.
 AT_ONCE_BYTES = 64 << 20

@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms import files
 from transforms.errors import UserError
-from transforms.shards import InputFile, Piece, cut
-from transforms.tfrecord import example as tf_example
-from transforms.tfrecord import framing
-from transforms.tfrecord import read as read_tfrecord
-from transforms.tfrecord.sequences import PREFIX
+from transforms.sources.shards import InputFile, Piece, cut
+from transforms.sources.tfrecord import example as tf_example
+from transforms.sources.tfrecord import framing
+from transforms.sources.tfrecord import read as read_tfrecord
+from transforms.sources.tfrecord.sequences import PREFIX
+from transforms.storage import files
 
 _SAMPLE = 256
 #: What the sample lacks is looked for in so many stretches of so many rows and bytes, evenly spread over the

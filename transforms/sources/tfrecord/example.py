@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from transforms.protobuf_classes import message_class, message_type
+from transforms.sources.tfrecord.protobuf_classes import message_class, message_type
 
 #: What each kind of feature holds.
 KINDS = {"int64_list": pa.int64(), "float_list": pa.float32(), "bytes_list": pa.binary()}

@@ -11,16 +11,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms import cursors, files
-from transforms.lost import check_stamp, losing, stamp_of
-from transforms.tfrecord import example as tf_example
-from transforms.tfrecord import framing
-from transforms.tfrecord.ragged import Ragged
-from transforms.tfrecord.sequences import Found, with_lists
+from transforms.sources.changed_files import check_stamp, losing, stamp_of
+from transforms.sources.tfrecord import example as tf_example
+from transforms.sources.tfrecord import framing
+from transforms.sources.tfrecord.ragged import Ragged
+from transforms.sources.tfrecord.sequences import Found, with_lists
+from transforms.storage import files
+from transforms.storage import open_files as cursors
 
 if TYPE_CHECKING:
-    from transforms.read import Column
-    from transforms.shards import Piece
+    from transforms.sources.read import Column
+    from transforms.sources.shards import Piece
 
 BATCH_BYTES = 1 << 26  # a batch ends here, however few rows it has: encoded images are megabytes each
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from transforms.tfrecord import example as tf_example
-from transforms.tfrecord.ragged import Ragged
+from transforms.sources.tfrecord import example as tf_example
+from transforms.sources.tfrecord.ragged import Ragged
 
 #: Before the name of a feature list where a feature has the same name.
 PREFIX = "feature_lists."

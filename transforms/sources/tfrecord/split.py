@@ -14,8 +14,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from transforms.tfrecord.framing import BLOCK, GivenUp, Source, resynchronise
-from transforms.tfrecord.tally import Scan, Tally, walk
+from transforms.sources.tfrecord.framing import BLOCK, GivenUp, Source, resynchronise
+from transforms.sources.tfrecord.tally import Scan, Tally, walk
 
 #: Bytes of a range.
 RANGE_BYTES = 32 << 20

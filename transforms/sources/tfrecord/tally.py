@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from transforms.parts import new_digest
-from transforms.tfrecord.framing import (
+from transforms.outputs.parts import new_digest
+from transforms.sources.tfrecord.framing import (
     BLOCK,
     FOOTER,
     HEADER,

@@ -14,11 +14,10 @@ import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
 
 from transforms.errors import UserError
-from transforms.models.custom import backward_of
-from transforms.models.frontier import affine_frontier
-from transforms.models.masks import held_masks, hides, is_pooled, row_masks, switches_others
-from transforms.models.positions import Mixed, entry_positions, position_map
-from transforms.models.refusals import (
+from transforms.models.graphs.cut.frontier import affine_frontier
+from transforms.models.graphs.cut.masks import held_masks, hides, is_pooled, row_masks, switches_others
+from transforms.models.graphs.cut.provenance import Mixed, entry_positions, position_map
+from transforms.models.graphs.cut.refusals import (
     is_smooth,
     kind_of,
     mixing,
@@ -26,7 +25,8 @@ from transforms.models.refusals import (
     refused,
     where,
 )
-from transforms.models.trace import BRANCHES, LOOPS, SHAPE_ONLY, STOPS, TracedModel, static_shape
+from transforms.models.graphs.rewrites.custom_gradients import backward_of
+from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, STOPS, TracedModel, static_shape
 
 #: Ops with a registered gradient that is none or zero: what is behind them moves the score in steps.
 STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})

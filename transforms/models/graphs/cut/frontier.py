@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from transforms.models.affine import is_affine, multiplications
-from transforms.models.trace import SHAPE_ONLY, TracedModel, row_elements
+from transforms.models.graphs.affine import is_affine, multiplications
+from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, row_elements
 
 #: The straight line costs a value of the frontier about this many multiplications' time.
 _MULTIPLICATIONS_PER_FRONTIER_VALUE = 8

@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from transforms.models.trace import SHAPE_ONLY, TracedModel, row_elements
+from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, row_elements
 
 #: Ops that make one value of many positions.
 _REDUCING = frozenset({"All", "Any", "Max", "Mean", "Min", "Prod", "Sum"})

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.questions import Questions, questions_of
-from transforms.models.trace import SHAPE_ONLY, TracedModel, row_elements
+from transforms.models.graphs.cut.mask_questions import Questions, questions_of
+from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, row_elements
 
 if TYPE_CHECKING:
-    from transforms.models.cut import Entry
+    from transforms.models.graphs.cut.cut import Entry
 
 #: What is added to logits to hide them is far beyond any of them.
 _FAR = 1e3

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.affine import slice_spares_batch
-from transforms.models.trace import SHAPE_ONLY, TracedModel, static_shape
+from transforms.models.graphs.affine import slice_spares_batch
+from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, static_shape
 
 #: A value that comes from no position: a constant beside the input's values.
 NOWHERE = -1

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.masks import puts_far
-from transforms.models.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedModel, row_elements
+from transforms.models.graphs.cut.masks import puts_far
+from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedModel, row_elements
 
 #: Values of a row up to which every coalition of them can be evaluated.
 _EXACTLY = 12

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.rescale_plan import Plan, refused
-from transforms.models.rescale_walk import Extents, as_numbers
-from transforms.models.trace import TracedModel, static_shape
+from transforms.models.graphs.deeplift.plan import Plan, refused
+from transforms.models.graphs.deeplift.walk import Extents, as_numbers
+from transforms.models.graphs.trace import TracedModel, static_shape
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.rescale_layout import Layout
-from transforms.models.rescale_plan import Plan, Step
-from transforms.models.rescale_slopes import slope
-from transforms.models.rescale_walk import Walk, constants_of
-from transforms.models.trace import TracedModel
+from transforms.models.graphs.deeplift.growth import Layout
+from transforms.models.graphs.deeplift.plan import Plan, Step
+from transforms.models.graphs.deeplift.slopes import slope
+from transforms.models.graphs.deeplift.walk import Walk, constants_of
+from transforms.models.graphs.trace import TracedModel
 
 
 @dataclass(frozen=True)

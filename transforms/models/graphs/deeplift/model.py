@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.methods.ends import KEPT_BYTES
-from transforms.models.compiled import Compiled
-from transforms.models.rescale_layout import Layout
-from transforms.models.rescale_ops import ELEMENTWISE
-from transforms.models.rescale_plan import Step, make_plan, refused
-from transforms.models.rescale_slopes import slope
-from transforms.models.rescale_walk import Walk, constants_of
-from transforms.models.tensors import sum_positions
-from transforms.models.trace import TracedModel
-from transforms.models.unrolled import unrolled
-from transforms.models.xla import for_xla
+from transforms.methods.gradients.background_ends import KEPT_BYTES
+from transforms.models.graphs.compiled import Compiled
+from transforms.models.graphs.deeplift.growth import Layout
+from transforms.models.graphs.deeplift.ops import ELEMENTWISE
+from transforms.models.graphs.deeplift.plan import Step, make_plan, refused
+from transforms.models.graphs.deeplift.slopes import slope
+from transforms.models.graphs.deeplift.unrolled import unrolled
+from transforms.models.graphs.deeplift.walk import Walk, constants_of
+from transforms.models.graphs.tensors import sum_positions
+from transforms.models.graphs.trace import TracedModel
+from transforms.models.graphs.xla import for_xla
 
 #: Targets that share a device call; more are taken in turns.
 TARGETS_AT_ONCE = 8

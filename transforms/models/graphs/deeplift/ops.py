@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from transforms.models.trace import STOPS
+from transforms.models.graphs.trace import STOPS
 
 #: The values of the operand as they are: what checks or marks them, or stops the gradient of training.
 IDENTITIES = STOPS | {

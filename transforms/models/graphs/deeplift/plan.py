@@ -12,10 +12,18 @@ from typing import Any
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.cut import Entry, input_sources
-from transforms.models.positions import Mixed, entry_positions, position_map
-from transforms.models.rescale_ops import ELEMENTWISE, KINKED, ORDERS, RANDOM, bends, is_float, rule_name
-from transforms.models.trace import TracedModel, static_shape
+from transforms.models.graphs.cut.cut import Entry, input_sources
+from transforms.models.graphs.cut.provenance import Mixed, entry_positions, position_map
+from transforms.models.graphs.deeplift.ops import (
+    ELEMENTWISE,
+    KINKED,
+    ORDERS,
+    RANDOM,
+    bends,
+    is_float,
+    rule_name,
+)
+from transforms.models.graphs.trace import TracedModel, static_shape
 
 
 @dataclass(frozen=True)

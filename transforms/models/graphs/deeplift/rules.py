@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from transforms.methods.quadrature import gauss_legendre
-from transforms.models.rescale_loops import loops
-from transforms.models.rescale_ops import SMALLEST
-from transforms.models.rescale_plan import Step, refused
+from transforms.models.graphs.deeplift.loops import loops
+from transforms.models.graphs.deeplift.ops import SMALLEST
+from transforms.models.graphs.deeplift.plan import Step, refused
+from transforms.numerics.quadrature import gauss_legendre
 
 if TYPE_CHECKING:
-    from transforms.models.rescale_walk import Walk
+    from transforms.models.graphs.deeplift.walk import Walk
 
 #: Rounding of a value and of its curve's start, as a share of them: a few units of float32's last place.
 _ROUNDING = 4e-7

@@ -14,12 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.cut import input_sources
-from transforms.models.rescale_layout import Layout
-from transforms.models.rescale_loops import Scan, Variable
-from transforms.models.rescale_plan import make_plan
-from transforms.models.trace import SHAPE_ONLY, TracedModel, static_shape
-from transforms.models.whole import work_out
+from transforms.models.graphs.constant_integers import work_out
+from transforms.models.graphs.cut.cut import input_sources
+from transforms.models.graphs.deeplift.growth import Layout
+from transforms.models.graphs.deeplift.loops import Scan, Variable
+from transforms.models.graphs.deeplift.plan import make_plan
+from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, static_shape
 
 #: A function that writes a body: the graph's inputs by name → its outputs. Lists are `StepList`s.
 Write = Callable[[Any, dict[str, Any]], list[Any]]

@@ -8,8 +8,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework.attr_value_pb2 import AttrValue
 
-from transforms.models.rescale_ops import IDENTITIES, is_float
-from transforms.models.rescale_plan import Step
+from transforms.models.graphs.deeplift.ops import IDENTITIES, is_float
+from transforms.models.graphs.deeplift.plan import Step
 
 
 def slope(step: Step, known: Mapping[str, Any]) -> Any:

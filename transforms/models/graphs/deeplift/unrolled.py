@@ -16,11 +16,11 @@ import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from transforms.errors import UserError
-from transforms.models.rescale_loops import Scan
-from transforms.models.rescale_ops import ORDERS
-from transforms.models.scanned import Loop, StepList, scanned
-from transforms.models.trace import BRANCHES, LOOPS, TracedModel, graph_name
-from transforms.models.whole import apply
+from transforms.models.graphs.constant_integers import apply
+from transforms.models.graphs.deeplift.loops import Scan
+from transforms.models.graphs.deeplift.ops import ORDERS
+from transforms.models.graphs.deeplift.scanned_loops import Loop, StepList, scanned
+from transforms.models.graphs.trace import BRANCHES, LOOPS, TracedModel, graph_name
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 #: A loop of more steps than this would take minutes to write out.

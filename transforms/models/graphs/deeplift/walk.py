@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
-from transforms.models.rescale_ops import ORDERS, SELECTS
-from transforms.models.rescale_plan import Plan, Step, refused
+from transforms.models.graphs.deeplift.ops import ORDERS, SELECTS
+from transforms.models.graphs.deeplift.plan import Plan, Step, refused
 
 #: Multipliers are float32, whatever they are multipliers of.
 _WIDENED = {types_pb2.DT_BOOL, types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_DOUBLE}
@@ -222,7 +222,7 @@ class Walk:
         Returns:
           A tensor an entry, `[outer, T, R, B, inner]`, or None where the scores do not depend on it.
         """
-        from transforms.models.rescale_rules import RULES
+        from transforms.models.graphs.deeplift.rules import RULES
 
         found: dict[str, Any] = {}
         for tensor, seed in zip(self.plan.scores, seeds, strict=True):

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework import ops as tf_ops
 
-from transforms.models.trace import TracedModel
+from transforms.models.graphs.trace import TracedModel
 
 #: Attribute that names an op's gradient, and the attribute that TensorFlow looks it up by.
 BACKWARD = "_attribeam_backward"

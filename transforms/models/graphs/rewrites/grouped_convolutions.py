@@ -13,8 +13,8 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.util import _pywrap_util_port
 
-from transforms.models.inline import rebuilt
-from transforms.models.trace import TracedModel, static_shape
+from transforms.models.graphs.rewrites.inline import rebuilt
+from transforms.models.graphs.trace import TracedModel, static_shape
 
 
 def ungrouped(traced: TracedModel) -> TracedModel:

@@ -11,8 +11,8 @@ from tensorflow.core.framework import cpp_shape_inference_pb2
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph_def
 from tensorflow.python.ops import handle_data_util
 
-from transforms.models.custom import rename, with_custom_gradients
-from transforms.models.trace import TracedModel, graph_name
+from transforms.models.graphs.rewrites.custom_gradients import rename, with_custom_gradients
+from transforms.models.graphs.trace import TracedModel, graph_name
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 #: Their bodies stay functions.

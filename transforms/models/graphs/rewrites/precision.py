@@ -17,8 +17,8 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.python.eager import context
 
 from transforms.errors import UserError
-from transforms.models.inline import rebuilt
-from transforms.models.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedModel
+from transforms.models.graphs.rewrites.inline import rebuilt
+from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedModel
 
 #: Halves by the name of a precision.
 HALVES = {"mixed_float16": types_pb2.DT_HALF, "mixed_bfloat16": types_pb2.DT_BFLOAT16}

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from transforms.categories import Category, CategoryPlaces
 from transforms.errors import UserError
 from transforms.models.base import InputSpec, OutputSpec, Signature
-from transforms.models.forest import Forest
-from transforms.models.opaque import OpaqueModel
+from transforms.models.categories import Category, CategoryPlaces
+from transforms.models.forest.arrays import Forest
+from transforms.models.kinds.opaque import OpaqueModel
 
 INPUT = "features"
 #: Of the scores' magnitude: what trees that are read may differ by from their library's own float32.

@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transforms.arrow_types import is_text
-from transforms.categories import Categories
+from transforms.arrow.types import is_text
 from transforms.errors import UserError
-from transforms.models.forest import Forest, Tree, plant
-from transforms.models.lightgbm_categories import lists_in_order
-from transforms.models.lightgbm_text import whole_text
-from transforms.models.tree_frames import frame_of
-from transforms.models.trees import TreeModel, TreeScores, as_classes, missing_package, tree_signature
+from transforms.models.categories import Categories
+from transforms.models.forest.arrays import Forest, Tree, plant
+from transforms.models.kinds.trees.base import (
+    TreeModel,
+    TreeScores,
+    as_classes,
+    missing_package,
+    tree_signature,
+)
+from transforms.models.kinds.trees.frames import frame_of
+from transforms.models.kinds.trees.lightgbm_categories import lists_in_order
+from transforms.models.kinds.trees.lightgbm_text import whole_text
 
 if TYPE_CHECKING:
     import pyarrow as pa

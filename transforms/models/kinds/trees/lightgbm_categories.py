@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transforms.categories import Categories, known_as_one_kind
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
+from transforms.models.categories import Categories, known_as_one_kind
 
 
 @dataclass(frozen=True)

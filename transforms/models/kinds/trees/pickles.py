@@ -13,8 +13,8 @@ from typing import Any
 
 from transforms.errors import UserError
 from transforms.models.base import ModelAdapter, names_in_words
-from transforms.models.kinds import is_packed, printed_by, unpacked_whole
-from transforms.models.trees import missing_package
+from transforms.models.kinds.detect import is_packed, printed_by, unpacked_whole
+from transforms.models.kinds.trees.base import missing_package
 
 #: Top packages of the libraries whose models are read, with what pip calls them.
 _LIBRARIES = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
@@ -63,18 +63,18 @@ def load_pickle(path: str, *, allow_unsafe: bool = False) -> ModelAdapter:
     model, written = _unpickled(path)
     library, name = type(model).__module__.partition(".")[0], type(model).__name__
     if library == "xgboost" and hasattr(model, "get_booster" if name != "Booster" else "predict"):
-        from transforms.models.xgboost import XGBoostModel
+        from transforms.models.kinds.trees.xgboost import XGBoostModel
 
         own = name == "Booster"
         booster = model if own else _fitted(model, name, "get_booster", path)
         return XGBoostModel(path, booster=booster, estimator=None if own else model)
     if library == "lightgbm" and (name == "Booster" or hasattr(type(model), "booster_")):
-        from transforms.models.lightgbm import LightGBMModel
+        from transforms.models.kinds.trees.lightgbm import LightGBMModel
 
         if name == "Booster":
             return LightGBMModel(path, booster=model)
         return LightGBMModel(path, booster=_fitted(model, name, "booster_", path), estimator=model)
-    from transforms.models.sklearn import SklearnModel, is_tree_model
+    from transforms.models.kinds.trees.sklearn import SklearnModel, is_tree_model
 
     if not is_tree_model(model):
         raise _no_model(model, path)

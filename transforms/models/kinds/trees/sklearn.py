@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transforms.categories import Categories, Placed, known_as_one_kind
 from transforms.errors import UserError
 from transforms.models.base import names_in_words
-from transforms.models.forest import Forest, Tree, plant
-from transforms.models.trees import INPUT, TreeModel, TreeScores, as_classes, tree_signature
+from transforms.models.categories import Categories, Placed, known_as_one_kind
+from transforms.models.forest.arrays import Forest, Tree, plant
+from transforms.models.kinds.trees.base import INPUT, TreeModel, TreeScores, as_classes, tree_signature
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from transforms.models.pickles import Written
+    from transforms.models.kinds.trees.pickles import Written
 
 _FORESTS = ("RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree")
 _BOOSTED = ("GradientBoosting", "HistGradientBoosting")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transforms.categories import Categories, Placed
 from transforms.errors import UserError
-from transforms.models.forest import Forest, Tree, bit_set, plant
-from transforms.models.tree_frames import frame_of
-from transforms.models.trees import TreeModel, TreeScores, missing_package, tree_signature
+from transforms.models.categories import Categories, Placed
+from transforms.models.forest.arrays import Forest, Tree, bit_set, plant
+from transforms.models.kinds.trees.base import TreeModel, TreeScores, missing_package, tree_signature
+from transforms.models.kinds.trees.frames import frame_of
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,0 +1,1 @@
+"""Verifying that a committed run is still what it was."""

@@ -1,0 +1,1 @@
+"""Models: loading them, and what methods may ask of them."""
