@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 VERSION = "0.1.0"
 
@@ -91,25 +91,16 @@ if __name__ == "__main__":
         long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
         long_description_content_type="text/markdown",
         license="Apache-2.0",
-        python_requires=">=3.11",
-        packages=[
-            "pipeline",
-            "pipeline.compare",
-            "pipeline.exports",
-            "pipeline.functions",
-            "pipeline.report",
-            "pipeline.report.sections",
-            "pipeline.runners",
-            "pipeline.verify",
-            "transforms",
-            "transforms.importance",
-            "transforms.methods",
-            "transforms.models",
-            "transforms.parquet",
-            "transforms.tfrecord",
+        classifiers=[
+            "Programming Language :: Python :: 3.11",
+            "Programming Language :: Python :: 3.12",
+            "Programming Language :: Python :: 3.13",
+            "Typing :: Typed",
         ],
+        python_requires=">=3.11,<3.14",  # TensorFlow 2.21, the newest, has no wheel for 3.14
+        packages=find_packages(include=["pipeline*", "transforms*"]),
         install_requires=INSTALL_REQUIRES,
         extras_require=EXTRAS_REQUIRE,
-        package_data={"pipeline.report": ["templates/*"], "pipeline.functions": ["*.txt"]},
+        package_data={"": ["py.typed", "*.txt", "templates/*"]},
         entry_points={"console_scripts": ["attribeam = pipeline.main:main"]},
     )

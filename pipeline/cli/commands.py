@@ -216,6 +216,7 @@ def compare(first: str, second: str, html: str | None, as_json: bool, debug: boo
     aggregates alone.
     """
     from pipeline.compare import compare as comparison
+    from pipeline.compare import to_json
     from pipeline.results.run import load_run
 
     found = comparison(load_run(first), load_run(second))
@@ -228,7 +229,7 @@ def compare(first: str, second: str, html: str | None, as_json: bool, debug: boo
         write_page(found, html)
     with told():
         if as_json:
-            print_json({**found.to_json(), "html": html})
+            print_json({**to_json(found), "html": html})
         else:
             from pipeline.screen.comparison import print_comparison
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.results.run import Run
-
-#: Slices' features that --json has, largest change first.
-_MOST_OF_SLICES = 500
 
 
 @dataclass(frozen=True)
@@ -138,34 +135,6 @@ class Comparison:
         """Changes over all rows that are no chance, and features that came or went."""
         frame = self.features
         return frame[frame["significant"] | (frame["status"] != "both")]
-
-    def to_json(self) -> dict[str, Any]:
-        """One object; of slices the 500 largest changes."""
-        from pipeline.compare.words import headline
-
-        return {
-            "summary": headline(self),
-            "first": asdict(self.first),
-            "second": asdict(self.second),
-            "setting": asdict(self.setting),
-            "targets": {
-                "compared": dict(self.targets),
-                "only_first": list(self.only_first),
-                "only_second": list(self.only_second),
-                "units": {name: list(pair) for name, pair in self.units.items()},
-            },
-            "incomparable": self.incomparable,
-            "features": _records(self.features),
-            "slices": {
-                "compared": _records(self.by_slice),
-                "changes": _records(self.slices.head(_MOST_OF_SLICES)),
-                "only_first": list(self.slices_gone),
-                "only_second": list(self.slices_new),
-            },
-            "predictions": [asdict(each) for each in self.predictions],
-            "baselines": [asdict(each) for each in self.baselines],
-            "bins": {name: [list(edges) for edges in pair] for name, pair in self.edges.items()},
-        }
 
 
 def compare(first: Run, second: Run) -> Comparison:
@@ -328,10 +297,3 @@ def _scores(run: Run) -> dict[str, np.ndarray] | None:
     drawn = np.array(table["kind"].to_pylist(), object) == "sample"
     numbers = {name: table[name].to_numpy().astype(np.float64) for name in columns[1:]}
     return {name: values[drawn.astype(bool)] for name, values in numbers.items()}
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {str(key): value.item() if isinstance(value, np.generic) else value for key, value in row.items()}
-        for row in frame.to_dict("records")
-    ]

@@ -29,7 +29,8 @@ _MOST_BINS, _MOST_PARTS = 1000, 8
 class Strict(BaseModel):
     """A block that takes no key but its own, and no value of another type."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    # The string below a key is its description: the reference in docs/ is generated from it.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -42,10 +43,12 @@ class Strict(BaseModel):
 
 
 class FeatureTexts(Strict):
-    """What `features` says of a feature or a group: a label in words, a file with the words of its ids."""
+    """An entry of `features`: what readers see of a feature or a group."""
 
     label: Label | None = None
+    """Its name in words."""
     vocabulary: Path | None = None
+    """For a text of ids: a file with the words, one on each line, from id 0 on."""
 
     @model_serializer(mode="wrap")
     def _said(self, keys: SerializerFunctionWrapHandler) -> dict[str, str]:
@@ -53,21 +56,30 @@ class FeatureTexts(Strict):
 
 
 class Feature(Strict):
-    """An item of `input.features`; its label is moved to the config's `features`.
-
-    `missing`: whether a null or NaN rejects the row or is kept for the model; its kind says it by default.
-    """
+    """An item of `input.features`; its label is moved to the config's `features`."""
 
     name: str
+    """The column; a field of a struct is written `weather.temp`."""
     input: str | None = None
+    """The model's input that the column feeds, the one of the same name by default. Several columns with one
+    `input` fill a vector, in the config's order."""
     kind: Literal["numeric", "categorical", "image"] | None = None
+    """How the column is read; worked out from the model and the file where it is left out."""
     fill: Scalar | None = None
+    """What replaces a null or non-finite value; without it such a row is rejected."""
     missing: Literal["reject", "keep"] | None = None
+    """`reject` a row with a null or NaN, or `keep` it for the model. Trees keep by default, others reject."""
     shape: Shape | None = None
+    """Shape of a row's value, for pictures, tensors in bytes and lists; for lists of varying length the
+    longest."""
     dtype: Literal[DTYPES] | None = None  # type: ignore[valid-type]
+    """Element type of raw little-endian bytes (`np.tobytes()`), which may be compressed as zlib streams."""
     pad: Scalar | None = None
+    """Allows lists of varying length: the value that fills up shorter ones."""
     fixed: bool = False
+    """Hold the feature at the row's value and attribute nothing to it, as for a mask."""
     label: Label | None = Field(default=None, exclude=True)
+    """Its name in words, as in `features`."""
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Feature:
@@ -79,13 +91,15 @@ class Feature(Strict):
 
 
 class Bins(Strict):
-    """`{column: age, bins: [18, 35]}`: edges, or how many bins of equally many rows."""
+    """An item of `input.slices` that cuts a number into bins: `{column: age, bins: [18, 35]}`."""
 
     column: str
+    """The column of numbers."""
     bins: (
         Annotated[int, Field(ge=2, le=_MOST_BINS)]
         | Annotated[list[float], Field(min_length=1, max_length=_MOST_BINS)]
     )
+    """The inner edges, or a number of bins that hold about equally many rows each."""
 
     @field_validator("bins", mode="after")
     @classmethod
@@ -113,13 +127,21 @@ class Input(Strict):
     """The `input` block."""
 
     format: Literal["parquet", "tfrecord"] | None = None
+    """Format of the files; worked out from their suffix where it is left out."""
     files: Path | Annotated[list[Path], Field(min_length=1)]
+    """A glob, a file, a folder (all files below it), or a list of these."""
     partitioning: Literal["hive", "none"] = "hive"
+    """`hive`: folders called `name=value` are columns."""
     id: str | None = None
+    """The column of row ids; `<file>:<row>` where it is left out."""
     weight: str | None = None
+    """A column of numbers ≥ 0: a row of weight 2 counts twice in the importance."""
     features: Annotated[list[Feature], Field(min_length=1)] | None = None
+    """Features by name, with what differs from what the model and the files say of them."""
     groups: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    """Features to be attributed as one, by the group's name."""
     slices: list[Slice] = []
+    """What the importance is broken down by: columns, conditions, bins, and intersections of these."""
 
     @field_validator("features", mode="before")
     @classmethod

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 from pydantic import (
     ConfigDict,
@@ -19,119 +19,54 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.config.blocks import Baseline, Compute, Limits, Output, Privacy, Runner, TopK
 from pipeline.config.errors import as_user_error, nearest
 from pipeline.config.input import Bins, Feature, FeatureTexts, Input, Strict, all_labels
 from pipeline.config.model import Model, TargetColumn
-from pipeline.config.values import Path, Scalar, day_of
+from pipeline.config.values import day_of
 from pipeline.config.yaml_text import MOST_BYTES, override, parse_mapping
-from pipeline.runners.checks import RUNNERS
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
 from transforms.storage import files
 
-
-class Baseline(Strict):
-    """The `baseline` block; the method decides the kind where it is left out."""
-
-    kind: Literal["zeros", "constant", "mean", "median", "mode", "sample", "file", "run"] | None = None
-    rows: Annotated[int, Field(ge=1)] | None = None
-    path: Path | None = None
-    value: Scalar | dict[str, Scalar] | None = None
-
-    @model_validator(mode="after")
-    def _whole(self) -> Baseline:
-        for key, kinds in (("path", ("file", "run")), ("value", ("constant",))):
-            given = getattr(self, key) is not None
-            if given != (self.kind in kinds):
-                named = " or ".join(kinds) if self.kind not in kinds else self.kind
-                raise ValueError(f"kind: {named} and the key {key!r} go together")
-        if self.kind == "run" and self.rows is not None:
-            raise ValueError("kind: run takes the rows as that run had them; leave the key 'rows' out")
-        return self
-
-
-class TopK(Strict):
-    """`attributions: {top_k: 5}`."""
-
-    top_k: Annotated[int, Field(ge=1)]
-
-
-class Output(Strict):
-    """The `output` block. `sample`: rows kept with their features for `report`; fewer of wide ones."""
-
-    path: Path
-    attributions: Literal["all", "none"] | TopK = "all"
-    features: bool = False
-    sample: Annotated[int, Field(ge=0, le=1 << 20)] = 2000
-    report: bool = True
-
-
-class Compute(Strict):
-    """The `compute` block.
-
-    `precision`: mixed_float16 and mixed_bfloat16 round the operands of matrix products and convolutions, but
-    for the first on the way from an input; all else stays float32. `jit`: XLA compiles what is run of the
-    model, but for strings, tables and what picks by ids. Both are for TensorFlow models.
-    """
-
-    batch_size: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
-    device_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    shard_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    workers: Annotated[int, Field(ge=1, le=1024)] = 1
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    jit: bool = False
-
-
-class Runner(Strict):
-    """The `runner` block: an engine and Beam's options for it, by the names of their flags."""
-
-    name: str
-    options: dict[str, Scalar | list[Scalar] | None] = Field(default={})
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, value: str) -> str:
-        if value not in RUNNERS:
-            raise UserError(f"{value!r} is no runner", "runner.name", nearest(value, RUNNERS))
-        return value
-
-
-class Limits(Strict):
-    """The `limits` block: what is exceeded makes exit status 1."""
-
-    rejected: Annotated[float, Field(ge=0, le=1)] = 0.01
-    convergence: Annotated[float, Field(ge=0)] = 0.05
-
-
-class Privacy(Strict):
-    """The `privacy` block: slices of fewer rows are not written to the importance."""
-
-    min_rows: Annotated[int, Field(ge=0)] = 0
+__all__ = [
+    "Baseline", "Compute", "Config", "Input", "Limits", "LoadedConfig", "Model", "Output", "Preset",
+    "Privacy", "Runner", "TopK", "load_config", "restored", "with_method",
+]  # fmt: skip
 
 
 class Config(Strict):
-    """A whole config. `method` is the method's own dataclass; None: the model decides.
+    """A whole config. `method` becomes the method's own dataclass; None leaves the choice to the model."""
 
-    `incremental`: where the run directory holds a committed run of the same and the input has more files by
-    now, only these are explained.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(arbitrary_types_allowed=True)
 
     name: str = "attribeam"
+    """The run's name, in reports and on an engine's console."""
     model: Model
+    """The model to explain."""
     input: Input
+    """The rows to explain."""
     features: dict[str, FeatureTexts] = Field(default={})
+    """What readers see in place of names, by feature or group."""
     method: Any = None
+    """A method's name, or its `name` with its own keys; without it the kind of the model decides."""
     baseline: Baseline = Baseline()
+    """What a row is compared with."""
     output: Output
+    """Where the tables go, and which of them are written."""
     compute: Compute = Compute()
+    """Batches, workers and arithmetic: how the run is computed, never what is explained."""
     runner: Runner | None = None
+    """The engine; without it, the run is computed on this machine."""
     seed: int = 0
+    """Seed of every random number."""
     incremental: bool = False
+    """Where a committed run exists and the input has gained files, explain only those files."""
     limits: Limits = Limits()
+    """Limits beyond which a finished run ends with exit status 1."""
     privacy: Privacy = Privacy()
+    """What is kept out of the importance to protect small groups."""
 
     @field_validator("method", mode="before")
     @classmethod
@@ -174,7 +109,9 @@ class Preset(Strict):
     """A preset: how and where a config is run, and nothing that is explained."""
 
     runner: Runner | None = None
+    """As in a config; it replaces the config's."""
     compute: Compute = Compute()
+    """As in a config; its keys replace the config's."""
 
 
 class LoadedConfig:

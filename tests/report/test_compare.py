@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli import commands as cli
-from pipeline.compare import Comparison, compare
+from pipeline.compare import Comparison, compare, to_json
 from pipeline.compare.changes import changes
 from pipeline.compare.page import sections, write_page
 from pipeline.compare.words import headline
@@ -177,7 +177,7 @@ def test_labels_stand_for_names(runs: Any, capsys: pytest.CaptureFixture[str]) -
     second = runs(importance_of(phi(1, carrier=2.0)), config=config)
     found = compare(first, second)
     assert "most of all that of Airline: " in headline(found)
-    assert found.to_json()["features"][0]["feature"] == "carrier"
+    assert to_json(found)["features"][0]["feature"] == "carrier"
     (figure, *_) = figures(sections(found))
     assert figure.table is not None
     assert figure.table.rows[0][0] == "Airline"
@@ -453,7 +453,7 @@ def test_runs_that_explained_nothing(runs: Any) -> None:
         found = compare(*pair)
         assert found.incomparable == f"no row was explained in {which}"
         assert sections(found)
-        assert json.dumps(found.to_json(), default=str)
+        assert json.dumps(to_json(found), default=str)
 
 
 # -- what cannot be compared ---------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ def test_versions_are_the_pinned_ones() -> None:
     assert BASE.base == f"python:{python}-slim"
     assert f"python{python.replace('.', '')}-" in STAGES["launcher"].base
     assert not STAGES["launcher"].base.endswith(":latest")
-    assert f'python_requires=">={python}"' in (ROOT / "setup.py").read_text(encoding="utf-8")
+    assert f'python_requires=">={python},' in (ROOT / "setup.py").read_text(encoding="utf-8")
 
 
 def test_the_default_is_not_root_and_dataflow_has_the_same_layers() -> None:

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import setuptools
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,6 +31,7 @@ def project() -> dict[str, Any]:
     """The arguments setup.py gives to setuptools."""
     given: dict[str, Any] = {}
     with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)  # as pip does
         patch.setattr(setuptools, "setup", given.update)
         runpy.run_path(str(ROOT / "setup.py"), run_name="__main__")
     return given
@@ -49,11 +52,51 @@ def requirements(project: dict[str, Any], *extras: str) -> list[Requirement]:
     return [Requirement(line) for group in groups for line in group]
 
 
-def test_every_package_is_listed(project: dict[str, Any]) -> None:
+def test_both_packages_are_found_whole(project: dict[str, Any]) -> None:
     folders = {
         path.parent for top in ("pipeline", "transforms") for path in (ROOT / top).rglob("__init__.py")
     }
+    assert len(folders) > 10
     assert sorted(project["packages"]) == sorted(".".join(path.relative_to(ROOT).parts) for path in folders)
+
+
+def test_other_folders_are_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pipeline", "pipeline/inner", "transforms", "benchmarks", "examples", "tests"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    for name in ("setup.py", "README.md"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", given.update)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("setup.py", run_name="__main__")
+    assert sorted(given["packages"]) == ["pipeline", "pipeline.inner", "transforms"]
+
+
+@pytest.mark.parametrize("package", ["pipeline", "transforms"])
+def test_type_checkers_read_the_annotations(project: dict[str, Any], package: str) -> None:
+    """PEP 561: the marker lies in each package and is installed with it."""
+    assert (ROOT / package / "py.typed").read_bytes() == b""
+    assert "py.typed" in project["package_data"][""]
+    assert "Typing :: Typed" in project["classifiers"]
+
+
+def test_every_data_file_is_installed(project: dict[str, Any]) -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "pipeline", "transforms"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    data = [path for path in map(Path, listed.stdout.splitlines()) if path.suffix != ".py"]
+    assert len(data) > 2
+    for path in data:
+        package = next(parent for parent in path.parents if (ROOT / parent / "__init__.py").exists())
+        inside = path.relative_to(package)
+        assert any(inside.match(pattern) for pattern in project["package_data"][""]), str(path)
+
+
+def test_the_classifiers_are_what_is_required(project: dict[str, Any]) -> None:
+    named = {line.rpartition(" ")[2] for line in project["classifiers"] if "Python ::" in line}
+    required = SpecifierSet(project["python_requires"])
+    assert named == {f"3.{minor}" for minor in range(30) if f"3.{minor}" in required}
 
 
 def test_every_module_is_in_a_package() -> None:
