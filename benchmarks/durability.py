@@ -29,7 +29,7 @@ METHOD = {"name": "integrated_gradients", "n_steps": 50}
 #: Runs the command line and prints what went into each kind of call: processor time, and waiting for syncs.
 _ACCOUNT = """
 import json, sys, time
-from pipeline import cli
+from pipeline.cli import commands as cli
 from transforms import explain_shard, files, parts, shard_result
 import pipeline.running.commit, pipeline.running.run
 

@@ -36,7 +36,7 @@ SHARDS = 100
 #: Runs the command line, and prints the processor time of what is added to the moments.
 _ACCOUNT = """
 import json, sys, time
-from pipeline import cli
+from pipeline.cli import commands as cli
 from transforms.aggregates.importance import groups, state, table
 
 spent = 0.0
@@ -65,7 +65,7 @@ sys.exit(status)
 _MOMENTS = """
 import sys
 import numpy as np
-from pipeline import cli
+from pipeline.cli import commands as cli
 from transforms.aggregates.importance import groups, state, table
 
 groups.Groups.add_entries = lambda *args: None

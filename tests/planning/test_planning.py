@@ -162,7 +162,7 @@ def test_reading_holds_no_more_than_it_says(tmp_path: Path) -> None:
     pq.write_table(table, path, row_group_size=rows, use_dictionary=False, compression="none")
     program = f"""
 import pyarrow as pa
-from transforms import read, shards
+from transforms.sources import read, shards
 (file,) = shards.inspect_files([({str(path)!r}, "large.parquet")])
 columns = [read.Column(name, kind) for name, kind in read.describe_columns([file]).items()]
 before = pa.default_memory_pool().max_memory()

@@ -381,7 +381,7 @@ def test_all_that_is_wrong_is_told(world: World, verify: Verify) -> None:
 
 
 def test_without_rows_no_model_is_loaded(world: World) -> None:
-    code = "import sys; from pipeline import cli; status = cli.run(sys.argv[1:]); "
+    code = "import sys; from pipeline.cli import commands as cli; status = cli.run(sys.argv[1:]); "
     code += "assert 'tensorflow' not in sys.modules and 'verified_model' not in sys.modules; sys.exit(status)"
     command = [sys.executable, "-c", code, "verify", str(world.run), "--rows", "0"]
     done = subprocess.run(command, cwd=worlds.ROOT, capture_output=True, text=True, check=False)

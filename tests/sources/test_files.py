@@ -321,7 +321,7 @@ def test_a_url_is_copied_once(bucket, tmp_path):
 
 def test_local_paths_need_no_beam(tmp_path):
     program = (
-        "import sys; from transforms import files, globs\n"
+        "import sys; from transforms.sources import globs; from transforms.storage import files\n"
         f"files.write_atomic({str(tmp_path / 'x')!r}, b'1'); globs.expand(['x'], {str(tmp_path)!r})\n"
         "sys.exit('apache_beam' in sys.modules)"
     )

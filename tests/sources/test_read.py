@@ -681,7 +681,7 @@ def test_wrong_arguments(both):
 def test_tensorflow_may_be_imported_after_the_records_were_described(tmp_path):
     path = write_records(tmp_path / "a.tfrecord", [example(i=5)])
     program = (
-        "from transforms import read, shards\n"
+        "from transforms.sources import read, shards\n"
         f"found = shards.inspect_files([({str(path)!r}, 'a.tfrecord')])\n"
         "types = read.describe_columns(found)\n"
         "import tensorflow as tf\n"

@@ -222,7 +222,7 @@ def test_urls_are_inspected_like_files():
 def test_planning_needs_no_tensorflow(tmp_path):
     (tmp_path / "a.tfrecord").write_bytes(framing.encode(b"\n\0"))
     program = (
-        "import sys; from transforms import shards, read\n"
+        "import sys; from transforms.sources import shards, read\n"
         f"found = shards.inspect_files([({str(tmp_path / 'a.tfrecord')!r}, 'a.tfrecord')])\n"
         "read.describe_columns(found); shards.cut(found, 1)\n"
         "sys.exit('tensorflow' in sys.modules or 'apache_beam' in sys.modules)"

@@ -16,7 +16,7 @@ from sklearn import ensemble, linear_model, tree
 
 from pipeline import load_run
 from pipeline.cli import commands as cli
-from tests import fuzz_sklearn
+from tests.fuzz import fuzz_sklearn
 from tests.support import worlds
 from tests.support.models.tree_tables import through
 from transforms.errors import UserError
