@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from transforms.errors import UserError
-from transforms.models.base import ModelAdapter, names_in_words
+from transforms.models.base import ModelAdapter
 from transforms.models.kinds.detect import is_packed, printed_by, unpacked_whole
 from transforms.models.kinds.trees.base import missing_package
+from transforms.wording import names_in_words
 
 #: Top packages of the libraries whose models are read, with what pip calls them.
 _LIBRARIES = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
