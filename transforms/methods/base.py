@@ -11,6 +11,7 @@ import numpy as np
 
 from transforms.methods.calls import run_calls
 from transforms.methods.gradients.background_ends import Ends
+from transforms.models.base import TARGETS_AT_ONCE
 from transforms.models.players import Players
 
 if TYPE_CHECKING:
@@ -176,8 +177,6 @@ class AttributionMethod(Protocol):
         """
 
 
-#: Gradients of this many targets share one forward pass; more targets are taken in turns.
-TARGETS_AT_ONCE = 8
 #: What the blocks of a masking method's scores take, with what is made of them.
 _BLOCKS_BYTES = 128 << 20
 

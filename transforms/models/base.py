@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from transforms.models.graphs.masked import MaskedModel
     from transforms.models.graphs.trace import TracedModel
 
+#: Gradients of this many targets share one forward pass; more targets are taken in turns.
+TARGETS_AT_ONCE = 8
+#: Memory that what is computed of a background may take from one device call to the next.
+KEPT_BYTES = 256 << 20
+
 
 @dataclass(frozen=True)
 class InputSpec:

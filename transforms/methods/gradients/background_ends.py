@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from transforms.models.base import KEPT_BYTES
+
 if TYPE_CHECKING:
     from transforms.models.graphs.gradients import DifferentiableModel
-
-#: Memory that they may take from one call to the next.
-KEPT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)

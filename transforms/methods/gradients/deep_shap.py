@@ -17,6 +17,7 @@ from transforms.methods.base import (
     take,
 )
 from transforms.methods.calls import run_calls
+from transforms.models.base import TARGETS_AT_ONCE
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -60,8 +61,6 @@ class DeepShap:
         device_batch_size: int,
     ) -> Attribution:
         """Walks back; see `AttributionMethod.attribute`."""
-        from transforms.models.graphs.deeplift.model import TARGETS_AT_ONCE
-
         prediction, output = predict(model, inputs, targets, device_batch_size)
         base_value = reference.base_values[targets]
         rescaled = model.rescaled(reference.inputs)
