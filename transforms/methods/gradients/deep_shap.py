@@ -7,17 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from transforms.methods.base import (
-    Arrays,
-    Attribution,
-    Needs,
-    Reference,
-    convergence_delta,
-    predict,
-    take,
-)
+from transforms.methods.base import Attribution, Needs, convergence_delta, predict, take
 from transforms.methods.calls import run_calls
 from transforms.models.base import TARGETS_AT_ONCE
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
