@@ -74,13 +74,13 @@ def choose_runner(loaded: LoadedConfig, runner: str | None, flags: Sequence[str]
 
 def _places(loaded: LoadedConfig) -> dict[str, list[str]]:
     """What workers read and write, by the config's name for it; a function is found by its module's name."""
-    config = loaded.config
+    paths = loaded.paths
     named: dict[str, list[str]] = {}
-    if not is_function(config.model.path):
-        named["model.path"] = [config.model.path]
-    named["input.files"] = list(config.patterns)
-    named["output.path"] = [config.output.path]
-    return {f"{loaded.where}: {key}": [loaded.path(path) for path in paths] for key, paths in named.items()}
+    if not is_function(paths.model):
+        named["model.path"] = [paths.model]
+    named["input.files"] = list(paths.inputs)
+    named["output.path"] = [paths.output]
+    return {f"{loaded.where}: {key}": found for key, found in named.items()}
 
 
 def needs_remote_files(runner: str) -> bool:
