@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.report.words import chart_names
+from pipeline.wording import chart_names
 
 if TYPE_CHECKING:
     import pandas as pd

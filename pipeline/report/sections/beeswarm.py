@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Figure, Section, Table
-from pipeline.report.view import View, as_word, brief, brief_all, number_axis
-from pipeline.report.words import isolated, number, plain, shorten
+from pipeline.report.data.view import View, as_word, brief, brief_all, number_axis
+from pipeline.wording import isolated, number, plain, shorten
 
 _MOST = 14
 _STEP = 36

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.report.blocks import Block, Figure, Grid, Prose, Section, Table
+from pipeline.report.data.view import View, as_word, brief, number_axis
 from pipeline.report.sections.beeswarm import LEGEND, NO_ORDER, coloured
 from pipeline.report.sections.interactions import HINT
-from pipeline.report.view import View, as_word, brief, number_axis
-from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten
+from pipeline.wording import chart_names, isolated, listed, number, plain, shorten
 
 _MOST, _MOST_OF_MANY = 12, 6
 _DOTS, _DOTS_OF_MANY = 500, 150

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Figure, Section, Table
-from pipeline.report.view import View, brief, number_axis, rows_of
-from pipeline.report.words import number
+from pipeline.report.data.view import View, brief, number_axis, rows_of
+from pipeline.wording import number
 
 _MOST = 20
 _STEP = 28

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report.blocks import Block, Figure, Prose, Section, Table
-from pipeline.report.view import MOST_LISTED, View, brief, number_axis, rows_of
-from pipeline.report.words import number, percent
+from pipeline.report.data.view import MOST_LISTED, View, brief, number_axis, rows_of
+from pipeline.wording import number, percent
 
 #: Features in a chart.
 _MOST = 25

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.report.blocks import Block, Figure, Prose, Section, Table
-from pipeline.report.view import View, brief
-from pipeline.report.words import TWO_LINES, number, percent, two_lines
+from pipeline.report.data.view import View, brief
+from pipeline.wording import TWO_LINES, number, percent, two_lines
 
 _MOST = 20
 _MOST_ROWS = 100

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Choice, Figure, Prose, Section, Table
-from pipeline.report.slicings import by_itself, slicing_of
-from pipeline.report.view import View, brief, number_axis, rows_of
-from pipeline.report.words import TWO_LINES, chart_names, number, percent, plain, shorten, two_lines
-from transforms.importance.differences import FEWEST_ROWS, differences
+from pipeline.report.data.slicings import by_itself, slicing_of
+from pipeline.report.data.view import View, brief, number_axis, rows_of
+from pipeline.wording import TWO_LINES, chart_names, number, percent, plain, shorten, two_lines
+from transforms.aggregates.importance.differences import FEWEST_ROWS, differences
 
 if TYPE_CHECKING:
     import pandas as pd

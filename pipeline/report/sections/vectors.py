@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Cell, Figure, Section, Table
-from pipeline.report.data import ReportData
-from pipeline.report.drawn import (
+from pipeline.report.data.sampled_rows import (
     Shown,
     apart,
     mean_by_position,
@@ -16,8 +15,9 @@ from pipeline.report.drawn import (
     of_features,
     of_targets,
 )
-from pipeline.report.view import MOST_TARGETS
-from pipeline.report.words import isolated, listed, number, percent, plain, shorten
+from pipeline.report.data.tables import ReportData
+from pipeline.report.data.view import MOST_TARGETS
+from pipeline.wording import isolated, listed, number, percent, plain, shorten
 
 #: Bars of a chart, lines of the table behind it, positions that are told in words.
 _BARS, _LINES, _TOLD = 30, 200, 3

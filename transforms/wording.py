@@ -1,0 +1,24 @@
+"""Words of messages: the nearest known names to an unknown one, and lists of names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+
+def close(name: str, known: Sequence[str]) -> list[str]:
+    """The names that are spelt most like it, two at most; one in the wrong case is nearer than any other."""
+    alike = [other for other in known if other.lower() == name.lower()]
+    return alike or get_close_matches(name, list(known), n=2, cutoff=0.6)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`did you mean a or b?`, or nothing."""
+    found = close(name, known)
+    return f"did you mean {' or '.join(found)}?" if found else ""
+
+
+def names_in_words(names: Sequence[str], most: int = 8) -> str:
+    """`a, b, c and 5 more`."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
