@@ -27,7 +27,7 @@ endif
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-flink lint bench bench-flink lock clean
+.PHONY: help quickstart test test-flink lint docs bench bench-flink lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ lint: $(VENV)/.dev  ## check style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.dev  ## build docs/ into build/docs; a warning or a broken link fails
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs auto docs build/docs
+	@echo build/docs/index.html
+
 bench: $(VENV)/.dev  ## measure speed and memory on this machine
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
@@ -61,7 +65,7 @@ lock: | $(BIN)/python  ## resolve setup.py with all its extras anew and rewrite 
 	$(BIN)/python -c "$$WRITE_CONSTRAINTS" $(VENV)/resolved.json $(CONSTRAINTS)
 
 clean:  ## remove .venv, caches and build products; data/ and runs/ stay
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What the machine lacks is named before anything is made. A half-made environment is removed all the same, so that
