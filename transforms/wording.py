@@ -1,4 +1,4 @@
-"""Names that were meant: the nearest ones to a name that nobody knows."""
+"""Wording that errors share: similar names, and one line of what a library says."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean a or b?`, or nothing."""
     found = close(name, known)
     return f"did you mean {' or '.join(found)}?" if found else ""
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says is wrong, in one short line."""
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return line[:200].rstrip(". ")
