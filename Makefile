@@ -14,7 +14,7 @@ quickstart: .venv/.examples  ## train a small model on 336,776 flights and expla
 	$(BIN)/python -m examples.flights --out data/flights
 	$(BIN)/attribeam explain configs/flights.yaml --overwrite
 
-test: .venv/.dev  ## run the whole test suite (choose some with ARGS="tests/test_plan.py -k shards")
+test: .venv/.dev  ## run the whole test suite (choose some with ARGS="tests/sources -k shards")
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-flink: .venv/.dev  ## run the tests on a real Flink cluster and on Prism (needs Java and Maven)

@@ -33,7 +33,7 @@ def run(folder: Path, quick: bool) -> list[Row]:
 
 
 def _gain(folder: Path, width: int, quick: bool) -> Row:
-    from transforms.starting import start_tensorflow
+    from transforms.work.tensorflow_setup import start_tensorflow
 
     start_tensorflow(None)
     rows, trial = (2000, 0.1) if quick else (8192, 2.0)
@@ -55,8 +55,8 @@ def _gain(folder: Path, width: int, quick: bool) -> Row:
 
 def _default_points(folder: Path, width: int) -> int:
     """Evaluations a device call that a plan decides on; leaves the saved network behind."""
-    from pipeline.config import load_config
-    from pipeline.plan import make_plan
+    from pipeline.config.models import load_config
+    from pipeline.planning.plan import make_plan
 
     write_parquet(folder / f"prefix-{width}.parquet", 1000, width)
     method = {"name": "integrated_gradients", "n_steps": STEPS}
@@ -67,9 +67,9 @@ def _default_points(folder: Path, width: int) -> int:
 def _integral(folder: Path, width: int, prefix: bool, size: int) -> Callable[[np.ndarray], np.ndarray]:
     """Rows `[n, width]` to their attributions against zeros, `[n, width]`, as a run computes them."""
     from transforms.methods.base import Reference
-    from transforms.methods.integrated_gradients import IntegratedGradients
-    from transforms.models import ModelRequest
+    from transforms.methods.gradients.integrated_gradients import IntegratedGradients
     from transforms.models.base import ScoredModel
+    from transforms.models.load import ModelRequest
 
     adapter, name = graph_model(ModelRequest(str(folder / f"network-{width}.keras")))
     zeros = {name: np.zeros((1, width), np.float32)}

@@ -45,7 +45,7 @@ def run(folder: Path, quick: bool) -> list[Row]:
 
 
 def _rows(folder: Path, quick: bool) -> list[Row]:
-    from transforms.starting import start_tensorflow
+    from transforms.work.tensorflow_setup import start_tensorflow
 
     start_tensorflow(None)
     found = []
@@ -72,7 +72,7 @@ def _rows(folder: Path, quick: bool) -> list[Row]:
 def _job(folder: Path, name: str, inputs: np.ndarray, precision: str, jit: bool) -> _Job:
     from transforms.methods import METHODS
     from transforms.methods.base import Reference
-    from transforms.models import ModelRequest, load_model
+    from transforms.models.load import ModelRequest, load_model
 
     adapter = load_model(ModelRequest(str(folder / "network.keras"), precision=precision, jit=jit))
     zeros = {"x": np.zeros((1, WIDTH), np.float32)}

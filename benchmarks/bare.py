@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import fastest, rate, tensorflow
-from transforms.methods.quadrature import gauss_legendre
+from transforms.numerics.quadrature import gauss_legendre
 
 STEPS = 50
 #: Points a device call that are tried.

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import yaml
 
 if TYPE_CHECKING:
-    from transforms.models import ModelRequest
     from transforms.models.base import GraphAdapter
+    from transforms.models.load import ModelRequest
 
 SEED = 20130115
 Job = TypeVar("Job", bound=str | int)
@@ -147,8 +147,8 @@ def keras_model(width: int) -> Any:
 
 def graph_model(request: ModelRequest) -> tuple[GraphAdapter, str]:
     """Loads a model whose graph is known, and tells the name of its one input."""
-    from transforms.models import load_model
     from transforms.models.base import GraphAdapter
+    from transforms.models.load import load_model
 
     adapter = load_model(request)
     assert isinstance(adapter, GraphAdapter)
@@ -159,7 +159,7 @@ def graph_model(request: ModelRequest) -> tuple[GraphAdapter, str]:
 
 def tensorflow() -> Any:
     """TensorFlow as it comes, all its threads included: what is compared with must not run on ours."""
-    from transforms.starting import quiet_stderr
+    from transforms.work.tensorflow_setup import quiet_stderr
 
     with quiet_stderr():
         import tensorflow as tf

@@ -95,10 +95,10 @@ def exact(rows: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def _ours(folder: Path, background: np.ndarray) -> Explain:
-    from pipeline.config import load_config
-    from pipeline.plan import make_plan
+    from pipeline.config.models import load_config
+    from pipeline.planning.plan import make_plan
     from transforms.methods.base import Reference
-    from transforms.methods.deep_shap import DeepShap
+    from transforms.methods.gradients.deep_shap import DeepShap
     from transforms.models.base import ScoredModel
 
     write_parquet(folder / "deep.parquet", 1000, WIDTH)

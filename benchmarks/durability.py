@@ -29,9 +29,9 @@ METHOD = {"name": "integrated_gradients", "n_steps": 50}
 #: Runs the command line and prints what went into each kind of call: processor time, and waiting for syncs.
 _ACCOUNT = """
 import json, sys, time
-from pipeline import cli
+from pipeline.cli import commands as cli
 from transforms import explain_shard, files, parts, shard_result
-import pipeline.commit, pipeline.run
+import pipeline.running.commit, pipeline.running.run
 
 spent = {}
 
@@ -62,8 +62,8 @@ parts.hashlib.blake2b = Digest
 timed(files.os, "fsync", "syncs", time.perf_counter)
 timed(explain_shard, "write_journal", "journal", time.thread_time)
 timed(explain_shard, "check_own", "journal", time.thread_time)
-timed(pipeline.commit, "read_journal", "journal", time.thread_time)
-timed(pipeline.run, "finished_shards", "journal", time.thread_time)
+timed(pipeline.running.commit, "read_journal", "journal", time.thread_time)
+timed(pipeline.running.run, "finished_shards", "journal", time.thread_time)
 assert cli.run(sys.argv[1:]) == 0
 print(json.dumps(spent), file=sys.stderr)
 """

@@ -23,9 +23,9 @@ import yaml
 
 from benchmarks.child import ROOT
 from benchmarks.common import SEED, Row, column_names, features, write_config
-from transforms.importance import ImportanceState
-from transforms.methods.random import row_keys
-from transforms.slicing import BinsRequest, SliceRequest, labels, resolve_slicings
+from transforms.aggregates.importance import ImportanceState
+from transforms.numerics.random import row_keys
+from transforms.slices.slicings import BinsRequest, SliceRequest, labels, resolve_slicings
 
 WIDTH = 50
 METHOD = {"name": "integrated_gradients", "n_steps": 50}
@@ -36,8 +36,8 @@ SHARDS = 100
 #: Runs the command line, and prints the processor time of what is added to the moments.
 _ACCOUNT = """
 import json, sys, time
-from pipeline import cli
-from transforms.importance import groups, state, table
+from pipeline.cli import commands as cli
+from transforms.aggregates.importance import groups, state, table
 
 spent = 0.0
 
@@ -65,8 +65,8 @@ sys.exit(status)
 _MOMENTS = """
 import sys
 import numpy as np
-from pipeline import cli
-from transforms.importance import groups, state, table
+from pipeline.cli import commands as cli
+from transforms.aggregates.importance import groups, state, table
 
 groups.Groups.add_entries = lambda *args: None
 state.Coded = lambda values, tops: None

@@ -127,9 +127,9 @@ def _config(folder: Path, layers: list[Any], **blocks: dict[str, Any]) -> Path:
 
 def host_bytes(config: Path) -> int:
     """The bound that the plan prints, in this process."""
-    from pipeline.config import load_config
-    from pipeline.plan import make_plan
-    from pipeline.plan_summary import summarize
+    from pipeline.config.models import load_config
+    from pipeline.planning.plan import make_plan
+    from pipeline.planning.summary import summarize
 
     estimate = summarize(make_plan(load_config(str(config)), in_process=True))["estimate"]
     return int(estimate["host_bytes"])

@@ -15,9 +15,9 @@ from benchmarks.common import (
     tensorflow,
     write_parquet,
 )
-from transforms import globs
-from transforms.read import Column, describe_columns, read_piece
-from transforms.shards import cut, inspect_files
+from transforms.sources import globs
+from transforms.sources.read import Column, describe_columns, read_piece
+from transforms.sources.shards import cut, inspect_files
 
 WIDTH = 50
 BATCH = 4096

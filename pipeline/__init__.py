@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.results import Run, load_run
-    from pipeline.run import explain, prepare
+    from pipeline.results.run import Run, load_run
+    from pipeline.running.run import explain, prepare
 
 __all__ = ["Run", "explain", "load_run", "prepare"]
 _HOMES = {
-    "explain": "pipeline.run",
-    "prepare": "pipeline.run",
-    "load_run": "pipeline.results",
-    "Run": "pipeline.results",
+    "explain": "pipeline.running.run",
+    "prepare": "pipeline.running.run",
+    "load_run": "pipeline.results.run",
+    "Run": "pipeline.results.run",
 }
 
 

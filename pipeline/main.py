@@ -14,7 +14,7 @@ if __name__ == "__main__":
         *(entry for entry in sys.path if os.path.abspath(entry or ".") != here),
     ]
 
-from pipeline.cli import run
+from pipeline.cli.commands import run
 
 
 def with_verb(arguments: Sequence[str]) -> list[str]:

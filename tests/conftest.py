@@ -38,12 +38,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.fixture(scope="session", autouse=True)
 def _without_reports() -> Iterator[Callable[..., None]]:
     """Runs within this process make no report, a third of a second each, unless a test asks for `reports`."""
-    import pipeline.commit
-    import pipeline.run
+    import pipeline.running.commit
+    import pipeline.running.run
 
-    made = pipeline.commit.make_report
+    made = pipeline.running.commit.make_report
     with pytest.MonkeyPatch.context() as patch:
-        for module in (pipeline.commit, pipeline.run):
+        for module in (pipeline.running.commit, pipeline.running.run):
             patch.setattr(module, "make_report", lambda commit, **options: [])
         yield made
 
@@ -55,23 +55,23 @@ def _planned_here() -> Iterator[Callable[..., Any]]:
     What a child is for (a launcher without TensorFlow, a model that kills its process) has tests of its own:
     those that give the command to a shell, and those that ask for `children`.
     """
-    import pipeline.plan
-    import pipeline.probe
+    import pipeline.planning.model.probe
+    import pipeline.planning.plan
 
-    asked = pipeline.plan.probe_in_child
+    asked = pipeline.planning.plan.probe_in_child
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.plan, "probe_in_child", pipeline.probe.probe)
+        patch.setattr(pipeline.planning.plan, "probe_in_child", pipeline.planning.model.probe.probe)
         yield asked
 
 
 @pytest.fixture
 def children(_planned_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Plans of the test ask the model in a child, as those of users do."""
-    monkeypatch.setattr("pipeline.plan.probe_in_child", _planned_here)
+    monkeypatch.setattr("pipeline.planning.plan.probe_in_child", _planned_here)
 
 
 @pytest.fixture
 def reports(_without_reports: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs within the test make their reports, as those of users do."""
-    for module in ("pipeline.commit", "pipeline.run"):
+    for module in ("pipeline.running.commit", "pipeline.running.run"):
         monkeypatch.setattr(f"{module}.make_report", _without_reports)

@@ -11,17 +11,17 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.metrics import Metrics
 
-from transforms.decode import decode
 from transforms.errors import InputLost, OutputLost, RunReplaced
-from transforms.explain_rows import explain_rows
-from transforms.explain_shard import explain_shard
-from transforms.failures import note_failure
-from transforms.parquet.read import select
-from transforms.read import RawBatch
-from transforms.shard_result import ShardResult
-from transforms.shards import Shard
-from transforms.worker import ExplainSpec, Runtime, runtime
-from transforms.write import attribution_schema, attribution_table
+from transforms.outputs.write import attribution_schema, attribution_table
+from transforms.rows.decode import decode
+from transforms.sources.parquet.read import select
+from transforms.sources.read import RawBatch
+from transforms.sources.shards import Shard
+from transforms.work.batch import explain_rows
+from transforms.work.failures import note_failure
+from transforms.work.journal import ShardResult
+from transforms.work.runtime import ExplainSpec, Runtime, runtime
+from transforms.work.shard import explain_shard
 
 
 class ExplainShards(beam.PTransform):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.baseline_words import described_values, in_words
-from pipeline.earlier import categories_of, kept_baseline
+from pipeline.run_directory.baseline_summary import described_values, in_words
+from pipeline.run_directory.kept_baseline import categories_of, kept_baseline
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 #: A mean that moves by less than this part of the feature's spread, or of itself, has not moved.
 _LEAST = 0.1

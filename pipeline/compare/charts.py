@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.report.marks import ASLANT, Spec, chart, end, layer, mark, numbers, theme, tooltip
-from pipeline.report.words import chart_names
+from pipeline.report.page.marks import ASLANT, Spec, chart, end, layer, mark, numbers, theme, tooltip
+from pipeline.wording import chart_names
 
 if TYPE_CHECKING:
     import pandas as pd

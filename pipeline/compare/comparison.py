@@ -15,16 +15,16 @@ import pyarrow.parquet as pq
 from pipeline.compare.baselines import MovedBaseline, follows_data, moved_baselines
 from pipeline.compare.changes import changes, matched_targets, of_slices, targets_of
 from pipeline.compare.setting import Setting
-from pipeline.show import score_kinds
-from transforms import files
-from transforms.arrow_types import is_number
-from transforms.parquet.whole import read_whole
-from transforms.parts import SAMPLE
+from pipeline.screen.run_and_plan import score_kinds
+from transforms.arrow.types import is_number
+from transforms.outputs.parts import SAMPLE
+from transforms.outputs.read_whole import read_whole
+from transforms.storage import files
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.compare import charts, words
 from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
-from pipeline.report.page import render
-from pipeline.report.words import listed, percent
-from pipeline.text_table import count
-from transforms import files
+from pipeline.report.page.render import render
+from pipeline.screen.text_table import count
+from pipeline.wording import listed, percent
+from transforms.storage import files
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pipeline.report.words import listed, number, percent, plain, shorten
-from pipeline.text_table import count
+from pipeline.screen.text_table import count
+from pipeline.wording import listed, number, percent, plain, shorten
 
 if TYPE_CHECKING:
     from pipeline.compare.baselines import MovedBaseline

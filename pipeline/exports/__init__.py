@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pipeline.exports import clarify, tfma, vertex
-from pipeline.place import check_outside
-from transforms import files
+from pipeline.run_directory.checks import check_outside
 from transforms.errors import UserError
+from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 _KINDS: dict[str, Callable[[Run, str], list[str]]] = {
     "clarify": clarify.write,

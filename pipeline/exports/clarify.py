@@ -37,12 +37,12 @@ from pipeline.exports.reading import (
     whole_examples,
     whole_file,
 )
-from transforms import files
-from transforms.parquet.whole import read_whole
-from transforms.parts import SAMPLE
+from transforms.outputs.parts import SAMPLE
+from transforms.outputs.read_whole import read_whole
+from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 _FOLDER = "explanations_shap"
 

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from transforms import files
 from transforms.errors import UserError
+from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 #: Rows and numbers of them that are held at a time.
 _ROWS, _VALUES = 8192, 1 << 21

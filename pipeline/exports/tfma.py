@@ -45,11 +45,11 @@ from pipeline.exports.reading import (
     whole_examples,
     whole_file,
 )
-from transforms import files
 from transforms.errors import UserError
+from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 #: Columns of the attributions that are no slices.
 _OWN = (

@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.exports.reading import attribution_parts, short, whole_examples, whole_file
-from transforms import files
+from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results import Run
+    from pipeline.results.run import Run
 
 _REST = "(all others)"
 

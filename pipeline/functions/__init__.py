@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import resources
 
 from transforms.errors import UserError
-from transforms.spelling import nearest
+from transforms.wording import nearest
 
 #: Libraries, with what of theirs a function is for.
 FUNCTIONS = {

@@ -6,15 +6,15 @@ import json
 import os
 from dataclasses import dataclass
 
-from pipeline.place import check_outside
-from pipeline.report.data import ReportData
-from pipeline.report.figures import write_figures as _write_figures
-from pipeline.report.page import render
+from pipeline.report.data.tables import ReportData
+from pipeline.report.page.render import render
+from pipeline.report.pictures.figures import write_figures as _write_figures
 from pipeline.report.sections import all_sections
-from pipeline.report.words import plain, shorten
-from pipeline.results import Run, load_run
-from transforms import files
-from transforms.parts import REPORT, digest_of
+from pipeline.results.run import Run, load_run
+from pipeline.run_directory.checks import check_outside
+from pipeline.wording import plain, shorten
+from transforms.outputs.parts import REPORT, digest_of
+from transforms.storage import files
 
 __all__ = ["Report", "draw_report", "report_is_current", "write_figures", "write_page", "write_report"]
 
@@ -72,7 +72,7 @@ def draw_report(run: Run) -> Report:
 
 
 def write_figures(run_path: str | os.PathLike[str], folder: str, format: str = "svg") -> list[str]:
-    """Writes a report's charts and pictures as files; see `pipeline.report.figures.write_figures`."""
+    """Writes a report's charts and pictures as files; see `pictures.figures.write_figures`."""
     run = load_run(run_path)
     check_outside(folder, run.path)
     _, _, sections, _ = all_sections(ReportData.load(run))

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
-from pipeline.feature_values import flattened
-from transforms.write import OutputSpec
+from pipeline.results.feature_values import flattened
+from transforms.outputs.write import OutputSpec
 
 #: Last bits of a float32 that a score far from nothing may lose in other company.
 _BITS = 4 * float(np.finfo(np.float32).eps)

@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.feature_values import flattened
-from pipeline.increments import cut_increments, increments_of
-from pipeline.text_table import count
-from transforms import files
+from pipeline.results.feature_values import flattened
+from pipeline.run_directory.increments import cut_increments, increments_of
+from pipeline.screen.text_table import count
 from transforms.errors import UserError
-from transforms.parquet.whole import read_whole
-from transforms.parts import FOLDERS, IMPORTANCE, is_table, new_digest, part_name
-from transforms.shards import PARQUET, InputFile
+from transforms.outputs.parts import FOLDERS, IMPORTANCE, is_table, new_digest, part_name
+from transforms.outputs.read_whole import read_whole
+from transforms.sources.shards import PARQUET, InputFile
+from transforms.storage import files
 
 _READERS = 8
 _CHUNK = 1 << 20

@@ -11,20 +11,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.manifest import versions
-from pipeline.plan import Plan
+from pipeline.planning.plan import Plan
+from pipeline.running.manifest import versions
 from pipeline.verify.difference import difference, same_bits
 from pipeline.verify.parts import Check
-from transforms import files
-from transforms.decode import Rows, join
-from transforms.explain_rows import explain_rows
-from transforms.explain_shard import read_batches
-from transforms.parquet.whole import read_whole
-from transforms.parts import part_name
-from transforms.read import Rejection
-from transforms.shards import PARQUET, Piece, Shard
-from transforms.worker import Runtime, runtime
-from transforms.write import attribution_schema, attribution_table
+from transforms.outputs.parts import part_name
+from transforms.outputs.read_whole import read_whole
+from transforms.outputs.write import attribution_schema, attribution_table
+from transforms.rows.decode import Rows, join
+from transforms.sources.read import Rejection
+from transforms.sources.shards import PARQUET, Piece, Shard
+from transforms.storage import files
+from transforms.work.batch import explain_rows
+from transforms.work.runtime import Runtime, runtime
+from transforms.work.shard import read_batches
 
 #: Rows this near to each other are read in one go with those between them.
 _NEAR = 256

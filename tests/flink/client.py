@@ -9,12 +9,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import worlds
-
 from pipeline import load_run
-from pipeline.results import Run
+from pipeline.results.run import Run
 from tests.flink import traces
 from tests.flink.cluster import ROOT, end_with_parent
+from tests.support import worlds
 
 ROWS = 100_000
 SHARD_ROWS = 2_500

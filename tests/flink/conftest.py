@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import worlds
 
-from pipeline.results import Run
+from pipeline.results.run import Run
 from tests.flink import apart, parts
 from tests.flink.client import ROWS, SHARDS, Client
 from tests.flink.cluster import ROOT, Cluster
+from tests.support import worlds
 
 
 def pytest_report_header() -> str:

@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from pipeline.results import Run
+from pipeline.results.run import Run
 from tests.flink import parts, traces
 from tests.flink.client import SHARDS, Client, check_same, shards_of
 from tests.flink.cluster import Cluster, wait_until

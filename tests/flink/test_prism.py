@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.results import Run
+from pipeline.results.run import Run
 from tests.flink import parts
 from tests.flink.client import Client, check_same
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from transforms.methods.base import AttributionMethod
-from transforms.methods.deep_shap import DeepShap
-from transforms.methods.exact_shap import ExactShap
-from transforms.methods.expected_gradients import ExpectedGradients
-from transforms.methods.gradients import InputXGradient, Saliency
-from transforms.methods.integrated_gradients import IntegratedGradients
-from transforms.methods.kernel_shap import KernelShap
-from transforms.methods.lime import Lime
-from transforms.methods.occlusion import Occlusion
-from transforms.methods.permutation_shap import PermutationShap
-from transforms.methods.smoothgrad import SmoothGrad
-from transforms.methods.tree_shap import TreeShap
+from transforms.methods.gradients.deep_shap import DeepShap
+from transforms.methods.gradients.expected_gradients import ExpectedGradients
+from transforms.methods.gradients.integrated_gradients import IntegratedGradients
+from transforms.methods.gradients.saliency import InputXGradient, Saliency
+from transforms.methods.gradients.smoothgrad import SmoothGrad
+from transforms.methods.masking.exact_shap import ExactShap
+from transforms.methods.masking.kernel_shap import KernelShap
+from transforms.methods.masking.lime import Lime
+from transforms.methods.masking.occlusion import Occlusion
+from transforms.methods.masking.permutation_shap import PermutationShap
+from transforms.methods.trees.tree_shap import TreeShap
 
 METHODS: dict[str, type[AttributionMethod]] = {
     "saliency": Saliency,

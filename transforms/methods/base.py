@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from transforms.methods.calls import run_calls
-from transforms.methods.ends import Ends
-from transforms.players import Players
+from transforms.methods.gradients.background_ends import Ends
+from transforms.models.players import Players
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

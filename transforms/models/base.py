@@ -18,13 +18,13 @@ from transforms.models.messages import first_line, out_of_memory
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from transforms.categories import Category, CategoryPlaces
     from transforms.methods.base import Reference
-    from transforms.models.differentiable import DifferentiableModel
-    from transforms.models.forest import Forest
-    from transforms.models.masked import MaskedModel
-    from transforms.models.rescale import RescaleModel
-    from transforms.models.trace import TracedModel
+    from transforms.models.categories import Category, CategoryPlaces
+    from transforms.models.forest.arrays import Forest
+    from transforms.models.graphs.deeplift.model import RescaleModel
+    from transforms.models.graphs.gradients import DifferentiableModel
+    from transforms.models.graphs.masked import MaskedModel
+    from transforms.models.graphs.trace import TracedModel
 
 
 @dataclass(frozen=True)
@@ -218,16 +218,16 @@ class ScoredModel:
     ) -> None:
         import tensorflow as tf
 
-        from transforms.models.compiled import Compiled
-        from transforms.models.cut import head_scores
-        from transforms.models.grouped import ungrouped
-        from transforms.models.xla import for_xla
+        from transforms.models.graphs.compiled import Compiled
+        from transforms.models.graphs.cut.cut import head_scores
+        from transforms.models.graphs.rewrites.grouped_convolutions import ungrouped
+        from transforms.models.graphs.xla import for_xla
 
         self.adapter = adapter
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
         traced = ungrouped(adapter.trace(self.shapes))
         if adapter.precision != "float32":
-            from transforms.models.precision import lowered
+            from transforms.models.graphs.rewrites.precision import lowered
 
             traced = lowered(traced, adapter.precision)
         self.traced = replace(traced, build=adapter.build)
@@ -247,7 +247,7 @@ class ScoredModel:
     def _values(self, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
         import tensorflow as tf
 
-        from transforms.models.tensors import flatten_heads
+        from transforms.models.graphs.tensors import flatten_heads
 
         feeds = {self.traced.inputs[name].name: value for name, value in inputs.items()}
         rows = tf.shape(next(iter(inputs.values())))[0]
@@ -285,7 +285,7 @@ class ScoredModel:
     @cached_property
     def forward_bytes(self) -> int:
         """Memory that one evaluation holds at most."""
-        from transforms.models.layout import forward_bytes
+        from transforms.models.graphs.growth import forward_bytes
 
         return forward_bytes(self.traced, self.scores)
 
@@ -296,7 +296,7 @@ class ScoredModel:
 
     def masked(self, reference: Reference) -> MaskedModel:
         """The model with a background, for masking methods; made once for each reference."""
-        from transforms.models.masked import MaskedModel
+        from transforms.models.graphs.masked import MaskedModel
 
         def make() -> MaskedModel:
             return MaskedModel(self, reference.inputs, reference.players, affine_prefix=self._affine_prefix)
@@ -323,7 +323,7 @@ class ScoredModel:
         """
         with self._lock:
             if self._differentiable is None:
-                from transforms.models.differentiable import DifferentiableModel
+                from transforms.models.graphs.gradients import DifferentiableModel
 
                 self._differentiable = DifferentiableModel(
                     self.traced,
@@ -345,7 +345,7 @@ class ScoredModel:
         """
         with self._lock:
             if self._rescaled is None:
-                from transforms.models.rescale import RescaleModel
+                from transforms.models.graphs.deeplift.model import RescaleModel
 
                 self._rescaled = RescaleModel(self.traced, self.scores, self.shapes, example)
             return self._rescaled

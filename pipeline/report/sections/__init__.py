@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pipeline.report.blocks import Prose, Section
-from pipeline.report.data import ReportData
+from pipeline.report.data.tables import ReportData
+from pipeline.report.data.view import View
 from pipeline.report.sections import (
     beeswarm,
     dependence,
@@ -24,8 +25,7 @@ from pipeline.report.sections import (
     trust,
     vectors,
 )
-from pipeline.report.view import View
-from pipeline.report.words import plain, shorten
+from pipeline.wording import plain, shorten
 
 #: What the model does, whether to believe it, which features matter, single rows, the details, the words.
 ORDER: Sequence[tuple[str, Callable[[View], list[Section]]]] = (

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.report.blocks import Block, Figure, Section, Table
-from pipeline.report.marks import (
+from pipeline.report.data.view import View, as_word, brief, brief_all, number_axis
+from pipeline.report.page.marks import (
     Spec,
     by_rank,
     chart,
@@ -23,8 +24,7 @@ from pipeline.report.marks import (
     tooltip,
     zero_line,
 )
-from pipeline.report.view import View, as_word, brief, brief_all, number_axis
-from pipeline.report.words import isolated, number, plain, shorten
+from pipeline.wording import isolated, number, plain, shorten
 
 #: Features in a chart, and the height of each in pixels.
 _MOST = 14

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.report.blocks import Block, Figure, Grid, Prose, Section, Table
-from pipeline.report.marks import (
+from pipeline.report.data.view import View, as_word, brief, number_axis
+from pipeline.report.page.marks import (
     LOW_TO_HIGH,
     Spec,
     by_rank,
@@ -25,8 +26,7 @@ from pipeline.report.marks import (
 )
 from pipeline.report.sections.beeswarm import NO_ORDER, coloured
 from pipeline.report.sections.interactions import HINT
-from pipeline.report.view import View, as_word, brief, number_axis
-from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten
+from pipeline.wording import chart_names, isolated, listed, number, plain, shorten
 
 #: Plots where one target is explained, and of each where several are.
 _MOST = 12

@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Figure, Section, Table
-from pipeline.report.marks import Spec, chart, end, layer, mark, names, numbers, theme, tooltip, zero_line
-from pipeline.report.view import View, brief, number_axis, rows_of
-from pipeline.report.words import number
+from pipeline.report.data.view import View, brief, number_axis, rows_of
+from pipeline.report.page.marks import (
+    Spec,
+    chart,
+    end,
+    layer,
+    mark,
+    names,
+    numbers,
+    theme,
+    tooltip,
+    zero_line,
+)
+from pipeline.wording import number
 
 if TYPE_CHECKING:
     import pandas as pd

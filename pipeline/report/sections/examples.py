@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Choice, Figure, Prose, Section, Table
-from pipeline.report.data import ReportData
-from pipeline.report.drawn import (
+from pipeline.report.data.chosen_examples import Pick, picks
+from pipeline.report.data.sampled_rows import (
     TENSORS,
     Drawn,
     by_target,
@@ -21,11 +21,11 @@ from pipeline.report.drawn import (
     shown_features,
     value_in_words,
 )
-from pipeline.report.marks import Spec, all_names, by_sign, chart, end, layer, mark, numbers, tooltip
-from pipeline.report.picks import Pick, picks
+from pipeline.report.data.tables import ReportData
+from pipeline.report.data.view import MOST_TARGETS
+from pipeline.report.page.marks import Spec, all_names, by_sign, chart, end, layer, mark, numbers, tooltip
 from pipeline.report.sections import images, tokens
-from pipeline.report.view import MOST_TARGETS
-from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten, signed
+from pipeline.wording import chart_names, isolated, listed, number, plain, shorten, signed
 
 #: Bars of a waterfall; the features beyond are summed up.
 _BARS = 12

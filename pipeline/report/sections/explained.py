@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.report.blocks import Figure, Section, Table, Terms
-from pipeline.report.view import View
-from pipeline.report.words import listed, number, plain, shorten
-from pipeline.text_table import count, duration, size
+from pipeline.report.data.view import View
+from pipeline.screen.text_table import count, duration, size
+from pipeline.wording import listed, number, plain, shorten
 
 #: Input files that are named.
 _FILES = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.report.blocks import Section, Terms
-from pipeline.report.view import View
+from pipeline.report.data.view import View
 
 _TERMS = (
     ("Model", "The program that turns the facts of a row into a number. This report says what it goes by."),

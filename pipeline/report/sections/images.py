@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.report.blocks import Block, Card, Cell, Figure, Pictures, Section, Table, Tile
-from pipeline.report.data import ReportData
-from pipeline.report.drawn import (
+from pipeline.report.data.chosen_examples import gallery
+from pipeline.report.data.sampled_rows import (
     Drawn,
     Shown,
     apart,
@@ -18,7 +18,10 @@ from pipeline.report.drawn import (
     of_features,
     of_targets,
 )
-from pipeline.report.overlays import (
+from pipeline.report.data.tables import ReportData
+from pipeline.report.data.view import MOST_TARGETS
+from pipeline.report.page.theme import LIGHT
+from pipeline.report.pictures.overlays import (
     SIDE,
     colours_in_words,
     extremes,
@@ -33,11 +36,8 @@ from pipeline.report.overlays import (
     squares,
     tile,
 )
-from pipeline.report.picks import gallery
-from pipeline.report.png import colours, png, reduced
-from pipeline.report.theme import LIGHT
-from pipeline.report.view import MOST_TARGETS
-from pipeline.report.words import isolated, number, percent, plain, shorten, signed
+from pipeline.report.pictures.png import colours, png, reduced
+from pipeline.wording import isolated, number, percent, plain, shorten, signed
 
 #: Features that are shown, and examples in the galleries.
 _FEATURES, _GALLERY = 4, 12

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.report.blocks import Block, Figure, Prose, Section, Table
-from pipeline.report.marks import Spec, chart, end, layer, mark, names, numbers, tooltip
-from pipeline.report.view import MOST_LISTED, View, brief, number_axis, rows_of
-from pipeline.report.words import number, percent
+from pipeline.report.data.view import MOST_LISTED, View, brief, number_axis, rows_of
+from pipeline.report.page.marks import Spec, chart, end, layer, mark, names, numbers, tooltip
+from pipeline.wording import number, percent
 
 if TYPE_CHECKING:
     import pandas as pd

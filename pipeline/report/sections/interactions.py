@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.report.blocks import Block, Figure, Prose, Section, Table
-from pipeline.report.marks import Spec, chart, layer, mark, names, numbers, tooltip
-from pipeline.report.view import View, brief
-from pipeline.report.words import TWO_LINES, number, percent, two_lines
+from pipeline.report.data.view import View, brief
+from pipeline.report.page.marks import Spec, chart, layer, mark, names, numbers, tooltip
+from pipeline.wording import TWO_LINES, number, percent, two_lines
 
 #: Hints in a chart, and the height of each in pixels.
 _MOST = 20

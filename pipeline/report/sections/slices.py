@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
-from pipeline.report.marks import (
+from pipeline.report.data.slicings import by_itself, slicing_of
+from pipeline.report.data.view import View, brief, number_axis, rows_of
+from pipeline.report.page.marks import (
     ASLANT,
     Spec,
     chart,
@@ -21,10 +23,8 @@ from pipeline.report.marks import (
     theme,
     tooltip,
 )
-from pipeline.report.slicings import by_itself, slicing_of
-from pipeline.report.view import View, brief, number_axis, rows_of
-from pipeline.report.words import TWO_LINES, chart_names, number, percent, plain, shorten, two_lines
-from transforms.importance.differences import FEWEST_ROWS, differences
+from pipeline.wording import TWO_LINES, chart_names, number, percent, plain, shorten, two_lines
+from transforms.aggregates.importance.differences import FEWEST_ROWS, differences
 
 if TYPE_CHECKING:
     import pandas as pd

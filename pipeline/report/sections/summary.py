@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.report.blocks import Block, Prose, Section
+from pipeline.report.data.slicings import by_itself
+from pipeline.report.data.view import View, as_word, rows_of
 from pipeline.report.sections.interactions import HINT, strongest
-from pipeline.report.slicings import by_itself
-from pipeline.report.view import View, as_word, rows_of
-from pipeline.report.words import listed, number, percent, plain, shorten
-from transforms.importance.differences import differences
+from pipeline.wording import listed, number, percent, plain, shorten
+from transforms.aggregates.importance.differences import differences
 
 #: Features that are told of first, and those whose direction is told.
 _FIRST, _DIRECTIONS = 3, 4

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Cell, Figure, Prose, Section, Table
-from pipeline.report.data import ReportData
-from pipeline.report.drawn import (
+from pipeline.report.data.chosen_examples import gallery
+from pipeline.report.data.sampled_rows import (
     Drawn,
     Shown,
     apart,
@@ -19,14 +19,14 @@ from pipeline.report.drawn import (
     of_features,
     of_targets,
 )
-from pipeline.report.marks import Spec, all_names, by_sign, chart, layer, mark, numbers, tooltip
-from pipeline.report.markup import markup
-from pipeline.report.picks import gallery
+from pipeline.report.data.tables import ReportData
+from pipeline.report.data.view import MOST_TARGETS
+from pipeline.report.page.marks import Spec, all_names, by_sign, chart, layer, mark, numbers, tooltip
+from pipeline.report.page.markup import markup
 from pipeline.report.sections import vectors
-from pipeline.report.view import MOST_TARGETS
-from pipeline.report.words import chart_names, isolated, listed, number, plain, shorten, signed
-from transforms import files
+from pipeline.wording import chart_names, isolated, listed, number, plain, shorten, signed
 from transforms.errors import UserError
+from transforms.storage import files
 
 #: Bars of the chart, tokens in the table behind it, the least important ones that are told.
 _BARS, _LINES, _LEAST = 24, 150, 10

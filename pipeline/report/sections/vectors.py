@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.blocks import Block, Cell, Figure, Section, Table
-from pipeline.report.data import ReportData
-from pipeline.report.drawn import (
+from pipeline.report.data.sampled_rows import (
     Shown,
     apart,
     mean_by_position,
@@ -16,9 +15,10 @@ from pipeline.report.drawn import (
     of_features,
     of_targets,
 )
-from pipeline.report.marks import Spec, all_names, by_sign, chart, end, layer, mark, numbers, tooltip
-from pipeline.report.view import MOST_TARGETS
-from pipeline.report.words import isolated, listed, number, percent, plain, shorten
+from pipeline.report.data.tables import ReportData
+from pipeline.report.data.view import MOST_TARGETS
+from pipeline.report.page.marks import Spec, all_names, by_sign, chart, end, layer, mark, numbers, tooltip
+from pipeline.wording import isolated, listed, number, percent, plain, shorten
 
 #: Bars of a chart.
 _BARS = 30

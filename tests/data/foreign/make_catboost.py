@@ -1,11 +1,11 @@
-"""Made catboost.cbm and catboost.json, with catboost 1.2.10; PYTHONPATH holds `tests`."""
+"""Made catboost.cbm and catboost.json, with catboost 1.2.10; PYTHONPATH holds the root."""
 
 import json
 from pathlib import Path
 
 from catboost import CatBoostClassifier, Pool
 
-from tests.test_functions import frame, target
+from tests.models.test_functions import frame, target
 
 here = Path(__file__).parent
 given = frame()[["age", "city"]]

@@ -1,0 +1,1 @@
+"""The config file: typed models of its blocks, and errors that name file, key and remedy."""

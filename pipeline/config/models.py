@@ -1,0 +1,320 @@
+"""The config file as strict, typed models: what it says and what it may say."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, get_type_hints
+
+from pydantic import (
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
+
+from pipeline.config.blocks import Baseline, Compute, Limits, Output, Privacy, Runner, TopK
+from pipeline.config.errors import as_user_error, nearest
+from pipeline.config.input import Bins, Feature, FeatureTexts, Input, Strict, all_labels
+from pipeline.config.model import Model, TargetColumn
+from pipeline.config.values import day_of
+from pipeline.config.yaml_text import MOST_BYTES, override, parse_mapping
+from transforms.errors import UserError
+from transforms.methods import METHODS
+from transforms.methods.base import AttributionMethod
+from transforms.storage import files
+
+__all__ = [
+    "Baseline", "Compute", "Config", "Input", "Limits", "LoadedConfig", "Model", "Output", "Preset",
+    "Privacy", "Runner", "TopK", "load_config", "restored", "with_method",
+]  # fmt: skip
+
+
+class Config(Strict):
+    """A whole config. `method` becomes the method's own dataclass; None leaves the choice to the model."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    name: str = "attribeam"
+    """The run's name, in reports and on an engine's console."""
+    model: Model
+    """The model to explain."""
+    input: Input
+    """The rows to explain."""
+    features: dict[str, FeatureTexts] = Field(default={})
+    """What readers see in place of names, by feature or group."""
+    method: Any = None
+    """A method's name, or its `name` with its own keys; without it the kind of the model decides."""
+    baseline: Baseline = Baseline()
+    """What a row is compared with."""
+    output: Output
+    """Where the tables go, and which of them are written."""
+    compute: Compute = Compute()
+    """Batches, workers and arithmetic: how the run is computed, never what is explained."""
+    runner: Runner | None = None
+    """The engine; without it, the run is computed on this machine."""
+    seed: int = 0
+    """Seed of every random number."""
+    incremental: bool = False
+    """Where a committed run exists and the input has gained files, explain only those files."""
+    limits: Limits = Limits()
+    """Limits beyond which a finished run ends with exit status 1."""
+    privacy: Privacy = Privacy()
+    """What is kept out of the importance to protect small groups."""
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method(cls, value: Any) -> AttributionMethod | None:
+        return None if value is None else _parse_method(value)
+
+    @field_serializer("method")
+    def _method_keys(self, method: Any) -> dict[str, Any] | None:
+        return None if method is None else {"name": method.name, **dataclasses.asdict(method)}
+
+    @model_validator(mode="after")
+    def _whole(self) -> Config:
+        if self.incremental and self.privacy.min_rows > 1:
+            raise UserError(
+                "and incremental: true do not go together: the aggregates that are kept to be added to hold "
+                "every slice",
+                "privacy.min_rows",
+                "leave one of the two out",
+            )
+        features = self.input.features or []
+        if all(feature.label is None for feature in features):
+            return self
+        # Where the file has the labels makes no other config.
+        bare = [feature.model_copy(update={"label": None}) for feature in features]
+        block = self.input.model_copy(update={"features": bare})
+        return self.model_copy(update={"input": block, "features": all_labels(self.features, features)})
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What features and groups are called in words, where the config says it."""
+        return {name: texts.label for name, texts in self.features.items() if texts.label is not None}
+
+    @property
+    def patterns(self) -> list[str]:
+        """The globs of the input."""
+        return [self.input.files] if isinstance(self.input.files, str) else list(self.input.files)
+
+
+class Preset(Strict):
+    """A preset: how and where a config is run, and nothing that is explained."""
+
+    runner: Runner | None = None
+    """As in a config; it replaces the config's."""
+    compute: Compute = Compute()
+    """As in a config; its keys replace the config's."""
+
+
+class LoadedConfig:
+    """A config with the place that its relative paths start from.
+
+    Args:
+      config: As the file, the preset and the command line have it.
+      where: What to call it in errors.
+      folder: The config file's folder.
+      preset: The file that `runner` is from, where that is not the config.
+    """
+
+    def __init__(self, config: Config, where: str, folder: str, preset: str | None = None) -> None:
+        self.config, self.where, self.folder, self.preset = config, where, folder, preset
+
+    def path(self, path: str) -> str:
+        """A path of the config in full."""
+        joined = files.join(self.folder, path)
+        return joined if files.is_url(joined) else os.path.abspath(files.local_path(joined))
+
+
+def load_config(
+    path: str,
+    *,
+    preset: str | None = None,
+    settings: Sequence[str] = (),
+    output: str | None = None,
+    date: str | None = None,
+) -> LoadedConfig:
+    """Reads a config file.
+
+    Args:
+      path: A local YAML file or a Beam filesystem URL.
+      preset: Another, whose `runner` and keys of `compute` count more than the config's.
+      settings: `a.b=value`, each overrides one key; the value is YAML.
+      output: Overrides `output.path`; relative to the working directory.
+      date: Fills `{date}` in paths; the day of today if it is None.
+    Raises:
+      UserError: The file, a key or a value; the line names the nearest known key.
+    """
+    data = _read(path)
+    if preset is not None:
+        _lay(data, preset)
+    for setting in settings:
+        override(data, setting)
+    if output is not None:
+        if not output:
+            raise UserError("is empty", "--output", "give the run directory")
+        if data.get("output") is None:
+            data["output"] = {}
+        if isinstance(data["output"], dict):
+            data["output"]["path"] = (
+                output if files.is_url(output) else os.path.abspath(files.local_path(output))
+            )
+    config: Config = _validate(data, path)
+    folder = path.rpartition("/")[0] if files.is_url(path) else os.path.dirname(os.path.abspath(path))
+    return LoadedConfig(_fill_date(config, date), path, folder, preset)
+
+
+def with_method(loaded: LoadedConfig, method: AttributionMethod) -> LoadedConfig:
+    """The same config with the method that was decided on."""
+    config = loaded.config.model_copy(update={"method": method})
+    return LoadedConfig(config, loaded.where, loaded.folder, loaded.preset)
+
+
+def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:
+    """The config that a manifest keeps.
+
+    Args:
+      data: Its `config`.
+      where: What to call it in errors.
+      folder: Its `config_folder`.
+    Raises:
+      UserError: It is no config of this version.
+    """
+    return LoadedConfig(_validate(data, where), where, folder)
+
+
+def _read(path: str) -> dict[str, Any]:
+    """The keys and values of a config file."""
+    if not files.exists(path):
+        folder, name = os.path.split(path)
+        near = get_close_matches(name, files.list_dir(folder or "."), n=1)
+        remedy = f"did you mean {files.join(folder, near[0])}?" if near else "check the path"
+        raise UserError("there is no such config", path, remedy)
+    if not files.is_dir(path) and files.size(path) > MOST_BYTES:
+        raise UserError(f"is larger than {MOST_BYTES >> 20} MB", path, "name a YAML config")
+    try:
+        text = files.read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError("is not UTF-8 text", path, "name a YAML config") from error
+    return parse_mapping(text, path)
+
+
+def _lay(data: dict[str, Any], path: str) -> None:
+    """Lays a preset over a config; it is judged by itself first, so that an error names the right file."""
+    preset = _read(path)
+    _validate(preset, path, Preset)
+    if preset.get("runner") is not None:
+        data["runner"] = preset["runner"]  # as a whole: options belong to their engine
+    if preset.get("compute") is not None and isinstance(data.setdefault("compute", {}), dict | None):
+        data["compute"] = {**(data["compute"] or {}), **preset["compute"]}
+
+
+def _validate(data: Mapping[str, Any], where: str, model: Any = Config) -> Any:
+    try:
+        return model.model_validate(dict(data))
+    except UserError as error:  # of a method's keys, or a runner's name
+        raise UserError(error.what, f"{where}: {error.where}", error.remedy) from error
+    except ValidationError as error:
+        found = as_user_error(error, where, lambda location: _keys_at(location, model))
+        raise UserError(found.what, _by_name(found.where or "", data), found.remedy) from error
+
+
+def _by_name(place: str, data: Mapping[str, Any]) -> str:
+    """The place of an error by the name of a feature, where the file gives them as a mapping."""
+    block = data.get("input")
+    features = block.get("features") if isinstance(block, Mapping) else None
+    if not isinstance(features, Mapping):
+        return place
+    names = list(features)
+    return re.sub(r"(: input\.features\.)(\d+)", lambda found: f"{found[1]}{names[int(found[2])]}", place)
+
+
+def _parse_method(value: Any) -> AttributionMethod:
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        raise UserError("must be a method's name or its keys", "method", f"known are {', '.join(METHODS)}")
+    name = value.get("name")
+    if name is None:
+        raise UserError("is missing", "method.name", f"known are {', '.join(METHODS)}")
+    if not isinstance(name, str) or name not in METHODS:
+        raise UserError(f"{name!r} is no method", "method.name", nearest(str(name), list(METHODS)))
+    method = METHODS[name]
+    known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
+    for key in value:
+        if key not in (*known, "name"):
+            raise UserError("unknown key", f"method.{key}", _remedy_of_key(str(key), name, known))
+    hints = get_type_hints(method, include_extras=True)
+    values = {}
+    for key, item in value.items():
+        if key == "name" or item is None:
+            continue
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_python(item, strict=True)
+        except ValidationError as error:
+            raise as_user_error(error, f"method.{key}", _keys_at) from error
+    return method(**values)
+
+
+def _remedy_of_key(key: str, method: str, known: Sequence[str]) -> str:
+    """The nearest key of the method, and the methods that do have such a key."""
+    others = [n for n, m in METHODS.items() if key in (f.name for f in dataclasses.fields(m))]  # type: ignore[arg-type]
+    elsewhere = f" ({key} is a key of {', '.join(others)})" if others else ""
+    remedy = nearest(key, known) if known else f"{method} takes no keys"
+    return remedy + elsewhere
+
+
+def _keys_at(location: Sequence[str], model: Any = Config) -> list[str]:
+    """The known keys of a block."""
+    for number, part in enumerate(location):
+        if part.isdigit() or (number and location[number - 1] == "features" and model is FeatureTexts):
+            continue  # the name of a feature is no key
+        model = _BLOCKS.get((model, part))
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+_BLOCKS: dict[tuple[Any, str], Any] = {
+    (Config, "model"): Model,
+    (Config, "input"): Input,
+    (Config, "features"): FeatureTexts,
+    (Config, "baseline"): Baseline,
+    (Config, "output"): Output,
+    (Config, "compute"): Compute,
+    (Config, "runner"): Runner,
+    (Preset, "runner"): Runner,
+    (Preset, "compute"): Compute,
+    (Config, "limits"): Limits,
+    (Config, "privacy"): Privacy,
+    (Input, "slices"): Bins,
+    (Input, "features"): Feature,
+    (Model, "target"): TargetColumn,
+    (Output, "attributions"): TopK,
+}
+
+
+def _fill_date(config: Config, date: str | None) -> Config:
+    day = day_of(date)
+
+    def filled(path: str) -> str:
+        return path.replace("{date}", day)
+
+    found = config.input.files
+    updates = {
+        "model": config.model.model_copy(update={"path": filled(config.model.path)}),
+        "input": config.input.model_copy(
+            update={"files": filled(found) if isinstance(found, str) else [filled(p) for p in found]}
+        ),
+        "output": config.output.model_copy(update={"path": filled(config.output.path)}),
+    }
+    if config.baseline.path is not None:
+        updates["baseline"] = config.baseline.model_copy(update={"path": filled(config.baseline.path)})
+    return config.model_copy(update=updates)

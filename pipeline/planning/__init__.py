@@ -1,0 +1,1 @@
+"""Preflight: everything a run checks and decides before its first row."""

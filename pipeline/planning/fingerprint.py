@@ -1,0 +1,47 @@
+"""What decides a run's numbers and their files, as one digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from pipeline.config.models import LoadedConfig
+from pipeline.planning.differences import deciding
+from pipeline.planning.host_memory import batch_rows
+from pipeline.planning.inputs import output_of
+from pipeline.planning.model.probe import ProbeResult
+from pipeline.run_directory.committed import SCHEMA_VERSION
+from transforms.slices.slicings import described
+from transforms.sources.shards import InputFile
+from transforms.storage import files
+
+
+def fingerprint_of(
+    loaded: LoadedConfig, found: ProbeResult, cuts: Sequence[tuple[Sequence[InputFile], int, int]]
+) -> str:
+    """SHA-256 of what decides the numbers and how they are laid out in files.
+
+    Args:
+      loaded: The config.
+      found: What the model said.
+      cuts: Of each increment its files, rows a shard, and rows.
+    """
+    config = deciding(loaded.config.model_dump(mode="json"))
+    facts = {
+        "version": SCHEMA_VERSION,
+        "config": config,
+        "model": found.digest,
+        "baseline": found.artifact.digest,
+        "columns": [[name, str(kind)] for name, kind in found.schema.columns],
+        "slices": described(found.schema.slicings),
+        "device_batch_size": found.device_batch_size,
+        "input": [
+            [[[f.name, f.rows, *(f.stamp or files.stamp(f.path))] for f in inputs], shard_rows, rows]
+            for inputs, shard_rows, rows in cuts
+        ],
+        "batch_size": batch_rows(
+            loaded.config.compute.batch_size, found.schema, found.targets, output_of(loaded)
+        ),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,75 @@
+"""What a plan says of input files that are not all alike, and of columns that nobody asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transforms.models.base import names_in_words
+from transforms.rows.schema import ExampleSchema
+from transforms.sources.parquet.columns import found_at
+from transforms.sources.parquet.opening import stored_index
+from transforms.sources.partitions import partition_types
+from transforms.sources.shards import InputFile
+
+
+def input_notes(inputs: Sequence[InputFile], schema: ExampleSchema, *, listed: bool) -> list[str]:
+    """Warnings, by key of the config.
+
+    Args:
+      inputs: The files.
+      schema: The columns of the run.
+      listed: Whether the config lists the features.
+    """
+    damaged = [
+        f"input.files: {file.name}: {file.damage}; it counts as one row, which will be rejected"
+        for file in inputs
+        if file.damage is not None
+    ]
+    left_out = [] if listed else _left_out(inputs, schema)
+    return [*damaged, *left_out, *_filled(inputs, schema), *_in_both(inputs, schema)]
+
+
+def _in_both(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
+    """Columns of the run that the files have and their folders' names as well."""
+    named = partition_types(inputs)
+    both = [name for name, _ in schema.columns if name in named and name not in schema.from_path]
+    return [
+        f"input.files: {name} is a column of the files and of their folders' names; the files' values are "
+        "read: rename one if the two differ"
+        for name in both
+    ]
+
+
+def _left_out(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
+    """The index of a pandas frame that is no feature, since nobody said that it is one."""
+    used = set(dict(schema.columns))
+    schemas = {id(file.schema): file.schema for file in inputs if file.schema is not None}
+    names = dict.fromkeys(name for found in schemas.values() for name in stored_index(found))
+    names = {name: None for name in names if name not in used}
+    if not names:
+        return []
+    index = "the index that pandas stored" if len(names) == 1 else "the index columns that pandas stored"
+    return [
+        f"input.features: {names_in_words(list(names), 4)}, {index}, is no feature; list the features if the "
+        "model was trained on it"
+    ]
+
+
+def _filled(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
+    """Features that some files lack altogether."""
+    asked = [f for f in schema.features if f.fill is not None and f.name not in schema.keys]
+    notes = []
+    for feature in asked:
+        lacking = [
+            file.name
+            for file in inputs
+            if file.schema is not None
+            and feature.name not in schema.from_path
+            and not found_at(file.schema, feature.name, file.name)
+        ]
+        if lacking:
+            notes.append(
+                f"input.features: {len(lacking):,} of {len(inputs):,} files have no {feature.name} "
+                f"({lacking[0]} is the first): it is {feature.fill!r} there"
+            )
+    return notes

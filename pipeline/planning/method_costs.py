@@ -1,0 +1,80 @@
+"""What every method would cost on a config, and which of them its model lets work at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipeline.config.models import LoadedConfig
+from pipeline.planning.inputs import baseline_files_of, baseline_run_of, input_files, of_config, probe_request
+from pipeline.planning.method.requirements import check_method
+from pipeline.planning.model.child import in_child
+from pipeline.planning.model.opening import ProbeRequest, open_model
+from transforms.errors import UserError
+from transforms.methods import METHODS
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A method on a config.
+
+    Args:
+      method: Its name.
+      evaluations_per_row: Model calls a row.
+      refused: Why it cannot be had of the model; None where it can.
+    """
+
+    method: str
+    evaluations_per_row: int
+    refused: str | None
+
+
+def survey(loaded: LoadedConfig) -> dict[str, Any]:
+    """The cost of every method on a config: of the config's own with its keys, of the others by default.
+
+    Args:
+      loaded: The config. Without `baseline.kind`, methods that take a background have a sample, the others
+        one row.
+    Returns:
+      `rows` of the input; `players`, what masking methods keep or replace; and `costs`, a `Cost` a method.
+    Raises:
+      UserError: The config's input, model and columns do not fit each other, or the model is such that no
+        method explains it.
+    Cost: loading the model, in a process of its own.
+    """
+    found = input_files(loaded)
+    kind = loaded.config.baseline.kind
+    try:
+        ask = _costs if kind else _costs_by_default
+        request = probe_request(
+            loaded, found, kind or "sample", baseline_files_of(loaded), baseline_run_of(loaded)
+        )
+        players, costs = in_child(ask, request)
+    except UserError as error:
+        raise of_config(loaded, error) from error
+    return {"rows": sum(file.rows for file in found), "players": players, "costs": costs}
+
+
+def _costs_by_default(request: ProbeRequest) -> tuple[int, list[Cost]]:
+    """The same where methods that need no background are given one row."""
+    return _costs(request, one_row=True)
+
+
+def _costs(request: ProbeRequest, *, one_row: bool = False) -> tuple[int, list[Cost]]:
+    """Players, and a cost a method, on the model of a request."""
+    opened = open_model(replace(request, method=None))  # each method is asked below
+    schema, model = opened.schema, opened.model
+    inputs = schema.assemble(opened.background)
+    rows, players = len(next(iter(inputs.values()))), schema.players.count
+    costs = []
+    for name, kind in METHODS.items():
+        own = request.method is not None and request.method.name == name
+        method = request.method if own and request.method is not None else kind()
+        refused = None
+        try:
+            check_method(model, inputs, method, schema)
+        except UserError as error:
+            refused = error.what
+        compared = 1 if one_row and not method.needs.background else rows
+        costs.append(Cost(name, method.evaluations_per_row(compared, players), refused))
+    return players, costs

@@ -1,0 +1,135 @@
+"""Which method to take, in words and data: by model, by data, by what is owed; and what each costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.planning.method.allowed_values import allowed_values
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A line of the guide.
+
+    Args:
+      question: What is asked of the reader.
+      case: One answer.
+      methods: What to take then, the first one first.
+      because: Why.
+    """
+
+    question: str
+    case: str
+    methods: tuple[str, ...]
+    because: str
+
+
+_MODEL, _DATA, _OWED = "Your model is", "Your data are", "You owe"
+
+GUIDE: Sequence[Advice] = (
+    Advice(
+        _MODEL,
+        "a Keras or TensorFlow network",
+        ("integrated_gradients", "deep_shap", "expected_gradients"),
+        "they use its gradients: 50 to 200 model calls a row, however many features there are",
+    ),
+    Advice(
+        _MODEL,
+        "XGBoost, LightGBM or a scikit-learn forest",
+        ("tree_shap",),
+        "exact Shapley values from the trees themselves",
+    ),
+    Advice(
+        _MODEL,
+        "anything else: a Python function, a SavedModel that reads strings",
+        ("exact_shap", "kernel_shap", "permutation_shap", "lime", "occlusion"),
+        "they only evaluate it, on rows in which some features are replaced by the background's",
+    ),
+    Advice(
+        _DATA,
+        "a table",
+        ("integrated_gradients", "deep_shap", "kernel_shap"),
+        "one number a column; input.groups makes columns that belong together one feature",
+    ),
+    Advice(
+        _DATA,
+        "pictures",
+        ("integrated_gradients", "smoothgrad", "occlusion"),
+        "gradients cost the same for any number of pixels; occlusion slides a window; input_x_gradient and "
+        "saliency are the cheapest first look",
+    ),
+    Advice(
+        _DATA,
+        "text as token ids",
+        ("integrated_gradients", "deep_shap", "occlusion"),
+        "one number a token: the graph is entered behind the embedding",
+    ),
+    Advice(
+        _OWED,
+        "sums that are exact",
+        ("deep_shap", "exact_shap", "tree_shap", "kernel_shap", "permutation_shap"),
+        "Σφ = prediction − base_value to rounding; integrated_gradients to a tolerance that you set",
+    ),
+    Advice(
+        _OWED,
+        "every row of a large data set by the morning",
+        ("saliency", "input_x_gradient", "integrated_gradients", "tree_shap"),
+        "the fewest model calls a row; `attribeam plan` measures yours",
+    ),
+    Advice(
+        _OWED,
+        "a reason code to a customer or a regulator",
+        ("exact_shap", "tree_shap", "integrated_gradients"),
+        "no random numbers and exact sums: the same row gives the same reasons, whoever computes them. "
+        "exact_shap up to 15 features or groups; output.attributions: {top_k: 4} keeps the four that count",
+    ),
+    Advice(
+        _OWED,
+        "a statement of the error",
+        ("kernel_shap", "permutation_shap", "expected_gradients", "lime"),
+        "standard_error: true writes one beside every value, tolerance goes on where it is too large",
+    ),
+)
+
+#: What a method may need of a model, in words.
+_NEEDS = {"trees": "a tree model", "gradients": "gradients", "evaluations": "evaluations"}
+
+
+def need(method: Any) -> str:
+    """What a method needs of a model: "trees", "gradients" or "evaluations"."""
+    if getattr(method.needs, "trees", False):
+        return "trees"
+    return "gradients" if method.needs.gradients else "evaluations"
+
+
+def describe(method: Any) -> dict[str, Any]:
+    """A method as `attribeam methods` tells of it; its cost is that of ten features."""
+    keys = {field.name: field.default for field in dataclasses.fields(method)}
+    rows = "a background" if method.needs.background else "one baseline row"
+    return {
+        "name": method.name,
+        "summary": method.summary,
+        "when": method.when,
+        "needs": f"{_NEEDS[need(method)]} and {rows}",
+        "cost": _cost(method),
+        "sums": "Σφ = prediction − base_value" if method.additive else "Σφ is no particular number",
+        "keys": keys,
+        "allowed": allowed_values(method),
+        "documentation": inspect.cleandoc(method.__doc__ or ""),
+    }
+
+
+def _cost(method: Any) -> str:
+    """Model calls a row in words, by what they grow with."""
+    default = method()
+    one = default.evaluations_per_row(1, 10)
+    if one == 0:
+        return "no model call"
+    calls = f"{one:,} model call{'' if one == 1 else 's'} a row"
+    grows = " and baseline row" if default.evaluations_per_row(100, 10) != one else ""
+    few = " of 10 features" if default.evaluations_per_row(1, 12) != one else ""
+    return calls + grows + few

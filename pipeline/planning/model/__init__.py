@@ -1,0 +1,1 @@
+"""Opening and checking the model while a run is planned."""

@@ -1,0 +1,159 @@
+"""Whether the loaded model is the user's model, and behaves, on the first rows, before any is explained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.planning.device_batches import forward_batch_size
+from pipeline.planning.model.behaviour import DRAWS, check_behaviour, random_error, random_places
+from pipeline.planning.model.failures import models_own, taken
+from transforms.errors import UserError
+from transforms.methods.base import evaluate
+from transforms.models.base import AS_IT_IS, PublicPrediction, ScoredModel
+from transforms.rows.decode import Rows
+from transforms.rows.schema import ExampleSchema
+from transforms.work.device_batch import Room
+
+#: Rows that are looked at, and the fewest where a device call takes few.
+_CHECKED, _FEWEST = 256, 8
+#: Of an output's magnitude in the row, and a part of it of its magnitude over the rows: what rounding may
+#: make of it. Libraries without a graph compute the same twice; TensorFlow fuses operations of one graph and
+#: not of another; halves have two or three digits, of sums of which little may be left.
+_ALIKE, _ALIKE_GRAPH, _ALIKE_HALVES = 1e-4, 1e-3, 5e-2
+_OVER_ROWS, _OVER_ROWS_HALVES = 0.1, 1.0
+#: The same of the library's own prediction, asked twice.
+_AGAIN = 2e-6
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The first rows that the model takes.
+
+    Args:
+      stored: The features' columns as the file holds them, under the features' names.
+      ids: `[B]` str objects.
+      inputs: By model input, `[B, *shape]`.
+    """
+
+    stored: pa.RecordBatch
+    ids: np.ndarray
+    inputs: Mapping[str, np.ndarray]
+
+
+def check_model(model: ScoredModel, first: Rows, schema: ExampleSchema, size: int | None) -> None:
+    """Looks whether a row has one score, and holds it against the library's own prediction of the first rows.
+
+    Args:
+      model: The model with its score.
+      first: As `first_rows` gives them.
+      schema: Of the examples.
+      size: Evaluations a device call; None: to be found.
+    Raises:
+      UserError: Some row has several scores, or another one than the library's own.
+    Cost: evaluates some hundred rows, fewer where a row takes much memory.
+    """
+    size = size or forward_batch_size(model)
+    room = Room(size)
+    checked = _usable(model, first, schema, room, min(_CHECKED, max(_FEWEST, size)))
+    if checked is not None:
+        check_rows(model, checked, room)
+
+
+def check_rows(model: ScoredModel, checked: Checked, room: Room) -> None:
+    """The same of rows that the model takes."""
+    with models_own("on the first rows"):
+        room.run(lambda size: check_behaviour(model, checked.inputs, size))
+    with models_own("in its own prediction of the first rows"):
+        _check_prediction(model, checked, room)
+
+
+def _usable(model: ScoredModel, first: Rows, schema: ExampleSchema, room: Room, count: int) -> Checked | None:
+    if first.stored is None:
+        return None
+    stored = first.stored.slice(0, count)
+    rows = first.take(slice(0, stored.num_rows))
+    inputs = schema.assemble(rows.features)
+    kept, _ = taken(model, inputs, room)
+    if not kept.any():
+        return None
+    return Checked(
+        stored.filter(pa.array(kept)), rows.ids[kept], {name: value[kept] for name, value in inputs.items()}
+    )
+
+
+def _check_prediction(model: ScoredModel, checked: Checked, room: Room) -> None:
+    adapter = model.adapter
+    if not isinstance(adapter, PublicPrediction):
+        return
+    theirs = adapter.public_prediction(checked.stored, checked.inputs)
+    if theirs is None:
+        return
+    draws = random_places(model)
+    for _ in range(DRAWS if draws else 1):
+        again = adapter.public_prediction(checked.stored, checked.inputs)
+        if again is not None and differing(again, theirs, _AGAIN).any():
+            raise random_error(draws)
+    read = _as_saved(model)
+    ours = room.run(lambda size: evaluate(read, checked.inputs, size)[1])
+    with np.errstate(over="ignore"):
+        theirs = np.asarray(theirs).astype(np.float32).reshape(len(ours), -1)
+    if theirs.shape != ours.shape:
+        raise UserError(
+            f"the model's own prediction has {theirs.shape[1]} outputs, and {ours.shape[1]} are read",
+            "model.path",
+            _REMEDY,
+        )
+    if model.has_gradients and read.in_halves:
+        unlike = differing(ours, theirs, _ALIKE_HALVES, _OVER_ROWS_HALVES)
+    else:
+        unlike = differing(ours, theirs, _ALIKE_GRAPH if model.has_gradients else _ALIKE)
+    if not unlike.any():
+        return
+    row, target = (int(at) for at in np.argwhere(unlike)[0])
+    number = int(unlike.any(axis=1).sum())
+    raise UserError(
+        f"the model's own prediction of row {checked.ids[row]} for {model.signature.target_names[target]} is "
+        f"{theirs[row, target]:.6g}, and {ours[row, target]:.6g} would be explained; so in {number} of the "
+        f"first {len(ours)} rows",
+        "model.path",
+        _REMEDY,
+    )
+
+
+_REMEDY = "wrap its own prediction in a python: function, and explain that with a method that evaluates"
+
+
+def _as_saved(model: ScoredModel) -> ScoredModel:
+    """The model in its own precision: halves are the config's wish, and no misreading."""
+    adapter = model.adapter
+    if getattr(adapter, "precision", "float32") == "float32":
+        return model
+    adapter = copy.copy(adapter)
+    adapter.precision, adapter.build = "float32", AS_IT_IS
+    return ScoredModel(adapter, model.shapes, "output", affine_prefix=False)
+
+
+def differing(
+    ours: np.ndarray, theirs: np.ndarray, tolerance: float, over_rows: float = _OVER_ROWS
+) -> np.ndarray:
+    """Where two predictions are not the same but for rounding, `[B, T]` bool; NaN equals NaN.
+
+    Args:
+      ours: `[B, T]`.
+      theirs: The same.
+      tolerance: Relative to the value.
+      over_rows: The part of it that counts relative to the output's root mean square over the rows as well.
+    """
+    a, b = ours.astype(np.float64), theirs.astype(np.float64)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    known = np.where(np.isfinite(a) & np.isfinite(b), np.maximum(np.abs(a), np.abs(b)), 0.0)
+    scale = np.sqrt(np.mean(np.square(known), axis=0))
+    with np.errstate(invalid="ignore", over="ignore"):
+        near = np.abs(a - b) <= tolerance * (known + over_rows * scale)
+    found: np.ndarray = ~(same | near)
+    return found

@@ -1,0 +1,68 @@
+"""A module's function in a process of its own, so that the launcher stays light."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import TypeVar
+
+from transforms.errors import UserError
+
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+def in_child(function: Callable[[Question], Answer], request: Question) -> Answer:
+    """Calls a module's function in a process of its own; what it raises as a UserError is raised here."""
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as noise:
+        child = subprocess.run(
+            [sys.executable, "-m", "pipeline.planning.model.child", str(answer.fileno())],
+            input=pickle.dumps((sys.path, function, request)),
+            pass_fds=[answer.fileno()],
+            stdout=noise,
+            stderr=noise,
+            check=False,
+        )
+        answer.seek(0)
+        data = answer.read()
+        if not data:
+            noise.seek(0)
+            if child.returncode < 0:
+                ended = signal.Signals(-child.returncode).name
+                raise UserError(
+                    f"the model's process was ended by {ended}, as happens when memory runs out or a library "
+                    "of the model crashes",
+                    "model.path",
+                    "load the model and predict a row in Python, on a machine with more memory",
+                )
+            lines = noise.read().decode("utf-8", "replace").strip().splitlines()
+            last = lines[-1] if lines else "no message"
+            raise RuntimeError(f"the model's process ended with status {child.returncode}: {last}")
+        # Written by our own child a moment ago, through a file without a name.
+        found = pickle.loads(data)
+    if isinstance(found, BaseException):
+        raise found
+    answered: Answer = found
+    return answered
+
+
+def _child(descriptor: int) -> None:
+    path, function, request = pickle.loads(sys.stdin.buffer.read())
+    sys.path[:] = path
+    try:
+        found: object = function(request)
+    except UserError as error:
+        found = error
+    with open(descriptor, "wb") as answer:
+        answer.write(pickle.dumps(found))
+
+
+if __name__ == "__main__":
+    # The classes must be those of the package, not of __main__, to mean the same to the parent.
+    from pipeline.planning.model import child as package
+
+    package._child(int(sys.argv[1]))

@@ -1,0 +1,114 @@
+"""What a model's own code raises while a run is planned, told as the model's failure and not as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+
+from pipeline.planning.method.requirements import playable
+from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
+from transforms.methods.base import AttributionMethod, evaluate
+from transforms.models.base import ScoredModel, refusal
+from transforms.models.messages import first_line, out_of_memory
+from transforms.rows.decode import Rows
+from transforms.rows.schema import ExampleSchema
+from transforms.work.device_batch import Room
+
+#: Why a row whose score is NaN or infinite is not taken.
+NOT_FINITE = "its score is not finite"
+_TRIED = 64
+_OUTSIDE = "check that it predicts these rows where it was made, and what --debug shows"
+
+
+def is_no_failure(error: Exception) -> bool:
+    """Whether an exception is no failure of the model: a user's mistake that is told, or no memory."""
+    return isinstance(error, (UserError, MemoryError, DeviceMemoryError, HostMemoryError)) or out_of_memory(
+        error
+    )
+
+
+def said(error: Exception) -> str:
+    """What an exception of a model says, in one line of at most 200 characters."""
+    line = refusal(error, planning=True)
+    if line is None:
+        name, line = type(error).__name__, first_line(error)
+        line = line if line.startswith(name) else f"{name}: {line}"
+    return line[:200]
+
+
+@contextmanager
+def models_own(where: str) -> Iterator[None]:
+    """Whatever is raised within is the model's failure.
+
+    Args:
+      where: Goes on from "the model fails".
+    Raises:
+      UserError: It is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_no_failure(error):
+            raise
+        raise UserError(f"the model fails {where}: {said(error)}", "model.path", _OUTSIDE) from error
+
+
+@contextmanager
+def methods_own(method: AttributionMethod, schema: ExampleSchema) -> Iterator[None]:
+    """Whatever is raised within means that the method cannot be had of the model.
+
+    Args:
+      method: The method.
+      schema: Of the examples, which the methods that the line names can have.
+    Raises:
+      UserError: It cannot.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_no_failure(error):
+            raise
+        others = [name for name in ("permutation_shap", "kernel_shap", "occlusion") if name != method.name]
+        masking = playable(others, schema)
+        raise UserError(
+            f"{method.name} fails on this model: {said(error)}",
+            "method.name",
+            f"use a method that only evaluates it: {', '.join(masking)}",
+        ) from error
+
+
+def scores_of(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> np.ndarray:
+    """Scores of all targets, `[B, T]`."""
+    return room.run(lambda size: evaluate(model, inputs, size)[0])
+
+
+def taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> tuple[np.ndarray, str]:
+    """Which rows the model takes and gives a finite score, `[B]` bool, and why not one of the others."""
+    rows = len(next(iter(inputs.values())))
+    try:
+        scores = scores_of(model, inputs, room)
+    except Exception as error:
+        if is_no_failure(error):
+            raise
+        if rows == 1:
+            return np.zeros(1, bool), said(error)
+        parts = (slice(0, rows // 2), slice(rows // 2, None))
+        halves = [taken(model, {k: v[part] for k, v in inputs.items()}, room) for part in parts]
+        return np.concatenate([kept for kept, _ in halves]), halves[0][1] or halves[1][1]
+    finite: np.ndarray = np.isfinite(scores).all(axis=1)
+    return finite, "" if finite.all() else NOT_FINITE
+
+
+def refused_baseline(model: ScoredModel, reason: str, first: Rows | None, schema: ExampleSchema) -> UserError:
+    """That the model takes no row of the baseline; or that it fails, where it takes none of the input."""
+    if first is not None:
+        some = {name: value[:_TRIED] for name, value in first.features.items()}
+        kept, why = taken(model, schema.assemble(some), Room(_TRIED))
+        if not kept.any() and why != NOT_FINITE:
+            return UserError(f"the model fails on the first rows: {why}", "model.path", _OUTSIDE)
+    what = "the model's score of the baseline is not finite"
+    if reason != NOT_FINITE:
+        what = f"the model does not take the baseline: {reason}"
+    return UserError(what, "baseline", "choose another kind")

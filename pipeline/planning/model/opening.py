@@ -1,0 +1,222 @@
+"""What a plan opens: the model with its schema, its background and the first rows, looked at in that order.
+
+Each thing is checked once, in this order: the model loads and the columns fit it; the files have the columns;
+the baseline can be made; the model takes rows of their shapes; the model is sound (a row has one score, which
+the library predicts too); the model takes the baseline; the method can be had of the model. What is wrong
+with a model is so under every method: it comes before a method's refusal, which names others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.planning.device_batches import forward_batch_size
+from pipeline.planning.method.requirements import Unfit, check_players, fitted, fitting
+from pipeline.planning.model.checks import check_model
+from pipeline.planning.model.failures import methods_own, models_own, refused_baseline, taken
+from pipeline.planning.model.targets import Target, is_yes_or_no
+from transforms.methods.base import AttributionMethod
+from transforms.models.base import ScoredModel
+from transforms.models.categories import NO_OR_YES
+from transforms.models.kinds.function import FunctionModel
+from transforms.models.load import ModelRequest
+from transforms.rows.baselines.baselines import BaselineRequest, first_rows, make_background
+from transforms.rows.decode import Rows
+from transforms.rows.padding import with_lengths
+from transforms.rows.resolve.bytes_columns import with_encodings
+from transforms.rows.resolve.completion import completed
+from transforms.rows.resolve.missing_features import with_absent
+from transforms.rows.resolve.partitions import resolve_with_paths, slicings_with_paths
+from transforms.rows.resolve.resolve import ColumnRequest
+from transforms.rows.schema import ExampleSchema
+from transforms.sources.read import Column, check_columns, columns_of
+from transforms.sources.shards import TFRECORD, InputFile
+from transforms.work.device_batch import Room
+
+#: Rows of the input that stand for it where a spread or a time is measured.
+FIRST_ROWS = 4096
+#: The same where nothing but the model is looked at.
+_FEW_ROWS = 256
+
+
+@dataclass(frozen=True)
+class ProbeRequest:
+    """What to find out.
+
+    Args:
+      model: What to load.
+      score: auto | output | logit | probability.
+      target: Index, name of a class or a head, "predicted", "all"; None: not given, or a column names it.
+      columns: The parts that the config gives to columns.
+      types: Columns of the input, with their types.
+      files: The input.
+      method: The method; None: the model decides.
+      baseline: The kind of baseline, with its own files for kind `file`; no kind: the method decides.
+      baseline_files: These.
+      device_batch_size: From the config; None: to be found.
+      seed: Of the run.
+      threads: TensorFlow's threads in this process.
+      measure: Whether to measure the time per row.
+      drawn_from: The files of the input that the baseline is made of; None: all.
+      paths: Columns that are not in the files but in the names of their folders.
+      edges: Of bins of equally many rows, by column and number, where an earlier run has found them.
+    """
+
+    model: ModelRequest
+    score: str
+    target: Target
+    columns: ColumnRequest
+    types: Mapping[str, pa.DataType]
+    files: Sequence[InputFile]
+    method: AttributionMethod | None
+    baseline: BaselineRequest
+    baseline_files: Sequence[InputFile]
+    device_batch_size: int | None
+    seed: int
+    threads: int | None = None
+    measure: bool = False
+    drawn_from: Sequence[InputFile] | None = None
+    paths: frozenset[str] = frozenset()
+    edges: Mapping[tuple[str, int], tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that is sound, and what it is explained with.
+
+    Args:
+      schema: As far as the files tell, whatever the method.
+      model: With its score.
+      background: Rows that it takes, `[R, *shape]` by feature.
+      first: The first rows of the input, those that the model refuses among them; None where none is usable.
+      baseline: The kind that the background is of.
+    """
+
+    schema: ExampleSchema
+    model: ScoredModel
+    background: Mapping[str, np.ndarray]
+    first: Rows | None
+    baseline: str
+
+
+def open_model(request: ProbeRequest, other: Opened | None = None) -> Opened:
+    """Loads the model, makes its schema and its background, and looks whether the model is sound.
+
+    Args:
+      request: What to find out; without a method, nothing is refused for one.
+      other: The same model opened for another method: it is not looked at twice.
+    Raises:
+      UserError: Model, columns and baseline do not fit each other, or the model is not sound.
+      Unfit: The method cannot have so many players, of a model that is sound.
+    Cost: a pass over the input for the baseline; see `check_model`.
+    """
+    if other is not None and other.baseline == request.baseline.kind:
+        return other
+    schema = _schema_of_files(request)
+    if request.method is not None:
+        _check_room(request, request.method, schema)
+    drawn_from = request.drawn_from or request.files
+    background = make_background(request.baseline, schema, request.baseline_files or drawn_from, request.seed)
+    model = _scored(request, schema, background)
+    if request.columns.target is not None and is_yes_or_no(model):
+        schema = replace(schema, classes=NO_OR_YES)
+    if other is None:
+        # What stands for the input where the baseline is one row must not change when files are added.
+        first = first_rows(drawn_from, schema, FIRST_ROWS)
+        if first is not None:
+            check_model(model, first, schema, request.device_batch_size)
+    else:
+        first = other.first
+    # Rows that the model refuses will be rejected: they are no background and no measure of the others.
+    room = Room(request.device_batch_size or forward_batch_size(model))
+    kept, reason = taken(model, schema.assemble(background), room)
+    if not kept.any():
+        raise refused_baseline(model, reason, first, schema)
+    if not kept.all():  # a mask copies
+        background = {name: value[kept] for name, value in background.items()}
+    return Opened(schema, model, background, first, request.baseline.kind)
+
+
+def fit(
+    request: ProbeRequest, opened: Opened, method: AttributionMethod
+) -> tuple[ExampleSchema, ScoredModel]:
+    """The schema and the model as a method takes them, with what only masks held at the row's value.
+
+    Raises:
+      Unfit: The method cannot be had of the model.
+    """
+    background = opened.background
+    with fitting(), methods_own(method, opened.schema):
+        return fitted(
+            opened.model,
+            background,
+            method,
+            opened.schema,
+            lambda held: _scored(request, held, background),
+        )
+
+
+def _check_room(request: ProbeRequest, method: AttributionMethod, schema: ExampleSchema) -> None:
+    """That the method can have so many players, before the whole input is read for a baseline.
+
+    Raises:
+      UserError: The model, on the first rows, is not sound, which comes first.
+      Unfit: It cannot.
+    """
+    try:
+        with fitting():
+            check_players(method, schema)
+    except Unfit:
+        alone = replace(schema, id=None, slices=(), slicings=(), target=None, weight=None)
+        first = first_rows(request.drawn_from or request.files, alone, _FEW_ROWS)
+        if first is not None:
+            model = _scored(request, alone, first.features)
+            check_model(model, first, alone, request.device_batch_size)
+        raise
+
+
+def _schema_of_files(request: ProbeRequest) -> ExampleSchema:
+    """The schema, with what the files' own types say; all of them have its columns."""
+    kind, schema, types = open_schema(request)
+    common = check_columns(request.files, columns_of(schema))
+    if kind == FunctionModel.kind and any(common[f.name] != f.stored for f in schema.features):
+        # A function takes what it is given: of whole numbers in one file and halves in another, floats.
+        _, schema, types = open_schema(replace(request, types={**request.types, **common}))
+    if schema.slicings:  # what they compare must be so in every file
+        found = {**types, **common}
+        slices = tuple((name, common[name]) for name, _ in schema.slices)
+        slicings = slicings_with_paths(request.columns.slices, found, request.paths, request.files)
+        schema = replace(schema, slices=slices, slicings=slicings)
+    if request.baseline.kind == "file":
+        wanted = [
+            Column(f.name, f.stored, "baseline.path", from_path=f.name in schema.from_path)
+            for f in schema.features
+        ]
+        check_columns(request.baseline_files, wanted)
+    return schema
+
+
+def _scored(request: ProbeRequest, schema: ExampleSchema, rows: Mapping[str, np.ndarray]) -> ScoredModel:
+    from transforms.work import runtime as worker
+
+    inputs = schema.assemble(rows)
+    with models_own("when it is given rows of the columns' shapes"):
+        return worker.scored_model(request.model, inputs, request.score, request.threads, held=schema.held)
+
+
+def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str, pa.DataType]]:
+    """Loads the model: its kind, its schema as far as types tell, and the types of the columns."""
+    from transforms.work import runtime as worker
+
+    loaded = worker.adapter(request.model, request.threads)
+    types = request.types
+    if request.files[0].format == TFRECORD:
+        types = with_absent(request.columns, loaded.signature, types)
+    columns = completed(request.columns, loaded.signature, types)
+    columns, types = with_lengths(columns, loaded.signature, types, request.files)
+    schema = resolve_with_paths(columns, loaded.signature, types, request.paths, request.files)
+    return loaded.kind, with_encodings(schema, request.files), types

@@ -1,0 +1,98 @@
+"""What a plan finds out about slices: the edges of bins, how many there will be, and whether too many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from transforms.rows.baselines.baselines import drawn_slices
+from transforms.rows.schema import ExampleSchema
+from transforms.slices.slicings import ByBins, ByColumn, ByCondition, Slicing, labels, with_edges
+from transforms.sources.shards import InputFile
+
+#: Rows that are drawn to find out.
+_DRAWN = 10_000
+#: More slices than this are worth a warning; of floating numbers, which seldom mean categories, fewer.
+_MANY, _MANY_NUMBERS = 1000, 50
+
+
+def plan_slicings(
+    schema: ExampleSchema,
+    files: Sequence[InputFile],
+    seed: int,
+    rows: int,
+    edges: Mapping[tuple[str, int], tuple[float, ...]] | None = None,
+) -> tuple[ExampleSchema, int, tuple[str, ...]]:
+    """Completes a schema's slicings from a draw of the input.
+
+    Args:
+      schema: As `resolve` gives it.
+      files: To draw from; the same ones give the same edges.
+      seed: Of the run.
+      rows: Of the input.
+      edges: Those of an earlier run, by column and number of bins; they count more than the draw's.
+    Returns:
+      The schema with all edges; how many slices there will be over all slicings, estimated; and warnings.
+    Raises:
+      UserError: Bins are asked for of values that do not differ.
+    Cost: see `drawn_slices`.
+    """
+    if not schema.slicings:
+        return schema, 0, ()
+    drawn = drawn_slices(files, schema, _DRAWN, seed)
+    if not drawn:  # nothing can be read, which others say better
+        return schema, 0, ()
+    schema = replace(schema, slicings=with_edges(schema.slicings, drawn, edges or {}))
+    number, looked_at = 0, len(next(iter(drawn.values())))
+    warnings = []
+    for slicing, found in zip(schema.slicings, labels(schema.slicings, drawn).values(), strict=True):
+        counts = _counts(found)
+        if looked_at >= rows:
+            number += len(counts)
+        else:
+            number += _estimated(slicing, counts, rows)
+        warning = _warning(slicing, drawn, len(counts), looked_at)
+        if warning is not None:
+            warnings.append(f"input.slices: {warning}")
+    return schema, number, tuple(warnings)
+
+
+def _counts(found: pa.DictionaryArray) -> np.ndarray:
+    """Rows of each slice that has some."""
+    places = found.indices.drop_null().to_numpy(zero_copy_only=False)
+    counts = np.bincount(places, minlength=1)
+    return counts[counts > 0]
+
+
+def _estimated(slicing: Slicing, counts: np.ndarray, rows: int) -> int:
+    """How many slices the whole input has: those of the draw, and as many more as were nearly not drawn.
+
+    Chao 1984, "Nonparametric estimation of the number of classes in a population", bias-corrected.
+    """
+    if isinstance(slicing, ByCondition):
+        return 1
+    if isinstance(slicing, ByBins):
+        return len(slicing.edges) + 2
+    once, twice = int((counts == 1).sum()), int((counts == 2).sum())
+    return min(rows, len(counts) + once * (once - 1) // (2 * (twice + 1)))
+
+
+def _warning(slicing: Slicing, drawn: Mapping[str, pa.Array], found: int, looked_at: int) -> str | None:
+    seen = f"has {found:,} values in {looked_at:,} rows, each a slice of its own"
+    if not isinstance(slicing, ByColumn):
+        if found > _MANY:
+            return (
+                f"{slicing.name} makes {found:,} slices of {looked_at:,} rows; intersect fewer, or use bins"
+            )
+        return None
+    kind = drawn[slicing.column].type
+    many = _MANY_NUMBERS if pt.is_floating(kind) else _MANY
+    if found <= many:
+        return None
+    if pt.is_floating(kind) or pt.is_integer(kind):
+        return f"{slicing.column} {seen}; give bins: {{column: {slicing.column}, bins: 5}}"
+    return f"{slicing.column} {seen}; slice by a coarser column"

@@ -1,0 +1,319 @@
+"""Single rows in the report: what each feature is, a row's φ by feature, its values in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.report.blocks import Block, Choice, Prose
+from pipeline.report.data.tables import ReportData
+from pipeline.report.data.view import View
+from pipeline.wording import number, plain, shorten
+from transforms.arrow.value_text import as_text
+
+#: Columns that every table of attributions has for its own; what is after them are slices.
+_OWN = frozenset(
+    (
+        *("kind", "example_id", "target", "target_name", "prediction", "output", "base_value"),
+        *("convergence_delta", "attribution", "standard_error", "fit", "feature", "weight"),
+    )
+)
+#: A picture has so many rows and columns at least.
+_LEAST_SIDE = 4
+#: A vector of so many channels at the end, or at the beginning, is a colour.
+_COLOURS = (1, 3)
+#: Forms of which a row has many numbers.
+TENSORS = ("picture", "tokens", "vector")
+#: Characters of a value that a reader is shown.
+_VALUE = 40
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A feature of the tables, as the report shows it.
+
+    Args:
+      name: In the tables.
+      label: In words.
+      form: number | category | group | picture | tokens | vector, of which the last three are tensors.
+      shape: Of its attribution in a row, `()` for one number.
+      channels: The axis of a picture's channels; None: it has none.
+      members: Of a group.
+      image: Whether the config calls it an image, whose pixels are 0 to 255.
+    """
+
+    name: str
+    label: str
+    form: str
+    shape: tuple[int, ...] = ()
+    channels: int | None = None
+    members: tuple[str, ...] = ()
+    image: bool = False
+
+
+def shown_features(data: ReportData) -> list[Shown]:
+    """The features that rows are shown with, in their order, each with the form that it is shown in."""
+    schema = {item["name"]: item for item in data.manifest["schema"]}
+    groups = data.manifest["config"]["input"].get("groups") or {}
+    found = []
+    for name in data.features:
+        label = data.label(name)
+        if name in groups:
+            found.append(Shown(name, label, "group", members=tuple(groups[name])))
+            continue
+        item = schema[name]
+        shape, kind, image = tuple(item["shape"]), item["dtype"], item["kind"] == "image"
+        form, channels = _form(shape, kind, image)
+        if form == "number" and (item["kind"] == "categorical" or kind == "string"):
+            form = "category"
+        found.append(Shown(name, label, form, shape, channels, image=image))
+    return found
+
+
+def most_important(data: ReportData, form: str, most: int) -> tuple[list[Shown], str]:
+    """The features of a form, so many at most, and a sentence on those left out, empty where none is.
+
+    Args:
+      data: Of the run.
+      form: As `Shown` has it.
+      most: Of them, the most important ones by mean |φ| over all targets, in the tables' order.
+    """
+    found = [feature for feature in shown_features(data) if feature.form == form]
+    if len(found) <= most:
+        return found, ""
+    frame = data.importance[data.importance["slice"] == ""]
+    weight = frame.groupby("feature")["mean_abs"].sum()
+    first = set(sorted((feature.name for feature in found), key=lambda name: -weight[name])[:most])
+    rest = f"The {most} most important ones are shown, {len(found) - most:,} others are not."
+    return [feature for feature in found if feature.name in first], rest
+
+
+def _form(shape: tuple[int, ...], dtype: str, image: bool) -> tuple[str, int | None]:
+    """The form of a feature of this shape, and the axis of the channels where it is a picture."""
+    if int(np.prod(shape, dtype=np.int64)) == 1:
+        return "number", None
+    channels = None
+    if len(shape) == 3:
+        first = shape[0] in _COLOURS and shape[2] not in _COLOURS
+        channels = 0 if first else 2
+    spatial = [extent for axis, extent in enumerate(shape) if axis != channels]
+    pictured = len(spatial) == 2 and min(spatial) >= _LEAST_SIDE
+    if len(shape) in (2, 3) and (image or (pictured and dtype != "string")):
+        return "picture", channels
+    long = [extent for extent in shape if extent > 1]
+    if len(long) == 1 and (dtype == "string" or np.dtype(dtype).kind in "iu"):
+        return "tokens", None
+    return "vector", None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Rows of the sample of one target, as arrays.
+
+    Args:
+      table: Its rows.
+      features: That the values are of.
+    """
+
+    table: pa.Table
+    features: Sequence[Shown]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def phi(self) -> np.ndarray:
+        """φ by feature, `[N, features]`; of a tensor the sum."""
+        columns = [self.attribution(feature).reshape(len(self), -1).sum(axis=1) for feature in self.features]
+        return np.column_stack(columns) if columns else np.zeros((len(self), 0))
+
+    def attribution(self, feature: Shown) -> np.ndarray:
+        """φ of a feature, `[N, *shape]`, float64."""
+        return ReportData.values(self.table, "attribution", feature.name).astype(np.float64)
+
+    def value(self, name: str) -> np.ndarray:
+        """The values of a feature or a group's member, `[N, *shape]`; strings as objects."""
+        return ReportData.values(self.table, "feature", name)
+
+    @cached_property
+    def prediction(self) -> np.ndarray:
+        """The score, `[N]`."""
+        return self.numbers("prediction")
+
+    @cached_property
+    def base_value(self) -> np.ndarray:
+        """The score at the baseline, `[N]`."""
+        return self.numbers("base_value")
+
+    def numbers(self, column: str) -> np.ndarray:
+        """A column of numbers, `[N]`, float64; nulls as NaN."""
+        return self.table[column].cast(pa.float64()).to_numpy().astype(np.float64)
+
+    def ids(self) -> list[str]:
+        """Of the examples."""
+        return [str(text) for text in self.table["example_id"].to_pylist()]
+
+    def slices(self, row: int) -> list[tuple[str, str]]:
+        """The row's slice columns by name, in words."""
+        names = [name for name in self.table.column_names if name not in _OWN]
+        return [(name, in_words(self._slice_value(name, row), counted=False)) for name in names]
+
+    def _slice_value(self, name: str, row: int) -> object:
+        value = self.table[name].slice(row, 1)
+        # Python has no day beyond the year 9999, nor before our era.
+        return (as_text(value) if pa.types.is_temporal(value.type) else value)[0].as_py()
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Drawn:
+        """Some of the rows."""
+        return Drawn(self.table.take(pa.array(np.asarray(rows, np.int64))), self.features)
+
+
+def drawn_by_target(data: ReportData, most: int) -> dict[int, dict[str, Drawn]]:
+    """The sample by target and by kind: "sample", "largest", "smallest".
+
+    Args:
+      data: With a sample.
+      most: Targets at most, those of most rows.
+    """
+    if data.sample is None:
+        return {}
+    features = shown_features(data)
+    targets = data.sample["target"].to_numpy()
+    kinds = np.array(data.sample["kind"].to_pylist(), object)
+    found: dict[int, dict[str, Drawn]] = {}
+    for target in list(data.targets)[:most]:
+        of = {
+            kind: Drawn(
+                data.sample.take(pa.array(np.flatnonzero((targets == target) & (kinds == kind)))), features
+            )
+            for kind in ("sample", "largest", "smallest")
+        }
+        if any(map(len, of.values())):
+            found[target] = of
+    return found
+
+
+def score_word(data: ReportData, target: int) -> str:
+    """What is explained of a target: logit, probability or output."""
+    at = 0
+    for head in data.manifest["model"]["outputs"]:
+        at += int(np.prod([extent or 1 for extent in head["shape"]], dtype=np.int64))
+        if target < at:
+            return str(head["score"])
+    return "score"
+
+
+# -- words ---------------------------------------------------------------------------------------------------
+
+
+def value_in_words(feature: Shown, rows: Drawn, row: int) -> str:
+    """The value of a feature in a row: of a group its members' values, of a tensor its shape."""
+    if "feature" not in rows.table.column_names:
+        return ""
+    if feature.form == "group":
+        return ", ".join(f"{name} {in_words(rows.value(name)[row])}" for name in feature.members)
+    return in_words(rows.value(feature.name)[row], counted=feature.form == "number")
+
+
+def in_words(value: Any, counted: bool = True) -> str:
+    """A value of a table: a number in few digits, of a tensor its shape.
+
+    Args:
+      value: A number, a string, an array or nothing.
+      counted: Whether a number is one that counts, with thousands apart; a code such as 2013 is none.
+    """
+    if isinstance(value, np.ndarray):
+        if value.size != 1:
+            return f"{'×'.join(map(str, value.shape))} values"
+        value = value.reshape(-1)[0]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "missing"
+    if isinstance(value, float) or (isinstance(value, int) and counted and not isinstance(value, bool)):
+        return number(value, 4 if abs(value) < 1000 else 6)
+    return shorten(plain(str(value)), _VALUE)
+
+
+def apart(names: Iterable[str]) -> list[str]:
+    """The names, each its own: a second of the same name is given a number."""
+    found: list[str] = []
+    taken: set[str] = set()
+    for name in names:
+        own, number = name, 1
+        while own in taken:
+            number += 1
+            own = f"{name} ({number})"
+        taken.add(own)
+        found.append(own)
+    return found
+
+
+def by_target(data: ReportData, made: Mapping[int, Any]) -> dict[str, Any]:
+    """What was made for targets by their names, which are those of all choices of a target."""
+    names = View(data).target_names
+    return {names[target]: what for target, what in made.items()}
+
+
+def of_targets(data: ReportData, made: Mapping[int, Sequence[Block]]) -> list[Block]:
+    """Blocks of targets to choose from, of the only one as they are; and a sentence on those left out."""
+    blocks: list[Block] = [block for of in made.values() for block in of]
+    if len(made) > 1:
+        blocks = [Choice("Target", by_target(data, made))]
+    rest = left_out(data, len(made))
+    return [*blocks, Prose(rest)] if rest else blocks
+
+
+def of_features(what: str, made: Mapping[str, Sequence[Block]], rest: str) -> list[Block]:
+    """Blocks of features to choose from, of the only one as they are; before them what is said of others."""
+    blocks: list[Block] = [block for of in made.values() for block in of]
+    if len(made) > 1:
+        blocks = [Choice(what, made)]
+    return [Prose(rest), *blocks] if rest else blocks
+
+
+def left_out(data: ReportData, shown: int) -> str:
+    """A sentence on the targets that are not shown; empty where all are."""
+    rest = len(data.targets) - shown
+    return f"The {shown} targets of most rows are shown, {rest:,} others are not." if rest > 0 else ""
+
+
+# -- by position ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Means:
+    """Mean |φ| and mean φ of a tensor by position, each `[*shape]`, and over which rows, in a sentence."""
+
+    absolute: np.ndarray
+    mean: np.ndarray
+    of: str
+
+
+def mean_by_position(data: ReportData, target: int, feature: Shown) -> Means | None:
+    """The means of a tensor's φ by position: over all rows where the run kept them, else over the sample.
+
+    Returns:
+      None where there are neither.
+    """
+    if data.positions is not None:
+        table = data.positions
+        here = pc.and_(pc.equal(table["target"], target), pc.equal(table["feature"], feature.name))
+        table = table.filter(here)
+        if len(table):
+            index = table["index"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
+            found = np.zeros((2, *feature.shape))
+            for at, column in enumerate(("mean_abs", "mean")):
+                found[at][tuple(index.T)] = table[column].to_numpy()
+            return Means(found[0], found[1], "Over all rows.")
+    rows = drawn_by_target(data, len(data.targets)).get(target, {}).get("sample")
+    if not rows:
+        return None
+    phi = rows.attribution(feature)
+    return Means(np.abs(phi).mean(axis=0), phi.mean(axis=0), f"Over {len(rows):,} rows drawn at random.")

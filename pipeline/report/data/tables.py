@@ -1,0 +1,108 @@
+"""What a report is drawn from: a run's aggregates and its sample of rows, never all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.results.run import Run
+from transforms.outputs.parts import INTERACTIONS, POSITIONS, SAMPLE
+from transforms.storage import files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """The tables of a run that its report shows.
+
+    Args:
+      manifest: What the run was.
+      importance: As `Run.importance` gives it.
+      sample: Rows of `report/sample.parquet`; None where the run kept none.
+      positions: Of `report/positions.parquet`; None where no feature is a tensor.
+      interactions: Of `report/interactions.parquet`; None without a sample.
+      rejected: Rows rejected by reason, most frequent first.
+    """
+
+    manifest: Mapping[str, Any]
+    importance: pd.DataFrame
+    sample: pa.Table | None
+    positions: pa.Table | None
+    interactions: pa.Table | None
+    rejected: Mapping[str, int]
+
+    @classmethod
+    def load(cls, run: Run) -> ReportData:
+        """Reads what a report needs of a run.
+
+        Cost: the importance, the sample and the rejected rows' reasons; no attributions.
+        """
+
+        def table(name: str) -> pa.Table | None:
+            return run.table(name) if files.exists(files.join(run.path, name)) else None
+
+        counted = run.rejected()["reason"].value_counts().to_pylist()
+        counted.sort(key=lambda item: (-item["counts"], item["values"]))
+        return cls(
+            manifest=run.manifest,
+            importance=run.importance(),
+            sample=table(SAMPLE),
+            positions=table(POSITIONS),
+            interactions=table(INTERACTIONS),
+            rejected={item["values"]: item["counts"] for item in counted},
+        )
+
+    def label(self, feature: str) -> str:
+        """What a feature is called in words: the config's label, else its name."""
+        texts = self.manifest["config"].get("features") or {}
+        return str((texts.get(feature) or {}).get("label") or feature)
+
+    @cached_property
+    def features(self) -> list[str]:
+        """Features and groups that rows are shown with: of a wide table those that matter most."""
+        names: list[str] = list(self.manifest["features"])
+        if self.sample is None or "attribution" not in self.sample.column_names:
+            return names
+        struct = self.sample.schema.field("attribution").type
+        kept = {struct.field(at).name for at in range(struct.num_fields)}
+        return [name for name in names if name in kept]
+
+    @property
+    def targets(self) -> dict[int, str]:
+        """Names of the targets that the importance has, most rows first."""
+        rows = self.importance[self.importance["slice"] == ""].drop_duplicates("target")
+        rows = rows.sort_values(["rows", "target"], ascending=[False, True])
+        return dict(zip(rows["target"].tolist(), rows["target_name"].tolist(), strict=True))
+
+    def drawn(self, target: int, kind: str = "sample") -> pa.Table:
+        """The rows of the sample for a target: drawn at random, or those of the largest or smallest score."""
+        if self.sample is None:
+            raise ValueError("the run kept no sample")
+        chosen = [
+            place
+            for place, (of, what) in enumerate(
+                zip(self.sample["target"].to_pylist(), self.sample["kind"].to_pylist(), strict=True)
+            )
+            if (of, what) == (target, kind)
+        ]
+        return self.sample.take(pa.array(chosen, pa.int64()))
+
+    @staticmethod
+    def values(rows: pa.Table, column: str, name: str) -> np.ndarray:
+        """`[N, *shape]` of a field of the struct `attribution` or `feature`; strings as objects."""
+        chunks = rows[column]
+        # To put all of a wide struct together for each of its fields would copy it as often.
+        array = (chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()).field(name)
+        shape = [len(rows)]
+        while pa.types.is_fixed_size_list(array.type):
+            shape.append(array.type.list_size)
+            array = array.flatten()
+        values: np.ndarray = array.to_numpy(zero_copy_only=False)
+        return values.reshape(shape)

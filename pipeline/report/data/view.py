@@ -1,0 +1,213 @@
+"""What the sections share: targets in their order, names in charts, features by importance and kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.report.blocks import Block, Choice, Prose
+from pipeline.report.data.tables import ReportData
+from pipeline.wording import chart_names
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Targets that a report tells of one by one.
+MOST_TARGETS = 12
+#: Features that a table of the page lists.
+MOST_LISTED = 1000
+
+
+@dataclass(frozen=True)
+class View:
+    """A run's tables as the sections read them.
+
+    Args:
+      data: The tables.
+    """
+
+    data: ReportData
+
+    @cached_property
+    def targets(self) -> dict[int, str]:
+        """The targets that are shown one by one, by number, in the order of `data.targets`."""
+        chosen = list(self.data.targets.items())[:MOST_TARGETS]
+        return dict(chosen)
+
+    @cached_property
+    def target_names(self) -> dict[int, str]:
+        """The same, each with a name of its own."""
+        found = {target: f"{name}\0{target}" for target, name in self.targets.items()}
+        texts = {unique: self.targets[target] for target, unique in found.items()}
+        shown = chart_names(found.values(), texts)
+        return {target: shown[unique] for target, unique in found.items()}
+
+    @property
+    def fewest(self) -> int:
+        """`privacy.min_rows`: of fewer rows, nothing is told of a slice, a rest or a category."""
+        return int((self.data.manifest["config"].get("privacy") or {}).get("min_rows") or 0)
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """What every feature is called."""
+        return {name: self.data.label(name) for name in self.data.manifest["features"]}
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """What every feature is called in a chart."""
+        return chart_names(self.labels, self.labels)
+
+    @cached_property
+    def labelled(self) -> bool:
+        """Whether some feature is called other than it is named."""
+        return any(name != text for name, text in self.labels.items())
+
+    @cached_property
+    def _overall(self) -> Mapping[int, pd.DataFrame]:
+        frame = self.data.importance
+        return _by_target(frame[frame["slice"] == ""].sort_values("rank"))
+
+    def overall(self, target: int) -> pd.DataFrame:
+        """The importance of all rows for a target, most important feature first."""
+        return self._overall[target]
+
+    def listed(self, target: int) -> pd.DataFrame:
+        """The features that a table of the page lists, most important first: `MOST_LISTED` at most."""
+        return self.overall(target).head(MOST_LISTED)
+
+    def all_listed(self, target: int) -> str:
+        """Which features a table lists, in words."""
+        count = len(self.overall(target))
+        if count <= MOST_LISTED:
+            return "All features"
+        return f"The {MOST_LISTED:,} most important of {count:,} features; importance.parquet has all"
+
+    @cached_property
+    def _sliced(self) -> Mapping[int, pd.DataFrame]:
+        frame = self.data.importance
+        return _by_target(frame[frame["slice"] != ""])
+
+    def sliced(self, target: int) -> pd.DataFrame | None:
+        """The importance of a target's slices, as the table has them; None where there are none."""
+        return self._sliced.get(target)
+
+    def matters(self, target: int) -> bool:
+        """Whether any feature has any effect."""
+        return bool(self.overall(target)["mean_abs"].max() > 0)
+
+    @property
+    def missed(self) -> bool:
+        """Whether φ do not add up: where all of them are 0, the score moves all the same."""
+        manifest = self.data.manifest
+        delta = manifest["quality"]["convergence_delta"]
+        limit = manifest["config"]["limits"].get("convergence")
+        return delta is not None and delta["relative_p99"] > (0.05 if limit is None else limit)
+
+    def unit(self, target: int) -> str:
+        """What the score of a target is: logit, probability, output."""
+        kinds: list[str] = []
+        for head in self.data.manifest["model"]["outputs"]:
+            size = int(np.prod([extent or 1 for extent in head["shape"]], dtype=np.int64))
+            kinds += [str(head["score"])] * size
+        return kinds[target] if target < len(kinds) else "score"
+
+    @cached_property
+    def _schema(self) -> dict[str, Mapping[str, Any]]:
+        return {feature["name"]: feature for feature in self.data.manifest["schema"]}
+
+    def is_scalar(self, feature: str) -> bool:
+        """Whether an example has one value of it: neither a group nor a tensor."""
+        return feature in self._schema and not self._schema[feature]["shape"]
+
+    def is_numeric(self, feature: str) -> bool:
+        """Whether more and less are said of its values."""
+        return self.is_scalar(feature) and self._schema[feature]["kind"] == "numeric"
+
+    def sample(self, target: int, rows: int | None = None) -> pa.Table | None:
+        """Rows drawn at random for a target, the first so many; None where there are none."""
+        if self.data.sample is None or "attribution" not in self.data.sample.column_names:
+            return None
+        found = self._drawn(target)
+        return (found if rows is None else found.slice(0, rows)) if len(found) else None
+
+    @cached_property
+    def _draws(self) -> dict[int, pa.Table]:
+        return {}
+
+    def _drawn(self, target: int) -> pa.Table:
+        if target not in self._draws:
+            self._draws[target] = self.data.drawn(target)
+        return self._draws[target]
+
+    def values_of(self, sample: pa.Table, feature: str) -> np.ndarray | None:
+        """`[N]` of a scalar feature's values; None where the sample has none."""
+        if "feature" not in sample.column_names or not self.is_scalar(feature):
+            return None
+        fields = sample.schema.field("feature").type
+        if fields.get_field_index(feature) < 0:
+            return None
+        return self.data.values(sample, "feature", feature)
+
+    def phi_of(self, sample: pa.Table, feature: str) -> np.ndarray:
+        """`[N]` of a feature's φ, of a tensor its sum."""
+        values = self.data.values(sample, "attribution", feature)
+        return values.reshape(len(values), -1).sum(axis=1, dtype=np.float64)
+
+    def by_target(
+        self, make: Callable[[int], Sequence[Block]], most: int = MOST_TARGETS, told: bool = False
+    ) -> list[Block]:
+        """Blocks of each target to choose from; of the only one as they are.
+
+        Args:
+          make: Of a target.
+          most: Targets that are shown.
+          told: Whether to say where the others are.
+        """
+        targets = list(self.targets)[:most]
+        if len(self.data.targets) == 1:
+            return list(make(targets[0])) if targets else []
+        made = {self.target_names[target]: make(target) for target in targets}
+        found: list[Block] = [Choice("Target", {name: blocks for name, blocks in made.items() if blocks})]
+        if len(self.data.targets) > len(targets) and (told or len(targets) < len(self.targets)):
+            more = f"The first {len(targets)} of {len(self.data.targets):,} targets are shown here"
+            found.append(Prose(f"{more}; all are in importance.parquet."))
+        return found if any(made.values()) else []
+
+
+def number_axis(values: np.ndarray) -> dict[str, str]:
+    """Of an axis of such values: a format for what is too large or too small to be written out."""
+    largest = float(np.max(np.abs(values), initial=0.0))
+    return {} if largest == 0 or 1e-3 <= largest < 1e6 else {"format": ".3~g"}
+
+
+def rows_of(frame: pd.DataFrame) -> list[Any]:
+    """The rows of a frame, columns as attributes."""
+    return list(frame.itertuples())
+
+
+def _by_target(frame: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    return {int(part["target"].iloc[0]): part for _, part in frame.groupby("target")}
+
+
+def brief(value: float, digits: int = 4) -> float | None:
+    """A number for a chart, in as many digits as can be seen; None for what is no number."""
+    return float(f"{value:.{digits}g}") if np.isfinite(value) else None
+
+
+def brief_all(values: np.ndarray, digits: int = 4) -> list[float | None]:
+    """`brief` of each."""
+    return [brief(float(value), digits) for value in values]
+
+
+def as_word(value: Any) -> str:
+    """A category as text."""
+    if value is None:
+        return "null"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,1 @@
+"""The page: theme, markup and rendering to one HTML file."""

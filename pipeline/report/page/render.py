@@ -1,0 +1,195 @@
+"""The page itself: one HTML file that needs nothing else and lets nothing else in."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import itertools
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from pipeline.report.blocks import Block, Cell, Choice, Figure, Grid, Prose, Section, Table, Terms
+from pipeline.report.page.theme import DARK, LIGHT, SANS, SERIF, vega_config
+from pipeline.wording import number
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
+#: Fewer options than this stand beside each other, more go into a list; unless they are long.
+_MOST_RADIOS, _LONGEST_RADIOS = 5, 60
+#: Tables longer than this can be searched.
+_SEARCHED = 12
+#: More rows of data than this are written by column, which takes half the room.
+_BY_COLUMN = 40
+
+
+def render(
+    title: str,
+    lead: str,
+    facts: Sequence[tuple[str, str]],
+    sections: Sequence[Section],
+    *,
+    meta: Mapping[str, str] | None = None,
+) -> str:
+    """The whole page as HTML that needs no network and, by its own policy, has none.
+
+    Args:
+      title: What it is of.
+      lead: What it says, in a sentence or two.
+      facts: Names and values under the title.
+      sections: In their order; every figure with a name of its own.
+      meta: Names and contents of meta tags.
+    Raises:
+      ValueError: Two figures or sections of one name, or a name that is no stem of a file.
+    Cost: a second for the first page of a process, which puts Vega together; 1 MB of it.
+    """
+    seen: set[str] = set()
+    for name in [*(section.id for section in sections), *(figure.name for figure in figures(sections))]:
+        if name in seen or not _NAME.fullmatch(name):
+            raise ValueError(f"figure or section {name!r}: named twice, or not of letters, digits, hyphens")
+        seen.add(name)
+    environment = _environment()
+    settings = to_json({"light": _theme(LIGHT), "dark": _theme(DARK)})
+    scripts = [bundle(), environment.get_template("page.js").render()]
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        lead=lead,
+        facts=facts,
+        sections=sections,
+        meta=meta or {},
+        style=Markup(_style()),
+        settings=settings,
+        scripts=[Markup(script) for script in scripts],
+        policy=_policy(scripts),
+        ids=itertools.count(1),
+    )
+
+
+def figures(sections: Sequence[Section]) -> Iterator[Figure]:
+    """The figures of all sections, those within choices included, as they follow each other."""
+
+    def within(blocks: Sequence[Block]) -> Iterator[Figure]:
+        for block in blocks:
+            if isinstance(block, Figure):
+                yield block
+            elif isinstance(block, Grid):
+                yield from block.figures
+            elif isinstance(block, Choice):
+                for inner in block.options.values():
+                    yield from within(inner)
+
+    for section in sections:
+        yield from within(section.blocks)
+
+
+@functools.cache
+def bundle() -> str:
+    """Vega, Vega-Lite and what embeds them, as one script that gives `vegaEmbed`."""
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    if re.search(r"</script|<!--|\r", script, re.IGNORECASE):
+        raise ValueError("the installed Vega can not be written into a page as it is")
+    return script
+
+
+def to_json(value: Any) -> Markup:
+    """JSON that ends no script element, whatever the strings in it are; what is no number is null."""
+    text = json.dumps(plain_json(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def plain_json(value: Any) -> Any:
+    """The value with what JSON has: no tuple, no number of numpy's, null for what is no number."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if hasattr(value, "item"):  # numpy's
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def by_column(value: Any) -> Any:
+    """A spec whose long data are columns: `{"byColumn": {name: [...]}}`, which the page undoes."""
+    if isinstance(value, Mapping):
+        rows = value.get("values")
+        if isinstance(rows, list) and len(rows) > _BY_COLUMN and all(isinstance(r, Mapping) for r in rows):
+            names = list(rows[0])
+            if all(list(row) == names for row in rows):
+                rest = {key: item for key, item in value.items() if key != "values"}
+                return {**rest, "byColumn": {name: [row[name] for row in rows] for name in names}}
+        return {key: by_column(item) for key, item in value.items()}
+    return [by_column(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pipeline.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"next": next, "cell": _cell, "spec": _spec, "numeric": _numeric}
+    environment.tests |= {
+        "prose": lambda block: isinstance(block, Prose),
+        "figure": lambda block: isinstance(block, Figure),
+        "grid": lambda block: isinstance(block, Grid),
+        "table": lambda block: isinstance(block, Table),
+        "terms": lambda block: isinstance(block, Terms),
+        "choice": lambda block: isinstance(block, Choice),
+        "as_radios": _as_radios,
+        "searched": lambda table: len(table.rows) > _SEARCHED,
+    }
+    return environment
+
+
+def _as_radios(choice: Choice) -> bool:
+    return len(choice.options) <= _MOST_RADIOS and sum(map(len, choice.options)) <= _LONGEST_RADIOS
+
+
+def _cell(value: Cell) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else number(value)
+
+
+def _numeric(table: Table) -> list[bool]:
+    """Of each column, whether it holds numbers and nothing else."""
+    columns = zip(*table.rows, strict=True) if table.rows else ([] for _ in table.header)
+    return [
+        any(cell is not None for cell in column) and not any(isinstance(cell, str) for cell in column)
+        for column in map(list, columns)
+    ]
+
+
+def _spec(figure: Figure) -> Markup:
+    return to_json(by_column(figure.spec))
+
+
+def _theme(colours: dict[str, Any]) -> dict[str, Any]:
+    return vega_config(colours)
+
+
+def _style() -> str:
+    # No names from the data come near it, so nothing is to be escaped.
+    template = _environment().overlay(autoescape=False).get_template("page.css")
+    return template.render(light=LIGHT, dark=DARK, sans=SANS, serif=SERIF)
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """Allows these scripts, styles and pictures within the page, and nothing from anywhere else."""
+    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,1 @@
+"""Images in a report and its figures as files."""

@@ -1,0 +1,81 @@
+"""Figures of a report as files, drawn without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import vl_convert
+
+from pipeline.report.blocks import Pictures, Section
+from pipeline.report.page.render import figures, plain_json
+from pipeline.report.page.theme import LIGHT, vega_config
+from pipeline.report.pictures.picture_files import drawing
+from transforms.errors import UserError
+from transforms.storage import files
+
+FORMATS = ("svg", "png")
+#: In the units of the page, of a figure that fills its column there.
+_WIDTH = 760
+#: Pixels of a PNG a unit.
+_PIXELS = 2
+
+
+def write_figures(sections: Sequence[Section], folder: str, format: str = "svg") -> list[str]:
+    """Writes every chart and the pictures of a report into a folder, in the light theme.
+
+    Args:
+      sections: Of the report.
+      folder: Is made where it is missing; a URL will do.
+      format: svg, or png at two pixels a unit.
+    Returns:
+      The paths, in the report's order. Figures that are neither, texts above all, are left out.
+    Raises:
+      UserError: The folder cannot be written, or there is no such format.
+    """
+    if format not in FORMATS:
+        raise UserError(f"{format!r} is no format of figures", "--format", f"known are {', '.join(FORMATS)}")
+    files.makedirs(folder)
+    written = []
+    for figure in figures(sections):
+        if figure.spec is not None:
+            data = draw(figure.spec, format)
+        elif figure.pictures is not None:
+            data = draw_pictures(figure.pictures, figure.description, format)
+        else:
+            continue
+        path = files.join(folder, f"{figure.name}.{format}")
+        files.write_atomic(path, data)
+        written.append(path)
+    return written
+
+
+def draw(spec: Any, format: str = "svg") -> bytes:
+    """A chart as the bytes of a file."""
+    config = {**vega_config(LIGHT), "background": "white", "padding": 16}
+    # Names are short already; cut once more, between the halves of a character, they could not be drawn.
+    whole = _unlimited({**plain_json(spec), "config": config})
+    if whole.get("width") == "container":
+        whole |= {"width": _WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}
+    if format == "png":
+        image: bytes = vl_convert.vegalite_to_png(whole, scale=_PIXELS)
+        return image
+    drawing: str = vl_convert.vegalite_to_svg(whole)
+    return drawing.encode()
+
+
+def draw_pictures(shown: Pictures, description: str, format: str = "svg") -> bytes:
+    """Pictures as the bytes of a file."""
+    svg = drawing(shown, description)
+    if format == "png":
+        image: bytes = vl_convert.svg_to_png(svg, scale=_PIXELS)
+        return image
+    return svg.encode()
+
+
+def _unlimited(part: Any) -> Any:
+    """The same without a limit to the length of labels and titles, at any depth."""
+    if isinstance(part, dict):
+        limits = ("labelLimit", "titleLimit")
+        return {key: 0 if key in limits else _unlimited(value) for key, value in part.items()}
+    return [_unlimited(value) for value in part] if isinstance(part, list) else part

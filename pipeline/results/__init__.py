@@ -1,0 +1,1 @@
+"""Reading a committed run: importance, attributions, single examples, shap.Explanation."""

@@ -1,0 +1,177 @@
+"""The feature values of explained examples: from the run's table, or read once more from its input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.run_directory.increments import cut_increments, in_order, increments_of
+from pipeline.run_directory.kept_baseline import categories_of
+from transforms.errors import UserError
+from transforms.models.categories import Categories
+from transforms.rows.decode import decode
+from transforms.rows.padding import any_length
+from transforms.rows.resolve.missing_features import assumed
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.sources import globs
+from transforms.sources.partitions import partition_types
+from transforms.sources.read import columns_of, describe_input, read_piece
+from transforms.sources.shards import PARQUET, TFRECORD, Piece, inspect_files
+
+if TYPE_CHECKING:
+    from pipeline.results.run import Run
+
+_BATCH = 16_384
+_REMEDY = "set output.features: true to keep the feature values with a run"
+
+
+def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
+    """Feature values as the model took them, `[n, *shape]` by feature; strings as str objects.
+
+    Args:
+      run: The run.
+      table: Rows of its attributions.
+      places: Part and example within it of each row, `[n, 2]`, in the table's order.
+    Raises:
+      UserError: The run keeps no feature values and its input is gone or has changed.
+    Cost: without `output.features`, reads the stretches of the input that hold the rows.
+    """
+    if "feature" in table.column_names:
+        struct = table["feature"].combine_chunks()
+        return {field.name: flattened(struct.field(field.name))[0] for field in struct.type}
+    found, known = _from_input(run, places), categories_of(run.manifest)
+    for name, value in found.items():
+        if name in known:
+            found[name] = known[name].of_codes(value).to_numpy(zero_copy_only=False)
+        elif value.dtype == object:
+            found[name] = _as_text(value)
+    return found
+
+
+def flattened(array: pa.Array) -> tuple[np.ndarray, tuple[int, ...]]:
+    """A column of numbers, strings or nested fixed-size lists as `[n, *shape]`, and the shape."""
+    rows, shape = len(array), []
+    while pa.types.is_fixed_size_list(array.type):
+        shape.append(array.type.list_size)
+        array = array.flatten()
+    values: np.ndarray = array.to_numpy(zero_copy_only=False).reshape(rows, *shape)
+    return values, tuple(shape)
+
+
+def _as_text(values: np.ndarray) -> np.ndarray:
+    texts = [
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else value and str(value)
+        for value in values.flat
+    ]
+    found = np.empty(len(texts), object)
+    found[:] = texts
+    return found.reshape(values.shape)
+
+
+def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
+    manifest = run.manifest
+    config = manifest["config"]["input"]
+    patterns = [config["files"]] if isinstance(config["files"], str) else config["files"]
+    try:
+        matched = globs.expand(patterns, manifest["config_folder"], config["format"])
+        found = inspect_files(matched, config["format"], hive=config.get("partitioning", "hive") == "hive")
+    except UserError as error:
+        what = f"the feature values have to be read from the input, and that is gone: {error}"
+        raise UserError(what, run.path, _REMEDY) from error
+    inputs = in_order(found, manifest)
+    if inputs is None:
+        raise _changed(run)
+    shards = cut_increments(inputs, increments_of(manifest))
+    described = describe_input(found, [item["name"] for item in manifest["schema"]])
+    types = dict(described.types)
+    if described.paths:
+        as_numbers = partition_types(found, padded_are_text=False)
+        of_numbers = [item["name"] for item in manifest["schema"] if item["dtype"] != "string"]
+        types |= {name: as_numbers[name] for name in described.paths.intersection(of_numbers)}
+    if found[0].format == TFRECORD:
+        padded = [item["name"] for item in manifest["schema"] if item.get("pad") is not None]
+        types |= {name: any_length(types[name]) for name in padded if name in types}
+    schema = ExampleSchema(_specs(manifest["schema"], types), {}, {}, from_path=tuple(described.paths))
+    numbers = [int(path.rsplit("-", 1)[1].split(".")[0]) for path in run.parts()]
+    refused = _refused(run)
+    parts: dict[str, list[np.ndarray]] = {spec.name: [] for spec in schema.features}
+    for number in np.unique(places[:, 0]):
+        wanted, first = places[places[:, 0] == number, 1], 0
+        for piece in shards[numbers[number]].pieces:
+            rows = np.arange(piece.start, piece.start + piece.rows)
+            kept = rows[~np.isin(rows, refused.get(piece.name, ()))]
+            mine = kept[wanted[(wanted >= first) & (wanted < first + len(kept))] - first]
+            first += len(kept)
+            if len(mine):
+                _read_rows(piece, mine, schema, parts)
+    values = {name: np.concatenate(found_parts) for name, found_parts in parts.items()}
+    if any(len(value) != len(places) for value in values.values()):
+        raise _changed(run)
+    return values
+
+
+def _changed(run: Run) -> UserError:
+    return UserError("the input is not what it was when it was explained", run.path, _REMEDY)
+
+
+def _refused(run: Run) -> dict[str, np.ndarray]:
+    """Rejected rows by file."""
+    frame = run.rejected().select(["file", "row"]).to_pandas()
+    return {str(name): rows.to_numpy() for name, rows in frame.groupby("file")["row"]}
+
+
+def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]) -> tuple[FeatureSpec, ...]:
+    """The manifest's `schema` as feature specs, with the columns' types as they are in the input."""
+    return tuple(
+        FeatureSpec(
+            item["name"],
+            item["kind"],
+            item["dtype"],
+            tuple(item["shape"]),
+            types[item["name"]]
+            if item["name"] in types
+            else assumed(_held(item), item["kind"], item["shape"]),
+            item["fill"],
+            item["input"],
+            item["start"],
+            item.get("fixed", False),  # not in manifests of older runs
+            item.get("nan", False),
+            Categories.from_json(item.get("categories")),
+            missing=item.get("missing"),
+            encoding=item.get("encoding"),
+            pad=item.get("pad"),
+        )
+        for item in schema
+    )
+
+
+def _held(item: Mapping[str, Any]) -> str:
+    """The type of a feature's values in the input."""
+    known = Categories.from_json(item.get("categories"))
+    found: str = item["dtype"] if known is None else "string" if known.strings else "int64"
+    return found
+
+
+def _read_rows(
+    piece: Piece, rows: np.ndarray, schema: ExampleSchema, parts: dict[str, list[np.ndarray]]
+) -> None:
+    """Adds the values of some rows of a piece, read from the first of them to the last."""
+    columns = columns_of(schema)
+    ahead = int(rows[0]) - piece.start
+    stretch = replace(
+        piece,
+        start=int(rows[0]),
+        rows=int(rows[-1] - rows[0]) + 1,
+        ordinal=piece.ordinal + ahead,
+        skip=piece.skip if piece.format == PARQUET else piece.skip + ahead,
+    )
+    for raw in read_piece(stretch, columns, _BATCH):
+        decoded, _ = decode(raw, schema, piece.name, 0, 1)
+        chosen = np.isin(decoded.rows, rows)
+        if chosen.any():
+            for name, value in decoded.features.items():
+                parts[name].append(value[chosen])

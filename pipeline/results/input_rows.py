@@ -1,0 +1,44 @@
+"""Which row of which file an example of a run's tables is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from transforms.storage import files
+
+if TYPE_CHECKING:
+    from pipeline.results.run import Run
+
+
+def file_rows(run: Run, places: Sequence[tuple[int, int]]) -> list[str]:
+    """`file:row` of examples of a run, as ids are by default.
+
+    The parts hold the rows that were explained, in the order of the input's files.
+
+    Args:
+      run: A committed run with attributions.
+      places: Number of the part, and which example in it.
+    Cost: reads the footers of the parts and the places of the rejected rows.
+    """
+    per_example = run.rows_per_example
+    rows = [pq.read_metadata(files.local_copy(part)).num_rows // per_example for part in run.parts()]
+    before = np.concatenate([[0], np.cumsum(rows)])
+    inputs = run.manifest["inputs"]
+    names = [item["file"] for item in inputs]
+    starts = np.concatenate([[0], np.cumsum([item["rows"] for item in inputs])])
+    rejected = run.rejected().select(["file", "row"]).to_pydict()
+    first = dict(zip(names, starts.tolist(), strict=False))
+    refused = np.sort([first[name] + row for name, row in zip(*rejected.values(), strict=True)])
+    # Of sorted numbers r, r − place is how many kept ones come before each.
+    kept_before = refused - np.arange(len(refused))
+    found = []
+    for part, at in places:
+        number = int(before[part]) + at
+        ordinal = number + int(np.searchsorted(kept_before, number, side="right"))
+        file = int(np.searchsorted(starts, ordinal, side="right")) - 1
+        found.append(f"{names[file]}:{ordinal - int(starts[file])}")
+    return found

@@ -1,0 +1,87 @@
+"""What a baseline holds, by feature: of one row its values, of many their means or what is most frequent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.screen.text_table import count
+from transforms.models.categories import Categories
+
+#: Of what many rows hold, so many different values are told.
+_MOST_VALUES = 3
+_TEXT = 40
+
+
+def described_values(
+    features: Mapping[str, np.ndarray], categories: Mapping[str, Categories] | None = None
+) -> list[dict[str, Any]]:
+    """Of each feature its `feature`, its `text`, and of single numbers `mean`, `min` and `max`.
+
+    Args:
+      features: The rows of a baseline, `[R, *shape]` by feature; strings as bytes.
+      categories: What the codes of some features mean.
+    """
+    known = categories or {}
+    return [
+        {"feature": name, **_described(in_words(values, known[name]) if name in known else values)}
+        for name, values in features.items()
+    ]
+
+
+def in_words(codes: np.ndarray, categories: Categories) -> np.ndarray:
+    """Categories of codes, as objects; None where a value is missing."""
+    found = np.empty(codes.size, object)
+    found[:] = categories.of_codes(codes.reshape(-1).astype(np.float64)).to_pylist()
+    return found.reshape(codes.shape)
+
+
+def _described(values: np.ndarray) -> dict[str, Any]:
+    if values.size == 0:
+        return {"text": "no value"}
+    if values.dtype == object:
+        return {"text": _texts(values)}
+    numbers = values.astype(np.float64)
+    known = numbers[~np.isnan(numbers)]
+    if not known.size:
+        return {"text": "missing"}
+    found = {"mean": float(known.mean()), "min": float(known.min()), "max": float(known.max())}
+    of = "" if values[0].size == 1 else f"{'×'.join(map(str, values.shape[1:]))} values, "
+    if found["min"] == found["max"]:
+        text = _number(found["min"])
+    else:
+        text = f"mean {_number(found['mean'])}, from {_number(found['min'])} to {_number(found['max'])}"
+    missing = int(np.isnan(numbers).sum())
+    more = f", {missing:,} missing" if missing else ""
+    return {"text": f"{of}{text}{more}", **found}
+
+
+def _texts(values: np.ndarray) -> str:
+    """The most frequent ones, with how often."""
+    found: dict[Any, int] = {}
+    for item in values.reshape(-1).tolist():
+        found[item] = found.get(item, 0) + 1
+    first = sorted(found, key=lambda item: (-found[item], str(item)))
+    if len(first) == 1:
+        return _word(first[0])
+    told = [f"{_word(item)} {_times(found[item])}" for item in first[:_MOST_VALUES]]
+    rest = len(first) - len(told)
+    return ", ".join(told) + (f", {count(rest, 'other value')}" if rest else "")
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
+
+
+def _word(item: Any) -> str:
+    if item is None:
+        return "missing"
+    text = item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+    text = text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"
+    return repr(text) if not text or text != text.strip() else text
+
+
+def _number(value: float) -> str:
+    return f"{value:.5g}".replace("-", "−")

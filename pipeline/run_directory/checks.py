@@ -1,0 +1,256 @@
+"""The run directory as a place: whether a run may go there, and how one takes another's place."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Sequence
+
+from transforms.errors import UserError
+from transforms.outputs.parts import FOLDERS, IMPORTANCE, MANIFEST, REPORT, is_table
+from transforms.storage import files
+
+WORK = "_work"
+#: In it, the baseline that workers read.
+REFERENCE = "reference.npz"
+#: What may stand in a folder that a run takes over: anything else is somebody's.
+OURS = frozenset({MANIFEST, WORK, *FOLDERS, IMPORTANCE, REPORT})
+_ELSEWHERE = "give another output.path or --output"
+#: A table that is half written.
+_HALF = re.compile(r"\..*\.tmp")
+#: Names beside a run that are its own.
+_BESIDE = re.compile(r"\..+\.(next|old|lock|owner)")
+#: Temporary names and those beside it are longer, and systems end at 255 bytes.
+_LONGEST_NAME = 200
+
+
+def check_place(run: str) -> None:
+    """Refuses, before anything else is done, a place that cannot be written or that is somebody else's.
+
+    Args:
+      run: The run directory, an absolute path or a URL.
+    Raises:
+      UserError: It cannot be a folder, cannot be written, or holds what no run does; so does what stands
+        under the names beside it that a run uses.
+    """
+    name = run.rstrip("/").rpartition("/")[2]
+    if _BESIDE.fullmatch(name):
+        raise UserError("has a name that another run would use for itself", run, _ELSEWHERE)
+    if files.is_url(run):
+        _check_ours(run)
+        return
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        raise UserError("has too long a name", run, _ELSEWHERE)
+    parent = run
+    while not files.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent):
+        raise UserError("is a file", parent, _ELSEWHERE)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError("cannot be written: permission denied", parent, _ELSEWHERE)
+    _check_links(run)
+    _check_ours(run)
+    for path in (beside(run), neighbour(run, "old")):
+        _check_neighbour(path)
+    try:
+        # Rights are not all: a filesystem may be read-only, or none that files are made in. A file without a
+        # name leaves nothing behind.
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise UserError(f"cannot be written: {reason}", parent, _ELSEWHERE) from error
+
+
+def _check_ours(run: str) -> None:
+    """Refuses a folder that holds what no run does; hidden files are left where they are."""
+    names = files.list_dir(run)
+    strangers = [name for name in names if name not in OURS and name[0] != "."]
+    # Without a manifest it may be one whose place another is just taking.
+    begun = MANIFEST in names or WORK in names or files.exists(files.join(beside(run), MANIFEST))
+    if strangers and begun:
+        what = f"{strangers[0]} stands in the way: it is no part of the run that is there"
+        raise UserError(what, run, f"move it away, or {_ELSEWHERE}")
+    if strangers:
+        raise UserError(f"is no run directory: it holds {strangers[0]}", run, _ELSEWHERE)
+    for folder in FOLDERS:
+        names_inside = files.list_dir(files.join(run, folder))
+        inside = [name for name in names_inside if name[0] != "." and not is_table(f"{folder}/{name}")]
+        if inside:
+            what = f"{inside[0]} stands in the way: it is no part of a run"
+            raise UserError(what, files.join(run, folder), f"move it away, or {_ELSEWHERE}")
+    ours = [name for name in names if name in OURS]
+    if ours and not begun:
+        what = f"is no run directory: it holds {ours[0]}, and neither a manifest nor a journal"
+        raise UserError(what, run, f"remove it, or {_ELSEWHERE}")
+
+
+def _check_neighbour(path: str) -> None:
+    """Refuses what stands under a name of ours and is no run."""
+    if not os.path.lexists(path):
+        return
+    names = {name for name in files.list_dir(path) if name[0] != "."} if os.path.isdir(path) else {path}
+    if names and (names - OURS or not names & {MANIFEST, WORK}):
+        raise UserError("stands where a run would be put aside, and is none", path, "move it away")
+
+
+def check_replaceable(run: str) -> None:
+    """Refuses, before any row is explained, to replace a run whose directory cannot be renamed.
+
+    Args:
+      run: The run directory, where a committed run stands.
+    Raises:
+      UserError: It is a mount point, its folder cannot be written, or the command was given in it.
+    """
+    if files.is_url(run):
+        return
+    parent = os.path.dirname(run)
+    remedy = "give as --output a folder in it, or another"
+    if os.stat(run).st_dev != os.stat(parent).st_dev:
+        raise UserError("cannot be replaced by another run: it is a mount point", run, remedy)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot be replaced by another run: {parent} cannot be written", run, remedy)
+    here = os.path.realpath(os.getcwd())
+    if here == run or here.startswith(f"{run}/"):
+        raise UserError("cannot be replaced from within", run, "give the command from another folder")
+
+
+def _check_links(run: str) -> None:
+    """Refuses links in the places that a run writes below or takes away: they lead to what is somebody's.
+
+    The run directory itself may be one, to another disk, say.
+    """
+    within = [os.path.join(run, inner) for inner in (WORK, *FOLDERS)]
+    for path in (*within, beside(run), neighbour(run, "old")):
+        if os.path.islink(path):
+            raise UserError("is a symbolic link, and a run would write where it leads", path, "remove it")
+
+
+def check_apart(run: str, parts: Iterable[tuple[str, Sequence[str]]], where: str) -> None:
+    """Refuses a run directory that holds what the run is made from: a run that begins takes old files away.
+
+    Args:
+      run: The run directory.
+      parts: Keys of the config with the paths that they name; "" is the config itself.
+      where: What to call the config.
+    Raises:
+      UserError: A path lies in the run directory, or is it; symbolic links are followed.
+    """
+    inside = _real(run)
+    for key, paths in parts:
+        for path in paths:
+            found = _real(path)
+            if found == inside or found.startswith(inside.rstrip("/") + "/"):
+                place = f"{where}: {key}" if key else where
+                raise UserError(f"{path} lies in the run directory {run}", place, _ELSEWHERE)
+
+
+def check_outside(path: str, run: str) -> None:
+    """Refuses a place in a run directory for what is no part of the run.
+
+    Args:
+      path: Of a file or a folder that is to be written.
+      run: The run directory.
+    Raises:
+      UserError: It is there; symbolic links are followed.
+    """
+    inside = _real(run).rstrip("/")
+    if f"{_real(path).rstrip('/')}/".startswith(f"{inside}/"):
+        raise UserError("is in the run directory", path, "name a place beside it: a run holds its own files")
+
+
+def _real(path: str) -> str:
+    return path.rstrip("/") if files.is_url(path) else os.path.realpath(path.removeprefix("file://"))
+
+
+def beside(run: str) -> str:
+    """Where the run is made that will replace this one."""
+    return neighbour(run, "next")
+
+
+def is_under_way(place: str, target: str) -> bool:
+    """Whether a run is being made beside the one that it is to replace, or waits there to take its place."""
+    return place != target and any(files.exists(files.join(place, name)) for name in (WORK, MANIFEST))
+
+
+def neighbour(run: str, what: str) -> str:
+    """A hidden name beside a run, for what belongs to it and is none of its parts."""
+    folder, _, name = run.rstrip("/").rpartition("/")
+    return f"{folder}/.{name}.{what}"
+
+
+def swap(place: str, target: str) -> None:
+    """Puts a committed run in the place of another.
+
+    Here by two renames, between which `recover` helps. An object store has no renames of folders: the old
+    manifest goes first and the new one comes last, so that no reader takes parts of both for one run, and
+    what is left to move when it is cut short is moved when it is done again.
+    """
+    if files.is_url(target):
+        _move_remote(place, target)
+        return
+    old = neighbour(target, "old")
+    _remove(old)
+    for name in os.listdir(target):
+        if name not in OURS and not os.path.lexists(os.path.join(place, name)):
+            os.rename(os.path.join(target, name), os.path.join(place, name))  # somebody's, and hidden
+    os.rename(target, old)
+    os.rename(place, target)
+    _remove(old)
+
+
+def _remove(run: str) -> None:
+    """Takes a run away, its manifest last: what is left of it is known for one until then."""
+    for name in sorted(OURS - {MANIFEST}) if os.path.isdir(run) else ():
+        files.delete_tree(os.path.join(run, name))
+    files.delete_tree(run)
+
+
+def recover(target: str) -> None:
+    """Finishes, or takes back, what a kill in the middle of `swap` has left of two runs."""
+    old, following = neighbour(target, "old"), beside(target)
+    if files.is_url(target):
+        if files.exists(files.join(following, MANIFEST)) and not files.exists(files.join(target, MANIFEST)):
+            _move_remote(following, target)
+        return
+    if not files.exists(old):
+        return
+    if not files.exists(target):
+        whole = files.exists(os.path.join(following, MANIFEST))
+        os.rename(following if whole else old, target)
+    _remove(old)
+
+
+def _move_remote(place: str, target: str) -> None:
+    files.delete_tree(files.join(target, MANIFEST))
+    found = json.loads(files.read_bytes(files.join(place, MANIFEST)))
+    whole = {part["file"] for part in found["parts"]}
+    left = [name for name in files.tree(place) if name in whole]
+    for name in files.tree(target):
+        # Not every store replaces what stands at a target. What no run has is somebody's.
+        if name.partition("/")[0] in OURS and (name not in whole or name in left):
+            files.delete_tree(files.join(target, name))
+    files.rename([files.join(place, name) for name in left], [files.join(target, name) for name in left])
+    files.rename([files.join(place, MANIFEST)], [files.join(target, MANIFEST)])
+    for name in OURS:
+        files.delete_tree(files.join(place, name))
+
+
+def sweep(run: str, parts: Iterable[str]) -> None:
+    """Takes away what is none of a run's parts: left by an earlier run, an earlier attempt, or half-written.
+
+    Args:
+      run: The run directory.
+      parts: Paths in it, of all that stays.
+    """
+    wanted = set(parts)
+    for folder in FOLDERS:
+        for name in files.list_dir(files.join(run, folder)):
+            file = f"{folder}/{name}"
+            if file not in wanted and (is_table(file) or _HALF.fullmatch(name)):
+                files.delete_tree(files.join(run, file))
+    for name in files.list_dir(run):
+        if name.startswith(".") and name.endswith(".tmp"):
+            files.delete_tree(files.join(run, name))

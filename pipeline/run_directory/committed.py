@@ -1,0 +1,49 @@
+"""The manifest of a committed run, read back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from transforms.errors import UserError
+from transforms.outputs.parts import MANIFEST
+from transforms.storage import files
+
+#: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.
+SCHEMA_VERSION = 3
+
+
+def read_manifest(run: str, *, replaces: bool = False) -> dict[str, Any] | None:
+    """The manifest of a committed run, None where there is none.
+
+    Args:
+      run: Its directory.
+      replaces: Whether the run is to be replaced: then one that is damaged, or of another version, will do.
+    Raises:
+      UserError: It is no manifest, or another version's.
+    """
+    path = files.join(run, MANIFEST)
+    if not files.exists(path):
+        return None
+    try:
+        return _read_manifest(path)
+    except UserError:
+        if replaces:
+            return {"fingerprint": None}
+        raise
+
+
+def _read_manifest(path: str) -> dict[str, Any]:
+    try:
+        found = json.loads(files.read_bytes(path))
+    except ValueError as error:
+        raise UserError("is not a manifest", path, "name the folder of a committed run") from error
+    if not isinstance(found, dict) or "schema_version" not in found:
+        raise UserError("is not a manifest", path, "name the folder of a committed run")
+    if found["schema_version"] != SCHEMA_VERSION:
+        raise UserError(
+            f"has schema_version {found['schema_version']}, this version reads {SCHEMA_VERSION}",
+            path,
+            "use the version that wrote it",
+        )
+    return found

@@ -1,0 +1,48 @@
+"""What a run's convergence deltas are measured by, for its manifest and in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from transforms.rows.baselines.artifact import Artifact
+
+SPREAD, DISTANCE, NOTHING = "spread", "distance", "nothing"
+
+
+def kind_of(artifact: Artifact, targets: Sequence[int] | None) -> tuple[str, int]:
+    """Which yardstick a run has, and how many of its targets have a score that does not vary.
+
+    Args:
+      artifact: Of the run.
+      targets: Those that are explained; None: any.
+    """
+    spread = artifact.spread
+    yardstick = spread if artifact.yardstick is None else artifact.yardstick
+    if targets is not None:
+        spread, yardstick = spread[list(targets)], yardstick[list(targets)]
+    flat = int((spread == 0).sum())
+    if not np.any(yardstick):
+        return NOTHING, flat
+    return (DISTANCE if (yardstick > spread).any() else SPREAD), flat
+
+
+def share_in_words(manifest: Mapping[str, Any], share: str) -> str:
+    """How large a delta is: "is 2 % of the score's spread", or of what takes its place.
+
+    Args:
+      manifest: Of the run, or its draft.
+      share: The number in words.
+    """
+    baseline = manifest["baseline"]
+    measured_by = baseline.get("measured_by", SPREAD)
+    if measured_by == SPREAD:
+        return f"is {share} of the score's spread"
+    if measured_by == NOTHING:
+        return "cannot be measured: the score's spread is 0, and all rows looked at have the base value"
+    if baseline.get("flat_targets"):
+        return f"is {share} of the distance from the base value to the score, whose spread is 0"
+    return f"is {share} of the score's spread around the base value"

@@ -1,0 +1,195 @@
+"""What a run takes over of the committed one in its place, where the input has only grown."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.run_directory.checks import WORK
+from transforms.errors import UserError
+from transforms.outputs.parts import AGGREGATES, STATE, Part, digest_of, is_there
+from transforms.outputs.read_whole import read_whole
+from transforms.sources.shards import InputFile, Shard, cut
+from transforms.storage import files
+from transforms.work.journal import ShardResult
+
+#: Bytes of a piece of the state.
+_PIECE = 16 << 20
+
+
+@dataclass(frozen=True)
+class Increment:
+    """Files that one run has explained, or will; they come after those of earlier ones, whatever their names.
+
+    Args:
+      run_id: That run's.
+      files: How many.
+      rows: Of them.
+      shard_rows: Rows a shard.
+      shards: How many.
+    """
+
+    run_id: str
+    files: int
+    rows: int
+    shard_rows: int
+    shards: int
+
+
+@dataclass(frozen=True)
+class Grown:
+    """An input that holds all that a committed run has explained, and perhaps more.
+
+    Args:
+      committed: That run's manifest.
+      files: Its files in its order, then the new ones.
+      new: How many of them are new.
+    """
+
+    committed: Mapping[str, Any]
+    files: Sequence[InputFile]
+    new: int
+
+    @property
+    def increments(self) -> tuple[Increment, ...]:
+        """Of the committed run."""
+        return increments_of(self.committed)
+
+    @property
+    def first(self) -> Sequence[InputFile]:
+        """The files of its first increment: what the baseline was made of."""
+        return self.files[: self.increments[0].files]
+
+    @property
+    def cuts(self) -> list[tuple[Sequence[InputFile], int, int]]:
+        """Of each increment of the committed run its files, rows a shard, and rows."""
+        found: list[tuple[Sequence[InputFile], int, int]] = []
+        first = 0
+        for part in self.increments:
+            found.append((self.files[first : first + part.files], part.shard_rows, part.rows))
+            first += part.files
+        return found
+
+    @property
+    def known(self) -> Sequence[InputFile]:
+        """The files that the committed run has explained."""
+        return self.files[: len(self.files) - self.new]
+
+    @property
+    def added(self) -> Sequence[InputFile]:
+        """The new files."""
+        return self.files[len(self.files) - self.new :]
+
+
+def increments_of(manifest: Mapping[str, Any]) -> tuple[Increment, ...]:
+    """The increments of a committed run: one, unless it took over another."""
+    return tuple(Increment(**item) for item in manifest["increments"])
+
+
+def grown(found: Sequence[InputFile], committed: Mapping[str, Any]) -> Grown | str:
+    """The input in the order of a committed run, or why that is not all in it."""
+    by_name = {file.name: file for file in found}
+    known = []
+    for item in committed["inputs"]:
+        file = by_name.pop(item["file"], None)
+        if file is None:
+            return f"{item['file']} is no longer in the input"
+        if (file.rows, file.bytes) != (item["rows"], item["bytes"]):
+            return f"{item['file']} is not what it was"
+        known.append(file)
+    added = [file for file in found if file.name in by_name]
+    if added and not committed["config"].get("incremental"):
+        return "it was made without incremental: true, and keeps no aggregates to add to"
+    return Grown(committed, [*known, *added], len(added))
+
+
+def is_limited(committed: Mapping[str, Any]) -> bool:
+    """Whether a committed run has read only some rows of its files."""
+    return sum(part.rows for part in increments_of(committed)) < sum(f["rows"] for f in committed["inputs"])
+
+
+def in_order(found: Sequence[InputFile], manifest: Mapping[str, Any]) -> list[InputFile] | None:
+    """The input files of a committed run in its order; None where they are not what they were."""
+    order = grown(found, manifest)
+    return None if isinstance(order, str) or order.new else list(order.files)
+
+
+def cut_increments(inputs: Sequence[InputFile], increments: Sequence[Increment]) -> list[Shard]:
+    """The shards of all increments, numbered through; so are their rows."""
+    shards: list[Shard] = []
+    first = ordinal = 0
+    for part in increments:
+        mine = inputs[first : first + part.files]
+        shards += cut(mine, part.shard_rows, part.rows, first_shard=len(shards), first_ordinal=ordinal)
+        first, ordinal = first + part.files, ordinal + part.rows
+    return shards
+
+
+def state_table(result: ShardResult) -> pa.Table:
+    """What a run that may be added to keeps of its aggregates: a column of pieces of bytes.
+
+    A table of its own rather than metadata of one: Parquet's readers end at some 60 MB of these.
+    """
+    data = replace(result, parts=[], seconds=0.0).to_bytes()
+    pieces = [data[first : first + _PIECE] for first in range(0, len(data), _PIECE)]
+    return pa.table({"state": pa.array(pieces, pa.binary())})
+
+
+def take_over(base: Grown, source: str, place: str) -> None:
+    """Puts a committed run's parts where the run that adds to it is made, and its aggregates in the journal.
+
+    Here the parts are links to the same files; an object store copies them.
+    """
+    parts = [Part(**part) for part in base.committed["parts"] if part["file"] not in AGGREGATES]
+    if _is_taken_over(place, parts):
+        return
+    for part in parts:
+        if not is_there(source, part):
+            what = f"{part.file} is not there as it was written, and nothing can be added to the run"
+            raise UserError(
+                what, source, "attribeam verify tells what else is; --overwrite explains all anew"
+            )
+    if files.is_url(place):
+        files.copy([files.join(source, p.file) for p in parts], [files.join(place, p.file) for p in parts])
+    else:
+        for part in parts:
+            _link(files.join(source, part.file), files.join(place, part.file))
+        for folder in sorted({os.path.dirname(part.file) for part in parts}):
+            files.sync(files.join(place, folder))
+    table = read_whole(files.join(source, STATE))
+    state = b"".join(table["state"].to_pylist())
+    result = replace(ShardResult.from_bytes(state), parts=parts)
+    data = result.to_bytes()
+    files.write_atomic(_base_path(place), f"{digest_of(data)}\n".encode() + data)
+
+
+def _is_taken_over(place: str, parts: Sequence[Part]) -> bool:
+    """Whether an attempt before this one has done it, and it is still so."""
+    if not files.exists(_base_path(place)):
+        return False
+    head, _, data = files.read_bytes(_base_path(place)).partition(b"\n")
+    return head == digest_of(data).encode() and all(is_there(place, part) for part in parts)
+
+
+def read_base(place: str) -> ShardResult:
+    """The aggregates of what was taken over."""
+    return ShardResult.from_bytes(files.read_bytes(_base_path(place)).partition(b"\n")[2])
+
+
+def _base_path(place: str) -> str:
+    return files.join(place, WORK, "base")
+
+
+def _link(source: str, target: str) -> None:
+    files.makedirs(os.path.dirname(target))
+    files.delete_tree(target)
+    try:
+        os.link(source, target)
+    except OSError:  # filesystems without links: what keeps this from working, a copy will say
+        shutil.copyfile(source, target)
+        files.sync(target)

@@ -1,0 +1,122 @@
+"""The baseline that a committed run keeps: what another run is compared by, and what `compare` looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.run_directory.committed import read_manifest
+from transforms.errors import UserError
+from transforms.models.categories import Categories
+from transforms.outputs.parts import BASELINE
+from transforms.outputs.read_whole import read_whole
+from transforms.rows.baselines.artifact import Artifact
+from transforms.storage import files
+
+#: Kinds whose rows are rows of somebody's data: without a sample, none of these is kept either.
+_DRAWN = ("sample", "file", "run")
+#: A baseline that takes more is not kept.
+_MOST_BYTES = 64 << 20
+_PIECE = 16 << 20
+
+
+@dataclass(frozen=True)
+class EarlierBaseline:
+    """What a run takes over of an earlier one.
+
+    Args:
+      run: The earlier run's directory.
+      run_id: Its id.
+      kind: Of its baseline, "median", say.
+      digest: Of the same.
+      features: Its rows, `[R, *shape]` by feature, as the model takes them.
+      edges: Of bins of which the config gives the number, by column and number.
+      categories: What codes mean, of features that are held as such.
+    """
+
+    run: str
+    run_id: str
+    kind: str
+    digest: str
+    features: Mapping[str, np.ndarray]
+    edges: Mapping[tuple[str, int], tuple[float, ...]]
+    categories: Mapping[str, Categories]
+
+
+def is_kept(kind: str, artifact: Artifact, sample: int) -> bool:
+    """Whether a run keeps its baseline.
+
+    Args:
+      kind: Of the baseline.
+      artifact: Itself.
+      sample: `output.sample`; 0 keeps single rows out of the run.
+    """
+    drawn = kind in _DRAWN and (kind != "run" or len(artifact.scores) > 1)
+    return (sample > 0 or not drawn) and sum(v.nbytes for v in artifact.features.values()) <= _MOST_BYTES
+
+
+def baseline_table(artifact: Artifact) -> pa.Table:
+    """The rows of a baseline as a table: a column of pieces of bytes, which keep every type as it is."""
+    none = np.zeros((len(artifact.scores), 0))
+    data = Artifact(artifact.features, none, np.zeros(0)).to_bytes()
+    pieces = [data[first : first + _PIECE] for first in range(0, len(data), _PIECE)]
+    return pa.table({"rows": pa.array(pieces, pa.binary())})
+
+
+def kept_baseline(run: str) -> Mapping[str, np.ndarray] | None:
+    """The rows of a run's baseline, `[R, *shape]` by feature; None where it keeps none."""
+    path = files.join(run, BASELINE)
+    if not files.exists(path):
+        return None
+    return Artifact.from_bytes(b"".join(read_whole(path, ["rows"])["rows"].to_pylist())).features
+
+
+def earlier_baseline(path: str, where: str) -> EarlierBaseline:
+    """What another run may take over of a committed one.
+
+    Args:
+      path: Its directory, in full.
+      where: The key of the config that names it.
+    Raises:
+      UserError: It is not there, not committed, keeps no baseline, or is damaged.
+    """
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise UserError(f"there is no committed run in {path}", where, "name the folder that explain wrote")
+    features = kept_baseline(path)
+    if features is None:
+        what = f"{path} keeps no rows of its baseline"
+        remedy = (
+            "explain it anew: runs keep them unless output.sample is 0 or they take more than "
+            f"{_MOST_BYTES >> 20} MB; or give baseline: {{kind: file, path: …}}"
+        )
+        raise UserError(what, where, remedy)
+    of = manifest["baseline"]
+    edges = dict(_edges(manifest["config"]["input"]["slices"], manifest["slices"]))
+    found = EarlierBaseline(
+        path, manifest["run_id"], of["kind"], of["digest"], features, edges, categories_of(manifest)
+    )
+    digest = Artifact(features, np.zeros((0, 0)), np.zeros(0)).digest
+    if digest != of["digest"]:
+        what = f"{path}: the rows that are kept of its baseline are not those of its manifest"
+        raise UserError(what, where, "attribeam verify tells what else is; explain it anew")
+    return found if of["kind"] != "run" else replace(found, kind=str((of.get("of") or {}).get("kind", "run")))
+
+
+def categories_of(manifest: Mapping[str, Any]) -> dict[str, Categories]:
+    """Those of a run's features that have some."""
+    found = {item["name"]: Categories.from_json(item.get("categories")) for item in manifest["schema"]}
+    return {name: known for name, known in found.items() if known is not None}
+
+
+def _edges(asked: Any, found: Any) -> Iterator[tuple[tuple[str, int], tuple[float, ...]]]:
+    """The edges of bins of equally many rows, by column and number of bins."""
+    for item, slicing in zip(asked, found, strict=True):
+        if slicing["kind"] == "intersection":
+            yield from _edges(item, slicing["parts"])
+        elif slicing["kind"] == "bins" and isinstance(item["bins"], int):
+            yield (item["column"], item["bins"]), tuple(slicing["edges"])

@@ -1,0 +1,1 @@
+"""Executing a run: the Beam graph, progress, and the commit."""

@@ -1,0 +1,65 @@
+"""The Beam graph: the only place where stages are joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apache_beam as beam
+
+from pipeline.running.commit import Commit, commit_run, result_path
+from transforms.explain import ExplainShards, MergeShardResults
+from transforms.outputs.parts import written
+from transforms.sources.shards import Shard, schedule
+from transforms.storage import files
+from transforms.work.journal import ShardResult
+from transforms.work.runtime import ExplainSpec
+
+
+def define_pipeline(
+    pipeline: beam.Pipeline, shards: Sequence[Shard], spec: ExplainSpec, commit: Commit | None = None
+) -> None:
+    """Joins the stages of a run.
+
+    Args:
+      pipeline: To add them to.
+      shards: The plan.
+      spec: What workers are told.
+      commit: Has the last step commit the run, for a launcher that does not wait for it.
+    """
+    merged = (
+        pipeline
+        # A shard names rows and holds none. The largest go first: local workers are dealt shards in turn.
+        | "Create shards" >> beam.Create(schedule(shards), reshuffle=False)
+        # Without it the source would be fused with the work, and one worker would do it all.
+        | "Spread over workers" >> beam.Reshuffle()
+        # One fused step reads, attributes and writes: no row crosses a stage boundary.
+        | "Explain shards" >> ExplainShards(spec)
+        # Aggregates grow with slices and targets: the launcher reads them from the journal, in the shards'
+        # order. What the runner adds up is there to be held against it: a few KB a shard, whatever it holds.
+        | "Keep counts" >> beam.Map(ShardResult.counts)
+        | "Merge results" >> beam.CombineGlobally(MergeShardResults(spec.schema.attributed))
+    )
+    # Neither loads a model.
+    if commit is None:
+        # For the launcher, which may be on another machine.
+        _ = merged | "Leave result" >> beam.ParDo(_LeaveResult(spec.run))
+    else:
+        _ = merged | "Commit run" >> beam.ParDo(_CommitRun(commit))
+
+
+class _LeaveResult(beam.DoFn):
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def process(self, result: ShardResult) -> None:
+        path = result_path(self._run)
+        with written(path):
+            files.write_atomic(path, result.to_bytes())
+
+
+class _CommitRun(beam.DoFn):
+    def __init__(self, commit: Commit) -> None:
+        self._commit = commit
+
+    def process(self, result: ShardResult) -> None:
+        commit_run(self._commit, result)

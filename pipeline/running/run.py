@@ -1,0 +1,349 @@
+"""A run from config to committed directory: plan → graph → wait → commit."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence, Set
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config.models import LoadedConfig, load_config
+from pipeline.planning.differences import told
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.summary import summarize
+from pipeline.run_directory.checks import (
+    OURS,
+    REFERENCE,
+    WORK,
+    beside,
+    check_place,
+    check_replaceable,
+    is_under_way,
+    recover,
+)
+from pipeline.run_directory.committed import read_manifest
+from pipeline.run_directory.increments import take_over
+from pipeline.run_directory.lock import run_lock
+from pipeline.runners import checks as runners
+from pipeline.running.commit import (
+    Commit,
+    RunBrokenError,
+    commit_run,
+    finished_shards,
+    make_report,
+    read_draft,
+    result_path,
+    told_failures,
+)
+from pipeline.running.manifest import known_cuts, relabel, work_fingerprint
+from transforms.errors import UserError
+from transforms.outputs.parts import MANIFEST, written
+from transforms.storage import files
+from transforms.work.failures import read_failures
+from transforms.work.journal import ShardResult, is_committed
+from transforms.work.runtime import ExplainSpec
+
+if TYPE_CHECKING:
+    from pipeline.results.run import Run
+
+__all__ = ["Outcome", "RunBrokenError", "execute", "explain", "prepare", "preview"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Args:
+      run: Its directory.
+      manifest: Of the committed run; None where the job that will commit it is not waited for.
+      reused: It was there already, of the same fingerprint; nothing was done.
+      exceeded: Limits of the config that the run exceeds, in words.
+      warnings: What is not as it should be and exceeds no limit.
+      job: The engine's name for that job.
+    """
+
+    run: str
+    manifest: dict[str, Any] | None
+    reused: bool
+    exceeded: Sequence[str]
+    warnings: Sequence[str] = ()
+    job: str | None = None
+
+
+def explain(
+    config: str | os.PathLike[str],
+    *,
+    preset: str | os.PathLike[str] | None = None,
+    output: str | None = None,
+    settings: Sequence[str] = (),
+    limit: int | None = None,
+    date: str | None = None,
+    overwrite: bool = False,
+    runner: str | None = None,
+    flags: Sequence[str] = (),
+) -> Run:
+    """Explains a data set and returns the committed run.
+
+    Args:
+      config: Path of a config file.
+      preset: Path of another that says how and where it is run.
+      output: The run directory, instead of the config's.
+      settings: `a.b=value` overrides of the config.
+      limit: Only the first so many rows.
+      date: Fills `{date}` in paths, YYYY-MM-DD.
+      overwrite: Make the run anew, and replace what is there, whatever run it is.
+      runner: The engine, instead of the config's.
+      flags: Passed to Beam.
+    Raises:
+      UserError: Something the user can mend; a job that was handed over and not waited for is no run yet.
+      RunBrokenError: The run broke on its way.
+    """
+    from pipeline.results.run import load_run
+
+    laid = None if preset is None else os.fspath(preset)
+    loaded = load_config(os.fspath(config), preset=laid, settings=settings, output=output, date=date)
+    return load_run(execute(loaded, limit=limit, overwrite=overwrite, runner=runner, flags=flags).run)
+
+
+def execute(
+    loaded: LoadedConfig,
+    *,
+    limit: int | None = None,
+    overwrite: bool = False,
+    runner: str | None = None,
+    flags: Sequence[str] = (),
+    progress: bool = False,
+) -> Outcome:
+    """Plans, runs and commits; see `explain`. `progress` shows how far the run is on stderr."""
+    started = time.time()
+    runner, flags = runners.choose_runner(loaded, runner, flags)
+    target = _target(loaded)
+    with run_lock(target):
+        recover(target)
+        outcome = _execute(loaded, target, limit, overwrite, runner, flags, progress, started)
+    return replace(outcome, run=loaded.path(loaded.config.output.path))
+
+
+def _execute(
+    loaded: LoadedConfig,
+    target: str,
+    limit: int | None,
+    overwrite: bool,
+    runner: str,
+    flags: Sequence[str],
+    progress: bool,
+    started: float,
+) -> Outcome:
+    """The same in a place that is this command's alone."""
+    local = runner == runners.LOCAL
+    workers = loaded.config.compute.workers
+    committed = read_manifest(target, replaces=overwrite)
+    plan = make_plan(
+        loaded,
+        limit=limit,
+        local=local,
+        in_process=local and workers == 1,
+        slots=runners.slots(runner, flags, workers),
+        earlier=known_cuts(target),
+        committed=None if overwrite else committed,  # made anew, it takes nothing over
+    )
+    planned = time.time()
+    if committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite:
+        files.delete_tree(files.join(target, WORK))  # left by a kill between the manifest and the end
+        commit = Commit.of(plan, target, runner, started=started, planned=planned)
+        # Limits are no part of the fingerprint: they are judged by the config of today.
+        exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
+        with written(target):
+            manifest = dict(relabel(target, committed, loaded.config))
+        warnings = [*plan.warnings, *make_report(commit)]
+        return Outcome(target, manifest, True, exceeded, warnings)
+    place = _place(target, plan, committed, overwrite)
+    plan = _moved(plan, place, runner)
+    commit = Commit.of(plan, target, runner, started=started, planned=planned)
+    _begin(plan)
+    if not is_committed(place, plan.fingerprint):
+        commit.leave_draft()
+    finished = finished_shards(place, plan.fingerprint)
+    if is_committed(place, plan.fingerprint) or finished.issuperset(commit.shards):
+        # Its launcher went before the commit, or in the midst of it.
+        manifest = commit_run(commit)
+    elif runners.waits(flags):
+        _run(plan, None, finished, runner, workers, flags, progress)
+        manifest = commit_run(commit, ShardResult.from_bytes(files.read_bytes(result_path(place))))
+    else:
+        job = _run(plan, commit.handed_over(), finished, runner, workers, flags, progress)
+        found = read_manifest(target)  # an engine of this machine may be done
+        if found is None or found["fingerprint"] != plan.fingerprint or is_under_way(place, target):
+            return Outcome(target, None, False, (), plan.warnings, job)
+        manifest = found
+    # Whoever has committed the run, what its report lacks is told here.
+    warnings = [*manifest["warnings"], *make_report(commit)]
+    return Outcome(target, manifest, False, manifest["quality"]["exceeded"], warnings)
+
+
+def _target(loaded: LoadedConfig) -> str:
+    """The run directory, which may be written; of a link, the folder that it leads to.
+
+    That is what is locked, and what another run takes the place of.
+    """
+    named = loaded.path(loaded.config.output.path)
+    target = named if files.is_url(named) else os.path.realpath(named)
+    check_place(target)
+    return target
+
+
+def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwrite: bool) -> str:
+    """Where the run is made: a committed one stays whole until the one that replaces it is.
+
+    Raises:
+      UserError: What is there is another run, and is not to be replaced, or cannot be.
+    """
+    remedy = "give another --output, or --overwrite to replace it"
+    if committed is None:
+        begun = work_fingerprint(target)
+        if begun is not None and begun != plan.fingerprint and not overwrite:
+            draft = read_draft(target)
+            why = f": {told(plan.differences(draft))}" if draft else ""
+            what = f"holds a run of another config, model or input that did not finish{why}"
+            raise UserError(what, target, remedy)
+        return target
+    if plan.base is None and not overwrite:
+        why = f": {told(plan.differences(committed))}"
+        if plan.anew:
+            why = f", and cannot be added to: {plan.anew}"
+        raise UserError(f"holds a committed run of another config, model or input{why}", target, remedy)
+    check_replaceable(target)
+    return beside(target)
+
+
+def _moved(plan: Plan, run: str, runner: str) -> Plan:
+    """The plan of a run at its place, told without folders of this machine where workers cannot see them."""
+    model = plan.spec.model
+    if runners.needs_remote_files(runner):
+        model = replace(model, module_paths=())
+    reference = files.join(run, WORK, REFERENCE)
+    return replace(plan, spec=replace(plan.spec, run=run, reference=reference, model=model))
+
+
+def _begin(plan: Plan) -> None:
+    """Prepares the run directory, or recognises the run that goes on in it."""
+    run = plan.spec.run
+    begun = work_fingerprint(run)
+    if begun is not None and begun != plan.fingerprint:
+        _clear(run)
+    elif begun is None and not is_committed(run, plan.fingerprint):
+        # Nothing can be gone on with; parts without a journal are not to be trusted.
+        _clear(run)
+    elif begun is None:
+        return  # what is there is to be put in its place
+    files.makedirs(files.join(run, WORK, "shards"))
+    if plan.spec.output.attributions != "none":
+        files.makedirs(files.join(run, "attributions"))
+    files.delete_tree(files.join(run, WORK, "failures"))
+    files.delete_tree(files.join(run, WORK, "progress"))
+    if plan.base is not None:
+        take_over(plan.base, plan.output, run)
+    files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
+    files.write_atomic(files.join(run, WORK, "shard_rows"), str(plan.shard_rows).encode())
+    files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
+
+
+def _clear(run: str) -> None:
+    """Takes a run away: its manifest first, lest what is left of it be taken for a whole one."""
+    for name in (MANIFEST, *sorted(OURS - {MANIFEST, WORK}), WORK):
+        files.delete_tree(files.join(run, name))
+
+
+def _run(
+    plan: Plan,
+    commit: Commit | None,
+    finished: Set[int],
+    runner: str,
+    workers: int,
+    flags: Sequence[str],
+    progress: bool,
+) -> str | None:
+    """Runs the pipeline, or hands it over with what it takes to commit; returns its name at the engine."""
+    from pipeline.running.graph import define_pipeline
+    from pipeline.running.progress import RunProgress
+
+    run = plan.spec.run
+    done = plan.reused_rows + sum(shard.rows for shard in plan.shards if shard.index in finished)
+    shown = RunProgress(run, plan.rows, done) if progress and not files.is_url(run) else nullcontext()
+    job = runners.Job(plan.loaded.config.name, plan.spec.run_id, plan.spec.method.name)
+    try:
+        with shown:
+            return runners.run_pipeline(
+                lambda pipeline: define_pipeline(pipeline, plan.shards, plan.spec, commit),
+                runner,
+                workers,
+                flags,
+                job,
+            )
+    except (UserError, InterruptedError):
+        raise
+    except Exception as error:
+        raise _cause(run, len(plan.shards), error) from error
+
+
+def _cause(run: str, shards: int, error: Exception) -> BaseException:
+    """Why a pipeline failed, from the note that the failing worker left."""
+    if "KeyboardInterrupt" in str(error):
+        return KeyboardInterrupt()  # that Beam has wrapped
+    notes = read_failures(run)
+    if not notes:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" [while running")[0]
+        if "Channel closed" in first:
+            first = "a worker process died, as it does when memory runs out"
+        return RunBrokenError(f"the runner failed: {first}")
+    for note in notes:
+        if note["user"]:
+            return UserError(note["message"])
+    return RunBrokenError(told_failures(notes, shards))
+
+
+def preview(
+    loaded: LoadedConfig,
+    *,
+    limit: int | None = None,
+    overwrite: bool = False,
+    runner: str | None = None,
+    flags: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What `execute` would check and decide, and nothing else; writes nothing."""
+    runner, flags = runners.choose_runner(loaded, runner, flags)
+    target = _target(loaded)
+    committed = read_manifest(target, replaces=overwrite)
+    plan = make_plan(
+        loaded,
+        limit=limit,
+        local=runner == runners.LOCAL,
+        measure=True,
+        slots=runners.slots(runner, flags, loaded.config.compute.workers),
+        earlier=known_cuts(target),
+        committed=None if overwrite else committed,
+    )
+    same = committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite
+    if not same:
+        _place(target, plan, committed, overwrite)
+    job = runners.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)
+    flags = runners.engine_flags(runner, flags, job)
+    return {**summarize(plan), "runner": runner, "flags": flags, "committed": same}
+
+
+def prepare(
+    config: str | os.PathLike[str], *, settings: Sequence[str] = (), date: str | None = None
+) -> ExplainSpec:
+    """What `transforms.ExplainBatches` needs in a pipeline of your own: a spec that carries its baseline.
+
+    Args:
+      config: Path of a config file.
+      settings: `a.b=value` overrides of the config.
+      date: Fills `{date}` in paths, YYYY-MM-DD.
+    Raises:
+      UserError: Whatever would stop a run of the config.
+    """
+    plan = make_plan(load_config(os.fspath(config), settings=settings, date=date))
+    return replace(plan.spec, reference=plan.found.artifact.to_bytes())

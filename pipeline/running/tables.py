@@ -1,0 +1,115 @@
+"""The tables that a run's aggregates become at its commit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.run_directory.increments import state_table
+from pipeline.run_directory.kept_baseline import baseline_table
+from transforms.aggregates.interactions import find_interactions
+from transforms.aggregates.sample import narrowed
+from transforms.outputs.parts import (
+    BASELINE,
+    IMPORTANCE,
+    INTERACTIONS,
+    POSITIONS,
+    SAMPLE,
+    STATE,
+    Part,
+    digest_of,
+)
+from transforms.rows.baselines.artifact import Artifact
+from transforms.storage import files
+from transforms.work.journal import ShardResult
+
+#: Features that the report's rows keep, at most: those that matter most.
+_SAMPLED_FEATURES = 1000
+#: Targets that have a say in which these are: as many as a report shows, those of most rows.
+_SAMPLED_TARGETS = 12
+
+
+class NoWeightError(Exception):
+    """All rows that were explained have the weight 0: there is no mean of them."""
+
+
+def write_tables(
+    place: str,
+    draft: Mapping[str, Any],
+    result: ShardResult,
+    metadata: Mapping[str, str],
+    *,
+    min_rows: int,
+    weighted: bool,
+    keeps_state: bool,
+    baseline: Artifact | None = None,
+) -> tuple[list[Part], int]:
+    """Writes the importance, and what the report shows besides.
+
+    Args:
+      place: Where the run is made.
+      draft: Its manifest.
+      result: Its aggregates.
+      metadata: Of every table.
+      min_rows: Slices of fewer rows are left out.
+      weighted: Whether rows have weights.
+      keeps_state: Whether another run may add to this one.
+      baseline: That of the run, where it is to be kept.
+    Returns:
+      What was written, and how many slices are left out of the importance.
+    Raises:
+      NoWeightError: All rows weigh nothing.
+    """
+    names = tuple(draft["target_names"])
+    importance = result.importance.to_table(names, min_rows, weighted=weighted)
+    if weighted and result.attributed and not len(importance):
+        raise NoWeightError
+    sample = result.sample.to_table()
+    tables = {IMPORTANCE: importance, POSITIONS: result.positions.to_table(names)}
+    if sample is not None:
+        groups, features = draft["config"]["input"]["groups"], draft["features"]
+        if len(features) > _SAMPLED_FEATURES:
+            features = _most_important(importance, features)
+            sample = narrowed(sample, features, groups)
+        tables |= {SAMPLE: sample, INTERACTIONS: find_interactions(sample, features, groups)}
+    if keeps_state:
+        tables[STATE] = state_table(result)
+    if baseline is not None:
+        tables[BASELINE] = baseline_table(baseline)
+    parts = [_write(place, file, table, metadata) for file, table in tables.items() if table is not None]
+    return parts, _left_out(importance, result) if min_rows > 1 else 0
+
+
+def _most_important(importance: pa.Table, features: Sequence[str]) -> list[str]:
+    """Features that the report's rows keep, in their order: the best ones of any target that it shows."""
+    table = importance.filter(pc.equal(importance["slice"], ""))
+    rows = dict(zip(table["target"].to_pylist(), table["rows"].to_pylist(), strict=True))
+    shown = sorted(rows, key=lambda target: (-rows[target], target))[:_SAMPLED_TARGETS]
+    table = table.filter(pc.is_in(table["target"], pa.array(shown, table["target"].type)))
+    best = table.group_by("feature").aggregate([("rank", "min")]).to_pydict()
+    rank = dict(zip(best["feature"], best["rank_min"], strict=True))
+    chosen = set(sorted(rank, key=lambda name: rank[name])[:_SAMPLED_FEATURES])
+    return [name for name in features if name in chosen]
+
+
+def _left_out(importance: pa.Table, result: ShardResult) -> int:
+    """How many slices have rows of some target that are not in the table."""
+    there = importance.select(["slice", "target"]).group_by(["slice", "target"]).aggregate([]).to_pydict()
+    written = set(zip(there["slice"], there["target"], strict=True))
+    groups = result.importance.groups
+    return len({key[:2] for key in groups if key[0] and (key[1], key[2]) not in written})
+
+
+def _write(place: str, file: str, table: pa.Table, metadata: Mapping[str, str]) -> Part:
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(dict(metadata)), buffer, compression="zstd")
+    data, path = buffer.getvalue(), files.join(place, file)
+    if not files.is_url(path):
+        files.makedirs(files.join(place, file.rpartition("/")[0]) if "/" in file else place)
+    files.write_atomic(path, data)
+    return Part(file, len(table), len(data), digest_of(data))

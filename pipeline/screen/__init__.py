@@ -1,0 +1,1 @@
+"""Text for the terminal, one module for each verb."""

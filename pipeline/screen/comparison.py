@@ -1,0 +1,181 @@
+"""A comparison on a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pipeline.compare import words
+from pipeline.compare.comparison import Comparison, Side
+from pipeline.screen.run_and_plan import fact, nearby
+from pipeline.screen.text_table import clean, console, count, print_table, shorten, wrapped, write
+from pipeline.wording import number, percent, signed
+
+_TOP, _NAME, _SLICE, _LINES = 10, 20, 24, 5
+
+
+def print_comparison(found: Comparison, page: str | None = None) -> None:
+    """`compare`: a sentence, in what the runs differ, and what changed, most important first.
+
+    Args:
+      found: What changed.
+      page: Where the same was written as HTML.
+    """
+    out = console()
+    wrapped(out, clean(words.headline(found)))
+    write(out)
+    for letter, side in (("A", found.first), ("B", found.second)):
+        _side(out, letter, side)
+    for difference in found.setting.differences:
+        part = f"{difference.name}: " if difference.name else ""
+        fact(out, difference.subject, f"{part}{difference.before} → {difference.after}")
+    if found.first.rejected or found.second.rejected:
+        fact(out, "rejected", words.rejected(found))
+        for why, before, after in words.reasons(found)[:_LINES]:
+            fact(out, "", f"{before:,} → {after:,} × {shorten(clean(why), 200)}")
+    if page is not None:
+        fact(out, "page", nearby(page))
+    _quality(out, found)
+    for each in found.predictions:
+        of = f"{words.name(each.target)}: " if len(found.predictions) > 1 else ""
+        fact(out, "scores", f"{of}{words.predictions(each)} ({_in_rows(*each.rows)})")
+    for at, moved in enumerate(found.baselines[:_TOP]):
+        fact(out, "" if at else "baseline moved", words.baseline(moved))
+    if found.incomparable is not None:
+        return
+    _targets(out, found)
+    _features(out, found)
+    _sentences(out, "Direction", words.flips(found))
+    _sentences(out, "Distribution of φ", words.moved(found))
+    _slices(out, found)
+
+
+def _side(out: Console, letter: str, side: Side) -> None:
+    fact(out, letter, f"{nearby(side.path)}: {count(side.rows, 'row')} explained, {words.when(side.created)}")
+
+
+def _in_rows(before: int, after: int) -> str:
+    """How many rows of each run something was looked at in."""
+    return f"in {count(before, 'row')} of each" if before == after else f"in {before:,} and {after:,} rows"
+
+
+def _quality(out: Console, found: Comparison) -> None:
+    before, after = found.first.relative_p99, found.second.relative_p99
+    if before != after:
+        shown = ["none promised" if value is None else f"{value:.1g}" for value in (before, after)]
+        fact(out, "Σφ", f"misses by {shown[0]} → {shown[1]} (p99) of what each run measures it by")
+    for letter, side in (("A", found.first), ("B", found.second)):
+        for line in side.exceeded:
+            fact(out, f"limit of {letter}", line)
+
+
+def _targets(out: Console, found: Comparison) -> None:
+    for ours, theirs in found.targets.items():
+        if ours != theirs:
+            fact(out, "target", f"{words.name(ours)} is compared with {words.name(theirs)}")
+    for text, names in (("only in A", found.only_first), ("only in B", found.only_second)):
+        if names:
+            fact(out, f"targets {text}", _some(names))
+    for target, before, after in words.totals(found):
+        of = f"{words.name(target)}: " if len(found.targets) > 1 else ""
+        fact(out, "Σ mean |φ|", f"{of}{number(before, 3)} → {number(after, 3)}")
+
+
+def _features(out: Console, found: Comparison) -> None:
+    write(out)
+    shown = found.features.head(_TOP)
+    part = f", {len(shown)} of {len(found.features):,}" if len(found.features) > len(shown) else ""
+    write(out, Text(f"Largest changes{part}", style="bold"))
+    several = len(found.targets) > 1
+    lines: list[list[str | Text]] = [
+        [
+            "*" if row["significant"] else "",
+            *([shorten(clean(row["target_name"]), 12)] if several else []),
+            shorten(clean(row["label"]), _NAME),
+            number(row["mean_abs_a"], 3),
+            number(row["mean_abs_b"], 3),
+            _change(row),
+            f"{_share(row['share_a'])} → {_share(row['share_b'])}",
+            _ranks(row),
+        ]
+        for row in shown.to_dict("records")
+    ]
+    header = ["", *(["target"] if several else []), "feature", "A", "B", "change", "share", "rank"]
+    print_table(out, lines, f"<{'<' if several else ''}<>>>>>", header=header)
+    note = (
+        "A and B: mean |φ|; ±: 95 % interval of the change. * more than chance: Benjamini–Hochberg at 5 %, "
+        "and where units differ, ranks whose intervals do not meet."
+    )
+    wrapped(out, note, "  ")
+
+
+def _change(row: Any) -> Text:
+    if row["status"] != "both":
+        return Text(row["status"], style="bold yellow")
+    if math.isnan(row["change"]):
+        points = 100 * row["share_change"]
+        text = f"{points:+.1f} points".replace("-", "−")
+    else:
+        wide = (row["high"] - row["low"]) / 2
+        text = (
+            signed(row["change"], 2)
+            if math.isnan(wide)
+            else f"{signed(row['change'], 2)} ± {number(wide, 2)}"
+        )
+    style = ("red" if row["share_change"] > 0 else "blue") if row["significant"] else "dim"
+    return Text(text, style=style)
+
+
+def _share(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1%}"
+
+
+def _ranks(row: Any) -> str:
+    ranks = ["–" if math.isnan(row[key]) else f"{row[key]:.0f}" for key in ("rank_a", "rank_b")]
+    return ranks[0] if ranks[0] == ranks[1] else " → ".join(ranks)
+
+
+def _sentences(out: Console, title: str, lines: Sequence[str]) -> None:
+    if not lines:
+        return
+    write(out)
+    write(out, Text(title, style="bold"))
+    for line in lines[:_LINES]:
+        wrapped(out, line, "    ", "  ")
+    if len(lines) > _LINES:
+        write(out, f"  … and {len(lines) - _LINES:,} more (--json has all)")
+
+
+def _slices(out: Console, found: Comparison) -> None:
+    _sentences(out, "Bins", words.bins(found))
+    clear = found.by_slice[found.by_slice["significant"]]
+    if len(found.by_slice):
+        write(out)
+        title = f"Slices: {len(clear):,} of {len(found.by_slice):,} with a clear change"
+        write(out, Text(title, style="bold"))
+        several = len(found.targets) > 1
+        lines = [
+            [
+                *([shorten(clean(row["target_name"]), 12)] if several else []),
+                shorten(clean(row["slice"]), _SLICE),
+                f"{row['rows_a']:,.0f} → {row['rows_b']:,.0f}",
+                percent(row["moved"]),
+                shorten(clean(row["label"]), 16),
+                f"{_share(row['share_a'])} → {_share(row['share_b'])}",
+            ]
+            for row in clear.head(_TOP).to_dict("records")
+        ]
+        header = [*(["target"] if several else []), "slice", "rows", "moved", "most of all", "share"]
+        print_table(out, lines, f"{'<' if several else ''}<>><>", header=header if lines else ())
+    for text, names in (("A", found.slices_gone), ("B", found.slices_new)):
+        if names:
+            wrapped(out, f"{count(len(names), 'slice')} only in {text}: {_some(names)}", "  ")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(words.name(each) for each in names[:8])
+    return f"{shown} and {len(names) - 8:,} more" if len(names) > 8 else shown

@@ -1,0 +1,103 @@
+"""What `attribeam methods` prints: the methods, and a guide through them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pipeline.planning.method_guide import Advice
+from pipeline.screen.run_and_plan import fact
+from pipeline.screen.text_table import clean, console, count, print_table, wrapped, write
+
+
+def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) -> None:
+    """`methods`: two lines each, then which to take when."""
+    out = console()
+    for row in rows:
+        write(out, Text.assemble((str(row["name"]).ljust(22), "bold"), row["cost"]))
+        wrapped(out, f"needs {row['needs']}; {row['sums']}", "  ")
+        wrapped(out, f"when: {row['when']}", "  ")
+    write(out)
+    for question, group in groupby(guide, key=lambda advice: advice.question):
+        write(out, Text(f"{question} …", style="bold"))
+        for advice in group:
+            wrapped(out, advice.case, "  ")
+            wrapped(out, ", ".join(advice.methods), "      ")
+            wrapped(out, advice.because, "      ")
+    write(out)
+    write(out, "attribeam methods NAME tells more of one;")
+    write(out, "attribeam methods --config CONFIG says what each would cost there;")
+    write(out, "attribeam methods --function LIBRARY prints a function for its models.")
+
+
+def print_costs(found: Mapping[str, Any]) -> None:
+    """`methods --config`: what each method would cost on a config, and why some cannot be had."""
+    out = console()
+    rows = found["rows"]
+    write(out, f"{count(rows, 'row')}, {count(found['players'], 'feature')} to tell apart")
+    write(out)
+    lines, refused = [], []
+    for cost in found["costs"]:
+        if cost.refused is not None:
+            refused.append(cost)
+            continue
+        calls = cost.evaluations_per_row
+        lines.append([cost.method, f"{calls:,}", f"{calls * rows:,}"])
+    print_table(out, lines, "<>>", header=["method", "model calls a row", "in all"])
+    if refused:
+        write(out)
+        write(out, Text("Not on this model:", style="bold"))
+        for cost in refused:
+            wrapped(out, clean(cost.refused), "    ", f"  {cost.method}: ")
+    write(out)
+    write(out, "attribeam plan CONFIG measures the time of the config's own method.")
+
+
+def print_method(row: Mapping[str, Any]) -> None:
+    """`methods NAME`."""
+    out = console()
+    write(out, Text(str(row["name"]), style="bold"))
+    fact(out, "when", row["when"])
+    fact(out, "needs", row["needs"])
+    fact(out, "costs", row["cost"])
+    fact(out, "sums", row["sums"])
+    if "here" in row:
+        here = row["here"]
+        said = here["refused"] or f"{count(here['evaluations_per_row'], 'model call')} a row"
+        fact(out, "on this config", said)
+    for number, (key, default) in enumerate(row["keys"].items()):
+        shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default
+        fact(out, "" if number else "keys", f"{key} ({shown}): {row['allowed'][key]}")
+    write(out)
+    _print_documentation(out, str(row["documentation"]))
+
+
+def _print_documentation(out: Console, text: str) -> None:
+    """A docstring anew at the terminal's width: paragraphs flow, lines of `Args` keep their indent."""
+    lines = text.splitlines()
+    for blank, part in groupby(lines, key=lambda line: not line.strip()):
+        if blank:
+            write(out)
+            continue
+        held: list[str] = []
+        for line in part:
+            indent = len(line) - len(line.lstrip())
+            begins = (
+                indent == 2 or line.endswith(":") or line.split(":")[0] in ("Cost", "Reference", "Source")
+            )
+            if begins and held:
+                _flow(out, held)
+                held = []
+            held.append(line)
+        _flow(out, held)
+
+
+def _flow(out: Console, lines: Sequence[str]) -> None:
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    wrapped(
+        out, " ".join(line.strip() for line in lines), " " * (indent + (2 if indent else 0)), " " * indent
+    )

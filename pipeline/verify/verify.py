@@ -1,0 +1,262 @@
+"""Whether a committed run is still what its manifest says, and still what its model says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config.models import LoadedConfig, restored
+from pipeline.planning.inputs import input_files, model_request
+from pipeline.planning.plan import Plan, make_plan
+from pipeline.results.run import load_run
+from pipeline.run_directory.increments import cut_increments, increments_of
+from pipeline.run_directory.kept_baseline import earlier_baseline
+from pipeline.screen.text_table import count
+from pipeline.verify.parts import Check, check_counts, check_importance, check_parts
+from pipeline.verify.rows import check_rows
+from transforms.errors import UserError
+from transforms.models.kinds.function import is_function
+from transforms.models.load import request_digest
+from transforms.sources.shards import PARQUET, InputFile
+from transforms.storage import files
+
+#: What a manifest must hold to be compared with anything.
+_KEYS = (
+    *("run_id", "fingerprint", "config", "config_folder", "model", "baseline", "inputs", "counts", "rows"),
+    *("parts", "increments", "shard_rows", "batch_size", "device_batch_size", "features", "target_names"),
+)
+#: Of the spread of the score. Rows are recomputed in other company than they had in the run, and a matrix
+#: product of another number of rows adds its float32 terms up in another order.
+TOLERANCE = 1e-5
+#: The same where products are rounded to halves on their way: a last bit of theirs.
+_MIXED = 1e-2
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found.
+
+    Args:
+      run: The run directory.
+      checks: In the order in which they were made.
+      sample: Of the rows: how many were asked for, the seed, which were drawn, how they agree.
+    """
+
+    run: str
+    checks: tuple[Check, ...]
+    sample: Mapping[str, Any]
+
+    @property
+    def failed(self) -> list[str]:
+        """The names of the checks that failed."""
+        return [check.name for check in self.checks if check.ok is False]
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        states = {True: "ok", False: "failed", None: "unknown"}
+        checks = [
+            {"name": c.name, "state": states[c.ok], "what": c.what, "details": list(c.details)}
+            for c in self.checks
+        ]
+        return {"run": self.run, "ok": not self.failed, "checks": checks, "rows": dict(self.sample)}
+
+
+def verify(run: str, *, rows: int, seed: int, tolerance: float | None = None) -> Verification:
+    """Compares a run with its manifest, its manifest with the world, and some rows with the model.
+
+    Each check is made whatever the others say, as far as it can be: a model that is gone says nothing of the
+    checksums of the parts.
+
+    Args:
+      run: The run directory.
+      rows: How many rows to recompute; 0 loads no model.
+      seed: Of the draw.
+      tolerance: Largest difference, of the larger of the row's largest |φ| and the score's spread.
+    Raises:
+      UserError: There is no committed run.
+    Cost: reads all tables once, loads the model, and explains the rows; of the input what holds them, and
+      what the baseline is drawn from.
+    """
+    manifest = _manifest(run)
+    parts, unsound = check_parts(run, manifest)
+    checks = [
+        parts,
+        _told("counts", lambda: check_counts(manifest)),
+        _told("importance", lambda: check_importance(run, manifest, unsound)),
+    ]
+    sample: dict[str, Any] = {"asked": rows, "seed": seed, "drawn": []}
+    try:
+        loaded = _config(run, manifest)
+    except UserError as error:
+        what = f"cannot be read back from the manifest: {error}"
+        return Verification(run, (*checks, Check("config", False, what)), sample)
+    found, inputs = _inputs(loaded, manifest)
+    model = _told("model", lambda: _model(loaded, manifest))
+    checks += [inputs, model]
+    if rows == 0:
+        checks += [Check(name, None, "not recomputed: --rows 0") for name in ("baseline", "rows")]
+        return Verification(run, tuple(checks), sample)
+    if found is None or model.ok is False:
+        lacking = "model" if model.ok is False else "input"
+        why = f"not recomputed: the {lacking} is not what it was"
+        checks += [Check(name, None, why) for name in ("baseline", "rows")]
+        return Verification(run, tuple(checks), sample)
+    try:
+        plan = _plan(loaded, manifest, found)
+    except UserError as error:
+        checks += [Check("baseline", False, str(error)), Check("rows", None, "not recomputed: no baseline")]
+        return Verification(run, tuple(checks), sample)
+    baseline = _baseline(plan, manifest)
+    checks.append(baseline)
+    if not baseline.ok:
+        checks.append(Check("rows", None, "not recomputed: the baseline is not what it was"))
+        return Verification(run, tuple(checks), sample)
+    if tolerance is None:
+        tolerance = TOLERANCE if plan.spec.model.precision == "float32" else _MIXED
+    try:
+        checked, told = check_rows(run, manifest, plan, unsound, rows, seed, tolerance)
+    except UserError as error:
+        checked, told = Check("rows", False, str(error)), {}
+    except (pa.ArrowException, OSError) as error:
+        checked, told = _unreadable("rows", error), {}
+    return Verification(run, (*checks, checked), {**sample, **told})
+
+
+def _manifest(run: str) -> dict[str, Any]:
+    manifest = load_run(run).manifest
+    lacking = [key for key in _KEYS if manifest.get(key) is None]
+    if lacking:
+        raise UserError(
+            f"holds no {lacking[0]}: it is no manifest of a committed run", f"{run}/manifest.json"
+        )
+    return manifest
+
+
+def _config(run: str, manifest: Mapping[str, Any]) -> LoadedConfig:
+    """The config of the run, which decides as little anew as can be."""
+    # Not the manifest's own path: it lies in the run directory, where no config may.
+    loaded = restored(manifest["config"], f"{run}: config", manifest["config_folder"])
+    config = loaded.config
+    compute = {
+        "workers": 1,
+        "batch_size": manifest["batch_size"],
+        "device_batch_size": manifest["device_batch_size"],
+    }
+    place = run if files.is_url(run) else os.path.abspath(run)
+    config = config.model_copy(
+        update={
+            "compute": config.compute.model_copy(update=compute),
+            "output": config.output.model_copy(update={"path": place}),
+        }
+    )
+    return LoadedConfig(config, loaded.where, loaded.folder)
+
+
+def _told(name: str, check: Callable[[], Check]) -> Check:
+    """The check; what stands in its way fails it."""
+    try:
+        return check()
+    except UserError as error:
+        return Check(name, False, str(error))
+    except (pa.ArrowException, OSError) as error:
+        return _unreadable(name, error)
+
+
+def _unreadable(name: str, error: Exception) -> Check:
+    return Check(name, False, f"a table cannot be read: {str(error).splitlines()[0][:200]}")
+
+
+def _inputs(loaded: LoadedConfig, manifest: Mapping[str, Any]) -> tuple[list[InputFile] | None, Check]:
+    """The input files, None where their rows are not those of the run, and what is to be said of them."""
+    try:
+        found = input_files(loaded)
+    except UserError as error:
+        return None, Check("inputs", False, str(error))
+    return compare_inputs(found, manifest["inputs"])
+
+
+def compare_inputs(
+    found: list[InputFile], noted: list[Mapping[str, Any]]
+) -> tuple[list[InputFile] | None, Check]:
+    """Compares the input with the manifest's `inputs`.
+
+    Args:
+      found: The input as it is.
+      noted: As it was.
+    Returns:
+      The files, None where rows cannot be found again in them, and the check.
+    """
+    now, then = {f.name: f for f in found}, {f["file"]: f for f in noted}
+    moved, changed = [], []
+    for name in [*then, *(name for name in now if name not in then)]:
+        if name not in now:
+            moved.append(f"{name} is gone")
+        elif name not in then:
+            moved.append(f"{name} was not there")
+        elif now[name].rows != then[name]["rows"]:
+            moved.append(f"{name} has {now[name].rows:,} rows, and had {then[name]['rows']:,}")
+        elif now[name].bytes != then[name]["bytes"]:
+            changed.append(f"{name} has {now[name].bytes:,} bytes, and had {then[name]['bytes']:,}")
+        elif now[name].digest != then[name].get("digest", now[name].digest):
+            changed.append(f"{name} has another content than it had")
+    problems = moved + changed
+    # In the run's order: where it took over another, the new files come last.
+    kept = None if moved else [now[name] for name in then]
+    if problems:
+        return kept, Check("inputs", False, _first(problems), tuple(problems))
+    if not all("digest" in entry for entry in noted):
+        what = "names, rows and bytes match; the manifest has no digests of their contents"
+    elif found[0].format == PARQUET:
+        # Pages are not read: a value that moves none of its column's statistics is the rows' to find.
+        what = "names, rows, bytes and digests of the Parquet footers, statistics included, match"
+    else:
+        what = "names, rows, bytes and digests of the records' checksums match"
+    rows = sum(f.rows for f in now.values())
+    number = f"{count(len(found), 'file')}, {count(rows, 'row')}"
+    return kept, Check("inputs", True, f"{number}: {what}")
+
+
+def _first(problems: list[str]) -> str:
+    more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+    return problems[0] + more
+
+
+def _model(loaded: LoadedConfig, manifest: Mapping[str, Any]) -> Check:
+    request = model_request(loaded)
+    if not (is_function(request.path) or files.exists(request.path)):
+        return Check("model", False, f"{request.path} is gone")
+    digest, noted = request_digest(request), manifest["model"]["digest"]
+    if digest != noted:
+        what = f"{manifest['model']['path']} has the digest {digest[:19]}…, and had {noted[:19]}…"
+        return Check("model", False, what)
+    return Check("model", True, f"{manifest['model']['path']} has the digest that it had")
+
+
+def _plan(loaded: LoadedConfig, manifest: Mapping[str, Any], found: list[InputFile]) -> Plan:
+    """The plan of the run, its model loaded in this process."""
+    increments = increments_of(manifest)
+    first = found[: increments[0].files]
+    kept = None
+    if loaded.config.baseline.kind == "run":  # the earlier run may be gone: this one keeps what it had of it
+        kept = earlier_baseline(loaded.path(loaded.config.output.path), "its own baseline")
+    plan = make_plan(
+        loaded, limit=manifest["rows"], in_process=True, inputs=found, drawn_from=first, baseline_run=kept
+    )
+    spec = replace(plan.spec, reference=plan.found.artifact.to_bytes())
+    return replace(plan, spec=spec, shards=cut_increments(found, increments))
+
+
+def _baseline(plan: Plan, manifest: Mapping[str, Any]) -> Check:
+    artifact, noted = plan.found.artifact, manifest["baseline"]
+    rows = len(artifact.scores)
+    if (plan.baseline_kind, rows, artifact.digest) == (noted["kind"], noted["rows"], noted["digest"]):
+        number = count(rows, "row")
+        return Check("baseline", True, f"{noted['kind']}, {number}: made anew, it has the digest that it had")
+    what = f"made anew, it is {plan.baseline_kind} of {rows:,} rows with the digest {artifact.digest[:19]}…"
+    return Check(
+        "baseline", False, f"{what}, and was {noted['kind']} of {noted['rows']:,}, {noted['digest'][:19]}…"
+    )

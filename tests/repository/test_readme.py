@@ -1,0 +1,116 @@
+"""The README is true: its query, its Python and its method are run on a small copy of the quickstart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import matplotlib as mpl
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import pipeline
+from pipeline.config import models as config_module
+from tests.support import worlds
+from transforms.methods import METHODS
+from transforms.methods.base import Needs
+from transforms.methods.gradients.saliency import Saliency
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(marker: str) -> str:
+    """The code block behind `<!-- marker -->`."""
+    found = re.search(rf"<!-- {marker} -->\n+```\w+\n(.*?)```", README, re.DOTALL)
+    assert found, f"the README has no block {marker}"
+    return found.group(1)
+
+
+@pytest.fixture(scope="module")
+def checkout() -> Path:
+    """A folder laid out like a checkout, with a small part of the flights, explained."""
+    place = worlds.workshop()
+    pipeline.explain(place / "configs" / "flights.yaml")
+    return place
+
+
+@pytest.fixture
+def here(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(checkout)
+    mpl.use("Agg")
+    yield checkout
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+def test_duckdb_query(here: Path) -> None:
+    import duckdb
+
+    found = duckdb.sql(block("duckdb")).fetchall()
+    table = pq.read_table(here / "runs/flights/attributions").to_pandas()
+    assert {row[0]: row[1] for row in found} == table.groupby("origin").size().to_dict()
+    rain = {row[0]: row[2] for row in found}
+    expected = table["attribution"].map(lambda value: abs(value["precip"])).groupby(table["origin"]).mean()
+    assert rain == pytest.approx(expected.round(3).to_dict(), abs=1e-3)
+
+
+def test_python_block(here: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(block("python"), names)
+    assert names["run"].manifest["counts"]["rows_attributed"] == len(names["run"].attributions())
+
+
+def test_method_block(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {
+        "dataclass": dataclass,
+        "replace": replace,
+        "ClassVar": ClassVar,
+        "Needs": Needs,
+        "Saliency": Saliency,
+        "np": np,
+        "__name__": __name__,
+    }
+    exec("from __future__ import annotations\n" + block("method"), names)
+    monkeypatch.setitem(METHODS, "signed_saliency", names["SignedSaliency"])
+    config = here / "configs" / "flights.yaml"
+    settings = ["method={name: signed_saliency}"]
+    run = pipeline.explain(config, output="runs/signed", settings=settings, limit=200)
+    values = run.attributions(columns=["attribution.dep_hour"]).column(0).to_numpy()
+    assert set(np.unique(values)) <= {-1.0, 0.0, 1.0}
+    assert len(np.unique(values)) > 1
+
+
+def test_every_config_key_is_in_the_readme() -> None:
+    """The commented config of the README loads and names every key there is."""
+    text = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
+    assert text
+    import yaml
+
+    shown = yaml.safe_load(text.group(1))
+    found = config_module.Config.model_validate({**shown, "baseline": {"kind": "mean"}})
+    for name, model in (
+        ("model", config_module.Model),
+        ("input", config_module.Input),
+        ("output", config_module.Output),
+        ("compute", config_module.Compute),
+        ("runner", config_module.Runner),
+        ("limits", config_module.Limits),
+        ("privacy", config_module.Privacy),
+    ):
+        # What stands for another key, or is of some models alone, is shown as a comment.
+        commented = {"python", "signature", "missing"} if name == "model" else set()
+        assert all(f"# {key}: " in text.group(1) for key in commented)
+        keys = set(model.model_fields) - commented
+        assert set(shown[name]) == keys, name
+    assert set(shown) == set(type(found).model_fields)
+
+
+def test_every_method_is_in_the_readme() -> None:
+    for name in METHODS:
+        assert f"| `{name}` |" in README

@@ -1,0 +1,1 @@
+"""Mergeable aggregates over all rows: importance, samples, quality, interactions."""

@@ -1,0 +1,56 @@
+"""The two ends of the background's affine part: kept for the whole run, or made for each call anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from transforms.models.graphs.gradients import DifferentiableModel
+
+#: Memory that they may take from one call to the next.
+KEPT_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Entries and frontier of the background rows.
+
+    Behind a convolution of a picture a row's frontier is megabytes. Of a large background they are not kept:
+    each call makes those of the rows that it needs, by a walk through the affine prefix for each of them.
+
+    Args:
+      differentiable: The model, cut.
+      inputs: Of the R background rows, `[R, *shape]`.
+      kept: Entries and frontier of all rows, None where they take too much memory.
+    """
+
+    differentiable: DifferentiableModel
+    inputs: Mapping[str, np.ndarray]
+    kept: tuple[list[Any], list[Any]] | None
+
+    @classmethod
+    def made(
+        cls, differentiable: DifferentiableModel, inputs: Mapping[str, np.ndarray], device_batch_size: int
+    ) -> Ends:
+        """Computes what is kept, in calls of at most so many rows."""
+        from transforms.models.graphs.tensors import in_calls
+
+        rows = len(next(iter(inputs.values())))
+        if rows * differentiable.end_bytes > KEPT_BYTES:
+            return cls(differentiable, inputs, None)
+        entries, frontier = in_calls(differentiable.ends, inputs, device_batch_size)
+        return cls(differentiable, inputs, (entries, frontier))
+
+    def of(self, base: np.ndarray) -> tuple[tuple[Any, Any], np.ndarray]:
+        """Entries and frontier for a call, and the places in them of the background rows `base`."""
+        if self.kept is not None:
+            return self.kept, base
+        rows, places = np.unique(base, return_inverse=True)
+        # Of few shapes: XLA compiles anew for each.
+        padded = rows[np.minimum(np.arange(1 << (len(rows) - 1).bit_length()), len(rows) - 1)]
+        entries, frontier = self.differentiable.ends({name: v[padded] for name, v in self.inputs.items()})
+        return (entries, frontier), places.reshape(base.shape).astype(np.int32)

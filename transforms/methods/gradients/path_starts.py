@@ -1,0 +1,44 @@
+"""Where straight paths start: the score of the baseline, under the row's own mask where it has one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from transforms.methods.base import Arrays, Reference, take
+from transforms.methods.calls import run_calls
+from transforms.methods.masking.game import base_values
+
+if TYPE_CHECKING:
+    from transforms.models.base import ScoredModel
+
+
+def start_values(
+    model: ScoredModel, inputs: Arrays, reference: Reference, targets: np.ndarray, device_batch_size: int
+) -> np.ndarray:
+    """Scores at the start of the rows' paths, `[B, T]`, in the mean over the R background rows.
+
+    A mask that the model makes of a list (of which words are padding) is the row's own along the whole path:
+    the path starts at the background's words under that mask, and that is what φ sums from.
+
+    Args: as for `base_values`, which it is where no mask is the row's own.
+    Cost: nothing, or R evaluations a row where a row has a mask or held inputs.
+    """
+    differentiable = model.differentiable(reference.inputs)
+    if not differentiable.cut.row_masks:
+        return base_values(model, inputs, reference, targets, device_batch_size)
+    background = reference.ends(model, device_batch_size)
+    every = np.arange(reference.rows, dtype=np.int32)
+    paths = min(reference.rows, device_batch_size)
+
+    def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
+        chosen, total = take(inputs, index), np.zeros((len(index), targets.shape[1]))
+        for first in range(0, reference.rows, paths):
+            ends, base = background.of(every[first : first + paths, None])
+            at = np.zeros((len(base), 1, 1), np.float32)
+            found = differentiable.path_scores(chosen, ends, base, at, targets[index])
+            total += found[:, 0].sum(axis=0, dtype=np.float64)
+        return ({"score": (total / reference.rows).astype(np.float32)},)
+
+    return run_calls(len(targets), max(1, device_batch_size // paths), call)[0]["score"]

@@ -1,0 +1,1 @@
+"""Methods that evaluate a model on masked rows."""

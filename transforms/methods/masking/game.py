@@ -1,0 +1,201 @@
+"""The game that masking methods play: a coalition's worth is the score with all other features replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transforms.methods.base import Arrays, Reference, take
+from transforms.methods.calls import in_flight
+from transforms.methods.masking.unchanged_players import still_players
+from transforms.models.players import Players
+
+if TYPE_CHECKING:
+    from transforms.models.base import ScoredModel
+
+#: Bytes that the scores of a block of rows may take in this process's memory.
+_HOST_BYTES = 32 << 20
+#: Rows that share what a coalition leaves of the background; more of them leave fewer coalitions to a call.
+ROWS_A_CALL = 32
+#: The work is cut into so many calls, as long as a call keeps so many evaluations.
+_LEAST_CALLS = 4
+_LEAST_EVALUATIONS = 1024
+
+#: Rows, coalitions.
+_Cell = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Game:
+    """Scores of coalitions of players.
+
+    Args:
+      model: The model with its score; one of TensorFlow's is masked on the device, of any other only
+        `evaluate` is asked.
+      reference: The background that takes the place of who is not in a coalition, and the players.
+      device_batch_size: Most model evaluations in one device call.
+    """
+
+    model: ScoredModel
+    reference: Reference
+    device_batch_size: int
+
+    @property
+    def players(self) -> Players:
+        """Who plays."""
+        return self.reference.players
+
+    def scores(
+        self, inputs: Arrays, targets: np.ndarray, coalitions: np.ndarray, base: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Scores of rows of which only a coalition's values are kept.
+
+        Args:
+          inputs: Model inputs, `[B, *shape]`.
+          targets: Output index, `[B, T]`.
+          coalitions: Members, `[C, M]` bool: the same for every row.
+          base: Background row that takes the others' place, `[C]`; None: the mean over all R of them.
+        Returns:
+          `[B, C, T]` float64: see `blocks` for how many rows that is good for.
+        Cost: C · R model evaluations a row, C with `base`; memory O(device_batch_size) beside the result.
+        """
+        found = np.zeros((len(targets), len(coalitions), targets.shape[1]))
+        if not found.size:
+            return found
+        every = self.reference.rows if base is None else 1
+        on_device = getattr(self.model, "has_gradients", False)
+        call = self._on_device if on_device else self._here
+        in_flight(
+            list(self._cells(len(targets), len(coalitions), every)),
+            call(inputs, targets, coalitions, base, found),
+        )
+        return found / every
+
+    def nobody(self, inputs: Arrays, targets: np.ndarray) -> np.ndarray:
+        """Scores with everybody replaced, `[B, T]` float32: the base values.
+
+        Cost: nothing, or R evaluations a row where some values are held, so that rows differ.
+        """
+        if not self.players.holds:
+            return self.reference.base_values[targets]
+        empty = self.scores(inputs, targets, np.zeros((1, self.players.count), bool))
+        return empty[:, 0].astype(np.float32)
+
+    def still(self, inputs: Arrays) -> np.ndarray | None:
+        """Players who change nothing, `[B, M]`, None where no row has one; see `still_players`.
+
+        Args:
+          inputs: Model inputs, `[B, *shape]`.
+        """
+        return still_players(inputs, self.reference)
+
+    def blocks(self, targets: np.ndarray, coalitions: int) -> Iterator[tuple[np.ndarray, slice]]:
+        """Blocks of rows and targets whose scores stay within a few tens of megabytes.
+
+        Args:
+          targets: Output index, `[B, T]`.
+          coalitions: C, for which scores are wanted at a time.
+        Yields:
+          Row indices and a slice of the targets. Rows are taken whole unless a single one's do not fit.
+        """
+        rows, width = targets.shape
+        values = max(1, _HOST_BYTES // (8 * max(1, coalitions)))
+        columns = min(width, values)
+        at_once = max(1, values // max(1, columns))
+        for start in range(0, rows, at_once):
+            for first in range(0, width, max(1, columns)):
+                yield np.arange(start, min(start + at_once, rows)), slice(first, first + columns)
+
+    def _cells(self, rows: int, coalitions: int, every: int) -> Iterator[_Cell]:
+        """What is evaluated in one device call, or in several where the background alone is too large."""
+        pairs = max(1, self.device_batch_size // every)
+        # As in run_calls: a few calls in flight, however little there is to do.
+        even = max(-(-rows * coalitions // _LEAST_CALLS), -(-_LEAST_EVALUATIONS // every))
+        pairs = min(pairs, even)
+        height = min(rows, ROWS_A_CALL, pairs)
+        width = max(1, pairs // height)
+        for row in range(0, rows, height):
+            for coalition in range(0, coalitions, width):
+                yield (
+                    slice(row, min(row + height, rows)),
+                    slice(coalition, min(coalition + width, coalitions)),
+                )
+
+    def _bases(self, base: np.ndarray | None, coalitions: slice) -> Iterator[np.ndarray]:
+        """Background rows of a cell's coalitions by device call, `[C′, 1]` or `[1, R′]`."""
+        if base is not None:
+            yield base[coalitions, None]
+            return
+        for first in range(0, self.reference.rows, self.device_batch_size):
+            yield np.arange(first, min(first + self.device_batch_size, self.reference.rows))[None]
+
+    def _on_device(
+        self,
+        inputs: Arrays,
+        targets: np.ndarray,
+        coalitions: np.ndarray,
+        base: np.ndarray | None,
+        found: np.ndarray,
+    ) -> Any:
+        masked = self.model.masked(self.reference)
+
+        def call(cell: _Cell) -> None:
+            rows, some = cell
+            part = {name: value[rows] for name, value in inputs.items()}
+            for others in self._bases(base, some):
+                found[cell] += masked.sums(part, targets[rows], coalitions[some], others)
+
+        return call
+
+    def _here(
+        self,
+        inputs: Arrays,
+        targets: np.ndarray,
+        coalitions: np.ndarray,
+        base: np.ndarray | None,
+        found: np.ndarray,
+    ) -> Any:
+        def call(cell: _Cell) -> None:
+            rows, some = cell
+            part = {name: value[rows] for name, value in inputs.items()}
+            shape = (len(targets[rows]), len(coalitions[some]))
+            for others in self._bases(base, some):
+                scores, _ = self.model.evaluate(self._replaced(part, coalitions[some], others))
+                with np.errstate(invalid="ignore"):  # ∞ − ∞: the row is rejected in the end
+                    by_pair = scores.reshape(*shape, -1, scores.shape[1]).sum(axis=2, dtype=np.float64)
+                    found[cell] += np.take_along_axis(by_pair, targets[rows][:, None], axis=2)
+
+        return call
+
+    def _replaced(self, inputs: Arrays, kept: np.ndarray, base: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows with what is not kept taken from background rows, `[B · C · R′, *shape]`."""
+        masks = self.players.masks(kept)
+        others = take(self.reference.inputs, base.reshape(-1))
+        found = {}
+        for name, value in inputs.items():
+            shape = value.shape[1:]
+            mask = masks[name].reshape(1, len(kept), 1, *shape)
+            other = others[name].reshape(1, *base.shape, *shape)
+            found[name] = np.where(mask, value[:, None, None], other).reshape(-1, *shape)
+        return found
+
+
+def base_values(
+    model: ScoredModel, inputs: Arrays, reference: Reference, targets: np.ndarray, device_batch_size: int
+) -> np.ndarray:
+    """Scores at the baseline, `[B, T]`: of the rows themselves where inputs are held, else the background's.
+
+    Args:
+      model: The model.
+      inputs: Model inputs, `[B, *shape]`.
+      reference: The background.
+      targets: Output index, `[B, T]`.
+      device_batch_size: Most model evaluations in one device call.
+    Cost: nothing, or R evaluations a row where some inputs are held.
+    """
+    if not reference.players.holds:
+        return reference.base_values[targets]
+    return Game(model, reference, device_batch_size).nobody(inputs, targets)

@@ -1,0 +1,1 @@
+"""Decision trees as arrays, and compiled loops over them."""

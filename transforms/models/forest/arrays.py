@@ -1,0 +1,213 @@
+"""Trees as arrays, whoever grew them: splits, leaves and covers, and the paths that lead to the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from transforms.errors import UserError
+
+#: Features that a path may split on: a row's way down is kept as so many bits.
+MOST_ON_A_PATH = 63
+
+
+@dataclass(frozen=True)
+class Forest:
+    """Trees whose leaves add up to a score, but for a constant; nodes are numbered through all of them.
+
+    A row goes left where its value is at most the threshold; at a split between categories, see
+    `members_left`. A node comes before its left subtree, and that before its right one.
+
+    Args:
+      roots: First node of each tree, `[trees]` int32, ascending.
+      output: The output that a tree adds to, `[trees]` int32; with leaves of several values these are the
+        outputs, and it is 0.
+      left: Left child, `[nodes]` int32; -1 at a leaf.
+      right: Right child.
+      feature: That the node splits on.
+      threshold: float64; a split between categories has none.
+      missing_left: Whether NaN goes left.
+      zero_missing: Whether a zero goes where NaN goes.
+      members_left: Whether members of `categories` go left, and all others right; else the other way round.
+      words: First of the node's words in `categories`, `[nodes + 1]` int64; none for a threshold.
+      categories: Bit sets of whole numbers, `[words]` uint32.
+      value: Of the leaves, `[nodes, V]` float64.
+      cover: Training rows (or the sum of their weights) that came by, `[nodes]` float64.
+      width: Features of a row.
+      outputs: Outputs T.
+    """
+
+    roots: np.ndarray
+    output: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    missing_left: np.ndarray
+    zero_missing: np.ndarray
+    members_left: np.ndarray
+    words: np.ndarray
+    categories: np.ndarray
+    value: np.ndarray
+    cover: np.ndarray
+    width: int
+    outputs: int
+
+    @cached_property
+    def paths(self) -> Paths:
+        """How each node is reached."""
+        return Paths.of(self)
+
+    def sums(self, rows: np.ndarray) -> np.ndarray:
+        """Sum of the leaves that rows fall into, `[B, T]` float64, from `[B, width]`."""
+        from transforms.models.forest.kernels import leaf_sums
+
+        found: np.ndarray = leaf_sums(self, rows)
+        return found
+
+
+@dataclass(frozen=True)
+class Paths:
+    """How each node is reached from its root, `[nodes]` each.
+
+    An edge and the features that lie above it: several splits on one feature are one condition on it.
+
+    Args:
+      parent: -1 at a root.
+      bit: Number of the edge's feature among the different features on the way; -1 at a root.
+      earlier: The last node above whose edge tests the same feature; -1 where there is none.
+      depth: Different features on the way, this edge's included.
+      level: Edges on the way.
+      share: Of the training rows, what the tests of the edge's feature send this way: the product of the
+        shares of its edges so far.
+    """
+
+    parent: np.ndarray
+    bit: np.ndarray
+    earlier: np.ndarray
+    depth: np.ndarray
+    level: np.ndarray
+    share: np.ndarray
+
+    @classmethod
+    def of(cls, forest: Forest) -> Paths:
+        """Works them out.
+
+        Raises:
+          UserError: A path splits on too many features.
+        """
+        from transforms.models.forest.kernels import find_paths
+
+        nodes = len(forest.left)
+        parent, bit, earlier, depth, level = (np.full(nodes, fill, np.int32) for fill in (-1, -1, -1, 0, 0))
+        found = parent, bit, earlier, depth, level, np.ones(nodes)
+        find_paths(forest.roots, forest.left, forest.right, forest.feature, forest.cover, found)
+        paths = cls(*found)
+        if paths.depth.max() > MOST_ON_A_PATH:
+            raise UserError(
+                f"a tree splits on {paths.depth.max()} features on the way to a leaf, above {MOST_ON_A_PATH}",
+                "method",
+                "use permutation_shap or kernel_shap",
+            )
+        return paths
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One tree, its nodes numbered from 0; see `Forest`."""
+
+    output: int
+    left: np.ndarray
+    right: np.ndarray
+    feature: np.ndarray
+    threshold: np.ndarray
+    missing_left: np.ndarray
+    value: np.ndarray
+    cover: np.ndarray
+    zero_missing: np.ndarray | None = None
+    members_left: np.ndarray | None = None
+    categories: Sequence[np.ndarray] | None = None
+
+    @classmethod
+    def leaf(cls, output: int, value: np.ndarray, cover: float) -> Tree:
+        """A tree that did not grow."""
+        none, never = np.full(1, -1), np.zeros(1, bool)
+        return cls(output, none, none, none, np.zeros(1), never, value.reshape(1, -1), np.array([cover]))
+
+
+def plant(trees: Sequence[Tree], width: int, outputs: int) -> Forest:
+    """Numbers the nodes of trees through.
+
+    Args:
+      trees: At least one.
+      width: Features of a row.
+      outputs: Outputs T.
+    """
+    trees = [_in_order(tree) for tree in trees]
+    sizes = np.array([len(tree.left) for tree in trees])
+    roots = np.r_[0, np.cumsum(sizes)[:-1]].astype(np.int32)
+    joined: dict[str, np.ndarray] = {}
+    for field in fields(Tree):
+        if field.name in ("output", "categories"):
+            continue
+        parts = [getattr(tree, field.name) for tree in trees]
+        parts = [np.zeros(n, bool) if part is None else part for part, n in zip(parts, sizes, strict=True)]
+        joined[field.name] = np.ascontiguousarray(np.concatenate(parts))
+    offset = np.repeat(roots, sizes)
+    for side in ("left", "right"):
+        joined[side] = np.where(joined[side] >= 0, joined[side] + offset, -1).astype(np.int32)
+    sets = [
+        words
+        for tree in trees
+        for words in (tree.categories if tree.categories is not None else [_NO_WORDS] * len(tree.left))
+    ]
+    lengths = np.array([len(words) for words in sets], np.int64)
+    return Forest(
+        roots=roots,
+        output=np.array([tree.output for tree in trees], np.int32),
+        left=joined["left"],
+        right=joined["right"],
+        feature=joined["feature"].astype(np.int32),
+        threshold=joined["threshold"].astype(np.float64),
+        missing_left=joined["missing_left"].astype(bool),
+        zero_missing=joined["zero_missing"].astype(bool),
+        members_left=joined["members_left"].astype(bool),
+        words=np.r_[0, np.cumsum(lengths)].astype(np.int64),
+        categories=np.concatenate([*sets, _NO_WORDS]).astype(np.uint32),
+        value=joined["value"].astype(np.float64),
+        cover=joined["cover"].astype(np.float64),
+        width=width,
+        outputs=outputs,
+    )
+
+
+def _in_order(tree: Tree) -> Tree:
+    """The tree with each node before its left subtree, and that before its right one."""
+    from transforms.models.forest.kernels import preorder
+
+    left, right = (np.asarray(side, np.int64) for side in (tree.left, tree.right))
+    order = np.zeros(2 * np.count_nonzero(left >= 0) + 1, np.int64)  # some files keep nodes that were cut off
+    preorder(left, right, 0, order)
+    place = np.full(len(left) + 1, -1)
+    place[order] = np.arange(len(order))
+    left, right = place[left[order]], place[right[order]]
+    parts = ("feature", "threshold", "missing_left", "value", "cover", "zero_missing", "members_left")
+    found: dict[str, Any] = {name: getattr(tree, name) for name in parts}
+    found = {name: None if part is None else np.asarray(part)[order] for name, part in found.items()}
+    sets = None if tree.categories is None else [tree.categories[int(at)] for at in order]
+    return Tree(output=tree.output, left=left, right=right, categories=sets, **found)
+
+
+_NO_WORDS = np.zeros(0, np.uint32)
+
+
+def bit_set(members: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Whole numbers as a bit set, `[words]` uint32, never empty."""
+    members = np.asarray(members, np.int64)
+    words = np.zeros(int(members.max(initial=0)) // 32 + 1, np.uint32)
+    np.bitwise_or.at(words, members // 32, np.uint32(1) << (members % 32).astype(np.uint32))
+    return words

@@ -1,0 +1,1 @@
+"""TensorFlow graphs: tracing, cutting, rewriting and compiling them."""

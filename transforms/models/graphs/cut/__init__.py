@@ -1,0 +1,1 @@
+"""The cut of a graph behind inputs that have no gradients."""

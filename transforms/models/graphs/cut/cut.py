@@ -1,0 +1,376 @@
+"""Where gradients begin: the cut of a traced model behind its integer, string and hashed inputs.
+
+Pure graph walking; nothing is run here. See `differentiable.py` for the functions built from a cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework import ops as tf_ops
+
+from transforms.errors import UserError
+from transforms.models.graphs.cut.frontier import affine_frontier
+from transforms.models.graphs.cut.masks import held_masks, hides, is_pooled, row_masks, switches_others
+from transforms.models.graphs.cut.provenance import Mixed, entry_positions, position_map
+from transforms.models.graphs.cut.refusals import (
+    is_smooth,
+    kind_of,
+    mixing,
+    refuse_unreached,
+    refused,
+    where,
+)
+from transforms.models.graphs.rewrites.custom_gradients import backward_of
+from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, STOPS, TracedModel, static_shape
+
+#: Ops with a registered gradient that is none or zero: what is behind them moves the score in steps.
+STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})
+#: Differentiated by TensorFlow through their bodies, or replayed as the identity.
+_THROUGH = frozenset({"PartitionedCall", "StatefulPartitionedCall", "IdentityN"}) | STOPS
+#: Ops that give as many values as their operands' values decide.
+_OF_ANY_LENGTH = ("NonMaxSuppression", "Ragged", "StringNGrams", "StringSplit", "Unicode", "Unique", "Where")
+_HEADS = frozenset({"Softmax", "Sigmoid"})
+#: Between a softmax and the output these only rename or reshape; outputs are flattened anyway.
+_PASSING = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Cast"})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A float tensor at which gradients begin.
+
+    Args:
+      tensor: Of the traced model.
+      input: The one model input that it comes from.
+      positions: Position of the flattened input that each value comes from, NOWHERE or EVERYWHERE:
+        `[lead, *shape]`, with `lead` rows of the tensor for a row of the input.
+    """
+
+    tensor: Any
+    input: str
+    positions: np.ndarray = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A traced model divided in three: inputs → entries → frontier → scores.
+
+    Args:
+      scores: One tensor a head: what is explained.
+      entries: The first float tensors that the scores depend on smoothly.
+      frontier: Affine in the entries and all that the rest of the model needs of them; the entries themselves
+        where an affine prefix would save nothing.
+      shapes: Shape-only tensors of what lies before the frontier, which the rest needs.
+      side_inputs: Model inputs that the rest also needs as they are (masks, lengths).
+      row_masks: Inputs of ids or strings that have entries, and are also needed behind these as they are:
+        what the model makes of them there, a mask of their padding, stays the row's.
+    """
+
+    scores: tuple[Any, ...]
+    entries: tuple[Entry, ...]
+    frontier: tuple[Any, ...]
+    shapes: tuple[Any, ...]
+    side_inputs: tuple[str, ...]
+    row_masks: tuple[str, ...] = ()
+
+    @property
+    def fed(self) -> frozenset[str]:
+        """Names of the tensors at which the rest of the model begins."""
+        return frozenset(tensor.name for tensor in (*self.frontier, *self.shapes))
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether the frontier lies behind the entries."""
+        return [tensor.name for tensor in self.frontier] != [entry.tensor.name for entry in self.entries]
+
+
+def head_scores(
+    outputs: Sequence[Any], names: Sequence[str], score: str
+) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """Finds the tensor to explain of each head.
+
+    Args:
+      outputs: The model's outputs.
+      names: Of the heads.
+      score: auto | output | logit | probability.
+    Returns:
+      The tensors and, a head, what each is in words: "output", "logit" or "probability".
+    Raises:
+      UserError: `logit` or `probability` is asked of a head that has no last softmax or sigmoid.
+    """
+    tensors, kinds = [], []
+    for name, output in zip(names, outputs, strict=True):
+        tensor = output
+        while tensor.op.type in _PASSING and tensor.op.inputs[0].dtype.is_floating:
+            tensor = tensor.op.inputs[0]
+        has_head = tensor.op.type in _HEADS
+        if score in ("logit", "probability") and not has_head:
+            raise UserError(
+                f"{score} is not to be had: output {name!r} ends in {tensor.op.type}, not in a softmax or "
+                "sigmoid",
+                "model.score",
+                "use auto or output",
+            )
+        if has_head and score in ("auto", "logit"):
+            tensors.append(tensor.op.inputs[0])
+            kinds.append("logit")
+        else:
+            tensors.append(output)
+            kinds.append("probability" if has_head else "output")
+    return tuple(tensors), tuple(kinds)
+
+
+def find_cut(
+    traced: TracedModel,
+    scores: Sequence[Any],
+    *,
+    affine_prefix: bool = True,
+    held: frozenset[str] = frozenset(),
+    hold_masks: bool = True,
+) -> Cut:
+    """Cuts a traced model where gradients can begin and, past that, where it stops being affine.
+
+    Args:
+      traced: The model.
+      scores: The tensors to explain.
+      affine_prefix: False keeps the frontier at the entries (to measure what the prefix gains).
+      held: Inputs that stay what they are in the row, and through which no gradient is wanted.
+      hold_masks: Masks that are zeros and ones stay the row's, too, as those that switch do; False: they are
+        entries like others.
+    Raises:
+      MaskInputs: Some inputs only switch values on and off.
+      UserError: No smooth path leads from some input to the score, or several inputs meet before the first
+        float tensor, so that gradients cannot tell them apart.
+    """
+    needed = traced.ancestors(scores)
+    whole = input_sources(traced, needed)
+    sources = {name: found - held for name, found in whole.items()} if held else whole
+    used = {n for n, tensor in traced.inputs.items() if tensor.op.name in needed and n not in held}
+    for name in sorted(used & traced.opaque):
+        raise refused(
+            traced,
+            f"no gradients can be taken through the {kind_of(traced, name)} input {name!r} of a SavedModel",
+            "a .keras file of the same model would do",
+        )
+    entries, mixed = _with_positions(traced, _entries(traced, scores, sources))
+    masked: frozenset[str] = frozenset()
+    held_names: frozenset[str] = frozenset()
+    if hold_masks:
+        for tensor, name, op in mixed:
+            if switches_others(traced, needed, entries, tensor, name):
+                raise mixing(traced, name, op)
+        held_names = held_masks(traced, scores, needed, entries)
+        entries = tuple(entry for entry in entries if entry.tensor.name not in held_names)
+        masked = row_masks(traced, scores, entries)
+        switched = frozenset(
+            entry.input
+            for entry in entries
+            if hides(entry.tensor.op) and (entry.input in masked or is_pooled(traced, entry, needed))
+        )
+        if switched:
+            # One mask of a list is as good as another: gradients begin in front of the switch.
+            found = [e for e in _entries(traced, scores, sources, switched) if e[0].name not in held_names]
+            entries, _ = _with_positions(traced, found)
+            masked = row_masks(traced, scores, entries)
+    for entry in entries:
+        for name in sorted(whole.get(entry.tensor.op.name, frozenset()) & held):
+            raise refused(
+                traced,
+                f"inputs {entry.input!r} and {name!r}, which is held, meet in {where(entry.tensor.op)} "
+                "before any gradient begins",
+            )
+    reached = {entry.input for entry in entries}
+    unreached = sorted(used - reached)
+    if unreached:
+        refuse_unreached(traced, unreached, needed, sources, held_names)
+    stop = frozenset(entry.tensor.name for entry in entries)
+    frontier = tuple(entry.tensor for entry in entries)
+    if affine_prefix:
+        # What is the same all along a path is a constant of it.
+        moving = {name: origin - masked for name, origin in whole.items()} if masked else whole
+        frontier = affine_frontier(traced, scores, frontier, moving)
+    shapes = _shapes_before(traced, scores, frontier, stop)
+    fed = frozenset(tensor.name for tensor in (*frontier, *shapes))
+    rest = traced.ancestors(scores, fed)
+    side = tuple(
+        name for name, tensor in traced.inputs.items() if tensor.op.name in rest and tensor.name not in fed
+    )
+    return Cut(tuple(scores), entries, frontier, shapes, side, tuple(n for n in traced.inputs if n in masked))
+
+
+def input_sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """The model inputs whose values an op depends on, by op name; ops of shapes alone depend on none."""
+    sources: dict[str, frozenset[str]] = {
+        tensor.op.name: frozenset([name]) for name, tensor in traced.inputs.items()
+    }
+    for op in traced.graph.get_operations():  # in creation order: inputs come before what uses them
+        if op.name in sources or op.name not in needed:
+            continue
+        found: frozenset[str] = frozenset()
+        if op.type not in SHAPE_ONLY:
+            for tensor in op.inputs:
+                found |= sources.get(tensor.op.name, frozenset())
+        sources[op.name] = found
+    return sources
+
+
+def _entries(
+    traced: TracedModel,
+    scores: Sequence[Any],
+    sources: Mapping[str, frozenset[str]],
+    masked: frozenset[str] = frozenset(),
+) -> list[tuple[Any, str]]:
+    """The first float tensors that the scores depend on smoothly, with their inputs, in the graph's order.
+
+    Args:
+      traced: The model.
+      scores: The tensors to explain.
+      sources: Inputs that an op depends on.
+      masked: Inputs whose masks are held.
+    """
+    found: dict[str, tuple[Any, str]] = {}
+    seen: set[str] = set()
+    pending = list(scores)
+    while pending:
+        tensor = pending.pop()
+        if tensor.name in seen:
+            continue
+        seen.add(tensor.name)
+        upstream = [
+            operand
+            for operand in _differentiated(tensor.op)
+            if is_smooth(operand) and sources.get(operand.op.name)
+        ]
+        origin = sources.get(tensor.op.name, frozenset())
+        if _switched_by_ids(traced, tensor, origin, sources) and not (origin <= masked and hides(tensor.op)):
+            upstream = []
+        pending.extend(upstream)
+        if upstream or not origin or not tensor.dtype.is_floating:
+            continue
+        if len(origin) > 1:
+            raise refused(
+                traced,
+                f"inputs {', '.join(map(repr, sorted(origin)))} meet in {where(tensor.op)} before any "
+                "gradient begins, so that gradients cannot tell them apart",
+            )
+        found[tensor.name] = (tensor, next(iter(origin)))
+    order = {op.name: position for position, op in enumerate(traced.graph.get_operations())}
+    return sorted(found.values(), key=lambda entry: order[entry[0].op.name])
+
+
+def _switched_by_ids(
+    traced: TracedModel, tensor: Any, origin: frozenset[str], sources: Mapping[str, frozenset[str]]
+) -> bool:
+    """Whether a tensor is picked, value by value, by the ids that it comes from: an embedding under its mask.
+
+    Gradients begin behind such a switch: in front of it the path would keep the row's mask, and the sum would
+    lack what the mask is worth.
+    """
+    if tensor.op.type not in ("Select", "SelectV2") or len(origin) != 1:
+        return False
+    name = next(iter(origin))
+    if traced.inputs[name].dtype.is_floating or not sources.get(tensor.op.inputs[0].op.name):
+        return False
+    try:
+        position_map(traced, tensor, name)
+    except Mixed:
+        return False
+    return True
+
+
+def _with_positions(
+    traced: TracedModel, found: Sequence[tuple[Any, str]]
+) -> tuple[tuple[Entry, ...], list[tuple[Any, str, Any]]]:
+    """Entries with the positions that they come from, and masks that mix positions.
+
+    A mask that mixes positions (which token may look at which) is no entry where its input has others: it is
+    then held as the row has it. Of these come the tensor, the input and the op that mixes.
+
+    Raises:
+      UserError: A layer mixes the positions of its input before any gradient begins.
+    """
+    entries: list[Entry] = []
+    mixed: list[tuple[Any, str, Any]] = []
+    for tensor, name in found:
+        try:
+            entries.append(Entry(tensor, name, entry_positions(traced, tensor, name)))
+        except Mixed as error:
+            mixed.append((tensor, name, error.op))
+    reached = {entry.input for entry in entries}
+    for tensor, name, op in mixed:
+        mask = tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool
+        if not (mask and name in reached):
+            raise mixing(traced, name, op)
+    return tuple(entries), mixed
+
+
+def _differentiated(op: Any) -> list[Any]:
+    """The operands that TensorFlow has a gradient for."""
+    backward = backward_of(op)
+    if backward is not None:
+        return [op.inputs[place] for place in backward.results]
+    return list(op.inputs) if _has_gradient(op) else []
+
+
+def _has_gradient(op: Any) -> bool:
+    if op.type in STEPS:
+        return False
+    if op.type in _THROUGH:
+        return True
+    try:
+        return tf_ops.get_gradient_function(op) is not None
+    except LookupError:
+        return False
+
+
+def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
+    """What the model asks of values that move: whether they equal something, as padding does its constant."""
+    moved = {entry.tensor.name for entry in cut.entries}
+    rest = traced.ancestors(cut.scores, frozenset(moved))
+    found = []
+    for op in traced.graph.get_operations():
+        if op.name not in rest or not any(tensor.name in moved for tensor in op.inputs):
+            continue
+        if op.type in ("Equal", "NotEqual"):
+            found.append(op.outputs[0])
+        if op.type not in LOOPS | BRANCHES:  # of which a graph may hold one copy
+            moved.update(tensor.name for tensor in op.outputs if tensor.dtype.is_floating)
+    return found
+
+
+def _shapes_before(
+    traced: TracedModel, scores: Sequence[Any], frontier: Sequence[Any], entries: frozenset[str]
+) -> tuple[Any, ...]:
+    """Shape-only tensors of what lies before the frontier, lest the rest compute it for its shape."""
+    fed = frozenset(tensor.name for tensor in frontier) | entries
+    before = traced.ancestors(frontier)
+    rest = traced.ancestors(scores, fed)
+    return tuple(
+        output
+        for op in rest.values()
+        if op.type in ("Shape", "Size", "Rank")
+        for output in op.outputs
+        if op.inputs[0].op.name in before and op.inputs[0].name not in fed and not _depends_on_content(op)
+    )
+
+
+def _depends_on_content(op: Any) -> bool:
+    """Whether a shape may depend on what rows hold, and not on their number alone."""
+    seen: set[str] = set()
+    pending = [op.inputs[0].op]
+    while pending:
+        behind = pending.pop()
+        if behind.name in seen or behind.type in SHAPE_ONLY:
+            continue
+        seen.add(behind.name)
+        tails = (static_shape(behind.outputs[0]) or (None, None))[1:] if behind.outputs else ()
+        if behind.type == "RaggedTensorToTensor" and None not in tails:
+            continue  # rows of one length again
+        if behind.type.startswith(_OF_ANY_LENGTH):
+            return True
+        pending.extend(tensor.op for tensor in behind.inputs)
+    return False

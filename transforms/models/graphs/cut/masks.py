@@ -1,0 +1,293 @@
+"""Padding masks as numbers: which float tensors say no more than which values of a list count.
+
+A layer that averages over a list's words takes its mask as zeros and ones: it multiplies by them, and divides
+by their sum. They are no values of the list, as an indicator is that goes through weights of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from transforms.models.graphs.cut.mask_questions import Questions, questions_of
+from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, row_elements
+
+if TYPE_CHECKING:
+    from transforms.models.graphs.cut.cut import Entry
+
+#: What is added to logits to hide them is far beyond any of them.
+_FAR = 1e3
+#: A mask stays one under these, with constants beside it.
+_KEEPING = frozenset(
+    {
+        "Add", "AddV2", "BroadcastTo", "Cast", "ClipByValue", "Div", "DivNoNan", "EnsureShape", "Exp",
+        "ExpandDims", "Expm1", "Identity", "Log", "Log1p", "Max", "Maximum", "Mean", "Minimum", "Mul",
+        "Neg", "Pow", "RealDiv", "Reciprocal", "Reshape", "Rsqrt", "Select", "SelectV2", "Snapshot", "Sqrt",
+        "Square", "Squeeze", "StridedSlice", "Sub", "Sum", "Tile", "Transpose",
+    }
+)  # fmt: skip
+_PRODUCTS = frozenset(
+    {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "MatMul", "Mul", "MulNoNan"}
+)
+#: Give each place its weight.
+_WEIGHING = frozenset({"Div", "DivNoNan", "Mul", "RealDiv"})
+_QUOTIENTS = frozenset({"Div", "DivNoNan", "RealDiv"})
+_SUMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub"})
+
+
+def held_masks(
+    traced: TracedModel, scores: Sequence[Any], needed: Mapping[str, Any], entries: Sequence[Entry]
+) -> frozenset[str]:
+    """Names of the entries that are masks of lists, zeros and ones: they are held as the row has them.
+
+    Their gradient is no position's: that of a padded word would be what the score gained if it were none, the
+    same for all of them.
+
+    Args:
+      traced: The model.
+      scores: The tensors to explain.
+      needed: Ops that these need, by name.
+      entries: Where gradients begin.
+    """
+    answers = _answers(traced, entries)
+    names = _names(e.tensor for e in answers)  # tensors are told apart by name: == would add an op
+    apart = {e.input for e in answers} - {e.input for e in entries if e.tensor.name not in names}
+    plain = [e for e in entries if _is_plain(traced, e)]
+    if not (answers or plain):
+        return frozenset()
+    ops = [op for op in traced.graph.get_operations() if op.name in needed]
+    if not any(_scales_far(op, op.inputs) for op in ops):
+        plain = []  # hundreds of lists are not followed one by one for nothing
+    found = {name: questions(traced, ops, entries, answers, name) for name in {e.input for e in answers}}
+    padding = [e for e in answers if found[e.input].is_padding(e.tensor)]
+    # Whole numbers may be weights of a mean: they are a mask where they put values out of reach.
+    hidden = {
+        e.input for e in plain if _ways_of(traced, ops, scores, entries, [*padding, e])[e.tensor.name] > 1
+    }
+    asked = [*padding, *(e for e in plain if e.input in hidden)]
+    masks = _ways_of(traced, ops, scores, entries, asked)
+    held: set[str] = set()
+    for name in {e.input for e in asked}:
+        own = [e.tensor.name for e in entries if e.input == name]
+        # An input that is nothing but a mask is held as a whole, or not at all.
+        whole = all(masks.get(n, -1) >= 0 for n in own) and any(masks[n] for n in own)
+        if whole or name not in apart | hidden:
+            held.update(n for n in own if masks.get(n, -1) >= 0)
+    return frozenset(held)
+
+
+def switches_others(
+    traced: TracedModel, needed: Mapping[str, Any], entries: Sequence[Entry], tensor: Any, name: str
+) -> bool:
+    """Whether a tensor of answers that mix an input's positions switches other values than the input's own.
+
+    Args:
+      traced: The model.
+      needed: Ops that the scores need, by name.
+      entries: Where gradients begin; the tensor is none.
+      tensor: Zeros and ones.
+      name: The input that it comes from.
+    """
+    ops = [op for op in traced.graph.get_operations() if op.name in needed]
+    return not questions(traced, ops, entries, _answers(traced, entries), name).is_padding(tensor)
+
+
+def questions(
+    traced: TracedModel, ops: Sequence[Any], entries: Sequence[Entry], asked: Sequence[Entry], name: str
+) -> Questions:
+    """What a model asks of an input; of one that is not embedded, answers may switch any values.
+
+    Args:
+      traced: The model.
+      ops: That the scores need, in the graph's order.
+      entries: Where gradients begin.
+      asked: Those that are answers.
+      name: The input.
+    """
+    answers = _names(e.tensor for e in asked)
+    moved = [e for e in entries if e.tensor.name not in answers]
+    values = _depending(ops, _names(e.tensor for e in moved))
+    embedded = _names(e.tensor for e in moved if e.input == name)
+    return questions_of(traced, ops, name, _depending(ops, embedded) if embedded else values, values)
+
+
+def row_masks(traced: TracedModel, scores: Sequence[Any], entries: Sequence[Entry]) -> frozenset[str]:
+    """See `Cut.row_masks`; arguments as for `held_masks`."""
+    pending = list(scores)
+    seen = set(_names(entry.tensor for entry in entries))
+    needed: set[str] = set()
+    while pending:
+        tensor = pending.pop()
+        if tensor.name in seen:
+            continue
+        seen.add(tensor.name)
+        needed.add(tensor.name)
+        pending.extend(tensor.op.inputs if tensor.op.type not in SHAPE_ONLY else ())
+    own = {traced.inputs[entry.input].name: entry.input for entry in entries}
+    return frozenset(name for tensor, name in own.items() if tensor in needed and several(traced, name))
+
+
+def hides(op: Any) -> bool:
+    """Whether an op puts zeros in the place of some values."""
+    if op.type not in ("Select", "SelectV2"):
+        return False
+    others = [tf.get_static_value(tensor) for tensor in op.inputs[1:]]
+    zeros = any(other is not None and not np.any(other) for other in others)
+    return zeros or any(tensor.op.type == "ZerosLike" for tensor in op.inputs[1:])
+
+
+def is_pooled(traced: TracedModel, entry: Entry, needed: Mapping[str, Any]) -> bool:
+    """Whether an entry is only added up over its positions, each alike: a zero among them is none at all.
+
+    Args:
+      traced: The model.
+      entry: Where gradients begin.
+      needed: Ops that the scores need, by name.
+    """
+    if not several(traced, entry.input):
+        return False
+    for op in entry.tensor.consumers():
+        if op.name not in needed or op.type in SHAPE_ONLY:
+            continue
+        axes = tf.get_static_value(op.inputs[1]) if op.type in ("Mean", "Sum") else None
+        if axes is None:
+            return False
+        along = [axis % entry.positions.ndim for axis in np.atleast_1d(axes)]
+        if not any((np.diff(entry.positions, axis=axis) != 0).any() for axis in along):
+            return False
+    return True
+
+
+def puts_far(op: Any) -> bool:
+    """Whether an op moves values by so much that a softmax gives them nothing."""
+    return op.type in ("Add", "AddV2", "Sub") and any(_far(operand) for operand in op.inputs)
+
+
+def several(traced: TracedModel, name: str) -> bool:
+    """Whether an input has ids or strings at several positions, some of which may be padding."""
+    tensor = traced.inputs[name]
+    return not tensor.dtype.is_floating and row_elements(tensor) > 1
+
+
+def _answers(traced: TracedModel, entries: Sequence[Entry]) -> list[Entry]:
+    return [e for e in entries if several(traced, e.input) and _from_a_question(traced, e.tensor, e.input)]
+
+
+def _from_a_question(traced: TracedModel, tensor: Any, name: str) -> bool:
+    """Whether a tensor is a cast of what the model asks of an input: is this padding?
+
+    Args:
+      traced: The model.
+      tensor: Of numbers.
+      name: The input that it comes from.
+    """
+    if tensor.op.type != "Cast":
+        return False
+    behind = traced.ancestors([tensor], frozenset([traced.inputs[name].name]))
+    return any(output.dtype == tf.bool for op in behind.values() for output in op.outputs)
+
+
+def _is_plain(traced: TracedModel, entry: Entry) -> bool:
+    """Whether an entry is a list of whole numbers as it is."""
+    tensor = entry.tensor
+    return (
+        tensor.op.type == "Cast"
+        and tensor.op.inputs[0].name == traced.inputs[entry.input].name
+        and several(traced, entry.input)
+    )
+
+
+def _ways_of(
+    traced: TracedModel,
+    ops: Sequence[Any],
+    scores: Sequence[Any],
+    entries: Sequence[Entry],
+    asked: Sequence[Entry],
+) -> dict[str, int]:
+    """What some entries do, where they switch values on and off and count those that are on, and no more.
+
+    Args:
+      traced: The model.
+      ops: That the scores need, in the graph's order.
+      scores: What is explained.
+      entries: Where gradients begin.
+      asked: Those of them that may be masks.
+    Returns:
+      By name: -1 for more than that, 0 for products, 1 where values are also divided by their number, 2 where
+      they are put out of reach: a product alone may be an interaction of two inputs.
+    """
+    tensors = [e.tensor for e in asked]
+    moved = _names(e.tensor for e in entries) - _names(tensors)
+    values = _depending(ops, moved)
+    every = _depending((op for op in ops if not any(t.name in values for t in op.outputs)), _names(tensors))
+    return {tensor.name: _way(ops, tensor, every, values, _names(scores)) for tensor in tensors}
+
+
+def _way(
+    ops: Sequence[Any], tensor: Any, every: frozenset[str], values: frozenset[str], scores: frozenset[str]
+) -> int:
+    """How a tensor masks, see `_ways_of`; `every`: names of what is made of masks alone."""
+    far = {tensor.name: False}  # what is made of it, and whether that is beyond all logits
+    way = -1
+    for op in ops:
+        own = [operand for operand in op.inputs if operand.name in far]
+        if not own or op.type in SHAPE_ONLY or not op.outputs[0].dtype.is_floating:
+            continue  # a condition or a place in a list: no gradient passes it
+        beside = [operand for operand in op.inputs if operand.name not in every]
+        beyond = any(far[operand.name] for operand in own)
+        if any(operand.name in values for operand in beside):
+            quotient = op.type in _QUOTIENTS and op.inputs[1].name in every
+            sums = beyond and op.type in _SUMS
+            if not (quotient or sums or op.type in _PRODUCTS):
+                return -1
+            way = max(way, 2 if sums else 1 if quotient else 0)
+            continue
+        keeps = op.type in _KEEPING or (op.type in _PRODUCTS and not beside)
+        out = op.outputs[0].name
+        # Times a weight for each place it is a mask still; where it is more, that is added to values.
+        if not keeps or (op.type not in _WEIGHING and _learned(beside)) or out in scores:
+            return -1
+        far[out] = beyond or _scales_far(op, beside)
+    return way
+
+
+def _names(tensors: Iterable[Any]) -> frozenset[str]:
+    """Of tensors."""
+    return frozenset(tensor.name for tensor in tensors)
+
+
+def _depending(ops: Iterable[Any], starts: Iterable[str]) -> frozenset[str]:
+    """Names of the tensors that depend on some tensors, these included.
+
+    Args:
+      ops: Of a graph, in its order.
+      starts: The tensors' names.
+    """
+    found = set(starts)
+    for op in ops:
+        if op.type not in SHAPE_ONLY and any(tensor.name in found for tensor in op.inputs):
+            found.update(tensor.name for tensor in op.outputs)
+    return frozenset(found)
+
+
+def _learned(beside: Iterable[Any]) -> bool:
+    """Whether what stands beside a mask is more than a constant that is alike for all positions."""
+    for operand in beside:
+        if not operand.dtype.is_floating:
+            continue  # axes, shapes, conditions
+        value = tf.get_static_value(operand)
+        if value is None or not np.size(value) or (np.asarray(value) != np.asarray(value).flat[0]).any():
+            return True
+    return False
+
+
+def _scales_far(op: Any, beside: Iterable[Any]) -> bool:
+    return op.type in ("Mul", "Select", "SelectV2") and any(map(_far, beside))
+
+
+def _far(tensor: Any) -> bool:
+    value = tf.get_static_value(tensor) if tensor.dtype.is_floating else None
+    return value is not None and bool(np.abs(value).min(initial=np.inf) >= _FAR) and np.size(value) > 0

@@ -1,0 +1,306 @@
+"""Which position of a model input each value of an entry comes from: attributions go back there.
+
+Maps are followed from the input through the ops, by what each op does to one row of the input: `[1, *shape]`,
+or `[n, ...]` where the batch was flattened. A value is a position of the flattened input, or NOWHERE for a
+constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from transforms.models.graphs.affine import slice_spares_batch
+from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, static_shape
+
+#: A value that comes from no position: a constant beside the input's values.
+NOWHERE = -1
+#: A value that comes from all positions alike: how often a token stands anywhere among them.
+EVERYWHERE = -2
+#: Ops that count over positions, whichever has what: multi-hot, count and tf-idf encodings.
+_BINCOUNTS = frozenset({"Bincount", "DenseBincount"})
+_COUNTING = _BINCOUNTS | {"Max", "Sum"}
+#: Ops that work value by value; every other op that is not known below mixes the values of a row.
+_ELEMENTWISE = frozenset(
+    {
+        "Abs", "Acos", "Acosh", "Add", "AddV2", "ApproximateEqual", "AsString", "Asin", "Asinh", "Atan",
+        "Atan2", "Atanh", "BiasAdd", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Bucketize", "Cast",
+        "Ceil", "CheckNumerics", "ClipByValue", "Cos", "Cosh", "DecodeBase64", "Digamma", "Div",
+        "DivNoNan", "Elu", "EnsureShape", "Equal", "Erf", "Erfc", "Erfinv", "Exp", "Expm1",
+        "FakeQuantWithMinMaxArgs", "FakeQuantWithMinMaxVars", "Floor", "FloorDiv", "FloorMod",
+        "Greater", "GreaterEqual", "Identity", "Inv", "Invert", "IsFinite", "IsInf", "IsNan",
+        "LeakyRelu", "LeftShift", "Less", "LessEqual", "Lgamma", "Log", "Log1p", "LogicalAnd",
+        "LogicalNot", "LogicalOr", "LookupTableFind", "LookupTableFindV2", "Maximum", "Minimum", "Mod",
+        "Mul", "MulNoNan", "Ndtri", "Neg", "NextAfter", "NotEqual", "Pow", "PreventGradient",
+        "QuantizeAndDequantizeV2", "QuantizeAndDequantizeV3", "RealDiv", "Reciprocal", "RegexFullMatch",
+        "RegexReplace", "Relu", "Relu6", "RightShift", "Rint", "Round", "Rsqrt", "Select", "SelectV2",
+        "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Snapshot", "Softplus", "Softsign", "Sqrt", "Square",
+        "SquaredDifference", "StaticRegexFullMatch", "StaticRegexReplace", "StopGradient",
+        "StringLength", "StringLower", "StringStrip", "StringToHashBucket", "StringToHashBucketFast",
+        "StringToHashBucketStrong", "StringToNumber", "StringUpper", "Sub", "Substr", "Tan", "Tanh",
+        "TruncateDiv", "TruncateMod", "Xdivy", "Xlog1py", "Xlogy",
+    }
+)  # fmt: skip
+#: Ops that pick rows of a table by the ids in their second operand.
+_PICKS = frozenset({"Gather", "GatherV2", "ResourceGather"})
+#: Ops that keep zeros and ones what they are.
+_STILL_INDICATORS = frozenset(
+    {"Cast", "ExpandDims", "Identity", "Reshape", "Snapshot", "Squeeze", "StridedSlice", "Transpose"}
+)
+
+
+class Mixed(Exception):
+    """An op mixes positions; its name is the message's."""
+
+    def __init__(self, op: Any) -> None:
+        self.op = op
+        super().__init__(op.name)
+
+
+def entry_positions(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
+    """Positions of input `name` that the values of an entry come from: `position_map`, or EVERYWHERE.
+
+    EVERYWHERE are counts: of zeros and ones that say what stands at a position, made alike of each position
+    and added up over all of them. Nothing else is shared among positions.
+
+    Raises:
+      Mixed: A value comes from several positions, and does not count them.
+    """
+    found = _mapped(traced, tensor, name, counts=True)
+    if (found == EVERYWHERE).any() and tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool:
+        raise Mixed(tensor.op)  # a mask
+    return found
+
+
+def position_map(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
+    """Positions of input `name` that the values of a tensor come from.
+
+    Args:
+      traced: The model.
+      tensor: Depends on this input alone.
+      name: The input.
+    Returns:
+      Positions of the flattened input, `[rows of the tensor for a row of the input, *shape]`.
+    Raises:
+      Mixed: A value comes from several positions, or from which one cannot be told.
+    """
+    return _mapped(traced, tensor, name, counts=False)
+
+
+def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.ndarray:
+    source = traced.inputs[name]
+    shape = static_shape(source)
+    assert shape is not None
+    size = int(np.prod([extent or 1 for extent in shape[1:]], dtype=np.int64))
+    extents = (static_shape(tensor) or (None,))[1:]
+    if size == 1 and None not in extents:
+        return np.zeros([1, *(extent or 0 for extent in extents)], np.int64)
+    maps = {source.name: np.arange(size).reshape(1, *shape[1:])}
+    unlike: set[str] = set()  # tensors to which it matters at which position a value stands
+    mixed: dict[str, Any] = {}  # tensors without a map, with the op that mixed their values
+    needed = traced.ancestors([tensor], frozenset([source.name]))
+    for op in traced.graph.get_operations():
+        if op.name not in needed or op.type in SHAPE_ONLY:
+            continue
+        # How many ids there may be is no value, though it is read off the largest one.
+        values = [t for i, t in enumerate(op.inputs) if not (i == 1 and op.type in _BINCOUNTS)]
+        operands = {index: maps[t.name] for index, t in enumerate(op.inputs) if t.name in maps}
+        found: list[np.ndarray] = []
+        blamed = next((mixed[t.name] for t in values if t.name in mixed), None)
+        if blamed is None and not operands:
+            continue
+        differs = any(t.name in unlike for t in op.inputs) or _tells_positions_apart(op, operands)
+        if blamed is None:
+            try:
+                found = _found(op, operands, size, counts=counts and not differs)
+            # What an op does to a single row may not be told at all.
+            except (Mixed, ValueError, IndexError, tf.errors.InvalidArgumentError):
+                blamed = op
+        if blamed is not None:
+            mixed.update((output.name, blamed) for output in op.outputs)
+            continue
+        for output, value in zip(op.outputs, found, strict=False):
+            maps[output.name] = value
+            if differs:
+                unlike.add(output.name)
+    if tensor.name in mixed:
+        raise Mixed(mixed[tensor.name])
+    return maps[tensor.name]
+
+
+def _found(op: Any, operands: Mapping[int, np.ndarray], size: int, *, counts: bool) -> list[np.ndarray]:
+    """Maps of an op's outputs; `counts`: where it counts over all positions, EVERYWHERE."""
+    if op.type not in _COUNTING:
+        return _rearranged(op, operands)
+    if not counts:
+        raise Mixed(op)
+    return [_counted(op, operands, size)]
+
+
+def _tells_positions_apart(op: Any, maps: Mapping[int, np.ndarray]) -> bool:
+    """Whether an op treats the values of one position in another way than those of the next."""
+    if op.type not in _ELEMENTWISE:
+        return False
+    rank = max((value.ndim for value in maps.values()), default=0)
+    for index, tensor in enumerate(op.inputs):
+        shape = static_shape(tensor)
+        if index in maps or shape == ():
+            continue
+        if shape is None:
+            return True
+        value = tf.get_static_value(tensor)
+        for axis, extent in enumerate(shape, start=rank - len(shape)):
+            if extent == 1 or axis < 0:
+                continue
+            along = [m for m in maps.values() if m.ndim == rank and m.shape[axis] > 1]
+            if not any((np.diff(m, axis=axis) != 0).any() for m in along):
+                continue
+            own = axis - rank + len(shape)
+            if value is None or (np.diff(np.asarray(value), axis=own) != 0).any():
+                return True
+    return False
+
+
+def _counted(op: Any, maps: Mapping[int, np.ndarray], size: int) -> np.ndarray:
+    """EVERYWHERE, where an op counts over every position of a row once."""
+    extents = _extents(op)
+    found = maps.get(0)
+    if found is None or 2 in maps or not extents or len(found) > 1:
+        raise Mixed(op)
+    if op.type in _BINCOUNTS:
+        # Weights would be another input's, or tell the positions apart.
+        weighed = op.inputs[2].shape.num_elements() != 0
+        if weighed or found.ndim != 2 or not np.array_equal(np.sort(found[0]), np.arange(size)):
+            raise Mixed(op)
+        return np.full([1, *extents], EVERYWHERE)
+    axes = np.atleast_1d(_constant(op, 1)) % found.ndim
+    if not _is_indicator(op.inputs[0]) or 0 in axes:
+        raise Mixed(op)
+    kept = [axis for axis in range(found.ndim) if axis not in axes]
+    cells = np.transpose(found, [*kept, *axes]).reshape(int(np.prod([found.shape[a] for a in kept])), -1)
+    if not (np.sort(cells, axis=1) == np.arange(size)).all():
+        raise Mixed(op)
+    return np.full([1, *extents], EVERYWHERE)
+
+
+def _is_indicator(tensor: Any) -> bool:
+    """Whether all values are zeros and ones that say what something is."""
+    op = tensor.op
+    while op.type in _STILL_INDICATORS and op.inputs[0].dtype != tf.bool:
+        op = op.inputs[0].op
+    if op.type == "OneHot":
+        on, off = (tf.get_static_value(op.inputs[index]) for index in (2, 3))
+        return on is not None and off is not None and (on, off) == (1, 0)
+    return bool(op.type == "Cast" and op.inputs[0].dtype == tf.bool)
+
+
+def _rearranged(op: Any, maps: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+    """Maps of an op's outputs."""
+    kind = op.type
+    first = maps.get(0)
+    if kind in ("Reshape", "Squeeze", "ExpandDims") and first is not None:
+        return [first.reshape(-1, *_extents(op))]
+    if kind == "StridedSlice" and first is not None:
+        begin, end, strides = (_constant(op, index) for index in (1, 2, 3))
+        if not slice_spares_batch(op):
+            raise Mixed(op)
+        masks = {key: op.get_attr(key) for key in _MASKS}
+        return [tf.strided_slice(first, begin, end, strides, **masks).numpy()]
+    if kind == "Transpose" and first is not None:
+        order = _constant(op, 1)
+        if order[0] != 0:
+            raise Mixed(op)
+        return [np.transpose(first, order)]
+    if kind in ("Split", "SplitV"):
+        value, axis = (maps[1], _constant(op, 0)) if kind == "Split" else (maps[0], _constant(op, 2))
+        _spare_rows(op, axis, value.ndim)
+        if kind == "Split":
+            return [np.asarray(part) for part in np.split(value, len(op.outputs), int(axis))]
+        ends = np.cumsum([output.shape[int(axis)] for output in op.outputs])
+        return [np.asarray(part) for part in np.split(value, ends[:-1], int(axis))]
+    if kind == "Unpack":
+        axis = op.get_attr("axis")
+        _spare_rows(op, axis, maps[0].ndim)
+        return [np.take(maps[0], index, axis) for index in range(len(op.outputs))]
+    if kind in ("ConcatV2", "Pack"):
+        count = len(op.inputs) - (kind == "ConcatV2")
+        lead = next(iter(maps.values())).shape[0]
+        parts = [maps.get(i, _nowhere(op.inputs[i], lead)) for i in range(count)]
+        axis = int(_constant(op, count)) if kind == "ConcatV2" else op.get_attr("axis")
+        _spare_rows(op, axis, parts[0].ndim + (kind == "Pack"))
+        return [np.concatenate(parts, axis) if kind == "ConcatV2" else np.stack(parts, axis)]
+    if kind == "GatherV2" and first is not None:
+        axis = _constant(op, 2)
+        _spare_rows(op, axis, first.ndim)
+        if op.get_attr("batch_dims") or 1 in maps:
+            raise Mixed(op)
+        index = tf.get_static_value(op.inputs[1])
+        if index is None:  # of a variable: no matter, where all along the axis is of one position
+            one = np.take(first, [0], int(axis))
+            if (first != one).any() or op.inputs[1].shape.rank != 1:
+                raise Mixed(op)
+            return [np.broadcast_to(one, [len(one), *_extents(op)])]
+        return [np.take(first, index, int(axis))]
+    if kind in _PICKS and list(maps) == [1]:
+        return [_with_axes_behind(op, maps[1])]
+    if kind == "OneHot" and list(maps) == [0]:
+        axis = op.get_attr("axis")
+        classes = _extents(op)
+        value = np.expand_dims(maps[0], axis if axis >= 0 else maps[0].ndim)
+        return [np.broadcast_to(value, [len(value), *classes])]
+    if kind == "BroadcastTo" and first is not None:
+        return [np.broadcast_to(first, [len(first), *_extents(op)])]
+    if kind == "IdentityN":
+        lead = next(iter(maps.values())).shape[0]
+        return [maps[i] if i in maps else _nowhere(op.inputs[i], lead) for i in range(len(op.inputs))]
+    if kind not in _ELEMENTWISE:
+        raise Mixed(op)
+    return [_elementwise(op, list(maps.values()))]
+
+
+_MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+
+
+def _elementwise(op: Any, maps: list[np.ndarray]) -> np.ndarray:
+    """Value by value: a lookup, a hash, a comparison; all operands come from the same positions."""
+    whole = np.broadcast_arrays(*maps)
+    if any((other != whole[0]).any() for other in whole[1:]):
+        raise Mixed(op)
+    # A constant of more axes would stand before the batch.
+    return np.broadcast_to(whole[0], [whole[0].shape[0], *_extents(op)])
+
+
+def _with_axes_behind(op: Any, ids: np.ndarray) -> np.ndarray:
+    """Rows of a table in the place of ids: an embedding."""
+    extents = _extents(op)
+    found = ids
+    while found.ndim < 1 + len(extents):
+        found = found[..., np.newaxis]
+    return np.broadcast_to(found, [found.shape[0], *extents])
+
+
+def _extents(op: Any) -> tuple[int, ...]:
+    shape = static_shape(op.outputs[0])
+    if not shape or shape[0] is not None or None in shape[1:]:
+        raise Mixed(op)
+    return tuple(extent or 0 for extent in shape[1:])
+
+
+def _constant(op: Any, index: int) -> Any:
+    value = tf.get_static_value(op.inputs[index])
+    if value is None:
+        raise Mixed(op)
+    return value
+
+
+def _spare_rows(op: Any, axis: Any, rank: int) -> None:
+    if int(axis) % rank == 0:
+        raise Mixed(op)
+
+
+def _nowhere(tensor: Any, lead: int) -> np.ndarray:
+    extents = (static_shape(tensor) or (None,))[1:]
+    return np.full([lead, *(extent or 1 for extent in extents)], NOWHERE)

@@ -1,0 +1,129 @@
+"""Why gradients of a model cannot be had, in words, with what can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+import tensorflow as tf
+
+from transforms.errors import UserError
+from transforms.models.graphs.cut.masks import puts_far
+from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedModel, row_elements
+
+#: Values of a row up to which every coalition of them can be evaluated.
+_EXACTLY = 12
+
+
+class MaskInputs(UserError):
+    """No gradient path leads from some inputs: they only switch values on and off.
+
+    Args:
+      inputs: Their names.
+    """
+
+    def __init__(self, what: str, where: str | None, remedy: str | None, inputs: tuple[str, ...]) -> None:
+        super().__init__(what, where, remedy)
+        self.inputs = inputs
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return (type(self), (self.what, self.where, self.remedy, self.inputs))
+
+
+def refuse_unreached(
+    traced: TracedModel,
+    names: Sequence[str],
+    needed: Mapping[str, Any],
+    sources: Mapping[str, frozenset[str]],
+    masks: frozenset[str],
+) -> NoReturn:
+    """Says that no gradient path leads from some inputs, and what to do.
+
+    Args:
+      traced: The model.
+      names: Of the inputs.
+      needed: Ops that the scores need, by name.
+      sources: Inputs that an op depends on.
+      masks: Names of zeros and ones that only switch values on and off, and count those that are on.
+    Raises:
+      MaskInputs: They only switch values on and off.
+      UserError: They do more.
+    """
+    what = f"no gradient path leads from the {kind_of(traced, names[0])} input {names[0]!r} to the score"
+    if all(_only_masks(traced, name, needed, sources, masks) for name in names):
+        fixed = ", ".join(f"{{name: {name}, fixed: true}}" for name in names)
+        remedy = f"hold what is a mask at the row's value, with {fixed} in input.features"
+        raise MaskInputs(what, "model", f"{remedy}, or use {evaluating_methods(traced)}", tuple(names))
+    raise refused(traced, what)
+
+
+def _only_masks(
+    traced: TracedModel,
+    name: str,
+    needed: Mapping[str, Any],
+    sources: Mapping[str, frozenset[str]],
+    masks: frozenset[str],
+) -> bool:
+    """Whether an input only says which values count: what it switches, it switches off or holds back."""
+    reached = {traced.inputs[name].name}
+    for op in traced.graph.get_operations():
+        operands = [tensor for tensor in op.inputs if tensor.name in reached]
+        if op.name not in needed or op.type in SHAPE_ONLY or not operands:
+            continue
+        if op.type in LOOPS | BRANCHES or any(tensor.name in masks for tensor in op.outputs):
+            continue
+        if not any(is_smooth(tensor) for tensor in op.outputs):
+            reached.update(tensor.name for tensor in op.outputs)
+            continue
+        off = [not sources.get(tensor.op.name) or puts_far(tensor.op) for tensor in op.inputs[1:]]
+        if op.type not in ("Select", "SelectV2") or not any(off) or operands != [op.inputs[0]]:
+            return False
+    return True
+
+
+def evaluating_methods(traced: TracedModel) -> str:
+    """The methods that such a model can have without gradients, in words."""
+    from transforms.methods import METHODS
+
+    values = sum(row_elements(tensor) for tensor in traced.inputs.values())
+    found = [name for name, method in METHODS.items() if not (method.needs.gradients or method.needs.trees)]
+    return ", ".join(name for name in found if name != "exact_shap" or values <= _EXACTLY)
+
+
+def refused(traced: TracedModel, what: str, otherwise: str | None = None) -> UserError:
+    """The error, with the methods that would do; `otherwise` where there are none."""
+    others = evaluating_methods(traced)
+    return UserError(what, "model", f"methods that need only evaluations: {others}" if others else otherwise)
+
+
+def mixing(traced: TracedModel, name: str, op: Any) -> UserError:
+    """The error of an op that mixes the values of an input before any gradient begins."""
+    if op.type == "XlaCallModule":
+        return UserError(
+            "the SavedModel was stored without the gradients of its JAX function",
+            "model",
+            "store it with jax2tf.convert(…, with_gradient=True) and tf.saved_model.SaveOptions("
+            f"experimental_custom_gradients=True), or use {evaluating_methods(traced)}",
+        )
+    return refused(
+        traced,
+        f"{where(op)} mixes the values of input {name!r} before any gradient begins, so that "
+        "gradients cannot tell them apart",
+    )
+
+
+def kind_of(traced: TracedModel, name: str) -> str:
+    """The type of an input, as numpy calls it."""
+    return str(traced.inputs[name].dtype.name)
+
+
+def where(op: Any) -> str:
+    """An op by its type and its name."""
+    return f"{op.type} ({op.name})"
+
+
+def is_smooth(tensor: Any) -> bool:
+    """Whether gradients may pass a tensor of such a type."""
+    # Lists of tensors, which recurrent layers walk along, are variants; between a signal and its power lie
+    # complex numbers.
+    return bool(tensor.dtype.is_floating or tensor.dtype.is_complex or tensor.dtype == tf.variant)

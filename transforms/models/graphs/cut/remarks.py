@@ -1,0 +1,120 @@
+"""What a reader of a model's gradients should know: rounded layers, masks, texts that it splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from transforms.errors import UserError
+from transforms.models.base import names_in_words
+from transforms.models.graphs.cut.cut import STEPS, Cut, equalities, find_cut, input_sources
+from transforms.models.graphs.cut.masks import several
+from transforms.models.graphs.cut.refusals import evaluating_methods
+from transforms.models.graphs.rewrites.custom_gradients import backward_of
+from transforms.models.graphs.trace import TracedModel
+
+if TYPE_CHECKING:
+    from transforms.methods.base import AttributionMethod
+    from transforms.models.base import ScoredModel
+
+#: Ops that round, with a gradient that goes straight through.
+_FAKE = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
+_SPLITS = ("StringSplit", "UnicodeDecode", "StringNGrams")
+#: Names of layers that are told.
+_MOST = 3
+
+
+def split_texts(traced: TracedModel) -> tuple[str, ...]:
+    """Inputs of strings that the model takes apart itself, by name."""
+    needed = traced.ancestors(traced.outputs)
+    sources = input_sources(traced, needed)
+    found: set[str] = set()
+    for op in needed.values():
+        if op.type.startswith(_SPLITS):
+            found |= sources.get(op.name, frozenset())
+    return tuple(name for name in traced.inputs if name in found)
+
+
+def masked_lists(model: ScoredModel) -> tuple[str, ...]:
+    """Inputs that are lists of ids or strings of which the model masks some, its padding, by name."""
+    if not any(several(model.traced, name) for name in model.traced.inputs):
+        return ()
+    try:
+        return find_cut(model.traced, model.scores, affine_prefix=False, held=model.held).row_masks
+    except UserError:  # no gradient reaches some input: what it does there is not known
+        return ()
+
+
+def remarks_on_gradients(model: ScoredModel, cut: Cut, method: AttributionMethod) -> list[str]:
+    """Lines about the gradients of a model that has been cut, for the plan and the manifest.
+
+    Args:
+      model: The model.
+      cut: Its cut.
+      method: That takes its gradients.
+    """
+    traced = model.traced
+    rest = traced.ancestors(cut.scores, frozenset(entry.tensor.name for entry in cut.entries))
+    found = []
+    instead = evaluating_methods(traced)
+    rounded = _rounded(traced, cut, rest.values())
+    if rounded:
+        shown = names_in_words(rounded, _MOST)
+        found.append(
+            f"the model rounds in {shown} (quantised): gradients go straight through, as the layers have it "
+            f"themselves, and need not add up to the change of the score; {instead} explain what it computes"
+        )
+    if not method.additive:
+        return found
+    listed = names_in_words(cut.row_masks)
+    if listed:
+        found.append(
+            f"the mask that the model makes of {listed} stays the row's along the whole path, and in the "
+            "base value: padding gets exactly 0, sums hold, and what the mask itself is worth (how much of a "
+            f"list is padding) is in none of them; {instead} replace the values themselves, mask and all"
+        )
+    moved = {entry.input for entry in cut.entries}.difference(cut.row_masks)
+    masks = [n for n in cut.side_inputs if n in moved and not traced.inputs[n].dtype.is_floating]
+    if masks:
+        found.append(
+            f"the mask that the model makes of {', '.join(masks)} stays the row's along the whole path, "
+            "while the base value has the baseline's own: sums miss what the mask is worth; "
+            f"{instead} replace the values themselves, mask and all"
+        )
+    jumping = list(dict.fromkeys(_layer(tensor.op) for tensor in equalities(traced, cut)))
+    if jumping:
+        found.append(
+            f"the model compares values with a constant ({', '.join(jumping[:_MOST])}: padding that is "
+            "masked): the mask jumps along the path, and sums miss what the jump is worth; "
+            f"{instead} are exact there"
+        )
+    return found
+
+
+def _rounded(traced: TracedModel, cut: Cut, ops: Iterable[Any]) -> list[str]:
+    """Layers that round what comes from the entries, and have a gradient all the same."""
+    entries = frozenset(entry.tensor.name for entry in cut.entries)
+    found: dict[str, None] = {}
+    for op in ops:
+        backward = backward_of(op)
+        if op.type.startswith(_FAKE):
+            found[_layer(op)] = None
+        elif backward is not None:
+            given = frozenset(op.inputs[place].name for place in backward.results)
+            results = [t for t in op.inputs[: backward.operands] if t.name not in given]
+            if any(_rounds(inner) for inner in traced.ancestors(results, given | entries).values()):
+                found[_layer(op)] = None
+    return list(found)
+
+
+def _rounds(op: Any) -> bool:
+    if op.type != "Cast":
+        return op.type in STEPS
+    source, result = op.inputs[0].dtype, op.outputs[0].dtype
+    return bool(source.is_floating and (result.is_integer or result.size < 2))
+
+
+def _layer(op: Any) -> str:
+    """The innermost scope of an op that is a layer's."""
+    scopes = op.name.split("/")[:-1]
+    return scopes[-1] if scopes else str(op.name)

@@ -1,0 +1,1 @@
+"""DeepLIFT's rules on a traced graph."""

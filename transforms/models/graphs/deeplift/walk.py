@@ -1,0 +1,275 @@
+"""The walk from the scores back to the entries, for pairs of a row and a background row; used while tracing.
+
+Pairs take the place of rows: a tensor that has `rows · n` values in the model has `T · R · B · n` multipliers
+here, of T targets, R background rows and B rows. What comes before the rows in memory (a recurrent layer's
+time axis, say) is its `outer` extent, what comes after them its `inner` one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2, types_pb2
+
+from transforms.models.graphs.deeplift.ops import ORDERS, SELECTS
+from transforms.models.graphs.deeplift.plan import Plan, Step, refused
+
+#: Multipliers are float32, whatever they are multipliers of.
+_WIDENED = {types_pb2.DT_BOOL, types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_DOUBLE}
+#: Attributes that say the type of an op's numbers; those of indices and of axes have other names.
+_NUMBERS = frozenset({"DstT", "SrcT", "T", "Ta", "Tb", "Tout", "Tparams", "dtype"})
+#: Ops on truth values as the ops on 0 and 1 that they are.
+_ON_NUMBERS = {"LogicalAnd": "Mul", "Any": "Max", "All": "Min", "BatchMatMulV3": "BatchMatMulV2"}
+
+
+@dataclass(frozen=True)
+class Extents:
+    """How a tensor grows with the rows: its shape is base + slope · rows, and its outer and inner extent."""
+
+    base: tuple[int, ...]
+    slope: tuple[int, ...]
+    outer: int = 1
+    inner: int = 1
+
+    @property
+    def static(self) -> list[int | None]:
+        """Its shape as tracing knows it."""
+        return [None if step else size for size, step in zip(self.base, self.slope, strict=True)]
+
+
+@dataclass
+class Walk:
+    """What the rules ask for.
+
+    Args:
+      plan: The walk.
+      extents: Of the plan's `shaped` and `kept` tensors, by name.
+      sized: Base and slope of the plan's `sized` tensors, by name.
+      constants: Values of the plan's constants, float32 where they are numbers.
+      rows: Values at the rows, `[outer, B, inner]` float32, and slopes likewise, by name.
+      background: The same at the background rows, `[outer, R, inner]`.
+      counts: T, R and B.
+      guarded: Whether multipliers of 0 must stay so whatever they meet: what is not chosen may be no number.
+    """
+
+    plan: Plan
+    extents: Mapping[str, Extents]
+    sized: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    constants: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], Mapping[str, Any]]
+    background: tuple[Mapping[str, Any], Mapping[str, Any]]
+    counts: tuple[Any, Any, Any]
+    guarded: bool = False
+
+    def __post_init__(self) -> None:
+        self._shapes: dict[Any, Any] = {}
+
+    @property
+    def pairs(self) -> Any:
+        """T · R · B."""
+        return self._once("pairs", lambda: self.counts[0] * self.counts[1] * self.counts[2])
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        if key not in self._shapes:
+            self._shapes[key] = make()
+        return self._shapes[key]
+
+    def shape(self, tensor: Any) -> Any:
+        """The shape of a tensor's multipliers."""
+        known = self.extents[tensor.name]
+        sizes = zip(known.base, known.slope, strict=True)
+        return self._once(
+            known, lambda: tf.stack([self.pairs * step if step else size for size, step in sizes])
+        )
+
+    def like(self, value: Any, tensor: Any) -> Any:
+        """Multipliers in a tensor's own shape."""
+        static = self.extents[tensor.name].static
+        value = tf.reshape(value, [-1 if extent is None else extent for extent in static])
+        value.set_shape(static)
+        return value
+
+    def flat(self, value: Any, tensor: Any) -> Any:
+        """Multipliers as `[outer, T, R, B, inner]`."""
+        return tf.reshape(value, self._whole(tensor))
+
+    def _whole(self, tensor: Any) -> Any:
+        known = self.extents[tensor.name]
+        sides = (known.outer, known.inner)
+        return self._once(sides, lambda: tf.stack([known.outer, *self.counts, known.inner]))
+
+    def pair(self, tensor: Any) -> tuple[Any, Any]:
+        """Values at the rows `[outer, 1, B, inner]` and at the background `[outer, R, 1, inner]`."""
+        return self._two(0, tensor)
+
+    def slopes(self, tensor: Any) -> tuple[Any, Any]:
+        """Derivatives of the curve that ends in a tensor, shaped like `pair`."""
+        return self._two(1, tensor)
+
+    def _two(self, which: int, tensor: Any) -> tuple[Any, Any]:
+        name = tensor.name
+        return self._once(
+            (which, name),
+            lambda: (
+                tf.expand_dims(self.rows[which][name], 1),
+                tf.expand_dims(self.background[which][name], 2),
+            ),
+        )
+
+    def ends(self, tensor: Any) -> tuple[Any, Any]:
+        """A tensor's values at the rows and at the background, each for all pairs; a constant's as it is."""
+        if tensor.name in self.constants:
+            return self.constants[tensor.name], self.constants[tensor.name]
+        whole = self._whole(tensor)
+        x, r = (tf.broadcast_to(tf.expand_dims(value, 1), whole) for value in self.pair(tensor))
+        return self.like(x, tensor), self.like(r, tensor)
+
+    def alike(self, *tensors: Any) -> bool:
+        """Whether tensors lie in memory alike, element by element."""
+        known = [self.extents[tensor.name] for tensor in tensors]
+        varying = all(tensor.name in self.rows[0] or tensor is tensors[0] for tensor in tensors)
+        return varying and all(extents == known[-1] for extents in known)
+
+    def zeros(self, tensor: Any) -> Any:
+        """Nothing, shaped like a tensor's multipliers."""
+        value = tf.zeros(self.shape(tensor))
+        value.set_shape(self.extents[tensor.name].static)
+        return value
+
+    def per_pair(self, value: Any, tensor: Any) -> Any:
+        """Sums over everything but the pairs, `[T, R, B]`."""
+        return tf.reduce_sum(self.flat(value, tensor), axis=[0, 4])
+
+    def sum_to(self, value: Any, output: Any, operand: Any) -> Any:
+        """Sums what the operand was broadcast to."""
+        wide, narrow = self.extents[output.name], self.extents[operand.name]
+        added = len(wide.base) - len(narrow.base)
+        axes = list(range(added))
+        for axis, (size, step) in enumerate(zip(narrow.base, narrow.slope, strict=True)):
+            if (size, step) == (1, 0) and (wide.base[axis + added], wide.slope[axis + added]) != (1, 0):
+                axes.append(axis + added)
+        if axes:
+            value = tf.reduce_sum(value, axes)
+        return self.like(value, operand)
+
+    def apply(self, step: Step, operands: Mapping[int, Any]) -> Any:
+        """The op's first output at these operands."""
+        return self._copy(step, operands).outputs[0]
+
+    def gradients(self, step: Step, operands: Mapping[int, Any], given: Mapping[str, Any]) -> dict[int, Any]:
+        """TensorFlow's gradient of the op at these operands, of outputs weighted by the given multipliers."""
+        own = {place: tf.identity(value) for place, value in operands.items()}
+        made = self._copy(step, own)
+        outputs = [new for new, old in zip(made.outputs, step.op.outputs, strict=False) if old.name in given]
+        weights = [given[old.name] for old in step.op.outputs if old.name in given]
+        try:
+            found = tf.gradients(outputs, list(own.values()), grad_ys=weights)
+        except LookupError as error:
+            raise refused(step.op, "has no gradient") from error
+        if any(gradient is None for gradient in found):
+            raise refused(step.op, "has no gradient")
+        return {place: tf.convert_to_tensor(g) for place, g in zip(own, found, strict=True)}
+
+    def _copy(self, step: Step, operands: Mapping[int, Any]) -> Any:
+        op = step.op
+        kind = _ON_NUMBERS.get(op.type, op.type)
+        numbers = _numbers(op)
+        inputs = [
+            operands[p] if p in operands else self.number(t) if p in numbers else self.fixed(t)
+            for p, t in enumerate(op.inputs)
+        ]
+        if op.type in SELECTS:
+            inputs[0] = tf.cast(inputs[0], tf.bool)
+        taken = {} if kind == "Mul" else {k: v for k, v in op.node_def.attr.items() if k[0] != "_"}
+        attributes = {k: _widened(v, k in _NUMBERS) for k, v in taken.items()}
+        if kind != op.type:
+            for name in ("Ta", "Tb", "Tout"):
+                attributes.pop(name, None)
+            attributes["T"] = attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT)
+        first = op.type in ORDERS  # their second output is places
+        dtypes = [t.dtype if first and place else tf.float32 for place, t in enumerate(op.outputs)]
+        made = tf.compat.v1.get_default_graph().create_op(kind, inputs, dtypes, attrs=attributes)
+        for new, old in zip(made.outputs, op.outputs, strict=True):
+            if old.name in self.extents:
+                new.set_shape(self.extents[old.name].static)
+        return made
+
+    def number(self, tensor: Any) -> Any:
+        """A number that is the same for every row, float32."""
+        return tf.cast(self.fixed(tensor), tf.float32)
+
+    def fixed(self, tensor: Any) -> Any:
+        """An operand that is the same for every row."""
+        name = tensor.name
+        if name in self.constants:
+            return self.constants[name]
+        if name in self.sized:
+            base, slope = self.sized[name]
+            return tf.constant(base, tensor.dtype) + tf.constant(slope, tensor.dtype) * tf.cast(
+                self.pairs, tensor.dtype
+            )
+        return self.ends(tensor)[0]
+
+    def run(self, seeds: Sequence[Any]) -> list[Any]:
+        """Multipliers of the entries, from those of the scores.
+
+        Args:
+          seeds: Of each score, shaped like it with pairs for rows.
+        Returns:
+          A tensor an entry, `[outer, T, R, B, inner]`, or None where the scores do not depend on it.
+        """
+        from transforms.models.graphs.deeplift.rules import RULES
+
+        found: dict[str, Any] = {}
+        for tensor, seed in zip(self.plan.scores, seeds, strict=True):
+            found[tensor.name] = found[tensor.name] + seed if tensor.name in found else seed
+        for step in self.plan.steps:
+            given = {t.name: found.pop(t.name) for t in step.outputs}
+            for place, value in RULES[step.rule](self, step, given).items():
+                operand = step.operands[place]
+                value.set_shape(self.extents[operand.name].static)
+                held = found.get(operand.name)
+                found[operand.name] = value if held is None else held + value
+        return [self.flat(found[entry.tensor.name], entry.tensor) for entry in self.plan.entries]
+
+
+def _widened(value: Any, number: bool) -> Any:
+    """An attribute, float32 where it is a type of what multipliers are of."""
+    if value.WhichOneof("value") == "type" and (value.type in _WIDENED or number):
+        return attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT)
+    return value
+
+
+def _numbers(op: Any) -> set[int]:
+    """The places of an op's operands that are numbers, rather than indices, axes or shapes."""
+    found: set[int] = set()
+    place = 0
+    for argument in op.op_def.input_arg:
+        count = op.get_attr(argument.number_attr) if argument.number_attr else 1
+        if argument.type_attr in _NUMBERS:
+            found.update(range(place, place + count))
+        place += count
+    return found
+
+
+def constants_of(traced: Any, plan: Plan) -> dict[str, Any]:
+    """Values of a plan's constants, float32 where they are numbers; called while tracing."""
+    values = traced.replay({}, list(plan.constants.values()))
+    return {
+        name: as_numbers(value) if value.dtype.is_floating or value.dtype == tf.bool else value
+        for name, value in zip(plan.constants, values, strict=True)
+    }
+
+
+#: Numbers past the first are as good as infinite; the second does as well as they, and can be reckoned with.
+_ENDLESS, _MASKED = 1e30, 1e9
+
+
+def as_numbers(value: Any) -> Any:
+    """Values in float32, and what stands for minus infinity in a mask as a number one can reckon with."""
+    known, value = value.dtype, tf.cast(value, tf.float32)
+    return value if known == tf.bool else tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)

@@ -1,0 +1,1 @@
+"""Rewriting traced graphs: inlined calls, custom gradients, grouped convolutions, mixed precision."""

@@ -1,0 +1,296 @@
+"""Gradients that a model brings along (`tf.custom_gradient`), made part of its graph.
+
+TensorFlow keeps such a gradient as a Python closure over the tensors of the trace in which the layer was
+called: of no use in a graph that is cut from it. Here the closure is traced once; what it needs of the
+forward pass becomes further operands of the IdentityN that stands for the layer's result, and the gradient
+of any copy of that IdentityN, in a graph, a function or a loop's body, is built from the copy's operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+from weakref import WeakValueDictionary
+
+import tensorflow as tf
+from tensorflow.python.eager import context
+from tensorflow.python.framework import ops as tf_ops
+
+from transforms.models.graphs.trace import TracedModel
+
+#: Attribute that names an op's gradient, and the attribute that TensorFlow looks it up by.
+BACKWARD = "_attribeam_backward"
+GRADIENT = "_gradient_op_type"
+#: Under this name TensorFlow finds `_gradient`, whichever op asks.
+_REGISTERED = "AttribeamBackward"
+_CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_numbers = count()
+
+
+@dataclass(frozen=True, eq=False)
+class Backward:
+    """The gradient of one IdentityN.
+
+    Args:
+      name: Value of the attribute BACKWARD.
+      definition: What computes it.
+      upstream: By output of the op, the tensor that stands for the gradient there.
+      residuals: Tensors that stand for what it needs of the forward pass: the op's operands from `operands`
+        on.
+      results: By operand of the op, its gradient; an operand that has none is left out.
+      operands: How many the op had at first.
+    """
+
+    name: str
+    definition: Any
+    upstream: Mapping[int, str]
+    residuals: tuple[str, ...]
+    results: Mapping[int, str]
+    operands: int
+
+    def gradients(self, op: Any, given: Iterable[Any]) -> list[Any]:
+        """Builds the gradients of the op's operands in the current graph; None where there are none."""
+        graph = tf.compat.v1.get_default_graph()
+        seeds = list(given)
+        values: dict[str, Any] = {}
+        for place, name in self.upstream.items():
+            seed = seeds[place]
+            values[name] = tf.zeros_like(op.outputs[place]) if seed is None else seed
+        for place, name in enumerate(self.residuals):
+            values[name] = op.inputs[self.operands + place]
+        # In the gradient of a loop's body, what the body computed is captured.
+        inside = {
+            name: value if value.graph is graph else graph.capture(value) for name, value in values.items()
+        }
+        found = tf.graph_util.import_graph_def(
+            self.definition, input_map=inside, return_elements=list(self.results.values()), name="backward"
+        )
+        made = dict(zip(self.results, found, strict=True))
+        return [made.get(place) for place in range(len(op.inputs))]
+
+
+_known: WeakValueDictionary[str, Backward] = WeakValueDictionary()
+
+
+@tf.RegisterGradient(_REGISTERED)
+def _gradient(op: Any, *upstream: Any) -> list[Any]:
+    return _known[_text(op.get_attr(BACKWARD))].gradients(op, upstream)
+
+
+def backward_of(op: Any) -> Backward | None:
+    """The gradient that a model brought along for an op, or None."""
+    if op.type != "IdentityN":
+        return None
+    try:
+        return _known[_text(op.get_attr(BACKWARD))]
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True)
+class Brought:
+    """A graph's definition that holds the gradients that its layers brought along.
+
+    Args:
+      definition: The graph and its functions, under their names.
+      backwards: The gradients; they live as long as this.
+      changed: Names of functions whose bodies are no longer those that TensorFlow knows by their names.
+    """
+
+    definition: Any
+    backwards: tuple[Backward, ...]
+    changed: frozenset[str]
+
+
+def with_custom_gradients(traced: TracedModel) -> Brought:
+    """The definition of a model's graph, with the gradients that its layers brought along.
+
+    A gradient that TensorFlow itself does not know (a SavedModel stored without it) is left out: its layer
+    has the derivatives of what it computes.
+
+    Args:
+      traced: As Python traced it, or as a SavedModel was loaded.
+    """
+    definition = tf.compat.v1.GraphDef()
+    definition.CopyFrom(traced.graph_def())
+    scopes = [_Scope(traced.graph, definition.node, None)]
+    bodies = {body.signature.name: body for body in definition.library.function}
+    for function in traced.graph._functions.values():
+        name = _text(function.name)
+        if name in bodies and hasattr(function, "graph"):  # TensorFlow 1's have none, nor such gradients
+            scopes.append(_Scope(function.graph, bodies[name].node_def, bodies[name]))
+    made: list[Backward] = []
+    changed: set[str] = set()
+    for scope in scopes:
+        found = scope.rewritten(traced)
+        made += found
+        if found and scope.body is not None:
+            changed.add(scope.body.signature.name)
+    return Brought(definition, tuple(made), frozenset(changed))
+
+
+class _Scope:
+    """A graph whose nodes are rewritten: the model's own, or a function's body.
+
+    Args:
+      graph: As TensorFlow holds it.
+      nodes: Of its definition; those with a gradient of their own are changed.
+      body: The definition, of a function.
+    """
+
+    def __init__(self, graph: Any, nodes: Iterable[Any], body: Any) -> None:
+        self._graph, self._nodes, self.body = graph, nodes, body
+
+    def rewritten(self, traced: TracedModel) -> list[Backward]:
+        """Gives nodes their residuals and the name of their gradient; returns the gradients."""
+        made = []
+        for node in self._nodes:
+            if node.op in _CALLS or not node.attr[GRADIENT].s:
+                if node.op not in _CALLS:
+                    node.attr.pop(GRADIENT, None)
+                continue
+            op = self._graph.get_operation_by_name(node.name)
+            found = _traced(op)
+            if found is None:  # the name of a gradient that nobody registered: the op has its own derivative
+                node.attr.pop(GRADIENT, None)
+                continue
+            if node.op != "IdentityN":
+                continue
+            backward, needed = found
+            names = [self._name(tensor, traced) for tensor in needed]
+            # Control edges come last among the inputs of a node.
+            edges = [name for name in node.input if name.startswith("^")]
+            plain = [name for name in node.input if not name.startswith("^")]
+            node.input[:] = [*plain, *names, *edges]
+            node.attr["T"].list.type.extend(tensor.dtype.as_datatype_enum for tensor in needed)
+            node.attr[GRADIENT].s = _REGISTERED.encode()
+            node.attr[BACKWARD].s = backward.name.encode()
+            node.attr.pop("_output_shapes", None)
+            made.append(backward)
+        return made
+
+    def _name(self, tensor: Any, traced: TracedModel) -> str:
+        """What a tensor that a gradient needs is called among the nodes."""
+        inner = self._inner(tensor)
+        if inner is None:
+            if self.body is not None:
+                raise ValueError(f"the gradient of a layer takes {tensor.name} from outside its function")
+            with self._graph.as_default():
+                inner = self._graph.capture(tensor)
+            traced.captures[inner.name] = tensor  # type: ignore[index]
+        if self.body is None:
+            return str(inner.name)
+        for place, given in enumerate(self._graph.inputs):
+            if given is inner:
+                return str(self.body.signature.input_arg[place].name)
+        place = inner.value_index
+        for argument in inner.op.op_def.output_arg:
+            size = 1
+            if argument.number_attr:
+                size = inner.op.get_attr(argument.number_attr)
+            elif argument.type_list_attr:
+                size = len(inner.op.get_attr(argument.type_list_attr))
+            if place < size:
+                return f"{inner.op.name}:{argument.name}:{place}"
+            place -= size
+        raise AssertionError(f"{inner.name} is no output of its op")
+
+    def _inner(self, tensor: Any) -> Any:
+        """The tensor of this graph that a tensor of it, of a graph around it or of no graph stands for."""
+        if getattr(tensor, "graph", None) is self._graph:
+            return tensor
+        captures = list(self._graph.captures)
+        for outer, inner in captures:
+            if outer is tensor:
+                return inner
+        around: Any = getattr(self._graph, "outer_graph", None)
+        for outer, inner in getattr(around, "captures", ()):
+            if outer is tensor:
+                return next((own for other, own in captures if other is inner), None)
+        return None
+
+
+def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
+    """An op's own gradient, and the tensors of the forward pass that it needs; None where nobody knows it."""
+    try:
+        function = tf_ops.gradient_registry.lookup(_text(op.get_attr(GRADIENT)))
+    except LookupError:
+        return None
+    places = [p for p, t in enumerate(op.outputs) if t.dtype.is_floating or t.dtype.is_complex]
+    found: list[int] = []
+
+    def backward(*given: Any) -> list[Any]:
+        upstream: list[Any] = [None] * len(op.outputs)
+        for place, value in zip(places, given, strict=True):
+            upstream[place] = value
+        gradients = function(op, *upstream)
+        listed = gradients if isinstance(gradients, (list, tuple)) else [gradients]
+        kept = {p: tf.convert_to_tensor(g) for p, g in enumerate(listed) if g is not None}
+        found[:] = list(kept)
+        return list(kept.values())
+
+    specs = [tf.TensorSpec(op.outputs[place].shape, op.outputs[place].dtype) for place in places]
+    concrete = tf.function(backward, input_signature=specs, autograph=False).get_concrete_function()
+    graph = concrete.graph
+    given = graph.inputs[: len(places)]
+    definition = graph.as_graph_def()
+    fed = {tensor.op.name for tensor in graph.inputs}
+    nodes = [node for node in definition.node if node.name not in fed]
+    for node in nodes:  # control edges order side effects, of which a gradient has none
+        node.input[:] = [name for name in node.input if not name.startswith("^")]
+    del definition.node[:]
+    definition.node.extend(nodes)
+    used = {name if ":" in name else f"{name}:0" for node in nodes for name in node.input}
+    needed = [(outer, inner) for outer, inner in graph.captures if inner.name in used]
+    made = Backward(
+        f"backward_{next(_numbers)}",
+        definition,
+        {place: tensor.name for place, tensor in zip(places, given, strict=True) if tensor.name in used},
+        tuple(inner.name for _, inner in needed),
+        {place: tensor.name for place, tensor in zip(found, concrete.outputs, strict=True)},
+        len(op.inputs),
+    )
+    _known[made.name] = made
+    return made, [outer for outer, _ in needed]
+
+
+def rename(definition: Any, changed: frozenset[str]) -> None:
+    """Gives changed functions, and those that name them, names by which TensorFlow will run them."""
+    bodies = {body.signature.name: body for body in definition.library.function}
+    renamed = set(changed) & set(bodies)
+    pending = bool(renamed)
+    while pending:
+        more = {name for name, body in bodies.items() if any(_named(n) & renamed for n in body.node_def)}
+        pending = not more <= renamed
+        renamed |= more
+    names = {name: f"{name}_backward_{next(_numbers)}" for name in renamed}
+    for nodes in (definition.node, *(body.node_def for body in bodies.values())):
+        for node in nodes:
+            node.op = names.get(node.op, node.op)
+            for value in node.attr.values():
+                for function in (value.func, *value.list.func):
+                    if function.name in names:
+                        function.name = names[function.name]
+    for name in renamed:
+        bodies[name].signature.name = names[name]
+        # Importing a graph does not tell TensorFlow's executor of functions that no tracing has made.
+        context.context().add_function_def(bodies[name])
+
+
+def rename_all(definition: Any) -> None:
+    """Gives all functions of a definition names of their own in this process."""
+    rename(definition, frozenset(body.signature.name for body in definition.library.function))
+
+
+def _named(node: Any) -> set[str]:
+    """Functions that a node calls or holds."""
+    found = {node.op}
+    for value in node.attr.values():
+        found |= {value.func.name, *(function.name for function in value.list.func)}
+    return found
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

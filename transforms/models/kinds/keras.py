@@ -1,0 +1,343 @@
+"""Keras models: `.keras` archives and legacy `.h5` files."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+
+from transforms.errors import UserError
+from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
+from transforms.models.graphs.rewrites.inline import inlined
+from transforms.models.graphs.trace import TracedModel, graph_name
+from transforms.models.kinds.keras_calls import check_loaded
+from transforms.models.messages import first_line
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+#: Bytes of a model's config: a thousand layers are one million.
+_MOST_CONFIG = 256 << 20
+_SAVED_ANEW = "save the model anew, with model.save('….keras')"
+_UNSAFE = ("unsafe_deserialization", "safe_mode", "arbitrary code")
+#: What Keras says of a class that nobody has registered.
+_UNKNOWN = re.compile(
+    r"(?:Could not locate (?:class|function):?|Unknown (?:layer|object|class):?"
+    # Of an initializer, a regularizer or a constraint all of it stands there.
+    r"|Could not interpret \w+ identifier: \{.*?'registered_name':) '?\"?([\w>.]+)"
+)
+
+
+class KerasModel(GraphAdapter):
+    """A Keras 3 model: functional, sequential or subclassed. Heads that are no floats are left out.
+
+    Args:
+      path: A local `.keras` or `.h5` file.
+      allow_unsafe: Load Lambda layers and other Python code that the file holds.
+    Raises:
+      UserError: The file is no Keras model, holds code that is not allowed, needs classes not known, or
+        returns no floats.
+    """
+
+    kind = "keras"
+
+    def __init__(self, path: str, *, allow_unsafe: bool = False) -> None:
+        self.model = _load(path, allow_unsafe)
+        self.layers = {layer.name: type(layer).__name__ for layer in self.model._flatten_layers()}
+        _check_stateless(self.model, path)
+        self._symbolic = _symbolic(self.model)
+        specs = _inputs(self.model, self._symbolic, path)
+        self._dtypes = {spec.name: spec.dtype for spec in specs}
+        self._heads: tuple[OutputSpec, ...] = ()
+        self._left_out: list[str] = []
+        stored = {id(weight) for weight in self.model.weights}
+        self._probe({spec.name: spec.shape for spec in specs}, path)
+        check_loaded(self.model, stored, path)
+        if not self._heads:
+            raise UserError(
+                f"the model returns no floats: {names_in_words(self._left_out)}",
+                path,
+                "save a model that returns its score",
+            )
+        self.signature = Signature(
+            tuple(InputSpec(spec.name, spec.shape, self._dtypes[spec.name]) for spec in specs), self._heads
+        )
+
+    def _probe(self, shapes: Mapping[str, tuple[int | None, ...]], path: str) -> None:
+        """Calls the model once on symbolic inputs, which shows its outputs and that it can be called.
+
+        A subclassed model does not say of which type its inputs are: numbers, ids and strings are tried.
+        """
+        tried = [self._dtypes]
+        if self._symbolic is None:
+            tried.extend(dict.fromkeys(shapes, dtype) for dtype in ("string", "int64"))
+        errors: list[Exception] = []
+        for dtypes in tried:
+            self._dtypes = dtypes
+            try:
+                traced = self._call(shapes)
+            # Calling it runs the layers' own code, which may raise anything.
+            except Exception as error:  # noqa: BLE001 - raised below, where no type of input will do
+                errors.append(error)
+            else:
+                if self._symbolic is not None or not _turns_numbers_to_strings(traced):
+                    return
+                errors.append(TypeError(f"a layer looks strings up among its {', '.join(dtypes.values())}"))
+        remedy = "check that the model predicts after keras.saving.load_model"
+        if re.search(r"(positional|required) argument", str(errors[0])):
+            remedy = "have call take its inputs as one argument, a dict or a list of tensors"
+        raise UserError(
+            f"the model cannot be called on its inputs: {first_line(errors[0])}", path, remedy
+        ) from errors[0]
+
+    def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
+        """Traces `model(inputs, training=False)` with these input shapes, its calls written out."""
+        return inlined(self._call(shapes))
+
+    def _call(self, shapes: Mapping[str, tuple[int | None, ...]]) -> TracedModel:
+        specs = {
+            name: tf.TensorSpec((None, *shapes[name]), dtype, name=graph_name(name, number))
+            for number, (name, dtype) in enumerate(self._dtypes.items())
+        }
+        placeholders: dict[str, Any] = {}
+        results: list[Any] = []
+
+        @tf.function(input_signature=[specs], autograph=False)
+        def call(inputs: Mapping[str, Any]) -> Any:
+            placeholders.update((name, inputs[name]) for name in specs)
+            output = self.model(self._packed(inputs), training=False)
+            found = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
+            heads = list(zip(_heads(self.model, output, found), found, strict=True))
+            # A label or a string beside a score is none, and has no gradient.
+            results[:] = [value for _, value in heads if value.dtype.is_floating]
+            self._heads = tuple(head for head, value in heads if value.dtype.is_floating)
+            self._left_out = [
+                f"{head.name} is {value.dtype.name}" for head, value in heads if not value.dtype.is_floating
+            ]
+            return list(results)
+
+        function = call.get_concrete_function()
+        return TracedModel.of(function, placeholders, results)
+
+    def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What `predict` gives for these rows, `[B, T]`: its step, run op by op and not as our graph."""
+        given = {name: tf.constant(inputs[name], dtype) for name, dtype in self._dtypes.items()}
+        output = self.model.predict_step((self._packed(given),))
+        flat = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
+        heads = [tf.cast(value, tf.float64) for value in flat if value.dtype.is_floating]
+        return np.concatenate([head.numpy().reshape(rows.num_rows, -1) for head in heads], axis=1)
+
+    def _packed(self, inputs: Mapping[str, Any]) -> Any:
+        """The inputs in the structure that the model takes."""
+        values = [inputs[name] for name in self._dtypes]
+        if self._symbolic is not None:
+            return keras.tree.pack_sequence_as(self._symbolic, values)
+        if isinstance(_build_shapes(self.model), dict):
+            return dict(inputs)
+        return values if len(values) > 1 else values[0]
+
+
+def _check_file(path: str) -> None:
+    """Whether the file is what its name says, by its content.
+
+    Raises:
+      UserError: It is something else.
+    """
+    archive = zipfile.is_zipfile(path)
+    with open(path, "rb") as start:
+        tables = start.read(len(_HDF5)) == _HDF5
+    right = "save the model with model.save('…{}'), or name the right file"
+    if path.lower().endswith(".keras"):
+        if tables:
+            raise UserError("is an HDF5 file and not a Keras archive", path, "give it the suffix .h5")
+        if not archive:
+            raise UserError("is not a Keras archive", path, right.format(".keras"))
+        with zipfile.ZipFile(path) as held:
+            if "config.json" not in held.namelist():
+                what = "is an archive, and not one of a Keras model: it holds no config.json"
+                raise UserError(what, path, right.format(".keras"))
+            _check_members(held, path)
+        return
+    if archive:
+        raise UserError("is a Keras archive and not HDF5", path, "give it the suffix .keras")
+    if not tables:
+        raise UserError("is not an HDF5 file", path, right.format(".h5"))
+
+
+def _check_members(archive: zipfile.ZipFile, path: str) -> None:
+    """Refuses an archive that no Keras has written: it would fill memory, or lead out of itself.
+
+    Raises:
+      UserError: The member's name is told.
+    """
+    for member in archive.infolist():
+        name = member.filename
+        if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
+            raise UserError(f"holds {name!r}, which leads out of the archive", path, _SAVED_ANEW)
+        # Weights are as large as they like, and numbers do not shrink so.
+        most = _MOST_CONFIG if name.endswith(".json") else max(_MOST_CONFIG, 200 * member.compress_size)
+        if member.file_size > most:
+            what = f"holds {name!r} of {member.file_size:,} bytes in {member.compress_size:,}"
+            raise UserError(what, path, _SAVED_ANEW)
+
+
+def _load(path: str, allow_unsafe: bool) -> Any:
+    try:
+        _check_file(path)
+        return keras.saving.load_model(path, compile=False, safe_mode=not allow_unsafe)
+    except UserError:
+        raise
+    # Keras raises whatever the file's classes raise; all of it means: this file does not load.
+    except Exception as error:
+        text = str(error)
+        unknown = _UNKNOWN.search(text)
+        weights = "No model config found" in text
+        code = not allow_unsafe and not unknown and any(word in text.lower() for word in _UNSAFE)
+        version = keras_version(path)
+        archive = path.lower().endswith(".keras")  # of which Keras 3 reads none of Keras 2, code or not
+        if version.startswith(("1.", "2.")) and (archive or not (code or weights)):
+            raise UserError(
+                f"was written by Keras {version}, and Keras {keras.__version__} cannot load it: "
+                + (f"it knows no {unknown[1]}" if unknown else first_line(error, 100)),
+                path,
+                "save it as a SavedModel with tf_keras: tf_keras.models.load_model(…).export('folder')",
+            ) from error
+        if unknown:
+            raise UserError(
+                f"the model needs {unknown[1]}, which nobody has registered with Keras",
+                path,
+                "name the module that registers the class in model.modules",
+            ) from error
+        if code:
+            raise UserError(
+                "the model holds Python code (a Lambda layer or the like) that loading would run",
+                path,
+                "set model.allow_unsafe: true if you trust the file",
+            ) from error
+        if "build_from_config" in text:
+            raise UserError(
+                "Keras cannot build the model anew: its call takes more than one argument, or it has never "
+                "been called on data",
+                path,
+                "have call take its inputs as one argument, a dict or a list, or use model.export('folder')",
+            ) from error
+        if weights:
+            raise UserError(
+                "holds weights at most, and not the model that they are of",
+                path,
+                "save the whole model, with model.save('….keras')",
+            ) from error
+        raise UserError(
+            f"Keras cannot load the model: {first_line(error)}",
+            path,
+            "name a file that keras.saving.load_model reads here",
+        ) from error
+
+
+def keras_version(path: str) -> str:
+    """The version of Keras that a file says it was written by; empty where it says none."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                return str(json.loads(archive.read("metadata.json")).get("keras_version", ""))
+        import h5py  # type: ignore[import-untyped]
+
+        with h5py.File(path, "r") as file:
+            found = file.attrs.get("keras_version", b"")
+            return found.decode() if isinstance(found, bytes) else str(found)
+    except (KeyError, ValueError, OSError, AttributeError):  # damaged: what it says is of no use
+        return ""
+
+
+def _check_stateless(model: Any, path: str) -> None:
+    """Refuses layers that keep a state from one batch to the next, which no row's score may depend on.
+
+    Raises:
+      UserError: One does.
+    """
+    for layer in model._flatten_layers():
+        if getattr(layer, "stateful", False) is True:
+            raise UserError(
+                f"the layer {layer.name} keeps its state from one batch to the next (stateful=True): a row's "
+                "score depends on the rows before it",
+                path,
+                "build the model with stateful=False and an open batch, and set its weights",
+            )
+
+
+def _turns_numbers_to_strings(traced: TracedModel) -> bool:
+    """Whether a lookup of strings was given numbers, which traces and does not run."""
+    return any(
+        op.type in ("Cast", "AsString") and op.outputs[0].dtype == tf.string
+        for op in traced.graph.get_operations()
+    )
+
+
+def _symbolic(model: Any) -> Any:
+    """The structure of symbolic inputs, or None for a subclassed model."""
+    if isinstance(model, keras.Sequential):
+        return model.inputs[0] if model.inputs else None  # `.input` wants it to have been called before
+    return model.input if isinstance(model, keras.Model) and hasattr(model, "inputs") else None
+
+
+def _inputs(model: Any, symbolic: Any, path: str) -> list[InputSpec]:
+    """The model's inputs; of a subclassed model, whose types are not known, as numbers."""
+    if symbolic is not None:
+        flat = keras.tree.flatten(symbolic)
+        if isinstance(symbolic, dict) and all(
+            not isinstance(v, (dict, list, tuple)) for v in symbolic.values()
+        ):
+            by_tensor = {id(tensor): str(key) for key, tensor in symbolic.items()}
+            names = [by_tensor[id(tensor)] for tensor in flat]
+        else:
+            names = [tensor.name for tensor in flat]
+        return [
+            InputSpec(name, tuple(tensor.shape[1:]), keras.backend.standardize_dtype(tensor.dtype))
+            for name, tensor in zip(names, flat, strict=True)
+        ]
+    shapes = _build_shapes(model)
+    if not shapes:
+        raise UserError(
+            "the model does not say which inputs it takes", path, "call it once on data before saving it"
+        )
+    if isinstance(shapes, dict):
+        named = {str(key): tuple(shape) for key, shape in shapes.items()}
+    elif isinstance(shapes[0], (list, tuple)):
+        named = {f"input_{index}": tuple(shape) for index, shape in enumerate(shapes)}
+    else:
+        named = {"input": tuple(shapes)}
+    # In mixed precision layers compute in halves; what they are given need not be rounded before.
+    dtype = model.input_dtype if model.input_dtype == "float64" else "float32"
+    return [InputSpec(name, shape[1:], dtype) for name, shape in named.items()]
+
+
+def _build_shapes(model: Any) -> Any:
+    """Shapes that a subclassed model was built with: one, a list of them, or one by name."""
+    config = model.get_build_config() or {}
+    return config.get("input_shape", config.get("shapes_dict"))
+
+
+def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[OutputSpec, ...]:
+    """The heads with names of their own, in the model's order."""
+    sequential = isinstance(model, keras.Sequential)
+    known = [model.layers[-1].name] if sequential else getattr(model, "output_names", None)
+    if isinstance(output, dict):
+        names = ["/".join(map(str, path)) for path, _ in keras.tree.flatten_with_path(output)]
+    elif known and len(known) == len(flat):
+        names = list(known)
+    else:
+        names = [f"output_{index}" for index in range(len(flat))]
+    used: set[str] = set()
+    specs = []
+    for name, tensor in zip(names, flat, strict=True):
+        own, number = name, 1
+        while own in used:  # a layer called twice names two heads
+            own, number = f"{name}_{number}", number + 1
+        used.add(own)
+        specs.append(OutputSpec(own, () if tensor.shape.rank is None else tuple(tensor.shape.as_list()[1:])))
+    return tuple(specs)

@@ -1,0 +1,182 @@
+"""SavedModel folders, by one of their signatures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import tensorflow as tf
+from tensorflow.python.saved_model import load_v1_in_v2
+
+from transforms.errors import UserError
+from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
+from transforms.models.graphs.rewrites.inline import inlined
+from transforms.models.graphs.trace import TracedModel, graph_name
+from transforms.models.kinds.savedmodel_ops import check_ops
+from transforms.models.messages import first_line
+from transforms.wording import nearest
+
+SIGNATURE = "serving_default"
+#: Ops that read serialised records.
+_PARSES = re.compile(r"Parse(Single)?(Sequence)?Example(Dataset)?(V2)?")
+
+
+class SavedModel(GraphAdapter):
+    """A TensorFlow SavedModel: inputs by argument name, heads by output key.
+
+    Its string inputs are closed to gradients: only a Keras model says which layers make numbers of them.
+
+    Args:
+      path: A local folder with a saved_model.pb.
+      allow_unsafe: Load a graph with ops that read or write files or call Python.
+      signature: The one that is explained.
+    Raises:
+      UserError: The folder does not load, holds such ops that are not allowed, has no such signature, or one
+        that takes no batches of rows.
+    """
+
+    kind = "savedmodel"
+
+    def __init__(self, path: str, *, allow_unsafe: bool = False, signature: str | None = None) -> None:
+        if not allow_unsafe:
+            check_ops(path)
+        name = signature or SIGNATURE
+        self._loaded = _load(path)  # owns the variables and tables
+        self._function = _signature(self._loaded, name, path)
+        given: Mapping[str, Any] = self._function.structured_input_signature[1]
+        specs = {key: given[key] for key in _in_order(given)}
+        _check_takes_features(self._function, name, self._loaded.signatures, path)
+        for key, spec in specs.items():
+            _check_batch(spec, f"{name}: input {key!r}", path)
+        outputs: Mapping[str, Any] = self._function.structured_outputs
+        self._heads = [name for name in _in_order(outputs) if outputs[name].dtype.is_floating]
+        if not self._heads:
+            raise UserError(
+                f"{name} returns no floats: {names_in_words(list(outputs))}",
+                path,
+                f"export a model that returns its score{_or_another(self._loaded.signatures, name)}",
+            )
+        # The function keeps to its shapes; what it leaves open, the features decide.
+        self.signature = Signature(
+            tuple(InputSpec(name, _row_shape(spec), spec.dtype.name) for name, spec in specs.items()),
+            tuple(OutputSpec(name, _row_shape(outputs[name])) for name in self._heads),
+        )
+
+    def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
+        """Traces the signature with these input shapes, the batch open, its calls written out."""
+        specs = {
+            spec.name: tf.TensorSpec(
+                (None, *shapes[spec.name]), spec.dtype, name=graph_name(spec.name, number)
+            )
+            for number, spec in enumerate(self.signature.inputs)
+        }
+        placeholders: dict[str, Any] = {}
+        results: list[Any] = []
+
+        @tf.function(input_signature=[specs], autograph=False)
+        def call(inputs: Mapping[str, Any]) -> Any:
+            placeholders.update(inputs)
+            found = self._function(**inputs)
+            results[:] = [found[name] for name in self._heads]
+            return list(results)
+
+        function = call.get_concrete_function()
+        strings = frozenset(spec.name for spec in self.signature.inputs if spec.dtype == "string")
+        return inlined(TracedModel.of(function, placeholders, results, opaque=strings))
+
+    def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What the signature as it was loaded gives for these rows, `[B, T]`."""
+        found = self._function(
+            **{spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in self.signature.inputs}
+        )
+        heads = [tf.cast(found[name], tf.float64).numpy() for name in self._heads]
+        return np.concatenate([head.reshape(rows.num_rows, -1) for head in heads], axis=1)
+
+
+def _load(path: str) -> Any:
+    # TensorFlow raises whatever a damaged file makes it stumble over; all of it means: it does not load.
+    try:
+        return tf.saved_model.load(path)
+    except Exception as error:  # noqa: BLE001 - raised below, where no loader will do
+        try:
+            # Some folders that TensorFlow 1 wrote hold objects that only its own loader passes over.
+            return load_v1_in_v2.load(path, ["serve"])
+        except Exception:  # noqa: BLE001 - the first error is the one that says something
+            raise UserError(
+                f"TensorFlow cannot load the model: {first_line(error)}",
+                path,
+                "name a folder that tf.saved_model.load reads",
+            ) from error
+
+
+def _signature(loaded: Any, name: str, path: str) -> Any:
+    signatures = getattr(loaded, "signatures", {})
+    if name in signatures:
+        return signatures[name]
+    if not signatures:
+        raise UserError(
+            "the SavedModel has no signatures",
+            path,
+            "save it with model.export(…) or with signatures={'serving_default': …}",
+        )
+    there = names_in_words([repr(known) for known in signatures])
+    remedy = f"name one of them in model.signature: {next(iter(signatures))}"
+    if name != SIGNATURE:
+        remedy = nearest(name, list(signatures)) or remedy
+    raise UserError(f"the SavedModel has no signature {name!r}; its signatures: {there}", path, remedy)
+
+
+def _or_another(signatures: Mapping[str, Any], name: str) -> str:
+    others = [known for known in signatures if known != name]
+    return f", or name another signature in model.signature: {names_in_words(others, 4)}" if others else ""
+
+
+def _check_takes_features(function: Any, name: str, signatures: Mapping[str, Any], path: str) -> None:
+    """Refuses a signature that takes serialised records, as those of TFX do: features are what is explained.
+
+    Raises:
+      UserError: It does; the line says which signatures there are.
+    """
+    specs: Mapping[str, Any] = function.structured_input_signature[1]
+    if len(specs) != 1:
+        return
+    ((given, spec),) = specs.items()
+    definition = function.graph.as_graph_def()
+    nodes = [*definition.node, *(node for body in definition.library.function for node in body.node_def)]
+    if spec.dtype == tf.string and any(_PARSES.fullmatch(node.op) for node in nodes):
+        others = _or_another(signatures, name).removeprefix(", or ")
+        raise UserError(
+            f"{name} takes {given}: serialised tf.train.Examples, and features are what is explained; "
+            f"signatures: {names_in_words(list(signatures), 6)}",
+            path,
+            others or "export a signature that takes the features as tensors, and name it in model.signature",
+        )
+
+
+def _check_batch(spec: Any, what: str, path: str) -> None:
+    shape = spec.shape
+    if shape.rank is None or shape.rank == 0 or shape[0] is not None:
+        raise UserError(
+            f"{what} has the shape {shape}, whose first axis is no open number of rows",
+            path,
+            "save it with an input signature of [None, …]",
+        )
+
+
+def _row_shape(spec: Any) -> tuple[int | None, ...]:
+    return () if spec.shape.rank is None else tuple(spec.shape.as_list()[1:])
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """As text, which is how TensorFlow flattens a signature, but for numbers: output_2 before output_10.
+
+    The order in which it loads them is another in each process.
+    """
+    names = list(names)
+    numbered = [re.fullmatch(r"(.*?)_(\d+)", name) for name in names]
+    if all(numbered) and len({found[1] for found in numbered if found}) == 1:
+        return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
+    return sorted(names)

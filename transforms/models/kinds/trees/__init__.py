@@ -1,0 +1,1 @@
+"""Tree models, one file for each library."""

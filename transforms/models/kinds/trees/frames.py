@@ -1,0 +1,86 @@
+"""The data frame that a model's user would have of rows, to ask its library for its own prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from transforms.models.categories import Categories
+from transforms.rows.tensors import plain
+
+
+def frame_of(
+    rows: pa.RecordBatch,
+    taken: np.ndarray,
+    names: Sequence[str],
+    categories: Mapping[int, Categories],
+    types: Mapping[int, Any],
+) -> Any:
+    """Rows as a data frame; None where they are no column a feature.
+
+    Args:
+      rows: The features' columns as the file holds them, in the model's order.
+      taken: The same as the model takes them, `[B, n]`: with what `fill` has put in place of nulls.
+      names: Of the model's features.
+      categories: By place, what is a category to the model.
+      types: By place, the numpy type that the categories of the training frame had; pandas' own without one.
+    """
+    import pandas as pd
+
+    held = [rows.column(place) for place in range(rows.num_columns)]
+    if len(held) != taken.shape[1] or any(pt.is_union(c.type) or pt.is_nested(plain(c).type) for c in held):
+        return None
+    columns = []
+    for place, array in enumerate(map(plain, held)):
+        known = categories.get(place)
+        if known is None:
+            columns.append(pd.Series(_numbers(array, taken[:, place])))
+            continue
+        kept = list(known.values)
+        index = pd.Index(kept if known.strings else np.array(kept, types.get(place)))
+        values = _values(array, known, taken[:, place])
+        columns.append(pd.Series(pd.Categorical(values, dtype=pd.CategoricalDtype(index))))
+    frame = pd.concat(columns, axis=1)
+    frame.columns = pd.Index(list(names) or rows.schema.names)
+    return frame
+
+
+def _numbers(array: pa.Array, taken: np.ndarray) -> np.ndarray:
+    """A column of numbers: whole ones as they are where none is null, else floats with NaN."""
+    kind = array.type
+    if pt.is_integer(kind) and not array.null_count:
+        found: np.ndarray = array.to_numpy(zero_copy_only=False)
+        return found
+    if pt.is_decimal(kind) or pt.is_float16(kind):
+        array = array.cast(pa.float64())
+    elif pt.is_boolean(kind):
+        array = array.cast(pa.uint8())
+    elif pt.is_null(kind):
+        array = pa.nulls(len(array), pa.float64())
+    values = array.to_numpy(zero_copy_only=False).astype(
+        np.float32 if pt.is_float32(array.type) else np.float64
+    )
+    return np.where(~np.isfinite(values) & np.isfinite(taken), taken, values)
+
+
+def _values(array: pa.Array, known: Categories, taken: np.ndarray) -> Any:
+    """A column of categories as pandas would hold it, with what `fill` has put in place of nulls."""
+    import pandas as pd
+
+    if known.strings:
+        values = np.array(
+            [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in array.to_pylist()], object
+        )
+    else:
+        values = _numbers(array, np.full(len(array), np.nan))
+        if isinstance(known.values[0], bool):  # to pandas 1 is not the category True
+            values = np.array([bool(v) if v in (0, 1) else None for v in values.tolist()], object)
+    filled = pd.isna(values) & ~np.isnan(taken)
+    if filled.any():
+        values = values.astype(object)
+        values[filled] = [known.values[int(code)] for code in taken[filled]]
+    return values

@@ -1,0 +1,236 @@
+"""Pickled models, by pickle or joblib: what is in one, who wrote it, and what it holds instead of a model."""
+
+from __future__ import annotations
+
+import importlib.util
+import mmap
+import pickle
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transforms.errors import UserError
+from transforms.models.base import ModelAdapter, names_in_words
+from transforms.models.kinds.detect import is_packed, printed_by, unpacked_whole
+from transforms.models.kinds.trees.base import missing_package
+
+#: Top packages of the libraries whose models are read, with what pip calls them.
+_LIBRARIES = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
+#: Packages that pip calls something else than Python does.
+_PIP = {**_LIBRARIES, "imblearn": "imbalanced-learn", "interpret": "interpret-core", "cv2": "opencv-python"}
+#: Of a scikit-learn estimator's state: the key, and the version that wrote it.
+_VERSION = re.compile(
+    rb"_sklearn_version.{0,14}?(\d+\.\d+(?:\.\d+)?(?:(?:a|b|rc|\.dev|\.post)\d+)?)", re.DOTALL
+)
+#: What joblib's pickles name where they hold arrays, of all its versions.
+_JOBLIB = (b"numpy_pickle", b"NDArrayWrapper")
+_REFIT = "fit and save it again with the scikit-learn that is here, or install the other one"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a scikit-learn estimator was written with, where that is another version than the one here.
+
+    Args:
+      there: The version that wrote it.
+      here: The version that reads it.
+    """
+
+    there: str
+    here: str
+
+    def __str__(self) -> str:
+        return f"written by scikit-learn {self.there}, here is {self.here}"
+
+
+def load_pickle(path: str, *, allow_unsafe: bool = False) -> ModelAdapter:
+    """A pickled tree model, whatever its suffix, and whether pickle or joblib wrote it.
+
+    Args:
+      path: A local file.
+      allow_unsafe: Loading a pickle runs whatever code its author put into it: nothing is loaded without it.
+    Raises:
+      UserError: It may not be loaded, does not load, or holds no tree model.
+    """
+    if not allow_unsafe:
+        raise UserError(
+            "is a pickle, and loading a pickle runs whatever code its author put into it",
+            path,
+            "set model.allow_unsafe: true if you trust whoever made the file",
+        )
+    model, written = _unpickled(path)
+    library, name = type(model).__module__.partition(".")[0], type(model).__name__
+    if library == "xgboost" and hasattr(model, "get_booster" if name != "Booster" else "predict"):
+        from transforms.models.kinds.trees.xgboost import XGBoostModel
+
+        own = name == "Booster"
+        booster = model if own else _fitted(model, name, "get_booster", path)
+        return XGBoostModel(path, booster=booster, estimator=None if own else model)
+    if library == "lightgbm" and (name == "Booster" or hasattr(type(model), "booster_")):
+        from transforms.models.kinds.trees.lightgbm import LightGBMModel
+
+        if name == "Booster":
+            return LightGBMModel(path, booster=model)
+        return LightGBMModel(path, booster=_fitted(model, name, "booster_", path), estimator=model)
+    from transforms.models.kinds.trees.sklearn import SklearnModel, is_tree_model
+
+    if not is_tree_model(model):
+        raise _no_model(model, path)
+    return SklearnModel(path, model, written)
+
+
+def _fitted(model: Any, name: str, attribute: str, path: str) -> Any:
+    """The booster of an estimator.
+
+    Raises:
+      UserError: It is not fitted.
+    """
+    from sklearn.exceptions import NotFittedError
+
+    try:
+        found = getattr(model, attribute)
+        return found() if attribute == "get_booster" else found
+    except NotFittedError as error:
+        raise UserError(f"holds a {name} that is not fitted", path, "fit it before saving it") from error
+
+
+def _unpickled(path: str) -> tuple[Any, Written | None]:
+    """What a pickle holds, and what it was written with where that is another scikit-learn.
+
+    Raises:
+      UserError: It does not load; both versions of scikit-learn are named where they differ.
+    """
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            model = _read(path)
+    except UserError:
+        raise
+    # A pickle raises whatever its classes raise; all of it means: it does not load.
+    except Exception as error:
+        raise _not_loaded(path, error) from error
+    written = None
+    for warning in caught:
+        there = getattr(warning.message, "original_sklearn_version", None)
+        if there is None:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+        else:
+            written = Written(str(there), str(getattr(warning.message, "current_sklearn_version", "another")))
+    return model, written
+
+
+def _read(path: str) -> Any:
+    if not _is_joblib(path):
+        with open(path, "rb") as file:
+            return pickle.load(file)
+    try:
+        import joblib
+    except ImportError as error:
+        raise missing_package("joblib", "a pickle that joblib wrote", path) from error
+    return joblib.load(path)
+
+
+def _is_joblib(path: str) -> bool:
+    """Whether joblib is needed to load a pickle: it is compressed, or holds arrays in joblib's way."""
+    with open(path, "rb") as file:
+        if is_packed(file.read(8)):
+            return True
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return any(data.find(word) >= 0 for word in _JOBLIB)
+
+
+def _not_loaded(path: str, error: Exception) -> UserError:
+    """Why a pickle does not load, in one line."""
+    line = next((row for row in str(error).splitlines() if row.strip()), type(error).__name__)
+    line = re.sub(r" from '[^']*'", "", line).strip(" :")[:200]
+    module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+    package = module.partition(".")[0]
+    # A private name is no package of its own: scikit-learn 1.7 wrote _loss for sklearn._loss._loss.
+    if module and not package.startswith("_") and importlib.util.find_spec(package) is None:
+        if package in _LIBRARIES:
+            return missing_package(_LIBRARIES[package], "the pickle", path)
+        known = package in _PIP or package in ("dill", "cloudpickle", "catboost", "ydf", "torch", "imblearn")
+        remedy = f"pip install {_PIP.get(package, package)}" if known else "put it on PYTHONPATH"
+        what = f"the pickle needs the module {module}, which is not installed"
+        return UserError(what, path, remedy if known else f"install it, or {remedy}")
+    there = _version_in(path)
+    if there is not None:
+        here = _version_here()
+        if here is None:
+            return missing_package("scikit-learn", "the pickle", path)
+        if there != here:
+            return UserError(f"does not load: {Written(there, here)} ({line})", path, _REFIT)
+    if module:
+        what = f"the pickle needs {module}, which the {package} that is here does not have"
+        return UserError(what, path, "install the version that wrote it, or save the model again")
+    if isinstance(error, AttributeError) and (
+        found := re.search(r"'(\w+)' on <module '[\w.]*__main__'", line)
+    ):
+        what = f"the pickle needs {found[1]}, which was defined in the script that wrote it (__main__)"
+        return UserError(what, path, "define it in a module, name that in model.modules, and save it again")
+    return UserError(f"the pickle does not load: {line}", path, "save the model again")
+
+
+def _version_in(path: str) -> str | None:
+    """The scikit-learn that wrote a pickle, as the file has it; None where it has none."""
+    with open(path, "rb") as file:
+        data = file.read()
+    found = _VERSION.search(unpacked_whole(data))
+    return None if found is None else found[1].decode()
+
+
+def _version_here() -> str | None:
+    try:
+        import sklearn
+    except ImportError:
+        return None
+    return str(sklearn.__version__)
+
+
+def _no_model(model: Any, path: str) -> UserError:
+    """What a pickle holds that is no tree model, and the way out."""
+    name, module = type(model).__name__, type(model).__module__.partition(".")[0]
+    alone = f"save the model alone, or {printed_by('sklearn')}"
+    if isinstance(model, Mapping):
+        keys = names_in_words([str(key) for key in model], 6)
+        return UserError(f"holds a {name} of {keys}, and no model", path, alone)
+    if isinstance(model, Sequence) and not isinstance(model, str | bytes):
+        kinds = names_in_words([type(item).__name__ for item in model], 6)
+        return UserError(f"holds a {name} of {kinds or 'nothing'}, and no model", path, alone)
+    if isinstance(model, type):
+        return UserError(f"holds the class {model.__name__}, and no model of it", path, "save a fitted one")
+    if name == "CVBooster" and module == "lightgbm":
+        count = len(getattr(model, "boosters", ()))
+        what = f"holds a CVBooster, the {count} models of a cross-validation"
+        return UserError(what, path, "save one of its boosters, or one that is trained on all rows")
+    if module in ("numpy", "pandas", "polars", "pyarrow", "builtins", "scipy") or not hasattr(
+        model, "predict"
+    ):
+        what = "None" if model is None else _a(name)
+        return UserError(f"holds {what}, and no model", path, "save the model itself")
+    if module == "xgboost" or module == "lightgbm":
+        return UserError(f"holds {_a(name)} of {module}", path, "save its booster, trained in one process")
+    if hasattr(model, "best_estimator_"):
+        inner = type(model.best_estimator_).__name__
+        what = f"holds a {name}, the search that found a {inner}"
+        out = "save its best_estimator_" if inner != "Pipeline" else printed_by("sklearn")
+        return UserError(what, path, out)
+    if hasattr(model, "steps"):
+        steps = names_in_words([type(step).__name__ for _, step in model.steps], 6)
+        return UserError(f"holds a {name} of {steps}", path, printed_by("sklearn"))
+    function = {"catboost": "catboost", "interpret": "ebm", "ydf": "ydf"}.get(module, "sklearn")
+    if module == "keras":
+        return UserError(f"holds a {name} of Keras", path, "save it with model.save('model.keras')")
+    return UserError(
+        f"holds {_a(name)}, which is none of scikit-learn's trees, forests and gradient boosting, nor of "
+        "XGBoost's and LightGBM's models",
+        path,
+        printed_by(function),
+    )
+
+
+def _a(name: str) -> str:
+    """A class's name with its article."""
+    return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"

@@ -1,0 +1,313 @@
+"""scikit-learn's trees, forests and gradient boosting."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from transforms.errors import UserError
+from transforms.models.base import names_in_words
+from transforms.models.categories import Categories, Placed, known_as_one_kind
+from transforms.models.forest.arrays import Forest, Tree, plant
+from transforms.models.kinds.trees.base import INPUT, TreeModel, TreeScores, as_classes, tree_signature
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from transforms.models.kinds.trees.pickles import Written
+
+_FORESTS = ("RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree")
+_BOOSTED = ("GradientBoosting", "HistGradientBoosting")
+
+
+def is_tree_model(model: Any) -> bool:
+    """Whether an object is one of scikit-learn's own estimators that are made of trees."""
+    kind = type(model)
+    return kind.__module__.partition(".")[0] == "sklearn" and kind.__name__.startswith((*_FORESTS, *_BOOSTED))
+
+
+class SklearnModel:
+    """An estimator of scikit-learn that is made of trees.
+
+    Args:
+      path: Where it came from.
+      model: The estimator, `is_tree_model`; it is left as it is.
+      written: Where another scikit-learn wrote it, both versions.
+    Raises:
+      UserError: It is not fitted, it does not predict, or it classifies several things at once.
+
+    Attributes:
+      written: As given.
+      warnings: What is not as it should be and stops no run.
+    """
+
+    kind = "sklearn"
+
+    def __init__(self, path: str, model: Any, written: Written | None = None) -> None:
+        self.path, self._public, self.written = path, model, written
+        self.warnings = () if written is None else (f"{written}: nothing promises that it means the same",)
+        name = type(model).__name__
+        self._boosted = name.startswith(_BOOSTED)
+        self._histogram = name.startswith("Hist")
+        self._model = model = copy.copy(model)
+        self._check_fitted()
+        # The model's features as its trees number them.
+        self._order = np.arange(int(model.n_features_in_))
+        if hasattr(model, "n_jobs"):
+            model.n_jobs = 1  # rows are shared out among threads of our own
+        self._classifies = hasattr(model, "classes_")
+        names = getattr(model, "feature_names_in_", None)
+        if names is not None:
+            # Rows come as plain arrays, in the order of these names; scikit-learn would warn at each call.
+            del model.feature_names_in_
+        categories = self._categories() if self._histogram else None
+        self.scores = self._scored()
+        dtype = "float64" if self._histogram else "float32"
+        self.signature = tree_signature(
+            [] if names is None else [str(name) for name in names],
+            int(model.n_features_in_),
+            dtype,
+            self.scores,
+            nan=self._takes_nan(dtype),
+            categories=categories,
+        )
+
+    def scored(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        score: str,
+        *,
+        affine_prefix: bool,
+        example: Mapping[str, np.ndarray],
+    ) -> TreeModel:
+        """The model with its score."""
+        return TreeModel(self, score, example)
+
+    def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """What the estimator itself predicts of a data frame; see `PublicPrediction`."""
+        given = self._as_frame(rows, inputs[INPUT])
+        if not self._classifies:
+            return np.asarray(self._public.predict(given)).reshape(len(inputs[INPUT]), -1)
+        found: np.ndarray = self._public.predict_proba(given)
+        return found[:, -self.scores.width :]
+
+    def _as_frame(self, rows: pa.RecordBatch, decoded: np.ndarray) -> Any:
+        """Rows as the estimator's users give them: a data frame, or an array where it was fitted on one."""
+        import pandas as pd
+
+        names = getattr(self._public, "feature_names_in_", None)
+        places = self.signature.inputs[0].categories
+        known = {} if places is None else places.at([False] * decoded.shape[1])
+        if rows.num_columns != decoded.shape[1]:  # vectors: there is nothing to look up in them
+            return decoded if names is None else pd.DataFrame(decoded, columns=names)
+        columns: dict[Any, Any] = {}
+        for place, column in enumerate(rows.columns):
+            if place in known:
+                values = column.to_pandas()
+                filled = values.isna().to_numpy() & ~np.isnan(decoded[:, place])
+                if filled.any():
+                    words = known[place].of_codes(decoded[:, place]).to_pandas()
+                    values = values.astype(object).where(~filled, words)
+            else:
+                values = _as_numbers(column)
+                values = np.where(np.isfinite(values), values, decoded[:, place])
+            columns[place if names is None else names[place]] = values
+        frame = pd.DataFrame(columns)
+        return frame if names is not None else frame.to_numpy()
+
+    def _scored(self) -> TreeScores:
+        model = self._model
+        if not self._classifies:
+            width = 1 if self._boosted else int(model.n_outputs_)
+            if self._histogram and model.loss not in ("squared_error", "absolute_error", "quantile"):
+                return TreeScores(model._raw_predict, model.predict, "margin", width)
+            return TreeScores(model.predict, None, "output", width)
+        if not self._boosted and int(model.n_outputs_) > 1:
+            raise UserError("classifies several things at once", self.path, "save a model for each of them")
+        classes = as_classes(model.classes_)
+        count = len(classes)
+        if count == 1 and self._boosted:
+            what = f"was fitted on rows of a single class, {model.classes_[0]}, and predicts nothing"
+            raise UserError(what, self.path, "fit it on two classes at least")
+        if not self._boosted:
+            return TreeScores(model.predict_proba, None, "probability", count, classes, probabilities=True)
+        if count == 2:  # one margin, that of the second class
+            return TreeScores(
+                model.decision_function,
+                lambda rows: model.predict_proba(rows)[:, 1],
+                "margin",
+                2,
+                classes,
+                probabilities=True,
+                # The exponential loss has a link of its own.
+                factor=2.0 if model.loss == "exponential" else 1.0,
+                mirrored=True,
+            )
+        return TreeScores(
+            model.decision_function, model.predict_proba, "margin", count, classes, probabilities=True
+        )
+
+    def _check_fitted(self) -> None:
+        from sklearn.exceptions import NotFittedError
+        from sklearn.utils.validation import check_is_fitted
+
+        name = type(self._model).__name__
+        try:
+            check_is_fitted(self._model)
+            fitted = hasattr(self._model, "n_features_in_")
+        except NotFittedError:
+            fitted = False
+        if not fitted:
+            raise UserError(f"holds a {name} that is not fitted", self.path, "fit it before saving it")
+
+    def _categories(self) -> Placed | None:
+        """The categories of a histogram boosting; from here on it takes their codes, as its trees do.
+
+        It encodes categories itself, puts them before all other features, and takes those that it has not
+        seen for missing.
+
+        Raises:
+          UserError: They are neither strings nor numbers.
+        """
+        encoded = getattr(self._model, "is_categorical_", None)
+        if encoded is None or not np.any(encoded):
+            return None
+        self._order = np.r_[np.flatnonzero(encoded), np.flatnonzero(~encoded)]
+        encoder = self._model._preprocessor.named_transformers_["encoder"]
+        places = []
+        for place, known in zip(np.flatnonzero(encoded), encoder.categories_, strict=True):
+            values = [value for value in known.tolist() if value is not None and value == value]
+            if all(isinstance(value, float) and value.is_integer() for value in values):
+                values = [int(value) for value in values]
+            one_kind = known_as_one_kind(values)
+            if one_kind is None:
+                kinds = names_in_words(sorted({type(value).__name__ for value in values}))
+                raise UserError(
+                    f"its categories are {kinds}, and strings or numbers are needed",
+                    self.path,
+                    "fit it on those, or use a python: function",
+                )
+            places.append((int(place), Categories(one_kind, reject=False)))
+        self._model._preprocessor = _Ordered(self._order)
+        return Placed(tuple(places))
+
+    def _takes_nan(self, dtype: str) -> bool:
+        """Whether NaN is a value to the estimator; a row of zeros it has to take.
+
+        Raises:
+          UserError: It does not predict at all, or no probabilities where it should.
+        """
+        shape = 1, int(self._model.n_features_in_)
+        try:
+            found = self.scores.score(np.zeros(shape, dtype))
+        # Attributes that another version of scikit-learn had, or had not; whatever comes of them.
+        except Exception as error:
+            line = next((row for row in str(error).splitlines() if row.strip()), "").strip()[:200]
+            raise self._useless(f"does not predict: {type(error).__name__}: {line}") from error
+        if self.scores.kind == "probability" and not np.allclose(np.sum(found, axis=1), 1):
+            raise self._useless("gives probabilities that do not sum to 1")
+        try:
+            self._model.predict(np.full(shape, np.nan, dtype))
+        except ValueError:  # what scikit-learn raises on NaN
+            return False
+        return True
+
+    def _useless(self, what: str) -> UserError:
+        if self.written is None:
+            return UserError(what, self.path, "fit and save it again")
+        return UserError(
+            f"{what}: {self.written}", self.path, "fit and save it again here, or install the other version"
+        )
+
+    def forest(self) -> Forest:
+        """The trees; see `TreeAdapter.forest`."""
+        model = self._model
+        if self._histogram:
+            trees = [self._predictor(p, k) for stage in model._predictors for k, p in enumerate(stage)]
+        elif self._boosted:
+            self._check_start()
+            trees = [
+                _tree(estimator.tree_, k, float(model.learning_rate))
+                for stage in model.estimators_
+                for k, estimator in enumerate(stage)
+            ]
+        else:
+            members = getattr(model, "estimators_", [model])
+            trees = [_tree(member.tree_, 0, 1 / len(members)) for member in members]
+        return plant(trees, int(model.n_features_in_), self.scores.columns)
+
+    def _check_start(self) -> None:
+        """Refuses a boosting that starts from another model's predictions, which differ from row to row."""
+        start = self._model.init_
+        if not isinstance(start, str) and not type(start).__name__.startswith("Dummy"):
+            raise UserError(
+                f"starts from a {type(start).__name__} (init), which tree_shap does not see",
+                self.path,
+                "use permutation_shap or kernel_shap, which ask the model itself",
+            )
+
+    def _predictor(self, predictor: Any, group: int) -> Tree:
+        nodes = predictor.nodes
+        leaf = nodes["is_leaf"].astype(bool)
+        between = nodes["is_categorical"].astype(bool) & ~leaf
+        sets = None
+        if between.any():
+            sets = [np.zeros(0, np.uint32)] * len(nodes)
+            for node in np.flatnonzero(between):
+                sets[node] = predictor.raw_left_cat_bitsets[nodes["bitset_idx"][node]].astype(np.uint32)
+        left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
+        return Tree(
+            group,
+            left,
+            right,
+            self._order[nodes["feature_idx"].astype(np.int64)],
+            nodes["num_threshold"],
+            nodes["missing_go_to_left"].astype(bool),
+            np.where(leaf, nodes["value"], 0.0).reshape(-1, 1),
+            nodes["count"].astype(np.float64),
+            members_left=between,
+            categories=sets,
+        )
+
+
+class _Ordered:
+    """What stands for a histogram boosting's own encoder: its columns in their order, encoded already."""
+
+    def __init__(self, order: np.ndarray) -> None:
+        self._order = order
+
+    def transform(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(rows, np.float64)[:, self._order]
+
+
+def _as_numbers(column: pa.Array) -> np.ndarray:
+    """A column of numbers or booleans, `[B]` float64; null is NaN."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    found: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return found.astype(np.float64)
+
+
+def _tree(tree: Any, group: int, weight: float) -> Tree:
+    value = tree.value
+    if tree.n_outputs == 1:
+        value = value[:, 0, :]  # [nodes, classes], or [nodes, 1] of a regression
+        if tree.max_n_classes > 1:
+            value = value / value.sum(axis=1, keepdims=True)
+    else:
+        value = value[:, :, 0]
+    return Tree(
+        group,
+        tree.children_left,
+        tree.children_right,
+        tree.feature,
+        tree.threshold,
+        tree.missing_go_to_left.astype(bool),
+        value * weight,
+        tree.weighted_n_node_samples,
+    )

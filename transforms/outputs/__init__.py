@@ -1,0 +1,1 @@
+"""Part files of a run: their layout, writing and reading."""

@@ -1,0 +1,1 @@
+"""Rows for the model: features, tensors, decoding, baselines."""

@@ -1,0 +1,1 @@
+"""Baselines and backgrounds: drawing, computing and keeping them."""

@@ -1,0 +1,1 @@
+"""Matching a file's columns to a model's inputs."""

@@ -1,0 +1,80 @@
+"""Features that no record of a sample has: misspelt, or so rare that nearly every row is filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from transforms.errors import UserError
+from transforms.models.base import Signature, names_in_words
+from transforms.rows.resolve.feature import FeatureRequest
+from transforms.rows.resolve.resolve import ColumnRequest
+from transforms.slices.slicings import candidates
+from transforms.wording import nearest
+
+
+def named(request: ColumnRequest) -> list[str]:
+    """The columns that the config names, or may mean."""
+    features = [feature.name for feature in request.features or ()]
+    parts = (request.id, request.target, request.weight, *candidates(request.slices), *features)
+    return [name for name in parts if name is not None]
+
+
+def with_absent(
+    request: ColumnRequest, signature: Signature | None, columns: Mapping[str, pa.DataType]
+) -> dict[str, pa.DataType]:
+    """The columns of a sample, and those that are not in it but that the config has a value for.
+
+    Args:
+      request: What the config says.
+      signature: Of the model, which knows the types; None: it takes what it is given.
+      columns: Of the sample, with their types.
+    Raises:
+      UserError: A feature is in no record of the sample, has no `fill` and is not kept where it is missing,
+        or a column that nobody names is spelt almost like it.
+    """
+    found = dict(columns)
+    free = [name for name in columns if name not in named(request)]
+    for feature in request.features or ():
+        if feature.name in columns:
+            continue
+        near = nearest(feature.name, free)
+        needed = feature.fill is None and feature.missing != "keep"
+        if near or needed:
+            remedy = near or f"they have {names_in_words(list(columns), 12)}"
+            if needed:
+                remedy += f"{'' if near else ','} or, if only few records have it, give it a fill"
+            raise UserError(
+                f"no record that was looked at, from the input's beginning to its end, has {feature.name!r}",
+                "input.features",
+                remedy,
+            )
+        found[feature.name] = _expected(feature, request, signature)
+    return found
+
+
+def assumed(dtype: str, kind: str, shape: Sequence[int]) -> pa.DataType:
+    """How a TFRecord holds what a model takes: in the kind of its dtype, a list where it is not one value."""
+    if kind == "image" or dtype == "string":
+        value = pa.binary()
+    else:
+        value = pa.float32() if np.dtype(dtype).kind == "f" else pa.int64()
+    one = kind == "image" or int(np.prod(shape, dtype=np.int64)) == 1
+    return value if one else pa.list_(value)
+
+
+def _expected(feature: FeatureRequest, request: ColumnRequest, signature: Signature | None) -> pa.DataType:
+    dtype = "string" if isinstance(feature.fill, str) else "float32"
+    shape: Sequence[int | None] = feature.shape or ()
+    inputs = {} if signature is None else {spec.name: spec for spec in signature.inputs}
+    spec = next(iter(inputs.values())) if len(inputs) == 1 else inputs.get(feature.feeds)
+    if spec is not None:
+        # A string can only fill a feature whose categories are strings.
+        dtype = dtype if spec.categories is not None and dtype == "string" else spec.dtype
+        whole = len(inputs) > 1 or len(request.features or ()) == 1
+        if feature.shape is None and whole:
+            shape = spec.shape
+    # Of what the model leaves open, resolving asks for the shape.
+    return assumed(dtype, feature.kind or "", [0 if extent is None else extent for extent in shape])

@@ -1,0 +1,394 @@
+"""One Arrow column as a numpy tensor; a row that cannot be one gets a reason and a harmless value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from transforms.arrow.types import floats_of_decimals, is_list, squeezed, without_views
+from transforms.errors import UserError
+from transforms.models.categories import Categories
+from transforms.rows.encodings import SELF_DESCRIBING, decode_tensors
+from transforms.rows.images import decode_images
+from transforms.rows.schema import FeatureSpec
+
+#: Adds a reason, by position among the values, to the rows of the values that the mask picks.
+_Mark = Callable[[np.ndarray, Callable[[int], str]], None]
+
+
+class Problems:
+    """The first reason found against each row."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[int, str] = {}
+
+    def add(self, mask: np.ndarray, reason: Callable[[int], str]) -> None:
+        """Gives the rows of the mask a reason, unless they have one."""
+        for row in np.flatnonzero(mask).tolist():
+            if row not in self.reasons:
+                self.reasons[row] = reason(row)
+
+    def good(self, rows: int) -> np.ndarray:
+        """Which of so many rows have none, `[rows]` bool."""
+        mask = np.ones(rows, bool)
+        mask[list(self.reasons)] = False
+        return mask
+
+
+def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str) -> np.ndarray:
+    """The values of a column for the model.
+
+    Args:
+      feature: What the model takes.
+      column: `[B]`, of any type that can become it.
+      problems: Takes the rows whose value is null, not finite, lost by the cast or of another size.
+      file: Whose column it is, for errors.
+    Returns:
+      `[B, *shape]` in the feature's dtype, strings as bytes objects; a view of the column where it can be.
+    Raises:
+      UserError: The column's type cannot become what the model takes.
+    """
+    if feature.categories is not None:
+        return _codes(feature, feature.categories, column, problems, file)
+    array = plain(column)
+    rows, where = len(array), f"{file}: {feature.name}"
+    if feature.encoding is not None and (pt.is_binary(array.type) or pt.is_string(array.type)):
+        return _encoded(feature, array.cast(pa.binary()), problems, where)
+    if feature.kind == "image" and pt.is_binary(array.type):
+        return _images(feature, array, problems)
+    if feature.pad is not None and is_list(array.type):
+        return _padded(feature, array, problems, where)
+    right: np.ndarray | None = None
+    if is_list(array.type):
+        array, right = _flatten(feature, array, problems)
+    elif feature.size != 1:
+        raise UserError(f"column is {array.type}, and {feature.size} values are needed", where)
+    owners = np.arange(rows) if right is None else np.flatnonzero(right)
+    mark = _marker(feature, rows, partial(_owners, owners, feature.size), problems)
+    read = _strings if feature.dtype == "string" else _numbers
+    values = read(feature, array, mark, where)
+    if right is not None:
+        whole = np.full((rows, feature.size), _fill(feature), values.dtype)
+        whole[right] = values.reshape(-1, feature.size)
+        values = whole
+    return values.reshape(rows, *feature.shape)
+
+
+def _marker(
+    feature: FeatureSpec, rows: int, owners: Callable[[np.ndarray], np.ndarray], problems: Problems
+) -> _Mark:
+    """Marks the rows, of so many, that own values."""
+
+    def mark(mask: np.ndarray, reason: Callable[[int], str]) -> None:
+        at = np.flatnonzero(mask)
+        if not at.size:
+            return
+        found, first = np.unique(owners(at), return_index=True)
+        position = dict(zip(found.tolist(), at[first].tolist(), strict=True))
+        bad = np.zeros(rows, bool)
+        bad[found] = True
+        problems.add(bad, lambda row: f"{feature.name} {reason(position[row])}")
+
+    return mark
+
+
+def _codes(
+    feature: FeatureSpec, known: Categories, column: pa.Array, problems: Problems, file: str
+) -> np.ndarray:
+    """The codes of a column of categories, `[B]`; NaN, or the code of `fill`, for null."""
+    if known.misfit(column.type):
+        what = f"column is {column.type}, and the model's categories are others: {known.words()}"
+        raise UserError(what, f"{file}: {feature.name}")
+    # Of a dictionary each word is looked up once.
+    array = column if pt.is_dictionary(column.type) else plain(column)
+    codes, strange = known.codes(array)
+    if known.reject and strange.any():
+        reason = "is no category that the model was trained on"
+        problems.add(strange, lambda row: f"{feature.name} is {array[row].as_py()!r}, which {reason}")
+    missing = np.isnan(codes) & ~strange
+    if feature.fill is not None:
+        codes[missing] = known.code(feature.fill)
+    elif not feature.nan:
+        problems.add(missing, lambda row: f"{feature.name} is null")
+        codes[missing] = 0
+    return feature.known(codes.astype(feature.dtype))
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """The array without chunks, extension or dictionary, 64-bit offsets or views."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    while isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pt.is_run_end_encoded(array.type):
+        array = pc.run_end_decode(array)
+    if pt.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    kind = array.type
+    if pt.is_large_string(kind) or pt.is_string_view(kind):
+        return array.cast(pa.string())
+    if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
+        return array.cast(pa.binary())
+    return without_views(array)
+
+
+def nulls_of(array: pa.Array) -> np.ndarray:
+    """Which values are null, `[B]` bool."""
+    mask: np.ndarray = array.is_null().to_numpy(zero_copy_only=False)
+    return mask
+
+
+def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
+    """Its numbers as they are stored, `[B]`, with anything under a null.
+
+    A view of whole and floating numbers, so that a null beside it never turns 2⁵³ + 1 into a float.
+
+    Raises:
+      UserError: It holds no numbers, and `wanted` they are; `where` says whose it is.
+    """
+    kind = array.type
+    if pt.is_decimal(kind):
+        array = floats_of_decimals(array)
+    elif pt.is_null(kind):
+        array = array.cast(pa.float64())
+    elif pt.is_boolean(kind):
+        array = array.cast(pa.uint8())
+    elif not (pt.is_integer(kind) or pt.is_floating(kind)):
+        raise UserError(f"column is {kind}, and {wanted}", where)
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    data = array.buffers()[1]
+    values = np.zeros(len(array), dtype)
+    if len(array) and data is not None:
+        values = np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
+    # Comparing half floats with limits beyond their range would overflow.
+    return values.astype(np.float32) if dtype == np.float16 else values
+
+
+def _fill(feature: FeatureSpec) -> Any:
+    if feature.dtype == "string" and feature.fill is not None:
+        return str(feature.fill).encode()
+    if feature.dtype == "string":
+        return None if feature.nan else b""
+    if feature.fill is None:
+        return np.nan if feature.nan else 0
+    return feature.fill
+
+
+def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple[pa.Array, np.ndarray | None]:
+    """The values of the rows that hold the right number of them, and which rows these are; None: all."""
+    rows = len(array)
+    size, nulls = feature.size, nulls_of(array)
+    owner = np.arange(rows)
+    extents: list[np.ndarray] = []
+    ragged = np.zeros(rows, bool)
+    while is_list(array.type):
+        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        held = np.bincount(owner, minlength=rows) > 0
+        extent = np.zeros(rows, np.int64)
+        extent[held] = lengths[np.searchsorted(owner, np.flatnonzero(held))]
+        ragged[owner[lengths != extent[owner]]] = True
+        extents.append(extent)
+        owner = np.repeat(owner, lengths)
+        array = plain(array.flatten())
+    counts = np.bincount(owner, minlength=rows)
+    empty = ~nulls & (counts == 0)
+    if feature.fill is None and not feature.nan:
+        problems.add(nulls, lambda row: f"{feature.name} is null")
+    # One value is missing where there is none; a list that is there and has none is no null.
+    if feature.fill is None or size > 1:
+        problems.add(empty, lambda row: f"{feature.name} has no values")
+    held = counts > 0
+    wrong = held & (counts != size)
+    problems.add(
+        wrong,
+        lambda row: f"{feature.name} has {counts[row]} value{'' if counts[row] == 1 else 's'}, not {size}",
+    )
+    if len(extents) > 1 and len(squeezed(feature.shape)) > 1:
+        shapes = np.stack(extents, axis=1)
+        problems.add(held & ragged, lambda row: f"{feature.name} is ragged: its lists differ in length")
+        wrong |= ragged
+        for shape in np.unique(shapes[held & ~wrong], axis=0).tolist():
+            # Axes of one value say nothing; [3, 32, 32] for [32, 32, 3] would scramble a picture.
+            if squeezed(shape) != squeezed(feature.shape):
+                other = held & ~wrong & (shapes == shape).all(axis=1)
+                reason = f"{feature.name} has the shape {shape}, not {list(feature.shape)}"
+                problems.add(other, lambda row, reason=reason: reason)  # type: ignore[misc]
+                wrong |= other
+    right = held & ~wrong
+    if right.all():
+        return array, None
+    keep = right[owner]
+    return (array if keep.all() else array.filter(pa.array(keep))), right
+
+
+def steps_of(feature: FeatureSpec, column: pa.Array, _: Problems) -> np.ndarray:
+    """Steps of each row's list, `[B]`, at most those of the shape; of a null the one that `fill` gives."""
+    array, tail = plain(column), feature.size // max(1, feature.shape[0])
+    if not is_list(array.type):
+        return np.ones(len(array), np.int64)
+    lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    found = np.where(nulls_of(array), 1, np.nan_to_num(lengths)).astype(np.int64)
+    # A list of whole tensors, one after another.
+    flat = not is_list(array.type.value_type)
+    return np.minimum(found // tail if flat and tail > 1 else found, feature.shape[0])
+
+
+def _padded(feature: FeatureSpec, array: pa.Array, problems: Problems, where: str) -> np.ndarray:
+    """Lists of varying length, each with padding behind its end, `[B, *shape]`."""
+    rows, nulls, name = len(array), nulls_of(array), feature.name
+    most, tail = feature.shape[0], feature.size // max(1, feature.shape[0])
+    if feature.fill is None:
+        problems.add(nulls, lambda row: f"{name} is null")
+    owner, level, ragged = np.arange(rows), 0, np.zeros(rows, bool)
+    while is_list(array.type):
+        lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+        if level == 0:
+            steps = lengths
+        elif len(feature.shape) > 1 and level < len(feature.shape):
+            ragged[owner[lengths != feature.shape[level]]] = True
+        owner, level = np.repeat(owner, lengths), level + 1
+        array = plain(array.flatten())
+    counts = np.bincount(owner, minlength=rows)
+    if level == 1 and tail > 1:
+        ragged |= counts % tail != 0
+        steps = counts // tail
+    step = list(feature.shape[1:])
+    problems.add(ragged, lambda row: f"{name} has steps that are not of the shape {step}")
+    long = steps > most
+    problems.add(long, lambda row: f"{name} has {steps[row]} steps, more than the {most} of its shape")
+    wrong = ragged | long | (counts != steps * tail)
+    problems.add(wrong, lambda row: f"{name} has {counts[row]} values in {steps[row]} steps of {tail}")
+    keep = ~wrong[owner]
+    if not keep.all():
+        array, owner, counts = array.filter(pa.array(keep)), owner[keep], np.where(wrong, 0, counts)
+    mark = _marker(feature, rows, lambda at: owner[at], problems)
+    values = (_strings if feature.dtype == "string" else _numbers)(feature, array, mark, where)
+    dtype = object if feature.dtype == "string" else np.dtype(feature.dtype)
+    whole = np.full((rows, feature.size), feature.pad_value, dtype)
+    whole[np.arange(feature.size) < counts[:, None]] = values
+    if feature.fill is not None:
+        whole[nulls, :tail] = _fill(feature)
+    return whole.reshape(rows, *feature.shape)
+
+
+def _numbers(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> np.ndarray:
+    values = numbers_of(array, f"the model takes {feature.dtype}", where)
+    gaps = nulls_of(array) if array.null_count else None
+    missing = feature.nan and feature.fill is None
+    if gaps is not None and feature.fill is None and not missing:
+        mark(gaps, lambda at: "is null")
+    if values.dtype.kind == "f":
+        odd = ~np.isfinite(values)
+        if odd.any():
+            if missing:
+                # What lies under a null is anybody's guess.
+                infinite = np.isinf(values) if gaps is None else np.isinf(values) & ~gaps
+                if feature.missing is not None:
+                    infinite &= values != feature.missing
+                mark(infinite, lambda at: "is infinite")
+            elif feature.fill is None:
+                mark(odd, lambda at: "is NaN" if np.isnan(values[at]) else "is infinite")
+            gaps = odd if gaps is None else gaps | odd
+    if gaps is None:
+        return _missing(feature, values, _cast(feature, values, mark))
+    values = values.copy()
+    values[gaps] = 0
+    cast = _missing(feature, values, _cast(feature, values, mark))
+    cast[gaps] = _fill(feature)
+    return feature.known(cast)
+
+
+def _missing(feature: FeatureSpec, values: np.ndarray, cast: np.ndarray) -> np.ndarray:
+    """The cast values with NaN for what is missing to the model; what is the column's own is left alone."""
+    if feature.missing is None:
+        return cast
+    return feature.known(cast.copy() if cast is values else cast)
+
+
+def _cast(feature: FeatureSpec, values: np.ndarray, mark: _Mark) -> np.ndarray:
+    """Casts without a silent change of meaning: a value that does not survive is marked."""
+    dtype = np.dtype(feature.dtype)
+    if values.dtype == dtype:
+        return values
+
+    def beyond(at: int) -> str:
+        return f"is {values[at]}, beyond the range of the model's {dtype}"
+
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            cast = values.astype(dtype)
+        if dtype.itemsize > (values.dtype.itemsize if values.dtype.kind == "f" else 2):
+            return cast
+        mark(~np.isfinite(cast), beyond)
+        return cast
+    if dtype.kind == "b":
+        mark((values != 0) & (values != 1), lambda at: f"is {values[at]}, and the model takes 0 or 1")
+        return values != 0
+    if values.dtype.kind == "f":
+        mark(values != np.trunc(values), lambda at: f"is {values[at]}, and the model takes {dtype}")
+    limits = np.iinfo(dtype)
+    if values.dtype.kind == "f":
+        # The largest int64 is no float; one more than it is.
+        lost = (values < float(limits.min)) | (values >= float(limits.max) + 1)
+    else:
+        lost = (values < limits.min) | (values > limits.max)
+    if lost.any():
+        mark(lost, beyond)
+        values = np.where(lost, 0, values)
+    return values.astype(dtype)
+
+
+def _encoded(feature: FeatureSpec, array: pa.Array, problems: Problems, where: str) -> np.ndarray:
+    """The tensors in a column of bytes, `[B, *shape]`."""
+    rows, nulls = len(array), nulls_of(array)
+    if feature.fill is None and not feature.nan:
+        problems.add(nulls, lambda row: f"{feature.name} is null")
+    found = decode_tensors(array, feature.encoding or SELF_DESCRIBING, feature.shape)
+    bad = np.zeros(rows, bool)
+    bad[list(found.reasons)] = True
+    problems.add(bad, lambda row: f"{feature.name} {found.reasons[row]}")
+    whole = np.full((rows, feature.size), _fill(feature), np.dtype(feature.dtype))
+    for owners, values in found.groups:
+        mark = _marker(feature, rows, partial(_owners, owners, feature.size), problems)
+        numbers = _numbers(feature, pa.array(values.reshape(-1)), mark, where)
+        whole[owners] = numbers.reshape(len(owners), feature.size)
+    return whole.reshape(rows, *feature.shape)
+
+
+def _owners(rows: np.ndarray, size: int, at: np.ndarray) -> np.ndarray:
+    """The rows that own values, where each of these rows has so many."""
+    found: np.ndarray = rows[at // size]
+    return found
+
+
+def _strings(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> np.ndarray:
+    kind = array.type
+    if not (pt.is_string(kind) or pt.is_binary(kind) or pt.is_null(kind)):
+        raise UserError(f"column is {kind}, and the model takes strings", where)
+    # Bytes on purpose: what is not UTF-8 reaches the model as it is.
+    array = array.cast(pa.binary())
+    if array.null_count and not (feature.nan and feature.fill is None):
+        if feature.fill is None:
+            mark(nulls_of(array), lambda at: "is null")
+        array = array.fill_null(_fill(feature))
+    values: np.ndarray = array.to_numpy(zero_copy_only=False)
+    return values
+
+
+def _images(feature: FeatureSpec, array: pa.Array, problems: Problems) -> np.ndarray:
+    nulls = nulls_of(array)
+    if feature.fill is None:
+        problems.add(nulls, lambda row: f"{feature.name} is null")
+    pictures, reasons = decode_images(array.to_pylist(), feature.shape)
+    bad = np.zeros(len(nulls), bool)
+    bad[list(reasons)] = True
+    problems.add(bad, lambda row: f"{feature.name} {reasons[row]}")
+    values = pictures.astype(feature.dtype)
+    values[nulls] = _fill(feature)
+    return values

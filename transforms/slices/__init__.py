@@ -1,0 +1,1 @@
+"""Slices: expressions, bins, and the rows that belong to each."""

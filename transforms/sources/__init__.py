@@ -1,0 +1,1 @@
+"""Input files: finding, inspecting, cutting into shards and reading them."""

@@ -1,0 +1,307 @@
+"""A shard's rows as Arrow batches, whatever the format of the file they are in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from transforms.errors import UserError
+from transforms.sources.changed_files import changed
+from transforms.sources.parquet import describe as describe_parquet
+from transforms.sources.parquet import read as read_parquet
+from transforms.sources.parquet.columns import bare, plain
+from transforms.sources.partitions import column_of, partition_types
+from transforms.sources.shards import PARQUET, InputFile, Piece
+from transforms.sources.tfrecord import describe as describe_tfrecord
+from transforms.sources.tfrecord import read as read_tfrecord
+
+if TYPE_CHECKING:
+    from transforms.rows.schema import ExampleSchema
+
+_PAGE_BYTES = 2 << 20
+_WINDOW_BYTES = 4 << 20
+_INFLATION = 8  # gzip makes Examples seldom smaller than that
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that is wanted."""
+
+    name: str  # "distance", or "weather.temp" for a field of a struct; a literal name with a dot wins
+    type: pa.DataType  # as describe_columns gives it: TFRecord parsing needs it
+    key: str = ""  # of the config, that asks for it
+    optional: bool = False  # null where a file lacks it
+    from_path: bool = False  # its value is in the name of a folder, where the file has such folders
+
+    @property
+    def asked(self) -> str:
+        """Who asks for it, to be added to a line about a file that lacks it."""
+        return f"; {self.key} asks for it" if self.key else ""
+
+    @property
+    def or_leave_out(self) -> str:
+        """What else can be done about such a file than to mend it, to be added to a remedy."""
+        fill = f", or give the feature a fill: {{name: {self.name}, fill: 0}}"
+        return ", or take the file out of input.files" + (fill if self.key == "input.features" else "")
+
+
+def columns_of(schema: ExampleSchema) -> list[Column]:
+    """The columns that a run reads."""
+    keys, paths = schema.keys, set(schema.from_path)
+    return [
+        Column(name, kind, keys.get(name, ""), name not in keys, name in paths)
+        for name, kind in schema.columns
+    ]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A row that could not be explained."""
+
+    file: str  # InputFile.name
+    row: int  # counted from 0 in the file
+    stage: str  # "read" | "decode" | "predict" | "attribute"
+    reason: str
+    example_id: str | None = None  # None: not known; the writer falls back to "<file>:<row>"
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Consecutive rows of one file, those that could be read and those that could not."""
+
+    columns: pa.RecordBatch  # the wanted columns, in the wanted order, under the wanted names
+    rows: np.ndarray  # int64 [n]: row number in the file of each row in `columns`
+    rejected: tuple[Rejection, ...]
+
+
+def describe_columns(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> dict[str, pa.DataType]:
+    """The columns of the input and their types, in file order, fields of structs by their dotted names.
+
+    Parquet: those of the first file that can be read and has rows; dictionaries count as their values, large
+    and view types as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the
+    first records, by name; int64, float32 or binary, whichever most of them hold, where most have one value,
+    else a list, of fixed size where most have as many.
+
+    Args:
+      inputs: As `inspect_files` gives them.
+      named: Columns that are wanted. TFRecord: one that the first records lack is looked for further on, all
+        over the input; it is not among the columns where it is found nowhere.
+    Raises:
+      UserError: A file's columns cannot be told apart, or no record of the input can be read.
+    """
+    if not inputs:
+        return {}
+    if inputs[0].format == PARQUET:
+        return describe_parquet.describe(inputs)
+    return describe_tfrecord.describe(inputs, named)
+
+
+@dataclass(frozen=True)
+class Described:
+    """The columns that a run may use.
+
+    Args:
+      types: Of each its type, those of the files first.
+      paths: Those that are not in the files but in their folders' names, `month=1`.
+      asides: Those that are features only where the config or the model names them: the former, the index of
+        a pandas frame, and what the first file lacks.
+    """
+
+    types: Mapping[str, pa.DataType]
+    paths: frozenset[str] = frozenset()
+    asides: frozenset[str] = frozenset()
+
+
+def describe_input(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> Described:
+    """`describe_columns` with the columns of the folders' names.
+
+    What both the files and their folders have is read from the files.
+
+    Raises:
+      UserError: As `describe_columns`.
+    """
+    paths = partition_types(inputs)
+    types = describe_columns(inputs, [name for name in named if name not in paths])
+    asides: set[str] = set()
+    if inputs and inputs[0].format == PARQUET:
+        more, index = describe_parquet.describe_further(inputs, types)
+        types = {**types, **more}
+        asides = {*more, *index}
+    paths = {name: kind for name, kind in paths.items() if name not in types}
+    return Described({**types, **paths}, frozenset(paths), frozenset(asides.union(paths)))
+
+
+def check_columns(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, pa.DataType]:
+    """Looks for the wanted columns in every file, at plan time rather than hours into a run.
+
+    Types of a kind may differ from file to file: numbers, texts, days and times. The features of a TFRecord
+    are known only record by record: there a missing or different one rejects its row.
+
+    Returns:
+      Of each column the type that holds its values in every file.
+    Raises:
+      UserError: A file lacks a column, or has it in another type.
+    """
+    common = {column.name: column.type for column in columns}
+    for column in columns:
+        if column.from_path and not column.optional:
+            _check_paths(inputs, column)
+    parquet = [file for file in inputs if file.format == PARQUET]
+    return {**common, **describe_parquet.check(parquet, columns)} if parquet else common
+
+
+def _check_paths(inputs: Sequence[InputFile], column: Column) -> None:
+    for file in inputs:
+        if file.partition and column.name not in dict(file.partition):
+            raise UserError(
+                f"is in no folder {column.name}=…, and other files are{column.asked}",
+                where=file.name,
+                remedy="move it into one" + column.or_leave_out,
+            )
+
+
+def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[RawBatch]:
+    """Reads the rows of a piece in order; each row is either in `columns` or in `rejected` of one batch.
+
+    Args:
+      piece: As `shards.cut` gives it.
+      columns: At least one; types may differ from what the file stores where `check_columns` allows it.
+        TFRecord gives exactly these types, with nulls for missing features, but for a dense union of int64
+        and float32 where a batch has both in a column; Parquet gives the file's own.
+      batch_size: At most so many rows a batch; fewer where records are large.
+
+    Raises:
+      UserError: The file lacks a column.
+      InputLost: It is gone, or is not what it was when the piece was planned.
+    Cost: memory of a batch and, for Parquet, as `read_bytes` says.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
+    names = {column.name for column in columns}
+    if not columns or len(names) < len(columns):
+        raise ValueError("columns must be given, each once")
+    if piece.damage is not None:
+        yield _unread(piece, columns, piece.damage)
+        return
+    stored, folders = _parted(piece, columns)
+    if folders:
+        yield from _with_folders(piece, columns, stored, folders, batch_size)
+        return
+    done = 0
+    if piece.format == PARQUET:
+        for stretch in read_parquet.read(piece, columns, batch_size):
+            rows = np.arange(stretch.rows, dtype=np.int64) + (piece.start + done)
+            done += stretch.rows
+            if stretch.reason is None:
+                yield RawBatch(stretch.columns, rows, ())
+            else:
+                yield RawBatch(stretch.columns, rows[:0], _rejections(piece, rows, stretch.reason))
+    else:
+        for parsed in read_tfrecord.read(piece, columns, batch_size):
+            first = piece.start + done
+            done += parsed.rows
+            yield RawBatch(
+                parsed.columns,
+                parsed.positions + first,
+                tuple(
+                    Rejection(piece.name, first + at, stage, reason) for at, stage, reason in parsed.rejected
+                ),
+            )
+    if done != piece.rows:
+        what = (
+            f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more when it was planned"
+        )
+        raise changed(piece.name, what)
+
+
+def _parted(piece: Piece, columns: Sequence[Column]) -> tuple[list[Column], dict[str, str | None]]:
+    """The columns to be read of the file, and the values of those that its folders' names say."""
+    if not piece.partition:
+        return list(columns), {}
+    said = dict(piece.partition)
+    folders = {c.name: said[c.name] for c in columns if c.from_path and c.name in said}
+    return [column for column in columns if column.name not in folders], folders
+
+
+def _with_folders(
+    piece: Piece,
+    columns: Sequence[Column],
+    stored: Sequence[Column],
+    folders: Mapping[str, str | None],
+    batch_size: int,
+) -> Iterator[RawBatch]:
+    """The rows with columns of the folders' names among those of the file."""
+    types = {column.name: column.type for column in columns}
+
+    def whole(found: pa.RecordBatch | None, rows: int) -> pa.RecordBatch:
+        arrays = [
+            column_of(folders[name], kind, rows) if name in folders or found is None else found.column(name)
+            for name, kind in types.items()
+        ]
+        return pa.RecordBatch.from_arrays(arrays, list(types))
+
+    if not stored:
+        for start in range(piece.start, piece.start + piece.rows, batch_size):
+            stop = min(start + batch_size, piece.start + piece.rows)
+            yield RawBatch(whole(None, stop - start), np.arange(start, stop, dtype=np.int64), ())
+        return
+    for raw in read_piece(replace(piece, partition=()), stored, batch_size):
+        yield RawBatch(whole(raw.columns, raw.columns.num_rows), raw.rows, raw.rejected)
+
+
+def read_bytes(inputs: Sequence[InputFile], columns: Sequence[Column], batch_size: int) -> int:
+    """What reading may hold at most at a time, in bytes, whatever the size of files, row groups and shards.
+
+    Parquet: of two row groups, one of which another piece goes on with, the wanted columns as they are
+    stored, but of one larger than 64 MB a stretch of each; a page and a dictionary of each column, of which
+    files have seldom more than 2 MB; and two batches, whose strings and lists are taken to be as long as they
+    are on average in the row group that has the longest. TFRecord: a batch of at most 64 MB of records three
+    times, as they are stored and parsed.
+
+    Args:
+      inputs: As `inspect_files` gives them.
+      columns: That are wanted.
+      batch_size: Rows a batch.
+    """
+    return max((_bytes_of(file, columns, batch_size) for file in inputs if file.rows), default=0)
+
+
+def _bytes_of(file: InputFile, columns: Sequence[Column], batch_size: int) -> int:
+    if file.format == PARQUET:
+        stored = read_parquet.held_bytes(file, len(columns))
+        pages = len(columns) * _PAGE_BYTES
+        rows = min(batch_size, file.rows)
+        return 2 * stored + pages + 2 * rows * _row_bytes(file, columns)
+    record = -(-file.bytes // file.rows) * (1 if file.index else _INFLATION)
+    return 3 * min(read_tfrecord.BATCH_BYTES, batch_size * record) + _WINDOW_BYTES
+
+
+def _row_bytes(file: InputFile, columns: Sequence[Column]) -> int:
+    """Bytes of a row's wanted columns in Arrow's arrays."""
+    fixed, varying = 0, False
+    for column in columns:
+        kind, count = bare(plain(column.type)), 1
+        while pt.is_fixed_size_list(kind):
+            kind, count = bare(kind.value_type), count * kind.list_size
+        try:
+            fixed += count * (kind.bit_width // 8 + 1)
+        except ValueError:  # so Arrow says that values have no width of their own
+            fixed, varying = fixed + 8 * count, True
+    return fixed + (file.most_row_bytes if varying else 0)
+
+
+def _unread(piece: Piece, columns: Sequence[Column], reason: str) -> RawBatch:
+    """Rows none of which can be read."""
+    rows = np.arange(piece.start, piece.start + piece.rows, dtype=np.int64)
+    empty = [pa.nulls(0, bare(plain(column.type))) for column in columns]
+    batch = pa.RecordBatch.from_arrays(empty, [column.name for column in columns])
+    return RawBatch(batch, rows[:0], _rejections(piece, rows, reason))
+
+
+def _rejections(piece: Piece, rows: np.ndarray, reason: str) -> tuple[Rejection, ...]:
+    return tuple(Rejection(piece.name, row, "read", reason) for row in rows.tolist())

@@ -1,0 +1,1 @@
+"""Opening paths and URLs."""
