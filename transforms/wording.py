@@ -1,4 +1,4 @@
-"""Names that were meant: the nearest ones to a name that nobody knows."""
+"""Words of messages: the nearest known names to an unknown one, and lists of names."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean a or b?`, or nothing."""
     found = close(name, known)
     return f"did you mean {' or '.join(found)}?" if found else ""
+
+
+def names_in_words(names: Sequence[str], most: int = 8) -> str:
+    """`a, b, c and 5 more`."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
