@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-flink lint bench bench-flink lock clean
+.PHONY: help quickstart test test-flink lint docs bench bench-flink lock clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ lint: .venv/.dev  ## check style, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/.dev  ## build docs/ into build/docs; a warning or a broken link fails
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs auto docs build/docs
+	@echo build/docs/index.html
+
 bench: .venv/.dev  ## measure speed and memory on this machine
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
@@ -39,7 +43,7 @@ lock: | $(BIN)/python  ## resolve setup.py with all its extras anew and rewrite 
 	$(BIN)/python -c "$$WRITE_CONSTRAINTS"
 
 clean:  ## remove .venv, caches and build products; data/ and runs/ stay
-	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_generated
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A half-made environment (Debian without python3-venv leaves one) is removed, so that the next run starts again.
