@@ -57,6 +57,22 @@ class TreeScores:
         return 1 if self.mirrored else self.width
 
 
+@dataclass(frozen=True)
+class Written:
+    """What a scikit-learn estimator was written with, where that is another version than the one here.
+
+    Args:
+      there: The version that wrote it.
+      here: The version that reads it.
+    """
+
+    there: str
+    here: str
+
+    def __str__(self) -> str:
+        return f"written by scikit-learn {self.there}, here is {self.here}"
+
+
 class TreeAdapter(Protocol):
     """A loaded tree model."""
 
