@@ -54,6 +54,7 @@ EXTRAS_REQUIRE = {
         "axe-playwright-python>=0.1.8,<1",  # whether everybody can read the report
         "duckdb>=2.0,<3",  # runs the README's query in a test
         "fastavro>=1.13,<2",  # writes a file of Avro, which the reader names
+        "furo>=2025.12,<2026",  # the theme of docs/
         # With these two, Beam describes Dataflow's jobs without a network; the extra gcp holds eighty more.
         "google-cloud-dataflow-client>=0.13,<1",
         "google-cloud-storage>=3.17,<4",
@@ -65,6 +66,7 @@ EXTRAS_REQUIRE = {
         "lightgbm>=4.7,<5",
         "lime>=0.2,<1",  # what a benchmark compares with
         "mypy>=2.4,<3",
+        "myst-parser>=5.2,<6",  # Markdown for Sphinx
         "numba>=0.68,<1",
         "onnxruntime>=1.32,<2",
         "packaging>=26,<27",
@@ -76,6 +78,8 @@ EXTRAS_REQUIRE = {
         "ruff>=0.17,<1",
         "scikit-learn>=1.9,<2",
         "setuptools>=84,<85",  # reads setup.py in tests/test_packaging.py
+        "sphinx>=9.0,<10",  # builds docs/
+        "sphinx-copybutton>=0.5,<1",
         "types-PyYAML>=6.0,<7",
         # The module xgboost without its CUDA libraries; where xgboost itself is installed, do not add this.
         "xgboost-cpu>=3.2,<4",

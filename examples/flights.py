@@ -65,7 +65,7 @@ SCHEMA = pa.schema(
         pa.field("plane_age", pa.int64()),  # years
         pa.field("seats", pa.int64()),
         pa.field("late", pa.int64()),  # 1 if 15 minutes or more behind schedule; null without an arrival
-        pa.field("explain", pa.int64()),  # 0, the model's only output; null without an arrival
+        pa.field("explain", pa.int64()),  # 1, the class "late"; null without an arrival
     ]
 )
 
@@ -107,7 +107,7 @@ def load_flights(limit: int | None = None) -> pd.DataFrame:
     flights["plane_age"] = flights["year"] - flights["built"]
     arrived = flights["arr_delay"].notna()
     flights["late"] = (flights["arr_delay"] >= LATE_MINUTES).astype(float).where(arrived)
-    flights["explain"] = pd.Series(0.0, index=flights.index).where(arrived)
+    flights["explain"] = pd.Series(1.0, index=flights.index).where(arrived)
     order = flights.assign(day_of_year=day).sort_values(["day_of_year", "sched_dep_time", "flight_id"]).index
     if limit is not None and limit < len(order):
         order = order[np.linspace(0, len(order) - 1, limit).astype(int)]

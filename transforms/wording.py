@@ -1,4 +1,4 @@
-"""Names that were meant: the nearest ones to a name that nobody knows."""
+"""Wording of messages: similar names, lists of names, and one line of what a library says."""
 
 from __future__ import annotations
 
@@ -16,3 +16,15 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean a or b?`, or nothing."""
     found = close(name, known)
     return f"did you mean {' or '.join(found)}?" if found else ""
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says is wrong, in one short line."""
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return line[:200].rstrip(". ")
+
+
+def names_in_words(names: Sequence[str], most: int = 8) -> str:
+    """`a, b, c and 5 more`."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -87,7 +87,7 @@ class Compute(Strict):
 class Runner(Strict):
     """The `runner` block."""
 
-    name: str
+    name: Annotated[str, Field(json_schema_extra={"enum": list(RUNNERS)})]
     """The engine."""
     options: dict[str, Scalar | list[Scalar] | None] = Field(default={})
     """Beam's own options for the engine, by the names of their flags, such as `{parallelism: 8}`."""

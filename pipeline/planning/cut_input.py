@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.run_directory.increments import Grown, Increment
-from transforms.sources.shards import InputFile, Shard, cut
+from transforms.sources.base import InputFile, Shard
+from transforms.sources.shards import cut
 
 #: The files of an increment, its rows a shard, and its rows.
 Cut = tuple[Sequence[InputFile], int, int]

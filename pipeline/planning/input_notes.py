@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from transforms.models.base import names_in_words
 from transforms.rows.schema import ExampleSchema
+from transforms.sources.base import InputFile
 from transforms.sources.parquet.columns import found_at
 from transforms.sources.parquet.opening import stored_index
 from transforms.sources.partitions import partition_types
-from transforms.sources.shards import InputFile
+from transforms.wording import names_in_words
 
 
 def input_notes(inputs: Sequence[InputFile], schema: ExampleSchema, *, listed: bool) -> list[str]:

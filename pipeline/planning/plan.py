@@ -20,11 +20,11 @@ from pipeline.run_directory.increments import Grown, Increment, grown, is_limite
 from pipeline.run_directory.kept_baseline import EarlierBaseline
 from transforms.aggregates.sample import SampleSpec
 from transforms.errors import UserError
-from transforms.models.base import names_in_words
 from transforms.models.kinds.function import is_function
-from transforms.sources.shards import InputFile, Shard, auto_shard_rows
+from transforms.sources.base import InputFile, Shard
+from transforms.sources.shards import auto_shard_rows
 from transforms.storage import files
-from transforms.wording import nearest
+from transforms.wording import names_in_words, nearest
 from transforms.work.device_batch import with_halved
 from transforms.work.runtime import ExplainSpec
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from pipeline.planning.cut_input import Cut, cut_input, kept_shard_rows
 from pipeline.run_directory.increments import Grown
-from transforms.sources.shards import PARQUET, InputFile
+from transforms.sources.base import PARQUET, InputFile
 
 
 def file(name: str, rows: int) -> InputFile:
     """A file of one row group."""
-    return InputFile(f"/data/{name}", name, PARQUET, rows, 100 * rows, units=(rows,))
+    return InputFile(f"/data/{name}", name, PARQUET, rows, 100 * rows, row_groups=(rows,))
 
 
 def fingerprint(cuts: Sequence[Cut]) -> str:

@@ -1,4 +1,4 @@
-"""The README is true: its query, its Python and its method are run on a small copy of the quickstart."""
+"""The README and docs/ are true: their Python and their method are run on a small copy of the quickstart."""
 
 from __future__ import annotations
 
@@ -12,23 +12,18 @@ import matplotlib as mpl
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 import pipeline
 from pipeline.config import models as config_module
 from tests.support import worlds
+from tests.support.pages import PAGES, README, ROOT, block
 from transforms.methods import METHODS
 from transforms.methods.base import Needs
 from transforms.methods.gradients.saliency import Saliency
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def block(marker: str) -> str:
-    """The code block behind `<!-- marker -->`."""
-    found = re.search(rf"<!-- {marker} -->\n+```\w+\n(.*?)```", README, re.DOTALL)
-    assert found, f"the README has no block {marker}"
-    return found.group(1)
+#: A newcomer reads the README to its end.
+LONGEST = 200
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +81,16 @@ def test_method_block(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(np.unique(values)) > 1
 
 
-def test_every_config_key_is_in_the_readme() -> None:
-    """The commented config of the README loads and names every key there is."""
-    text = re.search(r"```yaml\n(.*?)```", README, re.DOTALL)
-    assert text
-    import yaml
+def test_readme_python_block(here: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(block("readme python"), names)
+    assert names["run"].path == "runs/flights"
 
-    shown = yaml.safe_load(text.group(1))
+
+def test_every_config_key_is_in_the_example() -> None:
+    """The commented config of docs/config.md loads and names every key there is."""
+    text = block("config")
+    shown = yaml.safe_load(text)
     found = config_module.Config.model_validate({**shown, "baseline": {"kind": "mean"}})
     for name, model in (
         ("model", config_module.Model),
@@ -105,12 +103,26 @@ def test_every_config_key_is_in_the_readme() -> None:
     ):
         # What stands for another key, or is of some models alone, is shown as a comment.
         commented = {"python", "signature", "missing"} if name == "model" else set()
-        assert all(f"# {key}: " in text.group(1) for key in commented)
+        assert all(f"# {key}: " in text for key in commented)
         keys = set(model.model_fields) - commented
         assert set(shown[name]) == keys, name
     assert set(shown) == set(type(found).model_fields)
 
 
-def test_every_method_is_in_the_readme() -> None:
+def test_the_smallest_config_is_one() -> None:
+    config_module.Config.model_validate(yaml.safe_load(block("smallest config")))
+
+
+def test_every_method_is_in_the_table() -> None:
     for name in METHODS:
-        assert f"| `{name}` |" in README
+        assert f"| [`{name}`](#method-{name.replace('_', '-')}) |" in PAGES["docs/methods.md"]
+
+
+def test_the_readme_is_short_and_names_every_page() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST
+    linked = set(re.findall(r"\]\(([\w/.-]+\.md)", text))
+    own = {"docs/index.md", "docs/contributing.md", "docs/changelog.md"}  # the site's own
+    assert linked >= {page for page in PAGES if page.startswith("docs/")} - own
+    for path in linked | set(re.findall(r"\]\(([\w/.-]+\.png)\)", text)):
+        assert (ROOT / path).is_file(), path

@@ -119,7 +119,7 @@ def test_flights_have_unique_ids_and_nulls_only_where_values_are_unknown(table: 
     # Unknown is null in Parquet, never NaN, so that both formats mean the same.
     for name in flights.WEATHER:
         assert np.isfinite(table[name].drop_null().to_numpy()).all()
-    assert set(table["explain"].drop_null().to_pylist()) == {0}
+    assert set(table["explain"].drop_null().to_pylist()) == {1}
     assert table["late"].is_null().equals(table["explain"].is_null())
 
 
@@ -165,7 +165,7 @@ def test_flights_agree_with_a_lookup_in_the_source(table: pa.Table, source: dict
             "plane_age": known(plane, "year", minuend=2013),
             "seats": known(plane, "seats"),
             "late": int(flight["arr_delay"] >= 15) if arrived else None,
-            "explain": 0 if arrived else None,
+            "explain": 1 if arrived else None,
         }
 
 

@@ -1,4 +1,4 @@
-"""The questions that the README asks the tables, on a small copy of the flights: answers are numpy's."""
+"""The questions that docs/queries.md asks the tables, on a few made-up flights: answers are numpy's."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import pytest
 from pipeline import load_run
 from pipeline.results.run import Run
 from tests.support import worlds
+from tests.support.pages import PAGES, block
 
-PAGE = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 WEATHER = ("temp", "humid", "wind_speed", "precip", "pressure", "visib")
 MODEL = """
 import numpy as np
@@ -32,12 +32,6 @@ def late(rows):
     weather = rows["temp"] + rows["precip"] * np.array([CARRIER[carrier] for carrier in rows["carrier"]])
     return weather + 0.5 * rows["distance"] + np.sin(rows["dep_hour"] / 4) * rows["precip"]
 """
-
-
-def block(marker: str) -> str:
-    found = re.search(rf"<!-- {marker} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, marker
-    return found.group(1)
 
 
 @pytest.fixture(scope="module")
@@ -148,5 +142,5 @@ def test_interactions(run: Run) -> None:
 
 def test_every_question_is_asked() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
-    for marker in re.findall(r"<!-- (\w+ .*?) -->", PAGE):
+    for marker in re.findall(r"<!-- (\w+ .*?) -->", PAGES["docs/queries.md"]):
         assert f'block("{marker}")' in source

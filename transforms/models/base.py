@@ -372,12 +372,6 @@ def _full_signature(
     return Signature(inputs, tuple(heads))
 
 
-def names_in_words(names: Sequence[str], most: int = 8) -> str:
-    """`a, b, c and 5 more`."""
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
-
-
 def refusal(error: Exception, *, planning: bool = False) -> str | None:
     """Why a model does not take rows, if that is what an exception of its evaluation says; else None.
 

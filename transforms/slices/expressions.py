@@ -18,9 +18,8 @@ import pyarrow.types as pt
 
 from transforms.arrow.types import storage
 from transforms.errors import UserError
-from transforms.models.base import names_in_words
 from transforms.slices.times import time_constant
-from transforms.wording import nearest
+from transforms.wording import names_in_words, nearest
 
 KEY = "input.slices"
 #: Longer or deeper ones are somebody's program.

@@ -20,12 +20,11 @@ import pyarrow.types as pt
 
 from transforms.arrow.value_text import as_text
 from transforms.errors import UserError
-from transforms.models.base import names_in_words
 from transforms.slices import expressions
 from transforms.slices.edges import equal_count_edges
 from transforms.slices.evaluation import evaluate
 from transforms.slices.expressions import KEY, kind_of
-from transforms.wording import nearest
+from transforms.wording import names_in_words, nearest
 
 AND = " & "
 #: Edges of bins of equally many rows, by column and number of bins.

@@ -10,8 +10,9 @@ import numpy as np
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
-from transforms.models.base import ScoredModel, names_in_words
+from transforms.models.base import ScoredModel
 from transforms.rows.schema import ExampleSchema
+from transforms.wording import names_in_words
 
 _NONE = "no other method works either"
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from transforms.errors import UserError
-from transforms.models.base import ScoredModel, names_in_words, refusal
+from transforms.models.base import ScoredModel, refusal
+from transforms.wording import names_in_words
 
 #: Rows of a call; evaluations of a model that draws random numbers; rows that are evaluated alone.
 _ROWS, DRAWS, _ALONE = 128, 16, 8

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from transforms.methods.base import AttributionMethod, Reference
-from transforms.models.base import ScoredModel, names_in_words
+from transforms.models.base import ScoredModel
 from transforms.rows.resolve.resolve import ColumnRequest
 from transforms.rows.schema import ExampleSchema
+from transforms.wording import names_in_words
 
 
 def remarks(

@@ -25,7 +25,6 @@ import numpy as np
 
 from transforms.methods.trees import interventional_kernels as kernels
 from transforms.models.forest.arrays import MOST_ON_A_PATH, Forest
-from transforms.models.forest.kernels import split_arrays
 
 #: A table of a subtree is indexed by at most so many bits: the tests on the way to it, and those in it.
 TABLE_BITS = 8
@@ -77,7 +76,7 @@ class Interventional:
         """Which background rows pass which tests, all of them as bits, and what A and B get."""
         forest, rows = self.forest, np.ascontiguousarray(self.background, np.float64)
         passes = np.zeros((len(forest.left), -(-len(rows) // 64)), np.uint64)
-        split = split_arrays(forest)
+        split = forest.split_arrays
         kernels.find_conditions(rows, forest.left, forest.right, forest.paths.earlier, split, passes)
         return passes, _every(len(rows)), *_weights(len(rows))
 
@@ -108,7 +107,7 @@ class Interventional:
         phi = np.zeros((outputs, forest.width, len(rows)))
         wanted = np.flatnonzero((place[forest.output] >= 0) | (forest.value.shape[1] > 1)).astype(np.int32)
         tabled = units.tabled[wanted]
-        every = (forest.roots, forest.output, place, split_arrays(forest))
+        every = (forest.roots, forest.output, place, forest.split_arrays)
         if tabled.any():
             kernels.look_up(
                 columns,

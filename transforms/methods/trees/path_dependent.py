@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from transforms.models.forest.arrays import Forest
-from transforms.models.forest.kernels import BLOCK, block_goes_left, compiled, split_arrays
+from transforms.models.forest.kernels import BLOCK, block_goes_left, compiled
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class PathDependent:
         paths = forest.paths
         ends = np.r_[forest.roots, len(forest.left)].astype(np.int64)
         place = np.r_[place, np.full(forest.value.shape[1], -1)]
-        _values(columns, ends, forest.output, place, forest.left, forest.value, split_arrays(forest),
+        _values(columns, ends, forest.output, place, forest.left, forest.value, forest.split_arrays,
                 paths.parent, paths.earlier, paths.level, factor, gain, phi)  # fmt: skip
         return np.ascontiguousarray(phi.transpose(2, 0, 1))
 

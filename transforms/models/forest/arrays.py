@@ -64,10 +64,25 @@ class Forest:
 
     def sums(self, rows: np.ndarray) -> np.ndarray:
         """Sum of the leaves that rows fall into, `[B, T]` float64, from `[B, width]`."""
-        from transforms.models.forest.kernels import leaf_sums
+        from transforms.models.forest.kernels import sum_leaves
 
-        found: np.ndarray = leaf_sums(self, rows)
-        return found
+        sums = np.zeros((len(rows), self.outputs))
+        rows = np.ascontiguousarray(rows, np.float64)
+        sum_leaves(rows, self.roots, self.output, self.left, self.right, self.value, self.split_arrays, sums)
+        return sums
+
+    @property
+    def split_arrays(self) -> tuple[np.ndarray, ...]:
+        """The arrays that decide which way a row goes, in the order in which the kernels unpack them."""
+        return (
+            self.feature,
+            self.threshold,
+            self.missing_left,
+            self.zero_missing,
+            self.members_left,
+            self.words,
+            self.categories,
+        )
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
-
-if TYPE_CHECKING:
-    from transforms.models.forest.arrays import Forest
 
 #: LightGBM's: what is nearer to zero than this is one.
 _ZERO = float(np.float32(1e-35))
@@ -25,22 +22,9 @@ def compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(nogil=True, error_model="numpy")(function)
 
 
-def split_arrays(forest: Forest) -> tuple[np.ndarray, ...]:
-    """What `goes_left` wants to know of a forest."""
-    return (
-        forest.feature,
-        forest.threshold,
-        forest.missing_left,
-        forest.zero_missing,
-        forest.members_left,
-        forest.words,
-        forest.categories,
-    )
-
-
 @compiled
 def goes_left(x: float, node: int, split: Any) -> Any:
-    """Whether a value goes left at a node; see `Forest`."""
+    """Whether a value goes left at a node; `split` is `Forest.split_arrays`."""
     _, threshold, missing_left, zero_missing, members_left, words, categories = split
     if np.isnan(x):
         return missing_left[node]
@@ -60,13 +44,13 @@ def goes_left(x: float, node: int, split: Any) -> Any:
 
 @compiled
 def block_goes_left(columns: Any, start: int, node: int, split: Any, goes: Any) -> None:
-    """The same of a block of rows, into `goes`, `[block]` int32.
+    """Writes into `goes`, `[block]` int32, which rows of a block go left at a node.
 
     Args:
       columns: Rows as columns, `[width, B]`.
       start: First row of the block.
       node: A split.
-      split: As `split_arrays` gives it.
+      split: `Forest.split_arrays`.
       goes: Takes 1 for left and 0 for right.
     """
     feature, threshold, missing_left, zero_missing, _, words, _ = split
@@ -86,9 +70,10 @@ def block_goes_left(columns: Any, start: int, node: int, split: Any, goes: Any) 
 
 
 @compiled
-def _sums(
+def sum_leaves(
     rows: Any, roots: Any, output: Any, left: Any, right: Any, value: Any, split: Any, out: Any
 ) -> None:
+    """Adds to `out`, `[B, T]`, the leaves that `rows`, `[B, width]`, fall into; the rest as in `Forest`."""
     feature = split[0]
     for tree in range(len(roots)):
         for row in range(len(rows)):
@@ -97,15 +82,6 @@ def _sums(
                 node = left[node] if goes_left(rows[row, feature[node]], node, split) else right[node]
             for v in range(value.shape[1]):
                 out[row, output[tree] + v] += value[node, v]
-
-
-def leaf_sums(forest: Forest, rows: np.ndarray) -> np.ndarray:
-    """See `Forest.sums`."""
-    out = np.zeros((len(rows), forest.outputs))
-    rows = np.ascontiguousarray(rows, np.float64)
-    f = forest
-    _sums(rows, f.roots, f.output, f.left, f.right, f.value, split_arrays(f), out)
-    return out
 
 
 @compiled

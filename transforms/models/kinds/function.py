@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from transforms.errors import RowsRefused, UserError
-from transforms.models.base import InputSpec, OutputSpec, Signature, names_in_words
+from transforms.models.base import InputSpec, OutputSpec, Signature
 from transforms.models.kinds.opaque import OpaqueModel
+from transforms.wording import names_in_words
 
 PREFIX = "python:"
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")

@@ -14,11 +14,12 @@ import pyarrow as pa
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature, names_in_words
+from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature
 from transforms.models.graphs.rewrites.inline import inlined
 from transforms.models.graphs.trace import TracedModel, graph_name
 from transforms.models.kinds.keras_calls import check_loaded
 from transforms.models.messages import first_line
+from transforms.wording import names_in_words
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 #: Bytes of a model's config: a thousand layers are one million.

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from transforms.errors import UserError
-from transforms.models.base import names_in_words
+from transforms.wording import names_in_words
 
 
 def check_loaded(model: Any, stored: Collection[int], path: str) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from transforms.errors import UserError
-from transforms.models.base import names_in_words
 from transforms.models.categories import Categories
 from transforms.rows.schema import ExampleSchema, FeatureSpec, Fill, misfit
-from transforms.wording import nearest
+from transforms.wording import names_in_words, nearest
 
 _EARLIER = "baseline.path"
 

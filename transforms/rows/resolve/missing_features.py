@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.errors import UserError
-from transforms.models.base import Signature, names_in_words
+from transforms.models.base import Signature
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.resolve import ColumnRequest
 from transforms.slices.slicings import candidates
-from transforms.wording import nearest
+from transforms.wording import names_in_words, nearest
 
 
 def named(request: ColumnRequest) -> list[str]:

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pyarrow as pa
 
 from transforms.errors import UserError
-from transforms.models.base import InputSpec, names_in_words
+from transforms.models.base import InputSpec
 from transforms.rows.resolve.feature import FEATURES, FeatureRequest
-from transforms.wording import close
+from transforms.wording import close, names_in_words
 
 #: What TensorFlow calls the inputs of a signature that has no names for them.
 _NAMELESS = re.compile(r"(args|inputs|kwargs|input|input_layer|keras_tensor)(_\d+)*")

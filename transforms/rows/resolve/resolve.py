@@ -11,7 +11,7 @@ import pyarrow.types as pt
 
 from transforms.arrow.types import is_number, is_text, squeezed, storage, width
 from transforms.errors import UserError
-from transforms.models.base import InputSpec, Signature, names_in_words
+from transforms.models.base import InputSpec, Signature
 from transforms.models.categories import Categories
 from transforms.rows.resolve.feature import (
     FEATURES,
@@ -29,7 +29,7 @@ from transforms.rows.resolve.feature import (
 from transforms.rows.resolve.names import by_value, check_names
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.slices.slicings import SliceRequest, columns_needed, resolve_slicings
-from transforms.wording import nearest
+from transforms.wording import names_in_words, nearest
 
 #: How a column of pictures is stored by Hugging Face's datasets: a struct of these.
 _BYTES, _PATH = ".bytes", ".path"

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from transforms.errors import UserError
-from transforms.models.base import names_in_words
 from transforms.models.graphs.cut.cut import STEPS, Cut, equalities, find_cut, input_sources
 from transforms.models.graphs.cut.masks import several
 from transforms.models.graphs.cut.refusals import evaluating_methods
 from transforms.models.graphs.rewrites.custom_gradients import backward_of
 from transforms.models.graphs.trace import TracedModel
+from transforms.wording import names_in_words
 
 if TYPE_CHECKING:
     from transforms.methods.base import AttributionMethod

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from transforms.errors import UserError
-from transforms.models.base import names_in_words
 from transforms.models.categories import Categories, known_as_one_kind
+from transforms.wording import names_in_words
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from transforms.errors import UserError
-from transforms.models.base import ModelAdapter, names_in_words
+from transforms.models.base import ModelAdapter
 from transforms.models.kinds.detect import is_packed, printed_by, unpacked_whole
-from transforms.models.kinds.trees.base import missing_package
+from transforms.models.kinds.trees.base import Written, missing_library, missing_package
+from transforms.wording import names_in_words
 
 #: Top packages of the libraries whose models are read, with what pip calls them.
 _LIBRARIES = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
@@ -27,22 +27,6 @@ _VERSION = re.compile(
 #: What joblib's pickles name where they hold arrays, of all its versions.
 _JOBLIB = (b"numpy_pickle", b"NDArrayWrapper")
 _REFIT = "fit and save it again with the scikit-learn that is here, or install the other one"
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a scikit-learn estimator was written with, where that is another version than the one here.
-
-    Args:
-      there: The version that wrote it.
-      here: The version that reads it.
-    """
-
-    there: str
-    here: str
-
-    def __str__(self) -> str:
-        return f"written by scikit-learn {self.there}, here is {self.here}"
 
 
 def load_pickle(path: str, *, allow_unsafe: bool = False) -> ModelAdapter:
@@ -143,6 +127,9 @@ def _is_joblib(path: str) -> bool:
 
 def _not_loaded(path: str, error: Exception) -> UserError:
     """Why a pickle does not load, in one line."""
+    lacking = missing_library(error, "the pickle", path)
+    if lacking is not None:
+        return lacking
     line = next((row for row in str(error).splitlines() if row.strip()), type(error).__name__)
     line = re.sub(r" from '[^']*'", "", line).strip(" :")[:200]
     module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""

@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transforms.errors import UserError
-from transforms.models.base import names_in_words
 from transforms.models.categories import Categories, Placed, known_as_one_kind
 from transforms.models.forest.arrays import Forest, Tree, plant
-from transforms.models.kinds.trees.base import INPUT, TreeModel, TreeScores, as_classes, tree_signature
+from transforms.models.kinds.trees.base import (
+    INPUT,
+    TreeModel,
+    TreeScores,
+    Written,
+    as_classes,
+    tree_signature,
+)
+from transforms.wording import names_in_words
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from transforms.models.kinds.trees.pickles import Written
 
 _FORESTS = ("RandomForest", "ExtraTrees", "DecisionTree", "ExtraTree")
 _BOOSTED = ("GradientBoosting", "HistGradientBoosting")
