@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.results.feature_values import flattened
 from pipeline.run_directory.increments import cut_increments, increments_of
-from pipeline.screen.text_table import count
+from pipeline.wording import count
 from transforms.errors import UserError
 from transforms.outputs.parts import FOLDERS, IMPORTANCE, is_table, part_name
 from transforms.outputs.read_whole import read_whole
