@@ -21,7 +21,7 @@ from pipeline.verify.rows import check_rows
 from transforms.errors import UserError
 from transforms.models.kinds.function import is_function
 from transforms.models.load import request_digest
-from transforms.sources.shards import PARQUET, InputFile
+from transforms.sources.base import PARQUET, InputFile
 from transforms.storage import files
 
 #: What a manifest must hold to be compared with anything.
