@@ -119,3 +119,24 @@ def listed(items: Iterable[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *first, last = list(items)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def count(number: int, what: str) -> str:
+    """`1 row`, `1,234 rows`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def size(number: float) -> str:
+    """Bytes in words."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}" if unit == "bytes" or number >= 99.5 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 119.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from transforms.sources.shards import InputFile
+from transforms.sources.base import InputFile
 
 #: Keys of a config that decide no number.
 _NO_NUMBERS = ("limits", "name", "runner", "incremental")

@@ -18,8 +18,9 @@ from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.missing_features import named
 from transforms.rows.resolve.resolve import ColumnRequest
 from transforms.sources import globs
+from transforms.sources.base import InputFile
+from transforms.sources.inspection import inspect_files
 from transforms.sources.read import describe_input
-from transforms.sources.shards import InputFile, inspect_files
 from transforms.sources.table_logs import check_no_table
 from transforms.storage import files
 

@@ -28,7 +28,8 @@ from pipeline.run_directory.increments import Grown, Increment, grown, is_limite
 from pipeline.run_directory.kept_baseline import EarlierBaseline
 from transforms.aggregates.sample import SampleSpec
 from transforms.errors import UserError
-from transforms.sources.shards import InputFile, Shard, auto_shard_rows, cut
+from transforms.sources.base import InputFile, Shard
+from transforms.sources.shards import auto_shard_rows, cut
 from transforms.storage import files
 from transforms.wording import names_in_words, nearest
 from transforms.work.device_batch import with_halved

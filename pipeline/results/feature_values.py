@@ -17,11 +17,12 @@ from transforms.models.categories import Categories
 from transforms.rows.decode import decode
 from transforms.rows.padding import any_length
 from transforms.rows.resolve.missing_features import assumed
-from transforms.rows.schema import ExampleSchema, FeatureSpec
+from transforms.rows.schema import ExampleSchema, FeatureSpec, columns_of
 from transforms.sources import globs
+from transforms.sources.base import PARQUET, TFRECORD, Piece
+from transforms.sources.inspection import inspect_files
 from transforms.sources.partitions import partition_types
-from transforms.sources.read import columns_of, describe_input, read_piece
-from transforms.sources.shards import PARQUET, TFRECORD, Piece, inspect_files
+from transforms.sources.read import describe_input, read_piece
 
 if TYPE_CHECKING:
     from pipeline.results.run import Run

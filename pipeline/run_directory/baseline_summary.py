@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.screen.text_table import count
-from pipeline.wording import shape_in_words
+from pipeline.wording import count, shape_in_words
 from transforms.models.categories import Categories
 
 #: Of what many rows hold, so many different values are told.

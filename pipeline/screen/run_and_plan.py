@@ -11,18 +11,8 @@ from rich.text import Text
 
 from pipeline.results.summaries import rejected_by_reason, score_kinds
 from pipeline.run_directory import convergence_scale as yardstick
-from pipeline.screen.text_table import (
-    bar,
-    clean,
-    console,
-    count,
-    duration,
-    print_table,
-    shorten,
-    size,
-    wrapped,
-    write,
-)
+from pipeline.screen.text_table import bar, clean, console, print_table, shorten, wrapped, write
+from pipeline.wording import count, duration, size
 from transforms.methods import METHODS
 
 _TOP = 10

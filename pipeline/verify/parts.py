@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.run_directory.increments import cut_increments, increments_of
-from pipeline.screen.text_table import count
+from pipeline.wording import count
 from transforms.arrow.nested import as_tensor
 from transforms.errors import UserError
-from transforms.outputs.parts import FOLDERS, IMPORTANCE, is_table, new_digest, part_name
+from transforms.outputs.parts import FOLDERS, IMPORTANCE, is_table, part_name
 from transforms.outputs.read_whole import read_whole
-from transforms.sources.shards import PARQUET, InputFile
+from transforms.sources.base import PARQUET, InputFile
 from transforms.storage import files
+from transforms.storage.digests import new_digest
 
 _READERS = 8
 _CHUNK = 1 << 20

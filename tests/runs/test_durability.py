@@ -40,7 +40,7 @@ from tests.support.faults import (
 from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import OutputLost, RunReplaced, UserError
 from transforms.explain import _ExplainShard
-from transforms.sources.shards import Shard
+from transforms.sources.base import Shard
 from transforms.work.failures import note_failure
 from transforms.work.journal import ShardResult
 from transforms.work.runtime import ExplainSpec
