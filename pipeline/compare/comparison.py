@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.compare.baselines import MovedBaseline, follows_data, moved_baselines
 from pipeline.compare.changes import changes, matched_targets, of_slices, targets_of
 from pipeline.compare.setting import Setting
-from pipeline.screen.run_and_plan import score_kinds
+from pipeline.results.tables import score_kinds
 from transforms.arrow.types import is_number
 from transforms.outputs.parts import SAMPLE
 from transforms.outputs.read_whole import read_whole
