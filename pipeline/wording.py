@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
@@ -39,6 +40,23 @@ def number(value: float | None, digits: int = 4) -> str:
 def signed(value: float, digits: int = 3) -> str:
     """A number with its sign, + included."""
     return f"+{number(value, digits)}" if value > 0 else number(value, digits)
+
+
+def shape_in_words(shape: Iterable[int]) -> str:
+    """A tensor in words: `28×28 values`."""
+    return f"{'×'.join(map(str, shape))} values"
+
+
+def scalar_or_shape(value: Any, scalar_in_words: Callable[[Any], str]) -> str:
+    """A value of a feature in words: a single one by the caller's rule, a tensor by its shape.
+
+    Args:
+      value: A number, a string or nothing, as Python or numpy has them, or an array.
+      scalar_in_words: Writes a single value, which it is given as Python has it.
+    """
+    if shape := getattr(value, "shape", ()):
+        return shape_in_words(shape)
+    return scalar_in_words(value.item() if hasattr(value, "item") else value)
 
 
 def percent(share: float) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -151,11 +150,3 @@ def _field(name: str, schema: pa.Schema) -> pc.Expression:
         if inner != name and pa.types.is_struct(kind) and kind.get_field_index(inner) >= 0:
             return pc.field(column, inner)
     raise UserError(f"there is no column {name!r}", "attributions", f"there are {', '.join(schema.names)}")
-
-
-def score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
-    """What is explained of each target: logit, probability or output."""
-    kinds: list[str] = []
-    for head in manifest["model"]["outputs"]:
-        kinds += [head["score"]] * int(np.prod([extent or 1 for extent in head["shape"]], dtype=np.int64))
-    return dict(enumerate(kinds))
