@@ -26,6 +26,11 @@ ENV LD_LIBRARY_PATH=/usr/local/nvidia/lib64 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     RUN_PYTHON_SDK_IN_DEFAULT_ENVIRONMENT=1 \
     PYTHONUNBUFFERED=1
+# LightGBM's wheel needs OpenMP's library of the machine. No version is named: Debian serves the newest alone.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends libgomp1 \
+ && rm -rf /var/lib/apt/lists/*
 RUN useradd --uid 10001 --create-home attribeam
 WORKDIR /opt/attribeam
 

@@ -16,8 +16,10 @@ from benchmarks.common import (
     write_parquet,
 )
 from transforms.sources import globs
-from transforms.sources.read import Column, describe_columns, read_piece
-from transforms.sources.shards import cut, inspect_files
+from transforms.sources.base import Column
+from transforms.sources.inspection import inspect_files
+from transforms.sources.read import describe_columns, read_piece
+from transforms.sources.shards import cut
 
 WIDTH = 50
 BATCH = 4096

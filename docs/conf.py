@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import runpy
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 import generate  # noqa: E402
+
+# Beam remarks at import on extras that are not installed.
+logging.getLogger().setLevel(logging.ERROR)
 
 with mock.patch("setuptools.setup"):
     version = release = runpy.run_path(str(ROOT / "setup.py"))["VERSION"]

@@ -200,6 +200,7 @@ def docstring(text: str) -> tuple[list[str], dict[str, str], list[tuple[str, str
 def commands() -> str:
     """Every verb of the command line with its options."""
     lines: list[str] = []
+    seen: dict[str, list[tuple[str, str]]] = {}
     for name, command in cli.commands.items():
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         words = [f"[{p.name.upper()}]" if not p.required else str(p.name).upper() for p in arguments]
@@ -207,9 +208,14 @@ def commands() -> str:
         lines += [f"(command-{name})=", f"### `attribeam {name}`", ""]
         lines += [f"```text\nattribeam {' '.join([name, *words])} [OPTIONS]\n```", ""]
         lines += [_markdown(paragraph) + "\n" for paragraph in text.split("\n\n")]
-        for option in command.params:
-            if option.param_type_name == "option":
-                lines += [f"`{_spelt(option)}`", f": {_markdown(option.help)}", ""]  # type: ignore[attr-defined]
+        options = [p for p in command.params if p.param_type_name == "option"]
+        spelt = [(_spelt(option), str(option.help)) for option in options]  # type: ignore[attr-defined]
+        if spelt in seen.values():
+            other = next(name for name, known in seen.items() if known == spelt)
+            lines += [f"It takes the options of [`{other}`](#command-{other}).", ""]
+        else:
+            lines += [line for option, said in spelt for line in (f"`{option}`", f": {_markdown(said)}", "")]
+        seen[name] = spelt
     return "\n".join(lines)
 
 
@@ -218,14 +224,17 @@ def _spelt(option: Any) -> str:
 
 
 def _markdown(text: str) -> str:
-    """Plain text with code in backticks and addresses, as one line of Markdown."""
-    pieces: Sequence[str] = re.split(r"(`[^`]*`|https?://[^\s,;)]+[^\s,;).])", " ".join(text.split()))
+    """Plain text with code in backticks, flags and addresses, as one line of Markdown."""
+    special = r"(`[^`]*`|https?://[^\s,;)]+[^\s,;).]|--[a-z][\w-]*(?:=[\w…]+)?)"
+    pieces: Sequence[str] = re.split(special, " ".join(text.split()))
     return "".join(_piece(piece) for piece in pieces)
 
 
 def _piece(piece: str) -> str:
     if piece.startswith("`"):
         return piece
+    if piece.startswith("--"):
+        return f"`{piece}`"
     if piece.startswith("http"):
         return f"<{piece}>"
     return re.sub(r"([\\*_<>\[\]])", r"\\\1", piece)

@@ -14,9 +14,8 @@ from apache_beam.metrics import Metrics
 from transforms.errors import InputLost, OutputLost, RunReplaced
 from transforms.outputs.write import attribution_schema, attribution_table
 from transforms.rows.decode import decode
+from transforms.sources.base import RawBatch, Shard
 from transforms.sources.parquet.read import select
-from transforms.sources.read import RawBatch
-from transforms.sources.shards import Shard
 from transforms.work.batch import explain_rows
 from transforms.work.failures import note_failure
 from transforms.work.journal import ShardResult

@@ -1,4 +1,4 @@
-"""Words of messages: the nearest known names to an unknown one, and lists of names."""
+"""Wording of messages: similar names, lists of names, and one line of what a library says."""
 
 from __future__ import annotations
 
@@ -16,6 +16,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """`did you mean a or b?`, or nothing."""
     found = close(name, known)
     return f"did you mean {' or '.join(found)}?" if found else ""
+
+
+def one_line(error: BaseException) -> str:
+    """What a library says is wrong, in one short line."""
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return line[:200].rstrip(". ")
 
 
 def names_in_words(names: Sequence[str], most: int = 8) -> str:

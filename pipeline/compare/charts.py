@@ -1,85 +1,96 @@
-"""Charts of a comparison as Vega-Lite; names from the data are values in them and never fields."""
+"""Charts of a comparison; names from the data are values in them and never fields."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipeline.report.page.marks import ASLANT, Spec, chart, end, layer, mark, numbers, theme, tooltip
 from pipeline.wording import chart_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
 QUANTILES = ("p05", "p25", "p50", "p75", "p95")
-#: Features of a chart.
-_MOST, MOST_BOXES = 20, 8
-_MOST_SLICES, _MOST_COLUMNS = 30, 12
+#: Features of a chart from A to B, and the height of each in pixels.
+_MOST = 20
 _STEP = 26
-_RUN: dict[str, Any] = {
+#: Features whose quantiles are drawn, and the height of each in pixels.
+MOST_BOXES = 8
+_BOX_STEP = 36
+#: Slices down and features across a heat map, and the height of a slice in pixels.
+_MOST_SLICES = 30
+_MOST_COLUMNS = 12
+_SLICE_STEP = 22
+#: The colour of a run.
+_RUN: Spec = {
     "field": "run",
     "type": "nominal",
     "title": None,
-    "scale": {"domain": ["A", "B"], "range": [{"expr": "theme.neutral"}, {"expr": "theme.bar"}]},
+    "scale": {"domain": ["A", "B"], "range": [theme("neutral"), theme("bar")]},
 }
+#: Changes that chance explains are faint.
+_FAINT: Spec = {"condition": {"test": "datum.clear", "value": 1}, "value": 0.35}
 
 
-def before_and_after(frame: pd.DataFrame, same: bool, unit: str) -> dict[str, Any]:
+def before_and_after(frame: pd.DataFrame, same: bool, unit: str) -> Spec:
     """A line from A to B for each of the features that changed most.
 
     Args:
       frame: Changes of one target, largest first.
-      same: Whether mean |φ| can be compared; else the share is.
+      same: Whether mean |φ| can be compared; otherwise the share is.
       unit: Of φ.
     """
     shown = frame.head(_MOST).to_dict("records")
     names = _names(shown)
-    key = "mean_abs" if same else "share"
-    rows = []
-    for row in shown:
-        clear = bool(row["significant"]) or row["status"] != "both"
-        for side, run in (("a", "A"), ("b", "B")):
-            if not math.isnan(row[f"{key}_{side}"]):
-                bounds = [row[f"mean_abs_{end}_{side}"] if same else None for end in ("low", "high")]
-                value = row[f"{key}_{side}"]
-                one = {"name": names[row["feature"]], "run": run, "value": value, "clear": clear}
-                rows.append({**one, "low": bounds[0], "high": bounds[1]})
     title = f"mean |φ|, in units of the {unit}" if same else "share of importance"
     axis = {"title": title, **({} if same else {"format": ".0%"})}
-    faint = {"condition": {"test": "datum.clear", "value": 1}, "value": 0.35}
-    y = {"field": "name", "type": "nominal", "sort": list(names.values()), "axis": {"title": None}}
-    x = {"field": "value", "type": "quantitative", "axis": axis, "scale": {"zero": True}}
-    tooltip = [
-        {"field": "name", "title": "feature"},
-        {"field": "run"},
-        {"field": "value", "title": title, "format": ".4~g"},
+    line = layer(
+        mark("line", "bar_soft", strokeWidth=3),
+        detail={"field": "name"},
+        opacity=_FAINT,
+        order={"field": "run"},
+    )
+    interval = layer(
+        mark("rule", strokeWidth=1.2), x=numbers("low"), x2=end("high"), color=_RUN, opacity=_FAINT
+    )
+    dot = layer(
+        mark("point", filled=True, size=90),
+        color=_RUN,
+        opacity=_FAINT,
+        tooltip=tooltip({"name": "feature", "run": None, "value": title}, exact=("value",)),
+    )
+    return chart(
+        _ends(shown, names, same),
+        _STEP * len(names),
+        *([line, interval, dot] if same else [line, dot]),
+        x=numbers("value", axis=axis, scale={"zero": True}),
+        y=_ordered("name", names.values()),
+    )
+
+
+def _ends(rows: Sequence[Mapping[Any, Any]], names: Mapping[str, str], same: bool) -> list[dict[str, Any]]:
+    """Two rows a feature, for A and B; one of a feature that is in one run alone."""
+    key = "mean_abs" if same else "share"
+    return [
+        {
+            "name": names[row["feature"]],
+            "run": run,
+            "value": row[f"{key}_{side}"],
+            "clear": bool(row["significant"]) or row["status"] != "both",
+            "low": row[f"mean_abs_low_{side}"] if same else None,
+            "high": row[f"mean_abs_high_{side}"] if same else None,
+        }
+        for row in rows
+        for side, run in (("a", "A"), ("b", "B"))
+        if not math.isnan(row[f"{key}_{side}"])
     ]
-    interval = {
-        "mark": {"type": "rule", "strokeWidth": 1.2},
-        "encoding": {
-            "x": {"field": "low", "type": "quantitative"},
-            "x2": {"field": "high"},
-            "color": _RUN,
-            "opacity": faint,
-        },
-    }
-    return {
-        "width": "container",
-        "height": _STEP * len(names),
-        "data": {"values": rows},
-        "encoding": {"y": y, "x": x},
-        "layer": [
-            {
-                "mark": {"type": "line", "strokeWidth": 3, "color": {"expr": "theme.bar_soft"}},
-                "encoding": {"detail": {"field": "name"}, "opacity": faint, "order": {"field": "run"}},
-            },
-            *([interval] if same else []),
-            {
-                "mark": {"type": "point", "filled": True, "size": 90},
-                "encoding": {"color": _RUN, "opacity": faint, "tooltip": tooltip},
-            },
-        ],
-    }
+
+
+def _ordered(field: str, names: Iterable[str], **axis: Any) -> Spec:
+    """An axis of names in a given order."""
+    return {"field": field, "type": "nominal", "sort": list(names), "axis": {"title": None, **axis}}
 
 
 def _names(rows: Sequence[Mapping[Any, Any]]) -> dict[str, str]:
@@ -87,7 +98,7 @@ def _names(rows: Sequence[Mapping[Any, Any]]) -> dict[str, str]:
     return chart_names([row["feature"] for row in rows], {row["feature"]: row["label"] for row in rows})
 
 
-def boxes(frame: pd.DataFrame, unit: str) -> dict[str, Any]:
+def boxes(frame: pd.DataFrame, unit: str) -> Spec:
     """Quantiles of φ in A above those in B, by feature."""
     shown = frame.to_dict("records")
     names = _names(shown)
@@ -96,51 +107,35 @@ def boxes(frame: pd.DataFrame, unit: str) -> dict[str, Any]:
         for row in shown
         for side, run in (("a", "A"), ("b", "B"))
     ]
-    y = {"field": "name", "type": "nominal", "sort": list(names.values()), "axis": {"title": None}}
-    # The quantiles share one axis, whose title is that of the first.
-    axis = {"title": f"φ, in units of the {unit}"}
-    tooltip = [{"field": "name", "title": "feature"}, {"field": "run"}]
-    tooltip += [{"field": q, "format": ".4~g"} for q in QUANTILES]
-
-    def layer(mark: dict[str, Any], low: str, high: str | None) -> dict[str, Any]:
-        x = {"field": low, "type": "quantitative", "axis": axis, "title": axis["title"]}
-        ends = {"x": x, **({"x2": {"field": high}} if high else {})}
-        # A legend of lines would show nothing: bars have it.
-        legend: dict[str, Any] = {} if mark["type"] == "bar" else {"legend": None}
-        return {"mark": mark, "encoding": {**ends, "color": _RUN | legend, "tooltip": tooltip}}
-
-    zero = {
-        "data": {"values": [{"at": 0}]},
-        "mark": {"type": "rule", "strokeDash": [3, 3]},
-        "encoding": {"x": {"field": "at", "type": "quantitative"}},
+    # The quantiles share one axis, which takes the title of the first.
+    title = f"φ, in units of the {unit}"
+    axis: Spec = {"axis": {"title": title}, "title": title}
+    shared: Spec = {
+        "tooltip": tooltip({"name": "feature", "run": None, **dict.fromkeys(QUANTILES)}, exact=QUANTILES)
     }
-    return {
-        "width": "container",
-        "height": 36 * len(names),
-        "layer": [
-            zero,
-            {
-                "data": {"values": rows},
-                "encoding": {
-                    "y": y,
-                    "yOffset": {"field": "run", "type": "nominal", "scale": {"domain": ["A", "B"]}},
-                },
-                "layer": [
-                    layer({"type": "rule", "strokeWidth": 1.5}, "p05", "p95"),
-                    layer({"type": "bar", "height": 9, "cornerRadius": 2}, "p25", "p75"),
-                    layer(
-                        {"type": "tick", "thickness": 2.5, "size": 15, "color": {"expr": "theme.ink"}},
-                        "p50",
-                        None,
-                    )
-                    | {"encoding": {"x": {"field": "p50", "type": "quantitative"}, "tooltip": tooltip}},
-                ],
-            },
-        ],
+    zero = layer(mark("rule", strokeDash=[3, 3]), data=[{"at": 0}], x=numbers("at"))
+    # A legend of lines would show nothing: the bars have it.
+    tails = layer(
+        mark("rule", strokeWidth=1.5),
+        x=numbers("p05", **axis),
+        x2=end("p95"),
+        color=_RUN | {"legend": None},
+        **shared,
+    )
+    middles = layer(
+        mark("bar", height=9, cornerRadius=2), x=numbers("p25", **axis), x2=end("p75"), color=_RUN, **shared
+    )
+    medians = layer(mark("tick", "ink", thickness=2.5, size=15), x=numbers("p50"), **shared)
+    beside = {"field": "run", "type": "nominal", "scale": {"domain": ["A", "B"]}}
+    whole: Spec = {
+        "data": {"values": rows},
+        "encoding": {"y": _ordered("name", names.values()), "yOffset": beside},
+        "layer": [tails, middles, medians],
     }
+    return {"width": "container", "height": _BOX_STEP * len(names), "layer": [zero, whole]}
 
 
-def heat_map(changes: pd.DataFrame, slices: Sequence[str]) -> dict[str, Any]:
+def heat_map(changes: pd.DataFrame, slices: Sequence[str]) -> Spec:
     """Change of the share of importance by slice and feature.
 
     Args:
@@ -165,30 +160,18 @@ def heat_map(changes: pd.DataFrame, slices: Sequence[str]) -> dict[str, Any]:
         for row in part.to_dict("records")
     ]
     most = max((abs(row["points"]) for row in rows), default=0.0) or 1.0
-    y = {"field": "slice", "type": "nominal", "sort": list(rows_of.values()), "axis": {"title": None}}
-    x = {
-        "field": "feature",
-        "type": "nominal",
-        "sort": list(columns_of.values()),
-        "axis": {"title": None, "orient": "top", "labelAngle": -40, "labelLimit": 110, "labelOverlap": False},
-    }
-    colour = {
-        "field": "points",
-        "type": "quantitative",
-        "title": "points of per cent",
-        "scale": {"domain": [-most, 0, most], "range": "diverging", "interpolate": "lab"},
-    }
-    tooltip = [{"field": "slice"}, {"field": "feature"}, {"field": "points", "format": "+.2f"}]
-    return {
-        "width": "container",
-        "height": 22 * len(rows_of),
-        "data": {"values": rows},
-        "encoding": {"y": y, "x": x},
-        "layer": [
-            {"mark": {"type": "rect", "cornerRadius": 2}, "encoding": {"color": colour, "tooltip": tooltip}},
-            {
-                "mark": {"type": "text", "color": {"expr": "theme.muted"}, "opacity": 0.6},
-                "encoding": {"text": {"condition": {"test": "datum.clear", "value": ""}, "value": "×"}},
-            },
-        ],
-    }
+    colour = numbers(
+        "points",
+        title="points of per cent",
+        scale={"domain": [-most, 0, most], "range": "diverging", "interpolate": "lab"},
+    )
+    pointed_at = [{"field": "slice"}, {"field": "feature"}, {"field": "points", "format": "+.2f"}]
+    cross = {"condition": {"test": "datum.clear", "value": ""}, "value": "×"}
+    return chart(
+        rows,
+        _SLICE_STEP * len(rows_of),
+        layer(mark("rect", cornerRadius=2), color=colour, tooltip=pointed_at),
+        layer(mark("text", "muted", opacity=0.6), text=cross),
+        x=_ordered("feature", columns_of.values(), **ASLANT),
+        y=_ordered("slice", rows_of.values()),
+    )

@@ -13,7 +13,7 @@ from pipeline.planning.inputs import output_of
 from pipeline.planning.model.probe import ProbeResult
 from pipeline.run_directory.committed import SCHEMA_VERSION
 from transforms.slices.slicings import described
-from transforms.sources.shards import InputFile
+from transforms.sources.base import InputFile
 from transforms.storage import files
 
 

@@ -23,9 +23,9 @@ from transforms.models.base import TARGETS_AT_ONCE
 from transforms.models.kinds.function import is_function
 from transforms.outputs.write import OutputSpec
 from transforms.rows.baselines.baselines import drawing_bytes
-from transforms.rows.schema import ExampleSchema
-from transforms.sources.read import columns_of, read_bytes
-from transforms.sources.shards import InputFile
+from transforms.rows.schema import ExampleSchema, columns_of
+from transforms.sources.base import InputFile
+from transforms.sources.read import read_bytes
 from transforms.work.journal import STATES_AHEAD
 from transforms.work.runtime import ExplainSpec, TargetSpec
 from transforms.work.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS

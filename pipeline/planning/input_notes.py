@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from transforms.rows.schema import ExampleSchema
+from transforms.sources.base import InputFile
 from transforms.sources.parquet.columns import found_at
 from transforms.sources.parquet.opening import stored_index
 from transforms.sources.partitions import partition_types
-from transforms.sources.shards import InputFile
 from transforms.wording import names_in_words
 
 

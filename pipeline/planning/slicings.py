@@ -12,7 +12,7 @@ import pyarrow.types as pt
 from transforms.rows.baselines.baselines import drawn_slices
 from transforms.rows.schema import ExampleSchema
 from transforms.slices.slicings import ByBins, ByColumn, ByCondition, Slicing, labels, with_edges
-from transforms.sources.shards import InputFile
+from transforms.sources.base import InputFile
 
 #: Rows that are drawn to find out.
 _DRAWN = 10_000

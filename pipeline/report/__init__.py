@@ -13,8 +13,9 @@ from pipeline.report.sections import all_sections
 from pipeline.results.run import Run, load_run
 from pipeline.run_directory.checks import check_outside
 from pipeline.wording import plain, shorten
-from transforms.outputs.parts import REPORT, digest_of
+from transforms.outputs.parts import REPORT
 from transforms.storage import files
+from transforms.storage.digests import digest_of
 
 __all__ = ["Report", "draw_report", "report_is_current", "write_figures", "write_page", "write_report"]
 

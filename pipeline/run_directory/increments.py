@@ -10,12 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.run_directory.checks import WORK
+from pipeline.run_directory.layout import WORK
 from transforms.errors import UserError
-from transforms.outputs.parts import AGGREGATES, STATE, Part, digest_of, is_there
+from transforms.outputs.parts import AGGREGATES, STATE, Part, is_there
 from transforms.outputs.read_whole import read_whole
-from transforms.sources.shards import InputFile, Shard, cut
+from transforms.sources.base import InputFile, Shard
+from transforms.sources.shards import cut
 from transforms.storage import files
+from transforms.storage.digests import digest_of
 from transforms.work.journal import ShardResult
 
 #: Bytes of a piece of the state.

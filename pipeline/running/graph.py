@@ -9,7 +9,8 @@ import apache_beam as beam
 from pipeline.running.commit import Commit, commit_run, result_path
 from transforms.explain import ExplainShards, MergeShardResults
 from transforms.outputs.parts import written
-from transforms.sources.shards import Shard, schedule
+from transforms.sources.base import Shard
+from transforms.sources.shards import schedule
 from transforms.storage import files
 from transforms.work.journal import ShardResult
 from transforms.work.runtime import ExplainSpec

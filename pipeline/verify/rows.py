@@ -19,8 +19,7 @@ from transforms.outputs.parts import part_name
 from transforms.outputs.read_whole import read_whole
 from transforms.outputs.write import attribution_schema, attribution_table
 from transforms.rows.decode import Rows, join
-from transforms.sources.read import Rejection
-from transforms.sources.shards import PARQUET, Piece, Shard
+from transforms.sources.base import PARQUET, Piece, Rejection, Shard
 from transforms.storage import files
 from transforms.work.batch import explain_rows
 from transforms.work.runtime import Runtime, runtime

@@ -31,7 +31,7 @@ import pyarrow.parquet as pq
 from transforms.errors import InputLost, UserError
 from transforms.rows.decode import decode
 from transforms.rows.schema import ExampleSchema, FeatureSpec
-from transforms.sources import read, shards
+from transforms.sources import base, inspection, read, shards
 from transforms.sources.tfrecord import framing
 
 FORMATS = ("tfrecord", "parquet")
@@ -184,21 +184,21 @@ def outcome(format: str, data: bytes, original: bytes, folder: Path, rng: np.ran
     path.write_bytes(data)
     good.write_bytes(original)
     try:
-        inputs = shards.inspect_files([(str(path), path.name), (str(good), good.name)])
+        inputs = inspection.inspect_files([(str(path), path.name), (str(good), good.name)])
         total = sum(file.rows for file in inputs)
         assert total < 10_000_000, f"{total} rows of {len(data)} bytes"
         types = read.describe_columns(inputs)
         names = [name for name in ("x", "n", "v", "l") if name in types]
         if not names:
             return "refused"
-        types |= read.check_columns(inputs, [read.Column(name, types[name]) for name in names])
+        types |= read.check_columns(inputs, [base.Column(name, types[name]) for name in names])
         features = tuple(
             FeatureSpec(name, "numeric", "float32", _shape(types[name]), types[name], None, name, 0)
             for name in names
         )
         text = ("s", types["s"]) if "s" in types else None
         schema = ExampleSchema(features, {name: _shape(types[name]) for name in names}, {}, id=text)
-        columns = [read.Column(name, kind) for name, kind in schema.columns]
+        columns = [base.Column(name, kind) for name, kind in schema.columns]
         met: Counter[tuple[str, int]] = Counter()
         rejected = 0
         for shard in shards.cut(inputs, int(rng.integers(40, 700))):

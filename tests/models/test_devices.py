@@ -123,7 +123,7 @@ from transforms.work.shard import explain_shard
 devices._claims.folder = tempfile.mkdtemp()
 config, run, *settings = sys.argv[1:]
 plan = make_plan(load_config(config, settings=settings), in_process=True)
-spec = replace(plan.spec, run=run, reference=plan.found.artifact.to_bytes())
+spec = replace(plan.spec, run=run, reference=plan.probe.artifact.to_bytes())
 ready = threading.Barrier(2, timeout=120)
 real, places = worker._runtime, {}
 def waiting(spec, device):
@@ -146,7 +146,7 @@ def where(found):
 print(json.dumps({
     "placed": {scope: where(found) for scope, found in places.items()},
     "models": len({id(found.model.adapter) for found in places.values()}),
-    "loaded": len(worker._adapters), "devices": list(plan.found.devices),
+    "loaded": len(worker._adapters), "devices": list(plan.probe.devices),
 }))
 """
 
@@ -217,7 +217,7 @@ def test_workers_and_gpus_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
         "compute.workers: 1 of 2 GPUs will be used; give 2 to use all"
     ]
     assert not plan(2).warnings
-    with pytest.raises(UserError, match="3 workers and 2 GPUs: no two share one; give at most 2"):
+    with pytest.raises(UserError, match="3 workers and 2 GPUs: each worker needs its own; give at most 2"):
         plan(3)
 
 

@@ -20,7 +20,7 @@ from transforms.errors import UserError
 from transforms.models.base import InputSpec, OutputSpec, Signature
 from transforms.rows.baselines.baselines import first_rows
 from transforms.rows.schema import ExampleSchema, FeatureSpec
-from transforms.sources.shards import inspect_files
+from transforms.sources.inspection import inspect_files
 from transforms.work.runtime import TargetSpec
 
 

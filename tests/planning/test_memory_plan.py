@@ -28,7 +28,7 @@ from transforms.models.graphs import masked
 from transforms.outputs.write import OutputSpec
 from transforms.rows.baselines import baselines
 from transforms.rows.schema import ExampleSchema, FeatureSpec
-from transforms.sources.shards import inspect_files
+from transforms.sources.inspection import inspect_files
 from transforms.work.runtime import TargetSpec
 
 FEATURES = 3000

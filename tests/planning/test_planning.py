@@ -22,7 +22,7 @@ from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
 from transforms.rows.baselines.baselines import BaselineRequest, first_rows, make_background
 from transforms.rows.schema import ExampleSchema, FeatureSpec
-from transforms.sources import read, shards
+from transforms.sources import base, inspection, read
 from transforms.storage import files
 
 MODEL = """
@@ -81,8 +81,8 @@ def test_rows_of_an_object_store_are_read_ahead_and_are_the_same(tmp_path: Path)
     paths = write_files(tmp_path / "data", 45)
     for path in paths:
         MemoryFileSystem.blobs[f"mem://ahead/{path.name}"] = path.read_bytes()
-    local = shards.inspect_files([(str(path), path.name) for path in paths])
-    remote = shards.inspect_files([(f"mem://ahead/{path.name}", path.name) for path in paths])
+    local = inspection.inspect_files([(str(path), path.name) for path in paths])
+    remote = inspection.inspect_files([(f"mem://ahead/{path.name}", path.name) for path in paths])
     spec = FeatureSpec("x", "numeric", "float32", (), pa.float64(), None, "x", 0)
     schema = ExampleSchema((spec,), {"x": ()}, {})
     for count in (7, 301):
@@ -141,7 +141,7 @@ def test_digests(tmp_path: Path) -> None:
     (path,) = write_files(tmp_path, 1)
 
     def digest() -> str:
-        return shards.inspect_files([(str(path), path.name)])[0].digest
+        return inspection.inspect_files([(str(path), path.name)])[0].digest
 
     data = path.read_bytes()
     length = int.from_bytes(data[-8:-4], "little")
@@ -162,9 +162,9 @@ def test_reading_holds_no_more_than_it_says(tmp_path: Path) -> None:
     pq.write_table(table, path, row_group_size=rows, use_dictionary=False, compression="none")
     program = f"""
 import pyarrow as pa
-from transforms.sources import read, shards
-(file,) = shards.inspect_files([({str(path)!r}, "large.parquet")])
-columns = [read.Column(name, kind) for name, kind in read.describe_columns([file]).items()]
+from transforms.sources import base, inspection, read, shards
+(file,) = inspection.inspect_files([({str(path)!r}, "large.parquet")])
+columns = [base.Column(name, kind) for name, kind in read.describe_columns([file]).items()]
 before = pa.default_memory_pool().max_memory()
 _, second = (shard.pieces[0] for shard in shards.cut([file], {rows // 2}))
 met = sum(len(raw.rows) for raw in read.read_piece(second, columns, 4096))
@@ -184,10 +184,10 @@ def test_what_reading_may_hold(tmp_path: Path) -> None:
     x, v = pa.array(np.zeros(1000, np.float32)), pa.array(np.zeros(100_000, np.float32))
     arrays = [x, pa.array(["a" * 50] * 1000), pa.FixedSizeListArray.from_arrays(v, 100)]
     pq.write_table(pa.table(arrays, schema=schema), tmp_path / "a.parquet", use_dictionary=False)
-    inputs = shards.inspect_files([(str(tmp_path / "a.parquet"), "a.parquet")])
-    columns = [read.Column(field.name, field.type) for field in schema]
+    inputs = inspection.inspect_files([(str(tmp_path / "a.parquet"), "a.parquet")])
+    columns = [base.Column(field.name, field.type) for field in schema]
 
-    def grows(named: list[read.Column]) -> float:
+    def grows(named: list[base.Column]) -> float:
         """Bytes for another row a batch."""
         return (read.read_bytes(inputs, named, 500) - read.read_bytes(inputs, named, 100)) / 400
 
@@ -206,7 +206,7 @@ def test_a_child_s_plan_is_the_launcher_s_own(tmp_path: Path) -> None:
     config = load_config(str(config_over(tmp_path, "data/*.parquet")))
     theirs, ours = make_plan(config), make_plan(config, in_process=True)
     assert theirs.fingerprint == ours.fingerprint
-    assert theirs.found.artifact.to_bytes() == ours.found.artifact.to_bytes()
+    assert theirs.probe.artifact.to_bytes() == ours.probe.artifact.to_bytes()
     (tmp_path / "scoring.py").write_text("def score(rows):\n    raise LookupError('no such place')\n")
     for in_process in (False, True):
         with pytest.raises(UserError, match="no such place"):

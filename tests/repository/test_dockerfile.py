@@ -137,7 +137,7 @@ def test_the_default_is_not_root_and_dataflow_has_the_same_layers() -> None:
     *_, dataflow, default = STAGES.values()
     assert default.base == dataflow.base == "base"
     assert default.steps == [("USER", "10001:10001")], "nothing but the user"
-    assert "--uid 10001" in BASE.of("RUN")[0]
+    assert any("--uid 10001" in rest for rest in BASE.of("RUN"))
     assert dataflow.name == "dataflow"
     assert not dataflow.of("USER")
     assert not BASE.of("USER")
@@ -196,6 +196,14 @@ def test_the_requirements_are_those_of_setup(extras: str, tmp_path: Path) -> Non
     for extra in filter(None, extras.split(",")):
         expected += SETUP["EXTRAS_REQUIRE"][extra]
     assert lines == expected
+
+
+def test_the_library_that_lightgbm_needs_is_there() -> None:
+    """Before pip's steps: python:slim has no libgomp, and LightGBM's wheel does not bring it."""
+    steps = BASE.of("RUN")
+    [at] = [place for place, rest in enumerate(steps) if " libgomp1 " in rest]
+    assert "apt-get update" in steps[at]
+    assert at < next(place for place, rest in enumerate(steps) if "pip install" in rest)
 
 
 def test_the_default_extras_exist() -> None:

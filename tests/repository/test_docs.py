@@ -100,3 +100,11 @@ def test_files_that_pages_name_are_there() -> None:
             r"`((?:pipeline|transforms|tests|configs|benchmarks|examples|findings)/[\w/.]*)`", text
         ):
             assert (ROOT / path).exists(), f"{page} names {path}"
+
+
+def test_the_architecture_has_every_folder() -> None:
+    page = PAGES["docs/architecture.md"]
+    for package in ("pipeline", "transforms"):
+        for folder in (ROOT / package).rglob("__init__.py"):
+            name = f"{folder.parent.relative_to(ROOT)}/"
+            assert name == f"{package}/" or f"| `{name}` |" in page, name

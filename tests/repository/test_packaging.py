@@ -24,6 +24,7 @@ LOCAL = {"benchmarks", "examples", "pipeline", "tests", "transforms"}
 INSIDE_NAMESPACES = {"google.protobuf": "protobuf"}
 # Distributions of the same module: the second is what tests are run with.
 SAME = {"xgboost": "xgboost-cpu"}
+CONSTRAINTS = ["constraints.txt", "constraints-3.13.txt"]
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +38,23 @@ def project() -> dict[str, Any]:
     return given
 
 
-@pytest.fixture(scope="module")
-def pins() -> dict[str, str]:
-    """Name to version, from constraints.txt."""
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def pins(name: str) -> dict[str, str]:
+    """Name to version, from a file of constraints."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     split = [line.split("==") for line in lines if not line.startswith("#")]
     assert all(len(parts) == 2 for parts in split), "every line is name==version"
     assert [name for name, _ in split] == sorted({name for name, _ in split})
     return {canonicalize_name(name): version for name, version in split}
+
+
+def constraints_here() -> str:
+    """The file that make installs from with the interpreter that runs this test."""
+    version = ".".join(map(str, sys.version_info[:2]))
+    found = re.search(
+        rf"^CONSTRAINTS_{re.escape(version)} := (\S+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE
+    )
+    assert found is not None
+    return found[1]
 
 
 def requirements(project: dict[str, Any], *extras: str) -> list[Requirement]:
@@ -127,9 +137,11 @@ def test_extras(project: dict[str, Any]) -> None:
     assert set(project["extras_require"]) == {"gpu", "gcp", "aws", "trees", "examples", "dev"}
 
 
-def test_pins_satisfy_the_ranges(project: dict[str, Any], pins: dict[str, str]) -> None:
+@pytest.mark.parametrize("name", CONSTRAINTS)
+def test_pins_satisfy_the_ranges(project: dict[str, Any], name: str) -> None:
+    pinned = pins(name)
     for requirement in requirements(project, *project["extras_require"]):
-        version = pins[canonicalize_name(requirement.name)]
+        version = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} against {version}"
 
 
@@ -138,8 +150,10 @@ def test_ranges_have_both_ends(project: dict[str, Any]) -> None:
         assert {part.operator for part in requirement.specifier} == {">=", "<"}, str(requirement)
 
 
-def test_whatever_is_installed_is_pinned(project: dict[str, Any], pins: dict[str, str]) -> None:
+def test_whatever_is_installed_is_pinned(project: dict[str, Any]) -> None:
     """Walks the installed requirements: no version is left for the day of the installation to choose."""
+    name_of_file = constraints_here()
+    pinned = pins(name_of_file)
     waiting = [(need, frozenset(need.extras)) for need in requirements(project, "examples", "dev")]
     seen: set[tuple[str, frozenset[str]]] = set()
     while waiting:
@@ -148,7 +162,7 @@ def test_whatever_is_installed_is_pinned(project: dict[str, Any], pins: dict[str
         if (name, extras) in seen:
             continue
         seen.add((name, extras))
-        assert name in pins, f"{name} is not in constraints.txt: make lock"
+        assert name in pinned, f"{name} is not in {name_of_file}: make lock"
         for inner in map(Requirement, importlib.metadata.requires(name) or []):
             marker = inner.marker
             if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras or {""}):

@@ -13,7 +13,7 @@ from transforms.errors import UserError
 from transforms.rows.baselines import baselines
 from transforms.rows.baselines.baselines import Artifact, BaselineRequest, first_rows, make_background
 from transforms.rows.schema import ExampleSchema, FeatureSpec
-from transforms.sources import read, shards
+from transforms.sources import inspection, read
 
 ROWS = 500
 
@@ -48,7 +48,7 @@ def write_parquet(folder, data, pieces=1):
         path = folder / f"part-{at:03d}.parquet"
         pq.write_table(table.slice(start, stop - start), path, row_group_size=64)
         paths.append((str(path), path.name))
-    return shards.inspect_files(paths)
+    return inspection.inspect_files(paths)
 
 
 def write_tfrecord(folder, data):
@@ -67,7 +67,7 @@ def write_tfrecord(folder, data):
             features = {name: lists[name](v) for name, v in zip(data, row, strict=True) if v is not None}
             example = tf.train.Example(features=tf.train.Features(feature=features))
             out.write(example.SerializeToString())
-    return shards.inspect_files([(str(path), path.name)])
+    return inspection.inspect_files([(str(path), path.name)])
 
 
 def spec(name, kind, dtype, shape=(), fill=None):

@@ -13,9 +13,10 @@ import pytest
 from tests.support import column_worlds
 from tests.support.column_worlds import model, rows_of
 from transforms.errors import UserError
+from transforms.rows.problems import Problems
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.schema import FeatureSpec
-from transforms.rows.tensors import Problems, tensor
+from transforms.rows.tensors import tensor
 
 ROWS = 12
 WHOLE = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.arrow.value_text import as_text
+from transforms.arrow.values import slice_type
 from transforms.errors import UserError
-from transforms.rows.decode import decode, join, slice_type
+from transforms.rows.decode import decode, join
 from transforms.rows.images import decode_images
 from transforms.rows.schema import ExampleSchema, FeatureSpec
-from transforms.sources.read import RawBatch, Rejection
+from transforms.sources.base import RawBatch, Rejection
 
 FIRST = 100  # number in its file of a batch's first row
 BEFORE = 1000  # rows of the input before the file

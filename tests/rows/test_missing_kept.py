@@ -23,10 +23,11 @@ from tests.support import worlds
 from transforms.errors import UserError
 from transforms.models.base import InputSpec
 from transforms.rows.baselines.baselines import Artifact, BaselineRequest, make_background
+from transforms.rows.problems import Problems
 from transforms.rows.resolve.feature import FeatureRequest, feature_spec, free_input
 from transforms.rows.schema import FeatureSpec
-from transforms.rows.tensors import Problems, tensor
-from transforms.sources.shards import inspect_files
+from transforms.rows.tensors import tensor
+from transforms.sources.inspection import inspect_files
 
 ROWS, GAPS = 400, 80
 NUMBERS, WORDS = ("age", "stores", "open"), ("city",)

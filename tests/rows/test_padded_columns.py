@@ -11,9 +11,10 @@ from tests.support.column_worlds import model, rows_of
 from transforms.errors import UserError
 from transforms.methods.base import Attribution
 from transforms.rows.padding import at_lengths, groups_of, narrowed, widened
+from transforms.rows.problems import Problems
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.schema import ExampleSchema, FeatureSpec
-from transforms.rows.tensors import Problems, steps_of, tensor
+from transforms.rows.tensors import steps_of, tensor
 
 OPEN = model(("x", (None,), "int64"))
 

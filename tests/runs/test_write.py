@@ -14,7 +14,7 @@ from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import OutputLost
 from transforms.methods.base import Attribution
 from transforms.outputs import write
-from transforms.outputs.parts import Part, digest_of
+from transforms.outputs.parts import Part
 from transforms.outputs.write import (
     REJECTED,
     OutputSpec,
@@ -27,8 +27,9 @@ from transforms.outputs.write import (
 )
 from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema, FeatureSpec
-from transforms.sources.read import Rejection
+from transforms.sources.base import Rejection
 from transforms.storage import files
+from transforms.storage.digests import digest_of
 
 META = {"attribeam.run_id": "r1", "attribeam.method": "saliency"}
 TARGETS = np.array(["late", "very late", "z"], object)

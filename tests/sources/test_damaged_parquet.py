@@ -11,11 +11,11 @@ import pytest
 from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import InputLost, UserError
 from transforms.sources import changed_files as lost
-from transforms.sources import read, shards
+from transforms.sources import inspection, read, shards
+from transforms.sources.base import Column
 from transforms.sources.parquet import damaged as damaged_parquet
 from transforms.sources.parquet import read as read_parquet
 from transforms.sources.parquet.columns import plain_array
-from transforms.sources.read import Column
 
 ROWS, GROUP, PAGE = 6000, 2000, 500
 
@@ -53,7 +53,7 @@ def hurt(path, group, column, share, length=1):
 
 
 def inspect(*paths):
-    return shards.inspect_files([(str(path), path.name) for path in paths])
+    return inspection.inspect_files([(str(path), path.name) for path in paths])
 
 
 def columns_of(inputs, *names):
@@ -406,7 +406,7 @@ def test_damage_on_an_object_store(tmp_path):
     write(tmp_path / "a.parquet")
     hurt(tmp_path / "a.parquet", 1, "x", 0.3)
     MemoryFileSystem.blobs["mem://damaged/a.parquet"] = (tmp_path / "a.parquet").read_bytes()
-    inputs = shards.inspect_files([("mem://damaged/a.parquet", "a.parquet")])
+    inputs = inspection.inspect_files([("mem://damaged/a.parquet", "a.parquet")])
     columns = columns_of(inputs, "x", "l")
     assert sorted(row for _, row in rows_of(inputs, columns, 1300)[1]) == list(range(2500, 4000))
     MemoryFileSystem.blobs["mem://damaged/a.parquet"] += b"x"

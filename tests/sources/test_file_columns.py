@@ -22,8 +22,8 @@ from tests.support import file_worlds
 from tests.support.file_worlds import decoded, numbers
 from transforms.errors import UserError
 from transforms.sources import globs
+from transforms.sources.inspection import inspect_files
 from transforms.sources.parquet.stored_schema import lost_types
-from transforms.sources.shards import inspect_files
 
 SPARK = Path(__file__).parents[1] / "data" / "spark"
 T, DAY = datetime.datetime(2026, 11, 30, 12), datetime.datetime(2026, 11, 30)

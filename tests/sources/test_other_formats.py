@@ -23,7 +23,7 @@ from pipeline.planning.inputs import input_files
 from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
 from transforms.sources import globs, table_logs
-from transforms.sources.shards import inspect_files
+from transforms.sources.inspection import inspect_files
 
 TABLE = pa.table({"a": [1.0, 2.0], "b": ["x", "y"]})
 

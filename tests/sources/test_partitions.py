@@ -23,10 +23,13 @@ from transforms.rows.decode import decode, join
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.partitions import resolve_with_paths
 from transforms.rows.resolve.resolve import ColumnRequest
+from transforms.rows.schema import columns_of
 from transforms.slices.slicings import BinsRequest, ByBins, labels
 from transforms.sources import globs, read
+from transforms.sources.base import InputFile
+from transforms.sources.inspection import inspect_files
 from transforms.sources.partitions import partition_of, partition_types
-from transforms.sources.shards import InputFile, cut, inspect_files
+from transforms.sources.shards import cut
 
 SPARK = Path(__file__).parents[1] / "data" / "spark"
 
@@ -174,9 +177,9 @@ def test_a_padded_number_is_a_feature_a_slice_and_an_id_at_once(tmp_path: Path) 
     request = ColumnRequest(asked, {}, "month", ("month", "month > 1"), None, "month", asides=found.asides)
     signature = Signature((InputSpec("x", (2,), "float32"),), ())
     schema = resolve_with_paths(request, signature, found.types, found.paths, inputs)
-    read.check_columns(inputs, read.columns_of(schema))
+    read.check_columns(inputs, columns_of(schema))
     pieces = [piece for shard in cut(inputs, 5) for piece in shard.pieces]
-    raws = [raw for piece in pieces for raw in read.read_piece(piece, read.columns_of(schema), 3)]
+    raws = [raw for piece in pieces for raw in read.read_piece(piece, columns_of(schema), 3)]
     rows = join([decode(raw, schema, "f", 0, 1)[0] for raw in raws])
     assert rows.features["month"].tolist() == [1.0, 2.0, 10.0]
     assert rows.weights is not None

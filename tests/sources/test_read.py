@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
-from transforms.sources import read, shards
-from transforms.sources.read import Column
+from transforms.sources import base, inspection, read, shards
+from transforms.sources.base import Column
 from transforms.sources.tfrecord import framing
 
 
 def inspect(*paths, kind=None):
-    return shards.inspect_files([(str(path), path.name) for path in paths], kind)
+    return inspection.inspect_files([(str(path), path.name) for path in paths], kind)
 
 
 def columns_of(inputs, *names):
@@ -330,7 +330,7 @@ def test_only_the_row_groups_and_columns_that_are_wanted_are_read(tmp_path):
     path.write_bytes(bytes(content))
     (file,) = inspect(path)
     columns = [Column("b", pa.float64())]
-    piece = shards.Piece(file.path, file.name, file.format, start=120, rows=80, ordinal=120)
+    piece = base.Piece(file.path, file.name, file.format, start=120, rows=80, ordinal=120)
     found = [
         v for batch in read.read_piece(piece, columns, 32) for v in batch.columns.column("b").to_pylist()
     ]
@@ -662,7 +662,7 @@ def test_urls_read_like_files(both, tmp_path):
             with open(file.path, "rb") as opened:
                 MemoryFileSystem.blobs[f"mem://rows/{file.name}"] = opened.read()
             copies.append((f"mem://rows/{file.name}", file.name))
-        remote = shards.inspect_files(copies)
+        remote = inspection.inspect_files(copies)
         assert [file.rows for file in remote] == [700, 300], kind
         assert [file.index for file in remote] == [file.index for file in inputs]
         columns = columns_of(remote)
@@ -681,12 +681,12 @@ def test_wrong_arguments(both):
 def test_tensorflow_may_be_imported_after_the_records_were_described(tmp_path):
     path = write_records(tmp_path / "a.tfrecord", [example(i=5)])
     program = (
-        "from transforms.sources import read, shards\n"
-        f"found = shards.inspect_files([({str(path)!r}, 'a.tfrecord')])\n"
+        "from transforms.sources import read, shards, inspection, base\n"
+        f"found = inspection.inspect_files([({str(path)!r}, 'a.tfrecord')])\n"
         "types = read.describe_columns(found)\n"
         "import tensorflow as tf\n"
         "assert tf.train.Example().SerializeToString() == b''\n"
-        "columns = [read.Column(name, kind) for name, kind in types.items()]\n"
+        "columns = [base.Column(name, kind) for name, kind in types.items()]\n"
         "(batch,) = read.read_piece(shards.cut(found, 9)[0].pieces[0], columns, 9)\n"
         "assert batch.columns.to_pydict() == {'i': [5]}"
     )

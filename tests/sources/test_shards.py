@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
-from transforms.sources import shards
-from transforms.sources.shards import InputFile, Piece, Shard
+from transforms.sources import base, inspection, shards
+from transforms.sources.base import InputFile, Piece, Shard
 from transforms.sources.tfrecord import framing
 
 
@@ -80,7 +80,7 @@ def test_a_shard_of_many_files_crosses_to_a_worker_in_few_bytes():
     names = [
         f"gs://bucket/{'folder-of-a-day/' * 6}{drawn[32 * i : 32 * i + 32]}.parquet" for i in range(2500)
     ]
-    inputs = [InputFile(name, name, shards.PARQUET, 3, 100, row_groups=(3,)) for name in names]
+    inputs = [InputFile(name, name, base.PARQUET, 3, 100, row_groups=(3,)) for name in names]
     found = shards.cut(inputs, 100_000)
     assert [len(shard.pieces) for shard in found] == [1000, 1000, 500]
     assert max(len(pickle.dumps(shard)) for shard in found) < 48 << 10
@@ -130,7 +130,7 @@ def test_inspecting_files(tmp_path):
         for part in (table.slice(0, 0), table.slice(0, 3), table.slice(0, 0), table.slice(3, 1)):
             writer.write_table(part, row_group_size=5)
     names = ["empty.parq", "a.parquet", "holes.pq"]
-    found = shards.inspect_files([(path(name), name) for name in names])
+    found = inspection.inspect_files([(path(name), name) for name in names])
     assert [(file.name, file.format, file.rows) for file in found] == [
         ("empty.parq", "parquet", 0),
         ("a.parquet", "parquet", 10),
@@ -153,24 +153,24 @@ def test_inspecting_files(tmp_path):
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-    found = shards.inspect_files([(path(name), name) for name in contents])
+    found = inspection.inspect_files([(path(name), name) for name in contents])
     assert [file.rows for file in found] == [600, 600, 600, 600, 0, 600]
     assert {file.format for file in found} == {"tfrecord"}
     assert [len(file.index) for file in found] == [3, 3, 0, 0, 0, 3]
     assert found[0].row_groups == ()
-    assert shards.inspect_files([]) == []
+    assert inspection.inspect_files([]) == []
 
 
 def test_the_format_is_by_suffix_unless_it_is_said(tmp_path):
     (tmp_path / "data.bin").write_bytes(framing.encode(b"1"))
     pair = (str(tmp_path / "data.bin"), "data.bin")
-    assert shards.inspect_files([pair], "tfrecord")[0].rows == 1
+    assert inspection.inspect_files([pair], "tfrecord")[0].rows == 1
     with pytest.raises(UserError, match=r"data\.bin: the suffix says no format; set input\.format"):
-        shards.inspect_files([pair])
+        inspection.inspect_files([pair])
     with pytest.raises(UserError, match=r"data\.bin: cannot be read as Parquet"):
-        shards.inspect_files([pair], "parquet")
+        inspection.inspect_files([pair], "parquet")
     with pytest.raises(UserError, match="csv is not a format"):
-        shards.inspect_files([pair], "csv")
+        inspection.inspect_files([pair], "csv")
 
 
 def test_files_that_are_not_what_they_are_called(tmp_path):
@@ -189,14 +189,14 @@ def test_files_that_are_not_what_they_are_called(tmp_path):
         if data is not None:
             (tmp_path / name).write_bytes(data)
         with pytest.raises(UserError) as error:
-            shards.inspect_files([(str(tmp_path / name), name)])
+            inspection.inspect_files([(str(tmp_path / name), name)])
         assert name in str(error.value)
         assert "\n" not in str(error.value)
 
 
 def test_one_run_reads_one_format(tmp_path):
     with pytest.raises(UserError, match=r"a\.parquet is Parquet and b\.tfrecord is TFRecord"):
-        shards.inspect_files([("/a.parquet", "a.parquet"), ("/b.tfrecord", "b.tfrecord")])
+        inspection.inspect_files([("/a.parquet", "a.parquet"), ("/b.tfrecord", "b.tfrecord")])
 
 
 def test_urls_are_inspected_like_files():
@@ -210,9 +210,9 @@ def test_urls_are_inspected_like_files():
             "mem://b/z.tfrecord.gz": gzip.compress(data),
         }
     )
-    (parquet,) = shards.inspect_files([("mem://b/a.parquet", "a.parquet")])
+    (parquet,) = inspection.inspect_files([("mem://b/a.parquet", "a.parquet")])
     assert parquet.row_groups == (4, 4, 2)
-    plain, zipped = shards.inspect_files(
+    plain, zipped = inspection.inspect_files(
         [(f"mem://b/{name}", name) for name in ("a.tfrecord", "z.tfrecord.gz")]
     )
     assert (plain.rows, len(plain.index)) == (600, 3)
@@ -222,8 +222,8 @@ def test_urls_are_inspected_like_files():
 def test_planning_needs_no_tensorflow(tmp_path):
     (tmp_path / "a.tfrecord").write_bytes(framing.encode(b"\n\0"))
     program = (
-        "import sys; from transforms.sources import shards, read\n"
-        f"found = shards.inspect_files([({str(tmp_path / 'a.tfrecord')!r}, 'a.tfrecord')])\n"
+        "import sys; from transforms.sources import shards, read, inspection, base\n"
+        f"found = inspection.inspect_files([({str(tmp_path / 'a.tfrecord')!r}, 'a.tfrecord')])\n"
         "read.describe_columns(found); shards.cut(found, 1)\n"
         "sys.exit('tensorflow' in sys.modules or 'apache_beam' in sys.modules)"
     )

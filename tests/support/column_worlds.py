@@ -19,8 +19,10 @@ from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.missing_features import named, with_absent
 from transforms.rows.resolve.resolve import ColumnRequest, resolve
 from transforms.rows.schema import ExampleSchema
-from transforms.sources.read import Column, check_columns, describe_columns, read_piece
-from transforms.sources.shards import TFRECORD, cut, inspect_files
+from transforms.sources.base import TFRECORD, Column
+from transforms.sources.inspection import inspect_files
+from transforms.sources.read import check_columns, describe_columns, read_piece
+from transforms.sources.shards import cut
 
 
 def model(*inputs: tuple[Any, ...]) -> Signature:

@@ -15,10 +15,11 @@ from transforms.rows.decode import Rows, decode, join
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.partitions import resolve_with_paths
 from transforms.rows.resolve.resolve import ColumnRequest
-from transforms.rows.schema import ExampleSchema
+from transforms.rows.schema import ExampleSchema, columns_of
 from transforms.slices.slicings import labels
 from transforms.sources import globs, read
-from transforms.sources.shards import cut, inspect_files
+from transforms.sources.inspection import inspect_files
+from transforms.sources.shards import cut
 
 _MODEL = """
 import numpy as np
@@ -65,12 +66,12 @@ def decoded(
         asked = tuple(FeatureRequest(**({"name": f} if isinstance(f, str) else f)) for f in features)
     request = ColumnRequest(asked, {}, id, tuple(slices), None, asides=found.asides)
     schema = resolve_with_paths(request, None, found.types, found.paths, inputs)
-    common = read.check_columns(inputs, read.columns_of(schema))
+    common = read.check_columns(inputs, columns_of(schema))
     schema = replace(schema, slices=tuple((name, common[name]) for name, _ in schema.slices))
     parts: list[Rows] = []
     for shard in cut(inputs, 5):
         for piece in shard.pieces:
-            for raw in read.read_piece(piece, read.columns_of(schema), batch_size):
+            for raw in read.read_piece(piece, columns_of(schema), batch_size):
                 rows, rejected = decode(raw, schema, piece.name, 0, 1)
                 assert not rejected, rejected[0]
                 parts.append(rows)

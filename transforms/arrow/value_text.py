@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from transforms.arrow.types import without_zone
-from transforms.rows.tensors import plain
+from transforms.arrow.values import plain
 
 #: Whole numbers below have digits in every type.
 _DIGITS = 2.0**64

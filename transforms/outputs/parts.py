@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import BinaryIO
 
 from transforms.errors import OutputLost, UserError
 from transforms.storage import files
+from transforms.storage.digests import new_digest
 
 MANIFEST = "manifest.json"
 IMPORTANCE = "importance.parquet"
@@ -55,16 +55,6 @@ def is_table(file: str) -> bool:
 def part_name(shard: int) -> str:
     """The file name of a shard's parts."""
     return f"part-{shard:05d}.parquet"
-
-
-def new_digest(data: bytes | memoryview = b"") -> hashlib.blake2b:
-    """The digest of all files, of parts and of inputs: BLAKE2b-256."""
-    return hashlib.blake2b(data, digest_size=32)
-
-
-def digest_of(data: bytes | memoryview) -> str:
-    """The digest of a file's content; see `Part`."""
-    return new_digest(data).hexdigest()
 
 
 def is_there(run: str, part: Part) -> bool:

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.errors import UserError
-from transforms.sources.changed_files import one_line
 from transforms.storage import files
+from transforms.wording import one_line
 
 _REMEDY = "attribeam verify tells what else is; explain --overwrite makes the run anew"
 

@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.arrow.value_text import as_text
+from transforms.arrow.values import slice_type
 from transforms.methods.base import Attribution
-from transforms.outputs.parts import DigestingFile, Part, digest_of, written
-from transforms.rows.decode import Rows, slice_type
+from transforms.outputs.parts import DigestingFile, Part, written
+from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema, FeatureSpec
-from transforms.sources.read import Rejection
+from transforms.sources.base import Rejection
 from transforms.storage import files
+from transforms.storage.digests import digest_of
 
 #: A row group is written once this many rows or bytes are there.
 _ROW_GROUP_ROWS = 131_072

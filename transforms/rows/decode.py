@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from transforms.arrow.value_text import as_text, widened
+from transforms.arrow.values import nulls_of, numbers_of, plain, slice_type
 from transforms.errors import UserError
 from transforms.models.categories import Categories
+from transforms.rows.problems import Problems
 from transforms.rows.schema import ExampleSchema
-from transforms.rows.tensors import Problems, nulls_of, numbers_of, plain, steps_of, tensor
+from transforms.rows.tensors import steps_of, tensor
 from transforms.rows.unions import by_type
-from transforms.sources.read import RawBatch, Rejection
+from transforms.sources.base import RawBatch, Rejection
 
 #: Weights beyond these are a mistake, or could be scaled.
 _LIGHTEST, _HEAVIEST = 1e-30, 1e30
@@ -160,16 +162,6 @@ def _typed(columns: pa.RecordBatch, schema: ExampleSchema, name: str, kind: pa.D
     if name in schema.from_path and pt.is_string(found.type) and pt.is_integer(kind):
         return found.cast(kind)
     return found
-
-
-def slice_type(stored: pa.DataType) -> pa.DataType:
-    """The type in which a slice column is written: its own where it is a plain scalar, else string."""
-    if pt.is_dictionary(stored):
-        stored = stored.value_type
-    own = pt.is_integer(stored) or pt.is_floating(stored) or pt.is_boolean(stored)
-    # Parquet has no durations: other readers would find numbers.
-    times = pt.is_date(stored) or pt.is_time(stored) or pt.is_timestamp(stored)
-    return stored if own or times else pa.string()
 
 
 def _slice(array: pa.Array, problems: Problems, column: str, stored: pa.DataType, file: str) -> pa.Array:

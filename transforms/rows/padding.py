@@ -17,15 +17,16 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from transforms.arrow.types import extents, is_list, storage
+from transforms.arrow.values import plain
 from transforms.errors import UserError
 from transforms.methods.base import Attribution
 from transforms.models.base import InputSpec, Signature
 from transforms.rows.resolve.feature import FEATURES, FeatureRequest
 from transforms.rows.resolve.resolve import ColumnRequest, fed
 from transforms.rows.schema import ExampleSchema
-from transforms.rows.tensors import plain
-from transforms.sources.read import Column, read_piece
-from transforms.sources.shards import TFRECORD, InputFile, cut
+from transforms.sources.base import TFRECORD, Column, InputFile
+from transforms.sources.read import read_piece
+from transforms.sources.shards import cut
 
 #: Lists of so many steps have a shape of their own, and so many shapes an octave longer ones.
 _EXACT, _AN_OCTAVE = 64, 8

@@ -13,6 +13,7 @@ import pyarrow.types as pt
 
 from transforms.models.categories import Categories
 from transforms.models.players import HELD, Players, value_names
+from transforms.sources.base import Column
 
 if TYPE_CHECKING:
     from transforms.slices.slicings import Slicing
@@ -276,3 +277,12 @@ class ExampleSchema:
             total = sum((part.sum(axis=0, dtype=np.float64) for part in parts), np.zeros(1))
             found[group] = total.astype(parts[0].dtype).reshape(lead)
         return {name: found[name] for name in self.attributed}
+
+
+def columns_of(schema: ExampleSchema) -> list[Column]:
+    """The columns that a run reads."""
+    keys, paths = schema.keys, set(schema.from_path)
+    return [
+        Column(name, kind, keys.get(name, ""), name not in keys, name in paths)
+        for name, kind in schema.columns
+    ]

@@ -11,34 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.arrow.types import floats_of_decimals, is_list, squeezed, without_views
+from transforms.arrow.types import is_list, squeezed
+from transforms.arrow.values import nulls_of, numbers_of, plain
 from transforms.errors import UserError
 from transforms.models.categories import Categories
 from transforms.rows.encodings import SELF_DESCRIBING, decode_tensors
 from transforms.rows.images import decode_images
+from transforms.rows.problems import Problems
 from transforms.rows.schema import FeatureSpec
 
 #: Adds a reason, by position among the values, to the rows of the values that the mask picks.
 _Mark = Callable[[np.ndarray, Callable[[int], str]], None]
-
-
-class Problems:
-    """The first reason found against each row."""
-
-    def __init__(self) -> None:
-        self.reasons: dict[int, str] = {}
-
-    def add(self, mask: np.ndarray, reason: Callable[[int], str]) -> None:
-        """Gives the rows of the mask a reason, unless they have one."""
-        for row in np.flatnonzero(mask).tolist():
-            if row not in self.reasons:
-                self.reasons[row] = reason(row)
-
-    def good(self, rows: int) -> np.ndarray:
-        """Which of so many rows have none, `[rows]` bool."""
-        mask = np.ones(rows, bool)
-        mask[list(self.reasons)] = False
-        return mask
 
 
 def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str) -> np.ndarray:
@@ -118,56 +101,6 @@ def _codes(
         problems.add(missing, lambda row: f"{feature.name} is null")
         codes[missing] = 0
     return feature.known(codes.astype(feature.dtype))
-
-
-def plain(array: pa.Array) -> pa.Array:
-    """The array without chunks, extension or dictionary, 64-bit offsets or views."""
-    if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
-    while isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if pt.is_run_end_encoded(array.type):
-        array = pc.run_end_decode(array)
-    if pt.is_dictionary(array.type):
-        array = array.dictionary_decode()
-    kind = array.type
-    if pt.is_large_string(kind) or pt.is_string_view(kind):
-        return array.cast(pa.string())
-    if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
-        return array.cast(pa.binary())
-    return without_views(array)
-
-
-def nulls_of(array: pa.Array) -> np.ndarray:
-    """Which values are null, `[B]` bool."""
-    mask: np.ndarray = array.is_null().to_numpy(zero_copy_only=False)
-    return mask
-
-
-def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
-    """Its numbers as they are stored, `[B]`, with anything under a null.
-
-    A view of whole and floating numbers, so that a null beside it never turns 2⁵³ + 1 into a float.
-
-    Raises:
-      UserError: It holds no numbers, and `wanted` they are; `where` says whose it is.
-    """
-    kind = array.type
-    if pt.is_decimal(kind):
-        array = floats_of_decimals(array)
-    elif pt.is_null(kind):
-        array = array.cast(pa.float64())
-    elif pt.is_boolean(kind):
-        array = array.cast(pa.uint8())
-    elif not (pt.is_integer(kind) or pt.is_floating(kind)):
-        raise UserError(f"column is {kind}, and {wanted}", where)
-    dtype = np.dtype(array.type.to_pandas_dtype())
-    data = array.buffers()[1]
-    values = np.zeros(len(array), dtype)
-    if len(array) and data is not None:
-        values = np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
-    # Comparing half floats with limits beyond their range would overflow.
-    return values.astype(np.float32) if dtype == np.float16 else values
 
 
 def _fill(feature: FeatureSpec) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.rows.tensors import Problems
+from transforms.rows.problems import Problems
 
 Read = TypeVar("Read", np.ndarray, pa.Array)
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from transforms.errors import InputLost, UserError
 from transforms.storage import files
+from transforms.wording import one_line
 
 if TYPE_CHECKING:
-    from transforms.sources.shards import Piece
+    from transforms.sources.base import Piece
 
 _REMEDY = "put the file back as it was and give the same command again, or plan the run anew"
 #: No page is as large: who asks for this much memory at once has read a damaged length.
@@ -79,9 +80,3 @@ def damage_of(error: BaseException) -> str | None:
     if isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None):
         return one_line(error)
     return None
-
-
-def one_line(error: BaseException) -> str:
-    """What a library says is wrong, in one short line."""
-    line = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return line[:200].rstrip(". ")

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from transforms.errors import UserError
+from transforms.sources.inspection import format_of_suffix
 from transforms.sources.other_formats import folder_refusal
-from transforms.sources.shards import format_of_suffix
 from transforms.storage import files
 
 

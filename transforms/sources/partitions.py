@@ -10,13 +10,13 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from transforms.sources.base import Partition
+
 if TYPE_CHECKING:
-    from transforms.sources.shards import InputFile
+    from transforms.sources.base import InputFile
 
 #: What the folder of a null is called.
 NULL = "__HIVE_DEFAULT_PARTITION__"
-#: Names and values of a file's path, the outermost folder first; None is null.
-Partition = tuple[tuple[str, str | None], ...]
 
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,18}")
 _PADDED = re.compile(r"-?\d{1,18}")

@@ -4,79 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
 from transforms.errors import UserError
+from transforms.sources.base import PARQUET, Column, InputFile, Piece, RawBatch, Rejection
 from transforms.sources.changed_files import changed
 from transforms.sources.parquet import describe as describe_parquet
 from transforms.sources.parquet import read as read_parquet
 from transforms.sources.parquet.columns import bare, plain
 from transforms.sources.partitions import column_of, partition_types
-from transforms.sources.shards import PARQUET, InputFile, Piece
 from transforms.sources.tfrecord import describe as describe_tfrecord
 from transforms.sources.tfrecord import read as read_tfrecord
-
-if TYPE_CHECKING:
-    from transforms.rows.schema import ExampleSchema
 
 _PAGE_BYTES = 2 << 20
 _WINDOW_BYTES = 4 << 20
 _INFLATION = 8  # gzip makes Examples seldom smaller than that
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column that is wanted."""
-
-    name: str  # "distance", or "weather.temp" for a field of a struct; a literal name with a dot wins
-    type: pa.DataType  # as describe_columns gives it: TFRecord parsing needs it
-    key: str = ""  # of the config, that asks for it
-    optional: bool = False  # null where a file lacks it
-    from_path: bool = False  # its value is in the name of a folder, where the file has such folders
-
-    @property
-    def asked(self) -> str:
-        """Who asks for it, to be added to a line about a file that lacks it."""
-        return f"; {self.key} asks for it" if self.key else ""
-
-    @property
-    def or_leave_out(self) -> str:
-        """What else can be done about such a file than to mend it, to be added to a remedy."""
-        fill = f", or give the feature a fill: {{name: {self.name}, fill: 0}}"
-        return ", or take the file out of input.files" + (fill if self.key == "input.features" else "")
-
-
-def columns_of(schema: ExampleSchema) -> list[Column]:
-    """The columns that a run reads."""
-    keys, paths = schema.keys, set(schema.from_path)
-    return [
-        Column(name, kind, keys.get(name, ""), name not in keys, name in paths)
-        for name, kind in schema.columns
-    ]
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A row that could not be explained."""
-
-    file: str  # InputFile.name
-    row: int  # counted from 0 in the file
-    stage: str  # "read" | "decode" | "predict" | "attribute"
-    reason: str
-    example_id: str | None = None  # None: not known; the writer falls back to "<file>:<row>"
-
-
-@dataclass(frozen=True)
-class RawBatch:
-    """Consecutive rows of one file, those that could be read and those that could not."""
-
-    columns: pa.RecordBatch  # the wanted columns, in the wanted order, under the wanted names
-    rows: np.ndarray  # int64 [n]: row number in the file of each row in `columns`
-    rejected: tuple[Rejection, ...]
 
 
 def describe_columns(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> dict[str, pa.DataType]:

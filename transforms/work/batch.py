@@ -18,7 +18,7 @@ from transforms.models.base import refusal
 from transforms.numerics.random import row_keys
 from transforms.rows.decode import Rows, join
 from transforms.rows.padding import groups_of, narrowed, widened
-from transforms.sources.read import Rejection
+from transforms.sources.base import Rejection
 from transforms.work.runtime import Runtime
 
 Explained = tuple[Rows, Attribution, np.ndarray]

@@ -11,8 +11,9 @@ from transforms.aggregates.importance import ImportanceState
 from transforms.aggregates.quality import Quality
 from transforms.aggregates.sample import Sample
 from transforms.errors import RunReplaced, UserError
-from transforms.outputs.parts import MANIFEST, Part, digest_of, is_there
+from transforms.outputs.parts import MANIFEST, Part, is_there
 from transforms.storage import files
+from transforms.storage.digests import digest_of
 
 
 @dataclass

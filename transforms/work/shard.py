@@ -30,9 +30,10 @@ from transforms.outputs.write import (
     write_rejected,
 )
 from transforms.rows.decode import Rows, decode, join
+from transforms.rows.schema import columns_of
 from transforms.slices.slicings import labels
-from transforms.sources.read import Rejection, columns_of, read_piece
-from transforms.sources.shards import Shard
+from transforms.sources.base import Rejection, Shard
+from transforms.sources.read import read_piece
 from transforms.storage import files
 from transforms.work.batch import Explained, explain_rows, take
 from transforms.work.journal import ShardResult, check_own, is_committed, read_journal, write_journal

@@ -32,9 +32,9 @@ from transforms.rows.resolve.completion import completed
 from transforms.rows.resolve.missing_features import with_absent
 from transforms.rows.resolve.partitions import resolve_with_paths, slicings_with_paths
 from transforms.rows.resolve.resolve import ColumnRequest
-from transforms.rows.schema import ExampleSchema
-from transforms.sources.read import Column, check_columns, columns_of
-from transforms.sources.shards import TFRECORD, InputFile
+from transforms.rows.schema import ExampleSchema, columns_of
+from transforms.sources.base import TFRECORD, Column, InputFile
+from transforms.sources.read import check_columns
 from transforms.work.device_batch import Room
 
 #: Rows of the input that stand for it where a spread or a time is measured.

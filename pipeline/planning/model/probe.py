@@ -94,7 +94,7 @@ class ProbeResult:
     defaults: Mapping[str, str] = field(default_factory=dict)
 
 
-def probe(request: ProbeRequest) -> ProbeResult:
+def probe_model(request: ProbeRequest) -> ProbeResult:
     """Loads the model and finds out, in this process.
 
     Raises:
@@ -269,4 +269,4 @@ def _entry_spread(
 
 def probe_in_child(request: ProbeRequest) -> ProbeResult:
     """The same in a process of its own, which takes TensorFlow with it when it ends."""
-    return in_child(probe, request)
+    return in_child(probe_model, request)

@@ -80,8 +80,6 @@ def vega_config(colours: dict[str, Any]) -> dict[str, Any]:
     Specs name colours by `{"expr": "theme.positive"}`, after the names of the palettes; scales without a
     range of their own take the theme's.
     """
-    text = {"labelColor": colours["muted"], "titleColor": colours["muted"]}
-    type_ = {"labelFont": SANS, "titleFont": SANS, "labelFontSize": 12, "titleFontSize": 12}
     return {
         "params": [{"name": "theme", "value": colours}],
         "background": None,
@@ -93,6 +91,21 @@ def vega_config(colours: dict[str, Any]) -> dict[str, Any]:
         "bar": {"color": colours["bar"]},
         "rule": {"color": colours["muted"]},
         "text": {"color": colours["ink"], "fontSize": 12, "font": SANS},
+        **_guides(colours),
+        "range": {
+            "category": colours["category"],
+            "ramp": colours["ramp"],
+            "heatmap": colours["heat"],
+            "diverging": colours["diverging"],
+        },
+    }
+
+
+def _guides(colours: dict[str, Any]) -> dict[str, Any]:
+    """Axes, legends and headers."""
+    text = {"labelColor": colours["muted"], "titleColor": colours["muted"]}
+    type_ = {"labelFont": SANS, "titleFont": SANS, "labelFontSize": 12, "titleFontSize": 12}
+    return {
         "axis": {
             **text,
             **type_,
@@ -119,10 +132,4 @@ def vega_config(colours: dict[str, Any]) -> dict[str, Any]:
             "titleLimit": 320,
         },
         "header": {**text, **type_},
-        "range": {
-            "category": colours["category"],
-            "ramp": colours["ramp"],
-            "heatmap": colours["heat"],
-            "diverging": colours["diverging"],
-        },
     }

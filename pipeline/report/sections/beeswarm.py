@@ -3,26 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.report.blocks import Block, Figure, Section, Table
 from pipeline.report.data.view import View, as_word, brief, brief_all, number_axis
+from pipeline.report.page.marks import (
+    Spec,
+    by_rank,
+    chart,
+    layer,
+    mark,
+    names,
+    numbers,
+    spread,
+    theme,
+    tooltip,
+    zero_line,
+)
 from pipeline.wording import isolated, number, plain, shorten
 
+#: Features in a chart, and the height of each in pixels.
 _MOST = 14
 _STEP = 36
-#: Dots of one feature; fewer where there are several targets.
-_DOTS, _DOTS_OF_MANY = 600, 200
+#: Dots of one feature where one target is explained.
+_DOTS = 600
+#: Dots of one feature where several targets are explained, each in a chart of its own.
+_DOTS_OF_SEVERAL = 200
 #: Places along the scale at which dots are stacked.
 _BINS = 120
+#: Rows below which there is no chart.
 _FEWEST = 3
+#: Stands for the place of a value that has none, such as a category: a null would not be drawn.
+NO_ORDER = -1.0
+_HEADER = [
+    "Feature",
+    "Smallest φ",
+    "Median φ",
+    "Largest φ",
+    "Mean φ of low values",
+    "Mean φ of high values",
+]
 
 
 def sections(view: View) -> list[Section]:
-    """A swarm by target; none without a sample."""
-    blocks = view.by_target(lambda target: _of(view, target))
+    """Builds a swarm for each target; nothing where the run has no sample."""
+    blocks = view.by_target(lambda target: _swarm(view, target))
     lead = (
         "Each dot is one example. Its place is what the feature did to the score, its colour the "
         "feature's value."
@@ -30,150 +59,115 @@ def sections(view: View) -> list[Section]:
     return [Section("beeswarm", "Example by example", lead, blocks)] if blocks else []
 
 
-def _of(view: View, target: int) -> Sequence[Block]:
+@dataclass(frozen=True)
+class _Dots:
+    """The dots of one feature.
+
+    Args:
+      feature: Its name in the tables.
+      phi: `[N]`, where the dots lie.
+      values: `[N]`, the feature's values where they are numbers; None otherwise.
+      colours: Ranks of the values, from 0 to 1, or `NO_ORDER`.
+      words: The values as the pointer shows them.
+    """
+
+    feature: str
+    phi: np.ndarray
+    values: np.ndarray | None
+    colours: list[float | None]
+    words: list[str]
+
+    @property
+    def grey(self) -> bool:
+        """Whether no dot has a colour."""
+        return set(self.colours) == {NO_ORDER}
+
+
+def _swarm(view: View, target: int) -> Sequence[Block]:
     several = len(view.targets) > 1
-    sample = view.sample(target, _DOTS_OF_MANY if several else _DOTS)
+    sample = view.sample(target, _DOTS_OF_SEVERAL if several else _DOTS)
     if sample is None or len(sample) < _FEWEST or not view.matters(target):
         return []
-    shown = view.overall(target)["feature"].head(_MOST).tolist()
-    phi = {feature: view.phi_of(sample, feature) for feature in shown}
-    extent = min(values.min() for values in phi.values()), max(values.max() for values in phi.values())
-    rows: list[dict[str, Any]] = []
-    table: list[list[Any]] = []
-    uncoloured = []
-    for feature in shown:
-        values = view.values_of(sample, feature)
-        colours: list[float | None] = [NO_ORDER] * len(sample)
-        words = ["" for _ in range(len(sample))]
-        if values is not None and view.is_numeric(feature):
-            numbers = values.astype(np.float64)
-            colours = coloured(numbers)
-            words = [number(float(v)) for v in numbers]
-        elif values is not None:
-            words = [isolated(shorten(plain(as_word(v)), 30)) for v in values.tolist()]
-        if set(colours) == {NO_ORDER}:
-            uncoloured.append(view.labels[feature])
-        name = view.names[feature]
-        offsets = swarm(phi[feature], extent)
-        for at in range(len(sample)):
-            rows.append(
-                {
-                    "f": name,
-                    "x": brief(float(phi[feature][at])),
-                    "o": brief(float(offsets[at]), 3),
-                    "c": colours[at],
-                    "w": words[at],
-                }
-            )
-        table.append(
-            [view.labels[feature], *_ends(phi[feature], values if view.is_numeric(feature) else None)]
-        )
-    colour: dict[str, Any] = {"value": {"expr": "theme.bar"}}
-    if len(uncoloured) < len(shown):
-        colour = {
-            "condition": {
-                "test": "datum.c >= 0",
-                "field": "c",
-                "type": "quantitative",
-                "scale": {"domain": [0, 1]},
-                "legend": LEGEND,
-            },
-            "value": {"expr": "theme.missing"},
-        }
-    spec = {
-        "width": "container",
-        "height": _STEP * len(shown),
-        "data": {"values": rows},
-        "layer": [
-            {
-                "mark": {"type": "rule", "color": {"expr": "theme.neutral"}},
-                "encoding": {"x": {"datum": 0}},
-            },
-            {
-                "mark": {"type": "circle", "size": 16, "opacity": 0.85},
-                "encoding": {
-                    "y": {"field": "f", "type": "nominal", "sort": None, "title": None},
-                    "yOffset": {"field": "o", "type": "quantitative", "scale": {"domain": [-1, 1]}},
-                    "x": {
-                        "field": "x",
-                        "type": "quantitative",
-                        "title": f"φ, in units of the {view.unit(target)}",
-                        "axis": number_axis(np.array(extent)),
-                        "scale": {"zero": False},
-                    },
-                    "color": colour,
-                    "tooltip": [
-                        {"field": "f", "title": "Feature"},
-                        {"field": "w", "title": "Value"},
-                        {"field": "x", "title": "φ"},
-                    ],
-                },
-            },
-        ],
-    }
-    grey = (
+    features = view.overall(target)["feature"].head(_MOST).tolist()
+    shown = [_dots(view, sample, feature) for feature in features]
+    grey = sum(dots.grey for dots in shown)
+    greys = (
         " Grey dots: values that have no order, such as categories; they are named under the pointer."
-        if 0 < len(uncoloured) < len(shown)
+        if 0 < grey < len(shown)
         else ""
     )
-    first = view.labels[shown[0]]
+    first = shown[0]
     return [
         Figure(
             name=f"beeswarm-{target}",
             title=f"{len(sample):,} rows drawn at random",
             description=(
-                f"A beeswarm of the {len(shown)} most important features. {first} reaches from "
-                f"{number(float(phi[shown[0]].min()))} to {number(float(phi[shown[0]].max()))}."
+                f"A beeswarm of the {len(shown)} most important features. {view.labels[first.feature]} "
+                f"reaches from {number(float(first.phi.min()))} to {number(float(first.phi.max()))}."
             ),
-            spec=spec,
+            spec=_chart(view, target, shown),
             note=(
                 "Right of the line the feature raises the score of that row, left of it it lowers it. "
                 "Where dots pile up there are many such rows. Colour compares a row's value with the "
-                f"feature's own others.{grey}"
+                f"feature's own others.{greys}"
             ),
             table=Table(
-                [
-                    "Feature",
-                    "Smallest φ",
-                    "Median φ",
-                    "Largest φ",
-                    "Mean φ of low values",
-                    "Mean φ of high values",
-                ],
-                table,
+                _HEADER,
+                [[view.labels[dots.feature], *_ends(dots.phi, dots.values)] for dots in shown],
                 "What the dots show. Low and high: the lowest and the highest third of the feature's values.",
             ),
         )
     ]
 
 
-#: Of colours by a feature's value, from the lowest to the highest.
-LEGEND = {
-    "title": "Feature's value",
-    "orient": "top",
-    "direction": "horizontal",
-    "gradientLength": 160,
-    "gradientThickness": 8,
-    "values": [0, 1],
-    "labelExpr": "datum.value == 0 ? 'low' : 'high'",
-}
+def _dots(view: View, sample: pa.Table, feature: str) -> _Dots:
+    phi, values = view.phi_of(sample, feature), view.values_of(sample, feature)
+    if values is None:
+        return _Dots(feature, phi, None, [NO_ORDER] * len(sample), [""] * len(sample))
+    if view.is_numeric(feature):
+        words = [number(float(value)) for value in values.astype(np.float64)]
+        return _Dots(feature, phi, values, coloured(values.astype(np.float64)), words)
+    words = [isolated(shorten(plain(as_word(value)), 30)) for value in values.tolist()]
+    return _Dots(feature, phi, None, [NO_ORDER] * len(sample), words)
 
 
-#: Instead of a place among a feature's values, where there is none: a null would not be drawn.
-NO_ORDER = -1.0
+def _chart(view: View, target: int, shown: Sequence[_Dots]) -> Spec:
+    extent = min(dots.phi.min() for dots in shown), max(dots.phi.max() for dots in shown)
+    rows = [
+        {"f": view.names[dots.feature], "x": brief(float(x)), "o": brief(float(offset), 3), "c": c, "w": word}
+        for dots in shown
+        for x, offset, c, word in zip(
+            dots.phi, swarm(dots.phi, extent), dots.colours, dots.words, strict=True
+        )
+    ]
+    x = numbers(
+        "x",
+        title=f"φ, in units of the {view.unit(target)}",
+        axis=number_axis(np.array(extent)),
+        scale={"zero": False},
+    )
+    dots = layer(
+        mark("circle", size=16, opacity=0.85),
+        x=x,
+        y=names("f"),
+        yOffset=spread("o"),
+        color={"value": theme("bar")} if all(dots.grey for dots in shown) else by_rank("c"),
+        tooltip=tooltip({"f": "Feature", "w": "Value", "x": "φ"}),
+    )
+    return chart(rows, _STEP * len(shown), zero_line(), dots)
 
 
 def coloured(values: np.ndarray) -> list[float | None]:
-    """What the colour of each value is, from 0, the lowest, to 1."""
+    """Colours of values: their ranks from 0, the lowest, to 1; `NO_ORDER` for NaN."""
     return brief_all(np.nan_to_num(places(values), nan=NO_ORDER), 2)
 
 
 def swarm(values: np.ndarray, extent: tuple[float, float]) -> np.ndarray:
-    """Offsets in [−1, 1] that put values near each other beside each other, as wide as they are dense.
+    """Offsets in [−1, 1] that stack dots of nearly equal values, the wider the more of them there are.
 
     Args:
       values: `[N]`.
-      extent: Of the axis.
+      extent: The ends of the axis.
     """
     span = extent[1] - extent[0]
     bins = np.zeros(len(values), np.int64)
@@ -186,25 +180,26 @@ def swarm(values: np.ndarray, extent: tuple[float, float]) -> np.ndarray:
     # 0, 1, −1, 2, −2, …: the first in the middle.
     steps = np.where(place % 2, (place + 1) // 2, -(place // 2)) - np.where(size % 2, 0, 0.5)
     offsets = np.empty(len(values))
-    # Few dots do not fill the whole height.
+    # Seven dots or fewer in the largest stack: they do not fill the height.
     offsets[order] = steps / max(counts.max() / 2, 7)
     return np.clip(offsets, -1, 1) * 0.92
 
 
 def places(values: np.ndarray) -> np.ndarray:
     """Ranks from 0 to 1, equal values alike; NaN stays."""
-    found = np.full(len(values), np.nan)
+    ranks = np.full(len(values), np.nan)
     real = np.isfinite(values)
     unique, inverse, counts = np.unique(values[real], return_inverse=True, return_counts=True)
     if len(unique) > 1:
         middle = np.cumsum(counts) - (counts + 1) / 2
-        found[real] = ((middle - middle[0]) / (middle[-1] - middle[0]))[inverse]
+        ranks[real] = ((middle - middle[0]) / (middle[-1] - middle[0]))[inverse]
     elif len(unique):
-        found[real] = 0.5
-    return found
+        ranks[real] = 0.5
+    return ranks
 
 
 def _ends(phi: np.ndarray, values: np.ndarray | None) -> list[Any]:
+    """Smallest, median and largest φ, and its means over the lowest and the highest third of the values."""
     spread = [float(phi.min()), float(np.median(phi)), float(phi.max())]
     if values is None:
         return [*spread, None, None]

@@ -3,33 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.report.blocks import Block, Figure, Section, Table
 from pipeline.report.data.view import View, brief, number_axis, rows_of
+from pipeline.report.page.marks import (
+    Spec,
+    chart,
+    end,
+    layer,
+    mark,
+    names,
+    numbers,
+    theme,
+    tooltip,
+    zero_line,
+)
 from pipeline.wording import number
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Features in a chart, and the height of each in pixels.
 _MOST = 20
 _STEP = 28
 _STATS = ("min", "p05", "p25", "p50", "p75", "p95", "max", "mean")
-#: Whiskers that are longer than so many times what lies between 5 and 95 % would flatten all else.
+#: The axis is at most this many times as long as the stretch from 5 to 95 %; extremes may lie beyond it.
 _STRETCH = 3.0
 
 
 def sections(view: View) -> list[Section]:
-    """Quantiles of φ by target."""
-    blocks = view.by_target(lambda target: _of(view, target))
+    """Builds a chart of the quantiles of φ for each target."""
+    blocks = view.by_target(lambda target: _quantiles(view, target))
     lead = "Whether a feature does the same to every row, or much to few: from all rows, not from a sample."
     return [Section("distribution", "Distribution of φ", lead, blocks)] if blocks else []
 
 
-def _of(view: View, target: int) -> Sequence[Block]:
+def _quantiles(view: View, target: int) -> Sequence[Block]:
     if not view.matters(target):
         return []
-    frame = view.overall(target)
-    shown = frame.head(_MOST)
+    shown = view.overall(target).head(_MOST)
+    low, high, cut = _reach(shown)
+    ends = " Thin lines that leave the chart go on to the extremes in the table." if cut else ""
+    first = shown.iloc[0]
+    return [
+        Figure(
+            name=f"distribution-{target}",
+            title="From the lowest attribution to the highest",
+            description=(
+                f"Quantiles of φ by feature. {view.labels[first.feature]}: median {number(first.p50)}, "
+                f"nine in ten rows from {number(first.p05)} to {number(first.p95)}."
+            ),
+            spec=_chart(view, target, shown, low, high),
+            note=(
+                "Thick bar: half of the rows (25 to 75 %), with the median in it. Thinner: nine rows in "
+                "ten (5 to 95 %). Thin line: all. Diamond: the mean. Right of 0 the feature raises the "
+                f"score.{ends}"
+            ),
+            table=_table(view, target),
+        )
+    ]
+
+
+def _reach(shown: pd.DataFrame) -> tuple[float, float, bool]:
+    """The ends of the axis, and whether some lines go beyond them."""
+    inner = float(min(shown["p05"].min(), 0)), float(max(shown["p95"].max(), 0))
+    outer = float(min(shown["min"].min(), 0)), float(max(shown["max"].max(), 0))
+    margin = (inner[1] - inner[0]) * (_STRETCH - 1) / 2
+    low, high = max(outer[0], inner[0] - margin), min(outer[1], inner[1] + margin)
+    if high <= low:
+        low, high = outer
+    return low, high, low > outer[0] or high < outer[1]
+
+
+def _chart(view: View, target: int, shown: pd.DataFrame, low: float, high: float) -> Spec:
     rows = [
         {
             "f": view.names[row.feature],
@@ -42,95 +91,39 @@ def _of(view: View, target: int) -> Sequence[Block]:
         }
         for row in rows_of(shown)
     ]
-    inner = float(min(shown["p05"].min(), 0)), float(max(shown["p95"].max(), 0))
-    outer = float(min(shown["min"].min(), 0)), float(max(shown["max"].max(), 0))
-    reach = (inner[1] - inner[0]) * (_STRETCH - 1) / 2
-    low, high = max(outer[0], inner[0] - reach), min(outer[1], inner[1] + reach)
-    if high <= low:
-        low, high = outer
-    cut = low > outer[0] or high < outer[1]
     axis = {
         "title": f"φ, in units of the {view.unit(target)}",
         **number_axis(shown[list(_STATS)].to_numpy(np.float64)),
     }
-    x = {
-        "type": "quantitative",
-        "scale": {"domain": [brief(low), brief(high)], "nice": True, "zero": False},
-        "axis": axis,
-    }
+    scale = {"domain": [brief(low), brief(high)], "nice": True, "zero": False}
 
-    y = {"field": "f", "type": "nominal", "sort": None, "title": None}
+    def statistic(look: Spec, first: str, last: str | None = None) -> Spec:
+        """Marks at a statistic, or from one to another."""
+        ends: Spec = {} if last is None else {"x2": end(last)}
+        return layer(look | {"clip": True}, y=names("f"), x=numbers(first, scale=scale, axis=axis), **ends)
 
-    def layer(mark: dict[str, Any], start: str, end: str | None = None) -> dict[str, Any]:
-        encoding: dict[str, Any] = {"y": y, "x": {"field": start, **x}}
-        return {
-            "mark": {**mark, "clip": True},
-            "encoding": encoding | ({"x2": {"field": end}} if end else {}),
-        }
-
-    spec = {
-        "width": "container",
-        "height": _STEP * len(rows),
-        "data": {"values": rows},
-        "encoding": {
-            "tooltip": [
-                {"field": "f", "title": "Feature"},
-                {"field": "m", "title": "Median"},
-                {"field": "e", "title": "Mean"},
-                {"field": "b", "title": "Half of the rows"},
-                {"field": "w", "title": "Nine in ten rows"},
-                {"field": "a", "title": "All rows"},
-            ],
-        },
-        "layer": [
+    diamond = {"shape": "diamond", "filled": True, "opacity": 1, "size": 46}
+    border = {"stroke": theme("card"), "strokeWidth": 1}
+    return chart(
+        rows,
+        _STEP * len(rows),
+        zero_line(),
+        statistic(mark("rule", "neutral", strokeWidth=1), "min", "max"),
+        statistic(mark("bar", "bar_soft", height=8, cornerRadius=2), "p05", "p95"),
+        statistic(mark("bar", "bar", height=14, cornerRadius=2), "p25", "p75"),
+        statistic(mark("tick", "card", thickness=2.5, size=16), "p50"),
+        statistic(mark("point", "ink", **diamond, **border), "mean"),
+        tooltip=tooltip(
             {
-                "mark": {"type": "rule", "color": {"expr": "theme.neutral"}},
-                "encoding": {"x": {"datum": 0}},
-            },
-            layer({"type": "rule", "strokeWidth": 1, "color": {"expr": "theme.neutral"}}, "min", "max"),
-            layer(
-                {"type": "bar", "height": 8, "cornerRadius": 2, "color": {"expr": "theme.bar_soft"}},
-                "p05",
-                "p95",
-            ),
-            layer(
-                {"type": "bar", "height": 14, "cornerRadius": 2, "color": {"expr": "theme.bar"}}, "p25", "p75"
-            ),
-            layer({"type": "tick", "thickness": 2.5, "size": 16, "color": {"expr": "theme.card"}}, "p50"),
-            layer(
-                {
-                    "type": "point",
-                    "shape": "diamond",
-                    "filled": True,
-                    "opacity": 1,
-                    "size": 46,
-                    "color": {"expr": "theme.ink"},
-                    "stroke": {"expr": "theme.card"},
-                    "strokeWidth": 1,
-                },
-                "mean",
-            ),
-        ],
-    }
-    ends = " Thin lines that leave the chart go on to the extremes in the table." if cut else ""
-    first = shown.iloc[0]
-    return [
-        Figure(
-            name=f"distribution-{target}",
-            title="From the lowest attribution to the highest",
-            description=(
-                f"Quantiles of φ by feature. {view.labels[first.feature]}: median {number(first.p50)}, "
-                f"nine in ten rows from {number(first.p05)} to {number(first.p95)}."
-            ),
-            spec=spec,
-            note=(
-                "Thick bar: half of the rows (25 to 75 %), with the median in it. Thinner: nine rows in "
-                "ten (5 to 95 %). Thin line: all. Diamond: the mean. Right of 0 the feature raises the "
-                f"score.{ends}"
-            ),
-            table=_table(view, target),
-        )
-    ]
+                "f": "Feature",
+                "m": "Median",
+                "e": "Mean",
+                "b": "Half of the rows",
+                "w": "Nine in ten rows",
+                "a": "All rows",
+            }
+        ),
+    )
 
 
 def _table(view: View, target: int) -> Table:

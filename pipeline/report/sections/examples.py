@@ -17,17 +17,22 @@ from pipeline.report.data.sampled_rows import (
     by_target,
     drawn_by_target,
     left_out,
-    score_word,
     shown_features,
     value_in_words,
 )
 from pipeline.report.data.tables import ReportData
 from pipeline.report.data.view import MOST_TARGETS
+from pipeline.report.page.marks import Spec, all_names, by_sign, chart, end, layer, mark, numbers, tooltip
 from pipeline.report.sections import images, tokens
+from pipeline.results.summaries import score_kinds
 from pipeline.wording import chart_names, isolated, listed, number, plain, shorten, signed
 
-#: Bars of a waterfall; the features beyond are summed up. Lines of the table behind it.
-_BARS, _LINES = 12, 60
+#: Bars of a waterfall; the features beyond are summed up.
+_BARS = 12
+#: Lines of the table behind a waterfall.
+_LINES = 60
+#: Height of a bar with its two lines of text, in pixels.
+_ROW = 36
 #: Characters of a value in a chart.
 _VALUE = 34
 #: A remainder is a bar of its own where it is this share of the whole way, a feature of the largest φ.
@@ -164,7 +169,7 @@ def _blocks(
     found = parts(data, rows, row)
     prediction, base = float(rows.prediction[row]), float(rows.base_value[row])
     additive = bool(np.isfinite(rows.numbers("convergence_delta")[row]))
-    unit = score_word(data, target)
+    unit = score_kinds(data.manifest).get(target, "score")
     said = sentence(prediction, base, found, additive)
     output = float(rows.numbers("output")[row])
     facts = [f"{isolated(plain(name))} {isolated(text)}" for name, text in rows.slices(row)]
@@ -201,50 +206,48 @@ _NO_SUM = "This method's φ do not add up to the score, so the bars stand side b
 
 # -- charts --------------------------------------------------------------------------------------------------
 
-_SIGN = {
-    "condition": {"test": "datum.phi < 0", "value": {"expr": "theme.negative"}},
-    "value": {"expr": "theme.positive"},
-}
-_ROW = 36
 
-
-def waterfall(found: Sequence[Part], prediction: float, base: float, title: str) -> dict[str, Any]:
-    """The way from the base value to the score, as Vega-Lite: a bar a feature, the smallest summed up."""
+def waterfall(found: Sequence[Part], prediction: float, base: float, title: str) -> Spec:
+    """The way from the base value to the score: a bar a feature, the smallest summed up."""
     seen = sum(abs(part.phi) >= _VISIBLE * abs(found[0].phi) for part in found)
     steps = _summed(found, min(_BARS, max(seen + 1, 3)))
-    total, rows = base, [_end("Base value", base)]
+    total, rows = base, [_stop("Base value", base)]
     for part in steps:
         rows.append(_step(part, total, total + part.phi))
         total += part.phi
     reach = [row["end"] for row in rows]
     if abs(prediction - total) > _VISIBLE * (max(reach) - min(reach)):
         rows.append(_step(Part("Remainder", "", prediction - total), total, prediction))
-    rows.append(_end("Score", prediction))
+    rows.append(_stop("Score", prediction))
     for row, following in pairwise(rows):
         row["next"] = following["line"]
     low, high = min(row["end"] for row in rows), max(row["end"] for row in rows)
-    chart = _chart(rows, low, high, title)
-    x, y = chart["encoding"]["x"], chart["encoding"]["y"]
-    links = {
-        "mark": {"type": "rule", "strokeWidth": 1, "color": {"expr": "theme.neutral"}, "opacity": 0.7},
-        "transform": [{"filter": "isValid(datum.next)"}],
-        "encoding": {"x": {**x, "field": "end"}, "y": y, "y2": {"field": "next"}},
-    }
-    ends = {
-        "mark": {"type": "tick", "thickness": 3, "height": 20, "color": {"expr": "theme.ink"}},
-        "transform": [{"filter": "!isValid(datum.phi)"}],
-        "encoding": {"x": {**x, "field": "end"}},
-    }
-    chart["layer"] = [links, *chart["layer"], ends]
-    return chart
+    x, y = _scores(low, high, title), _lines(rows)
+    link = layer(
+        mark("rule", "neutral", strokeWidth=1, opacity=0.7),
+        transform=[{"filter": "isValid(datum.next)"}],
+        x=x | {"field": "end"},
+        y=y,
+        y2=end("next"),
+    )
+    stop = layer(
+        mark("tick", "ink", thickness=3, height=20),
+        transform=[{"filter": "!isValid(datum.phi)"}],
+        x=x | {"field": "end"},
+    )
+    layers = [link, *_bars_with_numbers(x, title), stop]
+    return chart(_numbered(rows, low, high), _ROW * len(rows), *layers, x=x, y=y)
 
 
-def bars(found: Sequence[Part]) -> dict[str, Any]:
-    """Where φ promise no sum: a bar a feature from 0, as Vega-Lite."""
+def bars(found: Sequence[Part]) -> Spec:
+    """A bar a feature from 0, for methods whose φ promise no sum."""
     shown = found[:_BARS]
     rows = [_step(part, 0.0, part.phi) for part in shown]
     reach = [0.0, *(part.phi for part in shown)]
-    return _chart(rows, min(reach), max(reach), "φ")
+    low, high = min(reach), max(reach)
+    x = _scores(low, high, "φ")
+    layers = _bars_with_numbers(x, "φ")
+    return chart(_numbered(rows, low, high), _ROW * len(rows), *layers, x=x, y=_lines(rows))
 
 
 def _summed(found: Sequence[Part], most: int) -> list[Part]:
@@ -256,20 +259,22 @@ def _summed(found: Sequence[Part], most: int) -> list[Part]:
     return [*found[: most - 1], Part(f"{number:,} others", "", sum(part.phi for part in rest))]
 
 
-def _step(part: Part, start: float, end: float) -> dict[str, Any]:
+def _step(part: Part, start: float, stop: float) -> dict[str, Any]:
+    """A row of the chart's data: a feature, whose bar leads from one score to another."""
     value = shorten(part.value, _VALUE)
     return {
         "line": f"{part.name}\n{isolated(value) if value else ''}",
         "name": part.name,
         "value": value,
         "start": start,
-        "end": end,
+        "end": stop,
         "phi": part.phi,
         "told": signed(part.phi),
     }
 
 
-def _end(name: str, value: float) -> dict[str, Any]:
+def _stop(name: str, value: float) -> dict[str, Any]:
+    """A row of the chart's data: the base value or the score, a mark without a bar."""
     return {
         "line": f"{name}\n",
         "name": name,
@@ -281,66 +286,62 @@ def _end(name: str, value: float) -> dict[str, Any]:
     }
 
 
-def _chart(rows: Sequence[Mapping[str, Any]], low: float, high: float, title: str) -> dict[str, Any]:
-    room = (high - low) or abs(high) or 1.0
-    scale = {"domain": [low - 0.05 * room, high + 0.16 * room], "nice": False, "zero": False}
-    values = []
+def _numbered(rows: Sequence[Mapping[str, Any]], low: float, high: float) -> list[dict[str, Any]]:
+    """The rows with the place of each number: right of its bar, or left of a bar that is far right."""
+    found = []
     for row in rows:
         ends = sorted((row["start"], row["end"]))
-        # Numbers stand where there is room for them: right of a bar, or left of one that is far right.
-        right = high - ends[1] >= ends[0] - low or ends[0] - low < _BESIDE * room
-        values.append({**row, "at": ends[1] if right else ends[0], "side": "right" if right else "left"})
-    x = {"type": "quantitative", "scale": scale, "axis": {"title": title, "tickCount": 5}}
-    names = {
-        "title": None,
+        right = high - ends[1] >= ends[0] - low or ends[0] - low < _BESIDE * _width(low, high)
+        found.append({**row, "at": ends[1] if right else ends[0], "side": "right" if right else "left"})
+    return found
+
+
+def _width(low: float, high: float) -> float:
+    return (high - low) or abs(high) or 1.0
+
+
+def _scores(low: float, high: float, title: str) -> Spec:
+    """The axis of scores, with room for the numbers beside the bars."""
+    width = _width(low, high)
+    scale = {"domain": [low - 0.05 * width, high + 0.16 * width], "nice": False, "zero": False}
+    return numbers(scale=scale, axis={"title": title, "tickCount": 5})
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> Spec:
+    """The axis of features, each with its value in a second line."""
+    axis = {
         "labelExpr": "split(datum.label, '\\n')",
         "labelLineHeight": 14,
-        # Of two lines the first stands above the middle of the bar.
+        # The first of two lines stands above the middle of the bar.
         "labelOffset": {
             "condition": {"test": "split(datum.value, '\\n')[1] !== ''", "value": -7},
             "value": 0,
         },
-        "labelOverlap": False,
         "minExtent": 60,
     }
-    y = {
-        "field": "line",
-        "type": "nominal",
-        "scale": {"domain": [row["line"] for row in rows], "paddingInner": 0.3, "paddingOuter": 0.2},
-        "axis": names,
-    }
-    tooltip = [
-        {"field": "name", "title": "Feature"},
-        {"field": "value", "title": "Value"},
-        {"field": "told", "title": "φ"},
-        {"field": "end", "title": title, "format": ".4~g"},
-    ]
-    return {
-        "data": {"values": values},
-        "width": "container",
-        "height": _ROW * len(rows),
-        "encoding": {"x": x, "y": y},
-        "layer": [
-            {
-                "mark": {"type": "bar", "minBandSize": 2, "cornerRadius": 1.5},
-                "transform": [{"filter": "isValid(datum.phi)"}],
-                "encoding": {
-                    "x": {**x, "field": "start"},
-                    "x2": {"field": "end"},
-                    "color": _SIGN,
-                    "tooltip": tooltip,
-                },
-            },
-            *(
-                {
-                    "mark": {"type": "text", "align": align, "dx": away},
-                    "transform": [{"filter": f"datum.side === '{side}'"}],
-                    "encoding": {"x": {**x, "field": "at"}, "text": {"field": "told"}},
-                }
-                for side, align, away in (("right", "left", 6), ("left", "right", -6))
-            ),
-        ],
-    }
+    padding = {"paddingInner": 0.3, "paddingOuter": 0.2}
+    return all_names("line", [row["line"] for row in rows], axis=axis, scale=padding)
+
+
+def _bars_with_numbers(x: Spec, title: str) -> list[Spec]:
+    bar = layer(
+        mark("bar", minBandSize=2, cornerRadius=1.5),
+        transform=[{"filter": "isValid(datum.phi)"}],
+        x=x | {"field": "start"},
+        x2=end("end"),
+        color=by_sign("phi"),
+        tooltip=tooltip({"name": "Feature", "value": "Value", "told": "φ", "end": title}, exact=("end",)),
+    )
+    right, left = (
+        layer(
+            mark("text", align=align, dx=away),
+            transform=[{"filter": f"datum.side === '{side}'"}],
+            x=x | {"field": "at"},
+            text={"field": "told"},
+        )
+        for side, align, away in (("right", "left", 6), ("left", "right", -6))
+    )
+    return [bar, right, left]
 
 
 def _table(found: Sequence[Part], prediction: float, base: float, additive: bool) -> Table:

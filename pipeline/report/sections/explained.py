@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.report.blocks import Figure, Section, Table, Terms
 from pipeline.report.data.view import View
-from pipeline.screen.text_table import count, duration, size
-from pipeline.wording import listed, number, plain, shorten
+from pipeline.wording import count, duration, listed, number, plain, shorten, size
 
-_FILES, _NAMES = 8, 12
+#: Input files that are named.
+_FILES = 8
+#: Targets, features and slicings that are named.
+_NAMES = 12
 __all__ = ["facts", "sections"]
 
 
@@ -32,52 +34,15 @@ def facts(view: View) -> list[tuple[str, str]]:
 
 
 def sections(view: View) -> list[Section]:
-    """Of the manifest."""
-    manifest = view.data.manifest
-    config, counts, timing = manifest["config"], manifest["counts"], manifest["timing"]
-    model, baseline = manifest["model"], manifest["baseline"]
-    made = config["input"]
-    kinds = sorted({view.unit(target) for target in view.data.targets})
-    rows = baseline["rows"]
-    items = [
-        ("Model", plain(str(model["path"]))),
-        ("Model's digest", str(model["digest"])),
-        ("Data", _inputs(manifest)),
-        ("Rows", _rows(counts)),
-        ("Target", _target(config, view)),
-        ("Score", f"{listed(kinds)}: what φ adds up to, in its units" if kinds else ""),
-        ("Method", method(manifest)),
-        ("Baseline", f"{baseline['kind']}, {count(rows, 'row')}" if rows else str(baseline["kind"])),
-        ("Baseline's digest", str(baseline["digest"] or "")),
-        ("Features", _some(list(manifest["features"]), view.labels)),
-        (
-            "Groups",
-            "; ".join(
-                f"{plain(g)}: {', '.join(map(plain, m))}" for g, m in (made.get("groups") or {}).items()
-            ),
-        ),
-        ("Slices", _slicings(view.data.manifest.get("slices") or [])),
-        ("Weights", plain(str(made.get("weight") or ""))),
-        ("Sample", _sample(view)),
-        (
-            "Time",
-            f"{duration(timing['seconds'])} in all, {timing['rows_per_second']:,.0f} rows a second after "
-            "planning",
-        ),
-        ("Runner", str(manifest["runner"])),
-        ("Seed", str(config.get("seed", ""))),
-        ("Run", str(manifest["run_id"])),
-        ("Explained", _when(manifest["created"])),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())),
-    ]
-    settings = [[path, plain(str(value))] for path, value in _flat(config)]
+    """Builds the section from the manifest."""
+    settings = [[path, plain(str(value))] for path, value in _flat(view.data.manifest["config"])]
     return [
         Section(
             "explained",
             "What was explained",
             "Enough to find the same model, data and settings again.",
             [
-                Terms([(name, text) for name, text in items if text]),
+                Terms([(name, text) for name, text in _items(view) if text]),
                 Figure(
                     name="config",
                     title="Config",
@@ -87,6 +52,42 @@ def sections(view: View) -> list[Section]:
             ],
         )
     ]
+
+
+def _items(view: View) -> list[tuple[str, str]]:
+    """Names and texts; a text is empty where there is nothing to say."""
+    manifest = view.data.manifest
+    config, timing = manifest["config"], manifest["timing"]
+    model, baseline = manifest["model"], manifest["baseline"]
+    kinds = sorted({view.unit(target) for target in view.data.targets})
+    rows = baseline["rows"]
+    pace = f"{timing['rows_per_second']:,.0f} rows a second after planning"
+    return [
+        ("Model", plain(str(model["path"]))),
+        ("Model's digest", str(model["digest"])),
+        ("Data", _inputs(manifest)),
+        ("Rows", _rows(manifest["counts"])),
+        ("Target", _target(config, view)),
+        ("Score", f"{listed(kinds)}: what φ adds up to, in its units" if kinds else ""),
+        ("Method", method(manifest)),
+        ("Baseline", f"{baseline['kind']}, {count(rows, 'row')}" if rows else str(baseline["kind"])),
+        ("Baseline's digest", str(baseline["digest"] or "")),
+        ("Features", _some(list(manifest["features"]), view.labels)),
+        ("Groups", _groups(config["input"].get("groups") or {})),
+        ("Slices", _slicings(manifest.get("slices") or [])),
+        ("Weights", plain(str(config["input"].get("weight") or ""))),
+        ("Sample", _sample(view)),
+        ("Time", f"{duration(timing['seconds'])} in all, {pace}"),
+        ("Runner", str(manifest["runner"])),
+        ("Seed", str(config.get("seed", ""))),
+        ("Run", str(manifest["run_id"])),
+        ("Explained", _when(manifest["created"])),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())),
+    ]
+
+
+def _groups(groups: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{plain(name)}: {', '.join(map(plain, members))}" for name, members in groups.items())
 
 
 def method(manifest: Mapping[str, Any]) -> str:

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.report.blocks import Block, Figure, Prose, Section, Table
 from pipeline.report.data.view import MOST_LISTED, View, brief, number_axis, rows_of
+from pipeline.report.page.marks import Spec, chart, end, layer, mark, names, numbers, tooltip
 from pipeline.wording import number, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Features in a chart.
 _MOST = 25
+#: Height of a bar and of a rank, in pixels.
 _STEP = 26
+_RANK_STEP = 22
 
 
 def sections(view: View) -> list[Section]:
-    """Importance by target."""
+    """Builds bars and ranks for each target."""
     return [
         Section(
             "importance",
             "Importance",
             "How far each feature moves the score, up or down, on average over all rows.",
-            view.by_target(lambda target: _of(view, target), told=True),
+            view.by_target(lambda target: _bars_and_ranks(view, target), told=True),
         )
     ]
 
 
-def _of(view: View, target: int) -> Sequence[Block]:
+def _bars_and_ranks(view: View, target: int) -> Sequence[Block]:
     if not view.matters(target):
         return [
             Prose("No feature moves this score at all: every attribution is 0.", "caution"),
@@ -46,6 +52,34 @@ def _of(view: View, target: int) -> Sequence[Block]:
 def _bars(view: View, target: int) -> Figure:
     frame = view.overall(target)
     shown = frame.head(_MOST)
+    first = shown.iloc[0]
+    rest = frame["share"].iloc[_MOST:].sum()
+    where = "the table" if len(frame) <= MOST_LISTED else "importance.parquet"
+    more = (
+        f" The other {len(frame) - _MOST:,} make up {percent(rest)}; they are in {where}."
+        if len(frame) > _MOST
+        else ""
+    )
+    return Figure(
+        name=f"importance-{target}",
+        title=f"The {len(shown)} most important of {len(frame):,} features"
+        if more
+        else "Importance of each feature",
+        description=(
+            f"Bars of mean |φ|. Longest: {view.labels[first.feature]}, {number(first.mean_abs)}, "
+            f"{percent(first.share)} of all."
+        ),
+        spec=_bar_chart(view, target, shown),
+        table=_table(view, target),
+        note=(
+            "Bar: mean of the absolute attribution. Line across its end: where the mean lies with 95 % "
+            "confidence, given how much rows differ. Percentage: the feature's share of the sum over all "
+            f"features.{more}"
+        ),
+    )
+
+
+def _bar_chart(view: View, target: int, shown: pd.DataFrame) -> Spec:
     rows = [
         {
             "f": view.names[row.feature],
@@ -58,128 +92,33 @@ def _bars(view: View, target: int) -> Figure:
         }
         for row in rows_of(shown)
     ]
-    widest = float(shown["mean_abs_high"].max())
-    x = {
-        "field": "v",
-        "type": "quantitative",
-        "title": f"mean |φ|, in units of the {view.unit(target)}",
-        "axis": number_axis(shown["mean_abs"].to_numpy()),
-    }
-    spec = {
-        "width": "container",
-        "height": _STEP * len(rows),
-        "data": {"values": rows},
-        "encoding": {
-            "y": {"field": "f", "type": "nominal", "sort": None, "title": None},
-            "tooltip": [
-                {"field": "f", "title": "Feature"},
-                {"field": "t", "title": "Mean |φ|"},
-                {"field": "i", "title": "95 % interval"},
-                {"field": "s", "title": "Share"},
-            ],
-        },
-        "layer": [
-            {
-                "mark": {"type": "bar", "cornerRadiusEnd": 2, "height": {"band": 0.68}},
-                "encoding": {"x": {**x, "scale": {"domain": [0, brief(widest * 1.22)], "nice": False}}},
-            },
-            {
-                "mark": {"type": "rule", "strokeWidth": 1.5, "color": {"expr": "theme.ink"}},
-                "encoding": {"x": {"field": "lo", "type": "quantitative"}, "x2": {"field": "hi"}},
-            },
-            {
-                "mark": {"type": "text", "align": "left", "dx": 7, "color": {"expr": "theme.muted"}},
-                "encoding": {
-                    "x": {"field": "hi", "type": "quantitative"},
-                    "text": {"field": "s"},
-                },
-            },
-        ],
-    }
-    first = shown.iloc[0]
-    rest = frame["share"].iloc[_MOST:].sum()
-    where = "the table" if len(frame) <= MOST_LISTED else "importance.parquet"
-    more = (
-        f" The other {len(frame) - _MOST:,} make up {percent(rest)}; they are in {where}."
-        if len(frame) > _MOST
-        else ""
+    # Percentages stand right of the longest interval.
+    widest = float(shown["mean_abs_high"].max()) * 1.22
+    length = numbers(
+        "v",
+        title=f"mean |φ|, in units of the {view.unit(target)}",
+        axis=number_axis(shown["mean_abs"].to_numpy()),
+        scale={"domain": [0, brief(widest)], "nice": False},
     )
-    return Figure(
-        name=f"importance-{target}",
-        title=f"The {len(rows)} most important of {len(frame):,} features"
-        if more
-        else "Importance of each feature",
-        description=(
-            f"Bars of mean |φ|. Longest: {view.labels[first.feature]}, {number(first.mean_abs)}, "
-            f"{percent(first.share)} of all."
-        ),
-        spec=spec,
-        table=_table(view, target),
-        note=(
-            "Bar: mean of the absolute attribution. Line across its end: where the mean lies with 95 % "
-            "confidence, given how much rows differ. Percentage: the feature's share of the sum over all "
-            f"features.{more}"
-        ),
+    return chart(
+        rows,
+        _STEP * len(rows),
+        layer(mark("bar", cornerRadiusEnd=2, height={"band": 0.68}), x=length),
+        layer(mark("rule", "ink", strokeWidth=1.5), x=numbers("lo"), x2=end("hi")),
+        layer(mark("text", "muted", align="left", dx=7), x=numbers("hi"), text={"field": "s"}),
+        y=names("f"),
+        tooltip=tooltip({"f": "Feature", "t": "Mean |φ|", "i": "95 % interval", "s": "Share"}),
     )
 
 
 def _ranks(view: View, target: int) -> Figure:
     shown = view.overall(target).head(_MOST)
-    rows = [
-        {
-            "f": view.names[row.feature],
-            "r": int(row.rank),
-            "lo": int(row.rank_low),
-            "hi": int(row.rank_high),
-            "i": _span(row.rank_low, row.rank_high),
-        }
-        for row in rows_of(shown)
-    ]
-    x = {"type": "quantitative", "scale": {"zero": False, "nice": False, "padding": 8}}
-    last = int(shown["rank_high"].max())
-    step = next(size for size in (1, 2, 5, 10, 20, 50, 100, 1000) if last <= 15 * size)
-    ticks = [rank for rank in range(1, last + 1) if rank == 1 or rank % step == 0]
-    axis = {"title": "rank, 1 is the most important", "values": ticks, "format": "d"}
-    spec: dict[str, Any] = {
-        "width": "container",
-        "height": 22 * len(rows),
-        "data": {"values": rows},
-        "encoding": {
-            "y": {"field": "f", "type": "nominal", "sort": None, "title": None},
-            "tooltip": [
-                {"field": "f", "title": "Feature"},
-                {"field": "r", "title": "Rank"},
-                {"field": "i", "title": "95 % interval"},
-            ],
-        },
-        "layer": [
-            {
-                "mark": {
-                    "type": "rule",
-                    "strokeWidth": 7,
-                    "strokeCap": "round",
-                    "color": {"expr": "theme.bar_soft"},
-                },
-                "encoding": {"x": {"field": "lo", **x, "axis": axis}, "x2": {"field": "hi"}},
-            },
-            {
-                "mark": {
-                    "type": "point",
-                    "filled": True,
-                    "size": 60,
-                    "opacity": 1,
-                    "color": {"expr": "theme.bar"},
-                },
-                "encoding": {"x": {"field": "r", **x, "axis": axis}},
-            },
-        ],
-    }
-    sure = sum(1 for row in rows if row["lo"] == row["hi"])
+    sure = int((shown["rank_low"] == shown["rank_high"]).sum())
     return Figure(
         name=f"ranks-{target}",
         title="How certain the order is",
-        description=f"Ranks with 95 % intervals; {sure} of {len(rows)} ranks are certain.",
-        spec=spec,
+        description=f"Ranks with 95 % intervals; {sure} of {len(shown)} ranks are certain.",
+        spec=_rank_chart(view, shown),
         note=(
             "Dot: the rank. Band: the ranks that the feature may well have, with 95 % confidence. "
             "Features whose bands overlap cannot be told apart by these rows."
@@ -191,6 +130,35 @@ def _ranks(view: View, target: int) -> Figure:
                 for row in rows_of(shown)
             ],
         ),
+    )
+
+
+def _rank_chart(view: View, shown: pd.DataFrame) -> Spec:
+    rows = [
+        {
+            "f": view.names[row.feature],
+            "r": int(row.rank),
+            "lo": int(row.rank_low),
+            "hi": int(row.rank_high),
+            "i": _span(row.rank_low, row.rank_high),
+        }
+        for row in rows_of(shown)
+    ]
+    last = int(shown["rank_high"].max())
+    step = next(size for size in (1, 2, 5, 10, 20, 50, 100, 1000) if last <= 15 * size)
+    ticks = [rank for rank in range(1, last + 1) if rank == 1 or rank % step == 0]
+    places = {
+        "scale": {"zero": False, "nice": False, "padding": 8},
+        "axis": {"title": "rank, 1 is the most important", "values": ticks, "format": "d"},
+    }
+    band = mark("rule", "bar_soft", strokeWidth=7, strokeCap="round")
+    return chart(
+        rows,
+        _RANK_STEP * len(rows),
+        layer(band, x=numbers("lo", **places), x2=end("hi")),
+        layer(mark("point", "bar", filled=True, size=60, opacity=1), x=numbers("r", **places)),
+        y=names("f"),
+        tooltip=tooltip({"f": "Feature", "r": "Rank", "i": "95 % interval"}),
     )
 
 

@@ -21,6 +21,7 @@ from pipeline.report.data.sampled_rows import (
 )
 from pipeline.report.data.tables import ReportData
 from pipeline.report.data.view import MOST_TARGETS
+from pipeline.report.page.marks import Spec, all_names, by_sign, chart, layer, mark, numbers, tooltip
 from pipeline.report.page.markup import markup
 from pipeline.report.sections import vectors
 from pipeline.wording import chart_names, isolated, listed, number, plain, shorten, signed
@@ -217,8 +218,8 @@ def _importance(
     return blocks
 
 
-def _bars(names: Sequence[str], lines: Sequence[Sequence[Cell]]) -> dict[str, Any]:
-    values = [
+def _bars(names: Sequence[str], lines: Sequence[Sequence[Cell]]) -> Spec:
+    rows = [
         {
             "token": name,
             "count": line[1],
@@ -228,44 +229,18 @@ def _bars(names: Sequence[str], lines: Sequence[Sequence[Cell]]) -> dict[str, An
         }
         for name, line in zip(names, lines, strict=True)
     ]
-    y = {
-        "field": "token",
-        "type": "nominal",
-        "scale": {"domain": list(names)},
-        "axis": {"title": None, "labelOverlap": False},
-    }
-    tooltip = [
-        {"field": "token", "title": "Token"},
-        {"field": "count", "title": "Occurrences"},
-        {"field": "mean", "title": "Mean φ", "format": ".4~g"},
-        {"field": "absolute", "title": "Mean |φ|", "format": ".4~g"},
-    ]
-    x = {"type": "quantitative", "axis": {"title": "mean φ", "tickCount": 5}}
-    return {
-        "data": {"values": values},
-        "width": "container",
-        "height": 22 * len(values) + 10,
-        "encoding": {"y": y, "tooltip": tooltip},
-        "layer": [
-            {
-                "mark": {"type": "bar", "cornerRadius": 1.5},
-                "encoding": {
-                    "x": {**x, "field": "mean"},
-                    "color": {
-                        "condition": {"test": "datum.mean < 0", "value": {"expr": "theme.negative"}},
-                        "value": {"expr": "theme.positive"},
-                    },
-                },
-            },
-            {
-                "mark": {"type": "tick", "thickness": 2, "height": 12, "color": {"expr": "theme.ink"}},
-                "transform": [
-                    {"calculate": "datum.mean < 0 ? -datum.absolute : datum.absolute", "as": "mark"}
-                ],
-                "encoding": {"x": {**x, "field": "mark"}},
-            },
-        ],
-    }
+    titles = {"token": "Token", "count": "Occurrences", "mean": "Mean φ", "absolute": "Mean |φ|"}
+    axis = {"title": "mean φ", "tickCount": 5}
+    # The mark of mean |φ| stands on the bar's side of 0.
+    side = {"calculate": "datum.mean < 0 ? -datum.absolute : datum.absolute", "as": "mark"}
+    return chart(
+        rows,
+        22 * len(rows) + 10,
+        layer(mark("bar", cornerRadius=1.5), x=numbers("mean", axis=axis), color=by_sign("mean")),
+        layer(mark("tick", "ink", thickness=2, height=12), transform=[side], x=numbers("mark", axis=axis)),
+        y=all_names("token", list(names)),
+        tooltip=tooltip(titles, exact=("mean", "absolute")),
+    )
 
 
 # -- single texts --------------------------------------------------------------------------------------------

@@ -17,18 +17,29 @@ from pipeline.report.data.sampled_rows import (
 )
 from pipeline.report.data.tables import ReportData
 from pipeline.report.data.view import MOST_TARGETS
+from pipeline.report.page.marks import Spec, all_names, by_sign, chart, end, layer, mark, numbers, tooltip
 from pipeline.wording import isolated, listed, number, percent, plain, shorten
 
-#: Bars of a chart, lines of the table behind it, positions that are told in words.
-_BARS, _LINES, _TOLD = 30, 200, 3
-#: Charts of all vectors and targets together, and lines of their tables.
-_CHARTS, _ALL_LINES = 100, 4000
+#: Bars of a chart.
+_BARS = 30
+#: Lines of the table behind a chart.
+_LINES = 200
+#: Positions that a chart's description names.
+_NAMED = 3
+#: Charts of all vectors and targets together.
+_CHARTS = 100
+#: Lines of all their tables together.
+_ALL_LINES = 4000
 #: Bars from the first position to the last.
 _STEPS = 400
+#: Bars above which they stand without a gap.
+_APART = 120
+#: Of a chart from the first position to the last, in pixels.
+_HEIGHT = 160
 
 
 def sections(data: ReportData) -> list[Section]:
-    """Mean |φ| by position of each feature that is neither a number, a picture nor a text."""
+    """Builds charts of mean |φ| by position for features that are neither numbers, pictures nor texts."""
     targets = list(data.targets)[:MOST_TARGETS]
     vectors, rest_of_them = most_important(data, "vector", max(1, _CHARTS // max(1, len(targets))))
     lines = max(_BARS, min(_LINES, _ALL_LINES // max(1, len(vectors) * len(targets))))
@@ -61,13 +72,13 @@ def strongest(data: ReportData, target: int, feature: Shown, name: str, lines: i
         value, mean = float(means.absolute[place]), float(means.mean[place])
         rows.append([position(place, feature), value, percent(value / whole), mean])
     label = isolated(shorten(plain(feature.label)))
-    told = listed([f"{row[0]} ({number(float(str(row[1])), 3)})" for row in rows[:_TOLD]])
+    largest = listed([f"{row[0]} ({number(float(str(row[1])), 3)})" for row in rows[:_NAMED]])
     shown = rows[:_BARS]
     part = f"the {len(shown)} of {order.size:,}" if order.size > len(shown) else "all"
     return Figure(
         name,
         f"Positions of {label} by mean |φ|{of_target(data, target)}",
-        f"Bars of mean |φ| by position, {part} positions. The largest are at {told}.",
+        f"Bars of mean |φ| by position, {part} positions. The largest are at {largest}.",
         spec=_bars(shown),
         table=Table(["Position", "Mean |φ|", "Share", "Mean φ"], rows),
         note=f"{means.of} Positions are counted from 0. Red: raises the score on average; blue: lowers it.",
@@ -80,95 +91,71 @@ def along(data: ReportData, target: int, feature: Shown, name: str) -> Figure | 
     if means is None:
         return None
     absolute, mean = means.absolute.reshape(-1), means.mean.reshape(-1)
+    length = len(absolute)
     label = isolated(shorten(plain(feature.label)))
     best = int(absolute.argmax())
-    most = _LINES if len(absolute) <= _LINES else _LINES // 2
-    told = sorted(np.argsort(-absolute, kind="stable")[:most].tolist())
-    rows: list[list[Cell]] = [[at, float(absolute[at]), float(mean[at])] for at in told]
-    many = len(absolute)
-    part = f"The {len(rows)} of {many:,} positions that matter most" if len(rows) < many else ""
-    width = -(-many // _STEPS)
-    starts = np.arange(0, many, width)
-    counts = np.diff([*starts, many])
-    values = [
-        {"at": at, "value": float(f"{value:.5g}"), "mean": float(f"{low:.5g}")}
-        for at, value, low in zip(
-            starts.tolist(),
-            (np.add.reduceat(absolute, starts) / counts).tolist(),
-            (np.add.reduceat(mean, starts) / counts).tolist(),
-            strict=True,
-        )
-    ]
+    most = _LINES if length <= _LINES else _LINES // 2
+    largest = sorted(np.argsort(-absolute, kind="stable")[:most].tolist())
+    rows: list[list[Cell]] = [[at, float(absolute[at]), float(mean[at])] for at in largest]
+    part = f"The {len(rows)} of {length:,} positions that matter most" if len(rows) < length else ""
+    width = -(-length // _STEPS)
     bars = f" A bar is the mean over {width} positions." if width > 1 else ""
-    spec = {
-        "data": {"values": values},
-        "width": "container",
-        "height": 160,
-        "transform": [{"calculate": f"min(datum.at + {width}, {many})", "as": "next"}],
-        "mark": {"type": "bar", "binSpacing": 1 if len(values) <= 120 else 0},
-        "encoding": {
-            "x": {
-                "field": "at",
-                "type": "quantitative",
-                "scale": {"domain": [0, many], "nice": False},
-                "axis": {"title": "position", "grid": False, "tickMinStep": 1, "format": "d"},
-            },
-            "x2": {"field": "next"},
-            "y": {"field": "value", "type": "quantitative", "axis": {"title": "mean |φ|", "tickCount": 4}},
-            "y2": {"datum": 0},
-            "tooltip": [
-                {"field": "at", "title": "Position"},
-                {"field": "value", "title": "Mean |φ|", "format": ".4~g"},
-                {"field": "mean", "title": "Mean φ", "format": ".4~g"},
-            ],
-        },
-    }
     return Figure(
         name,
         f"Where in {label} the score is moved{of_target(data, target)}",
-        f"Mean |φ| by position, from 0 to {many - 1}; largest at position {best}, "
+        f"Mean |φ| by position, from 0 to {length - 1}; largest at position {best}, "
         f"{number(float(absolute[best]), 3)}.",
-        spec=spec,
+        spec=_along_chart(absolute, mean, width),
         table=Table(["Position", "Mean |φ|", "Mean φ"], rows, part),
         note=f"{means.of}{bars} Positions are counted from 0.",
     )
 
 
+def _along_chart(absolute: np.ndarray, mean: np.ndarray, width: int) -> Spec:
+    """A bar for every `width` positions of `[length]`, from the first to the last."""
+    length = len(absolute)
+    starts = np.arange(0, length, width)
+    counts = np.diff([*starts, length])
+    heights, signs = (np.add.reduceat(values, starts) / counts for values in (absolute, mean))
+    rows = [
+        {"at": at, "value": float(f"{value:.5g}"), "mean": float(f"{low:.5g}")}
+        for at, value, low in zip(starts.tolist(), heights.tolist(), signs.tolist(), strict=True)
+    ]
+    bars = layer(
+        mark("bar", binSpacing=1 if len(rows) <= _APART else 0),
+        transform=[{"calculate": f"min(datum.at + {width}, {length})", "as": "next"}],
+        x=numbers(
+            "at",
+            scale={"domain": [0, length], "nice": False},
+            axis={"title": "position", "grid": False, "tickMinStep": 1, "format": "d"},
+        ),
+        x2=end("next"),
+        y=numbers("value", axis={"title": "mean |φ|", "tickCount": 4}),
+        y2={"datum": 0},
+        tooltip=tooltip({"at": "Position", "value": "Mean |φ|", "mean": "Mean φ"}, exact=("value", "mean")),
+    )
+    return chart(rows, _HEIGHT, bars)
+
+
 def of_target(data: ReportData, target: int) -> str:
-    """` for late`, where there are several targets."""
+    """The target in a title, ` for late`; empty where there is one target."""
     return f" for {isolated(shorten(plain(data.targets[target])))}" if len(data.targets) > 1 else ""
 
 
 def position(place: tuple[Any, ...], feature: Shown) -> str:
-    """A place within a tensor: its number, or its index where there are several axes."""
+    """A place within a tensor: a number, or an index where several axes are longer than 1."""
     long = [int(at) for at, extent in zip(place, feature.shape, strict=True) if extent > 1]
     return str(long[0]) if len(long) == 1 else str(list(map(int, place)))
 
 
-def _bars(rows: list[list[Cell]]) -> dict[str, Any]:
+def _bars(rows: list[list[Cell]]) -> Spec:
     values = [{"place": row[0], "value": row[1], "share": row[2], "mean": row[3]} for row in rows]
-    return {
-        "data": {"values": values},
-        "width": "container",
-        "height": 20 * len(values) + 10,
-        "mark": {"type": "bar", "cornerRadiusEnd": 2},
-        "encoding": {
-            "y": {
-                "field": "place",
-                "type": "nominal",
-                "scale": {"domain": [row[0] for row in rows]},
-                "axis": {"title": None, "labelOverlap": False},
-            },
-            "x": {"field": "value", "type": "quantitative", "axis": {"title": "mean |φ|", "tickCount": 5}},
-            "color": {
-                "condition": {"test": "datum.mean < 0", "value": {"expr": "theme.negative"}},
-                "value": {"expr": "theme.positive"},
-            },
-            "tooltip": [
-                {"field": "place", "title": "Position"},
-                {"field": "value", "title": "Mean |φ|", "format": ".4~g"},
-                {"field": "share", "title": "Share"},
-                {"field": "mean", "title": "Mean φ", "format": ".4~g"},
-            ],
-        },
-    }
+    titles = {"place": "Position", "value": "Mean |φ|", "share": "Share", "mean": "Mean φ"}
+    bars = layer(
+        mark("bar", cornerRadiusEnd=2),
+        y=all_names("place", [row[0] for row in rows]),
+        x=numbers("value", axis={"title": "mean |φ|", "tickCount": 5}),
+        color=by_sign("mean"),
+        tooltip=tooltip(titles, exact=("value", "mean")),
+    )
+    return chart(values, 20 * len(values) + 10, bars)

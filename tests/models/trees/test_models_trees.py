@@ -386,6 +386,60 @@ def test_a_missing_package(monkeypatch: pytest.MonkeyPatch, package: str, case: 
     assert line.endswith("pip install 'attribeam[trees]'")
 
 
+class WithoutLibrary:
+    """Fails to import a package as LightGBM's wheel fails on a machine without libgomp."""
+
+    def __init__(self, package: str, said: str) -> None:
+        self.package, self.said = package, said
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> None:
+        if name == self.package:
+            raise OSError(self.said)
+
+
+@pytest.mark.parametrize("kind", ["file", "pickle"])
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            "libgomp.so.1: cannot open shared object file: No such file or directory",
+            "needs the library libgomp.so.1, which this machine lacks; on Debian and Ubuntu: apt install "
+            "libgomp1",
+        ),
+        (
+            "libother.so.2: cannot open shared object file: No such file or directory",
+            "needs the library libother.so.2, which this machine lacks; install it",
+        ),
+        (
+            "libgomp.so.1: cannot allocate memory in static TLS block",
+            "cannot allocate memory in static TLS block",
+        ),
+    ],
+)
+def test_a_shared_library_that_the_machine_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    kind: str,
+    said: str,
+    words: str,
+) -> None:
+    path = zoo.CASES["lightgbm"]()
+    if kind == "pickle":
+        path = str(tmp_path / "model.pkl")
+        estimator = lightgbm.LGBMRegressor(n_estimators=2, verbose=-1, n_jobs=1)
+        Path(path).write_bytes(pickle.dumps(estimator.fit(zoo.data(), zoo.values(zoo.data()))))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "lightgbm"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [WithoutLibrary("lightgbm", said), *sys.meta_path])
+    settings = ["--set", f"model.path={path}", "--set", "model.allow_unsafe=true"]
+    assert cli.run(["explain", str(world), *settings]) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert path in line
+    assert words in line
+
+
 def test_pickles_are_refused_saying_why(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,8 +6,10 @@ import pytest
 from tests.support import column_worlds
 from tests.support.column_worlds import model
 from transforms.rows.resolve.feature import FeatureRequest
-from transforms.sources.read import Column, describe_columns, read_piece
-from transforms.sources.shards import cut, inspect_files
+from transforms.sources.base import Column
+from transforms.sources.inspection import inspect_files
+from transforms.sources.read import describe_columns, read_piece
+from transforms.sources.shards import cut
 
 
 def feature(values):

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.support.memory_filesystem import MemoryFileSystem
-from transforms.sources import read, shards
+from transforms.sources import inspection, read, shards
+from transforms.sources.base import Column
 from transforms.sources.parquet import read as read_parquet
-from transforms.sources.read import Column
 from transforms.sources.tfrecord import framing, split, tally
 from transforms.sources.tfrecord import read as read_tfrecord
 
@@ -131,7 +131,7 @@ def test_a_large_remote_file_is_scanned_in_ranges(monkeypatch: pytest.MonkeyPatc
     data = b"".join(map(framing.encode, payloads(rng, 3000)))
     MemoryFileSystem.blobs["mem://split/a.tfrecord"] = data
     wanted = [("mem://split/a.tfrecord", "a.tfrecord")]
-    (alone,) = shards.inspect_files(wanted)
+    (alone,) = inspection.inspect_files(wanted)
     monkeypatch.setattr(split, "RANGE_BYTES", 1 << 16)
     asked = []
     monkeypatch.setattr(
@@ -139,7 +139,7 @@ def test_a_large_remote_file_is_scanned_in_ranges(monkeypatch: pytest.MonkeyPatc
         "_scan_range",
         lambda *found, real=split._scan_range: asked.append(found[2:]) or real(*found),
     )
-    assert shards.inspect_files(wanted) == [alone]
+    assert inspection.inspect_files(wanted) == [alone]
     assert len(asked) == -(-len(data) // (1 << 16)) > 3
     assert alone.rows == 3000
 
@@ -162,7 +162,7 @@ def test_tfrecords_cut_anywhere(seed: int, tmp_path: Path) -> None:
         name = "a.tfrecord.gz" if case % 5 == 4 else "a.tfrecord"
         path = tmp_path / f"{case}-{name}"
         path.write_bytes(gzip.compress(bytes(data), 1) if name.endswith("gz") else bytes(data))
-        (file,) = shards.inspect_files([(str(path), name)])
+        (file,) = inspection.inspect_files([(str(path), name)])
         assert file.rows == len(rows)
         limit = None if rng.integers(2) else int(rng.integers(1, len(rows) + 50))
         cut = shards.cut([file], int(rng.integers(1, len(rows) + 50)), limit)
@@ -224,7 +224,7 @@ def test_parquet_cut_anywhere(seed: int, tmp_path: Path, monkeypatch: pytest.Mon
                 pa.types.is_fixed_size_list(kind) for kind in kinds.values()
             ):  # with nulls Arrow cannot
                 assert pq.read_table(path).equals(tables[-1])
-        inputs = shards.inspect_files([(str(path), path.name) for path in paths])
+        inputs = inspection.inspect_files([(str(path), path.name) for path in paths])
         rows = [
             ((path.name, row), values)
             for path, table in zip(paths, tables, strict=True)

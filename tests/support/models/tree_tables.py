@@ -13,7 +13,7 @@ from transforms.rows.decode import Rows, decode
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.resolve import ColumnRequest, resolve
 from transforms.rows.schema import ExampleSchema
-from transforms.sources.read import RawBatch, Rejection
+from transforms.sources.base import RawBatch, Rejection
 
 
 @dataclass

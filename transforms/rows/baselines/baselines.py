@@ -17,9 +17,10 @@ from transforms.numerics.random import row_keys
 from transforms.rows.baselines.artifact import Artifact as Artifact
 from transforms.rows.baselines.values import constants, of_earlier, statistic, zeros
 from transforms.rows.decode import Rows, decode, join
-from transforms.rows.schema import ExampleSchema, Fill
-from transforms.sources.read import columns_of, read_piece
-from transforms.sources.shards import InputFile, Piece, cut
+from transforms.rows.schema import ExampleSchema, Fill, columns_of
+from transforms.sources.base import InputFile, Piece
+from transforms.sources.read import read_piece
+from transforms.sources.shards import cut
 from transforms.storage.files import is_url
 
 KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file", "run")

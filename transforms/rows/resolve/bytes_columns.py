@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from transforms.arrow.types import storage
+from transforms.arrow.values import plain
 from transforms.errors import UserError
 from transforms.rows.encodings import (
     DTYPES,
@@ -22,9 +23,9 @@ from transforms.rows.encodings import (
 from transforms.rows.images import is_picture_data
 from transforms.rows.resolve.feature import FEATURES
 from transforms.rows.schema import ExampleSchema, FeatureSpec
-from transforms.rows.tensors import plain
-from transforms.sources.read import Column, read_piece
-from transforms.sources.shards import InputFile, cut
+from transforms.sources.base import Column, InputFile
+from transforms.sources.read import read_piece
+from transforms.sources.shards import cut
 
 #: Rows that are looked at, and shards of as many in which a value is looked for.
 _ROWS, _SHARDS = 64, 16

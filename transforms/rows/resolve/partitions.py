@@ -12,8 +12,8 @@ from transforms.models.base import Signature
 from transforms.rows.resolve.resolve import ColumnRequest, resolve
 from transforms.rows.schema import ExampleSchema
 from transforms.slices.slicings import SliceRequest, Slicing, resolve_slicings
+from transforms.sources.base import InputFile
 from transforms.sources.partitions import partition_types
-from transforms.sources.shards import InputFile
 
 
 def resolve_with_paths(

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms.sources.changed_files import damage_of, losing, one_line
+from transforms.sources.changed_files import damage_of, losing
 from transforms.sources.parquet.columns import extract, type_at
 from transforms.sources.parquet.opening import open_parquet
 from transforms.storage import files
+from transforms.wording import one_line
 
 _STEP, _STEP_BYTES = 4096, 16 << 20
 #: A column is read whole up to here, and as a stream beyond: asked by a damaged header for two gigabytes, a

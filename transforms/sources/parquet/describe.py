@@ -16,8 +16,7 @@ from transforms.sources.parquet.opening import HOLDS, described, open_parquet, s
 from transforms.storage import files
 
 if TYPE_CHECKING:
-    from transforms.sources.read import Column
-    from transforms.sources.shards import InputFile
+    from transforms.sources.base import Column, InputFile
 
 
 def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:

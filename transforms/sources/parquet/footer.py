@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.errors import UserError
-from transforms.outputs.parts import digest_of
-from transforms.sources.changed_files import one_line
 from transforms.sources.other_formats import HEAD_BYTES, by_content, refusal
 from transforms.sources.parquet.opening import described, footer_bytes, open_parquet
 from transforms.storage import files
+from transforms.storage.digests import digest_of
+from transforms.wording import one_line
 
 _MAGIC = b"PAR1"
 _REMEDY = "mend the file, take it out of input.files, or set input.format if it is another format"

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from transforms.sources.changed_files import changed, check_stamp, damage_of, losing, one_line, stamp_of
+from transforms.sources.changed_files import changed, check_stamp, damage_of, losing, stamp_of
 from transforms.sources.parquet.columns import (
     bare,
     extract,
@@ -27,10 +27,10 @@ from transforms.sources.parquet.damaged import first_unreadable, rows_of
 from transforms.sources.parquet.opening import open_parquet
 from transforms.storage import files
 from transforms.storage import open_files as cursors
+from transforms.wording import one_line
 
 if TYPE_CHECKING:
-    from transforms.sources.read import Column
-    from transforms.sources.shards import InputFile, Piece
+    from transforms.sources.base import Column, InputFile, Piece
 
 #: Row groups that are larger, before compression, are read as streams, a stretch of each column at a time.
 AT_ONCE_BYTES = 64 << 20

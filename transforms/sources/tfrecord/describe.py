@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from transforms.errors import UserError
-from transforms.sources.shards import InputFile, Piece, cut
+from transforms.sources.base import InputFile, Piece
+from transforms.sources.shards import cut
 from transforms.sources.tfrecord import example as tf_example
 from transforms.sources.tfrecord import framing
 from transforms.sources.tfrecord import read as read_tfrecord

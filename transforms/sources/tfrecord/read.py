@@ -20,8 +20,7 @@ from transforms.storage import files
 from transforms.storage import open_files as cursors
 
 if TYPE_CHECKING:
-    from transforms.sources.read import Column
-    from transforms.sources.shards import Piece
+    from transforms.sources.base import Column, Piece
 
 BATCH_BYTES = 1 << 26  # a batch ends here, however few rows it has: encoded images are megabytes each
 

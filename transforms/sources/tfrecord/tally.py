@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from transforms.outputs.parts import new_digest
 from transforms.sources.tfrecord.framing import (
     BLOCK,
     FOOTER,
@@ -16,6 +15,7 @@ from transforms.sources.tfrecord.framing import (
     frames,
     header_length,
 )
+from transforms.storage.digests import new_digest
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -17,6 +18,10 @@ from transforms.models.kinds.opaque import OpaqueModel
 INPUT = "features"
 #: Of the scores' magnitude: what trees that are read may differ by from their library's own float32.
 _AGREES = 1e-5
+#: What the dynamic linker says of a shared library that is not there, which starts with its name.
+_NOT_THERE = re.compile(r"^(\S+): cannot open shared object file")
+#: Debian's and Ubuntu's packages of shared libraries that wheels expect of the machine.
+_DEBIAN = {"libgomp.so.1": "libgomp1"}
 
 
 @dataclass(frozen=True)
@@ -231,3 +236,13 @@ def missing_package(package: str, what: str, path: str) -> UserError:
     return UserError(
         f"{what} needs {package}, which is not installed", path, "pip install 'attribeam[trees]'"
     )
+
+
+def missing_library(error: Exception, what: str, path: str) -> UserError | None:
+    """The error to raise where an import failed for want of a shared library; None: it failed otherwise."""
+    found = _NOT_THERE.match(str(error))
+    if found is None:
+        return None
+    package = _DEBIAN.get(found[1])
+    remedy = "install it" if package is None else f"on Debian and Ubuntu: apt install {package}"
+    return UserError(f"{what} needs the library {found[1]}, which this machine lacks", path, remedy)

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from transforms.arrow.values import plain
 from transforms.models.categories import Categories
-from transforms.rows.tensors import plain
 
 
 def frame_of(

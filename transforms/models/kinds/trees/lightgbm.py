@@ -18,6 +18,7 @@ from transforms.models.kinds.trees.base import (
     TreeModel,
     TreeScores,
     as_classes,
+    missing_library,
     missing_package,
     tree_signature,
 )
@@ -49,7 +50,8 @@ class LightGBMModel:
       booster: Already loaded.
       estimator: LightGBM's scikit-learn estimator that the booster is of.
     Raises:
-      UserError: LightGBM is not installed, the file is damaged or does not load, or it holds no trees.
+      UserError: LightGBM is not installed or does not load, the file is damaged or does not load, or it
+        holds no trees.
     """
 
     kind = "lightgbm"
@@ -61,6 +63,11 @@ class LightGBMModel:
             import lightgbm
         except ImportError as error:
             raise missing_package("lightgbm", "a LightGBM model", path) from error
+        except OSError as error:  # its wheel loads libgomp, which slim images and bare machines do not have
+            raise (
+                missing_library(error, "a LightGBM model", path)
+                or UserError(f"LightGBM does not load: {error}", path, "install it anew")
+            ) from error
         self.path, self._estimator = path, estimator
         if booster is None:
             text = whole_text(path)

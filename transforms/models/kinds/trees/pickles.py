@@ -13,7 +13,7 @@ from typing import Any
 from transforms.errors import UserError
 from transforms.models.base import ModelAdapter
 from transforms.models.kinds.detect import is_packed, printed_by, unpacked_whole
-from transforms.models.kinds.trees.base import Written, missing_package
+from transforms.models.kinds.trees.base import Written, missing_library, missing_package
 from transforms.wording import names_in_words
 
 #: Top packages of the libraries whose models are read, with what pip calls them.
@@ -127,6 +127,9 @@ def _is_joblib(path: str) -> bool:
 
 def _not_loaded(path: str, error: Exception) -> UserError:
     """Why a pickle does not load, in one line."""
+    lacking = missing_library(error, "the pickle", path)
+    if lacking is not None:
+        return lacking
     line = next((row for row in str(error).splitlines() if row.strip()), type(error).__name__)
     line = re.sub(r" from '[^']*'", "", line).strip(" :")[:200]
     module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""

@@ -1,0 +1,71 @@
+"""Arrow arrays as plain values: without chunks, dictionaries and views, and as numpy arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from transforms.arrow.types import floats_of_decimals, without_views
+from transforms.errors import UserError
+
+
+def plain(array: pa.Array) -> pa.Array:
+    """The array without chunks, extension or dictionary, 64-bit offsets or views."""
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    while isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pt.is_run_end_encoded(array.type):
+        array = pc.run_end_decode(array)
+    if pt.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    kind = array.type
+    if pt.is_large_string(kind) or pt.is_string_view(kind):
+        return array.cast(pa.string())
+    if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
+        return array.cast(pa.binary())
+    return without_views(array)
+
+
+def nulls_of(array: pa.Array) -> np.ndarray:
+    """Which values are null, `[B]` bool."""
+    mask: np.ndarray = array.is_null().to_numpy(zero_copy_only=False)
+    return mask
+
+
+def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
+    """Its numbers as they are stored, `[B]`, with anything under a null.
+
+    A view of whole and floating numbers, so that a null beside it never turns 2⁵³ + 1 into a float.
+
+    Raises:
+      UserError: It holds no numbers, and `wanted` they are; `where` says whose it is.
+    """
+    kind = array.type
+    if pt.is_decimal(kind):
+        array = floats_of_decimals(array)
+    elif pt.is_null(kind):
+        array = array.cast(pa.float64())
+    elif pt.is_boolean(kind):
+        array = array.cast(pa.uint8())
+    elif not (pt.is_integer(kind) or pt.is_floating(kind)):
+        raise UserError(f"column is {kind}, and {wanted}", where)
+    dtype = np.dtype(array.type.to_pandas_dtype())
+    data = array.buffers()[1]
+    values = np.zeros(len(array), dtype)
+    if len(array) and data is not None:
+        values = np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
+    # Comparing half floats with limits beyond their range would overflow.
+    return values.astype(np.float32) if dtype == np.float16 else values
+
+
+def slice_type(stored: pa.DataType) -> pa.DataType:
+    """The type in which a slice column is written: its own where it is a plain scalar, else string."""
+    if pt.is_dictionary(stored):
+        stored = stored.value_type
+    own = pt.is_integer(stored) or pt.is_floating(stored) or pt.is_boolean(stored)
+    # Parquet has no durations: other readers would find numbers.
+    times = pt.is_date(stored) or pt.is_time(stored) or pt.is_timestamp(stored)
+    return stored if own or times else pa.string()
