@@ -185,6 +185,7 @@ class Scan:
             guarded = walk.guarded or any(each.rule == "selects" for each in plan.steps)
             return Walk(
                 plan,
+                walk.rules,
                 layout.extents,
                 layout.sized,
                 constants,

@@ -15,6 +15,7 @@ from transforms.models.graphs.compiled import Compiled
 from transforms.models.graphs.deeplift.growth import Layout
 from transforms.models.graphs.deeplift.ops import ELEMENTWISE
 from transforms.models.graphs.deeplift.plan import Step, make_plan, refused
+from transforms.models.graphs.deeplift.rules import RULES
 from transforms.models.graphs.deeplift.slopes import slope
 from transforms.models.graphs.deeplift.unrolled import unrolled
 from transforms.models.graphs.deeplift.walk import Walk, constants_of
@@ -120,6 +121,7 @@ class RescaleModel:
         t, r, b = tf.shape(targets)[1], tf.shape(weights)[0], tf.shape(targets)[0]
         walk = Walk(
             plan,
+            RULES,
             layout.extents,
             layout.sized,
             constants_of(self._traced, plan),
