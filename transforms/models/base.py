@@ -26,6 +26,26 @@ if TYPE_CHECKING:
     from transforms.models.graphs.trace import TracedModel
     from transforms.models.reference import Reference
 
+
+class NoGradients(UserError):
+    """Gradients of the score cannot be taken of a model; methods that only evaluate it may work."""
+
+
+class MaskInputs(NoGradients):
+    """No gradient path leads from some inputs: they only switch values on and off.
+
+    Args:
+      inputs: Their names.
+    """
+
+    def __init__(self, what: str, where: str | None, remedy: str | None, inputs: tuple[str, ...]) -> None:
+        super().__init__(what, where, remedy)
+        self.inputs = inputs
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return (type(self), (self.what, self.where, self.remedy, self.inputs))
+
+
 #: Gradients of this many targets share one forward pass; more targets are taken in turns.
 TARGETS_AT_ONCE = 8
 #: Memory that what is computed of a background may take from one device call to the next.

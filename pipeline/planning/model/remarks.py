@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.planning.method.requirements import evaluating_methods
 from transforms.methods.base import AttributionMethod
 from transforms.models.base import ScoredModel
 from transforms.models.reference import Reference
@@ -39,7 +40,7 @@ def remarks(
             )
     if method.needs.gradients and not method.needs.rescale:
         cut = model.differentiable(reference.inputs).cut
-        lines = remarks_on_gradients(model, cut, method)
+        lines = remarks_on_gradients(model, cut, additive=method.additive, instead=evaluating_methods(model))
         found += [f"method.name: {line}" for line in lines]
     else:
         padded = {feature.input for feature in schema.features if feature.pad is not None}

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from transforms.models.base import TARGETS_AT_ONCE
 from transforms.models.graphs.compiled import Compiled
-from transforms.models.graphs.cut.cut import Cut, equalities, find_cut
+from transforms.models.graphs.cut.cut import equalities, find_cut
+from transforms.models.graphs.cut.entries import Cut
 from transforms.models.graphs.cut.provenance import EVERYWHERE
 from transforms.models.graphs.growth import Layout, activation_bytes
 from transforms.models.graphs.rewrites.custom_gradients import rename_all

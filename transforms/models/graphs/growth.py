@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from transforms.errors import UserError
-from transforms.models.graphs.cut.cut import Cut
+from transforms.models.graphs.cut.entries import Cut
 from transforms.models.graphs.tensors import row_bytes
 from transforms.models.graphs.trace import LOOPS, TracedModel, static_shape
 

@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from transforms.errors import UserError
 from transforms.models.graphs.compiled import Compiled
-from transforms.models.graphs.cut.cut import Cut, find_cut
+from transforms.models.graphs.cut.cut import find_cut
+from transforms.models.graphs.cut.entries import Cut
 from transforms.models.graphs.cut.provenance import EVERYWHERE, NOWHERE
 from transforms.models.graphs.growth import Layout
 from transforms.models.graphs.tensors import flatten_heads, in_calls

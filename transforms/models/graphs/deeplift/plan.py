@@ -12,7 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.graphs.cut.cut import Entry, input_sources
+from transforms.models.graphs.cut.cut import input_sources
+from transforms.models.graphs.cut.entries import Entry
 from transforms.models.graphs.cut.provenance import Mixed, entry_positions, position_map
 from transforms.models.graphs.deeplift.ops import (
     ELEMENTWISE,
