@@ -24,12 +24,12 @@ from tests.methods.test_methods import VARIANTS
 from tests.support import worlds
 from tests.support.models.models_zoo import CASES, attribute, make_reference
 from transforms.errors import DeviceFull, DeviceMemoryError
-from transforms.models.base import ScoredModel, refusal
 from transforms.models.graphs.compiled import Compiled
 from transforms.models.graphs.deeplift.model import RescaleModel
 from transforms.models.graphs.gradients import DifferentiableModel
 from transforms.models.graphs.masked import MaskedModel
-from transforms.models.messages import out_of_memory
+from transforms.models.graphs.scored import ScoredGraph
+from transforms.models.messages import out_of_memory, refusal
 from transforms.storage import files
 from transforms.work.device_batch import Room, with_halved
 from transforms.work.journal import ShardResult
@@ -51,7 +51,7 @@ class Device:
         self.refused: list[int] = []
         self._patch = monkeypatch.setattr
         on_paths = lambda x, b, base, alphas, *rest, **_: rows_of(x) * alphas.shape[0] * alphas.shape[1]  # noqa: E731
-        self._guard(ScoredModel, "evaluate", rows_of)
+        self._guard(ScoredGraph, "evaluate", rows_of)
         self._guard(MaskedModel, "sums", lambda x, t, c, base: len(t) * len(c) * base.shape[1])
         self._guard(DifferentiableModel, "integrate", on_paths)
         self._guard(DifferentiableModel, "path_scores", on_paths)

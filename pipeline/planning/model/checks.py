@@ -14,7 +14,7 @@ from pipeline.planning.model.behaviour import DRAWS, check_behaviour, random_err
 from pipeline.planning.model.failures import models_own, taken
 from transforms.errors import UserError
 from transforms.methods.base import evaluate
-from transforms.models.base import AS_IT_IS, PublicPrediction, ScoredModel
+from transforms.models.base import AS_IT_IS, CompiledAdapter, PublicPrediction, ScoredModel
 from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema
 from transforms.work.device_batch import Room
@@ -98,7 +98,7 @@ def _check_prediction(model: ScoredModel, checked: Checked, room: Room) -> None:
         again = adapter.public_prediction(checked.stored, checked.inputs)
         if again is not None and differing(again, theirs, _AGAIN).any():
             raise random_error(draws)
-    read = _as_saved(model)
+    read = _as_saved(model, checked.inputs)
     ours = room.run(lambda size: evaluate(read, checked.inputs, size)[1])
     with np.errstate(over="ignore"):
         theirs = np.asarray(theirs).astype(np.float32).reshape(len(ours), -1)
@@ -128,14 +128,14 @@ def _check_prediction(model: ScoredModel, checked: Checked, room: Room) -> None:
 _REMEDY = "wrap its own prediction in a python: function, and explain that with a method that evaluates"
 
 
-def _as_saved(model: ScoredModel) -> ScoredModel:
-    """The model in its own precision: halves are the config's wish, and no misreading."""
+def _as_saved(model: ScoredModel, rows: Mapping[str, np.ndarray]) -> ScoredModel:
+    """The model in its own precision: the config asks for halves, and they are not a misreading."""
     adapter = model.adapter
-    if getattr(adapter, "precision", "float32") == "float32":
+    if not isinstance(adapter, CompiledAdapter) or adapter.precision == "float32":
         return model
     adapter = copy.copy(adapter)
     adapter.precision, adapter.build = "float32", AS_IT_IS
-    return ScoredModel(adapter, model.shapes, "output", affine_prefix=False)
+    return adapter.scored(model.shapes, "output", affine_prefix=False, example=rows)
 
 
 def differing(

@@ -10,8 +10,8 @@ import numpy as np
 from pipeline.planning.method.requirements import playable
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
 from transforms.methods.base import AttributionMethod, evaluate
-from transforms.models.base import ScoredModel, refusal
-from transforms.models.messages import first_line, out_of_memory
+from transforms.models.base import ScoredModel
+from transforms.models.messages import first_line, out_of_memory, refusal
 from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema
 from transforms.work.device_batch import Room

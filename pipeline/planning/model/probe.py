@@ -246,7 +246,8 @@ def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMet
         return False
     if method.needs.gradients:
         return model.differentiable(reference.inputs).cut.has_prefix
-    return model.has_gradients and model.masked(reference).has_prefix
+    masked = model.masked(reference)
+    return masked is not None and masked.has_prefix
 
 
 def _entry_spread(

@@ -57,7 +57,7 @@ class TreeShap:
         """Computes; see `AttributionMethod.attribute`."""
         prediction, output = predict(model, inputs, targets, device_batch_size)
         forest, constant = model.trees()
-        mirrored = bool(getattr(model, "mirrored", False))
+        mirrored = model.mirrored
         ((name, rows),) = inputs.items()
         engine: Interventional | PathDependent
         if self.perturbation == "interventional":

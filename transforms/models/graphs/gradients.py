@@ -36,8 +36,8 @@ from transforms.models.graphs.tensors import (
 )
 from transforms.models.graphs.trace import TracedModel
 
-#: A call's nodes are taken in so many parts, one after another, so that what passes from one operation to the
-#: next stays in a processor's cache: measured, 1.3 times the rows on two processors.
+#: Parts of a call's nodes, taken one after another so that what passes between operations stays in a
+#: processor's cache: measured, 1.3 times the rows on two processors.
 _PARTS = 8
 
 
@@ -227,9 +227,8 @@ class DifferentiableModel:
         Cost: G · K forward evaluations a row in one device call.
         """
         self._count(len(targets) * alphas.shape[0] * alphas.shape[1])
-        found = self._path(dict(inputs), *background, base_index, alphas, targets.astype(np.int32))
-        scores: np.ndarray = found.numpy()
-        return scores
+        scores = self._path(dict(inputs), *background, base_index, alphas, targets.astype(np.int32))
+        return np.asarray(scores.numpy())
 
     def gradient(
         self,

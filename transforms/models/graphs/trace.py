@@ -86,8 +86,10 @@ class TracedModel:
             pending.extend(tensor for tensor in op.inputs if tensor.name not in stop)
         return needed
 
-    def repeatable(self, fetches: Sequence[Any], stop: frozenset[str]) -> bool:
-        """Whether what the fetches need behind `stop` may be replayed several times in one graph."""
+    def repeatable(self, fetches: Sequence[Any], stop: frozenset[str] | None = None) -> bool:
+        """Whether what the fetches need behind `stop` (by default the inputs) may stand in a graph twice."""
+        if stop is None:
+            stop = frozenset(tensor.name for tensor in self.inputs.values())
         found = self.ancestors(fetches, stop).values()
         # TensorFlow cannot tell the accumulators of two copies of a loop apart.
         return len(found) <= _MOST_REPEATED and not any(op.type in LOOPS | BRANCHES for op in found)

@@ -14,8 +14,9 @@ import pyarrow as pa
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature
+from transforms.models.base import InputSpec, OutputSpec, Signature
 from transforms.models.graphs.rewrites.inline import inlined
+from transforms.models.graphs.scored import GraphAdapter
 from transforms.models.graphs.trace import TracedModel, graph_name
 from transforms.models.kinds.keras_calls import check_loaded
 from transforms.models.messages import first_line

@@ -12,8 +12,9 @@ import tensorflow as tf
 from tensorflow.python.saved_model import load_v1_in_v2
 
 from transforms.errors import UserError
-from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature
+from transforms.models.base import InputSpec, OutputSpec, Signature
 from transforms.models.graphs.rewrites.inline import inlined
+from transforms.models.graphs.scored import GraphAdapter
 from transforms.models.graphs.trace import TracedModel, graph_name
 from transforms.models.kinds.savedmodel_ops import check_ops
 from transforms.models.messages import first_line
