@@ -104,16 +104,15 @@ def _nothing_plays(
     values = {
         name: np.zeros((*targets.shape, *value.shape[1:]), np.float32) for name, value in inputs.items()
     }
-    errors = getattr(method, "standard_error", False)
     return Attribution(
         values,
         prediction,
         output,
         prediction,
         zeros if method.additive else None,
-        values if errors else None,
+        values if method.standard_error else None,
         np.zeros(len(targets), bool),
-        np.full(targets.shape, np.nan, np.float32) if getattr(method, "local_fit", False) else None,
+        np.full(targets.shape, np.nan, np.float32) if method.local_fit else None,
     )
 
 
@@ -154,9 +153,8 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
 
 def _of_no(found: Attribution, no: np.ndarray, loaded: Runtime) -> Attribution:
     """The attribution of a yes with that of a no in the rows that ask for it, `[B, T]` bool."""
-    method, start = loaded.spec.method, 0.0 if loaded.model.score_kinds[0] in ("logit", "margin") else 1.0
-    # Sizes of gradients have no sign.
-    unsigned = bool(getattr(method, "absolute", False))
+    start = 0.0 if loaded.model.score_kinds[0] in ("logit", "margin") else 1.0
+    signed = loaded.spec.method.signed
 
     def turned(values: np.ndarray) -> np.ndarray:
         return np.where(no.reshape(*no.shape, *(1,) * (values.ndim - 2)), -values, values)
@@ -167,7 +165,7 @@ def _of_no(found: Attribution, no: np.ndarray, loaded: Runtime) -> Attribution:
     delta = found.convergence_delta
     return replace(
         found,
-        values=found.values if unsigned else {name: turned(value) for name, value in found.values.items()},
+        values={name: turned(value) for name, value in found.values.items()} if signed else found.values,
         prediction=score(found.prediction),
         output=np.where(no, 1 - found.output, found.output).astype(found.output.dtype),
         base_value=score(found.base_value),

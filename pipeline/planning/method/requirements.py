@@ -34,14 +34,12 @@ def fitting() -> Iterator[None]:
 
 
 def check_players(method: AttributionMethod, schema: ExampleSchema) -> None:
-    """Makes sure that the method can have so many players; see its `check`, if it has one.
+    """Makes sure that the method can have these players; see `AttributionMethod.check`.
 
     Raises:
       UserError: It cannot.
     """
-    check = getattr(method, "check", None)
-    if check is not None:
-        check(schema.players)
+    method.check(schema.players)
 
 
 def playable(names: Iterable[str], schema: ExampleSchema) -> list[str]:
@@ -78,10 +76,10 @@ def check_method(
             remedy = _without_gradients(error, model) if isinstance(error, NoGradients) else None
             remedy = remedy or _working(model, inputs, method, schema, gradients=False) or error.remedy
             raise UserError(what, error.where, remedy) from error
-    if padded and method.name == "smoothgrad":
+    if padded and method.needs.entry_spread:
         raise UserError(
-            f"smoothgrad's noise is measured place by place, and lists of {names_in_words(padded)} differ in "
-            "length",
+            f"{method.name}'s noise is measured place by place, and lists of {names_in_words(padded)} "
+            "differ in length",
             "method.name",
             "use integrated_gradients or expected_gradients",
         )

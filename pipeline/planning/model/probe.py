@@ -168,7 +168,7 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
         first_scores = scores_of(model, first_inputs, room)
     yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
     noise: tuple[np.ndarray, ...] = ()
-    if method.name == "smoothgrad":
+    if method.needs.entry_spread:
         with methods_own(method, schema):
             noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
     if targets.mirrored:  # of no and yes alike

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Needs, predict, take
+from transforms.methods.base import Attribution, AttributionMethod, Needs, predict, take
 from transforms.methods.masking.game import Game
 from transforms.methods.masking.unchanged_players import at_zero
 from transforms.methods.sampling import sample_rounds
@@ -28,7 +28,7 @@ _MOST_ENTRIES = 1 << 26
 
 
 @dataclass(frozen=True)
-class Lime:
+class Lime(AttributionMethod):
     """The slopes of a linear model fitted around the row: what keeping a feature's value adds to the score.
 
     A sample z of zeros and ones keeps the row's value where z_i = 1 and takes the others together from a

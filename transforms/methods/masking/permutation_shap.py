@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Needs, convergence_delta, predict, take
+from transforms.methods.base import Attribution, AttributionMethod, Needs, convergence_delta, predict, take
 from transforms.methods.masking.blocks import blocks
 from transforms.methods.masking.exact_shap import enumeration
 from transforms.methods.masking.game import Game
@@ -38,7 +38,7 @@ _MOST_PLACES = 1 << 26
 
 
 @dataclass(frozen=True)
-class PermutationShap:
+class PermutationShap(AttributionMethod):
     """Shapley values by antithetic permutations: features join one by one, and each is given what it changes.
 
     φ_i = mean over permutations of v(S + i) − v(S), S who came before i and v(S) the mean score with everyone
