@@ -53,4 +53,3 @@ def test_a_model_of_jax_without_its_gradient_says_how_to_store_it(tmp_path: Path
     with pytest.raises(UserError, match="without the gradients of its JAX function") as caught:
         model.differentiable(rows)
     assert "experimental_custom_gradients=True" in str(caught.value)
-    assert "exact_shap" in str(caught.value)
