@@ -61,9 +61,9 @@ FLOORS = {
     ),
     "transforms.models.graphs": (
         "trace | affine, constant_integers, rewrites | cut, xla | compiled, tensors | growth |"
-        " gradients, masked, deeplift | scored | culprits"
+        " gradients, masked, deeplift | scored | culprits, formulas"
     ),
-    "transforms.methods": "calls | base | sampling | masking | gradients, trees | __init__",
+    "transforms.methods": "calls | base | sampling | masking | gradients, trees | contract | __init__",
     "pipeline": (
         "wording | run_directory, runners, functions | config, results | planning, report, exports |"
         " running, compare | verify | screen | cli | main | __main__, __init__"

@@ -59,6 +59,9 @@ class CutParts(Protocol):
 class Gradients(Protocol):
     """A model cut where gradients can begin."""
 
+    #: Evaluations asked for so far, padding included: points, however many targets.
+    evaluations: int
+
     @property
     def cut(self) -> CutParts:
         """Where gradients begin, and how far the model is affine."""
@@ -117,6 +120,9 @@ class Gradients(Protocol):
 
 class Rescaled(Protocol):
     """A model with DeepLIFT's rules."""
+
+    #: Pairs of a row and a background row asked for so far, padding included.
+    evaluations: int
 
     @property
     def pair_bytes(self) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from transforms.methods.base import Attribution, AttributionMethod, Needs, convergence_delta, predict
 from transforms.methods.masking.game import Game
-from transforms.models.graphs.scored import ScoredGraph
+from transforms.models.base import ScoredModel
 from transforms.models.reference import Arrays, Reference
 
 
@@ -33,7 +33,7 @@ class ByEnumeration(AttributionMethod):
 
     def attribute(
         self,
-        model: ScoredGraph,
+        model: ScoredModel,
         inputs: Arrays,
         reference: Reference,
         targets: np.ndarray,
