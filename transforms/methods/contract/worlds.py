@@ -212,7 +212,8 @@ def worlds_for(needs: Needs) -> list[World]:
     """
     background = _BACKGROUND if needs.background else 1
     if needs.trees:
-        drawn = Drawn("forest", _linear, {INPUT: (5,)}, ((INPUT, (4,)),), (((INPUT, (2,)), (INPUT, (3,))),))
+        twins = ((INPUT, (2,)), (INPUT, (3,)))
+        drawn = Drawn("forest", _linear, {INPUT: (5,)}, ((INPUT, (4,)),), (twins,))
         return [_world(drawn, ForestAdapter(), needs, background)]
     if not needs.gradients:
         return [_world(drawn, FormulaAdapter(drawn), needs, background) for drawn in FORMULAS]
