@@ -32,7 +32,7 @@ def test_every_method_with_its_defaults_passes(name: str) -> None:
     "method",
     [
         ByEnumeration(),
-        KernelShap(n_samples=10, tolerance=0.5),
+        KernelShap(n_samples=20, tolerance=0.5),
         PermutationShap(n_permutations=2, tolerance=0.02),
         SmoothGrad(n_samples=5),
         Saliency(absolute=True),

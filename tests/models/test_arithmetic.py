@@ -22,7 +22,7 @@ from tests.support.models.models_zoo import attribute, make_reference, scored
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
-from transforms.models.base import Build
+from transforms.models.base import CompileOptions
 from transforms.models.graphs.rewrites.precision import HALVES
 from transforms.models.graphs.scored import ScoredGraph
 
@@ -113,7 +113,7 @@ def model_of(kind: str, precision: str = "float32", jit: bool = False) -> Scored
 
 def with_arithmetic(model: Any, precision: str, jit: bool) -> ScoredGraph:
     adapter = scored(model).adapter
-    adapter.precision, adapter.build = precision, Build(jit)
+    adapter.precision, adapter.compile_options = precision, CompileOptions(jit)
     shapes = {spec.name: tuple(extent or 1 for extent in spec.shape) for spec in adapter.signature.inputs}
     return ScoredGraph(adapter, shapes)
 

@@ -22,7 +22,7 @@ from tests.support.models import deep_zoo, misbehaving, models_zoo
 from transforms.errors import RowsRefused, UserError
 from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.kinds.savedmodel import SavedModel
-from transforms.work.device_batch import Room
+from transforms.work.device_batch import DeviceBatchSize
 
 ROWS = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 #: Architectures of every kind; loops take long to trace.
@@ -39,7 +39,9 @@ SOUND = (
 def check(model: ScoredGraph, inputs: Mapping[str, np.ndarray]) -> None:
     numbers = range(len(next(iter(inputs.values()))))
     ids = np.array([str(number) for number in numbers], object)
-    check_rows(model, Checked(pa.record_batch({"row": list(numbers)}), ids, dict(inputs)), Room(4096))
+    check_rows(
+        model, Checked(pa.record_batch({"row": list(numbers)}), ids, dict(inputs)), DeviceBatchSize(4096)
+    )
 
 
 def exported(model: Any, folder: Path) -> ScoredGraph:

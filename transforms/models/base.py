@@ -70,7 +70,7 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
-class OutputSpec:
+class HeadSpec:
     """A head. `shape` is without the batch; its values are taken side by side.
 
     Args:
@@ -96,7 +96,7 @@ class Signature:
     """Inputs and outputs of a model, in its own order."""
 
     inputs: tuple[InputSpec, ...]
-    outputs: tuple[OutputSpec, ...]
+    outputs: tuple[HeadSpec, ...]
 
     @property
     def classes(self) -> tuple[Category, ...]:
@@ -125,13 +125,13 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class Build:
-    """How functions that are cut from a model are made.
+class CompileOptions:
+    """How functions traced from a model are compiled.
 
     Args:
       jit: Whether XLA compiles them.
       device: Where they run; None leaves it to TensorFlow.
-      lanes: Calls in flight on the device; 0: as many as are made.
+      lanes: Most calls in flight on the device; 0 sets no limit.
     """
 
     jit: bool = False
@@ -139,7 +139,7 @@ class Build:
     lanes: int = 0
 
 
-AS_IT_IS = Build()
+DEFAULT = CompileOptions()
 
 
 class ModelAdapter(Protocol):
@@ -175,11 +175,11 @@ class CompiledAdapter(Protocol):
 
     Attributes:
       precision: Of its matrix products: float32 | mixed_float16 | mixed_bfloat16.
-      build: How its functions are compiled.
+      compile_options: How its functions are compiled.
     """
 
     precision: str
-    build: Build
+    compile_options: CompileOptions
 
 
 @runtime_checkable

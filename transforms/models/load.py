@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from transforms.errors import UserError
-from transforms.models.base import Build, CompiledAdapter, ModelAdapter, TakesMissing
+from transforms.models.base import CompiledAdapter, CompileOptions, ModelAdapter, TakesMissing
 from transforms.models.devices import ANYWHERE, Device
 from transforms.models.kinds.detect import BOOSTERS, KERAS, PICKLES, model_kind
 from transforms.models.kinds.function import is_function, module_file, split_name
@@ -88,7 +88,7 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
         ) from error
     if isinstance(adapter, CompiledAdapter):
         adapter.precision = request.precision
-        adapter.build = Build(request.jit, device.scope, device.lanes)
+        adapter.compile_options = CompileOptions(request.jit, device.scope, device.lanes)
     elif request.precision != "float32" or request.jit:
         key = "jit" if request.jit else "precision"
         what = "is for TensorFlow models, and TensorFlow does not run this one"

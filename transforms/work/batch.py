@@ -141,7 +141,7 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
 
     try:
         inputs = spec.schema.assemble(rows.features)
-        return loaded.room.run(explain)
+        return loaded.device_batch.run(explain)
     except MemoryError as error:  # numpy's and Arrow's are kinds of it
         return _NoMemory(str(error) or type(error).__name__)
     except Exception as error:

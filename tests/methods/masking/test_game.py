@@ -225,10 +225,10 @@ def test_nobody_is_the_base_value_or_a_row_of_its_own_where_values_are_held() ->
     world = mixed()
     free, held = world.reference(), world.reference(players=GROUPED)
     before = world.model.evaluations
-    base = Game(world.model, free, 64).nobody(world.rows, world.targets)
+    base = Game(world.model, free, 64).empty_coalition(world.rows, world.targets)
     assert world.model.evaluations == before
     np.testing.assert_array_equal(base, np.broadcast_to(free.base_values, (4, 2)))
-    own = Game(world.model, held, 64).nobody(world.rows, world.targets)
+    own = Game(world.model, held, 64).empty_coalition(world.rows, world.targets)
     for b in range(4):
         row = {name: value[b] for name, value in world.rows.items()}
         exact = worths(world.predict, row, world.background, GROUPED, [()])

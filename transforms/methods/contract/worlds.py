@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from transforms.methods.base import Needs
-from transforms.models.base import InputSpec, ModelAdapter, OutputSpec, ScoredModel, Signature
+from transforms.models.base import HeadSpec, InputSpec, ModelAdapter, ScoredModel, Signature
 from transforms.models.forest.arrays import Forest, Tree, plant
 from transforms.models.kinds.opaque import OpaqueModel
 from transforms.models.kinds.trees.base import INPUT, TreeModel, TreeScores, Written, tree_signature
@@ -75,7 +75,7 @@ class Drawn:
         width = len(self.formula(np, none))
         return Signature(
             tuple(InputSpec(name, shape, "float32") for name, shape in self.shapes.items()),
-            (OutputSpec("score", (width,)),),
+            (HeadSpec("score", (width,)),),
         )
 
     def rows(self, count: int, seed: int) -> dict[str, np.ndarray]:

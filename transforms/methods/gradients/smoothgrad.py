@@ -11,7 +11,7 @@ from pydantic import Field
 from transforms.methods.base import Attribution, AttributionMethod, Needs, predict, take
 from transforms.methods.calls import run_calls
 from transforms.methods.masking.game import base_values
-from transforms.methods.sampling import Moments, sample_rounds
+from transforms.methods.sampling import RunningMoments, sample_rounds
 from transforms.models.reference import Arrays, Reference
 from transforms.numerics.random import normals, stream
 
@@ -94,7 +94,7 @@ class SmoothGrad(AttributionMethod):
 
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
             chosen = take(inputs, index)
-            moments = Moments()
+            moments = RunningMoments()
             for first in range(0, count, copies):
                 size = min(copies, count - first)
                 noise = [

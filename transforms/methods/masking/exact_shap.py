@@ -76,7 +76,7 @@ class ExactShap(AttributionMethod):
         self.check(players)
         prediction, output = predict(model, inputs, targets, device_batch_size)
         game = Game(model, reference, device_batch_size)
-        base_value = game.nobody(inputs, targets)
+        base_value = game.empty_coalition(inputs, targets)
         coalitions, weights = enumeration(players.count)
         inside = slice(1, len(coalitions) - 1)  # nobody and everybody are known
         # Everybody's share of v(all) − v(none); with one player it is the whole of it.

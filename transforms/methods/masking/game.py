@@ -76,8 +76,8 @@ class Game:
         in_flight(list(self._cells(len(targets), len(coalitions), every)), call)
         return found / every
 
-    def nobody(self, inputs: Arrays, targets: np.ndarray) -> np.ndarray:
-        """Scores with everybody replaced, `[B, T]` float32: the base values.
+    def empty_coalition(self, inputs: Arrays, targets: np.ndarray) -> np.ndarray:
+        """v(∅): scores with every feature replaced, `[B, T]` float32, which are the base values.
 
         Cost: nothing, or R evaluations a row where some values are held, so that rows differ.
         """
@@ -199,4 +199,4 @@ def base_values(
     """
     if not reference.players.holds:
         return reference.base_values[targets]
-    return Game(model, reference, device_batch_size).nobody(inputs, targets)
+    return Game(model, reference, device_batch_size).empty_coalition(inputs, targets)

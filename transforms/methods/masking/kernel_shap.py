@@ -123,7 +123,7 @@ class KernelShap(AttributionMethod):
         self.check(players)
         prediction, output = predict(model, inputs, targets, device_batch_size)
         game = Game(model, reference, device_batch_size)
-        base_value = game.nobody(inputs, targets)
+        base_value = game.empty_coalition(inputs, targets)
         whole = prediction.astype(np.float64) - base_value
         values = np.zeros((*targets.shape, players.count))
         variances = np.zeros_like(values)

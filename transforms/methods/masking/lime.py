@@ -138,8 +138,8 @@ class Lime(AttributionMethod):
             chosen = targets[rows, columns]
             if not game.players.holds:
                 return reference.scores.T[chosen]
-            nobody = np.zeros((reference.rows, count), bool)
-            found = game.scores(take(inputs, rows), chosen, nobody, np.arange(reference.rows))
+            empty = np.zeros((reference.rows, count), bool)
+            found = game.scores(take(inputs, rows), chosen, empty, np.arange(reference.rows))
             return found.swapaxes(1, 2)
 
         def run(rows: np.ndarray, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

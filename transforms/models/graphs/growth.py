@@ -17,7 +17,7 @@ from transforms.models.graphs.trace import LOOPS, TracedModel, static_shape
 
 
 @dataclass(frozen=True)
-class Layout:
+class CutGrowth:
     """What running two and three rows shows.
 
     Args:
@@ -29,7 +29,7 @@ class Layout:
     shape_lines: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     @classmethod
-    def of(cls, traced: TracedModel, cut: Cut, example: Mapping[str, np.ndarray]) -> Layout:
+    def of(cls, traced: TracedModel, cut: Cut, example: Mapping[str, np.ndarray]) -> CutGrowth:
         """Measures with a row of each model input, `[1, *shape]`.
 
         Raises:

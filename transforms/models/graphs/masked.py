@@ -21,7 +21,7 @@ from transforms.models.graphs.compiled import Compiled
 from transforms.models.graphs.cut.cut import find_cut
 from transforms.models.graphs.cut.entries import Cut
 from transforms.models.graphs.cut.provenance import EVERYWHERE, NOWHERE
-from transforms.models.graphs.growth import Layout, forward_bytes
+from transforms.models.graphs.growth import CutGrowth, forward_bytes
 from transforms.models.graphs.tensors import flatten_heads, in_calls
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.players import HELD, Players
@@ -112,7 +112,7 @@ class MaskedModel:
     def _in_parts(self, parts: int) -> Compiled:
         """The compiled function that takes a call's rows in so many parts."""
         if parts not in self._compiled:
-            made = Compiled(partial(self._sums, parts), self._signature, self._traced.build)
+            made = Compiled(partial(self._sums, parts), self._signature, self._traced.compile_options)
             with self._lock:
                 self._compiled.setdefault(parts, made)
         return self._compiled[parts]
@@ -180,15 +180,17 @@ class _Prefix:
     Args:
       traced: The model as a graph.
       cut: Its cut, which has a prefix.
-      layout: Of the cut.
+      growth: Of the cut.
       players: The player of each entry's values in a row, `[lead · size]`; the number of players: held.
     """
 
-    def __init__(self, traced: TracedModel, cut: Cut, layout: Layout, players: Sequence[np.ndarray]) -> None:
+    def __init__(
+        self, traced: TracedModel, cut: Cut, growth: CutGrowth, players: Sequence[np.ndarray]
+    ) -> None:
         self._traced = traced
-        self._cut, self._layout, self._players = cut, layout, players
+        self._cut, self._growth, self._players = cut, growth, players
         nothing = [
-            tf.zeros([layout.lead[e.tensor.name], *e.tensor.shape[1:]], e.tensor.dtype) for e in cut.entries
+            tf.zeros([growth.lead[e.tensor.name], *e.tensor.shape[1:]], e.tensor.dtype) for e in cut.entries
         ]
         #: Whether what is behind the prefix may stand in one graph several times.
         self.repeatable = self._traced.repeatable(cut.scores, cut.fed)
@@ -217,7 +219,7 @@ class _Prefix:
             of = np.append(players.of[entry.input], HELD)  # what comes from nowhere is the same in every row
             assert NOWHERE == -1, "the place of the last of them"
             columns.append(_column(of[entry.positions.reshape(-1)], players))
-        return cls(traced, cut, Layout.of(traced, cut, example), columns)
+        return cls(traced, cut, CutGrowth.of(traced, cut, example), columns)
 
     def entries_of(self, inputs: Mapping[str, Any]) -> list[Any]:
         """Entries of model inputs, `[rows · lead, ...]`, in calls of so many rows as fit anywhere."""
@@ -260,7 +262,7 @@ class _Prefix:
                 point = tf.reshape(a[some] + b, [-1, *tensor.shape[1:]])
                 point.set_shape(tensor.shape)
                 feeds[tensor.name] = point
-            shapes = self._layout.shape_values(self._cut, points)
+            shapes = self._growth.shape_values(self._cut, points)
             for tensor, value in zip(self._cut.shapes, shapes, strict=True):
                 feeds.setdefault(tensor.name, value)
             return flatten_heads(self._traced.replay(feeds, list(self._cut.scores)), points)

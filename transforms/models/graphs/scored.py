@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.base import AS_IT_IS, Build, InputSpec, OutputSpec, Signature
+from transforms.models.base import DEFAULT, CompileOptions, HeadSpec, InputSpec, Signature
 from transforms.models.forest.arrays import Forest
 from transforms.models.graphs.compiled import Compiled
 from transforms.models.graphs.cut.cut import head_scores
@@ -36,7 +36,7 @@ class GraphAdapter:
     signature: Signature
     #: Of its products, and how functions are made of it; `load_model` sets them.
     precision: str = "float32"
-    build: Build = AS_IT_IS
+    compile_options: CompileOptions = DEFAULT
     #: Class by name of its layers, where it is known to have some.
     layers: Mapping[str, str] = MappingProxyType({})
 
@@ -92,8 +92,8 @@ class ScoredGraph:
         traced = ungrouped(adapter.trace(self.shapes))
         if adapter.precision != "float32":
             traced = lowered(traced, adapter.precision)
-        self.traced = replace(traced, build=adapter.build)
-        if adapter.build.jit:
+        self.traced = replace(traced, compile_options=adapter.compile_options)
+        if adapter.compile_options.jit:
             self.traced = for_xla(self.traced)
         self.signature = _full_signature(adapter.signature, self.shapes, self.traced.outputs)
         names = [head.name for head in self.signature.outputs]
@@ -104,7 +104,7 @@ class ScoredGraph:
         self._differentiable: DifferentiableModel | None = None
         self._rescaled: RescaleModel | None = None
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self.traced.inputs.items()}
-        self._evaluate = Compiled(self._values, [specs], self.traced.build)
+        self._evaluate = Compiled(self._values, [specs], self.traced.compile_options)
 
     def _values(self, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
         feeds = {self.traced.inputs[name].name: value for name, value in inputs.items()}
@@ -225,6 +225,6 @@ def _full_signature(
             raise UserError(
                 what, "model", "save it with an open batch, None as the first length of its inputs"
             )
-        heads.append(OutputSpec(head.name, shape[1:]))
+        heads.append(HeadSpec(head.name, shape[1:]))
     inputs = tuple(InputSpec(spec.name, shapes[spec.name], spec.dtype) for spec in signature.inputs)
     return Signature(inputs, tuple(heads))

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
 from transforms.models.graphs.deeplift.ops import ORDERS, SELECTS
-from transforms.models.graphs.deeplift.plan import Plan, Step, refused
+from transforms.models.graphs.deeplift.plan import Step, WalkPlan, refused
 
 #: Multipliers are float32, whatever they are multipliers of.
 _WIDENED = {types_pb2.DT_BOOL, types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_DOUBLE}
@@ -57,7 +57,7 @@ class Walk:
       guarded: Whether multipliers of 0 must stay so whatever they meet: what is not chosen may be no number.
     """
 
-    plan: Plan
+    plan: WalkPlan
     rules: Mapping[str, Rule]
     extents: Mapping[str, Extents]
     sized: Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -260,7 +260,7 @@ def _numbers(op: Any) -> set[int]:
     return found
 
 
-def constants_of(traced: Any, plan: Plan) -> dict[str, Any]:
+def constants_of(traced: Any, plan: WalkPlan) -> dict[str, Any]:
     """Values of a plan's constants, float32 where they are numbers; called while tracing."""
     values = traced.replay({}, list(plan.constants.values()))
     return {
