@@ -26,14 +26,16 @@ from pipeline.planning.model.probe import ProbeResult, probe, probe_in_child
 from pipeline.run_directory.checks import check_apart
 from pipeline.run_directory.increments import Grown, Increment, grown, is_limited
 from pipeline.run_directory.kept_baseline import EarlierBaseline
+from pipeline.run_directory.layout import REFERENCE
 from transforms.aggregates.sample import SampleSpec
 from transforms.errors import UserError
+from transforms.outputs.run_files import WORK
 from transforms.sources.base import InputFile, Shard
 from transforms.sources.shards import auto_shard_rows, cut
 from transforms.storage import files
 from transforms.wording import names_in_words, nearest
 from transforms.work.device_batch import with_halved
-from transforms.work.runtime import ExplainSpec
+from transforms.work.spec import ExplainSpec
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def make_plan(
         schema=found.schema,
         method=found.method,
         targets=found.targets,
-        reference=files.join(output, "_work", "reference.npz"),
+        reference=files.join(output, WORK, REFERENCE),
         output=written,
         batch_size=batch_rows(config.compute.batch_size, found.schema, found.targets, written),
         device_batch_size=found.device_batch_size,

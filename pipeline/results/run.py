@@ -18,6 +18,7 @@ from pipeline.results.tables import KEEP, NO_TABLE, RunTables
 from pipeline.run_directory.committed import read_manifest
 from transforms.arrow.value_text import as_text
 from transforms.errors import UserError
+from transforms.outputs.run_files import WORK
 from transforms.storage import files
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     manifest = read_manifest(run)
     if manifest is not None:
         return Run(run, manifest)
-    if files.exists(files.join(run, "_work")):
+    if files.exists(files.join(run, WORK)):
         what, remedy = "the run is not committed: it did not finish", "explain again with the same command"
     elif files.exists(run):
         what, remedy = "is no run directory: it holds no manifest.json", "name the folder that explain wrote"
