@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.run_directory.increments import cut_increments, in_order, increments_of
 from pipeline.run_directory.kept_baseline import categories_of
+from transforms.arrow.nested import as_tensor
 from transforms.errors import UserError
 from transforms.models.categories import Categories
 from transforms.rows.decode import decode
@@ -43,7 +44,7 @@ def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, n
     """
     if "feature" in table.column_names:
         struct = table["feature"].combine_chunks()
-        return {field.name: flattened(struct.field(field.name))[0] for field in struct.type}
+        return {field.name: as_tensor(struct.field(field.name)) for field in struct.type}
     found, known = _from_input(run, places), categories_of(run.manifest)
     for name, value in found.items():
         if name in known:
@@ -51,16 +52,6 @@ def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, n
         elif value.dtype == object:
             found[name] = _as_text(value)
     return found
-
-
-def flattened(array: pa.Array) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A column of numbers, strings or nested fixed-size lists as `[n, *shape]`, and the shape."""
-    rows, shape = len(array), []
-    while pa.types.is_fixed_size_list(array.type):
-        shape.append(array.type.list_size)
-        array = array.flatten()
-    values: np.ndarray = array.to_numpy(zero_copy_only=False).reshape(rows, *shape)
-    return values, tuple(shape)
 
 
 def _as_text(values: np.ndarray) -> np.ndarray:

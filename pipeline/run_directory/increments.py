@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.run_directory.checks import WORK
+from pipeline.run_directory.layout import WORK
 from transforms.errors import UserError
 from transforms.outputs.parts import AGGREGATES, STATE, Part, is_there
 from transforms.outputs.read_whole import read_whole

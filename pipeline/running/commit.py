@@ -14,10 +14,11 @@ from typing import Any
 
 from pipeline.planning.plan import Plan
 from pipeline.run_directory import convergence_scale as yardstick
-from pipeline.run_directory.checks import REFERENCE, WORK, is_under_way, swap, sweep
 from pipeline.run_directory.committed import read_manifest
 from pipeline.run_directory.increments import read_base
 from pipeline.run_directory.kept_baseline import is_kept
+from pipeline.run_directory.layout import REFERENCE, WORK, is_under_way
+from pipeline.run_directory.replace import swap, sweep
 from pipeline.running import manifest as manifests
 from pipeline.running.tables import NoWeightError, write_tables
 from transforms.errors import SAID_ALL, UserError

@@ -13,8 +13,8 @@ from typing import Any
 from pipeline.config.models import Config
 from pipeline.planning.plan import Plan
 from pipeline.planning.summary import describe_baseline, describe_model
-from pipeline.run_directory.checks import WORK, beside
 from pipeline.run_directory.committed import SCHEMA_VERSION, read_manifest
+from pipeline.run_directory.layout import WORK, beside
 from transforms.outputs.parts import MANIFEST
 from transforms.slices.slicings import described
 from transforms.storage import files

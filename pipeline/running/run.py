@@ -13,20 +13,15 @@ from pipeline.config.models import LoadedConfig, load_config
 from pipeline.planning.differences import told
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.planning.summary import summarize
-from pipeline.run_directory.checks import (
-    OURS,
-    REFERENCE,
-    WORK,
-    beside,
-    check_place,
-    check_replaceable,
-    is_under_way,
-    recover,
-)
+from pipeline.run_directory.checks import check_place, check_replaceable
 from pipeline.run_directory.committed import read_manifest
 from pipeline.run_directory.increments import take_over
+from pipeline.run_directory.layout import OURS, REFERENCE, WORK, beside, is_under_way
 from pipeline.run_directory.lock import run_lock
-from pipeline.runners import checks as runners
+from pipeline.run_directory.replace import recover
+from pipeline.runners import submit
+from pipeline.runners.checks import slots
+from pipeline.runners.names import LOCAL, needs_remote_files, waits
 from pipeline.running.commit import (
     Commit,
     RunBrokenError,
@@ -37,6 +32,7 @@ from pipeline.running.commit import (
     result_path,
     told_failures,
 )
+from pipeline.running.engine import choose_runner
 from pipeline.running.manifest import known_cuts, relabel, work_fingerprint
 from transforms.errors import UserError
 from transforms.outputs.parts import MANIFEST, written
@@ -118,7 +114,7 @@ def execute(
 ) -> Outcome:
     """Plans, runs and commits; see `explain`. `progress` shows how far the run is on stderr."""
     started = time.time()
-    runner, flags = runners.choose_runner(loaded, runner, flags)
+    runner, flags = choose_runner(loaded, runner, flags)
     target = _target(loaded)
     with run_lock(target):
         recover(target)
@@ -137,7 +133,7 @@ def _execute(
     started: float,
 ) -> Outcome:
     """The same in a place that is this command's alone."""
-    local = runner == runners.LOCAL
+    local = runner == LOCAL
     workers = loaded.config.compute.workers
     committed = read_manifest(target, replaces=overwrite)
     plan = make_plan(
@@ -145,7 +141,7 @@ def _execute(
         limit=limit,
         local=local,
         in_process=local and workers == 1,
-        slots=runners.slots(runner, flags, workers),
+        slots=slots(runner, flags, workers),
         earlier=known_cuts(target),
         committed=None if overwrite else committed,  # made anew, it takes nothing over
     )
@@ -169,7 +165,7 @@ def _execute(
     if is_committed(place, plan.fingerprint) or finished.issuperset(commit.shards):
         # Its launcher went before the commit, or in the midst of it.
         manifest = commit_run(commit)
-    elif runners.waits(flags):
+    elif waits(flags):
         _run(plan, None, finished, runner, workers, flags, progress)
         manifest = commit_run(commit, ShardResult.from_bytes(files.read_bytes(result_path(place))))
     else:
@@ -221,7 +217,7 @@ def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwri
 def _moved(plan: Plan, run: str, runner: str) -> Plan:
     """The plan of a run at its place, told without folders of this machine where workers cannot see them."""
     model = plan.spec.model
-    if runners.needs_remote_files(runner):
+    if needs_remote_files(runner):
         model = replace(model, module_paths=())
     reference = files.join(run, WORK, REFERENCE)
     return replace(plan, spec=replace(plan.spec, run=run, reference=reference, model=model))
@@ -272,10 +268,10 @@ def _run(
     run = plan.spec.run
     done = plan.reused_rows + sum(shard.rows for shard in plan.shards if shard.index in finished)
     shown = RunProgress(run, plan.rows, done) if progress and not files.is_url(run) else nullcontext()
-    job = runners.Job(plan.loaded.config.name, plan.spec.run_id, plan.spec.method.name)
+    job = submit.Job(plan.loaded.config.name, plan.spec.run_id, plan.spec.method.name)
     try:
         with shown:
-            return runners.run_pipeline(
+            return submit.run_pipeline(
                 lambda pipeline: define_pipeline(pipeline, plan.shards, plan.spec, commit),
                 runner,
                 workers,
@@ -313,23 +309,23 @@ def preview(
     flags: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `execute` would check and decide, and nothing else; writes nothing."""
-    runner, flags = runners.choose_runner(loaded, runner, flags)
+    runner, flags = choose_runner(loaded, runner, flags)
     target = _target(loaded)
     committed = read_manifest(target, replaces=overwrite)
     plan = make_plan(
         loaded,
         limit=limit,
-        local=runner == runners.LOCAL,
+        local=runner == LOCAL,
         measure=True,
-        slots=runners.slots(runner, flags, loaded.config.compute.workers),
+        slots=slots(runner, flags, loaded.config.compute.workers),
         earlier=known_cuts(target),
         committed=None if overwrite else committed,
     )
     same = committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite
     if not same:
         _place(target, plan, committed, overwrite)
-    job = runners.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)
-    flags = runners.engine_flags(runner, flags, job)
+    job = submit.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)
+    flags = submit.engine_flags(runner, flags, job)
     return {**summarize(plan), "runner": runner, "flags": flags, "committed": same}
 
 

@@ -12,8 +12,8 @@ from rich.text import Text
 from pipeline.compare import words
 from pipeline.compare.comparison import Comparison, Side
 from pipeline.screen.run_and_plan import fact, nearby
-from pipeline.screen.text_table import clean, console, count, print_table, shorten, wrapped, write
-from pipeline.wording import number, percent, signed
+from pipeline.screen.text_table import clean, console, print_table, shorten, wrapped, write
+from pipeline.wording import count, number, percent, signed
 
 _TOP, _NAME, _SLICE, _LINES = 10, 20, 24, 5
 

@@ -6,26 +6,18 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.results.summaries import rejected_by_reason, score_kinds
 from pipeline.run_directory import convergence_scale as yardstick
-from pipeline.screen.text_table import (
-    bar,
-    clean,
-    console,
-    count,
-    duration,
-    print_table,
-    shorten,
-    size,
-    wrapped,
-    write,
-)
+from pipeline.screen.text_table import bar, clean, console, print_table, shorten, wrapped, write
+from pipeline.wording import count, duration, size
 from transforms.methods import METHODS
 
 _TOP = 10
+#: Reasons of rejected rows that have a line each.
+_MOST_REASONS = 3
 #: More targets than this get a line each instead of a table each.
 _MOST_TABLES = 3
 _MOST_LINES = 40
@@ -162,24 +154,12 @@ def named(feature: str, labels: Mapping[str, str]) -> str:
     return f"{labels[name]} [{place}" if bracket and name in labels else feature
 
 
-def score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
-    """What is explained of each target: logit, probability or output."""
-    kinds: list[str] = []
-    for head in manifest["model"]["outputs"]:
-        kinds += [head["score"]] * int(np.prod([extent or 1 for extent in head["shape"]], dtype=np.int64))
-    return dict(enumerate(kinds))
-
-
 def _reasons(run: Any) -> list[tuple[str, int]]:
-    """The three most frequent reasons."""
-    rejected = run.rejected()
-    if not len(rejected):
-        return []
-    counted = rejected["reason"].value_counts().to_pylist()
-    counted.sort(key=lambda item: (-item["counts"], item["values"]))
-    rest = sum(item["counts"] for item in counted[3:])
-    found = [(item["values"], item["counts"]) for item in counted[:3]]
-    return [*found, (f"for {len(counted) - 3:,} other reasons, in rejected/", rest)] if rest else found
+    """The most frequent reasons with their rows, and all others together."""
+    counted = list(rejected_by_reason(run).items())
+    first, others = counted[:_MOST_REASONS], counted[_MOST_REASONS:]
+    rest = (f"for {len(others):,} other reasons, in rejected/", sum(rows for _, rows in others))
+    return [*first, rest] if others else first
 
 
 def _print_quality(out: Console, manifest: Mapping[str, Any]) -> None:

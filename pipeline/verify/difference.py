@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pyarrow as pa
 
-from pipeline.results.feature_values import flattened
+from transforms.arrow.nested import as_tensor
 from transforms.outputs.write import OutputSpec
 
 #: Last bits of a float32 that a score far from nothing may lose in other company.
@@ -127,6 +127,6 @@ def _values(column: pa.ChunkedArray) -> dict[str, np.ndarray]:
         struct = struct.chunk(0)
     found = {}
     for each in struct.type:
-        values, _ = flattened(struct.field(each.name))
+        values = as_tensor(struct.field(each.name))
         found[each.name] = np.full(1, np.nan) if struct.null_count else values.reshape(-1).astype(np.float64)
     return found

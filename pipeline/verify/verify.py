@@ -15,9 +15,9 @@ from pipeline.planning.plan import Plan, make_plan
 from pipeline.results.run import load_run
 from pipeline.run_directory.increments import cut_increments, increments_of
 from pipeline.run_directory.kept_baseline import earlier_baseline
-from pipeline.screen.text_table import count
 from pipeline.verify.parts import Check, check_counts, check_importance, check_parts
 from pipeline.verify.rows import check_rows
+from pipeline.wording import count
 from transforms.errors import UserError
 from transforms.models.kinds.function import is_function
 from transforms.models.load import request_digest

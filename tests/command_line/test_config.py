@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.config.models import LoadedConfig, load_config
 from pipeline.config.yaml_text import parse_value
-from pipeline.runners.checks import choose_runner
+from pipeline.running.engine import choose_runner
 from tests.support import worlds
 from transforms.errors import UserError
 from transforms.methods import METHODS

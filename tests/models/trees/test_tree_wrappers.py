@@ -163,6 +163,7 @@ MADE = {
 
 
 @pytest.mark.parametrize("name", MADE)
+@pytest.mark.filterwarnings("ignore:`XGBRFClassifier` is deprecated:FutureWarning")  # from XGBoost 3.4 on
 def test_an_estimators_own_prediction(tmp_path: Path, name: str) -> None:
     """Its trees add up to it, the rounds that it leaves out left out."""
     model = MADE[name]()

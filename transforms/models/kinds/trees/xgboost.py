@@ -81,8 +81,10 @@ class XGBoostModel:
         grower = learner["gradient_booster"]
         if grower["name"] == "gblinear":
             raise UserError("holds a linear model (gblinear), and no trees", path, "train gbtree or dart")
-        self._drops = np.asarray(grower["weight_drop"], np.float64) if grower["name"] == "dart" else None
+        # Dart's weights of the trees lie beside them: inside the model from XGBoost 3.4 on, outside before.
         self._grower: Mapping[str, Any] = grower["gbtree"] if grower["name"] == "dart" else grower
+        drops = grower.get("weight_drop", self._grower["model"].get("weight_drop"))
+        self._drops = np.asarray(drops, np.float64) if drops else None
         self._objective = str(learner["objective"]["name"])
         self._rounds = self._used_rounds()
         if not self._rounds or not self._grower["model"]["trees"]:
