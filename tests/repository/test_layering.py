@@ -65,10 +65,10 @@ FLOORS = {
     ),
     "transforms.methods": "base, calls | sampling | masking | gradients, trees | __init__",
     "pipeline": (
-        "wording, run_directory, runners, functions | config, results | planning, report, exports |"
+        "wording | run_directory, runners, functions | config, results | planning, report, exports |"
         " running, compare | verify | screen | cli | main | __main__, __init__"
     ),
-    "pipeline.report": "blocks, data | page | pictures | sections | __init__",
+    "pipeline.report": "blocks | data, page | pictures | sections | __init__",
 }
 
 #: Files in one folder: more, and a newcomer reads a list rather than a name.
