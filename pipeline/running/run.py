@@ -333,7 +333,7 @@ def preview(
 def prepare(
     config: str | os.PathLike[str], *, settings: Sequence[str] = (), date: str | None = None
 ) -> ExplainSpec:
-    """Prepares `transforms.ExplainBatches` for a pipeline of your own: plans the config, and reads its baseline.
+    """Prepares `transforms.ExplainBatches` for your own pipeline: plans the config and reads its baseline.
 
     Args:
       config: Path of the config file.
