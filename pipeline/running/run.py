@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.models import LoadedConfig, load_config
-from pipeline.planning.differences import told
-from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.differences import in_one_line
+from pipeline.planning.plan import EarlierRuns, Plan, Workers, make_plan
 from pipeline.planning.summary import summarize
 from pipeline.run_directory.checks import check_place, check_replaceable
 from pipeline.run_directory.committed import read_manifest
@@ -120,7 +120,7 @@ def execute(
     with run_lock(target):
         recover(target)
         outcome = _execute(loaded, target, limit, overwrite, runner, flags, progress, started)
-    return replace(outcome, run=loaded.path(loaded.config.output.path))
+    return replace(outcome, run=loaded.paths.output)
 
 
 def _execute(
@@ -140,11 +140,10 @@ def _execute(
     plan = make_plan(
         loaded,
         limit=limit,
-        local=local,
         in_process=local and workers == 1,
-        slots=slots(runner, flags, workers),
-        earlier=known_cuts(target),
-        committed=None if overwrite else committed,  # made anew, it takes nothing over
+        workers=Workers(local, slots(runner, flags, workers)),
+        # A run that is made anew takes nothing over.
+        earlier=EarlierRuns(None if overwrite else committed, known_cuts(target)),
     )
     planned = time.time()
     if committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite:
@@ -185,7 +184,7 @@ def _target(loaded: LoadedConfig) -> str:
 
     That is what is locked, and what another run takes the place of.
     """
-    named = loaded.path(loaded.config.output.path)
+    named = loaded.paths.output
     target = named if files.is_url(named) else os.path.realpath(named)
     check_place(target)
     return target
@@ -202,12 +201,12 @@ def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwri
         begun = work_fingerprint(target)
         if begun is not None and begun != plan.fingerprint and not overwrite:
             draft = read_draft(target)
-            why = f": {told(plan.differences(draft))}" if draft else ""
+            why = f": {in_one_line(plan.differences(draft))}" if draft else ""
             what = f"holds a run of another config, model or input that did not finish{why}"
             raise UserError(what, target, remedy)
         return target
     if plan.base is None and not overwrite:
-        why = f": {told(plan.differences(committed))}"
+        why = f": {in_one_line(plan.differences(committed))}"
         if plan.anew:
             why = f", and cannot be added to: {plan.anew}"
         raise UserError(f"holds a committed run of another config, model or input{why}", target, remedy)
@@ -242,7 +241,7 @@ def _begin(plan: Plan) -> None:
     files.delete_tree(files.join(run, WORK, "progress"))
     if plan.base is not None:
         take_over(plan.base, plan.output, run)
-    files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
+    files.write_atomic(str(plan.spec.reference), plan.probe.artifact.to_bytes())
     files.write_atomic(files.join(run, WORK, "shard_rows"), str(plan.shard_rows).encode())
     files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
 
@@ -316,11 +315,9 @@ def preview(
     plan = make_plan(
         loaded,
         limit=limit,
-        local=runner == LOCAL,
         measure=True,
-        slots=slots(runner, flags, loaded.config.compute.workers),
-        earlier=known_cuts(target),
-        committed=None if overwrite else committed,
+        workers=Workers(runner == LOCAL, slots(runner, flags, loaded.config.compute.workers)),
+        earlier=EarlierRuns(None if overwrite else committed, known_cuts(target)),
     )
     same = committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite
     if not same:
@@ -345,4 +342,4 @@ def prepare(
       UserError: The config cannot be run.
     """
     plan = make_plan(load_config(os.fspath(config), settings=settings, date=date))
-    return replace(plan.spec, reference=plan.found.artifact.to_bytes())
+    return replace(plan.spec, reference=plan.probe.artifact.to_bytes())

@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from transforms.aggregates.sample import SampleSpec
-from transforms.methods.base import AttributionMethod, Reference, evaluate
+from transforms.methods.base import AttributionMethod, evaluate
 from transforms.methods.calls import share_processors
+from transforms.methods.gradients.background_ends import background_ends
 from transforms.models.base import ModelAdapter, ScoredModel, Signature
 from transforms.models.devices import Device, leased_device
 from transforms.models.kinds.function import is_function, module_file
 from transforms.models.load import ModelRequest, load_model, locate
+from transforms.models.reference import Reference
 from transforms.models.users_code import generation
 from transforms.outputs.write import OutputSpec
 from transforms.rows.baselines.baselines import Artifact
@@ -328,7 +330,7 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
                 if spec.method.needs.rescale:
                     model.rescaled(reference.inputs)
                 elif spec.method.needs.gradients:
-                    room.run(lambda size: reference.ends(model, size))
+                    room.run(lambda size: background_ends(model, reference, size))
                 elif model.has_gradients and not spec.method.needs.trees:
                     model.masked(reference)
             _runtimes[key, device] = made
@@ -347,5 +349,5 @@ def make_reference(artifact: Artifact, schema: ExampleSchema, seed: int) -> Refe
         artifact.noise,
         players=schema.players,
         seed=seed,
-        yardstick=artifact.yardstick,  # type: ignore[arg-type] # None: the spread
+        yardstick=artifact.yardstick,
     )
