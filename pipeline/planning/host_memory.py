@@ -17,8 +17,9 @@ import pyarrow.types as pt
 from pipeline.planning.model.probe import ProbeResult
 from transforms.aggregates.by_position import positions_bytes
 from transforms.aggregates.importance import ranking_bytes, state_bytes
-from transforms.methods.base import TARGETS_AT_ONCE, AttributionMethod, working_bytes
+from transforms.methods.base import AttributionMethod, working_bytes
 from transforms.methods.calls import processors, rows_in_call
+from transforms.models.base import TARGETS_AT_ONCE
 from transforms.models.kinds.function import is_function
 from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines.baselines import drawing_bytes

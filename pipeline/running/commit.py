@@ -99,7 +99,7 @@ class Commit:
             rows=plan.rows,
             takes_over=plan.base is not None,
             keeps_state=config.incremental,
-            keeps_baseline=is_kept(plan.baseline_kind, plan.found.artifact, config.output.sample),
+            keeps_baseline=is_kept(plan.baseline_kind, plan.probe.artifact, config.output.sample),
             fingerprint=plan.fingerprint,
             features=spec.schema.attributed,
             metadata=dict(spec.metadata),

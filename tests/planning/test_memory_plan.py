@@ -23,6 +23,7 @@ from tests.support import worlds
 from tests.support.models.models_zoo import CASES, attribute, make_reference
 from transforms.methods.base import Needs, working_bytes
 from transforms.methods.gradients import background_ends as ends
+from transforms.methods.gradients.background_ends import background_ends
 from transforms.models.graphs import masked
 from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines import baselines
@@ -154,11 +155,11 @@ def test_a_background_that_is_not_kept_gives_the_same(name: str, monkeypatch: py
     case = CASES["categorical"]()
     kept = make_reference(case.model, case.background)
     expected = attribute(VARIANTS[name], case.model, case.rows, kept, device_batch_size=16)
-    assert kept.ends(case.model, 16).kept is not None
+    assert background_ends(case.model, kept, 16).kept is not None
     monkeypatch.setattr(ends, "KEPT_BYTES", 0)
     reference = make_reference(case.model, case.background)
     found = attribute(VARIANTS[name], case.model, case.rows, reference, device_batch_size=16)
-    assert reference.ends(case.model, 16).kept is None
+    assert background_ends(case.model, reference, 16).kept is None
     for key, value in expected.values.items():
         np.testing.assert_allclose(found.values[key], value, rtol=0, atol=1e-6)
 

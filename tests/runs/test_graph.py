@@ -275,7 +275,7 @@ def test_the_aggregates_themselves_would_be_too_much(tmp_path: Path) -> None:
 
 def _shard_result(config: Path, folder: Path) -> ShardResult:
     plan = planned(config)
-    spec = replace(plan.spec, run=str(folder), reference=plan.found.artifact.to_bytes())
+    spec = replace(plan.spec, run=str(folder), reference=plan.probe.artifact.to_bytes())
     for place in ("attributions", "_work/shards"):
         (folder / place).mkdir(parents=True)
     return explain_shard(plan.shards[0], spec)

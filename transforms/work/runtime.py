@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from transforms.methods.base import Reference, evaluate
+from transforms.methods.base import evaluate
 from transforms.methods.calls import share_processors
+from transforms.methods.gradients.background_ends import background_ends
 from transforms.models.base import ModelAdapter, ScoredModel
 from transforms.models.devices import Device, leased_device
 from transforms.models.kinds.function import is_function, module_file
 from transforms.models.load import ModelRequest, load_model, locate
+from transforms.models.reference import Reference
 from transforms.models.users_code import generation
 from transforms.rows.baselines.baselines import Artifact
 from transforms.rows.padding import at_lengths, narrowed
@@ -238,7 +240,7 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
                 if spec.method.needs.rescale:
                     model.rescaled(reference.inputs)
                 elif spec.method.needs.gradients:
-                    room.run(lambda size: reference.ends(model, size))
+                    room.run(lambda size: background_ends(model, reference, size))
                 elif model.has_gradients and not spec.method.needs.trees:
                     model.masked(reference)
             _runtimes[key, device] = made
@@ -257,5 +259,5 @@ def make_reference(artifact: Artifact, schema: ExampleSchema, seed: int) -> Refe
         artifact.noise,
         players=schema.players,
         seed=seed,
-        yardstick=artifact.yardstick,  # type: ignore[arg-type] # None: the spread
+        yardstick=artifact.yardstick,
     )
