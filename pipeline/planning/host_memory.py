@@ -21,14 +21,14 @@ from transforms.methods.base import AttributionMethod, working_bytes
 from transforms.methods.calls import processors, rows_in_call
 from transforms.models.base import TARGETS_AT_ONCE
 from transforms.models.kinds.function import is_function
-from transforms.outputs.write import OutputSpec
+from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines.baselines import drawing_bytes
 from transforms.rows.schema import ExampleSchema, columns_of
 from transforms.sources.base import InputFile
 from transforms.sources.read import read_bytes
 from transforms.work.journal import STATES_AHEAD
-from transforms.work.runtime import ExplainSpec, TargetSpec
 from transforms.work.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
+from transforms.work.spec import ExplainSpec, TargetSpec
 
 #: What the rows of a batch may take, features and attributions together; a single row may take more.
 BATCH_BYTES = 64 << 20
@@ -112,7 +112,7 @@ class Widths:
         return self.features + self.attribution
 
     @classmethod
-    def of(cls, schema: ExampleSchema, targets: TargetSpec, output: OutputSpec) -> Widths:
+    def of(cls, schema: ExampleSchema, targets: TargetSpec, output: TableSpec) -> Widths:
         """By static shapes alone."""
         values = sum(feature.size for feature in schema.features if not feature.fixed)
         count = 1 if targets.indices is None else len(targets.indices)
@@ -121,7 +121,7 @@ class Widths:
         return cls(schema.row_bytes, decoded, values * count, attribution, count, values)
 
 
-def batch_rows(asked: int, schema: ExampleSchema, targets: TargetSpec, output: OutputSpec) -> int:
+def batch_rows(asked: int, schema: ExampleSchema, targets: TargetSpec, output: TableSpec) -> int:
     """Rows of an Arrow batch: as many as asked for, or as fit; the same wherever the plan is made."""
     return max(1, min(asked, BATCH_BYTES // Widths.of(schema, targets, output).row))
 
@@ -187,7 +187,7 @@ def host_bytes(
     method: AttributionMethod,
     widths: Widths,
     batch_size: int,
-    output: OutputSpec,
+    output: TableSpec,
     baseline_kind: str,
     rows: int,
     *,
@@ -246,7 +246,7 @@ def host_bytes(
     )
 
 
-def _writing(batch_size: int, widths: Widths, output: OutputSpec) -> int:
+def _writing(batch_size: int, widths: Widths, output: TableSpec) -> int:
     """What the writer makes of a batch: columns, a table, pages, and of top_k the order of the values."""
     columns = 4 * batch_size * widths.attributed
     found = 2 * columns

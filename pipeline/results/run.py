@@ -18,6 +18,7 @@ from pipeline.results.tables import KEEP, NO_TABLE, RunTables
 from pipeline.run_directory.committed import read_manifest
 from transforms.arrow.value_text import as_text
 from transforms.errors import UserError
+from transforms.outputs.run_files import WORK
 from transforms.storage import files
 
 #: Rows of a repeated id that a line names.
@@ -36,7 +37,7 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     manifest = read_manifest(run)
     if manifest is not None:
         return Run(run, manifest)
-    if files.exists(files.join(run, "_work")):
+    if files.exists(files.join(run, WORK)):
         what, remedy = "the run is not committed: it did not finish", "explain again with the same command"
     elif files.exists(run):
         what, remedy = "is no run directory: it holds no manifest.json", "name the folder that explain wrote"
@@ -51,8 +52,8 @@ class Example:
 
     Args:
       rows: Its rows of the attributions table, one for each target.
-      values: Its feature values, by the names of the attributions; values of a tensor are called `name[0, 1]`.
-        Empty where the run keeps no values and the input is gone.
+      values: Its feature values, by the names of the attributions; those of a tensor are `name[0, 1]`. Empty
+        where the run keeps no values and the input is gone.
       places: Where several rows have its id, `file:row` of each of them, its own first.
     """
 

@@ -11,8 +11,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from transforms.errors import UserError
-from transforms.outputs.parts import IMPORTANCE
 from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import IMPORTANCE
 from transforms.storage import files
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class RunTables:
 
     def rejected(self) -> pa.Table:
         """Reads the rows that could not be explained, with stage and reason."""
-        from transforms.outputs.write import REJECTED
+        from transforms.outputs.layout import REJECTED
 
         dataset = self._dataset("rejected")
         return REJECTED.empty_table() if dataset is None else dataset.to_table()

@@ -16,7 +16,7 @@ from pipeline.planning.summary import summarize
 from pipeline.run_directory.checks import check_place, check_replaceable
 from pipeline.run_directory.committed import read_manifest
 from pipeline.run_directory.increments import take_over
-from pipeline.run_directory.layout import OURS, REFERENCE, WORK, beside, is_under_way
+from pipeline.run_directory.layout import OURS, REFERENCE, beside, is_under_way
 from pipeline.run_directory.lock import run_lock
 from pipeline.run_directory.replace import recover
 from pipeline.runners import submit
@@ -35,11 +35,12 @@ from pipeline.running.commit import (
 from pipeline.running.engine import choose_runner
 from pipeline.running.manifest import known_cuts, relabel, work_fingerprint
 from transforms.errors import UserError
-from transforms.outputs.parts import MANIFEST, written
+from transforms.outputs.parts import written
+from transforms.outputs.run_files import MANIFEST, WORK
 from transforms.storage import files
 from transforms.work.failures import read_failures
 from transforms.work.journal import ShardResult, is_committed
-from transforms.work.runtime import ExplainSpec
+from transforms.work.spec import ExplainSpec
 
 if TYPE_CHECKING:
     from pipeline.results.run import Run

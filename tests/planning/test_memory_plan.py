@@ -25,11 +25,11 @@ from transforms.methods.base import Needs, working_bytes
 from transforms.methods.gradients import background_ends as ends
 from transforms.methods.gradients.background_ends import background_ends
 from transforms.models.graphs import masked
-from transforms.outputs.write import OutputSpec
+from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines import baselines
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.sources.inspection import inspect_files
-from transforms.work.runtime import TargetSpec
+from transforms.work.spec import TargetSpec
 
 FEATURES = 3000
 
@@ -43,7 +43,7 @@ def schema_of(count: int = 1, shape: tuple[int, ...] = (), kind: str = "numeric"
     return ExampleSchema(features, {"x": (count * size,)}, {})
 
 
-ONE, ALL = OutputSpec(), OutputSpec(standard_error=True)
+ONE, ALL = TableSpec(), TableSpec(standard_error=True)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ ONE, ALL = OutputSpec(), OutputSpec(standard_error=True)
         (schema_of(1, (512, 512, 3)), 1000, ONE, 1),  # gigabytes a row: a batch is not less than one
     ],
 )
-def test_rows_of_a_batch(schema: ExampleSchema, targets: int, output: OutputSpec, expected: int) -> None:
+def test_rows_of_a_batch(schema: ExampleSchema, targets: int, output: TableSpec, expected: int) -> None:
     assert batch_rows(4096, schema, TargetSpec(tuple(range(targets))), output) == expected
     assert batch_rows(1, schema, TargetSpec(tuple(range(targets))), output) == 1
 
