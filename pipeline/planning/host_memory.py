@@ -17,17 +17,18 @@ import pyarrow.types as pt
 from pipeline.planning.model.probe import ProbeResult
 from transforms.aggregates.by_position import positions_bytes
 from transforms.aggregates.importance import ranking_bytes, state_bytes
-from transforms.methods.base import TARGETS_AT_ONCE, working_bytes
+from transforms.methods.base import working_bytes
 from transforms.methods.calls import processors, rows_in_call
+from transforms.models.base import TARGETS_AT_ONCE
 from transforms.models.kinds.function import is_function
-from transforms.outputs.write import OutputSpec
+from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines.baselines import drawing_bytes
 from transforms.rows.schema import ExampleSchema, columns_of
 from transforms.sources.base import InputFile
 from transforms.sources.read import read_bytes
 from transforms.work.journal import STATES_AHEAD
-from transforms.work.runtime import ExplainSpec, TargetSpec
 from transforms.work.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
+from transforms.work.spec import ExplainSpec, TargetSpec
 
 #: Bytes that the rows of a batch may take, features and attributions together; a single row may take more.
 BATCH_BYTES = 64 << 20
@@ -109,7 +110,7 @@ class RowSizes:
         return self.features + self.attribution
 
     @classmethod
-    def of(cls, schema: ExampleSchema, targets: TargetSpec, output: OutputSpec) -> RowSizes:
+    def of(cls, schema: ExampleSchema, targets: TargetSpec, output: TableSpec) -> RowSizes:
         """Derives the sizes from static shapes alone."""
         values = sum(feature.size for feature in schema.features if not feature.fixed)
         count = 1 if targets.indices is None else len(targets.indices)
@@ -183,7 +184,7 @@ class DeviceCalls:
         return cls(each, min(count, 2 * -(-spec.batch_size // rows)))
 
 
-def batch_rows(asked: int, schema: ExampleSchema, targets: TargetSpec, output: OutputSpec) -> int:
+def batch_rows(asked: int, schema: ExampleSchema, targets: TargetSpec, output: TableSpec) -> int:
     """Rows of an Arrow batch: as many as asked for, or as fit; the same wherever the plan is made."""
     return max(1, min(asked, BATCH_BYTES // RowSizes.of(schema, targets, output).row))
 
@@ -266,7 +267,7 @@ def _aggregate_bytes(spec: ExplainSpec, probe: ProbeResult, sizes: RowSizes) -> 
     return _COPIES_OF_AGGREGATES * state + max(counted, ranking_bytes(features))
 
 
-def _writing_bytes(batch_size: int, sizes: RowSizes, output: OutputSpec) -> int:
+def _writing_bytes(batch_size: int, sizes: RowSizes, output: TableSpec) -> int:
     """Memory that the writer takes for a batch: columns, a table, pages, and for top_k the values' order."""
     columns = 4 * batch_size * sizes.values * sizes.targets
     total = 2 * columns

@@ -116,7 +116,9 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pipeline.config.models import load_config
 from pipeline.planning.plan import make_plan
-from transforms import devices, worker
+from transforms.methods.gradients.background_ends import background_ends
+from transforms.models import devices
+from transforms.work import runtime as worker
 from transforms.work.shard import explain_shard
 devices._claims.folder = tempfile.mkdtemp()
 config, run, *settings = sys.argv[1:]
@@ -138,7 +140,7 @@ for thread in threads: thread.join()
 def where(found):
     inputs = found.reference.inputs
     score = found.model._evaluate(dict(inputs))[0]
-    entries = found.reference.ends(found.model, 1024).kept[0]
+    entries = background_ends(found.model, found.reference, 1024).kept[0]
     weights = found.model.adapter.model.weights
     return sorted({v.device.partition("device:")[2] for v in (score, *entries, *(w.value for w in weights))})
 print(json.dumps({

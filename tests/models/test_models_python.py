@@ -423,11 +423,11 @@ def test_a_saved_model_with_strings_plays_the_game_and_has_no_gradients_there(tm
     import tensorflow as tf
 
     from pipeline.planning.method.requirements import check_method
-    from transforms.methods.base import Reference
     from transforms.methods.gradients.integrated_gradients import IntegratedGradients
     from transforms.methods.trees.tree_shap import TreeShap
     from transforms.models.base import ScoredModel
     from transforms.models.kinds.savedmodel import SavedModel
+    from transforms.models.reference import Reference
     from transforms.rows.schema import ExampleSchema, FeatureSpec
 
     class Word(tf.Module):

@@ -23,13 +23,14 @@ from tests.support import worlds
 from tests.support.models.models_zoo import CASES, attribute, make_reference
 from transforms.methods.base import Needs, working_bytes
 from transforms.methods.gradients import background_ends as ends
+from transforms.methods.gradients.background_ends import background_ends
 from transforms.models.graphs import masked
-from transforms.outputs.write import OutputSpec
+from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines import baselines
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.sources.inspection import inspect_files
-from transforms.work.runtime import TargetSpec
 from transforms.work.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
+from transforms.work.spec import TargetSpec
 
 FEATURES = 3000
 
@@ -43,7 +44,7 @@ def schema_of(count: int = 1, shape: tuple[int, ...] = (), kind: str = "numeric"
     return ExampleSchema(features, {"x": (count * size,)}, {})
 
 
-ONE, ALL = OutputSpec(), OutputSpec(standard_error=True)
+ONE, ALL = TableSpec(), TableSpec(standard_error=True)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ ONE, ALL = OutputSpec(), OutputSpec(standard_error=True)
         (schema_of(1, (512, 512, 3)), 1000, ONE, 1),  # gigabytes a row: a batch is not less than one
     ],
 )
-def test_rows_of_a_batch(schema: ExampleSchema, targets: int, output: OutputSpec, expected: int) -> None:
+def test_rows_of_a_batch(schema: ExampleSchema, targets: int, output: TableSpec, expected: int) -> None:
     assert batch_rows(4096, schema, TargetSpec(tuple(range(targets))), output) == expected
     assert batch_rows(1, schema, TargetSpec(tuple(range(targets))), output) == 1
 
@@ -155,11 +156,11 @@ def test_a_background_that_is_not_kept_gives_the_same(name: str, monkeypatch: py
     case = CASES["categorical"]()
     kept = make_reference(case.model, case.background)
     expected = attribute(VARIANTS[name], case.model, case.rows, kept, device_batch_size=16)
-    assert kept.ends(case.model, 16).kept is not None
+    assert background_ends(case.model, kept, 16).kept is not None
     monkeypatch.setattr(ends, "KEPT_BYTES", 0)
     reference = make_reference(case.model, case.background)
     found = attribute(VARIANTS[name], case.model, case.rows, reference, device_batch_size=16)
-    assert reference.ends(case.model, 16).kept is None
+    assert background_ends(case.model, reference, 16).kept is None
     for key, value in expected.values.items():
         np.testing.assert_allclose(found.values[key], value, rtol=0, atol=1e-6)
 

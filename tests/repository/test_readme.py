@@ -81,6 +81,15 @@ def test_method_block(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(np.unique(values)) > 1
 
 
+def test_the_quickstart_explains_being_late(here: Path) -> None:
+    """Not being on time, which is the other class and has all signs reversed."""
+    table = pq.read_table(here / "runs/flights/attributions", columns=["target", "target_name"])
+    shown = re.search(r"Most important features for (\S+), 10 of 15", README.read_text(encoding="utf-8"))
+    assert shown is not None
+    assert set(table["target_name"].to_pylist()) == {shown[1]}
+    assert set(table["target"].to_pylist()) == {1}  # yes; 0 is no
+
+
 def test_readme_python_block(here: Path) -> None:
     names: dict[str, Any] = {}
     exec(block("readme python"), names)
