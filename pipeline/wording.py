@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 #: Characters of a name in a chart.
@@ -37,6 +40,23 @@ def number(value: float | None, digits: int = 4) -> str:
 def signed(value: float, digits: int = 3) -> str:
     """A number with its sign, + included."""
     return f"+{number(value, digits)}" if value > 0 else number(value, digits)
+
+
+def shape_in_words(shape: Iterable[int]) -> str:
+    """A tensor in words: `28×28 values`."""
+    return f"{'×'.join(map(str, shape))} values"
+
+
+def scalar_or_shape(value: Any, scalar_in_words: Callable[[Any], str]) -> str:
+    """A value of a feature in words: a single one by the caller's rule, a tensor by its shape.
+
+    Args:
+      value: A number, a string or nothing, as Python or numpy has them, or an array.
+      scalar_in_words: Writes a single value, which it is given as Python has it.
+    """
+    if shape := getattr(value, "shape", ()):
+        return shape_in_words(shape)
+    return scalar_in_words(value.item() if hasattr(value, "item") else value)
 
 
 def percent(share: float) -> str:
@@ -101,3 +121,29 @@ def listed(items: Iterable[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     *first, last = list(items)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def count(number: int, what: str) -> str:
+    """`1 row`, `1,234 rows`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def size(number: float) -> str:
+    """Bytes in words."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if number < 999.5:
+            return f"{number:.0f} {unit}" if unit == "bytes" or number >= 99.5 else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 119.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def fitted(text: str, width: int) -> str:
+    """The text in at most so many columns, its end cut off for an ellipsis."""
+    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"

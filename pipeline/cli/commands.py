@@ -30,7 +30,7 @@ from pipeline.cli.options import (
     warn,
 )
 from pipeline.cli.report import report
-from pipeline.runners.checks import LOCAL, RUNNERS
+from pipeline.runners.names import LOCAL, RUNNERS
 from transforms.errors import UserError
 
 _VERSION = "Show the version and exit."

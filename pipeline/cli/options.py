@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from pipeline.runners.checks import check_flags
+from pipeline.runners.flags import check_flags
 from transforms.errors import SAID_ALL, UserError
 
 DONE, LIMIT, USER, BROKEN = 0, 1, 2, 3

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.compare.baselines import MovedBaseline, follows_data, moved_baselines
 from pipeline.compare.changes import changes, matched_targets, of_slices, targets_of
 from pipeline.compare.setting import Setting
-from pipeline.screen.run_and_plan import score_kinds
+from pipeline.results.summaries import rejected_by_reason, score_kinds
 from transforms.arrow.types import is_number
-from transforms.outputs.parts import SAMPLE
 from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import SAMPLE
 from transforms.storage import files
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Side:
             created=run.manifest["created"],
             rows=counts["rows_attributed"],
             rejected=counts["rows_rejected"],
-            reasons=_reasons(run),
+            reasons=rejected_by_reason(run),
             relative_p99=None if delta is None else delta["relative_p99"],
             exceeded=tuple(quality["exceeded"]),
         )
@@ -250,15 +249,6 @@ def _units(
         ours: (kinds[0].get(indices[0][ours], "score"), kinds[1].get(indices[1][theirs], "score"))
         for ours, theirs in targets.items()
     }
-
-
-def _reasons(run: Run) -> dict[str, int]:
-    counted: dict[str, int] = {}
-    for part in run.parts("rejected"):
-        reasons = pq.read_table(files.local_copy(part), columns=["reason"])["reason"]
-        for item in reasons.value_counts().to_pylist():
-            counted[item["values"]] = counted.get(item["values"], 0) + item["counts"]
-    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _predictions(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.compare import charts, words
 from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
 from pipeline.report.page.render import render
-from pipeline.screen.text_table import count
-from pipeline.wording import listed, percent
+from pipeline.wording import count, listed, percent
 from transforms.storage import files
 
 if TYPE_CHECKING:

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.screen.text_table import count
-from pipeline.wording import listed, plain, shorten
+from pipeline.wording import count, listed, plain, shorten
 
 #: Keys of the config that say where and how a run is made, or that something else here tells better.
 _ELSEWHERE = ("name", "output.path", "compute", "runner", "model.path", "input.files", "method", "baseline")

@@ -6,8 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from pipeline.screen.text_table import count
-from pipeline.wording import listed, number, percent, plain, shorten
+from pipeline.wording import count, listed, number, percent, plain, shorten
 
 if TYPE_CHECKING:
     from pipeline.compare.baselines import MovedBaseline

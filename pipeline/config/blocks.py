@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.config.errors import nearest
 from pipeline.config.input import Strict
 from pipeline.config.values import Path, Scalar
-from pipeline.runners.checks import RUNNERS
+from pipeline.runners.names import RUNNERS
 from transforms.errors import UserError
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, get_type_hints
 
@@ -28,11 +29,12 @@ from pipeline.config.yaml_text import MOST_BYTES, override, parse_mapping
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
+from transforms.models.kinds.function import is_function
 from transforms.storage import files
 
 __all__ = [
-    "Baseline", "Compute", "Config", "Input", "Limits", "LoadedConfig", "Model", "Output", "Preset",
-    "Privacy", "Runner", "TopK", "load_config", "restored", "with_method",
+    "Baseline", "Compute", "Config", "Input", "Limits", "LoadedConfig", "Model", "Output", "Paths",
+    "Preset", "Privacy", "Runner", "TopK", "load_config", "restored",
 ]  # fmt: skip
 
 
@@ -114,23 +116,69 @@ class Preset(Strict):
     """As in a config; its keys replace the config's."""
 
 
-class LoadedConfig:
-    """A config with the place that its relative paths start from.
+@dataclass(frozen=True)
+class Paths:
+    """The paths of a config in full: each is absolute or a URL.
 
     Args:
-      config: As the file, the preset and the command line have it.
-      where: What to call it in errors.
-      folder: The config file's folder.
-      preset: The file that `runner` is from, where that is not the config.
+      model: The model's file or folder; a function keeps its name, `python: module:function`.
+      inputs: The globs of the input. What they match is named relative to the config's folder.
+      baseline: The file or the run that `baseline.path` names; None without one.
+      output: The run directory.
+      vocabularies: Files of words, by feature.
     """
 
-    def __init__(self, config: Config, where: str, folder: str, preset: str | None = None) -> None:
-        self.config, self.where, self.folder, self.preset = config, where, folder, preset
+    model: str
+    inputs: tuple[str, ...]
+    baseline: str | None
+    output: str
+    vocabularies: Mapping[str, str]
 
-    def path(self, path: str) -> str:
-        """A path of the config in full."""
-        joined = files.join(self.folder, path)
-        return joined if files.is_url(joined) else os.path.abspath(files.local_path(joined))
+    @classmethod
+    def of(cls, config: Config, folder: str) -> Paths:
+        """Resolves the paths of a config against the folder that relative ones start from."""
+
+        def full(path: str) -> str:
+            joined = files.join(folder, path)
+            return joined if files.is_url(joined) else os.path.abspath(files.local_path(joined))
+
+        model, baseline = config.model.path, config.baseline.path
+        return cls(
+            model=model if is_function(model) else full(model),
+            inputs=tuple(map(full, config.patterns)),
+            baseline=None if baseline is None else full(baseline),
+            output=full(config.output.path),
+            vocabularies={
+                name: full(texts.vocabulary)
+                for name, texts in config.features.items()
+                if texts.vocabulary is not None
+            },
+        )
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A config with the place that it comes from; its paths are resolved once, here.
+
+    Args:
+      config: The keys after the preset and the command line were applied.
+      where: The name of the config in errors.
+      folder: The config file's folder, from which relative paths start.
+      preset: The preset file that set `runner`, if one did.
+    """
+
+    config: Config
+    where: str
+    folder: str
+    preset: str | None = None
+    paths: Paths = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", Paths.of(self.config, self.folder))
+
+    def with_method(self, method: AttributionMethod) -> LoadedConfig:
+        """The config with the method that was decided on."""
+        return dataclasses.replace(self, config=self.config.model_copy(update={"method": method}))
 
 
 def load_config(
@@ -169,12 +217,6 @@ def load_config(
     config: Config = _validate(data, path)
     folder = path.rpartition("/")[0] if files.is_url(path) else os.path.dirname(os.path.abspath(path))
     return LoadedConfig(_fill_date(config, date), path, folder, preset)
-
-
-def with_method(loaded: LoadedConfig, method: AttributionMethod) -> LoadedConfig:
-    """The same config with the method that was decided on."""
-    config = loaded.config.model_copy(update={"method": method})
-    return LoadedConfig(config, loaded.where, loaded.folder, loaded.preset)
 
 
 def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:

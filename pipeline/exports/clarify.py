@@ -32,13 +32,13 @@ import pyarrow.parquet as pq
 from pipeline.exports.reading import (
     attribution_of,
     columns_of_run,
-    flat,
     flat_names,
     whole_examples,
     whole_file,
 )
-from transforms.outputs.parts import SAMPLE
+from transforms.arrow.nested import unnested
 from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import SAMPLE
 from transforms.storage import files
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _side_by_side(table: pa.Table, run: Run, targets: Sequence[int]) -> pa.Table
         missing = np.ones(count, bool)
         missing[examples[mine]] = False
         for name in run.features:
-            numbers, shape = flat(struct.field(name))
+            numbers, shape = unnested(struct.field(name))
             width = math.prod(shape)
             values = numbers.to_numpy(zero_copy_only=False).reshape(len(table), width)
             found = np.zeros((count, width), np.float32)

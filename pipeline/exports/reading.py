@@ -83,15 +83,6 @@ def whole_file(path: str) -> Iterator[str]:
         raise
 
 
-def flat(array: pa.Array) -> tuple[pa.Array, tuple[int, ...]]:
-    """Numbers of a column, all in a row, and the shape of each value of it."""
-    shape = []
-    while pa.types.is_fixed_size_list(array.type):
-        shape.append(array.type.list_size)
-        array = array.flatten()
-    return array, tuple(shape)
-
-
 def flat_names(name: str, shape: Sequence[int]) -> list[str]:
     """A name for each number of a feature: `name`, of a tensor `name[0, 1]`."""
     return [f"{name}{list(at)}" for at in np.ndindex(*shape)] if shape else [name]

@@ -41,10 +41,10 @@ from pipeline.exports.reading import (
     attribution_of,
     attribution_parts,
     columns_of_run,
-    flat,
     whole_examples,
     whole_file,
 )
+from transforms.arrow.nested import unnested
 from transforms.errors import UserError
 from transforms.storage import files
 
@@ -124,7 +124,7 @@ def _listed(struct: pa.StructArray) -> pa.StructArray:
     names = [field.name for field in struct.type]
     columns = []
     for name in names:
-        numbers, shape = flat(struct.field(name))
+        numbers, shape = unnested(struct.field(name))
         column = pa.FixedSizeListArray.from_arrays(numbers, math.prod(shape)) if shape else numbers
         columns.append(column)
     return pa.StructArray.from_arrays(columns, names=names)
@@ -145,7 +145,7 @@ def _features(table: pa.Table) -> pa.StructArray | None:
 
 
 def _as_list(array: pa.Array) -> pa.Array:
-    numbers, shape = flat(array)
+    numbers, shape = unnested(array)
     if pa.types.is_dictionary(numbers.type):
         numbers = numbers.dictionary_decode()
     return pa.FixedSizeListArray.from_arrays(numbers, math.prod(shape))

@@ -9,15 +9,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.results.feature_values import feature_values, flattened
+from pipeline.results.feature_values import feature_values
+from pipeline.wording import scalar_or_shape
+from transforms.arrow.nested import as_tensor
 from transforms.errors import UserError
 from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results.run import Run
+    from pipeline.results.tables import RunTables
 
 
-def make_explanation(run: Run, rows: int | None, target: int | str | None, seed: int) -> Any:
+def make_explanation(run: RunTables, rows: int | None, target: int | str | None, seed: int) -> Any:
     """See `Run.explanation`."""
     if rows is not None and rows < 1:
         raise UserError(f"rows is {rows}", "explanation", "give 1 or more, or None for all rows")
@@ -43,7 +45,7 @@ def make_explanation(run: Run, rows: int | None, target: int | str | None, seed:
     )
 
 
-def _sample(run: Run, rows: int | None, target: int | None, seed: int) -> tuple[pa.Table, np.ndarray]:
+def _sample(run: RunTables, rows: int | None, target: int | None, seed: int) -> tuple[pa.Table, np.ndarray]:
     """Rows of the table, and the part and the example within it of each, `[n, 2]`."""
     parts = run.parts()
     if not parts or "attribution" not in _schema(parts[0]).names:
@@ -87,7 +89,8 @@ def _columns(struct: pa.StructArray, names: Sequence[str]) -> tuple[np.ndarray, 
     """A struct of numbers and fixed-size lists as `[n, columns]`, with a name for each column."""
     found, labels = [], []
     for name in names:
-        values, shape = flattened(struct.field(name))
+        values = as_tensor(struct.field(name))
+        shape = values.shape[1:]
         found.append(values.reshape(len(struct), -1))
         labels += [f"{name}{list(at)}" for at in np.ndindex(*shape)] if shape else [name]
     return np.concatenate(found, axis=1), labels
@@ -137,8 +140,5 @@ def _joined(members: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def in_words(value: Any) -> str:
-    """A feature's value in a few characters; of a tensor its shape."""
-    if isinstance(value, np.ndarray) and value.ndim:
-        return f"{'×'.join(map(str, value.shape))} values"
-    scalar = value.item() if isinstance(value, np.generic | np.ndarray) else value
-    return f"{scalar:.6g}" if isinstance(scalar, float) else str(scalar)
+    """A feature's value in a few characters: a number in six digits, a tensor by its shape."""
+    return scalar_or_shape(value, lambda one: f"{one:.6g}" if isinstance(one, float) else str(one))

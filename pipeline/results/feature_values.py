@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.run_directory.increments import cut_increments, in_order, increments_of
 from pipeline.run_directory.kept_baseline import categories_of
+from transforms.arrow.nested import as_tensor
 from transforms.errors import UserError
 from transforms.models.categories import Categories
 from transforms.rows.decode import decode
@@ -24,13 +25,13 @@ from transforms.sources.partitions import partition_types
 from transforms.sources.read import describe_input, read_piece
 
 if TYPE_CHECKING:
-    from pipeline.results.run import Run
+    from pipeline.results.tables import RunTables
 
 _BATCH = 16_384
 _REMEDY = "set output.features: true to keep the feature values with a run"
 
 
-def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
+def feature_values(run: RunTables, table: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
     """Feature values as the model took them, `[n, *shape]` by feature; strings as str objects.
 
     Args:
@@ -43,7 +44,7 @@ def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, n
     """
     if "feature" in table.column_names:
         struct = table["feature"].combine_chunks()
-        return {field.name: flattened(struct.field(field.name))[0] for field in struct.type}
+        return {field.name: as_tensor(struct.field(field.name)) for field in struct.type}
     found, known = _from_input(run, places), categories_of(run.manifest)
     for name, value in found.items():
         if name in known:
@@ -51,16 +52,6 @@ def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, n
         elif value.dtype == object:
             found[name] = _as_text(value)
     return found
-
-
-def flattened(array: pa.Array) -> tuple[np.ndarray, tuple[int, ...]]:
-    """A column of numbers, strings or nested fixed-size lists as `[n, *shape]`, and the shape."""
-    rows, shape = len(array), []
-    while pa.types.is_fixed_size_list(array.type):
-        shape.append(array.type.list_size)
-        array = array.flatten()
-    values: np.ndarray = array.to_numpy(zero_copy_only=False).reshape(rows, *shape)
-    return values, tuple(shape)
 
 
 def _as_text(values: np.ndarray) -> np.ndarray:
@@ -73,7 +64,7 @@ def _as_text(values: np.ndarray) -> np.ndarray:
     return found.reshape(values.shape)
 
 
-def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
+def _from_input(run: RunTables, places: np.ndarray) -> dict[str, np.ndarray]:
     manifest = run.manifest
     config = manifest["config"]["input"]
     patterns = [config["files"]] if isinstance(config["files"], str) else config["files"]
@@ -115,11 +106,11 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     return values
 
 
-def _changed(run: Run) -> UserError:
+def _changed(run: RunTables) -> UserError:
     return UserError("the input is not what it was when it was explained", run.path, _REMEDY)
 
 
-def _refused(run: Run) -> dict[str, np.ndarray]:
+def _refused(run: RunTables) -> dict[str, np.ndarray]:
     """Rejected rows by file."""
     frame = run.rejected().select(["file", "row"]).to_pandas()
     return {str(name): rows.to_numpy() for name, rows in frame.groupby("file")["row"]}

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.screen.text_table import count
+from pipeline.wording import count, shape_in_words
 from transforms.models.categories import Categories
 
 #: Of what many rows hold, so many different values are told.
@@ -48,7 +48,7 @@ def _described(values: np.ndarray) -> dict[str, Any]:
     if not known.size:
         return {"text": "missing"}
     found = {"mean": float(known.mean()), "min": float(known.min()), "max": float(known.max())}
-    of = "" if values[0].size == 1 else f"{'×'.join(map(str, values.shape[1:]))} values, "
+    of = "" if values[0].size == 1 else f"{shape_in_words(values.shape[1:])}, "
     if found["min"] == found["max"]:
         text = _number(found["min"])
     else:

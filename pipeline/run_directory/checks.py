@@ -1,25 +1,18 @@
-"""The run directory as a place: whether a run may go there, and how one takes another's place."""
+"""Checks of a run directory: refuses a place that cannot be written or that holds what no run does."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
 
+from pipeline.run_directory.layout import OURS, beside, neighbour
 from transforms.errors import UserError
-from transforms.outputs.parts import FOLDERS, IMPORTANCE, MANIFEST, REPORT, is_table
+from transforms.outputs.run_files import FOLDERS, MANIFEST, WORK, is_table
 from transforms.storage import files
 
-WORK = "_work"
-#: In it, the baseline that workers read.
-REFERENCE = "reference.npz"
-#: What may stand in a folder that a run takes over: anything else is somebody's.
-OURS = frozenset({MANIFEST, WORK, *FOLDERS, IMPORTANCE, REPORT})
 _ELSEWHERE = "give another output.path or --output"
-#: A table that is half written.
-_HALF = re.compile(r"\..*\.tmp")
 #: Names beside a run that are its own.
 _BESIDE = re.compile(r"\..+\.(next|old|lock|owner)")
 #: Temporary names and those beside it are longer, and systems end at 255 bytes.
@@ -163,94 +156,3 @@ def check_outside(path: str, run: str) -> None:
 
 def _real(path: str) -> str:
     return path.rstrip("/") if files.is_url(path) else os.path.realpath(path.removeprefix("file://"))
-
-
-def beside(run: str) -> str:
-    """Where the run is made that will replace this one."""
-    return neighbour(run, "next")
-
-
-def is_under_way(place: str, target: str) -> bool:
-    """Whether a run is being made beside the one that it is to replace, or waits there to take its place."""
-    return place != target and any(files.exists(files.join(place, name)) for name in (WORK, MANIFEST))
-
-
-def neighbour(run: str, what: str) -> str:
-    """A hidden name beside a run, for what belongs to it and is none of its parts."""
-    folder, _, name = run.rstrip("/").rpartition("/")
-    return f"{folder}/.{name}.{what}"
-
-
-def swap(place: str, target: str) -> None:
-    """Puts a committed run in the place of another.
-
-    Here by two renames, between which `recover` helps. An object store has no renames of folders: the old
-    manifest goes first and the new one comes last, so that no reader takes parts of both for one run, and
-    what is left to move when it is cut short is moved when it is done again.
-    """
-    if files.is_url(target):
-        _move_remote(place, target)
-        return
-    old = neighbour(target, "old")
-    _remove(old)
-    for name in os.listdir(target):
-        if name not in OURS and not os.path.lexists(os.path.join(place, name)):
-            os.rename(os.path.join(target, name), os.path.join(place, name))  # somebody's, and hidden
-    os.rename(target, old)
-    os.rename(place, target)
-    _remove(old)
-
-
-def _remove(run: str) -> None:
-    """Takes a run away, its manifest last: what is left of it is known for one until then."""
-    for name in sorted(OURS - {MANIFEST}) if os.path.isdir(run) else ():
-        files.delete_tree(os.path.join(run, name))
-    files.delete_tree(run)
-
-
-def recover(target: str) -> None:
-    """Finishes, or takes back, what a kill in the middle of `swap` has left of two runs."""
-    old, following = neighbour(target, "old"), beside(target)
-    if files.is_url(target):
-        if files.exists(files.join(following, MANIFEST)) and not files.exists(files.join(target, MANIFEST)):
-            _move_remote(following, target)
-        return
-    if not files.exists(old):
-        return
-    if not files.exists(target):
-        whole = files.exists(os.path.join(following, MANIFEST))
-        os.rename(following if whole else old, target)
-    _remove(old)
-
-
-def _move_remote(place: str, target: str) -> None:
-    files.delete_tree(files.join(target, MANIFEST))
-    found = json.loads(files.read_bytes(files.join(place, MANIFEST)))
-    whole = {part["file"] for part in found["parts"]}
-    left = [name for name in files.tree(place) if name in whole]
-    for name in files.tree(target):
-        # Not every store replaces what stands at a target. What no run has is somebody's.
-        if name.partition("/")[0] in OURS and (name not in whole or name in left):
-            files.delete_tree(files.join(target, name))
-    files.rename([files.join(place, name) for name in left], [files.join(target, name) for name in left])
-    files.rename([files.join(place, MANIFEST)], [files.join(target, MANIFEST)])
-    for name in OURS:
-        files.delete_tree(files.join(place, name))
-
-
-def sweep(run: str, parts: Iterable[str]) -> None:
-    """Takes away what is none of a run's parts: left by an earlier run, an earlier attempt, or half-written.
-
-    Args:
-      run: The run directory.
-      parts: Paths in it, of all that stays.
-    """
-    wanted = set(parts)
-    for folder in FOLDERS:
-        for name in files.list_dir(files.join(run, folder)):
-            file = f"{folder}/{name}"
-            if file not in wanted and (is_table(file) or _HALF.fullmatch(name)):
-                files.delete_tree(files.join(run, file))
-    for name in files.list_dir(run):
-        if name.startswith(".") and name.endswith(".tmp"):
-            files.delete_tree(files.join(run, name))

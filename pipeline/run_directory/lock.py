@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.run_directory.checks import neighbour
+from pipeline.run_directory.layout import neighbour
 from transforms.errors import UserError
 from transforms.outputs.parts import written
 from transforms.storage import files

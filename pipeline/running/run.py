@@ -10,23 +10,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.models import LoadedConfig, load_config
-from pipeline.planning.differences import told
-from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.differences import in_one_line
+from pipeline.planning.plan import EarlierRuns, Plan, Workers, make_plan
 from pipeline.planning.summary import summarize
-from pipeline.run_directory.checks import (
-    OURS,
-    REFERENCE,
-    WORK,
-    beside,
-    check_place,
-    check_replaceable,
-    is_under_way,
-    recover,
-)
+from pipeline.run_directory.checks import check_place, check_replaceable
 from pipeline.run_directory.committed import read_manifest
 from pipeline.run_directory.increments import take_over
+from pipeline.run_directory.layout import OURS, REFERENCE, beside, is_under_way
 from pipeline.run_directory.lock import run_lock
-from pipeline.runners import checks as runners
+from pipeline.run_directory.replace import recover
+from pipeline.runners import submit
+from pipeline.runners.checks import slots
+from pipeline.runners.names import LOCAL, needs_remote_files, waits
 from pipeline.running.commit import (
     Commit,
     RunBrokenError,
@@ -37,13 +32,15 @@ from pipeline.running.commit import (
     result_path,
     told_failures,
 )
+from pipeline.running.engine import choose_runner
 from pipeline.running.manifest import known_cuts, relabel, work_fingerprint
 from transforms.errors import UserError
-from transforms.outputs.parts import MANIFEST, written
+from transforms.outputs.parts import written
+from transforms.outputs.run_files import MANIFEST, WORK
 from transforms.storage import files
 from transforms.work.failures import read_failures
 from transforms.work.journal import ShardResult, is_committed
-from transforms.work.runtime import ExplainSpec
+from transforms.work.spec import ExplainSpec
 
 if TYPE_CHECKING:
     from pipeline.results.run import Run
@@ -87,18 +84,19 @@ def explain(
     """Explains a data set and returns the committed run.
 
     Args:
-      config: Path of a config file.
-      preset: Path of another that says how and where it is run.
-      output: The run directory, instead of the config's.
-      settings: `a.b=value` overrides of the config.
-      limit: Only the first so many rows.
-      date: Fills `{date}` in paths, YYYY-MM-DD.
-      overwrite: Make the run anew, and replace what is there, whatever run it is.
-      runner: The engine, instead of the config's.
-      flags: Passed to Beam.
+      config: Path of the config file.
+      preset: Path of a preset, which says how and where the config is run.
+      output: The run directory, in place of the config's `output.path`.
+      settings: Overrides of single keys, each as `a.b=value`.
+      limit: Number of rows to explain, from the first one on; None: all.
+      date: What `{date}` in paths becomes, as YYYY-MM-DD; today by default.
+      overwrite: Make the run anew and replace the run that is there, whichever it is.
+      runner: The engine, in place of the config's.
+      flags: Beam's own flags.
     Raises:
-      UserError: Something the user can mend; a job that was handed over and not waited for is no run yet.
-      RunBrokenError: The run broke on its way.
+      UserError: Something the user can fix, or a job was submitted without waiting for it, so that there is
+        no run yet.
+      RunBrokenError: The run broke on its way; the same call goes on from there.
     """
     from pipeline.results.run import load_run
 
@@ -118,12 +116,12 @@ def execute(
 ) -> Outcome:
     """Plans, runs and commits; see `explain`. `progress` shows how far the run is on stderr."""
     started = time.time()
-    runner, flags = runners.choose_runner(loaded, runner, flags)
+    runner, flags = choose_runner(loaded, runner, flags)
     target = _target(loaded)
     with run_lock(target):
         recover(target)
         outcome = _execute(loaded, target, limit, overwrite, runner, flags, progress, started)
-    return replace(outcome, run=loaded.path(loaded.config.output.path))
+    return replace(outcome, run=loaded.paths.output)
 
 
 def _execute(
@@ -137,17 +135,16 @@ def _execute(
     started: float,
 ) -> Outcome:
     """The same in a place that is this command's alone."""
-    local = runner == runners.LOCAL
+    local = runner == LOCAL
     workers = loaded.config.compute.workers
     committed = read_manifest(target, replaces=overwrite)
     plan = make_plan(
         loaded,
         limit=limit,
-        local=local,
         in_process=local and workers == 1,
-        slots=runners.slots(runner, flags, workers),
-        earlier=known_cuts(target),
-        committed=None if overwrite else committed,  # made anew, it takes nothing over
+        workers=Workers(local, slots(runner, flags, workers)),
+        # A run that is made anew takes nothing over.
+        earlier=EarlierRuns(None if overwrite else committed, known_cuts(target)),
     )
     planned = time.time()
     if committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite:
@@ -169,7 +166,7 @@ def _execute(
     if is_committed(place, plan.fingerprint) or finished.issuperset(commit.shards):
         # Its launcher went before the commit, or in the midst of it.
         manifest = commit_run(commit)
-    elif runners.waits(flags):
+    elif waits(flags):
         _run(plan, None, finished, runner, workers, flags, progress)
         manifest = commit_run(commit, ShardResult.from_bytes(files.read_bytes(result_path(place))))
     else:
@@ -188,7 +185,7 @@ def _target(loaded: LoadedConfig) -> str:
 
     That is what is locked, and what another run takes the place of.
     """
-    named = loaded.path(loaded.config.output.path)
+    named = loaded.paths.output
     target = named if files.is_url(named) else os.path.realpath(named)
     check_place(target)
     return target
@@ -205,12 +202,12 @@ def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwri
         begun = work_fingerprint(target)
         if begun is not None and begun != plan.fingerprint and not overwrite:
             draft = read_draft(target)
-            why = f": {told(plan.differences(draft))}" if draft else ""
+            why = f": {in_one_line(plan.differences(draft))}" if draft else ""
             what = f"holds a run of another config, model or input that did not finish{why}"
             raise UserError(what, target, remedy)
         return target
     if plan.base is None and not overwrite:
-        why = f": {told(plan.differences(committed))}"
+        why = f": {in_one_line(plan.differences(committed))}"
         if plan.anew:
             why = f", and cannot be added to: {plan.anew}"
         raise UserError(f"holds a committed run of another config, model or input{why}", target, remedy)
@@ -221,7 +218,7 @@ def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwri
 def _moved(plan: Plan, run: str, runner: str) -> Plan:
     """The plan of a run at its place, told without folders of this machine where workers cannot see them."""
     model = plan.spec.model
-    if runners.needs_remote_files(runner):
+    if needs_remote_files(runner):
         model = replace(model, module_paths=())
     reference = files.join(run, WORK, REFERENCE)
     return replace(plan, spec=replace(plan.spec, run=run, reference=reference, model=model))
@@ -245,7 +242,7 @@ def _begin(plan: Plan) -> None:
     files.delete_tree(files.join(run, WORK, "progress"))
     if plan.base is not None:
         take_over(plan.base, plan.output, run)
-    files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
+    files.write_atomic(str(plan.spec.reference), plan.probe.artifact.to_bytes())
     files.write_atomic(files.join(run, WORK, "shard_rows"), str(plan.shard_rows).encode())
     files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
 
@@ -272,10 +269,10 @@ def _run(
     run = plan.spec.run
     done = plan.reused_rows + sum(shard.rows for shard in plan.shards if shard.index in finished)
     shown = RunProgress(run, plan.rows, done) if progress and not files.is_url(run) else nullcontext()
-    job = runners.Job(plan.loaded.config.name, plan.spec.run_id, plan.spec.method.name)
+    job = submit.Job(plan.loaded.config.name, plan.spec.run_id, plan.spec.method.name)
     try:
         with shown:
-            return runners.run_pipeline(
+            return submit.run_pipeline(
                 lambda pipeline: define_pipeline(pipeline, plan.shards, plan.spec, commit),
                 runner,
                 workers,
@@ -313,37 +310,37 @@ def preview(
     flags: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `execute` would check and decide, and nothing else; writes nothing."""
-    runner, flags = runners.choose_runner(loaded, runner, flags)
+    runner, flags = choose_runner(loaded, runner, flags)
     target = _target(loaded)
     committed = read_manifest(target, replaces=overwrite)
     plan = make_plan(
         loaded,
         limit=limit,
-        local=runner == runners.LOCAL,
         measure=True,
-        slots=runners.slots(runner, flags, loaded.config.compute.workers),
-        earlier=known_cuts(target),
-        committed=None if overwrite else committed,
+        workers=Workers(runner == LOCAL, slots(runner, flags, loaded.config.compute.workers)),
+        earlier=EarlierRuns(None if overwrite else committed, known_cuts(target)),
     )
     same = committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite
     if not same:
         _place(target, plan, committed, overwrite)
-    job = runners.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)
-    flags = runners.engine_flags(runner, flags, job)
+    job = submit.Job(loaded.config.name, plan.spec.run_id, plan.spec.method.name)
+    flags = submit.engine_flags(runner, flags, job)
     return {**summarize(plan), "runner": runner, "flags": flags, "committed": same}
 
 
 def prepare(
     config: str | os.PathLike[str], *, settings: Sequence[str] = (), date: str | None = None
 ) -> ExplainSpec:
-    """What `transforms.ExplainBatches` needs in a pipeline of your own: a spec that carries its baseline.
+    """Prepares `transforms.ExplainBatches` for your own pipeline: plans the config and reads its baseline.
 
     Args:
-      config: Path of a config file.
-      settings: `a.b=value` overrides of the config.
-      date: Fills `{date}` in paths, YYYY-MM-DD.
+      config: Path of the config file.
+      settings: Overrides of single keys, each as `a.b=value`.
+      date: What `{date}` in paths becomes, as YYYY-MM-DD; today by default.
+    Returns:
+      A spec that carries the baseline; workers need no access to the input.
     Raises:
-      UserError: Whatever would stop a run of the config.
+      UserError: The config cannot be run.
     """
     plan = make_plan(load_config(os.fspath(config), settings=settings, date=date))
-    return replace(plan.spec, reference=plan.found.artifact.to_bytes())
+    return replace(plan.spec, reference=plan.probe.artifact.to_bytes())

@@ -12,8 +12,8 @@ from rich.text import Text
 from pipeline.compare import words
 from pipeline.compare.comparison import Comparison, Side
 from pipeline.screen.run_and_plan import fact, nearby
-from pipeline.screen.text_table import clean, console, count, print_table, shorten, wrapped, write
-from pipeline.wording import number, percent, signed
+from pipeline.screen.text_table import clean, console, print_table, wrapped, write
+from pipeline.wording import count, fitted, number, percent, signed
 
 _TOP, _NAME, _SLICE, _LINES = 10, 20, 24, 5
 
@@ -36,7 +36,7 @@ def print_comparison(found: Comparison, page: str | None = None) -> None:
     if found.first.rejected or found.second.rejected:
         fact(out, "rejected", words.rejected(found))
         for why, before, after in words.reasons(found)[:_LINES]:
-            fact(out, "", f"{before:,} → {after:,} × {shorten(clean(why), 200)}")
+            fact(out, "", f"{before:,} → {after:,} × {fitted(clean(why), 200)}")
     if page is not None:
         fact(out, "page", nearby(page))
     _quality(out, found)
@@ -94,8 +94,8 @@ def _features(out: Console, found: Comparison) -> None:
     lines: list[list[str | Text]] = [
         [
             "*" if row["significant"] else "",
-            *([shorten(clean(row["target_name"]), 12)] if several else []),
-            shorten(clean(row["label"]), _NAME),
+            *([fitted(clean(row["target_name"]), 12)] if several else []),
+            fitted(clean(row["label"]), _NAME),
             number(row["mean_abs_a"], 3),
             number(row["mean_abs_b"], 3),
             _change(row),
@@ -160,11 +160,11 @@ def _slices(out: Console, found: Comparison) -> None:
         several = len(found.targets) > 1
         lines = [
             [
-                *([shorten(clean(row["target_name"]), 12)] if several else []),
-                shorten(clean(row["slice"]), _SLICE),
+                *([fitted(clean(row["target_name"]), 12)] if several else []),
+                fitted(clean(row["slice"]), _SLICE),
                 f"{row['rows_a']:,.0f} → {row['rows_b']:,.0f}",
                 percent(row["moved"]),
-                shorten(clean(row["label"]), 16),
+                fitted(clean(row["label"]), 16),
                 f"{_share(row['share_a'])} → {_share(row['share_b'])}",
             ]
             for row in clear.head(_TOP).to_dict("records")

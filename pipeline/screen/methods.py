@@ -11,7 +11,8 @@ from rich.text import Text
 
 from pipeline.planning.method_guide import Advice
 from pipeline.screen.run_and_plan import fact
-from pipeline.screen.text_table import clean, console, count, print_table, wrapped, write
+from pipeline.screen.text_table import clean, console, print_table, wrapped, write
+from pipeline.wording import count
 
 
 def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) -> None:

@@ -6,26 +6,18 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.results.summaries import rejected_by_reason, score_kinds
 from pipeline.run_directory import convergence_scale as yardstick
-from pipeline.screen.text_table import (
-    bar,
-    clean,
-    console,
-    count,
-    duration,
-    print_table,
-    shorten,
-    size,
-    wrapped,
-    write,
-)
+from pipeline.screen.text_table import bar, clean, console, print_table, wrapped, write
+from pipeline.wording import count, duration, fitted, size
 from transforms.methods import METHODS
 
 _TOP = 10
+#: Reasons of rejected rows that have a line each.
+_MOST_REASONS = 3
 #: More targets than this get a line each instead of a table each.
 _MOST_TABLES = 3
 _MOST_LINES = 40
@@ -38,7 +30,7 @@ _FACT, _REASON = 1000, 300
 
 def fact(out: Console, key: str, text: str) -> None:
     """A line of `key` and what it is."""
-    wrapped(out, shorten(clean(text), _FACT), " " * _KEY, clean(key).ljust(_KEY))
+    wrapped(out, fitted(clean(text), _FACT), " " * _KEY, clean(key).ljust(_KEY))
 
 
 def _path(out: Console, key: str, path: str, more: str = "") -> None:
@@ -78,7 +70,7 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
         fact(out, "privacy", f"{small} of fewer than {count(least, 'row')} not in the importance")
     reasons = _reasons(run)
     for reason, number in reasons:
-        wrapped(out, shorten(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
+        wrapped(out, fitted(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
     gaps = {f"{item['name']} is {gap}" for item in manifest["schema"] for gap in ("null", "NaN")}
     if gaps.intersection(reason for reason, _ in reasons):
         remedy = (
@@ -113,7 +105,7 @@ def _print_top(out: Console, run: Any) -> None:
         brief = []
         for rows in tables[:_MOST_LINES]:
             best = [f"{clean(named(r.feature, labels))} {r.share:.0%}" for r in rows.head(3).itertuples()]
-            name = shorten(clean(rows["target_name"].iloc[0]), _NAME)
+            name = fitted(clean(rows["target_name"].iloc[0]), _NAME)
             brief.append([name, f"{rows['rows'].iloc[0]:,}", ", ".join(best)])
         print_table(out, brief, "<><", header=["target", "rows", "share of mean |φ|"], indent="  ")
         if len(tables) > _MOST_LINES:
@@ -132,7 +124,7 @@ def _print_top(out: Console, run: Any) -> None:
         lines: list[list[str | Text]] = [
             [
                 _ranks(row),
-                shorten(clean(named(row.feature, labels)), _NAME),
+                fitted(clean(named(row.feature, labels)), _NAME),
                 f"{row.mean_abs:.3g}",
                 Text(f"±{(row.mean_abs_high - row.mean_abs_low) / 2:.1g}", style="dim"),
                 f"{row.share:.1%}",
@@ -162,24 +154,12 @@ def named(feature: str, labels: Mapping[str, str]) -> str:
     return f"{labels[name]} [{place}" if bracket and name in labels else feature
 
 
-def score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
-    """What is explained of each target: logit, probability or output."""
-    kinds: list[str] = []
-    for head in manifest["model"]["outputs"]:
-        kinds += [head["score"]] * int(np.prod([extent or 1 for extent in head["shape"]], dtype=np.int64))
-    return dict(enumerate(kinds))
-
-
 def _reasons(run: Any) -> list[tuple[str, int]]:
-    """The three most frequent reasons."""
-    rejected = run.rejected()
-    if not len(rejected):
-        return []
-    counted = rejected["reason"].value_counts().to_pylist()
-    counted.sort(key=lambda item: (-item["counts"], item["values"]))
-    rest = sum(item["counts"] for item in counted[3:])
-    found = [(item["values"], item["counts"]) for item in counted[:3]]
-    return [*found, (f"for {len(counted) - 3:,} other reasons, in rejected/", rest)] if rest else found
+    """The most frequent reasons with their rows, and all others together."""
+    counted = list(rejected_by_reason(run).items())
+    first, others = counted[:_MOST_REASONS], counted[_MOST_REASONS:]
+    rest = (f"for {len(others):,} other reasons, in rejected/", sum(rows for _, rows in others))
+    return [*first, rest] if others else first
 
 
 def _print_quality(out: Console, manifest: Mapping[str, Any]) -> None:
@@ -294,7 +274,7 @@ def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
     whose = f": the {of['kind']} of {nearby(of['run'])}, and its edges of bins" if of else ""
     fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}{whose}")
     values = baseline["values"]
-    rows = [[shorten(clean(each["feature"]), _NAME), clean(each["text"])] for each in values[:_MOST_VALUES]]
+    rows = [[fitted(clean(each["feature"]), _NAME), clean(each["text"])] for each in values[:_MOST_VALUES]]
     print_table(out, rows, "<<", indent=" " * _KEY)
     if len(values) > len(rows):
         write(out, f"{'':{_KEY}}… and {len(values) - len(rows):,} more (--json has all)")
@@ -325,10 +305,10 @@ def _print_schema(out: Console, summary: Mapping[str, Any]) -> None:
     rows = []
     for feature in features[:_MOST_LINES]:
         shape = f" {feature['shape']}" if feature["shape"] else ""
-        rows.append([shorten(clean(feature["name"]), _NAME), feature["kind"], f"{feature['dtype']}{shape}"])
+        rows.append([fitted(clean(feature["name"]), _NAME), feature["kind"], f"{feature['dtype']}{shape}"])
     fact(out, "features", f"{len(features):,}, as the model takes them")
     print_table(out, rows, "<<<", indent=" " * _KEY)
     if len(features) > len(rows):
         write(out, f"{'':{_KEY}}… and {len(features) - len(rows):,} more")
     for name, members in summary["groups"].items():
-        fact(out, "group", f"{shorten(clean(name), _NAME)}: {', '.join(members)}")
+        fact(out, "group", f"{fitted(clean(name), _NAME)}: {', '.join(members)}")

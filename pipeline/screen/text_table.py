@@ -6,7 +6,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
@@ -59,11 +58,6 @@ def wrapped(out: Console, text: str, indent: str = "", first: str | None = None)
     )
     for line in lines or [(first or "").rstrip()]:
         write(out, line)
-
-
-def shorten(text: str, width: int) -> str:
-    """The text in at most so many columns, its end cut off for an ellipsis."""
-    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def print_table(
@@ -122,24 +116,3 @@ def span(start: float, end: float, width: int, sign: str | None = None) -> str:
         return " " * (first // 2) + sign * ((last + 1) // 2 - first // 2)
     cells = [(first <= 2 * at < last, first <= 2 * at + 1 < last) for at in range((last + 1) // 2)]
     return "".join(_HALVES[cell] for cell in cells)
-
-
-def count(number: int, what: str) -> str:
-    """`1 row`, `1,234 rows`."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def size(number: float) -> str:
-    """Bytes in words."""
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if number < 999.5:
-            return f"{number:.0f} {unit}" if unit == "bytes" or number >= 99.5 else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:,.1f} TB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words."""
-    if seconds < 119.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.results.feature_values import flattened
 from pipeline.run_directory.increments import cut_increments, increments_of
-from pipeline.screen.text_table import count
+from pipeline.wording import count
+from transforms.arrow.nested import as_tensor
 from transforms.errors import UserError
-from transforms.outputs.parts import FOLDERS, IMPORTANCE, is_table, part_name
 from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import FOLDERS, IMPORTANCE, is_table, part_name
 from transforms.sources.base import PARQUET, InputFile
 from transforms.storage import files
 from transforms.storage.digests import new_digest
@@ -252,7 +252,7 @@ def _means(
         total_weight += np.bincount(target, weight, targets)
         struct = batch.column("attribution")
         for name in features:
-            values, _ = flattened(struct.field(name))
+            values = as_tensor(struct.field(name))
             # One number a feature, as the importance takes it: a tensor's values are summed.
             total = values.reshape(len(target), -1).sum(axis=1, dtype=np.float64).astype(np.float32)
             by = sums[name]

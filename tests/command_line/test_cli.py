@@ -21,7 +21,7 @@ import pytest
 
 from pipeline.cli import commands as cli
 from pipeline.results.run import load_run
-from pipeline.runners.checks import check_flags
+from pipeline.runners.flags import check_flags
 from tests.support import worlds
 from transforms.errors import UserError
 from transforms.methods import METHODS

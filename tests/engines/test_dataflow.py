@@ -14,8 +14,8 @@ import pytest
 from pipeline import load_run
 from pipeline.cli import commands as cli
 from pipeline.config.models import load_config
-from pipeline.runners.checks import Job
 from pipeline.runners.dataflow import Accelerator, as_label, dataflow_flags
+from pipeline.runners.submit import Job
 from pipeline.running.run import Outcome, RunBrokenError, execute, preview
 from tests.support import cloud, worlds
 from tests.support.memory_filesystem import MemoryFileSystem
@@ -326,7 +326,7 @@ def test_a_launcher_that_went_before_the_commit(
     with pytest.raises(OSError, match="gone"):
         execute(loaded)
     monkeypatch.undo()
-    monkeypatch.setattr("pipeline.runners.checks.run_pipeline", None)
+    monkeypatch.setattr("pipeline.runners.submit.run_pipeline", None)
     outcome = execute(loaded)
     assert outcome.manifest is not None
     assert outcome.manifest["counts"]["rows_attributed"] == 295

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import load_run, main
 from pipeline.cli.commands import cli
-from pipeline.runners.checks import check_flags
+from pipeline.runners.flags import check_flags
 from tests.support import cloud, worlds
 from tests.support.memory_filesystem import MemoryFileSystem
 

@@ -19,7 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineState
 
 from pipeline.cli.commands import run as attribeam
-from pipeline.runners import checks as runners
+from pipeline.runners import checks, submit
 from pipeline.runners.flink import (
     FlinkCluster,
     check_flink,
@@ -124,9 +124,9 @@ def test_nothing_but_the_master_is_asked_for(rest: Rest) -> None:
 
 
 def test_a_job_is_called_like_no_other(rest: Rest) -> None:
-    job = runners.Job("Late flights", "0123456789abcdef", "lime")
+    job = submit.Job("Late flights", "0123456789abcdef", "lime")
     once, again, named = (
-        seen_by_beam(runners.engine_flags("FlinkRunner", [rest.flag, *more], job))
+        seen_by_beam(submit.engine_flags("FlinkRunner", [rest.flag, *more], job))
         for more in ([], [], ["--job_name=mine"])
     )
     assert once["job_name"].startswith("late-flights-01234567-")
@@ -165,7 +165,7 @@ def test_what_is_given_counts(rest: Rest) -> None:
 )
 def test_slots(rest: Rest, slots: int, free: int, flags: list[str], parallelism: int) -> None:
     rest.overview |= {"slots-total": slots, "slots-available": free}
-    assert runners.slots("FlinkRunner", [rest.flag, *flags], 9) == parallelism
+    assert checks.slots("FlinkRunner", [rest.flag, *flags], 9) == parallelism
     told = seen_by_beam(flink_flags([rest.flag, *flags]))["parallelism"]
     assert told == (parallelism if slots else -1)
 
@@ -262,18 +262,18 @@ def test_files_that_containers_do_not_see(
     assert line.startswith(f"error: {config}: model.path: {config.parent}/model.keras is on this machine")
     assert not output.exists()
     places = {"output.path": ["/runs/x"]}
-    runners.check_places("FlinkRunner", [rest.flag], {"output.path": ["gs://bucket/x"]})
-    runners.check_places("FlinkRunner", [rest.flag, "--environment_type=PROCESS"], places)
-    runners.check_places("FlinkRunner", ["--flink_master=[local]"], places)
-    runners.check_places("DirectRunner", [], places)
+    checks.check_places("FlinkRunner", [rest.flag], {"output.path": ["gs://bucket/x"]})
+    checks.check_places("FlinkRunner", [rest.flag, "--environment_type=PROCESS"], places)
+    checks.check_places("FlinkRunner", ["--flink_master=[local]"], places)
+    checks.check_places("DirectRunner", [], places)
     with pytest.raises(UserError, match="/runs/x is on this machine"):
-        runners.check_places("FlinkRunner", [rest.flag, "--environment_type=DOCKER"], places)
+        checks.check_places("FlinkRunner", [rest.flag, "--environment_type=DOCKER"], places)
 
 
 def test_a_portable_runner_without_an_endpoint() -> None:
     with pytest.raises(UserError, match="--job_endpoint is missing; give HOST:PORT"):
-        runners.check_runner("PortableRunner", [])
-    runners.check_runner("PortableRunner", ["--job_endpoint=embed"])
+        checks.check_runner("PortableRunner", [])
+    checks.check_runner("PortableRunner", ["--job_endpoint=embed"])
 
 
 # -- cancelling ----------------------------------------------------------------------------------------------
@@ -434,7 +434,7 @@ def test_a_run_goes_on_whatever_the_cluster_has_become(
     monkeypatch.setattr("transforms.sources.shards._MIN_ROWS", 1)
     monkeypatch.setattr("transforms.sources.shards._MAX_ROWS", 4096)
     found = {"slots": 2}
-    monkeypatch.setattr(runners, "slots", lambda *_: found["slots"])
+    monkeypatch.setattr("pipeline.running.run.slots", lambda *_: found["slots"])
     first = worlds.explain(config, place)
     assert len(first.parts()) == 8
     found["slots"] = 5
@@ -446,7 +446,7 @@ def test_a_run_goes_on_whatever_the_cluster_has_become(
 
     begun = tmp_path / "begun"
     with monkeypatch.context() as patch:
-        patch.setattr(runners, "run_pipeline", broken)
+        patch.setattr(submit, "run_pipeline", broken)
         with pytest.raises(Exception, match="gone"):
             worlds.explain(config, begun)
     found["slots"] = 2

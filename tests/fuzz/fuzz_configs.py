@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from pipeline.cli import commands as cli
-from pipeline.planning.model.probe import probe
+from pipeline.planning.model.probe import probe_model
 from transforms.methods import METHODS
 
 #: Of one config, in seconds of a processor, in seconds, and in bytes beyond what the process has.
@@ -360,7 +360,7 @@ def _guarded() -> Iterator[None]:
     before = {number: signal.signal(number, slow) for number in (signal.SIGPROF, signal.SIGALRM)}
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_MEMORY, hard))
     try:
-        with mock.patch("pipeline.planning.plan.probe_in_child", probe):
+        with mock.patch("pipeline.planning.plan.probe_in_child", probe_model):
             yield
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))

@@ -15,7 +15,7 @@ import pytest
 import pipeline
 from pipeline import explain, load_run
 from pipeline.config.models import load_config
-from pipeline.runners import checks as runners
+from pipeline.runners import submit
 from pipeline.running.run import execute
 from tests.support import worlds
 from tests.support.known_worlds import linear_config, linear_world
@@ -27,7 +27,7 @@ class Trouble:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
         self._path, self._away = path, path.with_name("away")
-        real: Callable[..., None] = runners.run_pipeline
+        real: Callable[..., None] = submit.run_pipeline
 
         def run_pipeline(*arguments: Any) -> None:
             if self.on:
@@ -39,7 +39,7 @@ class Trouble:
                     self._away.rename(self._path)
 
         self.on = True
-        monkeypatch.setattr(runners, "run_pipeline", run_pipeline)
+        monkeypatch.setattr(submit, "run_pipeline", run_pipeline)
 
 
 def vectors_copy(folder: Path) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from transforms.arrow.nested import unnested
 
 #: A tensor of so many numbers is its numbers; a longer one is its mean.
 _SHORT = 8
@@ -29,9 +32,9 @@ class Column:
 
 def phi_of(array: pa.Array) -> np.ndarray:
     """Attributions of a feature, `[n, numbers]`."""
-    numbers, per_row = _flat(array)
+    numbers, shape = unnested(array)
     found: np.ndarray = numbers.to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(array), -1)
-    return found if per_row else np.zeros((len(array), 1))
+    return found if math.prod(shape) else np.zeros((len(array), 1))
 
 
 def is_held(array: pa.Array) -> bool:
@@ -46,7 +49,7 @@ def columns_of(array: pa.Array) -> list[Column]:
     extent = _extent(array.type)
     if not extent:
         return _scalar(_mean_of_lists(array))
-    numbers, _ = _flat(array)
+    numbers, _ = unnested(array)
     if not _is_number(numbers.type):
         return []
     table = _numbers(numbers).reshape(len(array), -1)
@@ -96,15 +99,6 @@ def _extent(kind: pa.DataType) -> int:
         extent *= kind.list_size if pa.types.is_fixed_size_list(kind) else 0
         kind = kind.value_type
     return extent
-
-
-def _flat(array: pa.Array) -> tuple[pa.Array, int]:
-    """All numbers of a tensor of fixed shape, and how many a row."""
-    extent = 1
-    while pa.types.is_fixed_size_list(array.type):
-        extent *= array.type.list_size
-        array = array.flatten()
-    return array, extent
 
 
 def _mean_of_lists(array: pa.Array) -> pa.Array:

@@ -8,7 +8,7 @@ from transforms.errors import UserError
 from transforms.models.base import ScoredModel, Signature
 from transforms.models.categories import Category
 from transforms.wording import nearest
-from transforms.work.runtime import TargetSpec
+from transforms.work.spec import TargetSpec
 
 Target = bool | int | float | str | None
 #: Classes that an error or a plan names.

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipeline.report.blocks import Block, Choice, Prose
 from pipeline.report.data.tables import ReportData
 from pipeline.report.data.view import View
-from pipeline.wording import number, plain, shorten
+from pipeline.wording import number, plain, scalar_or_shape, shorten
 from transforms.arrow.value_text import as_text
 
 #: Columns that every table of attributions has for its own; what is after them are slices.
@@ -199,16 +199,6 @@ def drawn_by_target(data: ReportData, most: int) -> dict[int, dict[str, Drawn]]:
     return found
 
 
-def score_word(data: ReportData, target: int) -> str:
-    """What is explained of a target: logit, probability or output."""
-    at = 0
-    for head in data.manifest["model"]["outputs"]:
-        at += int(np.prod([extent or 1 for extent in head["shape"]], dtype=np.int64))
-        if target < at:
-            return str(head["score"])
-    return "score"
-
-
 # -- words ---------------------------------------------------------------------------------------------------
 
 
@@ -222,23 +212,24 @@ def value_in_words(feature: Shown, rows: Drawn, row: int) -> str:
 
 
 def in_words(value: Any, counted: bool = True) -> str:
-    """A value of a table: a number in few digits, of a tensor its shape.
+    """A value from the tables in words: a number in few digits, a tensor by its shape.
 
     Args:
       value: A number, a string, an array or nothing.
-      counted: Whether a number is one that counts, with thousands apart; a code such as 2013 is none.
+      counted: Whether thousands are set apart, as in 2,475; a code such as 2013 is not a count.
     """
-    if isinstance(value, np.ndarray):
-        if value.size != 1:
-            return f"{'×'.join(map(str, value.shape))} values"
+    if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "missing"
-    if isinstance(value, float) or (isinstance(value, int) and counted and not isinstance(value, bool)):
-        return number(value, 4 if abs(value) < 1000 else 6)
-    return shorten(plain(str(value)), _VALUE)
+
+    def scalar_in_words(scalar: Any) -> str:
+        if scalar is None or (isinstance(scalar, float) and np.isnan(scalar)):
+            return "missing"
+        is_count = isinstance(scalar, int) and counted and not isinstance(scalar, bool)
+        if isinstance(scalar, float) or is_count:
+            return number(scalar, 4 if abs(scalar) < 1000 else 6)
+        return shorten(plain(str(scalar)), _VALUE)
+
+    return scalar_or_shape(value, scalar_in_words)
 
 
 def apart(names: Iterable[str]) -> list[str]:

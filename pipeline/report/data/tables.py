@@ -11,7 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.results.run import Run
-from transforms.outputs.parts import INTERACTIONS, POSITIONS, SAMPLE
+from pipeline.results.summaries import rejected_by_reason
+from transforms.arrow.nested import as_tensor
+from transforms.outputs.run_files import INTERACTIONS, POSITIONS, SAMPLE
 from transforms.storage import files
 
 if TYPE_CHECKING:
@@ -48,15 +50,13 @@ class ReportData:
         def table(name: str) -> pa.Table | None:
             return run.table(name) if files.exists(files.join(run.path, name)) else None
 
-        counted = run.rejected()["reason"].value_counts().to_pylist()
-        counted.sort(key=lambda item: (-item["counts"], item["values"]))
         return cls(
             manifest=run.manifest,
             importance=run.importance(),
             sample=table(SAMPLE),
             positions=table(POSITIONS),
             interactions=table(INTERACTIONS),
-            rejected={item["values"]: item["counts"] for item in counted},
+            rejected=rejected_by_reason(run),
         )
 
     def label(self, feature: str) -> str:
@@ -98,11 +98,6 @@ class ReportData:
     def values(rows: pa.Table, column: str, name: str) -> np.ndarray:
         """`[N, *shape]` of a field of the struct `attribution` or `feature`; strings as objects."""
         chunks = rows[column]
-        # To put all of a wide struct together for each of its fields would copy it as often.
-        array = (chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()).field(name)
-        shape = [len(rows)]
-        while pa.types.is_fixed_size_list(array.type):
-            shape.append(array.type.list_size)
-            array = array.flatten()
-        values: np.ndarray = array.to_numpy(zero_copy_only=False)
-        return values.reshape(shape)
+        # Combining the chunks copies the whole struct, which may be wide: only where there are several.
+        struct = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
+        return as_tensor(struct.field(name))

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from pipeline.report.blocks import Block, Choice, Prose
 from pipeline.report.data.tables import ReportData
+from pipeline.results.summaries import score_kinds
 from pipeline.wording import chart_names
 
 if TYPE_CHECKING:
@@ -109,12 +110,12 @@ class View:
         return delta is not None and delta["relative_p99"] > (0.05 if limit is None else limit)
 
     def unit(self, target: int) -> str:
-        """What the score of a target is: logit, probability, output."""
-        kinds: list[str] = []
-        for head in self.data.manifest["model"]["outputs"]:
-            size = int(np.prod([extent or 1 for extent in head["shape"]], dtype=np.int64))
-            kinds += [str(head["score"])] * size
-        return kinds[target] if target < len(kinds) else "score"
+        """The kind of a target's score, in whose units φ is: logit, probability or output."""
+        return self._score_kinds.get(target, "score")
+
+    @cached_property
+    def _score_kinds(self) -> dict[int, str]:
+        return score_kinds(self.data.manifest)
 
     @cached_property
     def _schema(self) -> dict[str, Mapping[str, Any]]:

@@ -17,7 +17,6 @@ from pipeline.report.data.sampled_rows import (
     by_target,
     drawn_by_target,
     left_out,
-    score_word,
     shown_features,
     value_in_words,
 )
@@ -25,6 +24,7 @@ from pipeline.report.data.tables import ReportData
 from pipeline.report.data.view import MOST_TARGETS
 from pipeline.report.page.marks import Spec, all_names, by_sign, chart, end, layer, mark, numbers, tooltip
 from pipeline.report.sections import images, tokens
+from pipeline.results.summaries import score_kinds
 from pipeline.wording import chart_names, isolated, listed, number, plain, shorten, signed
 
 #: Bars of a waterfall; the features beyond are summed up.
@@ -169,7 +169,7 @@ def _blocks(
     found = parts(data, rows, row)
     prediction, base = float(rows.prediction[row]), float(rows.base_value[row])
     additive = bool(np.isfinite(rows.numbers("convergence_delta")[row]))
-    unit = score_word(data, target)
+    unit = score_kinds(data.manifest).get(target, "score")
     said = sentence(prediction, base, found, additive)
     output = float(rows.numbers("output")[row])
     facts = [f"{isolated(plain(name))} {isolated(text)}" for name, text in rows.slices(row)]

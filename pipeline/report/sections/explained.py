@@ -7,8 +7,7 @@ from typing import Any
 
 from pipeline.report.blocks import Figure, Section, Table, Terms
 from pipeline.report.data.view import View
-from pipeline.screen.text_table import count, duration, size
-from pipeline.wording import listed, number, plain, shorten
+from pipeline.wording import count, duration, listed, number, plain, shorten, size
 
 #: Input files that are named.
 _FILES = 8

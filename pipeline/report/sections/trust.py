@@ -5,8 +5,7 @@ from __future__ import annotations
 from pipeline.report.blocks import Block, Cell, Prose, Section, Table
 from pipeline.report.data.view import View, rows_of
 from pipeline.run_directory import convergence_scale as yardstick
-from pipeline.screen.text_table import count
-from pipeline.wording import number, percent, plain, shorten
+from pipeline.wording import count, number, percent, plain, shorten
 
 #: As a part of its limit, from where on something is worth a look.
 _NEAR = 0.5

@@ -109,7 +109,7 @@ def _serve(requests: Any, config: str, background_path: str) -> None:
     """Answers requests until the other end is closed."""
     from pipeline.config.models import load_config
     from pipeline.planning.plan import make_plan
-    from pipeline.runners.checks import LOCAL
+    from pipeline.runners.names import LOCAL
     from pipeline.running import run
 
     while True:
