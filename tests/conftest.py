@@ -60,7 +60,7 @@ def _planned_here() -> Iterator[Callable[..., Any]]:
 
     asked = pipeline.planning.plan.probe_in_child
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.planning.plan, "probe_in_child", pipeline.planning.model.probe.probe)
+        patch.setattr(pipeline.planning.plan, "probe_in_child", pipeline.planning.model.probe.probe_model)
         yield asked
 
 

@@ -16,8 +16,8 @@ from pipeline.compare.changes import changes, matched_targets, of_slices, target
 from pipeline.compare.setting import Setting
 from pipeline.results.summaries import rejected_by_reason, score_kinds
 from transforms.arrow.types import is_number
-from transforms.outputs.parts import SAMPLE
 from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import SAMPLE
 from transforms.storage import files
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from pydantic import (
@@ -20,19 +20,20 @@ from pydantic import (
 )
 
 from pipeline.config.blocks import Baseline, Compute, Limits, Output, Privacy, Runner, TopK
-from pipeline.config.errors import as_user_error, nearest
+from pipeline.config.errors import as_user_error, nearest_key
 from pipeline.config.input import Bins, Feature, FeatureTexts, Input, Strict, all_labels
 from pipeline.config.model import Model, TargetColumn
 from pipeline.config.values import day_of
-from pipeline.config.yaml_text import MOST_BYTES, override, parse_mapping
+from pipeline.config.yaml_text import override, read_mapping
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
+from transforms.models.kinds.function import is_function
 from transforms.storage import files
 
 __all__ = [
-    "Baseline", "Compute", "Config", "Input", "Limits", "LoadedConfig", "Model", "Output", "Preset",
-    "Privacy", "Runner", "TopK", "load_config", "restored", "with_method",
+    "Baseline", "Compute", "Config", "Input", "Limits", "LoadedConfig", "Model", "Output", "Paths",
+    "Preset", "Privacy", "Runner", "TopK", "load_config", "restored",
 ]  # fmt: skip
 
 
@@ -114,23 +115,69 @@ class Preset(Strict):
     """As in a config; its keys replace the config's."""
 
 
-class LoadedConfig:
-    """A config with the place that its relative paths start from.
+@dataclass(frozen=True)
+class Paths:
+    """The paths of a config in full: each is absolute or a URL.
 
     Args:
-      config: As the file, the preset and the command line have it.
-      where: What to call it in errors.
-      folder: The config file's folder.
-      preset: The file that `runner` is from, where that is not the config.
+      model: The model's file or folder; a function keeps its name, `python: module:function`.
+      inputs: The globs of the input. What they match is named relative to the config's folder.
+      baseline: The file or the run that `baseline.path` names; None without one.
+      output: The run directory.
+      vocabularies: Files of words, by feature.
     """
 
-    def __init__(self, config: Config, where: str, folder: str, preset: str | None = None) -> None:
-        self.config, self.where, self.folder, self.preset = config, where, folder, preset
+    model: str
+    inputs: tuple[str, ...]
+    baseline: str | None
+    output: str
+    vocabularies: Mapping[str, str]
 
-    def path(self, path: str) -> str:
-        """A path of the config in full."""
-        joined = files.join(self.folder, path)
-        return joined if files.is_url(joined) else os.path.abspath(files.local_path(joined))
+    @classmethod
+    def of(cls, config: Config, folder: str) -> Paths:
+        """Resolves the paths of a config against the folder that relative ones start from."""
+
+        def full(path: str) -> str:
+            joined = files.join(folder, path)
+            return joined if files.is_url(joined) else os.path.abspath(files.local_path(joined))
+
+        model, baseline = config.model.path, config.baseline.path
+        return cls(
+            model=model if is_function(model) else full(model),
+            inputs=tuple(map(full, config.patterns)),
+            baseline=None if baseline is None else full(baseline),
+            output=full(config.output.path),
+            vocabularies={
+                name: full(texts.vocabulary)
+                for name, texts in config.features.items()
+                if texts.vocabulary is not None
+            },
+        )
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A config with the place that it comes from; its paths are resolved once, here.
+
+    Args:
+      config: The keys after the preset and the command line were applied.
+      where: The name of the config in errors.
+      folder: The config file's folder, from which relative paths start.
+      preset: The preset file that set `runner`, if one did.
+    """
+
+    config: Config
+    where: str
+    folder: str
+    preset: str | None = None
+    paths: Paths = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", Paths.of(self.config, self.folder))
+
+    def with_method(self, method: AttributionMethod) -> LoadedConfig:
+        """The config with the method that was decided on."""
+        return dataclasses.replace(self, config=self.config.model_copy(update={"method": method}))
 
 
 def load_config(
@@ -152,7 +199,7 @@ def load_config(
     Raises:
       UserError: The file, a key or a value; the line names the nearest known key.
     """
-    data = _read(path)
+    data = read_mapping(path)
     if preset is not None:
         _lay(data, preset)
     for setting in settings:
@@ -171,12 +218,6 @@ def load_config(
     return LoadedConfig(_fill_date(config, date), path, folder, preset)
 
 
-def with_method(loaded: LoadedConfig, method: AttributionMethod) -> LoadedConfig:
-    """The same config with the method that was decided on."""
-    config = loaded.config.model_copy(update={"method": method})
-    return LoadedConfig(config, loaded.where, loaded.folder, loaded.preset)
-
-
 def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:
     """The config that a manifest keeps.
 
@@ -190,25 +231,9 @@ def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:
     return LoadedConfig(_validate(data, where), where, folder)
 
 
-def _read(path: str) -> dict[str, Any]:
-    """The keys and values of a config file."""
-    if not files.exists(path):
-        folder, name = os.path.split(path)
-        near = get_close_matches(name, files.list_dir(folder or "."), n=1)
-        remedy = f"did you mean {files.join(folder, near[0])}?" if near else "check the path"
-        raise UserError("there is no such config", path, remedy)
-    if not files.is_dir(path) and files.size(path) > MOST_BYTES:
-        raise UserError(f"is larger than {MOST_BYTES >> 20} MB", path, "name a YAML config")
-    try:
-        text = files.read_bytes(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError("is not UTF-8 text", path, "name a YAML config") from error
-    return parse_mapping(text, path)
-
-
 def _lay(data: dict[str, Any], path: str) -> None:
     """Lays a preset over a config; it is judged by itself first, so that an error names the right file."""
-    preset = _read(path)
+    preset = read_mapping(path)
     _validate(preset, path, Preset)
     if preset.get("runner") is not None:
         data["runner"] = preset["runner"]  # as a whole: options belong to their engine
@@ -245,7 +270,7 @@ def _parse_method(value: Any) -> AttributionMethod:
     if name is None:
         raise UserError("is missing", "method.name", f"known are {', '.join(METHODS)}")
     if not isinstance(name, str) or name not in METHODS:
-        raise UserError(f"{name!r} is no method", "method.name", nearest(str(name), list(METHODS)))
+        raise UserError(f"{name!r} is no method", "method.name", nearest_key(str(name), list(METHODS)))
     method = METHODS[name]
     known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
     for key in value:
@@ -267,7 +292,7 @@ def _remedy_of_key(key: str, method: str, known: Sequence[str]) -> str:
     """The nearest key of the method, and the methods that do have such a key."""
     others = [n for n, m in METHODS.items() if key in (f.name for f in dataclasses.fields(m))]  # type: ignore[arg-type]
     elsewhere = f" ({key} is a key of {', '.join(others)})" if others else ""
-    remedy = nearest(key, known) if known else f"{method} takes no keys"
+    remedy = nearest_key(key, known) if known else f"{method} takes no keys"
     return remedy + elsewhere
 
 

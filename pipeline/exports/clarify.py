@@ -37,8 +37,8 @@ from pipeline.exports.reading import (
     whole_file,
 )
 from transforms.arrow.nested import unnested
-from transforms.outputs.parts import SAMPLE
 from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import SAMPLE
 from transforms.storage import files
 
 if TYPE_CHECKING:

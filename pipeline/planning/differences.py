@@ -34,8 +34,8 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def told(lines: Sequence[str]) -> str:
-    """Differences in a line, the first few of them."""
+def in_one_line(lines: Sequence[str]) -> str:
+    """Joins the first few differences in one line."""
     more = len(lines) - _MOST
     return "; ".join(lines[:_MOST]) + (f"; and {more} more" if more > 0 else "")
 

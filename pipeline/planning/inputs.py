@@ -1,10 +1,11 @@
-"""What a config names: its input files, its baseline's, and what is asked of its model."""
+"""Translates a config into requests: input and baseline files, model, columns of tables."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from pipeline.config.input import Feature
 from pipeline.config.model import TargetColumn
 from pipeline.config.models import LoadedConfig, TopK
 from pipeline.planning.model.opening import ProbeRequest
@@ -12,7 +13,7 @@ from pipeline.run_directory.kept_baseline import EarlierBaseline, earlier_baseli
 from transforms.errors import UserError
 from transforms.models.kinds.function import PREFIX, is_function, split_name
 from transforms.models.load import ModelRequest
-from transforms.outputs.write import OutputSpec
+from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines.baselines import BaselineRequest
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.missing_features import named
@@ -25,76 +26,115 @@ from transforms.sources.table_logs import check_no_table
 from transforms.storage import files
 
 
+@dataclass(frozen=True)
+class Sources:
+    """The files and the earlier run from which a run takes rows.
+
+    Args:
+      files: The files of the input.
+      baseline_files: The files of a `baseline.path`; none without one.
+      baseline_run: The earlier run whose baseline is taken over, if the config names one.
+      drawn_from: The input files from which a baseline is drawn; None draws from all of them.
+    """
+
+    files: Sequence[InputFile]
+    baseline_files: Sequence[InputFile] = ()
+    baseline_run: EarlierBaseline | None = None
+    drawn_from: Sequence[InputFile] | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the input."""
+        return sum(file.rows for file in self.files)
+
+
+def sources_of(loaded: LoadedConfig) -> Sources:
+    """Looks at all files that a config names beside its model.
+
+    Raises:
+      UserError: A file cannot be read, or an earlier run has no baseline to take over.
+    """
+    block, path = loaded.config.baseline, loaded.paths.baseline
+    inputs = input_files(loaded)
+    baseline_files = baseline_files_of(loaded)
+    baseline_run = None
+    if block.kind == "run" and path is not None:
+        baseline_run = earlier_baseline(path, f"{loaded.where}: baseline.path")
+    return Sources(inputs, baseline_files, baseline_run)
+
+
 def input_files(loaded: LoadedConfig) -> list[InputFile]:
-    """The files of a config's input.
+    """Finds and inspects the files of a config's input.
 
     Raises:
       UserError: There are none, one cannot be read, or all are empty.
     """
-    found = _matched(loaded, loaded.config.patterns, "input.files", loaded.config.input.format)
-    if not any(file.rows and file.damage is None for file in found):
+    inputs = _matched(loaded, loaded.config.patterns, "input.files", loaded.config.input.format)
+    if not any(file.rows and file.damage is None for file in inputs):
         raise UserError(
             "the input has no rows", f"{loaded.where}: input.files", "check the files that it matches"
         )
-    return found
+    return inputs
 
 
 def baseline_files_of(loaded: LoadedConfig) -> Sequence[InputFile]:
-    """The files of a `baseline.path`; none without one."""
+    """Finds and inspects the files of a `baseline.path`; none without one."""
     block = loaded.config.baseline
     if block.path is None or block.kind != "file":
         return ()
     return _matched(loaded, [block.path], "baseline.path")
 
 
-def baseline_run_of(loaded: LoadedConfig) -> EarlierBaseline | None:
-    """What a `baseline` of kind `run` names; None for another kind."""
-    block = loaded.config.baseline
-    if block.path is None or block.kind != "run":
-        return None
-    return earlier_baseline(loaded.path(block.path), f"{loaded.where}: baseline.path")
-
-
 def probe_request(
     loaded: LoadedConfig,
-    found_files: Sequence[InputFile],
-    baseline: str,
-    baseline_files: Sequence[InputFile],
-    baseline_run: EarlierBaseline | None = None,
+    sources: Sources,
+    baseline_kind: str,
     *,
     threads: int | None = None,
     measure: bool = False,
 ) -> ProbeRequest:
-    """What is asked of a config's model: its baseline is of this kind."""
+    """The questions that a config asks of its model.
+
+    Args:
+      loaded: The config.
+      sources: Its files.
+      baseline_kind: The kind of its baseline; "" leaves it to the method.
+      threads: TensorFlow's threads.
+      measure: Measure the time per row.
+    """
     config, columns = loaded.config, _columns(loaded)
-    described = describe_input(found_files, named(columns))
+    description = describe_input(sources.files, named(columns))
+    earlier = sources.baseline_run
     return ProbeRequest(
-        model_request(loaded),
-        config.model.score,
-        None if isinstance(config.model.target, TargetColumn) else config.model.target,
-        replace(columns, asides=described.asides),
-        described.types,
-        found_files,
-        config.method,
-        BaselineRequest(
-            baseline,
+        model=model_request(loaded),
+        score=config.model.score,
+        target=None if isinstance(config.model.target, TargetColumn) else config.model.target,
+        columns=replace(columns, asides=description.asides),
+        types=description.types,
+        files=sources.files,
+        method=config.method,
+        baseline=BaselineRequest(
+            baseline_kind,
             config.baseline.rows,
             config.baseline.value,
-            None if baseline_run is None else baseline_run.features,
-            {} if baseline_run is None else baseline_run.categories,
+            None if earlier is None else earlier.features,
+            {} if earlier is None else earlier.categories,
         ),
-        baseline_files,
-        None if config.compute.device_batch_size == "auto" else config.compute.device_batch_size,
-        config.seed,
-        threads,
-        measure,
-        paths=described.paths,
-        edges={} if baseline_run is None else baseline_run.edges,
+        baseline_files=sources.baseline_files,
+        device_batch_size=None
+        if config.compute.device_batch_size == "auto"
+        else config.compute.device_batch_size,
+        seed=config.seed,
+        threads=threads,
+        measure=measure,
+        drawn_from=sources.drawn_from,
+        paths=description.paths,
+        edges={} if earlier is None else earlier.edges,
     )
 
 
 def model_request(loaded: LoadedConfig) -> ModelRequest:
-    """The model of a config."""
+    """The request that loads a config's model."""
     config = loaded.config
     return ModelRequest(
         _model_path(loaded),
@@ -108,11 +148,11 @@ def model_request(loaded: LoadedConfig) -> ModelRequest:
     )
 
 
-def output_of(loaded: LoadedConfig) -> OutputSpec:
-    """What the config has written of each example."""
+def output_of(loaded: LoadedConfig) -> TableSpec:
+    """The columns that a config asks for in each example's tables."""
     block, method = loaded.config.output, loaded.config.method
     top = isinstance(block.attributions, TopK)
-    return OutputSpec(
+    return TableSpec(
         block.attributions.top_k if isinstance(block.attributions, TopK) else block.attributions,
         block.features,
         bool(getattr(method, "standard_error", False)),
@@ -122,9 +162,9 @@ def output_of(loaded: LoadedConfig) -> OutputSpec:
 
 
 def of_config(loaded: LoadedConfig, error: UserError) -> UserError:
-    """The same error; one that names a key of the config, or its model, also says which config."""
-    where, model = error.where or "", loaded.path(loaded.config.model.path)
-    if where == model or where.startswith(model + "/"):
+    """Adds the config's name to an error that names one of its keys, or its model."""
+    where, model = error.where or "", loaded.paths.model
+    if not is_function(model) and (where == model or where.startswith(model + "/")):
         return UserError(error.what, f"{loaded.where}: model.path: {where}", error.remedy)
     if loaded.config.model.python is not None and where.startswith("model.path"):
         where = where.replace("model.path", "model.python", 1).replace(f" {PREFIX}", " ", 1)
@@ -135,35 +175,16 @@ def of_config(loaded: LoadedConfig, error: UserError) -> UserError:
 
 
 def _model_path(loaded: LoadedConfig) -> str:
-    """A path in full, or the name of a function."""
-    path = loaded.config.model.path
-    if is_function(path):
-        return ":".join((PREFIX.rstrip(":"), *split_name(path)))
-    return loaded.path(path)
+    """The path in full, or a function's name without blanks."""
+    path = loaded.paths.model
+    return ":".join((PREFIX.rstrip(":"), *split_name(path))) if is_function(path) else path
 
 
 def _columns(loaded: LoadedConfig) -> ColumnRequest:
     block, target = loaded.config.input, loaded.config.model.target
     features = None
-    for feature in block.features or ():
-        if loaded.config.incremental and feature.pad is not None and feature.shape is None:
-            what = "pad, and an input that grows may bring longer lists than it has"
-            raise UserError(what, f"{loaded.where}: input.features {feature.name}", "give its shape")
     if block.features is not None:
-        features = tuple(
-            FeatureRequest(
-                f.name,
-                f.kind,
-                f.fill,
-                None if f.shape is None else tuple(f.shape),
-                f.fixed,
-                f.missing,
-                f.input,
-                f.dtype,
-                f.pad,
-            )
-            for f in block.features
-        )
+        features = tuple(_feature(loaded, feature) for feature in block.features)
     return ColumnRequest(
         features,
         {name: tuple(members) for name, members in block.groups.items()},
@@ -174,9 +195,27 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
     )
 
 
+def _feature(loaded: LoadedConfig, feature: Feature) -> FeatureRequest:
+    if loaded.config.incremental and feature.pad is not None and feature.shape is None:
+        problem = "pad, and an input that grows may bring longer lists than it has"
+        raise UserError(problem, f"{loaded.where}: input.features {feature.name}", "give its shape")
+    return FeatureRequest(
+        feature.name,
+        feature.kind,
+        feature.fill,
+        None if feature.shape is None else tuple(feature.shape),
+        feature.fixed,
+        feature.missing,
+        feature.input,
+        feature.dtype,
+        feature.pad,
+    )
+
+
 def _matched(
     loaded: LoadedConfig, patterns: Sequence[str], key: str, format: str | None = None
 ) -> list[InputFile]:
+    """Expands globs as they are written: files are named relative to the config's folder."""
     try:
         matched = globs.expand(patterns, loaded.folder, format)
         check_no_table(matched)
@@ -184,8 +223,8 @@ def _matched(
     except UserError as error:
         if error.where in ("input.files", "input.format"):
             raise of_config(loaded, error) from error
-        what = f"{error.where}: {error.what}" if error.where else error.what
+        problem = f"{error.where}: {error.what}" if error.where else error.what
         remedy = error.remedy
         if key != "input.files" and remedy is not None and "input." in remedy:
             remedy = "name Parquet or TFRecord files by their suffixes"
-        raise UserError(what, f"{loaded.where}: {key}", remedy) from error
+        raise UserError(problem, f"{loaded.where}: {key}", remedy) from error

@@ -1,4 +1,4 @@
-"""What every method would cost on a config, and which of them its model lets work at all."""
+"""Costs of every method on a config, and the reasons why its model rules some of them out."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.config.models import LoadedConfig
-from pipeline.planning.inputs import baseline_files_of, baseline_run_of, input_files, of_config, probe_request
+from pipeline.planning.inputs import of_config, probe_request, sources_of
 from pipeline.planning.method.requirements import check_method
 from pipeline.planning.model.child import in_child
 from pipeline.planning.model.opening import ProbeRequest, open_model
@@ -21,7 +21,7 @@ class Cost:
     Args:
       method: Its name.
       evaluations_per_row: Model calls a row.
-      refused: Why it cannot be had of the model; None where it can.
+      refused: Why the model rules it out; None if it works.
     """
 
     method: str
@@ -42,26 +42,22 @@ def survey(loaded: LoadedConfig) -> dict[str, Any]:
         method explains it.
     Cost: loading the model, in a process of its own.
     """
-    found = input_files(loaded)
-    kind = loaded.config.baseline.kind
+    sources, kind = sources_of(loaded), loaded.config.baseline.kind
     try:
-        ask = _costs if kind else _costs_by_default
-        request = probe_request(
-            loaded, found, kind or "sample", baseline_files_of(loaded), baseline_run_of(loaded)
-        )
-        players, costs = in_child(ask, request)
+        request = probe_request(loaded, sources, kind or "sample")
+        players, costs = in_child(_costs if kind else _costs_by_default, request)
     except UserError as error:
         raise of_config(loaded, error) from error
-    return {"rows": sum(file.rows for file in found), "players": players, "costs": costs}
+    return {"rows": sources.rows, "players": players, "costs": costs}
 
 
 def _costs_by_default(request: ProbeRequest) -> tuple[int, list[Cost]]:
-    """The same where methods that need no background are given one row."""
+    """Costs where methods that need no background are given one row."""
     return _costs(request, one_row=True)
 
 
 def _costs(request: ProbeRequest, *, one_row: bool = False) -> tuple[int, list[Cost]]:
-    """Players, and a cost a method, on the model of a request."""
+    """The number of players, and the cost of each method, on the model of a request."""
     opened = open_model(replace(request, method=None))  # each method is asked below
     schema, model = opened.schema, opened.model
     inputs = schema.assemble(opened.background)

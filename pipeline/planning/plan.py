@@ -1,39 +1,61 @@
-"""Preflight: everything that a run checks and decides before its first row, and nothing else."""
+"""Plans a run: everything that is checked and decided before the first row is explained."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.config.models import Config, LoadedConfig, with_method
-from pipeline.planning.differences import differences, told
+from pipeline.config.models import LoadedConfig
+from pipeline.planning.cut_input import Cut, CutInput, cut_input, kept_shard_rows
+from pipeline.planning.differences import differences, in_one_line
 from pipeline.planning.fingerprint import fingerprint_of
 from pipeline.planning.host_memory import batch_rows
 from pipeline.planning.input_notes import input_notes
-from pipeline.planning.inputs import (
-    baseline_files_of,
-    baseline_run_of,
-    input_files,
-    of_config,
-    output_of,
-    probe_request,
-)
-from pipeline.planning.model.opening import ProbeRequest
-from pipeline.planning.model.probe import ProbeResult, probe, probe_in_child
+from pipeline.planning.inputs import Sources, model_request, of_config, output_of, probe_request, sources_of
+from pipeline.planning.model.probe import ProbeResult, probe_in_child, probe_model
 from pipeline.run_directory.checks import check_apart
 from pipeline.run_directory.increments import Grown, Increment, grown, is_limited
 from pipeline.run_directory.kept_baseline import EarlierBaseline
+from pipeline.run_directory.layout import REFERENCE
 from transforms.aggregates.sample import SampleSpec
 from transforms.errors import UserError
+from transforms.models.kinds.function import is_function
+from transforms.outputs.run_files import WORK
 from transforms.sources.base import InputFile, Shard
-from transforms.sources.shards import auto_shard_rows, cut
+from transforms.sources.shards import auto_shard_rows
 from transforms.storage import files
-from transforms.wording import names_in_words, nearest
+from transforms.wording import did_you_mean, names_in_words
 from transforms.work.device_batch import with_halved
-from transforms.work.runtime import ExplainSpec
+from transforms.work.spec import ExplainSpec
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where the shards of a run are explained.
+
+    Args:
+      local: The workers share this machine's processors and devices.
+      slots: Number of shards that are explained at a time; None takes the config's workers.
+    """
+
+    local: bool = True
+    slots: int | None = None
+
+
+@dataclass(frozen=True)
+class EarlierRuns:
+    """The runs that stand at the output.
+
+    Args:
+      committed: The manifest of the committed run, which an incremental run may add to.
+      shard_rows: Rows a shard, by fingerprint, of runs that may be gone on with: a run keeps its cut, however
+        many slots there are by now.
+    """
+
+    committed: Mapping[str, Any] | None = None
+    shard_rows: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,38 +63,44 @@ class Plan:
     """A run before it runs.
 
     Args:
-      loaded: The config.
+      loaded: The config, with the method that was decided on.
       files: The input.
-      shards: In input order.
-      spec: What workers are told.
-      found: What the model said.
-      rows: Rows that will be read.
+      shards: The shards to explain, in input order.
+      spec: The specification that workers receive.
+      probe: The facts that the model was asked for.
+      rows: Rows of all increments.
       shard_rows: Rows a shard.
-      baseline_kind: With the method's default filled in.
-      output: The run directory.
-      increments: Of the run; all but the last are taken over from the committed one.
-      base: What that is; None where everything is explained.
-      anew: Why nothing could be taken over where the config asks for it.
-      baseline_run: The earlier run whose baseline this one has.
+      increments: All increments of the run; all but the last are taken over from the committed run.
+      base: The committed run that is added to; None explains everything.
+      anew: Why nothing could be taken over although the config asks for it.
+      baseline_run: The earlier run whose baseline is taken over.
     """
 
     loaded: LoadedConfig
     files: Sequence[InputFile]
     shards: Sequence[Shard]
     spec: ExplainSpec
-    found: ProbeResult
+    probe: ProbeResult
     rows: int
     shard_rows: int
-    baseline_kind: str
-    output: str
     increments: tuple[Increment, ...]
     base: Grown | None = None
     anew: str | None = None
     baseline_run: EarlierBaseline | None = None
 
-    def differences(self, there: Mapping[str, Any]) -> list[str]:
-        """In what it is another than the run of a manifest; see `pipeline.planning.differences`."""
-        return _differences(self.loaded, self.found, there, self.files, self.rows)
+    def differences(self, manifest: Mapping[str, Any]) -> list[str]:
+        """Differences from the run of a manifest; see `pipeline.planning.differences`."""
+        return _differences(self.loaded, self.probe, manifest, self.files, self.rows)
+
+    @property
+    def output(self) -> str:
+        """The run directory."""
+        return self.loaded.paths.output
+
+    @property
+    def baseline_kind(self) -> str:
+        """The kind of baseline, with the method's default filled in."""
+        return self.probe.baseline_kind
 
     @property
     def reused_rows(self) -> int:
@@ -81,226 +109,270 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides the numbers and their files."""
+        """The fingerprint of all that decides the numbers and their files."""
         return self.spec.fingerprint
 
     @property
     def warnings(self) -> list[str]:
-        """What is not as it should be and stops no run."""
-        planned = self.found.device_batch_size
-        warnings = [f"{self.loaded.where}: {line}" for line in self.found.warnings]
+        """Problems that stop no run."""
+        planned = self.probe.device_batch_size
+        warnings = [f"{self.loaded.where}: {line}" for line in self.probe.warnings]
         earlier = self.baseline_run
-        if earlier is not None and earlier.digest != self.found.artifact.digest:
-            there, here = len(next(iter(earlier.features.values()))), len(self.found.artifact.scores)
+        if earlier is not None and earlier.digest != self.probe.artifact.digest:
+            there, here = len(next(iter(earlier.features.values()))), len(self.probe.artifact.scores)
             if here < there:
                 warnings.append(
                     f"{self.loaded.where}: baseline.path: the model refuses {there - here} of the {there} "
-                    f"rows that {earlier.run} was compared by: the baseline is another"
+                    f"baseline rows of {earlier.run}, so the baselines differ"
                 )
-        return with_halved(warnings, planned, self.found.device_room or planned)
+        return with_halved(warnings, planned, self.probe.device_room or planned)
 
 
 def make_plan(
     loaded: LoadedConfig,
     *,
     limit: int | None = None,
-    local: bool = True,
     in_process: bool = False,
     measure: bool = False,
-    slots: int | None = None,
-    earlier: Mapping[str, int] | None = None,
-    committed: Mapping[str, Any] | None = None,
-    inputs: Sequence[InputFile] | None = None,
-    drawn_from: Sequence[InputFile] | None = None,
-    baseline_run: EarlierBaseline | None = None,
+    workers: Workers = Workers(),
+    earlier: EarlierRuns = EarlierRuns(),
+    sources: Sources | None = None,
 ) -> Plan:
     """Checks a config against its files and its model, and decides what the config leaves open.
 
     Args:
       loaded: The config.
-      limit: Only the first so many rows.
-      local: The run's workers share this machine's processors.
-      in_process: Ask the model in this process: right where it will also explain.
+      limit: Read only this number of rows.
+      in_process: Ask the model in this process, which suits a process that will also explain.
       measure: Measure the time per row.
-      slots: Shards that are worked on at a time; the config's workers by default.
-      earlier: Rows a shard of runs that may be gone on with, by fingerprint: a run keeps its cut, however
-        many slots there are by now.
-      committed: The manifest of the run in the place, which an incremental one may add to.
-      inputs: The config's input files, where they have been looked at already.
-      drawn_from: Those that the baseline is made of, if not all.
-      baseline_run: What the baseline is taken from, where it has been looked at already.
+      workers: Where the shards are explained.
+      earlier: The runs that stand at the output.
+      sources: The config's files, if they have been inspected already.
     Raises:
-      UserError: Whatever would stop the run and can be mended.
+      UserError: A problem that would stop the run and that the user can mend.
     """
-    asked, config = loaded, loaded.config
-    found_files: Sequence[InputFile] = input_files(loaded) if inputs is None else inputs
-    total = sum(file.rows for file in found_files)
-    rows = total if limit is None else min(total, limit)
-    output = loaded.path(config.output.path)
-    baseline_files = baseline_files_of(loaded)
-    sources = [
+    sources = sources_of(loaded) if sources is None else sources
+    _check_apart(loaded, sources)
+    questions = _Questions(loaded, sources, workers.local, in_process, measure)
+    base, anew, probe = _find_base(questions, earlier.committed, limit)
+    if probe is None:
+        probe = questions.ask(sources.files, sources.drawn_from)
+    loaded = loaded.with_method(probe.method)
+    cut = _cut_input(loaded, probe, base, sources, limit, workers, earlier.shard_rows)
+    return Plan(
+        loaded=loaded,
+        files=sources.files if base is None else base.files,
+        shards=cut.shards,
+        spec=_spec(loaded, probe, cut, workers.local),
+        probe=probe,
+        rows=cut.rows,
+        shard_rows=cut.shard_rows,
+        increments=cut.increments,
+        base=base,
+        anew=anew,
+        baseline_run=sources.baseline_run,
+    )
+
+
+def _check_apart(loaded: LoadedConfig, sources: Sources) -> None:
+    """Refuses an output directory that holds the config, the model, or a file that is read."""
+    baselines = [file.path for file in sources.baseline_files]
+    if loaded.config.baseline.kind == "run" and loaded.paths.baseline is not None:
+        baselines.append(loaded.paths.baseline)
+    model = loaded.paths.model
+    paths = [
         ("", [loaded.where]),
-        ("model.path", [loaded.path(config.model.path)]),
-        ("input.files", [file.path for file in found_files]),
-        ("baseline.path", [file.path for file in baseline_files]),
+        ("model.path", [] if is_function(model) else [model]),
+        ("input.files", [file.path for file in sources.files]),
+        ("baseline.path", baselines),
     ]
-    if baseline_run is None and (baseline_run := baseline_run_of(loaded)) is not None:
-        sources.append(("baseline.path", [baseline_run.run]))
-    check_apart(output, sources, loaded.where)
-    threads = _threads(config.compute.workers) if local else None
+    check_apart(loaded.paths.output, paths, loaded.where)
 
-    def noted(inputs: Sequence[InputFile], found: ProbeResult) -> list[str]:
-        return input_notes(inputs, found.schema, listed=config.input.features is not None)
 
-    def ask(
-        inputs: Sequence[InputFile], drawn_from: Sequence[InputFile] | None = None
-    ) -> tuple[ProbeRequest, ProbeResult]:
+@dataclass(frozen=True)
+class _Questions:
+    """The questions that a plan asks the model, whichever of the input's files it will explain.
+
+    Args:
+      loaded: The config, its method perhaps left open.
+      sources: Its files.
+      local: The workers share this machine's processors and devices.
+      in_process: Ask in this process.
+      measure: Measure the time per row.
+    """
+
+    loaded: LoadedConfig
+    sources: Sources
+    local: bool
+    in_process: bool
+    measure: bool
+
+    def ask(self, inputs: Sequence[InputFile], drawn_from: Sequence[InputFile] | None = None) -> ProbeResult:
+        """Asks the model, in a child process unless it is to stay in this one, and adds the files' warnings.
+
+        Args:
+          inputs: The input.
+          drawn_from: The files from which a baseline is drawn; None draws from all.
+        """
+        config = self.loaded.config
         request = probe_request(
-            asked,
-            inputs,
+            self.loaded,
+            replace(self.sources, files=inputs, drawn_from=drawn_from),
             config.baseline.kind or "",
-            baseline_files,
-            baseline_run,
-            threads=threads,
-            measure=measure,
+            threads=_threads(config.compute.workers) if self.local else None,
+            measure=self.measure,
         )
-        request = dataclasses.replace(request, drawn_from=drawn_from)
         try:
-            found = probe(request) if in_process else probe_in_child(request)
+            result = probe_model(request) if self.in_process else probe_in_child(request)
         except UserError as error:
-            raise of_config(loaded, error) from error
-        _check_texts(loaded, found)
-        found = dataclasses.replace(found, warnings=(*noted(inputs, found), *found.warnings))
-        return request, _with_devices(loaded, found) if local else found
+            raise of_config(self.loaded, error) from error
+        _check_texts(self.loaded, result)
+        notes = input_notes(inputs, result.schema, listed=config.input.features is not None)
+        result = replace(result, warnings=(*notes, *result.warnings))
+        return _with_devices(self.loaded, result) if self.local else result
 
-    base: Grown | str | None = None
-    if config.incremental and committed is not None and committed["fingerprint"] is not None:
-        base = grown(found_files, committed) if limit is None else "--limit asks for a part of the input"
-        if is_limited(committed):
-            base = "it was made with --limit"
-    if isinstance(base, Grown):
-        request, found = ask(base.files, base.first)
-        loaded = with_method(loaded, found.method)
-        if fingerprint_of(loaded, found, base.cuts) != base.committed["fingerprint"]:
-            base = told(_differences(loaded, found, base.committed, base.known, base.committed["rows"]))
-    if isinstance(base, Grown):
-        inputs, added, taken, earlier_increments = base.files, base.added, base.cuts, base.increments
+
+def _find_base(
+    questions: _Questions, committed: Mapping[str, Any] | None, limit: int | None
+) -> tuple[Grown | None, str | None, ProbeResult | None]:
+    """Finds out whether an incremental run can add to the committed one.
+
+    Returns:
+      The committed run, or the reason why it cannot be added to; and the model's answers, if they hold.
+    """
+    loaded = questions.loaded
+    if not loaded.config.incremental or committed is None or committed["fingerprint"] is None:
+        return None, None, None
+    if is_limited(committed):
+        return None, "it was made with --limit", None
+    if limit is not None:
+        return None, "--limit asks for a part of the input", None
+    base = grown(questions.sources.files, committed)
+    if isinstance(base, str):
+        return None, base, None
+    probe = questions.ask(base.files, base.first)
+    loaded = loaded.with_method(probe.method)
+    if fingerprint_of(loaded, probe, base.cuts) != committed["fingerprint"]:
+        lines = _differences(loaded, probe, committed, base.known, committed["rows"])
+        return None, in_one_line(lines), None
+    return base, None, probe
+
+
+def _cut_input(
+    loaded: LoadedConfig,
+    probe: ProbeResult,
+    base: Grown | None,
+    sources: Sources,
+    limit: int | None,
+    workers: Workers,
+    earlier: Mapping[str, int],
+) -> CutInput:
+    """Cuts the rows that are left to explain: by the config, as in an earlier run, or by their cost."""
+    compute = loaded.config.compute
+    added = sources.files if base is None else base.added
+    rows = sum(file.rows for file in added)
+    rows = rows if limit is None else min(rows, limit)
+
+    def fingerprint(cuts: Sequence[Cut]) -> str:
+        return fingerprint_of(loaded, probe, cuts)
+
+    if compute.shard_rows == "auto":
+        shard_rows = kept_shard_rows(base, added, rows, earlier, fingerprint)
+        if shard_rows is None:
+            slots = workers.slots or compute.workers
+            shard_rows = auto_shard_rows(rows, probe.evaluations_per_row, slots)
     else:
-        request, found = ask(found_files, drawn_from)
-        loaded = with_method(loaded, found.method)
-        inputs, added, taken, earlier_increments = found_files, found_files, [], ()
-    rows = min(sum(file.rows for file in added), rows)
-    shard_rows = _shard_rows(config, found.evaluations_per_row, rows, slots)
-    if config.compute.shard_rows == "auto":
-        known = (earlier or {}).items()
-        kept = (n for fp, n in known if fingerprint_of(loaded, found, [*taken, (added, n, rows)]) == fp)
-        shard_rows = next(kept, shard_rows)
-    shards: list[Shard] = []
-    increments = earlier_increments
-    if added or not increments:
-        taken = [*taken, (added, shard_rows, rows)]
-        before = sum(part.shards for part in increments), sum(part.rows for part in increments)
-        shards = cut(added, shard_rows, rows, first_shard=before[0], first_ordinal=before[1])
-    fingerprint = fingerprint_of(loaded, found, taken)
-    if len(taken) > len(increments):
-        own = Increment(fingerprint[:16], len(added), rows, shard_rows, len(shards))
-        increments = (*increments, own)
-    written = output_of(loaded)
-    spec = ExplainSpec(
-        run=output,
-        run_id=fingerprint[:16],
-        fingerprint=fingerprint,
-        model=request.model,
-        score=request.score,
-        schema=found.schema,
-        method=found.method,
-        targets=found.targets,
-        reference=files.join(output, "_work", "reference.npz"),
-        output=written,
-        batch_size=batch_rows(config.compute.batch_size, found.schema, found.targets, written),
-        device_batch_size=found.device_batch_size,
-        # Of this machine's devices: what workers elsewhere have is for them to find out.
-        device_room=found.device_room if local else None,
+        shard_rows = compute.shard_rows
+    return cut_input(base, added, rows, shard_rows, fingerprint)
+
+
+def _spec(loaded: LoadedConfig, probe: ProbeResult, cut: CutInput, local: bool) -> ExplainSpec:
+    """The specification that workers receive."""
+    config, run, run_id = loaded.config, loaded.paths.output, cut.fingerprint[:16]
+    output = output_of(loaded)
+    return ExplainSpec(
+        run=run,
+        run_id=run_id,
+        fingerprint=cut.fingerprint,
+        model=model_request(loaded),
+        score=config.model.score,
+        schema=probe.schema,
+        method=probe.method,
+        targets=probe.targets,
+        reference=files.join(run, WORK, REFERENCE),
+        output=output,
+        batch_size=batch_rows(config.compute.batch_size, probe.schema, probe.targets, output),
+        device_batch_size=probe.device_batch_size,
+        # This machine's devices; workers elsewhere find out what their own can take.
+        device_room=probe.device_room if local else None,
         sample=SampleSpec.of(
-            found.schema,
+            probe.schema,
             wanted=config.output.sample,
-            total=sum(part.rows for part in increments),
-            per_example=len(found.targets.indices or (0,)),
-            targets=found.targets.count(len(found.signature.target_names)),
+            total=cut.rows,
+            per_example=len(probe.targets.indices or (0,)),
+            targets=probe.targets.count(len(probe.signature.target_names)),
         ),
         seed=config.seed,
-        threads=threads,
+        threads=_threads(config.compute.workers) if local else None,
         metadata={
-            "attribeam.run_id": fingerprint[:16],
-            "attribeam.method": found.method.name,
-            "attribeam.model_digest": found.digest,
-            "attribeam.baseline_digest": found.artifact.digest,
+            "attribeam.run_id": run_id,
+            "attribeam.method": probe.method.name,
+            "attribeam.model_digest": probe.digest,
+            "attribeam.baseline_digest": probe.artifact.digest,
         },
     )
-    return Plan(
-        loaded, inputs, shards, spec, found, sum(part.rows for part in increments), shard_rows,
-        found.baseline_kind, output,
-        increments, base if isinstance(base, Grown) else None, base if isinstance(base, str) else None,
-        baseline_run,
-    )  # fmt: skip
 
 
 def _differences(
     loaded: LoadedConfig,
-    found: ProbeResult,
-    there: Mapping[str, Any],
+    probe: ProbeResult,
+    manifest: Mapping[str, Any],
     inputs: Sequence[InputFile],
     rows: int,
 ) -> list[str]:
     config = loaded.config.model_dump(mode="json")
-    columns = {name: str(kind) for name, kind in found.schema.columns}
-    return differences(there, config, found.digest, found.artifact.digest, inputs, rows, columns)
+    columns = {name: str(kind) for name, kind in probe.schema.columns}
+    return differences(manifest, config, probe.digest, probe.artifact.digest, inputs, rows, columns)
 
 
-def _check_texts(loaded: LoadedConfig, found: ProbeResult) -> None:
-    """That labels and vocabularies are of features and groups that there are, and the files as well."""
-    schema = found.schema
+def _check_texts(loaded: LoadedConfig, probe: ProbeResult) -> None:
+    """Checks that labels and vocabularies belong to known features and groups, and that the files exist."""
+    schema = probe.schema
     known = [*(feature.name for feature in schema.features), *schema.groups]
-    for name, texts in loaded.config.features.items():
+    for name in loaded.config.features:
         if name not in known:
-            remedy = nearest(name, known) or f"there are {names_in_words(known, 12)}"
-            raise UserError(f"{name!r} is no feature and no group", f"{loaded.where}: features", remedy)
-        if texts.vocabulary is not None and not files.exists(loaded.path(texts.vocabulary)):
+            remedy = did_you_mean(name, known, f"there are {names_in_words(known, 12)}")
+            raise UserError(f"{name!r} is neither a feature nor a group", f"{loaded.where}: features", remedy)
+        vocabulary = loaded.paths.vocabularies.get(name)
+        if vocabulary is not None and not files.exists(vocabulary):
             raise UserError(
-                f"there is no {loaded.path(texts.vocabulary)}",
+                f"there is no {vocabulary}",
                 f"{loaded.where}: features.{name}.vocabulary",
-                "name a text file, a word a line, the first line for the id 0",
+                "name a text file with one word on each line, beginning with id 0",
             )
 
 
-def _shard_rows(config: Config, evaluations_per_row: int, rows: int, slots: int | None) -> int:
-    asked = config.compute.shard_rows
-    if asked == "auto":
-        return auto_shard_rows(rows, evaluations_per_row, slots or config.compute.workers)
-    return asked
-
-
-def _with_devices(loaded: LoadedConfig, found: ProbeResult) -> ProbeResult:
-    """The same, with a warning where some of this machine's GPUs would be idle.
+def _with_devices(loaded: LoadedConfig, probe: ProbeResult) -> ProbeResult:
+    """Adds a warning where some of this machine's GPUs would be idle.
 
     Raises:
       UserError: There are more workers than GPUs.
     """
-    workers, gpus = loaded.config.compute.workers, [name for name in found.devices if "GPU" in name]
+    workers, gpus = loaded.config.compute.workers, [name for name in probe.devices if "GPU" in name]
     if gpus and workers > len(gpus):
         raise UserError(
-            f"{workers} workers and {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: no two share one",
+            f"{workers} workers and {len(gpus)} GPU{'s' if len(gpus) > 1 else ''}: each worker needs its own",
             f"{loaded.where}: compute.workers",
             f"give at most {len(gpus)}",
         )
     if workers < len(gpus):
         idle = f"compute.workers: {workers} of {len(gpus)} GPUs will be used; give {len(gpus)} to use all"
-        return dataclasses.replace(found, warnings=(*found.warnings, idle))
-    return found
+        return replace(probe, warnings=(*probe.warnings, idle))
+    return probe
 
 
 def _threads(workers: int) -> int | None:
-    """TensorFlow's threads in each local worker: the processors divided between them."""
+    """TensorFlow's threads in each local worker: an equal share of the processors."""
     if workers == 1:
         return None
     return max(1, (os.cpu_count() or 1) // workers)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from pipeline.config.model import TargetColumn
-from pipeline.planning.host_memory import bound
+from pipeline.planning.host_memory import host_bytes
 from pipeline.planning.model.targets import in_words
 from pipeline.planning.plan import Plan
 from pipeline.run_directory.baseline_summary import described_values
@@ -16,9 +16,9 @@ from transforms.slices.slicings import described
 
 def summarize(plan: Plan) -> dict[str, Any]:
     """What `attribeam plan` prints."""
-    found, spec = plan.found, plan.spec
+    found, spec = plan.probe, plan.spec
     per_row = found.seconds_per_row
-    host = bound(plan.files, spec, found, plan.baseline_kind, plan.rows)
+    host = host_bytes(plan.files, spec, found, plan.rows)
     return {
         "name": plan.loaded.config.name,
         "output": plan.output,
@@ -88,21 +88,21 @@ def _targets_a_row(plan: Plan) -> int:
 
 def describe_model(plan: Plan) -> dict[str, Any]:
     """The manifest's `model`."""
-    signature = plan.found.signature
+    signature = plan.probe.signature
     return {
         "path": plan.spec.model.path,
-        "digest": plan.found.digest,
+        "digest": plan.probe.digest,
         "inputs": [{"name": i.name, "shape": list(i.shape), "dtype": i.dtype} for i in signature.inputs],
         "outputs": [
             {"name": o.name, "shape": list(o.shape), "score": kind}
-            for o, kind in zip(signature.outputs, plan.found.score_kinds, strict=True)
+            for o, kind in zip(signature.outputs, plan.probe.score_kinds, strict=True)
         ],
     }
 
 
 def describe_baseline(plan: Plan) -> dict[str, Any]:
     """The manifest's `baseline`."""
-    artifact = plan.found.artifact
+    artifact = plan.probe.artifact
     of = plan.baseline_run
     measure, flat = kind_of(artifact, plan.spec.targets.indices)
     return {
@@ -120,17 +120,17 @@ def explains(plan: Plan) -> str:
     asked = plan.loaded.config.model.target
     column = asked.column if isinstance(asked, TargetColumn) else None
     target = None if isinstance(asked, TargetColumn) else asked
-    return in_words(target, column, plan.spec.targets, plan.found.signature, plan.found.score_kinds)
+    return in_words(target, column, plan.spec.targets, plan.probe.signature, plan.probe.score_kinds)
 
 
 def baseline_values(plan: Plan) -> list[dict[str, Any]]:
     """What the baseline holds, feature by feature."""
     known = {f.name: f.categories for f in plan.spec.schema.features if f.categories is not None}
-    return described_values(plan.found.artifact.features, known)
+    return described_values(plan.probe.artifact.features, known)
 
 
 def target_names(plan: Plan) -> list[str]:
     """Names of the outputs that may be explained."""
-    names = plan.found.signature.target_names
+    names = plan.probe.signature.target_names
     indices = plan.spec.targets.indices
     return list(names) if indices is None else [names[i] for i in indices]

@@ -13,7 +13,7 @@ from pipeline.report.sections import all_sections
 from pipeline.results.run import Run, load_run
 from pipeline.run_directory.checks import check_outside
 from pipeline.wording import plain, shorten
-from transforms.outputs.parts import REPORT
+from transforms.outputs.run_files import REPORT
 from transforms.storage import files
 from transforms.storage.digests import digest_of
 

@@ -16,10 +16,10 @@ from transforms.errors import UserError
 from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results.run import Run
+    from pipeline.results.tables import RunTables
 
 
-def make_explanation(run: Run, rows: int | None, target: int | str | None, seed: int) -> Any:
+def make_explanation(run: RunTables, rows: int | None, target: int | str | None, seed: int) -> Any:
     """See `Run.explanation`."""
     if rows is not None and rows < 1:
         raise UserError(f"rows is {rows}", "explanation", "give 1 or more, or None for all rows")
@@ -45,7 +45,7 @@ def make_explanation(run: Run, rows: int | None, target: int | str | None, seed:
     )
 
 
-def _sample(run: Run, rows: int | None, target: int | None, seed: int) -> tuple[pa.Table, np.ndarray]:
+def _sample(run: RunTables, rows: int | None, target: int | None, seed: int) -> tuple[pa.Table, np.ndarray]:
     """Rows of the table, and the part and the example within it of each, `[n, 2]`."""
     parts = run.parts()
     if not parts or "attribution" not in _schema(parts[0]).names:

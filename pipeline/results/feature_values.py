@@ -25,13 +25,13 @@ from transforms.sources.partitions import partition_types
 from transforms.sources.read import describe_input, read_piece
 
 if TYPE_CHECKING:
-    from pipeline.results.run import Run
+    from pipeline.results.tables import RunTables
 
 _BATCH = 16_384
 _REMEDY = "set output.features: true to keep the feature values with a run"
 
 
-def feature_values(run: Run, table: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
+def feature_values(run: RunTables, table: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
     """Feature values as the model took them, `[n, *shape]` by feature; strings as str objects.
 
     Args:
@@ -64,7 +64,7 @@ def _as_text(values: np.ndarray) -> np.ndarray:
     return found.reshape(values.shape)
 
 
-def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
+def _from_input(run: RunTables, places: np.ndarray) -> dict[str, np.ndarray]:
     manifest = run.manifest
     config = manifest["config"]["input"]
     patterns = [config["files"]] if isinstance(config["files"], str) else config["files"]
@@ -106,11 +106,11 @@ def _from_input(run: Run, places: np.ndarray) -> dict[str, np.ndarray]:
     return values
 
 
-def _changed(run: Run) -> UserError:
+def _changed(run: RunTables) -> UserError:
     return UserError("the input is not what it was when it was explained", run.path, _REMEDY)
 
 
-def _refused(run: Run) -> dict[str, np.ndarray]:
+def _refused(run: RunTables) -> dict[str, np.ndarray]:
     """Rejected rows by file."""
     frame = run.rejected().select(["file", "row"]).to_pandas()
     return {str(name): rows.to_numpy() for name, rows in frame.groupby("file")["row"]}

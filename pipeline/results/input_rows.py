@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results.run import Run
+    from pipeline.results.tables import RunTables
 
 
-def file_rows(run: Run, places: Sequence[tuple[int, int]]) -> list[str]:
+def file_rows(run: RunTables, places: Sequence[tuple[int, int]]) -> list[str]:
     """`file:row` of examples of a run, as ids are by default.
 
     The parts hold the rows that were explained, in the order of the input's files.

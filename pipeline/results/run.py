@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from pipeline.results.explanation import in_words, make_explanation
+from pipeline.results.feature_values import feature_values
 from pipeline.results.input_rows import file_rows
+from pipeline.results.tables import KEEP, NO_TABLE, RunTables
 from pipeline.run_directory.committed import read_manifest
 from transforms.arrow.value_text import as_text
 from transforms.errors import UserError
-from transforms.outputs.parts import IMPORTANCE
-from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import WORK
 from transforms.storage import files
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_NO_TABLE = "the run holds no attributions"
-_KEEP = "set output.attributions: all"
 #: Rows of a repeated id that a line names.
 _PLACES = 8
 
@@ -34,15 +29,15 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """Opens a committed run.
 
     Args:
-      path: Its directory, or a Beam filesystem URL of one.
+      path: The run directory, local or a Beam filesystem URL.
     Raises:
-      UserError: There is no committed run.
+      UserError: There is no committed run at the path.
     """
     run = os.fspath(path)
     manifest = read_manifest(run)
     if manifest is not None:
         return Run(run, manifest)
-    if files.exists(files.join(run, "_work")):
+    if files.exists(files.join(run, WORK)):
         what, remedy = "the run is not committed: it did not finish", "explain again with the same command"
     elif files.exists(run):
         what, remedy = "is no run directory: it holds no manifest.json", "name the folder that explain wrote"
@@ -56,10 +51,10 @@ class Example:
     """One explained example.
 
     Args:
-      rows: Of the attributions table, one a target.
-      values: Its feature values by the names of the attributions, of a tensor each as `name[0, 1]`; empty
-        where the run keeps none and the input is gone.
-      places: `file:row` of all rows that have its id, where several do; the first is its own.
+      rows: Its rows of the attributions table, one for each target.
+      values: Its feature values, by the names of the attributions; those of a tensor are `name[0, 1]`. Empty
+        where the run keeps no values and the input is gone.
+      places: Where several rows have its id, `file:row` of each of them, its own first.
     """
 
     rows: list[dict[str, Any]]
@@ -67,139 +62,50 @@ class Example:
     places: tuple[str, ...] = ()
 
 
-class Run:
-    """The tables of a committed run.
+class Run(RunTables):
+    """A committed run: its tables, a shap.Explanation of them, and single examples.
 
     Attributes:
-      path: Its directory.
-      manifest: What it was.
+      path: The run directory.
+      manifest: The content of its manifest.json.
     """
-
-    def __init__(self, path: str, manifest: Mapping[str, Any]) -> None:
-        self.path, self.manifest = path, dict(manifest)
 
     def __repr__(self) -> str:
         rows, method = self.manifest["counts"]["rows_attributed"], self.manifest["config"]["method"]["name"]
         return f"Run({self.path!r}, rows={rows}, method={method})"
 
-    @property
-    def features(self) -> list[str]:
-        """Names in the tables."""
-        return list(self.manifest["features"])
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """What features and groups are called in words, by name, where the config says it."""
-        texts = self.manifest["config"].get("features") or {}
-        return {name: text["label"] for name, text in texts.items() if text.get("label")}
-
-    @property
-    def rows_per_example(self) -> int:
-        """Targets that each example is explained for."""
-        counts = self.manifest["counts"]
-        return int(counts["attributions"] // max(counts["rows_attributed"], 1)) or 1
-
-    @property
-    def has_report(self) -> bool:
-        """Whether there is a report.html."""
-        return files.exists(files.join(self.path, "report.html"))
-
-    def table(self, file: str) -> pa.Table:
-        """A table of the run as a whole, by its path in the run directory.
-
-        Raises:
-          UserError: It is not there, or damaged.
-        """
-        return read_whole(files.join(self.path, file))
-
-    def importance(self, *, slice: str | None = None, target: int | str | None = None) -> pd.DataFrame:
-        """Global importance: all rows first, then slice by slice; most important feature first.
-
-        What its columns are and how exact says `transforms.aggregates.importance.TABLE`.
-
-        Args:
-          slice: Only this slice, `column=value`; "" is all rows. None: everything.
-          target: Only this output, by index or name.
-        Raises:
-          UserError: No output has the name.
-        """
-        frame: pd.DataFrame = self.table(IMPORTANCE).to_pandas()
-        if slice is not None:
-            frame = frame[frame["slice"] == slice]
-        if target is not None:
-            frame = frame[frame["target"] == self.target_index(target)]
-        return frame.reset_index(drop=True)
-
-    def attributions(
-        self, columns: Sequence[str] | None = None, filter: pc.Expression | Sequence[Any] | None = None
-    ) -> pa.Table:
-        """The attributions table, or part of it.
-
-        Args:
-          columns: Some columns; fields by a dotted name such as "attribution.distance".
-          filter: Which rows, such as `pc.field("prediction") > 0`, or as pandas has them,
-            `[("carrier", "=", "UA")]`.
-        Raises:
-          UserError: The run wrote no attributions, they have no such column, or the filter does not fit them.
-        Cost: reads the columns asked for of all parts; rows outside the filter are skipped by row group.
-        """
-        dataset = self._dataset("attributions")
-        if dataset is None:
-            raise UserError(_NO_TABLE, self.path, _KEEP)
-        if isinstance(columns, str):
-            raise UserError("columns is a string", "attributions", f"give a list: [{columns!r}]")
-        chosen = None if columns is None else {name: _field(name, dataset.schema) for name in columns}
-        try:
-            if filter is not None and not isinstance(filter, pc.Expression):
-                filter = pq.filters_to_expression(filter)
-            scanner = dataset.scanner(columns=chosen, filter=filter)
-        except (pa.ArrowException, TypeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            remedy = 'write it like pc.field("prediction") > 0 or [("prediction", ">", 0)]'
-            raise UserError(f"the filter does not fit the table: {reason}", "attributions", remedy) from error
-        return scanner.to_table()
-
-    def rejected(self) -> pa.Table:
-        """Rows that could not be explained, with stage and reason."""
-        from transforms.outputs.write import REJECTED
-
-        dataset = self._dataset("rejected")
-        return REJECTED.empty_table() if dataset is None else dataset.to_table()
-
     def explanation(self, rows: int | None = 1000, *, target: int | str | None = None, seed: int = 0) -> Any:
-        """A shap.Explanation of some rows: every shap.plots.* works on it.
+        """Makes a shap.Explanation of some rows, on which every `shap.plots.*` works.
 
-        Features that are tensors are taken apart into `name[index]`. Feature values come from the table where
-        the run wrote them (`output.features: true`), else from the input files. Of strings, `data` holds the
-        rank in the alphabet and `display_data` the string. `feature_names` are the names in the tables, which
-        other calls take; labels in words are in `labels`.
+        Tensors are split into features called `name[index]`. Feature values come from the tables if the run
+        wrote them (`output.features: true`), else from the input files. For strings, `data` holds the rank in
+        the alphabet and `display_data` the string. `feature_names` are the names in the tables, which other
+        calls take; `Run.labels` has the labels.
 
         Args:
-          rows: At random without replacement, in the table's order; None: all.
-          target: Output by index or name; needed where the table holds several.
-          seed: Of the draw.
+          rows: Number of rows, drawn without replacement and kept in the table's order; None: all.
+          target: The output, by index or name; needed where the tables hold several.
+          seed: Seed of the draw.
         Raises:
-          UserError: No attributions in full, several targets and none given, `rows` below 1, or the input
-            is gone.
-        Cost: reads the attributions of the parts, and the input where it holds the feature values.
+          UserError: The run kept only the largest attributions or none, several targets and none given,
+            `rows` below 1, or the input is gone.
+        Cost: reads the attributions, and the input if the feature values are there.
         """
-        from pipeline.results.explanation import make_explanation
-
         return make_explanation(self, rows, target, seed)
 
     def example(self, example_id: str, at: str | None = None) -> Example:
-        """One example's rows of the attributions table and its feature values.
+        """Reads one example: its rows of the attributions table, and its feature values.
 
         Args:
-          example_id: Its id; where several rows have it, the first of them is meant.
-          at: `file:row` of the one that is meant instead.
+          example_id: The example's id; where several rows have it, the first one is taken.
+          at: `file:row` of the row to take instead.
         Raises:
-          UserError: No such example, or it was rejected; the line says why.
+          UserError: There is no such example, or it was rejected; the error says why.
         Cost: reads the ids of all parts.
         """
         parts = self.parts()
         if not parts:
-            raise UserError(_NO_TABLE, self.path, _KEEP)
+            raise UserError(NO_TABLE, self.path, KEEP)
         found: list[tuple[int, int]] = []
         for number, part in enumerate(parts):
             ids = pq.read_table(files.local_copy(part), columns=["example_id"])["example_id"].combine_chunks()
@@ -220,9 +126,6 @@ class Run:
         return Example(_readable(table).to_pylist(), values, (places[chosen], *others) if others else ())
 
     def _example_values(self, table: pa.Table, part: int, position: int) -> dict[str, Any]:
-        from pipeline.results.explanation import in_words
-        from pipeline.results.feature_values import feature_values
-
         try:
             found = feature_values(self, table.slice(0, 1), np.array([[part, position]]))
         except UserError:
@@ -251,28 +154,6 @@ class Run:
         remedy = f"its ids are like {', '.join(map(repr, some))}" if some else None
         return UserError(f"there is no example {example_id!r}", self.path, remedy)
 
-    def parts(self, folder: str = "attributions") -> list[str]:
-        """Part files, in the input's order."""
-        names = [part["file"] for part in self.manifest["parts"]]
-        return [files.join(self.path, name) for name in names if name.startswith(f"{folder}/")]
-
-    def _dataset(self, folder: str) -> Any:
-        parts = self.parts(folder)
-        return ds.dataset([files.local_copy(part) for part in parts], format="parquet") if parts else None
-
-    def target_index(self, target: int | str | None) -> int | None:
-        """The index of a target given by index or name.
-
-        Raises:
-          UserError: No output has the index or name.
-        """
-        names = self.manifest["target_names"]
-        if target is None or (isinstance(target, int) and 0 <= target < len(names)):
-            return target
-        if isinstance(target, int) or target not in names:
-            raise UserError(f"{target!r} is no output", "target", f"the outputs are {', '.join(names[:12])}")
-        return int(names.index(target))
-
 
 def _readable(table: pa.Table) -> pa.Table:
     """Days and times as text: Python has none beyond the year 9999, nor before our era."""
@@ -280,15 +161,3 @@ def _readable(table: pa.Table) -> pa.Table:
         if pa.types.is_temporal(field.type):
             table = table.set_column(at, field.name, as_text(table.column(at)))
     return table
-
-
-def _field(name: str, schema: pa.Schema) -> pc.Expression:
-    """A column, or a field of one by a dotted name; the names themselves may hold dots."""
-    if name in schema.names:
-        return pc.field(name)
-    for column in schema.names:
-        kind = schema.field(column).type
-        inner = name.removeprefix(f"{column}.")
-        if inner != name and pa.types.is_struct(kind) and kind.get_field_index(inner) >= 0:
-            return pc.field(column, inner)
-    raise UserError(f"there is no column {name!r}", "attributions", f"there are {', '.join(schema.names)}")

@@ -41,11 +41,11 @@ def choose_runner(loaded: LoadedConfig, runner: str | None, flags: Sequence[str]
 
 
 def _places(loaded: LoadedConfig) -> dict[str, list[str]]:
-    """What workers read and write, by the config's name for it; a function is found by its module's name."""
-    config = loaded.config
-    named: dict[str, list[str]] = {}
-    if not is_function(config.model.path):
-        named["model.path"] = [config.model.path]
-    named["input.files"] = list(config.patterns)
-    named["output.path"] = [config.output.path]
-    return {f"{loaded.where}: {key}": [loaded.path(path) for path in paths] for key, paths in named.items()}
+    """The paths that workers read and write, by key of the config; Python finds a function by its module."""
+    paths = loaded.paths
+    by_key: dict[str, list[str]] = {}
+    if not is_function(paths.model):
+        by_key["model.path"] = [paths.model]
+    by_key["input.files"] = list(paths.inputs)
+    by_key["output.path"] = [paths.output]
+    return {f"{loaded.where}: {key}": named for key, named in by_key.items()}

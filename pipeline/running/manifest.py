@@ -14,8 +14,8 @@ from pipeline.config.models import Config
 from pipeline.planning.plan import Plan
 from pipeline.planning.summary import describe_baseline, describe_model
 from pipeline.run_directory.committed import SCHEMA_VERSION, read_manifest
-from pipeline.run_directory.layout import WORK, beside
-from transforms.outputs.parts import MANIFEST
+from pipeline.run_directory.layout import beside
+from transforms.outputs.run_files import MANIFEST, WORK
 from transforms.slices.slicings import described
 from transforms.storage import files
 from transforms.work.device_batch import with_halved
@@ -38,7 +38,7 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
         "created": None,
         "config": plan.loaded.config.model_dump(mode="json"),
         "config_folder": plan.loaded.folder,
-        "defaults": dict(plan.found.defaults),
+        "defaults": dict(plan.probe.defaults),
         "fingerprint": plan.fingerprint,
         "model": describe_model(plan),
         "baseline": describe_baseline(plan),
@@ -51,9 +51,9 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
         "batch_size": plan.spec.batch_size,
         "device_batch_size": plan.spec.device_batch_size,
         "device_batch_size_used": plan.spec.device_batch_size,
-        "evaluations_per_row": plan.found.evaluations_per_row,
-        "affine_prefix": plan.found.affine_prefix,
-        "target_names": list(plan.found.signature.target_names),
+        "evaluations_per_row": plan.probe.evaluations_per_row,
+        "affine_prefix": plan.probe.affine_prefix,
+        "target_names": list(plan.probe.signature.target_names),
         "features": list(plan.spec.schema.attributed),
         "schema": [
             {

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.models import LoadedConfig, load_config
-from pipeline.planning.differences import told
-from pipeline.planning.plan import Plan, make_plan
+from pipeline.planning.differences import in_one_line
+from pipeline.planning.plan import EarlierRuns, Plan, Workers, make_plan
 from pipeline.planning.summary import summarize
 from pipeline.run_directory.checks import check_place, check_replaceable
 from pipeline.run_directory.committed import read_manifest
 from pipeline.run_directory.increments import take_over
-from pipeline.run_directory.layout import OURS, REFERENCE, WORK, beside, is_under_way
+from pipeline.run_directory.layout import OURS, REFERENCE, beside, is_under_way
 from pipeline.run_directory.lock import run_lock
 from pipeline.run_directory.replace import recover
 from pipeline.runners import submit
@@ -35,11 +35,12 @@ from pipeline.running.commit import (
 from pipeline.running.engine import choose_runner
 from pipeline.running.manifest import known_cuts, relabel, work_fingerprint
 from transforms.errors import UserError
-from transforms.outputs.parts import MANIFEST, written
+from transforms.outputs.parts import written
+from transforms.outputs.run_files import MANIFEST, WORK
 from transforms.storage import files
 from transforms.work.failures import read_failures
 from transforms.work.journal import ShardResult, is_committed
-from transforms.work.runtime import ExplainSpec
+from transforms.work.spec import ExplainSpec
 
 if TYPE_CHECKING:
     from pipeline.results.run import Run
@@ -83,18 +84,19 @@ def explain(
     """Explains a data set and returns the committed run.
 
     Args:
-      config: Path of a config file.
-      preset: Path of another that says how and where it is run.
-      output: The run directory, instead of the config's.
-      settings: `a.b=value` overrides of the config.
-      limit: Only the first so many rows.
-      date: Fills `{date}` in paths, YYYY-MM-DD.
-      overwrite: Make the run anew, and replace what is there, whatever run it is.
-      runner: The engine, instead of the config's.
-      flags: Passed to Beam.
+      config: Path of the config file.
+      preset: Path of a preset, which says how and where the config is run.
+      output: The run directory, in place of the config's `output.path`.
+      settings: Overrides of single keys, each as `a.b=value`.
+      limit: Number of rows to explain, from the first one on; None: all.
+      date: What `{date}` in paths becomes, as YYYY-MM-DD; today by default.
+      overwrite: Make the run anew and replace the run that is there, whichever it is.
+      runner: The engine, in place of the config's.
+      flags: Beam's own flags.
     Raises:
-      UserError: Something the user can mend; a job that was handed over and not waited for is no run yet.
-      RunBrokenError: The run broke on its way.
+      UserError: Something the user can fix, or a job was submitted without waiting for it, so that there is
+        no run yet.
+      RunBrokenError: The run broke on its way; the same call goes on from there.
     """
     from pipeline.results.run import load_run
 
@@ -119,7 +121,7 @@ def execute(
     with run_lock(target):
         recover(target)
         outcome = _execute(loaded, target, limit, overwrite, runner, flags, progress, started)
-    return replace(outcome, run=loaded.path(loaded.config.output.path))
+    return replace(outcome, run=loaded.paths.output)
 
 
 def _execute(
@@ -139,11 +141,10 @@ def _execute(
     plan = make_plan(
         loaded,
         limit=limit,
-        local=local,
         in_process=local and workers == 1,
-        slots=slots(runner, flags, workers),
-        earlier=known_cuts(target),
-        committed=None if overwrite else committed,  # made anew, it takes nothing over
+        workers=Workers(local, slots(runner, flags, workers)),
+        # A run that is made anew takes nothing over.
+        earlier=EarlierRuns(None if overwrite else committed, known_cuts(target)),
     )
     planned = time.time()
     if committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite:
@@ -184,7 +185,7 @@ def _target(loaded: LoadedConfig) -> str:
 
     That is what is locked, and what another run takes the place of.
     """
-    named = loaded.path(loaded.config.output.path)
+    named = loaded.paths.output
     target = named if files.is_url(named) else os.path.realpath(named)
     check_place(target)
     return target
@@ -201,12 +202,12 @@ def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwri
         begun = work_fingerprint(target)
         if begun is not None and begun != plan.fingerprint and not overwrite:
             draft = read_draft(target)
-            why = f": {told(plan.differences(draft))}" if draft else ""
+            why = f": {in_one_line(plan.differences(draft))}" if draft else ""
             what = f"holds a run of another config, model or input that did not finish{why}"
             raise UserError(what, target, remedy)
         return target
     if plan.base is None and not overwrite:
-        why = f": {told(plan.differences(committed))}"
+        why = f": {in_one_line(plan.differences(committed))}"
         if plan.anew:
             why = f", and cannot be added to: {plan.anew}"
         raise UserError(f"holds a committed run of another config, model or input{why}", target, remedy)
@@ -241,7 +242,7 @@ def _begin(plan: Plan) -> None:
     files.delete_tree(files.join(run, WORK, "progress"))
     if plan.base is not None:
         take_over(plan.base, plan.output, run)
-    files.write_atomic(str(plan.spec.reference), plan.found.artifact.to_bytes())
+    files.write_atomic(str(plan.spec.reference), plan.probe.artifact.to_bytes())
     files.write_atomic(files.join(run, WORK, "shard_rows"), str(plan.shard_rows).encode())
     files.write_atomic(files.join(run, WORK, "fingerprint"), plan.fingerprint.encode())
 
@@ -315,11 +316,9 @@ def preview(
     plan = make_plan(
         loaded,
         limit=limit,
-        local=runner == LOCAL,
         measure=True,
-        slots=slots(runner, flags, loaded.config.compute.workers),
-        earlier=known_cuts(target),
-        committed=None if overwrite else committed,
+        workers=Workers(runner == LOCAL, slots(runner, flags, loaded.config.compute.workers)),
+        earlier=EarlierRuns(None if overwrite else committed, known_cuts(target)),
     )
     same = committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite
     if not same:
@@ -332,14 +331,16 @@ def preview(
 def prepare(
     config: str | os.PathLike[str], *, settings: Sequence[str] = (), date: str | None = None
 ) -> ExplainSpec:
-    """What `transforms.ExplainBatches` needs in a pipeline of your own: a spec that carries its baseline.
+    """Prepares `transforms.ExplainBatches` for your own pipeline: plans the config and reads its baseline.
 
     Args:
-      config: Path of a config file.
-      settings: `a.b=value` overrides of the config.
-      date: Fills `{date}` in paths, YYYY-MM-DD.
+      config: Path of the config file.
+      settings: Overrides of single keys, each as `a.b=value`.
+      date: What `{date}` in paths becomes, as YYYY-MM-DD; today by default.
+    Returns:
+      A spec that carries the baseline; workers need no access to the input.
     Raises:
-      UserError: Whatever would stop a run of the config.
+      UserError: The config cannot be run.
     """
     plan = make_plan(load_config(os.fspath(config), settings=settings, date=date))
-    return replace(plan.spec, reference=plan.found.artifact.to_bytes())
+    return replace(plan.spec, reference=plan.probe.artifact.to_bytes())

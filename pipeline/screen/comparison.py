@@ -12,8 +12,8 @@ from rich.text import Text
 from pipeline.compare import words
 from pipeline.compare.comparison import Comparison, Side
 from pipeline.screen.run_and_plan import fact, nearby
-from pipeline.screen.text_table import clean, console, print_table, shorten, wrapped, write
-from pipeline.wording import count, number, percent, signed
+from pipeline.screen.text_table import clean, console, print_table, wrapped, write
+from pipeline.wording import count, fitted, number, percent, signed
 
 #: Features and slices in a table.
 _TOP = 10
@@ -43,7 +43,7 @@ def print_comparison(comparison: Comparison, page: str | None = None) -> None:
     if comparison.first.rejected or comparison.second.rejected:
         fact(out, "rejected", words.rejected(comparison))
         for why, before, after in words.reasons(comparison)[:_LINES]:
-            fact(out, "", f"{before:,} → {after:,} × {shorten(clean(why), 200)}")
+            fact(out, "", f"{before:,} → {after:,} × {fitted(clean(why), 200)}")
     if page is not None:
         fact(out, "page", nearby(page))
     _quality(out, comparison)
@@ -101,8 +101,8 @@ def _features(out: Console, comparison: Comparison) -> None:
     lines: list[list[str | Text]] = [
         [
             "*" if row["significant"] else "",
-            *([shorten(clean(row["target_name"]), 12)] if several else []),
-            shorten(clean(row["label"]), _NAME),
+            *([fitted(clean(row["target_name"]), 12)] if several else []),
+            fitted(clean(row["label"]), _NAME),
             number(row["mean_abs_a"], 3),
             number(row["mean_abs_b"], 3),
             _change(row),
@@ -167,11 +167,11 @@ def _slices(out: Console, comparison: Comparison) -> None:
         several = len(comparison.targets) > 1
         lines = [
             [
-                *([shorten(clean(row["target_name"]), 12)] if several else []),
-                shorten(clean(row["slice"]), _SLICE),
+                *([fitted(clean(row["target_name"]), 12)] if several else []),
+                fitted(clean(row["slice"]), _SLICE),
                 f"{row['rows_a']:,.0f} → {row['rows_b']:,.0f}",
                 percent(row["moved"]),
-                shorten(clean(row["label"]), 16),
+                fitted(clean(row["label"]), 16),
                 f"{_share(row['share_a'])} → {_share(row['share_b'])}",
             ]
             for row in clear.head(_TOP).to_dict("records")

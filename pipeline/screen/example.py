@@ -18,12 +18,12 @@ from pipeline.screen.text_table import (
     clean,
     console,
     print_table,
-    shorten,
     span,
     width_of,
     wrapped,
     write,
 )
+from pipeline.wording import fitted
 
 #: Features that are told one by one.
 _MOST_LINES = 40
@@ -209,7 +209,7 @@ def _fitted(
         shown = known and longest_value > 0
         whole = ["feature", *(["value"] if shown else []), *header]
         cells: list[list[str | Text]] = [
-            [shorten(name, longest_name), *([shorten(value, longest_value)] if shown else []), *cells]
+            [fitted(name, longest_name), *([fitted(value, longest_value)] if shown else []), *cells]
             for (name, value), cells in zip(named, numbers, strict=True)
         ]
         # What the columns before the bars take up, with two characters after each.
@@ -238,9 +238,9 @@ def _print_tensors(
         for at in strongest:
             index = list(map(int, np.unravel_index(at, array.shape)))
             value = values.get(f"{name}{index}")
-            held = "" if value is None else f" = {shorten(_value(value), _PLACE)}"
+            held = "" if value is None else f" = {fitted(_value(value), _PLACE)}"
             places.append(f"{index}{held} {flat[at]:+.3g}")
         rest = ", the sum of its values" if array.size > 1 else ""
-        text = f"{shorten(clean(labels.get(name, name)), _NAME)}{rest}; strongest: {', '.join(places)}"
+        text = f"{fitted(clean(labels.get(name, name)), _NAME)}{rest}; strongest: {', '.join(places)}"
         write(out)
         wrapped(out, f"{text} (--json has all)", "  ", "")

@@ -11,8 +11,8 @@ from rich.text import Text
 
 from pipeline.results.summaries import rejected_by_reason, score_kinds
 from pipeline.run_directory import convergence_scale as yardstick
-from pipeline.screen.text_table import bar, clean, console, print_table, shorten, wrapped, write
-from pipeline.wording import count, duration, size
+from pipeline.screen.text_table import bar, clean, console, print_table, wrapped, write
+from pipeline.wording import count, duration, fitted, size
 from transforms.methods import METHODS
 
 _TOP = 10
@@ -30,7 +30,7 @@ _FACT, _REASON = 1000, 300
 
 def fact(out: Console, key: str, text: str) -> None:
     """A line of `key` and what it is."""
-    wrapped(out, shorten(clean(text), _FACT), " " * _KEY, clean(key).ljust(_KEY))
+    wrapped(out, fitted(clean(text), _FACT), " " * _KEY, clean(key).ljust(_KEY))
 
 
 def _path(out: Console, key: str, path: str, more: str = "") -> None:
@@ -70,7 +70,7 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
         fact(out, "privacy", f"{small} of fewer than {count(least, 'row')} not in the importance")
     reasons = _reasons(run)
     for reason, number in reasons:
-        wrapped(out, shorten(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
+        wrapped(out, fitted(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
     gaps = {f"{item['name']} is {gap}" for item in manifest["schema"] for gap in ("null", "NaN")}
     if gaps.intersection(reason for reason, _ in reasons):
         remedy = (
@@ -105,7 +105,7 @@ def _print_top(out: Console, run: Any) -> None:
         brief = []
         for rows in tables[:_MOST_LINES]:
             best = [f"{clean(named(r.feature, labels))} {r.share:.0%}" for r in rows.head(3).itertuples()]
-            name = shorten(clean(rows["target_name"].iloc[0]), _NAME)
+            name = fitted(clean(rows["target_name"].iloc[0]), _NAME)
             brief.append([name, f"{rows['rows'].iloc[0]:,}", ", ".join(best)])
         print_table(out, brief, "<><", header=["target", "rows", "share of mean |φ|"], indent="  ")
         if len(tables) > _MOST_LINES:
@@ -124,7 +124,7 @@ def _print_top(out: Console, run: Any) -> None:
         lines: list[list[str | Text]] = [
             [
                 _ranks(row),
-                shorten(clean(named(row.feature, labels)), _NAME),
+                fitted(clean(named(row.feature, labels)), _NAME),
                 f"{row.mean_abs:.3g}",
                 Text(f"±{(row.mean_abs_high - row.mean_abs_low) / 2:.1g}", style="dim"),
                 f"{row.share:.1%}",
@@ -274,7 +274,7 @@ def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
     whose = f": the {of['kind']} of {nearby(of['run'])}, and its edges of bins" if of else ""
     fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}{whose}")
     values = baseline["values"]
-    rows = [[shorten(clean(each["feature"]), _NAME), clean(each["text"])] for each in values[:_MOST_VALUES]]
+    rows = [[fitted(clean(each["feature"]), _NAME), clean(each["text"])] for each in values[:_MOST_VALUES]]
     print_table(out, rows, "<<", indent=" " * _KEY)
     if len(values) > len(rows):
         write(out, f"{'':{_KEY}}… and {len(values) - len(rows):,} more (--json has all)")
@@ -305,10 +305,10 @@ def _print_schema(out: Console, summary: Mapping[str, Any]) -> None:
     rows = []
     for feature in features[:_MOST_LINES]:
         shape = f" {feature['shape']}" if feature["shape"] else ""
-        rows.append([shorten(clean(feature["name"]), _NAME), feature["kind"], f"{feature['dtype']}{shape}"])
+        rows.append([fitted(clean(feature["name"]), _NAME), feature["kind"], f"{feature['dtype']}{shape}"])
     fact(out, "features", f"{len(features):,}, as the model takes them")
     print_table(out, rows, "<<<", indent=" " * _KEY)
     if len(features) > len(rows):
         write(out, f"{'':{_KEY}}… and {len(features) - len(rows):,} more")
     for name, members in summary["groups"].items():
-        fact(out, "group", f"{shorten(clean(name), _NAME)}: {', '.join(members)}")
+        fact(out, "group", f"{fitted(clean(name), _NAME)}: {', '.join(members)}")

@@ -6,7 +6,6 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
@@ -59,11 +58,6 @@ def wrapped(out: Console, text: str, indent: str = "", first: str | None = None)
     )
     for line in lines or [(first or "").rstrip()]:
         write(out, line)
-
-
-def shorten(text: str, width: int) -> str:
-    """The text in at most so many columns, its end cut off for an ellipsis."""
-    return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def print_table(

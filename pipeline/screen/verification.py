@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipeline.screen.text_table import clean, console, shorten, wrapped, write
+from pipeline.screen.text_table import clean, console, wrapped, write
+from pipeline.wording import fitted
 
 if TYPE_CHECKING:
     from pipeline.verify.verify import Verification
@@ -26,10 +27,10 @@ def print_verification(found: Verification) -> None:
             if check.ok is not state:
                 continue
             first = f"{check.name.ljust(_KEY)}{word.ljust(_STATE)}"
-            wrapped(out, shorten(clean(check.what), _LONGEST), " " * (_KEY + _STATE), first)
+            wrapped(out, fitted(clean(check.what), _LONGEST), " " * (_KEY + _STATE), first)
             details = check.details if len(check.details) > 1 or check.name == "rows" else ()
             for line in details[:_MOST_DETAILS]:
-                wrapped(out, shorten(clean(line), _LONGEST), " " * (_KEY + _STATE + 2), " " * (_KEY + _STATE))
+                wrapped(out, fitted(clean(line), _LONGEST), " " * (_KEY + _STATE + 2), " " * (_KEY + _STATE))
             if len(details) > _MOST_DETAILS:
                 rest = len(details) - _MOST_DETAILS
                 write(out, Text(f"{'':{_KEY + _STATE}}… and {rest:,} more (--json has all)"))

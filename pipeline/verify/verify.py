@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.config.models import LoadedConfig, restored
-from pipeline.planning.inputs import input_files, model_request
+from pipeline.planning.inputs import Sources, baseline_files_of, input_files, model_request
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.results.run import load_run
 from pipeline.run_directory.increments import cut_increments, increments_of
@@ -153,7 +153,7 @@ def _config(run: str, manifest: Mapping[str, Any]) -> LoadedConfig:
             "output": config.output.model_copy(update={"path": place}),
         }
     )
-    return LoadedConfig(config, loaded.where, loaded.folder)
+    return replace(loaded, config=config)
 
 
 def _told(name: str, check: Callable[[], Check]) -> Check:
@@ -236,22 +236,20 @@ def _model(loaded: LoadedConfig, manifest: Mapping[str, Any]) -> Check:
     return Check("model", True, f"{manifest['model']['path']} has the digest that it had")
 
 
-def _plan(loaded: LoadedConfig, manifest: Mapping[str, Any], found: list[InputFile]) -> Plan:
+def _plan(loaded: LoadedConfig, manifest: Mapping[str, Any], inputs: list[InputFile]) -> Plan:
     """The plan of the run, its model loaded in this process."""
     increments = increments_of(manifest)
-    first = found[: increments[0].files]
     kept = None
     if loaded.config.baseline.kind == "run":  # the earlier run may be gone: this one keeps what it had of it
-        kept = earlier_baseline(loaded.path(loaded.config.output.path), "its own baseline")
-    plan = make_plan(
-        loaded, limit=manifest["rows"], in_process=True, inputs=found, drawn_from=first, baseline_run=kept
-    )
-    spec = replace(plan.spec, reference=plan.found.artifact.to_bytes())
-    return replace(plan, spec=spec, shards=cut_increments(found, increments))
+        kept = earlier_baseline(loaded.paths.output, "its own baseline")
+    sources = Sources(inputs, baseline_files_of(loaded), kept, drawn_from=inputs[: increments[0].files])
+    plan = make_plan(loaded, limit=manifest["rows"], in_process=True, sources=sources)
+    spec = replace(plan.spec, reference=plan.probe.artifact.to_bytes())
+    return replace(plan, spec=spec, shards=cut_increments(inputs, increments))
 
 
 def _baseline(plan: Plan, manifest: Mapping[str, Any]) -> Check:
-    artifact, noted = plan.found.artifact, manifest["baseline"]
+    artifact, noted = plan.probe.artifact, manifest["baseline"]
     rows = len(artifact.scores)
     if (plan.baseline_kind, rows, artifact.digest) == (noted["kind"], noted["rows"], noted["digest"]):
         number = count(rows, "row")

@@ -183,11 +183,13 @@ def test_paths_start_at_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path / "elsewhere")
     loaded = load(tmp_path, LEAST)
     assert loaded.folder == str(tmp_path)
-    assert loaded.path("data/../m.keras") == str(tmp_path / "m.keras")
-    assert loaded.path("/absolute") == "/absolute"
-    assert loaded.path("gs://bucket/x") == "gs://bucket/x"
-    assert load(tmp_path, LEAST, output="run").config.output.path == str(tmp_path / "elsewhere" / "run")
-    assert load(tmp_path, LEAST, output="s3://b/run").config.output.path == "s3://b/run"
+    assert loaded.paths.inputs == (str(tmp_path / "a.parquet"),)
+    assert load(tmp_path, LEAST, "model.path=data/../m.keras").paths.model == str(tmp_path / "m.keras")
+    assert load(tmp_path, LEAST, "model.path=/absolute").paths.model == "/absolute"
+    assert load(tmp_path, LEAST, "model.path=gs://bucket/x").paths.model == "gs://bucket/x"
+    assert load(tmp_path, LEAST, "model.path='python: own:score'").paths.model == "python: own:score"
+    assert load(tmp_path, LEAST, output="run").paths.output == str(tmp_path / "elsewhere" / "run")
+    assert load(tmp_path, LEAST, output="s3://b/run").paths.output == "s3://b/run"
     relative = load_config(os.path.join("..", "config.yaml"))
     assert relative.folder == str(tmp_path)
 

@@ -13,14 +13,7 @@ import pytest
 
 from tests.support.models.models_zoo import CASES, ROWS, Case, attribute, make_reference, pick, seeds_of
 from transforms.methods import METHODS
-from transforms.methods.base import (
-    Attribution,
-    AttributionMethod,
-    Reference,
-    convergence_delta,
-    take,
-    totals,
-)
+from transforms.methods.base import Attribution, AttributionMethod, convergence_delta, take, totals
 from transforms.methods.calls import device_calls
 from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.methods.gradients.expected_gradients import ExpectedGradients
@@ -32,6 +25,7 @@ from transforms.methods.masking.kernel_shap import KernelShap
 from transforms.methods.masking.lime import Lime
 from transforms.methods.masking.occlusion import Occlusion
 from transforms.methods.masking.permutation_shap import PermutationShap
+from transforms.models.reference import Reference
 
 VARIANTS: dict[str, AttributionMethod] = {
     "saliency": Saliency(),

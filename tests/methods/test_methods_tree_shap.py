@@ -12,12 +12,13 @@ import xgboost
 from packaging.version import Version
 
 from tests.support.models import trees_zoo as zoo
-from transforms.methods.base import Attribution, Reference
+from transforms.methods.base import Attribution
 from transforms.methods.trees.interventional import Interventional
 from transforms.methods.trees.path_dependent import PathDependent
 from transforms.methods.trees.tree_shap import TreeShap
 from transforms.models.forest.arrays import Forest, Tree, bit_set, plant
 from transforms.models.kinds.trees.base import INPUT
+from transforms.models.reference import Reference
 
 METHODS = {"interventional": TreeShap(), "path_dependent": TreeShap("path_dependent")}
 everywhere = pytest.mark.parametrize("name", zoo.CASES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from functools import cache, partial
@@ -250,7 +251,7 @@ def test_other_models_are_refused_in_one_line(setting: str, tmp_path: Path) -> N
     config = load_config(
         str(worlds.heads()), settings=[setting, "model.path='python: own_model:score'", "model.target=0"]
     )
-    config.folder = str(tmp_path)
+    config = dataclasses.replace(config, folder=str(tmp_path))
     (tmp_path / "rows.parquet").symlink_to(worlds.heads().parent / "rows.parquet")
     with pytest.raises(UserError, match=rf"{setting.partition('=')[0]}: is for TensorFlow models"):
         make_plan(config, in_process=True)

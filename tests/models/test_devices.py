@@ -116,12 +116,14 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from pipeline.config.models import load_config
 from pipeline.planning.plan import make_plan
-from transforms import devices, worker
+from transforms.methods.gradients.background_ends import background_ends
+from transforms.models import devices
+from transforms.work import runtime as worker
 from transforms.work.shard import explain_shard
 devices._claims.folder = tempfile.mkdtemp()
 config, run, *settings = sys.argv[1:]
 plan = make_plan(load_config(config, settings=settings), in_process=True)
-spec = replace(plan.spec, run=run, reference=plan.found.artifact.to_bytes())
+spec = replace(plan.spec, run=run, reference=plan.probe.artifact.to_bytes())
 ready = threading.Barrier(2, timeout=120)
 real, places = worker._runtime, {}
 def waiting(spec, device):
@@ -138,13 +140,13 @@ for thread in threads: thread.join()
 def where(found):
     inputs = found.reference.inputs
     score = found.model._evaluate(dict(inputs))[0]
-    entries = found.reference.ends(found.model, 1024).kept[0]
+    entries = background_ends(found.model, found.reference, 1024).kept[0]
     weights = found.model.adapter.model.weights
     return sorted({v.device.partition("device:")[2] for v in (score, *entries, *(w.value for w in weights))})
 print(json.dumps({
     "placed": {scope: where(found) for scope, found in places.items()},
     "models": len({id(found.model.adapter) for found in places.values()}),
-    "loaded": len(worker._adapters), "devices": list(plan.found.devices),
+    "loaded": len(worker._adapters), "devices": list(plan.probe.devices),
 }))
 """
 
@@ -215,7 +217,7 @@ def test_workers_and_gpus_of_a_plan(monkeypatch: pytest.MonkeyPatch) -> None:
         "compute.workers: 1 of 2 GPUs will be used; give 2 to use all"
     ]
     assert not plan(2).warnings
-    with pytest.raises(UserError, match="3 workers and 2 GPUs: no two share one; give at most 2"):
+    with pytest.raises(UserError, match="3 workers and 2 GPUs: each worker needs its own; give at most 2"):
         plan(3)
 
 

@@ -154,7 +154,7 @@ def test_a_function_is_explained_from_the_config_to_the_tables(world: Path) -> N
     from transforms.rows.baselines.baselines import Artifact
 
     plan = make_plan(load_config(str(world / "config.yaml")), in_process=True)
-    background = Artifact.from_bytes(plan.found.artifact.to_bytes()).features
+    background = Artifact.from_bytes(plan.probe.artifact.to_bytes()).features
     phi = phi_of(run)
     expected = (series - background["series"].mean(axis=0)) * [1, 2, 3]
     np.testing.assert_allclose(phi["series"], expected, atol=1e-5)
@@ -220,14 +220,14 @@ def test_the_fingerprint_follows_the_source(world: Path) -> None:
     plan = lambda: make_plan(load_config(str(world / "config.yaml")), in_process=True)  # noqa: E731
     before, again = plan(), plan()
     assert before.fingerprint == again.fingerprint
-    assert before.found.digest.startswith("sha256:")
+    assert before.probe.digest.startswith("sha256:")
     source = world / "scoring.py"
     source.write_text(SCORING.replace('"Köln": 2.0', '"Köln": 7.5'), encoding="utf-8")
     after = plan()
-    assert after.found.digest != before.found.digest
+    assert after.probe.digest != before.probe.digest
     assert after.fingerprint != before.fingerprint
     # The changed function is what runs, in a process that had loaded the old one.
-    assert np.abs(after.found.artifact.scores).max() > 1.5 * np.abs(before.found.artifact.scores).max()
+    assert np.abs(after.probe.artifact.scores).max() > 1.5 * np.abs(before.probe.artifact.scores).max()
 
 
 def test_each_config_has_the_module_beside_it(world: Path, tmp_path: Path) -> None:
@@ -239,9 +239,9 @@ def test_each_config_has_the_module_beside_it(world: Path, tmp_path: Path) -> No
     (other / "config.yaml").write_bytes((world / "config.yaml").read_bytes())
     (other / "scoring.py").write_text("def predict(rows):\n    return rows['wind'] * 0 + 5\n")
     second = make_plan(load_config(str(other / "config.yaml")), in_process=True)
-    np.testing.assert_array_equal(second.found.artifact.scores, 5)
+    np.testing.assert_array_equal(second.probe.artifact.scores, 5)
     third = make_plan(load_config(str(world / "config.yaml")), in_process=True)
-    np.testing.assert_array_equal(third.found.artifact.scores, first.found.artifact.scores)
+    np.testing.assert_array_equal(third.probe.artifact.scores, first.probe.artifact.scores)
 
 
 def test_two_functions_of_a_module_are_two_models(world: Path) -> None:
@@ -253,7 +253,7 @@ def test_two_functions_of_a_module_are_two_models(world: Path) -> None:
     for name in ("one", "other"):
         settings = (f"model.path=python:twins:{name}", "input.features=[wind, hour]")
         found.append(make_plan(load_config(str(world / "config.yaml"), settings=settings), in_process=True))
-    assert found[0].found.digest != found[1].found.digest
+    assert found[0].probe.digest != found[1].probe.digest
     assert found[0].fingerprint != found[1].fingerprint
     del sys.modules["twins"]
 
@@ -270,7 +270,7 @@ def test_features_may_be_listed_and_a_function_may_sit_in_a_package(world: Path)
     plan = make_plan(load_config(str(world / "config.yaml"), settings=settings), in_process=True)
     assert plan.spec.schema.attributed == ("wind", "hour")
     request = ModelRequest("python:deep.er.model:predict", module_paths=(str(world),))
-    assert request_digest(request) == plan.found.digest
+    assert request_digest(request) == plan.probe.digest
     for name in [name for name in sys.modules if name.partition(".")[0] == "deep"]:
         del sys.modules[name]
 
@@ -423,11 +423,11 @@ def test_a_saved_model_with_strings_plays_the_game_and_has_no_gradients_there(tm
     import tensorflow as tf
 
     from pipeline.planning.method.requirements import check_method
-    from transforms.methods.base import Reference
     from transforms.methods.gradients.integrated_gradients import IntegratedGradients
     from transforms.methods.trees.tree_shap import TreeShap
     from transforms.models.base import ScoredModel
     from transforms.models.kinds.savedmodel import SavedModel
+    from transforms.models.reference import Reference
     from transforms.rows.schema import ExampleSchema, FeatureSpec
 
     class Word(tf.Module):

@@ -223,7 +223,7 @@ def test_the_signature_is_chosen_by_name(tmp_path: Path) -> None:
             output={"path": "run"},
         )
         plan = make_plan(load_config(str(config)), in_process=True)
-        np.testing.assert_allclose(plan.found.artifact.scores, [[sign * 5.0]])
+        np.testing.assert_allclose(plan.probe.artifact.scores, [[sign * 5.0]])
     tf.saved_model.save(
         served, str(tmp_path / "only"), signatures={"serving_default": served.serving_default}
     )

@@ -100,7 +100,7 @@ def test_a_network_is_explained_by_its_gradients() -> None:
     plan = planned(bare)
     assert plan.spec.method == METHODS["integrated_gradients"]()
     assert plan.baseline_kind == "mean"
-    assert "gradients" in plan.found.defaults["method"]
+    assert "gradients" in plan.probe.defaults["method"]
 
 
 def test_a_list_of_what_differs_is_completed_and_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,9 +109,9 @@ def test_a_list_of_what_differs_is_completed_and_said(capsys: pytest.CaptureFixt
     plan = planned(config, *settings)
     assert [feature.name for feature in plan.spec.schema.features] == list(worlds.NUMBERS)
     assert [feature.fill for feature in plan.spec.schema.features] == [None, None, None, 0, None, None]
-    assert plan.found.defaults["features"].startswith("1 of 6 features are listed")
+    assert plan.probe.defaults["features"].startswith("1 of 6 features are listed")
     whole = planned(config, f"input.features=[{', '.join(worlds.NUMBERS)}]", settings[1])
-    assert whole.found.defaults == {}
+    assert whole.probe.defaults == {}
 
 
 def test_where_gradients_cannot_be_had_something_else_works() -> None:
@@ -120,7 +120,7 @@ def test_where_gradients_cannot_be_had_something_else_works() -> None:
     plan = planned(bare, f"input.features=[{', '.join(features)}]")
     assert plan.spec.method.name == "exact_shap"
     assert plan.baseline_kind == "sample"
-    assert "level is fixed" in plan.found.defaults["method"]
+    assert "level is fixed" in plan.probe.defaults["method"]
 
 
 def test_trees_are_explained_by_themselves_and_groups_of_their_features_by_masking(folder: Path) -> None:
@@ -136,10 +136,10 @@ def test_trees_are_explained_by_themselves_and_groups_of_their_features_by_maski
     plan = planned(config)
     assert plan.spec.method.name == "tree_shap"
     assert plan.baseline_kind == "sample"
-    assert plan.found.defaults["method"] == "the model is made of trees"
+    assert plan.probe.defaults["method"] == "the model is made of trees"
     grouped = planned(config, "input.groups={pair: [c0, c1]}")
     assert grouped.spec.method.name == "exact_shap"
-    assert "pair is a group" in grouped.found.defaults["method"]
+    assert "pair is a group" in grouped.probe.defaults["method"]
 
 
 def test_a_method_without_a_name_is_still_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -203,7 +203,7 @@ def test_a_process_remembers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     plan = make_plan(load_config(str(config)), in_process=True)
     assert len(plan.shards) > 2
     assert plan.spec.device_room is None
-    spec = replace(plan.spec, reference=plan.found.artifact.to_bytes(), run=str(tmp_path / "run"))
+    spec = replace(plan.spec, reference=plan.probe.artifact.to_bytes(), run=str(tmp_path / "run"))
     files.makedirs(str(tmp_path / "run" / "_work" / "shards"))
     device = Device(monkeypatch, 125)
     results = [explain_shard(plan.shards[0], spec)]

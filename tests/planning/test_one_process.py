@@ -110,7 +110,7 @@ def test_runs_after_others_are_those_of_fresh_processes(tmp_path: Path) -> None:
 
 
 def score_at_mean(config: Path) -> float:
-    return float(make_plan(load_config(str(config)), in_process=True).found.artifact.scores[0, 0])
+    return float(make_plan(load_config(str(config)), in_process=True).probe.artifact.scores[0, 0])
 
 
 @pytest.mark.parametrize("name", ["helpful.py", "late_helper.py"])

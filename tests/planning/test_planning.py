@@ -206,7 +206,7 @@ def test_a_child_s_plan_is_the_launcher_s_own(tmp_path: Path) -> None:
     config = load_config(str(config_over(tmp_path, "data/*.parquet")))
     theirs, ours = make_plan(config), make_plan(config, in_process=True)
     assert theirs.fingerprint == ours.fingerprint
-    assert theirs.found.artifact.to_bytes() == ours.found.artifact.to_bytes()
+    assert theirs.probe.artifact.to_bytes() == ours.probe.artifact.to_bytes()
     (tmp_path / "scoring.py").write_text("def score(rows):\n    raise LookupError('no such place')\n")
     for in_process in (False, True):
         with pytest.raises(UserError, match="no such place"):

@@ -10,11 +10,12 @@ from tests.support import column_worlds, worlds
 from tests.support.column_worlds import model, rows_of
 from transforms.errors import UserError
 from transforms.methods.base import Attribution
-from transforms.rows.padding import at_lengths, groups_of, narrowed, widened
+from transforms.rows.padding import at_lengths, groups_of, narrowed
 from transforms.rows.problems import Problems
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.rows.tensors import steps_of, tensor
+from transforms.work.batch import widened
 
 OPEN = model(("x", (None,), "int64"))
 

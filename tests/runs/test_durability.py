@@ -43,8 +43,8 @@ from transforms.explain import _ExplainShard
 from transforms.sources.base import Shard
 from transforms.work.failures import note_failure
 from transforms.work.journal import ShardResult
-from transforms.work.runtime import ExplainSpec
 from transforms.work.shard import explain_shard
+from transforms.work.spec import ExplainSpec
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_a_worker_that_was_left_for_dead_writes_nothing_to_another_s_run(
     place = tmp_path / "run"
     plan = make_plan(load_config(str(config), output=str(place), settings=["seed=5"]), in_process=True)
     reference = tmp_path / "reference.npz"
-    reference.write_bytes(plan.found.artifact.to_bytes())
+    reference.write_bytes(plan.probe.artifact.to_bytes())
     late = replace(plan.spec, reference=str(reference))
     with armed(Point("before pipeline.running.run:commit_run"), "broken"):
         assert cli.run(command(config, place)) == 3

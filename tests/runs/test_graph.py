@@ -29,8 +29,8 @@ from pipeline.running.graph import define_pipeline
 from tests.support import worlds
 from transforms.explain import MergeShardResults
 from transforms.work.journal import ShardResult
-from transforms.work.runtime import ExplainSpec
 from transforms.work.shard import explain_shard
+from transforms.work.spec import ExplainSpec
 
 WORK = "Explain shards/Read, explain and write"
 MOST_BYTES = 64 << 10
@@ -275,7 +275,7 @@ def test_the_aggregates_themselves_would_be_too_much(tmp_path: Path) -> None:
 
 def _shard_result(config: Path, folder: Path) -> ShardResult:
     plan = planned(config)
-    spec = replace(plan.spec, run=str(folder), reference=plan.found.artifact.to_bytes())
+    spec = replace(plan.spec, run=str(folder), reference=plan.probe.artifact.to_bytes())
     for place in ("attributions", "_work/shards"):
         (folder / place).mkdir(parents=True)
     return explain_shard(plan.shards[0], spec)

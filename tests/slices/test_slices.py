@@ -276,13 +276,19 @@ def test_tfrecord_gives_the_same(tmp_path: Path) -> None:
         ("input.slices=[[age, age]]", "'age' is intersected with itself; name others"),
         ("input.weight=wait", "input.weight: the input has no column 'wait'; did you mean weight?"),
         ("input.weight=carrier", "input.weight: column 'carrier' holds string, and weights are numbers"),
-        ("features={agee: {label: x}}", "features: 'agee' is no feature and no group; did you mean age?"),
+        (
+            "features={agee: {label: x}}",
+            "features: 'agee' is neither a feature nor a group; did you mean age?",
+        ),
         (
             "features={agee: {vocabulary: x}}",
-            "features: 'agee' is no feature and no group; did you mean age?",
+            "features: 'agee' is neither a feature nor a group; did you mean age?",
         ),
-        ("features={age: {vocabulary: x.txt}}", "x.txt; name a text file, a word a line, the first line for"),
-        ("features={carrier: {label: x}}", "features: 'carrier' is no feature and no group; there are age,"),
+        ("features={age: {vocabulary: x.txt}}", "x.txt; name a text file with one word on each line, begin"),
+        (
+            "features={carrier: {label: x}}",
+            "features: 'carrier' is neither a feature nor a group; there are age,",
+        ),
     ],
 )
 def test_what_does_not_fit_is_told_before_anything_is_written(

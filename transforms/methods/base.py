@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
 from transforms.methods.calls import run_calls
-from transforms.methods.gradients.background_ends import Ends
-from transforms.models.players import Players
+from transforms.models.base import TARGETS_AT_ONCE
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
-
-Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -34,84 +30,6 @@ class Needs:
     background: bool
     trees: bool = False
     rescale: bool = False
-
-
-@dataclass
-class Reference:
-    """The baseline or background, with what is computed of it once for the whole run.
-
-    Args:
-      inputs: Model inputs of the R background rows, `[R, *shape]`.
-      scores: Their scores, `[R, T]` over all targets.
-      spread: Population standard deviation of the score, `[T]`: over the background, or, with one baseline
-        row, over the run's first rows.
-      noise: Standard deviation of each entry of the model over the same rows, `[per_row, *shape]` where a row
-        holds `per_row` of the entry's leading rows; smoothgrad's unit.
-      players: What masking methods keep and replace; every value of the inputs unless told otherwise.
-      seed: Of the run: what all rows have in common, such as coalitions, is drawn with it.
-      yardstick: What a convergence delta is measured by, `[T]`; the spread unless told otherwise.
-    """
-
-    inputs: Arrays
-    scores: np.ndarray
-    spread: np.ndarray
-    noise: tuple[np.ndarray, ...] = ()
-    players: Players = None  # type: ignore[assignment] # filled in below where it is left out
-    seed: int = 0
-    yardstick: np.ndarray = None  # type: ignore[assignment] # filled in below where it is left out
-    # Not taken over by dataclasses.replace: another background has other things to keep.
-    _kept: dict[str, Any] = field(default_factory=dict, repr=False, init=False)
-    _lock: Any = field(default_factory=threading.Lock, repr=False, init=False)
-
-    def __post_init__(self) -> None:
-        if self.players is None:
-            self.players = Players.each({name: value.shape[1:] for name, value in self.inputs.items()})
-        if self.yardstick is None:
-            self.yardstick = self.spread
-
-    @property
-    def rows(self) -> int:
-        """Background rows R."""
-        return len(self.scores)
-
-    @property
-    def base_values(self) -> np.ndarray:
-        """Mean score over the background, `[T]` float32."""
-        mean: np.ndarray = self.scores.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return mean
-
-    def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """What a method computes of the background once a process, whichever thread asks first."""
-        with self._lock:
-            if name not in self._kept:
-                self._kept[name] = make()
-            return self._kept[name]
-
-    def latest(self, name: str, size: int, make: Callable[[], Any]) -> Any:
-        """The same of what is cut by a size: only that of the last one asked for is kept.
-
-        A size changes when the memory has run out: what is of no more use must not stay there.
-        """
-        with self._lock:
-            known, found = self._kept.get(name, (None, None))
-            if known != size:
-                del found
-                self._kept.pop(name, None)
-                found = make()
-                self._kept[name] = (size, found)
-            return found
-
-    def ends(self, model: ScoredModel, device_batch_size: int) -> Ends:
-        """Entries and affine frontier of the background rows; what is kept of them, computed once a process.
-
-        Args:
-          model: The model.
-          device_batch_size: Most background rows in one device call.
-        """
-        found: Ends = self.once(
-            "ends", lambda: Ends.made(model.differentiable(self.inputs), self.inputs, device_batch_size)
-        )
-        return found
 
 
 @dataclass(frozen=True)
@@ -176,8 +94,6 @@ class AttributionMethod(Protocol):
         """
 
 
-#: Gradients of this many targets share one forward pass; more targets are taken in turns.
-TARGETS_AT_ONCE = 8
 #: What the blocks of a masking method's scores take, with what is made of them.
 _BLOCKS_BYTES = 128 << 20
 

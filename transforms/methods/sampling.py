@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from transforms.methods.base import Arrays, column, limits
+from transforms.methods.base import column, limits
+from transforms.models.reference import Arrays
 
 #: A row that a tolerance keeps going is given at most this many rounds of `n_samples`.
 MOST_ROUNDS = 10

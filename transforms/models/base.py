@@ -18,13 +18,18 @@ from transforms.models.messages import first_line, out_of_memory
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from transforms.methods.base import Reference
     from transforms.models.categories import Category, CategoryPlaces
     from transforms.models.forest.arrays import Forest
     from transforms.models.graphs.deeplift.model import RescaleModel
     from transforms.models.graphs.gradients import DifferentiableModel
     from transforms.models.graphs.masked import MaskedModel
     from transforms.models.graphs.trace import TracedModel
+    from transforms.models.reference import Reference
+
+#: Gradients of this many targets share one forward pass; more targets are taken in turns.
+TARGETS_AT_ONCE = 8
+#: Memory that what is computed of a background may take from one device call to the next.
+KEPT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ import pyarrow.types as pt
 from transforms.arrow.types import extents, is_list, storage
 from transforms.arrow.values import plain
 from transforms.errors import UserError
-from transforms.methods.base import Attribution
 from transforms.models.base import InputSpec, Signature
 from transforms.rows.resolve.feature import FEATURES, FeatureRequest
 from transforms.rows.resolve.resolve import ColumnRequest, fed
@@ -171,32 +170,6 @@ def narrowed(features: Mapping[str, np.ndarray], schema: ExampleSchema) -> dict[
         value[:, feature.steps :] = feature.pad_value
         found[feature.name] = value
     return found
-
-
-def widened(attribution: Attribution, narrow: ExampleSchema, wide: ExampleSchema) -> Attribution:
-    """The attribution in the shapes of the run's schema, with zeros where lists have ended."""
-
-    def wider(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = dict(values)
-        for feature in narrow.features:
-            if feature.pad is None or feature.steps is None:
-                continue
-            value = found[feature.input]
-            size = feature.steps * int(np.prod(feature.shape[1:], dtype=np.int64))
-            own = value.reshape(*value.shape[:2], -1)
-            flat = np.zeros((*value.shape[:2], int(np.prod(wide.inputs[feature.input]))), value.dtype)
-            flat[:, :, : own.shape[2]] = own
-            start, end = feature.start, feature.start + feature.size
-            flat[:, :, start + size : end] = 0
-            found[feature.input] = flat.reshape(*value.shape[:2], *wide.inputs[feature.input])
-        return found
-
-    errors = attribution.standard_error
-    return dataclasses.replace(
-        attribution,
-        values=wider(attribution.values),
-        standard_error=None if errors is None else wider(errors),
-    )
 
 
 def groups_of(

@@ -7,6 +7,7 @@ explained in two halves. Where nothing is left to halve the run breaks.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -17,7 +18,8 @@ from transforms.methods.base import Attribution, evaluate, predict
 from transforms.models.base import refusal
 from transforms.numerics.random import row_keys
 from transforms.rows.decode import Rows, join
-from transforms.rows.padding import groups_of, narrowed, widened
+from transforms.rows.padding import groups_of, narrowed
+from transforms.rows.schema import ExampleSchema
 from transforms.sources.base import Rejection
 from transforms.work.runtime import Runtime
 
@@ -222,3 +224,29 @@ def _join_explained(parts: list[Explained]) -> Explained | None:
         np.concatenate(fits) if fits else None,
     )
     return join([part[0] for part in parts]), whole, np.concatenate([part[2] for part in parts])
+
+
+def widened(attribution: Attribution, narrow: ExampleSchema, wide: ExampleSchema) -> Attribution:
+    """The attribution in the shapes of the run's schema, with zeros where lists have ended."""
+
+    def wider(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = dict(values)
+        for feature in narrow.features:
+            if feature.pad is None or feature.steps is None:
+                continue
+            value = found[feature.input]
+            size = feature.steps * int(np.prod(feature.shape[1:], dtype=np.int64))
+            own = value.reshape(*value.shape[:2], -1)
+            flat = np.zeros((*value.shape[:2], int(np.prod(wide.inputs[feature.input]))), value.dtype)
+            flat[:, :, : own.shape[2]] = own
+            start, end = feature.start, feature.start + feature.size
+            flat[:, :, start + size : end] = 0
+            found[feature.input] = flat.reshape(*value.shape[:2], *wide.inputs[feature.input])
+        return found
+
+    errors = attribution.standard_error
+    return dataclasses.replace(
+        attribution,
+        values=wider(attribution.values),
+        standard_error=None if errors is None else wider(errors),
+    )

@@ -25,17 +25,19 @@ from pipeline.planning.model.targets import find_targets
 from pipeline.planning.slicings import plan_slicings
 from transforms.aggregates.quality import distance_of, spread_of, yardsticks
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
-from transforms.methods.base import AttributionMethod, Reference
+from transforms.methods.base import AttributionMethod
 from transforms.methods.sampling import Moments
 from transforms.models.base import ScoredModel, Signature
 from transforms.models.devices import device_scopes
 from transforms.models.load import request_bytes, request_digest
+from transforms.models.reference import Reference
 from transforms.rows.baselines.baselines import Artifact
 from transforms.rows.decode import Rows
 from transforms.rows.resolve.completion import said
 from transforms.rows.schema import ExampleSchema
 from transforms.work.device_batch import Room
-from transforms.work.runtime import TargetSpec, make_reference
+from transforms.work.runtime import make_reference
+from transforms.work.spec import TargetSpec
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class ProbeResult:
     defaults: Mapping[str, str] = field(default_factory=dict)
 
 
-def probe(request: ProbeRequest) -> ProbeResult:
+def probe_model(request: ProbeRequest) -> ProbeResult:
     """Loads the model and finds out, in this process.
 
     Raises:
@@ -268,4 +270,4 @@ def _entry_spread(
 
 def probe_in_child(request: ProbeRequest) -> ProbeResult:
     """The same in a process of its own, which takes TensorFlow with it when it ends."""
-    return in_child(probe, request)
+    return in_child(probe_model, request)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from transforms.methods.base import AttributionMethod, Reference
+from transforms.methods.base import AttributionMethod
 from transforms.models.base import ScoredModel
+from transforms.models.reference import Reference
 from transforms.rows.resolve.resolve import ColumnRequest
 from transforms.rows.schema import ExampleSchema
 from transforms.wording import names_in_words

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pipeline.results.run import Run
 from pipeline.results.summaries import rejected_by_reason
 from transforms.arrow.nested import as_tensor
-from transforms.outputs.parts import INTERACTIONS, POSITIONS, SAMPLE
+from transforms.outputs.run_files import INTERACTIONS, POSITIONS, SAMPLE
 from transforms.storage import files
 
 if TYPE_CHECKING:

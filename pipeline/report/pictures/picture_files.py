@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.report.blocks import Card, Pictures, Tile
 from pipeline.report.page.markup import markup
 from pipeline.report.page.theme import LIGHT, SANS
-from pipeline.screen.text_table import shorten
+from pipeline.wording import fitted
 
 # Lengths are in the units of the page.
 #: The longer side of a picture by the cards' size.
@@ -100,6 +100,6 @@ def _lines(card: Card, left: float, top: float, width: float) -> Iterator[dict[s
     titles: Sequence[tuple[str, str, float]] = [("id", card.title, _BOLD)] if card.title else []
     lines = [*titles, *(("muted", line, _LETTER) for line in card.lines)]
     for place, (kind, text, letter) in enumerate(lines):
-        said = shorten(text, int(width / letter))
+        said = fitted(text, int(width / letter))
         y = top + _GAP + _LINE * place
         yield {"x": left, "y": y, "width": width, "height": _LINE, "kind": kind, "text": said}

@@ -24,11 +24,12 @@ from tests.support import worlds
 from tests.support.models.deep_zoo import BACKGROUND, ROWS, ZOO, Made, made
 from tests.support.models.models_zoo import attribute, column, linear, pick, relu_pair, scored
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Reference, evaluate, totals
+from transforms.methods.base import Attribution, evaluate, totals
 from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.models.base import ScoredModel
 from transforms.models.graphs.deeplift import model as rescale
 from transforms.models.graphs.deeplift import rules as rescale_rules
+from transforms.models.reference import Reference
 
 L, ops = keras.layers, keras.ops
 Inputs = Mapping[str, np.ndarray]

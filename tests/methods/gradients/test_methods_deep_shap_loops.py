@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 
 from tests.support.models.models_zoo import attribute, scored
-from transforms.methods.base import Attribution, Reference, evaluate, totals
+from transforms.methods.base import Attribution, evaluate, totals
 from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.models.base import ScoredModel
 from transforms.models.graphs.deeplift import unrolled
+from transforms.models.reference import Reference
 
 L, ops = keras.layers, keras.ops
 Inputs = dict[str, np.ndarray]

@@ -22,10 +22,11 @@ from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.models.models_zoo import attribute, pick, scored
 from transforms.errors import UserError
-from transforms.methods.base import Reference, totals
+from transforms.methods.base import totals
 from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.models.base import ScoredModel
 from transforms.models.players import Players
+from transforms.models.reference import Reference
 
 L, ops = keras.layers, keras.ops
 ROWS, BACKGROUND = 7, 5

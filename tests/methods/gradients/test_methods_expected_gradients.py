@@ -21,11 +21,13 @@ from tests.support.models.models_zoo import (
     seeds_of,
     smooth_network,
 )
-from transforms.methods.base import Attribution, Reference
+from transforms.methods.base import Attribution
 from transforms.methods.gradients import expected_gradients
+from transforms.methods.gradients.background_ends import background_ends
 from transforms.methods.gradients.expected_gradients import ExpectedGradients, strata
 from transforms.methods.gradients.integrated_gradients import IntegratedGradients
 from transforms.models.base import ScoredModel
+from transforms.models.reference import Reference
 
 
 def drawn(rows: int, features: int, seed: int) -> np.ndarray:
@@ -152,7 +154,8 @@ def test_strata_beat_independent_draws() -> None:
     model, row, reference = design("relu", 50)
     exact = attribute(IntegratedGradients(n_steps=300), model, row, reference, device_batch_size=8192)
     rng = np.random.default_rng(0)
-    differentiable, background = model.differentiable(reference.inputs), reference.ends(model, 1024).kept
+    differentiable = model.differentiable(reference.inputs)
+    background = background_ends(model, reference, 1024).kept
     plain = np.zeros(14)
     for _ in range(100):
         base, at = rng.integers(0, 50, (100, 1)), rng.random((100, 1, 1))

@@ -19,9 +19,10 @@ from tests.support.models.models_zoo import (
     smooth_network,
 )
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Reference
+from transforms.methods.base import Attribution
 from transforms.methods.gradients import adaptive as panels
 from transforms.methods.gradients.integrated_gradients import IntegratedGradients
+from transforms.models.reference import Reference
 from transforms.numerics.quadrature import gauss_legendre
 
 

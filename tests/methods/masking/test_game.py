@@ -10,13 +10,13 @@ import pytest
 
 from tests.support.models.games import Plain, World, mixed, smooth, worths
 from tests.support.models.models_zoo import CASES, make_reference, pick, size_of
-from transforms.methods.base import Reference
 from transforms.methods.masking import game as games
 from transforms.methods.masking.game import Game
 from transforms.models.base import ScoredModel
 from transforms.models.graphs import masked
 from transforms.models.graphs.masked import MaskedModel
 from transforms.models.players import HELD, Players
+from transforms.models.reference import Reference
 
 #: A word and the vector's second value as one, the month held.
 GROUPED = Players(

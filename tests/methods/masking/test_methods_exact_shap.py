@@ -116,4 +116,4 @@ def test_too_many_players_are_refused_when_the_run_is_planned(tmp_path: Path) ->
     assert "\n" not in str(error.value)
     groups = "input.groups={series: [series]}"
     fits = load_config(str(worlds.heads()), settings=["method=exact_shap", groups])
-    assert make_plan(fits, in_process=True).found.evaluations_per_row == 2**2 * 100
+    assert make_plan(fits, in_process=True).probe.evaluations_per_row == 2**2 * 100

@@ -18,12 +18,13 @@ from tests.support import worlds
 from tests.support.models.games import Plain, World, by_player, mixed, shapley, smooth
 from tests.support.models.models_zoo import attribute, linear, make_reference, pick
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Reference
+from transforms.methods.base import Attribution
 from transforms.methods.masking.coalitions import allocation, design, pairs_of
 from transforms.methods.masking.exact_shap import enumeration
 from transforms.methods.masking.kernel_shap import KernelShap
 from transforms.methods.sampling import MOST_ROUNDS
 from transforms.models.players import Players
+from transforms.models.reference import Reference
 
 SAMPLINGS = ("leverage", "shapley")
 

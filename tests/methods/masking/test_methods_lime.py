@@ -30,9 +30,10 @@ from tests.support.models.models_zoo import (
     size_of,
 )
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Reference
+from transforms.methods.base import Attribution
 from transforms.methods.masking.lime import Lime, Surrogate, kernel, samples
 from transforms.models.players import HELD, Players
+from transforms.models.reference import Reference
 
 
 def drawn(rows: int, features: int, seed: int) -> np.ndarray:

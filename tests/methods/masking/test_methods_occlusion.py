@@ -29,9 +29,10 @@ from tests.support.models.models_zoo import (
     size_of,
 )
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Reference
+from transforms.methods.base import Attribution
 from transforms.methods.masking.occlusion import Occlusion
 from transforms.models.players import HELD, Players
+from transforms.models.reference import Reference
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 
 Place = tuple[str, tuple[int, ...]]

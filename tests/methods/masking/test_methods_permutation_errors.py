@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.support.models.games import shapley
-from transforms.methods.base import Reference
 from transforms.methods.masking.permutation_shap import PermutationShap
 from transforms.models.base import Signature
 from transforms.models.players import Players
+from transforms.models.reference import Reference
 
 FEATURES = 10
 SEEDS = 60

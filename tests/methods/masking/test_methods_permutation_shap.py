@@ -29,10 +29,11 @@ from tests.support.models.models_zoo import (
     size_of,
 )
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Reference
+from transforms.methods.base import Attribution
 from transforms.methods.masking.permutation_shap import PermutationShap, spread_permutations
 from transforms.models.base import ScoredModel
 from transforms.models.players import HELD, Players
+from transforms.models.reference import Reference
 
 
 def drawn(rows: int, features: int, seed: int) -> np.ndarray:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from transforms.methods.base import Reference
 from transforms.methods.masking.unchanged_players import at_zero, still_players
 from transforms.models.players import HELD, Players
+from transforms.models.reference import Reference
 
 
 def test_who_stands_still_is_who_has_no_value_that_differs() -> None:

@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from transforms.methods.base import Arrays, Attribution, Needs, Reference, convergence_delta, predict
+from transforms.methods.base import Attribution, Needs, convergence_delta, predict
 from transforms.methods.masking.game import Game
 from transforms.models.base import ScoredModel
+from transforms.models.reference import Arrays, Reference
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import keras
 import numpy as np
 
 from tests.support.models.models_zoo import pick, scored, size_of
-from transforms.methods.base import Reference
 from transforms.models.base import ScoredModel
 from transforms.models.players import HELD, Players
+from transforms.models.reference import Reference
 
 Predict = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 

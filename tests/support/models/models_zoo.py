@@ -15,9 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from transforms.methods.base import Attribution, AttributionMethod, Reference, evaluate
+from transforms.methods.base import Attribution, AttributionMethod, evaluate
 from transforms.models.base import ScoredModel
 from transforms.models.kinds.keras import KerasModel
+from transforms.models.reference import Reference
 from transforms.numerics.random import row_keys
 
 layers, ops = keras.layers, keras.ops

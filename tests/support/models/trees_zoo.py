@@ -19,10 +19,11 @@ import numpy as np
 import xgboost
 from sklearn import ensemble, tree
 
-from transforms.methods.base import Attribution, Reference
+from transforms.methods.base import Attribution
 from transforms.methods.trees.tree_shap import TreeShap
 from transforms.models.kinds.trees.base import INPUT, TreeModel
 from transforms.models.load import ModelRequest, load_model
+from transforms.models.reference import Reference
 
 FEATURES = 6
 TRAINED = 400

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transforms.methods.base import Arrays, Reference, column, concatenate, take, totals
+from transforms.methods.base import column, concatenate, take, totals
 from transforms.methods.calls import run_calls
+from transforms.methods.gradients.background_ends import background_ends
+from transforms.models.reference import Arrays, Reference
 from transforms.numerics.quadrature import gauss_legendre
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class _Paths:
     ) -> dict[str, np.ndarray]:
         """φ of P panels, each of one row and background row, `[P, T, *shape]` by model input."""
         differentiable = self.model.differentiable(self.reference.inputs)
-        background = self.reference.ends(self.model, self.device_batch_size)
+        background = background_ends(self.model, self.reference, self.device_batch_size)
         nodes, weights = gauss_legendre(NODES)
         width = end - start
         alphas = (start + nodes[:, None].astype(np.float64) * width).astype(np.float32)
@@ -65,7 +67,7 @@ class _Paths:
     def scores(self, row: np.ndarray, base: np.ndarray, at: np.ndarray) -> np.ndarray:
         """Scores at P points, each on the path of one row and background row, `[P, T]`."""
         differentiable = self.model.differentiable(self.reference.inputs)
-        background = self.reference.ends(self.model, self.device_batch_size)
+        background = background_ends(self.model, self.reference, self.device_batch_size)
         alphas = at.astype(np.float32)
 
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:

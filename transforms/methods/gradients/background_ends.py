@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from transforms.models.graphs.gradients import DifferentiableModel
+from transforms.models.base import KEPT_BYTES
+from transforms.models.reference import Reference
 
-#: Memory that they may take from one call to the next.
-KEPT_BYTES = 256 << 20
+if TYPE_CHECKING:
+    from transforms.models.base import ScoredModel
+    from transforms.models.graphs.gradients import DifferentiableModel
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Ends:
     def made(
         cls, differentiable: DifferentiableModel, inputs: Mapping[str, np.ndarray], device_batch_size: int
     ) -> Ends:
-        """Computes what is kept, in calls of at most so many rows."""
+        """Computes what is kept, in calls of at most `device_batch_size` rows."""
         from transforms.models.graphs.tensors import in_calls
 
         rows = len(next(iter(inputs.values())))
@@ -54,3 +55,17 @@ class Ends:
         padded = rows[np.minimum(np.arange(1 << (len(rows) - 1).bit_length()), len(rows) - 1)]
         entries, frontier = self.differentiable.ends({name: v[padded] for name, v in self.inputs.items()})
         return (entries, frontier), places.reshape(base.shape).astype(np.int32)
+
+
+def background_ends(model: ScoredModel, reference: Reference, device_batch_size: int) -> Ends:
+    """Returns the background's entries and frontier, cached per process.
+
+    Args:
+      model: The model with its score.
+      reference: The background.
+      device_batch_size: Most background rows in one device call.
+    """
+    ends: Ends = reference.once(
+        "ends", lambda: Ends.made(model.differentiable(reference.inputs), reference.inputs, device_batch_size)
+    )
+    return ends

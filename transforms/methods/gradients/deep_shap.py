@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from transforms.methods.base import (
-    Arrays,
-    Attribution,
-    Needs,
-    Reference,
-    convergence_delta,
-    predict,
-    take,
-)
+from transforms.methods.base import Attribution, Needs, convergence_delta, predict, take
 from transforms.methods.calls import run_calls
+from transforms.models.base import TARGETS_AT_ONCE
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -60,8 +54,6 @@ class DeepShap:
         device_batch_size: int,
     ) -> Attribution:
         """Walks back; see `AttributionMethod.attribute`."""
-        from transforms.models.graphs.deeplift.model import TARGETS_AT_ONCE
-
         prediction, output = predict(model, inputs, targets, device_batch_size)
         base_value = reference.base_values[targets]
         rescaled = model.rescaled(reference.inputs)

@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from transforms.methods.base import (
-    Arrays,
-    Attribution,
-    Needs,
-    Reference,
-    convergence_delta,
-    limits,
-    predict,
-    take,
-    totals,
-)
+from transforms.methods.base import Attribution, Needs, convergence_delta, limits, predict, take, totals
 from transforms.methods.calls import run_calls
+from transforms.methods.gradients.background_ends import background_ends
 from transforms.methods.gradients.path_starts import start_values
 from transforms.methods.sampling import MOST_ROUNDS, Round, sample_rounds
+from transforms.models.reference import Arrays, Reference
 from transforms.numerics.random import mix, stream, uniforms
 
 if TYPE_CHECKING:
@@ -120,7 +112,7 @@ class ExpectedGradients:
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """One round: means and squared standard errors by model input, `[B, T, *shape]`."""
         differentiable = model.differentiable(reference.inputs)
-        background = reference.ends(model, device_batch_size)
+        background = background_ends(model, reference, device_batch_size)
         count = self.n_samples
         whole = count - count % (2 * reference.rows)
         paired = count - count % 2

@@ -9,19 +9,12 @@ import numpy as np
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import (
-    Arrays,
-    Attribution,
-    Needs,
-    Reference,
-    convergence_delta,
-    limits,
-    predict,
-    take,
-)
+from transforms.methods.base import Attribution, Needs, convergence_delta, limits, predict, take
 from transforms.methods.calls import run_calls
 from transforms.methods.gradients.adaptive import BLOCK_VALUES, NODES, integrate_in_panels
+from transforms.methods.gradients.background_ends import background_ends
 from transforms.methods.gradients.path_starts import start_values
+from transforms.models.reference import Arrays, Reference
 from transforms.numerics.quadrature import gauss_legendre
 
 if TYPE_CHECKING:
@@ -125,7 +118,7 @@ def _integrate(
 ) -> dict[str, np.ndarray]:
     """φ by model input, `[B, T, *shape]`, with `steps` nodes on each of the R paths of a row."""
     differentiable = model.differentiable(reference.inputs)
-    background = reference.ends(model, device_batch_size)
+    background = background_ends(model, reference, device_batch_size)
     alphas, weights = gauss_legendre(steps)
     weights = weights / np.float32(reference.rows)
     # Everything is a sum over (background row, node): whatever exceeds a device call is added up from

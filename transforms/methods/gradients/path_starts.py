@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transforms.methods.base import Arrays, Reference, take
+from transforms.methods.base import take
 from transforms.methods.calls import run_calls
+from transforms.methods.gradients.background_ends import background_ends
 from transforms.methods.masking.game import base_values
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
@@ -28,7 +30,7 @@ def start_values(
     differentiable = model.differentiable(reference.inputs)
     if not differentiable.cut.row_masks:
         return base_values(model, inputs, reference, targets, device_batch_size)
-    background = reference.ends(model, device_batch_size)
+    background = background_ends(model, reference, device_batch_size)
     every = np.arange(reference.rows, dtype=np.int32)
     paths = min(reference.rows, device_batch_size)
 

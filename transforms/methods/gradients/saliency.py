@@ -7,16 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from transforms.methods.base import (
-    Arrays,
-    Attribution,
-    Needs,
-    Reference,
-    predict,
-    take,
-)
+from transforms.methods.base import Attribution, Needs, predict, take
 from transforms.methods.calls import run_calls
 from transforms.methods.masking.game import base_values
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

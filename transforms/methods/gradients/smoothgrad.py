@@ -8,17 +8,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from transforms.methods.base import (
-    Arrays,
-    Attribution,
-    Needs,
-    Reference,
-    predict,
-    take,
-)
+from transforms.methods.base import Attribution, Needs, predict, take
 from transforms.methods.calls import run_calls
 from transforms.methods.masking.game import base_values
 from transforms.methods.sampling import Moments, sample_rounds
+from transforms.models.reference import Arrays, Reference
 from transforms.numerics.random import normals, stream
 
 if TYPE_CHECKING:

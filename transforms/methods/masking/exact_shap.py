@@ -10,17 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from transforms.errors import UserError
-from transforms.methods.base import (
-    Arrays,
-    Attribution,
-    Needs,
-    Reference,
-    convergence_delta,
-    predict,
-    take,
-)
+from transforms.methods.base import Attribution, Needs, convergence_delta, predict, take
 from transforms.methods.masking.game import Game
 from transforms.models.players import Players
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from transforms.methods.base import Arrays, Reference, take
+from transforms.methods.base import take
 from transforms.methods.calls import in_flight
 from transforms.methods.masking.unchanged_players import still_players
 from transforms.models.players import Players
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

@@ -9,21 +9,13 @@ import numpy as np
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import (
-    Arrays,
-    Attribution,
-    Needs,
-    Reference,
-    convergence_delta,
-    limits,
-    predict,
-    take,
-)
+from transforms.methods.base import Attribution, Needs, convergence_delta, limits, predict, take
 from transforms.methods.masking.coalitions import PAIRS_AT_ONCE, Design, design
 from transforms.methods.masking.game import Game
 from transforms.methods.masking.unchanged_players import at_zero
 from transforms.methods.sampling import MOST_ROUNDS
 from transforms.models.players import Players
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

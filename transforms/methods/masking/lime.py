@@ -10,10 +10,11 @@ import numpy as np
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import Arrays, Attribution, Needs, Reference, predict, take
+from transforms.methods.base import Attribution, Needs, predict, take
 from transforms.methods.masking.game import Game
 from transforms.methods.masking.unchanged_players import at_zero
 from transforms.methods.sampling import sample_rounds
+from transforms.models.reference import Arrays, Reference
 from transforms.numerics.random import row_keys, stream, uniforms
 
 if TYPE_CHECKING:

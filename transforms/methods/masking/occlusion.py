@@ -11,9 +11,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import Arrays, Attribution, Needs, Reference, predict, take
+from transforms.methods.base import Attribution, Needs, predict, take
 from transforms.methods.masking.blocks import blocks
 from transforms.methods.masking.game import Game
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel

@@ -9,19 +9,12 @@ import numpy as np
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import (
-    Arrays,
-    Attribution,
-    Needs,
-    Reference,
-    convergence_delta,
-    predict,
-    take,
-)
+from transforms.methods.base import Attribution, Needs, convergence_delta, predict, take
 from transforms.methods.masking.blocks import blocks
 from transforms.methods.masking.exact_shap import enumeration
 from transforms.methods.masking.game import Game
 from transforms.methods.sampling import MOST_ROUNDS, sample_rounds
+from transforms.models.reference import Arrays, Reference
 from transforms.numerics.random import row_keys, stream, uniforms
 
 if TYPE_CHECKING:

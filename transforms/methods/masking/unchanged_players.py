@@ -10,7 +10,7 @@ from transforms.methods.masking.blocks import blocks
 from transforms.models.players import HELD
 
 if TYPE_CHECKING:
-    from transforms.methods.base import Arrays, Reference
+    from transforms.models.reference import Arrays, Reference
 
 #: With more players, what noise gave those that change nothing is shared out instead: a solution a row would
 #: cost more than the scores that it is made of.

@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from transforms.methods.base import (
-    Arrays,
-    Attribution,
-    Needs,
-    Reference,
-    convergence_delta,
-    predict,
-)
+from transforms.methods.base import Attribution, Needs, convergence_delta, predict
 from transforms.methods.calls import run_calls
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.methods.trees.interventional import Interventional

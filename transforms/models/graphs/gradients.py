@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.methods.base import TARGETS_AT_ONCE
+from transforms.models.base import TARGETS_AT_ONCE
 from transforms.models.graphs.compiled import Compiled
 from transforms.models.graphs.cut.cut import Cut, equalities, find_cut
 from transforms.models.graphs.cut.provenance import EVERYWHERE

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.methods.gradients.background_ends import KEPT_BYTES
+from transforms.models.base import KEPT_BYTES, TARGETS_AT_ONCE
 from transforms.models.graphs.compiled import Compiled
 from transforms.models.graphs.deeplift.growth import Layout
 from transforms.models.graphs.deeplift.ops import ELEMENTWISE
@@ -22,8 +22,6 @@ from transforms.models.graphs.tensors import sum_positions
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.graphs.xla import for_xla
 
-#: Targets that share a device call; more are taken in turns.
-TARGETS_AT_ONCE = 8
 #: Walks of so few steps are fused by XLA where a call has so many pairs: it compiles anew for each shape.
 _MOST_FUSED, _LEAST_FUSED = 64, 4096
 #: Linear ops that leave XLA nothing to do worse than TensorFlow's own kernels.
@@ -238,6 +236,3 @@ def _fuses(step: Step) -> bool:
     if step.rule in ("curves", "passing", "sums"):
         return True
     return step.rule in ("linear", "products") and step.op.type in _FUSED_OPS
-
-
-__all__ = ["TARGETS_AT_ONCE", "Background", "RescaleModel"]

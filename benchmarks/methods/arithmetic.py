@@ -71,8 +71,8 @@ def _rows(folder: Path, quick: bool) -> list[Row]:
 
 def _job(folder: Path, name: str, inputs: np.ndarray, precision: str, jit: bool) -> _Job:
     from transforms.methods import METHODS
-    from transforms.methods.base import Reference
     from transforms.models.load import ModelRequest, load_model
+    from transforms.models.reference import Reference
 
     adapter = load_model(ModelRequest(str(folder / "network.keras"), precision=precision, jit=jit))
     zeros = {"x": np.zeros((1, WIDTH), np.float32)}

@@ -93,10 +93,10 @@ def _compare(name: str, jobs: Mapping[str, tuple[Explain, int]], rows: np.ndarra
 
 
 def _ours(path: Path, background: np.ndarray, how: str) -> Explain:
-    from transforms.methods.base import Reference
     from transforms.methods.trees.tree_shap import TreeShap
     from transforms.models.kinds.trees.base import INPUT
     from transforms.models.load import ModelRequest, load_model
+    from transforms.models.reference import Reference
 
     adapter = load_model(ModelRequest(str(path), allow_unsafe=True))
     assert adapter.signature is not None

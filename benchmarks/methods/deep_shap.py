@@ -97,9 +97,9 @@ def exact(rows: np.ndarray, background: np.ndarray) -> np.ndarray:
 def _ours(folder: Path, background: np.ndarray) -> Explain:
     from pipeline.config.models import load_config
     from pipeline.planning.plan import make_plan
-    from transforms.methods.base import Reference
     from transforms.methods.gradients.deep_shap import DeepShap
     from transforms.models.base import ScoredModel
+    from transforms.models.reference import Reference
 
     write_parquet(folder / "deep.parquet", 1000, WIDTH)
     config = write_config(folder, "deep.parquet", {"name": "deep_shap"}, WIDTH, "deep", baseline="sample")

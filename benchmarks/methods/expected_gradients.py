@@ -78,10 +78,10 @@ def _ours(folder: Path, inputs: np.ndarray, background: np.ndarray) -> tuple[Exp
     """Ours, and the converged values: every background row, with many Gauss–Legendre nodes from each."""
     from pipeline.config.models import load_config
     from pipeline.planning.plan import make_plan
-    from transforms.methods.base import Reference
     from transforms.methods.gradients.expected_gradients import ExpectedGradients
     from transforms.methods.gradients.integrated_gradients import IntegratedGradients
     from transforms.models.base import ScoredModel
+    from transforms.models.reference import Reference
 
     write_parquet(folder / "expected.parquet", 1000, WIDTH)
     method = {"name": "expected_gradients", "n_samples": SAMPLES}
