@@ -15,7 +15,7 @@ import pytest
 from pipeline.cli import commands as cli
 from pipeline.config.models import load_config
 from pipeline.planning import host_memory as memory
-from pipeline.planning.host_memory import BATCH_BYTES, batch_rows
+from pipeline.planning.host_memory import BATCH_BYTES, Batches, RowSizes, batch_rows
 from pipeline.planning.plan import make_plan
 from pipeline.running.run import explain
 from tests.methods.test_methods import VARIANTS
@@ -29,6 +29,7 @@ from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines import baselines
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.sources.inspection import inspect_files
+from transforms.work.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
 from transforms.work.spec import TargetSpec
 
 FEATURES = 3000
@@ -180,3 +181,18 @@ def test_what_a_method_works_with_grows_with_rows_and_is_no_less_than_its_result
     one, many = (working_bytes(method, rows, 3, 100, 100, 10) for rows in (1, 1000))
     assert many - one >= 999 * 3 * 100 * 4 * 2  # φ in single precision, and its parts
     assert isinstance(method.needs, Needs)
+
+
+def test_a_short_run_keeps_fewer_batches_in_memory() -> None:
+    short, long = Batches.of(4096, 4097), Batches.of(4096, 10_000_000)
+    assert (short.count, short.waiting, short.explained) == (2, 6, 3)
+    assert long.count == 2442
+    assert (long.waiting, long.explained) == (BATCHES_OF_ROWS, BATCHES_OF_RESULTS)
+
+
+def test_the_size_of_a_row_counts_targets_and_standard_errors() -> None:
+    schema, targets = schema_of(1, (10,)), TargetSpec((0, 1, 2))
+    plain, both = RowSizes.of(schema, targets, ONE), RowSizes.of(schema, targets, ALL)
+    assert (plain.features, plain.values, plain.targets) == (40, 10, 3)
+    assert (plain.attribution, both.attribution) == (4 * 10 * 3, 2 * 4 * 10 * 3)
+    assert plain.row == 40 + 120

@@ -55,6 +55,15 @@ def test_duckdb_query(here: Path) -> None:
     assert rain == pytest.approx(expected.round(3).to_dict(), abs=1e-3)
 
 
+def test_duckdb_query_of_rejected_rows(here: Path) -> None:
+    import duckdb
+
+    found = duckdb.sql(block("duckdb rejected")).fetchall()
+    rejected = pipeline.load_run("runs/flights").rejected()
+    assert found == [("decode", "target explain is null", len(rejected))]
+    assert len(rejected) > 0
+
+
 def test_python_block(here: Path) -> None:
     names: dict[str, Any] = {}
     exec(block("python"), names)
