@@ -16,26 +16,26 @@ from pathlib import Path
 
 from benchmarks.common import Row
 
-#: Modules, in the order in which they run.
-BENCHMARKS = (
-    "startup",
-    "reading",
-    "affine_prefix",
-    "arithmetic",
-    "expected_gradients",
-    "deep_shap",
-    "kernel_shap",
-    "permutation_shap",
-    "lime",
-    "tree_shap",
-    "end_to_end",
-    "memory",
-    "durability",
-    "importance",
-    "wide",
-)
-#: Modules that are run only by name: they need more than Python.
-ON_REQUEST = ("flink",)
+#: Name → module, in the order in which they run.
+BENCHMARKS = {
+    "startup": "benchmarks.runs.startup",
+    "reading": "benchmarks.runs.reading",
+    "affine_prefix": "benchmarks.methods.affine_prefix",
+    "arithmetic": "benchmarks.methods.arithmetic",
+    "expected_gradients": "benchmarks.methods.expected_gradients",
+    "deep_shap": "benchmarks.methods.deep_shap",
+    "kernel_shap": "benchmarks.methods.kernel_shap",
+    "permutation_shap": "benchmarks.methods.permutation_shap",
+    "lime": "benchmarks.methods.lime",
+    "tree_shap": "benchmarks.methods.tree_shap",
+    "end_to_end": "benchmarks.runs.end_to_end",
+    "memory": "benchmarks.runs.memory",
+    "durability": "benchmarks.runs.durability",
+    "importance": "benchmarks.runs.importance",
+    "wide": "benchmarks.runs.wide",
+}
+#: Run only by name: they need more than Python.
+ON_REQUEST = {"flink": "benchmarks.runs.flink"}
 _MARKS = {True: "ok", False: "MISSED", None: ""}
 
 
@@ -43,26 +43,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit status: 1 where a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"some of: {', '.join(BENCHMARKS + ON_REQUEST)}"
+        "names", nargs="*", metavar="NAME", help=f"some of: {', '.join(BENCHMARKS | ON_REQUEST)}"
     )
     parser.add_argument(
         "--quick", action="store_true", help="small sizes, to see that it works; judges nothing"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     given = parser.parse_args(arguments)
-    known = BENCHMARKS + ON_REQUEST
+    known = BENCHMARKS | ON_REQUEST
     unknown = [name for name in given.names if name not in known]
     if unknown:
         parser.error(f"{unknown[0]!r} is no benchmark; there are {', '.join(known)}")
     logging.basicConfig(level=logging.ERROR)  # Beam has remarks on what is not installed
     rows: list[Row] = []
-    for name in known:
+    for name, module in known.items():
         if name not in (given.names or BENCHMARKS):
             continue
         print(f"{name} …", file=sys.stderr, flush=True)
         start = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix=f"attribeam-{name}-") as folder:
-            found = importlib.import_module(f"benchmarks.{name}").run(Path(folder), given.quick)
+            found = importlib.import_module(module).run(Path(folder), given.quick)
         took = time.perf_counter() - start
         for row in found:
             print(f"  {_line(row)}", file=sys.stderr)

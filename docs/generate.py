@@ -159,19 +159,15 @@ def _method(name: str, told: Mapping[str, Any]) -> Iterator[str]:
     yield f"### `{name}`"
     yield ""
     yield from (f"{_markdown(paragraph)}\n" for paragraph in paragraphs)
-    for title, text in (
-        ("Choose it for", told["when"]),
-        ("Needs", told["needs"]),
-        ("Costs by default", told["cost"]),
-        ("Sum", told["sums"]),
-    ):
-        yield f"{title}\n: {_markdown(text)}\n"
-    for title, text in parts:
+    said = dict(parts)
+    cost = f"{told['cost']} by default; {said.pop('Cost')}" if "Cost" in said else told["cost"]
+    facts = {"Choose it for": told["when"], "Needs": told["needs"], "Sum": told["sums"], "Cost": cost, **said}
+    for title, text in facts.items():
         yield f"{title}\n: {_markdown(text)}\n"
     for key, default in told["keys"].items():
         shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default
-        facts = f"{_markdown(told['allowed'][key])} · default `{shown}`"
-        yield f"`{key}`{{#method-{name.replace('_', '-')}-{key.replace('_', '-')}}} · {facts}"
+        kind = f"{_markdown(told['allowed'][key])} · default `{shown}`"
+        yield f"`{key}`{{#method-{name.replace('_', '-')}-{key.replace('_', '-')}}} · {kind}"
         yield f": {_markdown(keys[key])}\n"
 
 
@@ -209,7 +205,7 @@ def commands() -> str:
         lines += [f"```text\nattribeam {' '.join([name, *words])} [OPTIONS]\n```", ""]
         lines += [_markdown(paragraph) + "\n" for paragraph in text.split("\n\n")]
         options = [p for p in command.params if p.param_type_name == "option"]
-        spelt = [(_spelt(option), str(option.help)) for option in options]  # type: ignore[attr-defined]
+        spelt = [(_spelt(option), str(option.help)) for option in options]
         if spelt in seen.values():
             other = next(name for name, known in seen.items() if known == spelt)
             lines += [f"It takes the options of [`{other}`](#command-{other}).", ""]

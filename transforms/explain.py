@@ -12,15 +12,17 @@ import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from transforms.errors import InputLost, OutputLost, RunReplaced
-from transforms.outputs.write import attribution_schema, attribution_table
+from transforms.outputs.attributions import attribution_table
+from transforms.outputs.layout import attribution_schema
 from transforms.rows.decode import decode
 from transforms.sources.base import RawBatch, Shard
 from transforms.sources.parquet.read import select
 from transforms.work.batch import explain_rows
 from transforms.work.failures import note_failure
 from transforms.work.journal import ShardResult
-from transforms.work.runtime import ExplainSpec, Runtime, runtime
+from transforms.work.runtime import Runtime, runtime
 from transforms.work.shard import explain_shard
+from transforms.work.spec import ExplainSpec
 
 
 class ExplainShards(beam.PTransform):

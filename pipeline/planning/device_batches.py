@@ -11,7 +11,7 @@ from transforms.methods.base import AttributionMethod, evaluate
 from transforms.methods.masking.game import ROWS_A_CALL
 from transforms.models.base import KEPT_BYTES, ScoredModel
 from transforms.models.reference import Reference
-from transforms.work.runtime import TargetSpec
+from transforms.work.spec import TargetSpec
 
 #: Memory that the activations of a device call may take. On a processor what fits its caches is fastest, and
 #: without gradients nothing has to be kept for the way back.

@@ -1,8 +1,8 @@
-"""What a worker process holds of this machine's memory: rows of a batch, and the bound that a plan prints.
+"""The memory of a worker process: the rows of a batch, and the upper bound that a plan prints.
 
-Batches have as many rows as the config says, or as few as fit into `BATCH_BYTES`: with that, what is in
-flight between the reader, the device and the writer is bounded whatever a row holds. The rest is the process
-itself, the reader's row group, device calls, what the method works with, and the background.
+A batch has as many rows as the config says, or as fit into `BATCH_BYTES`. That bounds what is in flight
+between the reader, the device and the writer, however large a row is. The rest is the process itself, the
+reader's row group, device calls, the method's own arrays, and the background.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ import pyarrow.types as pt
 from pipeline.planning.model.probe import ProbeResult
 from transforms.aggregates.by_position import positions_bytes
 from transforms.aggregates.importance import ranking_bytes, state_bytes
-from transforms.methods.base import AttributionMethod, working_bytes
+from transforms.methods.base import working_bytes
 from transforms.methods.calls import processors, rows_in_call
 from transforms.models.base import TARGETS_AT_ONCE
 from transforms.models.kinds.function import is_function
-from transforms.outputs.write import OutputSpec
+from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines.baselines import drawing_bytes
 from transforms.rows.schema import ExampleSchema, columns_of
 from transforms.sources.base import InputFile
 from transforms.sources.read import read_bytes
 from transforms.work.journal import STATES_AHEAD
-from transforms.work.runtime import ExplainSpec, TargetSpec
 from transforms.work.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
+from transforms.work.spec import ExplainSpec, TargetSpec
 
-#: What the rows of a batch may take, features and attributions together; a single row may take more.
+#: Bytes that the rows of a batch may take, features and attributions together; a single row may take more.
 BATCH_BYTES = 64 << 20
 #: Python with Beam, Arrow and numpy, and TensorFlow on top of it: measured, with a margin.
 _PROCESS_BYTES = 330 << 20
 _TENSORFLOW_BYTES = 520 << 20
-#: The libraries of tree models, and numba's compiler; what a function imports nobody knows.
+#: The libraries of tree models, and numba's compiler. What a function imports is unknown.
 _TREES_BYTES = 240 << 20
-#: A model's variables while they are loaded: the file's bytes, and what they become.
+#: While a model is loaded: the bytes of its file, and the variables that they become.
 _COPIES_OF_A_MODEL = 3
-#: Of a row beside its values: its id, the name of its file, its slices; and what is written of them.
+#: Bytes of a row beside its values: its id, its file's name, its slices, and the output columns of these.
 _OBJECTS_BYTES = 400
-#: Freed memory stays with the process for the next call (see the worker), some of it where nobody looks.
+#: Freed memory stays with the process for the next call (see the worker); some of it is never used again.
 _KEPT_BY_MALLOC = 1.3
-#: Of the background: what is loaded, its arrays, the model's inputs of them, and in the launcher the plan's.
+#: Copies of the background: the loaded file, its arrays, the model's inputs, and the plan's in the launcher.
 _COPIES_OF_A_BACKGROUND = 4
-#: Of the aggregates: a shard's or the run's, those that are read ahead for the commit, one that is stored.
+#: Copies of the aggregates: a shard's or the run's, one that is stored, and those read ahead for the commit.
 _COPIES_OF_AGGREGATES = 2 + STATES_AHEAD
-#: Of a value that the aggregates count: itself, and the numbers of its buckets.
+#: Bytes of a value that the aggregates count: itself, and the numbers of its buckets.
 _CODED_BYTES = 20
 
 
 @dataclass(frozen=True)
 class HostBytes:
-    """The bound, by what takes it.
+    """An upper bound of a worker process's resident memory, by what takes it.
 
     Args:
       process: Python, TensorFlow and the model.
       planning: The rows that are looked at before the run, where the same process plans and explains.
       reading: A row group or block of records, and a batch being decoded.
       batches: Batches on their way from the reader to the writer.
-      working: What the method holds of the batches that are explained.
+      working: The method's own arrays for the batches that are explained.
       device: Device calls in flight, where the device's memory is the host's.
       background: The background and what is computed of it once.
       aggregates: The importance of a shard, and while it is merged; then while it becomes a table.
@@ -77,198 +77,219 @@ class HostBytes:
 
     @property
     def total(self) -> int:
-        """Of a worker process; what planning took is free again when the run begins."""
+        """Bytes of a worker process; the memory of planning is free again when the run begins."""
         run = self.reading + self.batches + self.working + self.device + self.aggregates
         return self.process + int(_KEPT_BY_MALLOC * (self.background + max(self.planning, run)))
 
     def to_json(self) -> dict[str, int]:
-        """By name."""
+        """The bound's parts by name."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Widths:
-    """What a row takes.
+class RowSizes:
+    """The size of a row.
 
     Args:
-      features: As the model takes them.
-      decoded: On the way from Arrow's columns to the former, at most.
-      attributed: Values that are attributed to, times targets.
-      attribution: Their attributions, with standard errors where these are wanted.
-      targets: Explained of a row.
-      values: That are attributed to.
+      features: Bytes of the features, as the model takes them.
+      decoded: Bytes between Arrow's columns and these, at most.
+      attribution: Bytes of the attributions, with standard errors where these are wanted.
+      targets: Number of targets that are explained.
+      values: Number of values that get an attribution, a target.
     """
 
     features: int
     decoded: int
-    attributed: int
     attribution: int
     targets: int
     values: int
 
     @property
     def row(self) -> int:
-        """Features and attributions: what decides how many rows a batch has."""
+        """Bytes of features and attributions, which decide how many rows a batch has."""
         return self.features + self.attribution
 
     @classmethod
-    def of(cls, schema: ExampleSchema, targets: TargetSpec, output: OutputSpec) -> Widths:
-        """By static shapes alone."""
+    def of(cls, schema: ExampleSchema, targets: TargetSpec, output: TableSpec) -> RowSizes:
+        """Derives the sizes from static shapes alone."""
         values = sum(feature.size for feature in schema.features if not feature.fixed)
         count = 1 if targets.indices is None else len(targets.indices)
         attribution = 4 * values * count * (2 if output.standard_error else 1)
         decoded = sum(_decoded_bytes(f.stored, f.size, f.kind) for f in schema.features)
-        return cls(schema.row_bytes, decoded, values * count, attribution, count, values)
+        return cls(schema.row_bytes, decoded, attribution, count, values)
 
 
-def batch_rows(asked: int, schema: ExampleSchema, targets: TargetSpec, output: OutputSpec) -> int:
+@dataclass(frozen=True)
+class Batches:
+    """The batches of a run.
+
+    Args:
+      size: Rows of a batch.
+      count: Number of batches.
+    """
+
+    size: int
+    count: int
+
+    @classmethod
+    def of(cls, size: int, rows: int) -> Batches:
+        """The batches of a run of `rows` rows."""
+        return cls(size, -(-rows // size))
+
+    @property
+    def waiting(self) -> int:
+        """Batches of rows that are in memory at a time; a run of few rows has no more than it makes."""
+        return min(BATCHES_OF_ROWS, 4 + self.count)
+
+    @property
+    def explained(self) -> int:
+        """Batches of attributions that are in memory at a time."""
+        return min(BATCHES_OF_RESULTS, 1 + self.count)
+
+
+@dataclass(frozen=True)
+class DeviceCalls:
+    """The device calls in flight, where the device's memory is the host's.
+
+    Args:
+      bytes: Memory of one call.
+      count: Number of calls in flight; 0 where the device has memory of its own.
+    """
+
+    bytes: int
+    count: int
+
+    @property
+    def total(self) -> int:
+        """Memory of all calls in flight."""
+        return self.bytes * self.count
+
+    @classmethod
+    def of(cls, spec: ExplainSpec, probe: ProbeResult, sizes: RowSizes) -> DeviceCalls:
+        """Calls in flight: one a thread of the pool, and one for each of the two batches at work."""
+        if any("GPU" in name for name in probe.devices):
+            return cls(0, 0)
+        count = (spec.threads or processors()) + 2
+        per_row = max(1, probe.evaluations_per_row)
+        if not spec.method.needs.gradients:
+            evaluations = min(spec.device_batch_size, spec.batch_size * per_row)
+            rows = max(1, min(spec.batch_size, spec.device_batch_size // per_row))
+            return cls(evaluations * probe.evaluation_bytes + 2 * rows * probe.forward_bytes, count)
+        fitting = max(1, spec.device_batch_size // per_row)
+        rows = min(spec.batch_size, rows_in_call(spec.batch_size, fitting))
+        evaluations = min(spec.device_batch_size, rows * per_row)
+        # Gradients of a few targets at a time, as the call makes and gathers them.
+        gradients = 3 * 4 * min(sizes.targets, TARGETS_AT_ONCE) * sizes.values
+        each = evaluations * probe.evaluation_bytes + rows * (2 * probe.forward_bytes + gradients)
+        return cls(each, min(count, 2 * -(-spec.batch_size // rows)))
+
+
+def batch_rows(asked: int, schema: ExampleSchema, targets: TargetSpec, output: TableSpec) -> int:
     """Rows of an Arrow batch: as many as asked for, or as fit; the same wherever the plan is made."""
-    return max(1, min(asked, BATCH_BYTES // Widths.of(schema, targets, output).row))
+    return max(1, min(asked, BATCH_BYTES // RowSizes.of(schema, targets, output).row))
 
 
-def bound(
-    inputs: Sequence[InputFile], spec: ExplainSpec, found: ProbeResult, baseline_kind: str, rows: int
-) -> HostBytes:
-    """The bound of a plan's worker process on this machine; see `host_bytes`."""
-    widths = Widths.of(spec.schema, spec.targets, spec.output)
-    libraries = 0 if is_function(spec.model.path) else _TREES_BYTES
-    if spec.model.needs_tensorflow:
-        libraries = _TENSORFLOW_BYTES
-    call, calls = 0, 0
-    if not any("GPU" in name for name in found.devices):
-        call, calls = _device_calls(spec, found, widths)
-    return host_bytes(
-        inputs,
-        spec.schema,
-        spec.method,
-        widths,
-        spec.batch_size,
-        spec.output,
-        baseline_kind,
-        rows,
-        libraries=libraries,
-        model_bytes=found.model_bytes,
-        background_rows=len(found.artifact.scores),
-        background_bytes=found.background_bytes if calls else 0,
-        call_bytes=call,
-        calls=calls,
-        evaluations=found.evaluations_per_row,
-        state=state_bytes(
-            len(spec.schema.attributed),
-            len(found.signature.target_names),
-            found.slice_values,
-            weighted=spec.schema.weight is not None,
-        )
-        # What is added is there once more while it is sorted, or summed.
-        + 2 * spec.sample.bytes
-        + positions_bytes(spec.schema, spec.targets.count(len(found.signature.target_names))),
-    )
-
-
-def _device_calls(spec: ExplainSpec, found: ProbeResult, widths: Widths) -> tuple[int, int]:
-    """Memory of a device call, and how many are in flight: one a thread of the pool, and two batches' own."""
-    calls = (spec.threads or processors()) + 2
-    per_row = max(1, found.evaluations_per_row)
-    if not spec.method.needs.gradients:
-        evaluations = min(spec.device_batch_size, spec.batch_size * per_row)
-        rows = max(1, min(spec.batch_size, spec.device_batch_size // per_row))
-        return evaluations * found.evaluation_bytes + 2 * rows * found.forward_bytes, calls
-    rows = min(spec.batch_size, rows_in_call(spec.batch_size, max(1, spec.device_batch_size // per_row)))
-    evaluations = min(spec.device_batch_size, rows * per_row)
-    # Gradients of a few targets at a time, as the call makes and gathers them.
-    gradients = 3 * 4 * min(widths.targets, TARGETS_AT_ONCE) * widths.values
-    each = evaluations * found.evaluation_bytes + rows * (2 * found.forward_bytes + gradients)
-    return each, min(calls, 2 * -(-spec.batch_size // rows))
-
-
-def host_bytes(
-    inputs: Sequence[InputFile],
-    schema: ExampleSchema,
-    method: AttributionMethod,
-    widths: Widths,
-    batch_size: int,
-    output: OutputSpec,
-    baseline_kind: str,
-    rows: int,
-    *,
-    libraries: int,
-    model_bytes: int,
-    background_rows: int,
-    background_bytes: int,
-    call_bytes: int,
-    calls: int,
-    evaluations: int,
-    state: int,
-) -> HostBytes:
-    """An upper bound of a worker process's resident memory.
+def host_bytes(inputs: Sequence[InputFile], spec: ExplainSpec, probe: ProbeResult, rows: int) -> HostBytes:
+    """Bounds the resident memory of a plan's worker process on this machine.
 
     Args:
       inputs: The input.
-      schema: Of the examples.
-      method: With its keys.
-      widths: Of a row.
-      batch_size: Rows of a batch.
-      output: What is written.
-      baseline_kind: How the background is made.
-      rows: Of the run.
-      libraries: Bytes of what the model needs to run.
-      model_bytes: Of the model's files.
-      background_rows: R.
-      background_bytes: What a device keeps of the background, where its memory is the host's.
-      call_bytes: Of a device call, where its memory is the host's.
-      calls: In flight at a time.
-      evaluations: Of the model, for a row.
-      state: Bytes of the aggregates.
+      spec: The specification that workers receive.
+      probe: The facts that the model was asked for.
+      rows: Rows of the run.
     """
-    features, attribution = batch_size * widths.features, batch_size * widths.attribution
-    objects = batch_size * (_OBJECTS_BYTES + 2 * _OBJECTS_BYTES * len(schema.slices)) * widths.targets
-    assembled = 2 * features if len(schema.features) > len(schema.inputs) else 0
-    # A run of few rows has no more batches than these make; what is copied is copied all the same.
-    batches = -(-rows // batch_size)
-    flying, results = min(BATCHES_OF_ROWS, 4 + batches), min(BATCHES_OF_RESULTS, 1 + batches)
-    written = results * attribution + _writing(batch_size, widths, output)
-    counted = _CODED_BYTES * batch_size * widths.targets * len(schema.attributed)
-    # Of the commit, when nothing is counted any more.
-    ranked = ranking_bytes(len(schema.attributed))
-    columns = columns_of(schema)
-    working = working_bytes(
-        method, batch_size, widths.targets, widths.values, schema.players.count, evaluations
-    )
+    sizes = RowSizes.of(spec.schema, spec.targets, spec.output)
+    batches = Batches.of(spec.batch_size, rows)
+    calls = DeviceCalls.of(spec, probe, sizes)
     return HostBytes(
-        process=_PROCESS_BYTES + libraries + _COPIES_OF_A_MODEL * model_bytes,
-        planning=drawing_bytes(inputs, schema, baseline_kind) + call_bytes * calls,
-        reading=read_bytes(inputs, columns, batch_size) + batch_size * widths.decoded + features,
-        batches=flying * (features + objects) + assembled + written,
-        working=min(2, batches) * working,
-        device=calls * call_bytes,
-        background=_COPIES_OF_A_BACKGROUND * background_rows * widths.features + background_bytes,
-        aggregates=_COPIES_OF_AGGREGATES * state + max(counted, ranked),
+        process=_PROCESS_BYTES + _library_bytes(spec) + _COPIES_OF_A_MODEL * probe.model_bytes,
+        planning=drawing_bytes(inputs, spec.schema, probe.baseline_kind) + calls.total,
+        reading=_reading_bytes(inputs, spec.schema, batches, sizes),
+        batches=_batch_bytes(spec, batches, sizes),
+        working=min(2, batches.count) * _working_bytes(spec, probe, sizes),
+        device=calls.total,
+        background=_background_bytes(probe, calls, sizes),
+        aggregates=_aggregate_bytes(spec, probe, sizes),
     )
 
 
-def _writing(batch_size: int, widths: Widths, output: OutputSpec) -> int:
-    """What the writer makes of a batch: columns, a table, pages, and of top_k the order of the values."""
-    columns = 4 * batch_size * widths.attributed
-    found = 2 * columns
+def _library_bytes(spec: ExplainSpec) -> int:
+    """Memory of the libraries that the model needs."""
+    if spec.model.needs_tensorflow:
+        return _TENSORFLOW_BYTES
+    return 0 if is_function(spec.model.path) else _TREES_BYTES
+
+
+def _reading_bytes(
+    inputs: Sequence[InputFile], schema: ExampleSchema, batches: Batches, sizes: RowSizes
+) -> int:
+    """Memory of the reader, and of a batch that is decoded."""
+    reader = read_bytes(inputs, columns_of(schema), batches.size)
+    return reader + batches.size * (sizes.decoded + sizes.features)
+
+
+def _batch_bytes(spec: ExplainSpec, batches: Batches, sizes: RowSizes) -> int:
+    """Memory of the batches between the reader and the writer, and of what is made of one on the way."""
+    schema = spec.schema
+    features, attribution = batches.size * sizes.features, batches.size * sizes.attribution
+    objects = batches.size * (_OBJECTS_BYTES + 2 * _OBJECTS_BYTES * len(schema.slices)) * sizes.targets
+    # Columns that are joined into one input are copied, even in a run of a single batch.
+    assembled = 2 * features if len(schema.features) > len(schema.inputs) else 0
+    writing = _writing_bytes(batches.size, sizes, spec.output)
+    return batches.waiting * (features + objects) + assembled + batches.explained * attribution + writing
+
+
+def _working_bytes(spec: ExplainSpec, probe: ProbeResult, sizes: RowSizes) -> int:
+    """Memory of the method's own arrays for one batch."""
+    players = spec.schema.players.count
+    return working_bytes(
+        spec.method, spec.batch_size, sizes.targets, sizes.values, players, probe.evaluations_per_row
+    )
+
+
+def _background_bytes(probe: ProbeResult, calls: DeviceCalls, sizes: RowSizes) -> int:
+    """Memory of the background, and of what a device that shares the host's memory keeps of it."""
+    kept = probe.background_bytes if calls.count else 0
+    return _COPIES_OF_A_BACKGROUND * len(probe.artifact.scores) * sizes.features + kept
+
+
+def _aggregate_bytes(spec: ExplainSpec, probe: ProbeResult, sizes: RowSizes) -> int:
+    """Memory of the importance and what else is added up over rows."""
+    features, targets = len(spec.schema.attributed), len(probe.signature.target_names)
+    state = (
+        state_bytes(features, targets, probe.slice_values, weighted=spec.schema.weight is not None)
+        # The sample's rows are in memory twice while they are sorted, or merged.
+        + 2 * spec.sample.bytes
+        + positions_bytes(spec.schema, spec.targets.count(targets))
+    )
+    counted = _CODED_BYTES * spec.batch_size * sizes.targets * features
+    # The ranking is made at the commit, when nothing is counted any more.
+    return _COPIES_OF_AGGREGATES * state + max(counted, ranking_bytes(features))
+
+
+def _writing_bytes(batch_size: int, sizes: RowSizes, output: TableSpec) -> int:
+    """Memory that the writer takes for a batch: columns, a table, pages, and for top_k the values' order."""
+    columns = 4 * batch_size * sizes.values * sizes.targets
+    total = 2 * columns
     if output.attributions != "none":
-        found += 3 * columns
+        total += 3 * columns
     if isinstance(output.attributions, int):
-        found += 8 * columns
+        total += 8 * columns
     if output.standard_error:
-        found += 6 * columns
+        total += 6 * columns
     if output.features:
-        found += 3 * batch_size * widths.features * widths.targets
-    return found
+        total += 3 * batch_size * sizes.features * sizes.targets
+    return total
 
 
 def _decoded_bytes(stored: pa.DataType, size: int, kind: str) -> int:
-    """Bytes of a feature's row between Arrow and what the model takes."""
+    """Bytes of a feature's value on its way from Arrow to the model's input."""
     while pt.is_list(stored) or pt.is_large_list(stored) or pt.is_fixed_size_list(stored):
         stored = stored.value_type
     if kind == "image" and not (pt.is_integer(stored) or pt.is_floating(stored)):
-        return 4 * size  # the bytes once more, pixels twice, and those that are decoded at a time
+        return 4 * size  # a copy of the bytes, the pixels twice, and the pictures that are being decoded
     try:
         each = stored.bit_width // 8 or 1
-    except ValueError:  # so Arrow says that strings have no width of their own
+    except ValueError:  # Arrow's word for strings, which have no fixed width
         each = 64
     return size * (each + np.dtype(np.float32).itemsize)

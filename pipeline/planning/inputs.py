@@ -13,7 +13,7 @@ from pipeline.run_directory.kept_baseline import EarlierBaseline, earlier_baseli
 from transforms.errors import UserError
 from transforms.models.kinds.function import PREFIX, is_function, split_name
 from transforms.models.load import ModelRequest
-from transforms.outputs.write import OutputSpec
+from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines.baselines import BaselineRequest
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.missing_features import named
@@ -148,11 +148,11 @@ def model_request(loaded: LoadedConfig) -> ModelRequest:
     )
 
 
-def output_of(loaded: LoadedConfig) -> OutputSpec:
+def output_of(loaded: LoadedConfig) -> TableSpec:
     """The columns that a config asks for in each example's tables."""
     block, method = loaded.config.output, loaded.config.method
     top = isinstance(block.attributions, TopK)
-    return OutputSpec(
+    return TableSpec(
         block.attributions.top_k if isinstance(block.attributions, TopK) else block.attributions,
         block.features,
         method.standard_error,

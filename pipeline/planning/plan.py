@@ -18,15 +18,17 @@ from pipeline.planning.model.probe import ProbeResult, probe_in_child, probe_mod
 from pipeline.run_directory.checks import check_apart
 from pipeline.run_directory.increments import Grown, Increment, grown, is_limited
 from pipeline.run_directory.kept_baseline import EarlierBaseline
+from pipeline.run_directory.layout import REFERENCE
 from transforms.aggregates.sample import SampleSpec
 from transforms.errors import UserError
 from transforms.models.kinds.function import is_function
+from transforms.outputs.run_files import WORK
 from transforms.sources.base import InputFile, Shard
 from transforms.sources.shards import auto_shard_rows
 from transforms.storage import files
-from transforms.wording import names_in_words, nearest
+from transforms.wording import did_you_mean, names_in_words
 from transforms.work.device_batch import with_halved
-from transforms.work.runtime import ExplainSpec
+from transforms.work.spec import ExplainSpec
 
 
 @dataclass(frozen=True)
@@ -297,7 +299,7 @@ def _spec(loaded: LoadedConfig, probe: ProbeResult, cut: CutInput, local: bool) 
         schema=probe.schema,
         method=probe.method,
         targets=probe.targets,
-        reference=files.join(run, "_work", "reference.npz"),
+        reference=files.join(run, WORK, REFERENCE),
         output=output,
         batch_size=batch_rows(config.compute.batch_size, probe.schema, probe.targets, output),
         device_batch_size=probe.device_batch_size,
@@ -339,7 +341,7 @@ def _check_texts(loaded: LoadedConfig, probe: ProbeResult) -> None:
     known = [*(feature.name for feature in schema.features), *schema.groups]
     for name in loaded.config.features:
         if name not in known:
-            remedy = nearest(name, known) or f"there are {names_in_words(known, 12)}"
+            remedy = did_you_mean(name, known, f"there are {names_in_words(known, 12)}")
             raise UserError(f"{name!r} is neither a feature nor a group", f"{loaded.where}: features", remedy)
         vocabulary = loaded.paths.vocabularies.get(name)
         if vocabulary is not None and not files.exists(vocabulary):

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from pipeline.config.model import TargetColumn
-from pipeline.planning.host_memory import bound
+from pipeline.planning.host_memory import host_bytes
 from pipeline.planning.model.targets import in_words
 from pipeline.planning.plan import Plan
 from pipeline.run_directory.baseline_summary import described_values
@@ -18,7 +18,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
     """What `attribeam plan` prints."""
     found, spec = plan.probe, plan.spec
     per_row = found.seconds_per_row
-    host = bound(plan.files, spec, found, plan.baseline_kind, plan.rows)
+    host = host_bytes(plan.files, spec, found, plan.rows)
     return {
         "name": plan.loaded.config.name,
         "output": plan.output,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,13 +18,8 @@ from pipeline.results.tables import KEEP, NO_TABLE, RunTables
 from pipeline.run_directory.committed import read_manifest
 from transforms.arrow.value_text import as_text
 from transforms.errors import UserError
+from transforms.outputs.run_files import WORK
 from transforms.storage import files
-
-if TYPE_CHECKING:
-    pass
-
-#: Rows of a repeated id that a line names.
-
 
 #: Rows of a repeated id that a line names.
 _PLACES = 8
@@ -34,15 +29,15 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     """Opens a committed run.
 
     Args:
-      path: Its directory, or a Beam filesystem URL of one.
+      path: The run directory, local or a Beam filesystem URL.
     Raises:
-      UserError: There is no committed run.
+      UserError: There is no committed run at the path.
     """
     run = os.fspath(path)
     manifest = read_manifest(run)
     if manifest is not None:
         return Run(run, manifest)
-    if files.exists(files.join(run, "_work")):
+    if files.exists(files.join(run, WORK)):
         what, remedy = "the run is not committed: it did not finish", "explain again with the same command"
     elif files.exists(run):
         what, remedy = "is no run directory: it holds no manifest.json", "name the folder that explain wrote"
@@ -56,10 +51,10 @@ class Example:
     """One explained example.
 
     Args:
-      rows: Of the attributions table, one a target.
-      values: Its feature values by the names of the attributions, of a tensor each as `name[0, 1]`; empty
-        where the run keeps none and the input is gone.
-      places: `file:row` of all rows that have its id, where several do; the first is its own.
+      rows: Its rows of the attributions table, one for each target.
+      values: Its feature values, by the names of the attributions; those of a tensor are `name[0, 1]`. Empty
+        where the run keeps no values and the input is gone.
+      places: Where several rows have its id, `file:row` of each of them, its own first.
     """
 
     rows: list[dict[str, Any]]
@@ -71,8 +66,8 @@ class Run(RunTables):
     """A committed run: its tables, a shap.Explanation of them, and single examples.
 
     Attributes:
-      path: Its directory.
-      manifest: What it was.
+      path: The run directory.
+      manifest: The content of its manifest.json.
     """
 
     def __repr__(self) -> str:
@@ -80,32 +75,32 @@ class Run(RunTables):
         return f"Run({self.path!r}, rows={rows}, method={method})"
 
     def explanation(self, rows: int | None = 1000, *, target: int | str | None = None, seed: int = 0) -> Any:
-        """A shap.Explanation of some rows: every shap.plots.* works on it.
+        """Makes a shap.Explanation of some rows, on which every `shap.plots.*` works.
 
-        Features that are tensors are taken apart into `name[index]`. Feature values come from the table where
-        the run wrote them (`output.features: true`), else from the input files. Of strings, `data` holds the
-        rank in the alphabet and `display_data` the string. `feature_names` are the names in the tables, which
-        other calls take; labels in words are in `labels`.
+        Tensors are split into features called `name[index]`. Feature values come from the tables if the run
+        wrote them (`output.features: true`), else from the input files. For strings, `data` holds the rank in
+        the alphabet and `display_data` the string. `feature_names` are the names in the tables, which other
+        calls take; `Run.labels` has the labels.
 
         Args:
-          rows: At random without replacement, in the table's order; None: all.
-          target: Output by index or name; needed where the table holds several.
-          seed: Of the draw.
+          rows: Number of rows, drawn without replacement and kept in the table's order; None: all.
+          target: The output, by index or name; needed where the tables hold several.
+          seed: Seed of the draw.
         Raises:
-          UserError: No attributions in full, several targets and none given, `rows` below 1, or the input
-            is gone.
-        Cost: reads the attributions of the parts, and the input where it holds the feature values.
+          UserError: The run kept only the largest attributions or none, several targets and none given,
+            `rows` below 1, or the input is gone.
+        Cost: reads the attributions, and the input if the feature values are there.
         """
         return make_explanation(self, rows, target, seed)
 
     def example(self, example_id: str, at: str | None = None) -> Example:
-        """One example's rows of the attributions table and its feature values.
+        """Reads one example: its rows of the attributions table, and its feature values.
 
         Args:
-          example_id: Its id; where several rows have it, the first of them is meant.
-          at: `file:row` of the one that is meant instead.
+          example_id: The example's id; where several rows have it, the first one is taken.
+          at: `file:row` of the row to take instead.
         Raises:
-          UserError: No such example, or it was rejected; the line says why.
+          UserError: There is no such example, or it was rejected; the error says why.
         Cost: reads the ids of all parts.
         """
         parts = self.parts()

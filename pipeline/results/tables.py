@@ -11,8 +11,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from transforms.errors import UserError
-from transforms.outputs.parts import IMPORTANCE
 from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import IMPORTANCE
 from transforms.storage import files
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class RunTables:
     """The tables of a committed run.
 
     Attributes:
-      path: Its directory.
-      manifest: What it was.
+      path: The run directory.
+      manifest: The content of its manifest.json.
     """
 
     def __init__(self, path: str, manifest: Mapping[str, Any]) -> None:
@@ -35,18 +35,18 @@ class RunTables:
 
     @property
     def features(self) -> list[str]:
-        """Names in the tables."""
+        """Names of the features and groups in the tables."""
         return list(self.manifest["features"])
 
     @property
     def labels(self) -> dict[str, str]:
-        """What features and groups are called in words, by name, where the config says it."""
+        """Labels of features and groups by name, for those that have one in the config."""
         texts = self.manifest["config"].get("features") or {}
         return {name: text["label"] for name, text in texts.items() if text.get("label")}
 
     @property
     def rows_per_example(self) -> int:
-        """Targets that each example is explained for."""
+        """Number of targets that each example is explained for."""
         counts = self.manifest["counts"]
         return int(counts["attributions"] // max(counts["rows_attributed"], 1)) or 1
 
@@ -56,20 +56,20 @@ class RunTables:
         return files.exists(files.join(self.path, "report.html"))
 
     def table(self, file: str) -> pa.Table:
-        """A table of the run as a whole, by its path in the run directory.
+        """Reads a whole table by its path in the run directory.
 
         Raises:
-          UserError: It is not there, or damaged.
+          UserError: The table is missing or damaged.
         """
         return read_whole(files.join(self.path, file))
 
     def importance(self, *, slice: str | None = None, target: int | str | None = None) -> pd.DataFrame:
-        """Global importance: all rows first, then slice by slice; most important feature first.
+        """Reads the importance: all rows first, then slice by slice; the most important feature first.
 
-        What its columns are and how exact says `transforms.aggregates.importance.TABLE`.
+        `transforms.aggregates.importance.TABLE` lists its columns and how exact they are.
 
         Args:
-          slice: Only this slice, `column=value`; "" is all rows. None: everything.
+          slice: Only this slice, such as `carrier=UA`; "" is all rows. None: every slice.
           target: Only this output, by index or name.
         Raises:
           UserError: No output has the name.
@@ -84,15 +84,15 @@ class RunTables:
     def attributions(
         self, columns: Sequence[str] | None = None, filter: pc.Expression | Sequence[Any] | None = None
     ) -> pa.Table:
-        """The attributions table, or part of it.
+        """Reads the attributions table, or part of it.
 
         Args:
-          columns: Some columns; fields by a dotted name such as "attribution.distance".
-          filter: Which rows, such as `pc.field("prediction") > 0`, or as pandas has them,
+          columns: Only these columns; a field of a struct by a dotted name such as "attribution.distance".
+          filter: Only these rows: an expression such as `pc.field("prediction") > 0`, or pandas' form
             `[("carrier", "=", "UA")]`.
         Raises:
-          UserError: The run wrote no attributions, they have no such column, or the filter does not fit them.
-        Cost: reads the columns asked for of all parts; rows outside the filter are skipped by row group.
+          UserError: The run wrote no attributions, there is no such column, or the filter does not fit.
+        Cost: reads these columns from all parts; row groups without a row of the filter are skipped.
         """
         dataset = self._dataset("attributions")
         if dataset is None:
@@ -111,14 +111,14 @@ class RunTables:
         return scanner.to_table()
 
     def rejected(self) -> pa.Table:
-        """Rows that could not be explained, with stage and reason."""
-        from transforms.outputs.write import REJECTED
+        """Reads the rows that could not be explained, with stage and reason."""
+        from transforms.outputs.layout import REJECTED
 
         dataset = self._dataset("rejected")
         return REJECTED.empty_table() if dataset is None else dataset.to_table()
 
     def parts(self, folder: str = "attributions") -> list[str]:
-        """Part files, in the input's order."""
+        """Paths of the part files, in the input's order."""
         names = [part["file"] for part in self.manifest["parts"]]
         return [files.join(self.path, name) for name in names if name.startswith(f"{folder}/")]
 

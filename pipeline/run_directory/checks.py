@@ -7,9 +7,9 @@ import re
 import tempfile
 from collections.abc import Iterable, Sequence
 
-from pipeline.run_directory.layout import OURS, WORK, beside, neighbour
+from pipeline.run_directory.layout import OURS, beside, neighbour
 from transforms.errors import UserError
-from transforms.outputs.parts import FOLDERS, MANIFEST, is_table
+from transforms.outputs.run_files import FOLDERS, MANIFEST, WORK, is_table
 from transforms.storage import files
 
 _ELSEWHERE = "give another output.path or --output"

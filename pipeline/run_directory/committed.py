@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from transforms.errors import UserError
-from transforms.outputs.parts import MANIFEST
+from transforms.outputs.run_files import MANIFEST
 from transforms.storage import files
 
 #: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.

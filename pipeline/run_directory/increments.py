@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.run_directory.layout import WORK
 from transforms.errors import UserError
-from transforms.outputs.parts import AGGREGATES, STATE, Part, is_there
+from transforms.outputs.parts import Part, is_there
 from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import AGGREGATES, STATE, WORK
 from transforms.sources.base import InputFile, Shard
 from transforms.sources.shards import cut
 from transforms.storage import files

@@ -12,8 +12,8 @@ import pyarrow as pa
 from pipeline.run_directory.committed import read_manifest
 from transforms.errors import UserError
 from transforms.models.categories import Categories
-from transforms.outputs.parts import BASELINE
 from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import BASELINE
 from transforms.rows.baselines.artifact import Artifact
 from transforms.storage import files
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from transforms.outputs.parts import FOLDERS, IMPORTANCE, MANIFEST, REPORT
+from transforms.outputs.run_files import FOLDERS, IMPORTANCE, MANIFEST, REPORT, WORK
 from transforms.storage import files
 
-WORK = "_work"
 #: In it, the baseline that workers read.
 REFERENCE = "reference.npz"
 #: What may stand in a folder that a run takes over: anything else is somebody's.

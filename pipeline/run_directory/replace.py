@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 
 from pipeline.run_directory.layout import OURS, beside, neighbour
-from transforms.outputs.parts import FOLDERS, MANIFEST, is_table
+from transforms.outputs.run_files import FOLDERS, MANIFEST, is_table
 from transforms.storage import files
 
 #: A table that is half written.

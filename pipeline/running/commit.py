@@ -17,12 +17,13 @@ from pipeline.run_directory import convergence_scale as yardstick
 from pipeline.run_directory.committed import read_manifest
 from pipeline.run_directory.increments import read_base
 from pipeline.run_directory.kept_baseline import is_kept
-from pipeline.run_directory.layout import REFERENCE, WORK, is_under_way
+from pipeline.run_directory.layout import REFERENCE, is_under_way
 from pipeline.run_directory.replace import swap, sweep
 from pipeline.running import manifest as manifests
 from pipeline.running.tables import NoWeightError, write_tables
 from transforms.errors import SAID_ALL, UserError
 from transforms.outputs.parts import written
+from transforms.outputs.run_files import WORK
 from transforms.rows.baselines.artifact import Artifact
 from transforms.storage import files
 from transforms.work.failures import read_failures

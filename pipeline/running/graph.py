@@ -13,7 +13,7 @@ from transforms.sources.base import Shard
 from transforms.sources.shards import schedule
 from transforms.storage import files
 from transforms.work.journal import ShardResult
-from transforms.work.runtime import ExplainSpec
+from transforms.work.spec import ExplainSpec
 
 
 def define_pipeline(

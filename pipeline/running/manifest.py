@@ -14,8 +14,8 @@ from pipeline.config.models import Config
 from pipeline.planning.plan import Plan
 from pipeline.planning.summary import describe_baseline, describe_model
 from pipeline.run_directory.committed import SCHEMA_VERSION, read_manifest
-from pipeline.run_directory.layout import WORK, beside
-from transforms.outputs.parts import MANIFEST
+from pipeline.run_directory.layout import beside
+from transforms.outputs.run_files import MANIFEST, WORK
 from transforms.slices.slicings import described
 from transforms.storage import files
 from transforms.work.device_batch import with_halved

@@ -11,6 +11,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from transforms.outputs.run_files import WORK
+
 _TERMINAL_SECONDS = 0.25
 _PLAIN_SECONDS = 5.0
 
@@ -25,7 +27,7 @@ class RunProgress:
     """
 
     def __init__(self, run: str, rows: int, done: int = 0) -> None:
-        self._folder = Path(run) / "_work" / "progress"
+        self._folder = Path(run) / WORK / "progress"
         self._rows, self._before = rows, done
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="attribeam-progress", daemon=True)

@@ -16,7 +16,7 @@ from pipeline.planning.summary import summarize
 from pipeline.run_directory.checks import check_place, check_replaceable
 from pipeline.run_directory.committed import read_manifest
 from pipeline.run_directory.increments import take_over
-from pipeline.run_directory.layout import OURS, REFERENCE, WORK, beside, is_under_way
+from pipeline.run_directory.layout import OURS, REFERENCE, beside, is_under_way
 from pipeline.run_directory.lock import run_lock
 from pipeline.run_directory.replace import recover
 from pipeline.runners import submit
@@ -35,11 +35,12 @@ from pipeline.running.commit import (
 from pipeline.running.engine import choose_runner
 from pipeline.running.manifest import known_cuts, relabel, work_fingerprint
 from transforms.errors import UserError
-from transforms.outputs.parts import MANIFEST, written
+from transforms.outputs.parts import written
+from transforms.outputs.run_files import MANIFEST, WORK
 from transforms.storage import files
 from transforms.work.failures import read_failures
 from transforms.work.journal import ShardResult, is_committed
-from transforms.work.runtime import ExplainSpec
+from transforms.work.spec import ExplainSpec
 
 if TYPE_CHECKING:
     from pipeline.results.run import Run
@@ -83,18 +84,19 @@ def explain(
     """Explains a data set and returns the committed run.
 
     Args:
-      config: Path of a config file.
-      preset: Path of another that says how and where it is run.
-      output: The run directory, instead of the config's.
-      settings: `a.b=value` overrides of the config.
-      limit: Only the first so many rows.
-      date: Fills `{date}` in paths, YYYY-MM-DD.
-      overwrite: Make the run anew, and replace what is there, whatever run it is.
-      runner: The engine, instead of the config's.
-      flags: Passed to Beam.
+      config: Path of the config file.
+      preset: Path of a preset, which says how and where the config is run.
+      output: The run directory, in place of the config's `output.path`.
+      settings: Overrides of single keys, each as `a.b=value`.
+      limit: Number of rows to explain, from the first one on; None: all.
+      date: What `{date}` in paths becomes, as YYYY-MM-DD; today by default.
+      overwrite: Make the run anew and replace the run that is there, whichever it is.
+      runner: The engine, in place of the config's.
+      flags: Beam's own flags.
     Raises:
-      UserError: Something the user can mend; a job that was handed over and not waited for is no run yet.
-      RunBrokenError: The run broke on its way.
+      UserError: Something the user can fix, or a job was submitted without waiting for it, so that there is
+        no run yet.
+      RunBrokenError: The run broke on its way; the same call goes on from there.
     """
     from pipeline.results.run import load_run
 
@@ -329,14 +331,16 @@ def preview(
 def prepare(
     config: str | os.PathLike[str], *, settings: Sequence[str] = (), date: str | None = None
 ) -> ExplainSpec:
-    """What `transforms.ExplainBatches` needs in a pipeline of your own: a spec that carries its baseline.
+    """Prepares `transforms.ExplainBatches` for your own pipeline: plans the config and reads its baseline.
 
     Args:
-      config: Path of a config file.
-      settings: `a.b=value` overrides of the config.
-      date: Fills `{date}` in paths, YYYY-MM-DD.
+      config: Path of the config file.
+      settings: Overrides of single keys, each as `a.b=value`.
+      date: What `{date}` in paths becomes, as YYYY-MM-DD; today by default.
+    Returns:
+      A spec that carries the baseline; workers need no access to the input.
     Raises:
-      UserError: Whatever would stop a run of the config.
+      UserError: The config cannot be run.
     """
     plan = make_plan(load_config(os.fspath(config), settings=settings, date=date))
     return replace(plan.spec, reference=plan.probe.artifact.to_bytes())

@@ -14,7 +14,8 @@ from pipeline.run_directory.increments import state_table
 from pipeline.run_directory.kept_baseline import baseline_table
 from transforms.aggregates.interactions import find_interactions
 from transforms.aggregates.sample import narrowed
-from transforms.outputs.parts import BASELINE, IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, STATE, Part
+from transforms.outputs.parts import Part
+from transforms.outputs.run_files import BASELINE, IMPORTANCE, INTERACTIONS, POSITIONS, SAMPLE, STATE
 from transforms.rows.baselines.artifact import Artifact
 from transforms.storage import files
 from transforms.storage.digests import digest_of

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from transforms.arrow.nested import as_tensor
-from transforms.outputs.write import OutputSpec
+from transforms.outputs.layout import TableSpec
 
 #: Last bits of a float32 that a score far from nothing may lose in other company.
 _BITS = 4 * float(np.finfo(np.float32).eps)
@@ -51,7 +51,7 @@ def _written(table: pa.Table) -> list[bytes]:
 
 
 def difference(
-    stored: pa.Table, mine: pa.Table, full: pa.Table, spread: np.ndarray, output: OutputSpec
+    stored: pa.Table, mine: pa.Table, full: pa.Table, spread: np.ndarray, output: TableSpec
 ) -> tuple[float, float, str]:
     """How an example's rows differ, in units of their scale.
 
@@ -87,7 +87,7 @@ def _share(gap: float, unit: float) -> float:
 
 
 def _pairs(
-    stored: pa.Table, mine: pa.Table, phi: Mapping[str, np.ndarray], output: OutputSpec
+    stored: pa.Table, mine: pa.Table, phi: Mapping[str, np.ndarray], output: TableSpec
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """Column, the table's numbers and the new ones."""
     for name in ("prediction", "output", "base_value", "convergence_delta", "fit"):

@@ -16,8 +16,8 @@ from pipeline.run_directory.increments import cut_increments, increments_of
 from pipeline.wording import count
 from transforms.arrow.nested import as_tensor
 from transforms.errors import UserError
-from transforms.outputs.parts import FOLDERS, IMPORTANCE, is_table, part_name
 from transforms.outputs.read_whole import read_whole
+from transforms.outputs.run_files import FOLDERS, IMPORTANCE, is_table, part_name
 from transforms.sources.base import PARQUET, InputFile
 from transforms.storage import files
 from transforms.storage.digests import new_digest

@@ -15,9 +15,10 @@ from pipeline.planning.plan import Plan
 from pipeline.running.manifest import versions
 from pipeline.verify.difference import difference, same_bits
 from pipeline.verify.parts import Check
-from transforms.outputs.parts import part_name
+from transforms.outputs.attributions import attribution_table
+from transforms.outputs.layout import attribution_schema
 from transforms.outputs.read_whole import read_whole
-from transforms.outputs.write import attribution_schema, attribution_table
+from transforms.outputs.run_files import part_name
 from transforms.rows.decode import Rows, join
 from transforms.sources.base import PARQUET, Piece, Rejection, Shard
 from transforms.storage import files

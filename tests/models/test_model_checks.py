@@ -21,7 +21,7 @@ from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.rows.baselines.baselines import first_rows
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.sources.inspection import inspect_files
-from transforms.work.runtime import TargetSpec
+from transforms.work.spec import TargetSpec
 
 
 def test_predictions_differ_by_more_than_rounding_only_where_they_do() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory_cases import CASES, host_bytes, peak
+from benchmarks.runs.memory_cases import CASES, host_bytes, peak
 
 
 @pytest.mark.parametrize("name", ["10,000 features", "pictures of 512 × 512", "a huge background"])

@@ -15,7 +15,7 @@ import pytest
 from pipeline.cli import commands as cli
 from pipeline.config.models import load_config
 from pipeline.planning import host_memory as memory
-from pipeline.planning.host_memory import BATCH_BYTES, batch_rows
+from pipeline.planning.host_memory import BATCH_BYTES, Batches, RowSizes, batch_rows
 from pipeline.planning.plan import make_plan
 from pipeline.running.run import explain
 from tests.methods.test_methods import VARIANTS
@@ -25,11 +25,12 @@ from transforms.methods.base import Needs, working_bytes
 from transforms.methods.gradients import background_ends as ends
 from transforms.methods.gradients.background_ends import background_ends
 from transforms.models.graphs import masked
-from transforms.outputs.write import OutputSpec
+from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines import baselines
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.sources.inspection import inspect_files
-from transforms.work.runtime import TargetSpec
+from transforms.work.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
+from transforms.work.spec import TargetSpec
 
 FEATURES = 3000
 
@@ -43,7 +44,7 @@ def schema_of(count: int = 1, shape: tuple[int, ...] = (), kind: str = "numeric"
     return ExampleSchema(features, {"x": (count * size,)}, {})
 
 
-ONE, ALL = OutputSpec(), OutputSpec(standard_error=True)
+ONE, ALL = TableSpec(), TableSpec(standard_error=True)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ ONE, ALL = OutputSpec(), OutputSpec(standard_error=True)
         (schema_of(1, (512, 512, 3)), 1000, ONE, 1),  # gigabytes a row: a batch is not less than one
     ],
 )
-def test_rows_of_a_batch(schema: ExampleSchema, targets: int, output: OutputSpec, expected: int) -> None:
+def test_rows_of_a_batch(schema: ExampleSchema, targets: int, output: TableSpec, expected: int) -> None:
     assert batch_rows(4096, schema, TargetSpec(tuple(range(targets))), output) == expected
     assert batch_rows(1, schema, TargetSpec(tuple(range(targets))), output) == 1
 
@@ -180,3 +181,18 @@ def test_what_a_method_works_with_grows_with_rows_and_is_no_less_than_its_result
     one, many = (working_bytes(method, rows, 3, 100, 100, 10) for rows in (1, 1000))
     assert many - one >= 999 * 3 * 100 * 4 * 2  # φ in single precision, and its parts
     assert isinstance(method.needs, Needs)
+
+
+def test_a_short_run_keeps_fewer_batches_in_memory() -> None:
+    short, long = Batches.of(4096, 4097), Batches.of(4096, 10_000_000)
+    assert (short.count, short.waiting, short.explained) == (2, 6, 3)
+    assert long.count == 2442
+    assert (long.waiting, long.explained) == (BATCHES_OF_ROWS, BATCHES_OF_RESULTS)
+
+
+def test_the_size_of_a_row_counts_targets_and_standard_errors() -> None:
+    schema, targets = schema_of(1, (10,)), TargetSpec((0, 1, 2))
+    plain, both = RowSizes.of(schema, targets, ONE), RowSizes.of(schema, targets, ALL)
+    assert (plain.features, plain.values, plain.targets) == (40, 10, 3)
+    assert (plain.attribution, both.attribution) == (4 * 10 * 3, 2 * 4 * 10 * 3)
+    assert plain.row == 40 + 120

@@ -15,7 +15,7 @@ from pipeline.report import sections as report_sections
 from tests.runs.test_incremental import SCORING, grow, write_rows
 from tests.support import worlds
 from tests.support.faults import Point, armed
-from transforms.outputs.parts import SAMPLE
+from transforms.outputs.run_files import SAMPLE
 
 pytestmark = pytest.mark.usefixtures("reports")
 

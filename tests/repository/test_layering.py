@@ -49,11 +49,11 @@ FLOORS = {
         " aggregates | work | explain | __init__"
     ),
     "transforms.sources": (
-        "base, changed_files, other_formats, table_logs | partitions | tfrecord, parquet |"
-        " shards, read, globs"
+        "base, other_formats, table_logs | changed_files, partitions, shards | tfrecord, parquet |"
+        " inspection, read | globs"
     ),
     "transforms.rows": (
-        "problems, images, encodings | schema | tensors | unions, padding | resolve, decode | baselines"
+        "problems, images, encodings, schema | resolve, tensors | unions | decode, padding | baselines"
     ),
     "transforms.models": (
         "messages, players, devices, categories, users_code, forest | reference | capabilities | base |"

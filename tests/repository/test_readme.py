@@ -55,6 +55,15 @@ def test_duckdb_query(here: Path) -> None:
     assert rain == pytest.approx(expected.round(3).to_dict(), abs=1e-3)
 
 
+def test_duckdb_query_of_rejected_rows(here: Path) -> None:
+    import duckdb
+
+    found = duckdb.sql(block("duckdb rejected")).fetchall()
+    rejected = pipeline.load_run("runs/flights").rejected()
+    assert found == [("decode", "target explain is null", len(rejected))]
+    assert len(rejected) > 0
+
+
 def test_python_block(here: Path) -> None:
     names: dict[str, Any] = {}
     exec(block("python"), names)
@@ -80,6 +89,15 @@ def test_method_block(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = run.attributions(columns=["attribution.dep_hour"]).column(0).to_numpy()
     assert set(np.unique(values)) <= {-1.0, 0.0, 1.0}
     assert len(np.unique(values)) > 1
+
+
+def test_the_quickstart_explains_being_late(here: Path) -> None:
+    """Not being on time, which is the other class and has all signs reversed."""
+    table = pq.read_table(here / "runs/flights/attributions", columns=["target", "target_name"])
+    shown = re.search(r"Most important features for (\S+), 10 of 15", README.read_text(encoding="utf-8"))
+    assert shown is not None
+    assert set(table["target_name"].to_pylist()) == {shown[1]}
+    assert set(table["target"].to_pylist()) == {1}  # yes; 0 is no
 
 
 def test_readme_python_block(here: Path) -> None:

@@ -43,8 +43,8 @@ from transforms.explain import _ExplainShard
 from transforms.sources.base import Shard
 from transforms.work.failures import note_failure
 from transforms.work.journal import ShardResult
-from transforms.work.runtime import ExplainSpec
 from transforms.work.shard import explain_shard
+from transforms.work.spec import ExplainSpec
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ from pipeline.running.graph import define_pipeline
 from tests.support import worlds
 from transforms.explain import MergeShardResults
 from transforms.work.journal import ShardResult
-from transforms.work.runtime import ExplainSpec
 from transforms.work.shard import explain_shard
+from transforms.work.spec import ExplainSpec
 
 WORK = "Explain shards/Read, explain and write"
 MOST_BYTES = 64 << 10

@@ -19,7 +19,7 @@ from tests.support import worlds
 from tests.support.faults import Point, armed
 from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
-from transforms.outputs.parts import AGGREGATES, SAMPLE
+from transforms.outputs.run_files import AGGREGATES, SAMPLE
 
 SCORING = """
 import numpy as np

@@ -13,18 +13,11 @@ from hypothesis import strategies as st
 from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import OutputLost
 from transforms.methods.base import Attribution
-from transforms.outputs import write
+from transforms.outputs import attributions, write
+from transforms.outputs.attributions import attribution_table, feature_totals
+from transforms.outputs.layout import REJECTED, TableSpec, attribution_schema, slice_names
 from transforms.outputs.parts import Part
-from transforms.outputs.write import (
-    REJECTED,
-    OutputSpec,
-    PartWriter,
-    attribution_schema,
-    attribution_table,
-    feature_totals,
-    slice_names,
-    write_rejected,
-)
+from transforms.outputs.write import PartWriter, write_rejected
 from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.sources.base import Rejection
@@ -95,7 +88,7 @@ def make_table(schema, output, rows, attribution, targets):
 
 def test_the_schema_of_the_contract():
     schema = make_schema(slices=[("carrier", pa.string()), ("target", pa.int16())])
-    found = attribution_schema(schema, OutputSpec("all", True, True), META)
+    found = attribution_schema(schema, TableSpec("all", True, True), META)
     tensor = pa.list_(pa.list_(pa.float32(), 3), 2)
     by_feature = pa.struct(
         {
@@ -128,7 +121,7 @@ def test_the_schema_of_the_contract():
         ("slice_target", pa.int16()),
     ]
     assert found.metadata == {key.encode(): value.encode() for key, value in META.items()}
-    assert attribution_schema(schema, OutputSpec(3), {}).names[7:] == [
+    assert attribution_schema(schema, TableSpec(3), {}).names[7:] == [
         "top",
         "rest",
         "carrier",
@@ -154,7 +147,7 @@ def test_slices_with_names_of_the_tables_own_never_collide():
 def test_every_cell_against_a_plain_loop(per_example, delta, groups):
     schema = make_schema(groups, [("carrier", pa.string()), ("target", pa.int16())])
     rows, attribution, targets = batch(schema, 4, per_example, errors=True, delta=delta)
-    table = make_table(schema, OutputSpec("all", True, True), rows, attribution, targets)
+    table = make_table(schema, TableSpec("all", True, True), rows, attribution, targets)
     expected = []
     for row in range(4):
         for at in range(per_example):
@@ -210,7 +203,7 @@ def test_every_cell_against_a_plain_loop(per_example, delta, groups):
 def test_missing_standard_errors_are_null():
     schema = make_schema()
     rows, attribution, targets = batch(schema)
-    table = make_table(schema, OutputSpec(standard_error=True), rows, attribution, targets)
+    table = make_table(schema, TableSpec(standard_error=True), rows, attribution, targets)
     assert table["standard_error"].null_count == 4
 
 
@@ -219,7 +212,7 @@ def test_missing_standard_errors_are_null():
 def test_top_k_holds_the_largest_and_with_the_rest_sums_to_the_total(k, per_example, seed):
     schema = make_schema({"g": ("n", "flag")})
     rows, attribution, targets = batch(schema, 3, per_example, seed=seed)
-    table = make_table(schema, OutputSpec(k), rows, attribution, targets)
+    table = make_table(schema, TableSpec(k), rows, attribution, targets)
     totals = {
         name: value.reshape(3 * per_example, -1).sum(axis=1, dtype=np.float64)
         for name, value in schema.split(attribution.values).items()
@@ -234,7 +227,7 @@ def test_top_k_holds_the_largest_and_with_the_rest_sums_to_the_total(k, per_exam
 
 def test_equally_large_attributions_stay_in_the_features_order():
     split = {"a": np.float32([[1], [0]]), "b": np.float32([[-1], [0]]), "c": np.float32([[1], [0]])}
-    top, rest = write._top(split, 2, {})
+    top, rest = attributions._top(split, 2, {})
     assert [[pair["feature"] for pair in row] for row in top.to_pylist()] == [["a", "b"], ["a", "b"]]
     assert rest.to_pylist() == [1, 0]
 
@@ -347,7 +340,7 @@ def test_row_groups_end_at_so_many_rows_or_bytes(tmp_path, monkeypatch):
 
 
 def test_a_part_without_rows_has_the_schema(tmp_path):
-    schema = attribution_schema(make_schema(), OutputSpec(), META)
+    schema = attribution_schema(make_schema(), TableSpec(), META)
     PartWriter(str(tmp_path), "part.parquet", schema, ["target_name"]).close()
     found = pq.read_table(tmp_path / "part.parquet")
     assert len(found) == 0
@@ -358,7 +351,7 @@ def test_a_part_without_rows_has_the_schema(tmp_path):
 def test_an_attributions_part_reads_back_as_it_was(tmp_path):
     schema = make_schema(slices=[("carrier", pa.string()), ("target", pa.int16())])
     rows, attribution, targets = batch(schema, 5, 2)
-    for output in (OutputSpec("all", True), OutputSpec(2)):
+    for output in (TableSpec("all", True), TableSpec(2)):
         table = make_table(schema, output, rows, attribution, targets)
         path = tmp_path / f"{output.attributions}.parquet"
         writer = PartWriter(str(path.parent), path.name, table.schema, ["target_name", "carrier"])

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.run_directory.committed import SCHEMA_VERSION
-from transforms.outputs.parts import IMPORTANCE, INTERACTIONS, SAMPLE
+from transforms.outputs.run_files import IMPORTANCE, INTERACTIONS, SAMPLE
 
 HOSTILE = [
     "<script>document.title='broken'</script>",

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.outputs.write import OutputSpec, attribution_schema
+from transforms.outputs.layout import TableSpec, attribution_schema
 from transforms.rows.schema import ExampleSchema
 
 #: What the rows of a sample may take before it holds fewer of them, and the fewest that it then holds.
@@ -72,7 +72,7 @@ class SampleSpec:
 
 
 #: What is kept of each row: all φ, and the feature values.
-WHOLE = OutputSpec(features=True)
+WHOLE = TableSpec(features=True)
 
 
 def sample_schema(schema: ExampleSchema, metadata: Mapping[str, str]) -> pa.Schema:

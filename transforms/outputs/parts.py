@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,23 +10,6 @@ from typing import BinaryIO
 from transforms.errors import OutputLost, UserError
 from transforms.storage import files
 from transforms.storage.digests import new_digest
-
-MANIFEST = "manifest.json"
-IMPORTANCE = "importance.parquet"
-#: What the report shows besides the importance: rows drawn at random, mean |φ| by position in features that
-#: are tensors, and which feature modulates which.
-SAMPLE, POSITIONS, INTERACTIONS = (
-    f"report/{name}.parquet" for name in ("sample", "positions", "interactions")
-)
-#: What another run may add to, and the rows that it may be compared by.
-STATE, BASELINE = "report/state.parquet", "report/baseline.parquet"
-#: Tables of the run as a whole, written at its commit.
-AGGREGATES = (IMPORTANCE, SAMPLE, POSITIONS, INTERACTIONS, STATE, BASELINE)
-REPORT = "report.html"
-#: Folders of tables.
-FOLDERS = ("attributions", "rejected", "report")
-#: What tables are called.
-_NAME = re.compile(r"(attributions|rejected)/part-\d{5,}\.parquet|" + "|".join(map(re.escape, AGGREGATES)))
 
 
 @dataclass(frozen=True)
@@ -45,16 +27,6 @@ class Part:
     rows: int
     bytes: int
     digest: str
-
-
-def is_table(file: str) -> bool:
-    """Whether a path in a run directory is one that a run gives a table."""
-    return _NAME.fullmatch(file) is not None
-
-
-def part_name(shard: int) -> str:
-    """The file name of a shard's parts."""
-    return f"part-{shard:05d}.parquet"
 
 
 def is_there(run: str, part: Part) -> bool:

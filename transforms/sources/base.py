@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PARQUET = "parquet"
 TFRECORD = "tfrecord"
 FORMATS = (PARQUET, TFRECORD)
+INDEX_STRIDE = 256  # a shard passes over fewer headers than this to reach its first record
 
 #: Names and values of a file's path, the outermost folder first; None is null.
 Partition = tuple[tuple[str, str | None], ...]

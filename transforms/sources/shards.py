@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from transforms.sources.base import TFRECORD, InputFile, Piece, Shard
-from transforms.sources.tfrecord.framing import INDEX_STRIDE
+from transforms.sources.base import INDEX_STRIDE, TFRECORD, InputFile, Piece, Shard
 
 _MAX_ROWS = 131_072
 _MIN_ROWS = 1_024

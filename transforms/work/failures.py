@@ -8,6 +8,7 @@ from typing import Any
 
 from transforms.errors import InputLost, UserError
 from transforms.outputs.parts import written
+from transforms.outputs.run_files import WORK
 from transforms.storage import files
 
 
@@ -25,7 +26,7 @@ def note_failure(run: str, shard: int, error: BaseException) -> None:
         "kind": type(error).__name__,
         "traceback": "".join(traceback.format_exception(error)),
     }
-    folder = files.join(run, "_work", "failures")
+    folder = files.join(run, WORK, "failures")
     with written(folder):
         files.makedirs(folder)
         files.write_atomic(files.join(folder, f"{shard:05d}.json"), json.dumps(note).encode())
@@ -33,6 +34,6 @@ def note_failure(run: str, shard: int, error: BaseException) -> None:
 
 def read_failures(run: str) -> list[dict[str, Any]]:
     """The notes of a run that goes on, by shard."""
-    folder = files.join(run, "_work", "failures")
+    folder = files.join(run, WORK, "failures")
     names = [name for name in files.list_dir(folder) if name.endswith(".json")]
     return [json.loads(files.read_bytes(files.join(folder, name))) for name in names]

@@ -11,7 +11,8 @@ from transforms.aggregates.importance import ImportanceState
 from transforms.aggregates.quality import Quality
 from transforms.aggregates.sample import Sample
 from transforms.errors import RunReplaced, UserError
-from transforms.outputs.parts import MANIFEST, Part, is_there
+from transforms.outputs.parts import Part, is_there
+from transforms.outputs.run_files import MANIFEST, WORK
 from transforms.storage import files
 from transforms.storage.digests import digest_of
 
@@ -115,12 +116,12 @@ def _counts(result: ShardResult) -> dict[str, Any]:
 
 def journal_path(run: str, shard: int) -> str:
     """Where a finished shard leaves its result."""
-    return files.join(run, "_work", "shards", f"{shard:05d}.done")
+    return files.join(run, WORK, "shards", f"{shard:05d}.done")
 
 
 def fingerprint_path(run: str) -> str:
     """Where a run that goes on says which one it is."""
-    return files.join(run, "_work", "fingerprint")
+    return files.join(run, WORK, "fingerprint")
 
 
 def check_own(run: str, fingerprint: str, *, begun: bool) -> None:

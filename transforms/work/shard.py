@@ -20,15 +20,11 @@ from transforms.aggregates.sample import WHOLE, Sample, sample_schema, shortened
 from transforms.errors import RunReplaced
 from transforms.methods.base import Attribution
 from transforms.numerics.random import row_keys
-from transforms.outputs.parts import Part, part_name, written
-from transforms.outputs.write import (
-    PartWriter,
-    attribution_schema,
-    attribution_table,
-    feature_totals,
-    slice_names,
-    write_rejected,
-)
+from transforms.outputs.attributions import attribution_table, feature_totals
+from transforms.outputs.layout import attribution_schema, slice_names
+from transforms.outputs.parts import Part, written
+from transforms.outputs.run_files import WORK, part_name
+from transforms.outputs.write import PartWriter, write_rejected
 from transforms.rows.decode import Rows, decode, join
 from transforms.rows.schema import columns_of
 from transforms.slices.slicings import labels
@@ -37,7 +33,8 @@ from transforms.sources.read import read_piece
 from transforms.storage import files
 from transforms.work.batch import Explained, explain_rows, take
 from transforms.work.journal import ShardResult, check_own, is_committed, read_journal, write_journal
-from transforms.work.runtime import ExplainSpec, Runtime, runtime
+from transforms.work.runtime import Runtime, runtime
+from transforms.work.spec import ExplainSpec
 
 #: Batches in flight between two of the three threads.
 _IN_FLIGHT = 2
@@ -325,10 +322,10 @@ class _Progress:
 
     def __init__(self, shard: Shard, run: str) -> None:
         self._file = None
-        self._path = files.join(run, "_work", "progress", f"{shard.index:05d}")
+        self._path = files.join(run, WORK, "progress", f"{shard.index:05d}")
         if not files.is_url(run):
             with written(self._path):
-                files.makedirs(files.join(run, "_work", "progress"))
+                files.makedirs(files.join(run, WORK, "progress"))
                 self._file = open(self._path, "w", buffering=1)  # noqa: SIM115 - closed with the shard
 
     def add(self, rows: int) -> None:

@@ -36,7 +36,8 @@ from transforms.rows.decode import Rows
 from transforms.rows.resolve.completion import said
 from transforms.rows.schema import ExampleSchema
 from transforms.work.device_batch import DeviceBatchSize
-from transforms.work.runtime import TargetSpec, make_reference
+from transforms.work.runtime import make_reference
+from transforms.work.spec import TargetSpec
 
 
 @dataclass(frozen=True)

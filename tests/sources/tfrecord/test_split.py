@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.sources import inspection, read, shards
-from transforms.sources.base import Column
+from transforms.sources.base import INDEX_STRIDE, Column
 from transforms.sources.parquet import read as read_parquet
 from transforms.sources.tfrecord import framing, split, tally
 from transforms.sources.tfrecord import read as read_tfrecord
@@ -72,7 +72,7 @@ def test_ranges_of_a_file_make_its_scan(seed: int) -> None:
         data = edited(rng, data) if case % 4 else data
         whole = tally.scan(framing.Source(io.BytesIO(data)))
         frames = [offset for offset, _, _ in framing.frames(framing.Source(io.BytesIO(data)))]
-        assert (whole.rows, list(whole.index)) == (len(frames), frames[:: framing.INDEX_STRIDE])
+        assert (whole.rows, list(whole.index)) == (len(frames), frames[::INDEX_STRIDE])
         if case % 4 == 0:
             assert whole.rows == len(records_of(data))
         for size in (17, 64, int(rng.integers(1, 600)), int(rng.integers(600, 5000)), 10**6):

@@ -45,8 +45,9 @@ class PermutationShap(AttributionMethod):
     outside S replaced by each background row. A permutation goes with its reverse, so that what features do
     alone and in twos is exact; Σφ = prediction − base_value whatever is drawn, since each permutation leads
     from the empty coalition to the full one. Where the budget reaches all 2^M coalitions, all of them are
-    played and the values are exact. Permutations are the same for all rows. Those of a round spread evenly: they
-    are the orders of orthogonal directions, with each feature at each distance from the middle in its turn.
+    played and the values are exact. Permutations are the same for all rows. Those of a round spread evenly:
+    they are the orders of orthogonal directions, with each feature at each distance from the middle in its
+    turn.
 
     Args:
       n_permutations: Pairs of a permutation and its reverse.

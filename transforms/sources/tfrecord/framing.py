@@ -18,7 +18,6 @@ from typing import BinaryIO, TypeAlias
 import google_crc32c
 import numpy as np
 
-INDEX_STRIDE = 256  # a shard passes over fewer headers than this to reach its first record
 HEADER = 12
 FOOTER = 4
 BLOCK = FOOTER + HEADER

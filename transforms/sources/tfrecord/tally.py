@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from transforms.sources.base import INDEX_STRIDE
 from transforms.sources.tfrecord.framing import (
     BLOCK,
     FOOTER,
     HEADER,
-    INDEX_STRIDE,
     MOST_LENGTHS,
     Source,
     frames,

@@ -11,8 +11,8 @@ from statistics import median
 
 from benchmarks.child import attribeam
 from benchmarks.common import Row, interleaved, ratios, write_config, write_parquet
-from benchmarks.memory_cases import CASES, host_bytes
-from benchmarks.memory_cases import peak as peak_of
+from benchmarks.runs.memory_cases import CASES, host_bytes
+from benchmarks.runs.memory_cases import peak as peak_of
 
 WIDTH = 50
 TIMES = 10

@@ -23,7 +23,7 @@ from benchmarks.common import (
     ratios,
     tensorflow,
 )
-from benchmarks.masking import BACKGROUND, WIDTH, background, forward, relative_error, worker
+from benchmarks.methods.masking import BACKGROUND, WIDTH, background, forward, relative_error, worker
 
 COALITIONS = 2048
 #: Rows whose values are worked out with so many coalitions that a sixth of the error is left.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import SEED, Row, features, interleaved, per_second, rate, ratios, tensorflow
-from benchmarks.masking import WIDTH, Predict, predictions, relative_error, worker
+from benchmarks.methods.masking import WIDTH, Predict, predictions, relative_error, worker
 
 SAMPLES = 5000
 #: Rows of the package's training data, from which it takes its quartiles and moments.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import SEED, Row, features, interleaved, per_second, rate, ratios, tensorflow
-from benchmarks.masking import (
+from benchmarks.methods.masking import (
     BACKGROUND,
     WIDTH,
     Method,

@@ -1,0 +1,1 @@
+"""Benchmarks of methods, against peers and the bare model."""

@@ -1,0 +1,1 @@
+"""Benchmarks of whole runs: start, reading, memory, durability, importance."""

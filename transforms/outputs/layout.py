@@ -1,0 +1,108 @@
+"""The layout of the attribution and rejected tables: their columns and types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from transforms.arrow.values import slice_type
+from transforms.rows.schema import ExampleSchema, FeatureSpec
+
+PAIR = pa.struct([("feature", pa.string()), ("attribution", pa.float32())])
+LABELLED_PAIR = pa.struct([*PAIR, ("label", pa.string())])
+REJECTED = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("file", pa.string()),
+        ("row", pa.int64()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """What is written of each example.
+
+    Args:
+      attributions: "all", "none", or the k of `top_k`.
+      features: The feature values too.
+      standard_error: The method gives standard errors and they are wanted.
+      fit: The method fits a surrogate to each row, and says how well.
+      labels: With `top_k`, what features are called in words, beside their names; none: no such column.
+    """
+
+    attributions: str | int = "all"
+    features: bool = False
+    standard_error: bool = False
+    fit: bool = False
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+#: No slice column takes a name that the table may have for its own, whatever is written this time.
+_OWN_NAMES = (
+    *("example_id", "target", "target_name", "prediction", "output", "base_value", "convergence_delta"),
+    *("attribution", "standard_error", "fit", "feature", "top", "rest", "weight"),
+    *("kind", "key"),  # of the sample of rows
+)
+
+
+def attribution_schema(schema: ExampleSchema, output: TableSpec, metadata: Mapping[str, str]) -> pa.Schema:
+    """The schema of the attribution parts, with the run's metadata."""
+    names = schema.attributed
+    by_feature = pa.struct(
+        [(name, _value_type(schema.attributed_shape(name), pa.float32())) for name in names]
+    )
+    fields = [
+        ("example_id", pa.string()),
+        ("target", pa.int32()),
+        ("target_name", pa.string()),
+        ("prediction", pa.float32()),
+        ("output", pa.float32()),
+        ("base_value", pa.float32()),
+        ("convergence_delta", pa.float32()),
+    ]
+    if isinstance(output.attributions, int):
+        pair = LABELLED_PAIR if output.labels else PAIR
+        fields += [("top", pa.list_(pair)), ("rest", pa.float32())]
+    else:
+        fields.append(("attribution", by_feature))
+    if output.standard_error:
+        fields.append(("standard_error", by_feature))
+    if output.fit:
+        fields.append(("fit", pa.float32()))
+    if output.features:
+        values = [(f.name, _value_type(f.shape, _feature_type(f))) for f in schema.features]
+        fields.append(("feature", pa.struct(values)))
+    if schema.weight is not None:
+        fields.append(("weight", pa.float64()))
+    slices = slice_names(schema)
+    fields += [(slices[name], slice_type(stored)) for name, stored in schema.slices]
+    return pa.schema(fields, metadata=dict(metadata))
+
+
+def slice_names(schema: ExampleSchema) -> dict[str, str]:
+    """What the table calls each slice column: its name, after `slice_` where that is the table's own."""
+    found: dict[str, str] = {}
+    columns = {name for name, _ in schema.slices}
+    for name, _ in schema.slices:
+        found[name] = name
+        while found[name] in _OWN_NAMES or (found[name] != name and found[name] in columns):
+            found[name] = f"slice_{found[name]}"
+    return found
+
+
+def _feature_type(feature: FeatureSpec) -> pa.DataType:
+    if feature.categories is not None:
+        return feature.categories.type
+    return pa.string() if feature.dtype == "string" else pa.from_numpy_dtype(np.dtype(feature.dtype))
+
+
+def _value_type(shape: Sequence[int], leaf: pa.DataType) -> pa.DataType:
+    for extent in reversed(shape):
+        leaf = pa.list_(leaf, extent)
+    return leaf
