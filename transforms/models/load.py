@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from transforms.errors import UserError
@@ -15,6 +14,7 @@ from transforms.models.devices import ANYWHERE, Device
 from transforms.models.kinds.detect import BOOSTERS, KERAS, PICKLES, model_kind
 from transforms.models.kinds.function import is_function, module_file, split_name
 from transforms.models.users_code import search, users_modules
+from transforms.wording import did_you_mean
 
 #: Kind of model, as `model_kind` tells it: by what the path starts with or what the file or folder holds.
 MODELS = {
@@ -114,12 +114,8 @@ def locate(request: ModelRequest) -> tuple[str, str]:
     if not is_function(path):
         if not files.exists(path):
             folder, _, name = path.rstrip("/").rpartition("/")
-            near = get_close_matches(name, files.list_dir(folder), n=2)
-            raise UserError(
-                "there is no such model",
-                path,
-                f"did you mean {' or '.join(near)}?" if near else "check model.path",
-            )
+            remedy = did_you_mean(name, files.list_dir(folder), "check model.path")
+            raise UserError("there is no such model", path, remedy)
         path = files.local_copy(path)
         _check_readable(path)
     return path, model_kind(path)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from transforms.errors import UserError
 from transforms.models.base import ScoredModel, Signature
 from transforms.models.categories import Category
-from transforms.wording import nearest
+from transforms.wording import did_you_mean
 from transforms.work.spec import TargetSpec
 
 Target = bool | int | float | str | None
@@ -52,7 +52,7 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
         raise UserError(
             f"{target!r} is no output of the model",
             "model.target",
-            nearest(target, list(dict.fromkeys([*names, *signature.heads, "predicted", "all"])))
+            did_you_mean(target, list(dict.fromkeys([*names, *signature.heads, "predicted", "all"])))
             or f"its outputs are {', '.join(names[:_SHOWN])}",
         )
     if isinstance(target, bool | float) or not 0 <= target < len(names):

@@ -162,7 +162,7 @@ def _check_file(path: str) -> None:
             if "config.json" not in held.namelist():
                 what = "is an archive, and not one of a Keras model: it holds no config.json"
                 raise UserError(what, path, right.format(".keras"))
-            _check_members(held, path)
+            check_members(held, path)
         return
     if archive:
         raise UserError("is a Keras archive and not HDF5", path, "give it the suffix .keras")
@@ -170,19 +170,23 @@ def _check_file(path: str) -> None:
         raise UserError("is not an HDF5 file", path, right.format(".h5"))
 
 
-def _check_members(archive: zipfile.ZipFile, path: str) -> None:
-    """Refuses an archive that no Keras has written: it would fill memory, or lead out of itself.
+def check_members(archive: zipfile.ZipFile, path: str, most: int = _MOST_CONFIG) -> None:
+    """Refuses an archive that Keras has not written: it would fill memory, or lead out of itself.
 
+    Args:
+      archive: The model's file, opened.
+      path: Its path.
+      most: Bytes of a member beyond which it must be weights.
     Raises:
-      UserError: The member's name is told.
+      UserError: A member is too large or leads elsewhere; the line names it.
     """
     for member in archive.infolist():
         name = member.filename
         if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
             raise UserError(f"holds {name!r}, which leads out of the archive", path, _SAVED_ANEW)
-        # Weights are as large as they like, and numbers do not shrink so.
-        most = _MOST_CONFIG if name.endswith(".json") else max(_MOST_CONFIG, 200 * member.compress_size)
-        if member.file_size > most:
+        # Weights may have any size, but numbers never shrink two hundredfold.
+        allowed = most if name.endswith(".json") else max(most, 200 * member.compress_size)
+        if member.file_size > allowed:
             what = f"holds {name!r} of {member.file_size:,} bytes in {member.compress_size:,}"
             raise UserError(what, path, _SAVED_ANEW)
 

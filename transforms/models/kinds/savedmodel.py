@@ -17,7 +17,7 @@ from transforms.models.graphs.rewrites.inline import inlined
 from transforms.models.graphs.trace import TracedModel, graph_name
 from transforms.models.kinds.savedmodel_ops import check_ops
 from transforms.models.messages import first_line
-from transforms.wording import names_in_words, nearest
+from transforms.wording import did_you_mean, names_in_words
 
 SIGNATURE = "serving_default"
 #: Ops that read serialised records.
@@ -125,7 +125,7 @@ def _signature(loaded: Any, name: str, path: str) -> Any:
     there = names_in_words([repr(known) for known in signatures])
     remedy = f"name one of them in model.signature: {next(iter(signatures))}"
     if name != SIGNATURE:
-        remedy = nearest(name, list(signatures)) or remedy
+        remedy = did_you_mean(name, list(signatures), remedy)
     raise UserError(f"the SavedModel has no signature {name!r}; its signatures: {there}", path, remedy)
 
 
