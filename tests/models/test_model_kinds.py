@@ -68,7 +68,7 @@ def test_json_by_its_keys(tmp_path: Path) -> None:
     path.write_text('{"rows": 3, "learner of": {"learner": 1}}')
     assert "its keys are rows, learner of" in refusal(path)
     path.write_text("[]")
-    assert "a dump of trees" in refusal(path)
+    assert "a text dump of trees" in refusal(path)
     for text in (Path(zoo.xgb("binary", "json", objective="binary:logistic")).read_text(), '{"learner": {}}'):
         path.write_text(text)
         assert model_kind(str(path)) == "XGBoost"
@@ -99,7 +99,7 @@ def test_known_by_magic_bytes(tmp_path: Path) -> None:
         "old.xgb": (b"binf\0\0", "old binary format"),
         "m.h5": (b"", "is empty"),
         "score.py": (b"def score(columns): ...", "{python: score:FUNCTION}"),
-        "m.txt": (b"words", "no model that XGBoost or LightGBM wrote"),
+        "m.txt": (b"words", "does not hold a model that XGBoost or LightGBM wrote"),
         "m.xyz": (b"words", ".xyz is no kind of model known; known are .keras"),
         "m": (b"words", "no suffix is no kind of model known"),
     }
