@@ -1,4 +1,4 @@
-"""What a TensorFlow or Keras error says: the one line of it that is of use, and whether memory ran out."""
+"""Readable lines from TensorFlow and Keras errors: the one that is of use, and whether memory ran out."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def first_line(error: BaseException, most: int = 200) -> str:
 
 
 def refusal(error: Exception, *, planning: bool = False) -> str | None:
-    """Why a model does not take rows, if that is what an exception of its evaluation says; else None.
+    """Says why a model does not take rows, if an exception of its evaluation means that; else None.
 
     Args:
       error: What was raised.

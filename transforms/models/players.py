@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-#: A value that is nobody's: it stays what it is in the row.
+#: The player of a value that no one plays: it stays what it is in the row.
 HELD = -1
 
 
@@ -47,7 +47,7 @@ class Players:
 
     @property
     def holds(self) -> bool:
-        """Whether some values are nobody's."""
+        """Whether some values belong to no player."""
         return any((of == HELD).any() for of in self.of.values())
 
     @cached_property
@@ -63,7 +63,7 @@ class Players:
         return found
 
     def masks(self, coalitions: np.ndarray) -> dict[str, np.ndarray]:
-        """Which values a coalition keeps.
+        """Masks of the values that coalitions keep.
 
         Args:
           coalitions: Members, `[C, M]` bool.

@@ -132,7 +132,7 @@ def _imported(module: str) -> Any:
 
 
 def _keras_objects() -> Any:
-    """What is registered with Keras, by name; nothing where nobody has imported it."""
+    """Objects registered with Keras, by name; none where Keras has not been imported."""
     if "keras" not in sys.modules:
         return {}
     import keras
@@ -141,7 +141,7 @@ def _keras_objects() -> Any:
 
 
 def _register(module: Any) -> None:
-    """What a module that was there before registers may have been replaced by another's of that name."""
+    """Registers a module's objects anew: another module may have replaced them under their names."""
     if "keras" not in sys.modules:
         return
     import keras

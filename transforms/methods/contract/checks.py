@@ -1,4 +1,4 @@
-"""What every method must keep, one function a promise; each looks at one method in one world."""
+"""Checks of the contract, one function for each promise of a method; each looks at one small world."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def _require_equal(noun: str, found: np.ndarray, expected: np.ndarray) -> None:
 
 
 def sums(subject: Subject) -> None:
-    """Where it is promised, Σφ = prediction − base_value, and the delta says how far it is off."""
+    """Σφ = prediction − base_value where that is promised, and the delta says how far it is off."""
     method, whole = subject.method, subject.whole
     if whole.convergence_delta is None:
         return
@@ -351,7 +351,7 @@ def costs(subject: Subject) -> None:
         method = replace(method, tolerance=None)  # type: ignore[type-var]
     rows, seen = np.arange(world.count), Subject(method, world, subject.seed)
     room = 1 << 20
-    seen.explain(rows, room)  # what is computed of the background once is nobody's cost
+    seen.explain(rows, room)  # what is computed of the background once is not a row's cost
     before = _evaluations(world, method)
     seen.explain(rows, room)
     asked = (_evaluations(world, method) - before) / world.count

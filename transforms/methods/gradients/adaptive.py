@@ -247,7 +247,7 @@ def _even_panels(paths: _Paths, prediction: np.ndarray, count: int) -> _Panels:
 
 
 def _marked(row: np.ndarray, severity: np.ndarray, rows: int) -> np.ndarray:
-    """Which panels to halve, `[P]` bool: the worst of each row, until the others would do.
+    """Marks the panels to halve, `[P]` bool: the worst of each row, until the others would do.
 
     Errors have either sign, so that those of the panels left as they are add up to about the root of their
     squares; that is to be at most half of what the row may be off. Where all have one sign and none is

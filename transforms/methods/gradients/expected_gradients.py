@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
 
 
-#: Who asks for so many samples expects sums; they may miss a little less than `limits.convergence` allows.
+#: From this many samples on, sums are expected; they may miss a little less than `limits.convergence` allows.
 _SUMMING, _OFF = 200, 0.048
 #: Names the stream of a row's lattices; those of the samples themselves count from 0 to n_samples.
 _LATTICES = 1 << 20
@@ -204,7 +204,7 @@ def strata(
     """Positions on the path and background rows of some of a row's samples.
 
     Strata are taken in turns of 2R: over a turn, each background row is used twice, R strata apart, and these
-    two samples follow one another, so that their difference tells how much a sample varies once its
+    two samples follow one another, so that their difference shows how much a sample varies once its
     background row is given. The strata that are left after the last whole turn follow in their order. Each
     turn draws its own lattice: with one for all, a background row would see the same part of every stretch of
     the path.

@@ -72,7 +72,7 @@ class IntegratedGradients(AttributionMethod):
             )
 
     def held_bytes(self, players: int) -> int:
-        """Of the panels that a tolerance takes: theirs, what halving adds, and both joined."""
+        """Memory of the panels that a tolerance takes: theirs, what halving adds, and both joined."""
         return 0 if self.tolerance is None else 8 * 4 * BLOCK_VALUES
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:

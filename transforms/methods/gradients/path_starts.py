@@ -1,4 +1,4 @@
-"""Where straight paths start: the score of the baseline, under the row's own mask where it has one."""
+"""Scores at the start of straight paths: the baseline's, under the row's own mask where it has one."""
 
 from __future__ import annotations
 

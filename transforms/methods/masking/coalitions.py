@@ -1,4 +1,4 @@
-"""Which coalitions Kernel SHAP evaluates, and the regression that makes Shapley values of their scores."""
+"""Coalitions that Kernel SHAP evaluates, and the regression that makes Shapley values of their scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COALITIONS = 1 << 21
 _LISTED = 1 << 18
 #: Pairs that the regression takes at a time.
 PAIRS_AT_ONCE = 1 << 12
-#: Of so many draws of a small design the one that tells the players apart best is taken.
+#: Draws of a small design, of which the one that tells the players apart best is taken.
 _DRAWS = 16
 #: Multiplications that choosing a draw may cost; larger designs are all alike.
 _DRAW_COST = 1 << 28
@@ -57,7 +57,7 @@ class Design:
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """Of the strata in the regression, `[H]`: Shapley kernel × pairs there are ÷ pairs taken.
+        """Weights of the strata in the regression, `[H]`: Shapley kernel × pairs there are ÷ pairs taken.
 
         Reference: Lundberg and Lee 2017, https://arxiv.org/abs/1705.07874, theorem 2.
         """
@@ -158,8 +158,8 @@ def allocation(players: int, pairs: int, sampling: str) -> np.ndarray:
     """Pairs to take of each stratum, `[H]`.
 
     By leverage scores every size is worth the same, by the Shapley kernel a size s is worth 1/(s (M − s)).
-    What a stratum is due is rounded so that a larger budget never takes less of one (Webster's method); none
-    is taken less of than two pairs, and none beyond what it holds.
+    What a stratum is due is rounded so that a larger budget never takes less of one (Webster's method);
+    each stratum gets at least two pairs and at most all of its own.
     """
     # Of 1,030 players some strata hold more than a float does; no budget comes near the cap.
     there = np.array([min(count, _COUNTLESS) for count in pairs_of(players)], float)
@@ -191,7 +191,7 @@ def allocation(players: int, pairs: int, sampling: str) -> np.ndarray:
 def design(players: int, pairs: int, sampling: str, seed: int, first: int | None = None) -> Design:
     """The pairs of a budget, the same in every process.
 
-    Of several draws, the one from which the values of all players are told best is taken: the one with the
+    The best of several draws is taken, that from which the values of all players are known best: it has the
     smallest trace of the inverse Gram matrix, which no score has a say in. It takes a seventh off the squared
     error of 80 coalitions of 10 players.
 
@@ -216,7 +216,7 @@ def _best(players: int, pairs: int, sampling: str, seed: int) -> int:
         return 0
 
     def blur(number: int) -> float:
-        # The smallest eigenvalue is that of 1, and 0.
+        # The smallest eigenvalue is 0 (eigenvector 1): skip it.
         spread = np.linalg.eigvalsh(_draw(players, pairs, sampling, seed, number).gram)[1:]
         return float((1 / spread).sum()) if spread[0] > 1e-9 * spread[-1] else np.inf
 

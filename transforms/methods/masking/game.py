@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _HOST_BYTES = 32 << 20
 #: Rows that share what a coalition leaves of the background; more of them leave fewer coalitions to a call.
 ROWS_A_CALL = 32
-#: The work is cut into so many calls, as long as a call keeps so many evaluations.
+#: Fewest calls that the work is cut into, as long as each keeps the fewest evaluations.
 _LEAST_CALLS = 4
 _LEAST_EVALUATIONS = 1024
 
@@ -112,7 +112,7 @@ class Game:
                 yield np.arange(start, min(start + at_once, rows)), slice(first, first + columns)
 
     def _cells(self, rows: int, coalitions: int, every: int) -> Iterator[_Cell]:
-        """What is evaluated in one device call, or in several where the background alone is too large."""
+        """Cuts the work into cells of one device call, or of several where the background is too large."""
         pairs = max(1, self.device_batch_size // every)
         # As in run_calls: a few calls in flight, however little there is to do.
         even = max(-(-rows * coalitions // _LEAST_CALLS), -(-_LEAST_EVALUATIONS // every))

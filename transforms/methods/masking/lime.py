@@ -106,7 +106,7 @@ class Lime(AttributionMethod):
             )
 
     def held_bytes(self, players: int) -> int:
-        """Of the surrogate: samples and matrices like them, more with errors, and a few square ones."""
+        """Memory of the surrogate: samples and matrices like them, more with errors, some square ones."""
         matrices = 5 if not self.standard_error and self.tolerance is None else 11
         return matrices * 8 * self.n_samples * players + 5 * 8 * players**2
 
@@ -197,12 +197,12 @@ def samples(
 
 
 def repeated(pairs: int) -> int:
-    """How many of the pairs, the last ones, keep who the first ones did with another background row."""
+    """Number of pairs, the last ones, that keep whom the first ones keep, with another background row."""
     return pairs // 4
 
 
 def acting_together(scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """How much of the expected score features make together, over samples that are equally likely.
+    """Share of the expected score that features make together, over samples that are equally likely.
 
     The sum of a pair's scores is F(x) + F(x′) where each feature acts by itself, whatever the background row:
     what it lacks varies with who is kept, by what features do together, and with the background row, by as
@@ -226,7 +226,7 @@ def acting_together(scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def weight_of_pairs(width: float) -> float:
-    """What the kernel makes of the variance of what features do in twos, of samples equally likely before.
+    """Factor of the kernel on the variance of what features do in twos, for samples equally likely before.
 
     Of a product of two the lacking part has the variance 1/4, and what no line explains of it under the
     kernel, which keeps a feature with the probability p, (p (1 − p))².
@@ -278,7 +278,7 @@ class Surrogate:
         """
         about, slopes = self._slopes(scores)
         total = np.square(about) @ self._weights
-        # What single precision makes of a constant is no variation.
+        # What single precision makes of a constant is not variation.
         constant = total <= np.square(np.finfo(np.float32).eps * np.abs(scores).max(axis=-1))
         taken = 0.0 if together is None else self._chance(about - slopes @ self._centred.T)
         slopes = at_zero(slopes, still, self._inverse)
@@ -290,7 +290,7 @@ class Surrogate:
         return slopes, np.clip(fit, 0, 1)
 
     def _chance(self, residuals: np.ndarray) -> np.ndarray:
-        """What slopes explain by chance, `[...]`: the expectation of their errors' own variance."""
+        """Share that slopes explain by chance, `[...]`: the expectation of their errors' own variance."""
         weighted = self._centred * self._weights[:, None]
         turned = weighted @ self._inverse
         alone = (weighted * turned).sum(axis=1)
@@ -311,7 +311,7 @@ class Surrogate:
 
     @cached_property
     def _influence(self) -> np.ndarray:
-        """What a residual does to the slopes, `[M, C]`, what the fit took of its pair put back (CR2)."""
+        """Influence of a residual on the slopes, `[M, C]`, what the fit took of its pair put back (CR2)."""
         pairs = (len(self._weights) // 2, 2, -1)
         root = np.sqrt(self._weights)[:, None]
         design, solve = (root * self._centred).reshape(pairs), (self._solve.T / root).reshape(pairs)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
     from transforms.models.players import Players
 
-#: Rounds of a tolerance have so many pairs, whatever the start was, and there are `MOST_ROUNDS` of them.
+#: Pairs in a round of a tolerance, whatever the start was; there are `MOST_ROUNDS` rounds.
 _USUAL = 10
 #: With fewer pairs nothing is stopped by its error.
 _LEAST = 4
@@ -31,7 +31,7 @@ _JOINED = 8
 #: distances takes off, with few players most, since even neighbours of few pairs lie far apart: 5 % and this
 #: over their number.
 _ORTHOGONAL, _APART = 0.3, (0.05, 1.7)
-#: Of the scores, what a change may vary by rounding in single precision, and is no error then.
+#: Of the scores, the part by which rounding in single precision may vary a change; not an error.
 _ROUNDING = 1e-6
 #: Places of players in permutations, a few arrays of 8 bytes each.
 _MOST_PLACES = 1 << 26
@@ -96,7 +96,7 @@ class PermutationShap(AttributionMethod):
             )
 
     def held_bytes(self, players: int) -> int:
-        """Of the permutations while they are drawn."""
+        """Memory of the permutations while they are drawn."""
         return 8 * 8 * self.n_permutations * players
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
@@ -217,7 +217,7 @@ def _joined(own: np.ndarray, ranges: np.ndarray, rounding: np.ndarray, count: in
     Args:
       own: Each player's own, `[B, T, M]`.
       ranges: How far apart its changes are, `[B, T, M]`; of a player that is the same alone and among others
-        the error is 0, and nobody is drawn towards it.
+        the error is 0, and no other error is drawn towards it.
       rounding: What a change may be off by rounding, `[B, T]`; no more than that is nothing.
       count: Pairs.
     """

@@ -80,7 +80,7 @@ def at_zero(values: np.ndarray, still: np.ndarray | None, inverse: np.ndarray) -
 
     Args:
       values: Of the fit, `[B, T, M]`.
-      still: Who changes nothing, `[B, M]`; None: nobody.
+      still: Players that change nothing, `[B, M]`; None: there are none.
       inverse: Of the fit's Gram matrix among the directions that are free, `[M, M]`: of a fit whose sum is
         given, those that leave it as it is.
     Returns:

@@ -11,7 +11,7 @@ import numpy as np
 
 from transforms.errors import UserError
 
-#: Features that a path may split on: a row's way down is kept as so many bits.
+#: Most features that a path may split on: a row's way down is kept as one bit for each.
 MOST_ON_A_PATH = 63
 
 
@@ -59,7 +59,7 @@ class Forest:
 
     @cached_property
     def paths(self) -> Paths:
-        """How each node is reached."""
+        """The paths from the roots to the nodes, worked out once."""
         return Paths.of(self)
 
     def sums(self, rows: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class Paths:
-    """How each node is reached from its root, `[nodes]` each.
+    """Paths from the roots to the nodes, `[nodes]` each.
 
     An edge and the features that lie above it: several splits on one feature are one condition on it.
 

@@ -1,4 +1,4 @@
-"""Which ops of a TensorFlow graph are affine in what varies and keep the batch as the leading axis.
+"""Ops of a TensorFlow graph that are affine in what varies, and keep the batch as the leading axis.
 
 Along a straight path an affine map stays straight, so that its ends are all one has to evaluate.
 """

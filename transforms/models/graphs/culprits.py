@@ -1,4 +1,4 @@
-"""Where in a model's graph random numbers are drawn, or the rows of a batch meet: names for an error."""
+"""Places in a model's graph that draw random numbers or mix the rows of a batch: names for an error."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _nodes(traced: TracedModel, fetches: Sequence[Any]) -> Iterator[tuple[str, s
 
 
 def _place(name: str, kind: str, layers: Mapping[str, str]) -> str:
-    """The innermost layer that an op's name tells, by its class; else the op."""
+    """The innermost layer in an op's name, by its class; else the op."""
     parts = [part for part in name.split("/")[:-1] if not _CALLS.fullmatch(part)]
     for part in reversed(parts):
         for own in (part, _NUMBERED.sub("", part)):

@@ -26,7 +26,7 @@ from transforms.models.graphs.tensors import flatten_heads, in_calls
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.players import HELD, Players
 
-#: With so many outputs it is cheaper to sum all of them than to pick one point's first.
+#: Up to this many outputs, it is cheaper to sum all of them than to pick each point's first.
 _FEW_OUTPUTS = 16
 
 #: A call's rows are taken in parts whose values take about so many bytes, one after another, so that what
@@ -110,7 +110,7 @@ class MaskedModel:
         return sums
 
     def _in_parts(self, parts: int) -> Compiled:
-        """The compiled function that takes a call's rows in so many parts."""
+        """The compiled function that takes a call's rows in `parts` parts."""
         if parts not in self._compiled:
             made = Compiled(partial(self._sums, parts), self._signature, self._traced.compile_options)
             with self._lock:
@@ -222,7 +222,7 @@ class _Prefix:
         return cls(traced, cut, CutGrowth.of(traced, cut, example), columns)
 
     def entries_of(self, inputs: Mapping[str, Any]) -> list[Any]:
-        """Entries of model inputs, `[rows · lead, ...]`, in calls of so many rows as fit anywhere."""
+        """Entries of model inputs, `[rows · lead, ...]`, in calls of few enough rows to fit anywhere."""
         function = tf.function(self._entries, autograph=False, reduce_retracing=True)
         return in_calls(lambda some: [function(some)], inputs, _ROWS_A_CALL)[0]
 

@@ -218,7 +218,7 @@ def sum_inputs(
 def in_calls(
     function: Callable[[dict[str, Any]], Sequence[Sequence[Any]]], inputs: Mapping[str, Any], size: int
 ) -> list[list[Any]]:
-    """What a function gives of rows, lists of tensors `[rows · lead, ...]`, from calls of so many rows.
+    """Calls a function on parts of the rows and joins its lists of tensors, `[rows · lead, ...]`.
 
     Args:
       function: Takes model inputs, `[B, *shape]`.

@@ -1,4 +1,4 @@
-"""What XLA compiles of a model, and what is left to TensorFlow: strings, tables, and what picks by ids."""
+"""XLA's share of a model, and what is left to TensorFlow: strings, tables, and what picks by ids."""
 
 from __future__ import annotations
 

@@ -63,12 +63,12 @@ def module_file(path: str, folders: Sequence[str] = ()) -> str:
                 "put it on PYTHONPATH or beside the config",
             )
     if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
-        raise UserError(f"{module} is no file of Python", f"model.path {path}", "name the module in it")
+        raise UserError(f"{module} is not a file of Python", f"model.path {path}", "name the module in it")
     return os.path.abspath(spec.origin)
 
 
 def _find(name: str, places: Sequence[str] | None) -> importlib.machinery.ModuleSpec | None:
-    """Where a module is, whether or not one of its name is loaded; None searches Python's path."""
+    """Finds a module, whether or not one of its name is loaded; None searches Python's path."""
     for finder in sys.meta_path:
         found = finder.find_spec(name, places)
         if found is not None:
@@ -114,7 +114,8 @@ class FunctionModel:
                 raise UserError(f"{module} has no {name}", where, remedy)
             found = getattr(found, part)
         if not callable(found) or inspect.isclass(found):
-            raise UserError(f"{module}:{name} is no function", where, "name a function of a dict of arrays")
+            what = f"{module}:{name} is not a function"
+            raise UserError(what, where, "name a function of a dict of arrays")
         self.function: Callable[[dict[str, np.ndarray]], Any] = found
 
     def scored(

@@ -27,7 +27,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MOST_CONFIG = 256 << 20
 _SAVED_ANEW = "save the model anew, with model.save('….keras')"
 _UNSAFE = ("unsafe_deserialization", "safe_mode", "arbitrary code")
-#: What Keras says of a class that nobody has registered.
+#: Keras's words for a class that is not registered.
 _UNKNOWN = re.compile(
     r"(?:Could not locate (?:class|function):?|Unknown (?:layer|object|class):?"
     # Of an initializer, a regularizer or a constraint all of it stands there.
@@ -127,7 +127,7 @@ class KerasModel(GraphAdapter):
         return TracedModel.of(function, placeholders, results)
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What `predict` gives for these rows, `[B, T]`: its step, run op by op and not as our graph."""
+        """Returns what `predict` gives for rows, `[B, T]`: its step, run op by op and not as our graph."""
         given = {name: tf.constant(inputs[name], dtype) for name, dtype in self._dtypes.items()}
         output = self.model.predict_step((self._packed(given),))
         flat = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
@@ -215,7 +215,7 @@ def _load(path: str, allow_unsafe: bool) -> Any:
             ) from error
         if unknown:
             raise UserError(
-                f"the model needs {unknown[1]}, which nobody has registered with Keras",
+                f"the model needs {unknown[1]}, which is not registered with Keras",
                 path,
                 "name the module that registers the class in model.modules",
             ) from error

@@ -89,7 +89,7 @@ class SavedModel(GraphAdapter):
         return inlined(TracedModel.of(function, placeholders, results, opaque=strings))
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What the signature as it was loaded gives for these rows, `[B, T]`."""
+        """Returns what the signature as it was loaded gives for these rows, `[B, T]`."""
         found = self._function(
             **{spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in self.signature.inputs}
         )
@@ -161,7 +161,7 @@ def _check_batch(spec: Any, what: str, path: str) -> None:
     shape = spec.shape
     if shape.rank is None or shape.rank == 0 or shape[0] is not None:
         raise UserError(
-            f"{what} has the shape {shape}, whose first axis is no open number of rows",
+            f"{what} has the shape {shape}, whose first axis is not an open number of rows",
             path,
             "save it with an input signature of [None, …]",
         )
@@ -172,7 +172,7 @@ def _row_shape(spec: Any) -> tuple[int | None, ...]:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """As text, which is how TensorFlow flattens a signature, but for numbers: output_2 before output_10.
+    """Sort key: as text, as TensorFlow flattens a signature, but for numbers: output_2 before output_10.
 
     The order in which it loads them is another in each process.
     """

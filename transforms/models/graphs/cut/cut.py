@@ -1,4 +1,4 @@
-"""Where gradients begin: the cut of a traced model behind its integer, string and hashed inputs.
+"""The cut of a traced model where gradients begin: behind its integer, string and hashed inputs.
 
 Pure graph walking; nothing is run here. See `graphs/gradients.py` for the functions built from a cut.
 """
@@ -60,8 +60,7 @@ def head_scores(
         has_head = tensor.op.type in _HEADS
         if score in ("logit", "probability") and not has_head:
             raise UserError(
-                f"{score} is not to be had: output {name!r} ends in {tensor.op.type}, not in a softmax or "
-                "sigmoid",
+                f"{score} is not available: output {name!r} ends in {tensor.op.type}, not softmax or sigmoid",
                 "model.score",
                 "use auto or output",
             )
@@ -275,7 +274,7 @@ def _has_gradient(op: Any) -> bool:
 
 
 def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
-    """What the model asks of values that move: whether they equal something, as padding does its constant."""
+    """Comparisons of moving values with something they may equal, as padding equals its constant."""
     moved = {entry.tensor.name for entry in cut.entries}
     rest = traced.ancestors(cut.scores, frozenset(moved))
     found = []

@@ -1,4 +1,4 @@
-"""Which questions that a model asks of a list are about padding: those whose answers switch its own values.
+"""Questions that a model asks of a list about its padding: those whose answers switch its own values.
 
 An embedded list may be asked several things. Whether a value is padding decides, value by value, which of the
 list's own values count. Whether a word makes a price count, or how many there are, is worth something of its
@@ -21,7 +21,7 @@ _REDUCING = frozenset({"All", "Any", "Max", "Mean", "Min", "Prod", "Sum"})
 
 @dataclass(frozen=True)
 class Questions:
-    """What a model asks of one input, before any of its values meets the answers.
+    """Questions that a model asks of one input, before any of its values meets the answers.
 
     Args:
       asked: By tensor that is made of answers alone: the questions.

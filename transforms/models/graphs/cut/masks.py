@@ -96,7 +96,7 @@ def switches_others(
 def questions(
     traced: TracedModel, ops: Sequence[Any], entries: Sequence[Entry], asked: Sequence[Entry], name: str
 ) -> Questions:
-    """What a model asks of an input; of one that is not embedded, answers may switch any values.
+    """Finds the questions asked of an input; without an embedding, answers may switch any values.
 
     Args:
       traced: The model.
@@ -205,7 +205,7 @@ def _ways_of(
     entries: Sequence[Entry],
     asked: Sequence[Entry],
 ) -> dict[str, int]:
-    """What some entries do, where they switch values on and off and count those that are on, and no more.
+    """Finds how entries mask, if all they do is switch values on and off and count those that are on.
 
     Args:
       traced: The model.
@@ -227,7 +227,7 @@ def _ways_of(
 def _way(
     ops: Sequence[Any], tensor: Any, every: frozenset[str], values: frozenset[str], scores: frozenset[str]
 ) -> int:
-    """How a tensor masks, see `_ways_of`; `every`: names of what is made of masks alone."""
+    """Finds how a tensor masks, see `_ways_of`; `every`: names of what is made of masks alone."""
     far = {tensor.name: False}  # what is made of it, and whether that is beyond all logits
     way = -1
     for op in ops:
@@ -253,7 +253,7 @@ def _way(
 
 
 def _names(tensors: Iterable[Any]) -> frozenset[str]:
-    """Of tensors."""
+    """Names of tensors."""
     return frozenset(tensor.name for tensor in tensors)
 
 

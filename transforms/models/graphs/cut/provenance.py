@@ -1,4 +1,4 @@
-"""Which position of a model input each value of an entry comes from: attributions go back there.
+"""Positions of a model input that the values of an entry come from: attributions go back there.
 
 Maps are followed from the input through the ops, by what each op does to one row of the input: `[1, *shape]`,
 or `[n, ...]` where the batch was flattened. A value is a position of the flattened input, or NOWHERE for a

@@ -1,4 +1,4 @@
-"""What a reader of a model's gradients should know: rounded layers, masks, texts that it splits."""
+"""Remarks for readers of a model's gradients: rounded layers, masks, texts that it splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.wording import names_in_words
 #: Ops that round, with a gradient that goes straight through.
 _FAKE = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
 _SPLITS = ("StringSplit", "UnicodeDecode", "StringNGrams")
-#: Names of layers that are told.
+#: Most names of layers in a remark.
 _MOST = 3
 
 

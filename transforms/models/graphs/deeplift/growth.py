@@ -1,4 +1,4 @@
-"""How the tensors of a DeepLIFT walk grow with the rows, measured by running a few."""
+"""Growth of the tensors of a DeepLIFT walk with the rows, measured by running a few."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.models.graphs.trace import TracedModel, static_shape
 
 @dataclass(frozen=True)
 class WalkGrowth:
-    """What running one, two and three rows shows.
+    """Growth of tensors with the rows, as running one, two and three rows shows it.
 
     Args:
       extents: Of the plan's shaped and kept tensors.
@@ -140,7 +140,7 @@ def _at(line: Extents, rows: int) -> list[int]:
 
 
 def _outer(line: Extents, first: np.ndarray, second: np.ndarray, both: np.ndarray) -> int | None:
-    """How many values lie before the rows in memory, or None where the rows are not apart."""
+    """Counts the values that lie before the rows in memory; None where the rows are not apart."""
     axis = next((place for place, step in enumerate(line.slope) if step), None)
     if axis is None or first.size * 2 != both.size:
         return None

@@ -70,12 +70,12 @@ class Scan:
 
     @property
     def given(self) -> list[Variable]:
-        """What the loop is called with, in that order; a list is one tensor `[steps, rows, ...]`."""
+        """Arguments of the loop, in order; a list is one tensor `[steps, rows, ...]`."""
         return [variable for variable in self.variables if variable.name is not None]
 
     @property
     def results(self) -> list[Variable]:
-        """What the call gives first, in that order; a list of one item has `[1, rows, ...]`."""
+        """First results of the call, in order; a list of one item has `[1, rows, ...]`."""
         return [variable for variable in self.variables if variable.result is not None]
 
     @property

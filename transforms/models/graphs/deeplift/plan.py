@@ -1,4 +1,4 @@
-"""What DeepLIFT's walk through a traced graph will do: which rule at which op, and what it must know for it.
+"""The plan of DeepLIFT's walk through a traced graph: the rule at each op, and what the rule must know.
 
 Pure graph walking; nothing is run here. `rescale.py` measures and compiles what is planned here.
 """

@@ -40,7 +40,7 @@ def passing(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def sums(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """The same multiplier for every term; a difference's second has it negative."""
+    """Every term gets the same multiplier; the second term of a difference gets it negated."""
     (m,) = given.values()
     found = {}
     for place, operand in step.operands.items():
@@ -145,10 +145,10 @@ def largest(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def selects(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Of c a + (1 − c) b with c in {0, 1}: two products, each between its two players.
+    """The choice c a + (1 − c) b, with c in {0, 1}, is two products, each between its two players.
 
     Where the choice is the same at both ends, what is not chosen counts for nothing; where it is another and
-    what was not chosen is no number, the choice bears the whole difference.
+    what was not chosen is not a number, the choice bears the whole difference.
     """
     (m,) = given.values()
     c, a, b = step.op.inputs
@@ -180,7 +180,7 @@ def comparisons(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers
 
 
 def either(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Of a or b = 1 − (1 − a)(1 − b): a product."""
+    """The disjunction of a and b, 1 − (1 − a)(1 − b), is a product."""
     (m,) = given.values()
     halves = [0.5 * sum(walk.ends(tensor)) for tensor in step.op.inputs]
     return {
@@ -245,7 +245,7 @@ def integrals(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def orders(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Of sorted values: each operand has the multipliers of the ranks that it holds on the straight line.
+    """Each sorted operand gets the multipliers of the ranks that it holds along the straight line.
 
     Between two ends an operand's rank changes where it crosses another, once for each at most: what it gets
     is the mean of the multipliers of its ranks, by the shares of the line that it holds them. That is the

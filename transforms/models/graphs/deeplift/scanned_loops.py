@@ -151,7 +151,7 @@ def _held(loop: Loop, place: int) -> bool:
 
 
 def _outside(traced: TracedModel, loop: Loop, counted: _Counted) -> dict[int, Any] | None:
-    """What is the same for every row and held by the loop, by place: weights, variables, tables."""
+    """Finds what the loop holds and every row shares, by place: weights, variables, tables."""
     found: dict[int, Any] = {}
     wanted: dict[int, Any] = {}
     inputs = {tensor.op.name for tensor in traced.inputs.values()}

@@ -1,7 +1,7 @@
 """Loops of a traced graph as DeepLIFT's rules can walk along them.
 
 Recurrent layers run `While` loops over lists of tensors. Where the number of steps does not depend on the
-rows, such a loop becomes one call (see `rescale_loops`); of any other, what its body is, so many times, and a
+rows, such a loop becomes one call (see `loops.py`). Any other is written out, its body once a step, and a
 list is its items.
 """
 
@@ -65,7 +65,7 @@ class _List:
 def unrolled(
     traced: TracedModel, fetches: Sequence[Any], refuse: Unhandled
 ) -> tuple[TracedModel, tuple[Any, ...]]:
-    """The same model with its loops as single calls, or else written out.
+    """Returns the model with its loops as single calls, or else written out.
 
     Args:
       traced: A model whose function calls are written out.
@@ -286,7 +286,7 @@ class _Writer:
     # -- whole numbers that do not depend on the rows --------------------------------------------------------
 
     def known(self, tensor: Any) -> Any:
-        """The value of a whole-number tensor, or None where it depends on the rows or cannot be told."""
+        """The value of a whole-number tensor; None where it depends on the rows or is not known."""
         if tensor.name not in self._known:
             value = tf.get_static_value(tensor)
             found = apply(tensor.op, self.known) if value is None else np.asarray(value)

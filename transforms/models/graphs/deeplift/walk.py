@@ -28,7 +28,7 @@ _ON_NUMBERS = {"LogicalAnd": "Mul", "Any": "Max", "All": "Min", "BatchMatMulV3":
 
 @dataclass(frozen=True)
 class Extents:
-    """How a tensor grows with the rows: its shape is base + slope · rows, and its outer and inner extent."""
+    """Growth of a tensor with the rows: its shape, base + slope · rows, and its outer and inner extent."""
 
     base: tuple[int, ...]
     slope: tuple[int, ...]
@@ -269,7 +269,7 @@ def constants_of(traced: Any, plan: WalkPlan) -> dict[str, Any]:
     }
 
 
-#: Numbers past the first are as good as infinite; the second does as well as they, and can be reckoned with.
+#: Beyond the first, a value counts as infinite; the second stands in for infinity in arithmetic.
 _ENDLESS, _MASKED = 1e30, 1e9
 
 

@@ -172,7 +172,7 @@ class _Scope:
         return made
 
     def _name(self, tensor: Any, traced: TracedModel) -> str:
-        """What a tensor that a gradient needs is called among the nodes."""
+        """Finds the name, among the nodes, of a tensor that a gradient needs."""
         inner = self._inner(tensor)
         if inner is None:
             if self.body is not None:
@@ -195,7 +195,7 @@ class _Scope:
             if place < size:
                 return f"{inner.op.name}:{argument.name}:{place}"
             place -= size
-        raise AssertionError(f"{inner.name} is no output of its op")
+        raise AssertionError(f"{inner.name} is not an output of its op")
 
     def _inner(self, tensor: Any) -> Any:
         """The tensor of this graph that a tensor of it, of a graph around it or of no graph stands for."""
@@ -213,7 +213,7 @@ class _Scope:
 
 
 def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
-    """An op's own gradient, and the tensors of the forward pass that it needs; None where nobody knows it."""
+    """An op's own gradient, and the tensors of the forward pass that it needs; None where it is not known."""
     try:
         function = tf_ops.gradient_registry.lookup(_text(op.get_attr(GRADIENT)))
     except LookupError:

@@ -20,7 +20,7 @@ _LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2"})
 
 
 def inlined(traced: TracedModel) -> TracedModel:
-    """The same model with the bodies of called functions in the place of the calls, at any depth.
+    """Returns the model with the bodies of called functions in the place of the calls, at any depth.
 
     Loops and branches keep their bodies as functions: they are differentiated as a whole. Gradients that
     layers brought along stay theirs. Variables and tables stay outside, so that the weights exist once

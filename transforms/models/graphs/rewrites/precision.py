@@ -39,7 +39,7 @@ _numbers = count()
 
 
 def lowered(traced: TracedModel, precision: str) -> TracedModel:
-    """The same model with products in half precision.
+    """Returns the model with products in half precision.
 
     Args:
       traced: A float32 model, its calls written out.

@@ -88,7 +88,7 @@ class LightGBMModel:
         self.scores = self._scored(header)
         names: Sequence[str] = list(booster.feature_name())
         if names == [f"Column_{index}" for index in range(len(names))] and self._categories is None:
-            names = ()  # nobody gave any
+            names = ()  # none were given
         found = tree_signature(
             names, booster.num_feature(), "float64", self.scores, nan=True, categories=self._categories
         )
@@ -127,7 +127,7 @@ class LightGBMModel:
         return TreeScores(margin, output, kind, self._grown)
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """What LightGBM's own interface gives; see `PublicPrediction`."""
+        """Returns the prediction of LightGBM's own interface; see `PublicPrediction`."""
         import lightgbm
 
         (taken,) = inputs.values()

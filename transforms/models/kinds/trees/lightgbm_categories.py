@@ -1,4 +1,4 @@
-"""Which features of a LightGBM model had categories: its file lists them without saying whose they are."""
+"""Features of a LightGBM model that had categories: its file lists these without naming the features."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _line(header: str, key: str) -> str:
 
 
 def _range(info: str) -> tuple[float, float] | None:
-    """What `feature_infos` says of a feature: `[low:high]`, codes with colons between them, or `none`."""
+    """Reads an item of `feature_infos`: `[low:high]`, codes with colons between them, or `none`."""
     if info in ("none", ""):
         return None
     numbers = [float(part) for part in info.strip("[]").split(":")]

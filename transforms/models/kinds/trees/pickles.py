@@ -81,7 +81,7 @@ def _fitted(model: Any, name: str, attribute: str, path: str) -> Any:
 
 
 def _unpickled(path: str) -> tuple[Any, Written | None]:
-    """What a pickle holds, and what it was written with where that is another scikit-learn.
+    """Loads a pickle; also returns what wrote it, where that is another scikit-learn.
 
     Raises:
       UserError: It does not load; both versions of scikit-learn are named where they differ.
@@ -126,7 +126,7 @@ def _is_joblib(path: str) -> bool:
 
 
 def _not_loaded(path: str, error: Exception) -> UserError:
-    """Why a pickle does not load, in one line."""
+    """Makes the error of a pickle that does not load, in one line."""
     lacking = missing_library(error, "the pickle", path)
     if lacking is not None:
         return lacking
@@ -134,7 +134,7 @@ def _not_loaded(path: str, error: Exception) -> UserError:
     line = re.sub(r" from '[^']*'", "", line).strip(" :")[:200]
     module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
     package = module.partition(".")[0]
-    # A private name is no package of its own: scikit-learn 1.7 wrote _loss for sklearn._loss._loss.
+    # A private name is not a package of its own: scikit-learn 1.7 wrote _loss for sklearn._loss._loss.
     if module and not package.startswith("_") and importlib.util.find_spec(package) is None:
         if package in _LIBRARIES:
             return missing_package(_LIBRARIES[package], "the pickle", path)
@@ -177,7 +177,7 @@ def _version_here() -> str | None:
 
 
 def _no_model(model: Any, path: str) -> UserError:
-    """What a pickle holds that is no tree model, and the way out."""
+    """Makes the error of a pickle that holds something else than a tree model."""
     name, module = type(model).__name__, type(model).__module__.partition(".")[0]
     alone = f"save the model alone, or {printed_by('sklearn')}"
     if isinstance(model, Mapping):

@@ -92,7 +92,7 @@ class SklearnModel:
         return TreeModel(self, score, example)
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """What the estimator itself predicts of a data frame; see `PublicPrediction`."""
+        """Returns the estimator's own prediction of a data frame; see `PublicPrediction`."""
         given = self._as_frame(rows, inputs[INPUT])
         if not self._classifies:
             return np.asarray(self._public.predict(given)).reshape(len(inputs[INPUT]), -1)
@@ -279,7 +279,7 @@ class SklearnModel:
 
 
 class _Ordered:
-    """What stands for a histogram boosting's own encoder: its columns in their order, encoded already."""
+    """Stands for a histogram boosting's own encoder: its columns in their order, encoded already."""
 
     def __init__(self, order: np.ndarray) -> None:
         self._order = order

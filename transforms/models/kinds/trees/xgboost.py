@@ -138,7 +138,7 @@ class XGBoostModel:
         self.signature = replace(self.signature, inputs=(replace(spec, missing=self.missing),))
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """What XGBoost's own interface gives; see `PublicPrediction`."""
+        """Returns the prediction of XGBoost's own interface; see `PublicPrediction`."""
         import xgboost
 
         (taken,) = inputs.values()
@@ -205,7 +205,7 @@ class XGBoostModel:
         return TreeModel(self, score, example)
 
     def _used_rounds(self) -> int:
-        """How many rounds the library's own predict uses."""
+        """Number of rounds that the library's own predict uses."""
         best = self._booster.attr("best_iteration")
         if best is not None and (
             self._estimator is not None or self._booster.attr("scikit_learn") is not None
@@ -281,7 +281,7 @@ def _tree(tree: Mapping[str, Any], group: int, weight: float, path: str) -> Tree
 
 
 def _type_of(booster: Any, estimator: Any) -> str | None:
-    """What the scikit-learn interface calls the model: regressor, classifier or ranker; None of a Booster."""
+    """The scikit-learn interface's word for a model: regressor, classifier or ranker; None for a Booster."""
     if estimator is not None:
         return "classifier" if hasattr(estimator, "predict_proba") else "regressor"
     said = booster.attr("scikit_learn")
