@@ -191,8 +191,8 @@ def evaluate(model: ScoredModel, inputs: Arrays, device_batch_size: int) -> tupl
         score, output = model.evaluate(take(inputs, index))
         return ({"score": score, "output": output},)
 
-    (found,) = run_calls(len(next(iter(inputs.values()))), device_batch_size, call)
-    return found["score"], found["output"]
+    (evaluated,) = run_calls(len(next(iter(inputs.values()))), device_batch_size, call)
+    return evaluated["score"], evaluated["output"]
 
 
 def totals(values: Arrays) -> np.ndarray:

@@ -116,12 +116,12 @@ class Signature:
     @property
     def heads(self) -> dict[str, range]:
         """The targets of each head, by its name."""
-        found, start = {}, 0
+        ranges, start = {}, 0
         for head in self.outputs:
             width = len(head.labels) or head.width
-            found[head.name] = range(start, start + width)
+            ranges[head.name] = range(start, start + width)
             start += width
-        return found
+        return ranges
 
 
 @dataclass(frozen=True)

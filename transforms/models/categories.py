@@ -98,8 +98,8 @@ class Categories:
             if not len(of_words):
                 return np.full(len(array), np.nan), np.zeros(len(array), bool)
             return np.where(null, np.nan, of_words[at]), strange_words[at] & ~null
-        found = self._places(array)
-        codes = pc.cast(found, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        place_of = self._places(array)
+        codes = pc.cast(place_of, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
         missing = array.is_null().to_numpy(zero_copy_only=False)
         if pt.is_floating(array.type):
             missing = missing | np.isnan(array.to_numpy(zero_copy_only=False).astype(np.float64))

@@ -118,8 +118,8 @@ def device_scopes() -> tuple[str, ...]:
     """TensorFlow's devices that models may run on: the GPUs, or else the processors, which are one device."""
     import tensorflow as tf
 
-    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tuple(f"/device:{device.name.partition('device:')[2]}" for device in found)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tuple(f"/device:{device.name.partition('device:')[2]}" for device in devices)
 
 
 @contextmanager

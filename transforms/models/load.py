@@ -98,8 +98,8 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
             what = "is for XGBoost, whose files do not keep the number that is missing"
             raise UserError(what, "model.missing", "leave it out")
         adapter.take_missing(request.missing)
-    found: ModelAdapter = adapter
-    return found
+    loaded: ModelAdapter = adapter
+    return loaded
 
 
 def locate(request: ModelRequest) -> tuple[str, str]:
@@ -168,11 +168,11 @@ def _file_names(path: str) -> list[str]:
 
 def model_digest(path: str) -> str:
     """SHA-256 of a model file, or of a folder's files by name, of a local path."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in _file_names(path):
         if os.path.isdir(path):
-            found.update(os.path.relpath(name, path).encode() + b"\0")
+            digest.update(os.path.relpath(name, path).encode() + b"\0")
         with open(name, "rb") as source:
             while block := source.read(1 << 20):
-                found.update(block)
-    return f"sha256:{found.hexdigest()}"
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"

@@ -146,10 +146,10 @@ def _register(module: Any) -> None:
         return
     import keras
 
-    objects, found = keras.saving.get_custom_objects(), vars(module)
+    objects, own = keras.saving.get_custom_objects(), vars(module)
     named: Mapping[str, Any] = {
         keras.saving.get_registered_name(value): value
-        for value in found.values()
+        for value in own.values()
         if callable(value) and hasattr(value, "__name__")
     }
     objects.update({name: value for name, value in named.items() if ">" in name})

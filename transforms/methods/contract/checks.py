@@ -312,11 +312,11 @@ def ignored(subject: Subject) -> None:
     # A score that is evaluated twice in different company may differ in its last bit.
     rounding = 0.0 if subject.method.needs.gradients else 1e-6 * float(np.abs(whole.prediction).max())
     for place in subject.world.ignored:
-        found = np.abs(_at(whole.values, place))
+        sizes = np.abs(_at(whole.values, place))
         errors = 0.0 if whole.standard_error is None else _at(whole.standard_error, place)
         require(
-            found <= rounding + _ERRORS * errors,
-            f"{_named(place)}, which the score ignores, gets up to {float(found.max()):.3g}",
+            sizes <= rounding + _ERRORS * errors,
+            f"{_named(place)}, which the score ignores, gets up to {float(sizes.max()):.3g}",
         )
 
 

@@ -136,7 +136,7 @@ class ExpectedGradients(AttributionMethod):
             for first, size, nodes in _calls(count, whole, at_once):
                 alphas, base = strata(keys[index], first, size, count, reference.rows)
                 ends, places = background.of(base[::nodes])
-                found, square = differentiable.integrate(
+                summed, square = differentiable.integrate(
                     chosen,
                     ends,
                     places,
@@ -145,7 +145,7 @@ class ExpectedGradients(AttributionMethod):
                     targets[index],
                     squares=squares,
                 )
-                sums = {k: sums[k] + v for k, v in found.items()} if sums else found
+                sums = {k: sums[k] + v for k, v in summed.items()} if sums else summed
                 pairs = {k: pairs[k] + v for k, v in square.items()} if pairs else square
             means = {k: v / np.float32(count) for k, v in sums.items()}
             # A pair's squared difference has the two samples' variances in expectation, or more.
@@ -255,6 +255,6 @@ def _shuffled(background_rows: int) -> np.ndarray:
 def _coprime(background_rows: int) -> np.ndarray:
     """The numbers up to R that share no factor with it."""
     numbers = np.arange(1, background_rows + 1)
-    found: np.ndarray = numbers[np.gcd(numbers, background_rows) == 1]
-    found.setflags(write=False)
-    return found
+    coprime: np.ndarray = numbers[np.gcd(numbers, background_rows) == 1]
+    coprime.setflags(write=False)
+    return coprime

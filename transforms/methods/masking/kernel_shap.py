@@ -204,10 +204,10 @@ class _Fit:
             take(self._inputs, rows), self._targets[rows], np.concatenate([members, ~members])
         )
         half = len(members)
-        found = np.empty((now.pairs, *self._targets[rows].shape))
-        found[~new] = gaps
-        found[new] = ((scores[:, :half] - scores[:, half:]) / 2).transpose(1, 0, 2)
-        return found
+        extended = np.empty((now.pairs, *self._targets[rows].shape))
+        extended[~new] = gaps
+        extended[new] = ((scores[:, :half] - scores[:, half:]) / 2).transpose(1, 0, 2)
+        return extended
 
     def _solve(self, design: Design, gaps: np.ndarray, rows: np.ndarray) -> None:
         shape = (*self._targets[rows].shape, -1)

@@ -139,8 +139,8 @@ class Lime(AttributionMethod):
             if not game.players.holds:
                 return reference.scores.T[chosen]
             empty = np.zeros((reference.rows, count), bool)
-            found = game.scores(take(inputs, rows), chosen, empty, np.arange(reference.rows))
-            return found.swapaxes(1, 2)
+            worths = game.scores(take(inputs, rows), chosen, empty, np.arange(reference.rows))
+            return worths.swapaxes(1, 2)
 
         def run(rows: np.ndarray, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
             kept, base = samples(reference.seed, self.n_samples // 2, count, reference.rows, number)
@@ -160,16 +160,17 @@ class Lime(AttributionMethod):
                     together = weight_of_pairs(width) * acting_together(scores, ends)
                 slopes[block, columns], fit[block, columns] = surrogate.fitted(scores, still, together)
                 if squares:
-                    found = surrogate.variances(scores)
-                    variances[block, columns] = found if still is None else np.where(still[:, None], 0, found)
+                    square = surrogate.variances(scores)
+                    moving = square if still is None else np.where(still[:, None], 0, square)
+                    variances[block, columns] = moving
             # A row with several rounds is given the mean of their fits as it is of their slopes.
             return {"players": slopes, "fit": fit}, {"players": variances, "fit": np.zeros_like(fit)}
 
-        found, errors, limited = sample_rounds(run, reference.spread[targets], self.tolerance)
-        values = game.players.to_inputs(found["players"])
+        means, errors, limited = sample_rounds(run, reference.spread[targets], self.tolerance)
+        values = game.players.to_inputs(means["players"])
         error = game.players.to_inputs(errors["players"]) if self.standard_error else None
         base_value = reference.base_values[targets]
-        return Attribution(values, prediction, output, base_value, None, error, limited, found["fit"])
+        return Attribution(values, prediction, output, base_value, None, error, limited, means["fit"])
 
 
 def samples(
@@ -221,8 +222,8 @@ def acting_together(scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
         return lacks.var(axis=-1)
     drawn = np.square(lacks[..., 1 : 1 + again] - lacks[..., pairs - again :]) / 2
     error = drawn.std(axis=-1, ddof=1) / np.sqrt(again)
-    found: np.ndarray = np.maximum(lacks.var(axis=-1) - drawn.mean(axis=-1), 0) + error / 2
-    return found
+    together: np.ndarray = np.maximum(lacks.var(axis=-1) - drawn.mean(axis=-1), 0) + error / 2
+    return together
 
 
 def weight_of_pairs(width: float) -> float:
@@ -295,8 +296,8 @@ class Surrogate:
         turned = weighted @ self._inverse
         alone = (weighted * turned).sum(axis=1)
         both = 2 * (weighted[0::2] * turned[1::2]).sum(axis=1)
-        found: np.ndarray = np.square(residuals) @ alone
-        return found + (residuals[..., 0::2] * residuals[..., 1::2]) @ both
+        chance: np.ndarray = np.square(residuals) @ alone
+        return chance + (residuals[..., 0::2] * residuals[..., 1::2]) @ both
 
     def variances(self, scores: np.ndarray) -> np.ndarray:
         """Squared standard errors of the slopes, `[..., M]`, of scores `[..., C]`."""
@@ -304,10 +305,10 @@ class Surrogate:
         residuals = about - slopes @ self._centred.T
         # (a r + a′ r′)² of each pair, added up: what its two residuals do to a slope belongs together.
         influence = self._influence
-        found = np.square(residuals) @ np.square(influence).T
+        variances = np.square(residuals) @ np.square(influence).T
         both = residuals[..., 0::2] * residuals[..., 1::2]
-        found += both @ (2 * influence[:, 0::2] * influence[:, 1::2]).T
-        return np.maximum(found, 0)
+        variances += both @ (2 * influence[:, 0::2] * influence[:, 1::2]).T
+        return np.maximum(variances, 0)
 
     @cached_property
     def _influence(self) -> np.ndarray:

@@ -83,13 +83,13 @@ class Occlusion(AttributionMethod):
         """Replaces; see `AttributionMethod.attribute`."""
         game = Game(model, reference, device_batch_size)
         prediction, output = predict(model, inputs, targets, device_batch_size)
-        found = np.empty((*targets.shape, game.players.count))
+        drops = np.empty((*targets.shape, game.players.count))
         for rows, columns in game.blocks(targets, game.players.count):
-            found[rows, columns] = self._losses(
+            drops[rows, columns] = self._losses(
                 game, take(inputs, rows), targets[rows, columns], prediction[rows, columns]
             )
         return Attribution(
-            game.players.to_inputs(found),
+            game.players.to_inputs(drops),
             prediction,
             output,
             reference.base_values[targets],

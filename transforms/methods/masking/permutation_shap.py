@@ -229,23 +229,23 @@ def _joined(own: np.ndarray, ranges: np.ndarray, rounding: np.ndarray, count: in
     own = np.where(varies, own, 0.0)
     mean = own.sum(axis=2, keepdims=True) / np.maximum(share.sum(axis=2, keepdims=True), 1)
     freedom = 0.8 * (count - 1)  # successive differences overlap
-    found: np.ndarray = (_JOINED * share * mean + freedom * own) / (_JOINED + freedom)
-    return found
+    joined: np.ndarray = (_JOINED * share * mean + freedom * own) / (_JOINED + freedom)
+    return joined
 
 
 def _worths_on_the_way(game: Game, inputs: Arrays, targets: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """Worths of the first 1 … M − 1 players of each order, `[B, orders, M − 1, T]`."""
     count, players = orders.shape
     steps = players - 1
-    found = np.empty((len(targets), count * steps, targets.shape[1]))
+    worths = np.empty((len(targets), count * steps, targets.shape[1]))
     for block in blocks(count * steps, players * orders.itemsize):
         members = orders[block // steps] < (block % steps + 1)[:, None]
         # With few players, orders meet in the same coalitions.
         _, first, back = np.unique(
             np.packbits(members, axis=1), axis=0, return_index=True, return_inverse=True
         )
-        found[:, block] = game.scores(inputs, targets, members[first])[:, back.reshape(-1)]
-    return found.reshape(len(targets), count, steps, targets.shape[1])
+        worths[:, block] = game.scores(inputs, targets, members[first])[:, back.reshape(-1)]
+    return worths.reshape(len(targets), count, steps, targets.shape[1])
 
 
 def _exact(
@@ -254,9 +254,9 @@ def _exact(
     """Shapley values from the worths of all coalitions, `[B, T, M]`."""
     coalitions, weights = enumeration(game.players.count)
     inside = slice(1, -1)
-    found = np.multiply.outer(empty, weights[0]) + np.multiply.outer(full, weights[-1])
-    found += np.swapaxes(game.scores(inputs, targets, coalitions[inside]), 1, 2) @ weights[inside]
-    return found
+    exact = np.multiply.outer(empty, weights[0]) + np.multiply.outer(full, weights[-1])
+    exact += np.swapaxes(game.scores(inputs, targets, coalitions[inside]), 1, 2) @ weights[inside]
+    return exact
 
 
 def spread_permutations(seed: int, count: int, players: int, number: int) -> np.ndarray:

@@ -260,8 +260,8 @@ def _places(numbers: Any, firsts: np.ndarray) -> np.ndarray:
 
 def _features_above(forest: Forest, node: int) -> list[int]:
     """The different features on the way to a node, by their bits."""
-    paths, found = forest.paths, {}
+    paths, above = forest.paths, {}
     while paths.parent[node] >= 0:
-        found[int(paths.bit[node])] = int(forest.feature[paths.parent[node]])
+        above[int(paths.bit[node])] = int(forest.feature[paths.parent[node]])
         node = int(paths.parent[node])
-    return [found[bit] for bit in sorted(found)]
+    return [above[bit] for bit in sorted(above)]

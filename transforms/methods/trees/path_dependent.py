@@ -40,12 +40,12 @@ class PathDependent:
         forest = self.forest
         reach = np.ones(len(forest.left))
         _reach(forest.left, forest.right, forest.cover, reach)
-        found = np.zeros(forest.outputs)
+        expected = np.zeros(forest.outputs)
         output = np.repeat(forest.output, np.diff(np.r_[forest.roots, len(forest.left)]))
         leaves = forest.left < 0
         for v in range(forest.value.shape[1]):
-            np.add.at(found, output[leaves] + v, (reach * forest.value[:, v])[leaves])
-        return found
+            np.add.at(expected, output[leaves] + v, (reach * forest.value[:, v])[leaves])
+        return expected
 
     @cached_property
     def _terms(self) -> tuple[np.ndarray, np.ndarray]:

@@ -230,8 +230,8 @@ class DifferentiableModel:
         for first in range(0, targets.shape[1], TARGETS_AT_ONCE):
             part = targets[:, first : first + TARGETS_AT_ONCE]
             compiled = self._compiled(function, signature, part.shape[1], *options)
-            found, square = compiled(*args, part.astype(np.int32))
-            for name, value in found.items():
+            total, square = compiled(*args, part.astype(np.int32))
+            for name, value in total.items():
                 sums.setdefault(name, []).append(value.numpy())
             for name, value in square.items():
                 squares.setdefault(name, []).append(value.numpy())

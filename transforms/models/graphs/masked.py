@@ -103,10 +103,10 @@ class MaskedModel:
         """
         points = len(targets) * len(coalitions) * base.shape[1]
         self._count(points)
-        found = self._in_parts(self._parts(len(targets), points))(
+        summed = self._in_parts(self._parts(len(targets), points))(
             dict(inputs), targets.astype(np.int32, copy=False), coalitions, base.astype(np.int32, copy=False)
         )
-        sums: np.ndarray = found.numpy()
+        sums: np.ndarray = summed.numpy()
         return sums
 
     def _in_parts(self, parts: int) -> Compiled:
@@ -130,15 +130,15 @@ class MaskedModel:
         else:
             others = [tf.gather(value, base) for value in self._prefix.by_row(self._entries)]
             scores = self._prefix.scores(inputs, others, kept)
-        found: list[Any] = []
+        done: list[Any] = []
         for part in range(parts):
             # One after another: two parts at a time would share the cache.
-            with tf.control_dependencies(found[-1:]):
+            with tf.control_dependencies(done[-1:]):
                 some = slice(rows * part // parts, rows * (part + 1) // parts)
             chosen = targets[some]
             points = tf.shape(chosen)[0] * count * every
-            found.append(_sum_background(scores(some, points), chosen, count, every))
-        return tf.concat(found, axis=0) if parts > 1 else found[0]
+            done.append(_sum_background(scores(some, points), chosen, count, every))
+        return tf.concat(done, axis=0) if parts > 1 else done[0]
 
     def _raw_scores(self, inputs: Any, kept: Any, base: Any) -> _ScoreRows:
         """Scores of some rows by masking what they are made of, value by value."""

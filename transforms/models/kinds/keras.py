@@ -113,8 +113,8 @@ class KerasModel(GraphAdapter):
         def call(inputs: Mapping[str, Any]) -> Any:
             placeholders.update((name, inputs[name]) for name in specs)
             output = self.model(self._packed(inputs), training=False)
-            found = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
-            heads = list(zip(_heads(self.model, output, found), found, strict=True))
+            tensors = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
+            heads = list(zip(_heads(self.model, output, tensors), tensors, strict=True))
             # A label or a string beside a score is none, and has no gradient.
             results[:] = [value for _, value in heads if value.dtype.is_floating]
             self._heads = tuple(head for head, value in heads if value.dtype.is_floating)
@@ -254,8 +254,8 @@ def keras_version(path: str) -> str:
         import h5py  # type: ignore[import-untyped]
 
         with h5py.File(path, "r") as file:
-            found = file.attrs.get("keras_version", b"")
-            return found.decode() if isinstance(found, bytes) else str(found)
+            version = file.attrs.get("keras_version", b"")
+            return version.decode() if isinstance(version, bytes) else str(version)
     except (KeyError, ValueError, OSError, AttributeError):  # damaged: what it says is of no use
         return ""
 

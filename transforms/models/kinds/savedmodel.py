@@ -80,8 +80,8 @@ class SavedModel(GraphAdapter):
         @tf.function(input_signature=[specs], autograph=False)
         def call(inputs: Mapping[str, Any]) -> Any:
             placeholders.update(inputs)
-            found = self._function(**inputs)
-            results[:] = [found[name] for name in self._heads]
+            outputs = self._function(**inputs)
+            results[:] = [outputs[name] for name in self._heads]
             return list(results)
 
         function = call.get_concrete_function()
@@ -90,10 +90,10 @@ class SavedModel(GraphAdapter):
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Returns what the signature as it was loaded gives for these rows, `[B, T]`."""
-        found = self._function(
+        outputs = self._function(
             **{spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in self.signature.inputs}
         )
-        heads = [tf.cast(found[name], tf.float64).numpy() for name in self._heads]
+        heads = [tf.cast(outputs[name], tf.float64).numpy() for name in self._heads]
         return np.concatenate([head.reshape(rows.num_rows, -1) for head in heads], axis=1)
 
 
@@ -178,6 +178,6 @@ def _in_order(names: Iterable[str]) -> list[str]:
     """
     names = list(names)
     numbered = [re.fullmatch(r"(.*?)_(\d+)", name) for name in names]
-    if all(numbered) and len({found[1] for found in numbered if found}) == 1:
+    if all(numbered) and len({match[1] for match in numbered if match}) == 1:
         return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
     return sorted(names)

@@ -97,7 +97,7 @@ def find_cut(
     """
     needed = traced.ancestors(scores)
     whole = input_sources(traced, needed)
-    sources = {name: found - held for name, found in whole.items()} if held else whole
+    sources = {name: unswitched - held for name, unswitched in whole.items()} if held else whole
     used = {n for n, tensor in traced.inputs.items() if tensor.op.name in needed and n not in held}
     for name in sorted(used & traced.opaque):
         raise refused(
@@ -121,8 +121,10 @@ def find_cut(
         )
         if switched:
             # One mask of a list is as good as another: gradients begin in front of the switch.
-            found = [e for e in _entries(traced, scores, sources, switched) if e[0].name not in held_names]
-            entries, _ = _with_positions(traced, found)
+            unswitched = [
+                e for e in _entries(traced, scores, sources, switched) if e[0].name not in held_names
+            ]
+            entries, _ = _with_positions(traced, unswitched)
             masked = row_masks(traced, scores, entries)
     for entry in entries:
         for name in sorted(whole.get(entry.tensor.op.name, frozenset()) & held):
@@ -157,11 +159,11 @@ def input_sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, f
     for op in traced.graph.get_operations():  # in creation order: inputs come before what uses them
         if op.name in sources or op.name not in needed:
             continue
-        found: frozenset[str] = frozenset()
+        origin: frozenset[str] = frozenset()
         if op.type not in SHAPE_ONLY:
             for tensor in op.inputs:
-                found |= sources.get(tensor.op.name, frozenset())
-        sources[op.name] = found
+                origin |= sources.get(tensor.op.name, frozenset())
+        sources[op.name] = origin
     return sources
 
 
@@ -179,7 +181,7 @@ def _entries(
       sources: Inputs that an op depends on.
       masked: Inputs whose masks are held.
     """
-    found: dict[str, tuple[Any, str]] = {}
+    tensors: dict[str, tuple[Any, str]] = {}
     seen: set[str] = set()
     pending = list(scores)
     while pending:
@@ -203,9 +205,9 @@ def _entries(
                 f"inputs {', '.join(map(repr, sorted(origin)))} meet in {where(tensor.op)} before any "
                 "gradient begins, so that gradients cannot tell them apart",
             )
-        found[tensor.name] = (tensor, next(iter(origin)))
+        tensors[tensor.name] = (tensor, next(iter(origin)))
     order = {op.name: position for position, op in enumerate(traced.graph.get_operations())}
-    return sorted(found.values(), key=lambda entry: order[entry[0].op.name])
+    return sorted(tensors.values(), key=lambda entry: order[entry[0].op.name])
 
 
 def _switched_by_ids(
@@ -277,15 +279,15 @@ def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
     """Comparisons of moving values with something they may equal, as padding equals its constant."""
     moved = {entry.tensor.name for entry in cut.entries}
     rest = traced.ancestors(cut.scores, frozenset(moved))
-    found = []
+    comparisons = []
     for op in traced.graph.get_operations():
         if op.name not in rest or not any(tensor.name in moved for tensor in op.inputs):
             continue
         if op.type in ("Equal", "NotEqual"):
-            found.append(op.outputs[0])
+            comparisons.append(op.outputs[0])
         if op.type not in LOOPS | BRANCHES:  # of which a graph may hold one copy
             moved.update(tensor.name for tensor in op.outputs if tensor.dtype.is_floating)
-    return found
+    return comparisons
 
 
 def _shapes_before(

@@ -59,8 +59,8 @@ def held_masks(
     ops = [op for op in traced.graph.get_operations() if op.name in needed]
     if not any(_scales_far(op, op.inputs) for op in ops):
         plain = []  # hundreds of lists are not followed one by one for nothing
-    found = {name: questions(traced, ops, entries, answers, name) for name in {e.input for e in answers}}
-    padding = [e for e in answers if found[e.input].is_padding(e.tensor)]
+    about = {name: questions(traced, ops, entries, answers, name) for name in {e.input for e in answers}}
+    padding = [e for e in answers if about[e.input].is_padding(e.tensor)]
     # Whole numbers may be weights of a mean: they are a mask where they put values out of reach.
     hidden = {
         e.input for e in plain if _ways_of(traced, ops, scores, entries, [*padding, e])[e.tensor.name] > 1
@@ -264,11 +264,11 @@ def _depending(ops: Iterable[Any], starts: Iterable[str]) -> frozenset[str]:
       ops: Of a graph, in its order.
       starts: The tensors' names.
     """
-    found = set(starts)
+    names = set(starts)
     for op in ops:
-        if op.type not in SHAPE_ONLY and any(tensor.name in found for tensor in op.inputs):
-            found.update(tensor.name for tensor in op.outputs)
-    return frozenset(found)
+        if op.type not in SHAPE_ONLY and any(tensor.name in names for tensor in op.inputs):
+            names.update(tensor.name for tensor in op.outputs)
+    return frozenset(names)
 
 
 def _learned(beside: Iterable[Any]) -> bool:

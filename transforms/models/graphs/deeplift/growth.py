@@ -53,8 +53,8 @@ class WalkGrowth:
 
         def run(*index: int) -> Any:
             rows = {name: value[list(index)] for name, value in two.items()}
-            found = look({k: tf.constant(rows[k], t.dtype) for k, t in traced.inputs.items()})
-            return [[value.numpy() for value in part] for part in found]
+            measured = look({k: tf.constant(rows[k], t.dtype) for k, t in traced.inputs.items()})
+            return [[value.numpy() for value in part] for part in measured]
 
         first, second, both, three = run(0), run(1), run(0, 1), run(0, 1, 0)
         extents: dict[str, Extents] = {}
@@ -116,13 +116,13 @@ _ARRAYS = {
 def _two_rows(example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Two rows that differ in whatever they can."""
     rng = np.random.default_rng(0)
-    found = {}
+    rows = {}
     for name, value in example.items():
         pair = value[[0, len(value) - 1]]
         if np.issubdtype(pair.dtype, np.floating):
             pair = pair + rng.normal(0, 0.1, pair.shape) * (np.abs(pair) + 1)
-        found[name] = pair
-    return found
+        rows[name] = pair
+    return rows
 
 
 def _line(tensor: Any, two: np.ndarray, three: np.ndarray) -> Extents:

@@ -229,15 +229,15 @@ class _Planner:
 
     def _between(self, start: Any, end: Any) -> tuple[Any, ...]:
         """The ops of a curve, in their order."""
-        found: dict[str, Any] = {}
+        ops: dict[str, Any] = {}
         pending = [end]
         while pending:
             op = pending.pop().op
-            if op.name in found:
+            if op.name in ops:
                 continue
-            found[op.name] = op
+            ops[op.name] = op
             pending += [t for t in op.inputs if self._varies(t) and t.name != start.name]
-        return tuple(sorted(found.values(), key=lambda op: self._order[op.name]))
+        return tuple(sorted(ops.values(), key=lambda op: self._order[op.name]))
 
     # -- the walk --------------------------------------------------------------------------------------------
 

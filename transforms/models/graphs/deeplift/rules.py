@@ -42,11 +42,11 @@ def passing(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def sums(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """Every term gets the same multiplier; the second term of a difference gets it negated."""
     (m,) = given.values()
-    found = {}
+    multipliers = {}
     for place, operand in step.operands.items():
         part = walk.sum_to(m, step.outputs[0], operand)
-        found[place] = -part if step.op.type == "Sub" and place == 1 else part
-    return found
+        multipliers[place] = -part if step.op.type == "Sub" and place == 1 else part
+    return multipliers
 
 
 def linear(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
@@ -290,12 +290,12 @@ def _within_range(x: Any, r: Any) -> tuple[Any, Any]:
 def _from_range(m: Any, near: Any, x: Any, r: Any) -> Any:
     """Multipliers of a softmax's whole operand from those of the part of it that was walked along."""
     apart = x - r
-    found = tf.where(near == apart, m, m * tf.math.divide_no_nan(near, apart))
+    scaled = tf.where(near == apart, m, m * tf.math.divide_no_nan(near, apart))
     # Where a mask takes all, what it had already taken comes back as one of equals: by the others' doing.
     moved = _far(x, r) & (apart != 0)
     lost = tf.reduce_sum(tf.where(apart == 0, m * near, 0.0), axis=-1, keepdims=True)
     total = tf.reduce_sum(tf.where(moved, apart, 0.0), axis=-1, keepdims=True)
-    return found + tf.where(moved, tf.math.divide_no_nan(lost, total), 0.0)
+    return scaled + tf.where(moved, tf.math.divide_no_nan(lost, total), 0.0)
 
 
 def _tops(x: Any, r: Any) -> tuple[Any, Any]:

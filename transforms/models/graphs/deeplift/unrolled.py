@@ -129,18 +129,18 @@ class _Writer:
             if op.type == "Placeholder" and op.outputs[0].name in values:
                 continue
             given = [values[tensor.name] for tensor in op.inputs]
-            found: Sequence[Any]
+            written: Sequence[Any]
             if op.type in LOOPS:
-                found = self._loop(op, given)
+                written = self._loop(op, given)
             elif op.type in _CALLS:
-                found = self._call(op.get_attr("f").name, given)
+                written = self._call(op.get_attr("f").name, given)
             elif op.type in BRANCHES:
-                found = self._branch(op, given)
+                written = self._branch(op, given)
             elif op.type.startswith("TensorList"):
-                found = [self._list_op(op, given)]
+                written = [self._list_op(op, given)]
             else:
-                found = self._copy(op, given)
-            values.update((output.name, value) for output, value in zip(op.outputs, found, strict=True))
+                written = self._copy(op, given)
+            values.update((output.name, value) for output, value in zip(op.outputs, written, strict=True))
 
     def _copy(self, op: Any, given: Sequence[Any]) -> Sequence[Any]:
         if any(isinstance(value, _List | StepList) for value in given):
@@ -233,13 +233,13 @@ class _Writer:
     def _scanned(self, op: Any, scan: Scan, given: Sequence[Any]) -> list[Any]:
         """A loop's variables after its last step, by a call of the whole of it."""
         arguments = [given[v.number].whole if v.listed else given[v.number] for v in scan.given]
-        found = scan.call(*arguments)
-        call = found[0].op
+        results = scan.call(*arguments)
+        call = results[0].op
         self.scans[call.name] = scan
         after = list(given)
         for place, value in scan.numbers.items():
             after[place] = self._constant(value, given[place].dtype)
-        for variable, value in zip(scan.results, found, strict=False):
+        for variable, value in zip(scan.results, results, strict=False):
             if variable.listed:
                 after[variable.number] = _List(whole=value)
             else:
@@ -289,6 +289,6 @@ class _Writer:
         """The value of a whole-number tensor; None where it depends on the rows or is not known."""
         if tensor.name not in self._known:
             value = tf.get_static_value(tensor)
-            found = apply(tensor.op, self.known) if value is None else np.asarray(value)
-            self._known[tensor.name] = found
+            number = apply(tensor.op, self.known) if value is None else np.asarray(value)
+            self._known[tensor.name] = number
         return self._known[tensor.name]

@@ -89,7 +89,7 @@ class _Lowering:
           behind: Names of nodes and arguments that lie behind a product; those found are added.
           inside: Whether they are a function's, whose results have names.
         """
-        found: list[Any] = []
+        lowered: list[Any] = []
         renamed: dict[str, str] = {}
         for node in nodes:
             copy = tf.compat.v1.NodeDef()
@@ -101,13 +101,13 @@ class _Lowering:
             if late or node.op in _PRODUCTS:
                 behind.add(node.name)
             if late and node.op in _PRODUCTS and node.attr["T"].type == types_pb2.DT_FLOAT:
-                found += self._product(copy, inside)
+                lowered += self._product(copy, inside)
                 if inside:
                     renamed[f"{node.name}:{_PRODUCTS[node.op]}"] = f"{node.name}:y"
                 self.count += 1
             else:
-                found.append(copy)
-        return found
+                lowered.append(copy)
+        return lowered
 
     def _product(self, node: Any, inside: bool) -> list[Any]:
         """A product between casts; what gives its result keeps its name."""
@@ -138,14 +138,14 @@ class _Lowering:
         late = [_base(name) in behind for name in node.input if not name.startswith("^")]
         if node.op in LOOPS:
             return self._body(node.attr["body"].func, late, carried=True)
-        found = False
+        changed = False
         for key in _BRANCHES:
             if key not in node.attr:
                 continue
             value = node.attr[key]
             for function in [value.func] if value.HasField("func") else value.list.func:
-                found |= self._body(function, late[1:], carried=False)
-        return found
+                changed |= self._body(function, late[1:], carried=False)
+        return changed
 
     def _body(self, function: Any, late: list[bool], *, carried: bool) -> bool:
         body = self._library[function.name]

@@ -240,9 +240,9 @@ def missing_package(package: str, what: str, path: str) -> UserError:
 
 def missing_library(error: Exception, what: str, path: str) -> UserError | None:
     """The error to raise where an import failed for want of a shared library; None: it failed otherwise."""
-    found = _NOT_THERE.match(str(error))
-    if found is None:
+    match = _NOT_THERE.match(str(error))
+    if match is None:
         return None
-    package = _DEBIAN.get(found[1])
+    package = _DEBIAN.get(match[1])
     remedy = "install it" if package is None else f"on Debian and Ubuntu: apt install {package}"
-    return UserError(f"{what} needs the library {found[1]}, which this machine lacks", path, remedy)
+    return UserError(f"{what} needs the library {match[1]}, which this machine lacks", path, remedy)

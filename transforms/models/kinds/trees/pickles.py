@@ -74,8 +74,8 @@ def _fitted(model: Any, name: str, attribute: str, path: str) -> Any:
     from sklearn.exceptions import NotFittedError
 
     try:
-        found = getattr(model, attribute)
-        return found() if attribute == "get_booster" else found
+        booster = getattr(model, attribute)
+        return booster() if attribute == "get_booster" else booster
     except NotFittedError as error:
         raise UserError(f"holds a {name} that is not fitted", path, "fit it before saving it") from error
 
@@ -153,9 +153,9 @@ def _not_loaded(path: str, error: Exception) -> UserError:
         what = f"the pickle needs {module}, which the {package} that is here does not have"
         return UserError(what, path, "install the version that wrote it, or save the model again")
     if isinstance(error, AttributeError) and (
-        found := re.search(r"'(\w+)' on <module '[\w.]*__main__'", line)
+        match := re.search(r"'(\w+)' on <module '[\w.]*__main__'", line)
     ):
-        what = f"the pickle needs {found[1]}, which was defined in the script that wrote it (__main__)"
+        what = f"the pickle needs {match[1]}, which was defined in the script that wrote it (__main__)"
         return UserError(what, path, "define it in a module, name that in model.modules, and save it again")
     return UserError(f"the pickle does not load: {line}", path, "save the model again")
 
@@ -164,8 +164,8 @@ def _version_in(path: str) -> str | None:
     """The scikit-learn that wrote a pickle, as the file has it; None where it has none."""
     with open(path, "rb") as file:
         data = file.read()
-    found = _VERSION.search(unpacked_whole(data))
-    return None if found is None else found[1].decode()
+    match = _VERSION.search(unpacked_whole(data))
+    return None if match is None else match[1].decode()
 
 
 def _version_here() -> str | None:
