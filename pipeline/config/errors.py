@@ -51,7 +51,7 @@ def as_user_error(
     if first["type"] == "string_too_short":
         return UserError("is empty", place, "give a path")
     if first["type"] == "too_short":
-        return UserError("is empty", place, "give one at least, or leave the key out")
+        return UserError("is empty", place, "give at least one, or leave the key out")
     same = [problem for spot, problem in problems if spot == location]
     wanted = list(dict.fromkeys(word for problem in same for word in _wanted(problem)))
     if not wanted:

@@ -85,7 +85,7 @@ class Feature(Strict):
     def _one_of_both(self) -> Feature:
         if self.missing == "keep" and self.fill is not None:
             raise ValueError(
-                f"fill: {self.fill!r} and missing: keep do not go together: one replaces what the other keeps"
+                f"fill: {self.fill!r} and missing: keep exclude each other: one replaces what the other keeps"
             )
         return self
 
@@ -115,7 +115,7 @@ class Bins(Strict):
 
 def _several(parts: list[str | Bins]) -> list[str | Bins]:
     if not 2 <= len(parts) <= _MOST_PARTS:
-        raise ValueError(f"an intersection is of 2 to {_MOST_PARTS} slicings, and these are {len(parts)}")
+        raise ValueError(f"an intersection takes 2 to {_MOST_PARTS} slicings, not {len(parts)}")
     return parts
 
 
@@ -174,9 +174,9 @@ def _named(name: Any, keys: Any) -> Any:
     """An item of a list of features of one of a mapping."""
     if keys is not None and not isinstance(keys, dict):
         what = f"must be keys and values, not {keys!r:.100}"
-        raise UserError(what, f"input.features.{name}", "write it like {fill: 0}")
+        raise UserError(what, f"input.features.{name}", "write for example {fill: 0}")
     if keys and "name" in keys:
-        raise UserError("unknown key", f"input.features.{name}.name", "the feature has its name already")
+        raise UserError("unknown key", f"input.features.{name}.name", "the key of the mapping is the name")
     return {"name": name, **(keys or {})}
 
 

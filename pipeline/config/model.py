@@ -55,7 +55,7 @@ class Model(Strict):
             return value
         if path is not None:
             raise UserError(
-                f"{function!r}, and model.path is {path!r}: a model is one of the two",
+                f"{function!r}, and model.path is {path!r}: a model has one of the two",
                 "model.python",
                 "leave one of them out",
             )

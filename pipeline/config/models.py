@@ -82,7 +82,7 @@ class Config(Strict):
     def _whole(self) -> Config:
         if self.incremental and self.privacy.min_rows > 1:
             raise UserError(
-                "and incremental: true do not go together: the aggregates that are kept to be added to hold "
+                "and incremental: true exclude each other: an incremental run keeps aggregates of "
                 "every slice",
                 "privacy.min_rows",
                 "leave one of the two out",
@@ -270,7 +270,7 @@ def _parse_method(value: Any) -> AttributionMethod:
     if name is None:
         raise UserError("is missing", "method.name", f"known are {', '.join(METHODS)}")
     if not isinstance(name, str) or name not in METHODS:
-        raise UserError(f"{name!r} is no method", "method.name", nearest_key(str(name), list(METHODS)))
+        raise UserError(f"{name!r} is not a method", "method.name", nearest_key(str(name), list(METHODS)))
     method = METHODS[name]
     known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
     for key in value:

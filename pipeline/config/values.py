@@ -55,5 +55,5 @@ def day_of(date: str | None) -> str:
             raise ValueError
         datetime.date.fromisoformat(date)
     except ValueError as error:
-        raise UserError(f"{date!r} is no day", "--date", "write YYYY-MM-DD") from error
+        raise UserError(f"{date!r} is not a date", "--date", "write YYYY-MM-DD") from error
     return date

@@ -63,7 +63,7 @@ def check_nodes(root: yaml.Node, limits: YamlLimits = SHIPPED) -> None:
             return 1
         known = sizes.get(id(node))
         if known is not None and known < 0:
-            problem = "an alias stands inside of what it stands for"
+            problem = "an alias lies within what it stands for"
         elif depth > limits.depth:
             problem = f"nested more than {limits.depth} deep"
         elif known is not None:
@@ -102,24 +102,24 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag not in _TAGS:
-            problem = f"the tag {node.tag.removeprefix(_TAG)!r} is not one of a config"
+            problem = f"the tag {node.tag.removeprefix(_TAG)!r} is not allowed in a config"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         kind = _NODES.get(node.tag.removeprefix(_TAG), yaml.ScalarNode)
         if not isinstance(node, kind):
             problem = (
-                f"{type(node).__name__.removesuffix('Node').lower()} is no {node.tag.removeprefix(_TAG)}"
+                f"{type(node).__name__.removesuffix('Node').lower()} is not a {node.tag.removeprefix(_TAG)}"
             )
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         try:
             return super().construct_object(node, deep=deep)
         except (KeyError, IndexError, ValueError) as error:
-            problem = f"{node.value!r:.60} is no {node.tag.removeprefix(_TAG)}"
+            problem = f"{node.value!r:.60} is not a {node.tag.removeprefix(_TAG)}"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         text = super().construct_scalar(node)
         if isinstance(text, str) and _HALF.search(text):
-            problem = "holds half of a surrogate pair, which is no character"
+            problem = "holds half of a surrogate pair, which is not a character"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return text
 
@@ -236,7 +236,7 @@ _FUNCTION = re.compile(r"path:\s*(python:\s*[^\s,}#]+)")
 def _about_colons(line: str) -> str:
     """How to mend a value that holds a colon and a space."""
     if found := _FUNCTION.search(line):
-        return f'write {found[1]} as a key of its own, in place of path, or in quotes: path: "{found[1]}"'
+        return f'write {found[1]} as a separate key instead of path, or in quotes: path: "{found[1]}"'
     return "put a value that holds a colon and a space in quotes"
 
 
@@ -260,7 +260,9 @@ def override(data: dict[str, Any], setting: str) -> None:
         last = depth == len(keys) - 1
         if isinstance(block, list):
             if not key.isdecimal() or int(key) >= len(block):
-                what = f"{'.'.join(keys[:depth])} is a list of {len(block)}, and {key!r} is no item of it"
+                what = (
+                    f"{'.'.join(keys[:depth])} is a list of {len(block)}, and {key!r} is not one of its items"
+                )
                 raise UserError(what, where, "count from 0")
             place: Any = int(key)
         elif isinstance(block, dict):

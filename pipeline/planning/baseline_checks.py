@@ -34,16 +34,16 @@ def degenerate_baseline(
         return ()
     if first is not None and all(_same(first[name], values[:1]) for name, values in background.items()):
         one = len(next(iter(first.values()))) == 1
-        looked_at = "the input's one row is" if one else "all rows that were looked at are"
+        looked_at = "the input's one row is" if one else "all inspected rows are"
         return (
-            f"baseline: {looked_at} the baseline itself, so that every φ is 0; compare with other rows: "
+            f"baseline: {looked_at} the baseline itself, so every φ is 0; compare with other rows: "
             "baseline: {kind: file, path: …}, or with kind: zeros or constant",
         )
     if kind in _DRAWN and method.needs.background:
-        what = "is one row" if rows == 1 else f"is {rows} rows that are all the same"
+        what = "is one row" if rows == 1 else f"is {rows} identical rows"
         return (
             f"baseline: the background of {method.name} {what}: φ are relative to that row alone; draw from "
-            "more rows, or name what one row is to stand for, kind: mean or zeros",
+            "more rows, or choose what one row stands for, kind: mean or zeros",
         )
     return ()
 

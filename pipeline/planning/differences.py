@@ -73,7 +73,7 @@ def differences(
             found.append(f"the column {name}: {known[name]} there, {columns[name]} over all files here")
     if not found and there["baseline"]["digest"] != baseline:
         found.append(f"the baseline: {_digest(there['baseline']['digest'])} there, {_digest(baseline)} here")
-    return found or ["a file was written anew, or has columns of other types"]
+    return found or ["a file was rewritten, or has columns of other types"]
 
 
 def _keys(there: Mapping[str, Any], here: Mapping[str, Any], before: str = "") -> Iterator[str]:
@@ -113,5 +113,5 @@ def _files(there: Sequence[Mapping[str, Any]], here: Sequence[InputFile]) -> Ite
         elif file.bytes != item["bytes"]:
             yield f"{name}: {item['bytes']:,} bytes there, {file.bytes:,} here"
         elif item.get("digest") not in (None, file.digest):
-            yield f"{name} has another content"
+            yield f"{name} has different content"
     yield from (f"{name} is new in the input" for name in now if name not in then)

@@ -34,8 +34,8 @@ def _in_both(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
     named = partition_types(inputs)
     both = [name for name, _ in schema.columns if name in named and name not in schema.from_path]
     return [
-        f"input.files: {name} is a column of the files and of their folders' names; the files' values are "
-        "read: rename one if the two differ"
+        f"input.files: {name} is a column of the files and also in their folders' names; the files' values "
+        "are read: rename one if the two differ"
         for name in both
     ]
 
@@ -50,8 +50,8 @@ def _left_out(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
         return []
     index = "the index that pandas stored" if len(names) == 1 else "the index columns that pandas stored"
     return [
-        f"input.features: {names_in_words(list(names), 4)}, {index}, is no feature; list the features if the "
-        "model was trained on it"
+        f"input.features: {names_in_words(list(names), 4)}, {index}, is not a feature; list the features if "
+        "the model was trained on it"
     ]
 
 
@@ -70,6 +70,6 @@ def _filled(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
         if lacking:
             notes.append(
                 f"input.features: {len(lacking):,} of {len(inputs):,} files have no {feature.name} "
-                f"({lacking[0]} is the first): it is {feature.fill!r} there"
+                f"(the first is {lacking[0]}): it is filled with {feature.fill!r} there"
             )
     return notes

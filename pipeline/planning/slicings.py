@@ -82,7 +82,7 @@ def _estimated(slicing: Slicing, counts: np.ndarray, rows: int) -> int:
 
 
 def _warning(slicing: Slicing, drawn: Mapping[str, pa.Array], found: int, looked_at: int) -> str | None:
-    seen = f"has {found:,} values in {looked_at:,} rows, each a slice of its own"
+    seen = f"has {found:,} values in {looked_at:,} rows, and each is a slice"
     if not isinstance(slicing, ByColumn):
         if found > _MANY:
             return (

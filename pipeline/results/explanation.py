@@ -27,7 +27,7 @@ def make_explanation(run: RunTables, rows: int | None, target: int | str | None,
     index = run.target_index(target)
     if index is None and counts["attributions"] != counts["rows_attributed"]:
         known = ", ".join(run.manifest["target_names"][:12])
-        raise UserError("the run explains several outputs of a row", "target", f"give one of {known}")
+        raise UserError("the run explains several outputs per row", "target", f"give one of {known}")
     table, places = _sample(run, rows, index, seed)
     struct = table["attribution"].combine_chunks()
     values, names = _columns(struct, run.features)

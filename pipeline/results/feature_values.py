@@ -72,7 +72,7 @@ def _from_input(run: RunTables, places: np.ndarray) -> dict[str, np.ndarray]:
         matched = globs.expand(patterns, manifest["config_folder"], config["format"])
         found = inspect_files(matched, config["format"], hive=config.get("partitioning", "hive") == "hive")
     except UserError as error:
-        what = f"the feature values have to be read from the input, and that is gone: {error}"
+        what = f"the feature values must be read from the input, which is gone: {error}"
         raise UserError(what, run.path, _REMEDY) from error
     inputs = in_order(found, manifest)
     if inputs is None:
@@ -107,7 +107,7 @@ def _from_input(run: RunTables, places: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _changed(run: RunTables) -> UserError:
-    return UserError("the input is not what it was when it was explained", run.path, _REMEDY)
+    return UserError("the input has changed since it was explained", run.path, _REMEDY)
 
 
 def _refused(run: RunTables) -> dict[str, np.ndarray]:

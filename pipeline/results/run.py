@@ -40,7 +40,10 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     if files.exists(files.join(run, WORK)):
         what, remedy = "the run is not committed: it did not finish", "explain again with the same command"
     elif files.exists(run):
-        what, remedy = "is no run directory: it holds no manifest.json", "name the folder that explain wrote"
+        what, remedy = (
+            "is not a run directory: it holds no manifest.json",
+            "give the folder that explain wrote",
+        )
     else:
         what, remedy = "there is no such run", "check the path"
     raise UserError(what, run, remedy)
@@ -115,7 +118,7 @@ class Run(RunTables):
             raise self._no_example(example_id, parts[0])
         places = tuple(file_rows(self, found)) if at is not None or len(found) > 1 else ()
         if at is not None and at not in places:
-            remedy = f"the id is that of {', '.join(places[:_PLACES])}"
+            remedy = f"the rows with this id are {', '.join(places[:_PLACES])}"
             raise UserError(f"the row {at!r} does not have the id {example_id!r}", self.path, remedy)
         chosen = 0 if at is None else places.index(at)
         number, position = found[chosen]
@@ -151,7 +154,7 @@ class Run(RunTables):
             .unique()[:3]
             .to_pylist()
         )
-        remedy = f"its ids are like {', '.join(map(repr, some))}" if some else None
+        remedy = f"its ids look like {', '.join(map(repr, some))}" if some else None
         return UserError(f"there is no example {example_id!r}", self.path, remedy)
 
 

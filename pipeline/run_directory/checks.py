@@ -30,12 +30,12 @@ def check_place(run: str) -> None:
     """
     name = run.rstrip("/").rpartition("/")[2]
     if _BESIDE.fullmatch(name):
-        raise UserError("has a name that another run would use for itself", run, _ELSEWHERE)
+        raise UserError("has a name that is reserved for the temporary files of a run", run, _ELSEWHERE)
     if files.is_url(run):
         _check_ours(run)
         return
     if len(os.fsencode(name)) > _LONGEST_NAME:
-        raise UserError("has too long a name", run, _ELSEWHERE)
+        raise UserError("has a name that is too long", run, _ELSEWHERE)
     parent = run
     while not files.exists(parent):
         parent = os.path.dirname(parent)
@@ -64,19 +64,19 @@ def _check_ours(run: str) -> None:
     # Without a manifest it may be one whose place another is just taking.
     begun = MANIFEST in names or WORK in names or files.exists(files.join(beside(run), MANIFEST))
     if strangers and begun:
-        what = f"{strangers[0]} stands in the way: it is no part of the run that is there"
+        what = f"holds a run and also {strangers[0]}, which does not belong to it"
         raise UserError(what, run, f"move it away, or {_ELSEWHERE}")
     if strangers:
-        raise UserError(f"is no run directory: it holds {strangers[0]}", run, _ELSEWHERE)
+        raise UserError(f"is not a run directory: it holds {strangers[0]}", run, _ELSEWHERE)
     for folder in FOLDERS:
         names_inside = files.list_dir(files.join(run, folder))
         inside = [name for name in names_inside if name[0] != "." and not is_table(f"{folder}/{name}")]
         if inside:
-            what = f"{inside[0]} stands in the way: it is no part of a run"
+            what = f"holds {inside[0]}, which does not belong to a run"
             raise UserError(what, files.join(run, folder), f"move it away, or {_ELSEWHERE}")
     ours = [name for name in names if name in OURS]
     if ours and not begun:
-        what = f"is no run directory: it holds {ours[0]}, and neither a manifest nor a journal"
+        what = f"is not a run directory: it holds {ours[0]}, but neither a manifest nor a journal"
         raise UserError(what, run, f"remove it, or {_ELSEWHERE}")
 
 
@@ -86,7 +86,7 @@ def _check_neighbour(path: str) -> None:
         return
     names = {name for name in files.list_dir(path) if name[0] != "."} if os.path.isdir(path) else {path}
     if names and (names - OURS or not names & {MANIFEST, WORK}):
-        raise UserError("stands where a run would be put aside, and is none", path, "move it away")
+        raise UserError("is in the place of a temporary run directory, and is not one", path, "move it away")
 
 
 def check_replaceable(run: str) -> None:
@@ -100,14 +100,16 @@ def check_replaceable(run: str) -> None:
     if files.is_url(run):
         return
     parent = os.path.dirname(run)
-    remedy = "give as --output a folder in it, or another"
+    remedy = "give a folder inside it as --output, or another one"
     if os.stat(run).st_dev != os.stat(parent).st_dev:
         raise UserError("cannot be replaced by another run: it is a mount point", run, remedy)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"cannot be replaced by another run: {parent} cannot be written", run, remedy)
     here = os.path.realpath(os.getcwd())
     if here == run or here.startswith(f"{run}/"):
-        raise UserError("cannot be replaced from within", run, "give the command from another folder")
+        raise UserError(
+            "cannot be replaced by a command that runs inside it", run, "run the command from another folder"
+        )
 
 
 def _check_links(run: str) -> None:
@@ -118,7 +120,7 @@ def _check_links(run: str) -> None:
     within = [os.path.join(run, inner) for inner in (WORK, *FOLDERS)]
     for path in (*within, beside(run), neighbour(run, "old")):
         if os.path.islink(path):
-            raise UserError("is a symbolic link, and a run would write where it leads", path, "remove it")
+            raise UserError("is a symbolic link, and a run would write to its target", path, "remove it")
 
 
 def check_apart(run: str, parts: Iterable[tuple[str, Sequence[str]]], where: str) -> None:
@@ -151,7 +153,7 @@ def check_outside(path: str, run: str) -> None:
     """
     inside = _real(run).rstrip("/")
     if f"{_real(path).rstrip('/')}/".startswith(f"{inside}/"):
-        raise UserError("is in the run directory", path, "name a place beside it: a run holds its own files")
+        raise UserError("is in the run directory", path, "choose a place outside it")
 
 
 def _real(path: str) -> str:

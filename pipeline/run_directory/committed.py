@@ -37,12 +37,12 @@ def _read_manifest(path: str) -> dict[str, Any]:
     try:
         found = json.loads(files.read_bytes(path))
     except ValueError as error:
-        raise UserError("is not a manifest", path, "name the folder of a committed run") from error
+        raise UserError("is not a manifest", path, "give the folder of a committed run") from error
     if not isinstance(found, dict) or "schema_version" not in found:
-        raise UserError("is not a manifest", path, "name the folder of a committed run")
+        raise UserError("is not a manifest", path, "give the folder of a committed run")
     if found["schema_version"] != SCHEMA_VERSION:
         raise UserError(
-            f"has schema_version {found['schema_version']}, this version reads {SCHEMA_VERSION}",
+            f"has schema_version {found['schema_version']}, and this version reads {SCHEMA_VERSION}",
             path,
             "use the version that wrote it",
         )

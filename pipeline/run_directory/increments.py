@@ -102,7 +102,7 @@ def grown(found: Sequence[InputFile], committed: Mapping[str, Any]) -> Grown | s
         if file is None:
             return f"{item['file']} is no longer in the input"
         if (file.rows, file.bytes) != (item["rows"], item["bytes"]):
-            return f"{item['file']} is not what it was"
+            return f"{item['file']} has changed"
         known.append(file)
     added = [file for file in found if file.name in by_name]
     if added and not committed["config"].get("incremental"):
@@ -152,9 +152,9 @@ def take_over(base: Grown, source: str, place: str) -> None:
         return
     for part in parts:
         if not is_there(source, part):
-            what = f"{part.file} is not there as it was written, and nothing can be added to the run"
+            what = f"{part.file} is missing or has changed, so nothing can be added to the run"
             raise UserError(
-                what, source, "attribeam verify tells what else is; --overwrite explains all anew"
+                what, source, "attribeam verify lists all differences; --overwrite explains everything again"
             )
     if files.is_url(place):
         files.copy([files.join(source, p.file) for p in parts], [files.join(place, p.file) for p in parts])

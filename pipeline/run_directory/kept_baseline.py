@@ -86,12 +86,12 @@ def earlier_baseline(path: str, where: str) -> EarlierBaseline:
     """
     manifest = read_manifest(path)
     if manifest is None:
-        raise UserError(f"there is no committed run in {path}", where, "name the folder that explain wrote")
+        raise UserError(f"there is no committed run in {path}", where, "give the folder that explain wrote")
     features = kept_baseline(path)
     if features is None:
         what = f"{path} keeps no rows of its baseline"
         remedy = (
-            "explain it anew: runs keep them unless output.sample is 0 or they take more than "
+            "explain it again: runs keep them unless output.sample is 0 or they take more than "
             f"{_MOST_BYTES >> 20} MB; or give baseline: {{kind: file, path: …}}"
         )
         raise UserError(what, where, remedy)
@@ -102,8 +102,8 @@ def earlier_baseline(path: str, where: str) -> EarlierBaseline:
     )
     digest = Artifact(features, np.zeros((0, 0)), np.zeros(0)).digest
     if digest != of["digest"]:
-        what = f"{path}: the rows that are kept of its baseline are not those of its manifest"
-        raise UserError(what, where, "attribeam verify tells what else is; explain it anew")
+        what = f"{path}: the baseline rows that it keeps do not match its manifest"
+        raise UserError(what, where, "attribeam verify lists all differences; explain it again")
     return found if of["kind"] != "run" else replace(found, kind=str((of.get("of") or {}).get("kind", "run")))
 
 

@@ -92,18 +92,18 @@ def _open(path: str) -> int:
     except PermissionError as error:
         what, remedy = (
             "cannot be written: permission denied",
-            "a killed run of another user left it: remove it",
+            "it is left from a killed run of another user: remove it",
         )
         raise UserError(what, path, remedy) from error
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR):
             with written(path):
                 raise
-        raise UserError("stands where a run's lock would be", path, "move it away") from error
+        raise UserError("is in the place of a run's lock", path, "move it away") from error
     found = os.pread(lock, _LONGEST + 1, 0) if stat.S_ISREG(os.fstat(lock).st_mode) else b"no file"
     if len(found) > _LONGEST or not (found.isdigit() or not found):
         os.close(lock)
-        raise UserError("stands where a run's lock would be", path, "move it away")
+        raise UserError("is in the place of a run's lock", path, "move it away")
     return lock
 
 
@@ -138,7 +138,7 @@ def _remove(path: str) -> None:
 
 
 def _busy(run: str, process: str, remedy: str) -> UserError:
-    return UserError(f"another command is at work there (process {process or 'unknown'})", run, remedy)
+    return UserError(f"another command is working there (process {process or 'unknown'})", run, remedy)
 
 
 @contextmanager

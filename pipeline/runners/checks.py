@@ -31,7 +31,7 @@ def check_runner(runner: str, flags: Sequence[str]) -> None:
         return  # without Beam's import
     where, remedy = f"--runner {runner}", "see Beam's pipeline options"
     if any(flag.partition("=")[0] == "--dry_run" for flag in flags):
-        raise UserError("a dry run explains nothing", "--dry_run", "attribeam plan tells what would be run")
+        raise UserError("a dry run explains nothing", "--dry_run", "attribeam plan shows what would be run")
     if runner == DATAFLOW:
         from pipeline.runners.dataflow import check_means, dataflow_flags, dataflow_problems
 
@@ -46,15 +46,20 @@ def check_runner(runner: str, flags: Sequence[str]) -> None:
 
         problems = PipelineOptionsValidator(PipelineOptions(list(flags)), None).validate()
     if runner != DATAFLOW and any(flag.partition("=")[0] == "--worker_accelerator" for flag in flags):
-        raise UserError(f"{runner} takes no such flag", "--worker_accelerator", "it is for DataflowRunner")
+        raise UserError(
+            f"{runner} does not take this flag", "--worker_accelerator", "it is for DataflowRunner"
+        )
     if starts_job_server(runner, flags) and not waits(flags):
         raise UserError(
-            "a job whose job server ends with this command cannot be left alone",
+            "the job server ends with this command, so the job must be waited for",
             "--no_wait_until_finish",
-            "give --job_endpoint=HOST:PORT of a job server that stays",
+            "give --job_endpoint=HOST:PORT of a job server that keeps running",
         )
     if runner == PORTABLE and not has_endpoint(flags):
-        problems, remedy = ["--job_endpoint is missing"], "give HOST:PORT of a job server, or embed for here"
+        problems, remedy = (
+            ["--job_endpoint is missing"],
+            "give HOST:PORT of a job server, or embed for this machine",
+        )
     if problems:
         raise UserError(" ".join(problems).rstrip("."), where, remedy)
     if runner == FLINK:

@@ -60,13 +60,15 @@ class Accelerator:
         for key in said:
             if key not in ("type", "count", _DRIVER, _MPS):
                 raise UserError(
-                    f"{key!r} is no part of it", where, f"known are type, count, {_DRIVER}, {_MPS}"
+                    f"{key!r} is not part of an accelerator",
+                    where,
+                    f"known are type, count, {_DRIVER}, {_MPS}",
                 )
         if not said.get("type"):
             raise UserError("names no type of GPU", where, "for example nvidia-l4, or nvidia-tesla-t4")
         count = said.get("count", "1")
         if not re.fullmatch("[1-9][0-9]*", count):
-            raise UserError(f"the count {count!r} is no whole number above 0", where, "write count:1")
+            raise UserError(f"the count {count!r} is not a whole number above 0", where, "write count:1")
         named = {"type": f"type:{said['type']}", "count": f"count:{count}"}
         rest = [part for part in parts if part.partition(":")[0] not in named]
         return cls(said["type"], int(count), (*named.values(), *rest))
@@ -96,13 +98,13 @@ def dataflow_flags(flags: Sequence[str]) -> list[str]:
         return found
     if accelerator.mps and one_process:
         raise UserError(
-            f"{_MPS} and --experiments={_ONE_PROCESS} exclude each other: the one shares a GPU between "
-            "processes, the other leaves one process alone with it",
+            f"{_MPS} and --experiments={_ONE_PROCESS} exclude each other: one shares a GPU between "
+            "processes, the other gives it to a single process",
             f"--{_ACCELERATOR}",
             "give one of them",
         )
     if accelerator.mps and accelerator.count != 1:
-        raise UserError(f"{_MPS} goes with count:1 alone", f"--{_ACCELERATOR}", f"leave {_MPS} out")
+        raise UserError(f"{_MPS} requires count:1", f"--{_ACCELERATOR}", f"leave {_MPS} out")
     if not accelerator.mps and _MANY_PROCESSES not in experiments:
         if not one_process:
             found.append(f"--experiments={_ONE_PROCESS}")
@@ -158,9 +160,9 @@ def check_means(flags: Sequence[str]) -> None:
     said = _options(flags).get_all_options(drop_default=True)
     if not any(said.get(name) for name in _CARRIERS):
         raise UserError(
-            "Dataflow's workers would have no attribeam",
+            "Dataflow's workers would lack attribeam",
             "--sdk_container_image",
-            "name an image that was built from the Dockerfile (or give --setup_file)",
+            "give an image built from the Dockerfile (or give --setup_file)",
         )
     try:
         importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")

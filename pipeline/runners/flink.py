@@ -21,7 +21,7 @@ from transforms.errors import UserError
 #: Masters that are no cluster: Beam starts one in the job server's own process.
 _HERE = ("[local]", "[auto]")
 _MASTER = "--flink_master"
-_REMEDY = "give --flink_master=HOST:PORT of the cluster's REST interface, which is at port 8081 as a rule"
+_REMEDY = "give --flink_master=HOST:PORT of the cluster's REST interface, usually at port 8081"
 _ANSWER_SECONDS = 10.0
 _CANCEL_SECONDS = 30.0
 _ENDED = frozenset({"FINISHED", "FAILED", "CANCELED"})
@@ -63,7 +63,7 @@ class FlinkCluster:
             found = self._call("/overview")
             return Overview(found["slots-total"], found["slots-available"], found["flink-version"])
         except (ValueError, KeyError, TypeError, urllib.error.HTTPError) as error:
-            raise UserError("answers, but not as a Flink cluster does", where, _REMEDY) from error
+            raise UserError("answers, but is not a Flink cluster", where, _REMEDY) from error
         except OSError as error:
             reason = str(getattr(error, "reason", error)).partition("] ")
             what = f"no Flink cluster answers: {(reason[2] or reason[0]).lower()}"
@@ -108,7 +108,7 @@ class FlinkCluster:
             with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:
                 text = answer.read()
         except http.client.HTTPException as error:  # as from the port of Flink's own protocol
-            raise ConnectionError(f"no HTTP there ({type(error).__name__})") from error
+            raise ConnectionError(f"no HTTP answer ({type(error).__name__})") from error
         return json.loads(text) if text else None
 
 
@@ -131,11 +131,11 @@ def check_flink(flags: Sequence[str]) -> None:
     given = _options(flags)
     # Without either Beam would fetch a job server from the network and start a cluster here.
     if given["job_endpoint"] is None and not _names(flags, _MASTER):
-        remedy = "give --flink_master=HOST:PORT, or [local] for here"
+        remedy = "give --flink_master=HOST:PORT, or [local] for this machine"
         raise UserError("--flink_master is missing", "--runner FlinkRunner", remedy)
     java = given["job_server_java_launcher"]
     if given["job_endpoint"] is None and not given["flink_submit_uber_jar"] and shutil.which(java) is None:
-        remedy = "install a Java runtime, or give --flink_submit_uber_jar, which does without one"
+        remedy = "install a Java runtime, or give --flink_submit_uber_jar, which needs none"
         raise UserError(f"there is no {java}, which runs Beam's job server", "--runner FlinkRunner", remedy)
     if cluster_of(flags) is not None:
         flink_flags(flags)
@@ -259,5 +259,7 @@ def _published(version: str, url: str) -> str:
     known = FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
     if short not in known:
         what = f"the cluster runs Flink {version}, and this version of Beam knows {', '.join(known)}"
-        raise UserError(what, f"{_MASTER}={url}", "name a cluster of one of these, or --flink_job_server_jar")
+        raise UserError(
+            what, f"{_MASTER}={url}", "choose a cluster of one of these, or give --flink_job_server_jar"
+        )
     return short

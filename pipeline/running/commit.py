@@ -29,14 +29,14 @@ from transforms.storage import files
 from transforms.work.failures import read_failures
 from transforms.work.journal import STATES_AHEAD, ShardResult, read_journal
 
-_DRAW_LATER = "the run is committed all the same, and attribeam report RUN draws it later"
+_DRAW_LATER = "the run is committed nevertheless; attribeam report RUN draws it later"
 #: Journal entries are waited for rather than worked on.
 _READERS = 8
 _ENTRY = re.compile(r"\d{5,}\.done")
 
 
 class RunBrokenError(Exception):
-    """A run that broke on its way: what is done is kept, and the same command goes on from there."""
+    """A run that broke on its way: finished work is kept, and the same command continues from there."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +186,8 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
         with written(commit.place):
             manifest = _commit_run(commit, combined)
     except NoWeightError as error:  # no fault of the place's
-        what = f"every row that was explained has the weight 0 in {commit.weight!r}: there is no mean of them"
-        raise UserError(what, "input.weight", "mend the column, or leave the key out") from error
+        what = f"every row that was explained has the weight 0 in {commit.weight!r}, so no mean exists"
+        raise UserError(what, "input.weight", "correct the column, or leave the key out") from error
     make_report(commit)
     return manifest
 

@@ -96,7 +96,7 @@ def explain(
     Raises:
       UserError: Something the user can fix, or a job was submitted without waiting for it, so that there is
         no run yet.
-      RunBrokenError: The run broke on its way; the same call goes on from there.
+      RunBrokenError: The run broke on its way; the same call continues from there.
     """
     from pipeline.results.run import load_run
 
@@ -203,14 +203,14 @@ def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwri
         if begun is not None and begun != plan.fingerprint and not overwrite:
             draft = read_draft(target)
             why = f": {in_one_line(plan.differences(draft))}" if draft else ""
-            what = f"holds a run of another config, model or input that did not finish{why}"
+            what = f"holds an unfinished run of a different config, model or input{why}"
             raise UserError(what, target, remedy)
         return target
     if plan.base is None and not overwrite:
         why = f": {in_one_line(plan.differences(committed))}"
         if plan.anew:
             why = f", and cannot be added to: {plan.anew}"
-        raise UserError(f"holds a committed run of another config, model or input{why}", target, remedy)
+        raise UserError(f"holds a committed run of a different config, model or input{why}", target, remedy)
     check_replaceable(target)
     return beside(target)
 
@@ -293,7 +293,7 @@ def _cause(run: str, shards: int, error: Exception) -> BaseException:
     if not notes:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" [while running")[0]
         if "Channel closed" in first:
-            first = "a worker process died, as it does when memory runs out"
+            first = "a worker process died, as happens when memory runs out"
         return RunBrokenError(f"the runner failed: {first}")
     for note in notes:
         if note["user"]:

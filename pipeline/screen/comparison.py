@@ -67,7 +67,7 @@ def _quality(out: Console, found: Comparison) -> None:
     before, after = found.first.relative_p99, found.second.relative_p99
     if before != after:
         shown = ["none promised" if value is None else f"{value:.1g}" for value in (before, after)]
-        fact(out, "Σφ", f"misses by {shown[0]} → {shown[1]} (p99) of what each run measures it by")
+        fact(out, "Σφ", f"is off by {shown[0]} → {shown[1]} (p99), on the scale of each run")
     for letter, side in (("A", found.first), ("B", found.second)):
         for line in side.exceeded:
             fact(out, f"limit of {letter}", line)

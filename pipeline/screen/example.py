@@ -25,7 +25,7 @@ from pipeline.screen.text_table import (
 )
 from pipeline.wording import fitted
 
-#: Features that are told one by one.
+#: Features that have a line each.
 _MOST_LINES = 40
 #: Rows of a repeated id that are named.
 _OTHERS = 20
@@ -81,8 +81,8 @@ def print_example(
     if places:
         own, *others = places
         more = f" and {len(others) - _OTHERS:,} more" if len(others) > _OTHERS else ""
-        told = f"{', '.join(others[:_OTHERS])}{more}. Choose one with --at FILE:ROW"
-        fact(out, "repeated", f"{len(places):,} rows have this id, and this is {own}; the others are {told}")
+        rest = f"{', '.join(others[:_OTHERS])}{more}. Choose one with --at FILE:ROW"
+        fact(out, "repeated", f"{len(places):,} rows have this id; this is {own}, the others are {rest}")
     words = labels or {}
     for number, row in enumerate(rows):
         if number:
@@ -106,7 +106,7 @@ def print_example(
         _print_tensors(out, row, values, words)
 
 
-# -- what is told --------------------------------------------------------------------------------------------
+# -- content -------------------------------------------------------------------------------------------------
 
 
 def waterfall(row: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, str]) -> list[Step]:

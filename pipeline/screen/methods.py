@@ -30,16 +30,16 @@ def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) ->
             wrapped(out, ", ".join(advice.methods), "      ")
             wrapped(out, advice.because, "      ")
     write(out)
-    write(out, "attribeam methods NAME tells more of one;")
-    write(out, "attribeam methods --config CONFIG says what each would cost there;")
-    write(out, "attribeam methods --function LIBRARY prints a function for its models.")
+    write(out, "attribeam methods NAME describes one;")
+    write(out, "attribeam methods --config CONFIG shows the cost of each on a config;")
+    write(out, "attribeam methods --function LIBRARY prints a function for models of a library.")
 
 
 def print_costs(found: Mapping[str, Any]) -> None:
     """`methods --config`: what each method would cost on a config, and why some cannot be had."""
     out = console()
     rows = found["rows"]
-    write(out, f"{count(rows, 'row')}, {count(found['players'], 'feature')} to tell apart")
+    write(out, f"{count(rows, 'row')}, {count(found['players'], 'feature')} to attribute to")
     write(out)
     lines, refused = [], []
     for cost in found["costs"]:
@@ -48,10 +48,10 @@ def print_costs(found: Mapping[str, Any]) -> None:
             continue
         calls = cost.evaluations_per_row
         lines.append([cost.method, f"{calls:,}", f"{calls * rows:,}"])
-    print_table(out, lines, "<>>", header=["method", "model calls a row", "in all"])
+    print_table(out, lines, "<>>", header=["method", "model calls per row", "in all"])
     if refused:
         write(out)
-        write(out, Text("Not on this model:", style="bold"))
+        write(out, Text("Not for this model:", style="bold"))
         for cost in refused:
             wrapped(out, clean(cost.refused), "    ", f"  {cost.method}: ")
     write(out)
@@ -68,7 +68,7 @@ def print_method(row: Mapping[str, Any]) -> None:
     fact(out, "sums", row["sums"])
     if "here" in row:
         here = row["here"]
-        said = here["refused"] or f"{count(here['evaluations_per_row'], 'model call')} a row"
+        said = here["refused"] or f"{count(here['evaluations_per_row'], 'model call')} per row"
         fact(out, "on this config", said)
     for number, (key, default) in enumerate(row["keys"].items()):
         shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default

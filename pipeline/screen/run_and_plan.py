@@ -51,9 +51,9 @@ def nearby(path: str) -> str:
 def print_submitted(run: str, job: str | None) -> None:
     """The end of `explain` where a job is not waited for."""
     out = console()
-    fact(out, "submitted", f"job {job}" if job else "not waited for")
+    fact(out, "submitted", f"job {job}" if job else "without waiting for it")
     _path(out, "run", run)
-    fact(out, "", "committed by the job at its end; the same command then prints it")
+    fact(out, "", "the job commits it at its end; the same command then prints it")
 
 
 def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
@@ -73,20 +73,18 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
         wrapped(out, fitted(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
     gaps = {f"{item['name']} is {gap}" for item in manifest["schema"] for gap in ("null", "NaN")}
     if gaps.intersection(reason for reason, _ in reasons):
-        remedy = (
-            "in input.features a fill stands for what is missing, and missing: keep hands it to the model"
-        )
+        remedy = "in input.features, fill replaces missing values, and missing: keep passes them to the model"
         wrapped(out, remedy, " " * _KEY, " " * _KEY)
     if manifest.get("defaults"):
         fact(out, "method", _keys(manifest["config"]["method"]))
         _print_defaults(out, manifest)
     if reused:
-        fact(out, "nothing done", "the run was there already, of the same config, model and input")
+        fact(out, "nothing done", "the run exists already, with the same config, model and input")
     else:
         *earlier, last = manifest["increments"]
         if earlier:
             rows, before = sum(part["rows"] for part in earlier), sum(part["files"] for part in earlier)
-            taken = f"{count(rows, 'row')} of {count(before, 'file')} are taken over"
+            taken = f"{count(rows, 'row')} of {count(before, 'file')} were taken over"
             now = f"{last['rows']:,} of {count(last['files'], 'new file')} explained now"
             fact(out, "incremental", f"{taken}; {now}")
         pace = f"{duration(timing['pipeline_seconds'])} at {timing['rows_per_second']:,.0f} rows/s"
@@ -135,7 +133,7 @@ def _print_top(out: Console, run: Any) -> None:
         ]
         header = ["", "feature", "mean |φ|", "", "share", "raises", ""]
         print_table(out, lines, "><><>><", header=header, indent="  ")
-        note = f"  φ in units of the {kind}; raises: the share of rows in which it raises it"
+        note = f"  φ in units of the {kind}; raises: share of rows in which the feature raises it"
         write(out, Text(note, style="dim"))
         write(out, Text("  ± and from–to: 95 % intervals of mean |φ| and of the rank", style="dim"))
         write(out)
@@ -158,7 +156,7 @@ def _reasons(run: Any) -> list[tuple[str, int]]:
     """The most frequent reasons with their rows, and all others together."""
     counted = list(rejected_by_reason(run).items())
     first, others = counted[:_MOST_REASONS], counted[_MOST_REASONS:]
-    rest = (f"for {len(others):,} other reasons, in rejected/", sum(rows for _, rows in others))
+    rest = (f"for {len(others):,} other reasons, see rejected/", sum(rows for _, rows in others))
     return [*first, rest] if others else first
 
 
@@ -179,7 +177,7 @@ def _print_quality(out: Console, manifest: Mapping[str, Any]) -> None:
         fact(
             out,
             "",
-            f"{rows} stayed above the method's tolerance after all that method.{cap} allows",
+            f"{rows} stayed above the method's tolerance at the limit method.{cap}",
         )
 
 
@@ -240,7 +238,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     fact(
         out,
         "model calls",
-        f"{calls:,} a row, {calls * new:,} in all, {summary['device_batch_size']:,} at a time{prefix}",
+        f"{calls:,} per row, {calls * new:,} in all, {summary['device_batch_size']:,} at a time{prefix}",
     )
     arithmetic = summary["precision"] + (", compiled by XLA" if summary["jit"] else "")
     several = summary["devices"] if len(summary["devices"]) > 1 else []
@@ -248,16 +246,16 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     fact(out, "arithmetic", arithmetic + on)
     estimate = summary["estimate"]
     calls = estimate["device_calls_per_row"]
-    apart = f"; a row takes {calls:,} of them" if calls > 1 else ""
+    apart = f"; a row takes {calls:,} calls" if calls > 1 else ""
     workers, held = summary["workers"], estimate["host_bytes"]
-    together = f", {size(workers * held)} in {workers} of them" if workers > 1 else ""
+    together = f", {size(workers * held)} in {workers} workers" if workers > 1 else ""
     fact(out, "memory", f"up to {size(held)} in a worker process{together}")
     fact(out, "", f"a device call holds up to {size(estimate['device_bytes'])}{apart}")
     if summary["batch_size"] < summary["batch_size_asked"]:
         asked = f"not of compute.batch_size: {summary['batch_size_asked']:,}"
-        fact(out, "", f"batches of {count(summary['batch_size'], 'row')}, {asked}: so many would not fit")
+        fact(out, "", f"batches of {count(summary['batch_size'], 'row')}, {asked}: that number would not fit")
     if estimate["seconds"] is not None:
-        pace = f"{1 / estimate['seconds_per_row']:,.0f} rows/s were measured"
+        pace = f"{1 / estimate['seconds_per_row']:,.0f} rows/s measured"
         fact(out, "time", f"about {duration(estimate['seconds'])} after start-up: {pace}")
     if summary["flags"]:
         fact(out, "runner", summary["runner"])
@@ -265,7 +263,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
             write(out, f"{'':{_KEY}}{clean(flag)}")
     _path(out, "output", summary["output"], f"  (about {size(estimate['output_bytes'])} before compression)")
     if summary["committed"]:
-        fact(out, "", "holds this very run already: there is nothing to do")
+        fact(out, "", "holds this very run already; nothing to do")
 
 
 def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:

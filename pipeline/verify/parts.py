@@ -63,8 +63,8 @@ def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset
         reasons = list(pool.map(lambda item: _examine(run, item[0], item[1], there, known), wanted.items()))
     found = {name: reason for name, reason in zip(wanted, reasons, strict=True) if isinstance(reason, str)}
     strangers = [name for name in there if name not in wanted]
-    found |= dict.fromkeys(lacking, "is not there, and the manifest does not name it")
-    found |= dict.fromkeys(strangers, "is no part of the run: the manifest does not name it")
+    found |= dict.fromkeys(lacking, "is missing, and the manifest does not name it")
+    found |= dict.fromkeys(strangers, "does not belong to the run: the manifest does not name it")
     problems = [f"{name} {reason}" for name, reason in found.items()]
     if problems:
         more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
@@ -116,7 +116,7 @@ def _examine(
 ) -> str | int:
     """What is wrong with a file; its bytes where nothing is."""
     if not is_table(name):
-        return "is no name that a run gives a part"
+        return "is not a name that a run gives a part"
     if name not in there:
         return "is gone"
     path = files.join(run, name)
@@ -125,7 +125,7 @@ def _examine(
         if size != noted["bytes"]:
             return f"has {size:,} bytes, and had {noted['bytes']:,}"
         if _blake2b(path) != noted["digest"]:
-            return "does not hold the bytes that were written: its BLAKE2b digest is another"
+            return "does not hold the bytes that were written: its BLAKE2b digest differs"
         with files.open_arrow(path) as source:
             footer = pq.read_metadata(source)
     except (pa.ArrowException, OSError) as error:
@@ -138,7 +138,7 @@ def _examine(
     for key, allowed in known.items():
         value = own.get(key.encode(), b"").decode("utf-8", "replace")
         if value not in allowed:
-            return f"is of another run: its {key} is {value!r}, and not {' or '.join(sorted(allowed))}"
+            return f"belongs to another run: its {key} is {value!r}, and not {' or '.join(sorted(allowed))}"
     return size
 
 
@@ -163,7 +163,7 @@ def check_counts(manifest: Mapping[str, Any]) -> Check:
     if planned > sum(entry["rows"] for entry in manifest["inputs"]):
         problems.append(f"{planned:,} rows are more than the input had")
     if attributed and total % attributed:
-        problems.append(f"{total:,} attributions are no whole number for each of {attributed:,} rows")
+        problems.append(f"{total:,} attributions do not divide evenly among {attributed:,} rows")
     rows = _rows_by_folder(manifest)
     wanted = {"rejected": rejected}
     if manifest["config"]["output"]["attributions"] != "none":
@@ -193,7 +193,7 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
     Cost: reads the attributions once, a batch at a time.
     """
     if IMPORTANCE in unsound or any(name.startswith("attributions/") for name in unsound):
-        return Check("importance", None, "not compared: the tables are not what was written")
+        return Check("importance", None, "not compared: the tables have changed since they were written")
     table = read_whole(files.join(run, IMPORTANCE))
     table = table.filter(pc.equal(table["slice"], "")).to_pydict()
     rows = dict(zip(table["target"], table["rows"], strict=True))
@@ -217,7 +217,7 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
     for target, feature, number, mean_abs, mean in zip(*(table[c] for c in columns), strict=True):
         what = f"{feature}, target {target}: "
         if feature not in found:
-            problems.append(f"{what}is no feature of the run")
+            problems.append(f"{what}is not a feature of the run")
             continue
         held, absolute, signed = found[feature][:, target]
         limit = _AGREE * max(abs(mean_abs), absolute)
@@ -225,7 +225,7 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
             problems.append(f"{what}is over {number:,} rows, and there are {held:,.0f}")
         elif not (abs(absolute - mean_abs) <= limit and abs(signed - mean) <= limit):
             problems.append(
-                f"{what}mean |φ| {mean_abs:.6g} and mean φ {mean:.6g}, and of the attributions they are "
+                f"{what}mean |φ| {mean_abs:.6g} and mean φ {mean:.6g}, and from the attributions they are "
                 f"{absolute:.6g} and {signed:.6g}"
             )
     if len(table["feature"]) != len(rows) * len(found):

@@ -126,7 +126,7 @@ def _judged(manifest: Mapping[str, Any], tally: _Tally, drawn: int, compared: in
     if tally.rejected:
         parts.append(f"{tally.rejected:,} rejected again")
     if compared < drawn:
-        parts.append(f"{drawn - compared:,} lie in parts that are not what was written")
+        parts.append(f"{drawn - compared:,} lie in parts that have changed")
     what = ", ".join(parts)
     if not tally.problems:
         return Check("rows", True if compared == drawn else None, what)
@@ -148,12 +148,15 @@ def _places(
     for number in np.unique(np.searchsorted(starts, drawn, "right") - 1):
         shard, name = plan.shards[number], part_name(plan.shards[number].index)
         if f"rejected/{name}" in unsound:
-            return [], f"not compared: rejected/{name} is not what was written"
+            return [], f"not compared: rejected/{name} has changed"
         refused = _refused(run, shard)
         held = _part_rows(run, shard.index) if f"attributions/{name}" not in unsound else None
         whole = shard.rows - len(refused)
         if held is not None and (held % whole if whole else held):
-            return [], f"not compared: attributions/{name} is not cut from the input as {shard.rows} rows"
+            return (
+                [],
+                f"not compared: attributions/{name} does not match the rows of its shard, {shard.rows} rows",
+            )
         at_refused = np.array(sorted(refused), np.int64)
         mine = drawn[(drawn >= starts[number]) & (drawn < starts[number + 1])] - starts[number]
         for at in mine.tolist():

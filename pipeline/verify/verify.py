@@ -102,7 +102,7 @@ def verify(run: str, *, rows: int, seed: int, tolerance: float | None = None) ->
         return Verification(run, tuple(checks), sample)
     if found is None or model.ok is False:
         lacking = "model" if model.ok is False else "input"
-        why = f"not recomputed: the {lacking} is not what it was"
+        why = f"not recomputed: the {lacking} has changed"
         checks += [Check(name, None, why) for name in ("baseline", "rows")]
         return Verification(run, tuple(checks), sample)
     try:
@@ -113,7 +113,7 @@ def verify(run: str, *, rows: int, seed: int, tolerance: float | None = None) ->
     baseline = _baseline(plan, manifest)
     checks.append(baseline)
     if not baseline.ok:
-        checks.append(Check("rows", None, "not recomputed: the baseline is not what it was"))
+        checks.append(Check("rows", None, "not recomputed: the baseline has changed"))
         return Verification(run, tuple(checks), sample)
     if tolerance is None:
         tolerance = TOLERANCE if plan.spec.model.precision == "float32" else _MIXED
@@ -131,7 +131,7 @@ def _manifest(run: str) -> dict[str, Any]:
     lacking = [key for key in _KEYS if manifest.get(key) is None]
     if lacking:
         raise UserError(
-            f"holds no {lacking[0]}: it is no manifest of a committed run", f"{run}/manifest.json"
+            f"lacks {lacking[0]}: it is not the manifest of a committed run", f"{run}/manifest.json"
         )
     return manifest
 
@@ -196,13 +196,13 @@ def compare_inputs(
         if name not in now:
             moved.append(f"{name} is gone")
         elif name not in then:
-            moved.append(f"{name} was not there")
+            moved.append(f"{name} is new")
         elif now[name].rows != then[name]["rows"]:
             moved.append(f"{name} has {now[name].rows:,} rows, and had {then[name]['rows']:,}")
         elif now[name].bytes != then[name]["bytes"]:
             changed.append(f"{name} has {now[name].bytes:,} bytes, and had {then[name]['bytes']:,}")
         elif now[name].digest != then[name].get("digest", now[name].digest):
-            changed.append(f"{name} has another content than it had")
+            changed.append(f"{name} has different content")
     problems = moved + changed
     # In the run's order: where it took over another, the new files come last.
     kept = None if moved else [now[name] for name in then]
@@ -233,7 +233,7 @@ def _model(loaded: LoadedConfig, manifest: Mapping[str, Any]) -> Check:
     if digest != noted:
         what = f"{manifest['model']['path']} has the digest {digest[:19]}…, and had {noted[:19]}…"
         return Check("model", False, what)
-    return Check("model", True, f"{manifest['model']['path']} has the digest that it had")
+    return Check("model", True, f"{manifest['model']['path']} has the same digest")
 
 
 def _plan(loaded: LoadedConfig, manifest: Mapping[str, Any], inputs: list[InputFile]) -> Plan:
@@ -253,8 +253,8 @@ def _baseline(plan: Plan, manifest: Mapping[str, Any]) -> Check:
     rows = len(artifact.scores)
     if (plan.baseline_kind, rows, artifact.digest) == (noted["kind"], noted["rows"], noted["digest"]):
         number = count(rows, "row")
-        return Check("baseline", True, f"{noted['kind']}, {number}: made anew, it has the digest that it had")
-    what = f"made anew, it is {plan.baseline_kind} of {rows:,} rows with the digest {artifact.digest[:19]}…"
+        return Check("baseline", True, f"{noted['kind']}, {number}: made again, it has the same digest")
+    what = f"made again, it is {plan.baseline_kind} of {rows:,} rows with the digest {artifact.digest[:19]}…"
     return Check(
         "baseline", False, f"{what}, and was {noted['kind']} of {noted['rows']:,}, {noted['digest'][:19]}…"
     )

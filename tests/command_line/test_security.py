@@ -464,7 +464,7 @@ def test_names_are_no_paths(nasty: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("date", ["../../x", "2026-01-01/..", "2026-1-1", "\u0662026-01-01"])
 def test_a_date_is_no_path(date: str, nasty: Path) -> None:
-    with pytest.raises(UserError, match="is no day"):
+    with pytest.raises(UserError, match="is not a date"):
         load_config(str(nasty), date=date)
 
 

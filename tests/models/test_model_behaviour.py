@@ -116,7 +116,7 @@ FUNCTIONS = {
     "standardised": ("(x - x.mean()) / (x.std() + 1)", "depends on its neighbours in the batch"),
     "ranked": ("x.argsort().argsort()", "depends on its neighbours in the batch"),
     "seeded": ("x + 0.1 * np.random.default_rng(0).normal(size=len(x))", "depends on its place in the batch"),
-    "sized": ("x + len(x)", "depends on how many rows its batch has"),
+    "sized": ("x + len(x)", "depends on the number of rows in its batch"),
     "alone": (
         "np.sin(x) if len(x) > 1 or not x[0] else 1 / 0",
         r"neighbours in the batch \(.*ZeroDivisionError",

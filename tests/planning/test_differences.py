@@ -54,7 +54,7 @@ def test_what_differs_is_told(config: Path, capsys: pytest.CaptureFixture[str]) 
     folder = config.parent
     line = refused(config, capsys, "--set", "method.n_samples=20")
     assert (
-        "another config, model or input: method.n_samples: 50 there, 20 here; give another --output" in line
+        "different config, model or input: method.n_samples: 50 there, 20 here; give another --output" in line
     )
     line = refused(config, capsys, "--set", "method=exact_shap", "--set", "seed=7")
     assert "method: kernel_shap there, exact_shap here; seed: 0 there, 7 here" in line

@@ -421,7 +421,7 @@ def test_a_part_that_the_manifest_forgets(world: World, verify: Verify) -> None:
     )
     found = verify(world.run)
     assert "parts" in found.states("failed")
-    assert "is not there, and the manifest does not name it" in found.of("parts")["what"]
+    assert "is missing, and the manifest does not name it" in found.of("parts")["what"]
 
 
 def test_an_input_that_is_lost_while_it_is_looked_at(world: World, verify: Verify) -> None:
@@ -457,7 +457,7 @@ def test_digests_of_the_input() -> None:
     files, check = compare_inputs([file(rows=4)], noted)
     assert (files, check.ok) == (None, False)
     files, check = compare_inputs([file(), file(name="b")], noted)
-    assert (files, check.what) == (None, "b was not there")
+    assert (files, check.what) == (None, "b is new")
 
 
 @pytest.mark.parametrize("arguments", [("--rows", "-1"), ("--seed", "x"), ("--tolerance", "-1")])

@@ -321,7 +321,7 @@ def test_fill_and_keep_are_one_line(world: Path, capsys: pytest.CaptureFixture[s
     settings = ["--set", "input.features=[{name: age, fill: 0, missing: keep}]"]
     assert cli.run(["plan", str(world / "config.yaml"), *settings]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "input.features.0: fill: 0 and missing: keep do not go together" in line
+    assert "input.features.0: fill: 0 and missing: keep exclude each other" in line
     assert (
         cli.run(["plan", str(world / "config.yaml"), "--set", "input.features=[{name: age, missing: no}]"])
         == 2

@@ -80,9 +80,7 @@ def test_it_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["show", run.path, "trip 1"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     own, *others = places("trip 1")
-    assert (
-        f"{len(others) + 1} rows have this id, and this is {own}; the others are {', '.join(others)}" in out
-    )
+    assert f"{len(others) + 1} rows have this id; this is {own}, the others are {', '.join(others)}" in out
     assert "--at FILE:ROW" in out
     assert cli.run(["show", run.path, "trip 1", "--at", others[-1], "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

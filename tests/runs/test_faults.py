@@ -108,7 +108,7 @@ def test_a_failure_ends_in_one_line_and_goes_on(
     }
     assert re.search(what[kind], lines[-1]), lines
     if status == 3:
-        assert lines[-1].endswith("; what is done is kept, and the same command goes on from there")
+        assert lines[-1].endswith("; finished work is kept, and the same command continues from there")
     check_resumed(config, place, whole)
 
 

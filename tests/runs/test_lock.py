@@ -36,7 +36,7 @@ def _empty_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("remote", [False, True])
 def test_the_second_is_refused_and_the_next_is_not(tmp_path: Path, remote: bool) -> None:
     run = REMOTE if remote else str(tmp_path / "runs" / "x")
-    busy = rf"{run}: another command is at work there \(process {os.getpid()}\); wait for it"
+    busy = rf"{run}: another command is working there \(process {os.getpid()}\); wait for it"
     with run_lock(run):
         with pytest.raises(UserError, match=busy), run_lock(run):
             pass
@@ -87,7 +87,7 @@ def test_where_nothing_may_be_made_beside_it(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(lock.os, "access", lambda path, how: path != str(tmp_path))
     with run_lock(str(run)):
         assert [path.name for path in tmp_path.rglob("*")] == ["mount", ".lock"]
-        with pytest.raises(UserError, match="another command is at work there"), run_lock(str(run)):
+        with pytest.raises(UserError, match="another command is working there"), run_lock(str(run)):
             pass
     assert list(run.iterdir()) == []
 
@@ -171,7 +171,7 @@ def test_somebody_s_file_is_no_lock(tmp_path: Path) -> None:
     precious.write_text("12")
     path.symlink_to(precious)
     for make in (path.mkdir, lambda: path.write_text("thesis"), None):
-        stands = r"\.x\.lock: stands where a run's lock would be; move it away"
+        stands = r"\.x\.lock: is in the place of a run's lock; move it away"
         with pytest.raises(UserError, match=stands), run_lock(str(tmp_path / "x")):
             pass
         if path.is_dir():

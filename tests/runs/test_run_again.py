@@ -158,7 +158,7 @@ def test_a_change_of_the_input_is_another_run(tmp_path: Path) -> None:
     worlds.explain(config, place)
     part = tmp_path / "data" / "part-b.parquet"
     pq.write_table(pq.read_table(part), part)
-    with pytest.raises(UserError, match="another config, model or input"):
+    with pytest.raises(UserError, match="a different config, model or input"):
         worlds.explain(config, place)
 
 

@@ -346,7 +346,7 @@ def test_the_plan_tells_slices_and_warns_of_too_many(
     assert len(found) == 3
     assert "hour has 2," in found[0]
     assert found[0].endswith("give bins: {column: hour, bins: 5}")
-    assert found[1].startswith("serial has 6,000 values in 6,000 rows, each a slice of its own; give bins: ")
+    assert found[1].startswith("serial has 6,000 values in 6,000 rows, and each is a slice; give bins: ")
     assert found[2].startswith("carrier & serial makes 6,000 slices of 6,000 rows; intersect fewer")
 
 

@@ -168,7 +168,7 @@ def test_what_a_file_lacks_is_filled_where_there_is_a_fill(tmp_path: Path, first
     inputs = inspect_files(globs.expand(["."], str(tmp_path)))
     (_, _, note) = input_notes(inputs, schema, listed=True)
     assert note == (
-        f"input.features: 1 of 2 files have no v ({0 if first else 1}.parquet is the first): it is 0 there"
+        f"input.features: 1 of 2 files have no v (the first is {0 if first else 1}.parquet): it is filled with 0 there"
     )
 
 

@@ -28,7 +28,7 @@ def _in_words(schema: Mapping[str, Any]) -> str:
     kind = schema.get("type")
     if kind == "array":
         each = _in_words(schema["items"]).removeprefix("a ")
-        return f"a list, each a {each}"
+        return f"a list; each item is a {each}"
     names = {"integer": "a whole number", "number": "a number", "boolean": "true | false", "null": "none"}
     return names.get(str(kind), str(kind)) + _range(schema)
 
@@ -39,13 +39,13 @@ def _range(schema: Mapping[str, Any]) -> str:
     if low is not None and high is not None:
         return f", {_number(low)} to {_number(high)}"
     parts = [
-        f"from {_number(low)} on"
+        f"at least {_number(low)}"
         if low is not None
         else f"above {_number(above)}"
         if above is not None
         else ""
     ]
-    parts.append(f"up to {_number(high)}" if high is not None else "")
+    parts.append(f"at most {_number(high)}" if high is not None else "")
     told = ", ".join(part for part in parts if part)
     return f", {told}" if told else ""
 

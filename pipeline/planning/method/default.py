@@ -22,9 +22,9 @@ def candidates(kind: str, players: int) -> Sequence[tuple[AttributionMethod, str
       players: What masking methods would keep and replace.
     """
     if players <= _EXACT:
-        masking, few = METHODS["exact_shap"](), f"of {players} features every combination is evaluated"
+        masking, few = METHODS["exact_shap"](), f"every combination of {players} features is evaluated"
     else:
-        masking, few = METHODS["permutation_shap"](), f"for any model, and {players:,} features"
+        masking, few = METHODS["permutation_shap"](), f"it suits any model, and {players:,} features"
     if kind == _FUNCTION:
         return [(masking, f"a function has no gradients; {few}")]
     if kind in _GRADIENTS:

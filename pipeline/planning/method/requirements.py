@@ -77,8 +77,8 @@ def check_method(
             raise UserError(what, error.where, remedy) from error
     if padded and method.name == "smoothgrad":
         raise UserError(
-            f"smoothgrad's noise is measured place by place, and lists of {names_in_words(padded)} differ in "
-            "length",
+            f"smoothgrad measures its noise at each position, and lists of {names_in_words(padded)} "
+            "differ in length",
             "method.name",
             "use integrated_gradients or expected_gradients",
         )
@@ -96,15 +96,15 @@ def check_method(
         if schema.groups:
             groups = names_in_words(list(schema.groups))
             raise UserError(
-                f"{method.name} plays single features, and {groups} is a group",
+                f"{method.name} attributes to single features, and {groups} is a group",
                 "input.groups",
-                f"leave it out, or play groups with {masking}",
+                f"leave it out, or attribute to groups with {masking}",
             )
         if fixed:
             raise UserError(
-                f"{method.name} lets every feature play, and {names_in_words(fixed)} is fixed",
+                f"{method.name} attributes to every feature, and {names_in_words(fixed)} is fixed",
                 "input.features",
-                f"free it, or hold features fixed with {masking}",
+                f"leave fixed out, or hold features fixed with {masking}",
             )
         model.trees()
 
@@ -150,10 +150,10 @@ def _check_gradients(
         f.name for f in schema.features if f.fixed and (method.needs.rescale or f.input not in schema.held)
     ]
     if part and method.needs.rescale:
-        raise UserError(f"it moves every feature, and {names_in_words(part)} is fixed", "input.features")
+        raise UserError(f"it changes every feature, and {names_in_words(part)} is fixed", "input.features")
     if part:
         raise UserError(
-            f"it moves a whole input of the model, and {names_in_words(part)} is fixed and a part of one",
+            f"it changes whole inputs of the model, and {names_in_words(part)} is fixed and part of one",
             "input.features",
         )
     if method.needs.rescale and model.has_gradients:
@@ -162,7 +162,7 @@ def _check_gradients(
         columns = {schema.attributed_as(f.name): None for f in schema.features if f.input == name}
         if len(columns) > 1:
             raise UserError(
-                f"the model counts what stands anywhere in its input {name!r}, so that gradients cannot tell "
+                f"the model only counts the values of its input {name!r}, so gradients cannot tell "
                 f"{names_in_words(list(columns))} apart",
                 "model",
             )

@@ -14,7 +14,7 @@ from transforms.wording import names_in_words
 #: Rows of a call; evaluations of a model that draws random numbers; rows that are evaluated alone.
 _ROWS, DRAWS, _ALONE = 128, 16, 8
 _ANEW = "save it in inference mode (training=False), without layers that draw random numbers"
-_APART = "save it in inference mode, with nothing that is computed over the rows of a batch"
+_APART = "save it in inference mode, without anything computed across the rows of a batch"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def check_behaviour(
             itself = _take(batch, np.full(count, row))
             if not unlike(model.evaluate(itself)[0][row : row + 1], found, may.elsewhere).any():
                 raise _mixing_error(_mixing(model, batch, itself, np.arange(count) == row), where)
-            raise _mixing_error([], where, "how many rows its batch has")
+            raise _mixing_error([], where, "the number of rows in its batch")
 
 
 def random_places(model: ScoredModel) -> list[str]:
@@ -111,7 +111,7 @@ def random_places(model: ScoredModel) -> list[str]:
 def random_error(draws: list[str], where: str = "model.path") -> UserError:
     """That a model has another score each time, with what of it draws random numbers."""
     named = f" ({names_in_words(draws, 4)})" if draws else ""
-    return UserError(f"the model returns another score each time it is asked{named}", where, _ANEW)
+    return UserError(f"the model returns a different score each time{named}", where, _ANEW)
 
 
 def _mixing(

@@ -19,7 +19,7 @@ from transforms.work.device_batch import Room
 #: Why a row whose score is NaN or infinite is not taken.
 NOT_FINITE = "its score is not finite"
 _TRIED = 64
-_OUTSIDE = "check that it predicts these rows where it was made, and what --debug shows"
+_OUTSIDE = "check that it predicts these rows where it was trained, and what --debug shows"
 
 
 def is_no_failure(error: Exception) -> bool:
@@ -110,5 +110,5 @@ def refused_baseline(model: ScoredModel, reason: str, first: Rows | None, schema
             return UserError(f"the model fails on the first rows: {why}", "model.path", _OUTSIDE)
     what = "the model's score of the baseline is not finite"
     if reason != NOT_FINITE:
-        what = f"the model does not take the baseline: {reason}"
-    return UserError(what, "baseline", "choose another kind")
+        what = f"the model does not accept the baseline: {reason}"
+    return UserError(what, "baseline", "choose another kind of baseline")

@@ -204,7 +204,7 @@ def _scored(request: ProbeRequest, schema: ExampleSchema, rows: Mapping[str, np.
     from transforms.work import runtime as worker
 
     inputs = schema.assemble(rows)
-    with models_own("when it is given rows of the columns' shapes"):
+    with models_own("on rows of the columns' shapes"):
         return worker.scored_model(request.model, inputs, request.score, request.threads, held=schema.held)
 
 

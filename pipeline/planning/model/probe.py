@@ -108,8 +108,8 @@ def probe_model(request: ProbeRequest) -> ProbeResult:
         what, _, remedy = str(error).partition("; ")
         raise UserError(what, "compute", remedy) from error
     except MemoryError as error:
-        what = f"the memory does not suffice to plan the run ({error or type(error).__name__})"
-        raise UserError(what, "model.path", "plan it on a machine with more") from error
+        what = f"not enough memory to plan the run ({error or type(error).__name__})"
+        raise UserError(what, "model.path", "plan it on a machine with more memory") from error
 
 
 def _with_defaults(request: ProbeRequest) -> ProbeResult:

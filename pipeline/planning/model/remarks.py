@@ -27,15 +27,15 @@ def remarks(
     held = [f.name for f in schema.features if f.fixed and f.name not in asked]
     if held:
         found.append(
-            f"input.features: {names_in_words(held)} only masks, and has no gradient: held at the row's "
-            "value, as with fixed: true, and attributed nothing"
+            f"input.features: {names_in_words(held)} only masks, and has no gradient: it is held at the "
+            "row's value, as with fixed: true, and gets no attribution"
         )
     split = split_texts(model.traced)
     for feature in schema.features:
         if feature.input in split:
             found.append(
-                f"input.features: {feature.name} is split into tokens inside the model: one number a text, "
-                "not one a token; for that, give the model the ids of the tokens, as a list"
+                f"input.features: {feature.name} is split into tokens inside the model: one number per text, "
+                "not per token; for the latter, give the model lists of token ids"
             )
     if method.needs.gradients and not method.needs.rescale:
         cut = model.differentiable(reference.inputs).cut
@@ -47,7 +47,7 @@ def remarks(
         if masked:
             found.append(
                 f"method.name: the model masks padding of {names_in_words(masked)}: where a row has padding "
-                "and a background row has none, the position gets what stood there, mask and all; "
-                "integrated_gradients and expected_gradients hold the row's mask, and give padding exactly 0"
+                "and a background row has none, the position gets the effect of the value and its "
+                "mask; integrated_gradients and expected_gradients keep the row's mask and give padding exactly 0"
             )
     return tuple(found)

@@ -50,7 +50,7 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
         return TargetSpec(tuple(signature.heads[target]))
     if isinstance(target, str):
         raise UserError(
-            f"{target!r} is no output of the model",
+            f"{target!r} is not an output of the model",
             "model.target",
             did_you_mean(target, list(dict.fromkeys([*names, *signature.heads, "predicted", "all"])))
             or f"its outputs are {', '.join(names[:_SHOWN])}",
@@ -59,7 +59,7 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
         known = f", and its classes are {_listed(classes)}" if classes else ""
         outputs = f"{len(names)} output{'s' if len(names) > 1 else ''}"
         raise UserError(
-            f"{target} is no output index: the model has {outputs}{known}",
+            f"{target} is not an output index: the model has {outputs}{known}",
             "model.target",
             f"give 0 to {len(names) - 1}" if len(names) > 1 else "give 0",
         )
@@ -117,9 +117,9 @@ def in_words(
     called = "" if names[index].endswith(f"[{index}]") else f" ({names[index]})"
     why = ""
     if isinstance(target, int) and not isinstance(target, bool) and target != index:
-        why = f"; {target} is the name of that class here, and not an index"
+        why = f"; {target} is the name of that class, not an index"
     if target is None and len(classes) == 2:
-        why = "; give model.target for the other"
+        why = "; set model.target for the other"
     return f"class {index}{called}{ends}{why}"
 
 
