@@ -48,6 +48,7 @@ def remarks(
             found.append(
                 f"method.name: the model masks padding of {names_in_words(masked)}: where a row has padding "
                 "and a background row has none, the position gets the effect of the value and its "
-                "mask; integrated_gradients and expected_gradients keep the row's mask and give padding exactly 0"
+                "mask; integrated_gradients and expected_gradients keep the row's mask, and "
+                "give padding exactly 0"
             )
     return tuple(found)
