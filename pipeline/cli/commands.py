@@ -38,11 +38,11 @@ _VERSION = "Show the version and exit."
 def _version(context: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
         try:
-            found = importlib.metadata.version("attribeam")
+            version = importlib.metadata.version("attribeam")
         except importlib.metadata.PackageNotFoundError:
-            found = "(run from a checkout that is not installed)"
+            version = "(run from a checkout that is not installed)"
         with stdout_guard():
-            print(f"attribeam {found}")
+            print(f"attribeam {version}")
         context.exit()
 
 
@@ -158,21 +158,21 @@ def compare(first: str, second: str, html: str | None, as_json: bool, debug: boo
     from pipeline.compare import to_json
     from pipeline.results.run import load_run
 
-    found = comparison(load_run(first), load_run(second))
+    result = comparison(load_run(first), load_run(second))
     if html is not None:
         from pipeline.compare.page import write_page
         from pipeline.run_directory.checks import check_outside
 
         for run in (first, second):
             check_outside(html, run)
-        write_page(found, html)
+        write_page(result, html)
     with stdout_guard():
         if as_json:
-            print_json({**to_json(found), "html": html})
+            print_json({**to_json(result), "html": html})
         else:
             from pipeline.screen.comparison import print_comparison
 
-            print_comparison(found, html)
+            print_comparison(result, html)
     return DONE
 
 
@@ -203,16 +203,16 @@ def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_js
     from pipeline.verify.verify import verify as check
 
     seed = secrets.randbelow(1 << 31) if seed is None else seed
-    found = check(run, rows=rows, seed=seed, tolerance=tolerance)
+    result = check(run, rows=rows, seed=seed, tolerance=tolerance)
     with stdout_guard():
         if as_json:
-            print_json(found.to_json())
+            print_json(result.to_json())
         else:
-            print_verification(found)
-    if not found.failed:
+            print_verification(result)
+    if not result.failed:
         return DONE
-    number = "1 check" if len(found.failed) == 1 else f"{len(found.failed)} checks"
-    print(f"error: {printable(run)}: {number} failed: {', '.join(found.failed)}", file=sys.stderr)
+    number = "1 check" if len(result.failed) == 1 else f"{len(result.failed)} checks"
+    print(f"error: {printable(run)}: {number} failed: {', '.join(result.failed)}", file=sys.stderr)
     return LIMIT
 
 
@@ -249,13 +249,13 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
         remedy = nearest_key(name, list(METHODS))
         raise UserError(f"{name!r} is not a method", "methods", remedy)
     rows = [describe(METHODS[key]) for key in ([name] if name else METHODS)]
-    found = None
+    costs_here = None
     if config is not None:
         from pipeline.config.models import load_config
         from pipeline.planning.method_costs import survey
 
-        found = survey(load_config(config))
-        costs = {cost.method: cost for cost in found["costs"]}
+        costs_here = survey(load_config(config))
+        costs = {cost.method: cost for cost in costs_here["costs"]}
         rows = [{**row, "here": dataclasses.asdict(costs[row["name"]])} for row in rows]
     from pipeline.screen.methods import print_costs, print_method, print_methods
 
@@ -265,8 +265,8 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
             print_json(rows[0] if name else {"methods": rows, "guide": guide})
         elif name:
             print_method(rows[0])
-        elif found is not None:
-            print_costs(found)
+        elif costs_here is not None:
+            print_costs(costs_here)
         else:
             print_methods(rows, GUIDE)
     return DONE

@@ -60,8 +60,14 @@ def report(
     with stdout_guard():
         if as_json:
             missing = list(made.missing)
-            found = {"run": run, "report": path, "missing": missing, "figures": written, "exported": exported}
-            print_json(found)
+            result = {
+                "run": run,
+                "report": path,
+                "missing": missing,
+                "figures": written,
+                "exported": exported,
+            }
+            print_json(result)
         else:
             for line in [path, *written, *exported]:
                 print(printable(line))

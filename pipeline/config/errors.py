@@ -38,11 +38,11 @@ def as_user_error(
       keys_at: The known keys of the block at a location.
     """
     problems = [(_location(problem), problem) for problem in error.errors(include_url=False)]
-    unknown = [found for found in problems if found[1]["type"] == "extra_forbidden"]
+    unknown = [item for item in problems if item[1]["type"] == "extra_forbidden"]
     # A key that is misspelt is also missing under its right name. Of a union pydantic lists what each branch
     # says: what lies deepest tells which branch was meant.
-    within = [found for found in problems if found[0][: len(problems[0][0])] == problems[0][0]]
-    location, first = unknown[0] if unknown else max(within, key=lambda found: _depth(*found))
+    within = [item for item in problems if item[0][: len(problems[0][0])] == problems[0][0]]
+    location, first = unknown[0] if unknown else max(within, key=lambda item: _depth(*item))
     place = ": ".join(part for part in (where, ".".join(location)) if part)
     if first["type"] == "extra_forbidden":
         return UserError("unknown key", place, nearest_key(location[-1], keys_at(location[:-1])))
@@ -107,8 +107,8 @@ def _location(problem: Mapping[str, Any]) -> list[str]:
     own = len(parts) - 1 if problem["type"] == "extra_forbidden" else len(parts)
     return [
         str(part)
-        for at, part in enumerate(parts)
-        if isinstance(part, int) or at == own or not _is_branch(part)
+        for index, part in enumerate(parts)
+        if isinstance(part, int) or index == own or not _is_branch(part)
     ]
 
 

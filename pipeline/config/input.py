@@ -173,8 +173,8 @@ class Input(Strict):
 def _named(name: Any, keys: Any) -> Any:
     """An item of a list of features of one of a mapping."""
     if keys is not None and not isinstance(keys, dict):
-        what = f"must be keys and values, not {keys!r:.100}"
-        raise UserError(what, f"input.features.{name}", "write for example {fill: 0}")
+        problem = f"must be keys and values, not {keys!r:.100}"
+        raise UserError(problem, f"input.features.{name}", "write for example {fill: 0}")
     if keys and "name" in keys:
         raise UserError("unknown key", f"input.features.{name}.name", "the key of the mapping is the name")
     return {"name": name, **(keys or {})}
@@ -192,13 +192,13 @@ def all_labels(texts: Mapping[str, FeatureTexts], features: list[Feature]) -> di
     Raises:
       UserError: A feature has two that differ.
     """
-    found = dict(texts)
+    labelled = dict(texts)
     for feature in features:
         if feature.label is None:
             continue
-        known = found.get(feature.name, FeatureTexts())
+        known = labelled.get(feature.name, FeatureTexts())
         if known.label not in (None, feature.label):
-            what = f"{known.label!r} here, and {feature.label!r} in input.features"
-            raise UserError(what, f"features.{feature.name}.label", "give the label once")
-        found[feature.name] = known.model_copy(update={"label": feature.label})
-    return found
+            problem = f"{known.label!r} here, and {feature.label!r} in input.features"
+            raise UserError(problem, f"features.{feature.name}.label", "give the label once")
+        labelled[feature.name] = known.model_copy(update={"label": feature.label})
+    return labelled

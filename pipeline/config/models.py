@@ -247,8 +247,8 @@ def _validate(data: Mapping[str, Any], where: str, model: Any = Config) -> Any:
     except UserError as error:  # of a method's keys, or a runner's name
         raise UserError(error.what, f"{where}: {error.where}", error.remedy) from error
     except ValidationError as error:
-        found = as_user_error(error, where, lambda location: _keys_at(location, model))
-        raise UserError(found.what, _by_name(found.where or "", data), found.remedy) from error
+        problem = as_user_error(error, where, lambda location: _keys_at(location, model))
+        raise UserError(problem.what, _by_name(problem.where or "", data), problem.remedy) from error
 
 
 def _by_name(place: str, data: Mapping[str, Any]) -> str:
@@ -258,7 +258,7 @@ def _by_name(place: str, data: Mapping[str, Any]) -> str:
     if not isinstance(features, Mapping):
         return place
     names = list(features)
-    return re.sub(r"(: input\.features\.)(\d+)", lambda found: f"{found[1]}{names[int(found[2])]}", place)
+    return re.sub(r"(: input\.features\.)(\d+)", lambda match: f"{match[1]}{names[int(match[2])]}", place)
 
 
 def _parse_method(value: Any) -> AttributionMethod:
@@ -332,11 +332,11 @@ def _fill_date(config: Config, date: str | None) -> Config:
     def filled(path: str) -> str:
         return path.replace("{date}", day)
 
-    found = config.input.files
+    inputs = config.input.files
     updates = {
         "model": config.model.model_copy(update={"path": filled(config.model.path)}),
         "input": config.input.model_copy(
-            update={"files": filled(found) if isinstance(found, str) else [filled(p) for p in found]}
+            update={"files": filled(inputs) if isinstance(inputs, str) else [filled(p) for p in inputs]}
         ),
         "output": config.output.model_copy(update={"path": filled(config.output.path)}),
     }

@@ -125,13 +125,13 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for at, (key_node, value_node) in enumerate(node.value):
+        for index, (key_node, value_node) in enumerate(node.value):
             if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
                 raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key_node.start_mark)
             if key_node.tag != _MERGE:
                 # A node of its own: an anchored one may stand for a value elsewhere.
                 key = yaml.ScalarNode(_TEXT, key_node.value, key_node.start_mark, key_node.end_mark)
-                node.value[at] = (key, value_node)
+                node.value[index] = (key, value_node)
             if key_node.value in seen:
                 problem = f"the key {key_node.value!r} is given twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
@@ -235,8 +235,8 @@ _FUNCTION = re.compile(r"path:\s*(python:\s*[^\s,}#]+)")
 
 def _about_colons(line: str) -> str:
     """How to mend a value that holds a colon and a space."""
-    if found := _FUNCTION.search(line):
-        return f'write {found[1]} as a separate key instead of path, or in quotes: path: "{found[1]}"'
+    if match := _FUNCTION.search(line):
+        return f'write {match[1]} as a separate key instead of path, or in quotes: path: "{match[1]}"'
     return "put a value that holds a colon and a space in quotes"
 
 
@@ -260,10 +260,10 @@ def override(data: dict[str, Any], setting: str) -> None:
         last = depth == len(keys) - 1
         if isinstance(block, list):
             if not key.isdecimal() or int(key) >= len(block):
-                what = (
+                problem = (
                     f"{'.'.join(keys[:depth])} is a list of {len(block)}, and {key!r} is not one of its items"
                 )
-                raise UserError(what, where, "count from 0")
+                raise UserError(problem, where, "count from 0")
             place: Any = int(key)
         elif isinstance(block, dict):
             place = key

@@ -40,10 +40,10 @@ def degenerate_baseline(
             "baseline: {kind: file, path: …}, or with kind: zeros or constant",
         )
     if kind in _DRAWN and method.needs.background:
-        what = "is one row" if rows == 1 else f"is {rows} identical rows"
+        problem = "is one row" if rows == 1 else f"is {rows} identical rows"
         return (
-            f"baseline: the background of {method.name} {what}: φ are relative to that row alone; draw from "
-            "more rows, or choose what one row stands for, kind: mean or zeros",
+            f"baseline: the background of {method.name} {problem}: φ are relative to that row alone; draw "
+            "from more rows, or choose what one row stands for, kind: mean or zeros",
         )
     return ()
 

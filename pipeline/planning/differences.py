@@ -60,20 +60,20 @@ def differences(
       rows: That it reads.
       columns: The types in which it reads its columns, in words.
     """
-    found = list(_keys(deciding(there["config"]), deciding(config)))
+    lines = list(_keys(deciding(there["config"]), deciding(config)))
     if there["model"]["digest"] != model:
-        found.append(f"the model: {_digest(there['model']['digest'])} there, {_digest(model)} here")
+        lines.append(f"the model: {_digest(there['model']['digest'])} there, {_digest(model)} here")
     files = list(_files(there["inputs"], inputs))
-    found += files
+    lines += files
     if not files and there["rows"] != rows:
-        found.append(f"rows: {there['rows']:,} there, {rows:,} here")
+        lines.append(f"rows: {there['rows']:,} there, {rows:,} here")
     known = there.get("columns", {})  # not in manifests of older runs
     for name in sorted(set(known) & set(columns)):
         if known[name] != columns[name]:
-            found.append(f"the column {name}: {known[name]} there, {columns[name]} over all files here")
-    if not found and there["baseline"]["digest"] != baseline:
-        found.append(f"the baseline: {_digest(there['baseline']['digest'])} there, {_digest(baseline)} here")
-    return found or ["a file was rewritten, or has columns of other types"]
+            lines.append(f"the column {name}: {known[name]} there, {columns[name]} over all files here")
+    if not lines and there["baseline"]["digest"] != baseline:
+        lines.append(f"the baseline: {_digest(there['baseline']['digest'])} there, {_digest(baseline)} here")
+    return lines or ["a file was rewritten, or has columns of other types"]
 
 
 def _keys(there: Mapping[str, Any], here: Mapping[str, Any], before: str = "") -> Iterator[str]:

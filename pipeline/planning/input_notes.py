@@ -44,7 +44,7 @@ def _left_out(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
     """The index of a pandas frame that is no feature, since nobody said that it is one."""
     used = set(dict(schema.columns))
     schemas = {id(file.schema): file.schema for file in inputs if file.schema is not None}
-    names = dict.fromkeys(name for found in schemas.values() for name in stored_index(found))
+    names = dict.fromkeys(name for stored in schemas.values() for name in stored_index(stored))
     names = {name: None for name in names if name not in used}
     if not names:
         return []

@@ -49,8 +49,8 @@ def plan_slicings(
     schema = replace(schema, slicings=with_edges(schema.slicings, drawn, edges or {}))
     number, looked_at = 0, len(next(iter(drawn.values())))
     warnings = []
-    for slicing, found in zip(schema.slicings, labels(schema.slicings, drawn).values(), strict=True):
-        counts = _counts(found)
+    for slicing, labels_of_rows in zip(schema.slicings, labels(schema.slicings, drawn).values(), strict=True):
+        counts = _counts(labels_of_rows)
         if looked_at >= rows:
             number += len(counts)
         else:
@@ -61,9 +61,9 @@ def plan_slicings(
     return schema, number, tuple(warnings)
 
 
-def _counts(found: pa.DictionaryArray) -> np.ndarray:
+def _counts(labels_of_rows: pa.DictionaryArray) -> np.ndarray:
     """Rows of each slice that has some."""
-    places = found.indices.drop_null().to_numpy(zero_copy_only=False)
+    places = labels_of_rows.indices.drop_null().to_numpy(zero_copy_only=False)
     counts = np.bincount(places, minlength=1)
     return counts[counts > 0]
 
@@ -81,17 +81,17 @@ def _estimated(slicing: Slicing, counts: np.ndarray, rows: int) -> int:
     return min(rows, len(counts) + once * (once - 1) // (2 * (twice + 1)))
 
 
-def _warning(slicing: Slicing, drawn: Mapping[str, pa.Array], found: int, looked_at: int) -> str | None:
-    seen = f"has {found:,} values in {looked_at:,} rows, and each is a slice"
+def _warning(slicing: Slicing, drawn: Mapping[str, pa.Array], number: int, looked_at: int) -> str | None:
+    seen = f"has {number:,} values in {looked_at:,} rows, and each is a slice"
     if not isinstance(slicing, ByColumn):
-        if found > _MANY:
+        if number > _MANY:
             return (
-                f"{slicing.name} makes {found:,} slices of {looked_at:,} rows; intersect fewer, or use bins"
+                f"{slicing.name} makes {number:,} slices of {looked_at:,} rows; intersect fewer, or use bins"
             )
         return None
     kind = drawn[slicing.column].type
     many = _MANY_NUMBERS if pt.is_floating(kind) else _MANY
-    if found <= many:
+    if number <= many:
         return None
     if pt.is_floating(kind) or pt.is_integer(kind):
         return f"{slicing.column} {seen}; give bins: {{column: {slicing.column}, bins: 5}}"

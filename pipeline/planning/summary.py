@@ -16,9 +16,9 @@ from transforms.slices.slicings import described
 
 def summarize(plan: Plan) -> dict[str, Any]:
     """What `attribeam plan` prints."""
-    found, spec = plan.probe, plan.spec
-    per_row = found.seconds_per_row
-    host = host_bytes(plan.files, spec, found, plan.rows)
+    probe, spec = plan.probe, plan.spec
+    per_row = probe.seconds_per_row
+    host = host_bytes(plan.files, spec, probe, plan.rows)
     return {
         "name": plan.loaded.config.name,
         "output": plan.output,
@@ -40,27 +40,27 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "targets": target_names(plan),
         "explains": explains(plan),
         "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
-        "defaults": dict(found.defaults),
-        "affine_prefix": found.affine_prefix,
+        "defaults": dict(probe.defaults),
+        "affine_prefix": probe.affine_prefix,
         "baseline": {**describe_baseline(plan), "values": baseline_values(plan)},
-        "evaluations_per_row": found.evaluations_per_row,
+        "evaluations_per_row": probe.evaluations_per_row,
         "workers": plan.loaded.config.compute.workers,
         "batch_size": spec.batch_size,
         "batch_size_asked": plan.loaded.config.compute.batch_size,
         "device_batch_size": spec.device_batch_size,
         "precision": spec.model.precision,
         "jit": spec.model.jit,
-        "devices": list(found.devices),
+        "devices": list(probe.devices),
         "estimate": {
             "seconds_per_row": per_row,
             "seconds": None if per_row is None else per_row * (plan.rows - plan.reused_rows),
             "output_bytes": _output_bytes(plan),
-            "device_bytes": found.device_bytes,
+            "device_bytes": probe.device_bytes,
             "host_bytes": host.total,
             "host_bytes_by_part": host.to_json(),
-            "device_calls_per_row": -(-found.evaluations_per_row // spec.device_batch_size),
+            "device_calls_per_row": -(-probe.evaluations_per_row // spec.device_batch_size),
         },
-        "notes": list(found.notes),
+        "notes": list(probe.notes),
         "warnings": plan.warnings,
     }
 
@@ -103,7 +103,7 @@ def describe_model(plan: Plan) -> dict[str, Any]:
 def describe_baseline(plan: Plan) -> dict[str, Any]:
     """The manifest's `baseline`."""
     artifact = plan.probe.artifact
-    of = plan.baseline_run
+    earlier = plan.baseline_run
     measure, flat = kind_of(artifact, plan.spec.targets.indices)
     return {
         "kind": plan.baseline_kind,
@@ -111,7 +111,11 @@ def describe_baseline(plan: Plan) -> dict[str, Any]:
         "digest": artifact.digest,
         "measured_by": measure,
         "flat_targets": flat,
-        **({} if of is None else {"of": {"run": of.run, "run_id": of.run_id, "kind": of.kind}}),
+        **(
+            {}
+            if earlier is None
+            else {"of": {"run": earlier.run, "run_id": earlier.run_id, "kind": earlier.kind}}
+        ),
     }
 
 

@@ -65,8 +65,10 @@ def _sample(run: RunTables, rows: int | None, target: int | None, seed: int) -> 
             tables.append(_read(part, columns).take(pa.array(mine)))
             places.append(np.column_stack([np.full(len(mine), number), mine // per_example]))
     if not tables:
-        what = "the run explained no row" if target is None else f"no row was explained for target {target}"
-        raise UserError(what, run.path)
+        problem = (
+            "the run explained no row" if target is None else f"no row was explained for target {target}"
+        )
+        raise UserError(problem, run.path)
     return pa.concat_tables(tables), np.concatenate(places)
 
 
@@ -87,13 +89,13 @@ def _schema(path: str) -> pa.Schema:
 
 def _columns(struct: pa.StructArray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """A struct of numbers and fixed-size lists as `[n, columns]`, with a name for each column."""
-    found, labels = [], []
+    columns, labels = [], []
     for name in names:
         values = as_tensor(struct.field(name))
         shape = values.shape[1:]
-        found.append(values.reshape(len(struct), -1))
-        labels += [f"{name}{list(at)}" for at in np.ndindex(*shape)] if shape else [name]
-    return np.concatenate(found, axis=1), labels
+        columns.append(values.reshape(len(struct), -1))
+        labels += [f"{name}{list(index)}" for index in np.ndindex(*shape)] if shape else [name]
+    return np.concatenate(columns, axis=1), labels
 
 
 def _beside(
@@ -134,9 +136,9 @@ def _numbers(value: np.ndarray) -> np.ndarray:
 def _joined(members: Sequence[np.ndarray]) -> np.ndarray:
     """The members' values of each row as one text, `[n, 1]`."""
     rows = [", ".join(in_words(value[row]) for value in members) for row in range(len(members[0]))]
-    found = np.empty((len(rows), 1), object)
-    found[:, 0] = rows
-    return found
+    joined = np.empty((len(rows), 1), object)
+    joined[:, 0] = rows
+    return joined
 
 
 def in_words(value: Any) -> str:

@@ -45,13 +45,13 @@ def feature_values(run: RunTables, table: pa.Table, places: np.ndarray) -> dict[
     if "feature" in table.column_names:
         struct = table["feature"].combine_chunks()
         return {field.name: as_tensor(struct.field(field.name)) for field in struct.type}
-    found, known = _from_input(run, places), categories_of(run.manifest)
-    for name, value in found.items():
+    values, known = _from_input(run, places), categories_of(run.manifest)
+    for name, value in values.items():
         if name in known:
-            found[name] = known[name].of_codes(value).to_numpy(zero_copy_only=False)
+            values[name] = known[name].of_codes(value).to_numpy(zero_copy_only=False)
         elif value.dtype == object:
-            found[name] = _as_text(value)
-    return found
+            values[name] = _as_text(value)
+    return values
 
 
 def _as_text(values: np.ndarray) -> np.ndarray:
@@ -59,9 +59,9 @@ def _as_text(values: np.ndarray) -> np.ndarray:
         value.decode("utf-8", "replace") if isinstance(value, bytes) else value and str(value)
         for value in values.flat
     ]
-    found = np.empty(len(texts), object)
-    found[:] = texts
-    return found.reshape(values.shape)
+    result = np.empty(len(texts), object)
+    result[:] = texts
+    return result.reshape(values.shape)
 
 
 def _from_input(run: RunTables, places: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,21 +70,23 @@ def _from_input(run: RunTables, places: np.ndarray) -> dict[str, np.ndarray]:
     patterns = [config["files"]] if isinstance(config["files"], str) else config["files"]
     try:
         matched = globs.expand(patterns, manifest["config_folder"], config["format"])
-        found = inspect_files(matched, config["format"], hive=config.get("partitioning", "hive") == "hive")
+        inspected = inspect_files(
+            matched, config["format"], hive=config.get("partitioning", "hive") == "hive"
+        )
     except UserError as error:
-        what = f"the feature values must be read from the input, which is gone: {error}"
-        raise UserError(what, run.path, _REMEDY) from error
-    inputs = in_order(found, manifest)
+        problem = f"the feature values must be read from the input, which is gone: {error}"
+        raise UserError(problem, run.path, _REMEDY) from error
+    inputs = in_order(inspected, manifest)
     if inputs is None:
         raise _changed(run)
     shards = cut_increments(inputs, increments_of(manifest))
-    described = describe_input(found, [item["name"] for item in manifest["schema"]])
+    described = describe_input(inspected, [item["name"] for item in manifest["schema"]])
     types = dict(described.types)
     if described.paths:
-        as_numbers = partition_types(found, padded_are_text=False)
+        as_numbers = partition_types(inspected, padded_are_text=False)
         of_numbers = [item["name"] for item in manifest["schema"] if item["dtype"] != "string"]
         types |= {name: as_numbers[name] for name in described.paths.intersection(of_numbers)}
-    if found[0].format == TFRECORD:
+    if inspected[0].format == TFRECORD:
         padded = [item["name"] for item in manifest["schema"] if item.get("pad") is not None]
         types |= {name: any_length(types[name]) for name in padded if name in types}
     schema = ExampleSchema(_specs(manifest["schema"], types), {}, {}, from_path=tuple(described.paths))
@@ -144,8 +146,8 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
 def _held(item: Mapping[str, Any]) -> str:
     """The type of a feature's values in the input."""
     known = Categories.from_json(item.get("categories"))
-    found: str = item["dtype"] if known is None else "string" if known.strings else "int64"
-    return found
+    stored: str = item["dtype"] if known is None else "string" if known.strings else "int64"
+    return stored
 
 
 def _read_rows(

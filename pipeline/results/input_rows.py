@@ -35,10 +35,10 @@ def file_rows(run: RunTables, places: Sequence[tuple[int, int]]) -> list[str]:
     refused = np.sort([first[name] + row for name, row in zip(*rejected.values(), strict=True)])
     # Of sorted numbers r, r − place is how many kept ones come before each.
     kept_before = refused - np.arange(len(refused))
-    found = []
-    for part, at in places:
-        number = int(before[part]) + at
+    names_of_rows = []
+    for part, position in places:
+        number = int(before[part]) + position
         ordinal = number + int(np.searchsorted(kept_before, number, side="right"))
         file = int(np.searchsorted(starts, ordinal, side="right")) - 1
-        found.append(f"{names[file]}:{ordinal - int(starts[file])}")
-    return found
+        names_of_rows.append(f"{names[file]}:{ordinal - int(starts[file])}")
+    return names_of_rows

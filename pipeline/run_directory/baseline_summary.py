@@ -33,9 +33,9 @@ def described_values(
 
 def in_words(codes: np.ndarray, categories: Categories) -> np.ndarray:
     """Categories of codes, as objects; None where a value is missing."""
-    found = np.empty(codes.size, object)
-    found[:] = categories.of_codes(codes.reshape(-1).astype(np.float64)).to_pylist()
-    return found.reshape(codes.shape)
+    words = np.empty(codes.size, object)
+    words[:] = categories.of_codes(codes.reshape(-1).astype(np.float64)).to_pylist()
+    return words.reshape(codes.shape)
 
 
 def _described(values: np.ndarray) -> dict[str, Any]:
@@ -47,28 +47,29 @@ def _described(values: np.ndarray) -> dict[str, Any]:
     known = numbers[~np.isnan(numbers)]
     if not known.size:
         return {"text": "missing"}
-    found = {"mean": float(known.mean()), "min": float(known.min()), "max": float(known.max())}
-    of = "" if values[0].size == 1 else f"{shape_in_words(values.shape[1:])}, "
-    if found["min"] == found["max"]:
-        text = _number(found["min"])
+    statistics = {"mean": float(known.mean()), "min": float(known.min()), "max": float(known.max())}
+    shape = "" if values[0].size == 1 else f"{shape_in_words(values.shape[1:])}, "
+    if statistics["min"] == statistics["max"]:
+        text = _number(statistics["min"])
     else:
-        text = f"mean {_number(found['mean'])}, from {_number(found['min'])} to {_number(found['max'])}"
+        mean, low, high = (_number(statistics[name]) for name in ("mean", "min", "max"))
+        text = f"mean {mean}, from {low} to {high}"
     missing = int(np.isnan(numbers).sum())
     more = f", {missing:,} missing" if missing else ""
-    return {"text": f"{of}{text}{more}", **found}
+    return {"text": f"{shape}{text}{more}", **statistics}
 
 
 def _texts(values: np.ndarray) -> str:
     """The most frequent ones, with how often."""
-    found: dict[Any, int] = {}
+    counts: dict[Any, int] = {}
     for item in values.reshape(-1).tolist():
-        found[item] = found.get(item, 0) + 1
-    first = sorted(found, key=lambda item: (-found[item], str(item)))
+        counts[item] = counts.get(item, 0) + 1
+    first = sorted(counts, key=lambda item: (-counts[item], str(item)))
     if len(first) == 1:
         return _word(first[0])
-    told = [f"{_word(item)} {_times(found[item])}" for item in first[:_MOST_VALUES]]
-    rest = len(first) - len(told)
-    return ", ".join(told) + (f", {count(rest, 'other value')}" if rest else "")
+    lines = [f"{_word(item)} {_times(counts[item])}" for item in first[:_MOST_VALUES]]
+    rest = len(first) - len(lines)
+    return ", ".join(lines) + (f", {count(rest, 'other value')}" if rest else "")
 
 
 def _times(number: int) -> str:

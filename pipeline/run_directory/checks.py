@@ -64,20 +64,20 @@ def _check_ours(run: str) -> None:
     # Without a manifest it may be one whose place another is just taking.
     begun = MANIFEST in names or WORK in names or files.exists(files.join(beside(run), MANIFEST))
     if strangers and begun:
-        what = f"holds a run and also {strangers[0]}, which does not belong to it"
-        raise UserError(what, run, f"move it away, or {_ELSEWHERE}")
+        problem = f"holds a run and also {strangers[0]}, which does not belong to it"
+        raise UserError(problem, run, f"move it away, or {_ELSEWHERE}")
     if strangers:
         raise UserError(f"is not a run directory: it holds {strangers[0]}", run, _ELSEWHERE)
     for folder in FOLDERS:
         names_inside = files.list_dir(files.join(run, folder))
         inside = [name for name in names_inside if name[0] != "." and not is_table(f"{folder}/{name}")]
         if inside:
-            what = f"holds {inside[0]}, which does not belong to a run"
-            raise UserError(what, files.join(run, folder), f"move it away, or {_ELSEWHERE}")
+            problem = f"holds {inside[0]}, which does not belong to a run"
+            raise UserError(problem, files.join(run, folder), f"move it away, or {_ELSEWHERE}")
     ours = [name for name in names if name in OURS]
     if ours and not begun:
-        what = f"is not a run directory: it holds {ours[0]}, but neither a manifest nor a journal"
-        raise UserError(what, run, f"remove it, or {_ELSEWHERE}")
+        problem = f"is not a run directory: it holds {ours[0]}, but neither a manifest nor a journal"
+        raise UserError(problem, run, f"remove it, or {_ELSEWHERE}")
 
 
 def _check_neighbour(path: str) -> None:
@@ -136,8 +136,8 @@ def check_apart(run: str, parts: Iterable[tuple[str, Sequence[str]]], where: str
     inside = _real(run)
     for key, paths in parts:
         for path in paths:
-            found = _real(path)
-            if found == inside or found.startswith(inside.rstrip("/") + "/"):
+            target = _real(path)
+            if target == inside or target.startswith(inside.rstrip("/") + "/"):
                 place = f"{where}: {key}" if key else where
                 raise UserError(f"{path} lies in the run directory {run}", place, _ELSEWHERE)
 

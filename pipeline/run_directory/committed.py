@@ -35,15 +35,15 @@ def read_manifest(run: str, *, replaces: bool = False) -> dict[str, Any] | None:
 
 def _read_manifest(path: str) -> dict[str, Any]:
     try:
-        found = json.loads(files.read_bytes(path))
+        manifest = json.loads(files.read_bytes(path))
     except ValueError as error:
         raise UserError("is not a manifest", path, "give the folder of a committed run") from error
-    if not isinstance(found, dict) or "schema_version" not in found:
+    if not isinstance(manifest, dict) or "schema_version" not in manifest:
         raise UserError("is not a manifest", path, "give the folder of a committed run")
-    if found["schema_version"] != SCHEMA_VERSION:
+    if manifest["schema_version"] != SCHEMA_VERSION:
         raise UserError(
-            f"has schema_version {found['schema_version']}, and this version reads {SCHEMA_VERSION}",
+            f"has schema_version {manifest['schema_version']}, and this version reads {SCHEMA_VERSION}",
             path,
             "use the version that wrote it",
         )
-    return found
+    return manifest

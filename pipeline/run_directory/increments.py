@@ -70,12 +70,12 @@ class Grown:
     @property
     def cuts(self) -> list[tuple[Sequence[InputFile], int, int]]:
         """Of each increment of the committed run its files, rows a shard, and rows."""
-        found: list[tuple[Sequence[InputFile], int, int]] = []
+        cuts: list[tuple[Sequence[InputFile], int, int]] = []
         first = 0
         for part in self.increments:
-            found.append((self.files[first : first + part.files], part.shard_rows, part.rows))
+            cuts.append((self.files[first : first + part.files], part.shard_rows, part.rows))
             first += part.files
-        return found
+        return cuts
 
     @property
     def known(self) -> Sequence[InputFile]:
@@ -93,9 +93,9 @@ def increments_of(manifest: Mapping[str, Any]) -> tuple[Increment, ...]:
     return tuple(Increment(**item) for item in manifest["increments"])
 
 
-def grown(found: Sequence[InputFile], committed: Mapping[str, Any]) -> Grown | str:
+def grown(inputs: Sequence[InputFile], committed: Mapping[str, Any]) -> Grown | str:
     """The input in the order of a committed run, or why that is not all in it."""
-    by_name = {file.name: file for file in found}
+    by_name = {file.name: file for file in inputs}
     known = []
     for item in committed["inputs"]:
         file = by_name.pop(item["file"], None)
@@ -104,7 +104,7 @@ def grown(found: Sequence[InputFile], committed: Mapping[str, Any]) -> Grown | s
         if (file.rows, file.bytes) != (item["rows"], item["bytes"]):
             return f"{item['file']} has changed"
         known.append(file)
-    added = [file for file in found if file.name in by_name]
+    added = [file for file in inputs if file.name in by_name]
     if added and not committed["config"].get("incremental"):
         return "it was made without incremental: true, and keeps no aggregates to add to"
     return Grown(committed, [*known, *added], len(added))
@@ -115,9 +115,9 @@ def is_limited(committed: Mapping[str, Any]) -> bool:
     return sum(part.rows for part in increments_of(committed)) < sum(f["rows"] for f in committed["inputs"])
 
 
-def in_order(found: Sequence[InputFile], manifest: Mapping[str, Any]) -> list[InputFile] | None:
+def in_order(inputs: Sequence[InputFile], manifest: Mapping[str, Any]) -> list[InputFile] | None:
     """The input files of a committed run in its order; None where they are not what they were."""
-    order = grown(found, manifest)
+    order = grown(inputs, manifest)
     return None if isinstance(order, str) or order.new else list(order.files)
 
 
@@ -152,9 +152,11 @@ def take_over(base: Grown, source: str, place: str) -> None:
         return
     for part in parts:
         if not is_there(source, part):
-            what = f"{part.file} is missing or has changed, so nothing can be added to the run"
+            problem = f"{part.file} is missing or has changed, so nothing can be added to the run"
             raise UserError(
-                what, source, "attribeam verify lists all differences; --overwrite explains everything again"
+                problem,
+                source,
+                "attribeam verify lists all differences; --overwrite explains everything again",
             )
     if files.is_url(place):
         files.copy([files.join(source, p.file) for p in parts], [files.join(place, p.file) for p in parts])

@@ -89,33 +89,43 @@ def earlier_baseline(path: str, where: str) -> EarlierBaseline:
         raise UserError(f"there is no committed run in {path}", where, "give the folder that explain wrote")
     features = kept_baseline(path)
     if features is None:
-        what = f"{path} keeps no rows of its baseline"
+        problem = f"{path} keeps no rows of its baseline"
         remedy = (
             "explain it again: runs keep them unless output.sample is 0 or they take more than "
             f"{_MOST_BYTES >> 20} MB; or give baseline: {{kind: file, path: …}}"
         )
-        raise UserError(what, where, remedy)
-    of = manifest["baseline"]
+        raise UserError(problem, where, remedy)
+    block = manifest["baseline"]
     edges = dict(_edges(manifest["config"]["input"]["slices"], manifest["slices"]))
-    found = EarlierBaseline(
-        path, manifest["run_id"], of["kind"], of["digest"], features, edges, categories_of(manifest)
+    earlier = EarlierBaseline(
+        path,
+        manifest["run_id"],
+        block["kind"],
+        block["digest"],
+        features,
+        edges,
+        categories_of(manifest),
     )
     digest = Artifact(features, np.zeros((0, 0)), np.zeros(0)).digest
-    if digest != of["digest"]:
-        what = f"{path}: the baseline rows that it keeps do not match its manifest"
-        raise UserError(what, where, "attribeam verify lists all differences; explain it again")
-    return found if of["kind"] != "run" else replace(found, kind=str((of.get("of") or {}).get("kind", "run")))
+    if digest != block["digest"]:
+        problem = f"{path}: the baseline rows that it keeps do not match its manifest"
+        raise UserError(problem, where, "attribeam verify lists all differences; explain it again")
+    return (
+        earlier
+        if block["kind"] != "run"
+        else replace(earlier, kind=str((block.get("of") or {}).get("kind", "run")))
+    )
 
 
 def categories_of(manifest: Mapping[str, Any]) -> dict[str, Categories]:
     """Those of a run's features that have some."""
-    found = {item["name"]: Categories.from_json(item.get("categories")) for item in manifest["schema"]}
-    return {name: known for name, known in found.items() if known is not None}
+    categories = {item["name"]: Categories.from_json(item.get("categories")) for item in manifest["schema"]}
+    return {name: known for name, known in categories.items() if known is not None}
 
 
-def _edges(asked: Any, found: Any) -> Iterator[tuple[tuple[str, int], tuple[float, ...]]]:
+def _edges(asked: Any, slicings: Any) -> Iterator[tuple[tuple[str, int], tuple[float, ...]]]:
     """The edges of bins of equally many rows, by column and number of bins."""
-    for item, slicing in zip(asked, found, strict=True):
+    for item, slicing in zip(asked, slicings, strict=True):
         if slicing["kind"] == "intersection":
             yield from _edges(item, slicing["parts"])
         elif slicing["kind"] == "bins" and isinstance(item["bins"], int):

@@ -21,7 +21,7 @@ def is_under_way(place: str, target: str) -> bool:
     return place != target and any(files.exists(files.join(place, name)) for name in (WORK, MANIFEST))
 
 
-def neighbour(run: str, what: str) -> str:
+def neighbour(run: str, suffix: str) -> str:
     """A hidden name beside a run, for what belongs to it and is none of its parts."""
     folder, _, name = run.rstrip("/").rpartition("/")
-    return f"{folder}/.{name}.{what}"
+    return f"{folder}/.{name}.{suffix}"

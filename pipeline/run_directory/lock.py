@@ -90,18 +90,18 @@ def _open(path: str) -> int:
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except PermissionError as error:
-        what, remedy = (
+        problem, remedy = (
             "cannot be written: permission denied",
             "it is left from a killed run of another user: remove it",
         )
-        raise UserError(what, path, remedy) from error
+        raise UserError(problem, path, remedy) from error
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR):
             with written(path):
                 raise
         raise UserError("is in the place of a run's lock", path, "move it away") from error
-    found = os.pread(lock, _LONGEST + 1, 0) if stat.S_ISREG(os.fstat(lock).st_mode) else b"no file"
-    if len(found) > _LONGEST or not (found.isdigit() or not found):
+    content = os.pread(lock, _LONGEST + 1, 0) if stat.S_ISREG(os.fstat(lock).st_mode) else b"no file"
+    if len(content) > _LONGEST or not (content.isdigit() or not content):
         os.close(lock)
         raise UserError("is in the place of a run's lock", path, "move it away")
     return lock
@@ -184,14 +184,14 @@ def _say(path: str, me: dict[str, Any], beats: int) -> None:
 def _owner(path: str) -> dict[str, Any] | None:
     """Who says to be at work; None where nobody does, or what is said is damaged."""
     try:
-        found = json.loads(files.read_bytes(path)) if files.exists(path) else None
+        owner = json.loads(files.read_bytes(path)) if files.exists(path) else None
     except UserError:  # gone between the two
         return None
     except ValueError:
         return None
     types = {"host": str, "process": int, "token": str, "beats": int}
-    whole = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in types.items())
-    return found if whole else None
+    whole = isinstance(owner, dict) and all(isinstance(owner.get(key), kind) for key, kind in types.items())
+    return owner if whole else None
 
 
 def _told(owner: dict[str, Any], me: dict[str, Any]) -> str:

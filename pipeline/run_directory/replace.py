@@ -59,8 +59,8 @@ def recover(target: str) -> None:
 
 def _move_remote(place: str, target: str) -> None:
     files.delete_tree(files.join(target, MANIFEST))
-    found = json.loads(files.read_bytes(files.join(place, MANIFEST)))
-    whole = {part["file"] for part in found["parts"]}
+    manifest = json.loads(files.read_bytes(files.join(place, MANIFEST)))
+    whole = {part["file"] for part in manifest["parts"]}
     left = [name for name in files.tree(place) if name in whole]
     for name in files.tree(target):
         # Not every store replaces what stands at a target. What no run has is somebody's.

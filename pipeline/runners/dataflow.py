@@ -56,22 +56,22 @@ class Accelerator:
         parts = [part.strip() for part in text.split(";") if part.strip()]
         if parts and re.fullmatch(r"[a-z0-9-]+", parts[0]) and parts[0] != _DRIVER:
             parts = [f"type:{parts[0]}", *parts[1:]]
-        said = {key: value for key, _, value in (part.partition(":") for part in parts)}
-        for key in said:
+        values = {key: value for key, _, value in (part.partition(":") for part in parts)}
+        for key in values:
             if key not in ("type", "count", _DRIVER, _MPS):
                 raise UserError(
                     f"{key!r} is not part of an accelerator",
                     where,
                     f"known are type, count, {_DRIVER}, {_MPS}",
                 )
-        if not said.get("type"):
+        if not values.get("type"):
             raise UserError("names no type of GPU", where, "for example nvidia-l4, or nvidia-tesla-t4")
-        count = said.get("count", "1")
+        count = values.get("count", "1")
         if not re.fullmatch("[1-9][0-9]*", count):
             raise UserError(f"the count {count!r} is not a whole number above 0", where, "write count:1")
-        named = {"type": f"type:{said['type']}", "count": f"count:{count}"}
+        named = {"type": f"type:{values['type']}", "count": f"count:{count}"}
         rest = [part for part in parts if part.partition(":")[0] not in named]
-        return cls(said["type"], int(count), (*named.values(), *rest))
+        return cls(values["type"], int(count), (*named.values(), *rest))
 
 
 def dataflow_flags(flags: Sequence[str]) -> list[str]:
@@ -86,16 +86,16 @@ def dataflow_flags(flags: Sequence[str]) -> list[str]:
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument(f"--{_ACCELERATOR}")
-    given, found = own.parse_known_args(list(flags))
+    given, rest = own.parse_known_args(list(flags))
     short = getattr(given, _ACCELERATOR)
     if short is not None:
         parts = Accelerator.parse(short).parts
         driver = () if any(part.startswith(_DRIVER) for part in parts) else (_DRIVER,)
-        found.append(f"--dataflow_service_options={_ACCELERATOR}={';'.join([*parts, *driver])}")
-    accelerator, experiments, threads = _of(found)
+        rest.append(f"--dataflow_service_options={_ACCELERATOR}={';'.join([*parts, *driver])}")
+    accelerator, experiments, threads = _of(rest)
     one_process = _ONE_PROCESS in experiments
     if accelerator is None:
-        return found
+        return rest
     if accelerator.mps and one_process:
         raise UserError(
             f"{_MPS} and --experiments={_ONE_PROCESS} exclude each other: one shares a GPU between "
@@ -107,10 +107,10 @@ def dataflow_flags(flags: Sequence[str]) -> list[str]:
         raise UserError(f"{_MPS} requires count:1", f"--{_ACCELERATOR}", f"leave {_MPS} out")
     if not accelerator.mps and _MANY_PROCESSES not in experiments:
         if not one_process:
-            found.append(f"--experiments={_ONE_PROCESS}")
+            rest.append(f"--experiments={_ONE_PROCESS}")
         if threads is None:
-            found.append(f"--number_of_worker_harness_threads={_THREADS_PER_GPU * accelerator.count}")
-    return found
+            rest.append(f"--number_of_worker_harness_threads={_THREADS_PER_GPU * accelerator.count}")
+    return rest
 
 
 def _of(flags: Sequence[str]) -> tuple[Accelerator | None, list[str], int | None]:
@@ -120,8 +120,8 @@ def _of(flags: Sequence[str]) -> tuple[Accelerator | None, list[str], int | None
     options = _options(flags)
     debug = options.view_as(DebugOptions)
     experiments = list(debug.experiments or [])
-    said = [*(options.view_as(GoogleCloudOptions).dataflow_service_options or []), *experiments]
-    asked = [text.partition("=")[2] for text in said if text.startswith(f"{_ACCELERATOR}=")]
+    options_given = [*(options.view_as(GoogleCloudOptions).dataflow_service_options or []), *experiments]
+    asked = [text.partition("=")[2] for text in options_given if text.startswith(f"{_ACCELERATOR}=")]
     if len(asked) > 1:
         raise UserError(f"is given twice: {asked[0]} and {asked[1]}", f"--{_ACCELERATOR}", "give it once")
     accelerator = Accelerator.parse(asked[0]) if asked else None
@@ -157,8 +157,8 @@ def check_means(flags: Sequence[str]) -> None:
       UserError: Google's libraries are not installed; no flag brings the package to workers, for Beam's own
         image holds Beam alone.
     """
-    said = _options(flags).get_all_options(drop_default=True)
-    if not any(said.get(name) for name in _CARRIERS):
+    given = _options(flags).get_all_options(drop_default=True)
+    if not any(given.get(name) for name in _CARRIERS):
         raise UserError(
             "Dataflow's workers would lack attribeam",
             "--sdk_container_image",
@@ -167,8 +167,8 @@ def check_means(flags: Sequence[str]) -> None:
     try:
         importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
     except ImportError as error:
-        what = f"Google's libraries are not installed ({error})"
-        raise UserError(what, "--runner DataflowRunner", "pip install 'attribeam[gcp]'") from error
+        problem = f"Google's libraries are not installed ({error})"
+        raise UserError(problem, "--runner DataflowRunner", "pip install 'attribeam[gcp]'") from error
 
 
 def job_flags(flags: Sequence[str], name: str, labels: Iterable[tuple[str, str]]) -> list[str]:
@@ -184,11 +184,11 @@ def job_flags(flags: Sequence[str], name: str, labels: Iterable[tuple[str, str]]
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
     view = _options(flags).view_as(GoogleCloudOptions)
-    found = list(flags)
+    job = list(flags)
     if not view.job_name:
-        found.append(f"--job_name={name}")
+        job.append(f"--job_name={name}")
     taken = " ".join(view.labels or [])
-    return found + [f"--labels={key}={as_label(value)}" for key, value in labels if key not in taken]
+    return job + [f"--labels={key}={as_label(value)}" for key, value in labels if key not in taken]
 
 
 def as_label(text: str) -> str:

@@ -45,7 +45,7 @@ def option_flags(options: Mapping[str, Any], where: str) -> list[str]:
     Raises:
       UserError: Beam does not know an option, or does not take its value.
     """
-    found: list[str] = []
+    flags: list[str] = []
     known = [flag.removeprefix("--") for flag in _parser()._option_string_actions] if options else []
     for name, value in options.items():
         if name not in known:
@@ -55,10 +55,10 @@ def option_flags(options: Mapping[str, Any], where: str) -> list[str]:
             item for item in (value if isinstance(value, list) else [value]) if item not in (None, False)
         ]
         try:
-            found += check_flags([f"--{name}" if item is True else f"--{name}={item}" for item in items])
+            flags += check_flags([f"--{name}" if item is True else f"--{name}={item}" for item in items])
         except UserError as error:
             raise UserError(error.what, f"{where}.{name}", _REMEDY) from error
-    return found
+    return flags
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _all_options(options: Any) -> list[Any]:
-    found = []
+    classes = []
     for child in options.__subclasses__():
-        found += [child, *_all_options(child)]
-    return found
+        classes += [child, *_all_options(child)]
+    return classes

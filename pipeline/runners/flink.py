@@ -60,14 +60,14 @@ class FlinkCluster:
         """
         where = f"{_MASTER}={self.url}"
         try:
-            found = self._call("/overview")
-            return Overview(found["slots-total"], found["slots-available"], found["flink-version"])
+            reply = self._call("/overview")
+            return Overview(reply["slots-total"], reply["slots-available"], reply["flink-version"])
         except (ValueError, KeyError, TypeError, urllib.error.HTTPError) as error:
             raise UserError("answers, but is not a Flink cluster", where, _REMEDY) from error
         except OSError as error:
             reason = str(getattr(error, "reason", error)).partition("] ")
-            what = f"no Flink cluster answers: {(reason[2] or reason[0]).lower()}"
-            raise UserError(what, where, _REMEDY) from error
+            problem = f"no Flink cluster answers: {(reason[2] or reason[0]).lower()}"
+            raise UserError(problem, where, _REMEDY) from error
 
     def running(self, name: str) -> set[str]:
         """Ids of the jobs of a name that have not ended.
@@ -153,16 +153,16 @@ def flink_flags(flags: Sequence[str]) -> list[str]:
     cluster, given = cluster_of(flags), _options(flags)
     if cluster is None:
         return list(flags)
-    found = []
+    added = []
     overview = cluster.overview()
     if given["parallelism"] < 1 and overview.slots:
-        found.append(f"--parallelism={overview.free or overview.slots}")
+        added.append(f"--parallelism={overview.free or overview.slots}")
     if not (_names(flags, "--flink_version") or given["flink_job_server_jar"] or given["job_endpoint"]):
-        found.append(f"--flink_version={_published(overview.version, cluster.url)}")
+        added.append(f"--flink_version={_published(overview.version, cluster.url)}")
     if in_containers(flags) and not _names(flags, "--environment_config", "--environment_option"):
         image = given["sdk_container_image"] or worker_image()
-        found.append(f"--environment_config={image}")
-    return [*found, *flags]
+        added.append(f"--environment_config={image}")
+    return [*added, *flags]
 
 
 def flink_slots(flags: Sequence[str], default: int) -> int:
@@ -258,8 +258,8 @@ def _published(version: str, url: str) -> str:
     short = ".".join(version.split(".")[:2])
     known = FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
     if short not in known:
-        what = f"the cluster runs Flink {version}, and this version of Beam knows {', '.join(known)}"
+        problem = f"the cluster runs Flink {version}, and this version of Beam knows {', '.join(known)}"
         raise UserError(
-            what, f"{_MASTER}={url}", "choose a cluster of one of these, or give --flink_job_server_jar"
+            problem, f"{_MASTER}={url}", "choose a cluster of one of these, or give --flink_job_server_jar"
         )
     return short

@@ -44,21 +44,21 @@ def engine_flags(runner: str, flags: Sequence[str], job: Job) -> list[str]:
     """The flags that Beam is given in the end: as they were, and what a runner's console and GPUs need."""
     if runner == LOCAL:
         return list(flags)
-    found = list(flags)
+    given = list(flags)
     if not {"--save_main_session", "--no_save_main_session"} & set(flags):
         # Beam would send all that this program has in its main module; workers import what they need.
-        found.append("--no_save_main_session")
+        given.append("--no_save_main_session")
     if runner == FLINK:
         from pipeline.runners.flink import flink_flags
 
         # Beam heeds the last of a name. What is cancelled is found by it: no other job has the same.
-        return [f"--job_name={job.title}-{uuid.uuid4().hex[:8]}", *flink_flags(found)]
+        return [f"--job_name={job.title}-{uuid.uuid4().hex[:8]}", *flink_flags(given)]
     if runner != DATAFLOW:
-        return found
+        return given
     from pipeline.runners.dataflow import dataflow_flags, job_flags
 
     labels = (("attribeam-run", job.run_id), ("attribeam-name", job.name), ("attribeam-method", job.method))
-    return job_flags(dataflow_flags(found), job.title, labels)
+    return job_flags(dataflow_flags(given), job.title, labels)
 
 
 def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str], job: Job) -> str | None:

@@ -124,19 +124,19 @@ class Commit:
 
     def exceeded(self, counts: Mapping[str, int], quality: Mapping[str, float | None] | None) -> list[str]:
         """The limits that a run exceeds, from the manifest's `counts` and `quality.convergence_delta`."""
-        found = []
+        lines = []
         share = counts["rows_rejected"] / counts["rows_read"] if counts["rows_read"] else 0.0
         if share > self.rejected:
-            found.append(
+            lines.append(
                 f"{share:.2%} of the rows were rejected, more than limits.rejected: {self.rejected:g}"
             )
         worst = quality["relative_p99"] if quality else None
         if worst is not None and self.convergence is not None and worst > self.convergence:
-            found.append(
+            lines.append(
                 f"p99 of |convergence_delta| {self.measured.format(f'{worst:.3g}')}, more than "
                 f"limits.convergence: {self.convergence:g}"
             )
-        return found
+        return lines
 
 
 def read_draft(run: str) -> dict[str, Any] | None:
@@ -165,8 +165,8 @@ def finished_shards(run: str, fingerprint: str) -> set[int]:
     names = files.list_dir(files.join(run, WORK, "shards"))
     numbers = [int(name.removesuffix(".done")) for name in names if _ENTRY.fullmatch(name)]
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda number: read_journal(run, number, fingerprint) is not None, numbers)
-        return {number for number, whole in zip(numbers, found, strict=True) if whole}
+        finished = pool.map(lambda number: read_journal(run, number, fingerprint) is not None, numbers)
+        return {number for number, whole in zip(numbers, finished, strict=True) if whole}
 
 
 def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str, Any]:
@@ -186,8 +186,8 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
         with written(commit.place):
             manifest = _commit_run(commit, combined)
     except NoWeightError as error:  # no fault of the place's
-        what = f"every row that was explained has the weight 0 in {commit.weight!r}, so no mean exists"
-        raise UserError(what, "input.weight", "correct the column, or leave the key out") from error
+        problem = f"every row that was explained has the weight 0 in {commit.weight!r}, so no mean exists"
+        raise UserError(problem, "input.weight", "correct the column, or leave the key out") from error
     make_report(commit)
     return manifest
 
@@ -287,11 +287,11 @@ def _add_in_order(commit: Commit, total: ShardResult) -> set[int]:
 
     def take() -> None:
         shard, read = ahead.popleft()
-        found = read.result()
-        if found is None:
+        result = read.result()
+        if result is None:
             missing.add(shard)
         else:
-            total.merge(found)
+            total.merge(result)
 
     with ThreadPoolExecutor(STATES_AHEAD) as pool:
         for shard in commit.shards:

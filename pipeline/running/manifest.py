@@ -127,13 +127,13 @@ def fill_manifest(
 
 def versions() -> dict[str, str]:
     """Of Python and the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            numbers[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue  # run from a checkout
-    return found
+    return numbers
 
 
 def work_fingerprint(run: str) -> str | None:
@@ -144,17 +144,17 @@ def work_fingerprint(run: str) -> str | None:
 
 def known_cuts(run: str) -> dict[str, int]:
     """Rows a shard, by fingerprint, of the runs in a place: committed, begun, begun to replace it."""
-    found = {}
+    cuts = {}
     committed = read_manifest(run, replaces=True)
     if committed is not None and committed["fingerprint"] is not None:
-        found[committed["fingerprint"]] = committed["shard_rows"]
+        cuts[committed["fingerprint"]] = committed["shard_rows"]
     for place in (run, beside(run)):
         path, fingerprint = files.join(place, WORK, "shard_rows"), work_fingerprint(place)
         if fingerprint is not None and files.exists(path):
             rows = files.read_bytes(path)
             if rows.isdigit():
-                found[fingerprint] = int(rows)
-    return found
+                cuts[fingerprint] = int(rows)
+    return cuts
 
 
 def relabel(run: str, manifest: Mapping[str, Any], config: Config) -> Mapping[str, Any]:

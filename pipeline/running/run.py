@@ -171,10 +171,14 @@ def _execute(
         manifest = commit_run(commit, ShardResult.from_bytes(files.read_bytes(result_path(place))))
     else:
         job = _run(plan, commit.handed_over(), finished, runner, workers, flags, progress)
-        found = read_manifest(target)  # an engine of this machine may be done
-        if found is None or found["fingerprint"] != plan.fingerprint or is_under_way(place, target):
+        manifest_there = read_manifest(target)  # an engine of this machine may be done
+        if (
+            manifest_there is None
+            or manifest_there["fingerprint"] != plan.fingerprint
+            or is_under_way(place, target)
+        ):
             return Outcome(target, None, False, (), plan.warnings, job)
-        manifest = found
+        manifest = manifest_there
     # Whoever has committed the run, what its report lacks is told here.
     warnings = [*manifest["warnings"], *make_report(commit)]
     return Outcome(target, manifest, False, manifest["quality"]["exceeded"], warnings)
@@ -203,8 +207,8 @@ def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwri
         if begun is not None and begun != plan.fingerprint and not overwrite:
             draft = read_draft(target)
             why = f": {in_one_line(plan.differences(draft))}" if draft else ""
-            what = f"holds an unfinished run of a different config, model or input{why}"
-            raise UserError(what, target, remedy)
+            problem = f"holds an unfinished run of a different config, model or input{why}"
+            raise UserError(problem, target, remedy)
         return target
     if plan.base is None and not overwrite:
         why = f": {in_one_line(plan.differences(committed))}"

@@ -136,13 +136,13 @@ def _features(
     if "attribution" in row:
         arrays = {name: np.asarray(phi, np.float64) for name, phi in row["attribution"].items()}
         sums = sorted(arrays, key=lambda name: -abs(arrays[name].sum()))
-        found = []
+        lines = []
         for name in sums:
             shape = arrays[name].shape
             value = f"{'×'.join(map(str, shape))} values" if shape else _value(values.get(name, ""))
-            found.append((clean(labels.get(name, name)), value, float(arrays[name].sum())))
+            lines.append((clean(labels.get(name, name)), value, float(arrays[name].sum())))
     else:
-        found = [
+        lines = [
             (
                 clean(item.get("label") or labels.get(item["feature"], item["feature"])),
                 _value(values.get(item["feature"], "")),
@@ -150,7 +150,7 @@ def _features(
             )
             for item in row["top"]
         ]
-    first, small = found[:_MOST_LINES], found[_MOST_LINES:]
+    first, small = lines[:_MOST_LINES], lines[_MOST_LINES:]
     if small:
         first.append((f"({len(small):,} smaller ones)", "", sum(phi for _, _, phi in small)))
     if "rest" in row:
@@ -235,11 +235,11 @@ def _print_tensors(
         flat = array.reshape(-1)
         strongest = np.argsort(-np.abs(flat), kind="stable")[:_PLACES]
         places = []
-        for at in strongest:
-            index = list(map(int, np.unravel_index(at, array.shape)))
+        for position in strongest:
+            index = list(map(int, np.unravel_index(position, array.shape)))
             value = values.get(f"{name}{index}")
             held = "" if value is None else f" = {fitted(_value(value), _PLACE)}"
-            places.append(f"{index}{held} {flat[at]:+.3g}")
+            places.append(f"{index}{held} {flat[position]:+.3g}")
         rest = ", the sum of its values" if array.size > 1 else ""
         text = f"{fitted(clean(labels.get(name, name)), _NAME)}{rest}; strongest: {', '.join(places)}"
         write(out)

@@ -35,14 +35,14 @@ def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) ->
     write(out, "attribeam methods --function LIBRARY prints a function for models of a library.")
 
 
-def print_costs(found: Mapping[str, Any]) -> None:
+def print_costs(survey: Mapping[str, Any]) -> None:
     """`methods --config`: what each method would cost on a config, and why some cannot be had."""
     out = console()
-    rows = found["rows"]
-    write(out, f"{count(rows, 'row')}, {count(found['players'], 'feature')} to attribute to")
+    rows = survey["rows"]
+    write(out, f"{count(rows, 'row')}, {count(survey['players'], 'feature')} to attribute to")
     write(out)
     lines, refused = [], []
-    for cost in found["costs"]:
+    for cost in survey["costs"]:
         if cost.refused is not None:
             refused.append(cost)
             continue
@@ -68,8 +68,8 @@ def print_method(row: Mapping[str, Any]) -> None:
     fact(out, "sums", row["sums"])
     if "here" in row:
         here = row["here"]
-        said = here["refused"] or f"{count(here['evaluations_per_row'], 'model call')} per row"
-        fact(out, "on this config", said)
+        cost = here["refused"] or f"{count(here['evaluations_per_row'], 'model call')} per row"
+        fact(out, "on this config", cost)
     for number, (key, default) in enumerate(row["keys"].items()):
         shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default
         fact(out, "" if number else "keys", f"{key} ({shown}): {row['allowed'][key]}")

@@ -268,8 +268,8 @@ def print_plan(summary: Mapping[str, Any]) -> None:
 
 def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
     """What rows are compared with, value by value."""
-    of = baseline.get("of")
-    whose = f": the {of['kind']} of {nearby(of['run'])}, and its edges of bins" if of else ""
+    earlier = baseline.get("of")
+    whose = f": the {earlier['kind']} of {nearby(earlier['run'])}, and its edges of bins" if earlier else ""
     fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}{whose}")
     values = baseline["values"]
     rows = [[fitted(clean(each["feature"]), _NAME), clean(each["text"])] for each in values[:_MOST_VALUES]]
@@ -278,9 +278,9 @@ def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
         write(out, f"{'':{_KEY}}… and {len(values) - len(rows):,} more (--json has all)")
 
 
-def _print_defaults(out: Console, of: Mapping[str, Any]) -> None:
+def _print_defaults(out: Console, summary: Mapping[str, Any]) -> None:
     """Why what the config leaves open was decided so."""
-    for key, why in (of.get("defaults") or {}).items():
+    for key, why in (summary.get("defaults") or {}).items():
         fact(out, "", f"the config names no {key}: {why}" if key == "method" else why)
 
 

@@ -76,12 +76,12 @@ def print_table(
     cells += [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
     if not cells:
         return
-    widths = [max(row[at].cell_len for row in cells) for at in range(len(align))]
+    widths = [max(row[index].cell_len for row in cells) for index in range(len(align))]
     for row in cells:
         line = Text(indent)
-        for at, (cell, width, side) in enumerate(zip(row, widths, align, strict=True)):
+        for index, (cell, width, side) in enumerate(zip(row, widths, align, strict=True)):
             space = " " * (width - cell.cell_len)
-            line.append("  " if at else "")
+            line.append("  " if index else "")
             line.append(space if side == ">" else "")
             line.append_text(cell)
             line.append(space if side == "<" else "")
@@ -114,5 +114,5 @@ def span(start: float, end: float, width: int, sign: str | None = None) -> str:
     last = min(halves, max(first + 1, round(end * halves)))
     if sign is not None:
         return " " * (first // 2) + sign * ((last + 1) // 2 - first // 2)
-    cells = [(first <= 2 * at < last, first <= 2 * at + 1 < last) for at in range((last + 1) // 2)]
+    cells = [(first <= 2 * index < last, first <= 2 * index + 1 < last) for index in range((last + 1) // 2)]
     return "".join(_HALVES[cell] for cell in cells)

@@ -19,11 +19,11 @@ _LONGEST = 500
 _STATES = {False: "FAILED", None: "unknown", True: "ok"}
 
 
-def print_verification(found: Verification) -> None:
+def print_verification(verification: Verification) -> None:
     """`verify`: what failed, what could not be found out, what is as it should be."""
     out = console()
     for state, word in _STATES.items():
-        for check in found.checks:
+        for check in verification.checks:
             if check.ok is not state:
                 continue
             first = f"{check.name.ljust(_KEY)}{word.ljust(_STATE)}"

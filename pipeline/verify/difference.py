@@ -39,15 +39,15 @@ def _alike(stored: pa.Table, mine: pa.Table) -> pa.Table | None:
 
 def _written(table: pa.Table) -> list[bytes]:
     """The values alone, whatever buffers they lie in."""
-    found = []
+    tables = []
     for column in table.columns:
         array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
         sink = pa.BufferOutputStream()
         batch = pa.record_batch([array.take(pa.array(np.arange(len(array))))], ["value"])
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
-        found.append(sink.getvalue().to_pybytes())
-    return found
+        tables.append(sink.getvalue().to_pybytes())
+    return tables
 
 
 def difference(
@@ -65,11 +65,11 @@ def difference(
         if name not in _MEASURED and _written(alike.select([name])) != _written(mine.select([name])):
             return np.inf, np.inf, name
     worst, beyond, where = 0.0, 0.0, ""
-    for at in range(len(stored)):
-        theirs, ours, whole = (table.slice(at, 1) for table in (alike, mine, full))
+    for row in range(len(stored)):
+        theirs, ours, whole = (table.slice(row, 1) for table in (alike, mine, full))
         phi = _values(whole["attribution"])
         sizes = [abs(float(whole[c][0].as_py())) for c in ("prediction", "base_value", "output")]
-        scale = max(float(np.abs(np.concatenate(list(phi.values()))).max(initial=0.0)), float(spread[at]))
+        scale = max(float(np.abs(np.concatenate(list(phi.values()))).max(initial=0.0)), float(spread[row]))
         for column, then, now in _pairs(theirs, ours, phi, output):
             unit = 1.0 if column == "fit" else scale
             gap = np.abs(then - now)
@@ -125,8 +125,8 @@ def _values(column: pa.ChunkedArray) -> dict[str, np.ndarray]:
     struct = column.combine_chunks()
     if isinstance(struct, pa.ChunkedArray):
         struct = struct.chunk(0)
-    found = {}
+    arrays = {}
     for each in struct.type:
         values = as_tensor(struct.field(each.name))
-        found[each.name] = np.full(1, np.nan) if struct.null_count else values.reshape(-1).astype(np.float64)
-    return found
+        arrays[each.name] = np.full(1, np.nan) if struct.null_count else values.reshape(-1).astype(np.float64)
+    return arrays

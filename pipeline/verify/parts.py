@@ -61,14 +61,14 @@ def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset
     known = _metadata(manifest)
     with ThreadPoolExecutor(_READERS) as pool:
         reasons = list(pool.map(lambda item: _examine(run, item[0], item[1], there, known), wanted.items()))
-    found = {name: reason for name, reason in zip(wanted, reasons, strict=True) if isinstance(reason, str)}
+    bad = {name: reason for name, reason in zip(wanted, reasons, strict=True) if isinstance(reason, str)}
     strangers = [name for name in there if name not in wanted]
-    found |= dict.fromkeys(lacking, "is missing, and the manifest does not name it")
-    found |= dict.fromkeys(strangers, "does not belong to the run: the manifest does not name it")
-    problems = [f"{name} {reason}" for name, reason in found.items()]
+    bad |= dict.fromkeys(lacking, "is missing, and the manifest does not name it")
+    bad |= dict.fromkeys(strangers, "does not belong to the run: the manifest does not name it")
+    problems = [f"{name} {reason}" for name, reason in bad.items()]
     if problems:
         more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
-        return Check("parts", False, problems[0] + more, tuple(problems)), frozenset(found)
+        return Check("parts", False, problems[0] + more, tuple(problems)), frozenset(bad)
     size = sum(reason for reason in reasons if isinstance(reason, int))
     number = count(len(wanted), "file")
     return Check(
@@ -78,13 +78,13 @@ def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset
 
 def _there(run: str) -> list[str]:
     """Files in the folders of the tables; what an interrupted writer left under a hidden name is none."""
-    found = [
+    names = [
         f"{folder}/{name}"
         for folder in FOLDERS
         for name in files.list_dir(files.join(run, folder))
         if not name.startswith(".")
     ]
-    return [*found, IMPORTANCE] if files.exists(files.join(run, IMPORTANCE)) else found
+    return [*names, IMPORTANCE] if files.exists(files.join(run, IMPORTANCE)) else names
 
 
 def _needed(manifest: Mapping[str, Any]) -> list[str]:
@@ -143,11 +143,11 @@ def _examine(
 
 
 def _blake2b(path: str) -> str:
-    found = new_digest()
+    digest = new_digest()
     with files.open_input(path) as source:
         while block := source.read(_CHUNK):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def check_counts(manifest: Mapping[str, Any]) -> Check:
@@ -173,8 +173,8 @@ def check_counts(manifest: Mapping[str, Any]) -> Check:
             problems.append(f"{folder}/ holds {rows[folder]:,} rows, and the manifest counts {number:,}")
     if problems:
         return Check("counts", False, problems[0], tuple(problems))
-    what = f"{read:,} rows read are {attributed:,} attributed and {rejected:,} rejected"
-    return Check("counts", True, f"{what}, as many as the parts hold")
+    statement = f"{read:,} rows read are {attributed:,} attributed and {rejected:,} rejected"
+    return Check("counts", True, f"{statement}, as many as the parts hold")
 
 
 def _rows_by_folder(manifest: Mapping[str, Any]) -> dict[str, int]:
@@ -201,13 +201,13 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
     # Of a target all of whose rows weigh nothing there is no mean.
     total, wanted = sum(rows.values()), manifest["counts"]["attributions"]
     if total > wanted or (total < wanted and not weighted):
-        what = f"it is over {total:,} attributions, and the manifest counts {wanted:,}"
-        return Check("importance", False, what)
+        statement = f"it is over {total:,} attributions, and the manifest counts {wanted:,}"
+        return Check("importance", False, statement)
     kept = manifest["config"]["output"]["attributions"]
     if kept != "all":
-        told = "none" if kept == "none" else f"the {kept['top_k']} largest"
-        return Check("importance", None, f"not compared: of the attributions {told} of each row are kept")
-    found, weight = _means(run, list(manifest["features"]), len(manifest["target_names"]), weighted)
+        largest = "none" if kept == "none" else f"the {kept['top_k']} largest"
+        return Check("importance", None, f"not compared: of the attributions {largest} of each row are kept")
+    means, weight = _means(run, list(manifest["features"]), len(manifest["target_names"]), weighted)
     problems = [
         f"target {target} is not in it, and its rows have weights"
         for target in np.flatnonzero(weight > 0).tolist()
@@ -215,25 +215,25 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
     ]
     columns = ("target", "feature", "rows", "mean_abs", "mean")
     for target, feature, number, mean_abs, mean in zip(*(table[c] for c in columns), strict=True):
-        what = f"{feature}, target {target}: "
-        if feature not in found:
-            problems.append(f"{what}is not a feature of the run")
+        statement = f"{feature}, target {target}: "
+        if feature not in means:
+            problems.append(f"{statement}is not a feature of the run")
             continue
-        held, absolute, signed = found[feature][:, target]
+        held, absolute, signed = means[feature][:, target]
         limit = _AGREE * max(abs(mean_abs), absolute)
         if held != number:
-            problems.append(f"{what}is over {number:,} rows, and there are {held:,.0f}")
+            problems.append(f"{statement}is over {number:,} rows, and there are {held:,.0f}")
         elif not (abs(absolute - mean_abs) <= limit and abs(signed - mean) <= limit):
             problems.append(
-                f"{what}mean |φ| {mean_abs:.6g} and mean φ {mean:.6g}, and from the attributions they are "
-                f"{absolute:.6g} and {signed:.6g}"
+                f"{statement}mean |φ| {mean_abs:.6g} and mean φ {mean:.6g}, and from the attributions they "
+                f"are {absolute:.6g} and {signed:.6g}"
             )
-    if len(table["feature"]) != len(rows) * len(found):
-        problems.append(f"{len(table['feature']):,} lines, and {len(rows)} targets × {len(found)} features")
+    if len(table["feature"]) != len(rows) * len(means):
+        problems.append(f"{len(table['feature']):,} lines, and {len(rows)} targets × {len(means)} features")
     if problems:
         return Check("importance", False, problems[0], tuple(problems))
     return Check(
-        "importance", True, f"the means of {count(len(found), 'feature')} agree with the attributions"
+        "importance", True, f"the means of {count(len(means), 'feature')} agree with the attributions"
     )
 
 

@@ -103,7 +103,7 @@ def check_rows(
         return Check("rows", None, broken), {}
     sound = [p for p in places if f"attributions/{part_name(p.shard)}" not in unsound]
     tally = _compare(run, plan, sound, tolerance)
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "drawn": [{"file": p.piece.name, "row": p.row} for p in places],
         "compared": len(sound),
         "identical": tally.exact,
@@ -112,7 +112,7 @@ def check_rows(
         "largest_difference": tally.largest,
         "tolerance": tolerance,
     }
-    return _judged(manifest, tally, len(places), len(sound), seed), told
+    return _judged(manifest, tally, len(places), len(sound), seed), report
 
 
 def _judged(manifest: Mapping[str, Any], tally: _Tally, drawn: int, compared: int, seed: int) -> Check:
@@ -127,16 +127,16 @@ def _judged(manifest: Mapping[str, Any], tally: _Tally, drawn: int, compared: in
         parts.append(f"{tally.rejected:,} rejected again")
     if compared < drawn:
         parts.append(f"{drawn - compared:,} lie in parts that have changed")
-    what = ", ".join(parts)
+    statement = ", ".join(parts)
     if not tally.problems:
-        return Check("rows", True if compared == drawn else None, what)
+        return Check("rows", True if compared == drawn else None, statement)
     changed = [
         f"{name} was {manifest['versions'].get(name)} and is {version}"
         for name, version in versions().items()
         if manifest["versions"].get(name, version) != version
     ]
     more = (f"other versions: {', '.join(changed)}",) if changed else ()
-    return Check("rows", False, f"{what}, {len(tally.problems):,} DIFFER", (*tally.problems, *more))
+    return Check("rows", False, f"{statement}, {len(tally.problems):,} DIFFER", (*tally.problems, *more))
 
 
 def _places(
@@ -144,7 +144,7 @@ def _places(
 ) -> tuple[list[_Place], str | None]:
     """Where the drawn rows are; or why that cannot be said."""
     starts = np.cumsum([0, *(shard.rows for shard in plan.shards)])
-    found = []
+    places = []
     for number in np.unique(np.searchsorted(starts, drawn, "right") - 1):
         shard, name = plan.shards[number], part_name(plan.shards[number].index)
         if f"rejected/{name}" in unsound:
@@ -163,16 +163,16 @@ def _places(
             piece, row = _in_pieces(shard, at)
             before = int(np.searchsorted(at_refused, at))
             ordinal = int(starts[number]) + at
-            found.append(_Place(ordinal, shard.index, piece, row, before, at, refused.get(at)))
-    return found, None
+            places.append(_Place(ordinal, shard.index, piece, row, before, at, refused.get(at)))
+    return places, None
 
 
-def _in_pieces(shard: Shard, at: int) -> tuple[Piece, int]:
+def _in_pieces(shard: Shard, offset: int) -> tuple[Piece, int]:
     for piece in shard.pieces:
-        if at < piece.rows:
-            return piece, piece.start + at
-        at -= piece.rows
-    raise ValueError(f"shard {shard.index} has no row {at}")
+        if offset < piece.rows:
+            return piece, piece.start + offset
+        offset -= piece.rows
+    raise ValueError(f"shard {shard.index} has no row {offset}")
 
 
 def _refused(run: str, shard: Shard) -> dict[int, str]:
@@ -181,17 +181,17 @@ def _refused(run: str, shard: Shard) -> dict[int, str]:
     if not files.exists(path):
         return {}
     table = read_whole(path, ["file", "row", "stage"]).to_pydict()
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     first = 0
     rows = dict(zip(zip(table["file"], table["row"], strict=True), table["stage"], strict=True))
     for piece in shard.pieces:
-        found |= {
+        reasons |= {
             first + row - piece.start: stage
             for (name, row), stage in rows.items()
             if name == piece.name and piece.start <= row < piece.start + piece.rows
         }
         first += piece.rows
-    return found
+    return reasons
 
 
 def _part_rows(run: str, shard: int) -> int:
@@ -220,8 +220,8 @@ def _compare(run: str, plan: Plan, places: Sequence[_Place], tolerance: float) -
             tally.rejected += 1
         else:
             was = "explained" if place.stage is None else f"rejected at the stage {place.stage}"
-            what = f"{place.told} was {was}, and is rejected now"
-            tally.problems.append(f"{what} at the stage {problem.stage}: {problem.reason}")
+            statement = f"{place.told} was {was}, and is rejected now"
+            tally.problems.append(f"{statement} at the stage {problem.stage}: {problem.reason}")
     return tally
 
 
@@ -295,11 +295,11 @@ def _compare_batch(
     for number, ordinal in enumerate(rows.ordinals.tolist()):
         place = by_ordinal[ordinal]
         if place.stage is not None:
-            what = f"{place.told} was rejected at the stage {place.stage}, and is explained now"
-            tally.problems.append(what)
+            statement = f"{place.told} was rejected at the stage {place.stage}, and is explained now"
+            tally.problems.append(statement)
             continue
-        first, at = number * per_example, (place.at - place.before) * per_example
-        stored = open_part(place.shard).rows(at, per_example)
+        first, start = number * per_example, (place.at - place.before) * per_example
+        stored = open_part(place.shard).rows(start, per_example)
         mine = table.slice(first, per_example)
         if same_bits(stored, mine):
             tally.exact += 1
@@ -325,14 +325,14 @@ class _Part:
         self._starts = np.cumsum([0, *sizes])
         self._held: tuple[int, pa.Table] | None = None
 
-    def rows(self, at: int, count: int) -> pa.Table:
+    def rows(self, start: int, count: int) -> pa.Table:
         """Some rows, which may lie in two row groups."""
         parts = []
-        first = int(np.searchsorted(self._starts, at, "right")) - 1
+        first = int(np.searchsorted(self._starts, start, "right")) - 1
         while count and first < len(self._starts) - 1:
             if self._held is None or self._held[0] != first:
                 self._held = first, self._file.read_row_group(first, use_threads=False)
-            part = self._held[1].slice(at - int(self._starts[first]), count)
+            part = self._held[1].slice(start - int(self._starts[first]), count)
             parts.append(part)
-            at, count, first = at + len(part), count - len(part), first + 1
+            start, count, first = start + len(part), count - len(part), first + 1
         return pa.concat_tables(parts)

@@ -92,21 +92,21 @@ def verify(run: str, *, rows: int, seed: int, tolerance: float | None = None) ->
     try:
         loaded = _config(run, manifest)
     except UserError as error:
-        what = f"cannot be read back from the manifest: {error}"
-        return Verification(run, (*checks, Check("config", False, what)), sample)
-    found, inputs = _inputs(loaded, manifest)
+        problem = f"cannot be read back from the manifest: {error}"
+        return Verification(run, (*checks, Check("config", False, problem)), sample)
+    inspected, inputs = _inputs(loaded, manifest)
     model = _told("model", lambda: _model(loaded, manifest))
     checks += [inputs, model]
     if rows == 0:
         checks += [Check(name, None, "not recomputed: --rows 0") for name in ("baseline", "rows")]
         return Verification(run, tuple(checks), sample)
-    if found is None or model.ok is False:
+    if inspected is None or model.ok is False:
         lacking = "model" if model.ok is False else "input"
         why = f"not recomputed: the {lacking} has changed"
         checks += [Check(name, None, why) for name in ("baseline", "rows")]
         return Verification(run, tuple(checks), sample)
     try:
-        plan = _plan(loaded, manifest, found)
+        plan = _plan(loaded, manifest, inspected)
     except UserError as error:
         checks += [Check("baseline", False, str(error)), Check("rows", None, "not recomputed: no baseline")]
         return Verification(run, tuple(checks), sample)
@@ -118,12 +118,12 @@ def verify(run: str, *, rows: int, seed: int, tolerance: float | None = None) ->
     if tolerance is None:
         tolerance = TOLERANCE if plan.spec.model.precision == "float32" else _MIXED
     try:
-        checked, told = check_rows(run, manifest, plan, unsound, rows, seed, tolerance)
+        checked, report = check_rows(run, manifest, plan, unsound, rows, seed, tolerance)
     except UserError as error:
-        checked, told = Check("rows", False, str(error)), {}
+        checked, report = Check("rows", False, str(error)), {}
     except (pa.ArrowException, OSError) as error:
-        checked, told = _unreadable("rows", error), {}
-    return Verification(run, (*checks, checked), {**sample, **told})
+        checked, report = _unreadable("rows", error), {}
+    return Verification(run, (*checks, checked), {**sample, **report})
 
 
 def _manifest(run: str) -> dict[str, Any]:
@@ -173,24 +173,24 @@ def _unreadable(name: str, error: Exception) -> Check:
 def _inputs(loaded: LoadedConfig, manifest: Mapping[str, Any]) -> tuple[list[InputFile] | None, Check]:
     """The input files, None where their rows are not those of the run, and what is to be said of them."""
     try:
-        found = input_files(loaded)
+        inputs = input_files(loaded)
     except UserError as error:
         return None, Check("inputs", False, str(error))
-    return compare_inputs(found, manifest["inputs"])
+    return compare_inputs(inputs, manifest["inputs"])
 
 
 def compare_inputs(
-    found: list[InputFile], noted: list[Mapping[str, Any]]
+    inputs: list[InputFile], noted: list[Mapping[str, Any]]
 ) -> tuple[list[InputFile] | None, Check]:
     """Compares the input with the manifest's `inputs`.
 
     Args:
-      found: The input as it is.
+      inputs: The input as it is.
       noted: As it was.
     Returns:
       The files, None where rows cannot be found again in them, and the check.
     """
-    now, then = {f.name: f for f in found}, {f["file"]: f for f in noted}
+    now, then = {f.name: f for f in inputs}, {f["file"]: f for f in noted}
     moved, changed = [], []
     for name in [*then, *(name for name in now if name not in then)]:
         if name not in now:
@@ -209,15 +209,15 @@ def compare_inputs(
     if problems:
         return kept, Check("inputs", False, _first(problems), tuple(problems))
     if not all("digest" in entry for entry in noted):
-        what = "names, rows and bytes match; the manifest has no digests of their contents"
-    elif found[0].format == PARQUET:
+        statement = "names, rows and bytes match; the manifest has no digests of their contents"
+    elif inputs[0].format == PARQUET:
         # Pages are not read: a value that moves none of its column's statistics is the rows' to find.
-        what = "names, rows, bytes and digests of the Parquet footers, statistics included, match"
+        statement = "names, rows, bytes and digests of the Parquet footers, statistics included, match"
     else:
-        what = "names, rows, bytes and digests of the records' checksums match"
+        statement = "names, rows, bytes and digests of the records' checksums match"
     rows = sum(f.rows for f in now.values())
-    number = f"{count(len(found), 'file')}, {count(rows, 'row')}"
-    return kept, Check("inputs", True, f"{number}: {what}")
+    number = f"{count(len(inputs), 'file')}, {count(rows, 'row')}"
+    return kept, Check("inputs", True, f"{number}: {statement}")
 
 
 def _first(problems: list[str]) -> str:
@@ -231,8 +231,8 @@ def _model(loaded: LoadedConfig, manifest: Mapping[str, Any]) -> Check:
         return Check("model", False, f"{request.path} is gone")
     digest, noted = request_digest(request), manifest["model"]["digest"]
     if digest != noted:
-        what = f"{manifest['model']['path']} has the digest {digest[:19]}…, and had {noted[:19]}…"
-        return Check("model", False, what)
+        problem = f"{manifest['model']['path']} has the digest {digest[:19]}…, and had {noted[:19]}…"
+        return Check("model", False, problem)
     return Check("model", True, f"{manifest['model']['path']} has the same digest")
 
 
@@ -254,7 +254,9 @@ def _baseline(plan: Plan, manifest: Mapping[str, Any]) -> Check:
     if (plan.baseline_kind, rows, artifact.digest) == (noted["kind"], noted["rows"], noted["digest"]):
         number = count(rows, "row")
         return Check("baseline", True, f"{noted['kind']}, {number}: made again, it has the same digest")
-    what = f"made again, it is {plan.baseline_kind} of {rows:,} rows with the digest {artifact.digest[:19]}…"
+    problem = (
+        f"made again, it is {plan.baseline_kind} of {rows:,} rows with the digest {artifact.digest[:19]}…"
+    )
     return Check(
-        "baseline", False, f"{what}, and was {noted['kind']} of {noted['rows']:,}, {noted['digest'][:19]}…"
+        "baseline", False, f"{problem}, and was {noted['kind']} of {noted['rows']:,}, {noted['digest'][:19]}…"
     )

@@ -46,8 +46,8 @@ def _range(schema: Mapping[str, Any]) -> str:
         else ""
     ]
     parts.append(f"at most {_number(high)}" if high is not None else "")
-    told = ", ".join(part for part in parts if part)
-    return f", {told}" if told else ""
+    limits = ", ".join(part for part in parts if part)
+    return f", {limits}" if limits else ""
 
 
 def _number(value: float) -> str:

@@ -43,12 +43,12 @@ def check_players(method: AttributionMethod, schema: ExampleSchema) -> None:
 
 def playable(names: Iterable[str], schema: ExampleSchema) -> list[str]:
     """Of methods, those that can have so many players with their defaults, in the same order."""
-    found = []
+    fitting_names = []
     for name in names:
         with suppress(UserError):
             check_players(METHODS[name](), schema)
-            found.append(name)
-    return found
+            fitting_names.append(name)
+    return fitting_names
 
 
 def check_method(
@@ -71,10 +71,10 @@ def check_method(
         try:
             _check_gradients(model, inputs, method, schema)
         except UserError as error:
-            what = f"{method.name} needs gradients: {error.what}"
+            problem = f"{method.name} needs gradients: {error.what}"
             remedy = error.remedy if model.has_gradients else None
             remedy = remedy or _working(model, inputs, method, schema, gradients=False) or error.remedy
-            raise UserError(what, error.where, remedy) from error
+            raise UserError(problem, error.where, remedy) from error
     if padded and method.name == "smoothgrad":
         raise UserError(
             f"smoothgrad measures its noise at each position, and lists of {names_in_words(padded)} "
@@ -90,8 +90,8 @@ def check_method(
             raise UserError(error.what, error.where, remedy) from error
     if method.needs.trees:
         if not model.has_trees:
-            what = f"{method.name} needs a tree model, and the model's kind is {model.adapter.kind}"
-            raise UserError(what, "method.name", _working(model, inputs, method, schema) or _NONE)
+            problem = f"{method.name} needs a tree model, and the model's kind is {model.adapter.kind}"
+            raise UserError(problem, "method.name", _working(model, inputs, method, schema) or _NONE)
         masking = " or ".join(playable(("kernel_shap", "exact_shap"), schema) or ["occlusion"])
         if schema.groups:
             groups = names_in_words(list(schema.groups))
@@ -177,12 +177,12 @@ def _working(
     gradients: bool = True,
 ) -> str | None:
     """The other methods that work on the model, if any, those that promise a sum before those that do not."""
-    found: list[str] = []
+    working: list[str] = []
     for name, other in sorted(METHODS.items(), key=lambda item: not item[1].additive):
         missing = (other.needs.gradients and not gradients) or (other.needs.trees and not model.has_trees)
         if name != method.name and not missing:
             with suppress(UserError):
                 check_method(model, inputs, other(), schema)
-                found.append(name)
+                working.append(name)
     which = "methods that would work" if gradients else "methods that need no gradients would work"
-    return f"{which}: {', '.join(found)}" if found else None
+    return f"{which}: {', '.join(working)}" if working else None

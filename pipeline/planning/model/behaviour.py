@@ -56,8 +56,8 @@ def check_behaviour(
     scores = model.evaluate(batch)[0]
     may, magnitude, spread = _rounding(model), _magnitude(scores), scores.std(axis=0, dtype=np.float64)
 
-    def unlike(found: np.ndarray, known: np.ndarray, share: tuple[float, float]) -> np.ndarray:
-        a, b = found.astype(np.float64), known.astype(np.float64)
+    def unlike(scores_again: np.ndarray, known: np.ndarray, share: tuple[float, float]) -> np.ndarray:
+        a, b = scores_again.astype(np.float64), known.astype(np.float64)
         with np.errstate(invalid="ignore"):
             away = np.abs(a - b) > share[0] * np.maximum(magnitude, np.abs(b)) + share[1] * spread
         rows_unlike: np.ndarray = (away | ~np.isfinite(a)).any(axis=1)
@@ -84,17 +84,17 @@ def check_behaviour(
     for row in np.unique(np.linspace(0, count - 1, min(_ALONE, count)).astype(np.int64)):
         alone = _take(batch, slice(row, row + 1))
         try:
-            found = model.evaluate(alone)[0]
+            scores_alone = model.evaluate(alone)[0]
         except Exception as error:
             line = refusal(error, planning=True)
             if line is None:
                 raise
             raise _mixing_error([f"alone, {line}"], where) from error
-        if unlike(found, scores[row : row + 1], may.elsewhere).any():
+        if unlike(scores_alone, scores[row : row + 1], may.elsewhere).any():
             if draws or wavers():
                 raise random_error(draws, where)
             itself = _take(batch, np.full(count, row))
-            if not unlike(model.evaluate(itself)[0][row : row + 1], found, may.elsewhere).any():
+            if not unlike(model.evaluate(itself)[0][row : row + 1], scores_alone, may.elsewhere).any():
                 raise _mixing_error(_mixing(model, batch, itself, np.arange(count) == row), where)
             raise _mixing_error([], where, "the number of rows in its batch")
 
@@ -134,8 +134,8 @@ def _rounding(model: ScoredModel) -> Rounding:
 
 
 def _magnitude(scores: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.sqrt(np.mean(np.square(scores, dtype=np.float64), axis=0))
-    return found
+    magnitude: np.ndarray = np.sqrt(np.mean(np.square(scores, dtype=np.float64), axis=0))
+    return magnitude
 
 
 def _take(inputs: Mapping[str, np.ndarray], index: np.ndarray | slice) -> dict[str, np.ndarray]:

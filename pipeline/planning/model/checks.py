@@ -114,7 +114,7 @@ def _check_prediction(model: ScoredModel, checked: Checked, room: Room) -> None:
         unlike = differing(ours, theirs, _ALIKE_GRAPH if model.has_gradients else _ALIKE)
     if not unlike.any():
         return
-    row, target = (int(at) for at in np.argwhere(unlike)[0])
+    row, target = (int(index) for index in np.argwhere(unlike)[0])
     number = int(unlike.any(axis=1).sum())
     raise UserError(
         f"the model's own prediction of row {checked.ids[row]} for {model.signature.target_names[target]} is "
@@ -155,5 +155,5 @@ def differing(
     scale = np.sqrt(np.mean(np.square(known), axis=0))
     with np.errstate(invalid="ignore", over="ignore"):
         near = np.abs(a - b) <= tolerance * (known + over_rows * scale)
-    found: np.ndarray = ~(same | near)
-    return found
+    different: np.ndarray = ~(same | near)
+    return different

@@ -43,10 +43,10 @@ def in_child(function: Callable[[Question], Answer], request: Question) -> Answe
             last = lines[-1] if lines else "no message"
             raise RuntimeError(f"the model's process ended with status {child.returncode}: {last}")
         # Written by our own child a moment ago, through a file without a name.
-        found = pickle.loads(data)
-    if isinstance(found, BaseException):
-        raise found
-    answered: Answer = found
+        reply = pickle.loads(data)
+    if isinstance(reply, BaseException):
+        raise reply
+    answered: Answer = reply
     return answered
 
 
@@ -54,11 +54,11 @@ def _child(descriptor: int) -> None:
     path, function, request = pickle.loads(sys.stdin.buffer.read())
     sys.path[:] = path
     try:
-        found: object = function(request)
+        reply: object = function(request)
     except UserError as error:
-        found = error
+        reply = error
     with open(descriptor, "wb") as answer:
-        answer.write(pickle.dumps(found))
+        answer.write(pickle.dumps(reply))
 
 
 if __name__ == "__main__":

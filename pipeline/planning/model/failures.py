@@ -108,7 +108,7 @@ def refused_baseline(model: ScoredModel, reason: str, first: Rows | None, schema
         kept, why = taken(model, schema.assemble(some), Room(_TRIED))
         if not kept.any() and why != NOT_FINITE:
             return UserError(f"the model fails on the first rows: {why}", "model.path", _OUTSIDE)
-    what = "the model's score of the baseline is not finite"
+    problem = "the model's score of the baseline is not finite"
     if reason != NOT_FINITE:
-        what = f"the model does not accept the baseline: {reason}"
-    return UserError(what, "baseline", "choose another kind of baseline")
+        problem = f"the model does not accept the baseline: {reason}"
+    return UserError(problem, "baseline", "choose another kind of baseline")

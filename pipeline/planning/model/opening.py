@@ -187,9 +187,9 @@ def _schema_of_files(request: ProbeRequest) -> ExampleSchema:
         # A function takes what it is given: of whole numbers in one file and halves in another, floats.
         _, schema, types = open_schema(replace(request, types={**request.types, **common}))
     if schema.slicings:  # what they compare must be so in every file
-        found = {**types, **common}
+        all_types = {**types, **common}
         slices = tuple((name, common[name]) for name, _ in schema.slices)
-        slicings = slicings_with_paths(request.columns.slices, found, request.paths, request.files)
+        slicings = slicings_with_paths(request.columns.slices, all_types, request.paths, request.files)
         schema = replace(schema, slices=slices, slicings=slicings)
     if request.baseline.kind == "file":
         wanted = [

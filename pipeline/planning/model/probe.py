@@ -105,11 +105,11 @@ def probe_model(request: ProbeRequest) -> ProbeResult:
     try:
         return _with_defaults(request)
     except (DeviceMemoryError, HostMemoryError) as error:
-        what, _, remedy = str(error).partition("; ")
-        raise UserError(what, "compute", remedy) from error
+        problem, _, remedy = str(error).partition("; ")
+        raise UserError(problem, "compute", remedy) from error
     except MemoryError as error:
-        what = f"not enough memory to plan the run ({error or type(error).__name__})"
-        raise UserError(what, "model.path", "plan it on a machine with more memory") from error
+        problem = f"not enough memory to plan the run ({error or type(error).__name__})"
+        raise UserError(problem, "model.path", "plan it on a machine with more memory") from error
 
 
 def _with_defaults(request: ProbeRequest) -> ProbeResult:
@@ -125,14 +125,14 @@ def _with_defaults(request: ProbeRequest) -> ProbeResult:
         own = _with_kind(request, method)
         try:
             opened = open_model(own, opened)
-            found = _probe(own, opened)
+            result = _probe(own, opened)
         except Unfit as error:
             if number == len(choices):
                 raise
             refused.append(error.what)
             continue
         reason = "; ".join([why, *refused])
-        return replace(found, defaults={**found.defaults, "method": reason})
+        return replace(result, defaults={**result.defaults, "method": reason})
     raise AssertionError("there is a method for every kind of model")
 
 
@@ -156,10 +156,12 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
     room = Room(size)
     first_inputs, first_features = inputs, None if first is None else first.features
     if first is not None:
-        found = schema.assemble(first.features)
-        kept, _ = taken(model, found, room)
+        first_rows = schema.assemble(first.features)
+        kept, _ = taken(model, first_rows, room)
         if kept.any():  # a mask copies
-            first_inputs = found if kept.all() else {name: value[kept] for name, value in found.items()}
+            first_inputs = (
+                first_rows if kept.all() else {name: value[kept] for name, value in first_rows.items()}
+            )
     scores = scores_of(model, inputs, room)
     spread_inputs = inputs if len(scores) > 1 else first_inputs
     spread_scores = scores if len(scores) > 1 else scores_of(model, first_inputs, room)
@@ -261,9 +263,9 @@ def _entry_spread(
         some = {name: value[first : first + device_batch_size] for name, value in inputs.items()}
         rows = len(next(iter(some.values())))
         entries = [entry.numpy() for entry in differentiable.ends(some)[0]]
-        by_row = {str(at): v.reshape(rows, -1, *v.shape[1:]) for at, v in enumerate(entries)}
-        sums = {at: v.sum(axis=0, dtype=np.float64) for at, v in by_row.items()}
-        away = {at: v.var(axis=0, dtype=np.float64) * rows for at, v in by_row.items()}
+        by_row = {str(entry_name): v.reshape(rows, -1, *v.shape[1:]) for entry_name, v in enumerate(entries)}
+        sums = {entry_name: v.sum(axis=0, dtype=np.float64) for entry_name, v in by_row.items()}
+        away = {entry_name: v.var(axis=0, dtype=np.float64) * rows for entry_name, v in by_row.items()}
         moments.add(rows, sums, away)
     return tuple(np.sqrt(value / count).astype(np.float32) for value in moments.deviations.values())
 

@@ -22,33 +22,33 @@ def remarks(
         return ()
     from transforms.models.graphs.cut.remarks import masked_lists, remarks_on_gradients, split_texts
 
-    found = []
+    notes = []
     asked = {column.name for column in columns.features or () if column.fixed}
     held = [f.name for f in schema.features if f.fixed and f.name not in asked]
     if held:
-        found.append(
+        notes.append(
             f"input.features: {names_in_words(held)} only masks, and has no gradient: it is held at the "
             "row's value, as with fixed: true, and gets no attribution"
         )
     split = split_texts(model.traced)
     for feature in schema.features:
         if feature.input in split:
-            found.append(
+            notes.append(
                 f"input.features: {feature.name} is split into tokens inside the model: one number per text, "
                 "not per token; for the latter, give the model lists of token ids"
             )
     if method.needs.gradients and not method.needs.rescale:
         cut = model.differentiable(reference.inputs).cut
         lines = remarks_on_gradients(model, cut, method)
-        found += [f"method.name: {line}" for line in lines]
+        notes += [f"method.name: {line}" for line in lines]
     else:
         padded = {feature.input for feature in schema.features if feature.pad is not None}
         masked = [name for name in masked_lists(model) if name not in padded]
         if masked:
-            found.append(
+            notes.append(
                 f"method.name: the model masks padding of {names_in_words(masked)}: where a row has padding "
                 "and a background row has none, the position gets the effect of the value and its "
                 "mask; integrated_gradients and expected_gradients keep the row's mask, and "
                 "give padding exactly 0"
             )
-    return tuple(found)
+    return tuple(notes)

@@ -107,8 +107,8 @@ def in_words(
         return f"{'the predicted class' if classes else 'the largest output'} of each row{ends}"
     indices = spec.indices or ()
     if len(indices) > 1:
-        of = f" of {target}" if len(signature.heads) > 1 and target in signature.heads else ""
-        return f"all {len(indices)} {'classes' if classes else 'outputs'}{of}{ends}"
+        head = f" of {target}" if len(signature.heads) > 1 and target in signature.heads else ""
+        return f"all {len(indices)} {'classes' if classes else 'outputs'}{head}{ends}"
     (index,) = indices
     if not classes:
         if len(names) > 1:
