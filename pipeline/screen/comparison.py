@@ -15,15 +15,22 @@ from pipeline.screen.run_and_plan import fact, nearby
 from pipeline.screen.text_table import clean, console, print_table, wrapped, write
 from pipeline.wording import count, fitted, number, percent, signed
 
-_TOP, _NAME, _SLICE, _LINES = 10, 20, 24, 5
+#: Features and slices in a table.
+_TOP = 10
+#: Columns of a feature's name.
+_NAME = 20
+#: Columns of a slice's name.
+_SLICE = 24
+#: Sentences of each kind of change.
+_LINES = 5
 
 
 def print_comparison(comparison: Comparison, page: str | None = None) -> None:
-    """`compare`: a sentence, in what the runs differ, and what changed, most important first.
+    """Prints a comparison: the headline, how the runs differ, and the changes, most important first.
 
     Args:
-      comparison: What changed.
-      page: Where the same was written as HTML.
+      comparison: The comparison.
+      page: The path of the page, if one was written.
     """
     out = console()
     wrapped(out, clean(words.headline(comparison)))
@@ -41,10 +48,10 @@ def print_comparison(comparison: Comparison, page: str | None = None) -> None:
         fact(out, "page", nearby(page))
     _quality(out, comparison)
     for each in comparison.predictions:
-        prefix = f"{words.name(each.target)}: " if len(comparison.predictions) > 1 else ""
-        fact(out, "scores", f"{prefix}{words.predictions(each)} ({_in_rows(*each.rows)})")
-    for index, moved in enumerate(comparison.baselines[:_TOP]):
-        fact(out, "" if index else "baseline moved", words.baseline(moved))
+        whose = f"{words.name(each.target)}: " if len(comparison.predictions) > 1 else ""
+        fact(out, "scores", f"{whose}{words.predictions(each)} ({_in_rows(*each.rows)})")
+    for at, moved in enumerate(comparison.baselines[:_TOP]):
+        fact(out, "" if at else "baseline moved", words.baseline(moved))
     if comparison.incomparable is not None:
         return
     _targets(out, comparison)
@@ -59,7 +66,7 @@ def _side(out: Console, letter: str, side: Side) -> None:
 
 
 def _in_rows(before: int, after: int) -> str:
-    """How many rows of each run something was looked at in."""
+    """The numbers of rows examined in each run, in words."""
     return f"in {count(before, 'row')} of each" if before == after else f"in {before:,} and {after:,} rows"
 
 
@@ -67,7 +74,7 @@ def _quality(out: Console, comparison: Comparison) -> None:
     before, after = comparison.first.relative_p99, comparison.second.relative_p99
     if before != after:
         shown = ["none promised" if value is None else f"{value:.1g}" for value in (before, after)]
-        fact(out, "Σφ", f"is off by {shown[0]} → {shown[1]} (p99), on the scale of each run")
+        fact(out, "Σφ", f"misses by {shown[0]} → {shown[1]} (p99), relative to each run's own scale")
     for letter, side in (("A", comparison.first), ("B", comparison.second)):
         for line in side.exceeded:
             fact(out, f"limit of {letter}", line)
@@ -81,8 +88,8 @@ def _targets(out: Console, comparison: Comparison) -> None:
         if names:
             fact(out, f"targets {text}", _some(names))
     for target, before, after in words.totals(comparison):
-        prefix = f"{words.name(target)}: " if len(comparison.targets) > 1 else ""
-        fact(out, "Σ mean |φ|", f"{prefix}{number(before, 3)} → {number(after, 3)}")
+        whose = f"{words.name(target)}: " if len(comparison.targets) > 1 else ""
+        fact(out, "Σ mean |φ|", f"{whose}{number(before, 3)} → {number(after, 3)}")
 
 
 def _features(out: Console, comparison: Comparison) -> None:
@@ -107,8 +114,8 @@ def _features(out: Console, comparison: Comparison) -> None:
     header = ["", *(["target"] if several else []), "feature", "A", "B", "change", "share", "rank"]
     print_table(out, lines, f"<{'<' if several else ''}<>>>>>", header=header)
     note = (
-        "A and B: mean |φ|; ±: 95 % interval of the change. * more than chance: Benjamini–Hochberg at 5 %, "
-        "and where units differ, ranks whose intervals do not meet."
+        "A and B: mean |φ|; ±: 95 % interval of the change. *: beyond chance, by Benjamini–Hochberg at 5 %, "
+        "or, where units differ, by intervals of the ranks that do not overlap."
     )
     wrapped(out, note, "  ")
 
