@@ -1,4 +1,4 @@
-"""What a baseline holds, by feature: of one row its values, of many their means or what is most frequent."""
+"""Summarises a baseline by feature: the values of one row, or means and most frequent values of many."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import numpy as np
 from pipeline.wording import count, shape_in_words
 from transforms.models.categories import Categories
 
-#: Of what many rows hold, so many different values are told.
+#: Different values of many rows that are listed.
 _MOST_VALUES = 3
+#: Characters of a text.
 _TEXT = 40
 
 
 def described_values(
     features: Mapping[str, np.ndarray], categories: Mapping[str, Categories] | None = None
 ) -> list[dict[str, Any]]:
-    """Of each feature its `feature`, its `text`, and of single numbers `mean`, `min` and `max`.
+    """Describes each feature by `feature` and `text`, and single numbers by `mean`, `min` and `max` as well.
 
     Args:
       features: The rows of a baseline, `[R, *shape]` by feature; strings as bytes.
@@ -32,7 +33,7 @@ def described_values(
 
 
 def in_words(codes: np.ndarray, categories: Categories) -> np.ndarray:
-    """Categories of codes, as objects; None where a value is missing."""
+    """The categories that codes stand for, as objects; None where a value is missing."""
     words = np.empty(codes.size, object)
     words[:] = categories.of_codes(codes.reshape(-1).astype(np.float64)).to_pylist()
     return words.reshape(codes.shape)
@@ -60,7 +61,7 @@ def _described(values: np.ndarray) -> dict[str, Any]:
 
 
 def _texts(values: np.ndarray) -> str:
-    """The most frequent ones, with how often."""
+    """The most frequent values with their counts."""
     counts: dict[Any, int] = {}
     for item in values.reshape(-1).tolist():
         counts[item] = counts.get(item, 0) + 1

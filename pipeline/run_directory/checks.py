@@ -1,4 +1,4 @@
-"""Checks of a run directory: refuses a place that cannot be written or that holds what no run does."""
+"""Checks a run directory: it must be writable and must not hold foreign files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from transforms.outputs.run_files import FOLDERS, MANIFEST, WORK, is_table
 from transforms.storage import files
 
 _ELSEWHERE = "give another output.path or --output"
-#: Names beside a run that are its own.
+#: Hidden names beside a run, for its temporary files.
 _BESIDE = re.compile(r"\..+\.(next|old|lock|owner)")
-#: Temporary names and those beside it are longer, and systems end at 255 bytes.
+#: Bytes of a name. Temporary names and those beside it are longer, and file systems allow 255 bytes.
 _LONGEST_NAME = 200
 
 
 def check_place(run: str) -> None:
-    """Refuses, before anything else is done, a place that cannot be written or that is somebody else's.
+    """Refuses, before anything else is done, a directory that cannot be written or holds foreign files.
 
     Args:
       run: The run directory, an absolute path or a URL.
@@ -48,8 +48,8 @@ def check_place(run: str) -> None:
     for path in (beside(run), neighbour(run, "old")):
         _check_neighbour(path)
     try:
-        # Rights are not all: a filesystem may be read-only, or none that files are made in. A file without a
-        # name leaves nothing behind.
+        # Permissions do not tell everything: a filesystem may be read-only, or take no new files. A file
+        # without a name leaves nothing behind.
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
@@ -58,10 +58,10 @@ def check_place(run: str) -> None:
 
 
 def _check_ours(run: str) -> None:
-    """Refuses a folder that holds what no run does; hidden files are left where they are."""
+    """Refuses a folder with files that no run has; hidden files do no harm."""
     names = files.list_dir(run)
     strangers = [name for name in names if name not in OURS and name[0] != "."]
-    # Without a manifest it may be one whose place another is just taking.
+    # A run without a manifest may be one that is just being replaced.
     begun = MANIFEST in names or WORK in names or files.exists(files.join(beside(run), MANIFEST))
     if strangers and begun:
         problem = f"holds a run and also {strangers[0]}, which does not belong to it"
@@ -81,7 +81,7 @@ def _check_ours(run: str) -> None:
 
 
 def _check_neighbour(path: str) -> None:
-    """Refuses what stands under a name of ours and is no run."""
+    """Refuses a file under one of the hidden names that is not a run."""
     if not os.path.lexists(path):
         return
     names = {name for name in files.list_dir(path) if name[0] != "."} if os.path.isdir(path) else {path}
@@ -113,9 +113,9 @@ def check_replaceable(run: str) -> None:
 
 
 def _check_links(run: str) -> None:
-    """Refuses links in the places that a run writes below or takes away: they lead to what is somebody's.
+    """Refuses symbolic links in place of folders that a run writes to or deletes.
 
-    The run directory itself may be one, to another disk, say.
+    A link may lead to foreign files. The run directory itself may be one, for example to another disk.
     """
     within = [os.path.join(run, inner) for inner in (WORK, *FOLDERS)]
     for path in (*within, beside(run), neighbour(run, "old")):
@@ -124,12 +124,12 @@ def _check_links(run: str) -> None:
 
 
 def check_apart(run: str, parts: Iterable[tuple[str, Sequence[str]]], where: str) -> None:
-    """Refuses a run directory that holds what the run is made from: a run that begins takes old files away.
+    """Refuses a run directory that holds the run's sources: a run that begins deletes old files.
 
     Args:
       run: The run directory.
-      parts: Keys of the config with the paths that they name; "" is the config itself.
-      where: What to call the config.
+      parts: Keys of the config with their paths; "" is the config itself.
+      where: The name of the config in errors.
     Raises:
       UserError: A path lies in the run directory, or is it; symbolic links are followed.
     """
@@ -143,10 +143,10 @@ def check_apart(run: str, parts: Iterable[tuple[str, Sequence[str]]], where: str
 
 
 def check_outside(path: str, run: str) -> None:
-    """Refuses a place in a run directory for what is no part of the run.
+    """Refuses an output inside a run directory that does not belong to the run.
 
     Args:
-      path: Of a file or a folder that is to be written.
+      path: The file or folder to be written.
       run: The run directory.
     Raises:
       UserError: It is there; symbolic links are followed.

@@ -27,7 +27,7 @@ OWNER = f"{MemoryFileSystem.scheme()}://bucket/runs/.x.owner"
 
 @pytest.fixture(autouse=True)
 def _empty_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(lock, "_SETTLES", 0.0)
+    monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.0)
     MemoryFileSystem.blobs.clear()
     yield
     MemoryFileSystem.blobs.clear()
@@ -99,8 +99,8 @@ def owner(**changed: object) -> None:
 
 def test_a_store_s_owner_on_another_machine_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """No clock of another machine is asked: whoever changes what it says is alive."""
-    monkeypatch.setattr(lock, "_LOOK", 0.02)
-    monkeypatch.setattr(lock, "_DEAD", 0.2)
+    monkeypatch.setattr(lock, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lock, "_STALE_SECONDS", 0.2)
     owner()
     beat = threading.Timer(0.1, lambda: owner(beats=4))
     beat.start()
@@ -144,7 +144,7 @@ def test_of_two_that_begin_at_once_in_a_store_the_last_stays(monkeypatch: pytest
 
 
 def test_whoever_has_taken_a_store_over_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "_EVERY", 0.01)
+    monkeypatch.setattr(lock, "_HEARTBEAT_SECONDS", 0.01)
     with run_lock(REMOTE):
         owner()
         time.sleep(0.05)
@@ -190,7 +190,7 @@ def test_a_lock_that_is_taken_away_breaks_nothing(tmp_path: Path) -> None:
 
 
 def test_the_owner_of_a_store_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "_EVERY", 0.01)
+    monkeypatch.setattr(lock, "_HEARTBEAT_SECONDS", 0.01)
     with run_lock(REMOTE):
         for _ in range(500):
             if json.loads(files.read_bytes(OWNER))["beats"] > 1:

@@ -250,7 +250,7 @@ def test_a_store_s_other_objects_are_left_alone(config_in_store: str) -> None:
 
 @pytest.fixture
 def config_in_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr("pipeline.run_directory.lock._SETTLES", 0.0)
+    monkeypatch.setattr("pipeline.run_directory.lock._SETTLE_SECONDS", 0.0)
     MemoryFileSystem.blobs.clear()
     yield "mem://bucket/x"
     MemoryFileSystem.blobs.clear()
