@@ -159,7 +159,7 @@ def test_plan_says_everything_and_writes_nothing(capsys: pytest.CaptureFixture[s
         "distance numeric float32",
         "integrated_gradients: n_steps 20",
         "baseline mean, 1 row",
-        "20 a row, 4,000 in all",
+        "20 per row, 4,000 in all",
         "rows/s measured",
         f"{tmp_path / 'run'} (about ",
     ):
@@ -182,7 +182,7 @@ def test_plan_knows_a_run_that_is_there(capsys: pytest.CaptureFixture[str]) -> N
     run = worlds.explained(worlds.trips())
     said = Said(capsys, "plan", worlds.trips(), "--output", run.path)
     assert said.status == 0
-    assert "there is nothing to do" in said.out
+    assert "nothing to do" in said.out
     refused = Said(capsys, "plan", worlds.trips(), "--output", run.path, "--set", "seed=3")
     assert refused.status == 2
     assert "--overwrite" in refused.err

@@ -434,5 +434,5 @@ def test_a_function_without_quotes_says_how_to_write_it(tmp_path: Path, block: s
     with pytest.raises(UserError) as error:
         load_config(str(path))
     assert str(error.value).startswith(f"{path}{place}: not valid YAML")
-    assert "write python: scoring:score as a key of its own" in str(error.value)
+    assert "write python: scoring:score as a separate key" in str(error.value)
     assert 'in quotes: path: "python: scoring:score"' in str(error.value)

@@ -537,7 +537,7 @@ def test_an_unknown_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["show", run.path, "trip 999"]) == 2
     captured = capsys.readouterr()
     line = error_line(captured.out, captured.err)
-    assert "there is no example 'trip 999'; its ids are like 'trip 0', 'trip 1', 'trip 2'" in line
+    assert "there is no example 'trip 999'; its ids look like 'trip 0', 'trip 1', 'trip 2'" in line
 
 
 def test_a_rejected_example(capsys: pytest.CaptureFixture[str]) -> None:
