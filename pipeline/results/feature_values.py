@@ -1,4 +1,4 @@
-"""The feature values of explained examples: from the run's table, or read once more from its input."""
+"""The feature values of explained examples, from the run's table or read again from its input."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def feature_values(run: RunTables, table: pa.Table, places: np.ndarray) -> dict[
 
     Args:
       run: The run.
-      table: Rows of its attributions.
-      places: Part and example within it of each row, `[n, 2]`, in the table's order.
+      table: Rows of the attributions table.
+      places: The part of each row and its example within the part, `[n, 2]`, in the table's order.
     Raises:
       UserError: The run keeps no feature values and its input is gone or has changed.
     Cost: without `output.features`, reads the stretches of the input that hold the rows.
@@ -119,7 +119,7 @@ def _refused(run: RunTables) -> dict[str, np.ndarray]:
 
 
 def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]) -> tuple[FeatureSpec, ...]:
-    """The manifest's `schema` as feature specs, with the columns' types as they are in the input."""
+    """The manifest's `schema` as feature specs, with the types of the input's columns."""
     return tuple(
         FeatureSpec(
             item["name"],
@@ -132,7 +132,7 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
             item["fill"],
             item["input"],
             item["start"],
-            item.get("fixed", False),  # not in manifests of older runs
+            item.get("fixed", False),  # missing in manifests of older runs
             item.get("nan", False),
             Categories.from_json(item.get("categories")),
             missing=item.get("missing"),
@@ -153,7 +153,7 @@ def _held(item: Mapping[str, Any]) -> str:
 def _read_rows(
     piece: Piece, rows: np.ndarray, schema: ExampleSchema, parts: dict[str, list[np.ndarray]]
 ) -> None:
-    """Adds the values of some rows of a piece, read from the first of them to the last."""
+    """Adds the values of some rows of a piece, which is read from the first to the last of them."""
     columns = columns_of(schema)
     ahead = int(rows[0]) - piece.start
     stretch = replace(

@@ -21,7 +21,7 @@ from transforms.errors import UserError
 from transforms.outputs.run_files import WORK
 from transforms.storage import files
 
-#: Rows of a repeated id that a line names.
+#: Rows with a repeated id that an error lists.
 _PLACES = 8
 
 
@@ -57,7 +57,7 @@ class Example:
       rows: Its rows of the attributions table, one for each target.
       values: Its feature values, by the names of the attributions; those of a tensor are `name[0, 1]`. Empty
         where the run keeps no values and the input is gone.
-      places: Where several rows have its id, `file:row` of each of them, its own first.
+      places: `file:row` of all rows with its id, its own first, if several rows have it.
     """
 
     rows: list[dict[str, Any]]
@@ -132,7 +132,7 @@ class Run(RunTables):
         try:
             inputs = feature_values(self, table.slice(0, 1), np.array([[part, position]]))
         except UserError:
-            return {}  # the attributions can do without
+            return {}  # attributions can be shown without values
         values: dict[str, Any] = {}
         for name, array in inputs.items():
             value = array[0]
@@ -159,7 +159,7 @@ class Run(RunTables):
 
 
 def _readable(table: pa.Table) -> pa.Table:
-    """Days and times as text: Python has none beyond the year 9999, nor before our era."""
+    """Dates and times as text: Python has none beyond the year 9999 or before the year 1."""
     for index, field in enumerate(table.schema):
         if pa.types.is_temporal(field.type):
             table = table.set_column(index, field.name, as_text(table.column(index)))

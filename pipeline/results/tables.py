@@ -46,13 +46,13 @@ class RunTables:
 
     @property
     def rows_per_example(self) -> int:
-        """Number of targets that each example is explained for."""
+        """Number of targets of each example."""
         counts = self.manifest["counts"]
         return int(counts["attributions"] // max(counts["rows_attributed"], 1)) or 1
 
     @property
     def has_report(self) -> bool:
-        """Whether there is a report.html."""
+        """Whether the run has a report.html."""
         return files.exists(files.join(self.path, "report.html"))
 
     def table(self, file: str) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Checks of a runner, its flags and the places that its workers must reach."""
+"""Checks a runner's flags, and the paths that its workers must reach."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from transforms.storage import files
 
 
 def check_runner(runner: str, flags: Sequence[str]) -> None:
-    """Refuses, before anything else is done, flags that an engine does not take, or takes no run without.
+    """Refuses, before anything else is done, flags that an engine does not take or lacks.
 
     Args:
       runner: One of RUNNERS.
-      flags: To be passed to Beam.
+      flags: Beam's flags.
     Raises:
       UserError: Which are missing, or have no such value, in Beam's words.
     """
     if runner == LOCAL and not flags:
-        return  # without Beam's import
+        return  # without importing Beam
     where, remedy = f"--runner {runner}", "see Beam's pipeline options"
     if any(flag.partition("=")[0] == "--dry_run" for flag in flags):
         raise UserError("a dry run explains nothing", "--dry_run", "attribeam plan shows what would be run")
@@ -69,12 +69,12 @@ def check_runner(runner: str, flags: Sequence[str]) -> None:
 
 
 def check_places(runner: str, flags: Sequence[str], places: Mapping[str, Sequence[str]]) -> None:
-    """Refuses files that the workers of a runner are known not to see.
+    """Refuses files that the workers of a runner cannot see.
 
     Args:
       runner: One of RUNNERS.
-      flags: As given.
-      places: What the config calls them, to paths in full and URLs.
+      flags: Beam's flags, as given.
+      places: Full paths and URLs, by key of the config.
     Raises:
       UserError: Workers run on other machines or in containers, and a path is one of this machine.
     """
@@ -99,12 +99,12 @@ def check_places(runner: str, flags: Sequence[str], places: Mapping[str, Sequenc
 
 
 def slots(runner: str, flags: Sequence[str], workers: int) -> int:
-    """How many shards the engine works on at a time, as far as that is known.
+    """The number of shards that an engine works on at a time, as far as it is known.
 
     Args:
       runner: One of RUNNERS.
-      flags: As given.
-      workers: What the config says.
+      flags: Beam's flags, as given.
+      workers: The config's `compute.workers`.
     Raises:
       UserError: A cluster that was asked does not answer.
     """

@@ -1,4 +1,4 @@
-"""Google Cloud Dataflow: what its flags must hold, GPUs, and how a job is called there."""
+"""Google Cloud Dataflow: required flags, GPUs, names and labels of jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ACCELERATOR = "worker_accelerator"
 _ONE_PROCESS, _MANY_PROCESSES = "no_use_multiple_sdk_containers", "use_multiple_sdk_containers"
 #: Shards at a time for each GPU: while one waits for its files, another keeps the device busy.
 _THREADS_PER_GPU = 2
-#: What brings this package to the workers.
+#: Flags that bring this package to the workers.
 _CARRIERS = (
     "sdk_container_image",
     "worker_harness_container_image",
@@ -31,9 +31,9 @@ class Accelerator:
     """The GPUs of each worker.
 
     Args:
-      type: As Compute Engine calls it.
-      count: Of them, a worker.
-      parts: All that was said of it, in Dataflow's words.
+      type: The name of the type on Compute Engine.
+      count: Number of GPUs of a worker.
+      parts: All parts of the flag, as Dataflow reads them.
     """
 
     type: str
@@ -47,7 +47,7 @@ class Accelerator:
 
     @classmethod
     def parse(cls, text: str) -> Accelerator:
-        """Reads `type:nvidia-l4;count:1;install-nvidia-driver`, of which `nvidia-l4` says as much.
+        """Parses `type:nvidia-l4;count:1;install-nvidia-driver`, or `nvidia-l4` for short.
 
         Raises:
           UserError: It says something else.
@@ -75,7 +75,7 @@ class Accelerator:
 
 
 def dataflow_flags(flags: Sequence[str]) -> list[str]:
-    """The flags as Beam takes them, with what GPUs need.
+    """The flags as Beam takes them, with the ones that GPUs need.
 
     `--worker_accelerator=nvidia-l4` is short for a service option and asks for NVIDIA's driver. A worker with
     GPUs runs one process with few threads, for each process would load the model into the same device's
@@ -114,7 +114,7 @@ def dataflow_flags(flags: Sequence[str]) -> list[str]:
 
 
 def _of(flags: Sequence[str]) -> tuple[Accelerator | None, list[str], int | None]:
-    """The GPUs, the experiments and the threads a process that flags ask for."""
+    """The GPUs, the experiments and the threads per process that flags ask for."""
     from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions
 
     options = _options(flags)
@@ -135,7 +135,7 @@ def _options(flags: Sequence[str]) -> Any:
 
 
 def dataflow_problems(flags: Sequence[str]) -> list[str]:
-    """What Beam finds wrong with Dataflow's flags; where none names a bucket, Beam itself would make one."""
+    """Problems that Beam finds in Dataflow's flags. Without a bucket, Beam itself would make one."""
     from apache_beam.options.pipeline_options import GoogleCloudOptions
     from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
     from apache_beam.runners import create_runner
@@ -144,14 +144,14 @@ def dataflow_problems(flags: Sequence[str]) -> list[str]:
     validator = PipelineOptionsValidator(options, create_runner("DataflowRunner"))
     view = options.view_as(GoogleCloudOptions)
     places = {name: validator.validate_gcs_path(view, name) for name in ("temp_location", "staging_location")}
-    # Either will do for both.
+    # One bucket serves both purposes.
     lacking = all(places.values())
     problems = [*places["temp_location"], *places["staging_location"]] if lacking else []
     return [*problems, *validator.validate_cloud_options(view)]
 
 
 def check_means(flags: Sequence[str]) -> None:
-    """Refuses a job that could not be submitted, or whose workers would not have this package.
+    """Refuses a job that could not be submitted, or whose workers would lack this package.
 
     Raises:
       UserError: Google's libraries are not installed; no flag brings the package to workers, for Beam's own
@@ -177,9 +177,9 @@ def job_flags(flags: Sequence[str], name: str, labels: Iterable[tuple[str, str]]
     Dataflow runs no two jobs of the same name at a time: a run that is going on is not started again.
 
     Args:
-      flags: Of the job.
-      name: Of the job.
-      labels: Keys and values, in any letters; keys that the flags have are left as they are.
+      flags: Flags of the job.
+      name: Name of the job.
+      labels: Keys and values, in any characters; labels that the flags give already stay as they are.
     """
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
@@ -192,5 +192,5 @@ def job_flags(flags: Sequence[str], name: str, labels: Iterable[tuple[str, str]]
 
 
 def as_label(text: str) -> str:
-    """Text as a label's value: 63 of a-z, 0-9, _ and -."""
+    """Turns a text into a label's value: at most 63 characters of a-z, 0-9, _ and -."""
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:63].strip("-")

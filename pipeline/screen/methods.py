@@ -1,4 +1,4 @@
-"""What `attribeam methods` prints: the methods, and a guide through them."""
+"""Prints the methods and a guide to them for `attribeam methods`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.wording import count
 
 
 def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) -> None:
-    """`methods`: two lines each, then which to take when."""
+    """Prints two lines per method, then a guide to choosing one."""
     out = console()
     for row in rows:
         write(out, Text.assemble((str(row["name"]).ljust(22), "bold"), row["cost"]))
@@ -36,7 +36,7 @@ def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) ->
 
 
 def print_costs(survey: Mapping[str, Any]) -> None:
-    """`methods --config`: what each method would cost on a config, and why some cannot be had."""
+    """Prints the cost of each method on a config, and why some do not work on its model."""
     out = console()
     rows = survey["rows"]
     write(out, f"{count(rows, 'row')}, {count(survey['players'], 'feature')} to attribute to")
@@ -59,7 +59,7 @@ def print_costs(survey: Mapping[str, Any]) -> None:
 
 
 def print_method(row: Mapping[str, Any]) -> None:
-    """`methods NAME`."""
+    """Prints one method with its keys and its documentation."""
     out = console()
     write(out, Text(str(row["name"]), style="bold"))
     fact(out, "when", row["when"])
@@ -78,7 +78,7 @@ def print_method(row: Mapping[str, Any]) -> None:
 
 
 def _print_documentation(out: Console, text: str) -> None:
-    """A docstring anew at the terminal's width: paragraphs flow, lines of `Args` keep their indent."""
+    """Prints a docstring at the terminal's width: paragraphs flow, lines of `Args` keep their indent."""
     lines = text.splitlines()
     for blank, part in groupby(lines, key=lambda line: not line.strip()):
         if blank:

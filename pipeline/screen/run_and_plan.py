@@ -1,4 +1,4 @@
-"""What the verbs print: tables and bars for people."""
+"""Prints a run for `attribeam explain`, and a plan for `attribeam plan`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_REASONS = 3
 #: More targets than this get a line each instead of a table each.
 _MOST_TABLES = 3
 _MOST_LINES = 40
-#: Features whose baseline is told.
+#: Features whose baseline is listed.
 _MOST_VALUES = 12
 _KEY = 15
 _NAME = 32
@@ -29,7 +29,7 @@ _FACT, _REASON = 1000, 300
 
 
 def fact(out: Console, key: str, text: str) -> None:
-    """A line of `key` and what it is."""
+    """Prints a key and a text, wrapped beside it."""
     wrapped(out, fitted(clean(text), _FACT), " " * _KEY, clean(key).ljust(_KEY))
 
 
@@ -38,7 +38,7 @@ def _path(out: Console, key: str, path: str, more: str = "") -> None:
 
 
 def nearby(path: str) -> str:
-    """A local path from the working directory where it leads down from there."""
+    """A local path, relative to the working directory if it lies below it."""
     if "://" in path:
         return path
     relative = os.path.relpath(path)
@@ -49,7 +49,7 @@ def nearby(path: str) -> str:
 
 
 def print_submitted(run: str, job: str | None) -> None:
-    """The end of `explain` where a job is not waited for."""
+    """Prints the end of `explain` for a job that was handed over."""
     out = console()
     fact(out, "submitted", f"job {job}" if job else "without waiting for it")
     _path(out, "run", run)
@@ -57,7 +57,7 @@ def print_submitted(run: str, job: str | None) -> None:
 
 
 def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
-    """The end of `explain`: the ten most important features and the run's figures."""
+    """Prints the end of `explain`: the ten most important features and the run's figures."""
     out = console()
     _print_top(out, run)
     manifest = run.manifest
@@ -140,12 +140,12 @@ def _print_top(out: Console, run: Any) -> None:
 
 
 def _ranks(row: Any) -> str:
-    """The rank; all that it may be, where these are several."""
+    """The rank, or the interval of ranks."""
     return str(row.rank) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
 
 
 def named(feature: str, labels: Mapping[str, str]) -> str:
-    """A feature in words: its label, of a value of a tensor with its place, `name[0, 1]`; else its name."""
+    """The label of a feature, else its name; a value of a tensor keeps its index, `name[0, 1]`."""
     if feature in labels:
         return labels[feature]
     name, bracket, place = feature.rpartition("[")
@@ -153,7 +153,7 @@ def named(feature: str, labels: Mapping[str, str]) -> str:
 
 
 def _reasons(run: Any) -> list[tuple[str, int]]:
-    """The most frequent reasons with their rows, and all others together."""
+    """The most frequent reasons with their numbers of rows, and the sum of all others."""
     counted = list(rejected_by_reason(run).items())
     first, others = counted[:_MOST_REASONS], counted[_MOST_REASONS:]
     rest = (f"for {len(others):,} other reasons, see rejected/", sum(rows for _, rows in others))
@@ -195,7 +195,7 @@ def _print_places(out: Console, run: Any) -> None:
 
 
 def print_plan(summary: Mapping[str, Any]) -> None:
-    """`plan`: what a run would do."""
+    """Prints what a run would do."""
     out = console()
     files = summary["files"]
     total = size(sum(f["bytes"] for f in files))
@@ -267,7 +267,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
 
 
 def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
-    """What rows are compared with, value by value."""
+    """Prints the baseline feature by feature."""
     earlier = baseline.get("of")
     whose = f": the {earlier['kind']} of {nearby(earlier['run'])}, and its edges of bins" if earlier else ""
     fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}{whose}")
@@ -279,7 +279,7 @@ def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
 
 
 def _print_defaults(out: Console, summary: Mapping[str, Any]) -> None:
-    """Why what the config leaves open was decided so."""
+    """Prints the reasons for decisions that the config leaves open."""
     for key, why in (summary.get("defaults") or {}).items():
         fact(out, "", f"the config names no {key}: {why}" if key == "method" else why)
 
@@ -290,7 +290,7 @@ def _keys(block: Mapping[str, Any]) -> str:
 
 
 def _slicing(slicing: Mapping[str, Any]) -> str:
-    """What rows are divided by: a column, a condition, edges, or several of these."""
+    """A slicing in words: a column, a condition, bins, or an intersection of these."""
     if slicing["kind"] == "intersection":
         return " & ".join(map(_slicing, slicing["parts"]))
     if slicing["kind"] != "bins":

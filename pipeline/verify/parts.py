@@ -1,4 +1,4 @@
-"""What a run directory says of itself: its parts against the manifest, and its tables against each other."""
+"""Checks a run directory by itself: its parts against the manifest, its tables against each other."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from transforms.storage.digests import new_digest
 _READERS = 8
 _CHUNK = 1 << 20
 _BATCH = 16_384
-#: Between means of the same float32 numbers, added up in another order.
+#: Tolerance between means of the same float32 numbers, summed in another order.
 _AGREE = 1e-5
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-      name: What.
-      ok: Whether it is as it should be; None where it could not be found out.
-      what: How it is, in a line.
-      details: Everything that is wrong.
+      name: The name of the check.
+      ok: Whether it passed; None if that could not be found out.
+      what: The result in one line.
+      details: All problems that were found.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Check:
 
 
 def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset[str]]:
-    """Compares the tables' files with the manifest: which there are, their rows, bytes, digests and metadata.
+    """Compares the tables' files with the manifest: their names, rows, bytes, digests and metadata.
 
     Args:
       run: The run directory.
-      manifest: Its own.
+      manifest: The run's manifest.
     Returns:
       The check, and the names of the files that nothing can be read from with confidence.
     """
@@ -77,7 +77,7 @@ def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset
 
 
 def _there(run: str) -> list[str]:
-    """Files in the folders of the tables; what an interrupted writer left under a hidden name is none."""
+    """The files in the folders of the tables, without hidden ones that an interrupted writer left."""
     names = [
         f"{folder}/{name}"
         for folder in FOLDERS
@@ -88,16 +88,16 @@ def _there(run: str) -> list[str]:
 
 
 def _needed(manifest: Mapping[str, Any]) -> list[str]:
-    """Files that a run cannot be without, whether or not its manifest names them."""
+    """The files that a run must have, whether or not its manifest names them."""
     if manifest["config"]["output"]["attributions"] == "none":
         return [IMPORTANCE]
     inputs = [InputFile("", f["file"], PARQUET, f["rows"], f["bytes"]) for f in manifest["inputs"]]
-    shards = cut_increments(inputs, increments_of(manifest))  # depends on nothing but the rows
+    shards = cut_increments(inputs, increments_of(manifest))  # depends on the rows alone
     return [*(f"attributions/{part_name(shard.index)}" for shard in shards), IMPORTANCE]
 
 
 def _metadata(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
-    """What each part must say of itself; parts that were taken over say the run that made them."""
+    """The metadata that each part must have; parts that were taken over name the run that made them."""
     runs = {manifest["run_id"], *(part.run_id for part in increments_of(manifest))}
     return {
         "attribeam.run_id": runs,
@@ -114,7 +114,7 @@ def _examine(
     there: Sequence[str],
     known: Mapping[str, set[str]],
 ) -> str | int:
-    """What is wrong with a file; its bytes where nothing is."""
+    """The problem with a file, or its size in bytes if there is none."""
     if not is_table(name):
         return "is not a name that a run gives a part"
     if name not in there:
@@ -178,7 +178,7 @@ def check_counts(manifest: Mapping[str, Any]) -> Check:
 
 
 def _rows_by_folder(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Rows of each folder's parts as the manifest has them: what the files hold is the other check's."""
+    """Rows of each folder's parts by the manifest; another check compares it with the files."""
     rows = dict.fromkeys(FOLDERS, 0)
     for part in manifest["parts"]:
         folder = part["file"].partition("/")[0]
@@ -188,7 +188,7 @@ def _rows_by_folder(manifest: Mapping[str, Any]) -> dict[str, int]:
 
 
 def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[str]) -> Check:
-    """Compares the importance over all rows with means taken of the attributions anew, weighted as it is.
+    """Compares the importance over all rows with means recomputed from the attributions.
 
     Cost: reads the attributions once, a batch at a time.
     """
@@ -198,7 +198,7 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
     table = table.filter(pc.equal(table["slice"], "")).to_pydict()
     rows = dict(zip(table["target"], table["rows"], strict=True))
     weighted = manifest["config"]["input"].get("weight") is not None
-    # Of a target all of whose rows weigh nothing there is no mean.
+    # A target whose rows all have weight 0 has no mean.
     total, wanted = sum(rows.values()), manifest["counts"]["attributions"]
     if total > wanted or (total < wanted and not weighted):
         statement = f"it is over {total:,} attributions, and the manifest counts {wanted:,}"
@@ -240,7 +240,7 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
 def _means(
     run: str, features: Sequence[str], targets: int, weighted: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Rows, mean |φ| and mean φ of each target, `[3, targets]` by feature, and the weight of its rows.
+    """Rows, mean |φ| and mean φ of each target, `[3, targets]` by feature, and the weight of each target.
 
     Where rows have weights the means are weighted; else each counts 1.
     """
@@ -253,7 +253,7 @@ def _means(
         struct = batch.column("attribution")
         for name in features:
             values = as_tensor(struct.field(name))
-            # One number a feature, as the importance takes it: a tensor's values are summed.
+            # The importance takes one number per feature: a tensor's values are summed.
             total = values.reshape(len(target), -1).sum(axis=1, dtype=np.float64).astype(np.float32)
             by = sums[name]
             by[0] += np.bincount(target, minlength=targets)

@@ -1,4 +1,4 @@
-"""Rows of a run drawn at random, explained once more, and compared with its tables."""
+"""Explains rows drawn at random again, and compares them with a run's tables."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from transforms.work.batch import explain_rows
 from transforms.work.runtime import Runtime, runtime
 from transforms.work.shard import read_batches
 
-#: Rows this near to each other are read in one go with those between them.
+#: Rows this close to each other are read together with those between them.
 _NEAR = 256
 _READ = 1024
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A drawn row: where it is in the input, and in the tables.
+    """The place of a drawn row in the input and in the tables.
 
     Args:
-      ordinal: Number in the whole input.
-      shard: Number of its part.
-      piece: Of the shard.
-      row: Number in the file.
-      before: Rejected rows before it in its shard.
-      at: Its number in its shard.
-      stage: At which it was rejected; None where it was explained.
+      ordinal: Its number in the whole input.
+      shard: Number of its shard.
+      piece: The piece of the shard that holds it.
+      row: Its number in the file.
+      before: Number of rejected rows before it in its shard.
+      position: Its number in its shard.
+      stage: The stage at which it was rejected; None if it was explained.
     """
 
     ordinal: int
@@ -50,17 +50,17 @@ class _Place:
     piece: Piece
     row: int
     before: int
-    at: int
+    position: int
     stage: str | None
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         return f"row {self.row} of {self.piece.name}"
 
 
 @dataclass
 class _Tally:
-    """How the rows agree."""
+    """Counts of rows by how well they agree."""
 
     exact: int = 0
     near: int = 0
@@ -78,21 +78,21 @@ def check_rows(
     seed: int,
     tolerance: float,
 ) -> tuple[Check, dict[str, Any]]:
-    """Explains rows drawn at random from all that were read, as the run did, and compares them with it.
+    """Explains rows drawn at random from the whole input again, and compares them with the run.
 
-    Rows are found in the parts by their position, so that ids may come twice.
+    Rows are found in the parts by their position, because ids may repeat.
 
     Args:
       run: The run directory.
-      manifest: Its own.
-      plan: Made anew, of the same model, input and baseline.
-      unsound: Files of the run that are not what was written.
-      rows: How many to draw; all where there are fewer.
-      seed: Of the draw.
-      tolerance: Largest difference, of the larger of the row's largest |φ| and the score's spread. A score
-        far from nothing adds four last bits of its own.
+      manifest: The run's manifest.
+      plan: A new plan of the same model, input and baseline.
+      unsound: Files of the run that have changed.
+      rows: Number of rows to draw; all rows if there are fewer.
+      seed: Seed of the draw.
+      tolerance: Largest difference, relative to the larger of the row's largest |φ| and the score's spread.
+        A score far from 0 may also differ in its last four bits.
     Returns:
-      The check, and for `--json` what was drawn and how it agrees.
+      The check, and the drawn rows with their agreement for `--json`.
     """
     if plan.spec.output.attributions == "none":
         return Check("rows", None, "not compared: the run keeps no attributions (attributions: none)"), {}
@@ -142,7 +142,7 @@ def _judged(manifest: Mapping[str, Any], tally: _Tally, drawn: int, compared: in
 def _places(
     run: str, plan: Plan, drawn: np.ndarray, unsound: frozenset[str]
 ) -> tuple[list[_Place], str | None]:
-    """Where the drawn rows are; or why that cannot be said."""
+    """The places of the drawn rows, or the reason why they cannot be found."""
     starts = np.cumsum([0, *(shard.rows for shard in plan.shards)])
     places = []
     for number in np.unique(np.searchsorted(starts, drawn, "right") - 1):
@@ -176,7 +176,7 @@ def _in_pieces(shard: Shard, offset: int) -> tuple[Piece, int]:
 
 
 def _refused(run: str, shard: Shard) -> dict[int, str]:
-    """Stage of each rejected row of a shard, by its number in the shard."""
+    """The stage of each rejected row of a shard, by its number in the shard."""
     path = files.join(run, "rejected", part_name(shard.index))
     if not files.exists(path):
         return {}
@@ -220,7 +220,7 @@ def _compare(run: str, plan: Plan, places: Sequence[_Place], tolerance: float) -
             tally.rejected += 1
         else:
             was = "explained" if place.stage is None else f"rejected at the stage {place.stage}"
-            statement = f"{place.told} was {was}, and is rejected now"
+            statement = f"{place.in_words} was {was}, and is rejected now"
             tally.problems.append(f"{statement} at the stage {problem.stage}: {problem.reason}")
     return tally
 
@@ -247,7 +247,7 @@ def _drawn_rows(
 
 
 def _stretches(places: Sequence[_Place]) -> Iterator[Piece]:
-    """Pieces that hold the rows, and little more."""
+    """Pieces that hold the drawn rows, and few others."""
     group: list[_Place] = []
     for place in places:
         if group and (place.piece is not group[-1].piece or place.row - group[-1].row > _NEAR):
@@ -288,17 +288,17 @@ def _compare_batch(
         output = replace(spec.output, attributions="all")
         full = attribution_table(*given, output, attribution_schema(spec.schema, output, {}))
 
-    @lru_cache(maxsize=1)  # rows come in the input's order, part by part
+    @lru_cache(maxsize=1)  # rows come in input order, part by part
     def open_part(shard: int) -> _Part:
         return _Part(files.join(run, "attributions", part_name(shard)))
 
     for number, ordinal in enumerate(rows.ordinals.tolist()):
         place = by_ordinal[ordinal]
         if place.stage is not None:
-            statement = f"{place.told} was rejected at the stage {place.stage}, and is explained now"
+            statement = f"{place.in_words} was rejected at the stage {place.stage}, and is explained now"
             tally.problems.append(statement)
             continue
-        first, start = number * per_example, (place.at - place.before) * per_example
+        first, start = number * per_example, (place.position - place.before) * per_example
         stored = open_part(place.shard).rows(start, per_example)
         mine = table.slice(first, per_example)
         if same_bits(stored, mine):
@@ -312,21 +312,21 @@ def _compare_batch(
             tally.near += 1
         else:
             size = "" if np.isinf(worst) else f" by {worst:.2g} of max(|φ|, the score's spread)"
-            tally.problems.append(f"{place.told} ({rows.ids[number]}): {column} differs{size}")
+            tally.problems.append(f"{place.in_words} ({rows.ids[number]}): {column} differs{size}")
 
 
 class _Part:
     """A part of the table, read a row group at a time."""
 
     def __init__(self, path: str) -> None:
-        # All in this thread: one of Arrow's that lets go of a remote file late may abort a process that ends.
+        # Without Arrow's threads: one that closes a remote file late may abort a process at its end.
         self._file = pq.ParquetFile(files.open_arrow(path), pre_buffer=False)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
         self._held: tuple[int, pa.Table] | None = None
 
     def rows(self, start: int, count: int) -> pa.Table:
-        """Some rows, which may lie in two row groups."""
+        """Reads some rows, which may lie in several row groups."""
         parts = []
         first = int(np.searchsorted(self._starts, start, "right")) - 1
         while count and first < len(self._starts) - 1:
