@@ -1,4 +1,4 @@
-"""The blocks of a config that say how rows are compared, what is written, and how a run is computed.
+"""The blocks of a config for baseline, output, computation, engine, limits and privacy.
 
 A string below a key is its description: the reference in docs/ is generated from it.
 """

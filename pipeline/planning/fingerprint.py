@@ -1,4 +1,4 @@
-"""What decides a run's numbers and their files, as one digest."""
+"""The fingerprint of a run: one digest of all that decides its numbers and their files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from transforms.storage import files
 def fingerprint_of(
     loaded: LoadedConfig, probe: ProbeResult, cuts: Sequence[tuple[Sequence[InputFile], int, int]]
 ) -> str:
-    """SHA-256 of what decides the numbers and how they are laid out in files.
+    """SHA-256 of all that decides a run's numbers and their layout in files.
 
     Args:
       loaded: The config.
-      probe: What the model said.
-      cuts: Of each increment its files, rows a shard, and rows.
+      probe: The facts that the model was asked for.
+      cuts: The files, rows a shard and rows of each increment.
     """
     config = deciding(loaded.config.model_dump(mode="json"))
     facts = {

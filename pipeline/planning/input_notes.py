@@ -1,4 +1,4 @@
-"""What a plan says of input files that are not all alike, and of columns that nobody asked about."""
+"""Warns of damaged or differing input files, and of columns that are easily overlooked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def input_notes(inputs: Sequence[InputFile], schema: ExampleSchema, *, listed: b
     Args:
       inputs: The files.
       schema: The columns of the run.
-      listed: Whether the config lists the features.
+      listed: The config lists the features.
     """
     damaged = [
         f"input.files: {file.name}: {file.damage}; it counts as one row, which will be rejected"
@@ -30,7 +30,7 @@ def input_notes(inputs: Sequence[InputFile], schema: ExampleSchema, *, listed: b
 
 
 def _in_both(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
-    """Columns of the run that the files have and their folders' names as well."""
+    """Columns that both the files and their folders' names have."""
     named = partition_types(inputs)
     both = [name for name, _ in schema.columns if name in named and name not in schema.from_path]
     return [
@@ -41,7 +41,7 @@ def _in_both(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
 
 
 def _left_out(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
-    """The index of a pandas frame that is no feature, since nobody said that it is one."""
+    """Index columns of a pandas frame, which are features only if the config lists them."""
     used = set(dict(schema.columns))
     schemas = {id(file.schema): file.schema for file in inputs if file.schema is not None}
     names = dict.fromkeys(name for stored in schemas.values() for name in stored_index(stored))
@@ -56,7 +56,7 @@ def _left_out(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
 
 
 def _filled(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
-    """Features that some files lack altogether."""
+    """Features that are missing in some files."""
     asked = [f for f in schema.features if f.fill is not None and f.name not in schema.keys]
     notes = []
     for feature in asked:

@@ -1,4 +1,4 @@
-"""Which method to take, in words and data: by model, by data, by what is owed; and what each costs."""
+"""A guide to the methods, by model, by data and by what must be guaranteed, and their costs in words."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Advice:
     """A line of the guide.
 
     Args:
-      question: What is asked of the reader.
-      case: One answer.
-      methods: What to take then, the first one first.
-      because: Why.
+      question: The beginning of a statement about the reader's case.
+      case: One way to complete it.
+      methods: Methods that suit this case, the best first.
+      because: The reason.
     """
 
     question: str
@@ -95,19 +95,19 @@ GUIDE: Sequence[Advice] = (
     ),
 )
 
-#: What a method may need of a model, in words.
+#: Requirements of methods in words.
 _NEEDS = {"trees": "a tree model", "gradients": "gradients", "evaluations": "evaluations"}
 
 
 def need(method: Any) -> str:
-    """What a method needs of a model: "trees", "gradients" or "evaluations"."""
+    """The requirement of a method: "trees", "gradients" or "evaluations"."""
     if getattr(method.needs, "trees", False):
         return "trees"
     return "gradients" if method.needs.gradients else "evaluations"
 
 
 def describe(method: Any) -> dict[str, Any]:
-    """A method as `attribeam methods` tells of it; its cost is that of ten features."""
+    """Describes a method for `attribeam methods`, with its cost for ten features."""
     keys = {field.name: field.default for field in dataclasses.fields(method)}
     rows = "a background" if method.needs.background else "one baseline row"
     return {
@@ -124,7 +124,7 @@ def describe(method: Any) -> dict[str, Any]:
 
 
 def _cost(method: Any) -> str:
-    """Model calls a row in words, by what they grow with."""
+    """Model calls per row in words, with the quantities that they grow with."""
     default = method()
     one = default.evaluations_per_row(1, 10)
     if one == 0:

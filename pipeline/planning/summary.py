@@ -1,4 +1,4 @@
-"""A plan in words and figures: what `attribeam plan` prints, and what a manifest tells of it."""
+"""Summarises a plan for `attribeam plan` and for manifests."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.config.model import TargetColumn
 from pipeline.planning.host_memory import host_bytes
-from pipeline.planning.model.targets import in_words
+from pipeline.planning.model.targets import explained_in_words
 from pipeline.planning.plan import Plan
 from pipeline.run_directory.baseline_summary import described_values
 from pipeline.run_directory.convergence_scale import kind_of
@@ -15,7 +15,7 @@ from transforms.slices.slicings import described
 
 
 def summarize(plan: Plan) -> dict[str, Any]:
-    """What `attribeam plan` prints."""
+    """The content of `attribeam plan --json`."""
     probe, spec = plan.probe, plan.spec
     per_row = probe.seconds_per_row
     host = host_bytes(plan.files, spec, probe, plan.rows)
@@ -66,7 +66,7 @@ def summarize(plan: Plan) -> dict[str, Any]:
 
 
 def _output_bytes(plan: Plan) -> int:
-    """Before compression, which takes little off noise: ids, five numbers and φ a row and target."""
+    """Bytes of the tables before compression: ids, five numbers and φ per row and target."""
     if plan.spec.output.attributions == "none":
         return 0
     schema, output = plan.spec.schema, plan.spec.output
@@ -120,21 +120,21 @@ def describe_baseline(plan: Plan) -> dict[str, Any]:
 
 
 def explains(plan: Plan) -> str:
-    """What is explained, in words."""
+    """The explained outputs in words."""
     asked = plan.loaded.config.model.target
     column = asked.column if isinstance(asked, TargetColumn) else None
     target = None if isinstance(asked, TargetColumn) else asked
-    return in_words(target, column, plan.spec.targets, plan.probe.signature, plan.probe.score_kinds)
+    return explained_in_words(target, column, plan.spec.targets, plan.probe.signature, plan.probe.score_kinds)
 
 
 def baseline_values(plan: Plan) -> list[dict[str, Any]]:
-    """What the baseline holds, feature by feature."""
+    """The values of the baseline, feature by feature."""
     known = {f.name: f.categories for f in plan.spec.schema.features if f.categories is not None}
     return described_values(plan.probe.artifact.features, known)
 
 
 def target_names(plan: Plan) -> list[str]:
-    """Names of the outputs that may be explained."""
+    """Names of the explained outputs."""
     names = plan.probe.signature.target_names
     indices = plan.spec.targets.indices
     return list(names) if indices is None else [names[i] for i in indices]

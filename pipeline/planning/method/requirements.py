@@ -1,4 +1,4 @@
-"""Whether a method can be had of a model, and which others could."""
+"""Checks that a method can explain a model, and names those that can."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NONE = "no other method works either"
 
 
 class Unfit(UserError):
-    """A method that cannot work on a model, or on so many features."""
+    """A method that cannot explain a model, or that number of features."""
 
 
 @contextmanager
 def fitting() -> Iterator[None]:
-    """Around what asks whether a method fits: that it does not is known for that."""
+    """Turns a UserError into Unfit: the method is to blame, and another one may work."""
     try:
         yield
     except UserError as error:
@@ -42,7 +42,7 @@ def check_players(method: AttributionMethod, schema: ExampleSchema) -> None:
 
 
 def playable(names: Iterable[str], schema: ExampleSchema) -> list[str]:
-    """Of methods, those that can have so many players with their defaults, in the same order."""
+    """The methods that can handle the players with their defaults, in the given order."""
     fitting_names = []
     for name in names:
         with suppress(UserError):
@@ -54,13 +54,13 @@ def playable(names: Iterable[str], schema: ExampleSchema) -> list[str]:
 def check_method(
     model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
 ) -> None:
-    """Makes sure that the method can work on the model.
+    """Checks that the method can explain the model.
 
     Args:
       model: The model with its score.
-      inputs: Rows that it takes.
+      inputs: Rows of model inputs.
       method: The method.
-      schema: Of the examples.
+      schema: The schema of the examples.
     Raises:
       UserError: It cannot; the line names methods that would work.
     """
@@ -84,7 +84,7 @@ def check_method(
         )
     if method.needs.rescale:
         try:
-            model.rescaled(inputs)  # names the op that it has no rule for
+            model.rescaled(inputs)  # an error names the op that has no rule
         except UserError as error:
             remedy = error.remedy or _working(model, inputs, method, schema) or _NONE
             raise UserError(error.what, error.where, remedy) from error
@@ -116,13 +116,13 @@ def fitted(
     schema: ExampleSchema,
     scored: Callable[[ExampleSchema], ScoredModel],
 ) -> tuple[ExampleSchema, ScoredModel]:
-    """Makes sure that the method can work on the model, with what only masks held at the row's value.
+    """Checks that the method can explain the model, after holding inputs that only mask at the row's value.
 
     Args:
       model: The model with its score.
-      background: Rows that it takes, by feature.
+      background: Rows of the background, by feature.
       method: The method.
-      schema: Of the examples.
+      schema: The schema of the examples.
       scored: Makes the model for a schema that holds more of its inputs.
     Returns:
       The schema and the model, both as they are where nothing has to be held.
@@ -157,7 +157,7 @@ def _check_gradients(
             "input.features",
         )
     if method.needs.rescale and model.has_gradients:
-        return  # its rules go where gradients do not
+        return  # its rules reach further than gradients
     for name in sorted(model.differentiable({k: v[:1] for k, v in inputs.items()}).counted):
         columns = {schema.attributed_as(f.name): None for f in schema.features if f.input == name}
         if len(columns) > 1:
@@ -176,7 +176,7 @@ def _working(
     *,
     gradients: bool = True,
 ) -> str | None:
-    """The other methods that work on the model, if any, those that promise a sum before those that do not."""
+    """A remedy that names other methods for the model, first those that promise a sum."""
     working: list[str] = []
     for name, other in sorted(METHODS.items(), key=lambda item: not item[1].additive):
         missing = (other.needs.gradients and not gradients) or (other.needs.trees and not model.has_trees)

@@ -1,4 +1,4 @@
-"""What a plan says of a model and a method together, and stops no run for."""
+"""Warns of combinations of a model and a method that give surprising attributions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def remarks(
     columns: ColumnRequest,
     method: AttributionMethod,
 ) -> tuple[str, ...]:
-    """What a reader should know of how such a model and such a method go together, by key of the config."""
+    """Remarks on the combination of a model and a method, by key of the config."""
     if not model.has_gradients:
         return ()
     from transforms.models.graphs.cut.remarks import masked_lists, remarks_on_gradients, split_texts

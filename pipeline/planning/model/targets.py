@@ -1,4 +1,4 @@
-"""Which outputs are explained, by what the config says of them; and what that means, in words."""
+"""Finds the outputs to explain, and describes them in words."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SHOWN = 12
 
 
 def find_targets(target: Target, column: str | None, model: ScoredModel) -> TargetSpec:
-    """The outputs that are meant.
+    """Finds the outputs that `model.target` means.
 
     Args:
       target: An index, a name, "predicted", "all"; None: where no column names it, the second of two classes,
         else the first output.
-      column: That names the output of each row, or its class.
-      model: With its score.
+      column: The column that names each row's output or class.
+      model: The model with its score.
     Raises:
       UserError: There is no such output.
     """
@@ -67,7 +67,7 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
 
 
 def is_yes_or_no(model: ScoredModel) -> bool:
-    """Whether the model has one output, which is the probability of a yes."""
+    """Whether the model has a single output, the probability of "yes"."""
     signature = model.signature
     if len(signature.outputs) != 1 or signature.outputs[0].width != 1:
         return False
@@ -75,7 +75,7 @@ def is_yes_or_no(model: ScoredModel) -> bool:
 
 
 def _by_name(target: Target, names: Sequence[str], classes: Sequence[Category]) -> int | None:
-    """The class, or the output, that is called so; a class's name counts more than an index."""
+    """The index of the class or output with this name; a class's name takes precedence over an index."""
     if target in names and isinstance(target, str):
         return list(names).index(target)
     numeric = not isinstance(target, str)
@@ -85,17 +85,17 @@ def _by_name(target: Target, names: Sequence[str], classes: Sequence[Category]) 
     return None
 
 
-def in_words(
+def explained_in_words(
     target: Target, column: str | None, spec: TargetSpec, signature: Signature, score_kinds: Sequence[str]
 ) -> str:
-    """What is explained: "class 1 (churned), the margin".
+    """Describes the explained outputs: "class 1 (churned), the margin".
 
     Args:
-      target: As the config has it; see `find_targets`.
-      column: Likewise.
-      spec: What was found.
-      signature: Of the model, as the tables have its outputs.
-      score_kinds: A head, what is explained.
+      target: `model.target` of the config; see `find_targets`.
+      column: `model.target.column` of the config.
+      spec: The targets that were found.
+      signature: The model's signature, with outputs as in the tables.
+      score_kinds: The kind of score that is explained, by head.
     """
     kinds = {f"the {kind}" for kind in score_kinds}
     ends = f", {kinds.pop()}" if len(kinds) == 1 else ""
