@@ -307,7 +307,7 @@ def test_a_job_replaces_a_run(dataflow: cloud.Dataflow) -> None:
     first = submit(set=["compute.shard_rows=30"])
     cloud.run_here(dataflow.pipelines[0])
     old = load_run(first.run).manifest
-    with pytest.raises(UserError, match="holds a committed run of another config"):
+    with pytest.raises(UserError, match="holds a committed run of a different config"):
         submit()
     assert submit(overwrite=True).manifest is None
     assert load_run(first.run).manifest == old
@@ -387,7 +387,7 @@ def test_plan_tells_what_would_be_submitted(
             (),
             r"trips\.yaml: output\.path: \S*runs/trips is on this machine.*give a gs:// path",
         ),
-        ((), ("--dry_run=true",), "--dry_run: a dry run explains nothing; attribeam plan tells"),
+        ((), ("--dry_run=true",), "--dry_run: a dry run explains nothing; attribeam plan shows"),
         ((), ("--worker_accelerator=nvidia-l4;use_nvidia_mps", ONE), "exclude each other"),
     ],
 )

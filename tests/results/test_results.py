@@ -250,7 +250,7 @@ def test_a_group_stands_for_its_members() -> None:
 
 def test_lists_and_targets_are_taken_apart() -> None:
     run = worlds.explained(worlds.heads())
-    with pytest.raises(UserError, match=r"several outputs of a row; give one of late, minutes\[0\]"):
+    with pytest.raises(UserError, match=r"several outputs per row; give one of late, minutes\[0\]"):
         run.explanation()
     names = ["load", "series[0]", "series[1]", "series[2]", "series[3]"]
     source = pq.read_table(worlds.heads().parent / "rows.parquet")

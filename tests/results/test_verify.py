@@ -452,7 +452,7 @@ def test_digests_of_the_input() -> None:
     assert files
     files, check = compare_inputs([file(digest="y")], noted)
     assert check.ok is False
-    assert "another content" in check.what
+    assert "different content" in check.what
     assert files, "rows can still be found"
     files, check = compare_inputs([file(rows=4)], noted)
     assert (files, check.ok) == (None, False)
@@ -472,7 +472,7 @@ def test_what_is_no_run(world: World, capsys: pytest.CaptureFixture[str], tmp_pa
     assert cli.run(["verify", str(tmp_path / "none")]) == 2
     (world.run / "manifest.json").write_text('{"schema_version": 3}')
     assert cli.run(["verify", str(world.run)]) == 2
-    assert "is no manifest of a committed run" in capsys.readouterr().err
+    assert "is not the manifest of a committed run" in capsys.readouterr().err
 
 
 # -- all that a table may hold -------------------------------------------------------------------------------

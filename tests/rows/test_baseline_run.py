@@ -150,7 +150,7 @@ def test_a_plan_says_whose_baseline_it_is(months: Path, capsys: pytest.CaptureFi
         ([HELD, "input.features=[{name: load, kind: categorical}, age, city]", "input.files=odd.parquet"],
          "load is float32 [] in the baseline of that run, and int64 [] here"),
         (["baseline={kind: run, path: runs/bare}"], "keeps no rows of its baseline"),
-        (["baseline={kind: run, path: runs/hurt}"], "are not those of its manifest"),
+        (["baseline={kind: run, path: runs/hurt}"], "do not match its manifest"),
         (["baseline={kind: run, path: runs/x}", "output.path=runs/x"], "there is no committed run"),
     ],
 )  # fmt: skip

@@ -347,12 +347,10 @@ def test_rows_rejected_for_null_say_how_they_are_kept(
     )
     assert cli.run(["explain", str(config)]) == 1
     shown = " ".join(capsys.readouterr().out.split())
-    assert (
-        "1 × a is null in input.features a fill stands for what is missing, and missing: keep hands" in shown
-    )
+    assert "1 × a is null in input.features, fill replaces missing values, and missing: keep passes" in shown
     keep = "input.features=[{name: a, missing: keep}]"
     assert cli.run(["explain", str(config), "--overwrite", "--set", keep]) == 0
-    assert "missing: keep hands" not in capsys.readouterr().out
+    assert "missing: keep passes" not in capsys.readouterr().out
 
 
 def spec_of(name: str, dtype: str, kind: pa.DataType, start: int) -> FeatureSpec:

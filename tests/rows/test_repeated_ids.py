@@ -88,7 +88,8 @@ def test_it_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     np.testing.assert_allclose(told["attributions"][0]["prediction"], 2 * places("trip 1")[others[-1]])
     assert cli.run(["show", run.path, "trip 1", "--at", "one.parquet:0"]) == 2
     assert (
-        "the row 'one.parquet:0' does not have the id 'trip 1'; the id is that of" in capsys.readouterr().err
+        "the row 'one.parquet:0' does not have the id 'trip 1'; the rows with this id are"
+        in capsys.readouterr().err
     )
 
 

@@ -150,6 +150,6 @@ def test_a_replacement_that_was_given_up_takes_nothing_away(
     point = REPLACING["the new one's place"]
     assert run_apart(command(config, place, "--overwrite"), log, point, "kill") == -9
     # The old config again: the new run was whole, so that it is there now, and is not replaced unasked.
-    with pytest.raises(UserError, match="holds a committed run of another config"):
+    with pytest.raises(UserError, match="holds a committed run of a different config"):
         worlds.explain(config, place, "seed=3")
     assert tables(load_run(place)) == whole != old

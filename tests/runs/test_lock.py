@@ -161,7 +161,7 @@ def test_a_filesystem_without_locks_is_taken_for_a_store(
     run = str(tmp_path / "x")
     with run_lock(run):
         assert [path.name for path in tmp_path.iterdir()] == [".x.owner"]
-        with pytest.raises(UserError, match=rf"at work there \(process {os.getpid()}\)"), run_lock(run):
+        with pytest.raises(UserError, match=rf"working there \(process {os.getpid()}\)"), run_lock(run):
             pass
     assert list(tmp_path.iterdir()) == []
 

@@ -232,7 +232,7 @@ def test_what_cannot_be_renamed_cannot_be_replaced(committed: Path, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.run_directory.checks.os.stat", mounted)
-        with pytest.raises(UserError, match="it is a mount point; give as --output a folder in it"):
+        with pytest.raises(UserError, match="it is a mount point; give a folder inside it as --output"):
             check_replaceable(str(committed))
 
 

@@ -432,7 +432,7 @@ def test_small_slices_are_counted_and_not_written(tmp_path: Path, capsys: pytest
 
 def test_a_smallest_slice_and_kept_aggregates_do_not_go_together() -> None:
     settings = ["privacy.min_rows=5", "incremental=true"]
-    with pytest.raises(UserError, match=r"privacy\.min_rows: .*incremental: true.* hold every slice"):
+    with pytest.raises(UserError, match=r"privacy\.min_rows: .*incremental: true.* of every slice"):
         load_config(str(world()), settings=settings)
     load_config(str(world()), settings=["privacy.min_rows=1", "incremental=true"])
 

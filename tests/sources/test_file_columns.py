@@ -322,4 +322,4 @@ def test_a_column_of_files_and_of_their_folders_is_told(tmp_path: Path) -> None:
     assert sorted(rows.features["m"].tolist()) == [7, 7, 8, 8]
     inputs = inspect_files(globs.expand(["."], str(tmp_path)), hive=True)
     (note,) = input_notes(inputs, schema, listed=True)
-    assert note.startswith("input.files: m is a column of the files and of their folders' names")
+    assert note.startswith("input.files: m is a column of the files and also in their folders' names")
