@@ -193,7 +193,7 @@ def test_what_the_model_does_is_said(small: Path) -> None:
     assert "The higher Scheduled hour, the higher the score." in text
     assert "The higher “Distance, miles”, the lower the score." in text
     assert "Of carrier, EV raises the score most and HA lowers it most." in text
-    assert "The effect of Scheduled hour depends on month" in text
+    assert "The strongest interaction: the effect of Scheduled hour depends on month." in text
     assert "carrier=HA: there carrier moves the score" in text
     assert "77 % of all movement" in text
 

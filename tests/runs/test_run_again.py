@@ -62,7 +62,7 @@ def test_a_broken_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(UserError, match="did not finish"):
         load_run(place)
 
-    with pytest.raises(UserError, match="did not finish"):  # another config must not take it over
+    with pytest.raises(UserError, match="holds an unfinished run"):  # another config must not take it over
         worlds.explain(config, place, "compute.shard_rows=40", "seed=5")
     assert sorted(path.name for path in (place / "_work" / "shards").glob("*.done")) == journal
 

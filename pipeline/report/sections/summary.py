@@ -218,6 +218,5 @@ def _hints(view: View, target: int) -> str:
     if not hints or hints[0][2] < HINT:
         return ""
     feature, modulator, _ = hints[0]
-    return (
-        f"The effect of {_name(view, feature)} depends on {_name(view, modulator)}: the strongest such pair."
-    )
+    effect = f"the effect of {_name(view, feature)} depends on {_name(view, modulator)}"
+    return f"The strongest interaction: {effect}."
