@@ -314,7 +314,7 @@ def test_no_tensorflow_is_loaded(world: Path) -> None:
         (["model.path=python:scoring:never"], ["takes none of 5 background rows", "KeyError: 'altitude'"]),
         (["model.score=logit"], ["model.score", "logit", "leave it out"]),
         (["model.score=probability"], ["model.score", "probability"]),
-        (["model.target=3"], ["model.target", "3 is no output index"]),
+        (["model.target=3"], ["model.target", "3 is not an output index"]),
         (["method.name=saliency"], ["saliency needs gradients", "by_enumeration"]),
         (["method.name=integrated_gradients"], ["integrated_gradients needs gradients"]),
         (["method.name=tree_shap"], ["tree_shap needs a tree model", "kind is python", "by_enumeration"]),

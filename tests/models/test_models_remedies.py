@@ -283,7 +283,7 @@ def test_a_model_that_fails_on_its_rows_is_at_fault(at: str, words: list[str], t
     line = refusal(lambda: make_plan(loaded, in_process=True))
     for word in ("model.path: ", *words):
         assert word in line
-    assert "choose another kind" not in line
+    assert "choose another kind of baseline" not in line
 
 
 def test_a_method_that_fails_is_one_line_with_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
