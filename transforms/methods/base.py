@@ -212,7 +212,7 @@ def convergence_delta(values: Arrays, prediction: np.ndarray, base_value: np.nda
 
 
 def limits(spread: np.ndarray, tolerance: float) -> np.ndarray:
-    """The error that a tolerance allows, like `spread`; none is asked of a score that does not vary."""
+    """The error that a tolerance allows, like `spread`; no limit for a score that does not vary."""
     limit: np.ndarray = np.where(spread > 0, tolerance * spread, np.inf)
     return limit
 

@@ -50,7 +50,7 @@ def run_calls(rows: int, rows_per_call: int, call: Callable[[np.ndarray], Found]
       rows_per_call: Most rows in a call.
       call: Takes the indices of its rows, padding included; gives arrays whose first axis they are.
     Returns:
-      What the calls gave, without the padding, joined in the rows' order.
+      The results of the calls, without the padding, joined in the rows' order.
     """
 
     def cut_back(part: tuple[slice, np.ndarray]) -> Found:

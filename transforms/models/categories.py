@@ -77,7 +77,7 @@ class Categories:
         return "strings" if self.strings else "numbers"
 
     def code(self, value: object) -> int | None:
-        """The code of a value; None where it is no category."""
+        """The code of a value; None where it is not a category."""
         if isinstance(value, str) != self.strings:
             return None
         return next((code for code, known in enumerate(self.values) if known == value), None)
@@ -88,7 +88,7 @@ class Categories:
         Args:
           array: `[B]`, of a type that fits, dictionaries included.
         Returns:
-          Codes `[B]` float64, NaN for null, NaN and what is no category; which are no category, `[B]` bool.
+          Codes `[B]` float64, NaN for null, NaN and unknown values; and which values are unknown, `[B]` bool.
         """
         if pt.is_dictionary(array.type):
             of_words, strange_words = self.codes(array.dictionary)
@@ -154,7 +154,7 @@ class CategoryPlaces(Protocol):
         Args:
           texts: Of each place, whether the input's column holds strings: some models' files do not say it.
         Raises:
-          UserError: It cannot be told.
+          UserError: It is not known.
         """
 
 

@@ -2,7 +2,7 @@
 
 On a machine with one device, or none but its processors, there is nothing to choose. With more, a process
 claims a device for its first shard and keeps it; shards that it explains at the same time get further
-devices, as long as there are any that nobody else on the machine has claimed. Each has its own copy of the
+devices, as long as there are any that no other process has claimed. Each has its own copy of the
 model, loaded once.
 """
 
@@ -100,7 +100,7 @@ class Claims:
 
 
 def _locked(path: str) -> int | None:
-    """A descriptor of the file, locked, or None where somebody else has locked it."""
+    """A descriptor of the file, locked, or None where another process has locked it."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:

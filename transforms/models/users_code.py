@@ -50,7 +50,7 @@ def users_modules(modules: Sequence[str], folders: tuple[str, ...]) -> Iterator[
     _forget()
     search(folders)
     before, objects = set(sys.modules), dict(_keras_objects())
-    # Of two edits in one second Python's compiled files cannot tell.
+    # Python's compiled files do not notice a second edit within one second.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         for module in modules:

@@ -158,7 +158,7 @@ def allocation(players: int, pairs: int, sampling: str) -> np.ndarray:
     """Pairs to take of each stratum, `[H]`.
 
     By leverage scores every size is worth the same, by the Shapley kernel a size s is worth 1/(s (M − s)).
-    What a stratum is due is rounded so that a larger budget never takes less of one (Webster's method);
+    The dues of strata are rounded so that a larger budget never takes less of one (Webster's method);
     each stratum gets at least two pairs and at most all of its own.
     """
     # Of 1,030 players some strata hold more than a float does; no budget comes near the cap.

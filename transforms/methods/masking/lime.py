@@ -45,7 +45,7 @@ class Lime(AttributionMethod):
     acts by itself; a quarter of the pairs are played with a second background row. What three
     features do together is counted in part, so that the fit is up to a tenth too high where it matters.
 
-    What differs from the package of that name: it cuts numbers into quartiles and draws replacements one by
+    The package of that name differs: it cuts numbers into quartiles and draws replacements one by
     one from the frequencies and a normal distribution of the training data; replacements from a background
     row need no bins, go together as they do in the data, and suit strings, whole numbers and groups alike.
     Its kernel is the root of the paper's, which is the one here; its ridge penalty and its choice of ten
@@ -229,7 +229,7 @@ def acting_together(scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
 def weight_of_pairs(width: float) -> float:
     """Factor of the kernel on the variance of what features do in twos, for samples equally likely before.
 
-    Of a product of two the lacking part has the variance 1/4, and what no line explains of it under the
+    The lacking part of a product of two has the variance 1/4, and what no line explains of it under the
     kernel, which keeps a feature with the probability p, (p (1 − p))².
     """
     of_one = np.exp(-1 / width**2)

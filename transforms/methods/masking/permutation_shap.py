@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _USUAL = 10
 #: With fewer pairs nothing is stopped by its error.
 _LEAST = 4
-#: What its own pairs say of a value's error is joined by what those of its row say, as if by so many pairs.
+#: Pairs for which the mean error of a row counts, when it is joined to the error of a value's own pairs.
 _JOINED = 8
 #: Of the variance that neighbours show, what orthogonal directions take off at most; and what spreading over
 #: distances takes off, with few players most, since even neighbours of few pairs lie far apart: 5 % and this

@@ -1,4 +1,4 @@
-"""Trees as arrays, whoever grew them: splits, leaves and covers, and the paths that lead to the nodes."""
+"""Trees of any library as arrays: splits, leaves and covers, and the paths that lead to the nodes."""
 
 from __future__ import annotations
 

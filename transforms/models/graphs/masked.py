@@ -29,8 +29,8 @@ from transforms.models.players import HELD, Players
 #: Up to this many outputs, it is cheaper to sum all of them than to pick each point's first.
 _FEW_OUTPUTS = 16
 
-#: A call's rows are taken in parts whose values take about so many bytes, one after another, so that what
-#: passes from one operation to the next stays in a processor's cache: measured, 1.3 to 1.6 times the rows.
+#: Bytes of the values of one part of a call's rows. Parts follow one another, so that what passes between
+#: operations stays in a processor's cache: measured, 1.3 to 1.6 times the rows.
 _BYTES_A_PART = 4 << 20
 _LEAST_POINTS = 256
 #: Background rows whose entries are computed at a time.

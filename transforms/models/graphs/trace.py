@@ -91,7 +91,7 @@ class TracedModel:
         if stop is None:
             stop = frozenset(tensor.name for tensor in self.inputs.values())
         ops = self.ancestors(fetches, stop).values()
-        # TensorFlow cannot tell the accumulators of two copies of a loop apart.
+        # TensorFlow mixes up the accumulators of two copies of a loop.
         return len(ops) <= _MOST_REPEATED and not any(op.type in LOOPS | BRANCHES for op in ops)
 
     def replay(

@@ -120,7 +120,7 @@ def find_cut(
             if hides(entry.tensor.op) and (entry.input in masked or is_pooled(traced, entry, needed))
         )
         if switched:
-            # One mask of a list is as good as another: gradients begin in front of the switch.
+            # Any mask of a list will do: gradients begin in front of the switch.
             unswitched = [
                 e for e in _entries(traced, scores, sources, switched) if e[0].name not in held_names
             ]
@@ -235,8 +235,8 @@ def _with_positions(
 ) -> tuple[tuple[Entry, ...], list[tuple[Any, str, Any]]]:
     """Entries with the positions that they come from, and masks that mix positions.
 
-    A mask that mixes positions (which token may look at which) is no entry where its input has others: it is
-    then held as the row has it. Of these come the tensor, the input and the op that mixes.
+    A mask that mixes positions (which token may look at which) is not an entry where its input has others: it
+    is then held as the row has it, and returned as its tensor, its input and the op that mixes.
 
     Raises:
       UserError: A layer mixes the positions of its input before any gradient begins.

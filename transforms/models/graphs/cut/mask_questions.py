@@ -46,7 +46,7 @@ def questions_of(
       ops: That the scores need, in the graph's order.
       name: The input.
       own: Names of the tensors that depend on its values, which the answers do not.
-      values: The same of all inputs.
+      values: Questions of all inputs.
     Cost: one walk over the ops.
     """
     source = {traced.inputs[name].name}  # what is made of the input and is no answer yet

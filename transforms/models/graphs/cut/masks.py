@@ -160,7 +160,7 @@ def is_pooled(traced: TracedModel, entry: Entry, needed: Mapping[str, Any]) -> b
 
 
 def puts_far(op: Any) -> bool:
-    """Whether an op moves values by so much that a softmax gives them nothing."""
+    """Whether an op moves values so far that a softmax gives them nothing."""
     return op.type in ("Add", "AddV2", "Sub") and any(_far(operand) for operand in op.inputs)
 
 

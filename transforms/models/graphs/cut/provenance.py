@@ -85,7 +85,7 @@ def position_map(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
     Returns:
       Positions of the flattened input, `[rows of the tensor for a row of the input, *shape]`.
     Raises:
-      Mixed: A value comes from several positions, or from which one cannot be told.
+      Mixed: A value comes from several positions, or from one that is not known.
     """
     return _mapped(traced, tensor, name, counts=False)
 
@@ -105,7 +105,7 @@ def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.
     for op in traced.graph.get_operations():
         if op.name not in needed or op.type in SHAPE_ONLY:
             continue
-        # How many ids there may be is no value, though it is read off the largest one.
+        # The number of possible ids is not a value, though it is read off the largest one.
         values = [t for i, t in enumerate(op.inputs) if not (i == 1 and op.type in _BINCOUNTS)]
         operands = {index: maps[t.name] for index, t in enumerate(op.inputs) if t.name in maps}
         mapped: list[np.ndarray] = []
@@ -116,7 +116,7 @@ def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.
         if blamed is None:
             try:
                 mapped = _found(op, operands, size, counts=counts and not differs)
-            # What an op does to a single row may not be told at all.
+            # What an op does to a single row may not be known at all.
             except (Mixed, ValueError, IndexError, tf.errors.InvalidArgumentError):
                 blamed = op
         if blamed is not None:
@@ -171,7 +171,7 @@ def _counted(op: Any, maps: Mapping[int, np.ndarray], size: int) -> np.ndarray:
     if counted is None or 2 in maps or not extents or len(counted) > 1:
         raise Mixed(op)
     if op.type in _BINCOUNTS:
-        # Weights would be another input's, or tell the positions apart.
+        # Weights would be another input's, or make the positions differ.
         weighed = op.inputs[2].shape.num_elements() != 0
         if weighed or counted.ndim != 2 or not np.array_equal(np.sort(counted[0]), np.arange(size)):
             raise Mixed(op)

@@ -23,7 +23,8 @@ from transforms.models.graphs.tensors import sum_positions
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.graphs.xla import for_xla
 
-#: Walks of so few steps are fused by XLA where a call has so many pairs: it compiles anew for each shape.
+#: XLA fuses walks of few steps, in calls of many pairs: it compiles anew for each shape. Most steps, fewest
+#: pairs.
 _MOST_FUSED, _LEAST_FUSED = 64, 4096
 #: Linear ops that leave XLA nothing to do worse than TensorFlow's own kernels.
 _FUSED_OPS = frozenset({"ConcatV2", "MatMul", "Mul", "Mean", "Neg", "RealDiv", "Split", "Sum", "Transpose"})

@@ -162,7 +162,7 @@ class _Planner:
         return is_float(tensor.dtype) or tensor.dtype == tf.bool or tensor.name in self._whole
 
     def _find_whole(self) -> None:
-        """Finds the whole numbers that are rounded floats, as quantised layers reckon with; not ids."""
+        """Finds the whole numbers that are rounded floats, as quantised layers compute with; not ids."""
         self._whole: set[str] = set()
         for op in self._ordered:
             varying = self._varying(op)
@@ -346,7 +346,7 @@ class _Planner:
     def _check_scale(self, op: Any) -> None:
         """Refuses what is rounded after a row was scaled by its own largest value, as int8 layers do.
 
-        Of a row of zeros the scale is 127 / ε: the Shapley value of such a factor is far larger than any
+        For a row of zeros the scale is 127 / ε: the Shapley value of such a factor is far larger than any
         difference of the score, and sums only because two such numbers cancel.
         """
         while op.type in _PASSED_ON:

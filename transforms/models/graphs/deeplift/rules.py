@@ -23,9 +23,9 @@ _ROUNDING = 4e-7
 _NODES, _MOST_PANELS = 8, 64
 #: What a local integral's sum may be off, as a share of what it sums.
 _EXACT = 2e-6
-#: Below a softmax's largest operand by so much, another has no part in it.
+#: An operand this far below a softmax's largest one has no part in it.
 _SOFTMAX_RANGE = 40.0
-#: All operands of a softmax moving together by so much are moved by a mask.
+#: Operands of a softmax that all move this far together are moved by a mask.
 _SOFTMAX_FAR = 1e4
 
 Multipliers = dict[int, Any]
@@ -73,7 +73,7 @@ def linear(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def products(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """The Shapley value of two players: of ab it is (a_x + a_r)/2 · Δb to b, the gradient half way.
 
-    The same gradient is right for any function of the second degree.
+    That gradient is right for any function of the second degree.
     """
     op = step.op
     if op.type == "Mul" and walk.alike(op.outputs[0], *step.operands.values()):
@@ -102,7 +102,7 @@ def quotients(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """The rescale rule, Δout/Δin; where rounding drowns it, the mean of the derivatives at the two ends.
 
-    The quotient is known up to the rounding of the ends; within that the derivative is as good as it and free
+    The quotient is known up to the rounding of the ends; within that the derivative is as exact, and free
     of noise, and past that the quotient is right, a kink lying between the ends or not.
     """
     (m,), (start,) = given.values(), step.operands.values()
@@ -275,7 +275,7 @@ def orders(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def _within_range(x: Any, r: Any) -> tuple[Any, Any]:
     """A softmax's operand at both ends, without what has no part in it.
 
-    What a mask takes away is pushed to −10⁹, and where it takes all, everything is.
+    A mask pushes what it takes away to −10⁹, and everything where it takes all.
     """
     top_x, top_r = _tops(x, r)
     far = _far(x, r)

@@ -274,6 +274,6 @@ _ENDLESS, _MASKED = 1e30, 1e9
 
 
 def as_numbers(value: Any) -> Any:
-    """Values in float32, and what stands for minus infinity in a mask as a number one can reckon with."""
+    """Values in float32; what stands for minus infinity in a mask becomes a number for arithmetic."""
     known, value = value.dtype, tf.cast(value, tf.float32)
     return value if known == tf.bool else tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)

@@ -153,7 +153,7 @@ class _Scope:
                 continue
             op = self._graph.get_operation_by_name(node.name)
             own = _traced(op)
-            if own is None:  # the name of a gradient that nobody registered: the op has its own derivative
+            if own is None:  # an unregistered gradient: the op has its own derivative
                 node.attr.pop(GRADIENT, None)
                 continue
             if node.op != "IdentityN":
@@ -275,7 +275,7 @@ def rename(definition: Any, changed: frozenset[str]) -> None:
                         function.name = names[function.name]
     for name in renamed:
         bodies[name].signature.name = names[name]
-        # Importing a graph does not tell TensorFlow's executor of functions that no tracing has made.
+        # TensorFlow's executor does not learn of functions from an import, only from a trace.
         context.context().add_function_def(bodies[name])
 
 

@@ -169,7 +169,7 @@ class _Flat:
 def _tell_lookup(table: Any, node: Any) -> None:
     """Lets shape inference know that a table maps single keys to single values.
 
-    Python told it so when the model was built; a graph read back has forgotten, and with it the shape of
+    Python set it when the model was built; a graph read back has forgotten, and with it the shape of
     everything behind the lookup. The tables of Keras's and TensorFlow's vocabularies are all of this kind.
     """
     known = cpp_shape_inference_pb2.CppShapeInferenceResult.HandleData(is_set=True)

@@ -174,7 +174,7 @@ class _Lowering:
                     copy.ret[key] = f"{_base(name)}:y:0"
             copy.signature.name = f"{body.signature.name}_narrow_{next(_numbers)}"
             self.made.append(copy)
-            # Importing a graph does not tell TensorFlow's executor of functions that no tracing has made.
+            # TensorFlow's executor does not learn of functions from an import, only from a trace.
             context.context().add_function_def(copy)
             function.name = copy.signature.name
         return any(node.op in _PRODUCTS for node in body.node_def)

@@ -28,7 +28,7 @@ _DEBIAN = {"libgomp.so.1": "libgomp1"}
 class TreeScores:
     """A library's own scores and outputs of rows.
 
-    Of two classes many libraries add up one margin, that of the second: `mirrored`. The first one's is minus
+    For two classes many libraries add up one margin, the second's: `mirrored`. The first one's is minus
     that, and its output one minus the other's.
 
     Args:

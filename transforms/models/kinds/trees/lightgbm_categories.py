@@ -36,7 +36,7 @@ class ListsInOrder:
 
     def at(self, texts: Sequence[bool]) -> Mapping[int, Categories]:
         """See `CategoryPlaces.at`."""
-        # Whole numbers that somebody called categorical without a data frame have no list. Where the columns
+        # Whole numbers that were called categorical without a data frame have no list. Where the columns
         # are of other types than the categories, what fits without a look at them is refused by name later.
         none = (False,) * len(self.names)
         tries = ((texts, self.categorical), (texts, none), (None, self.categorical))
