@@ -36,7 +36,7 @@ class InputLost(UserError):
 class OutputLost(Exception):
     """A run directory that can be written no more: a full disk, a permission that was taken away.
 
-    The run breaks: what is done is kept, and the same command goes on from there.
+    The run breaks: finished work is kept, and the same command continues from there.
     """
 
 

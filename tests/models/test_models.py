@@ -116,7 +116,7 @@ def test_what_is_no_model_is_said_in_one_line(tmp_path: Path) -> None:
     assert "is not a Keras archive" in refusal(lambda: load(tmp_path / "text.keras"))
     assert "is an ONNX model" in refusal(lambda: load(tmp_path / "model.onnx"))
     assert "is a Keras model under another name" in refusal(lambda: load(tmp_path / "model"))
-    assert "holds no saved_model.pb" in refusal(lambda: load(tmp_path / "empty"))
+    assert "does not hold a saved_model.pb" in refusal(lambda: load(tmp_path / "empty"))
     assert "TensorFlow cannot load the model" in refusal(lambda: load(tmp_path / "broken"))
 
 

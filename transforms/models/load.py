@@ -98,8 +98,8 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
             what = "is only for XGBoost, whose files do not store the number that means missing"
             raise UserError(what, "model.missing", "leave it out")
         adapter.take_missing(request.missing)
-    found: ModelAdapter = adapter
-    return found
+    loaded: ModelAdapter = adapter
+    return loaded
 
 
 def locate(request: ModelRequest) -> tuple[str, str]:

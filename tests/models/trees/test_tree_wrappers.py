@@ -85,7 +85,7 @@ def test_the_key_is_refused_where_it_says_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"the pickle itself says that -999.0 is missing"):
         through(saved(model, tmp_path), table, missing=0.0)
     other = lightgbm.LGBMRegressor(n_estimators=2, verbose=-1, n_jobs=1).fit(FRAME, Y)
-    with pytest.raises(UserError, match=r"model.missing: is for XGBoost"):
+    with pytest.raises(UserError, match=r"model.missing: is only for XGBoost"):
         through(saved(other, tmp_path), table, missing=0.0)
 
 
