@@ -49,7 +49,7 @@ lint: $(VENV)/.dev  ## check style, formatting and types
 	$(BIN)/mypy
 
 docs: $(VENV)/.dev  ## build docs/ into build/docs; a warning or a broken link fails
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs auto docs build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --fresh-env docs build/docs
 	@echo build/docs/index.html
 
 bench: $(VENV)/.dev  ## measure speed and memory on this machine

@@ -205,7 +205,7 @@ def commands() -> str:
         lines += [f"```text\nattribeam {' '.join([name, *words])} [OPTIONS]\n```", ""]
         lines += [_markdown(paragraph) + "\n" for paragraph in text.split("\n\n")]
         options = [p for p in command.params if p.param_type_name == "option"]
-        spelt = [(_spelt(option), str(option.help)) for option in options]  # type: ignore[attr-defined]
+        spelt = [(_spelt(option), str(option.help)) for option in options]
         if spelt in seen.values():
             other = next(name for name, known in seen.items() if known == spelt)
             lines += [f"It takes the options of [`{other}`](#command-{other}).", ""]

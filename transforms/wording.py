@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
-def close(name: str, known: Sequence[str]) -> list[str]:
-    """The known names spelt most like `name`, at most two; a mere difference of case comes first."""
-    alike = [other for other in known if other.lower() == name.lower()]
-    return alike or get_close_matches(name, list(known), n=2, cutoff=0.6)
+def close(name: str, known: Iterable[str], *, most: int = 2, cutoff: float = 0.6) -> list[str]:
+    """The known names that are spelt most like a name; one that differs in case alone is nearest.
+
+    Args:
+      name: The name that is not known.
+      known: The names that are.
+      most: The largest number of names.
+      cutoff: The least similarity, 0 to 1.
+    """
+    names = list(known)
+    alike = [other for other in names if other.lower() == name.lower()]
+    return alike or get_close_matches(name, names, n=most, cutoff=cutoff)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """`did you mean a or b?`, or an empty string."""
-    similar = close(name, known)
-    return f"did you mean {' or '.join(similar)}?" if similar else ""
+def did_you_mean(
+    name: str, known: Iterable[str], otherwise: str = "", *, most: int = 2, cutoff: float = 0.6
+) -> str:
+    """`did you mean a or b?`, or `otherwise` where no known name is close; see `close`."""
+    return meant(close(name, known, most=most, cutoff=cutoff), otherwise)
+
+
+def meant(names: Sequence[str], otherwise: str = "") -> str:
+    """`did you mean a or b?`, or `otherwise` where there is no name."""
+    return f"did you mean {' or '.join(names)}?" if names else otherwise
 
 
 def one_line(error: BaseException) -> str:
-    """A library's error message as one short line."""
+    """A library's message in one short line."""
     line = next(iter(str(error).splitlines()), "") or type(error).__name__
     return line[:200].rstrip(". ")
 

@@ -9,7 +9,6 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -300,12 +299,12 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
         with told():
             print_json({"function": function, "module": text}) if as_json else print(text, end="")
         return DONE
+    from pipeline.config.errors import nearest_key
     from pipeline.planning.method_guide import GUIDE, describe
     from transforms.methods import METHODS
 
     if name is not None and name not in METHODS:
-        close = get_close_matches(name.lower(), METHODS, n=1, cutoff=0.5)
-        remedy = f"did you mean {close[0]}?" if close else f"known are {', '.join(METHODS)}"
+        remedy = nearest_key(name, list(METHODS))
         raise UserError(f"{name!r} is no method", "methods", remedy)
     rows = [describe(METHODS[key]) for key in ([name] if name else METHODS)]
     found = None

@@ -9,13 +9,13 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
 import click
 
 from pipeline.runners.flags import check_flags
 from transforms.errors import SAID_ALL, UserError
+from transforms.wording import did_you_mean
 
 DONE, LIMIT, USER, BROKEN = 0, 1, 2, 3
 FLAGS = "attribeam.flags"
@@ -52,8 +52,7 @@ class Verb(click.Command):
             ctx.meta[FLAGS] = check_flags(flags)
         except UserError as error:
             name = str(error.where).partition("=")[0]
-            near = get_close_matches(name, takes_value, n=1)
-            remedy = f"did you mean {near[0]}?" if near else error.remedy
+            remedy = did_you_mean(name, takes_value, most=1) or error.remedy
             raise UserError(error.what, error.where, remedy) from error
         return super().parse_args(ctx, ours + rest)
 
@@ -116,8 +115,7 @@ def mendable(error: click.ClickException, verbs: Sequence[str]) -> UserError:
         return UserError("is missing", str(error.param.name).upper(), remedy)
     if isinstance(error, click.NoSuchOption):
         name = error.option_name
-        near = get_close_matches(name, error.possibilities or [], n=1)
-        remedy = f"did you mean {near[0]}?" if near else remedy
+        remedy = did_you_mean(name, error.possibilities or [], remedy, most=1)
         if context is not None and any(param.name == "example_id" for param in context.command.params):
             remedy += (
                 f" An id that begins with a dash stands behind --: {context.command_path} RUN -- '{name}'"
@@ -127,9 +125,8 @@ def mendable(error: click.ClickException, verbs: Sequence[str]) -> UserError:
         return UserError(str(error.message).rstrip("."), error.param.opts[0], remedy)
     if message.startswith("No such command"):
         name = message.partition("'")[2].partition("'")[0]
-        near = get_close_matches(name, verbs, n=1)
-        known = f"known are {', '.join(verbs)}"
-        return UserError("no such verb", name, f"did you mean {near[0]}?" if near else known)
+        remedy = did_you_mean(name, verbs, f"known are {', '.join(verbs)}", most=1)
+        return UserError("no such verb", name, remedy)
     return UserError(message[:1].lower() + message[1:], None, remedy)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.config.errors import nearest
+from pipeline.config.errors import nearest_key
 from pipeline.config.input import Strict
 from pipeline.config.values import Path, Scalar
 from pipeline.runners.names import RUNNERS
@@ -96,7 +96,7 @@ class Runner(Strict):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in RUNNERS:
-            raise UserError(f"{value!r} is no runner", "runner.name", nearest(value, RUNNERS))
+            raise UserError(f"{value!r} is no runner", "runner.name", nearest_key(value, RUNNERS))
         return value
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
 from transforms.errors import UserError
+from transforms.wording import did_you_mean
 
 #: What a value of the type would be, by pydantic's name of the error.
 _KINDS = {
@@ -45,7 +45,7 @@ def as_user_error(
     location, first = unknown[0] if unknown else max(within, key=lambda found: _depth(*found))
     place = ": ".join(part for part in (where, ".".join(location)) if part)
     if first["type"] == "extra_forbidden":
-        return UserError("unknown key", place, nearest(location[-1], keys_at(location[:-1])))
+        return UserError("unknown key", place, nearest_key(location[-1], keys_at(location[:-1])))
     if first["type"] == "missing":
         return UserError("is missing", place, "the config needs it")
     if first["type"] == "string_too_short":
@@ -60,8 +60,7 @@ def as_user_error(
     given, remedy = first["input"], None
     known = [str(name) for problem in same for name in _literals(problem)]
     if isinstance(given, str) and known:
-        close = get_close_matches(given.lower(), known, n=1, cutoff=0.5)
-        remedy = f"did you mean {close[0]}?" if close else None
+        remedy = did_you_mean(given.lower(), known, most=1, cutoff=0.5) or None
     return UserError(f"must be {_words(wanted)}, not {_shown(given)}", place, remedy)
 
 
@@ -120,9 +119,7 @@ def _is_branch(part: str) -> bool:
 _BRANCHES = {"int", "str", "bool", "float", "TargetColumn", "TopK", "Bins"}
 
 
-def nearest(key: str, known: Sequence[str]) -> str:
-    """`did you mean …?`, or the known keys."""
-    close = get_close_matches(key.lower(), known, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean {close[0]}?"
-    return f"known are {', '.join(known)}" if known else "remove it"
+def nearest_key(key: str, known: Sequence[str]) -> str:
+    """The remedy for an unknown key: `did you mean …?`, or the known keys."""
+    otherwise = f"known are {', '.join(known)}" if known else "remove it"
+    return did_you_mean(key.lower(), known, otherwise, most=1, cutoff=0.5)

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, get_type_hints
 
 from pydantic import (
@@ -21,11 +20,11 @@ from pydantic import (
 )
 
 from pipeline.config.blocks import Baseline, Compute, Limits, Output, Privacy, Runner, TopK
-from pipeline.config.errors import as_user_error, nearest
+from pipeline.config.errors import as_user_error, nearest_key
 from pipeline.config.input import Bins, Feature, FeatureTexts, Input, Strict, all_labels
 from pipeline.config.model import Model, TargetColumn
 from pipeline.config.values import day_of
-from pipeline.config.yaml_text import MOST_BYTES, override, parse_mapping
+from pipeline.config.yaml_text import override, read_mapping
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
@@ -200,7 +199,7 @@ def load_config(
     Raises:
       UserError: The file, a key or a value; the line names the nearest known key.
     """
-    data = _read(path)
+    data = read_mapping(path)
     if preset is not None:
         _lay(data, preset)
     for setting in settings:
@@ -232,25 +231,9 @@ def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:
     return LoadedConfig(_validate(data, where), where, folder)
 
 
-def _read(path: str) -> dict[str, Any]:
-    """The keys and values of a config file."""
-    if not files.exists(path):
-        folder, name = os.path.split(path)
-        near = get_close_matches(name, files.list_dir(folder or "."), n=1)
-        remedy = f"did you mean {files.join(folder, near[0])}?" if near else "check the path"
-        raise UserError("there is no such config", path, remedy)
-    if not files.is_dir(path) and files.size(path) > MOST_BYTES:
-        raise UserError(f"is larger than {MOST_BYTES >> 20} MB", path, "name a YAML config")
-    try:
-        text = files.read_bytes(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError("is not UTF-8 text", path, "name a YAML config") from error
-    return parse_mapping(text, path)
-
-
 def _lay(data: dict[str, Any], path: str) -> None:
     """Lays a preset over a config; it is judged by itself first, so that an error names the right file."""
-    preset = _read(path)
+    preset = read_mapping(path)
     _validate(preset, path, Preset)
     if preset.get("runner") is not None:
         data["runner"] = preset["runner"]  # as a whole: options belong to their engine
@@ -287,8 +270,11 @@ def _parse_method(value: Any) -> AttributionMethod:
     if name is None:
         raise UserError("is missing", "method.name", f"known are {', '.join(METHODS)}")
     if not isinstance(name, str) or name not in METHODS:
-        raise UserError(f"{name!r} is no method", "method.name", nearest(str(name), list(METHODS)))
+        raise UserError(f"{name!r} is no method", "method.name", nearest_key(str(name), list(METHODS)))
     method = METHODS[name]
+    if not issubclass(method, AttributionMethod):
+        what = f"{name!r} is registered, and its class is not derived from AttributionMethod"
+        raise UserError(what, "method.name", "derive it from transforms.methods.base.AttributionMethod")
     known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
     for key in value:
         if key not in (*known, "name"):
@@ -309,7 +295,7 @@ def _remedy_of_key(key: str, method: str, known: Sequence[str]) -> str:
     """The nearest key of the method, and the methods that do have such a key."""
     others = [n for n, m in METHODS.items() if key in (f.name for f in dataclasses.fields(m))]  # type: ignore[arg-type]
     elsewhere = f" ({key} is a key of {', '.join(others)})" if others else ""
-    remedy = nearest(key, known) if known else f"{method} takes no keys"
+    remedy = nearest_key(key, known) if known else f"{method} takes no keys"
     return remedy + elsewhere
 
 

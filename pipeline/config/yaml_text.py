@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+import os
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from transforms.errors import UserError
+from transforms.storage import files
+from transforms.wording import close, meant
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT, _MERGE = f"{_TAG}str", f"{_TAG}merge"
 #: What a config is made of. YAML's dates, sets and bytes are none of it, and tags of Python's run code.
 _TAGS = tuple(_TAG + kind for kind in ("str", "null", "bool", "int", "float", "seq", "map", "merge"))
-#: Of a document, its aliases written out: a few lines of aliases of aliases can stand for more than fits in
-#: memory. Ten thousand files and features are a tenth of it.
-_MOST_VALUES = 1_000_000
-_DEEPEST = 50
-_MOST_DIGITS = 40
-#: Bytes of a document: they take seconds to read.
-MOST_BYTES = 4 << 20
-
-
 _HALF = re.compile("[\ud800-\udfff]")
 _NODES = {"seq": yaml.SequenceNode, "map": yaml.MappingNode}
 
 
-def _check_size(root: yaml.Node) -> None:
-    """Refuses, before anything is made of it, what its aliases make endless, too large or too deep."""
+@dataclass(frozen=True)
+class YamlLimits:
+    """Limits beyond which a document is not a config; the defaults are those of every command.
+
+    Args:
+      bytes: Bytes of a document: four million take seconds to read.
+      values: Values of a document, its aliases written out: a few lines of aliases of aliases can stand for
+        more than fits in memory. Ten thousand files and features are a tenth of it.
+      depth: Levels of lists and mappings.
+      digits: Digits of a whole number.
+    """
+
+    bytes: int = 4 << 20
+    values: int = 1_000_000
+    depth: int = 50
+    digits: int = 40
+
+    @property
+    def size(self) -> str:
+        """The bytes in words."""
+        return f"{self.bytes >> 20} MB" if self.bytes >= 1 << 20 else f"{self.bytes} bytes"
+
+
+SHIPPED = YamlLimits()
+
+
+def check_nodes(root: yaml.Node, limits: YamlLimits = SHIPPED) -> None:
+    """Refuses a document that its aliases make endless, too large or too deep, before values are made of it.
+
+    Args:
+      root: The document's nodes; an alias is the node that it stands for.
+      limits: The largest number of values and levels.
+    Raises:
+      MarkedYAMLError: The document breaks a limit.
+    """
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node, depth: int) -> int:
@@ -36,8 +64,8 @@ def _check_size(root: yaml.Node) -> None:
         known = sizes.get(id(node))
         if known is not None and known < 0:
             problem = "an alias stands inside of what it stands for"
-        elif depth > _DEEPEST:
-            problem = f"nested more than {_DEEPEST} deep"
+        elif depth > limits.depth:
+            problem = f"nested more than {limits.depth} deep"
         elif known is not None:
             return known
         else:
@@ -46,10 +74,10 @@ def _check_size(root: yaml.Node) -> None:
             if isinstance(node, yaml.MappingNode):
                 items = [item for pair in items for item in pair]
             total = 1 + sum(size(item, depth + 1) for item in items)
-            if total <= _MOST_VALUES:
+            if total <= limits.values:
                 sizes[id(node)] = total
                 return total
-            problem = f"its aliases stand for more than {_MOST_VALUES:,} values"
+            problem = f"its aliases stand for more than {limits.values:,} values"
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
     size(root, 0)
@@ -63,12 +91,13 @@ class _Loader(yaml.SafeLoader):
     names, of columns too: `2020: 1` has the key "2020".
     """
 
+    limits: YamlLimits
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own name
 
     def get_single_node(self) -> yaml.Node | None:
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
-            _check_size(node)
+            check_nodes(node, self.limits)
         return node
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -112,7 +141,7 @@ class _Loader(yaml.SafeLoader):
     def construct_whole_number(self, node: yaml.ScalarNode) -> int:
         """Decimal whatever it begins with; `0o` and `0x` mark the others."""
         text = str(self.construct_scalar(node))
-        if len(text) > _MOST_DIGITS:
+        if len(text) > self.limits.digits:
             problem = f"a number of {len(text):,} digits"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
@@ -130,28 +159,57 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(_TAG + _tag, re.compile(f"^(?:{_pattern})$"), _first)
 
 
-def parse_mapping(text: str, where: str) -> dict[str, Any]:
-    """A YAML document of keys and values.
+def read_mapping(path: str, limits: YamlLimits = SHIPPED) -> dict[str, Any]:
+    """Reads the keys and values of a YAML file.
+
+    Args:
+      path: A local file or a Beam filesystem URL.
+      limits: Limits of the document; a larger file is not read.
+    Raises:
+      UserError: The file is not there, or is not such a document.
+    """
+    if not files.exists(path):
+        folder, name = os.path.split(path)
+        near = [files.join(folder, other) for other in close(name, files.list_dir(folder or "."), most=1)]
+        remedy = meant(near[:1], "check the path")
+        raise UserError("there is no such config", path, remedy)
+    if not files.is_dir(path) and files.size(path) > limits.bytes:
+        raise UserError(f"is larger than {limits.size}", path, "name a YAML config")
+    try:
+        text = files.read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError("is not UTF-8 text", path, "name a YAML config") from error
+    return parse_mapping(text, path, limits)
+
+
+def parse_mapping(text: str, where: str, limits: YamlLimits = SHIPPED) -> dict[str, Any]:
+    """Parses a YAML document of keys and values.
 
     Args:
       text: The document.
-      where: What to call it in errors.
+      where: Its name in errors.
+      limits: Limits of the document.
     Raises:
       UserError: It is not YAML, or not a mapping; the place has a line and a column where YAML knows them.
     """
-    data = parse_value(text, where)
+    data = parse_value(text, where, limits)
     if not isinstance(data, dict):
-        what = "is empty" if data is None else "is not a config"
-        raise UserError(what, where, "a config has the keys model, input, method and output")
+        problem = "is empty" if data is None else "is not a config"
+        raise UserError(problem, where, "a config has the keys model, input, method and output")
     return data
 
 
-def parse_value(text: str, where: str) -> Any:
-    """A YAML document of any kind; see `parse_mapping`."""
-    if len(text) > MOST_BYTES:
-        raise UserError(f"is longer than {MOST_BYTES >> 20} MB", where, "name a YAML config")
+def parse_value(text: str, where: str, limits: YamlLimits = SHIPPED) -> Any:
+    """Parses a YAML document of any kind; see `parse_mapping`."""
+    if len(text) > limits.bytes:
+        raise UserError(f"is longer than {limits.size}", where, "name a YAML config")
     try:
-        return yaml.load(text, Loader=_Loader)
+        loader = _Loader(text)
+        loader.limits = limits
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"{where}:{mark.line + 1}:{mark.column + 1}" if mark else where
@@ -166,7 +224,7 @@ def parse_value(text: str, where: str) -> Any:
             f"not valid YAML: holds the character {chr(error.character)!r}", f"{where}:{line}"
         ) from error
     except RecursionError as error:
-        raise UserError(f"not valid YAML: nested more than {_DEEPEST} deep", where) from error
+        raise UserError(f"not valid YAML: nested more than {limits.depth} deep", where) from error
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", where) from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import resources
 
 from transforms.errors import UserError
-from transforms.wording import nearest
+from transforms.wording import did_you_mean
 
 #: Libraries, with what of theirs a function is for.
 FUNCTIONS = {
@@ -30,6 +30,8 @@ def module_of(name: str) -> str:
     if name not in FUNCTIONS:
         known = list(FUNCTIONS)
         raise UserError(
-            f"{name!r} is no library with a function", "--function", nearest(name, known) or ", ".join(known)
+            f"{name!r} is no library with a function",
+            "--function",
+            did_you_mean(name, known, ", ".join(known)),
         )
     return resources.files(__name__).joinpath(f"{name}.txt").read_text(encoding="utf-8")

@@ -26,7 +26,7 @@ from transforms.outputs.run_files import WORK
 from transforms.sources.base import InputFile, Shard
 from transforms.sources.shards import auto_shard_rows
 from transforms.storage import files
-from transforms.wording import names_in_words, nearest
+from transforms.wording import did_you_mean, names_in_words
 from transforms.work.device_batch import with_halved
 from transforms.work.spec import ExplainSpec
 
@@ -341,7 +341,7 @@ def _check_texts(loaded: LoadedConfig, probe: ProbeResult) -> None:
     known = [*(feature.name for feature in schema.features), *schema.groups]
     for name in loaded.config.features:
         if name not in known:
-            remedy = nearest(name, known) or f"there are {names_in_words(known, 12)}"
+            remedy = did_you_mean(name, known, f"there are {names_in_words(known, 12)}")
             raise UserError(f"{name!r} is neither a feature nor a group", f"{loaded.where}: features", remedy)
         vocabulary = loaded.paths.vocabularies.get(name)
         if vocabulary is not None and not files.exists(vocabulary):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 from transforms.errors import UserError
+from transforms.wording import did_you_mean
 
 _REMEDY = "see Beam's pipeline options"
 
@@ -49,8 +49,7 @@ def option_flags(options: Mapping[str, Any], where: str) -> list[str]:
     known = [flag.removeprefix("--") for flag in _parser()._option_string_actions] if options else []
     for name, value in options.items():
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            remedy = f"did you mean {near[0]}?" if near else _REMEDY
+            remedy = did_you_mean(name, known, _REMEDY, most=1)
             raise UserError("Beam knows no such option", f"{where}.{name}", remedy)
         items = [
             item for item in (value if isinstance(value, list) else [value]) if item not in (None, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -58,12 +59,20 @@ def test_the_judge_judges(status: int | None, out: str, err: str, wrong: str | N
     assert (found is None) if wrong is None else (found is not None and wrong in found)
 
 
+def busy(seconds: float) -> None:
+    """Takes a processor for a while, as a config that hangs would for ever."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
 def test_the_watchdog_bites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     configs = fuzz_configs.world(tmp_path)
     monkeypatch.setattr(fuzz_configs, "SLOWEST", 0.2)
-    monkeypatch.setattr(fuzz_configs.cli, "run", lambda line: [None for at in range(1 << 60) if at < 0])
+    monkeypatch.setattr(fuzz_configs.cli, "run", lambda line: busy(5.0))
     ((_, _, wrong),) = fuzz_configs.fuzz(tmp_path, configs, 1, count=1).findings
     assert wrong == "took too long"
-    monkeypatch.setattr(fuzz_configs.cli, "run", lambda line: len(bytearray(8 << 30)))
+    monkeypatch.setattr(fuzz_configs, "MOST_MEMORY", 64 << 20)
+    monkeypatch.setattr(fuzz_configs.cli, "run", lambda line: len(bytearray(128 << 20)))
     ((_, _, wrong),) = fuzz_configs.fuzz(tmp_path, configs, 1, count=1).findings
     assert "MemoryError" in wrong

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping
@@ -91,6 +92,15 @@ def test_a_docstring_is_taken_apart(generate: ModuleType) -> None:
     assert [title for title, _ in parts] == ["Cost", "Reference"]
     assert "memory O(1)" in parts[0][1]
     assert "eq. 1" in parts[1][1]
+
+
+def test_what_the_python_page_documents_is_there() -> None:
+    """Sphinx would find it too, but only in `make docs`."""
+    named = re.findall(r"^\.\. auto\w+:: ([\w.]+)", PAGES["docs/python.md"], re.MULTILINE)
+    assert {"pipeline.explain", "pipeline.load_run", "pipeline.Run"} <= set(named)
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        assert getattr(importlib.import_module(module), attribute).__doc__, name
 
 
 def test_files_that_pages_name_are_there() -> None:

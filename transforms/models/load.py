@@ -6,15 +6,15 @@ import hashlib
 import importlib
 import os
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from transforms.errors import UserError
-from transforms.models.base import Build, GraphAdapter, ModelAdapter
+from transforms.models.base import CompiledAdapter, CompileOptions, ModelAdapter, TakesMissing
 from transforms.models.devices import ANYWHERE, Device
 from transforms.models.kinds.detect import BOOSTERS, KERAS, PICKLES, model_kind
 from transforms.models.kinds.function import is_function, module_file, split_name
 from transforms.models.users_code import search, users_modules
+from transforms.wording import did_you_mean
 
 #: Kind of model, as `model_kind` tells it: by what the path starts with or what the file or folder holds.
 MODELS = {
@@ -86,15 +86,15 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
         raise UserError(
             error.what, request.path if error.where == path else error.where, error.remedy
         ) from error
-    if isinstance(adapter, GraphAdapter):
+    if isinstance(adapter, CompiledAdapter):
         adapter.precision = request.precision
-        adapter.build = Build(request.jit, device.scope, device.lanes)
+        adapter.compile_options = CompileOptions(request.jit, device.scope, device.lanes)
     elif request.precision != "float32" or request.jit:
         key = "jit" if request.jit else "precision"
         what = "is for TensorFlow models, and TensorFlow does not run this one"
         raise UserError(what, f"compute.{key}", "leave it out")
     if request.missing is not None:
-        if not hasattr(adapter, "take_missing"):
+        if not isinstance(adapter, TakesMissing):
             what = "is for XGBoost, whose files do not keep the number that is missing"
             raise UserError(what, "model.missing", "leave it out")
         adapter.take_missing(request.missing)
@@ -114,12 +114,8 @@ def locate(request: ModelRequest) -> tuple[str, str]:
     if not is_function(path):
         if not files.exists(path):
             folder, _, name = path.rstrip("/").rpartition("/")
-            near = get_close_matches(name, files.list_dir(folder), n=2)
-            raise UserError(
-                "there is no such model",
-                path,
-                f"did you mean {' or '.join(near)}?" if near else "check model.path",
-            )
+            remedy = did_you_mean(name, files.list_dir(folder), "check model.path")
+            raise UserError("there is no such model", path, remedy)
         path = files.local_copy(path)
         _check_readable(path)
     return path, model_kind(path)

@@ -19,11 +19,12 @@ import pyarrow.types as pt
 from transforms.arrow.types import storage
 from transforms.errors import UserError
 from transforms.slices.times import time_constant
-from transforms.wording import names_in_words, nearest
+from transforms.wording import did_you_mean, names_in_words
 
 KEY = "input.slices"
-#: Limits of a condition: its characters, and the depth of its tree.
-_MOST_CHARACTERS, _DEEPEST = 2000, 50
+#: Limits of a condition: its characters, and the levels of its tree.
+_MOST_CHARACTERS = 2000
+_MOST_LEVELS = 50
 
 Constant = bool | int | float | str
 
@@ -122,18 +123,26 @@ def names_in(text: str) -> list[str]:
     return [name for name in dict.fromkeys(names) if name != "isnull"]
 
 
-def parse(text: str, types: Mapping[str, pa.DataType]) -> Node:
-    """Parses a condition to a tree.
+def parse(
+    text: str,
+    types: Mapping[str, pa.DataType],
+    *,
+    characters: int = _MOST_CHARACTERS,
+    levels: int = _MOST_LEVELS,
+) -> Node:
+    """Parses a condition into a tree.
 
     Args:
       text: The condition as written.
-      types: Types of the input's columns.
+      types: The types of the input's columns.
+      characters: The largest number of characters.
+      levels: The largest number of levels of the tree.
     Raises:
       UserError: The text is not a condition, names an unknown column, compares values that cannot be
         compared, or contains more than a condition may; the message says what and where.
     """
-    tree, source = _tree(text)
-    node, kind = _Reader(source, types).read(tree.body, 0)
+    tree, source = _tree(text, characters)
+    node, kind = _Reader(source, types, levels).read(tree.body, 0)
     if kind != "truth":
         raise source.wrong(f"is {_KINDS[kind]}, but a condition is needed", "compare it with something")
     if not columns_of(node):
@@ -185,10 +194,10 @@ class _Source:
         return len(self._bytes[:before].decode("utf-8", "ignore")) + 1
 
 
-def _tree(text: str) -> tuple[ast.Expression, _Source]:
+def _tree(text: str, characters: int = _MOST_CHARACTERS) -> tuple[ast.Expression, _Source]:
     source = _Source(in_a_line(text))
-    if len(source.text) > _MOST_CHARACTERS:
-        raise source.wrong(f"has more than {_MOST_CHARACTERS:,} characters", "make a column of it")
+    if len(source.text) > characters:
+        raise source.wrong(f"has more than {characters:,} characters", "make a column of it")
     replaced = _without_backticks(source)
     try:
         with warnings.catch_warnings():
@@ -219,12 +228,12 @@ def _without_backticks(source: _Source) -> str:
 class _Reader:
     """Converts Python's syntax tree to a condition, and finds the kind of each value."""
 
-    def __init__(self, source: _Source, types: Mapping[str, pa.DataType]) -> None:
-        self._source, self._types = source, types
+    def __init__(self, source: _Source, types: Mapping[str, pa.DataType], levels: int) -> None:
+        self._source, self._types, self._levels = source, types, levels
 
     def read(self, node: ast.expr, depth: int) -> tuple[Node, str]:
-        if depth > _DEEPEST:
-            raise self._source.wrong(f"is more than {_DEEPEST} levels deep", "make a column of it")
+        if depth > self._levels:
+            raise self._source.wrong(f"is more than {self._levels} levels deep", "make a column of it")
         match node:
             case ast.Name() | ast.Attribute():
                 return self._column(node)
@@ -254,7 +263,7 @@ class _Reader:
             raise self._source.wrong(f"holds {self._source.part(node)!r}, which is not allowed", _ALLOWED)
         if name not in self._types:
             known = list(self._types)
-            remedy = nearest(name, known) or f"its columns are {names_in_words(known, 12)}"
+            remedy = did_you_mean(name, known, f"its columns are {names_in_words(known, 12)}")
             if name in ("true", "false"):
                 remedy = f"write {name.capitalize()}"
             raise self._source.wrong(f"names {name!r}, but the input has no such column", remedy)

@@ -24,7 +24,7 @@ from transforms.slices import expressions
 from transforms.slices.edges import equal_count_edges
 from transforms.slices.evaluation import evaluate
 from transforms.slices.expressions import KEY, kind_of
-from transforms.wording import names_in_words, nearest
+from transforms.wording import did_you_mean, names_in_words
 
 AND = " & "
 #: Edges of bins with equally many rows, by column and number of bins.
@@ -242,7 +242,7 @@ def _one(item: str | BinsRequest, types: Mapping[str, pa.DataType]) -> ByColumn 
 def _check_column(name: str, types: Mapping[str, pa.DataType]) -> None:
     if name not in types:
         known = list(types)
-        remedy = nearest(name, known) or f"its columns are {names_in_words(known, 12)}"
+        remedy = did_you_mean(name, known, f"its columns are {names_in_words(known, 12)}")
         raise UserError(f"the input has no column {name!r}", KEY, remedy)
     if kind_of(types[name]) is None:
         what = f"column {name!r} holds {types[name]}, and one value per row is needed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import glob
 import os
 import posixpath
@@ -13,6 +12,7 @@ from transforms.errors import UserError
 from transforms.sources.inspection import format_of_suffix
 from transforms.sources.other_formats import folder_refusal
 from transforms.storage import files
+from transforms.wording import close, meant
 
 
 def expand(patterns: Sequence[str], base_dir: str, format: str | None = None) -> list[tuple[str, str]]:
@@ -192,9 +192,8 @@ def _matches_nothing(
         raise UserError(what, where=pattern, remedy=remedy) from error
     except OSError:
         names = []
-    near = difflib.get_close_matches(parts[0], names, n=3, cutoff=0.5)
-    if near:
-        remedy = f"did you mean {' or '.join(near)}?"
+    if near := close(parts[0], names, most=3, cutoff=0.5):
+        remedy = meant(near)
     elif names:
         remedy = f"{folder} holds {', '.join(names[:3])}{', …' if len(names) > 3 else ''}"
     else:

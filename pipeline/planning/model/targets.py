@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from transforms.errors import UserError
 from transforms.models.base import ScoredModel, Signature
 from transforms.models.categories import Category
-from transforms.wording import nearest
+from transforms.wording import did_you_mean
 from transforms.work.spec import TargetSpec
 
 Target = bool | int | float | str | None
@@ -52,7 +52,7 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
         raise UserError(
             f"{target!r} is no output of the model",
             "model.target",
-            nearest(target, list(dict.fromkeys([*names, *signature.heads, "predicted", "all"])))
+            did_you_mean(target, list(dict.fromkeys([*names, *signature.heads, "predicted", "all"])))
             or f"its outputs are {', '.join(names[:_SHOWN])}",
         )
     if isinstance(target, bool | float) or not 0 <= target < len(names):
@@ -71,7 +71,7 @@ def is_yes_or_no(model: ScoredModel) -> bool:
     signature = model.signature
     if len(signature.outputs) != 1 or signature.outputs[0].width != 1:
         return False
-    return model.score_kinds[0] in ("logit", "probability") or bool(getattr(model, "yes_or_no", False))
+    return model.score_kinds[0] in ("logit", "probability") or model.yes_or_no
 
 
 def _by_name(target: Target, names: Sequence[str], classes: Sequence[Category]) -> int | None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from transforms.errors import UserError
 from transforms.models.kinds.function import is_function
+from transforms.wording import meant
 
 #: Suffixes of the TensorFlow kinds; trees and pickles are told by their content alone.
 KERAS = (".keras", ".h5", ".hdf5")
@@ -331,7 +332,7 @@ def _of_folder(path: str) -> str:
     raise UserError(
         "the folder holds no saved_model.pb",
         path,
-        f"did you mean {os.path.join(path, within[-1])}?"
-        if within
-        else "name a SavedModel folder or a .keras file",
+        meant(
+            [os.path.join(path, name) for name in within[-1:]], "name a SavedModel folder or a .keras file"
+        ),
     )

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from transforms.errors import RowsRefused, UserError
-from transforms.models.base import InputSpec, OutputSpec, Signature
+from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.models.kinds.opaque import OpaqueModel
-from transforms.wording import names_in_words
+from transforms.wording import did_you_mean, names_in_words
 
 PREFIX = "python:"
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -109,10 +109,8 @@ class FunctionModel:
             ) from error
         for part in name.split("."):
             if not hasattr(found, part):
-                from difflib import get_close_matches
-
-                near = get_close_matches(part, [n for n in vars(found) if callable(getattr(found, n))], n=2)
-                remedy = f"did you mean {' or '.join(near)}?" if near else f"define it in {file}"
+                functions = [n for n in vars(found) if callable(getattr(found, n))]
+                remedy = did_you_mean(part, functions, f"define it in {file}")
                 raise UserError(f"{module} has no {name}", where, remedy)
             found = getattr(found, part)
         if not callable(found) or inspect.isclass(found):
@@ -166,7 +164,7 @@ class ScoredFunction(OpaqueModel):
         super().__init__(adapter, Signature(inputs, ()), ("output",), "a Python function")
         self._outputs = self._count_outputs(example)
         shape = () if self._outputs == 1 else (self._outputs,)
-        self.signature = Signature(inputs, (OutputSpec("output", shape),))
+        self.signature = Signature(inputs, (HeadSpec("output", shape),))
 
     def _count_outputs(self, example: Mapping[str, np.ndarray]) -> int:
         """Outputs T, by what the function returns for the example, or else for a row that it takes."""

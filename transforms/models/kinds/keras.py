@@ -14,8 +14,9 @@ import pyarrow as pa
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature
+from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.models.graphs.rewrites.inline import inlined
+from transforms.models.graphs.scored import GraphAdapter
 from transforms.models.graphs.trace import TracedModel, graph_name
 from transforms.models.kinds.keras_calls import check_loaded
 from transforms.models.messages import first_line
@@ -54,7 +55,7 @@ class KerasModel(GraphAdapter):
         self._symbolic = _symbolic(self.model)
         specs = _inputs(self.model, self._symbolic, path)
         self._dtypes = {spec.name: spec.dtype for spec in specs}
-        self._heads: tuple[OutputSpec, ...] = ()
+        self._heads: tuple[HeadSpec, ...] = ()
         self._left_out: list[str] = []
         stored = {id(weight) for weight in self.model.weights}
         self._probe({spec.name: spec.shape for spec in specs}, path)
@@ -162,7 +163,7 @@ def _check_file(path: str) -> None:
             if "config.json" not in held.namelist():
                 what = "is an archive, and not one of a Keras model: it holds no config.json"
                 raise UserError(what, path, right.format(".keras"))
-            _check_members(held, path)
+            check_members(held, path)
         return
     if archive:
         raise UserError("is a Keras archive and not HDF5", path, "give it the suffix .keras")
@@ -170,19 +171,23 @@ def _check_file(path: str) -> None:
         raise UserError("is not an HDF5 file", path, right.format(".h5"))
 
 
-def _check_members(archive: zipfile.ZipFile, path: str) -> None:
-    """Refuses an archive that no Keras has written: it would fill memory, or lead out of itself.
+def check_members(archive: zipfile.ZipFile, path: str, most: int = _MOST_CONFIG) -> None:
+    """Refuses an archive that Keras has not written: it would fill memory, or lead out of itself.
 
+    Args:
+      archive: The model's file, opened.
+      path: Its path.
+      most: Bytes of a member beyond which it must be weights.
     Raises:
-      UserError: The member's name is told.
+      UserError: A member is too large or leads elsewhere; the line names it.
     """
     for member in archive.infolist():
         name = member.filename
         if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
             raise UserError(f"holds {name!r}, which leads out of the archive", path, _SAVED_ANEW)
-        # Weights are as large as they like, and numbers do not shrink so.
-        most = _MOST_CONFIG if name.endswith(".json") else max(_MOST_CONFIG, 200 * member.compress_size)
-        if member.file_size > most:
+        # Weights may have any size, but numbers never shrink two hundredfold.
+        allowed = most if name.endswith(".json") else max(most, 200 * member.compress_size)
+        if member.file_size > allowed:
             what = f"holds {name!r} of {member.file_size:,} bytes in {member.compress_size:,}"
             raise UserError(what, path, _SAVED_ANEW)
 
@@ -323,7 +328,7 @@ def _build_shapes(model: Any) -> Any:
     return config.get("input_shape", config.get("shapes_dict"))
 
 
-def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[OutputSpec, ...]:
+def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[HeadSpec, ...]:
     """The heads with names of their own, in the model's order."""
     sequential = isinstance(model, keras.Sequential)
     known = [model.layers[-1].name] if sequential else getattr(model, "output_names", None)
@@ -340,5 +345,5 @@ def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[OutputSpec, ..
         while own in used:  # a layer called twice names two heads
             own, number = f"{name}_{number}", number + 1
         used.add(own)
-        specs.append(OutputSpec(own, () if tensor.shape.rank is None else tuple(tensor.shape.as_list()[1:])))
+        specs.append(HeadSpec(own, () if tensor.shape.rank is None else tuple(tensor.shape.as_list()[1:])))
     return tuple(specs)

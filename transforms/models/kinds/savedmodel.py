@@ -12,12 +12,13 @@ import tensorflow as tf
 from tensorflow.python.saved_model import load_v1_in_v2
 
 from transforms.errors import UserError
-from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature
+from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.models.graphs.rewrites.inline import inlined
+from transforms.models.graphs.scored import GraphAdapter
 from transforms.models.graphs.trace import TracedModel, graph_name
 from transforms.models.kinds.savedmodel_ops import check_ops
 from transforms.models.messages import first_line
-from transforms.wording import names_in_words, nearest
+from transforms.wording import did_you_mean, names_in_words
 
 SIGNATURE = "serving_default"
 #: Ops that read serialised records.
@@ -62,7 +63,7 @@ class SavedModel(GraphAdapter):
         # The function keeps to its shapes; what it leaves open, the features decide.
         self.signature = Signature(
             tuple(InputSpec(name, _row_shape(spec), spec.dtype.name) for name, spec in specs.items()),
-            tuple(OutputSpec(name, _row_shape(outputs[name])) for name in self._heads),
+            tuple(HeadSpec(name, _row_shape(outputs[name])) for name in self._heads),
         )
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
@@ -125,7 +126,7 @@ def _signature(loaded: Any, name: str, path: str) -> Any:
     there = names_in_words([repr(known) for known in signatures])
     remedy = f"name one of them in model.signature: {next(iter(signatures))}"
     if name != SIGNATURE:
-        remedy = nearest(name, list(signatures)) or remedy
+        remedy = did_you_mean(name, list(signatures), remedy)
     raise UserError(f"the SavedModel has no signature {name!r}; its signatures: {there}", path, remedy)
 
 

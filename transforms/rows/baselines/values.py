@@ -10,7 +10,7 @@ import numpy as np
 from transforms.errors import UserError
 from transforms.models.categories import Categories
 from transforms.rows.schema import ExampleSchema, FeatureSpec, Fill, misfit
-from transforms.wording import names_in_words, nearest
+from transforms.wording import did_you_mean, names_in_words
 
 _EARLIER = "baseline.path"
 
@@ -56,7 +56,7 @@ def constants(value: Fill | Mapping[str, Fill], schema: ExampleSchema) -> dict[s
         raise UserError("kind: constant needs a value", key, "give a value for each feature, or one for all")
     by_name = value if isinstance(value, Mapping) else dict.fromkeys(names, value)
     if unknown := [name for name in by_name if name not in names]:
-        near = nearest(unknown[0], names) or f"the features are {names_in_words(names, 12)}"
+        near = did_you_mean(unknown[0], names, f"the features are {names_in_words(names, 12)}")
         raise UserError(f"{unknown[0]!r} is not a feature", key, near)
     if missing := [name for name in names if name not in by_name]:
         raise UserError(f"no value for {names_in_words(missing)}", key, "give one for each feature")

@@ -12,7 +12,7 @@ from transforms.models.base import Signature
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.resolve import ColumnRequest
 from transforms.slices.slicings import candidates
-from transforms.wording import names_in_words, nearest
+from transforms.wording import did_you_mean, names_in_words
 
 
 def named(request: ColumnRequest) -> list[str]:
@@ -40,7 +40,7 @@ def with_absent(
     for feature in request.features or ():
         if feature.name in columns:
             continue
-        near = nearest(feature.name, free)
+        near = did_you_mean(feature.name, free)
         needed = feature.fill is None and feature.missing != "keep"
         if near or needed:
             remedy = near or f"they have {names_in_words(list(columns), 12)}"

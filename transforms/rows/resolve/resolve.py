@@ -29,7 +29,7 @@ from transforms.rows.resolve.feature import (
 from transforms.rows.resolve.names import by_value, check_names
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.slices.slicings import SliceRequest, columns_needed, resolve_slicings
-from transforms.wording import names_in_words, nearest
+from transforms.wording import did_you_mean, names_in_words
 
 #: Fields of the struct in which Hugging Face's datasets store pictures.
 _BYTES, _PATH = ".bytes", ".path"
@@ -189,7 +189,7 @@ def _check_columns(request: ColumnRequest, columns: Mapping[str, pa.DataType]) -
 def _need(name: str, columns: Mapping[str, pa.DataType], key: str) -> None:
     if name not in columns:
         known = list(columns)
-        remedy = nearest(name, known) or f"its columns are {names_in_words(known, 12)}"
+        remedy = did_you_mean(name, known, f"its columns are {names_in_words(known, 12)}")
         raise UserError(f"the input has no column {name!r}", key, remedy)
 
 
@@ -363,7 +363,7 @@ def _check_groups(request: ColumnRequest, features: Sequence[FeatureSpec]) -> No
         _no_twice(members, key)
         for member in members:
             if member not in names:
-                remedy = nearest(member, names) or f"the features are {names_in_words(names, 12)}"
+                remedy = did_you_mean(member, names, f"the features are {names_in_words(names, 12)}")
                 raise UserError(f"{member!r} is not a feature", key, remedy)
             if member in fixed:
                 raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ import pyarrow.types as pt
 from transforms.arrow.types import is_list, is_view, without_views
 from transforms.errors import UserError
 from transforms.sources.parquet.vectors import VECTOR, dense, is_vector
+from transforms.wording import did_you_mean
 
 
 def leaves(schema: pa.Schema, name: str) -> dict[str, pa.DataType]:
@@ -54,9 +54,8 @@ def resolve(schema: pa.Schema, name: str, file: str) -> list[str]:
     if path:
         return path
     known = leaves(schema, file)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(list(known)[:8])}"
-    raise UserError(f"there is no column {name}", where=file, remedy=hint)
+    remedy = did_you_mean(name, known, f"it has {', '.join(list(known)[:8])}", most=3)
+    raise UserError(f"there is no column {name}", where=file, remedy=remedy)
 
 
 def path_of(schema: pa.Schema, name: str, file: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from transforms.errors import UserError
 from transforms.sources.parquet.columns import compatible, in_order, leaves, path_of, plain, type_at
 from transforms.sources.parquet.opening import HOLDS, described, open_parquet, stored_index
 from transforms.storage import files
+from transforms.wording import did_you_mean
 
 if TYPE_CHECKING:
     from transforms.sources.base import Column, InputFile
@@ -105,10 +105,10 @@ def _check_file(
 
 def _lacking(column: Column, file: InputFile, schema: pa.Schema) -> UserError:
     """The error for a file that lacks a column that other files have."""
-    near = difflib.get_close_matches(column.name, leaves(schema, file.name), n=3, cutoff=0.6)
-    meant = f"did you mean {' or '.join(near)}? Or write it" if near else "write it"
+    near = did_you_mean(column.name, leaves(schema, file.name), most=3)
+    remedy = f"{near} Or write it" if near else "write it"
     what = f"there is no column {column.name}, although other files have it{column.asked}"
-    return UserError(what, where=file.name, remedy=meant + column.or_leave_out)
+    return UserError(what, where=file.name, remedy=remedy + column.or_leave_out)
 
 
 def _schema(file: InputFile) -> pa.Schema:
