@@ -6,7 +6,8 @@ import pytest
 from transforms.errors import UserError
 from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.rows.resolve.feature import FeatureRequest
-from transforms.rows.resolve.resolve import ColumnRequest, nearest, resolve
+from transforms.rows.resolve.resolve import ColumnRequest, resolve
+from transforms.wording import did_you_mean
 
 FLIGHTS = {
     "flight_id": pa.string(),
@@ -481,7 +482,7 @@ def test_any_text_fits_a_string_input(stored):
     assert places(fit(WORD, {"a": stored}))[0][:3] == ("a", "categorical", "string")
 
 
-def test_nearest_prefers_the_same_name_in_another_case():
-    assert nearest("DISTANCE", ["distances", "distance"]) == "did you mean distance?"
-    assert nearest("temps", ["temp", "late", "tempo"]) == "did you mean temp or tempo?"
-    assert nearest("zzz", ["temp"]) == ""
+def test_did_you_mean_prefers_the_same_name_in_another_case():
+    assert did_you_mean("DISTANCE", ["distances", "distance"]) == "did you mean distance?"
+    assert did_you_mean("temps", ["temp", "late", "tempo"]) == "did you mean temp or tempo?"
+    assert did_you_mean("zzz", ["temp"]) == ""
