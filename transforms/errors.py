@@ -36,7 +36,7 @@ class InputLost(UserError):
 class OutputLost(Exception):
     """A run directory that can no longer be written: a full disk, a revoked permission.
 
-    The run breaks; finished shards are kept, and the same command continues from there.
+    The run breaks: finished work is kept, and the same command continues from there.
     """
 
 

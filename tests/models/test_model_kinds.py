@@ -100,8 +100,8 @@ def test_known_by_magic_bytes(tmp_path: Path) -> None:
         "m.h5": (b"", "is empty"),
         "score.py": (b"def score(columns): ...", "{python: score:FUNCTION}"),
         "m.txt": (b"words", "no model that XGBoost or LightGBM wrote"),
-        "m.xyz": (b"words", ".xyz is no kind of model known; known are .keras"),
-        "m": (b"words", "no suffix is no kind of model known"),
+        "m.xyz": (b"words", ".xyz is not a known kind of model; known are .keras"),
+        "m": (b"words", "a file without a suffix is not a known kind of model"),
     }
     for name, (data, words) in cases.items():
         (tmp_path / name).write_bytes(data)

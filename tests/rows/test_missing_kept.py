@@ -321,7 +321,7 @@ def test_fill_and_keep_are_one_line(world: Path, capsys: pytest.CaptureFixture[s
     settings = ["--set", "input.features=[{name: age, fill: 0, missing: keep}]"]
     assert cli.run(["plan", str(world / "config.yaml"), *settings]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "input.features.0: fill: 0 and missing: keep do not go together" in line
+    assert "input.features.0: fill: 0 and missing: keep exclude each other" in line
     assert (
         cli.run(["plan", str(world / "config.yaml"), "--set", "input.features=[{name: age, missing: no}]"])
         == 2
@@ -347,12 +347,10 @@ def test_rows_rejected_for_null_say_how_they_are_kept(
     )
     assert cli.run(["explain", str(config)]) == 1
     shown = " ".join(capsys.readouterr().out.split())
-    assert (
-        "1 × a is null in input.features a fill stands for what is missing, and missing: keep hands" in shown
-    )
+    assert "1 × a is null in input.features, fill replaces missing values, and missing: keep passes" in shown
     keep = "input.features=[{name: a, missing: keep}]"
     assert cli.run(["explain", str(config), "--overwrite", "--set", keep]) == 0
-    assert "missing: keep hands" not in capsys.readouterr().out
+    assert "missing: keep passes" not in capsys.readouterr().out
 
 
 def spec_of(name: str, dtype: str, kind: pa.DataType, start: int) -> FeatureSpec:

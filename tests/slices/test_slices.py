@@ -346,7 +346,7 @@ def test_the_plan_tells_slices_and_warns_of_too_many(
     assert len(found) == 3
     assert "hour has 2," in found[0]
     assert found[0].endswith("give bins: {column: hour, bins: 5}")
-    assert found[1].startswith("serial has 6,000 values in 6,000 rows, each a slice of its own; give bins: ")
+    assert found[1].startswith("serial has 6,000 values in 6,000 rows, and each is a slice; give bins: ")
     assert found[2].startswith("carrier & serial makes 6,000 slices of 6,000 rows; intersect fewer")
 
 
@@ -432,7 +432,7 @@ def test_small_slices_are_counted_and_not_written(tmp_path: Path, capsys: pytest
 
 def test_a_smallest_slice_and_kept_aggregates_do_not_go_together() -> None:
     settings = ["privacy.min_rows=5", "incremental=true"]
-    with pytest.raises(UserError, match=r"privacy\.min_rows: .*incremental: true.* hold every slice"):
+    with pytest.raises(UserError, match=r"privacy\.min_rows: .*incremental: true.* of every slice"):
         load_config(str(world()), settings=settings)
     load_config(str(world()), settings=["privacy.min_rows=1", "incremental=true"])
 

@@ -168,7 +168,7 @@ def test_what_a_file_lacks_is_filled_where_there_is_a_fill(tmp_path: Path, first
     inputs = inspect_files(globs.expand(["."], str(tmp_path)))
     (_, _, note) = input_notes(inputs, schema, listed=True)
     assert note == (
-        f"input.features: 1 of 2 files have no v ({0 if first else 1}.parquet is the first): it is 0 there"
+        f"input.features: 1 of 2 files have no v (the first is {0 if first else 1}.parquet): it is filled with 0 there"
     )
 
 
@@ -322,4 +322,4 @@ def test_a_column_of_files_and_of_their_folders_is_told(tmp_path: Path) -> None:
     assert sorted(rows.features["m"].tolist()) == [7, 7, 8, 8]
     inputs = inspect_files(globs.expand(["."], str(tmp_path)), hive=True)
     (note,) = input_notes(inputs, schema, listed=True)
-    assert note.startswith("input.files: m is a column of the files and of their folders' names")
+    assert note.startswith("input.files: m is a column of the files and also in their folders' names")

@@ -42,7 +42,7 @@ class Categories:
 
     @property
     def type(self) -> pa.DataType:
-        """How a table holds them."""
+        """The Arrow type of a column that holds them."""
         return self._known.type
 
     @cached_property
@@ -67,7 +67,7 @@ class Categories:
         return self._sought if pt.is_floating(self._sought.type) else pa.array(exact, pa.float64())
 
     def misfit(self, kind: pa.DataType) -> str | None:
-        """Why a column of the type holds none of them, in words; None where it may."""
+        """Says in words why a column of the type holds none of them; None where it may."""
         held = storage(kind)
         text = bool(pt.is_string(held) or pt.is_binary(held))
         if pt.is_null(held) or (text if self.strings else is_number(held)):
@@ -77,7 +77,7 @@ class Categories:
         return "strings" if self.strings else "numbers"
 
     def code(self, value: object) -> int | None:
-        """The code of a value; None where it is no category."""
+        """The code of a value; None where it is not a category."""
         if isinstance(value, str) != self.strings:
             return None
         return next((code for code, known in enumerate(self.values) if known == value), None)
@@ -88,7 +88,7 @@ class Categories:
         Args:
           array: `[B]`, of a type that fits, dictionaries included.
         Returns:
-          Codes `[B]` float64, NaN for null, NaN and what is no category; which are no category, `[B]` bool.
+          Codes `[B]` float64, NaN for null, NaN and unknown values; and which values are unknown, `[B]` bool.
         """
         if pt.is_dictionary(array.type):
             of_words, strange_words = self.codes(array.dictionary)
@@ -98,15 +98,15 @@ class Categories:
             if not len(of_words):
                 return np.full(len(array), np.nan), np.zeros(len(array), bool)
             return np.where(null, np.nan, of_words[at]), strange_words[at] & ~null
-        found = self._places(array)
-        codes = pc.cast(found, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        place_of = self._places(array)
+        codes = pc.cast(place_of, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
         missing = array.is_null().to_numpy(zero_copy_only=False)
         if pt.is_floating(array.type):
             missing = missing | np.isnan(array.to_numpy(zero_copy_only=False).astype(np.float64))
         return codes, np.isnan(codes) & ~missing
 
     def _places(self, array: pa.Array) -> pa.Array:
-        """Where each value is among the categories, `[B]` int32; null where it is none of them."""
+        """Finds the place of each value among the categories, `[B]` int32; null for other values."""
         kind, sought = array.type, self._sought
         if pt.is_null(kind) or not len(sought):
             return pa.nulls(len(array), pa.int32())
@@ -125,7 +125,7 @@ class Categories:
         return pc.index_in(array.cast(sought.type if pt.is_uint64(kind) else pa.int64()), sought)
 
     def of_codes(self, codes: np.ndarray) -> pa.Array:
-        """What codes stand for, `[B]`; null for NaN."""
+        """Returns the categories that codes stand for, `[B]`; null for NaN."""
         known = ~np.isnan(codes)
         return self._known.take(pa.array(np.where(known, codes, 0).astype(np.int64), mask=~known))
 
@@ -146,7 +146,7 @@ class Categories:
 
 
 class CategoryPlaces(Protocol):
-    """Which values of a model's vector are categories."""
+    """Categories among the values of a model's vector."""
 
     def at(self, texts: Sequence[bool]) -> Mapping[int, Categories]:
         """The categories by place in the vector.
@@ -154,7 +154,7 @@ class CategoryPlaces(Protocol):
         Args:
           texts: Of each place, whether the input's column holds strings: some models' files do not say it.
         Raises:
-          UserError: It cannot be told.
+          UserError: It is not known.
         """
 
 

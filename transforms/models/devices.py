@@ -1,8 +1,8 @@
-"""Which device a shard runs on: they are claimed, by processes and by the shards within one.
+"""Devices for shards: claimed by processes, and by the shards within one.
 
 On a machine with one device, or none but its processors, there is nothing to choose. With more, a process
 claims a device for its first shard and keeps it; shards that it explains at the same time get further
-devices, as long as there are any that nobody else on the machine has claimed. Each has its own copy of the
+devices, as long as there are any that no other process has claimed. Each has its own copy of the
 model, loaded once.
 """
 
@@ -25,7 +25,7 @@ _MOST_ROUNDS = 1024
 
 @dataclass(frozen=True)
 class Device:
-    """Where a model is loaded and called.
+    """The device on which a model is loaded and called.
 
     Args:
       scope: TensorFlow's name of it; None leaves it to TensorFlow, which has no choice.
@@ -36,7 +36,7 @@ class Device:
     lanes: int = 0
 
     def placed(self) -> AbstractContextManager[Any]:
-        """What is made within is made on the device."""
+        """Places on the device what is made within."""
         if self.scope is None:
             return nullcontext()
         import tensorflow as tf
@@ -71,7 +71,7 @@ class Claims:
 
     @contextmanager
     def lease(self, scopes: Sequence[str]) -> Iterator[Device]:
-        """A device for a shard: one of ours that is idle, or one that is nobody's, or our least busy one."""
+        """A device for a shard: an idle one of ours, else an unclaimed one, else our least busy one."""
         with self._lock:
             claim = next((c for c in self._held if not c.shards), None) or self._claimed(scopes, rounds=1)
             if claim is None:
@@ -100,7 +100,7 @@ class Claims:
 
 
 def _locked(path: str) -> int | None:
-    """A descriptor of the file, locked, or None where somebody else has locked it."""
+    """A descriptor of the file, locked, or None where another process has locked it."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
@@ -118,8 +118,8 @@ def device_scopes() -> tuple[str, ...]:
     """TensorFlow's devices that models may run on: the GPUs, or else the processors, which are one device."""
     import tensorflow as tf
 
-    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tuple(f"/device:{device.name.partition('device:')[2]}" for device in found)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tuple(f"/device:{device.name.partition('device:')[2]}" for device in devices)
 
 
 @contextmanager

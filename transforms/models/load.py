@@ -16,7 +16,7 @@ from transforms.models.kinds.function import is_function, module_file, split_nam
 from transforms.models.users_code import search, users_modules
 from transforms.wording import did_you_mean
 
-#: Kind of model, as `model_kind` tells it: by what the path starts with or what the file or folder holds.
+#: Kind of model, as `model_kind` names it: by the start of the path, or by what the file or folder holds.
 MODELS = {
     "python:": ("transforms.models.kinds.function", "FunctionModel"),
     ".keras": ("transforms.models.kinds.keras", "KerasModel"),
@@ -58,7 +58,7 @@ class ModelRequest:
         """Whether TensorFlow has to be started before it is loaded."""
         if is_function(self.path) or self.path.lower().endswith((*BOOSTERS, *PICKLES)):
             return False
-        # What else a single file may be under any name is a pickle or a booster; of a URL nobody has looked.
+        # What else a single file may be under any name is a pickle or a booster; URLs are not read here.
         return self.path.lower().endswith(KERAS) or not os.path.isfile(self.path)
 
 
@@ -98,12 +98,12 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
             what = "is for XGBoost, whose files do not keep the number that is missing"
             raise UserError(what, "model.missing", "leave it out")
         adapter.take_missing(request.missing)
-    found: ModelAdapter = adapter
-    return found
+    loaded: ModelAdapter = adapter
+    return loaded
 
 
 def locate(request: ModelRequest) -> tuple[str, str]:
-    """Where a model is on this machine, and its key of MODELS; TensorFlow need not have been started.
+    """Finds a model on this machine, and its key of MODELS; TensorFlow need not have been started.
 
     Raises:
       UserError: No such model, or an unknown kind.
@@ -151,7 +151,7 @@ def request_digest(request: ModelRequest) -> str:
 
 
 def request_bytes(request: ModelRequest) -> int:
-    """Bytes of a model's files; what a function's module loads nobody knows."""
+    """Bytes of a model's files; 0 for a function, whose module may load anything."""
     from transforms.storage import files
 
     if is_function(request.path):
@@ -168,11 +168,11 @@ def _file_names(path: str) -> list[str]:
 
 def model_digest(path: str) -> str:
     """SHA-256 of a model file, or of a folder's files by name, of a local path."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in _file_names(path):
         if os.path.isdir(path):
-            found.update(os.path.relpath(name, path).encode() + b"\0")
+            digest.update(os.path.relpath(name, path).encode() + b"\0")
         with open(name, "rb") as source:
             while block := source.read(1 << 20):
-                found.update(block)
-    return f"sha256:{found.hexdigest()}"
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"

@@ -1,4 +1,4 @@
-"""What a TensorFlow or Keras error says: the one line of it that is of use, and whether memory ran out."""
+"""Readable lines from TensorFlow and Keras errors: the one that is of use, and whether memory ran out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NO_ROOM = ("Dst tensor is not initialized", "CUDA_ERROR_OUT_OF_MEMORY", "_STATU
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that a device, or somebody's model, had no room for a call.
+    """Whether an exception says that a device, or a user's model, had no room for a call.
 
     By name, whichever framework a model is of: none of them need be there.
     """
@@ -51,11 +51,11 @@ def first_line(error: BaseException, most: int = 200) -> str:
     Returns:
       The line; the error's first one where none says why, and its type where it says nothing.
     """
-    told = getattr(error, "message", None)
-    if not isinstance(told, str):
+    text = getattr(error, "message", None)
+    if not isinstance(text, str):
         # A KeyError's text is the repr of what it was given.
-        told = error.args[0] if isinstance(error, KeyError) and error.args else error
-    lines = [line for line in _COLOURS.sub("", str(told)).splitlines() if line.strip()]
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    lines = [line for line in _COLOURS.sub("", str(text)).splitlines() if line.strip()]
     code = -1  # the indentation of a `File "…"` line, whose code follows further in
     for line in lines:
         indent = len(line) - len(line.lstrip())
@@ -72,7 +72,7 @@ def first_line(error: BaseException, most: int = 200) -> str:
 
 
 def refusal(error: Exception, *, planning: bool = False) -> str | None:
-    """Why a model does not take rows, if that is what an exception of its evaluation says; else None.
+    """Says why a model does not take rows, if an exception of its evaluation means that; else None.
 
     Args:
       error: What was raised.

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-#: A value that is nobody's: it stays what it is in the row.
+#: The player of a value that no one plays: it stays what it is in the row.
 HELD = -1
 
 
@@ -47,23 +47,23 @@ class Players:
 
     @property
     def holds(self) -> bool:
-        """Whether some values are nobody's."""
+        """Whether some values belong to no player."""
         return any((of == HELD).any() for of in self.of.values())
 
     @cached_property
     def _first(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By input, the players whose first value stands there, and where."""
         seen: set[int] = set()
-        found = {}
+        firsts = {}
         for name, of in self.of.items():
             players, places = np.unique(of, return_index=True)
             mine = [at for at, player in enumerate(players) if player != HELD and int(player) not in seen]
             seen.update(int(players[at]) for at in mine)
-            found[name] = (players[mine], places[mine])
-        return found
+            firsts[name] = (players[mine], places[mine])
+        return firsts
 
     def masks(self, coalitions: np.ndarray) -> dict[str, np.ndarray]:
-        """Which values a coalition keeps.
+        """Masks of the values that coalitions keep.
 
         Args:
           coalitions: Members, `[C, M]` bool.
@@ -80,12 +80,12 @@ class Players:
           By model input, `[B, T, *shape]` float32: a player's φ stands at its first value, so that the sum
           over its values is φ.
         """
-        found = {}
+        by_input = {}
         for name, (players, places) in self._first.items():
             spread = np.zeros((*values.shape[:2], len(self.of[name])), np.float32)
             spread[:, :, places] = values[:, :, players]
-            found[name] = spread.reshape(*values.shape[:2], *self.shapes[name])
-        return found
+            by_input[name] = spread.reshape(*values.shape[:2], *self.shapes[name])
+        return by_input
 
 
 def value_names(name: str, shape: Sequence[int]) -> list[str]:

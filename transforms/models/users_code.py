@@ -50,7 +50,7 @@ def users_modules(modules: Sequence[str], folders: tuple[str, ...]) -> Iterator[
     _forget()
     search(folders)
     before, objects = set(sys.modules), dict(_keras_objects())
-    # Of two edits in one second Python's compiled files cannot tell.
+    # Python's compiled files do not notice a second edit within one second.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         for module in modules:
@@ -132,7 +132,7 @@ def _imported(module: str) -> Any:
 
 
 def _keras_objects() -> Any:
-    """What is registered with Keras, by name; nothing where nobody has imported it."""
+    """Objects registered with Keras, by name; none where Keras has not been imported."""
     if "keras" not in sys.modules:
         return {}
     import keras
@@ -141,15 +141,15 @@ def _keras_objects() -> Any:
 
 
 def _register(module: Any) -> None:
-    """What a module that was there before registers may have been replaced by another's of that name."""
+    """Registers a module's objects anew: another module may have replaced them under their names."""
     if "keras" not in sys.modules:
         return
     import keras
 
-    objects, found = keras.saving.get_custom_objects(), vars(module)
+    objects, own = keras.saving.get_custom_objects(), vars(module)
     named: Mapping[str, Any] = {
         keras.saving.get_registered_name(value): value
-        for value in found.values()
+        for value in own.values()
         if callable(value) and hasattr(value, "__name__")
     }
     objects.update({name: value for name, value in named.items() if ">" in name})

@@ -571,6 +571,6 @@ def test_gradients_are_refused_naming_what_would_work(
     world.write_text(world.read_text().replace("tree_shap", method))
     assert cli.run(["explain", str(world)]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{method} needs gradients: a tree model has none" in line
+    assert f"{method} needs gradients: a tree model has no gradients" in line
     assert "would work: " in line
     assert "tree_shap" in line.partition("would work: ")[2]

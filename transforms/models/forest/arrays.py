@@ -1,4 +1,4 @@
-"""Trees as arrays, whoever grew them: splits, leaves and covers, and the paths that lead to the nodes."""
+"""Trees of any library as arrays: splits, leaves and covers, and the paths that lead to the nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from transforms.errors import UserError
 
-#: Features that a path may split on: a row's way down is kept as so many bits.
+#: Most features that a path may split on: a row's way down is kept as one bit for each.
 MOST_ON_A_PATH = 63
 
 
@@ -59,7 +59,7 @@ class Forest:
 
     @cached_property
     def paths(self) -> Paths:
-        """How each node is reached."""
+        """The paths from the roots to the nodes, worked out once."""
         return Paths.of(self)
 
     def sums(self, rows: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ class Forest:
 
 @dataclass(frozen=True)
 class Paths:
-    """How each node is reached from its root, `[nodes]` each.
+    """Paths from the roots to the nodes, `[nodes]` each.
 
     An edge and the features that lie above it: several splits on one feature are one condition on it.
 
@@ -119,9 +119,9 @@ class Paths:
 
         nodes = len(forest.left)
         parent, bit, earlier, depth, level = (np.full(nodes, fill, np.int32) for fill in (-1, -1, -1, 0, 0))
-        found = parent, bit, earlier, depth, level, np.ones(nodes)
-        find_paths(forest.roots, forest.left, forest.right, forest.feature, forest.cover, found)
-        paths = cls(*found)
+        arrays = parent, bit, earlier, depth, level, np.ones(nodes)
+        find_paths(forest.roots, forest.left, forest.right, forest.feature, forest.cover, arrays)
+        paths = cls(*arrays)
         if paths.depth.max() > MOST_ON_A_PATH:
             raise UserError(
                 f"a tree splits on {paths.depth.max()} features on the way to a leaf, above {MOST_ON_A_PATH}",
@@ -211,10 +211,10 @@ def _in_order(tree: Tree) -> Tree:
     place[order] = np.arange(len(order))
     left, right = place[left[order]], place[right[order]]
     parts = ("feature", "threshold", "missing_left", "value", "cover", "zero_missing", "members_left")
-    found: dict[str, Any] = {name: getattr(tree, name) for name in parts}
-    found = {name: None if part is None else np.asarray(part)[order] for name, part in found.items()}
+    reordered: dict[str, Any] = {name: getattr(tree, name) for name in parts}
+    reordered = {name: None if part is None else np.asarray(part)[order] for name, part in reordered.items()}
     sets = None if tree.categories is None else [tree.categories[int(at)] for at in order]
-    return Tree(output=tree.output, left=left, right=right, categories=sets, **found)
+    return Tree(output=tree.output, left=left, right=right, categories=sets, **reordered)
 
 
 _NO_WORDS = np.zeros(0, np.uint32)

@@ -31,8 +31,8 @@ def goes_left(x: float, node: int, split: Any) -> Any:
     first, count = words[node], words[node + 1] - words[node]
     if count > 0:
         member = False
-        # Fractions are cut off. What is below 0 is no category; to LightGBM, whose members go left, −0.5 is
-        # cut off before that is asked.
+        # Fractions are cut off. Values below 0 are not categories; LightGBM, whose members go left, cuts −0.5
+        # off before it asks that.
         if (x > -1 if members_left[node] else x >= 0) and x < 32 * count:
             at = np.int64(x)
             member = (categories[first + (at >> 5)] >> np.uint32(at & 31)) & np.uint32(1) != 0

@@ -1,4 +1,4 @@
-"""What a model file or folder is, by what it holds: one of the kinds that are loaded, or somebody else's."""
+"""Recognises a model file or folder by what it holds: a kind that is loaded, or another program's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.errors import UserError
 from transforms.models.kinds.function import is_function
 from transforms.wording import meant
 
-#: Suffixes of the TensorFlow kinds; trees and pickles are told by their content alone.
+#: Suffixes of the TensorFlow kinds; trees and pickles are recognised by their content alone.
 KERAS = (".keras", ".h5", ".hdf5")
 PICKLES = (".pkl", ".pickle", ".joblib", ".sav", ".p")
 #: Suffixes of tree models that XGBoost and LightGBM write.
@@ -95,7 +95,7 @@ _FOLDERS: Sequence[tuple[tuple[str, ...], str, str]] = (
     (("metadata", "stages"), "is a pipeline of Spark ML", _ANY),
     (("metadata", "data"), "is a model of Spark ML", _ANY),
 )  # fmt: skip
-#: Suffixes of files that nothing in them tells.
+#: Suffixes of files whose content says nothing of their kind.
 _SUFFIXES: dict[str, tuple[str, str]] = {
     ".onnx": ("is an ONNX model", printed_by("onnx")),
     ".mlmodel": ("is a Core ML model", _ANY),
@@ -126,7 +126,7 @@ def model_kind(path: str) -> str:
     Content counts more than the suffix: pickles and boosters may be called anything.
 
     Raises:
-      UserError: It is no kind of model that is known; the line says what it is instead, if that can be told.
+      UserError: It is not a known kind of model; the line says what it is instead, where that can be seen.
     """
     if is_function(path):
         return "python:"
@@ -156,7 +156,7 @@ def model_kind(path: str) -> str:
         raise UserError(_SUFFIXES[suffix][0], path, _SUFFIXES[suffix][1])
     if suffix in BOOSTERS:
         raise UserError("holds no model that XGBoost or LightGBM wrote", path, _SAVE_BOOSTER)
-    raise UserError(f"{suffix or 'no suffix'} is no kind of model known", path, _KNOWN)
+    raise UserError(f"{suffix or 'a file without a suffix'} is not a known kind of model", path, _KNOWN)
 
 
 def _refuse(path: str, start: bytes, known: Sequence[tuple[bytes, str, str]]) -> None:
@@ -302,7 +302,7 @@ def is_packed(start: bytes) -> bool:
 
 
 def unpacked_whole(data: bytes) -> bytes:
-    """What a file holds, unpacked where it is compressed in a way that Python knows; else as it is."""
+    """Reads a file, unpacked where it is compressed in a way that Python knows."""
     packed: Sequence[tuple[bytes, Callable[[bytes], bytes]]] = (
         (b"\x1f\x8b", gzip.decompress),
         (b"BZh", bz2.decompress),

@@ -63,16 +63,16 @@ def module_file(path: str, folders: Sequence[str] = ()) -> str:
                 "put it on PYTHONPATH or beside the config",
             )
     if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
-        raise UserError(f"{module} is no file of Python", f"model.path {path}", "name the module in it")
+        raise UserError(f"{module} is not a file of Python", f"model.path {path}", "name the module in it")
     return os.path.abspath(spec.origin)
 
 
 def _find(name: str, places: Sequence[str] | None) -> importlib.machinery.ModuleSpec | None:
-    """Where a module is, whether or not one of its name is loaded; None searches Python's path."""
+    """Finds a module, whether or not one of its name is loaded; None searches Python's path."""
     for finder in sys.meta_path:
-        found = finder.find_spec(name, places)
-        if found is not None:
-            return found
+        spec = finder.find_spec(name, places)
+        if spec is not None:
+            return spec
     return None
 
 
@@ -99,7 +99,7 @@ class FunctionModel:
         file = module_file(path)
         _forget_others(module, file)
         try:
-            found: Any = importlib.import_module(module)
+            value: Any = importlib.import_module(module)
         except Exception as error:  # a module's own code raises what it likes
             line = next((row for row in str(error).splitlines() if row.strip()), "")
             raise UserError(
@@ -108,14 +108,15 @@ class FunctionModel:
                 f"mend {file}",
             ) from error
         for part in name.split("."):
-            if not hasattr(found, part):
-                functions = [n for n in vars(found) if callable(getattr(found, n))]
+            if not hasattr(value, part):
+                functions = [n for n in vars(value) if callable(getattr(value, n))]
                 remedy = did_you_mean(part, functions, f"define it in {file}")
                 raise UserError(f"{module} has no {name}", where, remedy)
-            found = getattr(found, part)
-        if not callable(found) or inspect.isclass(found):
-            raise UserError(f"{module}:{name} is no function", where, "name a function of a dict of arrays")
-        self.function: Callable[[dict[str, np.ndarray]], Any] = found
+            value = getattr(value, part)
+        if not callable(value) or inspect.isclass(value):
+            what = f"{module}:{name} is not a function"
+            raise UserError(what, where, "name a function of a dict of arrays")
+        self.function: Callable[[dict[str, np.ndarray]], Any] = value
 
     def scored(
         self,
@@ -185,25 +186,25 @@ class ScoredFunction(OpaqueModel):
         more = self._with_words(given)
         with self._calling:
             result = self._function(more or given)
-        found = np.asarray(result)
-        if more is not None and found.ndim in (1, 2) and len(found) == rows + 1:
-            found = found[:rows]
+        scores = np.asarray(result)
+        if more is not None and scores.ndim in (1, 2) and len(scores) == rows + 1:
+            scores = scores[:rows]
         wanted = "[rows] or [rows, outputs]" if self._outputs is None else f"[rows, {self._outputs}]"
-        if found.dtype.kind not in "biuf":
-            raise self._wrong(f"returns {type(result).__name__} of {found.dtype}, and numbers are needed")
-        if self._outputs is not None and found.ndim in (1, 2) and len(found) != rows:
+        if scores.dtype.kind not in "biuf":
+            raise self._wrong(f"returns {type(result).__name__} of {scores.dtype}, and numbers are needed")
+        if self._outputs is not None and scores.ndim in (1, 2) and len(scores) != rows:
             # It did give a row for a row when the outputs were counted: it leaves out what it cannot score.
-            raise RowsRefused(f"the function returns {len(found):,} rows for {rows:,}")
-        if found.ndim not in (1, 2) or len(found) != rows or (found.ndim == 2 and not found.shape[1]):
+            raise RowsRefused(f"the function returns {len(scores):,} rows for {rows:,}")
+        if scores.ndim not in (1, 2) or len(scores) != rows or (scores.ndim == 2 and not scores.shape[1]):
             raise self._wrong(
-                f"returns the shape {list(found.shape)} for {rows} rows, and {wanted} is needed"
+                f"returns the shape {list(scores.shape)} for {rows} rows, and {wanted} is needed"
             )
-        found = found.reshape(rows, -1)
-        if self._outputs not in (None, found.shape[1]):
+        scores = scores.reshape(rows, -1)
+        if self._outputs not in (None, scores.shape[1]):
             raise self._wrong(
-                f"returns the shape {list(found.shape)} for {rows} rows, and {wanted} is needed"
+                f"returns the shape {list(scores.shape)} for {rows} rows, and {wanted} is needed"
             )
-        return found, found
+        return scores, scores
 
     def _with_words(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
         """The arrays with one row more where a column of words has none but missing ones; None elsewhere.
@@ -232,22 +233,22 @@ class ScoredFunction(OpaqueModel):
 
 def _some_words(example: Mapping[str, np.ndarray]) -> dict[str, str]:
     """A word of each column of strings, where it has one."""
-    found: dict[str, str] = {}
+    words_of: dict[str, str] = {}
     for name, value in example.items():
         if value.dtype == object and len(words := [item for item in _own(value).flat if item is not None]):
-            found[name] = words[0]
-    return found
+            words_of[name] = words[0]
+    return words_of
 
 
 def _own(value: np.ndarray) -> np.ndarray:
     """A copy for the function to keep, with strings as `str`, missing ones as None."""
     if value.dtype != object:
         return np.array(value)
-    found = np.empty(value.shape, object)
-    found.reshape(-1)[:] = [
+    copied = np.empty(value.shape, object)
+    copied.reshape(-1)[:] = [
         item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else item for item in value.flat
     ]
-    return found
+    return copied
 
 
 def _forget_others(module: str, file: str) -> None:

@@ -27,7 +27,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MOST_CONFIG = 256 << 20
 _SAVED_ANEW = "save the model anew, with model.save('….keras')"
 _UNSAFE = ("unsafe_deserialization", "safe_mode", "arbitrary code")
-#: What Keras says of a class that nobody has registered.
+#: Keras's words for a class that is not registered.
 _UNKNOWN = re.compile(
     r"(?:Could not locate (?:class|function):?|Unknown (?:layer|object|class):?"
     # Of an initializer, a regularizer or a constraint all of it stands there.
@@ -113,8 +113,8 @@ class KerasModel(GraphAdapter):
         def call(inputs: Mapping[str, Any]) -> Any:
             placeholders.update((name, inputs[name]) for name in specs)
             output = self.model(self._packed(inputs), training=False)
-            found = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
-            heads = list(zip(_heads(self.model, output, found), found, strict=True))
+            tensors = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
+            heads = list(zip(_heads(self.model, output, tensors), tensors, strict=True))
             # A label or a string beside a score is none, and has no gradient.
             results[:] = [value for _, value in heads if value.dtype.is_floating]
             self._heads = tuple(head for head, value in heads if value.dtype.is_floating)
@@ -127,7 +127,7 @@ class KerasModel(GraphAdapter):
         return TracedModel.of(function, placeholders, results)
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What `predict` gives for these rows, `[B, T]`: its step, run op by op and not as our graph."""
+        """Returns what `predict` gives for rows, `[B, T]`: its step, run op by op and not as our graph."""
         given = {name: tf.constant(inputs[name], dtype) for name, dtype in self._dtypes.items()}
         output = self.model.predict_step((self._packed(given),))
         flat = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
@@ -215,7 +215,7 @@ def _load(path: str, allow_unsafe: bool) -> Any:
             ) from error
         if unknown:
             raise UserError(
-                f"the model needs {unknown[1]}, which nobody has registered with Keras",
+                f"the model needs {unknown[1]}, which is not registered with Keras",
                 path,
                 "name the module that registers the class in model.modules",
             ) from error
@@ -254,8 +254,8 @@ def keras_version(path: str) -> str:
         import h5py  # type: ignore[import-untyped]
 
         with h5py.File(path, "r") as file:
-            found = file.attrs.get("keras_version", b"")
-            return found.decode() if isinstance(found, bytes) else str(found)
+            version = file.attrs.get("keras_version", b"")
+            return version.decode() if isinstance(version, bytes) else str(version)
     except (KeyError, ValueError, OSError, AttributeError):  # damaged: what it says is of no use
         return ""
 

@@ -60,8 +60,8 @@ class OpaqueModel:
             scores, outputs = self._scores_and_outputs(inputs)
         except UserError:
             raise
-        # Whatever else somebody's code raises on a row means: it does not take the row, and the row's reason
-        # names it. Memory that runs out is no row's fault.
+        # Whatever else a user's code raises on a row means that it does not take the row, and is the row's
+        # reason. Memory that runs out is not a row's fault.
         except Exception as error:
             line = next((row for row in str(error).splitlines() if row.strip()), "")
             said = f"{type(error).__name__}: {line.strip()}".rstrip(": ")

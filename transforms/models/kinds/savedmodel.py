@@ -80,8 +80,8 @@ class SavedModel(GraphAdapter):
         @tf.function(input_signature=[specs], autograph=False)
         def call(inputs: Mapping[str, Any]) -> Any:
             placeholders.update(inputs)
-            found = self._function(**inputs)
-            results[:] = [found[name] for name in self._heads]
+            outputs = self._function(**inputs)
+            results[:] = [outputs[name] for name in self._heads]
             return list(results)
 
         function = call.get_concrete_function()
@@ -89,11 +89,11 @@ class SavedModel(GraphAdapter):
         return inlined(TracedModel.of(function, placeholders, results, opaque=strings))
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What the signature as it was loaded gives for these rows, `[B, T]`."""
-        found = self._function(
+        """Returns what the signature as it was loaded gives for these rows, `[B, T]`."""
+        outputs = self._function(
             **{spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in self.signature.inputs}
         )
-        heads = [tf.cast(found[name], tf.float64).numpy() for name in self._heads]
+        heads = [tf.cast(outputs[name], tf.float64).numpy() for name in self._heads]
         return np.concatenate([head.reshape(rows.num_rows, -1) for head in heads], axis=1)
 
 
@@ -161,7 +161,7 @@ def _check_batch(spec: Any, what: str, path: str) -> None:
     shape = spec.shape
     if shape.rank is None or shape.rank == 0 or shape[0] is not None:
         raise UserError(
-            f"{what} has the shape {shape}, whose first axis is no open number of rows",
+            f"{what} has the shape {shape}, whose first axis is not an open number of rows",
             path,
             "save it with an input signature of [None, …]",
         )
@@ -172,12 +172,12 @@ def _row_shape(spec: Any) -> tuple[int | None, ...]:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """As text, which is how TensorFlow flattens a signature, but for numbers: output_2 before output_10.
+    """Sort key: as text, as TensorFlow flattens a signature, but for numbers: output_2 before output_10.
 
     The order in which it loads them is another in each process.
     """
     names = list(names)
     numbered = [re.fullmatch(r"(.*?)_(\d+)", name) for name in names]
-    if all(numbered) and len({found[1] for found in numbered if found}) == 1:
+    if all(numbered) and len({match[1] for match in numbered if match}) == 1:
         return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
     return sorted(names)

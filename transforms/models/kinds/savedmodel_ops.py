@@ -34,10 +34,10 @@ def check_ops(path: str) -> None:
       UserError: It holds such an op; the line names it.
     """
     try:
-        found = loader_impl.parse_saved_model(path)
+        saved = loader_impl.parse_saved_model(path)
     except OSError:
         return  # none, or damaged: the loader says how
-    for meta in found.meta_graphs:
+    for meta in saved.meta_graphs:
         _check(meta, path)
 
 

@@ -1,4 +1,4 @@
-"""What tree models of every library have in common: one row of numbers in, margins or probabilities out."""
+"""The common part of tree models of every library: numbers in, margins or probabilities out."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _DEBIAN = {"libgomp.so.1": "libgomp1"}
 
 @dataclass(frozen=True)
 class TreeScores:
-    """What a library computes of rows.
+    """A library's own scores and outputs of rows.
 
-    Of two classes many libraries add up one margin, that of the second: `mirrored`. The first one's is minus
+    For two classes many libraries add up one margin, the second's: `mirrored`. The first one's is minus
     that, and its output one minus the other's.
 
     Args:
@@ -59,7 +59,7 @@ class TreeScores:
 
 @dataclass(frozen=True)
 class Written:
-    """What a scikit-learn estimator was written with, where that is another version than the one here.
+    """Versions of scikit-learn, where an estimator was written with another one than is here.
 
     Args:
       there: The version that wrote it.
@@ -226,13 +226,13 @@ class TreeModel(OpaqueModel):
 
 
 def as_classes(found: Any) -> tuple[Category, ...]:
-    """An estimator's `classes_` as Python's own values; whatever is no number, as a string."""
+    """An estimator's `classes_` as Python's own values: numbers, and strings of anything else."""
     values = np.asarray(found).tolist()
     return tuple(value if isinstance(value, bool | int | float) else str(value) for value in values)
 
 
 def missing_package(package: str, what: str, path: str) -> UserError:
-    """What to say where a library is not installed."""
+    """Makes the error of a library that is not installed."""
     return UserError(
         f"{what} needs {package}, which is not installed", path, "pip install 'attribeam[trees]'"
     )
@@ -240,9 +240,9 @@ def missing_package(package: str, what: str, path: str) -> UserError:
 
 def missing_library(error: Exception, what: str, path: str) -> UserError | None:
     """The error to raise where an import failed for want of a shared library; None: it failed otherwise."""
-    found = _NOT_THERE.match(str(error))
-    if found is None:
+    match = _NOT_THERE.match(str(error))
+    if match is None:
         return None
-    package = _DEBIAN.get(found[1])
+    package = _DEBIAN.get(match[1])
     remedy = "install it" if package is None else f"on Debian and Ubuntu: apt install {package}"
-    return UserError(f"{what} needs the library {found[1]}, which this machine lacks", path, remedy)
+    return UserError(f"{what} needs the library {match[1]}, which this machine lacks", path, remedy)

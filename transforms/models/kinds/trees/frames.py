@@ -53,8 +53,8 @@ def _numbers(array: pa.Array, taken: np.ndarray) -> np.ndarray:
     """A column of numbers: whole ones as they are where none is null, else floats with NaN."""
     kind = array.type
     if pt.is_integer(kind) and not array.null_count:
-        found: np.ndarray = array.to_numpy(zero_copy_only=False)
-        return found
+        numbers: np.ndarray = array.to_numpy(zero_copy_only=False)
+        return numbers
     if pt.is_decimal(kind) or pt.is_float16(kind):
         array = array.cast(pa.float64())
     elif pt.is_boolean(kind):

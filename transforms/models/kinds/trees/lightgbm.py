@@ -88,11 +88,11 @@ class LightGBMModel:
         self.scores = self._scored(header)
         names: Sequence[str] = list(booster.feature_name())
         if names == [f"Column_{index}" for index in range(len(names))] and self._categories is None:
-            names = ()  # nobody gave any
-        found = tree_signature(
+            names = ()  # none were given
+        signature = tree_signature(
             names, booster.num_feature(), "float64", self.scores, nan=True, categories=self._categories
         )
-        self.signature = replace(found, inputs=(replace(found.inputs[0], respelled=True),))
+        self.signature = replace(signature, inputs=(replace(signature.inputs[0], respelled=True),))
 
     def _scored(self, header: str) -> TreeScores:
         line = re.search(r"^objective=(.*)$", header, re.MULTILINE)
@@ -127,7 +127,7 @@ class LightGBMModel:
         return TreeScores(margin, output, kind, self._grown)
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """What LightGBM's own interface gives; see `PublicPrediction`."""
+        """Returns the prediction of LightGBM's own interface; see `PublicPrediction`."""
         import lightgbm
 
         (taken,) = inputs.values()
@@ -144,15 +144,15 @@ class LightGBMModel:
                 # Names of features, which scikit-learn misses in an array.
                 warnings.simplefilter("ignore")
                 if estimator is None:
-                    found = np.asarray(self._booster.predict(data, num_threads=1))
+                    predicted = np.asarray(self._booster.predict(data, num_threads=1))
                 elif hasattr(estimator, "predict_proba"):
                     return np.asarray(estimator.predict_proba(data))
                 else:
-                    found = np.asarray(estimator.predict(data))
+                    predicted = np.asarray(estimator.predict(data))
         except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
             what = f"LightGBM's own prediction fails: {str(error)[:200]}"
             raise UserError(what, self.path, "see that it predicts these rows where it was made") from error
-        return np.stack([1 - found, found], axis=1) if self.scores.mirrored else found
+        return np.stack([1 - predicted, predicted], axis=1) if self.scores.mirrored else predicted
 
     def scored(
         self,
@@ -167,8 +167,8 @@ class LightGBMModel:
 
     def _predict(self, rows: np.ndarray, *, raw: bool) -> np.ndarray:
         # One thread a call: rows are shared out among threads of our own.
-        found: np.ndarray = self._booster.predict(rows, raw_score=raw, num_threads=1)
-        return found / self._over if raw else found
+        predicted: np.ndarray = self._booster.predict(rows, raw_score=raw, num_threads=1)
+        return predicted / self._over if raw else predicted
 
     def forest(self) -> Forest:
         """The trees; see `TreeAdapter.forest`."""

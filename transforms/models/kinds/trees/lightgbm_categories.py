@@ -1,4 +1,4 @@
-"""Which features of a LightGBM model had categories: its file lists them without saying whose they are."""
+"""Features of a LightGBM model that had categories: its file lists these without naming the features."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class ListsInOrder:
 
     def at(self, texts: Sequence[bool]) -> Mapping[int, Categories]:
         """See `CategoryPlaces.at`."""
-        # Whole numbers that somebody called categorical without a data frame have no list. Where the columns
+        # Whole numbers that were called categorical without a data frame have no list. Where the columns
         # are of other types than the categories, what fits without a look at them is refused by name later.
         none = (False,) * len(self.names)
         tries = ((texts, self.categorical), (texts, none), (None, self.categorical))
-        ways = next((found for known, needed in tries if (found := self._ways(known, needed))), [])
+        ways = next((some for known, needed in tries if (some := self._ways(known, needed))), [])
         if len(ways) == 1:
             return dict(zip(ways[0], self.lists, strict=True))
         raise UserError(
@@ -69,13 +69,13 @@ class ListsInOrder:
         return ways[0]
 
     def _fits(self, place: int, number: int, texts: Sequence[bool] | None) -> bool:
-        found, used = self.lists[number], self.used[place]
-        if texts is not None and found.strings != texts[place]:
+        listed, used = self.lists[number], self.used[place]
+        if texts is not None and listed.strings != texts[place]:
             return False
         if used is None:
             return True
         low, high = used
-        return low >= -1 and high < len(found.values) and low % 1 == high % 1 == 0
+        return low >= -1 and high < len(listed.values) and low % 1 == high % 1 == 0
 
 
 def lists_in_order(booster: Any, header: str, text: str, path: str) -> ListsInOrder | None:
@@ -89,11 +89,11 @@ def lists_in_order(booster: Any, header: str, text: str, path: str) -> ListsInOr
     Raises:
       UserError: Categories are neither all strings nor all numbers.
     """
-    found = booster.pandas_categorical or ()
-    if not any(found):
+    listed = booster.pandas_categorical or ()
+    if not any(listed):
         return None
     lists = []
-    for values in found:
+    for values in listed:
         kind = known_as_one_kind(values)
         if kind is None:
             words = names_in_words(list(map(str, values)))
@@ -118,12 +118,12 @@ def lists_in_order(booster: Any, header: str, text: str, path: str) -> ListsInOr
 
 
 def _line(header: str, key: str) -> str:
-    found = re.search(rf"^{key}=(.*)$", header, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(rf"^{key}=(.*)$", header, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _range(info: str) -> tuple[float, float] | None:
-    """What `feature_infos` says of a feature: `[low:high]`, codes with colons between them, or `none`."""
+    """Reads an item of `feature_infos`: `[low:high]`, codes with colons between them, or `none`."""
     if info in ("none", ""):
         return None
     numbers = [float(part) for part in info.strip("[]").split(":")]

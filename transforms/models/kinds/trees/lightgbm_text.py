@@ -1,7 +1,7 @@
 """LightGBM's text files before LightGBM reads them: those that are not whole are refused here, in a line.
 
 The header states the size of each tree in bytes (`tree_sizes`), and LightGBM reads them by it, in threads
-whose failures nobody can catch. The layout is that of GBDT::SaveModelToString.
+whose failures cannot be caught. The layout is that of GBDT::SaveModelToString.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _AGAIN = "copy or save it again, with Booster.save_model"
 
 
 def whole_text(path: str) -> str | None:
-    """What LightGBM is to be given in the file's place.
+    """Returns the text to give LightGBM in the file's place.
 
     Args:
       path: A local file that begins as LightGBM's do.

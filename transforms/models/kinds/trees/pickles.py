@@ -74,14 +74,14 @@ def _fitted(model: Any, name: str, attribute: str, path: str) -> Any:
     from sklearn.exceptions import NotFittedError
 
     try:
-        found = getattr(model, attribute)
-        return found() if attribute == "get_booster" else found
+        booster = getattr(model, attribute)
+        return booster() if attribute == "get_booster" else booster
     except NotFittedError as error:
         raise UserError(f"holds a {name} that is not fitted", path, "fit it before saving it") from error
 
 
 def _unpickled(path: str) -> tuple[Any, Written | None]:
-    """What a pickle holds, and what it was written with where that is another scikit-learn.
+    """Loads a pickle; also returns what wrote it, where that is another scikit-learn.
 
     Raises:
       UserError: It does not load; both versions of scikit-learn are named where they differ.
@@ -126,7 +126,7 @@ def _is_joblib(path: str) -> bool:
 
 
 def _not_loaded(path: str, error: Exception) -> UserError:
-    """Why a pickle does not load, in one line."""
+    """Makes the error of a pickle that does not load, in one line."""
     lacking = missing_library(error, "the pickle", path)
     if lacking is not None:
         return lacking
@@ -134,7 +134,7 @@ def _not_loaded(path: str, error: Exception) -> UserError:
     line = re.sub(r" from '[^']*'", "", line).strip(" :")[:200]
     module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
     package = module.partition(".")[0]
-    # A private name is no package of its own: scikit-learn 1.7 wrote _loss for sklearn._loss._loss.
+    # A private name is not a package of its own: scikit-learn 1.7 wrote _loss for sklearn._loss._loss.
     if module and not package.startswith("_") and importlib.util.find_spec(package) is None:
         if package in _LIBRARIES:
             return missing_package(_LIBRARIES[package], "the pickle", path)
@@ -153,9 +153,9 @@ def _not_loaded(path: str, error: Exception) -> UserError:
         what = f"the pickle needs {module}, which the {package} that is here does not have"
         return UserError(what, path, "install the version that wrote it, or save the model again")
     if isinstance(error, AttributeError) and (
-        found := re.search(r"'(\w+)' on <module '[\w.]*__main__'", line)
+        match := re.search(r"'(\w+)' on <module '[\w.]*__main__'", line)
     ):
-        what = f"the pickle needs {found[1]}, which was defined in the script that wrote it (__main__)"
+        what = f"the pickle needs {match[1]}, which was defined in the script that wrote it (__main__)"
         return UserError(what, path, "define it in a module, name that in model.modules, and save it again")
     return UserError(f"the pickle does not load: {line}", path, "save the model again")
 
@@ -164,8 +164,8 @@ def _version_in(path: str) -> str | None:
     """The scikit-learn that wrote a pickle, as the file has it; None where it has none."""
     with open(path, "rb") as file:
         data = file.read()
-    found = _VERSION.search(unpacked_whole(data))
-    return None if found is None else found[1].decode()
+    match = _VERSION.search(unpacked_whole(data))
+    return None if match is None else match[1].decode()
 
 
 def _version_here() -> str | None:
@@ -177,7 +177,7 @@ def _version_here() -> str | None:
 
 
 def _no_model(model: Any, path: str) -> UserError:
-    """What a pickle holds that is no tree model, and the way out."""
+    """Makes the error of a pickle that holds something else than a tree model."""
     name, module = type(model).__name__, type(model).__module__.partition(".")[0]
     alone = f"save the model alone, or {printed_by('sklearn')}"
     if isinstance(model, Mapping):

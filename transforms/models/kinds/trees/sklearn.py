@@ -92,12 +92,12 @@ class SklearnModel:
         return TreeModel(self, score, example)
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """What the estimator itself predicts of a data frame; see `PublicPrediction`."""
+        """Returns the estimator's own prediction of a data frame; see `PublicPrediction`."""
         given = self._as_frame(rows, inputs[INPUT])
         if not self._classifies:
             return np.asarray(self._public.predict(given)).reshape(len(inputs[INPUT]), -1)
-        found: np.ndarray = self._public.predict_proba(given)
-        return found[:, -self.scores.width :]
+        predicted: np.ndarray = self._public.predict_proba(given)
+        return predicted[:, -self.scores.width :]
 
     def _as_frame(self, rows: pa.RecordBatch, decoded: np.ndarray) -> Any:
         """Rows as the estimator's users give them: a data frame, or an array where it was fitted on one."""
@@ -207,12 +207,12 @@ class SklearnModel:
         """
         shape = 1, int(self._model.n_features_in_)
         try:
-            found = self.scores.score(np.zeros(shape, dtype))
+            scores = self.scores.score(np.zeros(shape, dtype))
         # Attributes that another version of scikit-learn had, or had not; whatever comes of them.
         except Exception as error:
             line = next((row for row in str(error).splitlines() if row.strip()), "").strip()[:200]
             raise self._useless(f"does not predict: {type(error).__name__}: {line}") from error
-        if self.scores.kind == "probability" and not np.allclose(np.sum(found, axis=1), 1):
+        if self.scores.kind == "probability" and not np.allclose(np.sum(scores, axis=1), 1):
             raise self._useless("gives probabilities that do not sum to 1")
         try:
             self._model.predict(np.full(shape, np.nan, dtype))
@@ -279,7 +279,7 @@ class SklearnModel:
 
 
 class _Ordered:
-    """What stands for a histogram boosting's own encoder: its columns in their order, encoded already."""
+    """Stands for a histogram boosting's own encoder: its columns in their order, encoded already."""
 
     def __init__(self, order: np.ndarray) -> None:
         self._order = order
@@ -294,8 +294,8 @@ def _as_numbers(column: pa.Array) -> np.ndarray:
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    found: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return found.astype(np.float64)
+    numbers: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return numbers.astype(np.float64)
 
 
 def _tree(tree: Any, group: int, weight: float) -> Tree:

@@ -138,7 +138,7 @@ class XGBoostModel:
         self.signature = replace(self.signature, inputs=(replace(spec, missing=self.missing),))
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """What XGBoost's own interface gives; see `PublicPrediction`."""
+        """Returns the prediction of XGBoost's own interface; see `PublicPrediction`."""
         import xgboost
 
         (taken,) = inputs.values()
@@ -158,8 +158,8 @@ class XGBoostModel:
                 own = {} if places else {"feature_names": names or None, "feature_types": types or None}
                 matrix = xgboost.DMatrix(data, missing=missing, enable_categorical=True, nthread=1, **own)
                 softmax = self._objective == "multi:softmax"
-                found = booster.predict(matrix, output_margin=softmax, iteration_range=(0, self._rounds))
-                return self._shares(found) if softmax else self._both(found)
+                predicted = booster.predict(matrix, output_margin=softmax, iteration_range=(0, self._rounds))
+                return self._shares(predicted) if softmax else self._both(predicted)
             if hasattr(estimator, "predict_proba"):
                 return np.asarray(estimator.predict_proba(data, validate_features=False))
             return self._both(np.asarray(estimator.predict(data, validate_features=False)))
@@ -186,9 +186,9 @@ class XGBoostModel:
 
         kinds = {"classifier": xgboost.XGBClassifier, "ranker": xgboost.XGBRanker}
         maker = kinds.get(_type_of(self._booster, None) or "", xgboost.XGBRegressor)
-        found = maker(missing=np.nan if self.missing is None else self.missing, n_jobs=1)
-        found.load_model(self._booster.save_raw("ubj"))
-        return found
+        estimator = maker(missing=np.nan if self.missing is None else self.missing, n_jobs=1)
+        estimator.load_model(self._booster.save_raw("ubj"))
+        return estimator
 
     def _both(self, found: np.ndarray) -> np.ndarray:
         return np.stack([1 - found, found], axis=1) if self.scores.mirrored else found
@@ -205,7 +205,7 @@ class XGBoostModel:
         return TreeModel(self, score, example)
 
     def _used_rounds(self) -> int:
-        """How many rounds the library's own predict uses."""
+        """Number of rounds that the library's own predict uses."""
         best = self._booster.attr("best_iteration")
         if best is not None and (
             self._estimator is not None or self._booster.attr("scikit_learn") is not None
@@ -214,7 +214,7 @@ class XGBoostModel:
         return int(self._booster.num_boosted_rounds())
 
     def _predict(self, rows: np.ndarray, kind: str) -> np.ndarray:
-        found: np.ndarray = self._booster.inplace_predict(
+        predicted: np.ndarray = self._booster.inplace_predict(
             rows,
             iteration_range=(0, self._rounds),
             predict_type=kind,
@@ -222,7 +222,7 @@ class XGBoostModel:
             validate_features=False,
             strict_shape=True,
         )
-        return found
+        return predicted
 
     def _output(self, rows: np.ndarray) -> np.ndarray:
         if self._objective == "multi:softmax":  # returns the class; its probabilities are softprob's
@@ -281,12 +281,12 @@ def _tree(tree: Mapping[str, Any], group: int, weight: float, path: str) -> Tree
 
 
 def _type_of(booster: Any, estimator: Any) -> str | None:
-    """What the scikit-learn interface calls the model: regressor, classifier or ranker; None of a Booster."""
+    """The scikit-learn interface's word for a model: regressor, classifier or ranker; None for a Booster."""
     if estimator is not None:
         return "classifier" if hasattr(estimator, "predict_proba") else "regressor"
     said = booster.attr("scikit_learn")
-    found = None if said is None else json.loads(said).get("_estimator_type")
-    return None if found is None else str(found)
+    kind = None if said is None else json.loads(said).get("_estimator_type")
+    return None if kind is None else str(kind)
 
 
 def _categories(found: Mapping[str, Any], path: str) -> Placed | None:
