@@ -513,7 +513,7 @@ def test_a_model_that_is_more_than_its_trees_is_found_out() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["input.features=[level, size]"], ["takes 6 values a row", "2 features give 2"]),
+        (["input.features=[level, size]"], ["takes 6 values per row", "2 features give 2"]),
         (["input.features=[level, size, gap, kind, open, region]"], ["region", "string", "numbers"]),
         (["input.groups={both: [level, size]}"], ["input.groups", "both is a group", "exact_shap"]),
         (
@@ -557,7 +557,7 @@ def test_missing_names_are_named_with_the_nearest(
     )
     line = capsys.readouterr().err.strip().splitlines()[-1]
     for word in (
-        "the model's features level, gap have no column of their name",
+        "the model's features level, gap have no column of the same name",
         "left over: gaps, Level",
         "did you mean Level for level, gaps for gap?",
     ):

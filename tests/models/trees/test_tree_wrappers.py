@@ -233,12 +233,12 @@ def test_names_that_lightgbm_has_respelled(tmp_path: Path) -> None:
     table = pa.Table.from_pandas(FRAME, preserve_index=False)
     np.testing.assert_allclose(through(path, table).outputs[:, 0], model.predict(FRAME), rtol=1e-6)
     both = table.append_column("b_b", pa.array(np.zeros(ROWS)))
-    with pytest.raises(UserError, match="'b_b' may be each of the columns 'b b', 'b_b'"):
+    with pytest.raises(UserError, match="'b_b' may be any of the columns 'b b', 'b_b'"):
         through(path, both)
     listed = tuple(FeatureRequest(name) for name in NAMES)
     found = through(path, both, features=listed)
     np.testing.assert_allclose(found.outputs[:, 0], model.predict(FRAME), rtol=1e-6)
-    with pytest.raises(UserError, match="'b_b' may be each of the columns"):
+    with pytest.raises(UserError, match="'b_b' may be any of the columns"):
         through(path, both, features=(*listed, FeatureRequest("b_b")))
     # XGBoost keeps names as they are.
     other = xgboost.XGBRegressor(**FEW).fit(FRAME.rename(columns={"b b": "b_b"}), Y)
