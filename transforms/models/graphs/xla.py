@@ -83,15 +83,15 @@ class Fused:
         boundary = {t.name: t for op in rest for t in op.inputs} | {t.name: t for t in traced.outputs}
         given = {t.name: str(i) for i, t in inputs.items()}
         self._direct = {name: int(given[name]) for name in boundary if name in given}
-        self._found = [t for name, t in boundary.items() if t.op.name in first]
-        fed = [*(inputs[str(i)] for i in self._direct.values()), *self._found]
+        self._computed = [t for name, t in boundary.items() if t.op.name in first]
+        fed = [*(inputs[str(i)] for i in self._direct.values()), *self._computed]
         self.operations = (len(rest), len(first))
         self._first: Any = None
-        if self._found:
+        if self._computed:
             specs = [tf.TensorSpec(t.shape, t.dtype) for t in inputs.values()]
             names = [t.name for t in inputs.values()]
             self._first = tf.function(
-                lambda *values: traced.replay(dict(zip(names, values, strict=True)), self._found),
+                lambda *values: traced.replay(dict(zip(names, values, strict=True)), self._computed),
                 input_signature=specs,
                 autograph=False,
             ).get_concrete_function()

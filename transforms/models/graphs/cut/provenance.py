@@ -112,10 +112,10 @@ def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.
         blamed = next((mixed[t.name] for t in values if t.name in mixed), None)
         if blamed is None and not operands:
             continue
-        differs = any(t.name in unlike for t in op.inputs) or _tells_positions_apart(op, operands)
+        differs = any(t.name in unlike for t in op.inputs) or _distinguishes_positions(op, operands)
         if blamed is None:
             try:
-                mapped = _found(op, operands, size, counts=counts and not differs)
+                mapped = _output_maps(op, operands, size, counts=counts and not differs)
             # Some ops cannot be applied to the map of a single row.
             except (Mixed, ValueError, IndexError, tf.errors.InvalidArgumentError):
                 blamed = op
@@ -131,8 +131,8 @@ def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.
     return maps[tensor.name]
 
 
-def _found(op: Any, operands: Mapping[int, np.ndarray], size: int, *, counts: bool) -> list[np.ndarray]:
-    """Maps of an op's outputs; `counts`: where it counts over all positions, EVERYWHERE."""
+def _output_maps(op: Any, operands: Mapping[int, np.ndarray], size: int, *, counts: bool) -> list[np.ndarray]:
+    """Maps of an op's outputs; EVERYWHERE if `counts` and the op counts over all positions."""
     if op.type not in _COUNTING:
         return _rearranged(op, operands)
     if not counts:
@@ -140,7 +140,7 @@ def _found(op: Any, operands: Mapping[int, np.ndarray], size: int, *, counts: bo
     return [_counted(op, operands, size)]
 
 
-def _tells_positions_apart(op: Any, maps: Mapping[int, np.ndarray]) -> bool:
+def _distinguishes_positions(op: Any, maps: Mapping[int, np.ndarray]) -> bool:
     """True if an op treats the values of different positions differently."""
     if op.type not in _ELEMENTWISE:
         return False
