@@ -96,7 +96,7 @@ def rebuilt(traced: TracedModel, definition: Any, fetches: Sequence[str]) -> Tra
 
 
 def _pruned(definition: Any, fetches: Iterable[str], fed: set[str]) -> Any:
-    """The nodes that the fetches need and their functions, without control edges: nothing has side effects."""
+    """The nodes that the fetches need and their functions; no control edges: nothing has side effects."""
     nodes = {node.name: node for node in definition.node}
     needed: set[str] = set()
     pending = [name for name in fetches if name not in fed]
