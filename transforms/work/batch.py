@@ -51,7 +51,7 @@ def explain_rows(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Re
         return None, problems
     order = np.argsort(whole[0].ordinals, kind="stable")
     problems.sort(key=lambda one: (one.file, one.row))
-    return (whole[0].take(order), take(whole[1], order), whole[2][order]), problems
+    return (whole[0].take(order), whole[1].take(order), whole[2][order]), problems
 
 
 def _explain_alike(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[Rejection]]:
@@ -92,7 +92,7 @@ def _explain_alike(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[
     rejections = [_rejection(rows, index, *reason) for index, reason in sorted(bad.items())]
     if not len(good):
         return None, rejections
-    return (rows.take(good), take(attribution, good), targets[good]), rejections
+    return (rows.take(good), attribution.take(good), targets[good]), rejections
 
 
 def _nothing_plays(
@@ -186,41 +186,13 @@ def _rejection(rows: Rows, index: int, stage: str, reason: str) -> Rejection:
     return Rejection(rows.file[index], int(rows.rows[index]), stage, reason, rows.ids[index])
 
 
-def take(attribution: Attribution, index: np.ndarray) -> Attribution:
-    """Some rows of an attribution, by number."""
-    errors, delta = attribution.standard_error, attribution.convergence_delta
-    return Attribution(
-        {k: v[index] for k, v in attribution.values.items()},
-        attribution.prediction[index],
-        attribution.output[index],
-        attribution.base_value[index],
-        None if delta is None else delta[index],
-        None if errors is None else {k: v[index] for k, v in errors.items()},
-        attribution.limited[index],
-        None if attribution.fit is None else attribution.fit[index],
-    )
-
-
 def _join_explained(parts: list[Explained]) -> Explained | None:
     if not parts:
         return None
     if len(parts) == 1:
         return parts[0]
-    found = [part[1] for part in parts]
-    deltas = [a.convergence_delta for a in found if a.convergence_delta is not None]
-    errors = [a.standard_error for a in found if a.standard_error is not None]
-    fits = [a.fit for a in found if a.fit is not None]
-    whole = Attribution(
-        {k: np.concatenate([a.values[k] for a in found]) for k in found[0].values},
-        np.concatenate([a.prediction for a in found]),
-        np.concatenate([a.output for a in found]),
-        np.concatenate([a.base_value for a in found]),
-        np.concatenate(deltas) if deltas else None,
-        {k: np.concatenate([e[k] for e in errors]) for k in errors[0]} if errors else None,
-        np.concatenate([a.limited for a in found]),
-        np.concatenate(fits) if fits else None,
-    )
-    return join([part[0] for part in parts]), whole, np.concatenate([part[2] for part in parts])
+    rows, attributions, targets = zip(*parts, strict=True)
+    return join(rows), Attribution.joined(attributions), np.concatenate(targets)
 
 
 def widened(attribution: Attribution, narrow: ExampleSchema, wide: ExampleSchema) -> Attribution:

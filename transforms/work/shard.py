@@ -31,7 +31,7 @@ from transforms.slices.slicings import labels
 from transforms.sources.base import Rejection, Shard
 from transforms.sources.read import read_piece
 from transforms.storage import files
-from transforms.work.batch import Explained, explain_rows, take
+from transforms.work.batch import Explained, explain_rows
 from transforms.work.journal import ShardResult, check_own, is_committed, read_journal, write_journal
 from transforms.work.runtime import Runtime, runtime
 from transforms.work.spec import ExplainSpec
@@ -273,7 +273,7 @@ class _Writer:
         schema, names = self._loaded.spec.schema, self._loaded.target_names
 
         def table(chosen: np.ndarray) -> pa.Table:
-            part = take(attribution, chosen)
+            part = attribution.take(chosen)
             split = schema.split(part.values)
             return shortened(
                 attribution_table(
