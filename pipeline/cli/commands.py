@@ -242,13 +242,13 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
             print_json({"function": function, "module": text}) if as_json else print(text, end="")
         return DONE
     from pipeline.config.errors import nearest_key
-    from pipeline.planning.method_guide import GUIDE, describe
+    from pipeline.planning.method_guide import GUIDE, describe_method
     from transforms.methods import METHODS
 
     if name is not None and name not in METHODS:
         remedy = nearest_key(name, list(METHODS))
         raise UserError(f"{name!r} is not a method", "methods", remedy)
-    rows = [describe(METHODS[key]) for key in ([name] if name else METHODS)]
+    rows = [describe_method(METHODS[key]) for key in ([name] if name else METHODS)]
     costs_here = None
     if config is not None:
         from pipeline.config.models import load_config

@@ -15,7 +15,7 @@ from pipeline.planning.device_batches import (
     evaluation_bytes,
     seconds_per_row,
 )
-from pipeline.planning.method.default import baseline_kind, candidates
+from pipeline.planning.method.default import baseline_kind, candidate_methods
 from pipeline.planning.method.requirements import Unfit
 from pipeline.planning.model.child import in_child
 from pipeline.planning.model.failures import methods_own, scores_of, taken
@@ -119,7 +119,7 @@ def _with_defaults(request: ProbeRequest) -> ProbeResult:
         return _probe(own, open_model(own))
     kind, schema, _ = open_schema(request)
     refused: list[str] = []
-    choices = candidates(kind, schema.players.count)
+    choices = candidate_methods(kind, schema.players.count)
     opened: Opened | None = None
     for number, (method, why) in enumerate(choices, 1):
         own = _with_kind(request, method)
