@@ -23,7 +23,7 @@ def described_values(
 
     Args:
       features: The rows of a baseline, `[R, *shape]` by feature; strings as bytes.
-      categories: What the codes of some features mean.
+      categories: The categories of features that are held as codes.
     """
     known = categories or {}
     return [
