@@ -14,7 +14,7 @@ __all__ = ["ExplainBatches", "ExplainShards"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: most of this package is used without Beam.
+    # Imported on first use: most of this package is used without Beam.
     if name in __all__:
         from transforms import explain
 

@@ -33,7 +33,7 @@ from transforms.models.load import request_bytes, request_digest
 from transforms.models.reference import Reference
 from transforms.rows.baselines.baselines import Artifact
 from transforms.rows.decode import Rows
-from transforms.rows.resolve.completion import said
+from transforms.rows.resolve.completion import completion_note
 from transforms.rows.schema import ExampleSchema
 from transforms.work.device_batch import DeviceBatchSize
 from transforms.work.runtime import make_reference
@@ -168,7 +168,7 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
             seconds = device_batch.run(
                 lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
             )
-    listed = said(request.columns, model.signature, [feature.name for feature in schema.features])
+    listed = completion_note(request.columns, model.signature, [feature.name for feature in schema.features])
     return ProbeResult(
         signature=targets.signature(model.signature),
         digest=request_digest(request.model),

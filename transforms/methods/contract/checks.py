@@ -1,4 +1,4 @@
-"""What every method must keep, one function a promise; each looks at one method in one world."""
+"""Checks of the contract, one function for each promise of a method; each looks at one small world."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def _require_equal(noun: str, found: np.ndarray, expected: np.ndarray) -> None:
 
 
 def sums(subject: Subject) -> None:
-    """Where it is promised, Σφ = prediction − base_value, and the delta says how far it is off."""
+    """Σφ = prediction − base_value where that is promised, and the delta says how far it is off."""
     method, whole = subject.method, subject.whole
     if whole.convergence_delta is None:
         return
@@ -312,11 +312,11 @@ def ignored(subject: Subject) -> None:
     # A score that is evaluated twice in different company may differ in its last bit.
     rounding = 0.0 if subject.method.needs.gradients else 1e-6 * float(np.abs(whole.prediction).max())
     for place in subject.world.ignored:
-        found = np.abs(_at(whole.values, place))
+        sizes = np.abs(_at(whole.values, place))
         errors = 0.0 if whole.standard_error is None else _at(whole.standard_error, place)
         require(
-            found <= rounding + _ERRORS * errors,
-            f"{_named(place)}, which the score ignores, gets up to {float(found.max()):.3g}",
+            sizes <= rounding + _ERRORS * errors,
+            f"{_named(place)}, which the score ignores, gets up to {float(sizes.max()):.3g}",
         )
 
 
@@ -351,7 +351,7 @@ def costs(subject: Subject) -> None:
         method = replace(method, tolerance=None)  # type: ignore[type-var]
     rows, seen = np.arange(world.count), Subject(method, world, subject.seed)
     room = 1 << 20
-    seen.explain(rows, room)  # what is computed of the background once is nobody's cost
+    seen.explain(rows, room)  # what is computed of the background once is not a row's cost
     before = _evaluations(world, method)
     seen.explain(rows, room)
     asked = (_evaluations(world, method) - before) / world.count
