@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExplainBatches", "ExplainShards", "check_method_contract"]
 
-#: Where a name is defined; loaded when asked for, since most of this package is used without Beam.
+#: Where a name is defined. Imported on first use: most of this package is used without Beam.
 _HOMES = {
     "ExplainBatches": "transforms.explain",
     "ExplainShards": "transforms.explain",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from transforms.rows.schema import ExampleSchema
 from transforms.sources.base import InputFile
-from transforms.sources.parquet.columns import found_at
+from transforms.sources.parquet.columns import path_of
 from transforms.sources.parquet.opening import stored_index
 from transforms.sources.partitions import partition_types
 from transforms.wording import names_in_words
@@ -65,7 +65,7 @@ def _filled(inputs: Sequence[InputFile], schema: ExampleSchema) -> list[str]:
             for file in inputs
             if file.schema is not None
             and feature.name not in schema.from_path
-            and not found_at(file.schema, feature.name, file.name)
+            and not path_of(file.schema, feature.name, file.name)
         ]
         if lacking:
             notes.append(

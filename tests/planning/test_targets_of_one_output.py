@@ -87,4 +87,4 @@ def test_a_label_that_is_neither(folder: Path, tmp_path: Path) -> None:
     settings = ("model.target={column: odd}", "limits.rejected=1")
     run = worlds.explain(folder / "config.yaml", tmp_path / "run", *settings)
     reasons = set(run.rejected()["reason"].to_pylist())
-    assert reasons == {"target odd is 2, no class of the model: 0, 1"}
+    assert reasons == {"target odd is 2, not a class of the model: 0, 1"}

@@ -15,7 +15,7 @@ from pipeline.planning.method.allowed_values import allowed_values
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.models.base import InputSpec, Signature
-from transforms.rows.resolve.completion import completed, said
+from transforms.rows.resolve.completion import completed, completion_note
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.resolve import ColumnRequest, resolve
 
@@ -121,13 +121,13 @@ def test_names_that_the_library_spells_in_its_own_way() -> None:
 
 
 def test_it_is_said() -> None:
-    assert said(asked(FILLED), VECTOR, list(TEN)) == (
+    assert completion_note(asked(FILLED), VECTOR, list(TEN)) == (
         "1 of 10 features are listed: the others are taken as they are, and all are in the file's order"
     )
-    assert "by the model's names" in str(said(asked(FILLED), NAMED, list(TEN)))
-    assert said(asked(), VECTOR, list(TEN)) is None
-    assert said(asked(*TEN), VECTOR, list(TEN)) is None
-    assert said(asked(FILLED), None, ["c4"]) is None
+    assert "by the model's names" in str(completion_note(asked(FILLED), NAMED, list(TEN)))
+    assert completion_note(asked(), VECTOR, list(TEN)) is None
+    assert completion_note(asked(*TEN), VECTOR, list(TEN)) is None
+    assert completion_note(asked(FILLED), None, ["c4"]) is None
 
 
 def test_a_function_takes_what_is_listed() -> None:

@@ -306,10 +306,10 @@ def test_what_a_network_can_be_given() -> None:
     spec = feature_spec(kept, InputSpec("in", (1,), "float32"), pa.float64(), 0, (1,))
     assert spec.nan
     for dtype, stored_type in (("int32", pa.int32()), ("string", pa.string()), ("bool", pa.bool_())):
-        with pytest.raises(UserError, match=r"missing: keep, and the model's input 'in' takes .*give fill"):
+        with pytest.raises(UserError, match=r"missing: keep, but the model's input 'in' takes .*give fill"):
             feature_spec(kept, InputSpec("in", (1,), dtype), stored_type, 0, (1,))
     picture = FeatureRequest("x", "image", missing="keep", shape=(2, 2, 1))
-    with pytest.raises(UserError, match="no picture"):
+    with pytest.raises(UserError, match="missing picture"):
         feature_spec(picture, InputSpec("in", (2, 2, 1), "float32"), pa.binary(), 0, (2, 2, 1))
     # Trees keep what is missing; a config may have it rejected.
     trees = InputSpec("features", (3,), "float32", nan=True)

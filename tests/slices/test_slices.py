@@ -269,10 +269,10 @@ def test_tfrecord_gives_the_same(tmp_path: Path) -> None:
     ("setting", "said"),
     [
         ("input.slices=[carier]", "input.slices: the input has no column 'carier'; did you mean carrier?"),
-        ("input.slices=[ag > 3]", "input.slices: 'ag > 3' names 'ag', and the input has no such column; did"),
-        ("input.slices=[age > 3, age  >  3]", "input.slices: 'age > 3' is 'age > 3' once more"),
+        ("input.slices=[ag > 3]", "input.slices: 'ag > 3' names 'ag', but the input has no such column; did"),
+        ("input.slices=[age > 3, age  >  3]", "input.slices: 'age > 3' is the same as 'age > 3'"),
         ("input.slices=[carrier > 3]", "compares 'carrier' (string) with '3' (number)"),
-        ("input.slices=[{column: carrier, bins: 3}]", "holds string, and numbers are needed; slice by its"),
+        ("input.slices=[{column: carrier, bins: 3}]", "holds string, but numbers are needed; slice by its"),
         ("input.slices=[[age, age]]", "'age' is intersected with itself; name others"),
         ("input.weight=wait", "input.weight: the input has no column 'wait'; did you mean weight?"),
         ("input.weight=carrier", "input.weight: column 'carrier' holds string, and weights are numbers"),

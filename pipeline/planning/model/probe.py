@@ -33,7 +33,7 @@ from transforms.models.load import request_bytes, request_digest
 from transforms.models.reference import Reference
 from transforms.rows.baselines.baselines import Artifact
 from transforms.rows.decode import Rows
-from transforms.rows.resolve.completion import said
+from transforms.rows.resolve.completion import completion_note
 from transforms.rows.schema import ExampleSchema
 from transforms.work.device_batch import DeviceBatchSize
 from transforms.work.runtime import make_reference
@@ -177,7 +177,7 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
     if targets.mirrored:  # no and yes have the same spread
         spread, yardstick = np.repeat(spread, 2), np.repeat(yardstick, 2)
     artifact = Artifact(background, scores, spread, noise, yardstick)
-    listed = said(request.columns, model.signature, [feature.name for feature in schema.features])
+    listed = completion_note(request.columns, model.signature, [feature.name for feature in schema.features])
     reference = make_reference(artifact, schema, request.seed)
     if request.model.jit:  # XLA must fail before the run, if it does
         row = {name: value[:1] for name, value in spread_inputs.items()}

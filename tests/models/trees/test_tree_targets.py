@@ -124,10 +124,10 @@ def test_labels_that_are_no_class_reject_their_row() -> None:
     labels = pa.array([3, 7, 1, None] * (ROWS // 4))
     found = through(path, table(label=labels), target="label")
     assert [r.reason for r in found.rejected[:2]] == [
-        "target label is 1, no class of the model: 3, 7",
+        "target label is 1, not a class of the model: 3, 7",
         "target label is null",
     ]
-    with pytest.raises(UserError, match="holds string, and the model's classes are others: 3, 7"):
+    with pytest.raises(UserError, match="holds string, but the model's classes are 3, 7"):
         through(path, table(label=["a"] * ROWS), target="label")
 
 
