@@ -267,7 +267,7 @@ MISTAKES = [
         "another archive",
         (
             "trips.yaml: model.path: ",
-            "model.keras: is an archive, and not one of a Keras model",
+            "model.keras: is an archive, but not of a Keras model",
             "model.save",
         ),
         spoil=hollow,
@@ -284,7 +284,7 @@ MISTAKES = [
     sets(
         "a folder that is no model",
         MODEL + "saved",
-        "saved: the folder holds no saved_model.pb",
+        "saved: the folder does not hold a saved_model.pb",
         spoil=lambda folder: (folder / "saved").mkdir(),
     ),
     Mistake(
