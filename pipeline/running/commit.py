@@ -173,7 +173,7 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
     """Merges the journal, checks it, and writes the importance and the manifest; a retry finds it done.
 
     Args:
-      commit: What to commit.
+      commit: The commit.
       combined: The counts of the pipeline itself, to be compared with the journal.
     Returns:
       The manifest.

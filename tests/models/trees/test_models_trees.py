@@ -523,7 +523,7 @@ def test_a_model_that_is_more_than_its_trees_is_found_out() -> None:
         (["model.score=probability"], ["model.score", "no probabilities"]),
         (["model.score=logit"], ["model.score", "no logits"]),
         (["method.perturbation=observational"], ["method.perturbation", "interventional"]),
-        (["model.target=1"], ["model.target", "no output index"]),
+        (["model.target=1"], ["model.target", "not an output index"]),
     ],
 )
 def test_a_mistake_is_one_line(
