@@ -53,7 +53,7 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            # click takes it for a reader of stdout who has left, and ends the process without a word.
+            # click would treat it as a closed stdout and end the process silently.
             raise RuntimeError(f"a process that was written to has ended: {error}") from error
 
 
@@ -242,13 +242,13 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
             print_json({"function": function, "module": text}) if as_json else print(text, end="")
         return DONE
     from pipeline.config.errors import nearest_key
-    from pipeline.planning.method_guide import GUIDE, describe
+    from pipeline.planning.method_guide import GUIDE, describe_method
     from transforms.methods import METHODS
 
     if name is not None and name not in METHODS:
         remedy = nearest_key(name, list(METHODS))
         raise UserError(f"{name!r} is not a method", "methods", remedy)
-    rows = [describe(METHODS[key]) for key in ([name] if name else METHODS)]
+    rows = [describe_method(METHODS[key]) for key in ([name] if name else METHODS)]
     costs_here = None
     if config is not None:
         from pipeline.config.models import load_config
@@ -279,10 +279,10 @@ def run(arguments: Sequence[str]) -> int:
     """Runs a command line.
 
     Returns:
-      The exit status: 0 done, 1 a limit is exceeded, 2 the user can mend it, 3 the run broke.
+      The exit status: 0 done, 1 a limit is exceeded, 2 an error that the user can mend, 3 the run broke.
     """
     debug, writes = "--debug" in arguments, "explain" in arguments[:1]
-    # Beam logs through the root logger from its first import on.
+    # Beam logs through the root logger as soon as it is imported.
     logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL, stream=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without φ shows a question mark
@@ -299,7 +299,7 @@ def run(arguments: Sequence[str]) -> int:
         return fail(from_click(error, list(cli.commands)), USER, debug)
     except (click.Abort, KeyboardInterrupt):
         return fail(InterruptedError("interrupted"), BROKEN, debug, writes)
-    except SystemExit:  # how click ends when nobody reads all of its help
+    except SystemExit:  # click ends like this when the reader of its help closes the pipe
         return DONE
     except Exception as error:  # noqa: BLE001 - the last resort: one line, and a status that says so
         return fail(error, BROKEN, debug, writes)

@@ -32,8 +32,21 @@ from transforms.models.kinds.function import is_function
 from transforms.storage import files
 
 __all__ = [
-    "Baseline", "Compute", "Config", "Input", "Limits", "LoadedConfig", "Model", "Output", "Paths",
-    "Preset", "Privacy", "Runner", "TopK", "load_config", "restored",
+    "Baseline",
+    "Compute",
+    "Config",
+    "ConfigPaths",
+    "Input",
+    "Limits",
+    "LoadedConfig",
+    "Model",
+    "Output",
+    "Preset",
+    "Privacy",
+    "Runner",
+    "TopK",
+    "load_config",
+    "restored",
 ]  # fmt: skip
 
 
@@ -116,7 +129,7 @@ class Preset(Strict):
 
 
 @dataclass(frozen=True)
-class Paths:
+class ConfigPaths:
     """The paths of a config in full: each is absolute or a URL.
 
     Args:
@@ -134,7 +147,7 @@ class Paths:
     vocabularies: Mapping[str, str]
 
     @classmethod
-    def of(cls, config: Config, folder: str) -> Paths:
+    def of(cls, config: Config, folder: str) -> ConfigPaths:
         """Resolves the paths of a config against the folder that relative ones start from."""
 
         def full(path: str) -> str:
@@ -170,10 +183,10 @@ class LoadedConfig:
     where: str
     folder: str
     preset: str | None = None
-    paths: Paths = dataclasses.field(init=False)
+    paths: ConfigPaths = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "paths", Paths.of(self.config, self.folder))
+        object.__setattr__(self, "paths", ConfigPaths.of(self.config, self.folder))
 
     def with_method(self, method: AttributionMethod) -> LoadedConfig:
         """The config with the method that was decided on."""
@@ -273,8 +286,8 @@ def _parse_method(value: Any) -> AttributionMethod:
         raise UserError(f"{name!r} is not a method", "method.name", nearest_key(str(name), list(METHODS)))
     method = METHODS[name]
     if not issubclass(method, AttributionMethod):
-        what = f"{name!r} is registered, and its class is not derived from AttributionMethod"
-        raise UserError(what, "method.name", "derive it from transforms.methods.base.AttributionMethod")
+        problem = f"{name!r} is registered, and its class is not derived from AttributionMethod"
+        raise UserError(problem, "method.name", "derive it from transforms.methods.base.AttributionMethod")
     known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
     for key in value:
         if key not in (*known, "name"):

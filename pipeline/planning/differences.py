@@ -64,7 +64,7 @@ def in_one_line(lines: Sequence[str]) -> str:
     return "; ".join(lines[:_MOST]) + (f"; and {more} more" if more > 0 else "")
 
 
-def differences(there: Mapping[str, Any], here: PlannedRun) -> list[str]:
+def list_differences(there: Mapping[str, Any], here: PlannedRun) -> list[str]:
     """Lists the differences between an existing run and a planned one, as far as the manifest shows them.
 
     Args:

@@ -99,14 +99,14 @@ GUIDE: Sequence[Advice] = (
 _NEEDS = {"trees": "a tree model", "gradients": "gradients", "evaluations": "evaluations"}
 
 
-def need(method: Any) -> str:
+def requirement_of(method: Any) -> str:
     """The requirement of a method: "trees", "gradients" or "evaluations"."""
     if method.needs.trees:
         return "trees"
     return "gradients" if method.needs.gradients else "evaluations"
 
 
-def describe(method: Any) -> dict[str, Any]:
+def describe_method(method: Any) -> dict[str, Any]:
     """Describes a method for `attribeam methods`, with its cost for ten features."""
     keys = {field.name: field.default for field in dataclasses.fields(method)}
     rows = "a background" if method.needs.background else "one baseline row"
@@ -114,7 +114,7 @@ def describe(method: Any) -> dict[str, Any]:
         "name": method.name,
         "summary": method.summary,
         "when": method.when,
-        "needs": f"{_NEEDS[need(method)]} and {rows}",
+        "needs": f"{_NEEDS[requirement_of(method)]} and {rows}",
         "cost": _cost(method),
         "sums": "Σφ = prediction − base_value" if method.additive else "Σφ has no fixed value",
         "keys": keys,

@@ -10,7 +10,7 @@ from pipeline.planning.host_memory import host_bytes
 from pipeline.planning.model.targets import explained_in_words
 from pipeline.planning.plan import Plan
 from pipeline.run_directory.baseline_summary import described_values
-from pipeline.run_directory.convergence_scale import kind_of
+from pipeline.run_directory.convergence_scale import scale_of
 from transforms.slices.slicings import described
 
 
@@ -104,7 +104,7 @@ def describe_baseline(plan: Plan) -> dict[str, Any]:
     """The manifest's `baseline`."""
     artifact = plan.probe.artifact
     earlier = plan.baseline_run
-    measure, flat = kind_of(artifact, plan.spec.targets.indices)
+    measure, flat = scale_of(artifact, plan.spec.targets.indices)
     return {
         "kind": plan.baseline_kind,
         "rows": len(artifact.scores),

@@ -135,12 +135,12 @@ def _numbers(value: np.ndarray) -> np.ndarray:
 
 def _joined(members: Sequence[np.ndarray]) -> np.ndarray:
     """The values of a group's members as one text per row, `[n, 1]`."""
-    rows = [", ".join(in_words(value[row]) for value in members) for row in range(len(members[0]))]
+    rows = [", ".join(value_in_words(value[row]) for value in members) for row in range(len(members[0]))]
     joined = np.empty((len(rows), 1), object)
     joined[:, 0] = rows
     return joined
 
 
-def in_words(value: Any) -> str:
+def value_in_words(value: Any) -> str:
     """A feature's value in a few characters: a number in six digits, a tensor by its shape."""
     return scalar_or_shape(value, lambda one: f"{one:.6g}" if isinstance(one, float) else str(one))

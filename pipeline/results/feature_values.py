@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.run_directory.increments import cut_increments, in_order, increments_of
+from pipeline.run_directory.increments import cut_increments, in_run_order, increments_of
 from pipeline.run_directory.kept_baseline import categories_of
 from transforms.arrow.nested import as_tensor
 from transforms.errors import UserError
@@ -76,7 +76,7 @@ def _from_input(run: RunTables, places: np.ndarray) -> dict[str, np.ndarray]:
     except UserError as error:
         problem = f"the feature values must be read from the input, which is gone: {error}"
         raise UserError(problem, run.path, _REMEDY) from error
-    inputs = in_order(inspected, manifest)
+    inputs = in_run_order(inspected, manifest)
     if inputs is None:
         raise _changed(run)
     shards = cut_increments(inputs, increments_of(manifest))

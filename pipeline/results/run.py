@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.results.explanation import in_words, make_explanation
+from pipeline.results.explanation import make_explanation, value_in_words
 from pipeline.results.feature_values import feature_values
 from pipeline.results.input_rows import file_rows
 from pipeline.results.tables import KEEP, NO_TABLE, RunTables
@@ -141,7 +141,7 @@ class Run(RunTables):
             else:
                 values[name] = value.item() if isinstance(value, np.generic) else value
         for group, members in self.manifest["config"]["input"]["groups"].items():
-            values[group] = ", ".join(in_words(inputs[member][0]) for member in members)
+            values[group] = ", ".join(value_in_words(inputs[member][0]) for member in members)
         return values
 
     def _no_example(self, example_id: str, part: str) -> UserError:

@@ -23,16 +23,16 @@ def described_values(
 
     Args:
       features: The rows of a baseline, `[R, *shape]` by feature; strings as bytes.
-      categories: What the codes of some features mean.
+      categories: The categories of features that are held as codes.
     """
     known = categories or {}
     return [
-        {"feature": name, **_described(in_words(values, known[name]) if name in known else values)}
+        {"feature": name, **_described(values_of_codes(values, known[name]) if name in known else values)}
         for name, values in features.items()
     ]
 
 
-def in_words(codes: np.ndarray, categories: Categories) -> np.ndarray:
+def values_of_codes(codes: np.ndarray, categories: Categories) -> np.ndarray:
     """The categories that codes stand for, as objects; None where a value is missing."""
     words = np.empty(codes.size, object)
     words[:] = categories.of_codes(codes.reshape(-1).astype(np.float64)).to_pylist()

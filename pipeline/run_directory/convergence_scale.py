@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SPREAD, DISTANCE, NOTHING = "spread", "distance", "nothing"
 
 
-def kind_of(artifact: Artifact, targets: Sequence[int] | None) -> tuple[str, int]:
+def scale_of(artifact: Artifact, targets: Sequence[int] | None) -> tuple[str, int]:
     """The kind of scale that a run has, and the number of its targets whose score does not vary.
 
     Args:

@@ -115,7 +115,7 @@ def is_limited(committed: Mapping[str, Any]) -> bool:
     return sum(part.rows for part in increments_of(committed)) < sum(f["rows"] for f in committed["inputs"])
 
 
-def in_order(inputs: Sequence[InputFile], manifest: Mapping[str, Any]) -> list[InputFile] | None:
+def in_run_order(inputs: Sequence[InputFile], manifest: Mapping[str, Any]) -> list[InputFile] | None:
     """The input files of a committed run in its order; None if they have changed."""
     order = grown(inputs, manifest)
     return None if isinstance(order, str) or order.new else list(order.files)

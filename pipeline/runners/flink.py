@@ -84,7 +84,7 @@ class FlinkCluster:
         """Cancels the jobs of a name, and waits until they have ended.
 
         Args:
-          name: Of the jobs.
+          name: The name of the jobs.
           spared: Ids of jobs of that name to leave alone.
           seconds: How long to wait.
         Raises:

@@ -1,4 +1,4 @@
-"""What a run was, the atomic commit of it, and the state of a run directory."""
+"""Writes the manifest of a run, commits it atomically, and reads the state of a run directory."""
 
 from __future__ import annotations
 
@@ -137,13 +137,13 @@ def versions() -> dict[str, str]:
 
 
 def work_fingerprint(run: str) -> str | None:
-    """The fingerprint of a run that was begun and not committed."""
+    """The fingerprint of an unfinished run; None if there is none."""
     path = fingerprint_path(run)
     return files.read_bytes(path).decode() if files.exists(path) else None
 
 
 def known_cuts(run: str) -> dict[str, int]:
-    """Rows a shard, by fingerprint, of the runs in a place: committed, begun, begun to replace it."""
+    """Rows a shard, by fingerprint, of the runs at a target: committed, unfinished, or replacing it."""
     cuts = {}
     committed = read_manifest(run, replaces=True)
     if committed is not None and committed["fingerprint"] is not None:

@@ -45,7 +45,7 @@ _VISIBLE = 0.01
 
 
 @dataclass(frozen=True)
-class Step:
+class WaterfallStep:
     """A line of the waterfall.
 
     Args:
@@ -104,14 +104,16 @@ def print_example(
         if row["convergence_delta"] is None:
             _print_bars(out, _features(row, values, words))
         else:
-            _print_waterfall(out, waterfall(row, values, words))
+            _print_waterfall(out, waterfall_steps(row, values, words))
         _print_tensors(out, row, values, words)
 
 
 # -- content -------------------------------------------------------------------------------------------------
 
 
-def waterfall(row: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, str]) -> list[Step]:
+def waterfall_steps(
+    row: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, str]
+) -> list[WaterfallStep]:
     """The steps from `base_value` to `prediction`: each feature's φ, largest first, the rest summed.
 
     Args:
@@ -121,14 +123,14 @@ def waterfall(row: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping
     Returns:
       Its lines, the first and the last without a φ. A convergence delta that would be seen is a line.
     """
-    steps = [Step("base_value", "", None, row["base_value"])]
+    steps = [WaterfallStep("base_value", "", None, row["base_value"])]
     for name, value, phi in _features(row, values, labels):
-        steps.append(Step(name, value, phi, steps[-1].total + phi))
+        steps.append(WaterfallStep(name, value, phi, steps[-1].total + phi))
     totals = [step.total for step in steps]
     missing = row["prediction"] - steps[-1].total
     if abs(missing) > _VISIBLE * (max(totals) - min(totals)):
-        steps.append(Step("(delta)", "", missing, row["prediction"]))
-    return [*steps, Step("prediction", "", None, row["prediction"])]
+        steps.append(WaterfallStep("(delta)", "", missing, row["prediction"]))
+    return [*steps, WaterfallStep("prediction", "", None, row["prediction"])]
 
 
 def _features(
@@ -167,7 +169,7 @@ def _value(value: object) -> str:
 # -- form ----------------------------------------------------------------------------------------------------
 
 
-def _print_waterfall(out: Console, steps: Sequence[Step]) -> None:
+def _print_waterfall(out: Console, steps: Sequence[WaterfallStep]) -> None:
     ends = [step.total for step in steps]
     low, high = min(ends), max(ends)
     whole = (high - low) or 1.0

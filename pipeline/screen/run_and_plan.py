@@ -102,7 +102,7 @@ def _print_top(out: Console, run: Any) -> None:
         write(out, Text("Most important features, by target", style="bold"))
         brief = []
         for rows in tables[:_MOST_LINES]:
-            best = [f"{clean(named(r.feature, labels))} {r.share:.0%}" for r in rows.head(3).itertuples()]
+            best = [f"{clean(label_of(r.feature, labels))} {r.share:.0%}" for r in rows.head(3).itertuples()]
             name = fitted(clean(rows["target_name"].iloc[0]), _NAME)
             brief.append([name, f"{rows['rows'].iloc[0]:,}", ", ".join(best)])
         print_table(out, brief, "<><", header=["target", "rows", "share of mean |φ|"], indent="  ")
@@ -122,7 +122,7 @@ def _print_top(out: Console, run: Any) -> None:
         lines: list[list[str | Text]] = [
             [
                 _ranks(row),
-                fitted(clean(named(row.feature, labels)), _NAME),
+                fitted(clean(label_of(row.feature, labels)), _NAME),
                 f"{row.mean_abs:.3g}",
                 Text(f"±{(row.mean_abs_high - row.mean_abs_low) / 2:.1g}", style="dim"),
                 f"{row.share:.1%}",
@@ -144,7 +144,7 @@ def _ranks(row: Any) -> str:
     return str(row.rank) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
 
 
-def named(feature: str, labels: Mapping[str, str]) -> str:
+def label_of(feature: str, labels: Mapping[str, str]) -> str:
     """The label of a feature, else its name; a value of a tensor keeps its index, `name[0, 1]`."""
     if feature in labels:
         return labels[feature]

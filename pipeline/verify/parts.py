@@ -35,7 +35,7 @@ class Check:
 
     Args:
       name: The name of the check.
-      ok: Whether it passed; None if that could not be found out.
+      ok: True if it passed; None if that could not be found out.
       what: The result in one line.
       details: All problems that were found.
     """

@@ -210,6 +210,14 @@ class Forgetful(Broken):
         return 1000 - players
 
 
+class Hoarding(Broken):
+    """Megabytes of its own that `held_bytes` does not state."""
+
+    def spoil(self, right: Attribution, *_: Any) -> Attribution:
+        hoard = np.ones(1 << 20)
+        return changed(right, lambda value: value * hoard[0])
+
+
 @dataclass(frozen=True)
 class Certain(Broken):
     """Standard errors that are no numbers."""
@@ -272,6 +280,7 @@ BROKEN = [
     (Shared(), "ignored"),
     (Uneven(), "twins"),
     (Cheap(), "costs"),
+    (Hoarding(), "memory"),
     (Crosstalk(), "targets"),
     (Elsewhere(), "predictions"),
     (Refusing(), "batches"),

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.config.models import load_config
 from pipeline.planning.model.behaviour import check_behaviour
-from pipeline.planning.model.checks import Checked, check_rows
+from pipeline.planning.model.checks import Checked, check_accepted_rows
 from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.models import deep_zoo, misbehaving, models_zoo
@@ -39,7 +39,7 @@ SOUND = (
 def check(model: ScoredGraph, inputs: Mapping[str, np.ndarray]) -> None:
     numbers = range(len(next(iter(inputs.values()))))
     ids = np.array([str(number) for number in numbers], object)
-    check_rows(
+    check_accepted_rows(
         model, Checked(pa.record_batch({"row": list(numbers)}), ids, dict(inputs)), DeviceBatchSize(4096)
     )
 

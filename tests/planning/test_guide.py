@@ -11,7 +11,7 @@ import pytest
 from pipeline.cli import commands as cli
 from pipeline.config.models import load_config
 from pipeline.planning import method_costs as survey
-from pipeline.planning.method_guide import GUIDE, describe, need
+from pipeline.planning.method_guide import GUIDE, describe_method, requirement_of
 from tests.support.worlds import trips
 from transforms.methods import METHODS
 
@@ -35,10 +35,12 @@ def test_the_guide_promises_what_the_methods_do() -> None:
     by_case = {advice.case: advice.methods for advice in GUIDE}
     assert all(METHODS[name].additive for name in by_case["exact sums"])
     for name in by_case["a statement of the error"]:
-        assert "standard_error" in describe(METHODS[name])["keys"]
-    assert {need(METHODS[name]) for name in by_case["a Keras or TensorFlow network"]} == {"gradients"}
+        assert "standard_error" in describe_method(METHODS[name])["keys"]
+    assert {requirement_of(METHODS[name]) for name in by_case["a Keras or TensorFlow network"]} == {
+        "gradients"
+    }
     other = next(methods for case, methods in by_case.items() if case.startswith("anything else"))
-    assert {need(METHODS[name]) for name in other} == {"evaluations"}
+    assert {requirement_of(METHODS[name]) for name in other} == {"evaluations"}
 
 
 def test_costs_are_those_of_the_config(in_process: None) -> None:

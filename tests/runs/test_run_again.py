@@ -98,7 +98,7 @@ def test_a_committed_run_is_left_alone_refused_or_replaced(tmp_path: Path) -> No
     assert again.reused
     assert contents(place) == before
 
-    with pytest.raises(UserError, match=r"another.*: method\.n_steps: 20 there, 30 here; .*--overwrite"):
+    with pytest.raises(UserError, match=r"different.*: method\.n_steps: 20 there, 30 here; .*--overwrite"):
         worlds.explain(config, place, "method.n_steps=30")
     assert contents(place) == before
 
@@ -147,7 +147,7 @@ def test_a_folder_of_somebody_else_is_never_touched(overwrite: bool, tmp_path: P
     place.mkdir()
     (place / "to-mother.txt").write_text("Dear mother")
     before = contents(place)
-    with pytest.raises(UserError, match=r"letters: is no run directory.*to-mother\.txt"):
+    with pytest.raises(UserError, match=r"letters: is not a run directory.*to-mother\.txt"):
         explain(worlds.trips(), output=str(place), overwrite=overwrite)
     assert contents(place) == before
 

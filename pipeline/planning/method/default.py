@@ -12,7 +12,7 @@ _EXACT = 11
 _GRADIENTS, _FUNCTION = ("keras", "savedmodel"), "python"
 
 
-def candidates(kind: str, players: int) -> Sequence[tuple[AttributionMethod, str]]:
+def candidate_methods(kind: str, players: int) -> Sequence[tuple[AttributionMethod, str]]:
     """Methods for a kind of model, the preferred one first, each with the reason for choosing it.
 
     A later one is for a model on which those before it cannot work.

@@ -110,7 +110,7 @@ def check_method(
         model.trees()
 
 
-def fitted(
+def held_for_method(
     model: ScoredModel,
     background: Mapping[str, np.ndarray],
     method: AttributionMethod,

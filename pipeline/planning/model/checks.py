@@ -64,10 +64,10 @@ def check_model(model: ScoredModel, first: Rows, schema: ExampleSchema, size: in
     device_batch = DeviceBatchSize(size)
     checked = _usable(model, first, schema, device_batch, min(_CHECKED, max(_FEWEST, size)))
     if checked is not None:
-        check_rows(model, checked, device_batch)
+        check_accepted_rows(model, checked, device_batch)
 
 
-def check_rows(model: ScoredModel, checked: Checked, device_batch: DeviceBatchSize) -> None:
+def check_accepted_rows(model: ScoredModel, checked: Checked, device_batch: DeviceBatchSize) -> None:
     """Checks the model on rows that it accepts."""
     with models_own("on the first rows"):
         device_batch.run(lambda size: check_behaviour(model, checked.inputs, size))

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.planning.device_batches import forward_batch_size
-from pipeline.planning.method.requirements import Unfit, check_players, fitted, fitting
+from pipeline.planning.method.requirements import Unfit, check_players, fitting, held_for_method
 from pipeline.planning.model.checks import check_model
 from pipeline.planning.model.failures import methods_own, models_own, refused_baseline, taken
 from pipeline.planning.model.targets import Target, is_yes_or_no
@@ -151,7 +151,7 @@ def fit(
     """
     background = opened.background
     with fitting(), methods_own(method, opened.schema):
-        return fitted(
+        return held_for_method(
             opened.model,
             background,
             method,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.planning.device_batches import (
     evaluation_bytes,
     seconds_per_row,
 )
-from pipeline.planning.method.default import baseline_kind, candidates
+from pipeline.planning.method.default import baseline_kind, candidate_methods
 from pipeline.planning.method.requirements import Unfit
 from pipeline.planning.model.child import in_child
 from pipeline.planning.model.failures import methods_own, scores_of, taken
@@ -119,7 +119,7 @@ def _with_defaults(request: ProbeRequest) -> ProbeResult:
         return _probe(own, open_model(own))
     kind, schema, _ = open_schema(request)
     refused: list[str] = []
-    choices = candidates(kind, schema.players.count)
+    choices = candidate_methods(kind, schema.players.count)
     opened: Opened | None = None
     for number, (method, why) in enumerate(choices, 1):
         own = _with_kind(request, method)
@@ -146,22 +146,89 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
     method = request.method
     assert method is not None  # for the type checker: `_with_defaults` has filled it in
     schema, model = fit(request, opened, method)
-    background, first = opened.background, opened.first
-    inputs = schema.assemble(background)
     targets = find_targets(request.target, request.columns.target, model)
-    drawn_from = request.drawn_from or request.files
-    total = sum(file.rows for file in request.files)
+    drawn_from, total = request.drawn_from or request.files, sum(file.rows for file in request.files)
     schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total, request.edges)
+    inputs = schema.assemble(opened.background)
     size = request.device_batch_size or device_batch_size(model, inputs, method)
     device_batch = DeviceBatchSize(size)
-    first_inputs, first_features = inputs, None if first is None else first.features
-    if first is not None:
-        first_rows = schema.assemble(first.features)
-        kept, _ = taken(model, first_rows, device_batch)
-        if kept.any():  # indexing by a mask copies
-            first_inputs = first_rows
-            if not kept.all():
-                first_inputs = {name: value[kept] for name, value in first_rows.items()}
+    first_inputs = _first_inputs(model, schema, opened.first, device_batch)
+    first_inputs = inputs if first_inputs is None else first_inputs
+    artifact = _measured(model, schema, method, opened.background, first_inputs, device_batch)
+    if targets.mirrored:  # no and yes have the same spread
+        yardstick = None if artifact.yardstick is None else np.repeat(artifact.yardstick, 2)
+        artifact = replace(artifact, spread=np.repeat(artifact.spread, 2), yardstick=yardstick)
+    reference = make_reference(artifact, schema, request.seed)
+    if request.model.jit:  # XLA must fail before the run, if it does
+        rows = inputs if len(artifact.scores) > 1 else first_inputs
+        _attribute_one(model, schema, method, reference, rows, device_batch)
+    seconds = None
+    if request.measure:
+        with methods_own(method, schema):
+            seconds = device_batch.run(
+                lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
+            )
+    listed = completion_note(request.columns, model.signature, [feature.name for feature in schema.features])
+    return ProbeResult(
+        signature=targets.signature(model.signature),
+        digest=request_digest(request.model),
+        score_kinds=model.score_kinds,
+        schema=schema,
+        targets=targets,
+        artifact=artifact,
+        evaluations_per_row=method.evaluations_per_row(len(artifact.scores), schema.players.count),
+        device_batch_size=size,
+        device_bytes=device_batch.size * evaluation_bytes(model, inputs, method),
+        affine_prefix=_has_prefix(model, reference, method),
+        seconds_per_row=seconds,
+        warnings=_warnings(request, opened, schema, model, reference, crowded),
+        devices=device_scopes() if request.model.needs_tensorflow else (),
+        device_room=device_batch.used,
+        evaluation_bytes=evaluation_bytes(model, inputs, method),
+        forward_bytes=model.forward_bytes,
+        background_bytes=background_bytes(model, inputs, method, len(artifact.scores)),
+        model_bytes=request_bytes(request.model),
+        slice_values=slices,
+        notes=tuple(getattr(model.adapter, "notes", ())),
+        method=method,
+        baseline_kind=str(request.baseline.kind),
+        defaults={} if listed is None else {"features": listed},
+    )
+
+
+def _first_inputs(
+    model: ScoredModel, schema: ExampleSchema, first: Rows | None, device_batch: DeviceBatchSize
+) -> Mapping[str, np.ndarray] | None:
+    """The first rows of the input that the model accepts; None if there are none."""
+    if first is None:
+        return None
+    rows = schema.assemble(first.features)
+    kept, _ = taken(model, rows, device_batch)
+    if not kept.any():
+        return None
+    # Indexing by a mask copies.
+    return rows if kept.all() else {name: value[kept] for name, value in rows.items()}
+
+
+def _measured(
+    model: ScoredModel,
+    schema: ExampleSchema,
+    method: AttributionMethod,
+    background: Mapping[str, np.ndarray],
+    first_inputs: Mapping[str, np.ndarray],
+    device_batch: DeviceBatchSize,
+) -> Artifact:
+    """Measures the scores of a baseline, their spread, and the distance of the first rows from them.
+
+    Args:
+      model: The model with its score.
+      schema: The schema of the examples.
+      method: The method, which may need the spread of each entry.
+      background: The rows of the baseline, by feature.
+      first_inputs: First rows of the input, for the spread of a baseline of one row.
+      device_batch: The device batch size.
+    """
+    inputs = schema.assemble(background)
     scores = scores_of(model, inputs, device_batch)
     spread_inputs = inputs if len(scores) > 1 else first_inputs
     spread_scores = scores if len(scores) > 1 else scores_of(model, first_inputs, device_batch)
@@ -174,52 +241,42 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
     if method.needs.entry_spread:
         with methods_own(method, schema):
             noise = device_batch.run(lambda size: _entry_spread(model, spread_inputs, size))
-    if targets.mirrored:  # no and yes have the same spread
-        spread, yardstick = np.repeat(spread, 2), np.repeat(yardstick, 2)
-    artifact = Artifact(background, scores, spread, noise, yardstick)
-    listed = completion_note(request.columns, model.signature, [feature.name for feature in schema.features])
-    reference = make_reference(artifact, schema, request.seed)
-    if request.model.jit:  # XLA must fail before the run, if it does
-        row = {name: value[:1] for name, value in spread_inputs.items()}
-        none = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
-        with methods_own(method, schema):
-            device_batch.run(lambda size: method.attribute(model, row, reference, *none, size))
-    seconds = None
-    if request.measure:
-        with methods_own(method, schema):
-            seconds = device_batch.run(
-                lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
-            )
-    return ProbeResult(
-        targets.signature(model.signature),
-        request_digest(request.model),
-        model.score_kinds,
-        schema,
-        targets,
-        artifact,
-        method.evaluations_per_row(len(scores), schema.players.count),
-        size,
-        device_batch.size * evaluation_bytes(model, inputs, method),
-        _has_prefix(model, reference, method),
-        seconds,
-        (
-            *_warnings_of(model),
-            *remarks(model, schema, reference, request.columns, method),
-            *(() if first is None else _repeated_ids(first, schema)),
-            *crowded,
-            *degenerate_baseline(request.baseline.kind, method, background, first_features),
-        ),
-        device_scopes() if request.model.needs_tensorflow else (),
-        device_batch.used,
-        evaluation_bytes(model, inputs, method),
-        model.forward_bytes,
-        background_bytes(model, inputs, method, len(scores)),
-        request_bytes(request.model),
-        slices,
-        notes=tuple(getattr(model.adapter, "notes", ())),
-        method=method,
-        baseline_kind=str(request.baseline.kind),
-        defaults={} if listed is None else {"features": listed},
+    return Artifact(background, scores, spread, noise, yardstick)
+
+
+def _attribute_one(
+    model: ScoredModel,
+    schema: ExampleSchema,
+    method: AttributionMethod,
+    reference: Reference,
+    inputs: Mapping[str, np.ndarray],
+    device_batch: DeviceBatchSize,
+) -> None:
+    """Attributes one row, which compiles the model and the method around it."""
+    row = {name: value[:1] for name, value in inputs.items()}
+    target, seed = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
+    with methods_own(method, schema):
+        device_batch.run(lambda size: method.attribute(model, row, reference, target, seed, size))
+
+
+def _warnings(
+    request: ProbeRequest,
+    opened: Opened,
+    schema: ExampleSchema,
+    model: ScoredModel,
+    reference: Reference,
+    crowded: Sequence[str],
+) -> tuple[str, ...]:
+    """All warnings: of the model, its method, the first ids, the slices (`crowded`) and the baseline."""
+    method, first = request.method, opened.first
+    assert method is not None
+    first_features = None if first is None else first.features
+    return (
+        *_warnings_of(model),
+        *remarks(model, schema, reference, request.columns, method),
+        *(() if first is None else _repeated_ids(first, schema)),
+        *crowded,
+        *degenerate_baseline(request.baseline.kind, method, opened.background, first_features),
     )
 
 
