@@ -276,11 +276,17 @@ MISTAKES = [
         "a model of no known kind",
         MODEL + "model.mojo",
         "model.mojo",
-        ".mojo is no kind of model",
+        ".mojo is not a known kind of model",
         ".keras",
         spoil=text("model.mojo", "x"),
     ),
-    sets("a model without a suffix", MODEL + "model", "model", "no kind of model", spoil=text("model", "x")),
+    sets(
+        "a model without a suffix",
+        MODEL + "model",
+        "model",
+        "not a known kind of model",
+        spoil=text("model", "x"),
+    ),
     sets(
         "a folder that is no model",
         MODEL + "saved",
@@ -321,7 +327,7 @@ MISTAKES = [
         "truncated Parquet files and no others",
         (
             "trips.yaml: input.files: trips-1.parquet: cannot be read as Parquet: the file begins as Parquet "
-            "and has no footer",
+            "but has no footer",
             "nor can the other 1 be read",
             "mend the files",
         ),
