@@ -1,4 +1,4 @@
-"""What changed between two committed runs, from their aggregates: seconds, however many rows they have."""
+"""Compares two committed runs by their aggregates, in seconds for any number of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the baselines of two runs differ: which features' values moved, from what to what."""
+"""Differences between the baselines of two runs: the features whose values moved, and how far."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pipeline.run_directory.kept_baseline import categories_of, kept_baseline
 if TYPE_CHECKING:
     from pipeline.results.run import Run
 
-#: A mean that moves by less than this part of the feature's spread, or of itself, has not moved.
+#: Part of a feature's spread, or of the mean itself, below which a mean counts as unmoved.
 _LEAST = 0.1
-#: Standard errors of two draws' difference below which a move is one of chance.
+#: Standard errors of the difference of two samples below which a move may be chance.
 _CHANCE = 3.0
-#: Kinds that are made of the run's own input.
+#: Kinds of baselines that are made from the run's own input.
 _DRAWN = ("mean", "median", "mode", "sample")
 
 
 @dataclass(frozen=True)
 class MovedBaseline:
-    """A feature whose baseline is another in the second run.
+    """A feature whose baseline differs between the runs.
 
     Args:
-      feature: Its name.
-      label: What it is called.
-      before: What the first run's baseline holds, in words.
-      after: What the second's does.
-      size: How far its mean moved, in the feature's spread; of categories the share that changed; NaN where
-        that cannot be said.
+      feature: Its name in the tables.
+      label: Its name in words.
+      before: The first run's baseline, in words.
+      after: The second run's.
+      size: The move of the mean in units of the feature's spread, or the share of categories that changed;
+        NaN where it cannot be measured.
     """
 
     feature: str
@@ -43,20 +43,22 @@ class MovedBaseline:
 
 
 def follows_data(manifest: Mapping[str, Any]) -> bool:
-    """Whether a run's baseline was made of its own input, and moves with it."""
+    """Whether a run's baseline was made from its own input, and moves with it."""
     return manifest["baseline"]["kind"] in _DRAWN
 
 
 def moved_baselines(
     first: Run, second: Run, spreads: Mapping[str, float], labels: Mapping[str, str]
 ) -> tuple[MovedBaseline, ...]:
-    """The features of both runs whose baselines differ by more than chance, largest move first.
+    """Finds features whose baselines differ by more than chance, largest move first.
+
+    The result is empty where either run keeps no baseline, or both have the same one.
 
     Args:
-      first: A run.
-      second: Another; empty where either keeps no baseline, or both have the same.
+      first: The reference run.
+      second: The run that is compared with it.
       spreads: Standard deviations of features in the first run, as far as they are known.
-      labels: What features are called.
+      labels: Names of features in words.
     """
     if first.manifest["baseline"]["digest"] == second.manifest["baseline"]["digest"]:
         return ()
@@ -65,14 +67,15 @@ def moved_baselines(
     rows = [
         run.manifest["counts"]["rows_read"] if follows_data(run.manifest) else 0 for run in (first, second)
     ]
-    # Of the mean of so many rows, and near enough of their median.
-    chance = float(np.sqrt(sum(1.6 / of for of in rows if of)))
-    found = list(_moved(shared, after, spreads, chance, labels))
-    return tuple(sorted(found, key=lambda each: -np.nan_to_num(each.size, nan=0.0)))
+    # The error of the difference of two means, near enough of two medians, in spreads: a median's variance
+    # is π/2 times that of a mean, which 1.6 rounds up.
+    chance = float(np.sqrt(sum(1.6 / count for count in rows if count)))
+    moved = list(_moved(shared, after, spreads, chance, labels))
+    return tuple(sorted(moved, key=lambda each: -np.nan_to_num(each.size, nan=0.0)))
 
 
 def _values(run: Run) -> dict[str, np.ndarray]:
-    """The rows of a run's baseline, codes as the categories that they stand for."""
+    """The rows of a run's baseline by feature, with codes turned into categories."""
     known = categories_of(run.manifest) if run.manifest.get("schema") else {}
     kept = kept_baseline(run.path) or {}
     return {name: in_words(v, known[name]) if name in known else v for name, v in kept.items()}
@@ -88,7 +91,7 @@ def _moved(
     for name, values in before.items():
         others = after[name]
         if (values.dtype == object) != (others.dtype == object):
-            continue  # another kind of feature: the features themselves are told to differ
+            continue  # another kind of feature, which the comparison of features reports
         size = (
             _changed(values, others)
             if values.dtype == object
@@ -100,32 +103,32 @@ def _moved(
 
 
 def _moved_by(before: np.ndarray, after: np.ndarray, spread: float | None, chance: float) -> float:
-    """How far the mean moved, in spreads; 0 where that is next to nothing, or chance.
+    """Measures the move of a mean in spreads; 0 where it is negligible or may be chance.
 
-    A tensor has moved as far as the value that moved most.
+    A tensor's move is that of the value that moved most.
 
     Args:
       before: Rows of the first run's baseline, `[R, *shape]`.
-      after: Of the second's.
-      spread: Of the feature; None where it is not known.
-      chance: Standard error of the difference of two single rows that are statistics, in spreads.
+      after: Rows of the second run's baseline.
+      spread: The feature's standard deviation; None where it is not known.
+      chance: Standard error of the difference of two baselines of one row each, in spreads.
     """
     if before.shape[1:] != after.shape[1:]:
         return float("nan")
     sides = [values.reshape(len(values), -1) for values in (before, after)]
     known = [~np.isnan(side) for side in sides]
-    rows = [of.sum(axis=0) for of in known]
+    rows = [mask.sum(axis=0) for mask in known]
     both = (rows[0] > 0) & (rows[1] > 0)
     if not both.all() and ((rows[0] > 0) != (rows[1] > 0)).any():
-        return float("nan")  # missing in one of the two alone
+        return float("nan")  # missing in only one of the two
     sides = [side[:, both] for side in sides]
     means = [np.nanmean(side, axis=0) for side in sides]
     deviations = [np.nanstd(side, axis=0) for side in sides]
     way = np.abs(means[1] - means[0])
-    errors = [each / np.sqrt(of[both]) for each, of in zip(deviations, rows, strict=True)]
+    errors = [each / np.sqrt(count[both]) for each, count in zip(deviations, rows, strict=True)]
     error = np.hypot(*errors) if max(map(len, sides)) > 1 else chance * (spread or 0.0)
     scale = np.full(len(way), spread) if spread else np.maximum(*deviations)
-    # Of one row each, of a feature that nothing is known of, only whether it is much the same can be said.
+    # Two single rows of a feature without a known spread: compare the move with the means themselves.
     least = np.where(scale > 0, _LEAST * scale, _LEAST * np.maximum(*map(np.abs, means)))
     clear = way > np.maximum(least, _CHANCE * error)
     if not clear.any():
@@ -135,13 +138,13 @@ def _moved_by(before: np.ndarray, after: np.ndarray, spread: float | None, chanc
 
 
 def _changed(before: np.ndarray, after: np.ndarray) -> float:
-    """The share of rows that hold another category; 0 where that may be chance."""
+    """The share of rows whose category changed; 0 where that may be chance."""
     shares: list[dict[Any, float]] = []
     for values in (before, after):
-        found: dict[Any, float] = {}
+        share: dict[Any, float] = {}
         for item in values.reshape(-1).tolist():
-            found[item] = found.get(item, 0.0) + 1 / values.size
-        shares.append(found)
+            share[item] = share.get(item, 0.0) + 1 / values.size
+        shares.append(share)
     either = {*shares[0], *shares[1]}
     gaps = [abs(shares[0].get(item, 0.0) - shares[1].get(item, 0.0)) for item in either]
     rows = min(before.size, after.size)

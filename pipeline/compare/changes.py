@@ -1,4 +1,4 @@
-"""How importance changed: each (slice, target, feature) of two tables side by side, with significance."""
+"""Changes of importance: each (slice, target, feature) of two tables side by side, with significance."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 _WIDTH = 1.959964
 #: The largest share of false findings among those called significant.
 LEVEL = 0.05
-#: What single precision makes of a φ of 0, as a share of the total mean |φ|: no change is smaller.
+#: Share of the total mean |φ| below which a φ, or a change of it, is rounding of single precision.
 _ROUNDING = 1e-6
 _KEYS = ["slice", "target_name", "feature"]
 _QUANTILES = ("p05", "p25", "p50", "p75", "p95")
-#: What each of them stands for: half the way to its neighbours, the ends to 0 and 1.
+#: The share of rows that each stands for: half of the way to its neighbours, or to 0 and 1 at the ends.
 _WEIGHTS = (0.15, 0.225, 0.25, 0.225, 0.15)
 _VALUES = (
     *("rows", "mean_abs", "mean_abs_low", "mean_abs_high", "share", "rank", "rank_low", "rank_high"),
@@ -31,16 +31,16 @@ _VALUES = (
 
 
 def targets_of(frame: pd.DataFrame) -> dict[str, int]:
-    """Index of each target by name, in the table's order."""
+    """Indexes of targets by name, in the table's order."""
     rows = frame.drop_duplicates("target_name")
     return dict(zip(rows["target_name"].tolist(), rows["target"].tolist(), strict=True))
 
 
 def matched_targets(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, str]:
-    """Names of the second run's targets by those of the first that they are compared with.
+    """Matches targets of two runs: the second run's names by the first's.
 
-    By name; where none is in both and they are as many, one after the other: a library may name an output
-    anew each time that it builds a model.
+    Targets match by name. Where no name is in both and the numbers are equal, they match by position: a
+    library may give an output a new name each time it builds a model.
     """
     before, after = targets_of(first), targets_of(second)
     shared = {name: name for name in before if name in after}
@@ -57,47 +57,47 @@ def changes(
     comparable: Mapping[str, bool],
     labels: Mapping[str, str],
 ) -> pd.DataFrame:
-    """Every (slice, target, feature) that is in one of the tables, largest change first.
+    """Compares every (slice, target, feature) that is in one of the tables, largest change first.
 
-    Columns that end in `_a` are the first run's and in `_b` the second's. The others:
+    Columns that end in `_a` are the first run's, those in `_b` the second's. The others:
       status: "both", "new" or "gone".
-      change, low, high: Of mean |φ| with its 95 % interval, from the intervals of the two as if the runs were
-        of different rows: of the same rows, a change is surer than it says. NaN where the units of φ differ.
-      share_change, rank_change: Of share and rank.
-      size: |change| over the total mean |φ|, the mean of the two; where units differ, |share_change|.
-      p, q: p of no change, and after Benjamini and Hochberg, all rows and slices apart; NaN where nothing
-        varies, in either run, that a change could be measured by.
-      significant: q ≤ 0.05; where units differ, the intervals of the rank do not meet.
-      flip: Mean φ is clearly not 0 in either run and has another sign.
-      shift: Mean distance of the two quantile functions of φ, from five quantiles, over the mean |φ| of the
-        two (Wasserstein's).
+      change, low, high: Change of mean |φ| with its 95 % interval. The interval assumes that the runs have
+        different rows; if the rows are the same, the change is more certain. NaN where the units of φ differ.
+      share_change, rank_change: Changes of share and rank.
+      size: |change| over the total mean |φ|, averaged over the runs; where units differ, |share_change|.
+      p, q: The p-value of no change, and its correction by Benjamini and Hochberg, for all rows and for
+        slices separately; NaN where φ varies in neither run, so that no error is known.
+      significant: q ≤ 0.05; where units differ, the intervals of the rank do not overlap.
+      flip: Mean φ clearly differs from 0 in both runs, with opposite signs.
+      shift: Wasserstein distance of the two distributions of φ, from five quantiles, over the mean |φ|,
+        averaged over the runs.
 
     Args:
       first: Importance of the first run.
-      second: Of the second.
-      targets: Those to compare; see `matched_targets`.
+      second: Importance of the second run.
+      targets: Targets to compare; see `matched_targets`.
       comparable: Whether the units of φ are the same, by the first run's targets.
-      labels: What features are called in words, by name; the column `label` has them, or else the name.
+      labels: Names of features in words; the column `label` has them, or else the name in the tables.
     Raises:
       UserError: A table lacks columns.
     """
     before = _prepared(first, {name: name for name in targets})
     after = _prepared(second, {theirs: ours for ours, theirs in targets.items()})
-    # A slice that is in one run alone says nothing of its features.
+    # A slice that only one run has says nothing about changes of its features.
     common = set(before["slice"]) & set(after["slice"])
     tables = [table[table["slice"].isin(common)] for table in (before, after)]
-    found = tables[0].merge(tables[1], on=_KEYS, how="outer", suffixes=("_a", "_b"), indicator="status")
-    found["status"] = (
-        found["status"].astype(str).map({"both": "both", "left_only": "gone", "right_only": "new"})
+    merged = tables[0].merge(tables[1], on=_KEYS, how="outer", suffixes=("_a", "_b"), indicator="status")
+    merged["status"] = (
+        merged["status"].astype(str).map({"both": "both", "left_only": "gone", "right_only": "new"})
     )
-    found["label"] = [labels.get(name, name) for name in found["feature"]]
-    same = found["target_name"].map(dict(comparable)).to_numpy(bool)
-    _difference(found, same)
-    _significance(found, same)
-    found["flip"] = _flips(found)
-    found["shift"] = _shift(found, same)
-    order = np.lexsort((-found["size"].to_numpy(), ~found["significant"].to_numpy()))
-    return found.iloc[order].reset_index(drop=True)
+    merged["label"] = [labels.get(name, name) for name in merged["feature"]]
+    same = merged["target_name"].map(dict(comparable)).to_numpy(bool)
+    _difference(merged, same)
+    _significance(merged, same)
+    merged["flip"] = _flips(merged)
+    merged["shift"] = _shift(merged, same)
+    order = np.lexsort((-merged["size"].to_numpy(), ~merged["significant"].to_numpy()))
+    return merged.iloc[order].reset_index(drop=True)
 
 
 def _prepared(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
@@ -112,96 +112,96 @@ def _prepared(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     return frame[[*_KEYS, *_VALUES]].assign(total=total)
 
 
-def _difference(found: pd.DataFrame, same: np.ndarray) -> None:
-    # A feature that is not there moves the score by nothing.
+def _difference(merged: pd.DataFrame, same: np.ndarray) -> None:
+    # A feature that a run does not have moves its score by 0.
     here = {
-        name: found[name].fillna(0.0).to_numpy()
+        name: merged[name].fillna(0.0).to_numpy()
         for name in ("mean_abs_a", "mean_abs_b", "share_a", "share_b")
     }
-    by_group = found.groupby(["slice", "target_name"], sort=False)
+    by_group = merged.groupby(["slice", "target_name"], sort=False)
     totals = [by_group[name].transform("max").to_numpy() for name in ("total_a", "total_b")]
     change = here["mean_abs_b"] - here["mean_abs_a"]
-    error = np.hypot(*(_error(found, side) for side in "ab"))
+    error = np.hypot(*(_error(merged, side) for side in "ab"))
     whole = np.nanmean(np.stack(totals), axis=0)
     size = np.abs(change) / np.where(whole > 0, whole, 1.0)
-    found["change"] = np.where(same, change, np.nan)
-    found["low"] = np.where(same, change - _WIDTH * error, np.nan)
-    found["high"] = np.where(same, change + _WIDTH * error, np.nan)
-    found["share_change"] = here["share_b"] - here["share_a"]
-    found["rank_change"] = found["rank_b"] - found["rank_a"]
-    found["size"] = np.where(same, size, found["share_change"].abs())
+    merged["change"] = np.where(same, change, np.nan)
+    merged["low"] = np.where(same, change - _WIDTH * error, np.nan)
+    merged["high"] = np.where(same, change + _WIDTH * error, np.nan)
+    merged["share_change"] = here["share_b"] - here["share_a"]
+    merged["rank_change"] = merged["rank_b"] - merged["rank_a"]
+    merged["size"] = np.where(same, size, merged["share_change"].abs())
     chance = _chance(np.where(size > _ROUNDING, change, 0.0), error)
-    found["p"] = np.where(same & (_varies(found) | (size <= _ROUNDING)), chance, np.nan)
+    merged["p"] = np.where(same & (_varies(merged) | (size <= _ROUNDING)), chance, np.nan)
 
 
-def _varies(found: pd.DataFrame) -> np.ndarray:
-    """Whether φ varies over the rows of either run by more than rounding.
+def _varies(merged: pd.DataFrame) -> np.ndarray:
+    """Marks rows of the table where φ varies, in either run, by more than rounding.
 
-    Where all rows of a slice hold one value, φ is one number, and the least move of the baseline moves it:
-    a change with no error would pass for certain.
+    Where all rows of a slice have one value, φ is one number, and the slightest move of the baseline moves
+    it: without an error, the change would look certain.
     """
     sides = [
-        (found[f"std_{side}"] > _ROUNDING * found[f"total_{side}"]).to_numpy() for side in "ab"
-    ]  # of a feature that is not there NaN, which is not larger
+        (merged[f"std_{side}"] > _ROUNDING * merged[f"total_{side}"]).to_numpy() for side in "ab"
+    ]  # NaN, and so False, for a feature that the run does not have
     varies: np.ndarray = sides[0] | sides[1]
     return varies
 
 
-def _error(found: pd.DataFrame, side: str) -> np.ndarray:
-    """Standard error of mean |φ|; unknown of a single row, 0 of a feature that is not there."""
-    width = (found[f"mean_abs_high_{side}"] - found[f"mean_abs_low_{side}"]).to_numpy() / (2 * _WIDTH)
-    rows = found[f"rows_{side}"].to_numpy()
+def _error(merged: pd.DataFrame, side: str) -> np.ndarray:
+    """Standard error of mean |φ|: NaN for a single row, 0 for a feature that the run does not have."""
+    width = (merged[f"mean_abs_high_{side}"] - merged[f"mean_abs_low_{side}"]).to_numpy() / (2 * _WIDTH)
+    rows = merged[f"rows_{side}"].to_numpy()
     return np.where(np.isnan(rows), 0.0, np.where(rows > 1, width, np.nan))
 
 
 def _chance(change: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Two-sided p of a change with its standard error."""
+    """Two-sided p-values of changes with their standard errors."""
     with np.errstate(divide="ignore", invalid="ignore"):
         z = np.where(change == 0, np.where(np.isnan(error), np.nan, 0.0), np.abs(change) / error)
     return np.array([math.erfc(value / math.sqrt(2)) for value in z.tolist()])
 
 
-def _significance(found: pd.DataFrame, same: np.ndarray) -> None:
-    q = np.full(len(found), np.nan)
-    whole = (found["slice"] == "").to_numpy()
+def _significance(merged: pd.DataFrame, same: np.ndarray) -> None:
+    q = np.full(len(merged), np.nan)
+    whole = (merged["slice"] == "").to_numpy()
     for family in (whole, ~whole):
-        at = np.flatnonzero(family & found["p"].notna().to_numpy())
-        q[at] = benjamini_hochberg(found["p"].to_numpy()[at])
-    found["q"] = q
-    apart = (found["rank_low_a"] > found["rank_high_b"]) | (found["rank_low_b"] > found["rank_high_a"])
-    found["significant"] = np.where(same, q <= LEVEL, apart.to_numpy())
+        at = np.flatnonzero(family & merged["p"].notna().to_numpy())
+        q[at] = benjamini_hochberg(merged["p"].to_numpy()[at])
+    merged["q"] = q
+    apart = (merged["rank_low_a"] > merged["rank_high_b"]) | (merged["rank_low_b"] > merged["rank_high_a"])
+    merged["significant"] = np.where(same, q <= LEVEL, apart.to_numpy())
 
 
-def _flips(found: pd.DataFrame) -> np.ndarray:
-    clear = _varies(found)
+def _flips(merged: pd.DataFrame) -> np.ndarray:
+    clear = _varies(merged)
     for side in "ab":
-        rows, std = found[f"rows_{side}"].to_numpy(), found[f"std_{side}"].to_numpy()
-        mean = found[f"mean_{side}"].to_numpy()
-        clear &= np.abs(mean) > _ROUNDING * found[f"total_{side}"].to_numpy()
+        rows, std = merged[f"rows_{side}"].to_numpy(), merged[f"std_{side}"].to_numpy()
+        mean = merged[f"mean_{side}"].to_numpy()
+        clear &= np.abs(mean) > _ROUNDING * merged[f"total_{side}"].to_numpy()
         clear &= (rows > 1) & (np.abs(mean) > _WIDTH * std / np.sqrt(np.where(rows > 1, rows, 1.0)))
-    return clear & (np.sign(found["mean_a"]) * np.sign(found["mean_b"]) < 0).to_numpy()
+    return clear & (np.sign(merged["mean_a"]) * np.sign(merged["mean_b"]) < 0).to_numpy()
 
 
-def _shift(found: pd.DataFrame, same: np.ndarray) -> np.ndarray:
+def _shift(merged: pd.DataFrame, same: np.ndarray) -> np.ndarray:
     distance = sum(
-        weight * (found[f"{name}_b"] - found[f"{name}_a"]).abs()
+        weight * (merged[f"{name}_b"] - merged[f"{name}_a"]).abs()
         for name, weight in zip(_QUANTILES, _WEIGHTS, strict=True)
     )
-    scale = (found["mean_abs_a"] + found["mean_abs_b"]).to_numpy() / 2
-    total = (found["total_a"] + found["total_b"]).to_numpy() / 2
+    scale = (merged["mean_abs_a"] + merged["mean_abs_b"]).to_numpy() / 2
+    total = (merged["total_a"] + merged["total_b"]).to_numpy() / 2
     known = same & (scale > _ROUNDING * total)
     moved = np.where(known, distance / np.where(known, scale, 1.0), np.nan)
     return np.where(scale <= _ROUNDING * total, 0.0, moved)
 
 
-def of_slices(found: pd.DataFrame) -> pd.DataFrame:
-    """A row a (slice, target) of `changes`, those with significant changes first and of these the largest.
+def of_slices(merged: pd.DataFrame) -> pd.DataFrame:
+    """Summarises `changes` in a row for each (slice, target), significant and large changes first.
 
-    `moved` is the share of importance that went from some features to others: half the sum of |share change|.
+    `moved` is the share of importance that moved between features: half the sum of |share change|.
     `feature` is the one that changed most, with its `size`, `change` and `significant`.
     """
-    parts = found[found["slice"] != ""]
-    # `changes` has the largest first, so that the first of a slice is its largest.
+    parts = merged[merged["slice"] != ""]
+    # `changes` is sorted, so that a slice's first row is its largest change.
     best = parts.drop_duplicates(["slice", "target_name"])
     keys = ["slice", "target_name"]
     moved = parts.groupby(keys, sort=False)["share_change"].agg(lambda change: change.abs().sum() / 2)

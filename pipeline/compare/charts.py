@@ -162,7 +162,7 @@ def heat_map(changes: pd.DataFrame, slices: Sequence[str]) -> Spec:
     most = max((abs(row["points"]) for row in rows), default=0.0) or 1.0
     colour = numbers(
         "points",
-        title="points of per cent",
+        title="percentage points",
         scale={"domain": [-most, 0, most], "range": "diverging", "interpolate": "lab"},
     )
     pointed_at = [{"field": "slice"}, {"field": "feature"}, {"field": "points", "format": "+.2f"}]

@@ -1,4 +1,4 @@
-"""A comparison of two runs: what differs in how they were made, and what changed in what they say."""
+"""A comparison of two runs: how they were made, and how their results changed."""
 
 from __future__ import annotations
 
@@ -31,14 +31,15 @@ class Side:
     """One of the runs.
 
     Args:
-      path: Its directory.
-      name: From its config.
-      created: When it was committed.
-      rows: That were explained.
-      rejected: That were not.
-      reasons: Why, with the number of rows, most frequent first.
-      relative_p99: Of |convergence delta|, over the score's spread; None where no sum is promised.
-      exceeded: Limits that were, in words.
+      path: The run directory.
+      name: The config's name.
+      created: The time of its commit.
+      rows: The number of explained rows.
+      rejected: The number of rejected rows.
+      reasons: Rejected rows by reason, most frequent first.
+      relative_p99: The 99th percentile of |convergence delta|, over the score's spread; None where the
+        method promises no sum.
+      exceeded: Limits that were exceeded, in words.
     """
 
     path: str
@@ -52,7 +53,7 @@ class Side:
 
     @classmethod
     def of(cls, run: Run) -> Side:
-        """Of a run."""
+        """Summarises a run."""
         counts, quality = run.manifest["counts"], run.manifest["quality"]
         delta = quality["convergence_delta"]
         return cls(
@@ -69,14 +70,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model said of a target, from the sample of rows that each run keeps.
+    """Scores of a target in both runs, from the sample of rows that each run keeps, or else from all rows.
 
     Args:
-      target: The first run's name for it.
-      rows: That were looked at in each run.
-      mean: Of the score that is explained, in each run.
-      error: Its standard error.
-      base: Mean of the base value.
+      target: The first run's name of the target.
+      rows: Rows examined in each run.
+      mean: Mean score in each run.
+      error: Standard errors of these means.
+      base: Mean base value in each run.
     """
 
     target: str
@@ -88,27 +89,27 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What changed from one run to another.
+    """The changes from one run to another.
 
     Args:
-      first: The run that is compared with.
-      second: The run that is compared.
-      setting: In what they differ before anything was explained.
-      targets: The second run's names of the targets by the first's, those that are compared.
-      only_first: Targets of the first run alone.
-      only_second: Of the second alone.
-      units: The units of φ in either run by the first's targets.
-      incomparable: Why nothing can be compared, in words; None where something can.
-      features: Changes over all rows, as `changes` has them.
-      slices: The same of slices that are in both.
-      by_slice: A row a slice and target, as `of_slices` has them.
-      slices_gone: Slices of the first run alone.
-      slices_new: Of the second alone.
-      predictions: By target; empty where a run keeps neither a sample nor its attributions.
-      baselines: Features whose baseline moved, see `moved_baselines`.
-      held_by: The first run's directory, where the second would hold its baseline by naming it: both
-        baselines are made of their own inputs. None otherwise.
-      edges: Bins of other edges, by the name of the slicing: those of the first and of the second run.
+      first: The earlier run, or whichever is the reference.
+      second: The run that is compared with it.
+      setting: Differences in how the runs were made.
+      targets: The targets that are compared: the second run's names by the first's.
+      only_first: Targets that only the first run has.
+      only_second: Targets that only the second run has.
+      units: The units of φ in both runs, by the first's targets.
+      incomparable: The reason why nothing can be compared, in words; None where something can.
+      features: Changes over all rows; see `changes`.
+      slices: Changes within the slices that both runs have; see `changes`.
+      by_slice: A summary of each slice and target; see `of_slices`.
+      slices_gone: Slices that only the first run has.
+      slices_new: Slices that only the second run has.
+      predictions: Scores by target; empty where a run keeps neither a sample nor its attributions.
+      baselines: Features whose baseline moved; see `moved_baselines`.
+      held_by: The first run's directory if naming it would keep the second run's baseline as it was, because
+        each run made its baseline from its own input; otherwise None.
+      edges: Bins whose edges differ, by slicing: the first run's edges and the second's.
     """
 
     first: Side
@@ -131,7 +132,7 @@ class Comparison:
 
     @property
     def significant(self) -> pd.DataFrame:
-        """Changes over all rows that are no chance, and features that came or went."""
+        """Changes over all rows that are beyond chance, and features that only one run has."""
         frame = self.features
         return frame[frame["significant"] | (frame["status"] != "both")]
 
@@ -140,8 +141,8 @@ def compare(first: Run, second: Run) -> Comparison:
     """Compares two committed runs.
 
     Args:
-      first: To compare with.
-      second: To compare.
+      first: The reference.
+      second: The run that is compared with it.
     Raises:
       UserError: The importance of one lacks columns.
     Cost: reads the importance, the samples of rows, the baselines and the reasons of rejected rows; of the
@@ -151,8 +152,8 @@ def compare(first: Run, second: Run) -> Comparison:
     targets = matched_targets(before, after)
     units = _units(first, second, before, after, targets)
     labels = {**first.labels, **second.labels}
-    found = changes(before, after, targets, {name: a == b for name, (a, b) in units.items()}, labels)
-    whole = found["slice"] == ""
+    changed = changes(before, after, targets, {name: a == b for name, (a, b) in units.items()}, labels)
+    whole = changed["slice"] == ""
     names = [{name for name in frame["slice"].unique() if name} for frame in (before, after)]
     moved = moved_baselines(first, second, _spreads(first), labels)
     follows = all(follows_data(run.manifest) for run in (first, second))
@@ -165,9 +166,9 @@ def compare(first: Run, second: Run) -> Comparison:
         only_second=tuple(name for name in targets_of(after) if name not in targets.values()),
         units=units,
         incomparable=_incomparable(first, second, targets),
-        features=found[whole].reset_index(drop=True),
-        slices=found[~whole].reset_index(drop=True),
-        by_slice=of_slices(found),
+        features=changed[whole].reset_index(drop=True),
+        slices=changed[~whole].reset_index(drop=True),
+        by_slice=of_slices(changed),
         slices_gone=tuple(sorted(names[0] - names[1])),
         slices_new=tuple(sorted(names[1] - names[0])),
         predictions=_predictions(first, second, before, after, targets),
@@ -178,18 +179,18 @@ def compare(first: Run, second: Run) -> Comparison:
 
 
 def _in_full(run: str) -> str:
-    """A run's directory, whichever folder the config that will name it lies in."""
+    """A run's directory as an absolute path or URL, which a config in any folder can name."""
     return run if files.is_url(run) else os.path.abspath(run)
 
 
 def other_edges(
     first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
 ) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Bins of both runs that have other edges in each, by the name of the slicing.
+    """Bins whose edges differ between two runs, by the name of the slicing.
 
     Args:
-      first: The manifest's `slices` of a run.
-      second: Of another.
+      first: The `slices` of the first manifest.
+      second: The `slices` of the second.
     """
     before, after = (dict(_bins(slicings)) for slicings in (first, second))
     return {
@@ -206,7 +207,7 @@ def _bins(slicings: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, tuple[fl
 
 
 def _spreads(run: Run) -> dict[str, float]:
-    """Standard deviation of the features of single numbers, over the rows that a run keeps."""
+    """Standard deviations of scalar features over the run's sample of rows."""
     path = files.join(run.path, SAMPLE)
     if not files.exists(path):
         return {}
@@ -214,13 +215,13 @@ def _spreads(run: Run) -> dict[str, float]:
     if "feature" not in table.column_names:
         return {}
     rows = table.filter(pc.equal(table["kind"], "sample"))["feature"].combine_chunks()
-    found = {}
+    spreads = {}
     for at, part in enumerate(rows.type):
         if is_number(part.type):
             values = rows.field(at).cast(pa.float64()).to_numpy(zero_copy_only=False)
             values = values[np.isfinite(values)]
-            found[part.name] = float(values.std()) if len(values) else 0.0
-    return found
+            spreads[part.name] = float(values.std()) if len(values) else 0.0
+    return spreads
 
 
 def _incomparable(first: Run, second: Run, targets: Mapping[str, str]) -> str | None:
@@ -258,7 +259,7 @@ def _predictions(
     if len(samples) < 2:
         return ()
     indices = (targets_of(before), targets_of(after))
-    found = []
+    predictions = []
     for ours, theirs in targets.items():
         sides = []
         for sample, index in zip(samples, (indices[0][ours], indices[1][theirs]), strict=True):
@@ -270,12 +271,12 @@ def _predictions(
             sides.append((len(scores), float(scores.mean()), error, float(bases.mean())))
         if len(sides) == 2:
             rows, mean, errors, base = zip(*sides, strict=True)
-            found.append(Predictions(ours, rows, mean, errors, base))
-    return tuple(found)
+            predictions.append(Predictions(ours, rows, mean, errors, base))
+    return tuple(predictions)
 
 
 def _scores(run: Run) -> dict[str, np.ndarray] | None:
-    """Scores and base values by target, of the rows that a run keeps as a sample, else of all."""
+    """Targets, scores and base values of the sampled rows, or of all rows where the run has no sample."""
     path = files.join(run.path, SAMPLE)
     columns = ["kind", "target", "prediction", "base_value"]
     if not files.exists(path):

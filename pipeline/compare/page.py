@@ -1,4 +1,4 @@
-"""A comparison as a page that needs nothing else, drawn as reports are."""
+"""A comparison as a page that needs no other file, rendered like a report."""
 
 from __future__ import annotations
 
@@ -20,78 +20,86 @@ if TYPE_CHECKING:
 _TITLE = "What changed between two runs"
 _SIZES = (
     "The line leads from A to B; thin lines are 95 % intervals. Faint features changed by no more than "
-    "chance explains (Benjamini–Hochberg, 5 % false). Intervals are taken as of different rows: on the same "
-    "rows, changes are surer than they look."
+    "chance explains (Benjamini–Hochberg, 5 % false). The intervals assume that the runs have different "
+    "rows: if the rows are the same, changes are more certain than they look."
 )
-_SHARES = "The units of φ differ, so that shares are compared. Faint: the intervals of the ranks meet."
+_SHARES = "The units of φ differ, so shares are compared. Faint: the intervals of the ranks overlap."
 #: Rows of a table of slices' features.
 _MOST = 300
-#: Targets to choose from, and features whose direction changed.
-_TARGETS, _SENTENCES = 40, 12
+#: Targets to choose from.
+_TARGETS = 40
+#: Features whose change of direction has a sentence.
+_SENTENCES = 12
 
 
-def write_page(found: Comparison, path: str) -> str:
-    """Writes the page of a comparison; what stands there is replaced. Returns the path.
+def write_page(comparison: Comparison, path: str) -> str:
+    """Writes the page of a comparison and returns its path; an existing file is replaced.
 
     Raises:
       UserError: The path cannot be written.
     """
     facts = [
         (letter, f"{side.path} · {count(side.rows, 'row')} explained · {words.when(side.created)}")
-        for letter, side in (("A", found.first), ("B", found.second))
+        for letter, side in (("A", comparison.first), ("B", comparison.second))
     ]
-    html = render(_TITLE, words.headline(found), facts, sections(found))
+    html = render(_TITLE, words.headline(comparison), facts, sections(comparison))
     files.write_atomic(path, html.encode())
     return path
 
 
-def sections(found: Comparison) -> list[Section]:
-    """The sections of the page; those that have nothing to say are left out."""
-    made = [_setting(found)]
-    if found.incomparable is None:
-        made += [_importance(found), *_direction(found), *_distribution(found), *_slices(found)]
-    return [*made, *_quality(found)]
+def sections(comparison: Comparison) -> list[Section]:
+    """Builds the sections of the page; those without content are left out."""
+    made = [_setting(comparison)]
+    if comparison.incomparable is None:
+        made += [
+            _importance(comparison),
+            *_direction(comparison),
+            *_distribution(comparison),
+            *_slices(comparison),
+        ]
+    return [*made, *_quality(comparison)]
 
 
-def _setting(found: Comparison) -> Section:
+def _setting(comparison: Comparison) -> Section:
     rows: list[list[Cell]] = [
-        [f"{each.subject} {each.name}".strip(), each.before, each.after] for each in found.setting.differences
+        [f"{each.subject} {each.name}".strip(), each.before, each.after]
+        for each in comparison.setting.differences
     ]
-    rows += [["target", ours, theirs] for ours, theirs in found.targets.items() if ours != theirs]
-    rows += [["target only in A", name, None] for name in found.only_first]
-    rows += [["target only in B", None, name] for name in found.only_second]
-    table = Table(["What", "A", "B"], rows, "All in which the runs differ")
+    rows += [["target", ours, theirs] for ours, theirs in comparison.targets.items() if ours != theirs]
+    rows += [["target only in A", name, None] for name in comparison.only_first]
+    rows += [["target only in B", None, name] for name in comparison.only_second]
+    table = Table(["What", "A", "B"], rows, "Everything in which the runs differ")
     blocks: list[Block] = (
         [table] if rows else [Prose("Model, data, method, baseline and config are the same.", "good")]
     )
-    if found.baselines:
+    if comparison.baselines:
         header = ["Feature", "In A", "In B", "Moved by, in its spread"]
         lines = [
-            [each.label, each.before, each.after, _number(each.size)] for each in found.baselines[:_MOST]
+            [each.label, each.before, each.after, _number(each.size)] for each in comparison.baselines[:_MOST]
         ]
         blocks.append(Table(header, lines, "Features whose baseline moved"))
-    lead = "Before numbers are compared: are the two runs about the same thing?"
-    return Section("setting", "In what the runs differ", lead, blocks)
+    lead = "Before numbers are compared: do the two runs describe the same thing?"
+    return Section("setting", "How the runs differ", lead, blocks)
 
 
-def _by_target(found: Comparison, of: Callable[[int, str], list[Block]]) -> list[Block]:
-    """Blocks a target: at once where there is one, else to be chosen, the largest change first."""
-    # The changes are in this order already.
-    targets = list(dict.fromkeys([*found.features["target_name"], *found.targets]))
+def _by_target(comparison: Comparison, make: Callable[[int, str], list[Block]]) -> list[Block]:
+    """A choice between the blocks of several targets, largest change first, or those of the only one."""
+    # The table of changes has this order already.
+    targets = list(dict.fromkeys([*comparison.features["target_name"], *comparison.targets]))
     if len(targets) == 1:
-        return of(0, targets[0])
-    options = {name: of(number, name) for number, name in enumerate(targets[:_TARGETS])}
+        return make(0, targets[0])
+    options = {name: make(number, name) for number, name in enumerate(targets[:_TARGETS])}
     blocks: list[Block] = [Choice("Target", {name: shown for name, shown in options.items() if shown})]
     if len(targets) > _TARGETS:
         blocks.append(Prose(f"The {_TARGETS} targets of the largest changes, of {len(targets):,}."))
     return blocks
 
 
-def _importance(found: Comparison) -> Section:
-    def of(number: int, target: str) -> list[Block]:
-        frame = found.features[found.features["target_name"] == target]
-        same = found.units[target][0] == found.units[target][1]
-        unit = found.units[target][0]
+def _importance(comparison: Comparison) -> Section:
+    def figures_of(number: int, target: str) -> list[Block]:
+        frame = comparison.features[comparison.features["target_name"] == target]
+        same = comparison.units[target][0] == comparison.units[target][1]
+        unit = comparison.units[target][0]
         title = f"Largest changes of {'mean |φ|' if same else 'the share of importance'}"
         largest = "; ".join(
             f"{words.name(row['label'])} {percent(row['share_a'])} to {percent(row['share_b'])}"
@@ -107,9 +115,9 @@ def _importance(found: Comparison) -> Section:
         )
         return [figure]
 
-    before: list[Block] = [Prose(text, "caution") for text in words.other_units(found)]
-    lead = "How much each feature matters in the one run and in the other, largest change first."
-    return Section("importance", "Importance", lead, [*before, *_by_target(found, of)])
+    before: list[Block] = [Prose(text, "caution") for text in words.other_units(comparison)]
+    lead = "How much each feature matters in each of the runs, largest change first."
+    return Section("importance", "Importance", lead, [*before, *_by_target(comparison, figures_of)])
 
 
 def _table(frame: pd.DataFrame, same: bool) -> Table:
@@ -122,7 +130,7 @@ def _table(frame: pd.DataFrame, same: bool) -> Table:
         keys = ["share_a", "share_b", "rank_a", "rank_b"]
         keys += ["mean_abs_a", "mean_abs_b", "change", "low", "high", "q"] if same else []
         rows.append([row["label"], *(_number(row[key]) for key in keys), _judgement(row)])
-    return Table(header, rows, "Every feature; from and to bound the change with 95 % confidence")
+    return Table(header, rows, "Every feature; from and to: the 95 % interval of the change")
 
 
 def _judgement(row: Any) -> str:
@@ -137,26 +145,28 @@ def _number(value: Any) -> float | int | None:
     return int(value) if float(value).is_integer() and abs(value) < 1e15 else float(value)
 
 
-def _direction(found: Comparison) -> Iterator[Section]:
-    lines = words.flips(found)
+def _direction(comparison: Comparison) -> Iterator[Section]:
+    lines = words.flips(comparison)
     if lines:
         lead = (
             "Features that raise the score on average in one run and lower it in the other, clearly in both."
         )
         blocks = [Prose(f"{line}.", "caution") for line in lines[:_SENTENCES]]
         if len(lines) > _SENTENCES:
-            blocks.append(Prose(f"And {len(lines) - _SENTENCES:,} more, which attribeam compare --json has."))
+            blocks.append(
+                Prose(f"And {len(lines) - _SENTENCES:,} more, which attribeam compare --json lists.")
+            )
         yield Section("direction", "Direction", lead, blocks)
 
 
-def _distribution(found: Comparison) -> Iterator[Section]:
-    def of(number: int, target: str) -> list[Block]:
-        frame = found.features[
-            (found.features["target_name"] == target) & (found.features["status"] == "both")
+def _distribution(comparison: Comparison) -> Iterator[Section]:
+    def figures_of(number: int, target: str) -> list[Block]:
+        frame = comparison.features[
+            (comparison.features["target_name"] == target) & (comparison.features["status"] == "both")
         ]
         frame = frame[frame["shift"] > 0].sort_values("shift", ascending=False, kind="stable")
         if frame.empty:
-            return [Prose("Each feature's φ is distributed alike in both runs.", "good")]
+            return [Prose("Each feature's φ has the same distribution in both runs.", "good")]
         shown = frame.head(charts.MOST_BOXES)
         names = listed(words.name(each) for each in shown["label"].head(3))
         header = ["Feature", "Distance", *(f"{q} in {run}" for q in charts.QUANTILES for run in ("A", "B"))]
@@ -172,25 +182,31 @@ def _distribution(found: Comparison) -> Iterator[Section]:
             name=f"distribution-{number}",
             title="φ of the features whose distribution moved most",
             description=f"Quantiles of φ in run A and in run B; {names} moved most.",
-            spec=charts.boxes(shown, found.units[target][0]),
-            table=Table(header, rows, "Quantiles of φ; distance: between the two, as a share of mean |φ|"),
+            spec=charts.boxes(shown, comparison.units[target][0]),
+            table=Table(
+                header,
+                rows,
+                "Quantiles of φ; distance: between the two distributions, as a share of mean |φ|",
+            ),
             note=(
-                "Bars hold the middle half of the rows, thin lines nine tenths of them, ticks the medians: "
+                "Bars show the middle half of the rows, thin lines nine tenths of them, ticks the medians: "
                 "A above, B below."
             ),
         )
         return [figure]
 
-    if any(before == after for before, after in found.units.values()) and len(found.features):
-        lead = "A feature may matter as much as before and yet push in other directions, or for other rows."
-        yield Section("distribution", "Distribution of φ", lead, _by_target(found, of))
+    if any(before == after for before, after in comparison.units.values()) and len(comparison.features):
+        lead = "A feature may matter as much as before and yet push in another direction, or for other rows."
+        yield Section("distribution", "Distribution of φ", lead, _by_target(comparison, figures_of))
 
 
-def _slices(found: Comparison) -> Iterator[Section]:
-    blocks: list[Block] = [Prose(f"{line[:1].upper()}{line[1:]}.", "caution") for line in words.bins(found)]
-    if len(found.by_slice):
-        blocks += _by_target(found, lambda number, target: _slices_of(found, number, target))
-    for text, names in (("A", found.slices_gone), ("B", found.slices_new)):
+def _slices(comparison: Comparison) -> Iterator[Section]:
+    blocks: list[Block] = [
+        Prose(f"{line[:1].upper()}{line[1:]}.", "caution") for line in words.bins(comparison)
+    ]
+    if len(comparison.by_slice):
+        blocks += _by_target(comparison, lambda number, target: _slices_of(comparison, number, target))
+    for text, names in (("A", comparison.slices_gone), ("B", comparison.slices_new)):
         if names:
             blocks.append(
                 Table([f"Only in {text}"], [[name] for name in names], f"Slices of run {text} alone")
@@ -200,11 +216,11 @@ def _slices(found: Comparison) -> Iterator[Section]:
         yield Section("slices", "Slices", lead, blocks)
 
 
-def _slices_of(found: Comparison, number: int, target: str) -> list[Block]:
-    frame = found.by_slice[found.by_slice["target_name"] == target]
+def _slices_of(comparison: Comparison, number: int, target: str) -> list[Block]:
+    frame = comparison.by_slice[comparison.by_slice["target_name"] == target]
     if frame.empty:
         return []
-    changes = found.slices[found.slices["target_name"] == target]
+    changes = comparison.slices[comparison.slices["target_name"] == target]
     rows = [
         [
             row["slice"],
@@ -231,12 +247,12 @@ def _slices_of(found: Comparison, number: int, target: str) -> list[Block]:
         title="Change of the share of importance, by slice and feature",
         description=f"Change of each feature's share in each slice. The largest changes are in {largest}.",
         spec=charts.heat_map(changes, frame["slice"].tolist()),
-        table=Table(header, rows, "Every slice; moved: the share of importance that went to other features"),
-        note="In points of per cent; crosses mark what chance alone would explain.",
+        table=Table(header, rows, "Every slice; moved: the share of importance that moved to other features"),
+        note="In percentage points; crosses mark changes that chance alone would explain.",
     )
     clear = changes[changes["significant"]].head(_MOST)
     if clear.empty:
-        return [figure, Prose("No change within a slice is more than chance.", "good")]
+        return [figure, Prose("No change within a slice is beyond chance.", "good")]
     keys = ["share_a", "share_b", "change", "q"]
     table = Table(
         ["Slice", "Feature", "Share in A", "Share in B", "Change of mean |φ|", "q"],
@@ -246,27 +262,27 @@ def _slices_of(found: Comparison, number: int, target: str) -> list[Block]:
     return [figure, table]
 
 
-def _quality(found: Comparison) -> Iterator[Section]:
-    rows: list[Sequence[Any]] = [["rows rejected", found.first.rejected, found.second.rejected]]
-    rows += [[f"rejected: {why}", before, after] for why, before, after in words.reasons(found)[:20]]
+def _quality(comparison: Comparison) -> Iterator[Section]:
+    rows: list[Sequence[Any]] = [["rows rejected", comparison.first.rejected, comparison.second.rejected]]
+    rows += [[f"rejected: {why}", before, after] for why, before, after in words.reasons(comparison)[:20]]
     rows.append(
         [
-            "p99 of the delta, of what each run measures it by",
-            found.first.relative_p99,
-            found.second.relative_p99,
+            "p99 of the delta, relative to each run's own scale",
+            comparison.first.relative_p99,
+            comparison.second.relative_p99,
         ]
     )
-    several = len(found.predictions) > 1
-    for each in found.predictions:
-        of = f" of {each.target}" if several else ""
+    several = len(comparison.predictions) > 1
+    for each in comparison.predictions:
+        whose = f" of {each.target}" if several else ""
         rows += [
-            [f"mean score{of}, of the rows looked at", *each.mean],
-            [f"its standard error{of}", *each.error],
-            [f"base value{of}", *each.base],
+            [f"mean score{whose}, over the rows examined", *each.mean],
+            [f"its standard error{whose}", *each.error],
+            [f"base value{whose}", *each.base],
         ]
-    if found.incomparable is None:
-        rows += [[f"total of mean |φ|, {target}", *both] for target, *both in words.totals(found)]
+    if comparison.incomparable is None:
+        rows += [[f"total of mean |φ|, {target}", *both] for target, *both in words.totals(comparison)]
     blocks: list[Block] = [Table(["What", "A", "B"], rows)]
-    for letter, side in (("A", found.first), ("B", found.second)):
+    for letter, side in (("A", comparison.first), ("B", comparison.second)):
         blocks += [Prose(f"Run {letter} exceeded a limit: {line}", "bad") for line in side.exceeded]
-    yield Section("quality", "Scores and quality", "Whether the two runs are equally sound.", blocks)
+    yield Section("quality", "Scores and quality", "Whether the two runs are equally reliable.", blocks)

@@ -1,4 +1,4 @@
-"""In what two runs differ before anything was explained: model, data, method, baseline, config."""
+"""Differences in how two runs were made: model, data, method, baseline, config, versions."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 from pipeline.wording import count, listed, plain, shorten
 
-#: Keys of the config that say where and how a run is made, or that something else here tells better.
+#: Keys of the config that only say where a run is made, or that another subject covers.
 _ELSEWHERE = ("name", "output.path", "compute", "runner", "model.path", "input.files", "method", "baseline")
 _LONGEST = 120
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing in which two runs differ.
+    """One difference between two runs.
 
     Args:
-      subject: What: "model", "data", "method", "baseline", "score", "features", "config" or "versions".
-      name: Which part of it; may be empty.
-      before: In the first run, in words.
-      after: In the second.
+      subject: "model", "data", "method", "baseline", "score", "features", "config" or "versions".
+      name: The part of the subject that differs; may be empty.
+      before: Its state in the first run, in words.
+      after: Its state in the second run.
     """
 
     subject: str
@@ -32,11 +32,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Setting:
-    """What two runs have in common and what not.
+    """What two runs share, and how they differ.
 
     Args:
-      summary: "another model, the same data, method and baseline".
-      differences: Each of them, what matters most first.
+      summary: In a phrase, such as "another model, the same data, method and baseline".
+      differences: All differences, the most important first.
     """
 
     summary: str
@@ -44,13 +44,17 @@ class Setting:
 
     @classmethod
     def of(cls, first: Mapping[str, Any], second: Mapping[str, Any]) -> Setting:
-        """From two manifests."""
+        """Compares two manifests."""
         subjects = {"model": _model, "data": _data, "method": _method, "baseline": _baseline}
-        found = {name: tuple(differences(first, second)) for name, differences in subjects.items()}
+        by_subject = {name: tuple(differences(first, second)) for name, differences in subjects.items()}
         others = (*_score(first, second), *_features(first, second), *_config(first, second))
-        every = (*(each for name in found for each in found[name]), *others, *_versions(first, second))
-        another = [name for name, differences in found.items() if differences]
-        same = [name for name, differences in found.items() if not differences]
+        every = (
+            *(each for name in by_subject for each in by_subject[name]),
+            *others,
+            *_versions(first, second),
+        )
+        another = [name for name, differences in by_subject.items() if differences]
+        same = [name for name, differences in by_subject.items() if not differences]
         parts = [f"another {name}" if name != "data" else "other data" for name in another]
         if others:
             parts.append("another config")
@@ -60,7 +64,7 @@ class Setting:
 
 
 def listed_plainly(parts: list[str]) -> str:
-    """`a, b, c`; with two, `a and b` would read as one thing."""
+    """Joins parts as `a, b, c`; joined as `a and b`, two parts would read as one."""
     return ", ".join(parts)
 
 
@@ -72,8 +76,8 @@ def _model(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Diff
     yield Difference("model", "", *names)
 
 
-def _digest(of: Mapping[str, Any]) -> str:
-    return str(of["digest"]).removeprefix("sha256:")[:12]
+def _digest(block: Mapping[str, Any]) -> str:
+    return str(block["digest"]).removeprefix("sha256:")[:12]
 
 
 def _data(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[Difference]:

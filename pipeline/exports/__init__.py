@@ -1,4 +1,4 @@
-"""A run's attributions in the layouts of other tools, for whoever keeps dashboards made for them."""
+"""Exports a run's attributions in the layouts of other tools, for dashboards made for these."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def export(run: Run, kind: str, folder: str | None = None) -> list[str]:
 
     Args:
       run: A committed run, which is only read.
-      kind: One of `KINDS`; what each writes stands in its module.
-      folder: Where to; is made where it is missing, and must be empty. None: beside the run, of the run's
-        name, a hyphen and the kind.
+      kind: One of `KINDS`; each module's docstring says what it writes.
+      folder: An empty folder; it is made where it is missing. None: beside the run, named after it with a
+        hyphen and the kind.
     Returns:
       The paths of the files.
     Raises:
-      UserError: There is no such kind, the folder holds files or is the run's own, or the run does not hold
-        what the layout needs.
+      UserError: The kind is unknown, the folder holds files or is the run's own, or the run lacks what the
+        layout needs.
     Cost: one pass over the attributions, a few thousand rows of them in memory at a time.
     """
     if kind not in _KINDS:
-        raise UserError(f"{kind!r} is no export", "--export", f"known are {', '.join(KINDS)}")
+        raise UserError(f"{kind!r} is not an export", "--export", f"known are {', '.join(KINDS)}")
     folder = f"{run.path.rstrip('/')}-{kind}" if folder is None else folder
     check_outside(folder, run.path)
     if files.list_dir(folder):

@@ -10,10 +10,10 @@ The layout is that of "Analysis Results" in the Amazon SageMaker Developer Guide
     explanations_shap/example_ids.csv the example of each line, which Clarify takes from the data set's order
 
 `global_shap_values` are Clarify's `mean_abs`, its default. Labels are numbered as the model's outputs are:
-`label1` is output 1. Of an example that was explained for some labels alone (`model.target: predicted` or a
-column) the others' cells are empty. Numbers of a tensor have columns of their own, `pixels[0, 1]_label0`.
-Clarify knows one explainer, by this name; here the values are of the run's method, which `method` in the file
-tells, beside `run_id`. A run without attributions in full gives `analysis.json` alone.
+`label1` is output 1. Where an example was explained for some labels only (`model.target: predicted` or a
+column), the cells of the others are empty. Each number of a tensor has a column, `pixels[0, 1]_label0`.
+Clarify knows one explainer, `kernel_shap`; here the values are from the run's method, which the file names in
+`method`, beside `run_id`. A run without full attributions gives `analysis.json` only.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _firsts(table: pa.Table, run: Run) -> pa.Array:
 
 
 def _side_by_side(table: pa.Table, run: Run, targets: Sequence[int]) -> pa.Table:
-    """A row an example, with the features of one label after those of another."""
+    """One row for each example: the features of the first label, then those of the next."""
     struct = attribution_of(table)
     places = np.searchsorted(targets, table["target"].to_numpy())
     examples = np.arange(len(table)) // run.rows_per_example
@@ -114,15 +114,15 @@ def _side_by_side(table: pa.Table, run: Run, targets: Sequence[int]) -> pa.Table
             numbers, shape = unnested(struct.field(name))
             width = math.prod(shape)
             values = numbers.to_numpy(zero_copy_only=False).reshape(len(table), width)
-            found = np.zeros((count, width), np.float32)
-            found[examples[mine]] = values[mine]
-            for number, column in zip(flat_names(name, shape), found.T, strict=True):
+            placed = np.zeros((count, width), np.float32)
+            placed[examples[mine]] = values[mine]
+            for number, column in zip(flat_names(name, shape), placed.T, strict=True):
                 columns[f"{number}_label{target}"] = pa.array(column, mask=missing)
     return pa.table(columns)
 
 
 def _expected_values(run: Run) -> dict[int, float]:
-    """Mean base value by target: over all rows, or over the sample of a run that wrote no attributions."""
+    """Mean base value by target, over all rows, or over the sample where the run wrote no attributions."""
     columns = ["target", "base_value"]
     total: dict[int, float] = {}
     rows: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""A run's attributions a few thousand rows at a time, and files that appear whole."""
+"""Reads a run's attributions a few thousand rows at a time, and writes files that appear only when whole."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from transforms.storage import files
 if TYPE_CHECKING:
     from pipeline.results.run import Run
 
-#: Rows and numbers of them that are held at a time.
-_ROWS, _VALUES = 8192, 1 << 21
+#: The most rows in memory at a time.
+_ROWS = 8192
+#: The most numbers in memory at a time.
+_VALUES = 1 << 21
 
 
 def attribution_parts(run: Run, kind: str) -> list[str]:
@@ -31,13 +33,13 @@ def attribution_parts(run: Run, kind: str) -> list[str]:
     """
     parts = run.parts()
     if not parts:
-        what = "the run holds no attributions, which this export is made of"
+        what = "the run holds no attributions, which this export needs"
         raise UserError(what, f"--export {kind}", "explain again with output.attributions: all")
     return parts
 
 
 def columns_of_run(run: Run) -> list[str]:
-    """Names of the columns of the attributions; none where the run wrote none."""
+    """Names of the columns of the attributions; an empty list where the run wrote none."""
     parts = run.parts()
     return list(pq.read_schema(files.local_copy(parts[0])).names) if parts else []
 
@@ -59,7 +61,7 @@ def whole_examples(part: str, per_example: int, columns: Sequence[str] | None = 
 
 @contextlib.contextmanager
 def whole_file(path: str) -> Iterator[str]:
-    """A local path to write to, whose content then appears at `path`, a URL or not, all at once.
+    """Gives a local path to write to; its content then appears at `path`, local or a URL, all at once.
 
     Raises:
       UserError: The place cannot be written.
@@ -84,12 +86,12 @@ def whole_file(path: str) -> Iterator[str]:
 
 
 def flat_names(name: str, shape: Sequence[int]) -> list[str]:
-    """A name for each number of a feature: `name`, of a tensor `name[0, 1]`."""
+    """Names of a feature's numbers: `name`, or `name[0, 1]` for those of a tensor."""
     return [f"{name}{list(at)}" for at in np.ndindex(*shape)] if shape else [name]
 
 
 def short(array: pa.Array) -> pa.Array:
-    """Numbers of single precision as those of double precision that are written in as few digits."""
+    """Single-precision numbers as the double-precision numbers that have as few digits when written."""
     if pa.types.is_fixed_size_list(array.type):
         return pa.FixedSizeListArray.from_arrays(short(array.flatten()), array.type.list_size)
     if not pa.types.is_float32(array.type):
@@ -98,5 +100,5 @@ def short(array: pa.Array) -> pa.Array:
 
 
 def attribution_of(table: pa.Table) -> pa.StructArray:
-    """The struct of attributions of a table that has them in full."""
+    """The struct of full attributions of a table."""
     return table["attribution"].combine_chunks()

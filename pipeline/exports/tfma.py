@@ -1,10 +1,10 @@
-"""TensorFlow Model Analysis: extracts that its attribution metrics read, as Parquet.
+"""TensorFlow Model Analysis: extracts for its attribution metrics, as Parquet.
 
 `TotalAttributions`, `TotalAbsoluteAttributions`, `MeanAttributions` and `MeanAbsoluteAttributions` take an
 extract's `attributions`, a number (or numbers) by feature, and sum them with its `example_weights`; with
-several outputs there is such a dict by output name. So say their source, metrics/attributions.py, and
+several outputs there is such a dict by output name. The source of this is metrics/attributions.py and
 the test `testEvaluateWithAttributions` of evaluators/metrics_plots_and_validations_evaluator_test.py, both
-under github.com/tensorflow/model-analysis. A row of the files is such an extract, under the same keys:
+under github.com/tensorflow/model-analysis. A row of the files is such an extract, with the same keys:
 
     attributions     struct<FEATURE: φ, …>; where several outputs are explained struct<OUTPUT: struct<…>, …>
     predictions      the model's output; with several struct<OUTPUT: …>
@@ -13,8 +13,8 @@ under github.com/tensorflow/model-analysis. A row of the files is such an extrac
     features         struct<COLUMN: list<value>, …>: slice columns; with `output.features` feature values, too
     example_id       which example it is
 
-Tensors are a list of their numbers in order; there is no `features` where the run has nothing for it. A
-pipeline of TFMA's reads them without a model:
+A tensor is the list of its numbers; `features` is left out where the run has nothing for it. A TFMA pipeline
+reads the files without a model:
 
     extracts = (
         pipeline
@@ -51,7 +51,7 @@ from transforms.storage import files
 if TYPE_CHECKING:
     from pipeline.results.run import Run
 
-#: Columns of the attributions that are no slices.
+#: Columns of the attributions that are not slices.
 _OWN = (
     *("example_id", "target", "target_name", "prediction", "output", "base_value", "convergence_delta"),
     *("attribution", "standard_error", "fit", "feature", "weight"),
@@ -62,7 +62,7 @@ def write(run: Run, folder: str) -> list[str]:
     """Writes a file a part, `extracts-00000-of-00004.parquet`; see `pipeline.exports.export`."""
     parts = attribution_parts(run, "tfma")
     if "attribution" not in columns_of_run(run):
-        what = "sums over all rows need every feature of each, and the run keeps some of them"
+        what = "sums over all rows need every feature of each row, and the run keeps only some"
         raise UserError(what, "--export tfma", "explain again with output.attributions: all")
     paths = []
     for number, part in enumerate(parts):
@@ -84,15 +84,15 @@ def write(run: Run, folder: str) -> list[str]:
 
 
 def to_extracts(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the files, as Beam's ReadFromParquet gives it, with arrays where the metrics look for them."""
+    """Turns a row, as Beam's ReadFromParquet gives it, into an extract, whose numbers are arrays."""
 
     def arrays(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: arrays(item) for key, item in value.items()}
         return None if value is None else np.asarray(value)
 
-    found = {key: value if key == "example_id" else arrays(value) for key, value in row.items()}
-    return {"features": {}, **found}
+    extracts = {key: value if key == "example_id" else arrays(value) for key, value in row.items()}
+    return {"features": {}, **extracts}
 
 
 def _extracts(table: pa.Table, per_example: int) -> pa.Table:
@@ -131,7 +131,7 @@ def _listed(struct: pa.StructArray) -> pa.StructArray:
 
 
 def _features(table: pa.Table) -> pa.StructArray | None:
-    """What TFMA may slice by; None where there is nothing: Parquet has no struct of no fields."""
+    """The columns that TFMA may slice by; None where there are none, as Parquet has no empty struct."""
     columns: dict[str, pa.Array] = {}
     if "feature" in table.column_names:
         struct = table["feature"].combine_chunks()

@@ -11,11 +11,11 @@ The layout is that of a batch prediction job with `generateExplanation`; its mes
        "featureAttributions": {FEATURE: φ, …}, "outputIndex": [1], "outputDisplayName": "dog",
        "approximationError": |convergence_delta| / |prediction − base value|, "outputName": "class"}, …]}}
 
-`instance` is there where the run keeps the feature values (`output.features: true`). `prediction` is a list
-where several outputs are explained. `outputIndex` is left out of an output that is a single number, and
-`approximationError` where the method promises no sum, or where there is nothing to explain. With
-`attributions: {top_k: …}`, `featureAttributions` are the features that were kept, and "(all others)" for
-their rest. NaN and infinity, which JSON does not have, are null.
+`instance` is present if the run keeps the feature values (`output.features: true`). `prediction` is a list if
+several outputs are explained. `outputIndex` is left out for an output of a single number, and
+`approximationError` if the method promises no sum or the prediction is the base value. With
+`attributions: {top_k: …}`, `featureAttributions` has the features that were kept, and "(all others)" for the
+sum of the rest. NaN and infinity, which JSON does not have, are null.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def write(run: Run, folder: str) -> list[str]:
 
 
 def _outputs(run: Run) -> list[tuple[str, int | None]]:
-    """Of each target the name of its output, and its index within it; None of an output of one number."""
-    found: list[tuple[str, int | None]] = []
+    """The name of each target's output, and the index within it; None for an output of a single number."""
+    outputs: list[tuple[str, int | None]] = []
     for head in run.manifest["model"]["outputs"]:
         width = math.prod(extent or 1 for extent in head["shape"])
-        found += [(head["name"], at if width > 1 else None) for at in range(width)]
-    return found
+        outputs += [(head["name"], at if width > 1 else None) for at in range(width)]
+    return outputs
 
 
 def _lines(table: pa.Table, per_example: int, outputs: list[tuple[str, int | None]]) -> Iterator[str]:
@@ -92,18 +92,18 @@ def _attribution(
     else:
         values = {pair["feature"]: pair["attribution"] for pair in columns["top"][row]}
         values[_REST] = columns["rest"][row]
-    found = {"baselineOutputValue": base, "instanceOutputValue": score, "featureAttributions": values}
+    attribution = {"baselineOutputValue": base, "instanceOutputValue": score, "featureAttributions": values}
     if index is not None:
-        found["outputIndex"] = [index]
-    found["outputDisplayName"] = columns["target_name"][row]
+        attribution["outputIndex"] = [index]
+    attribution["outputDisplayName"] = columns["target_name"][row]
     delta = columns["convergence_delta"][row]
     if delta is not None and score != base:
-        found["approximationError"] = abs(delta) / abs(score - base)
-    return {**found, "outputName": name}
+        attribution["approximationError"] = abs(delta) / abs(score - base)
+    return {**attribution, "outputName": name}
 
 
 def _plain(array: pa.Array) -> list[Any]:
-    """Values of a column as Python has them, numbers in as few digits as they need."""
+    """Values of a column as Python has them, numbers in as few digits as possible."""
     if pa.types.is_struct(array.type):
         fields = [short(array.field(at)) for at in range(array.type.num_fields)]
         array = pa.StructArray.from_arrays(fields, names=[field.name for field in array.type])

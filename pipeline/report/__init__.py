@@ -19,18 +19,21 @@ from transforms.storage.digests import digest_of
 
 __all__ = ["Report", "draw_report", "report_is_current", "write_figures", "write_page", "write_report"]
 
-_RUN_ID, _MISSING = "attribeam-run", "attribeam-missing"
-#: The head of a page, with the run's id in it, is within so many bytes.
+#: The meta tag with the run's identity.
+_RUN_ID = "attribeam-run"
+#: The meta tag with the number of missing sections.
+_MISSING = "attribeam-missing"
+#: Bytes that contain the head of a page, with the meta tags.
 _HEAD = 4096
 
 
 @dataclass(frozen=True)
 class Report:
-    """A page that was drawn.
+    """A report's page.
 
     Args:
       html: The page.
-      missing: What of it could not be drawn, each with the reason.
+      missing: Parts that could not be drawn, each with the reason.
     """
 
     html: str
@@ -38,7 +41,7 @@ class Report:
 
     @property
     def warnings(self) -> list[str]:
-        """The same in lines of their own."""
+        """Lines about the missing sections, for the screen."""
         return [f"report.html: a section is missing: {line}" for line in self.missing]
 
 
@@ -65,7 +68,7 @@ def write_page(run: Run, report: Report) -> str:
 
 
 def draw_report(run: Run) -> Report:
-    """The report of a run as HTML; a section that fails costs it nothing else."""
+    """Draws the report of a run; a section that fails leaves the others intact."""
     lead, facts, sections, missing = all_sections(ReportData.load(run))
     title = shorten(plain(str(run.manifest["name"] or "A model explained")), 120)
     meta = {_RUN_ID: _identity(run), **({_MISSING: str(len(missing))} if missing else {})}
@@ -81,7 +84,7 @@ def write_figures(run_path: str | os.PathLike[str], folder: str, format: str = "
 
 
 def report_is_current(run: Run | str | os.PathLike[str]) -> bool:
-    """Whether a committed run, or the one in a place, has a report of this very run with all its sections.
+    """Whether a committed run, or the one at a path, has an up-to-date report with all its sections.
 
     Raises:
       UserError: There is no committed run.
@@ -98,6 +101,6 @@ def report_is_current(run: Run | str | os.PathLike[str]) -> bool:
 
 
 def _identity(run: Run) -> str:
-    """The run and what its features are called: labels may be given to a run that is there."""
+    """The run's id with a digest of its labels, which may change after the run."""
     called = json.dumps(run.manifest["config"].get("features") or {}, sort_keys=True)
     return f"{run.manifest['run_id']} {digest_of(called.encode())[:16]}"

@@ -1,4 +1,4 @@
-"""What a report is made of: sections of paragraphs, figures and tables, before they are HTML."""
+"""The parts of a report before they are HTML: sections of paragraphs, figures and tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-#: What a cell shows: text as it is, a number in a number's form, None as nothing.
+#: A cell of a table: text is shown as it is, a number formatted, None as nothing.
 Cell = str | int | float | None
 
 
@@ -16,8 +16,8 @@ class Table:
 
     Args:
       header: Names of the columns.
-      rows: A cell a column each.
-      caption: What it is, in a line.
+      rows: Rows of one cell for each column.
+      caption: A title in a line.
     """
 
     header: Sequence[str]
@@ -30,10 +30,10 @@ class Tile:
     """A picture.
 
     Args:
-      src: Its address, which holds it.
-      alt: What it shows.
-      shape: Rows and columns of what it shows.
-      small: Whether its pixels are to be seen one by one.
+      src: A data address, which contains the picture.
+      alt: A description.
+      shape: Rows and columns.
+      small: Whether each pixel is drawn sharply.
     """
 
     src: str
@@ -43,13 +43,13 @@ class Tile:
 
     @property
     def wide(self) -> bool:
-        """Whether it is wider than high."""
+        """Whether the picture is wider than high."""
         return self.shape[1] > self.shape[0]
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What colours mean: the palette from left to right, and what stands at its ends and in its middle."""
+    """A key to colours: the palette from left to right, with texts at its ends and in its middle."""
 
     src: str
     low: str
@@ -60,7 +60,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Card:
-    """Pictures that belong together, and what is said below them."""
+    """Pictures that belong together, with the lines of text below them."""
 
     tiles: Sequence[Tile]
     title: str = ""
@@ -73,9 +73,9 @@ class Pictures:
     """Cards beside each other.
 
     Args:
-      cards: In order.
+      cards: From left to right.
       size: small, large (of one picture each), or single.
-      scale: Of all of them.
+      scale: A scale that all of them share.
     """
 
     cards: Sequence[Card]
@@ -88,17 +88,17 @@ class Figure:
     """A plot with the numbers behind it.
 
     Args:
-      name: Stem of its file with `--figures`; letters, digits and hyphens, of its own in the report.
+      name: Stem of its file with `--figures`: letters, digits and hyphens, unique in the report.
       title: What it shows, in a line.
-      description: The same for who does not see it, with the numbers that matter most.
+      description: A text for readers who cannot see it, with the most important numbers.
       spec: Vega-Lite without `$schema` and config, which the page adds: colours are the theme's. A width of
         "container" fills the column. Names from the data are values in it and never fields. `usermeta:
         {"renderer": "canvas"}` or "svg" overrides the choice by the number of marks; `"column": 20`
         leaves out data from the number `n` on that does not fit beside the rest. None: what
         follows is shown instead.
-      pictures: Shown as they are, in the page and with `--figures`.
+      pictures: ShownFeature as they are, in the page and with `--figures`.
       html: Trusted markup, made by a template with escaping; only in the page.
-      table: The numbers.
+      table: The numbers behind the plot.
       note: How to read it, in a sentence or two.
     """
 
@@ -114,27 +114,27 @@ class Figure:
 
 @dataclass(frozen=True)
 class Terms:
-    """Names and what there is to say of each, under each other."""
+    """A list of names, each with a text."""
 
     items: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Small figures beside each other, as many in a line as there is room for; their specs fill a cell."""
+    """Small figures beside each other, as many in a line as fit; their charts fill a cell."""
 
     figures: Sequence[Figure]
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Blocks of which one is shown at a time, chosen by a name: targets, features, examples.
+    """Options of which one is shown at a time: targets, features, examples.
 
-    Choices of one label move together, wherever they stand, as far as they have options of the same name.
+    Choices with the same label move together, wherever they are in the page, if their options' names match.
 
     Args:
       label: What is chosen, such as "Target".
-      options: Blocks by what the reader chooses from; the first is shown at first.
+      options: Blocks by the name that the reader chooses; the first is shown initially.
     """
 
     label: str
@@ -143,7 +143,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Prose:
-    """A paragraph of plain text; `kind` is plain, or good, caution or bad for what is a judgement."""
+    """A paragraph of plain text; `kind` is plain, or for a judgement good, caution or bad."""
 
     text: str
     kind: str = "plain"
@@ -159,8 +159,8 @@ class Section:
     Args:
       id: Its anchor.
       title: The heading.
-      lead: What it answers, in a sentence, for who is no engineer.
-      blocks: What it shows.
+      lead: The question that it answers, in a sentence for readers who are not engineers.
+      blocks: Its content.
     """
 
     id: str

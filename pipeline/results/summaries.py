@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from transforms.storage import files
 
 if TYPE_CHECKING:
-    from pipeline.results.run import Run
+    from pipeline.results.tables import RunTables
 
 
 def score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
@@ -22,7 +22,7 @@ def score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
     return dict(enumerate(kinds))
 
 
-def rejected_by_reason(run: Run) -> dict[str, int]:
+def rejected_by_reason(run: RunTables) -> dict[str, int]:
     """Rejected rows by reason, most frequent first.
 
     Cost: reads one column of the rejected rows.

@@ -15,43 +15,50 @@ from pipeline.screen.run_and_plan import fact, nearby
 from pipeline.screen.text_table import clean, console, print_table, wrapped, write
 from pipeline.wording import count, fitted, number, percent, signed
 
-_TOP, _NAME, _SLICE, _LINES = 10, 20, 24, 5
+#: Features and slices in a table.
+_TOP = 10
+#: Columns of a feature's name.
+_NAME = 20
+#: Columns of a slice's name.
+_SLICE = 24
+#: Sentences of each kind of change.
+_LINES = 5
 
 
-def print_comparison(found: Comparison, page: str | None = None) -> None:
-    """`compare`: a sentence, in what the runs differ, and what changed, most important first.
+def print_comparison(comparison: Comparison, page: str | None = None) -> None:
+    """Prints a comparison: the headline, how the runs differ, and the changes, most important first.
 
     Args:
-      found: What changed.
-      page: Where the same was written as HTML.
+      comparison: The comparison.
+      page: The path of the page, if one was written.
     """
     out = console()
-    wrapped(out, clean(words.headline(found)))
+    wrapped(out, clean(words.headline(comparison)))
     write(out)
-    for letter, side in (("A", found.first), ("B", found.second)):
+    for letter, side in (("A", comparison.first), ("B", comparison.second)):
         _side(out, letter, side)
-    for difference in found.setting.differences:
+    for difference in comparison.setting.differences:
         part = f"{difference.name}: " if difference.name else ""
         fact(out, difference.subject, f"{part}{difference.before} → {difference.after}")
-    if found.first.rejected or found.second.rejected:
-        fact(out, "rejected", words.rejected(found))
-        for why, before, after in words.reasons(found)[:_LINES]:
+    if comparison.first.rejected or comparison.second.rejected:
+        fact(out, "rejected", words.rejected(comparison))
+        for why, before, after in words.reasons(comparison)[:_LINES]:
             fact(out, "", f"{before:,} → {after:,} × {fitted(clean(why), 200)}")
     if page is not None:
         fact(out, "page", nearby(page))
-    _quality(out, found)
-    for each in found.predictions:
-        of = f"{words.name(each.target)}: " if len(found.predictions) > 1 else ""
-        fact(out, "scores", f"{of}{words.predictions(each)} ({_in_rows(*each.rows)})")
-    for at, moved in enumerate(found.baselines[:_TOP]):
+    _quality(out, comparison)
+    for each in comparison.predictions:
+        whose = f"{words.name(each.target)}: " if len(comparison.predictions) > 1 else ""
+        fact(out, "scores", f"{whose}{words.predictions(each)} ({_in_rows(*each.rows)})")
+    for at, moved in enumerate(comparison.baselines[:_TOP]):
         fact(out, "" if at else "baseline moved", words.baseline(moved))
-    if found.incomparable is not None:
+    if comparison.incomparable is not None:
         return
-    _targets(out, found)
-    _features(out, found)
-    _sentences(out, "Direction", words.flips(found))
-    _sentences(out, "Distribution of φ", words.moved(found))
-    _slices(out, found)
+    _targets(out, comparison)
+    _features(out, comparison)
+    _sentences(out, "Direction", words.flips(comparison))
+    _sentences(out, "Distribution of φ", words.moved(comparison))
+    _slices(out, comparison)
 
 
 def _side(out: Console, letter: str, side: Side) -> None:
@@ -59,38 +66,38 @@ def _side(out: Console, letter: str, side: Side) -> None:
 
 
 def _in_rows(before: int, after: int) -> str:
-    """How many rows of each run something was looked at in."""
+    """The numbers of rows examined in each run, in words."""
     return f"in {count(before, 'row')} of each" if before == after else f"in {before:,} and {after:,} rows"
 
 
-def _quality(out: Console, found: Comparison) -> None:
-    before, after = found.first.relative_p99, found.second.relative_p99
+def _quality(out: Console, comparison: Comparison) -> None:
+    before, after = comparison.first.relative_p99, comparison.second.relative_p99
     if before != after:
         shown = ["none promised" if value is None else f"{value:.1g}" for value in (before, after)]
-        fact(out, "Σφ", f"misses by {shown[0]} → {shown[1]} (p99) of what each run measures it by")
-    for letter, side in (("A", found.first), ("B", found.second)):
+        fact(out, "Σφ", f"misses by {shown[0]} → {shown[1]} (p99), relative to each run's own scale")
+    for letter, side in (("A", comparison.first), ("B", comparison.second)):
         for line in side.exceeded:
             fact(out, f"limit of {letter}", line)
 
 
-def _targets(out: Console, found: Comparison) -> None:
-    for ours, theirs in found.targets.items():
+def _targets(out: Console, comparison: Comparison) -> None:
+    for ours, theirs in comparison.targets.items():
         if ours != theirs:
             fact(out, "target", f"{words.name(ours)} is compared with {words.name(theirs)}")
-    for text, names in (("only in A", found.only_first), ("only in B", found.only_second)):
+    for text, names in (("only in A", comparison.only_first), ("only in B", comparison.only_second)):
         if names:
             fact(out, f"targets {text}", _some(names))
-    for target, before, after in words.totals(found):
-        of = f"{words.name(target)}: " if len(found.targets) > 1 else ""
-        fact(out, "Σ mean |φ|", f"{of}{number(before, 3)} → {number(after, 3)}")
+    for target, before, after in words.totals(comparison):
+        whose = f"{words.name(target)}: " if len(comparison.targets) > 1 else ""
+        fact(out, "Σ mean |φ|", f"{whose}{number(before, 3)} → {number(after, 3)}")
 
 
-def _features(out: Console, found: Comparison) -> None:
+def _features(out: Console, comparison: Comparison) -> None:
     write(out)
-    shown = found.features.head(_TOP)
-    part = f", {len(shown)} of {len(found.features):,}" if len(found.features) > len(shown) else ""
+    shown = comparison.features.head(_TOP)
+    part = f", {len(shown)} of {len(comparison.features):,}" if len(comparison.features) > len(shown) else ""
     write(out, Text(f"Largest changes{part}", style="bold"))
-    several = len(found.targets) > 1
+    several = len(comparison.targets) > 1
     lines: list[list[str | Text]] = [
         [
             "*" if row["significant"] else "",
@@ -107,8 +114,8 @@ def _features(out: Console, found: Comparison) -> None:
     header = ["", *(["target"] if several else []), "feature", "A", "B", "change", "share", "rank"]
     print_table(out, lines, f"<{'<' if several else ''}<>>>>>", header=header)
     note = (
-        "A and B: mean |φ|; ±: 95 % interval of the change. * more than chance: Benjamini–Hochberg at 5 %, "
-        "and where units differ, ranks whose intervals do not meet."
+        "A and B: mean |φ|; ±: 95 % interval of the change. *: beyond chance, by Benjamini–Hochberg at 5 %, "
+        "or, where units differ, by intervals of the ranks that do not overlap."
     )
     wrapped(out, note, "  ")
 
@@ -150,14 +157,14 @@ def _sentences(out: Console, title: str, lines: Sequence[str]) -> None:
         write(out, f"  … and {len(lines) - _LINES:,} more (--json has all)")
 
 
-def _slices(out: Console, found: Comparison) -> None:
-    _sentences(out, "Bins", words.bins(found))
-    clear = found.by_slice[found.by_slice["significant"]]
-    if len(found.by_slice):
+def _slices(out: Console, comparison: Comparison) -> None:
+    _sentences(out, "Bins", words.bins(comparison))
+    clear = comparison.by_slice[comparison.by_slice["significant"]]
+    if len(comparison.by_slice):
         write(out)
-        title = f"Slices: {len(clear):,} of {len(found.by_slice):,} with a clear change"
+        title = f"Slices: {len(clear):,} of {len(comparison.by_slice):,} with a clear change"
         write(out, Text(title, style="bold"))
-        several = len(found.targets) > 1
+        several = len(comparison.targets) > 1
         lines = [
             [
                 *([fitted(clean(row["target_name"]), 12)] if several else []),
@@ -171,7 +178,7 @@ def _slices(out: Console, found: Comparison) -> None:
         ]
         header = [*(["target"] if several else []), "slice", "rows", "moved", "most of all", "share"]
         print_table(out, lines, f"{'<' if several else ''}<>><>", header=header if lines else ())
-    for text, names in (("A", found.slices_gone), ("B", found.slices_new)):
+    for text, names in (("A", comparison.slices_gone), ("B", comparison.slices_new)):
         if names:
             wrapped(out, f"{count(len(names), 'slice')} only in {text}: {_some(names)}", "  ")
 

@@ -14,7 +14,7 @@ import xgboost
 from pipeline.report import write_report
 from pipeline.report.data import tables as report_data
 from pipeline.report.data import view
-from pipeline.report.data.sampled_rows import drawn_by_target
+from pipeline.report.data.sampled_rows import sample_by_target
 from pipeline.report.sections import all_sections, examples
 from pipeline.results.run import Run
 from pipeline.running import tables
@@ -63,7 +63,7 @@ def test_rows_of_the_report_keep_the_most_important_features(run: Run) -> None:
 
 def test_a_waterfall_sums_up_what_the_rows_are_kept_without(run: Run) -> None:
     data = report_data.ReportData.load(run)
-    rows = drawn_by_target(data, 1)[0]["sample"]
+    rows = sample_by_target(data, 1)[0]["sample"]
     phi = run.attributions(columns=["example_id", "attribution"]).to_pylist()
     by_id = {line["example_id"]: line["attribution"] for line in phi}
     for row in range(3):

@@ -132,7 +132,7 @@ def test_direction(runs: Any) -> None:
         values["temp"] = values["temp"] + sign * 1e-4  # of another sign, within chance
     found = compare(runs(importance_of(before)), runs(importance_of(after)))
     assert list(found.features[found.features["flip"]]["feature"]) == ["humid"]
-    assert "The mean effect of 1 feature has turned to the other side of 0." in headline(found)
+    assert "The mean effect of 1 feature has changed sign." in headline(found)
     (direction,) = [each for each in sections(found) if each.id == "direction"]
     (said,) = direction.blocks
     assert isinstance(said, Prose)

@@ -188,12 +188,12 @@ def test_what_the_model_does_is_said(small: Path) -> None:
     assert "3,000 rows" in lead
     assert "Scheduled hour" in lead
     text = " ".join(block.text for block in prose(sections_of(small)["summary"].blocks))
-    assert re.match(r"The score is (the (logit|probability) of|what the model says of) ", text)
+    assert re.match(r"The score is (the (logit|probability) of|the number that the model gives for) ", text)
     text = re.sub("[\u2068\u2069]", "", text)
     assert "The higher Scheduled hour, the higher the score." in text
     assert "The higher “Distance, miles”, the lower the score." in text
     assert "Of carrier, EV raises the score most and HA lowers it most." in text
-    assert "What Scheduled hour does depends on month" in text
+    assert "The strongest interaction: the effect of Scheduled hour depends on month." in text
     assert "carrier=HA: there carrier moves the score" in text
     assert "77 % of all movement" in text
 

@@ -124,7 +124,7 @@ def test_pictures_texts_and_vectors_of_nothing(make: Callable[[], ReportData], n
 
 def test_no_feature_goes_the_score_s_way(degenerate: Callable[[str], ReportData]) -> None:
     text = html.unescape(render("A title", *all_sections(degenerate("all against"))[:3]))
-    assert "No feature goes the score's way" in text
+    assert "No feature moves it in that direction" in text
     assert "0.9 above the base value" in text
 
 

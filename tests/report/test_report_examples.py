@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.report.data.chosen_examples import distances, gallery, picks
-from pipeline.report.data.sampled_rows import drawn_by_target, in_words, shown_features
+from pipeline.report.data.sampled_rows import in_words, sample_by_target, shown_features
 from pipeline.report.sections import examples
 from pipeline.report.sections.examples import Part, sentence, waterfall
 from tests.support import media_worlds
@@ -77,7 +77,7 @@ def test_values_in_words(value: Any, counted: bool, words: str) -> None:
 
 def test_the_rows_that_are_shown() -> None:
     data = media_worlds.flights()
-    of = drawn_by_target(data, 1)[0]
+    of = sample_by_target(data, 1)[0]
     sample = of["sample"]
     found = {pick.name: pick for pick in picks(of)}
     assert list(found) == ["largest", "smallest", "typical", "surprising"]
@@ -104,12 +104,12 @@ def test_distances_are_robust() -> None:
 
 
 def test_few_rows_have_no_usual() -> None:
-    of = drawn_by_target(media_worlds.flights(rows=4), 1)[0]
+    of = sample_by_target(media_worlds.flights(rows=4), 1)[0]
     assert [pick.name for pick in picks(of)] == ["largest", "smallest"]
 
 
 def test_a_gallery_takes_turns() -> None:
-    drawn = drawn_by_target(media_worlds.digits(), 12)
+    drawn = sample_by_target(media_worlds.digits(), 12)
     found = gallery(drawn, 7)
     assert len(found) == 7
     assert [sum(target == of for of, _ in found) for target in range(3)] == [3, 2, 2]
@@ -128,7 +128,7 @@ def bars(spec: Any) -> list[dict[str, Any]]:
 
 def test_a_waterfall_leads_from_the_base_value_to_the_score() -> None:
     data = media_worlds.flights()
-    sample = drawn_by_target(data, 1)[0]
+    sample = sample_by_target(data, 1)[0]
     for pick in picks(sample):
         figure = figures(examples.sections(data))[f"example-0-{pick.name}"]
         first, *_, last = figure.spec["data"]["values"]
@@ -192,13 +192,13 @@ def test_without_a_sum_bars_begin_at_nothing() -> None:
             0.01,
             [Part("a", "1", 1.0), Part("b", "2", -0.99)],
             True,
-            "The score is 0.01, much like the base value of 0: a = 1 adds 1 and b = 2 takes off 0.99.",
+            "The score is 0.01, close to the base value of 0: a = 1 adds 1 and b = 2 takes off 0.99.",
         ),
         (
             1.0,
             [Part(f"f{n}", "", 0.1) for n in range(10)],
             True,
-            "The score is 1, 1 above the base value, by many small steps, of which the largest are that f0 "
+            "The score is 1, 1 above the base value, in many small steps; the largest: f0 "
             "adds 0.1, f1 adds 0.1 and f2 adds 0.1.",
         ),
         (0.0, [Part("a", "1", 0.0)], True, "The score is 0, and no feature moves it."),
@@ -206,11 +206,11 @@ def test_without_a_sum_bars_begin_at_nothing() -> None:
             3.0,
             [Part("a", "1", 2.0), Part("b", "", -1.0)],
             False,
-            "The score is 3. What weighs most is a = 1 (+2) and b (−1).",
+            "The score is 3. The largest effects: a = 1 (+2) and b (−1).",
         ),
         (
             2.0,
-            [Part("Photo", "8×8 values", 2.0, told=False)],
+            [Part("Photo", "8×8 values", 2.0, has_words=False)],
             True,
             "The score is 2, 2 above the base value, mostly because Photo adds 2.",
         ),
@@ -226,10 +226,10 @@ def test_groups_slices_and_labels_are_told() -> None:
     figure = figures(found)["example-0-surprising"]
     by_name = {re.sub("[\u2068\u2069]", "", str(row[0])): row for row in figure.table.rows}
     assert by_name["Distance to destination"][2] == pytest.approx(-3.1)
-    temp, wind = (drawn_by_target(data, 1)[0]["sample"].value(name)[7] for name in ("temp", "wind"))
+    temp, wind = (sample_by_target(data, 1)[0]["sample"].value(name)[7] for name in ("temp", "wind"))
     assert by_name["weather"][1] == f"temp {temp:.4g}, wind {wind:.4g}"
     paragraphs = prose(block for section in found for block in section.blocks)
     text = next(paragraph.text for paragraph in paragraphs if "farthest" in paragraph.text)
     assert "2013-01-08 JFK B60007" in text
-    origin = drawn_by_target(data, 1)[0]["sample"].table["origin"][7].as_py()
+    origin = sample_by_target(data, 1)[0]["sample"].table["origin"][7].as_py()
     assert f"(\u2068origin\u2069 \u2068{origin}\u2069)" in text

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.report.blocks import Choice, Figure, Prose, Section, Table
 from pipeline.report.data.chosen_examples import gallery
-from pipeline.report.data.sampled_rows import Drawn, drawn_by_target, mean_by_position, shown_features
+from pipeline.report.data.sampled_rows import SampledRows, mean_by_position, sample_by_target, shown_features
 from pipeline.report.data.tables import ReportData
 from pipeline.report.page.markup import markup
 from pipeline.report.page.render import render
@@ -66,7 +66,7 @@ def test_a_png_comes_out_as_it_went_in(shape: tuple[int, ...], smooth: bool) -> 
     "pixels", [np.zeros((2, 2)), np.zeros((2, 2, 4), np.uint8), np.zeros((0, 2), np.uint8)]
 )
 def test_what_is_no_picture(pixels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="is no picture"):
+    with pytest.raises(ValueError, match="is not a picture"):
         png(pixels)
 
 
@@ -86,7 +86,7 @@ def test_pictures_made_smaller_are_means(shape: tuple[int, ...], side: int) -> N
 @pytest.mark.parametrize("kept", [True, False])
 def test_maps_are_the_means_over_the_rows(kept: bool) -> None:
     data = media_worlds.digits()
-    sample = drawn_by_target(data, 3)[1]["sample"]
+    sample = sample_by_target(data, 3)[1]["sample"]
     if not kept:
         data = replace(data, positions=None)
     (feature,) = shown_features(data)
@@ -131,7 +131,7 @@ def test_a_gallery_shows_pictures_and_signs(channels: int, scale: float) -> None
     found = pictures(figure)
     assert len(found) == 24
     assert all(image["alt"] for image in found)
-    drawn = drawn_by_target(data, 12)
+    drawn = sample_by_target(data, 12)
     (feature,) = shown_features(data)
     chosen = gallery(drawn, 12)
     top = max(rows.value("image").max() for _, rows in chosen) if scale > 255 else scale
@@ -187,8 +187,8 @@ def test_pictures_that_do_not_move_the_score() -> None:
 # -- texts ---------------------------------------------------------------------------------------------------
 
 
-def tokens_of(data: ReportData) -> tuple[Drawn, np.ndarray, np.ndarray]:
-    sample = drawn_by_target(data, 1)[0]["sample"]
+def tokens_of(data: ReportData) -> tuple[SampledRows, np.ndarray, np.ndarray]:
+    sample = sample_by_target(data, 1)[0]["sample"]
     feature = next(feature for feature in sample.features if feature.form == "tokens")
     return sample, sample.value("review"), sample.attribution(feature)
 
@@ -221,8 +221,8 @@ def test_rare_tokens_are_left_out() -> None:
 
 
 def test_ids_without_words(tmp_path: Path) -> None:
-    assert Vocabulary().of(np.array([[5, 0]])).tolist() == [["5", "0"]]
-    assert Vocabulary(["", "one"]).of(np.array([[1, 7, -1]])).tolist() == [["one", "#7", "#-1"]]
+    assert Vocabulary().words_of(np.array([[5, 0]])).tolist() == [["5", "0"]]
+    assert Vocabulary(["", "one"]).words_of(np.array([[1, 7, -1]])).tolist() == [["one", "#7", "#-1"]]
     data = media_worlds.reviews(vocabulary=tmp_path / "words.txt")
     (tmp_path / "words.txt").unlink()
     caution = prose(block for section in tokens.sections(data) for block in section.blocks)[0]
@@ -339,7 +339,7 @@ def test_from_a_config_to_a_page_with_words(reports: None, tmp_path: Path) -> No
 
 def test_positions_are_ranked() -> None:
     data = media_worlds.spectra()
-    sample = drawn_by_target(data, 1)[0]["sample"]
+    sample = sample_by_target(data, 1)[0]["sample"]
     found = figures(vectors.sections(data))
     spectrum, small = sample.features
     wanted = np.abs(sample.attribution(spectrum)).mean(axis=0)

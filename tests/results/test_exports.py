@@ -391,7 +391,7 @@ def test_local_values_that_are_not_there(kind: str, capsys: pytest.CaptureFixtur
 
 def test_folders() -> None:
     source = run(*LATE)
-    with pytest.raises(UserError, match="'excel' is no export; known are clarify, vertex, tfma"):
+    with pytest.raises(UserError, match="'excel' is not an export; known are clarify, vertex, tfma"):
         export(source, "excel")
     with pytest.raises(UserError, match="in the run directory"):
         export(source, "vertex", f"{source.path}/export")
@@ -443,7 +443,7 @@ def test_nothing_is_left_of_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_verb(capsys: pytest.CaptureFixture[str]) -> None:
     source, folder = run(*LATE), place()
     assert cli.run(["report", source.path, "--export", "excel"]) == 2
-    assert "'excel' is no export" in capsys.readouterr().err
+    assert "'excel' is not an export" in capsys.readouterr().err
     assert cli.run(["report", source.path, "--export-dir", str(folder)]) == 2
     assert "without --export" in capsys.readouterr().err
     assert cli.run(["report", source.path, "--export", "tfma", "--export-dir", str(folder), "--json"]) == 0

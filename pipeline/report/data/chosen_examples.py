@@ -1,4 +1,4 @@
-"""Which single rows the report shows: the largest and smallest score, what is usual and what surprises."""
+"""The single rows that a report shows: largest and smallest score, the most typical, the most surprising."""
 
 from __future__ import annotations
 
@@ -8,77 +8,79 @@ from itertools import zip_longest
 
 import numpy as np
 
-from pipeline.report.data.sampled_rows import Drawn
+from pipeline.report.data.sampled_rows import SampledRows
 from pipeline.wording import number
 
-#: Fewer rows say nothing of what is usual.
+#: Rows below which the sample does not show what is usual.
 _USUAL = 5
-#: A feature's scale is this share of the largest one at least: what hardly matters surprises nobody.
+#: A feature's scale is at least this share of the largest: a feature that hardly matters is no surprise.
 _LEAST_SCALE = 0.1
 
 
 @dataclass(frozen=True)
 class Pick:
-    """An example that is shown.
+    """An example that the report shows.
 
     Args:
       name: largest | smallest | typical | surprising.
-      title: In words.
-      rows: That it is one of.
-      row: Which.
-      why: How it was found, in a sentence.
+      title: The name in words.
+      rows: The rows that it is taken from.
+      row: Its position among them.
+      why: The rule that chose it, in a sentence.
     """
 
     name: str
     title: str
-    rows: Drawn
+    rows: SampledRows
     row: int
     why: str
 
 
-def picks(of: Mapping[str, Drawn], target: str = "") -> list[Pick]:
-    """The examples of a target that are shown.
+def picks(rows_of: Mapping[str, SampledRows], target: str = "") -> list[Pick]:
+    """Chooses the examples of a target.
 
     Args:
-      of: The sample's rows of the target by kind.
-      target: What it is called, where there are several.
+      rows_of: The target's rows in the sample by kind: "sample", "largest", "smallest".
+      target: The target's name where there are several; otherwise empty.
     """
-    sample, found = of["sample"], []
+    sample, chosen = rows_of["sample"], []
     among = f"of all rows explained for {target}" if target else "of all rows"
-    largest = of["largest"] if len(of["largest"]) else sample
+    largest = rows_of["largest"] if len(rows_of["largest"]) else sample
     if len(largest):
         row = int(np.argmax(largest.prediction))
-        found.append(Pick("largest", "Largest score", largest, row, f"It has the largest score {among}."))
-    smallest = of["smallest"] if len(of["smallest"]) else sample
+        chosen.append(Pick("largest", "Largest score", largest, row, f"It has the largest score {among}."))
+    smallest = rows_of["smallest"] if len(rows_of["smallest"]) else sample
     if len(smallest):
         row = int(np.argmin(smallest.prediction))
-        found.append(Pick("smallest", "Smallest score", smallest, row, f"It has the smallest score {among}."))
+        chosen.append(
+            Pick("smallest", "Smallest score", smallest, row, f"It has the smallest score {among}.")
+        )
     if len(sample) >= _USUAL and sample.phi.shape[1]:
         distance = distances(sample.phi)
         rows = f"{len(sample):,} rows drawn at random"
         scale = "each feature measured in its own usual spread"
         near, far = int(np.argmin(distance)), int(np.argmax(distance))
-        found += [
-            Pick("typical", "Typical", sample, near, f"Of {rows} it is nearest to their median φ, {scale}."),
+        chosen += [
+            Pick("typical", "Typical", sample, near, f"Of {rows}, it is nearest to their median φ, {scale}."),
             Pick(
                 "surprising",
                 "Most surprising",
                 sample,
                 far,
-                f"Of {rows} it is farthest from their median φ, {scale}: "
-                f"{number(distance[far], 3)} away, where half of the rows are within "
+                f"Of {rows}, it is farthest from their median φ, {scale}: "
+                f"{number(distance[far], 3)} away, while half of the rows are within "
                 f"{number(float(np.median(distance)), 3)}.",
             ),
         ]
-    return found
+    return chosen
 
 
 def distances(phi: np.ndarray) -> np.ndarray:
-    """How far each row's φ are from what is usual, `[N]`: Euclid's distance from the median in robust scales.
+    """Distances of rows from what is usual, `[N]`: Euclidean, from the median φ, in robust scales.
 
-    A feature's scale is the larger of its median and its mean absolute deviation from the median, both such
-    that they are the standard deviation of normal values; the mean one because a feature that is mostly
-    silent has a median deviation of 0. No scale is less than a tenth of the largest.
+    A feature's scale is the larger of its median and its mean absolute deviation from the median, each times
+    the factor that makes it the standard deviation of normal values. The median deviation alone would be 0
+    for a feature that is 0 in most rows. No scale is less than a tenth of the largest.
 
     Args:
       phi: `[N, features]`.
@@ -87,20 +89,27 @@ def distances(phi: np.ndarray) -> np.ndarray:
     scale = np.maximum(1.4826 * np.median(away, axis=0), 1.2533 * away.mean(axis=0))
     scale = np.maximum(scale, _LEAST_SCALE * scale.max(initial=0.0))
     shares = np.divide(away, scale, out=np.zeros_like(away), where=scale > 0)
-    found: np.ndarray = np.sqrt((shares**2).sum(axis=1))
-    return found
+    far: np.ndarray = np.sqrt((shares**2).sum(axis=1))
+    return far
 
 
-def gallery(drawn: Mapping[int, Mapping[str, Drawn]], most: int) -> list[tuple[int, Drawn]]:
-    """Examples to show, one row each: by turns of the targets, the largest scores, the smallest, any."""
-    turns: list[list[tuple[int, Drawn]]] = []
-    for target, of in drawn.items():
-        mine: list[tuple[int, Drawn]] = []
+def gallery(drawn: Mapping[int, Mapping[str, SampledRows]], most: int) -> list[tuple[int, SampledRows]]:
+    """Chooses examples for a gallery: the targets take turns, each with its largest scores, smallest, others.
+
+    Args:
+      drawn: Rows by target and kind.
+      most: Examples in all.
+    Returns:
+      Targets with one row each, grouped by target, largest score first.
+    """
+    turns: list[list[tuple[int, SampledRows]]] = []
+    for target, rows_of in drawn.items():
+        mine: list[tuple[int, SampledRows]] = []
         seen: set[str] = set()
         ordered = [
-            (of["largest"], np.argsort(-of["largest"].prediction, kind="stable")),
-            (of["smallest"], np.argsort(of["smallest"].prediction, kind="stable")),
-            (of["sample"], np.arange(min(most, len(of["sample"])))),
+            (rows_of["largest"], np.argsort(-rows_of["largest"].prediction, kind="stable")),
+            (rows_of["smallest"], np.argsort(rows_of["smallest"].prediction, kind="stable")),
+            (rows_of["sample"], np.arange(min(most, len(rows_of["sample"])))),
         ]
         for rows, order in ordered:
             ids = rows.ids()
@@ -109,5 +118,5 @@ def gallery(drawn: Mapping[int, Mapping[str, Drawn]], most: int) -> list[tuple[i
                     seen.add(ids[row])
                     mine.append((target, rows.take([row])))
         turns.append(mine)
-    found = [one for turn in zip_longest(*turns) for one in turn if one is not None][:most]
-    return sorted(found, key=lambda one: (list(drawn).index(one[0]), -one[1].prediction[0]))
+    turns_taken = [one for turn in zip_longest(*turns) for one in turn if one is not None][:most]
+    return sorted(turns_taken, key=lambda one: (list(drawn).index(one[0]), -one[1].prediction[0]))

@@ -1,4 +1,4 @@
-"""Single rows in the report: what each feature is, a row's φ by feature, its values in words."""
+"""Rows of a run's sample: the form of each feature, φ and values of the rows, and both in words."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from pipeline.report.data.view import View
 from pipeline.wording import number, plain, scalar_or_shape, shorten
 from transforms.arrow.value_text import as_text
 
-#: Columns that every table of attributions has for its own; what is after them are slices.
+#: Columns that every table of attributions has; all others are slices.
 _OWN = frozenset(
     (
         *("kind", "example_id", "target", "target_name", "prediction", "output", "base_value"),
         *("convergence_delta", "attribution", "standard_error", "fit", "feature", "weight"),
     )
 )
-#: A picture has so many rows and columns at least.
+#: The fewest rows or columns of a picture.
 _LEAST_SIDE = 4
-#: A vector of so many channels at the end, or at the beginning, is a colour.
+#: Extents of a first or last axis that make it the channels of a picture.
 _COLOURS = (1, 3)
-#: Forms of which a row has many numbers.
+#: Forms of features that have several numbers in a row.
 TENSORS = ("picture", "tokens", "vector")
-#: Characters of a value that a reader is shown.
+#: Characters of a value in words.
 _VALUE = 40
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A feature of the tables, as the report shows it.
+class ShownFeature:
+    """A feature as the report shows it.
 
     Args:
-      name: In the tables.
-      label: In words.
-      form: number | category | group | picture | tokens | vector, of which the last three are tensors.
-      shape: Of its attribution in a row, `()` for one number.
-      channels: The axis of a picture's channels; None: it has none.
-      members: Of a group.
+      name: Its name in the tables.
+      label: Its name in words.
+      form: number | category | group | picture | tokens | vector; the last three are tensors.
+      shape: The shape of its attribution in a row, `()` for one number.
+      channels: The axis of a picture's channels; None where it has none.
+      members: The features of a group.
       image: Whether the config calls it an image, whose pixels are 0 to 255.
     """
 
@@ -57,41 +57,41 @@ class Shown:
     image: bool = False
 
 
-def shown_features(data: ReportData) -> list[Shown]:
-    """The features that rows are shown with, in their order, each with the form that it is shown in."""
+def shown_features(data: ReportData) -> list[ShownFeature]:
+    """The features of the sampled rows in the tables' order, each with its form."""
     schema = {item["name"]: item for item in data.manifest["schema"]}
     groups = data.manifest["config"]["input"].get("groups") or {}
-    found = []
+    shown = []
     for name in data.features:
         label = data.label(name)
         if name in groups:
-            found.append(Shown(name, label, "group", members=tuple(groups[name])))
+            shown.append(ShownFeature(name, label, "group", members=tuple(groups[name])))
             continue
         item = schema[name]
         shape, kind, image = tuple(item["shape"]), item["dtype"], item["kind"] == "image"
         form, channels = _form(shape, kind, image)
         if form == "number" and (item["kind"] == "categorical" or kind == "string"):
             form = "category"
-        found.append(Shown(name, label, form, shape, channels, image=image))
-    return found
+        shown.append(ShownFeature(name, label, form, shape, channels, image=image))
+    return shown
 
 
-def most_important(data: ReportData, form: str, most: int) -> tuple[list[Shown], str]:
-    """The features of a form, so many at most, and a sentence on those left out, empty where none is.
+def most_important(data: ReportData, form: str, most: int) -> tuple[list[ShownFeature], str]:
+    """The most important features of a form, and a sentence on the others, empty where there are none.
 
     Args:
-      data: Of the run.
-      form: As `Shown` has it.
-      most: Of them, the most important ones by mean |φ| over all targets, in the tables' order.
+      data: The run's tables.
+      form: See `ShownFeature`.
+      most: How many are shown: those of largest mean |φ| over all targets, in the tables' order.
     """
-    found = [feature for feature in shown_features(data) if feature.form == form]
-    if len(found) <= most:
-        return found, ""
+    of_form = [feature for feature in shown_features(data) if feature.form == form]
+    if len(of_form) <= most:
+        return of_form, ""
     frame = data.importance[data.importance["slice"] == ""]
     weight = frame.groupby("feature")["mean_abs"].sum()
-    first = set(sorted((feature.name for feature in found), key=lambda name: -weight[name])[:most])
-    rest = f"The {most} most important ones are shown, {len(found) - most:,} others are not."
-    return [feature for feature in found if feature.name in first], rest
+    first = set(sorted((feature.name for feature in of_form), key=lambda name: -weight[name])[:most])
+    rest = f"The {most} most important ones are shown, {len(of_form) - most:,} others are not."
+    return [feature for feature in of_form if feature.name in first], rest
 
 
 def _form(shape: tuple[int, ...], dtype: str, image: bool) -> tuple[str, int | None]:
@@ -113,27 +113,27 @@ def _form(shape: tuple[int, ...], dtype: str, image: bool) -> tuple[str, int | N
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledRows:
     """Rows of the sample of one target, as arrays.
 
     Args:
-      table: Its rows.
-      features: That the values are of.
+      table: The rows.
+      features: The features that they have.
     """
 
     table: pa.Table
-    features: Sequence[Shown]
+    features: Sequence[ShownFeature]
 
     def __len__(self) -> int:
         return len(self.table)
 
     @cached_property
     def phi(self) -> np.ndarray:
-        """φ by feature, `[N, features]`; of a tensor the sum."""
+        """φ by feature, `[N, features]`, a tensor's summed."""
         columns = [self.attribution(feature).reshape(len(self), -1).sum(axis=1) for feature in self.features]
         return np.column_stack(columns) if columns else np.zeros((len(self), 0))
 
-    def attribution(self, feature: Shown) -> np.ndarray:
+    def attribution(self, feature: ShownFeature) -> np.ndarray:
         """φ of a feature, `[N, *shape]`, float64."""
         return ReportData.values(self.table, "attribution", feature.name).astype(np.float64)
 
@@ -156,7 +156,7 @@ class Drawn:
         return self.table[column].cast(pa.float64()).to_numpy().astype(np.float64)
 
     def ids(self) -> list[str]:
-        """Of the examples."""
+        """Ids of the examples."""
         return [str(text) for text in self.table["example_id"].to_pylist()]
 
     def slices(self, row: int) -> list[tuple[str, str]]:
@@ -169,41 +169,41 @@ class Drawn:
         # Python has no day beyond the year 9999, nor before our era.
         return (as_text(value) if pa.types.is_temporal(value.type) else value)[0].as_py()
 
-    def take(self, rows: Sequence[int] | np.ndarray) -> Drawn:
+    def take(self, rows: Sequence[int] | np.ndarray) -> SampledRows:
         """Some of the rows."""
-        return Drawn(self.table.take(pa.array(np.asarray(rows, np.int64))), self.features)
+        return SampledRows(self.table.take(pa.array(np.asarray(rows, np.int64))), self.features)
 
 
-def drawn_by_target(data: ReportData, most: int) -> dict[int, dict[str, Drawn]]:
+def sample_by_target(data: ReportData, most: int) -> dict[int, dict[str, SampledRows]]:
     """The sample by target and by kind: "sample", "largest", "smallest".
 
     Args:
-      data: With a sample.
-      most: Targets at most, those of most rows.
+      data: The run's tables; without a sample, the result is empty.
+      most: How many targets are included: those of most rows.
     """
     if data.sample is None:
         return {}
     features = shown_features(data)
     targets = data.sample["target"].to_numpy()
     kinds = np.array(data.sample["kind"].to_pylist(), object)
-    found: dict[int, dict[str, Drawn]] = {}
+    by_target: dict[int, dict[str, SampledRows]] = {}
     for target in list(data.targets)[:most]:
-        of = {
-            kind: Drawn(
+        by_kind = {
+            kind: SampledRows(
                 data.sample.take(pa.array(np.flatnonzero((targets == target) & (kinds == kind)))), features
             )
             for kind in ("sample", "largest", "smallest")
         }
-        if any(map(len, of.values())):
-            found[target] = of
-    return found
+        if any(map(len, by_kind.values())):
+            by_target[target] = by_kind
+    return by_target
 
 
 # -- words ---------------------------------------------------------------------------------------------------
 
 
-def value_in_words(feature: Shown, rows: Drawn, row: int) -> str:
-    """The value of a feature in a row: of a group its members' values, of a tensor its shape."""
+def value_in_words(feature: ShownFeature, rows: SampledRows, row: int) -> str:
+    """A feature's value in a row: a group as its members' values, a tensor as its shape."""
     if "feature" not in rows.table.column_names:
         return ""
     if feature.form == "group":
@@ -232,9 +232,9 @@ def in_words(value: Any, counted: bool = True) -> str:
     return scalar_or_shape(value, scalar_in_words)
 
 
-def apart(names: Iterable[str]) -> list[str]:
-    """The names, each its own: a second of the same name is given a number."""
-    found: list[str] = []
+def distinct(names: Iterable[str]) -> list[str]:
+    """The names made distinct: a repeated one is numbered, `age (2)`."""
+    names_apart: list[str] = []
     taken: set[str] = set()
     for name in names:
         own, number = name, 1
@@ -242,30 +242,36 @@ def apart(names: Iterable[str]) -> list[str]:
             number += 1
             own = f"{name} ({number})"
         taken.add(own)
-        found.append(own)
-    return found
+        names_apart.append(own)
+    return names_apart
 
 
 def by_target(data: ReportData, made: Mapping[int, Any]) -> dict[str, Any]:
-    """What was made for targets by their names, which are those of all choices of a target."""
+    """Things made for targets, by the names that every choice of a target shows."""
     names = View(data).target_names
-    return {names[target]: what for target, what in made.items()}
+    return {names[target]: one for target, one in made.items()}
 
 
-def of_targets(data: ReportData, made: Mapping[int, Sequence[Block]]) -> list[Block]:
-    """Blocks of targets to choose from, of the only one as they are; and a sentence on those left out."""
-    blocks: list[Block] = [block for of in made.values() for block in of]
+def target_choice(data: ReportData, made: Mapping[int, Sequence[Block]]) -> list[Block]:
+    """A choice between the blocks of several targets, or those of the only one, and a sentence on others."""
+    blocks: list[Block] = [block for own in made.values() for block in own]
     if len(made) > 1:
         blocks = [Choice("Target", by_target(data, made))]
     rest = left_out(data, len(made))
     return [*blocks, Prose(rest)] if rest else blocks
 
 
-def of_features(what: str, made: Mapping[str, Sequence[Block]], rest: str) -> list[Block]:
-    """Blocks of features to choose from, of the only one as they are; before them what is said of others."""
-    blocks: list[Block] = [block for of in made.values() for block in of]
+def feature_choice(label: str, made: Mapping[str, Sequence[Block]], rest: str) -> list[Block]:
+    """A choice between the blocks of several features, or those of the only one, after a sentence on others.
+
+    Args:
+      label: What is chosen, such as "Picture".
+      made: Blocks by feature.
+      rest: The sentence; empty where no feature is left out.
+    """
+    blocks: list[Block] = [block for own in made.values() for block in own]
     if len(made) > 1:
-        blocks = [Choice(what, made)]
+        blocks = [Choice(label, made)]
     return [Prose(rest), *blocks] if rest else blocks
 
 
@@ -280,18 +286,24 @@ def left_out(data: ReportData, shown: int) -> str:
 
 @dataclass(frozen=True)
 class Means:
-    """Mean |φ| and mean φ of a tensor by position, each `[*shape]`, and over which rows, in a sentence."""
+    """Means of a tensor's φ by position.
+
+    Args:
+      absolute: Mean |φ|, `[*shape]`.
+      mean: Mean φ, `[*shape]`.
+      rows: The rows that they are taken over, in a sentence.
+    """
 
     absolute: np.ndarray
     mean: np.ndarray
-    of: str
+    rows: str
 
 
-def mean_by_position(data: ReportData, target: int, feature: Shown) -> Means | None:
-    """The means of a tensor's φ by position: over all rows where the run kept them, else over the sample.
+def mean_by_position(data: ReportData, target: int, feature: ShownFeature) -> Means | None:
+    """Means of a tensor's φ by position, over all rows where the run kept them, otherwise over the sample.
 
     Returns:
-      None where there are neither.
+      None where the run has neither.
     """
     if data.positions is not None:
         table = data.positions
@@ -299,11 +311,11 @@ def mean_by_position(data: ReportData, target: int, feature: Shown) -> Means | N
         table = table.filter(here)
         if len(table):
             index = table["index"].combine_chunks().flatten().to_numpy().reshape(len(table), -1)
-            found = np.zeros((2, *feature.shape))
-            for at, column in enumerate(("mean_abs", "mean")):
-                found[at][tuple(index.T)] = table[column].to_numpy()
-            return Means(found[0], found[1], "Over all rows.")
-    rows = drawn_by_target(data, len(data.targets)).get(target, {}).get("sample")
+            means = np.zeros((2, *feature.shape))
+            for own, column in zip(means, ("mean_abs", "mean"), strict=True):
+                own[tuple(index.T)] = table[column].to_numpy()
+            return Means(means[0], means[1], "Over all rows.")
+    rows = sample_by_target(data, len(data.targets)).get(target, {}).get("sample")
     if not rows:
         return None
     phi = rows.attribution(feature)

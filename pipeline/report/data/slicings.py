@@ -1,4 +1,4 @@
-"""Which slicing a slice is of, and what it is made of, by its label."""
+"""The slicing that a slice belongs to, and the columns that it is made of, by its label."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def slicing_of(label: str, slicings: Sequence[Any]) -> str:
-    """The slicing that a slice is of, by its label: `carrier` of `carrier=UA`.
+    """The slicing that a slice belongs to: `carrier` for `carrier=UA`.
 
     Args:
-      label: Of the slice; of an intersection, the labels of its parts between ` & `.
+      label: The slice's; an intersection's label joins those of its parts with ` & `.
       slicings: The config's `input.slices`.
     """
     if label in slicings:  # an expression
@@ -25,20 +25,21 @@ def slicing_of(label: str, slicings: Sequence[Any]) -> str:
     if len(parts) > 1 and any(isinstance(slicing, list) for slicing in slicings):
         inner = [item for slicing in slicings if isinstance(slicing, list) for item in slicing]
         return " & ".join(slicing_of(part, inner) for part in parts)
-    # The = of >= is none.
+    # The = of >= separates nothing.
     return re.split(r"(?<![<>=!])=(?!=)", label, maxsplit=1)[0].strip() or label
 
 
-def by_itself(found: pd.DataFrame, manifest: Mapping[str, Any]) -> np.ndarray:
-    """Which comparisons are of a feature in slices of its own values, where it differs as a matter of course.
+def by_itself(tested: pd.DataFrame, manifest: Mapping[str, Any]) -> np.ndarray:
+    """Marks comparisons of a feature in slices of its own values, where it trivially differs.
 
     Args:
-      found: As `differences` gives it.
-      manifest: Of the run.
+      tested: As `differences` gives it.
+      manifest: The run's.
     """
     columns = {item["name"]: item["columns"] for item in manifest.get("slices") or []}
     block = manifest["config"]["input"]
     asked, groups = block.get("slices") or [], block.get("groups") or {}
-    of = {label: set(columns.get(slicing_of(label, asked), ())) for label in found["slice"].unique()}
-    pairs = zip(found["slice"], found["feature"], strict=True)
-    return np.array([not of[label].isdisjoint([name, *groups.get(name, ())]) for label, name in pairs], bool)
+    columns_of = {label: set(columns.get(slicing_of(label, asked), ())) for label in tested["slice"].unique()}
+    pairs = zip(tested["slice"], tested["feature"], strict=True)
+    own = [not columns_of[label].isdisjoint([name, *groups.get(name, ())]) for label, name in pairs]
+    return np.array(own, bool)

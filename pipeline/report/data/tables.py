@@ -1,4 +1,4 @@
-"""What a report is drawn from: a run's aggregates and its sample of rows, never all rows."""
+"""The tables that a report is drawn from: a run's aggregates and its sample of rows, never all rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ReportData:
     """The tables of a run that its report shows.
 
     Args:
-      manifest: What the run was.
+      manifest: The run's.
       importance: As `Run.importance` gives it.
       sample: Rows of `report/sample.parquet`; None where the run kept none.
       positions: Of `report/positions.parquet`; None where no feature is a tensor.
@@ -42,7 +42,7 @@ class ReportData:
 
     @classmethod
     def load(cls, run: Run) -> ReportData:
-        """Reads what a report needs of a run.
+        """Reads the tables that a report needs.
 
         Cost: the importance, the sample and the rejected rows' reasons; no attributions.
         """
@@ -60,13 +60,13 @@ class ReportData:
         )
 
     def label(self, feature: str) -> str:
-        """What a feature is called in words: the config's label, else its name."""
+        """A feature's name in words: the config's label, or else the name in the tables."""
         texts = self.manifest["config"].get("features") or {}
         return str((texts.get(feature) or {}).get("label") or feature)
 
     @cached_property
     def features(self) -> list[str]:
-        """Features and groups that rows are shown with: of a wide table those that matter most."""
+        """Features and groups of the sampled rows; a wide table keeps those that matter most."""
         names: list[str] = list(self.manifest["features"])
         if self.sample is None or "attribution" not in self.sample.column_names:
             return names
@@ -85,18 +85,13 @@ class ReportData:
         """The rows of the sample for a target: drawn at random, or those of the largest or smallest score."""
         if self.sample is None:
             raise ValueError("the run kept no sample")
-        chosen = [
-            place
-            for place, (of, what) in enumerate(
-                zip(self.sample["target"].to_pylist(), self.sample["kind"].to_pylist(), strict=True)
-            )
-            if (of, what) == (target, kind)
-        ]
+        rows = zip(self.sample["target"].to_pylist(), self.sample["kind"].to_pylist(), strict=True)
+        chosen = [place for place, row in enumerate(rows) if row == (target, kind)]
         return self.sample.take(pa.array(chosen, pa.int64()))
 
     @staticmethod
     def values(rows: pa.Table, column: str, name: str) -> np.ndarray:
-        """`[N, *shape]` of a field of the struct `attribution` or `feature`; strings as objects."""
+        """A field of the struct `attribution` or `feature`, `[N, *shape]`; strings as objects."""
         chunks = rows[column]
         # Combining the chunks copies the whole struct, which may be wide: only where there are several.
         struct = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()

@@ -1,4 +1,4 @@
-"""What the sections share: targets in their order, names in charts, features by importance and kind."""
+"""A run as the sections read it: targets in order, names in charts, features by importance and kind."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pipeline.wording import chart_names
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Targets that a report tells of one by one.
+#: Targets that a report shows one by one.
 MOST_TARGETS = 12
-#: Features that a table of the page lists.
+#: Features in a table of the page.
 MOST_LISTED = 1000
 
 
@@ -42,30 +42,30 @@ class View:
 
     @cached_property
     def target_names(self) -> dict[int, str]:
-        """The same, each with a name of its own."""
-        found = {target: f"{name}\0{target}" for target, name in self.targets.items()}
-        texts = {unique: self.targets[target] for target, unique in found.items()}
-        shown = chart_names(found.values(), texts)
-        return {target: shown[unique] for target, unique in found.items()}
+        """Distinct names of these targets, as the choices show them."""
+        unique_names = {target: f"{name}\0{target}" for target, name in self.targets.items()}
+        texts = {unique: self.targets[target] for target, unique in unique_names.items()}
+        shown = chart_names(unique_names.values(), texts)
+        return {target: shown[unique] for target, unique in unique_names.items()}
 
     @property
     def fewest(self) -> int:
-        """`privacy.min_rows`: of fewer rows, nothing is told of a slice, a rest or a category."""
+        """`privacy.min_rows`: nothing is shown of a slice, a rest or a category of fewer rows."""
         return int((self.data.manifest["config"].get("privacy") or {}).get("min_rows") or 0)
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """What every feature is called."""
+        """Names of the features in words, by their names in the tables."""
         return {name: self.data.label(name) for name in self.data.manifest["features"]}
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """What every feature is called in a chart."""
+        """Names of the features in charts, by their names in the tables."""
         return chart_names(self.labels, self.labels)
 
     @cached_property
     def labelled(self) -> bool:
-        """Whether some feature is called other than it is named."""
+        """Whether any feature has a label of its own."""
         return any(name != text for name, text in self.labels.items())
 
     @cached_property
@@ -82,7 +82,7 @@ class View:
         return self.overall(target).head(MOST_LISTED)
 
     def all_listed(self, target: int) -> str:
-        """Which features a table lists, in words."""
+        """The features that a table lists, in words."""
         count = len(self.overall(target))
         if count <= MOST_LISTED:
             return "All features"
@@ -103,7 +103,7 @@ class View:
 
     @property
     def missed(self) -> bool:
-        """Whether φ do not add up: where all of them are 0, the score moves all the same."""
+        """Whether φ do not add up to the score, so that a φ of 0 may have missed something."""
         manifest = self.data.manifest
         delta = manifest["quality"]["convergence_delta"]
         limit = manifest["config"]["limits"].get("convergence")
@@ -122,19 +122,19 @@ class View:
         return {feature["name"]: feature for feature in self.data.manifest["schema"]}
 
     def is_scalar(self, feature: str) -> bool:
-        """Whether an example has one value of it: neither a group nor a tensor."""
+        """Whether the feature has one value in a row: it is neither a group nor a tensor."""
         return feature in self._schema and not self._schema[feature]["shape"]
 
     def is_numeric(self, feature: str) -> bool:
-        """Whether more and less are said of its values."""
+        """Whether the feature's values have an order, so that more and less make sense."""
         return self.is_scalar(feature) and self._schema[feature]["kind"] == "numeric"
 
     def sample(self, target: int, rows: int | None = None) -> pa.Table | None:
-        """Rows drawn at random for a target, the first so many; None where there are none."""
+        """Rows drawn at random for a target, or the first of them; None where there are none."""
         if self.data.sample is None or "attribution" not in self.data.sample.column_names:
             return None
-        found = self._drawn(target)
-        return (found if rows is None else found.slice(0, rows)) if len(found) else None
+        drawn = self._drawn(target)
+        return (drawn if rows is None else drawn.slice(0, rows)) if len(drawn) else None
 
     @cached_property
     def _draws(self) -> dict[int, pa.Table]:
@@ -146,7 +146,7 @@ class View:
         return self._draws[target]
 
     def values_of(self, sample: pa.Table, feature: str) -> np.ndarray | None:
-        """`[N]` of a scalar feature's values; None where the sample has none."""
+        """A scalar feature's values, `[N]`; None where the sample does not have them."""
         if "feature" not in sample.column_names or not self.is_scalar(feature):
             return None
         fields = sample.schema.field("feature").type
@@ -155,33 +155,33 @@ class View:
         return self.data.values(sample, "feature", feature)
 
     def phi_of(self, sample: pa.Table, feature: str) -> np.ndarray:
-        """`[N]` of a feature's φ, of a tensor its sum."""
+        """A feature's φ, `[N]`, a tensor's summed."""
         values = self.data.values(sample, "attribution", feature)
         return values.reshape(len(values), -1).sum(axis=1, dtype=np.float64)
 
     def by_target(
-        self, make: Callable[[int], Sequence[Block]], most: int = MOST_TARGETS, told: bool = False
+        self, make: Callable[[int], Sequence[Block]], most: int = MOST_TARGETS, mention_rest: bool = False
     ) -> list[Block]:
-        """Blocks of each target to choose from; of the only one as they are.
+        """A choice between the blocks of several targets, or those of the only one.
 
         Args:
-          make: Of a target.
-          most: Targets that are shown.
-          told: Whether to say where the others are.
+          make: Makes the blocks of a target.
+          most: How many targets are shown.
+          mention_rest: Whether to say where the other targets are, even if every section leaves them out.
         """
         targets = list(self.targets)[:most]
         if len(self.data.targets) == 1:
             return list(make(targets[0])) if targets else []
         made = {self.target_names[target]: make(target) for target in targets}
-        found: list[Block] = [Choice("Target", {name: blocks for name, blocks in made.items() if blocks})]
-        if len(self.data.targets) > len(targets) and (told or len(targets) < len(self.targets)):
+        shown: list[Block] = [Choice("Target", {name: blocks for name, blocks in made.items() if blocks})]
+        if len(self.data.targets) > len(targets) and (mention_rest or len(targets) < len(self.targets)):
             more = f"The first {len(targets)} of {len(self.data.targets):,} targets are shown here"
-            found.append(Prose(f"{more}; all are in importance.parquet."))
-        return found if any(made.values()) else []
+            shown.append(Prose(f"{more}; all are in importance.parquet."))
+        return shown if any(made.values()) else []
 
 
 def number_axis(values: np.ndarray) -> dict[str, str]:
-    """Of an axis of such values: a format for what is too large or too small to be written out."""
+    """Options of an axis: a short format where values are too large or too small to write out."""
     largest = float(np.max(np.abs(values), initial=0.0))
     return {} if largest == 0 or 1e-3 <= largest < 1e6 else {"format": ".3~g"}
 
@@ -196,12 +196,12 @@ def _by_target(frame: pd.DataFrame) -> dict[int, pd.DataFrame]:
 
 
 def brief(value: float, digits: int = 4) -> float | None:
-    """A number for a chart, in as many digits as can be seen; None for what is no number."""
+    """A number for a chart, in as many digits as can be seen; None for NaN and infinity."""
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
 
 def brief_all(values: np.ndarray, digits: int = 4) -> list[float | None]:
-    """`brief` of each."""
+    """Numbers for a chart; see `brief`."""
     return [brief(float(value), digits) for value in values]
 
 

@@ -1,4 +1,4 @@
-"""Figures that are markup rather than charts: templates with escaping, nothing of the data as it is."""
+"""Figures that are markup rather than charts, made by templates that escape everything from the data."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def _environment() -> jinja2.Environment:
 
 
 def markup(template: str, **values: Any) -> str:
-    """A template of the report with its values, which are escaped."""
+    """Renders a template of the report; values are escaped."""
     return _environment().get_template(template).render(**values)

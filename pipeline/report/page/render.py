@@ -1,4 +1,4 @@
-"""The page itself: one HTML file that needs nothing else and lets nothing else in."""
+"""The page: one HTML file that needs no other file and, by its own policy, loads none."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from pipeline.report.page.theme import DARK, LIGHT, SANS, SERIF, vega_config
 from pipeline.wording import number
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
-#: Fewer options than this stand beside each other, more go into a list; unless they are long.
-_MOST_RADIOS, _LONGEST_RADIOS = 5, 60
-#: Tables longer than this can be searched.
+#: Options of a choice up to which they are buttons beside each other; more are in a list.
+_MOST_RADIOS = 5
+#: Characters of all options together up to which they are buttons.
+_LONGEST_RADIOS = 60
+#: Rows above which a table can be searched.
 _SEARCHED = 12
-#: More rows of data than this are written by column, which takes half the room.
+#: Rows of a chart's data above which they are written by column, in half the space.
 _BY_COLUMN = 40
 
 
@@ -37,17 +39,17 @@ def render(
     *,
     meta: Mapping[str, str] | None = None,
 ) -> str:
-    """The whole page as HTML that needs no network and, by its own policy, has none.
+    """Renders the page as HTML that needs no network and, by its own policy, has none.
 
     Args:
-      title: What it is of.
-      lead: What it says, in a sentence or two.
-      facts: Names and values under the title.
-      sections: In their order; every figure with a name of its own.
+      title: The heading.
+      lead: The line under the heading: what the page says, in a sentence or two.
+      facts: Names and values under the lead.
+      sections: In order; the names of sections and figures are unique.
       meta: Names and contents of meta tags.
     Raises:
-      ValueError: Two figures or sections of one name, or a name that is no stem of a file.
-    Cost: a second for the first page of a process, which puts Vega together; 1 MB of it.
+      ValueError: Two figures or sections have one name, or a name is not fit for a file.
+    Cost: a second for the first page of a process, which bundles Vega; the bundle is 1 MB.
     """
     seen: set[str] = set()
     for name in [*(section.id for section in sections), *(figure.name for figure in figures(sections))]:
@@ -72,7 +74,7 @@ def render(
 
 
 def figures(sections: Sequence[Section]) -> Iterator[Figure]:
-    """The figures of all sections, those within choices included, as they follow each other."""
+    """All figures in order, including those within grids and choices."""
 
     def within(blocks: Sequence[Block]) -> Iterator[Figure]:
         for block in blocks:
@@ -90,15 +92,15 @@ def figures(sections: Sequence[Section]) -> Iterator[Figure]:
 
 @functools.cache
 def bundle() -> str:
-    """Vega, Vega-Lite and what embeds them, as one script that gives `vegaEmbed`."""
+    """Vega, Vega-Lite and Vega-Embed as one script, which defines `vegaEmbed`."""
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     if re.search(r"</script|<!--|\r", script, re.IGNORECASE):
-        raise ValueError("the installed Vega can not be written into a page as it is")
+        raise ValueError("the installed Vega cannot be written into a page as it is")
     return script
 
 
 def to_json(value: Any) -> Markup:
-    """JSON that ends no script element, whatever the strings in it are; what is no number is null."""
+    """JSON that is safe within a script element, whatever strings it holds; NaN and infinity are null."""
     text = json.dumps(plain_json(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -106,7 +108,7 @@ def to_json(value: Any) -> Markup:
 
 
 def plain_json(value: Any) -> Any:
-    """The value with what JSON has: no tuple, no number of numpy's, null for what is no number."""
+    """The value in the types of JSON: without tuples and numpy numbers, NaN and infinity as null."""
     if isinstance(value, Mapping):
         return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -117,7 +119,7 @@ def plain_json(value: Any) -> Any:
 
 
 def by_column(value: Any) -> Any:
-    """A spec whose long data are columns: `{"byColumn": {name: [...]}}`, which the page undoes."""
+    """A spec with long data by column, `{"byColumn": {name: [...]}}`, which the page turns back into rows."""
     if isinstance(value, Mapping):
         rows = value.get("values")
         if isinstance(rows, list) and len(rows) > _BY_COLUMN and all(isinstance(r, Mapping) for r in rows):
@@ -163,7 +165,7 @@ def _cell(value: Cell) -> str:
 
 
 def _numeric(table: Table) -> list[bool]:
-    """Of each column, whether it holds numbers and nothing else."""
+    """Marks the columns that contain only numbers."""
     columns = zip(*table.rows, strict=True) if table.rows else ([] for _ in table.header)
     return [
         any(cell is not None for cell in column) and not any(isinstance(cell, str) for cell in column)
@@ -180,7 +182,7 @@ def _theme(colours: dict[str, Any]) -> dict[str, Any]:
 
 
 def _style() -> str:
-    # No names from the data come near it, so nothing is to be escaped.
+    # The style sheet holds no names from the data, so nothing needs to be escaped.
     template = _environment().overlay(autoescape=False).get_template("page.css")
     return template.render(light=LIGHT, dark=DARK, sans=SANS, serif=SERIF)
 

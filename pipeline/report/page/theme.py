@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-#: Of the page's text; the reader's own system has one of them.
+#: Fonts of the page; a reader's system has one of them.
 SANS = (
     '"Inter", "Source Sans 3", "Segoe UI", system-ui, -apple-system, "Helvetica Neue", "Noto Sans", '
     '"DejaVu Sans", sans-serif'
@@ -14,8 +14,8 @@ SERIF = (
     '"Noto Serif", "DejaVu Serif", serif'
 )
 
-# Blue and red of unlike lightness and hue: they stay apart without red or green cones, and each has 4.5:1 on
-# its paper. `low` to `high` is for the value of a feature, which must not look like a sign of φ.
+# Blue and red differ in lightness and hue: readers who are colour-blind can tell them apart, and each has a
+# contrast of 4.5:1 on its paper. The ramp is for the value of a feature: it must not look like a sign of φ.
 LIGHT: dict[str, Any] = {
     "paper": "#fcfbf8",
     "card": "#ffffff",

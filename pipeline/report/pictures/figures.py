@@ -15,9 +15,9 @@ from transforms.errors import UserError
 from transforms.storage import files
 
 FORMATS = ("svg", "png")
-#: In the units of the page, of a figure that fills its column there.
+#: The width of a figure that fills its column in the page, in the page's units.
 _WIDTH = 760
-#: Pixels of a PNG a unit.
+#: Pixels of a PNG for each unit.
 _PIXELS = 2
 
 
@@ -25,16 +25,18 @@ def write_figures(sections: Sequence[Section], folder: str, format: str = "svg")
     """Writes every chart and the pictures of a report into a folder, in the light theme.
 
     Args:
-      sections: Of the report.
-      folder: Is made where it is missing; a URL will do.
+      sections: The report's.
+      folder: A path or URL; it is made where it is missing.
       format: svg, or png at two pixels a unit.
     Returns:
       The paths, in the report's order. Figures that are neither, texts above all, are left out.
     Raises:
-      UserError: The folder cannot be written, or there is no such format.
+      UserError: The folder cannot be written, or the format is unknown.
     """
     if format not in FORMATS:
-        raise UserError(f"{format!r} is no format of figures", "--format", f"known are {', '.join(FORMATS)}")
+        raise UserError(
+            f"{format!r} is not a format of figures", "--format", f"known are {', '.join(FORMATS)}"
+        )
     files.makedirs(folder)
     written = []
     for figure in figures(sections):
@@ -74,7 +76,7 @@ def draw_pictures(shown: Pictures, description: str, format: str = "svg") -> byt
 
 
 def _unlimited(part: Any) -> Any:
-    """The same without a limit to the length of labels and titles, at any depth."""
+    """A config without limits to the length of labels and titles, at any depth."""
     if isinstance(part, dict):
         limits = ("labelLimit", "titleLimit")
         return {key: 0 if key in limits else _unlimited(value) for key, value in part.items()}

@@ -1,4 +1,4 @@
-"""Pictures in the page: a feature's pixels, maps of φ, φ upon a picture, and what their colours mean."""
+"""Pictures in the page: a feature's pixels, φ drawn over them, and scales of what the colours mean."""
 
 from __future__ import annotations
 
@@ -8,54 +8,56 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.report.blocks import Scale, Tile
-from pipeline.report.data.sampled_rows import Drawn, Shown
+from pipeline.report.data.sampled_rows import SampledRows, ShownFeature
 from pipeline.report.page.theme import LIGHT
 from pipeline.report.pictures.png import colours, data_uri, png, reduced
 from pipeline.wording import isolated, number, shorten, signed
 
 #: Rows and columns of a picture in the page at most.
 SIDE = 160
-#: Bytes of a colour in the page: three channels, a third more in base 64.
+#: Bytes of a pixel in the page: three channels, a third more in base 64.
 _PIXEL = 4
-#: Pictures of more φ than this together have some of more than full colour, so that one does not pale all.
-_FEW, _QUANTILE = 5000, 0.995
-#: Greys under the colours of φ: from this one to white.
+#: Numbers of φ above which full colour is a quantile of |φ|, so that one outlier does not pale all others.
+_FEW = 5000
+#: That quantile.
+_QUANTILE = 0.995
+#: The darkest grey under the colours of φ; the lightest is white.
 _DIMMED = 0.55
 
 
-def flat(feature: Shown, values: np.ndarray) -> np.ndarray:
-    """φ of a picture summed over its channels, `[…, height, width]`."""
+def flat(feature: ShownFeature, values: np.ndarray) -> np.ndarray:
+    """Sums φ of a picture over its channels, `[…, height, width]`."""
     if feature.channels is None:
         return values
-    found: np.ndarray = values.sum(axis=values.ndim - len(feature.shape) + feature.channels)
-    return found
+    summed: np.ndarray = values.sum(axis=values.ndim - len(feature.shape) + feature.channels)
+    return summed
 
 
 def tile(file: bytes, shape: Sequence[int], alt: str) -> Tile:
-    """A PNG file in the page; of few pixels each is seen."""
+    """A PNG file in the page; where there are few pixels, each is drawn sharp."""
     return Tile(data_uri(file), alt, (shape[0], shape[1]), max(shape[:2]) < SIDE // 2)
 
 
 def scale_of(stops: Sequence[str], low: str, middle: str, high: str, title: str) -> Scale:
-    """A palette with what stands at its ends and in its middle."""
+    """A palette with the texts at its ends and in its middle."""
     line = np.arange(256, dtype=np.uint8)[np.newaxis]
     return Scale(data_uri(png(line, colours(stops))), low, middle, high, title)
 
 
 def side_within(budget: int) -> int:
-    """Rows and columns of two pictures within so many bytes."""
+    """The side that two pictures may have within a budget of bytes."""
     return int(min(SIDE, max(16, (budget / (2 * _PIXEL)) ** 0.5)))
 
 
-def squares(feature: Shown, side: int) -> str:
-    """A sentence on how a picture was made smaller; empty where it was not."""
+def squares(feature: ShownFeature, side: int) -> str:
+    """A sentence on the reduction of a picture; empty where it was not reduced."""
     spatial = [extent for axis, extent in enumerate(feature.shape) if axis != feature.channels]
     size = -(-max(spatial) // side)
     return f"Each square is the mean over {size}×{size} pixels." if size > 1 else ""
 
 
-def pixels(feature: Shown, rows: Drawn) -> np.ndarray | None:
-    """The picture of a row, `[height, width, 1 or 3]`, float64; other channels as their mean."""
+def pixels(feature: ShownFeature, rows: SampledRows) -> np.ndarray | None:
+    """The picture of a row, `[height, width, 1 or 3]`, float64; channels are averaged unless they are 3."""
     if "feature" not in rows.table.column_names:
         return None
     value = rows.value(feature.name)[0].astype(np.float64)
@@ -67,20 +69,20 @@ def pixels(feature: Shown, rows: Drawn) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class Shades:
-    """The values that are shown black and white, and that in words."""
+    """The values that are shown black and white, and a sentence on them."""
 
     low: float
     high: float
     words: str
 
-    def of(self, value: np.ndarray) -> np.ndarray:
-        """Shares from black to white; black where there is no number."""
+    def shares(self, value: np.ndarray) -> np.ndarray:
+        """Shares from 0, black, to 1, white; NaN is black."""
         share = (value - self.low) / ((self.high - self.low) or 1.0)
         return np.clip(np.nan_to_num(share, nan=0.0), 0.0, 1.0)
 
 
-def shades_of(feature: Shown, values: Sequence[np.ndarray | None]) -> Shades:
-    """From black to white in the narrowest usual range that holds the values, or else in their own."""
+def shades_of(feature: ShownFeature, values: Sequence[np.ndarray | None]) -> Shades:
+    """Shades over the narrowest usual range that contains the values, or else over their own range."""
     known = [value for value in values if value is not None]
     finite = np.concatenate([value[np.isfinite(value)] for value in known]) if known else np.zeros(0)
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
@@ -94,7 +96,7 @@ def shades_of(feature: Shown, values: Sequence[np.ndarray | None]) -> Shades:
 
 
 def reach_of(phi: Sequence[np.ndarray]) -> tuple[float, bool]:
-    """The |φ| of full colour, and whether there are larger ones."""
+    """The |φ| of full colour, and whether any φ is larger."""
     absolute = np.abs(np.concatenate([own.ravel() for own in phi]))
     largest = float(absolute.max(initial=0.0))
     if absolute.size <= _FEW:
@@ -104,7 +106,7 @@ def reach_of(phi: Sequence[np.ndarray]) -> tuple[float, bool]:
 
 
 def colours_in_words(reach: float, clipped: bool) -> str:
-    """What full colour is, in a sentence."""
+    """A sentence on the φ of full colour."""
     beyond = "; larger ones have the same" if clipped else ""
     return f"Full colour is a φ of ±{number(reach, 3)}{beyond}." if reach else "Every φ is 0."
 
@@ -117,7 +119,7 @@ def signs(reach: float) -> Scale:
 def pair(
     id: str, value: np.ndarray | None, phi: np.ndarray, shades: Shades, reach: float, side: int
 ) -> list[Tile]:
-    """The picture, where it is known, and φ upon its greys."""
+    """The picture, where it is known, and φ drawn over its greys."""
     small, _ = reduced(phi, side)
     shape = small.shape
     strength = np.clip(small / (reach or 1.0), -1.0, 1.0)
@@ -125,18 +127,18 @@ def pair(
     tiles = []
     short = isolated(shorten(id, 60))
     if value is not None:
-        share = shades.of(reduced(value, side)[0])
+        share = shades.shares(reduced(value, side)[0])
         grey = share.mean(axis=-1)
         pixels = np.rint(share * 255).astype(np.uint8)
         whole = png(pixels if pixels.shape[-1] == 3 else pixels[..., 0])
         size = "×".join(map(str, phi.shape))
         tiles.append(tile(whole, shape, f"Picture of example {short}, {size} pixels."))
     (up, most), (down, least) = extremes(phi)
-    told = [
+    effects = [
         f"raised most at {up} ({signed(most)})" if up else "",
         f"lowered most at {down} ({signed(least)})" if down else "",
     ]
-    words = ", ".join(filter(None, told)) or "no pixel moves it"
+    words = ", ".join(filter(None, effects)) or "no pixel moves it"
     paper = (_DIMMED + (1 - _DIMMED) * grey)[..., np.newaxis] * 255.0
     ends = colours([LIGHT["diverging"][0], LIGHT["diverging"][-1]], 2).astype(np.float64)
     ink = np.where(strength[..., np.newaxis] < 0, ends[0], ends[1])
@@ -147,12 +149,12 @@ def pair(
 
 
 def extremes(phi: np.ndarray) -> tuple[tuple[str, float], tuple[str, float]]:
-    """Where φ is largest and where it is smallest; no place where it has no such sign."""
-    found = []
+    """The places of the largest and smallest φ with their values; no place where no φ has that sign."""
+    places = []
     for sign in (1.0, -1.0):
         at = np.unravel_index(int((sign * phi).argmax()), phi.shape)
         value = float(phi[at])
-        found.append(
+        places.append(
             (f"row {at[0]}, column {at[1]}" if sign * value > 0 else "", value if sign * value > 0 else 0.0)
         )
-    return found[0], found[1]
+    return places[0], places[1]

@@ -1,4 +1,4 @@
-"""Pictures of a report as files of their own: what CSS lays out in the page is laid out here."""
+"""Pictures of a report as SVG files: lays out what CSS lays out in the page."""
 
 from __future__ import annotations
 
@@ -10,22 +10,35 @@ from pipeline.report.page.markup import markup
 from pipeline.report.page.theme import LIGHT, SANS
 from pipeline.wording import fitted
 
-#: In the units of the page, by the cards' size: the longer side of a picture. Cards in a line.
+# Lengths are in the units of the page.
+#: The longer side of a picture by the cards' size.
 _SIDES = {"small": 150, "large": 340, "single": 300}
+#: Cards in a line by their size.
 _ACROSS = {"small": 3, "large": 2, "single": 1}
-#: The width of a card at least; margins and gaps; the heights of a line and of a scale.
+#: The least width of a card.
 _NARROWEST = 220
-_EDGE, _GAP, _BETWEEN, _LINE, _SCALE = 16, 6, 26, 17, 50
-#: Units that a column of text takes, rather more than the usual ones; what takes more still is cut off.
-_LETTER, _BOLD = 7.0, 7.8
+#: The margin around the whole.
+_EDGE = 16
+#: The gap between a card's parts.
+_GAP = 6
+#: The gap between cards.
+_BETWEEN = 26
+#: The height of a line of text.
+_LINE = 17
+#: The height of a scale of colours.
+_SCALE = 50
+#: The width of a letter, rather more than the usual one; a line that is wider still is cut off.
+_LETTER = 7.0
+#: The width of a bold letter.
+_BOLD = 7.8
 
 
 def drawing(shown: Pictures, description: str) -> str:
-    """Pictures as an SVG file that holds them.
+    """Draws pictures as an SVG file that contains them.
 
     Args:
       shown: The pictures.
-      description: What they show, for who does not see it.
+      description: What they show, for readers who cannot see it.
     """
     across, side = _ACROSS[shown.size], _SIDES[shown.size]
     beside = max(len(card.tiles) for card in shown.cards)
@@ -38,7 +51,7 @@ def drawing(shown: Pictures, description: str) -> str:
     cards: list[dict[str, Any]] = []
     for first in range(0, len(shown.cards), across):
         line = shown.cards[first : first + across]
-        # The pictures of a line take the same height, so that what is said stands below all of them.
+        # All pictures of a line take the same height, so that their texts begin at the same height too.
         tall = max(_extent(tile, side)[1] for card in line for tile in card.tiles)
         said = max(len(card.lines) + bool(card.title) for card in line)
         scales = any(card.scale is not None for card in line)
@@ -67,7 +80,7 @@ def drawing(shown: Pictures, description: str) -> str:
 
 
 def _extent(tile: Tile, side: int) -> tuple[float, float]:
-    """Width and height of a picture that fits a square; the thinnest is seen with its frame."""
+    """Width and height of a picture within a square; at least 1.5, so that the thinnest can be seen."""
     rows, columns = tile.shape
     longest = max(rows, columns)
     return max(1.5, round(side * columns / longest, 1)), max(1.5, round(side * rows / longest, 1))

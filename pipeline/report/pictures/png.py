@@ -10,7 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _RGB, _PALETTE = 0, 2, 3
+# Colour types of the format.
+_GREY = 0
+_RGB = 2
+_PALETTE = 3
 
 
 def png(pixels: np.ndarray, palette: np.ndarray | None = None) -> bytes:
@@ -20,7 +23,7 @@ def png(pixels: np.ndarray, palette: np.ndarray | None = None) -> bytes:
       pixels: `[height, width]` greys, or indexes of the palette; or `[height, width, 3]` colours; uint8.
       palette: `[n, 3]` colours, uint8.
     Raises:
-      ValueError: It is no such array.
+      ValueError: The array has another shape or type.
     Reference: PNG specification, third edition, https://www.w3.org/TR/png-3/
     """
     if (
@@ -33,7 +36,7 @@ def png(pixels: np.ndarray, palette: np.ndarray | None = None) -> bytes:
             (3,),
         )
     ):
-        raise ValueError(f"{pixels.dtype} {pixels.shape} is no picture")
+        raise ValueError(f"{pixels.dtype} {pixels.shape} is not a picture")
     kind = _RGB if pixels.ndim == 3 else _GREY if palette is None else _PALETTE
     height, width = pixels.shape[:2]
     lines = pixels.reshape(height, -1)
@@ -53,7 +56,7 @@ def _unfiltered(lines: np.ndarray) -> np.ndarray:
 
 
 def _filtered(lines: np.ndarray, step: int) -> np.ndarray:
-    """Each line as it is, less what is left of it, or less what is above it: whichever is nearest to 0."""
+    """Each line as it is, less the pixels to the left, or less those above: whichever is nearest to 0."""
     left, above = np.zeros_like(lines), np.zeros_like(lines)
     left[:, step:], above[1:] = lines[:, :-step], lines[:-1]
     candidates = np.stack([lines, lines - left, lines - above])
@@ -64,34 +67,34 @@ def _filtered(lines: np.ndarray, step: int) -> np.ndarray:
 
 
 def data_uri(file: bytes) -> str:
-    """A PNG file as an address that holds it."""
+    """A PNG file as a data address."""
     return f"data:image/png;base64,{base64.b64encode(file).decode()}"
 
 
 def reduced(values: np.ndarray, side: int) -> tuple[np.ndarray, int]:
-    """A picture of at most so many rows and columns: means over squares.
+    """Reduces a picture to means over squares.
 
     Args:
       values: `[height, width, …]`.
-      side: At most.
+      side: The most rows and columns of the result.
     Returns:
-      Float64 `[height', width', …]`, and the side of the squares, 1 where nothing had to be done.
+      Float64 `[height', width', …]`, and the side of the squares: 1 where the picture was small enough.
     """
     size = -(-max(values.shape[:2]) // side)
-    found = values.astype(np.float64)
+    means = values.astype(np.float64)
     if size == 1:
-        return found, 1
+        return means, 1
     for axis in (0, 1):
         starts = np.arange(0, values.shape[axis], size)
         counts = np.diff([*starts, values.shape[axis]])
         shape = [-1 if at == axis else 1 for at in range(values.ndim)]
-        found = np.add.reduceat(found, starts, axis=axis) / counts.reshape(shape)
-    return found, size
+        means = np.add.reduceat(means, starts, axis=axis) / counts.reshape(shape)
+    return means, size
 
 
 def colours(stops: Sequence[str], count: int = 256) -> np.ndarray:
-    """A palette `[count, 3]`, uint8, that leads through some colours, `#rrggbb` each, at equal distances."""
+    """A palette, `[count, 3]` uint8, that leads through colours, `#rrggbb` each, at equal distances."""
     known = np.array([[int(stop[at : at + 2], 16) for at in (1, 3, 5)] for stop in stops], np.float64)
     at = np.linspace(0, len(stops) - 1, count)
-    found = [np.interp(at, np.arange(len(stops)), known[:, channel]) for channel in range(3)]
-    return np.rint(np.column_stack(found)).astype(np.uint8)
+    channels = [np.interp(at, np.arange(len(stops)), known[:, channel]) for channel in range(3)]
+    return np.rint(np.column_stack(channels)).astype(np.uint8)

@@ -27,7 +27,7 @@ from pipeline.report.sections import (
 )
 from pipeline.wording import plain, shorten
 
-#: What the model does, whether to believe it, which features matter, single rows, the details, the words.
+#: Sections from the summary, through trust and importance, to single rows, details and the glossary.
 ORDER: Sequence[tuple[str, Callable[[View], list[Section]]]] = (
     ("What the model does", summary.sections),
     ("Can it be trusted", trust.sections),
@@ -44,22 +44,22 @@ ORDER: Sequence[tuple[str, Callable[[View], list[Section]]]] = (
     ("What was explained", explained.sections),
     ("Glossary", glossary.sections),
 )
-#: Characters of a reason.
+#: Characters of a reason why a section could not be drawn.
 _REASON = 200
 
 
 def all_sections(
     data: ReportData,
 ) -> tuple[str, list[tuple[str, str]], list[Section], list[str]]:
-    """The lead, the facts and the sections of a report, and what of them could not be drawn, with the reason.
+    """Draws a report: its lead, its facts, its sections, and reasons why parts could not be drawn.
 
-    A section that fails is replaced by one that says so: the others are worth reading all the same.
+    A section that fails is replaced by one that says so: the others are still worth reading.
 
     Args:
-      data: Of the run.
+      data: The run's tables.
     """
     view = View(data)
-    found: list[Section] = []
+    sections: list[Section] = []
     missing: list[str] = []
 
     def tried(title: str, make: Callable[[View], Any], otherwise: Any) -> Any:
@@ -72,10 +72,10 @@ def all_sections(
 
     for number, (title, make) in enumerate(ORDER, 1):
         made = tried(title, make, None)
-        found += [_missing(number, title, missing[-1])] if made is None else made
+        sections += [_missing(number, title, missing[-1])] if made is None else made
     lead = tried("The line under the title", summary.in_a_sentence, "Explained.")
     facts = tried("The facts under the title", explained.facts, [])
-    return lead, facts, found, missing
+    return lead, facts, sections, missing
 
 
 def reason_of(error: BaseException) -> str:
@@ -87,7 +87,7 @@ def reason_of(error: BaseException) -> str:
 def _missing(number: int, title: str, why: str) -> Section:
     reason = why.removeprefix(f"{title}: ")
     text = (
-        f"This section could not be drawn: {reason}. The run is whole, and the numbers are in its tables; "
-        "attribeam report RUN draws the page again, and with --debug says more."
+        f"This section could not be drawn: {reason}. The run is complete, and the numbers are in its tables; "
+        "attribeam report RUN draws the page again, and --debug shows more of the error."
     )
     return Section(f"missing-{number}", title, "Missing here.", [Prose(text, "bad")])

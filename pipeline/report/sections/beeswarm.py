@@ -1,4 +1,4 @@
-"""A dot for every example and feature: φ, coloured by the feature's value."""
+"""The report's beeswarm: a dot for every example and feature, coloured by the feature's value."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def sections(view: View) -> list[Section]:
     """Builds a swarm for each target; nothing where the run has no sample."""
     blocks = view.by_target(lambda target: _swarm(view, target))
     lead = (
-        "Each dot is one example. Its place is what the feature did to the score, its colour the "
+        "Each dot is one example. Its position shows the feature's effect on the score, its colour the "
         "feature's value."
     )
     return [Section("beeswarm", "Example by example", lead, blocks)] if blocks else []
@@ -92,7 +92,7 @@ def _swarm(view: View, target: int) -> Sequence[Block]:
     shown = [_dots(view, sample, feature) for feature in features]
     grey = sum(dots.grey for dots in shown)
     greys = (
-        " Grey dots: values that have no order, such as categories; they are named under the pointer."
+        " Grey dots: values without an order, such as categories; the pointer shows them."
         if 0 < grey < len(shown)
         else ""
     )
@@ -107,9 +107,9 @@ def _swarm(view: View, target: int) -> Sequence[Block]:
             ),
             spec=_chart(view, target, shown),
             note=(
-                "Right of the line the feature raises the score of that row, left of it it lowers it. "
-                "Where dots pile up there are many such rows. Colour compares a row's value with the "
-                f"feature's own others.{greys}"
+                "Right of the line the feature raises the score of that row, left of it, it lowers it. "
+                "Where dots pile up, there are many such rows. Colour compares a row's value with the "
+                f"feature's values in the other rows.{greys}"
             ),
             table=Table(
                 _HEADER,

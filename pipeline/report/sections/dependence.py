@@ -1,4 +1,4 @@
-"""How a feature's value decides what it does: φ against the value."""
+"""The report's section on dependence: φ of a feature against its value."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _LINE_DOTS = 8
 _HEIGHT = 190
 #: The name of all categories without a strip or a colour of their own.
 _OTHERS = "others"
-#: Categories that are numbers stand in their order, others by their means.
+#: Categories that are numbers are sorted as such, others by their means.
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 #: An upright axis of φ, with its name above it.
 PHI = {
@@ -69,7 +69,7 @@ PHI = {
 def sections(view: View) -> list[Section]:
     """Builds plots for each target; nothing where the run has no sample of values."""
     blocks = view.by_target(lambda target: _plots(view, target))
-    lead = "What happens to the score as a feature's value goes up, or from one category to the next."
+    lead = "How the score changes as a feature's value increases, or from one category to the next."
     return [Section("dependence", "Dependence", lead, blocks)] if blocks else []
 
 
@@ -118,7 +118,9 @@ def _plots(view: View, target: int) -> Sequence[Block]:
         shown = listed([shorten(name, 40) for name in left_out[:5]])
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
         blocks.append(
-            Prose(f"Not shown, as an example has more than one value of it, or none here: {shown}{more}.")
+            Prose(
+                f"Not shown, as an example has several values of it, or the sample has none: {shown}{more}."
+            )
         )
     return blocks
 

@@ -1,4 +1,4 @@
-"""How φ is spread over the rows, feature by feature."""
+"""The report's section on the distribution of φ over the rows, feature by feature."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ _STRETCH = 3.0
 def sections(view: View) -> list[Section]:
     """Builds a chart of the quantiles of φ for each target."""
     blocks = view.by_target(lambda target: _quantiles(view, target))
-    lead = "Whether a feature does the same to every row, or much to few: from all rows, not from a sample."
+    lead = (
+        "Whether a feature affects every row alike, or few rows strongly: from all rows, not from a sample."
+    )
     return [Section("distribution", "Distribution of φ", lead, blocks)] if blocks else []
 
 
@@ -46,7 +48,7 @@ def _quantiles(view: View, target: int) -> Sequence[Block]:
         return []
     shown = view.overall(target).head(_MOST)
     low, high, cut = _reach(shown)
-    ends = " Thin lines that leave the chart go on to the extremes in the table." if cut else ""
+    ends = " Thin lines that leave the chart continue to the extremes in the table." if cut else ""
     first = shown.iloc[0]
     return [
         Figure(

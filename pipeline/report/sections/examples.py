@@ -1,4 +1,4 @@
-"""The report's section on single examples: what led to their scores, as waterfalls."""
+"""The report's section on single examples: waterfalls from the base value to the score."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pipeline.report.blocks import Block, Choice, Figure, Prose, Section, Table
 from pipeline.report.data.chosen_examples import Pick, picks
 from pipeline.report.data.sampled_rows import (
     TENSORS,
-    Drawn,
+    SampledRows,
     by_target,
-    drawn_by_target,
     left_out,
+    sample_by_target,
     shown_features,
     value_in_words,
 )
@@ -35,30 +35,32 @@ _LINES = 60
 _ROW = 36
 #: Characters of a value in a chart.
 _VALUE = 34
-#: A remainder is a bar of its own where it is this share of the whole way, a feature of the largest φ.
+#: A remainder has a bar of its own if it is this share of the chart's width, a feature if of the largest φ.
 _VISIBLE = 0.01
-#: A number left of a bar needs this share of the width.
+#: Share of the width that a number left of a bar needs.
 _BESIDE = 0.3
 #: Pictures of all examples together, in bytes.
 _PICTURES = 1_000_000
 
 
 def sections(data: ReportData) -> list[Section]:
-    """Single examples: the largest score, the smallest, a typical one and the most surprising, by target."""
-    drawn = drawn_by_target(data, MOST_TARGETS)
+    """Shows the largest score, the smallest, a typical example and the most surprising one, by target."""
+    drawn = sample_by_target(data, MOST_TARGETS)
     several = len(data.targets) > 1
     picked = {
         target: picks(of, isolated(shorten(plain(data.targets[target]))) if several else "")
         for target, of in drawn.items()
     }
-    picked = {target: found for target, found in picked.items() if found}
+    picked = {target: picked_rows for target, picked_rows in picked.items() if picked_rows}
     if not picked:
         return []
     many = sum(map(len, picked.values()))
     words = {f.name: tokens.vocabulary(data, f) for f in shown_features(data) if f.form == "tokens"}
     made = {
-        target: [Choice("Example", {pick.title: _blocks(data, target, pick, many, words) for pick in found})]
-        for target, found in picked.items()
+        target: [
+            Choice("Example", {pick.title: _blocks(data, target, pick, many, words) for pick in picked_rows})
+        ]
+        for target, picked_rows in picked.items()
     }
     blocks: list[Block] = []
     if rest := left_out(data, len(made)):
@@ -67,95 +69,100 @@ def sections(data: ReportData) -> list[Section]:
         blocks.append(Choice("Target", by_target(data, made)))
     else:
         blocks += next(iter(made.values()))
-    lead = "How each feature led from the base value, where no feature speaks yet, to the score of one row."
+    lead = "How the features lead, one after another, from the base value to the score of one row."
     return [Section("examples", "Single examples", lead, blocks)]
 
 
-# -- what is said --------------------------------------------------------------------------------------------
+# -- sentences ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Part:
-    """A feature of an example: its name and value in words, its φ, and whether the value is worth telling.
+    """A feature of an example, or several that are summed up.
 
-    Those that a wide table's rows are kept without are one part, the last; `features` counts them.
+    Args:
+      name: In words.
+      value: In words.
+      phi: Its φ.
+      has_words: Whether the value says something in a sentence; a tensor's shape does not.
+      features: How many features it stands for.
     """
 
     name: str
     value: str
     phi: float
-    told: bool = True
+    has_words: bool = True
     features: int = 1
 
     @property
     def both(self) -> str:
         """`Distance = 2,475`."""
-        return f"{self.name} = {self.value}" if self.value and self.told else self.name
+        return f"{self.name} = {self.value}" if self.value and self.has_words else self.name
 
 
-def parts(data: ReportData, rows: Drawn, row: int) -> list[Part]:
-    """The features of an example, largest |φ| first."""
+def parts(data: ReportData, rows: SampledRows, row: int) -> list[Part]:
+    """The features of an example, largest |φ| first; those that the sample lacks are one part, the last."""
     names = chart_names((f.name for f in rows.features), {f.name: f.label for f in rows.features})
     order = np.argsort(-np.abs(rows.phi[row]), kind="stable")
-    found = []
+    features = []
     for at in order:
         feature = rows.features[at]
         value = value_in_words(feature, rows, row)
-        told = feature.form not in TENSORS
-        found.append(Part(names[feature.name], value, float(rows.phi[row, at]), told))
+        has_words = feature.form not in TENSORS
+        features.append(Part(names[feature.name], value, float(rows.phi[row, at]), has_words))
     beyond = len(data.manifest["features"]) - len(rows.features)
     delta = float(rows.numbers("convergence_delta")[row])
     if beyond and np.isfinite(delta):
-        # What all features add up to is known from the row itself.
+        # The sum over all features follows from the row's score and delta.
         rest = float(rows.prediction[row]) - float(rows.base_value[row]) + delta - float(rows.phi[row].sum())
-        found.append(Part(f"{beyond:,} less important features", "", rest, False, beyond))
-    return found
+        features.append(Part(f"{beyond:,} less important features", "", rest, False, beyond))
+    return features
 
 
-def sentence(prediction: float, base: float, found: Sequence[Part], additive: bool) -> str:
-    """What led to a score, in a sentence.
+def sentence(prediction: float, base: float, features: Sequence[Part], additive: bool) -> str:
+    """Explains a score in a sentence.
 
     Args:
       prediction: The score.
-      base: Where it starts from.
-      found: The features, largest |φ| first.
+      base: The base value.
+      features: The features, largest |φ| first.
       additive: Whether φ sum to the difference.
     """
     way = prediction - base
-    up = [part for part in found if part.phi > 0]
-    down = [part for part in found if part.phi < 0]
-    loudest = abs(found[0].phi) if found else 0.0
-    if not loudest and additive and abs(way) > 1e-6 * max(abs(prediction), abs(base)):
+    up = [part for part in features if part.phi > 0]
+    down = [part for part in features if part.phi < 0]
+    strongest = abs(features[0].phi) if features else 0.0
+    if not strongest and additive and abs(way) > 1e-6 * max(abs(prediction), abs(base)):
         return (
             f"The score is {number(prediction)}, {number(abs(way), 3)} {'above' if way > 0 else 'below'} the "
             "base value, and every φ is 0: they do not add up to it."
         )
-    if not loudest:
+    if not strongest:
         return f"The score is {number(prediction)}, and no feature moves it."
     if not additive:
-        heard = [part for part in found[:3] if abs(part.phi) >= 0.2 * loudest]
-        told = listed([f"{part.both} ({signed(part.phi)})" for part in heard])
-        return f"The score is {number(prediction)}. What weighs most is {told}."
-    if abs(way) < 0.05 * loudest:
+        largest = [part for part in features[:3] if abs(part.phi) >= 0.2 * strongest]
+        named = listed([f"{part.both} ({signed(part.phi)})" for part in largest])
+        return f"The score is {number(prediction)}. The largest effects: {named}."
+    if abs(way) < 0.05 * strongest:
         sides = [
             f"{side[0].both} {verb} {number(abs(side[0].phi), 3)}"
             for side, verb in ((up, "adds"), (down, "takes off"))
             if side
         ]
-        start = f"The score is {number(prediction)}, much like the base value of {number(base)}"
+        start = f"The score is {number(prediction)}, close to the base value of {number(base)}"
         return f"{start}: {listed(sides)}."
     along, against = (up, down) if way > 0 else (down, up)
     verb, other = ("adds", "takes off") if way > 0 else ("takes off", "adds")
     side = "above" if way > 0 else "below"
     start = f"The score is {number(prediction)}, {number(abs(way), 3)} {side} the base value"
     if not along:
-        heard = [part for part in against[:3] if abs(part.phi) >= 0.2 * loudest]
-        told = listed([f"{part.both} {other} {number(abs(part.phi), 3)}" for part in heard])
-        return f"{start}. No feature goes the score's way: {told}, so that φ do not add up to it."
+        largest = [part for part in against[:3] if abs(part.phi) >= 0.2 * strongest]
+        named = listed([f"{part.both} {other} {number(abs(part.phi), 3)}" for part in largest])
+        return f"{start}. No feature moves it in that direction: {named}, so that φ do not add up to it."
     reasons = [part for part in along[:3] if abs(part.phi) >= 0.2 * abs(along[0].phi)]
     share = sum(abs(part.phi) for part in reasons) / sum(abs(part.phi) for part in along)
     why = listed([f"{part.both} {verb} {number(abs(part.phi), 3)}" for part in reasons])
-    how = "mostly because" if share >= 0.5 else "by many small steps, of which the largest are that"
+    how = "mostly because" if share >= 0.5 else "in many small steps; the largest:"
     text = f"{start}, {how} {why}"
     if against and abs(against[0].phi) >= 0.2 * abs(along[0].phi):
         text += f"; {against[0].both} {other} {number(abs(against[0].phi), 3)}"
@@ -166,11 +173,11 @@ def _blocks(
     data: ReportData, target: int, pick: Pick, many: int, words: Mapping[str, tokens.Vocabulary]
 ) -> list[Block]:
     rows, row = pick.rows, pick.row
-    found = parts(data, rows, row)
+    features = parts(data, rows, row)
     prediction, base = float(rows.prediction[row]), float(rows.base_value[row])
     additive = bool(np.isfinite(rows.numbers("convergence_delta")[row]))
     unit = score_kinds(data.manifest).get(target, "score")
-    said = sentence(prediction, base, found, additive)
+    said = sentence(prediction, base, features, additive)
     output = float(rows.numbers("output")[row])
     facts = [f"{isolated(plain(name))} {isolated(text)}" for name, text in rows.slices(row)]
     where = f" ({', '.join(facts)})" if facts else ""
@@ -178,11 +185,11 @@ def _blocks(
     id = isolated(shorten(plain(rows.ids()[row]), 80))
     name = f"example-{target}-{pick.name}"
     title = "score" if unit == "score" else f"score ({unit})"
-    chart = waterfall(found, prediction, base, title) if additive else bars(found)
+    chart = waterfall(features, prediction, base, title) if additive else bars(features)
     blocks: list[Block] = [Prose(f"Example {id}{where}. {said}{returned} {pick.why}")]
-    # The bar of a single picture or text would say what the sentence says.
-    if len(found) > 1 or found[0].told:
-        table = _table(found, prediction, base, additive)
+    # A single picture or text would have one bar, which adds nothing to the sentence.
+    if len(features) > 1 or features[0].has_words:
+        table = _table(features, prediction, base, additive)
         note = _HOW if additive else _NO_SUM
         blocks.append(Figure(name, f"{pick.title}: {id}", said, spec=chart, table=table, note=note))
     for at, feature in enumerate(rows.features):
@@ -198,8 +205,8 @@ def _output(value: float) -> str:
 
 
 _HOW = (
-    "Read it from the top: each bar begins where the one before it ended and leads up (to the right) or "
-    "down (to the left), as far as that feature's value moves the score."
+    "Read it from the top: each bar begins where the one above it ended and goes right (up) or left (down), "
+    "as far as the feature's value moves the score."
 )
 _NO_SUM = "This method's φ do not add up to the score, so the bars stand side by side."
 
@@ -207,10 +214,10 @@ _NO_SUM = "This method's φ do not add up to the score, so the bars stand side b
 # -- charts --------------------------------------------------------------------------------------------------
 
 
-def waterfall(found: Sequence[Part], prediction: float, base: float, title: str) -> Spec:
+def waterfall(features: Sequence[Part], prediction: float, base: float, title: str) -> Spec:
     """The way from the base value to the score: a bar a feature, the smallest summed up."""
-    seen = sum(abs(part.phi) >= _VISIBLE * abs(found[0].phi) for part in found)
-    steps = _summed(found, min(_BARS, max(seen + 1, 3)))
+    seen = sum(abs(part.phi) >= _VISIBLE * abs(features[0].phi) for part in features)
+    steps = _summed(features, min(_BARS, max(seen + 1, 3)))
     total, rows = base, [_stop("Base value", base)]
     for part in steps:
         rows.append(_step(part, total, total + part.phi))
@@ -239,9 +246,9 @@ def waterfall(found: Sequence[Part], prediction: float, base: float, title: str)
     return chart(_numbered(rows, low, high), _ROW * len(rows), *layers, x=x, y=y)
 
 
-def bars(found: Sequence[Part]) -> Spec:
+def bars(features: Sequence[Part]) -> Spec:
     """A bar a feature from 0, for methods whose φ promise no sum."""
-    shown = found[:_BARS]
+    shown = features[:_BARS]
     rows = [_step(part, 0.0, part.phi) for part in shown]
     reach = [0.0, *(part.phi for part in shown)]
     low, high = min(reach), max(reach)
@@ -250,13 +257,13 @@ def bars(found: Sequence[Part]) -> Spec:
     return chart(_numbered(rows, low, high), _ROW * len(rows), *layers, x=x, y=_lines(rows))
 
 
-def _summed(found: Sequence[Part], most: int) -> list[Part]:
-    """The first, and all others as one."""
-    if len(found) <= most:
-        return list(found)
-    rest = found[most - 1 :]
+def _summed(features: Sequence[Part], most: int) -> list[Part]:
+    """The first parts, and all others as one."""
+    if len(features) <= most:
+        return list(features)
+    rest = features[most - 1 :]
     number = sum(part.features for part in rest)
-    return [*found[: most - 1], Part(f"{number:,} others", "", sum(part.phi for part in rest))]
+    return [*features[: most - 1], Part(f"{number:,} others", "", sum(part.phi for part in rest))]
 
 
 def _step(part: Part, start: float, stop: float) -> dict[str, Any]:
@@ -288,12 +295,12 @@ def _stop(name: str, value: float) -> dict[str, Any]:
 
 def _numbered(rows: Sequence[Mapping[str, Any]], low: float, high: float) -> list[dict[str, Any]]:
     """The rows with the place of each number: right of its bar, or left of a bar that is far right."""
-    found = []
+    numbered = []
     for row in rows:
         ends = sorted((row["start"], row["end"]))
         right = high - ends[1] >= ends[0] - low or ends[0] - low < _BESIDE * _width(low, high)
-        found.append({**row, "at": ends[1] if right else ends[0], "side": "right" if right else "left"})
-    return found
+        numbered.append({**row, "at": ends[1] if right else ends[0], "side": "right" if right else "left"})
+    return numbered
 
 
 def _width(low: float, high: float) -> float:
@@ -344,9 +351,9 @@ def _bars_with_numbers(x: Spec, title: str) -> list[Spec]:
     return [bar, right, left]
 
 
-def _table(found: Sequence[Part], prediction: float, base: float, additive: bool) -> Table:
+def _table(features: Sequence[Part], prediction: float, base: float, additive: bool) -> Table:
     """The numbers behind a waterfall."""
-    shown = _summed(found, _LINES)
+    shown = _summed(features, _LINES)
     if not additive:
         return Table(["Feature", "Value", "φ"], [[part.name, part.value, part.phi] for part in shown])
     rows: list[list[str | float | None]] = [["Base value", "", None, base]]

@@ -1,4 +1,4 @@
-"""What was explained: model, data, method, baseline, and how it was done."""
+"""The report's section on the run: model, data, method, baseline and settings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["facts", "sections"]
 
 
 def facts(view: View) -> list[tuple[str, str]]:
-    """The few that stand under the title."""
+    """The facts under the page's title."""
     manifest = view.data.manifest
     counts = manifest["counts"]
-    found = [
+    shown = [
         ("Rows explained", f"{counts['rows_attributed']:,}"),
         ("Features", f"{len(manifest['features']):,}"),
         ("Targets", _targets(view)),
@@ -29,8 +29,8 @@ def facts(view: View) -> list[tuple[str, str]]:
         ("Explained", _when(manifest["created"])),
     ]
     if counts["rows_rejected"]:
-        found.insert(1, ("Rows rejected", f"{counts['rows_rejected']:,}"))
-    return found
+        shown.insert(1, ("Rows rejected", f"{counts['rows_rejected']:,}"))
+    return shown
 
 
 def sections(view: View) -> list[Section]:
@@ -40,7 +40,7 @@ def sections(view: View) -> list[Section]:
         Section(
             "explained",
             "What was explained",
-            "Enough to find the same model, data and settings again.",
+            "Everything needed to find the same model, data and settings again.",
             [
                 Terms([(name, text) for name, text in _items(view) if text]),
                 Figure(
@@ -68,7 +68,7 @@ def _items(view: View) -> list[tuple[str, str]]:
         ("Data", _inputs(manifest)),
         ("Rows", _rows(manifest["counts"])),
         ("Target", _target(config, view)),
-        ("Score", f"{listed(kinds)}: what φ adds up to, in its units" if kinds else ""),
+        ("Score", f"{listed(kinds)}: φ adds up to it and is in its units" if kinds else ""),
         ("Method", method(manifest)),
         ("Baseline", f"{baseline['kind']}, {count(rows, 'row')}" if rows else str(baseline["kind"])),
         ("Baseline's digest", str(baseline["digest"] or "")),
@@ -112,9 +112,9 @@ def _targets(view: View) -> str:
 
 def _target(config: Mapping[str, Any], view: View) -> str:
     names = list(view.data.targets.values())
-    told = listed([f"\u2068{shorten(plain(name), 60)}\u2069" for name in names[:_NAMES]]) if names else ""
+    shown = listed([f"\u2068{shorten(plain(name), 60)}\u2069" for name in names[:_NAMES]]) if names else ""
     more = f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else ""
-    return f"{told}{more} (target: {plain(str(config['model']['target']))})"
+    return f"{shown}{more} (target: {plain(str(config['model']['target']))})"
 
 
 def _inputs(manifest: Mapping[str, Any]) -> str:
@@ -132,19 +132,19 @@ def _rows(counts: Mapping[str, int]) -> str:
 
 
 def _some(names: list[str], labels: Mapping[str, str]) -> str:
-    told = ", ".join(f"\u2068{shorten(plain(labels[name]), 60)}\u2069" for name in names[:_NAMES])
-    return f"{len(names):,}: {told}" + (f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else "")
+    shown = ", ".join(f"\u2068{shorten(plain(labels[name]), 60)}\u2069" for name in names[:_NAMES])
+    return f"{len(names):,}: {shown}" + (f" and {len(names) - _NAMES:,} more" if len(names) > _NAMES else "")
 
 
 def _slicings(items: list[Any]) -> str:
     """Names of slicings, and the edges of bins."""
-    told = []
+    shown = []
     for item in items[:_NAMES]:
         edges = ", ".join(f"{edge:g}" for edge in item.get("edges") or [])
-        told.append(
+        shown.append(
             f"\u2068{shorten(plain(item['name']), 80)}\u2069" + (f" (bins at {edges})" if edges else "")
         )
-    return "; ".join(told) + (f"; {len(items) - _NAMES:,} more" if len(items) > _NAMES else "")
+    return "; ".join(shown) + (f"; {len(items) - _NAMES:,} more" if len(items) > _NAMES else "")
 
 
 def _sample(view: View) -> str:

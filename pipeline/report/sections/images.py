@@ -1,4 +1,4 @@
-"""The report's section on pictures: where the model looks, and examples with φ upon them."""
+"""The report's section on pictures: maps of where φ is large, and examples with φ drawn over them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from pipeline.report.blocks import Block, Card, Cell, Figure, Pictures, Section, Table, Tile
 from pipeline.report.data.chosen_examples import gallery
 from pipeline.report.data.sampled_rows import (
-    Drawn,
-    Shown,
-    apart,
-    drawn_by_target,
+    SampledRows,
+    ShownFeature,
+    distinct,
+    feature_choice,
     mean_by_position,
     most_important,
-    of_features,
-    of_targets,
+    sample_by_target,
+    target_choice,
 )
 from pipeline.report.data.tables import ReportData
 from pipeline.report.data.view import MOST_TARGETS
@@ -39,62 +39,67 @@ from pipeline.report.pictures.overlays import (
 from pipeline.report.pictures.png import colours, png, reduced
 from pipeline.wording import isolated, number, percent, plain, shorten, signed
 
-#: Features that are shown, and examples in the galleries.
-_FEATURES, _GALLERY = 4, 12
-#: Slice columns that are told of an example in a gallery.
+#: Pictures, as features, that are shown.
+_FEATURES = 4
+#: Examples of all galleries together.
+_GALLERY = 12
+#: Slice columns below an example of a gallery.
 _SLICES = 6
 #: Bytes of a gallery.
 _BYTES = 1_500_000
-#: Pictures of so many pixels are told pixel by pixel, larger ones in so many regions a side.
-_FEW, _REGIONS = 400, 8
-_TOLD = 15
+#: Pixels up to which a picture's table is by pixel; larger pictures are divided into regions.
+_FEW = 400
+#: Regions along each side of a larger picture.
+_REGIONS = 8
+#: Pixels or regions in the table.
+_LINES = 15
 
 
 def sections(data: ReportData) -> list[Section]:
-    """Of each picture a map of where φ is large, by target, and a gallery of examples."""
+    """Shows maps of where φ is large for each picture and target, and a gallery of examples."""
     pictures, rest_of_them = most_important(data, "picture", _FEATURES)
     if not pictures:
         return []
     share = max(1, _GALLERY // len(pictures))
-    drawn = drawn_by_target(data, MOST_TARGETS)
+    drawn = sample_by_target(data, MOST_TARGETS)
     made: dict[str, list[Block]] = {}
-    names = apart(feature.label for feature in pictures)
+    names = distinct(feature.label for feature in pictures)
     for place, (name, feature) in enumerate(zip(names, pictures, strict=True)):
         maps = {
             target: [figure]
             for target in list(data.targets)[:MOST_TARGETS]
             if (figure := _maps(data, target, feature, f"picture-{place}-map-{target}"))
         }
-        blocks = of_targets(data, maps)
+        blocks = target_choice(data, maps)
         if drawn:
             chosen = gallery(drawn, share)
             blocks.append(_gallery(data, chosen, feature, f"picture-{place}-gallery"))
         made[name] = blocks
     lead = "Which parts of a picture move the score, over all rows and in single ones."
-    return [Section("pictures", "Pictures", lead, of_features("Picture", made, rest_of_them))]
+    return [Section("pictures", "Pictures", lead, feature_choice("Picture", made, rest_of_them))]
 
 
 # -- where, over all rows ------------------------------------------------------------------------------------
 
 
-def _maps(data: ReportData, target: int, feature: Shown, name: str) -> Figure | None:
-    """Mean |φ| and mean φ by pixel."""
+def _maps(data: ReportData, target: int, feature: ShownFeature, name: str) -> Figure | None:
+    """Maps of mean |φ| and mean φ by pixel; None where the run has neither means nor a sample."""
     means = mean_by_position(data, target, feature)
     if means is None:
         return None
     absolute, mean = flat(feature, means.absolute), flat(feature, means.mean)
     (small, size), (signs_of, _) = reduced(absolute, SIDE), reduced(mean, SIDE)
     largest, farthest = float(small.max()), float(np.abs(signs_of).max())
-    of = f"for {isolated(plain(data.targets[target]))}" if len(data.targets) > 1 else "over all rows"
+    scope = f"for {isolated(plain(data.targets[target]))}" if len(data.targets) > 1 else "over all rows"
     label = isolated(shorten(plain(feature.label)))
     tiles = [
-        _map(small, 0.0, largest, LIGHT["heat"], f"Map of mean |φ| of {label} {of}. {_where(absolute)}"),
+        _map(small, 0.0, largest, LIGHT["heat"], f"Map of mean |φ| of {label} {scope}. {_where(absolute)}"),
         _map(
             signs_of,
             -farthest,
             farthest,
             LIGHT["diverging"],
-            f"Map of mean φ of {label} {of}. {_where(mean)}",
+            f"Map of mean φ of {label} {scope}. {_where(mean)}",
         ),
     ]
     heat = scale_of(LIGHT["heat"], "0", "", number(largest, 3), "Mean |φ|: how much a pixel matters")
@@ -117,11 +122,11 @@ def _maps(data: ReportData, target: int, feature: Shown, name: str) -> Figure | 
     ]
     return Figure(
         name,
-        f"Where {label} matters {of}",
-        f"Two maps of {label}, {of}. {_where(absolute)}",
+        f"Where {label} matters {scope}",
+        f"Two maps of {label}, {scope}. {_where(absolute)}",
         pictures=Pictures(cards, "large"),
         table=_regions(absolute, mean),
-        note=f"{means.of}{squares}{channels} Rows and columns are counted from 0 at the top left.",
+        note=f"{means.rows}{squares}{channels} Rows and columns are counted from 0 at the top left.",
     )
 
 
@@ -131,25 +136,25 @@ def _map(values: np.ndarray, low: float, high: float, stops: Sequence[str], alt:
 
 
 def _where(values: np.ndarray) -> str:
-    """Where a map is largest, for who does not see it."""
+    """The place where a map is largest, in words for readers who cannot see it."""
     at = np.unravel_index(int(np.abs(values).argmax()), values.shape)
     return f"Largest at row {at[0]}, column {at[1]}: {number(float(values[at]), 3)}."
 
 
 def _regions(absolute: np.ndarray, mean: np.ndarray) -> Table:
-    """The pixels, or of larger pictures the regions, that matter most."""
+    """A table of the pixels that matter most, or of the regions of a larger picture."""
     whole = float(absolute.sum()) or 1.0
     sizes = [1 if absolute.size <= _FEW else -(-extent // _REGIONS) for extent in absolute.shape]
     starts = [np.arange(0, extent, size) for extent, size in zip(absolute.shape, sizes, strict=True)]
 
     def summed(values: np.ndarray) -> np.ndarray:
         first: np.ndarray = np.add.reduceat(values, starts[0], axis=0)
-        found: np.ndarray = np.add.reduceat(first, starts[1], axis=1)
-        return found
+        regions: np.ndarray = np.add.reduceat(first, starts[1], axis=1)
+        return regions
 
     by_region, means = summed(absolute), summed(mean)
     rows: list[list[Cell]] = []
-    for at in np.argsort(-by_region, axis=None, kind="stable")[:_TOLD]:
+    for at in np.argsort(-by_region, axis=None, kind="stable")[:_LINES]:
         place = np.unravel_index(at, by_region.shape)
         ends: list[Cell] = []
         for axis in (0, 1):
@@ -159,15 +164,21 @@ def _regions(absolute: np.ndarray, mean: np.ndarray) -> Table:
         rows.append(
             [*ends, float(by_region[place]), percent(float(by_region[place]) / whole), float(means[place])]
         )
-    what = "pixels" if max(sizes) == 1 else "regions, summed over their pixels"
-    caption = f"The {len(rows)} of {by_region.size:,} {what}, that matter most"
-    return Table(["Row", "Column", "Mean |φ|", "Share", "Mean φ"], rows, caption.replace(", that", " that"))
+    part = f"The {len(rows)} of {by_region.size:,}"
+    caption = (
+        f"{part} pixels that matter most"
+        if max(sizes) == 1
+        else f"{part} regions that matter most; summed over their pixels"
+    )
+    return Table(["Row", "Column", "Mean |φ|", "Share", "Mean φ"], rows, caption)
 
 
 # -- examples ------------------------------------------------------------------------------------------------
 
 
-def _gallery(data: ReportData, chosen: Sequence[tuple[int, Drawn]], feature: Shown, name: str) -> Figure:
+def _gallery(
+    data: ReportData, chosen: Sequence[tuple[int, SampledRows]], feature: ShownFeature, name: str
+) -> Figure:
     phi = [flat(feature, rows.attribution(feature))[0] for _, rows in chosen]
     values = [pixels(feature, rows) for _, rows in chosen]
     side = side_within(_BYTES // max(1, len(chosen)))
@@ -190,32 +201,32 @@ def _gallery(data: ReportData, chosen: Sequence[tuple[int, Drawn]], feature: Sho
         table.append([id, plain(data.targets[target]), score, float(own.sum()), *up, *down])
     label = isolated(shorten(plain(feature.label)))
     header = ["Example", "Target", "Score", "Sum of φ"]
-    header += [f"{what} {of}" for what in ("Raised most at", "Lowered most at") for of in ("", "by")]
+    header += ["Raised most at", "Raised by", "Lowered most at", "Lowered by"]
     return Figure(
         name,
         f"Examples of {label}, and what in them moves the score",
-        f"{len(cards)} examples of {label}, each as it is and with the φ of its pixels upon it.",
+        f"{len(cards)} examples of {label}, each as it is and with the φ of its pixels over it.",
         pictures=Pictures(cards, "small", signs(reach)),
-        table=Table([text.strip() for text in header], table),
+        table=Table(header, table),
         note=f"{_NOTE} {shades.words} {colours_in_words(reach, clipped)} {squares(feature, side)}".strip(),
     )
 
 
 _NOTE = (
-    "Left the picture, right the same in grey with φ upon it: red pixels raise this row's score, blue ones "
-    "lower it."
+    "Left: the picture. Right: the picture in grey with φ over it; red pixels raise this row's score, blue "
+    "ones lower it."
 )
 
 
-def of_example(rows: Drawn, row: int, feature: Shown, name: str, budget: int) -> Figure:
-    """The picture of one example, as it is and with φ upon it.
+def of_example(rows: SampledRows, row: int, feature: ShownFeature, name: str, budget: int) -> Figure:
+    """The picture of one example, as it is and with φ drawn over it.
 
     Args:
-      rows: That it is one of.
-      row: Which.
+      rows: The rows that it is one of.
+      row: Its position among them.
       feature: The picture.
-      name: Of the figure.
-      budget: Bytes that it may have in the page.
+      name: The figure's.
+      budget: Bytes that it may take in the page.
     """
     one = rows.take([row])
     own = flat(feature, one.attribution(feature))[0]
@@ -228,14 +239,14 @@ def of_example(rows: Drawn, row: int, feature: Shown, name: str, budget: int) ->
     card = Card(pair(id, value, own, shades, reach, side), scale=signs(reach))
     label = isolated(shorten(plain(feature.label)))
     where: list[list[Cell]] = [
-        [what, place, value]
-        for what, (place, value) in (("Raised most", up), ("Lowered most", down))
+        [effect, place, value]
+        for effect, (place, value) in (("Raised most", up), ("Lowered most", down))
         if place
     ]
     return Figure(
         name,
         f"{label} of this example",
-        f"The picture, and the φ of its pixels upon it, {signed(float(own.sum()))} together.",
+        f"The picture, and the φ of its pixels over it, {signed(float(own.sum()))} together.",
         pictures=Pictures([card], "single"),
         table=Table(["", "At", "φ"], where),
         note=f"{_NOTE} {shades.words} {colours_in_words(reach, clipped)} {squares(feature, side)}".strip(),

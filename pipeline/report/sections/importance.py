@@ -1,4 +1,4 @@
-"""Which features matter: mean |φ| and ranks, with intervals."""
+"""The report's section on importance: mean |φ| and ranks of features, with intervals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def sections(view: View) -> list[Section]:
             "importance",
             "Importance",
             "How far each feature moves the score, up or down, on average over all rows.",
-            view.by_target(lambda target: _bars_and_ranks(view, target), told=True),
+            view.by_target(lambda target: _bars_and_ranks(view, target), mention_rest=True),
         )
     ]
 
@@ -41,9 +41,7 @@ def _bars_and_ranks(view: View, target: int) -> Sequence[Block]:
     blocks: list[Block] = [_bars(view, target)]
     shown = view.overall(target).head(_MOST)
     if len(shown) > 1 and (shown["rank_low"] == shown["rank_high"]).all():
-        blocks.append(
-            Prose("Their order is certain: no rank could well be another, as far as these rows tell.")
-        )
+        blocks.append(Prose("Their order is certain: these rows leave no doubt about any rank."))
     elif len(shown) > 1:
         blocks.append(_ranks(view, target))
     return blocks
@@ -72,8 +70,8 @@ def _bars(view: View, target: int) -> Figure:
         spec=_bar_chart(view, target, shown),
         table=_table(view, target),
         note=(
-            "Bar: mean of the absolute attribution. Line across its end: where the mean lies with 95 % "
-            "confidence, given how much rows differ. Percentage: the feature's share of the sum over all "
+            "Bar: mean of the absolute attribution. Line across its end: the mean's 95 % interval, given how "
+            "much rows differ. Percentage: the feature's share of the sum over all "
             f"features.{more}"
         ),
     )
@@ -120,8 +118,8 @@ def _ranks(view: View, target: int) -> Figure:
         description=f"Ranks with 95 % intervals; {sure} of {len(shown)} ranks are certain.",
         spec=_rank_chart(view, shown),
         note=(
-            "Dot: the rank. Band: the ranks that the feature may well have, with 95 % confidence. "
-            "Features whose bands overlap cannot be told apart by these rows."
+            "Dot: the rank. Band: the 95 % interval of the rank. Features whose bands overlap cannot be "
+            "ordered with certainty from these rows."
         ),
         table=Table(
             ["Feature", "Rank", "Rank, low", "Rank, high"],

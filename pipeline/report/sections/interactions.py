@@ -1,4 +1,4 @@
-"""Which feature decides what another one does."""
+"""The report's section on interactions: features whose effect depends on another feature."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sections(view: View) -> list[Section]:
     if view.data.interactions is None or view.data.sample is None:
         return []
     blocks = view.by_target(lambda target: _hints(view, target))
-    lead = "Where what a feature does depends on another feature: hints from the sample, not proofs."
+    lead = "Where the effect of a feature depends on another feature: hints from the sample, not proofs."
     return [Section("interactions", "Interactions", lead, blocks)] if blocks else []
 
 
@@ -42,7 +42,7 @@ def _hints(view: View, target: int) -> Sequence[Block]:
     if not view.matters(target):
         return []
     if not hints:
-        return [Prose("No feature was found to change what another one does: each acts on its own.")]
+        return [Prose("No feature was found to change the effect of another: each acts on its own.")]
     feature, modulator, strength = hints[0]
     words = view.labels.get(feature, feature), view.labels.get(modulator, modulator)
     return [
@@ -50,14 +50,14 @@ def _hints(view: View, target: int) -> Sequence[Block]:
             name=f"interactions-{target}",
             title="Which feature modulates which",
             description=(
-                f"{len(hints)} hints. Strongest: what {words[0]} does depends on {words[1]}, "
+                f"{len(hints)} hints. Strongest: the effect of {words[0]} depends on {words[1]}, "
                 f"{number(strength)}."
             ),
             spec=_bars(view, hints[:_MOST]),
             note=(
-                f"“{words[0]} by {words[1]}”: among rows of like {words[0]}, the value of {words[1]} "
-                f"explains {percent(strength)} of how their φ still differs. Neighbours in the data may "
-                "stand in for each other."
+                f"“{words[0]} by {words[1]}”: among rows of similar {words[0]}, the value of {words[1]} "
+                f"explains {percent(strength)} of the remaining differences in φ. Features that are "
+                "correlated in the data may stand in for each other."
             ),
             table=Table(
                 ["Feature", "Modulated by", "Strength"],

@@ -1,4 +1,4 @@
-"""Whether the model goes by other things in some slices than in the rest."""
+"""The report's section on slices: where the model relies on other features than in the rest."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sections(view: View) -> list[Section]:
         return []
     each = sizes[0] // max(len(view.data.manifest["features"]), 1) * _ACROSS * 2
     blocks = view.by_target(lambda target: _slices(view, target), max(1, _CELLS // max(each, 1)))
-    lead = "Whether the model goes by other things in one part of the rows than in the rest."
+    lead = "Whether the model relies on other things in one part of the rows than in the rest."
     return [Section("slices", "Slices", lead, blocks)] if blocks else []
 
 
@@ -125,8 +125,8 @@ _STATISTICS = (
         "Share of importance",
         "share",
         True,
-        "The stronger the colour, the more of its scores a slice owes to the feature. A column of one shade: "
-        "the feature matters everywhere alike.",
+        "The stronger the colour, the more the feature matters in the slice. A column of one shade: the "
+        "feature matters equally in all slices.",
     ),
     _Statistic(
         "mean",
@@ -219,11 +219,8 @@ def _heat_map(
 def _differences(view: View, target: int, sliced: pd.DataFrame) -> list[Block]:
     tested = differences(view.overall(target), sliced, view.fewest)
     if not len(tested):
-        return [
-            Prose(
-                f"No slice and its rest have {max(FEWEST_ROWS, view.fewest)} rows each, too few to compare."
-            )
-        ]
+        fewest = max(FEWEST_ROWS, view.fewest)
+        return [Prose(f"Too few rows to compare: each slice or its rest has fewer than {fewest:,}.")]
     blocks: list[Block] = []
     for kind, title, about in (
         ("abs", "Where a feature matters more, or less, than elsewhere", "mean |φ|"),
@@ -234,7 +231,9 @@ def _differences(view: View, target: int, sliced: pd.DataFrame) -> list[Block]:
         # A feature trivially differs in slices of its own values: these come last.
         real = real.iloc[np.argsort(by_itself(real, view.data.manifest), kind="stable")]
         if not len(real):
-            blocks.append(Prose(f"No slice differs from the rest in {about} by more than chance would do."))
+            blocks.append(
+                Prose(f"No slice differs from the rest in {about} by more than chance would explain.")
+            )
             continue
         blocks.append(_dumbbells(view, target, kind, title, about, real, len(tested)))
     return blocks
@@ -266,8 +265,8 @@ def _dumbbells(
         ),
         spec=_dumbbell_chart(view, shown, f"{about}, in units of the {view.unit(target)}", kind == "abs"),
         note=(
-            "Full dot: the slice. Ring: all rows outside of it. Only differences that are more than "
-            f"chance: Bennett's bound, which holds however φ is spread, on {tests:,} comparisons, "
+            "Full dot: the slice. Ring: all rows outside it. Only differences beyond chance are shown: by "
+            f"Bennett's bound, which holds for every distribution of φ, on {tests:,} comparisons, "
             "corrected by Benjamini and Hochberg so that at most 1 in 20 of those shown is expected to "
             f"be false.{more}"
         ),

@@ -1,4 +1,4 @@
-"""What the model does, in sentences that the numbers write."""
+"""The report's summary: what the model does, in sentences made from the numbers."""
 
 from __future__ import annotations
 
@@ -14,25 +14,29 @@ from pipeline.report.sections.interactions import HINT, strongest
 from pipeline.wording import listed, number, percent, plain, shorten
 from transforms.aggregates.importance.differences import differences
 
-#: Features that are told of first, and those whose direction is told.
-_FIRST, _DIRECTIONS = 3, 4
-#: The share of all importance that few features may make up.
+#: Features that the summary names first.
+_FIRST = 3
+#: Features whose direction the summary describes.
+_DIRECTIONS = 4
+#: The share of all importance that counts as most of it.
 _MOST_OF_IT = 0.8
-#: Spearman's correlation of value and φ above which more means more.
+#: Spearman's correlation of value and φ above which a higher value means a higher score.
 _MONOTONE = 0.5
 #: Share of rows above which a feature is said to push one way.
 _ONE_WAY = 0.8
+#: Rows of the sample below which directions are not read from it.
 _FEWEST = 20
 
 
 def sections(view: View) -> list[Section]:
-    """A few sentences by target."""
+    """Builds a few sentences for each target."""
     lead = "In short, from the numbers below."
-    return [Section("summary", "What the model does", lead, view.by_target(lambda target: _of(view, target)))]
+    blocks = view.by_target(lambda target: _sentences(view, target))
+    return [Section("summary", "What the model does", lead, blocks)]
 
 
 def in_a_sentence(view: View) -> str:
-    """What stands under the title."""
+    """The line under the page's title."""
     rows = view.data.manifest["counts"]["rows_attributed"]
     counted = f"{rows:,} row{'' if rows == 1 else 's'} explained"
     targets = view.data.targets
@@ -42,11 +46,11 @@ def in_a_sentence(view: View) -> str:
     if not view.matters(first) and view.missed:
         return f"{counted}: every attribution is 0, though the score moves."
     if not view.matters(first):
-        return f"{counted}: nothing that the model is told moves its score."
+        return f"{counted}: nothing that the model is given moves its score."
     names = [_name(view, f) for f in view.overall(first)["feature"].head(_FIRST)]
     whose = f"For {_short(targets[first])}, the" if len(targets) > 1 else "The"
-    by = "goes by" if len(view.overall(first)) <= len(names) else "goes mostly by"
-    return f"{counted}. {whose} model {by} {listed(names)}."
+    relies = "relies on" if len(view.overall(first)) <= len(names) else "relies mostly on"
+    return f"{counted}. {whose} model {relies} {listed(names)}."
 
 
 def _short(text: str, width: int = 60) -> str:
@@ -54,46 +58,46 @@ def _short(text: str, width: int = 60) -> str:
 
 
 def _name(view: View, feature: str) -> str:
-    """In marks where a comma in it would look like one of the sentence's."""
+    """The feature's name in a sentence; in quotes where a comma in it could look like the sentence's own."""
     name = _short(view.labels.get(feature, feature))
     return f"“{name}”" if "," in name else name
 
 
-def _of(view: View, target: int) -> Sequence[Block]:
+def _sentences(view: View, target: int) -> Sequence[Block]:
     if not view.matters(target) and view.missed:
         return [
             Prose(
-                "Every attribution is 0, though the score is not the base value: the method has missed what "
-                "moves it. More steps or samples, or another method or baseline, may find it.",
+                "Every attribution is 0, though the score differs from the base value: the method has missed "
+                "what moves it. More steps or samples, or another method or baseline, may find it.",
                 "bad",
             )
         ]
     if not view.matters(target):
         return [
             Prose(
-                "Nothing that the model is told moves this score: it is the same for every row as for "
-                "the baseline. Either the model is constant, or the features it goes by are not among "
+                "Nothing that the model is given moves this score: it is the same for every row as for "
+                "the baseline. Either the model is constant, or the features it relies on are not among "
                 "those that were explained."
             )
         ]
-    told = [
+    sentences = [
         _score(view, target),
         _concentration(view, target),
         _directions(view, target),
         _slices(view, target),
         _hints(view, target),
     ]
-    return [Prose(text) for text in told if text]
+    return [Prose(text) for text in sentences if text]
 
 
 def _score(view: View, target: int) -> str:
-    """What the number is that all of it is about."""
+    """A sentence on what the score is."""
     name, unit = _short(view.data.targets[target]), view.unit(target)
     if unit in ("logit", "probability"):
         return (
             f"The score is the {unit} of {name}: the higher it is, the likelier the model takes {name} to be."
         )
-    return f"The score is what the model says of {name}, a number."
+    return f"The score is the number that the model gives for {name}."
 
 
 def _concentration(view: View, target: int) -> str:
@@ -104,9 +108,7 @@ def _concentration(view: View, target: int) -> str:
     if len(frame) == 1:
         return f"The score depends on {names[0]} alone: no other feature was explained."
     if shares[0] > 0.995:
-        return (
-            f"The score depends on {names[0]} practically alone; the other {len(frame) - 1:,} hardly move it."
-        )
+        return f"The score depends almost only on {names[0]}; the other {len(frame) - 1:,} hardly move it."
     if len(frame) <= _FIRST:
         parts = [f"{name} ({percent(share)})" for name, share in zip(names, first["share"], strict=True)]
         return f"The score is moved by {listed(parts)}, in per cent of all movement."
@@ -117,9 +119,7 @@ def _concentration(view: View, target: int) -> str:
     )
     if enough > _FIRST:
         text += f" It takes {enough:,} of the {len(frame):,} features to make up {percent(_MOST_OF_IT)}"
-        text += (
-            ": the model spreads its attention." if enough > len(frame) / 2 else "; the others add little."
-        )
+        text += ": the model uses many features." if enough > len(frame) / 2 else "; the others add little."
     elif len(frame) > _FIRST:
         text += f" The other {len(frame) - _FIRST:,} add little."
     return text
@@ -128,7 +128,7 @@ def _concentration(view: View, target: int) -> str:
 def _directions(view: View, target: int) -> str:
     frame = view.overall(target).head(_DIRECTIONS)
     sample = view.sample(target)
-    told = []
+    sentences = []
     for row in rows_of(frame[frame["mean_abs"] > 0]):
         name = _name(view, row.feature)
         values = None if sample is None or len(sample) < _FEWEST else view.values_of(sample, row.feature)
@@ -139,8 +139,8 @@ def _directions(view: View, target: int) -> str:
                 sentence = _slope(name, values.astype(np.float64), phi)
             else:
                 sentence = _categories(name, values, phi, view.fewest)
-        told.append(sentence or _one_way(name, row.positive, row.mean))
-    return " ".join(told)
+        sentences.append(sentence or _one_way(name, row.positive, row.mean))
+    return " ".join(sentences)
 
 
 def _slope(name: str, values: np.ndarray, phi: np.ndarray) -> str:
@@ -183,20 +183,20 @@ def _one_way(name: str, positive: float, mean: float) -> str:
             if positive < 0.05
             else f"{name} mostly lowers the score."
         )
-    return f"{name} raises the score of {percent(positive)} of the rows and lowers that of others."
+    return f"{name} raises the score of {percent(positive)} of the rows and lowers it for others."
 
 
 def _slices(view: View, target: int) -> str:
     sliced = view.sliced(target)
     if sliced is None:
         return ""
-    found = differences(view.overall(target), sliced, view.fewest)
-    real = found[(found["kind"] == "abs") & found["significant"]]
-    if not len(found):
+    tested = differences(view.overall(target), sliced, view.fewest)
+    real = tested[(tested["kind"] == "abs") & tested["significant"]]
+    if not len(tested):
         return ""
     if not len(real):
-        return "No slice goes by other things than the rest, as far as these rows can tell."
-    # That a feature differs where its own values do is no news.
+        return "In no slice does the model rely on other things than in the rest, as far as these rows show."
+    # A feature trivially differs in slices of its own values: prefer others.
     news = real[~by_itself(real, view.data.manifest)]
     count = real["slice"].nunique()
     real = news if len(news) else real
@@ -214,8 +214,9 @@ def _slices(view: View, target: int) -> str:
 
 
 def _hints(view: View, target: int) -> str:
-    found = strongest(view, target)
-    if not found or found[0][2] < HINT:
+    hints = strongest(view, target)
+    if not hints or hints[0][2] < HINT:
         return ""
-    feature, modulator, _ = found[0]
-    return f"What {_name(view, feature)} does depends on {_name(view, modulator)} more than any other pair."
+    feature, modulator, _ = hints[0]
+    effect = f"the effect of {_name(view, feature)} depends on {_name(view, modulator)}"
+    return f"The strongest interaction: {effect}."

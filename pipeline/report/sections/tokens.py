@@ -1,4 +1,4 @@
-"""The report's section on texts: which tokens move the score, and texts with φ upon them."""
+"""The report's section on texts: the tokens that move the score, and examples coloured by φ."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from pipeline.report.blocks import Block, Cell, Figure, Prose, Section, Table
 from pipeline.report.data.chosen_examples import gallery
 from pipeline.report.data.sampled_rows import (
-    Drawn,
-    Shown,
-    apart,
-    drawn_by_target,
+    SampledRows,
+    ShownFeature,
+    distinct,
+    feature_choice,
     most_important,
-    of_features,
-    of_targets,
+    sample_by_target,
+    target_choice,
 )
 from pipeline.report.data.tables import ReportData
 from pipeline.report.data.view import MOST_TARGETS
@@ -28,46 +28,64 @@ from pipeline.wording import chart_names, isolated, listed, number, plain, short
 from transforms.errors import UserError
 from transforms.storage import files
 
-#: Bars of the chart, tokens in the table behind it, the least important ones that are told.
-_BARS, _LINES, _LEAST = 24, 150, 10
-#: Features that are shown.
+#: Bars of a chart of tokens.
+_BARS = 24
+#: Tokens in the table behind the chart.
+_LINES = 150
+#: Tokens in the table of the least important ones.
+_LEAST = 10
+#: Texts, as features, that are shown.
 _FEATURES = 3
-#: Texts of a target, lines of the table behind them.
-_TEXTS, _TOLD = 6, 12
-#: Tokens of a text, at most and however many texts there are, and of all texts together.
-_LONGEST, _SHORTEST, _ALL_TOKENS = 300, 80, 10_000
-#: Steps of colour; a share of the largest |φ| below the first is not coloured.
-_STEPS, _FAINT = 5, 0.04
-#: A token that stands in one of so many rows is told of, in two at least and in so many at most.
-_ROWS_A_TOKEN, _FEWEST, _ENOUGH = 100, 2, 10
-#: Characters of a token in a text and in a table.
-_TOKEN, _WHOLE = 60, 120
-#: Of the largest |φ|, what is none.
+#: Example texts of a target.
+_TEXTS = 6
+#: Tokens of each example in the table behind the examples.
+_STRONGEST = 12
+#: Tokens of an example that are shown, where there are few examples.
+_LONGEST = 300
+#: Tokens of an example that are shown, however many examples there are.
+_SHORTEST = 80
+#: Tokens of all examples together.
+_ALL_TOKENS = 10_000
+#: Steps of colour, for raising and for lowering.
+_STEPS = 5
+#: Share of the largest |φ| below which a token has no colour.
+_FAINT = 0.04
+#: A token is listed if it occurs at least once in this many rows, within the two bounds below.
+_ROWS_PER_OCCURRENCE = 100
+#: Occurrences that a listed token has at least, however few rows there are.
+_FEWEST_OCCURRENCES = 2
+#: Occurrences that suffice, however many rows there are.
+_ENOUGH_OCCURRENCES = 10
+#: Characters of a token in an example.
+_TOKEN = 60
+#: Characters of a token in a table.
+_WHOLE = 120
+#: Share of the largest |φ| below which a φ is rounding.
 _ROUNDING = 1e-6
-#: So much padding in a row is one word.
+#: Padding tokens in succession from which on they are drawn as one.
 _PADDING = 3
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What tokens are called.
+    """The words of a feature's tokens.
 
     Args:
-      words: By id; None: the feature holds strings, or nothing is known.
-      problem: Why the config's vocabulary is not used.
+      words: Words by id; None where the feature holds strings, or no vocabulary is known.
+      problem: Why the config's vocabulary is not used, in a sentence.
     """
 
     words: Sequence[str] | None = None
     problem: str = ""
 
-    def of(self, values: np.ndarray) -> np.ndarray:
-        """Words of tokens, objects of the same shape; ids beyond the vocabulary as `#1234`."""
+    def words_of(self, values: np.ndarray) -> np.ndarray:
+        """Words of tokens, as objects in an array of the same shape; unknown ids as `#1234`."""
         distinct, inverse = np.unique(
             values.astype(str) if values.dtype == object else values, return_inverse=True
         )
-        found = np.empty(len(distinct), object)
-        found[:] = [self._word(value) for value in distinct.tolist()]
-        return found[inverse].reshape(values.shape)
+        named = np.empty(len(distinct), object)
+        named[:] = [self._word(value) for value in distinct.tolist()]
+        return named[inverse].reshape(values.shape)
 
     def _word(self, value: int | str) -> str:
         if isinstance(value, str):
@@ -77,8 +95,8 @@ class Vocabulary:
         return self.words[value] if 0 <= value < len(self.words) else f"#{value}"
 
 
-def vocabulary(data: ReportData, feature: Shown) -> Vocabulary:
-    """The words of a feature's ids, as the config's `features: {NAME: {vocabulary: FILE}}` has them."""
+def vocabulary(data: ReportData, feature: ShownFeature) -> Vocabulary:
+    """Reads the words of a feature's ids from the file that the config names as its `vocabulary`."""
     keys = (data.manifest["config"].get("features") or {}).get(feature.name) or {}
     if not keys.get("vocabulary"):
         return Vocabulary()
@@ -94,32 +112,32 @@ def vocabulary(data: ReportData, feature: Shown) -> Vocabulary:
 
 
 def sections(data: ReportData) -> list[Section]:
-    """Of each text the tokens that matter most and least, where they stand, and some texts, by target."""
+    """Shows the most and least important tokens of each text, where they stand, and examples, by target."""
     texts, rest_of_them = most_important(data, "tokens", _FEATURES)
-    drawn = drawn_by_target(data, MOST_TARGETS)
+    drawn = sample_by_target(data, MOST_TARGETS)
     made: dict[str, list[Block]] = {}
-    for place, (name, feature) in enumerate(zip(apart(f.label for f in texts), texts, strict=True)):
+    for place, (name, feature) in enumerate(zip(distinct(f.label for f in texts), texts, strict=True)):
         words = vocabulary(data, feature)
         blocks: list[Block] = [Prose(words.problem, "caution")] if words.problem else []
-        found = {}
+        by_target = {}
         for target in list(data.targets)[:MOST_TARGETS]:
             stem = f"text-{place}-{target}"
-            of: list[Block] = []
+            own: list[Block] = []
             if target in drawn:
-                of += _importance(data, target, drawn[target]["sample"], feature, words, stem)
+                own += _importance(data, target, drawn[target]["sample"], feature, words, stem)
                 chosen = [rows for _, rows in gallery({target: drawn[target]}, _TEXTS)]
-                of.append(_texts(data, target, chosen, feature, words, stem))
+                own.append(_texts(data, target, chosen, feature, words, stem))
             if figure := vectors.along(data, target, feature, f"{stem}-positions"):
-                of.append(figure)
-            if of:
-                found[target] = of
-        if not found:
+                own.append(figure)
+            if own:
+                by_target[target] = own
+        if not by_target:
             continue
-        made[name] = [*blocks, *of_targets(data, found)]
+        made[name] = [*blocks, *target_choice(data, by_target)]
     if not made:
         return []
     lead = "Which words, or other tokens, move the score, over many rows and in single ones."
-    return [Section("texts", "Texts", lead, of_features("Text", made, rest_of_them))]
+    return [Section("texts", "Texts", lead, feature_choice("Text", made, rest_of_them))]
 
 
 # -- tokens over many rows -----------------------------------------------------------------------------------
@@ -127,15 +145,15 @@ def sections(data: ReportData) -> list[Section]:
 
 @dataclass(frozen=True)
 class Occurrences:
-    """Tokens with how often they occur and their φ, largest mean |φ| first.
+    """The tokens of some rows, largest mean |φ| first.
 
     Args:
-      tokens: Words.
+      tokens: Their words.
       counts: Occurrences of each.
       mean: Mean φ of each.
       absolute: Mean |φ| of each.
-      least: Occurrences that a token has at least to be here.
-      rare: Tokens that have fewer.
+      least: Occurrences below which a token is not listed.
+      rare: The number of tokens that are not listed.
     """
 
     tokens: list[str]
@@ -147,14 +165,17 @@ class Occurrences:
 
 
 def occurrences(words: np.ndarray, phi: np.ndarray, padding: np.ndarray) -> Occurrences:
-    """The tokens of some rows.
+    """Counts the tokens of some rows.
 
     Args:
       words: `[N, L]` strings.
       phi: `[N, L]`.
-      padding: `[N, L]`, of what is no token.
+      padding: `[N, L]`, true where there is padding instead of a token.
     """
-    least = 1 if len(words) < _FEWEST else max(_FEWEST, min(_ENOUGH, len(words) // _ROWS_A_TOKEN))
+    least = 1
+    if len(words) >= _FEWEST_OCCURRENCES:
+        share = len(words) // _ROWS_PER_OCCURRENCE
+        least = max(_FEWEST_OCCURRENCES, min(_ENOUGH_OCCURRENCES, share))
     distinct, inverse = np.unique(words[~padding].astype(str), return_inverse=True)
     flat = phi[~padding]
     counts = np.bincount(inverse, minlength=len(distinct))
@@ -173,43 +194,43 @@ def occurrences(words: np.ndarray, phi: np.ndarray, padding: np.ndarray) -> Occu
 
 
 def _importance(
-    data: ReportData, target: int, rows: Drawn, feature: Shown, words: Vocabulary, stem: str
+    data: ReportData, target: int, rows: SampledRows, feature: ShownFeature, words: Vocabulary, stem: str
 ) -> list[Block]:
     if not len(rows):
         return []
     values, phi, padding = _tokens(rows, feature)
-    found = occurrences(words.of(values), phi, padding)
+    tokens = occurrences(words.words_of(values), phi, padding)
     label = isolated(shorten(plain(feature.label)))
-    if not found.tokens:
-        return [Prose(f"No token of {label} occurs {found.least} times in the {len(rows):,} rows drawn.")]
-    names = chart_names(found.tokens)
+    if not tokens.tokens:
+        return [Prose(f"No token of {label} occurs {tokens.least} times in the {len(rows):,} rows drawn.")]
+    names = chart_names(tokens.tokens)
     lines: list[list[Cell]] = [
         [shorten(plain(token), _WHOLE), int(count), float(mean), float(absolute)]
         for token, count, mean, absolute in zip(
-            found.tokens, found.counts, found.mean, found.absolute, strict=True
+            tokens.tokens, tokens.counts, tokens.mean, tokens.absolute, strict=True
         )
     ]
     shown = lines[:_BARS]
-    told = listed(
+    largest = listed(
         [
             f"{isolated(shorten(str(line[0])))} ({signed(float(mean))})"
-            for line, mean in zip(lines[:3], found.mean, strict=False)
+            for line, mean in zip(lines[:3], tokens.mean, strict=False)
         ]
     )
     header = ["Token", "Occurrences", "Mean φ", "Mean |φ|"]
     note = (
         f"Over {len(rows):,} rows drawn at random. Bars: mean φ of a token's occurrences; marks: mean |φ|, "
         "which is larger where a token raises some scores and lowers others. Tokens that occur "
-        f"{found.least} times or more"
+        f"{tokens.least} times or more"
     )
     blocks: list[Block] = [
         Figure(
             f"{stem}-tokens",
             f"The most important tokens of {label}{vectors.of_target(data, target)}",
-            f"Bars of mean φ by token, the {len(shown)} of largest mean |φ|, which are {told}.",
-            spec=_bars([names[token] for token in found.tokens[:_BARS]], shown),
+            f"Bars of mean φ by token, the {len(shown)} of largest mean |φ|, which are {largest}.",
+            spec=_bars([names[token] for token in tokens.tokens[:_BARS]], shown),
             table=Table(header, lines[:_LINES], f"{min(len(lines), _LINES):,} of {len(lines):,} tokens"),
-            note=f"{note}{f', {found.rare:,} others occur less often' if found.rare else ''}.",
+            note=f"{note}{f', {tokens.rare:,} others occur less often' if tokens.rare else ''}.",
         )
     ]
     if len(lines) > _BARS:
@@ -246,10 +267,11 @@ def _bars(names: Sequence[str], lines: Sequence[Sequence[Cell]]) -> Spec:
 # -- single texts --------------------------------------------------------------------------------------------
 
 
-def _tokens(rows: Drawn, feature: Shown) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tokens, φ and what is padding, `[N, L]` each: an id of 0, or nothing, that moves the score nowhere.
+def _tokens(rows: SampledRows, feature: ShownFeature) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Tokens, φ and a mask of the padding, `[N, L]` each.
 
-    Nowhere is to within rounding: differences of the model's float32 scores are seldom 0.
+    Padding is an id of 0, or an empty string, whose φ is 0 to within rounding: differences of the model's
+    float32 scores are seldom exactly 0.
     """
     values = rows.value(feature.name).reshape(len(rows), -1)
     phi = rows.attribution(feature).reshape(len(rows), -1)
@@ -259,7 +281,7 @@ def _tokens(rows: Drawn, feature: Shown) -> tuple[np.ndarray, np.ndarray, np.nda
 
 @dataclass(frozen=True)
 class Word:
-    """A token of a text: its word, how it is coloured, its φ in words, and how many of them it stands for."""
+    """A token of an example: its word, its colour, its φ in words, and the number of tokens it stands for."""
 
     text: str
     step: str
@@ -268,32 +290,37 @@ class Word:
 
 
 def highlighted(words: Sequence[str], phi: np.ndarray, padding: np.ndarray, reach: float) -> list[Word]:
-    """The tokens of a text with their colours: `up1` to `up5`, `down1` to `down5`, `pad`, or none.
+    """The tokens of an example with their colours: `up1` to `up5`, `down1` to `down5`, `pad`, or "".
 
     Args:
-      words: L of them.
+      words: `[L]`.
       phi: `[L]`.
       padding: `[L]`.
       reach: The |φ| of full colour.
     """
-    found: list[Word] = []
+    coloured: list[Word] = []
     for word, value, pad in zip(words, phi.tolist(), padding.tolist(), strict=True):
         if pad:
-            if found and found[-1].step == "pad":
-                found[-1] = replace(found[-1], count=found[-1].count + 1)
+            if coloured and coloured[-1].step == "pad":
+                coloured[-1] = replace(coloured[-1], count=coloured[-1].count + 1)
             else:
-                found.append(Word(plain(word) or "∅", "pad", "padding"))
+                coloured.append(Word(plain(word) or "∅", "pad", "padding"))
             continue
         share = abs(value) / reach if reach else 0.0
         step = ""
         if share >= _FAINT:
             step = f"{'up' if value > 0 else 'down'}{min(_STEPS, int(np.ceil(share * _STEPS)))}"
-        found.append(Word(shorten(plain(word), _TOKEN) or "∅", step, signed(value)))
-    return found
+        coloured.append(Word(shorten(plain(word), _TOKEN) or "∅", step, signed(value)))
+    return coloured
 
 
 def _texts(
-    data: ReportData, target: int, chosen: Sequence[Drawn], feature: Shown, words: Vocabulary, stem: str
+    data: ReportData,
+    target: int,
+    chosen: Sequence[SampledRows],
+    feature: ShownFeature,
+    words: Vocabulary,
+    stem: str,
 ) -> Figure:
     label = isolated(shorten(plain(feature.label)))
     title = f"Examples of {label}{vectors.of_target(data, target)}, with what each token does"
@@ -301,16 +328,18 @@ def _texts(
     return _figure(f"{stem}-texts", title, chosen, feature, words, many)
 
 
-def of_example(rows: Drawn, row: int, feature: Shown, name: str, words: Vocabulary, many: int) -> Figure:
+def of_example(
+    rows: SampledRows, row: int, feature: ShownFeature, name: str, words: Vocabulary, many: int
+) -> Figure:
     """The text of one example, with what each token does.
 
     Args:
-      rows: That it is one of.
-      row: Which.
+      rows: The rows that it is one of.
+      row: Its position among them.
       feature: The text.
-      name: Of the figure.
-      words: Of its tokens.
-      many: Texts that are shown like this one: the more, the shorter is each.
+      name: The figure's.
+      words: The words of its tokens.
+      many: How many texts the section shows: the more there are, the fewer tokens are shown of each.
     """
     label = isolated(shorten(plain(feature.label)))
     return _figure(name, f"{label} of this example", [rows.take([row])], feature, words, many, titled=False)
@@ -319,8 +348,8 @@ def of_example(rows: Drawn, row: int, feature: Shown, name: str, words: Vocabula
 def _figure(
     name: str,
     title: str,
-    chosen: Sequence[Drawn],
-    feature: Shown,
+    chosen: Sequence[SampledRows],
+    feature: ShownFeature,
     words: Vocabulary,
     many: int,
     titled: bool = True,
@@ -331,7 +360,7 @@ def _figure(
     texts: list[dict[str, Any]] = []
     lines: list[list[Cell]] = []
     for rows, (values, phi, padding) in zip(chosen, held, strict=True):
-        named, own = words.of(values)[0], phi[0]
+        named, own = words.words_of(values)[0], phi[0]
         whole = highlighted(named[:longest], own[:longest], padding[0, :longest], reach)
         id = plain(rows.ids()[0])
         more = int((~padding[0, longest:]).sum())
@@ -345,7 +374,7 @@ def _figure(
                 "rest": rest,
             }
         )
-        for at in np.argsort(-np.abs(own), kind="stable")[:_TOLD]:
+        for at in np.argsort(-np.abs(own), kind="stable")[:_STRONGEST]:
             if own[at]:
                 lines.append(
                     [*([id] if titled else []), int(at), shorten(plain(named[at]), _WHOLE), float(own[at])]

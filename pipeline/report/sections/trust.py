@@ -1,4 +1,4 @@
-"""Whether the numbers can be trusted, in words."""
+"""The report's section on trust: judgements of the numbers, in sentences."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from pipeline.report.data.view import View, rows_of
 from pipeline.run_directory import convergence_scale as yardstick
 from pipeline.wording import count, number, percent, plain, shorten
 
-#: As a part of its limit, from where on something is worth a look.
+#: Part of a limit above which a value is worth a look.
 _NEAR = 0.5
-#: Share of rejected rows below which they are no matter.
+#: Share of rejected rows that is negligible.
 _FEW = 0.001
+#: Rows below which a report says little about other rows.
 _FEWEST_ROWS = 100
+#: Warnings that are shown.
 _MOST_WARNINGS = 12
+#: Features whose order is judged.
 _FIRST = 10
 
 
 def sections(view: View) -> list[Section]:
-    """Judgements, worst first."""
-    found = [
+    """Builds the judgements, worst first, and the reasons of rejected rows."""
+    judgements = [
         *_exceeded(view),
         *_convergence(view),
         *_rejected(view),
@@ -27,8 +30,8 @@ def sections(view: View) -> list[Section]:
         *_suppressed(view),
         *_warnings(view),
     ]
-    found.sort(key=lambda prose: ("bad", "caution", "good", "plain").index(prose.kind))
-    blocks: list[Block] = [*found]
+    judgements.sort(key=lambda prose: ("bad", "caution", "good", "plain").index(prose.kind))
+    blocks: list[Block] = [*judgements]
     if view.data.rejected:
         total = sum(view.data.rejected.values())
         rows: list[list[Cell]] = [
@@ -37,7 +40,7 @@ def sections(view: View) -> list[Section]:
         blocks.append(
             Table(["Reason", "Rows", "Share, %"], rows[:100], "Rows that could not be explained, by reason.")
         )
-    lead = "Whether the arithmetic holds and the rows suffice. It says nothing of whether the model is right."
+    lead = "Whether the arithmetic holds and the rows suffice. It does not say whether the model is right."
     return [Section("trust", "Can it be trusted", lead, blocks)]
 
 
@@ -52,10 +55,10 @@ def _convergence(view: View) -> list[Prose]:
     manifest = view.data.manifest
     delta = manifest["quality"]["convergence_delta"]
     limited = manifest["quality"].get("limited_rows") or 0
-    found = []
+    judgements = []
     if delta is None:
         name = str(manifest["config"]["method"]["name"]).replace("_", " ")
-        found.append(
+        judgements.append(
             Prose(
                 f"The method, {name}, does not promise that φ adds up to the score: read φ as a direction "
                 "and a size."
@@ -65,24 +68,24 @@ def _convergence(view: View) -> list[Prose]:
         limit = manifest["config"]["limits"].get("convergence")
         worst = delta["relative_p99"]
         share = yardstick.share_in_words(manifest, percent(worst))
-        of = f"in 99 of 100 rows, what is missing is at most {number(delta['p99'], 2)}, which {share}"
+        error = f"in 99 of 100 rows, the difference is at most {number(delta['p99'], 2)}, which {share}"
         if limit is not None and worst > limit:
-            found.append(
+            judgements.append(
                 Prose(
-                    f"φ does not add up to the score as it should: {of}, where {percent(limit)} is allowed.",
+                    f"φ does not add up to the score as it should: {error}; {percent(limit)} is allowed.",
                     "bad",
                 )
             )
         elif limit is not None and worst > _NEAR * limit:
-            found.append(Prose(f"φ adds up to the score, but not closely: {of}.", "caution"))
+            judgements.append(Prose(f"φ adds up to the score, but not closely: {error}.", "caution"))
         else:
-            found.append(Prose(f"φ adds up to the score: {of}.", "good"))
+            judgements.append(Prose(f"φ adds up to the score: {error}.", "good"))
     if limited:
         rows = count(limited, "row")
-        found.append(
+        judgements.append(
             Prose(f"{rows} stayed above the method's tolerance after all the work that it allows.", "caution")
         )
-    return found
+    return judgements
 
 
 def _rejected(view: View) -> list[Prose]:
@@ -100,7 +103,7 @@ def _rejected(view: View) -> list[Prose]:
     if share > limit:
         return [Prose(f"{text} This is more than the {percent(limit)} allowed.", "bad")]
     if share > _FEW:
-        return [Prose(f"{text} What is said below is of the others.", "caution")]
+        return [Prose(f"{text} Everything below is about the other rows.", "caution")]
     return [Prose(text, "good")]
 
 
@@ -108,52 +111,46 @@ def _rows(view: View) -> list[Prose]:
     rows = view.data.manifest["counts"]["rows_attributed"]
     if rows >= _FEWEST_ROWS:
         return []
-    return [
-        Prose(
-            f"These are {count(rows, 'row')}: too few to say much of rows that are not among them.", "caution"
-        )
-    ]
+    return [Prose(f"Explained: {count(rows, 'row')}, too few to say much about other rows.", "caution")]
 
 
 def _order(view: View) -> list[Prose]:
-    """Of the first target, whether the order of the first features is certain."""
+    """Judges whether the order of the first features of the first target is certain."""
     target = next(iter(view.targets), None)
     if target is None or not view.matters(target):
         return []
     first = view.overall(target).head(_FIRST)
     if len(first) < 2:
         return []
-    of = f" for {shorten(plain(view.targets[target]), 60)}" if len(view.targets) > 1 else ""
+    scope = f" for {shorten(plain(view.targets[target]), 60)}" if len(view.targets) > 1 else ""
     tied = [int(row.rank) for row in rows_of(first) if row.rank_low != row.rank_high]
     if not tied:
-        return [Prose(f"The order of the first {len(first)} features{of} is certain.", "good")]
+        return [Prose(f"The order of the first {len(first)} features{scope} is certain.", "good")]
     sure = min(tied) - 1
-    what = (
+    certain = (
         f"Ranks 1 to {sure} are certain"
         if sure > 1
         else "Only the first rank is certain"
         if sure
         else "The first rank is not certain"
     )
-    text = f"{what}{of}; {len(tied)} of the first {len(first)} features may well stand elsewhere."
-    return [
-        Prose(f"{text} Do not make much of who is before whom among them.", "caution" if sure < 3 else "good")
-    ]
+    text = f"{certain}{scope}; {len(tied)} of the first {len(first)} features may well have another rank."
+    return [Prose(f"{text} Do not rely on the order among them.", "caution" if sure < 3 else "good")]
 
 
 def _suppressed(view: View) -> list[Prose]:
     manifest = view.data.manifest
-    found = manifest["quality"].get("suppressed_slices", 0)
-    if not found:
+    suppressed = manifest["quality"].get("suppressed_slices", 0)
+    if not suppressed:
         return []
     least = (manifest["config"].get("privacy") or {}).get("min_rows", 0)
-    what = count(found, "slice")
-    return [Prose(f"{what} of fewer than {least:,} rows are not shown, as privacy.min_rows asks.")]
+    slices = count(suppressed, "slice")
+    return [Prose(f"{slices} of fewer than {least:,} rows are not shown, as privacy.min_rows asks.")]
 
 
 def _warnings(view: View) -> list[Prose]:
     lines = list(view.data.manifest["warnings"])
-    found = [Prose(f"{shorten(plain(line), 400)}", "caution") for line in lines[:_MOST_WARNINGS]]
+    shown = [Prose(f"{shorten(plain(line), 400)}", "caution") for line in lines[:_MOST_WARNINGS]]
     if len(lines) > _MOST_WARNINGS:
-        found.append(Prose(f"{len(lines) - _MOST_WARNINGS:,} more warnings are in manifest.json."))
-    return found
+        shown.append(Prose(f"{len(lines) - _MOST_WARNINGS:,} more warnings are in manifest.json."))
+    return shown

@@ -1,4 +1,4 @@
-"""The report's section on features that are vectors: which of their positions matter."""
+"""The report's section on vectors: the positions that matter."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from pipeline.report.blocks import Block, Cell, Figure, Section, Table
 from pipeline.report.data.sampled_rows import (
-    Shown,
-    apart,
+    ShownFeature,
+    distinct,
+    feature_choice,
     mean_by_position,
     most_important,
-    of_features,
-    of_targets,
+    target_choice,
 )
 from pipeline.report.data.tables import ReportData
 from pipeline.report.data.view import MOST_TARGETS
@@ -44,7 +44,7 @@ def sections(data: ReportData) -> list[Section]:
     vectors, rest_of_them = most_important(data, "vector", max(1, _CHARTS // max(1, len(targets))))
     lines = max(_BARS, min(_LINES, _ALL_LINES // max(1, len(vectors) * len(targets))))
     made: dict[str, list[Block]] = {}
-    for place, (name, feature) in enumerate(zip(apart(f.label for f in vectors), vectors, strict=True)):
+    for place, (name, feature) in enumerate(zip(distinct(f.label for f in vectors), vectors, strict=True)):
         figures = {
             target: [figure]
             for target in targets
@@ -52,14 +52,14 @@ def sections(data: ReportData) -> list[Section]:
         }
         if not figures:
             continue
-        made[name] = of_targets(data, figures)
+        made[name] = target_choice(data, figures)
     if not made:
         return []
     lead = "A vector is one feature of many numbers: which of them move the score."
-    return [Section("vectors", "Vectors", lead, of_features("Vector", made, rest_of_them))]
+    return [Section("vectors", "Vectors", lead, feature_choice("Vector", made, rest_of_them))]
 
 
-def strongest(data: ReportData, target: int, feature: Shown, name: str, lines: int) -> Figure | None:
+def strongest(data: ReportData, target: int, feature: ShownFeature, name: str, lines: int) -> Figure | None:
     """The positions of largest mean |φ| as bars; None where nothing is known of them."""
     means = mean_by_position(data, target, feature)
     if means is None:
@@ -81,11 +81,11 @@ def strongest(data: ReportData, target: int, feature: Shown, name: str, lines: i
         f"Bars of mean |φ| by position, {part} positions. The largest are at {largest}.",
         spec=_bars(shown),
         table=Table(["Position", "Mean |φ|", "Share", "Mean φ"], rows),
-        note=f"{means.of} Positions are counted from 0. Red: raises the score on average; blue: lowers it.",
+        note=f"{means.rows} Positions are counted from 0. Red: raises the score on average; blue: lowers it.",
     )
 
 
-def along(data: ReportData, target: int, feature: Shown, name: str) -> Figure | None:
+def along(data: ReportData, target: int, feature: ShownFeature, name: str) -> Figure | None:
     """Mean |φ| from the first position to the last; None where nothing is known of them."""
     means = mean_by_position(data, target, feature)
     if means is None:
@@ -107,7 +107,7 @@ def along(data: ReportData, target: int, feature: Shown, name: str) -> Figure | 
         f"{number(float(absolute[best]), 3)}.",
         spec=_along_chart(absolute, mean, width),
         table=Table(["Position", "Mean |φ|", "Mean φ"], rows, part),
-        note=f"{means.of}{bars} Positions are counted from 0.",
+        note=f"{means.rows}{bars} Positions are counted from 0.",
     )
 
 
@@ -142,7 +142,7 @@ def of_target(data: ReportData, target: int) -> str:
     return f" for {isolated(shorten(plain(data.targets[target])))}" if len(data.targets) > 1 else ""
 
 
-def position(place: tuple[Any, ...], feature: Shown) -> str:
+def position(place: tuple[Any, ...], feature: ShownFeature) -> str:
     """A place within a tensor: a number, or an index where several axes are longer than 1."""
     long = [int(at) for at, extent in zip(place, feature.shape, strict=True) if extent > 1]
     return str(long[0]) if len(long) == 1 else str(list(map(int, place)))
