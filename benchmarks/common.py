@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 
 if TYPE_CHECKING:
-    from transforms.models.base import GraphAdapter
+    from transforms.models.graphs.scored import GraphAdapter
     from transforms.models.load import ModelRequest
 
 SEED = 20130115
@@ -147,7 +147,7 @@ def keras_model(width: int) -> Any:
 
 def graph_model(request: ModelRequest) -> tuple[GraphAdapter, str]:
     """Loads a model whose graph is known, and tells the name of its one input."""
-    from transforms.models.base import GraphAdapter
+    from transforms.models.graphs.scored import GraphAdapter
     from transforms.models.load import load_model
 
     adapter = load_model(request)

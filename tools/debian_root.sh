@@ -53,7 +53,7 @@ make_root() {
 }
 
 # inside ROOT USER FOLDER [NAME=VALUE…] PROGRAM ARGUMENT…: as that user, with nothing of this shell's environment
-# but where packages come from.
+# but where packages come from. With REPLACE=exec the program takes the place of the shell, and so its process id.
 inside() {
   local root=$1 user=$2 folder=$3 name
   shift 3
@@ -62,7 +62,7 @@ inside() {
     http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
     [ -z "${!name-}" ] || kept+=("$name=${!name}")
   done
-  chroot --userspec="$user" "$root" /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin LANG=C.UTF-8 \
+  ${REPLACE-} chroot --userspec="$user" "$root" /usr/bin/env -i PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin LANG=C.UTF-8 \
     "${kept[@]}" /usr/bin/env -C "$folder" "$@"
 }
 

@@ -67,13 +67,13 @@ def _default_points(folder: Path, width: int) -> int:
 def _integral(folder: Path, width: int, prefix: bool, size: int) -> Callable[[np.ndarray], np.ndarray]:
     """Rows `[n, width]` to their attributions against zeros, `[n, width]`, as a run computes them."""
     from transforms.methods.gradients.integrated_gradients import IntegratedGradients
-    from transforms.models.base import ScoredModel
+    from transforms.models.graphs.scored import ScoredGraph
     from transforms.models.load import ModelRequest
     from transforms.models.reference import Reference
 
     adapter, name = graph_model(ModelRequest(str(folder / f"network-{width}.keras")))
     zeros = {name: np.zeros((1, width), np.float32)}
-    model = ScoredModel(adapter, {name: (width,)}, affine_prefix=prefix)
+    model = ScoredGraph(adapter, {name: (width,)}, affine_prefix=prefix)
     reference = Reference(zeros, model.evaluate(zeros)[0], np.ones(1))
     method = IntegratedGradients(n_steps=STEPS)
 

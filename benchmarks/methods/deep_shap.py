@@ -98,14 +98,14 @@ def _ours(folder: Path, background: np.ndarray) -> Explain:
     from pipeline.config.models import load_config
     from pipeline.planning.plan import make_plan
     from transforms.methods.gradients.deep_shap import DeepShap
-    from transforms.models.base import ScoredModel
+    from transforms.models.graphs.scored import ScoredGraph
     from transforms.models.reference import Reference
 
     write_parquet(folder / "deep.parquet", 1000, WIDTH)
     config = write_config(folder, "deep.parquet", {"name": "deep_shap"}, WIDTH, "deep", baseline="sample")
     spec = make_plan(load_config(str(config)), in_process=True).spec
     adapter, name = graph_model(spec.model)
-    model = ScoredModel(adapter, {name: (WIDTH,)})
+    model = ScoredGraph(adapter, {name: (WIDTH,)})
     scores, _ = model.evaluate({name: background})
     reference = Reference({name: background}, scores, scores.std(axis=0))
 

@@ -80,7 +80,7 @@ def _ours(folder: Path, inputs: np.ndarray, background: np.ndarray) -> tuple[Exp
     from pipeline.planning.plan import make_plan
     from transforms.methods.gradients.expected_gradients import ExpectedGradients
     from transforms.methods.gradients.integrated_gradients import IntegratedGradients
-    from transforms.models.base import ScoredModel
+    from transforms.models.graphs.scored import ScoredGraph
     from transforms.models.reference import Reference
 
     write_parquet(folder / "expected.parquet", 1000, WIDTH)
@@ -88,7 +88,7 @@ def _ours(folder: Path, inputs: np.ndarray, background: np.ndarray) -> tuple[Exp
     config = write_config(folder, "expected.parquet", method, WIDTH, "expected", baseline="sample")
     spec = make_plan(load_config(str(config)), in_process=True).spec
     adapter, name = graph_model(spec.model)
-    model = ScoredModel(adapter, {name: (WIDTH,)})
+    model = ScoredGraph(adapter, {name: (WIDTH,)})
     scores, _ = model.evaluate({name: background})
     reference = Reference({name: background}, scores, scores.std(axis=0))
 

@@ -43,7 +43,7 @@ class MovedBaseline:
 
 
 def follows_data(manifest: Mapping[str, Any]) -> bool:
-    """Whether a run's baseline was made from its own input, and moves with it."""
+    """True if a run's baseline was made from its own input, and moves with it."""
     return manifest["baseline"]["kind"] in _DRAWN
 
 

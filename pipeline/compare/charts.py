@@ -71,7 +71,7 @@ def before_and_after(frame: pd.DataFrame, same: bool, unit: str) -> Spec:
 
 
 def _ends(rows: Sequence[Mapping[Any, Any]], names: Mapping[str, str], same: bool) -> list[dict[str, Any]]:
-    """Two rows a feature, for A and B; one of a feature that is in one run alone."""
+    """Two rows for each feature, A and B, or one for a feature that only one run has."""
     key = "mean_abs" if same else "share"
     return [
         {
@@ -94,7 +94,7 @@ def _ordered(field: str, names: Iterable[str], **axis: Any) -> Spec:
 
 
 def _names(rows: Sequence[Mapping[Any, Any]]) -> dict[str, str]:
-    """What each feature is called in a chart."""
+    """Names of the features in a chart."""
     return chart_names([row["feature"] for row in rows], {row["feature"]: row["label"] for row in rows})
 
 

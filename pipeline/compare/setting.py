@@ -32,7 +32,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Setting:
-    """What two runs share, and how they differ.
+    """The common ground and the differences of two runs.
 
     Args:
       summary: In a phrase, such as "another model, the same data, method and baseline".

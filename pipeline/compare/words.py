@@ -33,7 +33,7 @@ def when(created: str) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """What changed, in a sentence or two."""
+    """The most important changes, in a few sentences."""
     return " ".join(_headline(comparison))
 
 

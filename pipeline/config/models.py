@@ -272,6 +272,9 @@ def _parse_method(value: Any) -> AttributionMethod:
     if not isinstance(name, str) or name not in METHODS:
         raise UserError(f"{name!r} is no method", "method.name", nearest_key(str(name), list(METHODS)))
     method = METHODS[name]
+    if not issubclass(method, AttributionMethod):
+        what = f"{name!r} is registered, and its class is not derived from AttributionMethod"
+        raise UserError(what, "method.name", "derive it from transforms.methods.base.AttributionMethod")
     known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
     for key in value:
         if key not in (*known, "name"):

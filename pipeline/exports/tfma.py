@@ -59,7 +59,7 @@ _OWN = (
 
 
 def write(run: Run, folder: str) -> list[str]:
-    """Writes a file a part, `extracts-00000-of-00004.parquet`; see `pipeline.exports.export`."""
+    """Writes one file for each part, `extracts-00000-of-00004.parquet`; see `pipeline.exports.export`."""
     parts = attribution_parts(run, "tfma")
     if "attribution" not in columns_of_run(run):
         what = "sums over all rows need every feature of each row, and the run keeps only some"

@@ -1,4 +1,4 @@
-"""Vertex AI: JSON lines of batch explanations, a line an example.
+"""Vertex AI: JSON lines of batch explanations, one line for each example.
 
 The layout is that of a batch prediction job with `generateExplanation`; its messages `Explanation` and
 `Attribution` are in the reference of the Vertex AI API
@@ -37,7 +37,7 @@ _REST = "(all others)"
 
 
 def write(run: Run, folder: str) -> list[str]:
-    """Writes a file a part, `explanation.results-00000-of-00004`; see `pipeline.exports.export`."""
+    """Writes one file for each part, `explanation.results-00000-of-00004`; see `pipeline.exports.export`."""
     parts = attribution_parts(run, "vertex")
     outputs = _outputs(run)
     paths = []

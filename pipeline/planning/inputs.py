@@ -155,8 +155,8 @@ def output_of(loaded: LoadedConfig) -> TableSpec:
     return TableSpec(
         block.attributions.top_k if isinstance(block.attributions, TopK) else block.attributions,
         block.features,
-        bool(getattr(method, "standard_error", False)),
-        bool(getattr(method, "local_fit", False)),
+        method.standard_error,
+        method.local_fit,
         tuple(sorted(loaded.config.labels.items())) if top else (),
     )
 

@@ -101,7 +101,7 @@ _NEEDS = {"trees": "a tree model", "gradients": "gradients", "evaluations": "eva
 
 def need(method: Any) -> str:
     """What a method needs of a model: "trees", "gradients" or "evaluations"."""
-    if getattr(method.needs, "trees", False):
+    if method.needs.trees:
         return "trees"
     return "gradients" if method.needs.gradients else "evaluations"
 

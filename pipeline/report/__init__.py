@@ -84,7 +84,7 @@ def write_figures(run_path: str | os.PathLike[str], folder: str, format: str = "
 
 
 def report_is_current(run: Run | str | os.PathLike[str]) -> bool:
-    """Whether a committed run, or the one at a path, has an up-to-date report with all its sections.
+    """Checks that a committed run, or the one at a path, has an up-to-date report with all its sections.
 
     Raises:
       UserError: There is no committed run.

@@ -43,7 +43,7 @@ class Tile:
 
     @property
     def wide(self) -> bool:
-        """Whether the picture is wider than high."""
+        """True if the picture is wider than high."""
         return self.shape[1] > self.shape[0]
 
 

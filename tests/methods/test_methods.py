@@ -5,16 +5,17 @@ The models, with what each ignores and which of its features are twins, are in m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 
 import numpy as np
 import pytest
 
-from tests.support.models.models_zoo import CASES, ROWS, Case, attribute, make_reference, pick, seeds_of
+from tests.support.models.models_zoo import CASES, ROWS, attribute, make_reference, pick, seeds_of
 from transforms.methods import METHODS
 from transforms.methods.base import Attribution, AttributionMethod, convergence_delta, take, totals
 from transforms.methods.calls import device_calls
+from transforms.methods.contract.checks import CHECKS, Subject
+from transforms.methods.contract.worlds import World
 from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.methods.gradients.expected_gradients import ExpectedGradients
 from transforms.methods.gradients.integrated_gradients import IntegratedGradients
@@ -67,55 +68,15 @@ def reference_of(case: str) -> Reference:
 
 
 @cache
+def subject_of(case: str, variant: str) -> Subject:
+    found = CASES[case]()
+    world = World(case, found.model, reference_of(case), found.rows, found.ignored, found.twins)
+    return Subject(VARIANTS[variant], world)
+
+
 def explained(case: str, variant: str) -> Attribution:
     """All rows of a case with all its targets in one call."""
-    found = CASES[case]()
-    targets = np.broadcast_to(np.arange(found.targets), (ROWS, found.targets))
-    return attribute(VARIANTS[variant], found.model, found.rows, reference_of(case), targets)
-
-
-def explain(case: str, variant: str, rows: np.ndarray, device_batch_size: int = 1024) -> Attribution:
-    """Some rows of a case, with their own seeds and all targets."""
-    found: Case = CASES[case]()
-    targets = np.broadcast_to(np.arange(found.targets), (len(rows), found.targets))
-    seeds = seeds_of(ROWS)[rows]
-    return attribute(
-        VARIANTS[variant],
-        found.model,
-        pick(found.rows, rows),
-        reference_of(case),
-        targets,
-        seeds,
-        device_batch_size,
-    )
-
-
-def assert_close(
-    found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], relative: float = 1e-5
-) -> None:
-    """Equal to `relative`, of the value or of the largest value of its input."""
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        scale = np.abs(value).max()
-        np.testing.assert_allclose(
-            found[name], value, rtol=relative, atol=relative * scale + 1e-12, err_msg=name
-        )
-
-
-def assert_same(found: Attribution, expected: Attribution, rows: np.ndarray | slice = slice(None)) -> None:
-    assert_close(found.values, {k: v[rows] for k, v in expected.values.items()})
-    np.testing.assert_allclose(found.prediction, expected.prediction[rows], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found.output, expected.output[rows], rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(found.base_value, expected.base_value[rows])
-    np.testing.assert_array_equal(found.limited, expected.limited[rows])
-    if expected.standard_error is not None:
-        assert found.standard_error is not None
-        # A difference of nearly equal gradients: as exact as they are, in units of the values.
-        for name, error in expected.standard_error.items():
-            scale = np.abs(expected.values[name]).max()
-            np.testing.assert_allclose(
-                found.standard_error[name], error[rows], rtol=1e-3, atol=1e-5 * scale + 1e-12
-            )
+    return subject_of(case, variant).whole
 
 
 def test_every_method_has_a_variant_here() -> None:
@@ -126,82 +87,40 @@ def test_every_method_has_a_variant_here() -> None:
 
 
 @everywhere
-def test_values_have_a_rows_shape_and_what_a_method_promises_is_there(case: str, variant: str) -> None:
-    found, method, kind = explained(case, variant), VARIANTS[variant], CASES[case]()
-    assert {k: v.shape for k, v in found.values.items()} == {
-        k: (ROWS, kind.targets, *v.shape[1:]) for k, v in kind.rows.items()
-    }
-    assert all(value.dtype == np.float32 and np.isfinite(value).all() for value in found.values.values())
-    assert (found.convergence_delta is not None) == method.additive
-    assert found.limited.shape == (ROWS,)
-    scores, outputs = kind.model.evaluate(kind.rows)
-    np.testing.assert_allclose(found.prediction, scores, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found.output, outputs, rtol=1e-5, atol=1e-6)
-    base = kind.model.evaluate(kind.background)[0].mean(axis=0)
-    np.testing.assert_allclose(found.base_value, np.broadcast_to(base, scores.shape), rtol=1e-5, atol=1e-6)
-    # Not trivially: the model and the method say something.
-    assert max(np.abs(value).max() for value in found.values.values()) > 1e-3
+@pytest.mark.parametrize("check", [name for name in CHECKS if name != "costs"])
+def test_every_method_keeps_the_contract_on_every_model(case: str, variant: str, check: str) -> None:
+    """The checks that are public for people's own methods; costs are counted there, on small models."""
+    CHECKS[check](subject_of(case, variant))
 
 
 @pytest.mark.parametrize(
-    ("case", "variant"), [(case, name) for case, name in GRID if VARIANTS[name].additive]
+    ("case", "variant"), [(case, name) for case, name in GRID if VARIANTS[name].standard_error]
 )
-def test_values_sum_to_prediction_minus_base_value(case: str, variant: str) -> None:
-    found, method = explained(case, variant), VARIANTS[variant]
-    total = sum(v.reshape(*v.shape[:2], -1).sum(axis=2, dtype=np.float64) for v in found.values.values())
-    delta = total - (found.prediction.astype(np.float64) - found.base_value)
-    np.testing.assert_allclose(found.convergence_delta, delta, rtol=1e-5, atol=1e-6)
-    spread = reference_of(case).spread
-    if found.standard_error is not None:
-        # In expectation: within the standard errors, which add up at most linearly.
-        errors = totals(found.standard_error)
-        assert (np.abs(delta) <= 4 * errors + 1e-5).all()
-    elif isinstance(method, IntegratedGradients) and method.tolerance is not None:
-        kept = np.abs(delta) <= method.tolerance * spread
-        np.testing.assert_array_equal(found.limited, ~kept.all(axis=1))
-    else:
-        assert (np.abs(delta) <= 0.15 * spread).all()
-
-
-@everywhere
-@pytest.mark.parametrize(("size", "device_batch_size"), [(1, 1024), (2, 50), (3, 4096)])
-def test_a_value_does_not_depend_on_the_batch(
-    case: str, variant: str, size: int, device_batch_size: int
-) -> None:
-    """Rows alone, in twos, in threes (padded to four); device calls of less than a row's work or of all."""
-    for start in range(0, ROWS, size):
-        rows = np.arange(start, min(start + size, ROWS))
-        assert_same(explain(case, variant, rows, device_batch_size), explained(case, variant), rows)
-
-
-@everywhere
-def test_a_value_does_not_depend_on_the_order(case: str, variant: str) -> None:
-    order = np.random.default_rng(0).permutation(ROWS)
-    assert (order != np.arange(ROWS)).any()
-    assert_same(explain(case, variant, order), explained(case, variant), order)
-
-
-@everywhere
-def test_a_second_call_gives_the_same_bits(case: str, variant: str) -> None:
-    again = explain(case, variant, np.arange(ROWS))
-    for name, value in explained(case, variant).values.items():
-        np.testing.assert_array_equal(again.values[name], value)
-
-
-@everywhere
-def test_a_feature_that_the_score_ignores_gets_exactly_nothing(case: str, variant: str) -> None:
+def test_sums_of_sampled_values_lie_within_their_standard_errors(case: str, variant: str) -> None:
     found = explained(case, variant)
-    # A score that is evaluated twice in different company may differ in its last bit.
-    rounding = 0 if VARIANTS[variant].needs.gradients else 1e-6 * np.abs(found.prediction).max()
-    for name, place in CASES[case]().ignored:
-        allowed = np.float64(rounding)
-        if found.standard_error is not None:
-            error = found.standard_error[name][(..., *place)]
-            if isinstance(VARIANTS[variant], Lime | KernelShap):  # what is left of noise in a regression
-                allowed = rounding + 4 * error
-            else:
-                assert (error <= rounding).all()
-        assert (np.abs(found.values[name][(..., *place)]) <= allowed).all()
+    if found.convergence_delta is not None:
+        assert found.standard_error is not None
+        # They add up at most linearly.
+        assert (np.abs(found.convergence_delta) <= 4 * totals(found.standard_error) + 1e-5).all()
+
+
+@pytest.mark.parametrize(
+    ("case", "variant"), [(case, name) for case, name in GRID if VARIANTS[name].standard_error]
+)
+def test_sampling_is_exact_where_no_regression_shares_out_the_noise(case: str, variant: str) -> None:
+    """Nothing at all for an ignored feature; of expected gradients twins share every sample."""
+    found = explained(case, variant)
+    assert found.standard_error is not None
+    method, kind = VARIANTS[variant], CASES[case]()
+    rounding = 0 if method.needs.gradients else 1e-6 * np.abs(found.prediction).max()
+    if not isinstance(method, Lime | KernelShap):
+        for name, place in kind.ignored:
+            for values in (found.values, found.standard_error):
+                assert (np.abs(values[name][(..., *place)]) <= rounding).all()
+    if isinstance(method, ExpectedGradients):
+        for (one, here), (other, there) in kind.twins:
+            first, second = found.values[one][(..., *here)], found.values[other][(..., *there)]
+            assert (np.abs(first - second) <= 1e-5 * np.abs(first).max()).all()
 
 
 #: Methods that replace values by the background's; the others have gradients there.
@@ -246,39 +165,6 @@ def test_a_value_that_the_whole_background_shares_gets_exactly_nothing(case: str
     scale = max(np.abs(value).max() for value in whole.values.values())
     for name, value in whole.values.items():
         np.testing.assert_allclose(turned.values[name], value[order], rtol=1e-4, atol=1e-5 * scale)
-
-
-@everywhere
-def test_twins_get_the_same(case: str, variant: str) -> None:
-    found = explained(case, variant)
-    for (one, here), (other, there) in CASES[case]().twins:
-        first, second = found.values[one][(..., *here)], found.values[other][(..., *there)]
-        assert np.abs(first).max() > 1e-3
-        allowed = 1e-5 * np.abs(first).max()
-        # Each twin has noise, or a place in the permutations, coalitions and samples, of its own.
-        if isinstance(VARIANTS[variant], SmoothGrad | PermutationShap | Lime | KernelShap):
-            errors = found.standard_error
-            assert errors is not None
-            allowed = allowed + 4 * np.hypot(errors[one][(..., *here)], errors[other][(..., *there)])
-        assert (np.abs(first - second) <= allowed).all()
-
-
-# With a tolerance a row goes on until all of its targets are within it: there, targets depend on each other.
-@pytest.mark.parametrize(
-    ("case", "variant"), [(case, name) for case, name in GRID if "tolerance" not in name]
-)
-def test_targets_together_equal_one_at_a_time_and_one_of_each_row(case: str, variant: str) -> None:
-    kind, method, whole = CASES[case](), VARIANTS[variant], explained(case, variant)
-    reference = reference_of(case)
-    for target in range(kind.targets):
-        alone = attribute(method, kind.model, kind.rows, reference, np.full((ROWS, 1), target))
-        assert_close(alone.values, {k: v[:, target : target + 1] for k, v in whole.values.items()})
-        np.testing.assert_allclose(alone.base_value[:, 0], whole.base_value[:, target])
-    chosen = np.arange(ROWS) % kind.targets
-    mixed = attribute(method, kind.model, kind.rows, reference, chosen[:, None])
-    rows = np.arange(ROWS)
-    assert_close(mixed.values, {k: v[rows, chosen][:, None] for k, v in whole.values.items()})
-    np.testing.assert_allclose(mixed.prediction[:, 0], whole.prediction[rows, chosen], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["smoothgrad", "expected_gradients"])

@@ -22,8 +22,9 @@ from tests.support.models.models_zoo import attribute, make_reference, scored
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
-from transforms.models.base import Build, ScoredModel
+from transforms.models.base import CompileOptions
 from transforms.models.graphs.rewrites.precision import HALVES
+from transforms.models.graphs.scored import ScoredGraph
 
 layers, ops = keras.layers, keras.ops
 Arrays = dict[str, np.ndarray]
@@ -105,16 +106,16 @@ def sample(kind: str, rows: int, seed: int) -> Arrays:
 
 
 @cache
-def model_of(kind: str, precision: str = "float32", jit: bool = False) -> ScoredModel:
+def model_of(kind: str, precision: str = "float32", jit: bool = False) -> ScoredGraph:
     keras.utils.set_random_seed(3)
     return with_arithmetic(KINDS[kind](), precision, jit)
 
 
-def with_arithmetic(model: Any, precision: str, jit: bool) -> ScoredModel:
+def with_arithmetic(model: Any, precision: str, jit: bool) -> ScoredGraph:
     adapter = scored(model).adapter
-    adapter.precision, adapter.build = precision, Build(jit)
+    adapter.precision, adapter.compile_options = precision, CompileOptions(jit)
     shapes = {spec.name: tuple(extent or 1 for extent in spec.shape) for spec in adapter.signature.inputs}
-    return ScoredModel(adapter, shapes)
+    return ScoredGraph(adapter, shapes)
 
 
 def phi(kind: str, name: str, precision: str = "float32", jit: bool = False) -> np.ndarray:

@@ -22,7 +22,7 @@ from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from transforms.errors import UserError
 from transforms.models import devices
-from transforms.models.base import Build
+from transforms.models.base import CompileOptions
 from transforms.models.devices import Claims
 from transforms.models.graphs.compiled import Compiled
 
@@ -95,7 +95,7 @@ def test_no_more_calls_are_in_flight_on_a_device_than_it_has_lanes() -> None:
     for lanes, least in ((1, 1), (0, 2)):
         most = 0
         compiled = Compiled(
-            function, [tf.TensorSpec([], tf.float32)], Build(lanes=lanes, device="/device:CPU:0")
+            function, [tf.TensorSpec([], tf.float32)], CompileOptions(lanes=lanes, device="/device:CPU:0")
         )
         compiled(1.0)
         threads = [threading.Thread(target=compiled, args=(1.0,)) for _ in range(6)]

@@ -20,9 +20,9 @@ from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.models import deep_zoo, misbehaving, models_zoo
 from transforms.errors import RowsRefused, UserError
-from transforms.models.base import ScoredModel
+from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.kinds.savedmodel import SavedModel
-from transforms.work.device_batch import Room
+from transforms.work.device_batch import DeviceBatchSize
 
 ROWS = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 #: Architectures of every kind; loops take long to trace.
@@ -36,17 +36,19 @@ SOUND = (
 )  # fmt: skip
 
 
-def check(model: ScoredModel, inputs: Mapping[str, np.ndarray]) -> None:
+def check(model: ScoredGraph, inputs: Mapping[str, np.ndarray]) -> None:
     numbers = range(len(next(iter(inputs.values()))))
     ids = np.array([str(number) for number in numbers], object)
-    check_rows(model, Checked(pa.record_batch({"row": list(numbers)}), ids, dict(inputs)), Room(4096))
+    check_rows(
+        model, Checked(pa.record_batch({"row": list(numbers)}), ids, dict(inputs)), DeviceBatchSize(4096)
+    )
 
 
-def exported(model: Any, folder: Path) -> ScoredModel:
+def exported(model: Any, folder: Path) -> ScoredGraph:
     model.export(str(folder), verbose=False)
     adapter = SavedModel(str(folder))
     (spec,) = adapter.signature.inputs
-    return ScoredModel(adapter, {spec.name: tuple(extent or 1 for extent in spec.shape)})
+    return ScoredGraph(adapter, {spec.name: tuple(extent or 1 for extent in spec.shape)})
 
 
 @pytest.mark.parametrize("name", SOUND)

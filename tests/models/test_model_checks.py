@@ -17,7 +17,7 @@ from pipeline.planning.model.targets import find_targets
 from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from transforms.errors import UserError
-from transforms.models.base import InputSpec, OutputSpec, Signature
+from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.rows.baselines.baselines import first_rows
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.sources.inspection import inspect_files
@@ -111,7 +111,7 @@ def test_a_keras_model_with_a_step_of_its_own_that_agrees_is_explained(tmp_path:
 
 def test_a_heads_name_is_a_target() -> None:
     """All outputs of the head; `predicted` with several heads points there."""
-    heads = (OutputSpec("reg", (5,)), OutputSpec("click", ()), OutputSpec("kind", (3,), ("a", "b", "c")))
+    heads = (HeadSpec("reg", (5,)), HeadSpec("click", ()), HeadSpec("kind", (3,), ("a", "b", "c")))
     model: Any = SimpleNamespace(signature=Signature((InputSpec("x", (2,), "float32"),), heads))
     for name, indices in (
         ("reg", range(5)),

@@ -19,7 +19,7 @@ from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.models import misbehaving
 from transforms.errors import UserError
-from transforms.models.base import ScoredModel
+from transforms.models.graphs.scored import ScoredGraph
 
 L = keras.layers
 MIXING = r"a row's score depends on its neighbours in the batch \(UnitNormalization\)"
@@ -147,13 +147,13 @@ def test_a_sound_model_is_looked_at_once_and_evaluated_no_more_for_a_second_meth
 ) -> None:
     """A config without a method tries gradients, which this model has none of, and then masks."""
     calls: list[int] = []
-    known = ScoredModel.evaluate
+    known = ScoredGraph.evaluate
 
-    def counted(self: ScoredModel, inputs: Any) -> Any:
+    def counted(self: ScoredGraph, inputs: Any) -> Any:
         calls.append(len(next(iter(inputs.values()))))
         return known(self, inputs)
 
-    monkeypatch.setattr(ScoredModel, "evaluate", counted)
+    monkeypatch.setattr(ScoredGraph, "evaluate", counted)
 
     def used(method: str | None) -> int:
         calls.clear()

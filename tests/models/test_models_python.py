@@ -425,7 +425,7 @@ def test_a_saved_model_with_strings_plays_the_game_and_has_no_gradients_there(tm
     from pipeline.planning.method.requirements import check_method
     from transforms.methods.gradients.integrated_gradients import IntegratedGradients
     from transforms.methods.trees.tree_shap import TreeShap
-    from transforms.models.base import ScoredModel
+    from transforms.models.graphs.scored import ScoredGraph
     from transforms.models.kinds.savedmodel import SavedModel
     from transforms.models.reference import Reference
     from transforms.rows.schema import ExampleSchema, FeatureSpec
@@ -439,7 +439,7 @@ def test_a_saved_model_with_strings_plays_the_game_and_has_no_gradients_there(tm
 
     module = Word()
     tf.saved_model.save(module, str(tmp_path / "model"), {"serving_default": module.serve})
-    model = ScoredModel(SavedModel(str(tmp_path / "model")), {"word": (), "x": ()})
+    model = ScoredGraph(SavedModel(str(tmp_path / "model")), {"word": (), "x": ()})
     inputs = {"word": np.array([b"four", b"a"], object), "x": np.array([2.0, 3.0], np.float32)}
     background = {"word": np.array([b"", b"xy"], object), "x": np.array([1.0, -1.0], np.float32)}
     scores, _ = model.evaluate(background)
@@ -465,7 +465,8 @@ def test_a_saved_model_with_strings_plays_the_game_and_has_no_gradients_there(tm
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(METHODS, "by_enumeration", ByEnumeration)
         with pytest.raises(
-            UserError, match=r"needs gradients: .*; methods that need only evaluations: .*by_enumeration"
+            UserError,
+            match=r"needs gradients: .*; give a \.keras file .*, or use .*by_enumeration",
         ):
             check_method(model, inputs, IntegratedGradients(), schema)
         check_method(model, inputs, ByEnumeration(), schema)

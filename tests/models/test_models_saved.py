@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pipeline.planning.method import requirements
 from tests.support.models.model_worlds import (
     L,
     described,
@@ -21,7 +22,7 @@ from tests.support.models.model_worlds import (
     saved,
     scored,
 )
-from transforms import methods
+from transforms.methods import METHODS
 from transforms.methods.base import Needs
 from transforms.models.kinds.savedmodel import SavedModel
 
@@ -108,14 +109,14 @@ def test_strings_of_a_savedmodel_are_evaluated_and_not_differentiated(
     scores, outputs = found.evaluate(rows)
     np.testing.assert_allclose(1 / (1 + np.exp(-scores)), outputs, atol=1e-6)
     assert len(np.unique(scores)) == 3
-    graded = {name: method for name, method in methods.METHODS.items() if method.needs.gradients}
-    monkeypatch.setattr(methods, "METHODS", graded)
     text = refusal(lambda: found.differentiable(rows))
     assert "string input 'carrier' of a SavedModel" in text
-    assert ".keras file" in text
-    monkeypatch.setattr(methods, "METHODS", {**graded, "kernel_shap": Evaluating, "occlusion": Evaluating})
-    text = refusal(lambda: found.differentiable(rows))
-    assert text.endswith("methods that need only evaluations: kernel_shap, occlusion")
+    assert text.endswith("give a .keras file of the same model")
+    graded = {name: method for name, method in METHODS.items() if method.needs.gradients}
+    monkeypatch.setattr(
+        requirements, "METHODS", {**graded, "kernel_shap": Evaluating, "occlusion": Evaluating}
+    )
+    assert requirements.evaluating_methods(found) == "kernel_shap, occlusion"
 
 
 class Signatures(tf.Module):

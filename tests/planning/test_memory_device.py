@@ -24,14 +24,14 @@ from tests.methods.test_methods import VARIANTS
 from tests.support import worlds
 from tests.support.models.models_zoo import CASES, attribute, make_reference
 from transforms.errors import DeviceFull, DeviceMemoryError
-from transforms.models.base import ScoredModel, refusal
 from transforms.models.graphs.compiled import Compiled
 from transforms.models.graphs.deeplift.model import RescaleModel
 from transforms.models.graphs.gradients import DifferentiableModel
 from transforms.models.graphs.masked import MaskedModel
-from transforms.models.messages import out_of_memory
+from transforms.models.graphs.scored import ScoredGraph
+from transforms.models.messages import out_of_memory, refusal
 from transforms.storage import files
-from transforms.work.device_batch import Room, with_halved
+from transforms.work.device_batch import DeviceBatchSize, with_halved
 from transforms.work.journal import ShardResult
 from transforms.work.shard import explain_shard
 
@@ -51,7 +51,7 @@ class Device:
         self.refused: list[int] = []
         self._patch = monkeypatch.setattr
         on_paths = lambda x, b, base, alphas, *rest, **_: rows_of(x) * alphas.shape[0] * alphas.shape[1]  # noqa: E731
-        self._guard(ScoredModel, "evaluate", rows_of)
+        self._guard(ScoredGraph, "evaluate", rows_of)
         self._guard(MaskedModel, "sums", lambda x, t, c, base: len(t) * len(c) * base.shape[1])
         self._guard(DifferentiableModel, "integrate", on_paths)
         self._guard(DifferentiableModel, "path_scores", on_paths)
@@ -117,9 +117,11 @@ def test_every_method_makes_smaller_calls_and_gives_the_same(
 
     expected = run(PLANNED)
     reference = make_reference(case.model, background)
-    device, room = Device(monkeypatch, fits), Room(PLANNED)
-    found = room.run(lambda size: attribute(method, case.model, inputs, reference, device_batch_size=size))
-    assert room.used == halved
+    device, device_batch = Device(monkeypatch, fits), DeviceBatchSize(PLANNED)
+    found = device_batch.run(
+        lambda size: attribute(method, case.model, inputs, reference, device_batch_size=size)
+    )
+    assert device_batch.used == halved
     assert device.refused
     assert halved // 2 < max(size for size in device.sizes if size <= fits), "not one row at a time"
     spread = reference.spread.max()
@@ -255,11 +257,11 @@ def test_a_plan_without_room_is_one_line(
     assert "compute: the memory has no room for a single evaluation" in said
 
 
-# -- the room ------------------------------------------------------------------------------------------------
+# -- the size of a device batch ------------------------------------------------------------------------------
 
 
 def test_two_threads_that_fail_at_one_size_halve_it_once() -> None:
-    room, both = Room(64), threading.Barrier(2)
+    device_batch, both = DeviceBatchSize(64), threading.Barrier(2)
     sizes: list[int] = []
 
     def attempt(size: int) -> int:
@@ -269,21 +271,21 @@ def test_two_threads_that_fail_at_one_size_halve_it_once() -> None:
             raise DeviceFull("no room")
         return size
 
-    threads = [threading.Thread(target=room.run, args=(attempt,)) for _ in range(2)]
+    threads = [threading.Thread(target=device_batch.run, args=(attempt,)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(sizes) == [32, 32, 64, 64]
-    assert (room.size, room.used) == (32, 32)
+    assert (device_batch.size, device_batch.used) == (32, 32)
 
 
 def test_who_fails_late_does_not_make_the_room_larger_again() -> None:
-    room = Room(64)
+    device_batch = DeviceBatchSize(64)
 
     def late(size: int) -> int:
         if size == 64:
-            assert room.run(quick) == 8  # while this call was in flight
+            assert device_batch.run(quick) == 8  # while this call was in flight
             raise DeviceFull("no room")
         return size
 
@@ -292,37 +294,37 @@ def test_who_fails_late_does_not_make_the_room_larger_again() -> None:
             raise DeviceFull("no room")
         return size
 
-    assert room.run(late) == 8
-    assert room.used == 8
+    assert device_batch.run(late) == 8
+    assert device_batch.used == 8
 
 
 def test_halving_goes_to_one_and_no_further() -> None:
-    room, sizes = Room(100), []
+    device_batch, sizes = DeviceBatchSize(100), []
 
     def attempt(size: int) -> None:
         sizes.append(size)
         raise DeviceFull("no room")
 
     with pytest.raises(DeviceMemoryError, match=r"single evaluation of the model \(no room\).*more of it"):
-        room.run(attempt)
+        device_batch.run(attempt)
     assert sizes == [100, 50, 25, 12, 6, 3, 1]
-    shrunk = Room(100)
+    shrunk = DeviceBatchSize(100)
     for known, size in ((None, 100), (300, 100), (25, 25), (50, 25)):
         shrunk.shrink(known)
         assert shrunk.size == size
-    assert Room(100).used is None
+    assert DeviceBatchSize(100).used is None
 
 
 def test_other_errors_halve_nothing() -> None:
-    room = Room(64)
+    device_batch = DeviceBatchSize(64)
     for error in (ValueError("x"), MemoryError("x"), tf.errors.InvalidArgumentError(None, None, "x")):
 
         def attempt(size: int, error: Exception = error) -> None:
             raise error
 
         with pytest.raises(type(error)):
-            room.run(attempt)
-    assert room.used is None
+            device_batch.run(attempt)
+    assert device_batch.used is None
 
 
 def test_what_says_that_memory_ran_out() -> None:

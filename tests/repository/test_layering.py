@@ -56,14 +56,14 @@ FLOORS = {
         "problems, images, encodings, schema | resolve, tensors | unions | decode, padding | baselines"
     ),
     "transforms.models": (
-        "messages, players, devices, categories, users_code, forest | reference | base | graphs | kinds |"
-        " load"
+        "messages, players, devices, categories, users_code, forest | reference | capabilities | base |"
+        " graphs | kinds | load"
     ),
     "transforms.models.graphs": (
-        "trace | affine, constant_integers, rewrites | cut, xla | compiled, tensors, culprits | growth |"
-        " gradients, masked, deeplift | scored"
+        "trace | affine, constant_integers, rewrites | cut, xla | compiled, tensors | growth |"
+        " gradients, masked, deeplift | scored | culprits, formulas"
     ),
-    "transforms.methods": "base, calls | sampling | masking | gradients, trees | __init__",
+    "transforms.methods": "calls | base | sampling | masking | gradients, trees | contract | __init__",
     "pipeline": (
         "wording | run_directory, runners, functions | config, results | planning, report, exports |"
         " running, compare | verify | screen | cli | main | __main__, __init__"

@@ -19,7 +19,7 @@ from pipeline.config import models as config_module
 from tests.support import worlds
 from tests.support.pages import PAGES, README, ROOT, block
 from transforms.methods import METHODS
-from transforms.methods.base import Needs
+from transforms.methods.base import AttributionMethod, Needs
 from transforms.methods.gradients.saliency import Saliency
 
 #: A newcomer reads the README to its end.
@@ -75,6 +75,7 @@ def test_method_block(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "dataclass": dataclass,
         "replace": replace,
         "ClassVar": ClassVar,
+        "AttributionMethod": AttributionMethod,
         "Needs": Needs,
         "Saliency": Saliency,
         "np": np,

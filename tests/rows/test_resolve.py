@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from transforms.errors import UserError
-from transforms.models.base import InputSpec, OutputSpec, Signature
+from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.resolve import ColumnRequest, nearest, resolve
 
@@ -19,7 +19,7 @@ FLIGHTS = {
 
 
 def model(*inputs):
-    return Signature(tuple(InputSpec(*one) for one in inputs), (OutputSpec("y", (3,)),))
+    return Signature(tuple(InputSpec(*one) for one in inputs), (HeadSpec("y", (3,)),))
 
 
 def fit(inputs, columns, features=None, *, groups=None, id=None, slices=(), target=None):

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tests.support import worlds
-from transforms.models.base import InputSpec, OutputSpec, Signature
+from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.rows.decode import decode
 from transforms.rows.padding import with_lengths
 from transforms.rows.resolve.bytes_columns import with_encodings
@@ -27,7 +27,7 @@ from transforms.sources.shards import cut
 
 def model(*inputs: tuple[Any, ...]) -> Signature:
     """(name, shape, dtype) each."""
-    return Signature(tuple(InputSpec(*one) for one in inputs), (OutputSpec("y", (1,)),))
+    return Signature(tuple(InputSpec(*one) for one in inputs), (HeadSpec("y", (1,)),))
 
 
 def write(folder: Path, format: str, columns: Mapping[str, Any]) -> list[Path]:

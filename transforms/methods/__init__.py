@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from transforms.methods.base import AttributionMethod
+from transforms.methods.contract.check import check_method_contract
+from transforms.methods.contract.checks import MethodContractError
 from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.methods.gradients.expected_gradients import ExpectedGradients
 from transforms.methods.gradients.integrated_gradients import IntegratedGradients
@@ -29,3 +31,5 @@ METHODS: dict[str, type[AttributionMethod]] = {
     "occlusion": Occlusion,
     "tree_shap": TreeShap,
 }
+
+__all__ = ["METHODS", "AttributionMethod", "MethodContractError", "check_method_contract"]

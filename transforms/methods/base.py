@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from transforms.methods.calls import run_calls
 from transforms.models.base import TARGETS_AT_ONCE
+from transforms.models.players import Players
 from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
@@ -24,12 +26,14 @@ class Needs:
       background: Many reference rows rather than one.
       trees: The trees of a tree model.
       rescale: A rule of DeepLIFT's for every op between the inputs and the score.
+      entry_spread: The spread of each of the model's entries, in `Reference.noise`.
     """
 
     gradients: bool
     background: bool
     trees: bool = False
     rescale: bool = False
+    entry_spread: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,23 @@ class Attribution:
     fit: np.ndarray | None = None
 
 
-class AttributionMethod(Protocol):
-    """A frozen dataclass whose fields are the method's keys in the config.
+class AttributionMethod(ABC):
+    """A method of attribution: a frozen dataclass, derived from this class, whose fields are its config keys.
+
+    The first five attributes and the two abstract methods are required; all other members have defaults here.
+    The program asks for every member, so that a class that is not derived from this one is refused when a
+    config is read. `transforms.methods.check_method_contract` holds a method against all that is said here.
 
     Attributes:
+      name: In the config and in the tables.
+      summary: What it computes, in a line.
+      when: When to choose it, in a line.
+      needs: What it asks of a model and of the baseline.
+      additive: Whether Σφ = prediction − base_value is promised.
       cap: The key that says how far a method with a tolerance goes.
+      local_fit: Whether it fits a local surrogate, and says in `Attribution.fit` how well.
+      standard_error: Whether it writes a standard error beside every value; a key where the user decides.
+      tolerance: Largest error, relative to the score's spread; a key where the method goes on until then.
     """
 
     name: ClassVar[str]
@@ -69,10 +85,17 @@ class AttributionMethod(Protocol):
     when: ClassVar[str]
     needs: ClassVar[Needs]
     additive: ClassVar[bool]
+    cap: ClassVar[str] = ""
+    local_fit: ClassVar[bool] = False
 
+    standard_error: bool = False
+    tolerance: float | None = None
+
+    @abstractmethod
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """Model evaluations a row costs: the planner's and the batcher's cost model."""
 
+    @abstractmethod
     def attribute(
         self,
         model: ScoredModel,
@@ -93,6 +116,28 @@ class AttributionMethod(Protocol):
           device_batch_size: Most model evaluations in one device call.
         """
 
+    def check(self, players: Players) -> None:
+        """Makes sure that the method, with its keys, can have these players; by default it can.
+
+        Raises:
+          UserError: It cannot; the error names the key to change.
+        """
+        return
+
+    def held_bytes(self, players: int) -> int:
+        """Memory that the method keeps whatever the rows, at most, where there are so many players."""
+        return 0
+
+    @property
+    def holds_squares(self) -> bool:
+        """Whether means and squares of what is sampled are held beside the values, in double precision."""
+        return self.standard_error or self.tolerance is not None
+
+    @property
+    def signed(self) -> bool:
+        """Whether a value changes its sign with the score's."""
+        return True
+
 
 #: What the blocks of a masking method's scores take, with what is made of them.
 _BLOCKS_BYTES = 128 << 20
@@ -104,27 +149,23 @@ def working_bytes(
     """Memory of this process that a method works with on a batch, at most; device calls are beside it.
 
     Args:
-      method: With its keys; its own `held_bytes` of so many players is what it keeps whatever the rows.
+      method: With its keys.
       rows: Of the batch.
       targets: Of a row.
       values: Of a row, that are attributed to.
       players: That a masking method keeps or replaces.
       evaluations: Of the model, for a row.
     """
-    held = getattr(method, "held_bytes", None)
-    fixed = 0 if held is None else int(held(players))
+    fixed = method.held_bytes(players)
     if method.needs.trees:
         return fixed + rows * targets * values * 40
     if not method.needs.gradients:
         # In double precision, with squares, and what it becomes by model input.
         blocks = min(_BLOCKS_BYTES, 4 * 8 * rows * targets * evaluations)
         return fixed + rows * targets * (players * 32 + values * 12) + blocks
-    # Calls' results, and all of them joined; of what samples and looks at the squares, means and squares in
-    # double precision.
-    squares = hasattr(method, "noise") or getattr(method, "standard_error", False)
-    squares = squares or getattr(method, "tolerance", None) is not None
+    # The calls' results, and all of them joined; with squares, means and squares in double precision.
     turns = 8 if targets > TARGETS_AT_ONCE else 0
-    return fixed + rows * targets * values * (56 if squares else 16 + turns)
+    return fixed + rows * targets * values * (56 if method.holds_squares else 16 + turns)
 
 
 def take(arrays: Arrays, index: np.ndarray) -> dict[str, np.ndarray]:

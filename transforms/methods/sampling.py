@@ -16,7 +16,7 @@ MOST_ROUNDS = 10
 Round = Callable[[np.ndarray, int], tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
 
 
-class Moments:
+class RunningMoments:
     """Mean and squared deviations of samples that arrive in several calls, merged without cancellation.
 
     Attributes:

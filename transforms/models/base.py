@@ -1,30 +1,42 @@
-"""What every kind of model offers: a signature and evaluations; and the score of it that is explained."""
+"""The contract of models: signatures, adapters, and what a method may ask of a model with its score."""
 
 from __future__ import annotations
 
-import sys
-import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from types import MappingProxyType
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from transforms.errors import RowsRefused, UserError
-from transforms.models.messages import first_line, out_of_memory
+from transforms.errors import UserError
+from transforms.models.capabilities import Gradients, MaskedScores, Rescaled
+from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from transforms.models.categories import Category, CategoryPlaces
     from transforms.models.forest.arrays import Forest
-    from transforms.models.graphs.deeplift.model import RescaleModel
-    from transforms.models.graphs.gradients import DifferentiableModel
-    from transforms.models.graphs.masked import MaskedModel
-    from transforms.models.graphs.trace import TracedModel
-    from transforms.models.reference import Reference
+
+
+class NoGradients(UserError):
+    """Gradients of the score cannot be taken of a model; methods that only evaluate it may work."""
+
+
+class MaskInputs(NoGradients):
+    """No gradient path leads from some inputs: they only switch values on and off.
+
+    Args:
+      inputs: Their names.
+    """
+
+    def __init__(self, what: str, where: str | None, remedy: str | None, inputs: tuple[str, ...]) -> None:
+        super().__init__(what, where, remedy)
+        self.inputs = inputs
+
+    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
+        return (type(self), (self.what, self.where, self.remedy, self.inputs))
+
 
 #: Gradients of this many targets share one forward pass; more targets are taken in turns.
 TARGETS_AT_ONCE = 8
@@ -58,7 +70,7 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
-class OutputSpec:
+class HeadSpec:
     """A head. `shape` is without the batch; its values are taken side by side.
 
     Args:
@@ -84,7 +96,7 @@ class Signature:
     """Inputs and outputs of a model, in its own order."""
 
     inputs: tuple[InputSpec, ...]
-    outputs: tuple[OutputSpec, ...]
+    outputs: tuple[HeadSpec, ...]
 
     @property
     def classes(self) -> tuple[Category, ...]:
@@ -113,13 +125,13 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class Build:
-    """How functions that are cut from a model are made.
+class CompileOptions:
+    """How functions traced from a model are compiled.
 
     Args:
       jit: Whether XLA compiles them.
       device: Where they run; None leaves it to TensorFlow.
-      lanes: Calls in flight on the device; 0: as many as are made.
+      lanes: Most calls in flight on the device; 0 sets no limit.
     """
 
     jit: bool = False
@@ -127,7 +139,7 @@ class Build:
     lanes: int = 0
 
 
-AS_IT_IS = Build()
+DEFAULT = CompileOptions()
 
 
 class ModelAdapter(Protocol):
@@ -147,7 +159,35 @@ class ModelAdapter(Protocol):
         affine_prefix: bool,
         example: Mapping[str, np.ndarray],
     ) -> ScoredModel:
-        """The model with its score; arguments as for `ScoredModel`, and rows of each input."""
+        """Chooses the score that is explained.
+
+        Args:
+          shapes: Full shape of each input, without the batch.
+          score: auto | output | logit | probability.
+          affine_prefix: False leaves the affine prefix off, of the path methods and of the masking ones.
+          example: Rows of each input, for models whose outputs only a call shows.
+        """
+
+
+@runtime_checkable
+class CompiledAdapter(Protocol):
+    """An adapter of a model that TensorFlow compiles.
+
+    Attributes:
+      precision: Of its matrix products: float32 | mixed_float16 | mixed_bfloat16.
+      compile_options: How its functions are compiled.
+    """
+
+    precision: str
+    compile_options: CompileOptions
+
+
+@runtime_checkable
+class TakesMissing(Protocol):
+    """An adapter of a model whose file does not keep the number that stands for a missing value."""
+
+    def take_missing(self, missing: float) -> None:
+        """Takes a number as missing."""
 
 
 @runtime_checkable
@@ -165,100 +205,57 @@ class PublicPrediction(Protocol):
         """
 
 
-class GraphAdapter:
-    """A model that TensorFlow can trace."""
+class ScoredModel(Protocol):
+    """A model with the score that is explained: what a method may ask of it."""
 
-    kind: str
-    signature: Signature
-    #: Of its products, and how functions are made of it; `load_model` sets them.
-    precision: str = "float32"
-    build: Build = AS_IT_IS
-    #: Class by name of its layers, where it is known to have some.
-    layers: Mapping[str, str] = MappingProxyType({})
+    #: Inputs that stay what they are in the row under methods that take gradients.
+    held: frozenset[str]
+    #: Forward evaluations asked for so far.
+    evaluations: int
 
-    def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
-        """Traces the model once with inputs of these shapes, the batch open."""
-        raise NotImplementedError
+    @property
+    def adapter(self) -> ModelAdapter:
+        """The loaded model."""
 
-    def scored(
-        self,
-        shapes: Mapping[str, tuple[int, ...]],
-        score: str,
-        *,
-        affine_prefix: bool,
-        example: Mapping[str, np.ndarray],
-    ) -> ScoredModel:
-        """The model with its score; the example is for models whose outputs only a call shows."""
-        return ScoredModel(self, shapes, score, affine_prefix=affine_prefix)
+    @property
+    def signature(self) -> Signature:
+        """Inputs and outputs, with full shapes."""
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Full shape of each input, without the batch."""
 
-class ScoredModel:
-    """A model with the score that is explained.
+    @property
+    def score_kinds(self) -> tuple[str, ...]:
+        """What is explained of each head: "output", "logit", "probability" or "margin"."""
 
-    Args:
-      adapter: The loaded model.
-      shapes: Full shape of each input, without the batch.
-      score: auto | output | logit | probability.
-      affine_prefix: False leaves the affine prefix off, of the path methods and of the masking ones.
+    @property
+    def has_gradients(self) -> bool:
+        """Whether this kind of model has any; such a model runs in TensorFlow."""
 
-    Attributes:
-      score_kinds: A head, what is explained: "output", "logit", "probability" or "margin".
-      evaluations: Forward evaluations asked for so far.
-      held: Inputs that stay what they are in the row under methods that take gradients.
-      has_gradients: Whether its kind of model has any.
-      has_trees: Whether it is a tree model.
-    """
+    @property
+    def has_trees(self) -> bool:
+        """Whether it is a tree model."""
 
-    has_gradients: bool = True
-    has_trees: bool = False
-    held: frozenset[str] = frozenset()
+    @property
+    def mirrored(self) -> bool:
+        """Whether the trees are the second class's alone, and the first one's score is minus theirs."""
 
-    def __init__(
-        self,
-        adapter: GraphAdapter,
-        shapes: Mapping[str, tuple[int, ...]],
-        score: str = "auto",
-        *,
-        affine_prefix: bool = True,
-    ) -> None:
-        import tensorflow as tf
+    @property
+    def yes_or_no(self) -> bool:
+        """Whether the one output is the probability of a yes."""
 
-        from transforms.models.graphs.compiled import Compiled
-        from transforms.models.graphs.cut.cut import head_scores
-        from transforms.models.graphs.rewrites.grouped_convolutions import ungrouped
-        from transforms.models.graphs.xla import for_xla
+    @property
+    def in_halves(self) -> bool:
+        """Whether some of it is computed in numbers of 16 bits or fewer."""
 
-        self.adapter = adapter
-        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
-        traced = ungrouped(adapter.trace(self.shapes))
-        if adapter.precision != "float32":
-            from transforms.models.graphs.rewrites.precision import lowered
+    @property
+    def repeatable(self) -> bool:
+        """Whether its graph may stand in one function several times, for the parts of a call."""
 
-            traced = lowered(traced, adapter.precision)
-        self.traced = replace(traced, build=adapter.build)
-        if adapter.build.jit:
-            self.traced = for_xla(self.traced)
-        self.signature = _full_signature(adapter.signature, self.shapes, self.traced.outputs)
-        names = [head.name for head in self.signature.outputs]
-        self.scores, self.score_kinds = head_scores(self.traced.outputs, names, score)
-        self.evaluations = 0
-        self._lock = threading.Lock()
-        self._affine_prefix = affine_prefix
-        self._differentiable: DifferentiableModel | None = None
-        self._rescaled: RescaleModel | None = None
-        specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self.traced.inputs.items()}
-        self._evaluate = Compiled(self._values, [specs], self.traced.build)
-
-    def _values(self, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
-        import tensorflow as tf
-
-        from transforms.models.graphs.tensors import flatten_heads
-
-        feeds = {self.traced.inputs[name].name: value for name, value in inputs.items()}
-        rows = tf.shape(next(iter(inputs.values())))[0]
-        found = self.traced.replay(feeds, [*self.scores, *self.traced.outputs])
-        heads = len(self.scores)
-        return flatten_heads(found[:heads], rows), flatten_heads(found[heads:], rows)
+    @property
+    def forward_bytes(self) -> int:
+        """Memory that one evaluation holds at most."""
 
     def evaluate(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates the model.
@@ -269,130 +266,35 @@ class ScoredModel:
           The scores and the model's own outputs, each `[B, T]` float32 over all targets.
         Cost: one forward evaluation a row.
         """
-        self.count(len(next(iter(inputs.values()))))
-        scores, outputs = self._evaluate(dict(inputs))
-        return scores.numpy(), outputs.numpy()
 
-    def count(self, evaluations: int) -> None:
-        """Adds to the forward evaluations asked for."""
-        with self._lock:
-            self.evaluations += evaluations
+    def masked(self, reference: Reference) -> MaskedScores | None:
+        """Returns the model with a background on the device, made once for each reference.
 
-    @cached_property
-    def in_halves(self) -> bool:
-        """Whether some of it is computed in numbers of 16 bits or fewer."""
-        return any(
-            tensor.dtype.is_floating and tensor.dtype.size < 4
-            for op in self.traced.graph.get_operations()
-            for tensor in op.outputs
-        )
-
-    @cached_property
-    def forward_bytes(self) -> int:
-        """Memory that one evaluation holds at most."""
-        from transforms.models.graphs.growth import forward_bytes
-
-        return forward_bytes(self.traced, self.scores)
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether its graph may stand in one function several times, for the parts of a call."""
-        return self.traced.repeatable(self.scores, frozenset(t.name for t in self.traced.inputs.values()))
-
-    def masked(self, reference: Reference) -> MaskedModel:
-        """The model with a background, for masking methods; made once for each reference."""
-        from transforms.models.graphs.masked import MaskedModel
-
-        def make() -> MaskedModel:
-            return MaskedModel(self, reference.inputs, reference.players, affine_prefix=self._affine_prefix)
-
-        # The id stays this model's: what is kept holds it.
-        found: MaskedModel = reference.once(f"masked by {id(self)}", make)
-        return found
+        None where the model does not run in TensorFlow: the caller puts masked rows together.
+        """
 
     def trees(self) -> tuple[Forest, np.ndarray]:
-        """The trees of a tree model, and the constant that makes their sum the score, `[T]`.
+        """Returns the trees of a tree model, and the constant that makes their sum the score, `[T]`.
 
         Raises:
-          UserError: It has none.
+          UserError: The model has no trees.
         """
-        raise UserError("the model has none", "method.name", "choose another method")
 
-    def differentiable(self, example: Mapping[str, np.ndarray]) -> DifferentiableModel:
-        """The model cut where gradients can begin, made once.
+    def differentiable(self, example: Arrays) -> Gradients:
+        """Returns the model cut where gradients can begin, made once.
 
         Args:
           example: A row of each input, `[1, *shape]`, that the model accepts.
         Raises:
-          UserError: Gradients cannot reach an input, or cannot tell inputs apart.
+          NoGradients: Gradients cannot reach an input, or cannot tell inputs apart.
+          UserError: The model has no gradients at all.
         """
-        with self._lock:
-            if self._differentiable is None:
-                from transforms.models.graphs.gradients import DifferentiableModel
 
-                self._differentiable = DifferentiableModel(
-                    self.traced,
-                    self.scores,
-                    self.shapes,
-                    example,
-                    affine_prefix=self._affine_prefix,
-                    held=self.held,
-                )
-            return self._differentiable
-
-    def rescaled(self, example: Mapping[str, np.ndarray]) -> RescaleModel:
-        """The model with DeepLIFT's rules, made once.
+    def rescaled(self, example: Arrays) -> Rescaled:
+        """Returns the model with DeepLIFT's rules, made once.
 
         Args:
           example: Some rows of each input, `[R, *shape]`, that the model accepts.
         Raises:
           UserError: An op has no rule; the error names it.
         """
-        with self._lock:
-            if self._rescaled is None:
-                from transforms.models.graphs.deeplift.model import RescaleModel
-
-                self._rescaled = RescaleModel(self.traced, self.scores, self.shapes, example)
-            return self._rescaled
-
-
-def _full_signature(
-    signature: Signature, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[Any]
-) -> Signature:
-    """The signature with what it left open as the trace with full input shapes has it.
-
-    Raises:
-      UserError: An output does not lead with the batch, or the inputs do not fix its shape.
-    """
-    heads = []
-    for head, tensor in zip(signature.outputs, outputs, strict=True):
-        shape = None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
-        if not shape or shape[0] is not None or None in shape[1:]:
-            what = f"output {head.name!r} has the shape {tensor.shape}: not rows of a known shape"
-            raise UserError(
-                what, "model", "save it with an open batch, None as the first length of its inputs"
-            )
-        heads.append(OutputSpec(head.name, shape[1:]))
-    inputs = tuple(InputSpec(spec.name, shapes[spec.name], spec.dtype) for spec in signature.inputs)
-    return Signature(inputs, tuple(heads))
-
-
-def refusal(error: Exception, *, planning: bool = False) -> str | None:
-    """Why a model does not take rows, if that is what an exception of its evaluation says; else None.
-
-    Args:
-      error: What was raised.
-      planning: Whether a plan is made, where whatever TensorFlow stumbles over is the model's or the rows'.
-    """
-    if isinstance(error, RowsRefused):
-        return str(error)[:200]
-    if "tensorflow" not in sys.modules or out_of_memory(error):
-        return None
-    import tensorflow as tf
-
-    # What depends on the values of a row: an index outside an embedding, a word outside a closed vocabulary.
-    errors = tf.errors
-    refusals = errors.OpError if planning else (errors.InvalidArgumentError, errors.OutOfRangeError)
-    if not isinstance(error, refusals):
-        return None
-    return first_line(error)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transforms.errors import UserError
-from transforms.models.base import Build, GraphAdapter, ModelAdapter
+from transforms.models.base import CompiledAdapter, CompileOptions, ModelAdapter, TakesMissing
 from transforms.models.devices import ANYWHERE, Device
 from transforms.models.kinds.detect import BOOSTERS, KERAS, PICKLES, model_kind
 from transforms.models.kinds.function import is_function, module_file, split_name
@@ -86,15 +86,15 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
         raise UserError(
             error.what, request.path if error.where == path else error.where, error.remedy
         ) from error
-    if isinstance(adapter, GraphAdapter):
+    if isinstance(adapter, CompiledAdapter):
         adapter.precision = request.precision
-        adapter.build = Build(request.jit, device.scope, device.lanes)
+        adapter.compile_options = CompileOptions(request.jit, device.scope, device.lanes)
     elif request.precision != "float32" or request.jit:
         key = "jit" if request.jit else "precision"
         what = "is for TensorFlow models, and TensorFlow does not run this one"
         raise UserError(what, f"compute.{key}", "leave it out")
     if request.missing is not None:
-        if not hasattr(adapter, "take_missing"):
+        if not isinstance(adapter, TakesMissing):
             what = "is for XGBoost, whose files do not keep the number that is missing"
             raise UserError(what, "model.missing", "leave it out")
         adapter.take_missing(request.missing)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
+
+from transforms.errors import RowsRefused
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 #: What stands around a reason on its own line: node names, the number of a root error, Keras's introduction.
@@ -66,3 +69,24 @@ def first_line(error: BaseException, most: int = 200) -> str:
         if text and not _SCAFFOLD.match(text):
             return text[:most]
     return lines[0].strip()[:most] if lines else type(error).__name__
+
+
+def refusal(error: Exception, *, planning: bool = False) -> str | None:
+    """Why a model does not take rows, if that is what an exception of its evaluation says; else None.
+
+    Args:
+      error: What was raised.
+      planning: Whether a plan is made, where whatever TensorFlow stumbles over is the model's or the rows'.
+    """
+    if isinstance(error, RowsRefused):
+        return str(error)[:200]
+    if "tensorflow" not in sys.modules or out_of_memory(error):
+        return None
+    import tensorflow as tf
+
+    # What depends on the values of a row: an index outside an embedding, a word outside a closed vocabulary.
+    errors = tf.errors
+    refusals = errors.OpError if planning else (errors.InvalidArgumentError, errors.OutOfRangeError)
+    if not isinstance(error, refusals):
+        return None
+    return first_line(error)

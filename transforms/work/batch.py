@@ -7,7 +7,6 @@ explained in two halves. Where nothing is left to halve the run breaks.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from transforms.errors import HostMemoryError
 from transforms.methods.base import Attribution, evaluate, predict
-from transforms.models.base import refusal
+from transforms.models.messages import refusal
 from transforms.numerics.random import row_keys
 from transforms.rows.decode import Rows, join
 from transforms.rows.padding import groups_of, narrowed
@@ -105,16 +104,15 @@ def _nothing_plays(
     values = {
         name: np.zeros((*targets.shape, *value.shape[1:]), np.float32) for name, value in inputs.items()
     }
-    errors = getattr(method, "standard_error", False)
     return Attribution(
         values,
         prediction,
         output,
         prediction,
         zeros if method.additive else None,
-        values if errors else None,
+        values if method.standard_error else None,
         np.zeros(len(targets), bool),
-        np.full(targets.shape, np.nan, np.float32) if getattr(method, "local_fit", False) else None,
+        np.full(targets.shape, np.nan, np.float32) if method.local_fit else None,
     )
 
 
@@ -143,7 +141,7 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
 
     try:
         inputs = spec.schema.assemble(rows.features)
-        return loaded.room.run(explain)
+        return loaded.device_batch.run(explain)
     except MemoryError as error:  # numpy's and Arrow's are kinds of it
         return _NoMemory(str(error) or type(error).__name__)
     except Exception as error:
@@ -155,9 +153,8 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
 
 def _of_no(found: Attribution, no: np.ndarray, loaded: Runtime) -> Attribution:
     """The attribution of a yes with that of a no in the rows that ask for it, `[B, T]` bool."""
-    method, start = loaded.spec.method, 0.0 if loaded.model.score_kinds[0] in ("logit", "margin") else 1.0
-    # Sizes of gradients have no sign.
-    unsigned = bool(getattr(method, "absolute", False))
+    start = 0.0 if loaded.model.score_kinds[0] in ("logit", "margin") else 1.0
+    signed = loaded.spec.method.signed
 
     def turned(values: np.ndarray) -> np.ndarray:
         return np.where(no.reshape(*no.shape, *(1,) * (values.ndim - 2)), -values, values)
@@ -168,7 +165,7 @@ def _of_no(found: Attribution, no: np.ndarray, loaded: Runtime) -> Attribution:
     delta = found.convergence_delta
     return replace(
         found,
-        values=found.values if unsigned else {name: turned(value) for name, value in found.values.items()},
+        values={name: turned(value) for name, value in found.values.items()} if signed else found.values,
         prediction=score(found.prediction),
         output=np.where(no, 1 - found.output, found.output).astype(found.output.dtype),
         base_value=score(found.base_value),
@@ -245,7 +242,7 @@ def widened(attribution: Attribution, narrow: ExampleSchema, wide: ExampleSchema
         return found
 
     errors = attribution.standard_error
-    return dataclasses.replace(
+    return replace(
         attribution,
         values=wider(attribution.values),
         standard_error=None if errors is None else wider(errors),

@@ -14,8 +14,8 @@ Answer = TypeVar("Answer")
 _RAN_OUT = "the device's memory ran out"
 
 
-class Room:
-    """The evaluations a device call may take, for any number of threads; it only ever shrinks.
+class DeviceBatchSize:
+    """The device batch size, shared by threads; halved whenever memory runs out.
 
     Args:
       planned: As the plan has it.
@@ -32,7 +32,7 @@ class Room:
 
     @property
     def used(self) -> int | None:
-        """The same where it is less than planned, None as long as it is not."""
+        """The reduced size, or None while the planned size still fits."""
         return self._size if self._size < self._planned else None
 
     def shrink(self, known: int | None) -> None:

@@ -25,7 +25,7 @@ from transforms.rows.baselines.baselines import Artifact
 from transforms.rows.padding import at_lengths, narrowed
 from transforms.rows.schema import ExampleSchema
 from transforms.storage import files
-from transforms.work.device_batch import Room
+from transforms.work.device_batch import DeviceBatchSize
 from transforms.work.spec import ExplainSpec
 from transforms.work.tensorflow_setup import start_tensorflow
 
@@ -39,7 +39,7 @@ class Runtime:
       model: With its score.
       reference: Baseline or background.
       target_names: A name a target, object array.
-      room: How large a device call may be by now, for all batches and shards of the process on the device.
+      device_batch: How large a device call may be by now, for all batches and shards of this device.
       artifact: Baseline or background by feature.
       device: Where the model runs.
       kept: What is made of it for rows of other lengths than the longest: models by shapes, and runtimes.
@@ -49,7 +49,7 @@ class Runtime:
     model: ScoredModel
     reference: Reference
     target_names: np.ndarray
-    room: Room
+    device_batch: DeviceBatchSize
     artifact: Artifact
     device: Device
     kept: dict[object, Any] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Runtime:
                 features = narrowed(self.artifact.features, schema)
                 inputs = schema.assemble(features)
                 model = self._model_of(inputs)
-                scores = self.room.run(lambda size: evaluate(model, inputs, size)[0])
+                scores = self.device_batch.run(lambda size: evaluate(model, inputs, size)[0])
                 artifact = replace(self.artifact, features=features, scores=scores)
                 reference = make_reference(artifact, schema, self.spec.seed)
                 self.kept[steps] = replace(self, model=model, reference=reference, artifact=artifact)
@@ -232,19 +232,19 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
             prefix, held = spec.affine_prefix, spec.schema.held
             model = _scored_model(spec.model, reference.inputs, spec.score, prefix, held, device)
             names = np.array(spec.targets.signature(model.signature).target_names, object)
-            room = Room(spec.device_batch_size)
-            room.shrink(spec.device_room)
-            made = Runtime(spec, model, reference, names, room, artifact, device)
+            device_batch = DeviceBatchSize(spec.device_batch_size)
+            device_batch.shrink(spec.device_room)
+            made = Runtime(spec, model, reference, names, device_batch, artifact, device)
             # Traces here, before threads share it.
             with device.placed():
                 if spec.method.needs.rescale:
                     model.rescaled(reference.inputs)
                 elif spec.method.needs.gradients:
-                    room.run(lambda size: background_ends(model, reference, size))
+                    device_batch.run(lambda size: background_ends(model, reference, size))
                 elif model.has_gradients and not spec.method.needs.trees:
                     model.masked(reference)
             _runtimes[key, device] = made
-        _runtimes[key, device].room.shrink(spec.device_room)
+        _runtimes[key, device].device_batch.shrink(spec.device_room)
         # The same plan may be run again into another folder.
         return replace(_runtimes[key, device], spec=spec)
 

@@ -287,7 +287,7 @@ class _Writer:
         """Completes the parts; the figures are whole."""
         spec, result = self._loaded.spec, self.result
         result.shards, result.read, result.rejected = 1, self._shard.rows, len(rejected)
-        result.device_batch_size_used = self._loaded.room.used
+        result.device_batch_size_used = self._loaded.device_batch.used
         if result.read != result.attributed + result.rejected:
             raise RuntimeError(
                 f"{result.read} rows planned, {result.attributed} explained and {result.rejected} rejected: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
@@ -10,10 +11,12 @@ import numpy as np
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
-from transforms.models.base import ScoredModel
+from transforms.models.base import MaskInputs, NoGradients, ScoredModel
 from transforms.rows.schema import ExampleSchema
 from transforms.wording import names_in_words
 
+#: Values of a row up to which every coalition of them can be evaluated.
+_EXACTLY = 12
 _NONE = "no other method works either"
 
 
@@ -31,14 +34,12 @@ def fitting() -> Iterator[None]:
 
 
 def check_players(method: AttributionMethod, schema: ExampleSchema) -> None:
-    """Makes sure that the method can have so many players; see its `check`, if it has one.
+    """Makes sure that the method can have these players; see `AttributionMethod.check`.
 
     Raises:
       UserError: It cannot.
     """
-    check = getattr(method, "check", None)
-    if check is not None:
-        check(schema.players)
+    method.check(schema.players)
 
 
 def playable(names: Iterable[str], schema: ExampleSchema) -> list[str]:
@@ -72,13 +73,13 @@ def check_method(
             _check_gradients(model, inputs, method, schema)
         except UserError as error:
             what = f"{method.name} needs gradients: {error.what}"
-            remedy = error.remedy if model.has_gradients else None
+            remedy = _without_gradients(error, model) if isinstance(error, NoGradients) else None
             remedy = remedy or _working(model, inputs, method, schema, gradients=False) or error.remedy
             raise UserError(what, error.where, remedy) from error
-    if padded and method.name == "smoothgrad":
+    if padded and method.needs.entry_spread:
         raise UserError(
-            f"smoothgrad's noise is measured place by place, and lists of {names_in_words(padded)} differ in "
-            "length",
+            f"{method.name}'s noise is measured place by place, and lists of {names_in_words(padded)} "
+            "differ in length",
             "method.name",
             "use integrated_gradients or expected_gradients",
         )
@@ -132,7 +133,7 @@ def fitted(
     try:
         check_method(model, schema.assemble(background), method, schema)
     except UserError as error:
-        masks = getattr(error.__cause__, "inputs", ())  # see MaskInputs
+        masks = error.__cause__.inputs if isinstance(error.__cause__, MaskInputs) else ()
         members = {name for group in schema.groups.values() for name in group}
         held = {feature.name for feature in schema.features if feature.input in masks}
         if not masks or held & members or len(held) == len(schema.features) or method.needs.rescale:
@@ -166,6 +167,25 @@ def _check_gradients(
                 f"{names_in_words(list(columns))} apart",
                 "model",
             )
+
+
+def evaluating_methods(model: ScoredModel) -> str:
+    """The methods that need only evaluations of such a model, in words."""
+    values = sum(math.prod(shape) for shape in model.shapes.values())
+    names = [name for name, method in METHODS.items() if not (method.needs.gradients or method.needs.trees)]
+    return ", ".join(name for name in names if name != "exact_shap" or values <= _EXACTLY)
+
+
+def _without_gradients(error: NoGradients, model: ScoredModel) -> str | None:
+    """The model's own remedy, and the methods that would do without gradients."""
+    others = evaluating_methods(model)
+    if not others:
+        return error.remedy
+    return (
+        f"{error.remedy}, or use {others}"
+        if error.remedy
+        else f"methods that need only evaluations: {others}"
+    )
 
 
 def _working(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from transforms.errors import UserError
-from transforms.models.base import ScoredModel, refusal
+from transforms.models.base import ScoredModel
+from transforms.models.messages import refusal
 from transforms.wording import names_in_words
 
 #: Rows of a call; evaluations of a model that draws random numbers; rows that are evaluated alone.
@@ -104,7 +105,9 @@ def random_places(model: ScoredModel) -> list[str]:
     if not model.has_gradients:
         return []
     from transforms.models.graphs.culprits import random_places
+    from transforms.models.graphs.scored import ScoredGraph
 
+    assert isinstance(model, ScoredGraph), "only TensorFlow models have gradients"
     return random_places(model)
 
 
@@ -120,7 +123,9 @@ def _mixing(
     if not model.has_gradients:
         return []
     from transforms.models.graphs.culprits import mixing_places
+    from transforms.models.graphs.scored import ScoredGraph
 
+    assert isinstance(model, ScoredGraph), "only TensorFlow models have gradients"
     return mixing_places(model, one, other, same)
 
 

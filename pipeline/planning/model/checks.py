@@ -14,10 +14,10 @@ from pipeline.planning.model.behaviour import DRAWS, check_behaviour, random_err
 from pipeline.planning.model.failures import models_own, taken
 from transforms.errors import UserError
 from transforms.methods.base import evaluate
-from transforms.models.base import AS_IT_IS, PublicPrediction, ScoredModel
+from transforms.models.base import DEFAULT, CompiledAdapter, PublicPrediction, ScoredModel
 from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema
-from transforms.work.device_batch import Room
+from transforms.work.device_batch import DeviceBatchSize
 
 #: Rows that are looked at, and the fewest where a device call takes few.
 _CHECKED, _FEWEST = 256, 8
@@ -58,27 +58,29 @@ def check_model(model: ScoredModel, first: Rows, schema: ExampleSchema, size: in
     Cost: evaluates some hundred rows, fewer where a row takes much memory.
     """
     size = size or forward_batch_size(model)
-    room = Room(size)
-    checked = _usable(model, first, schema, room, min(_CHECKED, max(_FEWEST, size)))
+    device_batch = DeviceBatchSize(size)
+    checked = _usable(model, first, schema, device_batch, min(_CHECKED, max(_FEWEST, size)))
     if checked is not None:
-        check_rows(model, checked, room)
+        check_rows(model, checked, device_batch)
 
 
-def check_rows(model: ScoredModel, checked: Checked, room: Room) -> None:
+def check_rows(model: ScoredModel, checked: Checked, device_batch: DeviceBatchSize) -> None:
     """The same of rows that the model takes."""
     with models_own("on the first rows"):
-        room.run(lambda size: check_behaviour(model, checked.inputs, size))
+        device_batch.run(lambda size: check_behaviour(model, checked.inputs, size))
     with models_own("in its own prediction of the first rows"):
-        _check_prediction(model, checked, room)
+        _check_prediction(model, checked, device_batch)
 
 
-def _usable(model: ScoredModel, first: Rows, schema: ExampleSchema, room: Room, count: int) -> Checked | None:
+def _usable(
+    model: ScoredModel, first: Rows, schema: ExampleSchema, device_batch: DeviceBatchSize, count: int
+) -> Checked | None:
     if first.stored is None:
         return None
     stored = first.stored.slice(0, count)
     rows = first.take(slice(0, stored.num_rows))
     inputs = schema.assemble(rows.features)
-    kept, _ = taken(model, inputs, room)
+    kept, _ = taken(model, inputs, device_batch)
     if not kept.any():
         return None
     return Checked(
@@ -86,7 +88,7 @@ def _usable(model: ScoredModel, first: Rows, schema: ExampleSchema, room: Room, 
     )
 
 
-def _check_prediction(model: ScoredModel, checked: Checked, room: Room) -> None:
+def _check_prediction(model: ScoredModel, checked: Checked, device_batch: DeviceBatchSize) -> None:
     adapter = model.adapter
     if not isinstance(adapter, PublicPrediction):
         return
@@ -98,8 +100,8 @@ def _check_prediction(model: ScoredModel, checked: Checked, room: Room) -> None:
         again = adapter.public_prediction(checked.stored, checked.inputs)
         if again is not None and differing(again, theirs, _AGAIN).any():
             raise random_error(draws)
-    read = _as_saved(model)
-    ours = room.run(lambda size: evaluate(read, checked.inputs, size)[1])
+    read = _as_saved(model, checked.inputs)
+    ours = device_batch.run(lambda size: evaluate(read, checked.inputs, size)[1])
     with np.errstate(over="ignore"):
         theirs = np.asarray(theirs).astype(np.float32).reshape(len(ours), -1)
     if theirs.shape != ours.shape:
@@ -128,14 +130,14 @@ def _check_prediction(model: ScoredModel, checked: Checked, room: Room) -> None:
 _REMEDY = "wrap its own prediction in a python: function, and explain that with a method that evaluates"
 
 
-def _as_saved(model: ScoredModel) -> ScoredModel:
-    """The model in its own precision: halves are the config's wish, and no misreading."""
+def _as_saved(model: ScoredModel, rows: Mapping[str, np.ndarray]) -> ScoredModel:
+    """The model in its own precision: the config asks for halves, and they are not a misreading."""
     adapter = model.adapter
-    if getattr(adapter, "precision", "float32") == "float32":
+    if not isinstance(adapter, CompiledAdapter) or adapter.precision == "float32":
         return model
     adapter = copy.copy(adapter)
-    adapter.precision, adapter.build = "float32", AS_IT_IS
-    return ScoredModel(adapter, model.shapes, "output", affine_prefix=False)
+    adapter.precision, adapter.compile_options = "float32", DEFAULT
+    return adapter.scored(model.shapes, "output", affine_prefix=False, example=rows)
 
 
 def differing(

@@ -10,11 +10,11 @@ import numpy as np
 from pipeline.planning.method.requirements import playable
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
 from transforms.methods.base import AttributionMethod, evaluate
-from transforms.models.base import ScoredModel, refusal
-from transforms.models.messages import first_line, out_of_memory
+from transforms.models.base import ScoredModel
+from transforms.models.messages import first_line, out_of_memory, refusal
 from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema
-from transforms.work.device_batch import Room
+from transforms.work.device_batch import DeviceBatchSize
 
 #: Why a row whose score is NaN or infinite is not taken.
 NOT_FINITE = "its score is not finite"
@@ -79,23 +79,27 @@ def methods_own(method: AttributionMethod, schema: ExampleSchema) -> Iterator[No
         ) from error
 
 
-def scores_of(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> np.ndarray:
+def scores_of(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], device_batch: DeviceBatchSize
+) -> np.ndarray:
     """Scores of all targets, `[B, T]`."""
-    return room.run(lambda size: evaluate(model, inputs, size)[0])
+    return device_batch.run(lambda size: evaluate(model, inputs, size)[0])
 
 
-def taken(model: ScoredModel, inputs: Mapping[str, np.ndarray], room: Room) -> tuple[np.ndarray, str]:
+def taken(
+    model: ScoredModel, inputs: Mapping[str, np.ndarray], device_batch: DeviceBatchSize
+) -> tuple[np.ndarray, str]:
     """Which rows the model takes and gives a finite score, `[B]` bool, and why not one of the others."""
     rows = len(next(iter(inputs.values())))
     try:
-        scores = scores_of(model, inputs, room)
+        scores = scores_of(model, inputs, device_batch)
     except Exception as error:
         if is_no_failure(error):
             raise
         if rows == 1:
             return np.zeros(1, bool), said(error)
         parts = (slice(0, rows // 2), slice(rows // 2, None))
-        halves = [taken(model, {k: v[part] for k, v in inputs.items()}, room) for part in parts]
+        halves = [taken(model, {k: v[part] for k, v in inputs.items()}, device_batch) for part in parts]
         return np.concatenate([kept for kept, _ in halves]), halves[0][1] or halves[1][1]
     finite: np.ndarray = np.isfinite(scores).all(axis=1)
     return finite, "" if finite.all() else NOT_FINITE
@@ -105,7 +109,7 @@ def refused_baseline(model: ScoredModel, reason: str, first: Rows | None, schema
     """That the model takes no row of the baseline; or that it fails, where it takes none of the input."""
     if first is not None:
         some = {name: value[:_TRIED] for name, value in first.features.items()}
-        kept, why = taken(model, schema.assemble(some), Room(_TRIED))
+        kept, why = taken(model, schema.assemble(some), DeviceBatchSize(_TRIED))
         if not kept.any() and why != NOT_FINITE:
             return UserError(f"the model fails on the first rows: {why}", "model.path", _OUTSIDE)
     what = "the model's score of the baseline is not finite"

@@ -35,7 +35,7 @@ from transforms.rows.resolve.resolve import ColumnRequest
 from transforms.rows.schema import ExampleSchema, columns_of
 from transforms.sources.base import TFRECORD, Column, InputFile
 from transforms.sources.read import check_columns
-from transforms.work.device_batch import Room
+from transforms.work.device_batch import DeviceBatchSize
 
 #: Rows of the input that stand for it where a spread or a time is measured.
 FIRST_ROWS = 4096
@@ -132,8 +132,8 @@ def open_model(request: ProbeRequest, other: Opened | None = None) -> Opened:
     else:
         first = other.first
     # Rows that the model refuses will be rejected: they are no background and no measure of the others.
-    room = Room(request.device_batch_size or forward_batch_size(model))
-    kept, reason = taken(model, schema.assemble(background), room)
+    device_batch = DeviceBatchSize(request.device_batch_size or forward_batch_size(model))
+    kept, reason = taken(model, schema.assemble(background), device_batch)
     if not kept.any():
         raise refused_baseline(model, reason, first, schema)
     if not kept.all():  # a mask copies

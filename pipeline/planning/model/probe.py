@@ -26,7 +26,7 @@ from pipeline.planning.slicings import plan_slicings
 from transforms.aggregates.quality import distance_of, spread_of, yardsticks
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
 from transforms.methods.base import AttributionMethod
-from transforms.methods.sampling import Moments
+from transforms.methods.sampling import RunningMoments
 from transforms.models.base import ScoredModel, Signature
 from transforms.models.devices import device_scopes
 from transforms.models.load import request_bytes, request_digest
@@ -35,7 +35,7 @@ from transforms.rows.baselines.baselines import Artifact
 from transforms.rows.decode import Rows
 from transforms.rows.resolve.completion import said
 from transforms.rows.schema import ExampleSchema
-from transforms.work.device_batch import Room
+from transforms.work.device_batch import DeviceBatchSize
 from transforms.work.runtime import make_reference
 from transforms.work.spec import TargetSpec
 
@@ -153,25 +153,25 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
     total = sum(file.rows for file in request.files)
     schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total, request.edges)
     size = request.device_batch_size or device_batch_size(model, inputs, method)
-    room = Room(size)
+    device_batch = DeviceBatchSize(size)
     first_inputs, first_features = inputs, None if first is None else first.features
     if first is not None:
         found = schema.assemble(first.features)
-        kept, _ = taken(model, found, room)
+        kept, _ = taken(model, found, device_batch)
         if kept.any():  # a mask copies
             first_inputs = found if kept.all() else {name: value[kept] for name, value in found.items()}
-    scores = scores_of(model, inputs, room)
+    scores = scores_of(model, inputs, device_batch)
     spread_inputs = inputs if len(scores) > 1 else first_inputs
-    spread_scores = scores if len(scores) > 1 else scores_of(model, first_inputs, room)
+    spread_scores = scores if len(scores) > 1 else scores_of(model, first_inputs, device_batch)
     spread = spread_of(spread_scores)
     first_scores = spread_scores
     if len(scores) > 1 and not spread.all():  # what their spread cannot measure, their distance may
-        first_scores = scores_of(model, first_inputs, room)
+        first_scores = scores_of(model, first_inputs, device_batch)
     yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
     noise: tuple[np.ndarray, ...] = ()
-    if method.name == "smoothgrad":
+    if method.needs.entry_spread:
         with methods_own(method, schema):
-            noise = room.run(lambda size: _entry_spread(model, spread_inputs, size))
+            noise = device_batch.run(lambda size: _entry_spread(model, spread_inputs, size))
     if targets.mirrored:  # of no and yes alike
         spread, yardstick = np.repeat(spread, 2), np.repeat(yardstick, 2)
     artifact = Artifact(background, scores, spread, noise, yardstick)
@@ -181,11 +181,11 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
         row = {name: value[:1] for name, value in spread_inputs.items()}
         none = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
         with methods_own(method, schema):
-            room.run(lambda size: method.attribute(model, row, reference, *none, size))
+            device_batch.run(lambda size: method.attribute(model, row, reference, *none, size))
     seconds = None
     if request.measure:
         with methods_own(method, schema):
-            seconds = room.run(
+            seconds = device_batch.run(
                 lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
             )
     return ProbeResult(
@@ -197,7 +197,7 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
         artifact,
         method.evaluations_per_row(len(scores), schema.players.count),
         size,
-        room.size * evaluation_bytes(model, inputs, method),
+        device_batch.size * evaluation_bytes(model, inputs, method),
         _has_prefix(model, reference, method),
         seconds,
         (
@@ -208,7 +208,7 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
             *degenerate_baseline(request.baseline.kind, method, background, first_features),
         ),
         device_scopes() if request.model.needs_tensorflow else (),
-        room.used,
+        device_batch.used,
         evaluation_bytes(model, inputs, method),
         model.forward_bytes,
         background_bytes(model, inputs, method, len(scores)),
@@ -247,7 +247,8 @@ def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMet
         return False
     if method.needs.gradients:
         return model.differentiable(reference.inputs).cut.has_prefix
-    return model.has_gradients and model.masked(reference).has_prefix
+    masked = model.masked(reference)
+    return masked is not None and masked.has_prefix
 
 
 def _entry_spread(
@@ -256,7 +257,7 @@ def _entry_spread(
     """Standard deviation of each entry over the rows, `[per_row, *shape]`."""
     differentiable = model.differentiable(inputs)
     count = len(next(iter(inputs.values())))
-    moments = Moments()
+    moments = RunningMoments()
     for first in range(0, count, device_batch_size):
         some = {name: value[first : first + device_batch_size] for name, value in inputs.items()}
         rows = len(next(iter(some.values())))

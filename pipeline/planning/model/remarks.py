@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.planning.method.requirements import evaluating_methods
 from transforms.methods.base import AttributionMethod
 from transforms.models.base import ScoredModel
 from transforms.models.reference import Reference
@@ -21,6 +22,9 @@ def remarks(
     if not model.has_gradients:
         return ()
     from transforms.models.graphs.cut.remarks import masked_lists, remarks_on_gradients, split_texts
+    from transforms.models.graphs.scored import ScoredGraph
+
+    assert isinstance(model, ScoredGraph), "only TensorFlow models have gradients"
 
     found = []
     asked = {column.name for column in columns.features or () if column.fixed}
@@ -39,11 +43,12 @@ def remarks(
             )
     if method.needs.gradients and not method.needs.rescale:
         cut = model.differentiable(reference.inputs).cut
-        lines = remarks_on_gradients(model, cut, method)
+        instead = evaluating_methods(model)
+        lines = remarks_on_gradients(model.traced, cut, additive=method.additive, instead=instead)
         found += [f"method.name: {line}" for line in lines]
     else:
         padded = {feature.input for feature in schema.features if feature.pad is not None}
-        masked = [name for name in masked_lists(model) if name not in padded]
+        masked = [name for name in masked_lists(model.traced, model.scores, model.held) if name not in padded]
         if masked:
             found.append(
                 f"method.name: the model masks padding of {names_in_words(masked)}: where a row has padding "

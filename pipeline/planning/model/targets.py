@@ -71,7 +71,7 @@ def is_yes_or_no(model: ScoredModel) -> bool:
     signature = model.signature
     if len(signature.outputs) != 1 or signature.outputs[0].width != 1:
         return False
-    return model.score_kinds[0] in ("logit", "probability") or bool(getattr(model, "yes_or_no", False))
+    return model.score_kinds[0] in ("logit", "probability") or model.yes_or_no
 
 
 def _by_name(target: Target, names: Sequence[str], classes: Sequence[Category]) -> int | None:

@@ -170,7 +170,7 @@ class SampledRows:
         return (as_text(value) if pa.types.is_temporal(value.type) else value)[0].as_py()
 
     def take(self, rows: Sequence[int] | np.ndarray) -> SampledRows:
-        """Some of the rows."""
+        """Selects rows by their positions."""
         return SampledRows(self.table.take(pa.array(np.asarray(rows, np.int64))), self.features)
 
 

@@ -65,7 +65,7 @@ class View:
 
     @cached_property
     def labelled(self) -> bool:
-        """Whether any feature has a label of its own."""
+        """True if any feature has a label of its own."""
         return any(name != text for name, text in self.labels.items())
 
     @cached_property
@@ -98,12 +98,12 @@ class View:
         return self._sliced.get(target)
 
     def matters(self, target: int) -> bool:
-        """Whether any feature has any effect."""
+        """True if any feature has any effect."""
         return bool(self.overall(target)["mean_abs"].max() > 0)
 
     @property
     def missed(self) -> bool:
-        """Whether φ do not add up to the score, so that a φ of 0 may have missed something."""
+        """True if φ do not add up to the score, so that a φ of 0 may have missed something."""
         manifest = self.data.manifest
         delta = manifest["quality"]["convergence_delta"]
         limit = manifest["config"]["limits"].get("convergence")
@@ -122,11 +122,11 @@ class View:
         return {feature["name"]: feature for feature in self.data.manifest["schema"]}
 
     def is_scalar(self, feature: str) -> bool:
-        """Whether the feature has one value in a row: it is neither a group nor a tensor."""
+        """True if the feature has one value in a row: it is neither a group nor a tensor."""
         return feature in self._schema and not self._schema[feature]["shape"]
 
     def is_numeric(self, feature: str) -> bool:
-        """Whether the feature's values have an order, so that more and less make sense."""
+        """True if the feature's values have an order, so that more and less make sense."""
         return self.is_scalar(feature) and self._schema[feature]["kind"] == "numeric"
 
     def sample(self, target: int, rows: int | None = None) -> pa.Table | None:

@@ -146,7 +146,7 @@ def spread(field: str) -> Spec:
 
 
 def tooltip(titles: Mapping[str, str | None], exact: Collection[str] = ()) -> list[Spec]:
-    """What the pointer shows.
+    """The lines that the pointer shows.
 
     Args:
       titles: What fields are called, in order; None: by their name.

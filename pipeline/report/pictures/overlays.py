@@ -19,7 +19,7 @@ SIDE = 160
 _PIXEL = 4
 #: Numbers of φ above which full colour is a quantile of |φ|, so that one outlier does not pale all others.
 _FEW = 5000
-#: That quantile.
+#: The quantile of |φ| that has full colour where there are many numbers.
 _QUANTILE = 0.995
 #: The darkest grey under the colours of φ; the lightest is white.
 _DIMMED = 0.55

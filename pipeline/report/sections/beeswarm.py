@@ -79,7 +79,7 @@ class _Dots:
 
     @property
     def grey(self) -> bool:
-        """Whether no dot has a colour."""
+        """True if no dot has a colour."""
         return set(self.colours) == {NO_ORDER}
 
 
@@ -180,7 +180,7 @@ def swarm(values: np.ndarray, extent: tuple[float, float]) -> np.ndarray:
     # 0, 1, −1, 2, −2, …: the first in the middle.
     steps = np.where(place % 2, (place + 1) // 2, -(place // 2)) - np.where(size % 2, 0, 0.5)
     offsets = np.empty(len(values))
-    # Seven dots or fewer in the largest stack: they do not fill the height.
+    # Stacks of fewer than 14 dots do not fill the height.
     offsets[order] = steps / max(counts.max() / 2, 7)
     return np.clip(offsets, -1, 1) * 0.92
 

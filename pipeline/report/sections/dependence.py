@@ -48,7 +48,7 @@ _MOST_GROUPS = 5
 _LINE = 12
 #: The fewest dots that a point of the line is the mean of.
 _LINE_DOTS = 8
-#: Of a plot, in pixels.
+#: The height of a plot in pixels.
 _HEIGHT = 190
 #: The name of all categories without a strip or a colour of their own.
 _OTHERS = "others"

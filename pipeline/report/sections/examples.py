@@ -73,7 +73,7 @@ def sections(data: ReportData) -> list[Section]:
     return [Section("examples", "Single examples", lead, blocks)]
 
 
-# -- sentences ---------------------------------------------------------------------------------------------
+# -- sentences -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ _NO_SUM = "This method's φ do not add up to the score, so the bars stand side b
 
 
 def waterfall(features: Sequence[Part], prediction: float, base: float, title: str) -> Spec:
-    """The way from the base value to the score: a bar a feature, the smallest summed up."""
+    """The way from the base value to the score: a bar for each feature, the smallest summed up."""
     seen = sum(abs(part.phi) >= _VISIBLE * abs(features[0].phi) for part in features)
     steps = _summed(features, min(_BARS, max(seen + 1, 3)))
     total, rows = base, [_stop("Base value", base)]
@@ -247,7 +247,7 @@ def waterfall(features: Sequence[Part], prediction: float, base: float, title: s
 
 
 def bars(features: Sequence[Part]) -> Spec:
-    """A bar a feature from 0, for methods whose φ promise no sum."""
+    """A bar from 0 for each feature, for methods that promise no sum of φ."""
     shown = features[:_BARS]
     rows = [_step(part, 0.0, part.phi) for part in shown]
     reach = [0.0, *(part.phi for part in shown)]

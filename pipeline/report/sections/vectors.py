@@ -32,9 +32,9 @@ _CHARTS = 100
 _ALL_LINES = 4000
 #: Bars from the first position to the last.
 _STEPS = 400
-#: Bars above which they stand without a gap.
+#: Bars up to which there are gaps between them.
 _APART = 120
-#: Of a chart from the first position to the last, in pixels.
+#: The height of a chart of all positions, in pixels.
 _HEIGHT = 160
 
 

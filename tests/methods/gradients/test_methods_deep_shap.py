@@ -26,22 +26,22 @@ from tests.support.models.models_zoo import attribute, column, linear, pick, rel
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, evaluate, totals
 from transforms.methods.gradients.deep_shap import DeepShap
-from transforms.models.base import ScoredModel
 from transforms.models.graphs.deeplift import model as rescale
 from transforms.models.graphs.deeplift import rules as rescale_rules
+from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.reference import Reference
 
 L, ops = keras.layers, keras.ops
 Inputs = Mapping[str, np.ndarray]
 
 
-def reference_of(model: ScoredModel, background: Inputs) -> Reference:
+def reference_of(model: ScoredGraph, background: Inputs) -> Reference:
     scores, _ = evaluate(model, background, 4096)
     return Reference(background, scores, scores.std(axis=0))
 
 
 def explain(
-    model: ScoredModel, rows: Inputs, background: Inputs, device_batch_size: int = 1024
+    model: ScoredGraph, rows: Inputs, background: Inputs, device_batch_size: int = 1024
 ) -> tuple[Attribution, Reference]:
     """All targets of all rows."""
     reference = reference_of(model, background)
@@ -264,7 +264,7 @@ def test_sorted_values_are_integrated_over_the_ranks_that_each_holds() -> None:
     rng = np.random.default_rng(6)
     weights = np.array([[3.0], [-2.0], [0.5], [1.0]], np.float32)
 
-    def model_of(width: int, largest: int) -> ScoredModel:
+    def model_of(width: int, largest: int) -> ScoredGraph:
         inputs = keras.Input((width,), name="x")
         dense = L.Dense(1, use_bias=False)
         model = keras.Model(inputs, dense(ops.top_k(inputs, largest)[0]))
@@ -368,7 +368,7 @@ def test_a_quotient_does_not_drown_in_rounding(activation: str, apart: float) ->
 # -- against full enumeration ----------------------------------------------------------------------------
 
 
-def shapley(model: ScoredModel, row: np.ndarray, background: np.ndarray) -> np.ndarray:
+def shapley(model: ScoredGraph, row: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Shapley values of a row by all coalitions, averaged over the background, in double precision."""
     size = row.shape[-1]
     every = [frozenset(c) for n in range(size + 1) for c in combinations(range(size), n)]
@@ -455,7 +455,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
 }  # fmt: skip
 
 
-def refusing(function: str) -> ScoredModel:
+def refusing(function: str) -> ScoredGraph:
     inputs = keras.Input((4,), name="x")
     return scored(keras.Model(inputs, L.Dense(1)(Calls(function)(L.Dense(4)(inputs)))))
 

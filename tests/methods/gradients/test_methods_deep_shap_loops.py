@@ -13,8 +13,8 @@ import tensorflow as tf
 from tests.support.models.models_zoo import attribute, scored
 from transforms.methods.base import Attribution, evaluate, totals
 from transforms.methods.gradients.deep_shap import DeepShap
-from transforms.models.base import ScoredModel
 from transforms.models.graphs.deeplift import unrolled
+from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.reference import Reference
 
 L, ops = keras.layers, keras.ops
@@ -93,7 +93,7 @@ BODIES: dict[str, tuple[Callable[[Any], Any], int]] = {
 }
 
 
-def made(name: str, steps: int = STEPS) -> ScoredModel:
+def made(name: str, steps: int = STEPS) -> ScoredGraph:
     keras.utils.set_random_seed(2)
     inputs = keras.Input((steps, 4), name="x")
     found = BODIES[name][0](inputs)
@@ -109,7 +109,7 @@ def drawn(rows: int, seed: int, steps: int = STEPS) -> Inputs:
     return {"x": values}
 
 
-def explain(model: ScoredModel, rows: Inputs, background: Inputs) -> tuple[Attribution, Reference]:
+def explain(model: ScoredGraph, rows: Inputs, background: Inputs) -> tuple[Attribution, Reference]:
     scores, _ = evaluate(model, background, 64)
     reference = Reference(background, scores, scores.std(axis=0))
     targets = np.broadcast_to(np.arange(scores.shape[1]), (len(rows["x"]), scores.shape[1]))

@@ -12,9 +12,9 @@ from tests.support.models.games import Plain, World, mixed, smooth, worths
 from tests.support.models.models_zoo import CASES, make_reference, pick, size_of
 from transforms.methods.masking import game as games
 from transforms.methods.masking.game import Game
-from transforms.models.base import ScoredModel
 from transforms.models.graphs import masked
 from transforms.models.graphs.masked import MaskedModel
+from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.players import HELD, Players
 from transforms.models.reference import Reference
 
@@ -29,9 +29,9 @@ BASE = (0, 4, 2, 2, 1, 3)
 
 
 @cache
-def raw_model(name: str) -> ScoredModel:
+def raw_model(name: str) -> ScoredGraph:
     world = {"mixed": mixed, "smooth": lambda: smooth(4)}[name]()
-    return ScoredModel(world.model.adapter, world.model.shapes, affine_prefix=False)
+    return ScoredGraph(world.model.adapter, world.model.shapes, affine_prefix=False)
 
 
 def model_of(world: World, way: str) -> Any:
@@ -108,7 +108,7 @@ def test_in_parts_it_is_the_same(way: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_with_and_without_the_prefix_is_the_same(case: str) -> None:
     kind = CASES[case]()
     score = "probability" if case == "probability" else "auto"
-    raw = ScoredModel(kind.model.adapter, kind.model.shapes, score, affine_prefix=False)
+    raw = ScoredGraph(kind.model.adapter, kind.model.shapes, score, affine_prefix=False)
     reference = make_reference(kind.model, kind.background)
     coalitions = drawn(9, reference.players.count)
     targets = np.broadcast_to(np.arange(kind.targets), (size_of(kind.rows), kind.targets))
@@ -225,10 +225,10 @@ def test_nobody_is_the_base_value_or_a_row_of_its_own_where_values_are_held() ->
     world = mixed()
     free, held = world.reference(), world.reference(players=GROUPED)
     before = world.model.evaluations
-    base = Game(world.model, free, 64).nobody(world.rows, world.targets)
+    base = Game(world.model, free, 64).empty_coalition(world.rows, world.targets)
     assert world.model.evaluations == before
     np.testing.assert_array_equal(base, np.broadcast_to(free.base_values, (4, 2)))
-    own = Game(world.model, held, 64).nobody(world.rows, world.targets)
+    own = Game(world.model, held, 64).empty_coalition(world.rows, world.targets)
     for b in range(4):
         row = {name: value[b] for name, value in world.rows.items()}
         exact = worths(world.predict, row, world.background, GROUPED, [()])

@@ -15,7 +15,7 @@ from tests.support.models.games import Plain, World, by_player, mixed, shapley, 
 from tests.support.models.models_zoo import attribute, linear, make_reference, pick
 from transforms.errors import UserError
 from transforms.methods.masking.exact_shap import MOST_PLAYERS, ExactShap, enumeration
-from transforms.models.base import ScoredModel
+from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.players import Players
 
 
@@ -41,7 +41,7 @@ def test_equals_enumeration_by_the_definition(size: int, players: Players | None
 
 
 def test_equals_enumeration_without_a_prefix() -> None:
-    model = ScoredModel(mixed().model.adapter, mixed().model.shapes, affine_prefix=False)
+    model = ScoredGraph(mixed().model.adapter, mixed().model.shapes, affine_prefix=False)
     check(mixed().with_model(model), 3, None)
     check(smooth(7, 2), 4, None, 50)
 

@@ -13,8 +13,8 @@ import tensorflow as tf
 from tests.support.models import models_zoo
 from tests.support.models.cut_worlds import Inputs, L, gradients, integrated, loaded, ops, scored, total
 from transforms.errors import UserError
-from transforms.models.base import ScoredModel
 from transforms.models.graphs.cut.provenance import EVERYWHERE
+from transforms.models.graphs.scored import ScoredGraph
 
 
 def tape(model: Any, rows: Inputs) -> Inputs:
@@ -34,7 +34,7 @@ def tape(model: Any, rows: Inputs) -> Inputs:
     return {name: value.numpy() for name, value in gradient.items()}
 
 
-def agrees(model: Any, rows: Inputs, tolerance: float = 1e-6, own: ScoredModel | None = None) -> None:
+def agrees(model: Any, rows: Inputs, tolerance: float = 1e-6, own: ScoredGraph | None = None) -> None:
     expected = tape(model, rows)
     scale = max(float(np.abs(value).max()) for value in expected.values())
     assert scale > 1e-3, "a model that says something"
@@ -124,7 +124,7 @@ def test_a_layer_s_own_gradient_is_taken(name: str) -> None:
 def test_every_model_of_the_zoo_has_tensorflow_s_gradient(name: str) -> None:
     """Of the model as Keras holds it, neither traced by us nor written out nor cut."""
     case = models_zoo.CASES[name]()
-    own = ScoredModel(case.model.adapter, case.model.shapes, "output")
+    own = ScoredGraph(case.model.adapter, case.model.shapes, "output")
     agrees(case.model.adapter.model, case.rows, 2e-6, own)
 
 

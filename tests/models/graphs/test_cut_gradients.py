@@ -24,8 +24,8 @@ from tests.support.models.cut_worlds import (
     strings,
     total,
 )
-from transforms.models.base import ScoredModel
 from transforms.models.graphs.cut.cut import find_cut
+from transforms.models.graphs.scored import ScoredGraph
 
 # -- gradients against finite differences, in float64 ----------------------------------------------------
 
@@ -41,7 +41,7 @@ def policy(name: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def double() -> tuple[Any, ScoredModel, Inputs]:
+def double() -> tuple[Any, ScoredGraph, Inputs]:
     """A float64 model of ids that share a table, a string and two numbers."""
     keras.utils.set_random_seed(5)
     with policy("float64"):
@@ -77,7 +77,7 @@ def finite_difference(model: Any, row: Inputs, move: Callable[[float], Any]) -> 
     return (8 * (score(h) - score(-h)) - (score(2 * h) - score(-2 * h))) / (12 * h)
 
 
-def test_gradients_through_embeddings_are_finite_differences(double: tuple[Any, ScoredModel, Inputs]) -> None:
+def test_gradients_through_embeddings_are_finite_differences(double: tuple[Any, ScoredGraph, Inputs]) -> None:
     """∂F/∂e summed over the axis of an embedding: moves one id's row of the table."""
     model, loaded_model, rows = double
     values = gradients(loaded_model, rows)
@@ -102,7 +102,7 @@ def test_gradients_through_embeddings_are_finite_differences(double: tuple[Any, 
             np.testing.assert_allclose(value, expected, rtol=2e-6, atol=1e-9)
 
 
-def test_gradients_of_numbers_are_finite_differences(double: tuple[Any, ScoredModel, Inputs]) -> None:
+def test_gradients_of_numbers_are_finite_differences(double: tuple[Any, ScoredGraph, Inputs]) -> None:
     model, loaded_model, rows = double
     values, products = gradients(loaded_model, rows), gradients(loaded_model, rows, "times_input")
     sizes = gradients(loaded_model, rows, "absolute")
@@ -122,7 +122,7 @@ def test_gradients_of_numbers_are_finite_differences(double: tuple[Any, ScoredMo
         )
 
 
-def test_a_float64_model_is_integrated_in_float64(double: tuple[Any, ScoredModel, Inputs]) -> None:
+def test_a_float64_model_is_integrated_in_float64(double: tuple[Any, ScoredGraph, Inputs]) -> None:
     _, model, rows = double
     differentiable = model.differentiable(rows)
     assert {entry.tensor.dtype for entry in differentiable.cut.entries} == {tf.float64}
@@ -163,13 +163,13 @@ def test_half_precision_is_integrated_in_float32() -> None:
 
 
 @pytest.fixture(scope="module")
-def classes() -> ScoredModel:
+def classes() -> ScoredGraph:
     keras.utils.set_random_seed(2)
     x = L.Input((7,), name="x")
     return scored(keras.Model(x, L.Dense(11, activation="softmax")(L.Dense(16, activation="tanh")(x))))
 
 
-def test_every_target_in_any_order(classes: ScoredModel) -> None:
+def test_every_target_in_any_order(classes: ScoredGraph) -> None:
     rows, base = numbers(7), {"x": np.zeros((1, 7), np.float32)}
     everything = np.broadcast_to(np.arange(11), (3, 11))
     values = integrated(classes, rows, base, targets=everything)
@@ -182,7 +182,7 @@ def test_every_target_in_any_order(classes: ScoredModel) -> None:
     )
 
 
-def test_the_batch_is_never_traced_again(classes: ScoredModel) -> None:
+def test_the_batch_is_never_traced_again(classes: ScoredGraph) -> None:
     differentiable = classes.differentiable(numbers(7))
     base = {"x": np.zeros((2, 7), np.float32)}
     counts = []
@@ -196,7 +196,7 @@ def test_the_batch_is_never_traced_again(classes: ScoredModel) -> None:
     assert counts[0] <= 6
 
 
-def test_evaluations_are_counted(classes: ScoredModel) -> None:
+def test_evaluations_are_counted(classes: ScoredGraph) -> None:
     differentiable = classes.differentiable(numbers(7))
     before = differentiable.evaluations
     integrated(classes, numbers(7), {"x": np.zeros((2, 7), np.float32)}, nodes=4)
@@ -209,7 +209,7 @@ def test_evaluations_are_counted(classes: ScoredModel) -> None:
     assert classes.evaluations - before == 3
 
 
-def test_squares_are_of_pairs_and_of_deviations(classes: ScoredModel) -> None:
+def test_squares_are_of_pairs_and_of_deviations(classes: ScoredGraph) -> None:
     differentiable = classes.differentiable(numbers(7))
     rows, targets = numbers(7), np.array([[3], [1], [0]])
     bases = {"x": np.random.default_rng(8).normal(size=(4, 7)).astype(np.float32)}
@@ -233,7 +233,7 @@ def test_squares_are_of_pairs_and_of_deviations(classes: ScoredModel) -> None:
     np.testing.assert_allclose(deviations["x"], 5 * single.var(axis=0), atol=1e-5)
 
 
-def test_scores_along_the_path(classes: ScoredModel) -> None:
+def test_scores_along_the_path(classes: ScoredGraph) -> None:
     differentiable = classes.differentiable(numbers(7))
     rows, targets = numbers(7), np.array([[3, 0], [1, 2], [10, 4]])
     bases = {"x": np.random.default_rng(8).normal(size=(2, 7)).astype(np.float32)}

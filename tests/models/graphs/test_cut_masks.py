@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config.models import load_config
+from pipeline.planning.method.requirements import evaluating_methods
 from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.models import models_zoo
@@ -137,7 +138,14 @@ def test_noise_does_not_lift_padding_past_its_mask(value: float, tail: Any) -> N
 
 def said(model: Any, rows: Inputs, method: str = "integrated_gradients") -> str:
     own = scored(model)
-    return "\n".join(remarks_on_gradients(own, own.differentiable(one_row(rows, 0)).cut, METHODS[method]()))
+    return "\n".join(
+        remarks_on_gradients(
+            own.traced,
+            own.differentiable(one_row(rows, 0)).cut,
+            additive=METHODS[method].additive,
+            instead=evaluating_methods(own),
+        )
+    )
 
 
 def test_masks_are_told_where_a_path_crosses_them() -> None:

@@ -19,7 +19,7 @@ from tests.support.models.cut_worlds import (
     scored,
     total,
 )
-from transforms.models.graphs.cut.cut import Cut
+from transforms.models.graphs.cut.entries import Cut
 
 
 def cut_of(model: Any, example: Inputs) -> Cut:

@@ -29,7 +29,7 @@ from tests.support.models.mask_worlds import (
 )
 from transforms.errors import UserError
 from transforms.methods import METHODS
-from transforms.models.base import ScoredModel
+from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.kinds.savedmodel import SavedModel
 
 NODES = 6
@@ -240,7 +240,7 @@ def test_attention_across_two_lists_gives_neither_s_padding_anything(name: str) 
 def test_a_saved_model_is_as_its_keras_file(name: str, tmp_path: Any) -> None:
     model = made(name)
     model.export(tmp_path / "m", verbose=False)
-    saved = ScoredModel(SavedModel(str(tmp_path / "m")), {"ids": (STEPS,)}, "auto")
+    saved = ScoredGraph(SavedModel(str(tmp_path / "m")), {"ids": (STEPS,)}, "auto")
     rows, bases = {"ids": ROWS}, {"ids": BASES}
     expected = integrated(scored(model), rows, bases, NODES)["ids"]
     found = integrated(saved, rows, bases, NODES)["ids"]

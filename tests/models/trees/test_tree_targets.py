@@ -26,7 +26,7 @@ from tests.support import worlds
 from tests.support.models import trees_zoo as zoo
 from tests.support.models.tree_tables import through
 from transforms.errors import UserError
-from transforms.models.base import OutputSpec, Signature
+from transforms.models.base import HeadSpec, Signature
 
 ROWS = 60
 X = zoo.data(missing=False)[:, :3]
@@ -138,7 +138,7 @@ def test_numbers_in_a_label_column_of_named_classes_are_indices() -> None:
 
 
 def signed(model: Any, classes: tuple[Any, ...], labels: tuple[str, ...] = ()) -> Any:
-    heads = (OutputSpec("probability", (len(classes),), labels, classes),)
+    heads = (HeadSpec("probability", (len(classes),), labels, classes),)
     return SimpleNamespace(signature=Signature((), heads), score_kinds=("margin",), **model)
 
 
@@ -175,7 +175,7 @@ def test_names_and_indices(classes: Any, target: Any, index: int | None, words: 
     [("minutes", "all 2 outputs of minutes, the output"), ("all", "all 3 outputs, the output")],
 )
 def test_a_head_is_named_and_all_outputs_are_of_none(target: str, words: str) -> None:
-    signature = Signature((), (OutputSpec("late", (1,)), OutputSpec("minutes", (2,))))
+    signature = Signature((), (HeadSpec("late", (1,)), HeadSpec("minutes", (2,))))
     spec = find_targets(target, None, SimpleNamespace(signature=signature))  # type: ignore[arg-type]
     assert in_words(target, None, spec, signature, ("output", "output")) == words
 

@@ -12,14 +12,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from transforms.methods.base import Attribution, Needs, convergence_delta, predict
+from transforms.methods.base import Attribution, AttributionMethod, Needs, convergence_delta, predict
 from transforms.methods.masking.game import Game
 from transforms.models.base import ScoredModel
 from transforms.models.reference import Arrays, Reference
 
 
 @dataclass(frozen=True)
-class ByEnumeration:
+class ByEnumeration(AttributionMethod):
     """Exact, for a handful of players."""
 
     name: ClassVar[str] = "by_enumeration"

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.base import ScoredModel
+from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.kinds.keras import KerasModel
 
 L, ops = keras.layers, keras.ops
@@ -25,11 +25,11 @@ def loaded(model: Any) -> KerasModel:
         return KerasModel(path, allow_unsafe=True)
 
 
-def scored(model: Any, score: str = "auto", *, affine_prefix: bool = True) -> ScoredModel:
+def scored(model: Any, score: str = "auto", *, affine_prefix: bool = True) -> ScoredGraph:
     """A Keras model as the product loads it, or a model already loaded, with its score."""
     adapter = model if isinstance(model, KerasModel) else loaded(model)
     shapes = {spec.name: tuple(extent or 1 for extent in spec.shape) for spec in adapter.signature.inputs}
-    return ScoredModel(adapter, shapes, score, affine_prefix=affine_prefix)
+    return ScoredGraph(adapter, shapes, score, affine_prefix=affine_prefix)
 
 
 def legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -38,7 +38,7 @@ def legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def integrated(
-    model: ScoredModel, rows: Inputs, bases: Inputs, nodes: int = NODES, targets: np.ndarray | None = None
+    model: ScoredGraph, rows: Inputs, bases: Inputs, nodes: int = NODES, targets: np.ndarray | None = None
 ) -> Inputs:
     """Integrated gradients with a mean over the base rows, by model input, `[B, T, *shape]`."""
     differentiable = model.differentiable(bases)
@@ -56,7 +56,7 @@ def integrated(
     return values
 
 
-def gradients(model: ScoredModel, rows: Inputs, mode: str = "plain") -> Inputs:
+def gradients(model: ScoredGraph, rows: Inputs, mode: str = "plain") -> Inputs:
     differentiable = model.differentiable(rows)
     still = [np.float32(0)] * len(differentiable.cut.entries)
     count = len(next(iter(rows.values())))

@@ -181,3 +181,6 @@ class Plain:
         self.evaluations += size_of(inputs)
         scores = self._predict(inputs)
         return scores, scores
+
+    def masked(self, reference: Reference) -> None:
+        """Nothing is kept on a device."""

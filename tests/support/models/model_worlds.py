@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from transforms.errors import UserError
-from transforms.models.base import ModelAdapter, ScoredModel
+from transforms.models.base import ModelAdapter
+from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.load import ModelRequest, load_model
 
 L, ops = keras.layers, keras.ops
@@ -30,15 +31,15 @@ def refusal(action: Callable[[], Any]) -> str:
     return text
 
 
-def scored(adapter: ModelAdapter, score: str = "auto", **shapes: tuple[int, ...]) -> ScoredModel:
+def scored(adapter: ModelAdapter, score: str = "auto", **shapes: tuple[int, ...]) -> ScoredGraph:
     full = {
         spec.name: shapes.get(spec.name) or tuple(e or 1 for e in spec.shape)
         for spec in adapter.signature.inputs
     }
-    return ScoredModel(adapter, full, score)
+    return ScoredGraph(adapter, full, score)
 
 
-def integrated(model: ScoredModel, rows: Inputs) -> tuple[Inputs, np.ndarray]:
+def integrated(model: ScoredGraph, rows: Inputs) -> tuple[Inputs, np.ndarray]:
     """Integrated gradients from the first row, and how far their sum is from the difference of the scores."""
     base = {name: value[:1] for name, value in rows.items()}
     differentiable = model.differentiable(base)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from transforms.methods.base import Attribution, AttributionMethod, evaluate
-from transforms.models.base import ScoredModel
+from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.kinds.keras import KerasModel
 from transforms.models.reference import Reference
 from transforms.numerics.random import row_keys
@@ -25,18 +25,18 @@ layers, ops = keras.layers, keras.ops
 Place = tuple[str, tuple[int, ...]]
 
 
-def scored(model: Any, score: str = "auto", *, affine_prefix: bool = True) -> ScoredModel:
+def scored(model: Any, score: str = "auto", *, affine_prefix: bool = True) -> ScoredGraph:
     """Saves a Keras model, loads it and gives it its score."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "model.keras")
         model.save(path)
         adapter = KerasModel(path)
     shapes = {spec.name: tuple(extent or 1 for extent in spec.shape) for spec in adapter.signature.inputs}
-    return ScoredModel(adapter, shapes, score, affine_prefix=affine_prefix)
+    return ScoredGraph(adapter, shapes, score, affine_prefix=affine_prefix)
 
 
 def make_reference(
-    model: ScoredModel, inputs: Mapping[str, np.ndarray], noise: float | None = None
+    model: ScoredGraph, inputs: Mapping[str, np.ndarray], noise: float | None = None
 ) -> Reference:
     """A reference as the plan makes it; `noise` replaces the spread of every entry."""
     scores, _ = evaluate(model, inputs, 4096)
@@ -46,7 +46,7 @@ def make_reference(
     return Reference(inputs, scores, scores.std(axis=0), tuple(s.astype(np.float32) for s in spreads))
 
 
-def reseeded(model: ScoredModel, reference: Reference, seed: int) -> Reference:
+def reseeded(model: ScoredGraph, reference: Reference, seed: int) -> Reference:
     """The reference of a run of another seed, with what no seed changes: the background and its traces."""
     masked = model.masked(reference)
     found = replace(reference, seed=seed)
@@ -68,7 +68,7 @@ def pick(inputs: Mapping[str, np.ndarray], index: Any) -> dict[str, np.ndarray]:
 
 def attribute(
     method: AttributionMethod,
-    model: ScoredModel,
+    model: ScoredGraph,
     inputs: Mapping[str, np.ndarray],
     reference: Reference,
     targets: np.ndarray | None = None,
@@ -90,7 +90,7 @@ def column(inputs: Any, index: int) -> Any:
 
 
 @cache
-def linear() -> ScoredModel:
+def linear() -> ScoredGraph:
     """F = 2a − 3b + 0.5c + 7 of one input "x" `[3]`."""
     inputs = keras.Input((3,), name="x")
     model = keras.Model(inputs, layers.Dense(1)(inputs))
@@ -99,7 +99,7 @@ def linear() -> ScoredModel:
 
 
 @cache
-def separable() -> ScoredModel:
+def separable() -> ScoredGraph:
     """F = 5x + y² + sin z of three named inputs `[1]` (the function of PAIR-code/saliency's tests)."""
     x, y, z = (keras.Input((1,), name=name) for name in "xyz")
     return scored(keras.Model([x, y, z], 5 * x + ops.square(y) + ops.sin(z)))
@@ -110,7 +110,7 @@ EMBEDDING_WEIGHTS = np.array([1.0, -2.0, 0.5], np.float32)
 
 
 @cache
-def embedded() -> ScoredModel:
+def embedded() -> ScoredGraph:
     """F = w · e(carrier) + 3 d of a string and a number; "AA", "UA", "DL" are rows 1 to 3 of e."""
     carrier, d = keras.Input((1,), dtype="string", name="carrier"), keras.Input((1,), name="d")
     table = layers.Embedding(4, 3)
@@ -123,7 +123,7 @@ def embedded() -> ScoredModel:
 
 
 @cache
-def quadratic() -> ScoredModel:
+def quadratic() -> ScoredGraph:
     """F = a² + 3ab − 2b of one input "x" `[2]`; ∇F = (2a + 3b, 3a − 2)."""
     inputs = keras.Input((2,), name="x")
     a, b = column(inputs, 0), column(inputs, 1)
@@ -131,7 +131,7 @@ def quadratic() -> ScoredModel:
 
 
 @cache
-def relu_pair() -> ScoredModel:
+def relu_pair() -> ScoredGraph:
     """F = ReLU(ReLU(a) − 1 − ReLU(b)) of one input "x" `[2]` (Sundararajan et al. 2017, figure 3)."""
     inputs = keras.Input((2,), name="x")
     a, b = column(inputs, 0), column(inputs, 1)
@@ -139,7 +139,7 @@ def relu_pair() -> ScoredModel:
 
 
 @cache
-def relu_network(features: int = 14, seed: int = 0, affine_prefix: bool = True) -> ScoredModel:
+def relu_network(features: int = 14, seed: int = 0, affine_prefix: bool = True) -> ScoredGraph:
     """A ReLU network features-64-32-1 of one input "x" with many kinks."""
     keras.utils.set_random_seed(seed)
     bias = keras.initializers.RandomNormal(stddev=0.3)
@@ -151,7 +151,7 @@ def relu_network(features: int = 14, seed: int = 0, affine_prefix: bool = True) 
 
 
 @cache
-def smooth_network(affine_prefix: bool = True) -> tuple[Any, ScoredModel]:
+def smooth_network(affine_prefix: bool = True) -> tuple[Any, ScoredGraph]:
     """A tanh network 6-16-8-1 of one input "x": as Keras made it, and as the product loads it."""
     keras.utils.set_random_seed(1)
     inputs = keras.Input((6,), name="x")
@@ -175,7 +175,7 @@ class Case:
       twins: Pairs of places that enter the score alike and hold equal values in every row here.
     """
 
-    model: ScoredModel
+    model: ScoredGraph
     rows: dict[str, np.ndarray]
     background: dict[str, np.ndarray]
     ignored: tuple[Place, ...] = ()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from transforms.models.base import KEPT_BYTES
+from transforms.models.capabilities import Gradients
 from transforms.models.reference import Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
-    from transforms.models.graphs.gradients import DifferentiableModel
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Ends:
       kept: Entries and frontier of all rows, None where they take too much memory.
     """
 
-    differentiable: DifferentiableModel
+    differentiable: Gradients
     inputs: Mapping[str, np.ndarray]
     kept: tuple[list[Any], list[Any]] | None
 
     @classmethod
     def made(
-        cls, differentiable: DifferentiableModel, inputs: Mapping[str, np.ndarray], device_batch_size: int
+        cls, differentiable: Gradients, inputs: Mapping[str, np.ndarray], device_batch_size: int
     ) -> Ends:
         """Computes what is kept, in calls of at most `device_batch_size` rows."""
         from transforms.models.graphs.tensors import in_calls

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from transforms.methods.base import Attribution, Needs, convergence_delta, predict, take
+from transforms.methods.base import Attribution, AttributionMethod, Needs, convergence_delta, predict, take
 from transforms.methods.calls import run_calls
 from transforms.models.base import TARGETS_AT_ONCE
 from transforms.models.reference import Arrays, Reference
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class DeepShap:
+class DeepShap(AttributionMethod):
     """Attributes the score by DeepLIFT's rescale rule against every background row, averaged.
 
     From the score back to the inputs, each op divides its own difference between the row and the background

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from transforms.methods.base import Attribution, Needs, convergence_delta, limits, predict, take, totals
+from transforms.methods.base import (
+    Attribution,
+    AttributionMethod,
+    Needs,
+    convergence_delta,
+    limits,
+    predict,
+    take,
+    totals,
+)
 from transforms.methods.calls import run_calls
 from transforms.methods.gradients.background_ends import background_ends
 from transforms.methods.gradients.path_starts import start_values
@@ -29,7 +38,7 @@ _LATTICES = 1 << 20
 
 
 @dataclass(frozen=True)
-class ExpectedGradients:
+class ExpectedGradients(AttributionMethod):
     """Attributes the score by averaging gradients over a background and over the paths from it.
 
     φ_i = E[(x_i − x′_i) · ∂F(x′ + α(x − x′))/∂x_i], x′ uniform over the background, α uniform on [0, 1];

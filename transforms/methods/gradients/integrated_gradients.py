@@ -9,7 +9,15 @@ import numpy as np
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Needs, convergence_delta, limits, predict, take
+from transforms.methods.base import (
+    Attribution,
+    AttributionMethod,
+    Needs,
+    convergence_delta,
+    limits,
+    predict,
+    take,
+)
 from transforms.methods.calls import run_calls
 from transforms.methods.gradients.adaptive import BLOCK_VALUES, NODES, integrate_in_panels
 from transforms.methods.gradients.background_ends import background_ends
@@ -24,7 +32,7 @@ _MAX_STEPS = 2000
 
 
 @dataclass(frozen=True)
-class IntegratedGradients:
+class IntegratedGradients(AttributionMethod):
     """Attributes the score to features by integrating gradients along a straight path.
 
     φ_i = (x_i − x′_i) · ∫₀¹ ∂F(x′ + α(x − x′))/∂x_i dα, by Gauss–Legendre quadrature; Σφ = F(x) − F(x′) up to

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from transforms.methods.base import Attribution, Needs, predict, take
+from transforms.methods.base import Attribution, AttributionMethod, Needs, predict, take
 from transforms.methods.calls import run_calls
 from transforms.methods.masking.game import base_values
 from transforms.models.reference import Arrays, Reference
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Saliency:
+class Saliency(AttributionMethod):
     """The gradient of the score at the row: how fast the score moves with each feature.
 
     φ_i = ∂F(x)/∂x_i; of an embedded category, the sum of the gradient over the embedding's axis.
@@ -35,6 +35,11 @@ class Saliency:
     additive: ClassVar[bool] = False
 
     absolute: bool = False
+
+    @property
+    def signed(self) -> bool:
+        """Sizes of gradients have no sign."""
+        return not self.absolute
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """One."""
@@ -55,7 +60,7 @@ class Saliency:
 
 
 @dataclass(frozen=True)
-class InputXGradient:
+class InputXGradient(AttributionMethod):
     """The input times the gradient at the row: what a linear model through the row would attribute.
 
     φ_i = x_i · ∂F(x)/∂x_i; of an embedded category, the sum over the embedding's axis.

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import numpy as np
 from pydantic import Field
 
-from transforms.methods.base import Attribution, Needs, predict, take
+from transforms.methods.base import Attribution, AttributionMethod, Needs, predict, take
 from transforms.methods.calls import run_calls
 from transforms.methods.masking.game import base_values
-from transforms.methods.sampling import Moments, sample_rounds
+from transforms.methods.sampling import RunningMoments, sample_rounds
 from transforms.models.reference import Arrays, Reference
 from transforms.numerics.random import normals, stream
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class SmoothGrad:
+class SmoothGrad(AttributionMethod):
     """The gradient averaged over noisy copies of the row: saliency without its flicker.
 
     φ_i = E[∂F(x + ε)/∂x_i], ε_i normal with standard deviation `noise` times the feature's spread.
@@ -40,13 +40,18 @@ class SmoothGrad:
     cap: ClassVar[str] = "n_samples"
     summary: ClassVar[str] = "the gradient averaged over noisy copies of the row"
     when: ClassVar[str] = "pictures, where a plain gradient flickers from pixel to pixel; no sums"
-    needs: ClassVar[Needs] = Needs(gradients=True, background=False)
+    needs: ClassVar[Needs] = Needs(gradients=True, background=False, entry_spread=True)
     additive: ClassVar[bool] = False
 
     n_samples: Annotated[int, Field(ge=2, le=1_000_000)] = 50
     noise: Annotated[float, Field(ge=0, le=1e6)] = 0.15
     tolerance: Annotated[float, Field(gt=0, le=1e6)] | None = None
     standard_error: bool = False
+
+    @property
+    def holds_squares(self) -> bool:
+        """Always: the noise is averaged in double precision."""
+        return True
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
         """`n_samples`; rows above the tolerance cost more."""
@@ -89,7 +94,7 @@ class SmoothGrad:
 
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
             chosen = take(inputs, index)
-            moments = Moments()
+            moments = RunningMoments()
             for first in range(0, count, copies):
                 size = min(copies, count - first)
                 noise = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Needs, convergence_delta, predict, take
+from transforms.methods.base import Attribution, AttributionMethod, Needs, convergence_delta, predict, take
 from transforms.methods.masking.game import Game
 from transforms.models.players import Players
 from transforms.models.reference import Arrays, Reference
@@ -23,7 +23,7 @@ MOST_PLAYERS = 15
 
 
 @dataclass(frozen=True)
-class ExactShap:
+class ExactShap(AttributionMethod):
     """Attributes the score by Shapley values, from the scores of all coalitions.
 
     φ_i = Σ_S |S|! (M − |S| − 1)! / M! · (v(S + i) − v(S)) over all coalitions S without i, where v(S) is the
@@ -76,7 +76,7 @@ class ExactShap:
         self.check(players)
         prediction, output = predict(model, inputs, targets, device_batch_size)
         game = Game(model, reference, device_batch_size)
-        base_value = game.nobody(inputs, targets)
+        base_value = game.empty_coalition(inputs, targets)
         coalitions, weights = enumeration(players.count)
         inside = slice(1, len(coalitions) - 1)  # nobody and everybody are known
         # Everybody's share of v(all) − v(none); with one player it is the whole of it.

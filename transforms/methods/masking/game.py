@@ -16,6 +16,7 @@ from transforms.models.reference import Arrays, Reference
 
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
+    from transforms.models.capabilities import MaskedScores
 
 #: Bytes that the scores of a block of rows may take in this process's memory.
 _HOST_BYTES = 32 << 20
@@ -34,8 +35,8 @@ class Game:
     """Scores of coalitions of players.
 
     Args:
-      model: The model with its score; one of TensorFlow's is masked on the device, of any other only
-        `evaluate` is asked.
+      model: The model with its score; TensorFlow models are masked on the device, any other is given masked
+        rows to evaluate.
       reference: The background that takes the place of who is not in a coalition, and the players.
       device_batch_size: Most model evaluations in one device call.
     """
@@ -67,16 +68,16 @@ class Game:
         if not found.size:
             return found
         every = self.reference.rows if base is None else 1
-        on_device = getattr(self.model, "has_gradients", False)
-        call = self._on_device if on_device else self._here
-        in_flight(
-            list(self._cells(len(targets), len(coalitions), every)),
-            call(inputs, targets, coalitions, base, found),
-        )
+        masked = self.model.masked(self.reference)
+        if masked is None:
+            call = self._here(inputs, targets, coalitions, base, found)
+        else:
+            call = self._on_device(masked, inputs, targets, coalitions, base, found)
+        in_flight(list(self._cells(len(targets), len(coalitions), every)), call)
         return found / every
 
-    def nobody(self, inputs: Arrays, targets: np.ndarray) -> np.ndarray:
-        """Scores with everybody replaced, `[B, T]` float32: the base values.
+    def empty_coalition(self, inputs: Arrays, targets: np.ndarray) -> np.ndarray:
+        """v(∅): scores with every feature replaced, `[B, T]` float32, which are the base values.
 
         Cost: nothing, or R evaluations a row where some values are held, so that rows differ.
         """
@@ -135,14 +136,13 @@ class Game:
 
     def _on_device(
         self,
+        masked: MaskedScores,
         inputs: Arrays,
         targets: np.ndarray,
         coalitions: np.ndarray,
         base: np.ndarray | None,
         found: np.ndarray,
     ) -> Any:
-        masked = self.model.masked(self.reference)
-
         def call(cell: _Cell) -> None:
             rows, some = cell
             part = {name: value[rows] for name, value in inputs.items()}
@@ -199,4 +199,4 @@ def base_values(
     """
     if not reference.players.holds:
         return reference.base_values[targets]
-    return Game(model, reference, device_batch_size).nobody(inputs, targets)
+    return Game(model, reference, device_batch_size).empty_coalition(inputs, targets)

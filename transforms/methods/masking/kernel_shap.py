@@ -9,7 +9,15 @@ import numpy as np
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Needs, convergence_delta, limits, predict, take
+from transforms.methods.base import (
+    Attribution,
+    AttributionMethod,
+    Needs,
+    convergence_delta,
+    limits,
+    predict,
+    take,
+)
 from transforms.methods.masking.coalitions import PAIRS_AT_ONCE, Design, design
 from transforms.methods.masking.game import Game
 from transforms.methods.masking.unchanged_players import at_zero
@@ -25,7 +33,7 @@ _MOST_MEMBERSHIPS = 1 << 28
 
 
 @dataclass(frozen=True)
-class KernelShap:
+class KernelShap(AttributionMethod):
     """Attributes the score by Shapley values, fitted to the scores of some coalitions of the features.
 
     φ is the weighted least squares fit of Σ_{i∈S} φ_i to v(S) − v(∅), among those whose sum is v(all) − v(∅),
@@ -115,7 +123,7 @@ class KernelShap:
         self.check(players)
         prediction, output = predict(model, inputs, targets, device_batch_size)
         game = Game(model, reference, device_batch_size)
-        base_value = game.nobody(inputs, targets)
+        base_value = game.empty_coalition(inputs, targets)
         whole = prediction.astype(np.float64) - base_value
         values = np.zeros((*targets.shape, players.count))
         variances = np.zeros_like(values)

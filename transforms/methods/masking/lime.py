@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Needs, predict, take
+from transforms.methods.base import Attribution, AttributionMethod, Needs, predict, take
 from transforms.methods.masking.game import Game
 from transforms.methods.masking.unchanged_players import at_zero
 from transforms.methods.sampling import sample_rounds
@@ -28,7 +28,7 @@ _MOST_ENTRIES = 1 << 26
 
 
 @dataclass(frozen=True)
-class Lime:
+class Lime(AttributionMethod):
     """The slopes of a linear model fitted around the row: what keeping a feature's value adds to the score.
 
     A sample z of zeros and ones keeps the row's value where z_i = 1 and takes the others together from a
@@ -138,8 +138,8 @@ class Lime:
             chosen = targets[rows, columns]
             if not game.players.holds:
                 return reference.scores.T[chosen]
-            nobody = np.zeros((reference.rows, count), bool)
-            found = game.scores(take(inputs, rows), chosen, nobody, np.arange(reference.rows))
+            empty = np.zeros((reference.rows, count), bool)
+            found = game.scores(take(inputs, rows), chosen, empty, np.arange(reference.rows))
             return found.swapaxes(1, 2)
 
         def run(rows: np.ndarray, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

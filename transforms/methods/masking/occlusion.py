@@ -11,7 +11,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Needs, predict, take
+from transforms.methods.base import Attribution, AttributionMethod, Needs, predict, take
 from transforms.methods.masking.blocks import blocks
 from transforms.methods.masking.game import Game
 from transforms.models.reference import Arrays, Reference
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Occlusion:
+class Occlusion(AttributionMethod):
     """What the score loses when a feature, or a window of an image, is replaced.
 
     φ_i = F(x) − mean of F(x with feature i of a background row) over the background. With `window`, all

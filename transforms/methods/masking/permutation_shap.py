@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, Needs, convergence_delta, predict, take
+from transforms.methods.base import Attribution, AttributionMethod, Needs, convergence_delta, predict, take
 from transforms.methods.masking.blocks import blocks
 from transforms.methods.masking.exact_shap import enumeration
 from transforms.methods.masking.game import Game
@@ -38,15 +38,16 @@ _MOST_PLACES = 1 << 26
 
 
 @dataclass(frozen=True)
-class PermutationShap:
+class PermutationShap(AttributionMethod):
     """Shapley values by antithetic permutations: features join one by one, and each is given what it changes.
 
     φ_i = mean over permutations of v(S + i) − v(S), S who came before i and v(S) the mean score with everyone
     outside S replaced by each background row. A permutation goes with its reverse, so that what features do
     alone and in twos is exact; Σφ = prediction − base_value whatever is drawn, since each permutation leads
-    from nobody to everybody. Where the budget reaches all 2^M coalitions, all of them are played and the
-    values are exact. Permutations are the same for all rows. Those of a round spread evenly: they are the
-    orders of orthogonal directions, with each feature at each distance from the middle in its turn.
+    from the empty coalition to the full one. Where the budget reaches all 2^M coalitions, all of them are
+    played and the values are exact. Permutations are the same for all rows. Those of a round spread evenly:
+    they are the orders of orthogonal directions, with each feature at each distance from the middle in its
+    turn.
 
     Args:
       n_permutations: Pairs of a permutation and its reverse.
@@ -120,7 +121,7 @@ class PermutationShap:
         game = Game(model, reference, device_batch_size)
         players = game.players.count
         prediction, output = predict(model, inputs, targets, device_batch_size)
-        base_value = game.nobody(inputs, targets)
+        base_value = game.empty_coalition(inputs, targets)
         exact = self._plays_all(players)
         still = game.still(inputs)
         sizes = self._sizes
@@ -133,8 +134,8 @@ class PermutationShap:
             variances = np.zeros_like(means)
             for block, columns in game.blocks(targets[rows], held):
                 some = rows[block]
-                nobody, everybody = (v[some, columns].astype(np.float64) for v in (base_value, prediction))
-                given = game, take(inputs, some), targets[some, columns], nobody, everybody
+                empty, full = (v[some, columns].astype(np.float64) for v in (base_value, prediction))
+                given = game, take(inputs, some), targets[some, columns], empty, full
                 if exact:
                     means[block, columns] = _exact(*given)
                 else:
@@ -142,7 +143,7 @@ class PermutationShap:
                     means[block, columns] = mean
                     if still is not None:
                         ranges = np.where(still[some][:, None], 0.0, ranges)
-                    rounding = _ROUNDING * np.maximum(np.abs(nobody), np.abs(everybody))
+                    rounding = _ROUNDING * np.maximum(np.abs(empty), np.abs(full))
                     variances[block, columns] = _joined(square, ranges, rounding, sizes[number])
             if still is not None:  # what rounding makes of a change of nothing
                 means = np.where(still[rows][:, None], 0.0, means)
@@ -172,8 +173,8 @@ def _sampled(
     game: Game,
     inputs: Arrays,
     targets: np.ndarray,
-    nobody: np.ndarray,
-    everybody: np.ndarray,
+    empty: np.ndarray,
+    full: np.ndarray,
     count: int,
     number: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -195,7 +196,7 @@ def _sampled(
         pairs = len(block)
         orders = np.concatenate([places[block], players - 1 - places[block]])
         worths = np.empty((rows, 2 * pairs, players + 1, width))
-        worths[:, :, 0], worths[:, :, players] = nobody[:, None], everybody[:, None]
+        worths[:, :, 0], worths[:, :, players] = empty[:, None], full[:, None]
         worths[:, :, 1:players] = _worths_on_the_way(game, inputs, targets, orders)
         changes = np.take_along_axis(np.diff(worths, axis=2), orders[None, :, :, None], axis=2)
         both[:, block] = (changes[:, :pairs] + changes[:, pairs:]) / 2
@@ -248,12 +249,12 @@ def _worths_on_the_way(game: Game, inputs: Arrays, targets: np.ndarray, orders: 
 
 
 def _exact(
-    game: Game, inputs: Arrays, targets: np.ndarray, nobody: np.ndarray, everybody: np.ndarray
+    game: Game, inputs: Arrays, targets: np.ndarray, empty: np.ndarray, full: np.ndarray
 ) -> np.ndarray:
     """Shapley values from the worths of all coalitions, `[B, T, M]`."""
     coalitions, weights = enumeration(game.players.count)
     inside = slice(1, -1)
-    found = np.multiply.outer(nobody, weights[0]) + np.multiply.outer(everybody, weights[-1])
+    found = np.multiply.outer(empty, weights[0]) + np.multiply.outer(full, weights[-1])
     found += np.swapaxes(game.scores(inputs, targets, coalitions[inside]), 1, 2) @ weights[inside]
     return found
 

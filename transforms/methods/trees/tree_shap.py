@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from transforms.methods.base import Attribution, Needs, convergence_delta, predict
+from transforms.methods.base import Attribution, AttributionMethod, Needs, convergence_delta, predict
 from transforms.methods.calls import run_calls
 from transforms.models.reference import Arrays, Reference
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TreeShap:
+class TreeShap(AttributionMethod):
     """Exact Shapley values of a tree model's margin (or, of a forest, its probability or value).
 
     With `perturbation: interventional` a missing feature takes the values of the background rows, and Σφ is
@@ -57,7 +57,7 @@ class TreeShap:
         """Computes; see `AttributionMethod.attribute`."""
         prediction, output = predict(model, inputs, targets, device_batch_size)
         forest, constant = model.trees()
-        mirrored = bool(getattr(model, "mirrored", False))
+        mirrored = model.mirrored
         ((name, rows),) = inputs.items()
         engine: Interventional | PathDependent
         if self.perturbation == "interventional":

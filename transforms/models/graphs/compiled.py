@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from transforms.models.base import AS_IT_IS, Build
+from transforms.models.base import DEFAULT, CompileOptions
 from transforms.models.graphs.xla import Fused, traced_for_xla
 
 
@@ -24,17 +24,17 @@ class Compiled:
     Args:
       function: Takes and gives nested structures of tensors.
       signature: TensorSpecs in the structure of the arguments.
-      build: Of the model that it is cut from.
+      options: Of the model that it is cut from.
     """
 
     def __init__(
-        self, function: Callable[..., Any], signature: Sequence[Any], build: Build = AS_IT_IS
+        self, function: Callable[..., Any], signature: Sequence[Any], options: CompileOptions = DEFAULT
     ) -> None:
-        if build.jit:
+        if options.jit:
             function = traced_for_xla(function)
         self._function = tf.function(function, input_signature=list(signature), autograph=False)
         self._signature = tuple(signature)
-        self._build = build
+        self._options = options
         self._concrete: Any = None
         self._lock = threading.Lock()
 
@@ -45,15 +45,15 @@ class Compiled:
           UserError: XLA cannot compile it.
         """
         with ExitStack() as held:
-            if self._build.lanes:
-                held.enter_context(_lanes(self._build.device, self._build.lanes))
-            if self._build.device is not None:
-                held.enter_context(tf.device(self._build.device))
+            if self._options.lanes:
+                held.enter_context(_lanes(self._options.device, self._options.lanes))
+            if self._options.device is not None:
+                held.enter_context(tf.device(self._options.device))
             if self._concrete is None:
                 with self._lock:
                     if self._concrete is None:
                         concrete = self._function.get_concrete_function()
-                        self._concrete = Fused(concrete) if self._build.jit else concrete
+                        self._concrete = Fused(concrete) if self._options.jit else concrete
             return self._concrete(
                 *tf.nest.map_structure(_tensor, self._signature, arguments, check_types=False)
             )

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.base import ScoredModel
 from transforms.models.graphs.compiled import Compiled
+from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.graphs.trace import TracedModel
 
 #: Ops that draw random numbers.
@@ -25,7 +25,7 @@ _CALLS = re.compile(r"(Stateful|Stateless)?PartitionedCall(_\d+)?|cut|Identity")
 _NUMBERED = re.compile(r"_\d+$")
 
 
-def random_places(model: ScoredModel) -> list[str]:
+def random_places(model: ScoredGraph) -> list[str]:
     """Layers, or else ops, that draw random numbers on the way to the scores, in the graph's order."""
     found = [
         _place(name, kind, model.adapter.layers)
@@ -36,7 +36,7 @@ def random_places(model: ScoredModel) -> list[str]:
 
 
 def mixing_places(
-    model: ScoredModel, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], same: np.ndarray
+    model: ScoredGraph, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], same: np.ndarray
 ) -> list[str]:
     """Layers, or else ops, where what belongs to a row first changes with the other rows of its batch.
 

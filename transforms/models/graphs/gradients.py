@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from transforms.models.base import TARGETS_AT_ONCE
 from transforms.models.graphs.compiled import Compiled
-from transforms.models.graphs.cut.cut import Cut, equalities, find_cut
+from transforms.models.graphs.cut.cut import equalities, find_cut
+from transforms.models.graphs.cut.entries import Cut
 from transforms.models.graphs.cut.provenance import EVERYWHERE
-from transforms.models.graphs.growth import Layout, activation_bytes
+from transforms.models.graphs.growth import CutGrowth, activation_bytes
 from transforms.models.graphs.rewrites.custom_gradients import rename_all
 from transforms.models.graphs.tensors import (
     flatten_heads,
@@ -35,8 +36,8 @@ from transforms.models.graphs.tensors import (
 )
 from transforms.models.graphs.trace import TracedModel
 
-#: A call's nodes are taken in so many parts, one after another, so that what passes from one operation to the
-#: next stays in a processor's cache: measured, 1.3 times the rows on two processors.
+#: Parts of a call's nodes, taken one after another so that what passes between operations stays in a
+#: processor's cache: measured, 1.3 times the rows on two processors.
 _PARTS = 8
 
 
@@ -70,8 +71,8 @@ class DifferentiableModel:
         self._traced = traced
         self.input_shapes = dict(input_shapes)
         self.cut: Cut = find_cut(traced, scores, affine_prefix=affine_prefix, held=held)
-        self._layout = Layout.of(traced, self.cut, example)
-        self._frontier = [(tensor, self._layout.lead[tensor.name]) for tensor in self.cut.frontier]
+        self._growth = CutGrowth.of(traced, self.cut, example)
+        self._frontier = [(tensor, self._growth.lead[tensor.name]) for tensor in self.cut.frontier]
         self.activation_bytes = activation_bytes(traced, self.cut)
         self._equalities = equalities(traced, self.cut)
         self._small = traced.repeatable(self.cut.scores, self.cut.fed)
@@ -86,7 +87,7 @@ class DifferentiableModel:
     def end_bytes(self) -> int:
         """Memory of a background row's entries and frontier."""
         tensors = [*(entry.tensor for entry in self.cut.entries), *self.cut.frontier]
-        return sum(self._layout.lead[tensor.name] * row_bytes(tensor) for tensor in tensors)
+        return sum(self._growth.lead[tensor.name] * row_bytes(tensor) for tensor in tensors)
 
     # -- building blocks, called while tracing ---------------------------------------------------------------
 
@@ -115,7 +116,7 @@ class DifferentiableModel:
     ) -> Any:
         """Scores `[rows, T]` from values of the frontier (or the entries), and of tensors that are known."""
         feeds = dict(known or {}) | {tensor.name: value for tensor, value in zip(cut_at, values, strict=True)}
-        for tensor, value in zip(self.cut.shapes, self._layout.shape_values(self.cut, rows), strict=True):
+        for tensor, value in zip(self.cut.shapes, self._growth.shape_values(self.cut, rows), strict=True):
             feeds.setdefault(tensor.name, value)
         feeds.update({k: v for k, v in self._feeds(side).items() if k not in feeds})
         # Loops and branches are rewritten for their gradients, under their own names, with what these need;
@@ -135,7 +136,7 @@ class DifferentiableModel:
         entries = [tf.TensorSpec(e.tensor.shape, e.tensor.dtype) for e in self.cut.entries]
         frontier = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in self.cut.frontier]
         floats, ints = tf.float32, tf.int32
-        self.ends = Compiled(self._entries_and_frontier, [inputs], self._traced.build)
+        self.ends = Compiled(self._entries_and_frontier, [inputs], self._traced.compile_options)
         path = [
             inputs,
             entries,  # of the background, [R, ...]
@@ -147,7 +148,7 @@ class DifferentiableModel:
         noise = [tf.TensorSpec(None, floats) for _ in entries]
         self._gradient_signature = [inputs, noise, tf.TensorSpec([], ints)]
         path.append(tf.TensorSpec([None, None], ints))
-        self._path = Compiled(self._path_scores, path, self._traced.build)
+        self._path = Compiled(self._path_scores, path, self._traced.compile_options)
         self._functions: dict[Any, Compiled] = {}
 
     def _compiled(self, function: Any, signature: list[Any], targets: int, *options: Any) -> Compiled:
@@ -158,7 +159,7 @@ class DifferentiableModel:
                 self._functions[key] = Compiled(
                     lambda *args: function(*args, *options),
                     [*signature, tf.TensorSpec([None, targets], tf.int32)],
-                    self._traced.build,
+                    self._traced.compile_options,
                 )
             return self._functions[key]
 
@@ -226,9 +227,8 @@ class DifferentiableModel:
         Cost: G · K forward evaluations a row in one device call.
         """
         self._count(len(targets) * alphas.shape[0] * alphas.shape[1])
-        found = self._path(dict(inputs), *background, base_index, alphas, targets.astype(np.int32))
-        scores: np.ndarray = found.numpy()
-        return scores
+        scores = self._path(dict(inputs), *background, base_index, alphas, targets.astype(np.int32))
+        return np.asarray(scores.numpy())
 
     def gradient(
         self,
@@ -285,7 +285,7 @@ class DifferentiableModel:
         groups = tf.shape(base)[0]
         index = tf.broadcast_to(base, [groups, rows])
         entries = [
-            pick_rows(bases, self._layout.lead[entry.tensor.name], index)
+            pick_rows(bases, self._growth.lead[entry.tensor.name], index)
             for entry, bases in zip(self.cut.entries, base_entries, strict=True)
         ]
         here = {name: tile(value, groups) for name, value in inputs.items()}
@@ -340,7 +340,7 @@ class DifferentiableModel:
         here = {name: tile(value, groups) for name, value in inputs.items()}
         anchors = [tile(value, groups) for value in entries]
         plane = self._frontier_from(anchors, here) if self.cut.has_prefix else anchors
-        leads = [self._layout.lead[entry.tensor.name] for entry in self.cut.entries]
+        leads = [self._growth.lead[entry.tensor.name] for entry in self.cut.entries]
         differences = list(map(path_differences, leads, entries, base_entries, repeat(base)))
 
         def terms(at_frontier: Sequence[Any]) -> list[Any]:

@@ -11,13 +11,13 @@ import tensorflow as tf
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from transforms.errors import UserError
-from transforms.models.graphs.cut.cut import Cut
+from transforms.models.graphs.cut.entries import Cut
 from transforms.models.graphs.tensors import row_bytes
 from transforms.models.graphs.trace import LOOPS, TracedModel, static_shape
 
 
 @dataclass(frozen=True)
-class Layout:
+class CutGrowth:
     """What running two and three rows shows.
 
     Args:
@@ -29,7 +29,7 @@ class Layout:
     shape_lines: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     @classmethod
-    def of(cls, traced: TracedModel, cut: Cut, example: Mapping[str, np.ndarray]) -> Layout:
+    def of(cls, traced: TracedModel, cut: Cut, example: Mapping[str, np.ndarray]) -> CutGrowth:
         """Measures with a row of each model input, `[1, *shape]`.
 
         Raises:

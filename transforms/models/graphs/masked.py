@@ -11,21 +11,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from transforms.errors import UserError
 from transforms.models.graphs.compiled import Compiled
-from transforms.models.graphs.cut.cut import Cut, find_cut
+from transforms.models.graphs.cut.cut import find_cut
+from transforms.models.graphs.cut.entries import Cut
 from transforms.models.graphs.cut.provenance import EVERYWHERE, NOWHERE
-from transforms.models.graphs.growth import Layout
+from transforms.models.graphs.growth import CutGrowth, forward_bytes
 from transforms.models.graphs.tensors import flatten_heads, in_calls
+from transforms.models.graphs.trace import TracedModel
 from transforms.models.players import HELD, Players
-
-if TYPE_CHECKING:
-    from transforms.models.base import ScoredModel
 
 #: With so many outputs it is cheaper to sum all of them than to pick one point's first.
 _FEW_OUTPUTS = 16
@@ -46,27 +45,30 @@ class MaskedModel:
     """A model with its background on the device and one compiled function, for any number of threads.
 
     Args:
-      model: The model with its score.
+      traced: The model as a graph.
+      scores: The tensors to explain, one a head.
       background: Model inputs of the R background rows, `[R, *shape]`.
       players: Whose values are kept or replaced together.
+      count: Takes the number of evaluations of each call.
       affine_prefix: False puts masked inputs together in any case (to measure what the prefix gains).
     """
 
     def __init__(
         self,
-        model: ScoredModel,
+        traced: TracedModel,
+        scores: Sequence[Any],
         background: Mapping[str, np.ndarray],
         players: Players,
         *,
+        count: Callable[[int], None],
         affine_prefix: bool = True,
     ) -> None:
-        self._model, self._traced = model, model.traced
-        self._players = players
+        self._traced, self._scores, self._players, self._count = traced, tuple(scores), players, count
         self._inputs = {
             name: tf.constant(background[name], tensor.dtype) for name, tensor in self._traced.inputs.items()
         }
         example = {name: value[:1] for name, value in background.items()}
-        self._prefix = _Prefix.of(model, players, example) if affine_prefix else None
+        self._prefix = _Prefix.of(traced, scores, players, example) if affine_prefix else None
         self._entries = [] if self._prefix is None else self._prefix.entries_of(self._inputs)
         specs = {name: tf.TensorSpec(t.shape, t.dtype) for name, t in self._traced.inputs.items()}
         self._signature = [
@@ -75,8 +77,8 @@ class MaskedModel:
             tf.TensorSpec([None, players.count], tf.bool),  # coalitions, [C, M]
             tf.TensorSpec([None, None], tf.int32),  # background rows of a coalition, [C or 1, R′]
         ]
-        self._repeatable = model.repeatable if self._prefix is None else self._prefix.repeatable
-        self._points_a_part = max(_LEAST_POINTS, _BYTES_A_PART // model.forward_bytes)
+        self._repeatable = traced.repeatable(scores) if self._prefix is None else self._prefix.repeatable
+        self._points_a_part = max(_LEAST_POINTS, _BYTES_A_PART // forward_bytes(traced, scores))
         self._compiled: dict[int, Compiled] = {}
         self._lock = threading.Lock()
 
@@ -100,7 +102,7 @@ class MaskedModel:
         Cost: C · R′ evaluations a row.
         """
         points = len(targets) * len(coalitions) * base.shape[1]
-        self._model.count(points)
+        self._count(points)
         found = self._in_parts(self._parts(len(targets), points))(
             dict(inputs), targets.astype(np.int32, copy=False), coalitions, base.astype(np.int32, copy=False)
         )
@@ -110,7 +112,7 @@ class MaskedModel:
     def _in_parts(self, parts: int) -> Compiled:
         """The compiled function that takes a call's rows in so many parts."""
         if parts not in self._compiled:
-            made = Compiled(partial(self._sums, parts), self._signature, self._traced.build)
+            made = Compiled(partial(self._sums, parts), self._signature, self._traced.compile_options)
             with self._lock:
                 self._compiled.setdefault(parts, made)
         return self._compiled[parts]
@@ -156,7 +158,7 @@ class MaskedModel:
                 point = tf.reshape(point, tf.concat([[points], tf.shape(value)[1:]], 0))
                 point.set_shape(tensor.shape)
                 feeds[tensor.name] = point
-            return flatten_heads(self._traced.replay(feeds, list(self._model.scores)), points)
+            return flatten_heads(self._traced.replay(feeds, list(self._scores)), points)
 
         return scores
 
@@ -176,28 +178,31 @@ class _Prefix:
     """A cut whose entries can be masked value by value, with its affine prefix.
 
     Args:
-      model: The model.
+      traced: The model as a graph.
       cut: Its cut, which has a prefix.
-      layout: Of the cut.
+      growth: Of the cut.
       players: The player of each entry's values in a row, `[lead · size]`; the number of players: held.
     """
 
-    def __init__(self, model: ScoredModel, cut: Cut, layout: Layout, players: Sequence[np.ndarray]) -> None:
-        self._model, self._traced = model, model.traced
-        self._cut, self._layout, self._players = cut, layout, players
+    def __init__(
+        self, traced: TracedModel, cut: Cut, growth: CutGrowth, players: Sequence[np.ndarray]
+    ) -> None:
+        self._traced = traced
+        self._cut, self._growth, self._players = cut, growth, players
         nothing = [
-            tf.zeros([layout.lead[e.tensor.name], *e.tensor.shape[1:]], e.tensor.dtype) for e in cut.entries
+            tf.zeros([growth.lead[e.tensor.name], *e.tensor.shape[1:]], e.tensor.dtype) for e in cut.entries
         ]
         #: Whether what is behind the prefix may stand in one graph several times.
         self.repeatable = self._traced.repeatable(cut.scores, cut.fed)
         self._zero = tf.function(self._frontier, autograph=False)(nothing)
 
     @classmethod
-    def of(cls, model: ScoredModel, players: Players, example: Mapping[str, np.ndarray]) -> _Prefix | None:
+    def of(
+        cls, traced: TracedModel, scores: Sequence[Any], players: Players, example: Mapping[str, np.ndarray]
+    ) -> _Prefix | None:
         """The prefix of a model, None where it has none that masks can be split at."""
-        traced = model.traced
         try:
-            cut = find_cut(traced, model.scores, hold_masks=False)
+            cut = find_cut(traced, scores, hold_masks=False)
         except UserError:  # no gradient reaches some input: it can only be masked as it is
             return None
         fed = frozenset(entry.tensor.name for entry in cut.entries)
@@ -214,7 +219,7 @@ class _Prefix:
             of = np.append(players.of[entry.input], HELD)  # what comes from nowhere is the same in every row
             assert NOWHERE == -1, "the place of the last of them"
             columns.append(_column(of[entry.positions.reshape(-1)], players))
-        return cls(model, cut, Layout.of(traced, cut, example), columns)
+        return cls(traced, cut, CutGrowth.of(traced, cut, example), columns)
 
     def entries_of(self, inputs: Mapping[str, Any]) -> list[Any]:
         """Entries of model inputs, `[rows · lead, ...]`, in calls of so many rows as fit anywhere."""
@@ -257,7 +262,7 @@ class _Prefix:
                 point = tf.reshape(a[some] + b, [-1, *tensor.shape[1:]])
                 point.set_shape(tensor.shape)
                 feeds[tensor.name] = point
-            shapes = self._layout.shape_values(self._cut, points)
+            shapes = self._growth.shape_values(self._cut, points)
             for tensor, value in zip(self._cut.shapes, shapes, strict=True):
                 feeds.setdefault(tensor.name, value)
             return flatten_heads(self._traced.replay(feeds, list(self._cut.scores)), points)

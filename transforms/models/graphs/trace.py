@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from transforms.models.base import AS_IT_IS, Build
+from transforms.models.base import DEFAULT, CompileOptions
 
 #: Ops whose value depends on the shape of their input alone.
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
@@ -37,7 +37,7 @@ class TracedModel:
       outputs: One tensor a head, `[rows, ...]`, in the model's order.
       captures: What the graph takes from outside (variables, tables), by the name of its placeholder.
       opaque: Inputs through which no gradient is to be taken, whatever the graph shows.
-      build: How functions are made of it.
+      compile_options: How functions that are cut from it are compiled.
       apart: Names of ops that XLA is to leave alone.
       scans: Loops that are one call, by its name: how the call is walked back.
       source: What it was made of, which owns the bodies of loops: TensorFlow forgets them with their owner.
@@ -49,7 +49,7 @@ class TracedModel:
     outputs: Sequence[Any]
     captures: Mapping[str, Any]
     opaque: frozenset[str] = frozenset()
-    build: Build = AS_IT_IS
+    compile_options: CompileOptions = DEFAULT
     apart: frozenset[str] = frozenset()
     scans: Mapping[str, Any] = field(default_factory=dict)
     source: TracedModel | None = None
@@ -86,8 +86,10 @@ class TracedModel:
             pending.extend(tensor for tensor in op.inputs if tensor.name not in stop)
         return needed
 
-    def repeatable(self, fetches: Sequence[Any], stop: frozenset[str]) -> bool:
-        """Whether what the fetches need behind `stop` may be replayed several times in one graph."""
+    def repeatable(self, fetches: Sequence[Any], stop: frozenset[str] | None = None) -> bool:
+        """Whether what the fetches need behind `stop` (by default the inputs) may stand in a graph twice."""
+        if stop is None:
+            stop = frozenset(tensor.name for tensor in self.inputs.values())
         found = self.ancestors(fetches, stop).values()
         # TensorFlow cannot tell the accumulators of two copies of a loop apart.
         return len(found) <= _MOST_REPEATED and not any(op.type in LOOPS | BRANCHES for op in found)

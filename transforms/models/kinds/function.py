@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from transforms.errors import RowsRefused, UserError
-from transforms.models.base import InputSpec, OutputSpec, Signature
+from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.models.kinds.opaque import OpaqueModel
 from transforms.wording import did_you_mean, names_in_words
 
@@ -164,7 +164,7 @@ class ScoredFunction(OpaqueModel):
         super().__init__(adapter, Signature(inputs, ()), ("output",), "a Python function")
         self._outputs = self._count_outputs(example)
         shape = () if self._outputs == 1 else (self._outputs,)
-        self.signature = Signature(inputs, (OutputSpec("output", shape),))
+        self.signature = Signature(inputs, (HeadSpec("output", shape),))
 
     def _count_outputs(self, example: Mapping[str, np.ndarray]) -> int:
         """Outputs T, by what the function returns for the example, or else for a row that it takes."""

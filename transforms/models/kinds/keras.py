@@ -14,8 +14,9 @@ import pyarrow as pa
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature
+from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.models.graphs.rewrites.inline import inlined
+from transforms.models.graphs.scored import GraphAdapter
 from transforms.models.graphs.trace import TracedModel, graph_name
 from transforms.models.kinds.keras_calls import check_loaded
 from transforms.models.messages import first_line
@@ -54,7 +55,7 @@ class KerasModel(GraphAdapter):
         self._symbolic = _symbolic(self.model)
         specs = _inputs(self.model, self._symbolic, path)
         self._dtypes = {spec.name: spec.dtype for spec in specs}
-        self._heads: tuple[OutputSpec, ...] = ()
+        self._heads: tuple[HeadSpec, ...] = ()
         self._left_out: list[str] = []
         stored = {id(weight) for weight in self.model.weights}
         self._probe({spec.name: spec.shape for spec in specs}, path)
@@ -327,7 +328,7 @@ def _build_shapes(model: Any) -> Any:
     return config.get("input_shape", config.get("shapes_dict"))
 
 
-def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[OutputSpec, ...]:
+def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[HeadSpec, ...]:
     """The heads with names of their own, in the model's order."""
     sequential = isinstance(model, keras.Sequential)
     known = [model.layers[-1].name] if sequential else getattr(model, "output_names", None)
@@ -344,5 +345,5 @@ def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[OutputSpec, ..
         while own in used:  # a layer called twice names two heads
             own, number = f"{name}_{number}", number + 1
         used.add(own)
-        specs.append(OutputSpec(own, () if tensor.shape.rank is None else tuple(tensor.shape.as_list()[1:])))
+        specs.append(HeadSpec(own, () if tensor.shape.rank is None else tuple(tensor.shape.as_list()[1:])))
     return tuple(specs)

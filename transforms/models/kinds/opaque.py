@@ -1,28 +1,22 @@
-"""Models that are no TensorFlow graph: they are evaluated, and have no gradients."""
+"""Models that TensorFlow does not run: they are evaluated, and have no gradients."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 
 from transforms.errors import DeviceFull, RowsRefused, UserError
-from transforms.models.base import Signature
+from transforms.models.base import ModelAdapter, Signature
+from transforms.models.forest.arrays import Forest
 from transforms.models.messages import out_of_memory
-
-if TYPE_CHECKING:
-    from transforms.models.base import ScoredModel as _AnyModel
-    from transforms.models.forest.arrays import Forest
-else:
-    # Methods name ScoredModel as what they take; what that has of a graph, an opaque model must not seem to
-    # have.
-    _AnyModel = object
+from transforms.models.reference import Reference
 
 
-class OpaqueModel(_AnyModel):
-    """What methods may ask of any model: a signature, shapes, and evaluations in numpy.
+class OpaqueModel:
+    """A model with its score of which only evaluations are known, in numpy; meets `ScoredModel`.
 
     Args:
       adapter: The loaded model.
@@ -31,10 +25,15 @@ class OpaqueModel(_AnyModel):
       nouns: What it is, in words.
     """
 
-    has_gradients = False
-    has_trees = False
+    has_gradients: bool = False
+    has_trees: bool = False
+    in_halves: bool = False
+    repeatable: bool = False
+    held: frozenset[str] = frozenset()
 
-    def __init__(self, adapter: Any, signature: Signature, score_kinds: tuple[str, ...], nouns: str) -> None:
+    def __init__(
+        self, adapter: ModelAdapter, signature: Signature, score_kinds: tuple[str, ...], nouns: str
+    ) -> None:
         self.adapter = adapter
         self.shapes = {spec.name: tuple(extent or 1 for extent in spec.shape) for spec in signature.inputs}
         self.signature = signature
@@ -45,7 +44,7 @@ class OpaqueModel(_AnyModel):
 
     @property
     def forward_bytes(self) -> int:
-        """Memory that one evaluation holds at most, as far as anybody but the model knows: its inputs."""
+        """Memory of the inputs of one evaluation; only the model knows what it holds beside them."""
         return sum(int(np.prod(shape)) * 8 for shape in self.shapes.values()) or 8
 
     def evaluate(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +52,7 @@ class OpaqueModel(_AnyModel):
 
         Raises:
           RowsRefused: The model does not take some of the rows.
-          DeviceFull: It had no memory for so many.
+          DeviceFull: Its memory did not suffice for these rows.
         """
         with self._lock:
             self.evaluations += len(next(iter(inputs.values())))
@@ -74,18 +73,43 @@ class OpaqueModel(_AnyModel):
     def _scores_and_outputs(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         raise NotImplementedError
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether one margin stands for two classes; only in a tree model."""
+        return False
+
+    @property
+    def yes_or_no(self) -> bool:
+        """Whether the one output is known to be the probability of a yes."""
+        return False
+
+    def masked(self, reference: Reference) -> None:
+        """Nothing is kept on a device: whoever asks puts masked rows together."""
+
     def trees(self) -> tuple[Forest, np.ndarray]:
-        """There are none, but in a tree model.
+        """Refuses: only a tree model has trees.
 
         Raises:
           UserError: Always.
         """
-        raise UserError(f"{self._nouns} has none", "method.name", "choose another method")
+        raise UserError(f"{self._nouns} has no trees", "method.name", "choose another method")
 
     def differentiable(self, example: Mapping[str, np.ndarray]) -> NoReturn:
-        """There is nothing to differentiate.
+        """Refuses: there is nothing to differentiate.
 
         Raises:
           UserError: Always.
         """
-        raise UserError(f"{self._nouns} has none", "method.name", "choose a method that evaluates the model")
+        raise self._no_gradients()
+
+    def rescaled(self, example: Mapping[str, np.ndarray]) -> NoReturn:
+        """Refuses: DeepLIFT's rules are for the ops of a graph.
+
+        Raises:
+          UserError: Always.
+        """
+        raise self._no_gradients()
+
+    def _no_gradients(self) -> UserError:
+        remedy = "choose a method that evaluates the model"
+        return UserError(f"{self._nouns} has no gradients", "method.name", remedy)

@@ -12,8 +12,9 @@ import tensorflow as tf
 from tensorflow.python.saved_model import load_v1_in_v2
 
 from transforms.errors import UserError
-from transforms.models.base import GraphAdapter, InputSpec, OutputSpec, Signature
+from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.models.graphs.rewrites.inline import inlined
+from transforms.models.graphs.scored import GraphAdapter
 from transforms.models.graphs.trace import TracedModel, graph_name
 from transforms.models.kinds.savedmodel_ops import check_ops
 from transforms.models.messages import first_line
@@ -62,7 +63,7 @@ class SavedModel(GraphAdapter):
         # The function keeps to its shapes; what it leaves open, the features decide.
         self.signature = Signature(
             tuple(InputSpec(name, _row_shape(spec), spec.dtype.name) for name, spec in specs.items()),
-            tuple(OutputSpec(name, _row_shape(outputs[name])) for name in self._heads),
+            tuple(HeadSpec(name, _row_shape(outputs[name])) for name in self._heads),
         )
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:

@@ -1,19 +1,18 @@
 """Where gradients begin: the cut of a traced model behind its integer, string and hashed inputs.
 
-Pure graph walking; nothing is run here. See `differentiable.py` for the functions built from a cut.
+Pure graph walking; nothing is run here. See `graphs/gradients.py` for the functions built from a cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
 
 from transforms.errors import UserError
+from transforms.models.graphs.cut.entries import Cut, Entry
 from transforms.models.graphs.cut.frontier import affine_frontier
 from transforms.models.graphs.cut.masks import held_masks, hides, is_pooled, row_masks, switches_others
 from transforms.models.graphs.cut.provenance import Mixed, entry_positions, position_map
@@ -37,55 +36,6 @@ _OF_ANY_LENGTH = ("NonMaxSuppression", "Ragged", "StringNGrams", "StringSplit", 
 _HEADS = frozenset({"Softmax", "Sigmoid"})
 #: Between a softmax and the output these only rename or reshape; outputs are flattened anyway.
 _PASSING = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Cast"})
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A float tensor at which gradients begin.
-
-    Args:
-      tensor: Of the traced model.
-      input: The one model input that it comes from.
-      positions: Position of the flattened input that each value comes from, NOWHERE or EVERYWHERE:
-        `[lead, *shape]`, with `lead` rows of the tensor for a row of the input.
-    """
-
-    tensor: Any
-    input: str
-    positions: np.ndarray = field(compare=False)
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A traced model divided in three: inputs → entries → frontier → scores.
-
-    Args:
-      scores: One tensor a head: what is explained.
-      entries: The first float tensors that the scores depend on smoothly.
-      frontier: Affine in the entries and all that the rest of the model needs of them; the entries themselves
-        where an affine prefix would save nothing.
-      shapes: Shape-only tensors of what lies before the frontier, which the rest needs.
-      side_inputs: Model inputs that the rest also needs as they are (masks, lengths).
-      row_masks: Inputs of ids or strings that have entries, and are also needed behind these as they are:
-        what the model makes of them there, a mask of their padding, stays the row's.
-    """
-
-    scores: tuple[Any, ...]
-    entries: tuple[Entry, ...]
-    frontier: tuple[Any, ...]
-    shapes: tuple[Any, ...]
-    side_inputs: tuple[str, ...]
-    row_masks: tuple[str, ...] = ()
-
-    @property
-    def fed(self) -> frozenset[str]:
-        """Names of the tensors at which the rest of the model begins."""
-        return frozenset(tensor.name for tensor in (*self.frontier, *self.shapes))
-
-    @property
-    def has_prefix(self) -> bool:
-        """Whether the frontier lies behind the entries."""
-        return [tensor.name for tensor in self.frontier] != [entry.tensor.name for entry in self.entries]
 
 
 def head_scores(
@@ -152,9 +102,8 @@ def find_cut(
     used = {n for n, tensor in traced.inputs.items() if tensor.op.name in needed and n not in held}
     for name in sorted(used & traced.opaque):
         raise refused(
-            traced,
             f"no gradients can be taken through the {kind_of(traced, name)} input {name!r} of a SavedModel",
-            "a .keras file of the same model would do",
+            "give a .keras file of the same model",
         )
     entries, mixed = _with_positions(traced, _entries(traced, scores, sources))
     masked: frozenset[str] = frozenset()
@@ -162,7 +111,7 @@ def find_cut(
     if hold_masks:
         for tensor, name, op in mixed:
             if switches_others(traced, needed, entries, tensor, name):
-                raise mixing(traced, name, op)
+                raise mixing(name, op)
         held_names = held_masks(traced, scores, needed, entries)
         entries = tuple(entry for entry in entries if entry.tensor.name not in held_names)
         masked = row_masks(traced, scores, entries)
@@ -179,7 +128,6 @@ def find_cut(
     for entry in entries:
         for name in sorted(whole.get(entry.tensor.op.name, frozenset()) & held):
             raise refused(
-                traced,
                 f"inputs {entry.input!r} and {name!r}, which is held, meet in {where(entry.tensor.op)} "
                 "before any gradient begins",
             )
@@ -253,7 +201,6 @@ def _entries(
             continue
         if len(origin) > 1:
             raise refused(
-                traced,
                 f"inputs {', '.join(map(repr, sorted(origin)))} meet in {where(tensor.op)} before any "
                 "gradient begins, so that gradients cannot tell them apart",
             )
@@ -304,7 +251,7 @@ def _with_positions(
     for tensor, name, op in mixed:
         mask = tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool
         if not (mask and name in reached):
-            raise mixing(traced, name, op)
+            raise mixing(name, op)
     return tuple(entries), mixed
 
 

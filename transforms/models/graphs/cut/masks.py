@@ -7,16 +7,14 @@ by their sum. They are no values of the list, as an indicator is that goes throu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from transforms.models.graphs.cut.entries import Entry
 from transforms.models.graphs.cut.mask_questions import Questions, questions_of
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, row_elements
-
-if TYPE_CHECKING:
-    from transforms.models.graphs.cut.cut import Entry
 
 #: What is added to logits to hide them is far beyond any of them.
 _FAR = 1e3

@@ -1,4 +1,4 @@
-"""Why gradients of a model cannot be had, in words, with what can be."""
+"""Why gradients of a model cannot be taken, in words; whoever knows the methods adds those that would do."""
 
 from __future__ import annotations
 
@@ -7,27 +7,9 @@ from typing import Any, NoReturn
 
 import tensorflow as tf
 
-from transforms.errors import UserError
+from transforms.models.base import MaskInputs, NoGradients
 from transforms.models.graphs.cut.masks import puts_far
-from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedModel, row_elements
-
-#: Values of a row up to which every coalition of them can be evaluated.
-_EXACTLY = 12
-
-
-class MaskInputs(UserError):
-    """No gradient path leads from some inputs: they only switch values on and off.
-
-    Args:
-      inputs: Their names.
-    """
-
-    def __init__(self, what: str, where: str | None, remedy: str | None, inputs: tuple[str, ...]) -> None:
-        super().__init__(what, where, remedy)
-        self.inputs = inputs
-
-    def __reduce__(self) -> tuple[type, tuple[Any, ...]]:
-        return (type(self), (self.what, self.where, self.remedy, self.inputs))
+from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedModel
 
 
 def refuse_unreached(
@@ -37,7 +19,7 @@ def refuse_unreached(
     sources: Mapping[str, frozenset[str]],
     masks: frozenset[str],
 ) -> NoReturn:
-    """Says that no gradient path leads from some inputs, and what to do.
+    """Refuses a model in which no gradient path leads from some inputs.
 
     Args:
       traced: The model.
@@ -47,14 +29,14 @@ def refuse_unreached(
       masks: Names of zeros and ones that only switch values on and off, and count those that are on.
     Raises:
       MaskInputs: They only switch values on and off.
-      UserError: They do more.
+      NoGradients: They do more.
     """
     what = f"no gradient path leads from the {kind_of(traced, names[0])} input {names[0]!r} to the score"
     if all(_only_masks(traced, name, needed, sources, masks) for name in names):
         fixed = ", ".join(f"{{name: {name}, fixed: true}}" for name in names)
         remedy = f"hold what is a mask at the row's value, with {fixed} in input.features"
-        raise MaskInputs(what, "model", f"{remedy}, or use {evaluating_methods(traced)}", tuple(names))
-    raise refused(traced, what)
+        raise MaskInputs(what, "model", remedy, tuple(names))
+    raise refused(what)
 
 
 def _only_masks(
@@ -81,32 +63,20 @@ def _only_masks(
     return True
 
 
-def evaluating_methods(traced: TracedModel) -> str:
-    """The methods that such a model can have without gradients, in words."""
-    from transforms.methods import METHODS
-
-    values = sum(row_elements(tensor) for tensor in traced.inputs.values())
-    found = [name for name, method in METHODS.items() if not (method.needs.gradients or method.needs.trees)]
-    return ", ".join(name for name in found if name != "exact_shap" or values <= _EXACTLY)
+def refused(what: str, remedy: str | None = None) -> NoGradients:
+    """Makes the error of a model that has no gradients to give."""
+    return NoGradients(what, "model", remedy)
 
 
-def refused(traced: TracedModel, what: str, otherwise: str | None = None) -> UserError:
-    """The error, with the methods that would do; `otherwise` where there are none."""
-    others = evaluating_methods(traced)
-    return UserError(what, "model", f"methods that need only evaluations: {others}" if others else otherwise)
-
-
-def mixing(traced: TracedModel, name: str, op: Any) -> UserError:
-    """The error of an op that mixes the values of an input before any gradient begins."""
+def mixing(name: str, op: Any) -> NoGradients:
+    """Makes the error of an op that mixes the values of an input before any gradient begins."""
     if op.type == "XlaCallModule":
-        return UserError(
+        return refused(
             "the SavedModel was stored without the gradients of its JAX function",
-            "model",
             "store it with jax2tf.convert(…, with_gradient=True) and tf.saved_model.SaveOptions("
-            f"experimental_custom_gradients=True), or use {evaluating_methods(traced)}",
+            "experimental_custom_gradients=True)",
         )
     return refused(
-        traced,
         f"{where(op)} mixes the values of input {name!r} before any gradient begins, so that "
         "gradients cannot tell them apart",
     )

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from transforms.errors import UserError
-from transforms.models.graphs.cut.cut import STEPS, Cut, equalities, find_cut, input_sources
+from transforms.models.graphs.cut.cut import STEPS, equalities, find_cut, input_sources
+from transforms.models.graphs.cut.entries import Cut
 from transforms.models.graphs.cut.masks import several
-from transforms.models.graphs.cut.refusals import evaluating_methods
 from transforms.models.graphs.rewrites.custom_gradients import backward_of
 from transforms.models.graphs.trace import TracedModel
 from transforms.wording import names_in_words
-
-if TYPE_CHECKING:
-    from transforms.methods.base import AttributionMethod
-    from transforms.models.base import ScoredModel
 
 #: Ops that round, with a gradient that goes straight through.
 _FAKE = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
@@ -35,28 +31,35 @@ def split_texts(traced: TracedModel) -> tuple[str, ...]:
     return tuple(name for name in traced.inputs if name in found)
 
 
-def masked_lists(model: ScoredModel) -> tuple[str, ...]:
-    """Inputs that are lists of ids or strings of which the model masks some, its padding, by name."""
-    if not any(several(model.traced, name) for name in model.traced.inputs):
+def masked_lists(
+    traced: TracedModel, scores: Sequence[Any], held: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """Inputs that are lists of ids or strings of which the model masks some, its padding, by name.
+
+    Args:
+      traced: The model.
+      scores: The tensors to explain, one a head.
+      held: Inputs that stay what they are in the row.
+    """
+    if not any(several(traced, name) for name in traced.inputs):
         return ()
     try:
-        return find_cut(model.traced, model.scores, affine_prefix=False, held=model.held).row_masks
+        return find_cut(traced, scores, affine_prefix=False, held=held).row_masks
     except UserError:  # no gradient reaches some input: what it does there is not known
         return ()
 
 
-def remarks_on_gradients(model: ScoredModel, cut: Cut, method: AttributionMethod) -> list[str]:
+def remarks_on_gradients(traced: TracedModel, cut: Cut, *, additive: bool, instead: str) -> list[str]:
     """Lines about the gradients of a model that has been cut, for the plan and the manifest.
 
     Args:
-      model: The model.
+      traced: The model.
       cut: Its cut.
-      method: That takes its gradients.
+      additive: Whether the method that takes its gradients promises a sum.
+      instead: Methods that need only evaluations, in words.
     """
-    traced = model.traced
     rest = traced.ancestors(cut.scores, frozenset(entry.tensor.name for entry in cut.entries))
     found = []
-    instead = evaluating_methods(traced)
     rounded = _rounded(traced, cut, rest.values())
     if rounded:
         shown = names_in_words(rounded, _MOST)
@@ -64,7 +67,7 @@ def remarks_on_gradients(model: ScoredModel, cut: Cut, method: AttributionMethod
             f"the model rounds in {shown} (quantised): gradients go straight through, as the layers have it "
             f"themselves, and need not add up to the change of the score; {instead} explain what it computes"
         )
-    if not method.additive:
+    if not additive:
         return found
     listed = names_in_words(cut.row_masks)
     if listed:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.graphs.deeplift.plan import Plan, refused
+from transforms.models.graphs.deeplift.plan import WalkPlan, refused
 from transforms.models.graphs.deeplift.walk import Extents, as_numbers
 from transforms.models.graphs.trace import TracedModel, static_shape
 
 
 @dataclass(frozen=True)
-class Layout:
+class WalkGrowth:
     """What running one, two and three rows shows.
 
     Args:
@@ -27,7 +27,7 @@ class Layout:
     sized: Mapping[str, tuple[np.ndarray, np.ndarray]]
 
     @classmethod
-    def measured(cls, traced: TracedModel, plan: Plan, example: Mapping[str, np.ndarray]) -> Layout:
+    def measured(cls, traced: TracedModel, plan: WalkPlan, example: Mapping[str, np.ndarray]) -> WalkGrowth:
         """Measures with some rows of each model input, `[R, *shape]`.
 
         Raises:
@@ -82,7 +82,7 @@ class Layout:
         known = self.extents[tensor.name]
         return tf.reshape(as_numbers(value), [known.outer, -1, known.inner])
 
-    def pair_bytes(self, plan: Plan) -> int:
+    def pair_bytes(self, plan: WalkPlan) -> int:
         """Memory that a pair takes at most: multipliers of every tensor, and what rules make beside them."""
         total = sum(self._values(entry.tensor) * 2 for entry in plan.entries)
         total += sum(self._values(score) for score in plan.scores)

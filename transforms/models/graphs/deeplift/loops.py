@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.graphs.deeplift.growth import Layout
-from transforms.models.graphs.deeplift.plan import Plan, Step
+from transforms.models.graphs.deeplift.growth import WalkGrowth
+from transforms.models.graphs.deeplift.plan import Step, WalkPlan
 from transforms.models.graphs.deeplift.slopes import slope
 from transforms.models.graphs.deeplift.walk import Walk, constants_of
 from transforms.models.graphs.trace import TracedModel
@@ -56,15 +56,15 @@ class Scan:
       steps: How many.
       body: One step: states, items and what is held → new states and items.
       plan: The walk through the body.
-      layout: How the body's tensors grow with the rows.
+      growth: How the body's tensors grow with the rows.
       variables: The loop's, but for counters and weights.
       numbers: Counters after the last step, by place.
     """
 
     steps: int
     body: TracedModel
-    plan: Plan
-    layout: Layout
+    plan: WalkPlan
+    growth: WalkGrowth
     variables: tuple[Variable, ...]
     numbers: Mapping[int, np.ndarray]
 
@@ -121,8 +121,8 @@ class Scan:
             found = self.body.replay(feeds, [*self.body.outputs, *wanted.values()])
             outputs = found[: len(self.body.outputs)]
             values = dict(zip(wanted, found[len(outputs) :], strict=True))
-            flat = [self.layout.flat(values[name], tensor) for name, tensor in plan.kept.items()]
-            flat += [self.layout.flat(slope(s, values), s.outputs[0]) for s in plan.slopes.values()]
+            flat = [self.growth.flat(values[name], tensor) for name, tensor in plan.kept.items()]
+            flat += [self.growth.flat(slope(s, values), s.outputs[0]) for s in plan.slopes.values()]
             return (
                 at + 1,
                 [outputs[int(v.result or 0)] for v in states],
@@ -155,7 +155,7 @@ class Scan:
 
     def back(self, walk: Walk, step: Step, given: Mapping[str, Any]) -> dict[int, Any]:
         """Multipliers of the call's operands from those of its results, by place; called while tracing."""
-        plan, layout = self.plan, self.layout
+        plan, growth = self.plan, self.growth
         names = [*plan.kept, *plan.slopes]
         constants = constants_of(self.body, plan)
         ends = [
@@ -185,8 +185,9 @@ class Scan:
             guarded = walk.guarded or any(each.rule == "selects" for each in plan.steps)
             return Walk(
                 plan,
-                layout.extents,
-                layout.sized,
+                walk.rules,
+                growth.extents,
+                growth.sized,
                 constants,
                 (halves[0][0], halves[0][1]),
                 (halves[1][0], halves[1][1]),
@@ -254,7 +255,7 @@ class Scan:
 
     def _by_step(self, value: Any, name: str) -> Any:
         """`[steps · outer, rows, inner]` as `[steps, outer, rows, inner]`."""
-        known = self.layout.extents[name]
+        known = self.growth.extents[name]
         return tf.reshape(value, [self.steps, known.outer, -1, known.inner])
 
     def _score(self, variable: Variable) -> Any:
@@ -275,7 +276,7 @@ class Scan:
             for v in self.given
             if v.varies and v.listed
         )
-        return items + self.layout.pair_bytes(self.plan) // 4
+        return items + self.growth.pair_bytes(self.plan) // 4
 
 
 def loops(walk: Walk, step: Step, given: Mapping[str, Any]) -> dict[int, Any]:

@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from transforms.models.base import KEPT_BYTES, TARGETS_AT_ONCE
 from transforms.models.graphs.compiled import Compiled
-from transforms.models.graphs.deeplift.growth import Layout
+from transforms.models.graphs.deeplift.growth import WalkGrowth
 from transforms.models.graphs.deeplift.ops import ELEMENTWISE
-from transforms.models.graphs.deeplift.plan import Step, make_plan, refused
+from transforms.models.graphs.deeplift.plan import Step, plan_walk, refused
+from transforms.models.graphs.deeplift.rules import RULES
 from transforms.models.graphs.deeplift.slopes import slope
 from transforms.models.graphs.deeplift.unrolled import unrolled
 from transforms.models.graphs.deeplift.walk import Walk, constants_of
@@ -59,13 +60,13 @@ class RescaleModel:
         self._lock = threading.Lock()
         self._shapes = dict(input_shapes)
         self._traced, flat_scores = unrolled(traced, scores, refused)
-        if traced.build.jit:
+        if traced.compile_options.jit:
             self._traced = for_xla(self._traced)
-        self.plan = make_plan(self._traced, flat_scores)
-        self._layout = Layout.measured(self._traced, self.plan, example)
-        self.pair_bytes = self._layout.pair_bytes(self.plan)
+        self.plan = plan_walk(self._traced, flat_scores)
+        self._growth = WalkGrowth.measured(self._traced, self.plan, example)
+        self.pair_bytes = self._growth.pair_bytes(self.plan)
         for entry in self.plan.entries:
-            known = self._layout.extents[entry.tensor.name]
+            known = self._growth.extents[entry.tensor.name]
             if known.outer != 1 or known.inner != entry.positions.size:
                 raise refused(entry.tensor.op, "does not keep the rows of a batch one after another")
         self._build()
@@ -75,7 +76,7 @@ class RescaleModel:
         values, slopes = (
             [
                 tf.TensorSpec(
-                    [self._layout.extents[n].outer, None, self._layout.extents[n].inner], tf.float32
+                    [self._growth.extents[n].outer, None, self._growth.extents[n].inner], tf.float32
                 )
                 for n in names
             ]
@@ -83,12 +84,12 @@ class RescaleModel:
         )
         ends = (values, slopes)
         weights, targets = tf.TensorSpec([None], tf.float32), tf.TensorSpec([None, None], tf.int32)
-        build = self._traced.build
-        fused = replace(build, jit=True)
+        options = self._traced.compile_options
+        fused = replace(options, jit=True)
         #: What the rules need of some rows: kept values and slopes, `[outer, rows, inner]` each.
-        self.ends = Compiled(self._ends, [inputs], build)
+        self.ends = Compiled(self._ends, [inputs], options)
         signature = [ends, ends, weights, targets]
-        self._plain = Compiled(self._walk, signature, build)
+        self._plain = Compiled(self._walk, signature, options)
         self._fused = Compiled(self._walk, signature, fused)
         self._fusable = len(self.plan.steps) <= _MOST_FUSED and all(map(_fuses, self.plan.steps))
         # A call less where the way forward is of such ops as well; ids and strings are looked up elsewhere.
@@ -101,17 +102,17 @@ class RescaleModel:
     # -- called while tracing --------------------------------------------------------------------------------
 
     def _ends(self, inputs: Mapping[str, Any]) -> Ends:
-        plan, layout = self.plan, self._layout
+        plan, growth = self.plan, self._growth
         feeds = {self._traced.inputs[name].name: value for name, value in inputs.items()}
         wanted = {**plan.kept, **plan.beside}
         known = dict(zip(wanted, self._traced.replay(feeds, list(wanted.values())), strict=True))
         return (
-            [layout.flat(known[name], tensor) for name, tensor in plan.kept.items()],
-            [layout.flat(slope(step, known), step.outputs[0]) for step in plan.slopes.values()],
+            [growth.flat(known[name], tensor) for name, tensor in plan.kept.items()],
+            [growth.flat(slope(step, known), step.outputs[0]) for step in plan.slopes.values()],
         )
 
     def _walk(self, rows: Ends, background: Ends, weights: Any, targets: Any) -> dict[str, Any]:
-        plan, layout = self.plan, self._layout
+        plan, growth = self.plan, self._growth
         names = (plan.kept, plan.slopes)
         at_rows, at_background = (
             tuple(dict(zip(n, v, strict=True)) for n, v in zip(names, ends, strict=True))
@@ -120,8 +121,9 @@ class RescaleModel:
         t, r, b = tf.shape(targets)[1], tf.shape(weights)[0], tf.shape(targets)[0]
         walk = Walk(
             plan,
-            layout.extents,
-            layout.sized,
+            RULES,
+            growth.extents,
+            growth.sized,
             constants_of(self._traced, plan),
             (at_rows[0], at_rows[1]),
             (at_background[0], at_background[1]),
@@ -145,7 +147,7 @@ class RescaleModel:
 
     def _seeds(self, walk: Walk, targets: Any) -> list[Any]:
         """1 at each pair's target, 0 elsewhere: by score, shaped like it."""
-        widths = [self._layout.extents[score.name].inner for score in self.plan.scores]
+        widths = [self._growth.extents[score.name].inner for score in self.plan.scores]
         hot = tf.one_hot(tf.transpose(targets), sum(widths))  # [T, B, all]
         t, r, b = walk.counts
         whole = tf.broadcast_to(hot[:, tf.newaxis], [t, r, b, sum(widths)])
@@ -192,7 +194,7 @@ class RescaleModel:
     def background(self, inputs: Mapping[str, np.ndarray], rows: int) -> Background:
         """The background in parts of `rows` rows, kept ready where that takes little memory."""
         names = (*self.plan.kept, *self.plan.slopes)
-        per_row = 4 * sum(self._layout.extents[n].outer * self._layout.extents[n].inner for n in names)
+        per_row = 4 * sum(self._growth.extents[n].outer * self._growth.extents[n].inner for n in names)
         found = Background(self, inputs, rows)
         if found.count * per_row <= KEPT_BYTES:
             found.keep()

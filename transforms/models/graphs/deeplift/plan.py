@@ -12,7 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from transforms.errors import UserError
-from transforms.models.graphs.cut.cut import Entry, input_sources
+from transforms.models.graphs.cut.cut import input_sources
+from transforms.models.graphs.cut.entries import Entry
 from transforms.models.graphs.cut.provenance import Mixed, entry_positions, position_map
 from transforms.models.graphs.deeplift.ops import (
     ELEMENTWISE,
@@ -48,7 +49,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Plan:
+class WalkPlan:
     """The walk from the scores to the entries.
 
     Args:
@@ -105,7 +106,7 @@ _NEAR = 16
 _OPERAND_RULES = frozenset({"products", "quotients", "either", "orders"})
 
 
-def make_plan(traced: TracedModel, scores: Sequence[Any], still: frozenset[str] = frozenset()) -> Plan:
+def plan_walk(traced: TracedModel, scores: Sequence[Any], still: frozenset[str] = frozenset()) -> WalkPlan:
     """Plans the walk of an unrolled model.
 
     Args:
@@ -130,7 +131,7 @@ class _Planner:
     constants: dict[str, Any] = field(default_factory=dict)
     sized: dict[str, Any] = field(default_factory=dict)
 
-    def plan(self) -> Plan:
+    def plan(self) -> WalkPlan:
         needed = self.traced.ancestors(self.scores)
         moving = {name: t for name, t in self.traced.inputs.items() if name not in self.still}
         self._sources = input_sources(replace(self.traced, inputs=moving), needed)
@@ -141,7 +142,7 @@ class _Planner:
         self._find_curves()
         steps, entries = self._walk()
         self._collect(steps, entries)
-        return Plan(
+        return WalkPlan(
             tuple(self.scores),
             steps,
             entries,

@@ -6,18 +6,16 @@ row: Σ m Δy is the score's difference, and every rule keeps that sum, Σ m_in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from transforms.models.graphs.deeplift.loops import loops
 from transforms.models.graphs.deeplift.ops import SMALLEST
-from transforms.models.graphs.deeplift.plan import Step, refused
+from transforms.models.graphs.deeplift.plan import Step
+from transforms.models.graphs.deeplift.walk import Rule, Walk
 from transforms.numerics.quadrature import gauss_legendre
-
-if TYPE_CHECKING:
-    from transforms.models.graphs.deeplift.walk import Walk
 
 #: Rounding of a value and of its curve's start, as a share of them: a few units of float32's last place.
 _ROUNDING = 4e-7
@@ -309,12 +307,10 @@ def _far(x: Any, r: Any) -> Any:
     return tf.abs(top_x - top_r) > _SOFTMAX_FAR
 
 
-RULES: dict[str, Callable[[Walk, Step, Mapping[str, Any]], Multipliers]] = {
+RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (
         passing, sums, linear, products, quotients, curves, largest, selects, comparisons, either, integrals,
         orders, loops,
     )
 }  # fmt: skip
-
-__all__ = ["RULES", "refused"]

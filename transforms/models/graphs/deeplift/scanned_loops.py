@@ -16,9 +16,9 @@ import tensorflow as tf
 from transforms.errors import UserError
 from transforms.models.graphs.constant_integers import work_out
 from transforms.models.graphs.cut.cut import input_sources
-from transforms.models.graphs.deeplift.growth import Layout
+from transforms.models.graphs.deeplift.growth import WalkGrowth
 from transforms.models.graphs.deeplift.loops import Scan, Variable
-from transforms.models.graphs.deeplift.plan import make_plan
+from transforms.models.graphs.deeplift.plan import plan_walk
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, static_shape
 
 #: A function that writes a body: the graph's inputs by name → its outputs. Lists are `StepList`s.
@@ -286,14 +286,14 @@ def _planned(
                 return None
     scores = [results[role.result] for role in roles if role.result is not None and role.varies]
     still = frozenset(str(role.name) for role in roles if role.name is not None and not role.varies)
-    plan = make_plan(body, scores, still)
+    plan = plan_walk(body, scores, still)
     if any(entry.tensor.name != body.inputs[entry.input].name for entry in plan.entries):
         return None
-    layout = Layout.measured(body, plan, _example(specs))
+    growth = WalkGrowth.measured(body, plan, _example(specs))
     for entry in plan.entries:
-        if layout.extents[entry.tensor.name].outer != 1:
+        if growth.extents[entry.tensor.name].outer != 1:
             return None
-    return Scan(counted.steps, body, plan, layout, tuple(roles), counted.numbers)
+    return Scan(counted.steps, body, plan, growth, tuple(roles), counted.numbers)
 
 
 def static_shape_of(shape: Any) -> tuple[int | None, ...] | None:

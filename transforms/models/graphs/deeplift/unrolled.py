@@ -95,7 +95,7 @@ def unrolled(
         values = {traced.inputs[name].name: value for name, value in inputs.items()}
         values.update((name, graph.capture(outer)) for name, outer in traced.captures.items())
         # XLA compiles what is written out; lists inside of loops are not for it.
-        writer = _Writer(traced, graph, refuse, scanning=not traced.build.jit)
+        writer = _Writer(traced, graph, refuse, scanning=not traced.compile_options.jit)
         writer.run([op for op in traced.graph.get_operations() if op.name in needed], values)
         scans.update(writer.scans)
         results.extend(tf.identity(values[tensor.name]) for tensor in fetches)
@@ -105,7 +105,7 @@ def unrolled(
 
     function = call.get_concrete_function()
     flat = TracedModel.of(function, placeholders, results, opaque=traced.opaque)
-    return replace(flat, build=traced.build, source=traced, scans=scans), tuple(results)
+    return replace(flat, compile_options=traced.compile_options, source=traced, scans=scans), tuple(results)
 
 
 class _Writer:

@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, types_pb2
 
 from transforms.models.graphs.deeplift.ops import ORDERS, SELECTS
-from transforms.models.graphs.deeplift.plan import Plan, Step, refused
+from transforms.models.graphs.deeplift.plan import Step, WalkPlan, refused
 
 #: Multipliers are float32, whatever they are multipliers of.
 _WIDENED = {types_pb2.DT_BOOL, types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_DOUBLE}
@@ -43,10 +43,11 @@ class Extents:
 
 @dataclass
 class Walk:
-    """What the rules ask for.
+    """Multipliers on their way from the scores to the entries, and what the rules ask for.
 
     Args:
       plan: The walk.
+      rules: By the name that a step has for its rule.
       extents: Of the plan's `shaped` and `kept` tensors, by name.
       sized: Base and slope of the plan's `sized` tensors, by name.
       constants: Values of the plan's constants, float32 where they are numbers.
@@ -56,7 +57,8 @@ class Walk:
       guarded: Whether multipliers of 0 must stay so whatever they meet: what is not chosen may be no number.
     """
 
-    plan: Plan
+    plan: WalkPlan
+    rules: Mapping[str, Rule]
     extents: Mapping[str, Extents]
     sized: Mapping[str, tuple[np.ndarray, np.ndarray]]
     constants: Mapping[str, Any]
@@ -222,19 +224,21 @@ class Walk:
         Returns:
           A tensor an entry, `[outer, T, R, B, inner]`, or None where the scores do not depend on it.
         """
-        from transforms.models.graphs.deeplift.rules import RULES
-
         found: dict[str, Any] = {}
         for tensor, seed in zip(self.plan.scores, seeds, strict=True):
             found[tensor.name] = found[tensor.name] + seed if tensor.name in found else seed
         for step in self.plan.steps:
             given = {t.name: found.pop(t.name) for t in step.outputs}
-            for place, value in RULES[step.rule](self, step, given).items():
+            for place, value in self.rules[step.rule](self, step, given).items():
                 operand = step.operands[place]
                 value.set_shape(self.extents[operand.name].static)
                 held = found.get(operand.name)
                 found[operand.name] = value if held is None else held + value
         return [self.flat(found[entry.tensor.name], entry.tensor) for entry in self.plan.entries]
+
+
+#: The walk, a step of it, multipliers by output → multipliers by the place of an operand.
+Rule = Callable[[Walk, Step, Mapping[str, Any]], dict[int, Any]]
 
 
 def _widened(value: Any, number: bool) -> Any:
@@ -256,7 +260,7 @@ def _numbers(op: Any) -> set[int]:
     return found
 
 
-def constants_of(traced: Any, plan: Plan) -> dict[str, Any]:
+def constants_of(traced: Any, plan: WalkPlan) -> dict[str, Any]:
     """Values of a plan's constants, float32 where they are numbers; called while tracing."""
     values = traced.replay({}, list(plan.constants.values()))
     return {

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from transforms.errors import UserError
-from transforms.models.base import InputSpec, OutputSpec, Signature
+from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.models.categories import Category, CategoryPlaces
 from transforms.models.forest.arrays import Forest
 from transforms.models.kinds.opaque import OpaqueModel
@@ -127,7 +127,7 @@ def tree_signature(
     labels = () if numbered else tuple(map(str, scores.classes))
     return Signature(
         (InputSpec(INPUT, (width,), dtype, tuple(names), nan, categories, missing),),
-        (OutputSpec(name, shape, labels, scores.classes),),
+        (HeadSpec(name, shape, labels, scores.classes),),
     )
 
 

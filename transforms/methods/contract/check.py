@@ -1,0 +1,63 @@
+"""The contract of methods for everybody's own: one call, no test framework."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+
+from transforms.methods.base import AttributionMethod, Needs
+from transforms.methods.contract.checks import CHECKS, Broken, MethodContractError, Subject
+from transforms.methods.contract.worlds import World, worlds_for
+
+
+def check_method_contract(method: AttributionMethod) -> None:
+    """Holds a method against its contract, on small models with a closed form.
+
+    The checks, in their order:
+      declared: The class says what it is, is a frozen dataclass with defaults, and can be pickled.
+      players: It takes a few players; its cost and its memory are whole numbers.
+      shapes: Values have a row's shape, and what is promised is there.
+      standard_errors: They are finite and not negative, where they are promised.
+      predictions: Prediction, output and base value are the model's.
+      sums: Σφ = prediction − base_value, where it is promised.
+      retries: The same seeds give the same bits.
+      batches: Other rows, padding and the size of device calls change nothing.
+      order: The order of the rows changes nothing.
+      targets: The other targets change nothing.
+      ignored: A feature that the score ignores gets nothing.
+      twins: Features that enter the score alike get the same.
+      costs: The model is asked for no more evaluations than stated.
+
+    Args:
+      method: With its keys. If `standard_error` is one of them, the checks set it: they allow for the errors.
+    Raises:
+      MethodContractError: The method breaks a check; the error names it, the model, and the figures.
+    Cost: about fifty calls of some rows each; TensorFlow is imported for a method that takes gradients.
+    """
+    for world in _worlds(method):
+        check_in_world(method, world)
+
+
+def _worlds(method: AttributionMethod) -> list[World]:
+    needs = getattr(method, "needs", None)
+    # Whatever else is wrong with it is found in any world.
+    return worlds_for(needs if isinstance(needs, Needs) else Needs(gradients=False, background=True))
+
+
+def check_in_world(method: AttributionMethod, world: World) -> None:
+    """Runs all checks of a method in one world.
+
+    Raises:
+      MethodContractError: See `check_method_contract`.
+    """
+    name = str(getattr(method, "name", type(method).__name__))
+    if is_dataclass(method) and any(field.name == "standard_error" for field in fields(method)):
+        method = replace(method, standard_error=True)
+    subject = Subject(method, world)
+    for check, run in CHECKS.items():
+        try:
+            run(subject)
+        except Broken as broken:
+            raise MethodContractError(name, check, world.name, str(broken)) from broken.__cause__
+        except Exception as error:
+            what = f"it raises {type(error).__name__}: {error}"
+            raise MethodContractError(name, check, world.name, what) from error
