@@ -6,11 +6,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # The interpreter in $(VENV), or the one that it will be made from, chooses the versions that are installed. The
-# newest releases of shap, SciPy and XGBoost need Python 3.12, so that 3.11 has a set of its own.
+# newest releases of shap, SciPy and XGBoost need Python 3.12, those of Sphinx and docutils need 3.13: 3.13 has a set of
+# its own, and 3.12 shares that of 3.11.
 ASK_VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null
 VERSION := $(shell $(firstword $(wildcard $(BIN)/python) $(PYTHON)) $(ASK_VERSION))
 CONSTRAINTS_3.11 := constraints.txt
-CONSTRAINTS_3.12 := constraints-3.13.txt
+CONSTRAINTS_3.12 := constraints.txt
 CONSTRAINTS_3.13 := constraints-3.13.txt
 CONSTRAINTS := $(CONSTRAINTS_$(VERSION))
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable
@@ -60,6 +61,8 @@ bench-flink: $(VENV)/.dev  ## measure one TaskManager against two, and what star
 	$(BIN)/python -m tests.flink.apart $(BIN)/python -m benchmarks.run flink $(ARGS)
 
 lock: | $(BIN)/python  ## resolve setup.py with all its extras anew and rewrite the constraints of this Python
+	@[ $(VERSION) != 3.12 ] || { \
+	    echo '3.11 and 3.12 share $(CONSTRAINTS); resolve it with 3.11: make lock PYTHON=python3.11' >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --dry-run --ignore-installed \
 	    --report $(VENV)/resolved.json '.[aws,dev,examples,gcp,gpu,trees]'
 	$(BIN)/python -c "$$WRITE_CONSTRAINTS" $(VENV)/resolved.json $(CONSTRAINTS)
@@ -95,7 +98,7 @@ found = json.loads(source.read_text())["install"]
 pins = {i["metadata"]["name"].lower().replace("_", "-"): i["metadata"]["version"] for i in found}
 del pins["attribeam"]
 here = "%d.%d" % sys.version_info[:2]
-use = "make and the Dockerfile install" if here == "3.11" else "make installs with Python 3.12 and 3.13"
+use = "make and the Dockerfile install" if here == "3.11" else "make installs with Python 3.13"
 text = f"# What {use}: exact versions of all that setup.py asks for, every extra included.\n"
 text += f"# Made by `make lock` on Linux x86-64 with CPython {here}: edit the ranges in setup.py, not this file.\n"
 text += "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))

@@ -20,7 +20,7 @@ sys.path.insert(0, str(HERE.parent))
 # All that the reference is generated from.
 from pipeline.cli.commands import cli  # noqa: E402
 from pipeline.config.models import Config  # noqa: E402
-from pipeline.planning.method_guide import GUIDE, describe  # noqa: E402
+from pipeline.planning.method_guide import GUIDE, describe_method  # noqa: E402
 from transforms.methods import METHODS  # noqa: E402
 
 #: What a value of any of these types may be is a single value.
@@ -149,7 +149,7 @@ def methods() -> str:
             lines += [f"{advice.case}", f": {names}: {_markdown(advice.because)}.", ""]
     lines.append(_END_OF_GUIDE)
     for name, method in METHODS.items():
-        lines += ["", *_method(name, describe(method))]
+        lines += ["", *_method(name, describe_method(method))]
     return "\n".join(lines)
 
 

@@ -1,10 +1,10 @@
-"""What a user can mend, what breaks a run on its way, and what a model does not take."""
+"""Errors: those a user can mend, those that break a run, and those that a model raises."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can mend: a command line, a config, data or a model. Becomes exit status 2.
+    """A problem that the user can mend: in a command line, a config, data or a model. Exit status 2.
 
     Args:
       what: The value and the limit it breaks, in words.
@@ -17,7 +17,7 @@ class UserError(Exception):
         text = f"{where}: {what}" if where else what
         if remedy:
             text = f"{text}; {remedy}"
-        # One line, whatever a library's message or a file's name held: a terminal shows it as it is.
+        # Always one line, even if a library's message or a file's name holds line breaks.
         super().__init__(" ".join(text.split()))
 
     def __reduce__(self) -> tuple[type, tuple[str, str | None, str | None]]:
@@ -26,41 +26,41 @@ class UserError(Exception):
 
 
 class InputLost(UserError):
-    """An input file that is not there any more, or is not what it was when the run was planned.
+    """An input file that has disappeared or changed since the run was planned.
 
-    Not damage: that was there at plan time and costs its rows, which are rejected. This costs the shards that
-    need the file; the run goes on with the others, and then ends as one that broke.
+    Damage is different: it was there at plan time, and only its rows are rejected. A lost file costs all the
+    shards that need it; the run finishes the other shards, and then ends as broken.
     """
 
 
 class OutputLost(Exception):
-    """A run directory that can be written no more: a full disk, a permission that was taken away.
+    """A run directory that can no longer be written: a full disk, a revoked permission.
 
-    The run breaks: what is done is kept, and the same command goes on from there.
+    The run breaks: finished work is kept, and the same command continues from there.
     """
 
 
 class RunReplaced(Exception):
-    """A run directory that belongs to another run by now, or to a committed one: nothing more is written."""
+    """A run directory that now belongs to another run or to a committed one: nothing more is written."""
 
 
 class RowsRefused(Exception):
-    """A model that is somebody's code does not take some of the rows it was given; says why."""
+    """Rows that a model written in user code does not accept; the message says why."""
 
 
 class DeviceFull(MemoryError):
-    """A model that is somebody's code had no memory for the rows of one call; fewer may fit."""
+    """A model written in user code ran out of memory in one call; fewer rows may fit."""
 
 
 class DeviceMemoryError(RuntimeError):
-    """A device has no room for a single evaluation: no smaller call is left to try."""
+    """A device has too little memory for a single evaluation: no smaller call is left to try."""
 
 
 class HostMemoryError(RuntimeError):
-    """This process has no room for a single row: no smaller batch is left to try."""
+    """The process has too little memory for a single row: no smaller batch is left to try."""
 
 
-#: Names of errors of ours whose message needs no type before it.
+#: Names of the errors whose message is complete without the type in front of it.
 SAID_ALL = tuple(
     kind.__name__ for kind in (InputLost, OutputLost, RunReplaced, DeviceMemoryError, HostMemoryError)
 )

@@ -1,4 +1,4 @@
-"""Beam transforms: ExplainShards for runs, ExplainBatches for people with a pipeline of their own."""
+"""Beam transforms: ExplainShards for runs, ExplainBatches for use in other pipelines."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class _ExplainShard(beam.DoFn):
         try:
             result = explain_shard(shard, self._spec)
         except InputLost as error:
-            # The file is as lost for a retry, and others are not: the commit finds the note and refuses.
+            # A retry would fail too, and other shards are fine: leave a note, on which the commit refuses.
             note_failure(self._spec.run, shard.index, error)
             return
         except RunReplaced:
-            raise  # a note would be one more thing that is written there
+            raise  # no note: nothing may be written to another run's directory
         except Exception as error:
-            # Runners wrap what a worker raises, each in its own way: the launcher reads the cause from here.
-            # A full disk has no room for the note either; what the worker raised matters more.
+            # Each runner wraps a worker's exception in its own way, so the launcher reads the cause from this
+            # note. On a full disk the note fails too; the worker's own exception matters more.
             with contextlib.suppress(OutputLost):
                 note_failure(self._spec.run, shard.index, error)
             raise
@@ -76,8 +76,8 @@ class _ExplainShard(beam.DoFn):
 class ShardResultCoder(beam.coders.Coder):
     """Encodes a shard's result as its journal does.
 
-    Runners ask for the size of every element that they hand on, and without a coder of its own a result
-    would be pickled to find it: 40 ms for a result of a few thousand features.
+    Runners ask for the size of every element they pass on. Without this coder they would pickle each result
+    to find it: 40 ms for a few thousand features.
     """
 
     def encode(self, value: ShardResult) -> bytes:
@@ -89,11 +89,11 @@ class ShardResultCoder(beam.coders.Coder):
         return ShardResult.from_bytes(encoded)
 
     def estimate_size(self, value: ShardResult) -> int:
-        """Bytes that the result holds, about; for the runner's counters alone."""
+        """Approximate size of the result in bytes, used only for the runner's counters."""
         return value.held_bytes
 
     def is_deterministic(self) -> bool:
-        """No: results are never keys."""
+        """False: results are never keys."""
         return False
 
 
@@ -101,7 +101,7 @@ beam.coders.registry.register_coder(ShardResult, ShardResultCoder)
 
 
 class MergeShardResults(beam.CombineFn):
-    """Sums shard results: a few KB whatever the number of rows.
+    """Sums shard results; the sum takes a few KB whatever the number of rows.
 
     Args:
       features: Names in the tables.
@@ -111,7 +111,7 @@ class MergeShardResults(beam.CombineFn):
         self._features = features
 
     def create_accumulator(self) -> ShardResult:
-        """Nothing yet."""
+        """An empty result."""
         return ShardResult.empty(self._features)
 
     def add_input(self, accumulator: ShardResult, element: ShardResult) -> ShardResult:
@@ -134,12 +134,12 @@ class MergeShardResults(beam.CombineFn):
 class ExplainBatches(beam.PTransform):
     """Attributes Arrow batches inside a pipeline of your own.
 
-    `PCollection[pyarrow.RecordBatch]` → the same in the layout of the attributions table. Rows that cannot be
-    explained are left out and counted in the metric `attribeam/rows_rejected`. Random numbers are keyed by a
-    row's position in its batch, there being no position in an input.
+    `PCollection[pyarrow.RecordBatch]` of rows → batches in the layout of the attributions table. Rows that
+    cannot be explained are left out and counted in the metric `attribeam/rows_rejected`. Random numbers are
+    keyed by a row's position in its batch, because there is no input file to count positions in.
 
     Args:
-      spec: As `pipeline.prepare(config)` makes it; nothing is written to its run directory.
+      spec: Made by `pipeline.prepare(config)`; nothing is written to its run directory.
     """
 
     def __init__(self, spec: ExplainSpec) -> None:
@@ -175,8 +175,8 @@ class _ExplainBatch(beam.DoFn):
         self._rejected.inc(len(rejected))
         if explained is None:
             return None
-        found, attribution, targets = explained
+        kept, attribution, targets = explained
         return attribution_table(
-            found, attribution, schema.split(attribution.values), targets, loaded.target_names, schema,
+            kept, attribution, schema.split(attribution.values), targets, loaded.target_names, schema,
             self._spec.output, arrow,
         )  # fmt: skip

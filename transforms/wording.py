@@ -1,4 +1,4 @@
-"""Wording of messages: similar names, lists of names, and one line of what a library says."""
+"""Wording of messages: similar names, lists of names, and one-line summaries of a library's errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: parses, calls, prints; one line for what a user can mend."""
+"""The command line: parses arguments, calls the pipeline and prints results, errors in one line each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import io
 import logging
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -16,71 +16,44 @@ import click
 from pipeline.cli.options import (
     BROKEN,
     DONE,
-    FLAGS,
     LIMIT,
     USER,
+    RunArguments,
     Verb,
     common,
     fail,
-    mendable,
+    from_click,
     print_json,
     printable,
-    told,
+    run_arguments,
+    stdout_guard,
     warn,
 )
 from pipeline.cli.report import report
-from pipeline.runners.names import LOCAL, RUNNERS
 from transforms.errors import UserError
 
 _VERSION = "Show the version and exit."
 
 
-def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    options = [
-        click.argument("config"),
-        click.option("--output", metavar="DIR", help="The run directory, instead of output.path."),
-        click.option(
-            "--set", "settings", multiple=True, metavar="a.b=value", help="Override one key; repeatable."
-        ),
-        click.option(
-            "--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N rows of the input."
-        ),
-        click.option("--date", metavar="YYYY-MM-DD", help="Fills {date} in paths; today by default."),
-        click.option("--overwrite", is_flag=True, help="Make the run anew, whatever run is there."),
-        click.option(
-            "--preset", metavar="FILE", help="How and where to run: its runner and compute count more."
-        ),
-        click.option(
-            "--runner",
-            type=click.Choice(RUNNERS),
-            metavar="NAME",
-            help=f"The engine: {', '.join(RUNNERS)}; the config's, else {LOCAL}.",
-        ),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
 def _version(context: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not context.resilient_parsing:
         try:
-            found = importlib.metadata.version("attribeam")
+            version = importlib.metadata.version("attribeam")
         except importlib.metadata.PackageNotFoundError:
-            found = "(run from a checkout that is not installed)"
-        with told():
-            print(f"attribeam {found}")
+            version = "(run from a checkout that is not installed)"
+        with stdout_guard():
+            print(f"attribeam {version}")
         context.exit()
 
 
 class _Verbs(click.Group):
-    """The verbs; what is printed is guarded by `told`, and any other pipe that breaks is a failure."""
+    """The verbs; `stdout_guard` guards what is printed, and any other broken pipe is a failure."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            # click takes it for a reader of stdout who has left, and ends the process without a word.
+            # click would treat it as a closed stdout and end the process silently.
             raise RuntimeError(f"a process that was written to has ended: {error}") from error
 
 
@@ -91,35 +64,19 @@ def cli() -> None:
 
 
 @cli.command(cls=Verb, short_help="Explain a data set and commit a run directory.")
-@_run_options
+@run_arguments
 @common
-@click.pass_context
-def explain(
-    context: click.Context,
-    config: str,
-    output: str | None,
-    settings: Sequence[str],
-    limit: int | None,
-    date: str | None,
-    overwrite: bool,
-    preset: str | None,
-    runner: str | None,
-    as_json: bool,
-    debug: bool,
-) -> int:
+def explain(arguments: RunArguments, as_json: bool, debug: bool) -> int:
     """Run the pipeline of CONFIG, commit a run directory, print the top features and the run's figures.
 
     Beam's own flags, such as --flink_master=… or --project=…, are passed on to it.
     """
-    from pipeline.config.models import load_config
     from pipeline.results.run import load_run
     from pipeline.running.run import execute
 
-    flags = context.meta[FLAGS]
-    loaded = load_config(config, preset=preset, settings=settings, output=output, date=date)
-    outcome = execute(loaded, limit=limit, overwrite=overwrite, runner=runner, flags=flags, progress=True)
+    outcome = execute(arguments.load(), **arguments.how, progress=True)
     if outcome.manifest is None:
-        with told():
+        with stdout_guard():
             if as_json:
                 print_json({"run": outcome.run, "submitted": True, "job": outcome.job})
             else:
@@ -129,7 +86,7 @@ def explain(
         warn(outcome.warnings)
         return DONE
     run = load_run(outcome.run)
-    with told():
+    with stdout_guard():
         if as_json:
             more = {"run": run.path, "reused": outcome.reused, "exceeded": list(outcome.exceeded)}
             top = run.importance(slice="").to_dict("records")
@@ -145,30 +102,14 @@ def explain(
 
 
 @cli.command(cls=Verb, short_help="Check everything and estimate time and size; write nothing.")
-@_run_options
+@run_arguments
 @common
-@click.pass_context
-def plan(
-    context: click.Context,
-    config: str,
-    output: str | None,
-    settings: Sequence[str],
-    limit: int | None,
-    date: str | None,
-    overwrite: bool,
-    preset: str | None,
-    runner: str | None,
-    as_json: bool,
-    debug: bool,
-) -> int:
-    """Check and decide everything that explain would, and nothing else; write nothing."""
-    from pipeline.config.models import load_config
+def plan(arguments: RunArguments, as_json: bool, debug: bool) -> int:
+    """Check and decide everything that explain would, estimate time and size, and write nothing."""
     from pipeline.running.run import preview
 
-    flags = context.meta[FLAGS]
-    loaded = load_config(config, preset=preset, settings=settings, output=output, date=date)
-    summary = preview(loaded, limit=limit, overwrite=overwrite, runner=runner, flags=flags)
-    with told():
+    summary = preview(arguments.load(), **arguments.how)
+    with stdout_guard():
         if as_json:
             print_json(summary)
         else:
@@ -182,7 +123,7 @@ def plan(
 @cli.command(short_help="Show one example's attributions as a waterfall.")
 @click.argument("run")
 @click.argument("example_id")
-@click.option("--at", metavar="FILE:ROW", help="Which row, where several have the id; the first by default.")
+@click.option("--at", metavar="FILE:ROW", help="The row, where several have the id; the first by default.")
 @common
 def show(run: str, example_id: str, at: str | None, as_json: bool, debug: bool) -> int:
     """Show how each feature leads from the base value to an example's prediction, largest first."""
@@ -190,11 +131,11 @@ def show(run: str, example_id: str, at: str | None, as_json: bool, debug: bool) 
 
     opened = load_run(run)
     example = opened.example(example_id, at)
-    with told():
+    with stdout_guard():
         if as_json:
             places = list(example.places)
-            told_of = {"run": run, "example_id": example_id, "places": places}
-            print_json({**told_of, "attributions": example.rows})
+            example_json = {"run": run, "example_id": example_id, "places": places}
+            print_json({**example_json, "attributions": example.rows})
         else:
             from pipeline.screen.example import print_example
 
@@ -202,83 +143,84 @@ def show(run: str, example_id: str, at: str | None, as_json: bool, debug: bool) 
     return DONE
 
 
-@cli.command(short_help="Say what changed from one run to another.")
+@cli.command(short_help="Report what changed from one run to another.")
 @click.argument("first")
 @click.argument("second")
-@click.option("--html", metavar="FILE", help="Write a page with figures and all tables, too.")
+@click.option("--html", metavar="FILE", help="Also write a page with figures and all tables.")
 @common
 def compare(first: str, second: str, html: str | None, as_json: bool, debug: bool) -> int:
-    """Say what changed from the run FIRST to the run SECOND, most important first.
+    """Report what changed from the run FIRST to the run SECOND, most important first.
 
-    In what they differ (model, data, method, baseline, config), which features matter more or less and
-    whether that is more than chance, directions, distributions, slices, scores and rejected rows. It reads
-    aggregates alone.
+    Compares model, data, method, baseline and config, the importance of features (and whether a change is
+    more than chance), directions, distributions, slices, scores and rejected rows. Reads aggregates alone.
     """
     from pipeline.compare import compare as comparison
     from pipeline.compare import to_json
     from pipeline.results.run import load_run
 
-    found = comparison(load_run(first), load_run(second))
+    result = comparison(load_run(first), load_run(second))
     if html is not None:
         from pipeline.compare.page import write_page
         from pipeline.run_directory.checks import check_outside
 
         for run in (first, second):
             check_outside(html, run)
-        write_page(found, html)
-    with told():
+        write_page(result, html)
+    with stdout_guard():
         if as_json:
-            print_json({**to_json(found), "html": html})
+            print_json({**to_json(result), "html": html})
         else:
             from pipeline.screen.comparison import print_comparison
 
-            print_comparison(found, html)
+            print_comparison(result, html)
     return DONE
 
 
-@cli.command(short_help="Check a run against its manifest, and some of its rows against the model.")
+@cli.command(short_help="Check a run against its manifest, and some rows against the model.")
 @click.argument("run")
 @click.option(
     "--rows",
     type=click.IntRange(min=0),
     default=100,
     metavar="K",
-    help="Rows to recompute, drawn at random; 100 by default, 0 loads no model.",
+    help="Rows to recompute, drawn at random; 100 by default; 0 loads no model.",
 )
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of the draw; another each time.")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of the draw; random by default.")
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
     metavar="T",
-    help="Largest difference, of max(|φ|, the score's spread); 1e-5, in mixed precision 1e-2.",
+    help="Largest difference, relative to max(|φ|, the score's spread); 1e-5, in mixed precision 1e-2.",
 )
 @common
 def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_json: bool, debug: bool) -> int:
-    """Check that a run is whole, made of this model, baseline and input, and comes out again.
+    """Check that a run is complete, matches its model, baseline and input, and can be reproduced.
 
-    Compares the parts with the manifest's checksums, model, baseline and input with its digests, and rows
-    drawn at random, explained once more, with the tables. Exit status 1 where a check failed.
+    Compares the parts with the manifest's checksums, and the model, baseline and input with its digests;
+    explains rows drawn at random again and compares them with the tables. Exit status 1 if a check failed.
     """
     from pipeline.screen.verification import print_verification
     from pipeline.verify.verify import verify as check
 
     seed = secrets.randbelow(1 << 31) if seed is None else seed
-    found = check(run, rows=rows, seed=seed, tolerance=tolerance)
-    with told():
+    result = check(run, rows=rows, seed=seed, tolerance=tolerance)
+    with stdout_guard():
         if as_json:
-            print_json(found.to_json())
+            print_json(result.to_json())
         else:
-            print_verification(found)
-    if not found.failed:
+            print_verification(result)
+    if not result.failed:
         return DONE
-    number = "1 check" if len(found.failed) == 1 else f"{len(found.failed)} checks"
-    print(f"error: {printable(run)}: {number} failed: {', '.join(found.failed)}", file=sys.stderr)
+    number = "1 check" if len(result.failed) == 1 else f"{len(result.failed)} checks"
+    print(f"error: {printable(run)}: {number} failed: {', '.join(result.failed)}", file=sys.stderr)
     return LIMIT
 
 
 @cli.command(short_help="List the methods: needs, cost, when to choose each.")
 @click.argument("name", required=False)
-@click.option("--config", metavar="CONFIG", help="Say what each would cost on this config's model and input.")
+@click.option(
+    "--config", metavar="CONFIG", help="Show what each would cost on this config's model and input."
+)
 @click.option(
     "--function",
     metavar="LIBRARY",
@@ -286,45 +228,45 @@ def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_js
 )
 @common
 def methods(name: str | None, config: str | None, function: str | None, as_json: bool, debug: bool) -> int:
-    """List the methods, or tell more of one: what it needs of a model, what it costs, when to choose it.
+    """List the methods, or describe one: what it needs of a model, what it costs, when to choose it.
 
-    With --function, print a module of Python for a model that is explained as a function.
+    With --function, print a Python module for a model that is explained as a function.
     """
     if function is not None:
         from pipeline.functions import module_of
 
         if name is not None or config is not None:
-            raise UserError("goes with nothing else", "--function", "leave the others out")
+            raise UserError("cannot be combined with other arguments", "--function", "leave the others out")
         text = module_of(function)
-        with told():
+        with stdout_guard():
             print_json({"function": function, "module": text}) if as_json else print(text, end="")
         return DONE
     from pipeline.config.errors import nearest_key
-    from pipeline.planning.method_guide import GUIDE, describe
+    from pipeline.planning.method_guide import GUIDE, describe_method
     from transforms.methods import METHODS
 
     if name is not None and name not in METHODS:
         remedy = nearest_key(name, list(METHODS))
-        raise UserError(f"{name!r} is no method", "methods", remedy)
-    rows = [describe(METHODS[key]) for key in ([name] if name else METHODS)]
-    found = None
+        raise UserError(f"{name!r} is not a method", "methods", remedy)
+    rows = [describe_method(METHODS[key]) for key in ([name] if name else METHODS)]
+    costs_here = None
     if config is not None:
         from pipeline.config.models import load_config
         from pipeline.planning.method_costs import survey
 
-        found = survey(load_config(config))
-        costs = {cost.method: cost for cost in found["costs"]}
+        costs_here = survey(load_config(config))
+        costs = {cost.method: cost for cost in costs_here["costs"]}
         rows = [{**row, "here": dataclasses.asdict(costs[row["name"]])} for row in rows]
     from pipeline.screen.methods import print_costs, print_method, print_methods
 
-    with told():
+    with stdout_guard():
         if as_json:
             guide = [dataclasses.asdict(advice) for advice in GUIDE]
             print_json(rows[0] if name else {"methods": rows, "guide": guide})
         elif name:
             print_method(rows[0])
-        elif found is not None:
-            print_costs(found)
+        elif costs_here is not None:
+            print_costs(costs_here)
         else:
             print_methods(rows, GUIDE)
     return DONE
@@ -337,10 +279,10 @@ def run(arguments: Sequence[str]) -> int:
     """Runs a command line.
 
     Returns:
-      The exit status: 0 done, 1 a limit is exceeded, 2 the user can mend it, 3 the run broke.
+      The exit status: 0 done, 1 a limit is exceeded, 2 an error that the user can mend, 3 the run broke.
     """
     debug, writes = "--debug" in arguments, "explain" in arguments[:1]
-    # Beam logs through the root logger from its first import on.
+    # Beam logs through the root logger as soon as it is imported.
     logging.basicConfig(level=logging.INFO if debug else logging.CRITICAL, stream=sys.stderr)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without φ shows a question mark
@@ -354,10 +296,10 @@ def run(arguments: Sequence[str]) -> int:
             UserError("a verb is missing", remedy="attribeam explain CONFIG is the usual one"), USER, debug
         )
     except click.ClickException as error:
-        return fail(mendable(error, list(cli.commands)), USER, debug)
+        return fail(from_click(error, list(cli.commands)), USER, debug)
     except (click.Abort, KeyboardInterrupt):
         return fail(InterruptedError("interrupted"), BROKEN, debug, writes)
-    except SystemExit:  # how click ends when nobody reads all of its help
+    except SystemExit:  # click ends like this when the reader of its help closes the pipe
         return DONE
     except Exception as error:  # noqa: BLE001 - the last resort: one line, and a status that says so
         return fail(error, BROKEN, debug, writes)

@@ -1,7 +1,8 @@
-"""How a verb takes its arguments, tells its result and says what went wrong."""
+"""Arguments of the verbs, and how they print results, warnings and errors."""
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -9,13 +10,18 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipeline.runners.flags import check_flags
+from pipeline.runners.names import LOCAL, RUNNERS
 from transforms.errors import SAID_ALL, UserError
 from transforms.wording import did_you_mean
+
+if TYPE_CHECKING:
+    from pipeline.config.models import LoadedConfig
 
 DONE, LIMIT, USER, BROKEN = 0, 1, 2, 3
 FLAGS = "attribeam.flags"
@@ -25,10 +31,10 @@ _LONGEST = 2000
 
 
 class Verb(click.Command):
-    """A verb that also takes Beam's flags: what is not ours is set aside before click reads the line."""
+    """A verb that also takes Beam's flags: they are set aside before click reads the line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Leaves Beam's flags in `ctx.meta`, wherever on the line they stand."""
+        """Moves Beam's flags to `ctx.meta`, wherever on the line they stand."""
         takes_value = {
             name: isinstance(param, click.Option) and not param.is_flag
             for param in self.get_params(ctx)
@@ -57,8 +63,81 @@ class Verb(click.Command):
         return super().parse_args(ctx, ours + rest)
 
 
+@dataclass(frozen=True)
+class RunArguments:
+    """The arguments that `explain` and `plan` share.
+
+    Args:
+      config: Path of the config.
+      output: The run directory, instead of the config's.
+      settings: `a.b=value` overrides of the config.
+      limit: Read only this number of rows.
+      date: Fills `{date}` in paths.
+      overwrite: Make the run anew.
+      preset: Path of a preset.
+      runner: The engine, instead of the config's.
+      flags: Beam's flags.
+    """
+
+    config: str
+    output: str | None
+    settings: Sequence[str]
+    limit: int | None
+    date: str | None
+    overwrite: bool
+    preset: str | None
+    runner: str | None
+    flags: Sequence[str]
+
+    def load(self) -> LoadedConfig:
+        """Reads the config, its preset and its overrides."""
+        from pipeline.config.models import load_config
+
+        return load_config(
+            self.config, preset=self.preset, settings=self.settings, output=self.output, date=self.date
+        )
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """The arguments that say how the config is run, as `execute` and `preview` take them."""
+        names = ("limit", "overwrite", "runner", "flags")
+        return {name: getattr(self, name) for name in names}
+
+
+_RUN_OPTIONS = (
+    click.argument("config"),
+    click.option("--output", metavar="DIR", help="The run directory, instead of output.path."),
+    click.option(
+        "--set", "settings", multiple=True, metavar="a.b=value", help="Override one key; repeatable."
+    ),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Read only the first N rows."),
+    click.option("--date", metavar="YYYY-MM-DD", help="Fills {date} in paths; today by default."),
+    click.option("--overwrite", is_flag=True, help="Start afresh and replace any run in the directory."),
+    click.option("--preset", metavar="FILE", help="A file whose runner and compute override the config's."),
+    click.option(
+        "--runner",
+        type=click.Choice(RUNNERS),
+        metavar="NAME",
+        help=f"The engine: {', '.join(RUNNERS)}; by default the config's, else {LOCAL}.",
+    ),
+)
+
+
+def run_arguments(function: Callable[..., int]) -> Callable[..., int]:
+    """Adds the arguments that `explain` and `plan` share, and passes them on as one `RunArguments`."""
+
+    def command(context: click.Context, /, as_json: bool, debug: bool, **given: Any) -> int:
+        return function(RunArguments(**given, flags=context.meta[FLAGS]), as_json, debug)
+
+    functools.update_wrapper(command, function)
+    wrapped: Callable[..., int] = click.pass_context(command)
+    for option in reversed(_RUN_OPTIONS):
+        wrapped = option(wrapped)
+    return wrapped
+
+
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every verb."""
+    """Adds the options of every verb."""
     function = click.option("--debug", is_flag=True, help="Show tracebacks and the engine's log.")(function)
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(function)
 
@@ -72,8 +151,8 @@ def _is_known(flags: Sequence[str]) -> bool:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Around what goes to stdout: whoever reads it may have seen enough, which changes no exit status."""
+def stdout_guard() -> Iterator[None]:
+    """Guards printing to stdout: a reader that closes the pipe early changes no exit status."""
     try:
         yield
         sys.stdout.flush()
@@ -83,31 +162,31 @@ def told() -> Iterator[None]:
 
 
 def warn(lines: Sequence[str]) -> None:
-    """Tells of what is not as it should be, on stderr."""
+    """Prints warnings on stderr."""
     for line in lines:
         print(f"warning: {_brief(printable(line))}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON object in one line of what a terminal may show."""
-    text = json.dumps(_plain(value), default=str, ensure_ascii=False, allow_nan=False)
+    """Prints one JSON object in one line, without characters that a terminal obeys."""
+    text = json.dumps(_jsonable(value), default=str, ensure_ascii=False, allow_nan=False)
     if not text.isprintable():
         # Such characters stand in strings alone, where JSON has another way to write them.
         text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
     print(text)
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
+def _jsonable(value: Any) -> Any:
+    """The value with null for NaN and infinity, which JSON does not have."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_jsonable(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def mendable(error: click.ClickException, verbs: Sequence[str]) -> UserError:
-    """A click error in the form of all others."""
+def from_click(error: click.ClickException, verbs: Sequence[str]) -> UserError:
+    """A click error as a UserError, in the form of all others."""
     context = getattr(error, "ctx", None)
     remedy = f"see {context.command_path if context else 'attribeam'} --help"
     message = error.format_message().strip().rstrip(".")
@@ -117,9 +196,7 @@ def mendable(error: click.ClickException, verbs: Sequence[str]) -> UserError:
         name = error.option_name
         remedy = did_you_mean(name, error.possibilities or [], remedy, most=1)
         if context is not None and any(param.name == "example_id" for param in context.command.params):
-            remedy += (
-                f" An id that begins with a dash stands behind --: {context.command_path} RUN -- '{name}'"
-            )
+            remedy += f" An id that begins with a dash goes after --: {context.command_path} RUN -- '{name}'"
         return UserError("no such option", name, remedy)
     if isinstance(error, click.BadParameter) and error.param is not None:
         return UserError(str(error.message).rstrip("."), error.param.opts[0], remedy)
@@ -131,25 +208,25 @@ def mendable(error: click.ClickException, verbs: Sequence[str]) -> UserError:
 
 
 def fail(error: Exception, status: int, debug: bool, writes: bool = False) -> int:
-    """Tells of an error in one line, the last of stderr; returns the exit status."""
+    """Prints an error in one line, the last of stderr, and returns the exit status."""
     if debug:
         traceback.print_exception(error)
     text = " ".join(str(error).split()) or type(error).__name__
     if status == BROKEN:
-        told = type(error).__name__ in _SAID_ALL
-        text = text if told else f"{type(error).__name__}: {text}; --debug shows where"
+        complete = type(error).__name__ in _SAID_ALL
+        text = text if complete else f"{type(error).__name__}: {text}; --debug shows where"
     if status == BROKEN and writes:
-        text = f"{text}; what is done is kept, and the same command goes on from there"
+        text = f"{text}; finished work is kept, and the same command continues from there"
     sys.stdout.flush()
     print(f"error: {_brief(printable(text))}", file=sys.stderr, flush=True)
     return status
 
 
 def _brief(text: str) -> str:
-    """The text without its middle, where names in it are too long to be read."""
+    """The text without its middle, where it is too long to be read."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def printable(text: str) -> str:
-    """The text with what would move a cursor or change a colour written out."""
+    """The text with control characters escaped, which would move a cursor or change a colour."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import click
 
-from pipeline.cli.options import DONE, common, print_json, printable, told, warn
+from pipeline.cli.options import DONE, common, print_json, printable, stdout_guard, warn
 from transforms.errors import UserError
 
 
 @click.command(short_help="Rebuild report.html from a run's tables.")
 @click.argument("run")
-@click.option("--figures", metavar="DIR", help="Write each chart and the pictures into this folder as well.")
+@click.option("--figures", metavar="DIR", help="Also write each chart and the pictures into this folder.")
 @click.option(
     "--format",
     "form",
     type=click.Choice(["svg", "png"]),
     metavar="FORMAT",
-    help="Of the figures: svg, as by default, or png.",
+    help="Format of the figures: svg (default) or png.",
 )
 @click.option(
     "--export",
     metavar="KIND",
-    help="Write the attributions for another tool as well: clarify, vertex or tfma.",
+    help="Also write the attributions for another tool: clarify, vertex or tfma.",
 )
-@click.option("--export-dir", metavar="DIR", help="Where to, an empty folder; RUN-KIND by default.")
+@click.option(
+    "--export-dir", metavar="DIR", help="Folder of the export, which must be empty; RUN-KIND by default."
+)
 @common
 def report(
     run: str,
@@ -36,8 +38,8 @@ def report(
 ) -> int:
     """Rebuild report.html from the tables of a run, and print its path.
 
-    Reads the aggregates and the sample, so that it takes seconds whatever the number of rows; with --export
-    the attributions, too.
+    Reads the aggregates and the sample, which takes seconds whatever the number of rows; --export also reads
+    the attributions.
     """
     from pipeline.exports import KINDS
     from pipeline.exports import export as write_export
@@ -55,11 +57,17 @@ def report(
     path = write_page(opened, made)
     written = [] if figures is None else write_figures(run, figures, form or "svg")
     exported = [] if export is None else write_export(opened, export, export_dir)
-    with told():
+    with stdout_guard():
         if as_json:
             missing = list(made.missing)
-            found = {"run": run, "report": path, "missing": missing, "figures": written, "exported": exported}
-            print_json(found)
+            result = {
+                "run": run,
+                "report": path,
+                "missing": missing,
+                "figures": written,
+                "exported": exported,
+            }
+            print_json(result)
         else:
             for line in [path, *written, *exported]:
                 print(printable(line))

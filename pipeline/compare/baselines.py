@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.run_directory.baseline_summary import described_values, in_words
+from pipeline.run_directory.baseline_summary import described_values, values_of_codes
 from pipeline.run_directory.kept_baseline import categories_of, kept_baseline
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _values(run: Run) -> dict[str, np.ndarray]:
     """The rows of a run's baseline by feature, with codes turned into categories."""
     known = categories_of(run.manifest) if run.manifest.get("schema") else {}
     kept = kept_baseline(run.path) or {}
-    return {name: in_words(v, known[name]) if name in known else v for name, v in kept.items()}
+    return {name: values_of_codes(v, known[name]) if name in known else v for name, v in kept.items()}
 
 
 def _moved(

@@ -1,4 +1,4 @@
-"""The blocks of a config that say how rows are compared, what is written, and how a run is computed.
+"""The blocks of a config for baseline, output, computation, engine, limits and privacy.
 
 A string below a key is its description: the reference in docs/ is generated from it.
 """
@@ -37,9 +37,9 @@ class Baseline(Strict):
             given = getattr(self, key) is not None
             if given != (self.kind in kinds):
                 named = " or ".join(kinds) if self.kind not in kinds else self.kind
-                raise ValueError(f"kind: {named} and the key {key!r} go together")
+                raise ValueError(f"kind: {named} and the key {key!r} belong together")
         if self.kind == "run" and self.rows is not None:
-            raise ValueError("kind: run takes the rows as that run had them; leave the key 'rows' out")
+            raise ValueError("kind: run takes all rows of that run's baseline; leave the key 'rows' out")
         return self
 
 
@@ -96,7 +96,7 @@ class Runner(Strict):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in RUNNERS:
-            raise UserError(f"{value!r} is no runner", "runner.name", nearest_key(value, RUNNERS))
+            raise UserError(f"{value!r} is not a runner", "runner.name", nearest_key(value, RUNNERS))
         return value
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a config in one line: the file, the key, the value and what would do."""
+"""Reports an invalid config in one line: the file, the key, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from transforms.errors import UserError
 from transforms.wording import did_you_mean
 
-#: What a value of the type would be, by pydantic's name of the error.
+#: Types in words, by pydantic's name of the error.
 _KINDS = {
     "string_type": "text",
     "invalid_key": "text",
@@ -30,19 +30,19 @@ _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less tha
 def as_user_error(
     error: ValidationError, where: str, keys_at: Callable[[Sequence[str]], Sequence[str]]
 ) -> UserError:
-    """The first problem that pydantic found.
+    """Turns the first problem that pydantic found into a UserError.
 
     Args:
-      error: Its findings.
-      where: The config file, "" if a caller adds it.
-      keys_at: The known keys of the block at a location.
+      error: Pydantic's error.
+      where: The config file; "" if the caller adds it.
+      keys_at: Returns the known keys of the block at a location.
     """
     problems = [(_location(problem), problem) for problem in error.errors(include_url=False)]
-    unknown = [found for found in problems if found[1]["type"] == "extra_forbidden"]
-    # A key that is misspelt is also missing under its right name. Of a union pydantic lists what each branch
-    # says: what lies deepest tells which branch was meant.
-    within = [found for found in problems if found[0][: len(problems[0][0])] == problems[0][0]]
-    location, first = unknown[0] if unknown else max(within, key=lambda found: _depth(*found))
+    unknown = [item for item in problems if item[1]["type"] == "extra_forbidden"]
+    # A misspelt key is also missing under its right name. For a union, pydantic lists the errors of all
+    # branches: the deepest one shows which branch was meant.
+    within = [item for item in problems if item[0][: len(problems[0][0])] == problems[0][0]]
+    location, first = unknown[0] if unknown else max(within, key=lambda item: _depth(*item))
     place = ": ".join(part for part in (where, ".".join(location)) if part)
     if first["type"] == "extra_forbidden":
         return UserError("unknown key", place, nearest_key(location[-1], keys_at(location[:-1])))
@@ -51,7 +51,7 @@ def as_user_error(
     if first["type"] == "string_too_short":
         return UserError("is empty", place, "give a path")
     if first["type"] == "too_short":
-        return UserError("is empty", place, "give one at least, or leave the key out")
+        return UserError("is empty", place, "give at least one, or leave the key out")
     same = [problem for spot, problem in problems if spot == location]
     wanted = list(dict.fromkeys(word for problem in same for word in _wanted(problem)))
     if not wanted:
@@ -73,7 +73,7 @@ def _words(wanted: Sequence[str]) -> str:
 
 
 def _wanted(problem: Mapping[str, Any]) -> list[str]:
-    """What would have done, in words; none where pydantic's own message is better."""
+    """The expected values in words; none where pydantic's own message is better."""
     kind, context = str(problem["type"]), problem.get("ctx", {})
     if kind in _KINDS:
         return [_KINDS[kind]]
@@ -101,14 +101,14 @@ def _shown(value: object) -> str:
 
 
 def _location(problem: Mapping[str, Any]) -> list[str]:
-    """The keys of a location, without the names of a union's branches that pydantic puts between them."""
+    """The keys of a location, without the names of union branches that pydantic inserts."""
     parts: Sequence[int | str] = problem["loc"]
-    # A key that nobody knows may be called int.
+    # An unknown key may itself be called int.
     own = len(parts) - 1 if problem["type"] == "extra_forbidden" else len(parts)
     return [
         str(part)
-        for at, part in enumerate(parts)
-        if isinstance(part, int) or at == own or not _is_branch(part)
+        for index, part in enumerate(parts)
+        if isinstance(part, int) or index == own or not _is_branch(part)
     ]
 
 

@@ -27,7 +27,7 @@ _MOST_BINS, _MOST_PARTS = 1000, 8
 
 
 class Strict(BaseModel):
-    """A block that takes no key but its own, and no value of another type."""
+    """A block that refuses unknown keys and values of other types."""
 
     # The string below a key is its description: the reference in docs/ is generated from it.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
@@ -35,7 +35,7 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _leave_out_empty(cls, value: Any) -> Any:
-        # `limits:` with nothing below it says no more than its absence does.
+        # `limits:` with nothing below it means the same as leaving it out.
         if isinstance(value, dict):
             known = cls.model_fields
             return {key: item for key, item in value.items() if item is not None or key not in known}
@@ -51,7 +51,7 @@ class FeatureTexts(Strict):
     """For a text of ids: a file with the words, one on each line, from id 0 on."""
 
     @model_serializer(mode="wrap")
-    def _said(self, keys: SerializerFunctionWrapHandler) -> dict[str, str]:
+    def _without_none(self, keys: SerializerFunctionWrapHandler) -> dict[str, str]:
         return {key: value for key, value in keys(self).items() if value is not None}
 
 
@@ -85,7 +85,7 @@ class Feature(Strict):
     def _one_of_both(self) -> Feature:
         if self.missing == "keep" and self.fill is not None:
             raise ValueError(
-                f"fill: {self.fill!r} and missing: keep do not go together: one replaces what the other keeps"
+                f"fill: {self.fill!r} and missing: keep exclude each other: one replaces what the other keeps"
             )
         return self
 
@@ -115,11 +115,11 @@ class Bins(Strict):
 
 def _several(parts: list[str | Bins]) -> list[str | Bins]:
     if not 2 <= len(parts) <= _MOST_PARTS:
-        raise ValueError(f"an intersection is of 2 to {_MOST_PARTS} slicings, and these are {len(parts)}")
+        raise ValueError(f"an intersection takes 2 to {_MOST_PARTS} slicings, not {len(parts)}")
     return parts
 
 
-#: A column or a condition, bins, or several of these that are intersected.
+#: A column, a condition, bins, or an intersection of several of these.
 Slice = str | Bins | Annotated[list[str | Bins], AfterValidator(_several)]
 
 
@@ -146,7 +146,7 @@ class Input(Strict):
     @field_validator("features", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
-        # `features: [distance, carrier]` says all that many features need; `{distance: {fill: 0}}` does too.
+        # Both `[distance, carrier]` and `{distance: {fill: 0}}` are short forms.
         if isinstance(value, list):
             return [{"name": item} if isinstance(item, str) else item for item in value]
         if isinstance(value, dict):
@@ -164,19 +164,19 @@ class Input(Strict):
 
     @property
     def slice_requests(self) -> tuple[SliceRequest, ...]:
-        """What `slices` asks for."""
+        """The slicings that `slices` requests."""
         return tuple(
             tuple(map(_request, item)) if isinstance(item, list) else _request(item) for item in self.slices
         )
 
 
 def _named(name: Any, keys: Any) -> Any:
-    """An item of a list of features of one of a mapping."""
+    """Turns an entry of a mapping of features into an item of a list."""
     if keys is not None and not isinstance(keys, dict):
-        what = f"must be keys and values, not {keys!r:.100}"
-        raise UserError(what, f"input.features.{name}", "write it like {fill: 0}")
+        problem = f"must be keys and values, not {keys!r:.100}"
+        raise UserError(problem, f"input.features.{name}", "write for example {fill: 0}")
     if keys and "name" in keys:
-        raise UserError("unknown key", f"input.features.{name}.name", "the feature has its name already")
+        raise UserError("unknown key", f"input.features.{name}.name", "the key of the mapping is the name")
     return {"name": name, **(keys or {})}
 
 
@@ -187,18 +187,18 @@ def _request(item: str | Bins) -> str | BinsRequest:
 
 
 def all_labels(texts: Mapping[str, FeatureTexts], features: list[Feature]) -> dict[str, FeatureTexts]:
-    """The labels of `features` and those of the items of `input.features`, by name.
+    """Merges the labels of `features` and of the items of `input.features`, by name.
 
     Raises:
       UserError: A feature has two that differ.
     """
-    found = dict(texts)
+    labelled = dict(texts)
     for feature in features:
         if feature.label is None:
             continue
-        known = found.get(feature.name, FeatureTexts())
+        known = labelled.get(feature.name, FeatureTexts())
         if known.label not in (None, feature.label):
-            what = f"{known.label!r} here, and {feature.label!r} in input.features"
-            raise UserError(what, f"features.{feature.name}.label", "give the label once")
-        found[feature.name] = known.model_copy(update={"label": feature.label})
-    return found
+            problem = f"{known.label!r} here, and {feature.label!r} in input.features"
+            raise UserError(problem, f"features.{feature.name}.label", "give the label once")
+        labelled[feature.name] = known.model_copy(update={"label": feature.label})
+    return labelled

@@ -49,13 +49,13 @@ class Model(Strict):
             return value
         path, function = value.get("path"), value.get("python")
         if function is None and isinstance(path, dict) and list(path) == ["python"]:
-            # What `--set "model.path=python: module:function"` says, the quotes being the shell's.
+            # `--set "model.path=python: module:function"` parses to this, as the shell removes the quotes.
             return {**value, "path": f"{PREFIX} {path['python']}"}
         if function is None:
             return value
         if path is not None:
             raise UserError(
-                f"{function!r}, and model.path is {path!r}: a model is one of the two",
+                f"{function!r}, and model.path is {path!r}: a model has one of the two",
                 "model.python",
                 "leave one of them out",
             )

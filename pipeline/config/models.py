@@ -1,4 +1,4 @@
-"""The config file as strict, typed models: what it says and what it may say."""
+"""The config file as strict, typed models, and how it is loaded."""
 
 from __future__ import annotations
 
@@ -32,8 +32,21 @@ from transforms.models.kinds.function import is_function
 from transforms.storage import files
 
 __all__ = [
-    "Baseline", "Compute", "Config", "Input", "Limits", "LoadedConfig", "Model", "Output", "Paths",
-    "Preset", "Privacy", "Runner", "TopK", "load_config", "restored",
+    "Baseline",
+    "Compute",
+    "Config",
+    "ConfigPaths",
+    "Input",
+    "Limits",
+    "LoadedConfig",
+    "Model",
+    "Output",
+    "Preset",
+    "Privacy",
+    "Runner",
+    "TopK",
+    "load_config",
+    "restored",
 ]  # fmt: skip
 
 
@@ -82,7 +95,7 @@ class Config(Strict):
     def _whole(self) -> Config:
         if self.incremental and self.privacy.min_rows > 1:
             raise UserError(
-                "and incremental: true do not go together: the aggregates that are kept to be added to hold "
+                "and incremental: true exclude each other: an incremental run keeps aggregates of "
                 "every slice",
                 "privacy.min_rows",
                 "leave one of the two out",
@@ -90,14 +103,14 @@ class Config(Strict):
         features = self.input.features or []
         if all(feature.label is None for feature in features):
             return self
-        # Where the file has the labels makes no other config.
+        # The place of labels in the file does not change a config's identity.
         bare = [feature.model_copy(update={"label": None}) for feature in features]
         block = self.input.model_copy(update={"features": bare})
         return self.model_copy(update={"input": block, "features": all_labels(self.features, features)})
 
     @property
     def labels(self) -> dict[str, str]:
-        """What features and groups are called in words, where the config says it."""
+        """Labels of features and groups, where the config gives them."""
         return {name: texts.label for name, texts in self.features.items() if texts.label is not None}
 
     @property
@@ -116,7 +129,7 @@ class Preset(Strict):
 
 
 @dataclass(frozen=True)
-class Paths:
+class ConfigPaths:
     """The paths of a config in full: each is absolute or a URL.
 
     Args:
@@ -134,7 +147,7 @@ class Paths:
     vocabularies: Mapping[str, str]
 
     @classmethod
-    def of(cls, config: Config, folder: str) -> Paths:
+    def of(cls, config: Config, folder: str) -> ConfigPaths:
         """Resolves the paths of a config against the folder that relative ones start from."""
 
         def full(path: str) -> str:
@@ -170,10 +183,10 @@ class LoadedConfig:
     where: str
     folder: str
     preset: str | None = None
-    paths: Paths = dataclasses.field(init=False)
+    paths: ConfigPaths = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "paths", Paths.of(self.config, self.folder))
+        object.__setattr__(self, "paths", ConfigPaths.of(self.config, self.folder))
 
     def with_method(self, method: AttributionMethod) -> LoadedConfig:
         """The config with the method that was decided on."""
@@ -192,16 +205,16 @@ def load_config(
 
     Args:
       path: A local YAML file or a Beam filesystem URL.
-      preset: Another, whose `runner` and keys of `compute` count more than the config's.
-      settings: `a.b=value`, each overrides one key; the value is YAML.
+      preset: A preset file, whose `runner` and keys of `compute` override the config's.
+      settings: Overrides of single keys, each as `a.b=value`; the value is YAML.
       output: Overrides `output.path`; relative to the working directory.
-      date: Fills `{date}` in paths; the day of today if it is None.
+      date: Fills `{date}` in paths; None means today.
     Raises:
-      UserError: The file, a key or a value; the line names the nearest known key.
+      UserError: The file, a key or a value is wrong; the line suggests the nearest known key.
     """
     data = read_mapping(path)
     if preset is not None:
-        _lay(data, preset)
+        _apply_preset(data, preset)
     for setting in settings:
         override(data, setting)
     if output is not None:
@@ -219,24 +232,24 @@ def load_config(
 
 
 def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:
-    """The config that a manifest keeps.
+    """Restores the config that a manifest keeps.
 
     Args:
       data: Its `config`.
-      where: What to call it in errors.
+      where: The name of the config in errors.
       folder: Its `config_folder`.
     Raises:
-      UserError: It is no config of this version.
+      UserError: It is not a config of this version.
     """
     return LoadedConfig(_validate(data, where), where, folder)
 
 
-def _lay(data: dict[str, Any], path: str) -> None:
-    """Lays a preset over a config; it is judged by itself first, so that an error names the right file."""
+def _apply_preset(data: dict[str, Any], path: str) -> None:
+    """Applies a preset to a config, after validating it by itself so that errors name the right file."""
     preset = read_mapping(path)
     _validate(preset, path, Preset)
     if preset.get("runner") is not None:
-        data["runner"] = preset["runner"]  # as a whole: options belong to their engine
+        data["runner"] = preset["runner"]  # as a whole, because options belong to their engine
     if preset.get("compute") is not None and isinstance(data.setdefault("compute", {}), dict | None):
         data["compute"] = {**(data["compute"] or {}), **preset["compute"]}
 
@@ -244,21 +257,21 @@ def _lay(data: dict[str, Any], path: str) -> None:
 def _validate(data: Mapping[str, Any], where: str, model: Any = Config) -> Any:
     try:
         return model.model_validate(dict(data))
-    except UserError as error:  # of a method's keys, or a runner's name
+    except UserError as error:  # from a method's keys, or a runner's name
         raise UserError(error.what, f"{where}: {error.where}", error.remedy) from error
     except ValidationError as error:
-        found = as_user_error(error, where, lambda location: _keys_at(location, model))
-        raise UserError(found.what, _by_name(found.where or "", data), found.remedy) from error
+        problem = as_user_error(error, where, lambda location: _keys_at(location, model))
+        raise UserError(problem.what, _by_name(problem.where or "", data), problem.remedy) from error
 
 
 def _by_name(place: str, data: Mapping[str, Any]) -> str:
-    """The place of an error by the name of a feature, where the file gives them as a mapping."""
+    """The place of an error with a feature's name instead of its number, if the file has a mapping."""
     block = data.get("input")
     features = block.get("features") if isinstance(block, Mapping) else None
     if not isinstance(features, Mapping):
         return place
     names = list(features)
-    return re.sub(r"(: input\.features\.)(\d+)", lambda found: f"{found[1]}{names[int(found[2])]}", place)
+    return re.sub(r"(: input\.features\.)(\d+)", lambda match: f"{match[1]}{names[int(match[2])]}", place)
 
 
 def _parse_method(value: Any) -> AttributionMethod:
@@ -270,11 +283,11 @@ def _parse_method(value: Any) -> AttributionMethod:
     if name is None:
         raise UserError("is missing", "method.name", f"known are {', '.join(METHODS)}")
     if not isinstance(name, str) or name not in METHODS:
-        raise UserError(f"{name!r} is no method", "method.name", nearest_key(str(name), list(METHODS)))
+        raise UserError(f"{name!r} is not a method", "method.name", nearest_key(str(name), list(METHODS)))
     method = METHODS[name]
     if not issubclass(method, AttributionMethod):
-        what = f"{name!r} is registered, and its class is not derived from AttributionMethod"
-        raise UserError(what, "method.name", "derive it from transforms.methods.base.AttributionMethod")
+        problem = f"{name!r} is registered, and its class is not derived from AttributionMethod"
+        raise UserError(problem, "method.name", "derive it from transforms.methods.base.AttributionMethod")
     known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
     for key in value:
         if key not in (*known, "name"):
@@ -292,7 +305,7 @@ def _parse_method(value: Any) -> AttributionMethod:
 
 
 def _remedy_of_key(key: str, method: str, known: Sequence[str]) -> str:
-    """The nearest key of the method, and the methods that do have such a key."""
+    """The remedy for an unknown key: the nearest key, and other methods that have it."""
     others = [n for n, m in METHODS.items() if key in (f.name for f in dataclasses.fields(m))]  # type: ignore[arg-type]
     elsewhere = f" ({key} is a key of {', '.join(others)})" if others else ""
     remedy = nearest_key(key, known) if known else f"{method} takes no keys"
@@ -303,7 +316,7 @@ def _keys_at(location: Sequence[str], model: Any = Config) -> list[str]:
     """The known keys of a block."""
     for number, part in enumerate(location):
         if part.isdigit() or (number and location[number - 1] == "features" and model is FeatureTexts):
-            continue  # the name of a feature is no key
+            continue  # the name of a feature is not a key
         model = _BLOCKS.get((model, part))
         if model is None:
             return []
@@ -335,11 +348,11 @@ def _fill_date(config: Config, date: str | None) -> Config:
     def filled(path: str) -> str:
         return path.replace("{date}", day)
 
-    found = config.input.files
+    inputs = config.input.files
     updates = {
         "model": config.model.model_copy(update={"path": filled(config.model.path)}),
         "input": config.input.model_copy(
-            update={"files": filled(found) if isinstance(found, str) else [filled(p) for p in found]}
+            update={"files": filled(inputs) if isinstance(inputs, str) else [filled(p) for p in inputs]}
         ),
         "output": config.output.model_copy(update={"path": filled(config.output.path)}),
     }

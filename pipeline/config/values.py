@@ -1,4 +1,4 @@
-"""What the values of a config may be, where a type does not say it."""
+"""Checks of config values beyond their types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from transforms.errors import UserError
 
 Scalar = bool | int | float | str
-#: Values of a feature in a row: a batch of two rows of these has more bytes than there are addresses for.
+#: Largest number of values of a feature in a row; more could not be addressed in a batch.
 _MOST_VALUES = 2**31 - 1
 
 
@@ -28,32 +28,32 @@ def _of_a_row(shape: list[int]) -> list[int]:
     return shape
 
 
-def _in_words(text: str) -> str:
+def _not_blank(text: str) -> str:
     if not text.strip():
         raise ValueError("is blank")
     return text
 
 
-#: What a feature is called for readers.
-Label = Annotated[str, Field(max_length=500), AfterValidator(_in_words)]
-#: An empty path would be the folder that relative ones start from.
+#: The label of a feature.
+Label = Annotated[str, Field(max_length=500), AfterValidator(_not_blank)]
+#: A path; an empty one would mean the folder from which relative paths start.
 Path = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 Shape = Annotated[list[Annotated[int, Field(ge=1, le=_MOST_VALUES)]], AfterValidator(_of_a_row)]
 
 
 def day_of(date: str | None) -> str:
-    """What `{date}` is filled with: a day, today by default.
+    """The date that replaces `{date}`, today by default.
 
     Raises:
-      UserError: It is no day.
+      UserError: It is not a date.
     """
     if date is None:
         return datetime.date.today().isoformat()
     try:
-        # Python reads other forms too, and the path is to hold this one.
+        # Python accepts other forms too, but paths must hold this one.
         if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date, re.ASCII):
             raise ValueError
         datetime.date.fromisoformat(date)
     except ValueError as error:
-        raise UserError(f"{date!r} is no day", "--date", "write YYYY-MM-DD") from error
+        raise UserError(f"{date!r} is not a date", "--date", "write YYYY-MM-DD") from error
     return date

@@ -1,4 +1,4 @@
-"""YAML as config files need it: scalars of version 1.2, keys given once, errors with line and column."""
+"""Reads YAML for configs: scalars of version 1.2, no repeated keys, errors with line and column."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transforms.wording import close, meant
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT, _MERGE = f"{_TAG}str", f"{_TAG}merge"
-#: What a config is made of. YAML's dates, sets and bytes are none of it, and tags of Python's run code.
+#: Tags that a config may have. It needs no dates, sets or bytes, and Python's tags would run code.
 _TAGS = tuple(_TAG + kind for kind in ("str", "null", "bool", "int", "float", "seq", "map", "merge"))
 _HALF = re.compile("[\ud800-\udfff]")
 _NODES = {"seq": yaml.SequenceNode, "map": yaml.MappingNode}
@@ -63,7 +63,7 @@ def check_nodes(root: yaml.Node, limits: YamlLimits = SHIPPED) -> None:
             return 1
         known = sizes.get(id(node))
         if known is not None and known < 0:
-            problem = "an alias stands inside of what it stands for"
+            problem = "an alias lies within what it stands for"
         elif depth > limits.depth:
             problem = f"nested more than {limits.depth} deep"
         elif known is not None:
@@ -87,7 +87,7 @@ class _Loader(yaml.SafeLoader):
     """A SafeLoader with the core schema of YAML 1.2, https://yaml.org/spec/1.2.2/#103-core-schema.
 
     YAML 1.1, which PyYAML reads, takes `1e-3` for a string, `no` for false, `1:30` for 90 and `2026-11-21`
-    for a date. It also takes the last of two equal keys without a word; here that is an error. Keys are
+    for a date. It also silently takes the last of two equal keys; here that is an error. Keys are
     names, of columns too: `2020: 1` has the key "2020".
     """
 
@@ -102,36 +102,36 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         if node.tag not in _TAGS:
-            problem = f"the tag {node.tag.removeprefix(_TAG)!r} is not one of a config"
+            problem = f"the tag {node.tag.removeprefix(_TAG)!r} is not allowed in a config"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         kind = _NODES.get(node.tag.removeprefix(_TAG), yaml.ScalarNode)
         if not isinstance(node, kind):
             problem = (
-                f"{type(node).__name__.removesuffix('Node').lower()} is no {node.tag.removeprefix(_TAG)}"
+                f"{type(node).__name__.removesuffix('Node').lower()} is not a {node.tag.removeprefix(_TAG)}"
             )
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         try:
             return super().construct_object(node, deep=deep)
         except (KeyError, IndexError, ValueError) as error:
-            problem = f"{node.value!r:.60} is no {node.tag.removeprefix(_TAG)}"
+            problem = f"{node.value!r:.60} is not a {node.tag.removeprefix(_TAG)}"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark) from error
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         text = super().construct_scalar(node)
         if isinstance(text, str) and _HALF.search(text):
-            problem = "holds half of a surrogate pair, which is no character"
+            problem = "holds half of a surrogate pair, which is not a character"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return text
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for at, (key_node, value_node) in enumerate(node.value):
+        for index, (key_node, value_node) in enumerate(node.value):
             if not isinstance(key_node, yaml.ScalarNode) or not key_node.value:
                 raise yaml.MarkedYAMLError(problem="a key must be text", problem_mark=key_node.start_mark)
             if key_node.tag != _MERGE:
-                # A node of its own: an anchored one may stand for a value elsewhere.
+                # A new node, because an anchored one may also be a value elsewhere.
                 key = yaml.ScalarNode(_TEXT, key_node.value, key_node.start_mark, key_node.end_mark)
-                node.value[at] = (key, value_node)
+                node.value[index] = (key, value_node)
             if key_node.value in seen:
                 problem = f"the key {key_node.value!r} is given twice"
                 raise yaml.MarkedYAMLError(problem=problem, problem_mark=key_node.start_mark)
@@ -139,7 +139,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
     def construct_whole_number(self, node: yaml.ScalarNode) -> int:
-        """Decimal whatever it begins with; `0o` and `0x` mark the others."""
+        """Reads a decimal number, whatever its first digit; `0o` and `0x` mark other bases."""
         text = str(self.construct_scalar(node))
         if len(text) > self.limits.digits:
             problem = f"a number of {len(text):,} digits"
@@ -229,14 +229,14 @@ def parse_value(text: str, where: str, limits: YamlLimits = SHIPPED) -> Any:
         raise UserError(f"not valid YAML: {str(error).splitlines()[0]}", where) from error
 
 
-#: A function where a path stands: YAML takes the first colon of `python: module:function` for a key's.
+#: A function in place of a path: YAML takes the first colon of `python: module:function` as a key's.
 _FUNCTION = re.compile(r"path:\s*(python:\s*[^\s,}#]+)")
 
 
 def _about_colons(line: str) -> str:
-    """How to mend a value that holds a colon and a space."""
-    if found := _FUNCTION.search(line):
-        return f'write {found[1]} as a key of its own, in place of path, or in quotes: path: "{found[1]}"'
+    """The remedy for a value that holds a colon and a space."""
+    if match := _FUNCTION.search(line):
+        return f'write {match[1]} as a separate key instead of path, or in quotes: path: "{match[1]}"'
     return "put a value that holds a colon and a space in quotes"
 
 
@@ -247,7 +247,7 @@ def override(data: dict[str, Any], setting: str) -> None:
       data: The config, changed in place.
       setting: The value is YAML; a number in the path is an item of a list, from 0.
     Raises:
-      UserError: It has another form, or leads through something that has no keys.
+      UserError: The setting has another form, or its path leads through a value without keys.
     """
     where = f"--set {setting}"
     path, sign, text = setting.partition("=")
@@ -260,8 +260,10 @@ def override(data: dict[str, Any], setting: str) -> None:
         last = depth == len(keys) - 1
         if isinstance(block, list):
             if not key.isdecimal() or int(key) >= len(block):
-                what = f"{'.'.join(keys[:depth])} is a list of {len(block)}, and {key!r} is no item of it"
-                raise UserError(what, where, "count from 0")
+                problem = (
+                    f"{'.'.join(keys[:depth])} is a list of {len(block)}, and {key!r} is not one of its items"
+                )
+                raise UserError(problem, where, "count from 0")
             place: Any = int(key)
         elif isinstance(block, dict):
             place = key

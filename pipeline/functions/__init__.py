@@ -30,7 +30,7 @@ def module_of(name: str) -> str:
     if name not in FUNCTIONS:
         known = list(FUNCTIONS)
         raise UserError(
-            f"{name!r} is no library with a function",
+            f"no function is available for {name!r}",
             "--function",
             did_you_mean(name, known, ", ".join(known)),
         )

@@ -1,4 +1,4 @@
-"""Baselines that say nothing of the rows: of one row that is all there is, or the rows themselves."""
+"""Warns of baselines that make attributions worthless: a single chance row, or the rows themselves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from transforms.methods.base import AttributionMethod
 
-#: Kinds whose rows are drawn: that one of them is a single row was not asked for.
+#: Kinds whose rows are drawn from data: a single row is an accident, not a choice.
 _DRAWN = ("sample", "file", "run")
 
 
@@ -21,35 +21,35 @@ def degenerate_baseline(
     """A warning where a baseline makes φ worthless: all 0, or relative to one row drawn by chance.
 
     Args:
-      kind: Of the baseline.
-      method: That is compared with it.
+      kind: The kind of the baseline.
+      method: The method that uses it.
       background: Its rows, `[R, *shape]` by feature.
-      first: The first rows of the input, likewise; None where there are none.
+      first: The first rows of the input, in the same form; None if there are none.
     """
     if method.needs.gradients and not method.additive:
-        return ()  # a gradient at the row is the same wherever the baseline is
+        return ()  # plain gradients do not depend on the baseline
     rows = len(next(iter(background.values())))
     alike = all(_same(values, values[:1]) for values in background.values())
     if not alike:
         return ()
     if first is not None and all(_same(first[name], values[:1]) for name, values in background.items()):
         one = len(next(iter(first.values()))) == 1
-        looked_at = "the input's one row is" if one else "all rows that were looked at are"
+        looked_at = "the input's one row is" if one else "all inspected rows are"
         return (
-            f"baseline: {looked_at} the baseline itself, so that every φ is 0; compare with other rows: "
+            f"baseline: {looked_at} the baseline itself, so every φ is 0; compare with other rows: "
             "baseline: {kind: file, path: …}, or with kind: zeros or constant",
         )
     if kind in _DRAWN and method.needs.background:
-        what = "is one row" if rows == 1 else f"is {rows} rows that are all the same"
+        problem = "is one row" if rows == 1 else f"is {rows} identical rows"
         return (
-            f"baseline: the background of {method.name} {what}: φ are relative to that row alone; draw from "
-            "more rows, or name what one row is to stand for, kind: mean or zeros",
+            f"baseline: the background of {method.name} {problem}: φ are relative to that row alone; draw "
+            "from more rows, or choose what one row stands for, kind: mean or zeros",
         )
     return ()
 
 
 def _same(values: np.ndarray, row: np.ndarray) -> bool:
-    """Whether all values are those of one row; NaN is NaN."""
+    """Whether all rows equal one row; NaN equals NaN."""
     if values.shape[1:] != row.shape[1:]:
         return False
     same = values == row

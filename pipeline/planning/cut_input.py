@@ -21,7 +21,7 @@ class CutInput:
       increments: All increments of the run; those of an earlier run come first.
       shards: The shards of the last increment, in input order; none where nothing was added.
       shard_rows: Rows a shard.
-      fingerprint: Of all that decides the numbers and their files.
+      fingerprint: The fingerprint of the run.
     """
 
     increments: tuple[Increment, ...]

@@ -1,4 +1,4 @@
-"""How large a device call is, and how long a row takes."""
+"""Determines the size of a device call, and measures the time per row."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from transforms.models.base import KEPT_BYTES, ScoredModel
 from transforms.models.reference import Reference
 from transforms.work.spec import TargetSpec
 
-#: Memory that the activations of a device call may take. On a processor what fits its caches is fastest, and
-#: without gradients nothing has to be kept for the way back.
+#: Memory for the activations of a device call. A processor is fastest within its caches, and without
+#: gradients no activations are kept for the backward pass.
 _CPU_BYTES = 64 << 20
 _CPU_BYTES_FORWARD = 16 << 20
-#: Where a call of many rows is taken in parts, of which one at a time is in memory.
+#: Memory of a call that is computed in parts, one of which is in memory at a time.
 _CPU_BYTES_IN_PARTS = 256 << 20
 _GPU_SHARE = 0.25
-#: In a device call, whatever their size.
+#: Largest number of evaluations in a device call, however small they are.
 MOST_EVALUATIONS = 1 << 16
-#: A measurement of so long can be trusted.
+#: Seconds after which a measurement can be trusted.
 _MEASURED_SECONDS = 2.0
-#: Rows that are measured where one takes long.
+#: Rows to measure where a single one takes long.
 _SEVERAL = 8
 
 
 def device_batch_size(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> int:
-    """The largest power of two whose activations stay within the memory bound; no clock decides it."""
+    """The largest power of two whose activations stay within the memory bound; no timing decides it."""
     bound = _CPU_BYTES if method.needs.gradients else _CPU_BYTES_FORWARD
     if model.has_gradients:  # only TensorFlow's models run on its devices
         import tensorflow as tf
@@ -45,13 +45,13 @@ def device_batch_size(model: ScoredModel, inputs: Mapping[str, np.ndarray], meth
 
 
 def forward_batch_size(model: ScoredModel) -> int:
-    """The same for evaluations alone, of a model of which nobody knows yet whether the method suits it."""
+    """The device batch size for plain evaluations, before the method has been checked against the model."""
     fitting = max(1, _CPU_BYTES_FORWARD // model.forward_bytes)
     return int(min(MOST_EVALUATIONS, 1 << (fitting.bit_length() - 1)))
 
 
 def evaluation_bytes(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> int:
-    """Memory that one evaluation takes in a device call, with its gradient where one is taken."""
+    """Memory of one evaluation in a device call, with its gradient if the method takes one."""
     if method.needs.rescale:
         return model.rescaled(inputs).pair_bytes
     if method.needs.gradients:
@@ -62,14 +62,14 @@ def evaluation_bytes(model: ScoredModel, inputs: Mapping[str, np.ndarray], metho
 def background_bytes(
     model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, rows: int
 ) -> int:
-    """Memory that a device keeps of `rows` background rows from one call to the next."""
+    """Memory of the results that a device keeps for `rows` background rows between calls."""
     if not model.has_gradients or method.needs.trees:
         return 0
     own = sum(value.nbytes // max(1, len(value)) for value in inputs.values())
     if method.needs.rescale:
         return KEPT_BYTES
     if method.needs.gradients:
-        # Of one tensor at a time, the calls' parts as well.
+        # One tensor at a time, whole and in the parts of the calls.
         return 2 * min(KEPT_BYTES, rows * model.differentiable(inputs).end_bytes)
     return 3 * rows * own
 
@@ -82,7 +82,7 @@ def seconds_per_row(
     targets: TargetSpec,
     size: int,
 ) -> float:
-    """Seconds a row takes, on the first rows of the input: more of them until the time can be trusted."""
+    """Measures the seconds per row on first rows of the input, as many as a trustworthy time needs."""
     count = len(next(iter(inputs.values())))
     per_row = method.evaluations_per_row(reference.rows, reference.players.count)
     rows = min(count, max(1, size // max(1, per_row)))
@@ -100,14 +100,14 @@ def seconds_per_row(
     for attempt in range(20):
         elapsed = seconds(rows)
         if attempt and elapsed > _MEASURED_SECONDS / 4:
-            elapsed = min(elapsed, seconds(rows))  # the first of a size may have traced a function for it
+            elapsed = min(elapsed, seconds(rows))  # the first call of a size may include tracing
         if attempt and (elapsed > _MEASURED_SECONDS / 4 or rows == count):
             break
         rows = rows if not attempt else min(count, 4 * rows)
     if rows > 1 or count == 1 or elapsed > _MEASURED_SECONDS:
         return elapsed / rows
-    # A single row takes long: what the rows of a call would share must not be counted for each of them.
+    # A single row takes long: costs that are shared by the rows of a call must not count for each of them.
     several = min(count, _SEVERAL)
-    longer = min(seconds(several), seconds(several))  # the first may have traced, as above
+    longer = min(seconds(several), seconds(several))  # the first call may include tracing
     marginal = min(elapsed, max(0.0, longer - elapsed) / (several - 1))
     return marginal + (elapsed - marginal) / ROWS_A_CALL

@@ -1,22 +1,46 @@
-"""In what a run is another than the one that stands in its place, key by key."""
+"""Lists the differences between a planned run and the run that stands in its place, key by key."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transforms.sources.base import InputFile
 
-#: Keys of a config that decide no number.
+#: Keys of a config that affect no number.
 _NO_NUMBERS = ("limits", "name", "runner", "incremental")
-#: Differences that are told, and characters of a value.
-_MOST, _VALUE = 6, 60
+#: Differences that a line lists.
+_MOST = 6
+#: Characters of a value.
+_VALUE = 60
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """The facts of a planned run that an existing one is compared with.
+
+    Args:
+      config: The config as JSON.
+      model: The digest of the model.
+      baseline: The digest of the baseline.
+      inputs: The files of the input.
+      rows: Rows that are read.
+      columns: The types of the columns, in words.
+    """
+
+    config: Mapping[str, Any]
+    model: str
+    baseline: str
+    inputs: Sequence[InputFile]
+    rows: int
+    columns: Mapping[str, str]
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a config decides numbers: not where the run goes, where it is made, or by how many."""
-    # Labels are for readers, but that a table of the largest attributions has a column of them.
+    """The keys of a config that affect numbers: not the output, the engine or the number of workers."""
+    # Labels affect no number, but tables of the largest attributions have a column of labels.
     features = config.get("features") or {}
     config = {key: value for key, value in config.items() if key != "features"}
     if isinstance(config["output"]["attributions"], dict):
@@ -40,44 +64,33 @@ def in_one_line(lines: Sequence[str]) -> str:
     return "; ".join(lines[:_MOST]) + (f"; and {more} more" if more > 0 else "")
 
 
-def differences(
-    there: Mapping[str, Any],
-    config: Mapping[str, Any],
-    model: str,
-    baseline: str,
-    inputs: Sequence[InputFile],
-    rows: int,
-    columns: Mapping[str, str],
-) -> list[str]:
-    """In what a run that is there is another than the one that is planned, as far as its manifest tells.
+def list_differences(there: Mapping[str, Any], here: PlannedRun) -> list[str]:
+    """Lists the differences between an existing run and a planned one, as far as the manifest shows them.
 
     Args:
-      there: Its manifest, or the draft of it.
-      config: The planned one's, as JSON.
-      model: Its model's digest.
-      baseline: Its baseline's digest.
-      inputs: Its files.
-      rows: That it reads.
-      columns: The types in which it reads its columns, in words.
+      there: The manifest of the existing run, or its draft.
+      here: The planned run.
     """
-    found = list(_keys(deciding(there["config"]), deciding(config)))
-    if there["model"]["digest"] != model:
-        found.append(f"the model: {_digest(there['model']['digest'])} there, {_digest(model)} here")
-    files = list(_files(there["inputs"], inputs))
-    found += files
-    if not files and there["rows"] != rows:
-        found.append(f"rows: {there['rows']:,} there, {rows:,} here")
-    known = there.get("columns", {})  # not in manifests of older runs
-    for name in sorted(set(known) & set(columns)):
-        if known[name] != columns[name]:
-            found.append(f"the column {name}: {known[name]} there, {columns[name]} over all files here")
-    if not found and there["baseline"]["digest"] != baseline:
-        found.append(f"the baseline: {_digest(there['baseline']['digest'])} there, {_digest(baseline)} here")
-    return found or ["a file was written anew, or has columns of other types"]
+    lines = list(_keys(deciding(there["config"]), deciding(here.config)))
+    if there["model"]["digest"] != here.model:
+        lines.append(f"the model: {_digest(there['model']['digest'])} there, {_digest(here.model)} here")
+    files = list(_files(there["inputs"], here.inputs))
+    lines += files
+    if not files and there["rows"] != here.rows:
+        lines.append(f"rows: {there['rows']:,} there, {here.rows:,} here")
+    known = there.get("columns", {})  # missing in manifests of older runs
+    for name in sorted(set(known) & set(here.columns)):
+        if known[name] != here.columns[name]:
+            lines.append(f"the column {name}: {known[name]} there, {here.columns[name]} over all files here")
+    if not lines and there["baseline"]["digest"] != here.baseline:
+        lines.append(
+            f"the baseline: {_digest(there['baseline']['digest'])} there, {_digest(here.baseline)} here"
+        )
+    return lines or ["a file was rewritten, or has columns of other types"]
 
 
 def _keys(there: Mapping[str, Any], here: Mapping[str, Any], before: str = "") -> Iterator[str]:
-    """The keys of the config whose values differ; of another method its name alone."""
+    """The keys of the config whose values differ; a different method is listed by its name alone."""
     for key in dict.fromkeys([*here, *there]):
         one, other = there.get(key), here.get(key)
         if one == other:
@@ -113,5 +126,5 @@ def _files(there: Sequence[Mapping[str, Any]], here: Sequence[InputFile]) -> Ite
         elif file.bytes != item["bytes"]:
             yield f"{name}: {item['bytes']:,} bytes there, {file.bytes:,} here"
         elif item.get("digest") not in (None, file.digest):
-            yield f"{name} has another content"
+            yield f"{name} has different content"
     yield from (f"{name} is new in the input" for name in now if name not in then)

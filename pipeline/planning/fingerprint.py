@@ -1,4 +1,4 @@
-"""What decides a run's numbers and their files, as one digest."""
+"""The fingerprint of a run: one digest of all that decides its numbers and their files."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from transforms.storage import files
 
 
 def fingerprint_of(
-    loaded: LoadedConfig, found: ProbeResult, cuts: Sequence[tuple[Sequence[InputFile], int, int]]
+    loaded: LoadedConfig, probe: ProbeResult, cuts: Sequence[tuple[Sequence[InputFile], int, int]]
 ) -> str:
-    """SHA-256 of what decides the numbers and how they are laid out in files.
+    """SHA-256 of all that decides a run's numbers and their layout in files.
 
     Args:
       loaded: The config.
-      found: What the model said.
-      cuts: Of each increment its files, rows a shard, and rows.
+      probe: The facts that the model was asked for.
+      cuts: The files, rows a shard and rows of each increment.
     """
     config = deciding(loaded.config.model_dump(mode="json"))
     facts = {
         "version": SCHEMA_VERSION,
         "config": config,
-        "model": found.digest,
-        "baseline": found.artifact.digest,
-        "columns": [[name, str(kind)] for name, kind in found.schema.columns],
-        "slices": described(found.schema.slicings),
-        "device_batch_size": found.device_batch_size,
+        "model": probe.digest,
+        "baseline": probe.artifact.digest,
+        "columns": [[name, str(kind)] for name, kind in probe.schema.columns],
+        "slices": described(probe.schema.slicings),
+        "device_batch_size": probe.device_batch_size,
         "input": [
             [[[f.name, f.rows, *(f.stamp or files.stamp(f.path))] for f in inputs], shard_rows, rows]
             for inputs, shard_rows, rows in cuts
         ],
         "batch_size": batch_rows(
-            loaded.config.compute.batch_size, found.schema, found.targets, output_of(loaded)
+            loaded.config.compute.batch_size, probe.schema, probe.targets, output_of(loaded)
         ),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

@@ -197,7 +197,7 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
 
 def _feature(loaded: LoadedConfig, feature: Feature) -> FeatureRequest:
     if loaded.config.incremental and feature.pad is not None and feature.shape is None:
-        problem = "pad, and an input that grows may bring longer lists than it has"
+        problem = "has pad without a shape, and an input that grows may bring longer lists"
         raise UserError(problem, f"{loaded.where}: input.features {feature.name}", "give its shape")
     return FeatureRequest(
         feature.name,
@@ -226,5 +226,5 @@ def _matched(
         problem = f"{error.where}: {error.what}" if error.where else error.what
         remedy = error.remedy
         if key != "input.files" and remedy is not None and "input." in remedy:
-            remedy = "name Parquet or TFRecord files by their suffixes"
+            remedy = "give Parquet or TFRecord files with their usual suffixes"
         raise UserError(problem, f"{loaded.where}: {key}", remedy) from error

@@ -16,7 +16,7 @@ from transforms.methods import METHODS
 
 @dataclass(frozen=True)
 class Cost:
-    """A method on a config.
+    """The cost of a method on a config.
 
     Args:
       method: Its name.
@@ -30,7 +30,7 @@ class Cost:
 
 
 def survey(loaded: LoadedConfig) -> dict[str, Any]:
-    """The cost of every method on a config: of the config's own with its keys, of the others by default.
+    """The cost of every method on a config: the config's own method with its keys, others with defaults.
 
     Args:
       loaded: The config. Without `baseline.kind`, methods that take a background have a sample, the others
@@ -58,7 +58,7 @@ def _costs_by_default(request: ProbeRequest) -> tuple[int, list[Cost]]:
 
 def _costs(request: ProbeRequest, *, one_row: bool = False) -> tuple[int, list[Cost]]:
     """The number of players, and the cost of each method, on the model of a request."""
-    opened = open_model(replace(request, method=None))  # each method is asked below
+    opened = open_model(replace(request, method=None))  # every method is checked below
     schema, model = opened.schema, opened.model
     inputs = schema.assemble(opened.background)
     rows, players = len(next(iter(inputs.values()))), schema.players.count

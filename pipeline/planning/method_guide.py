@@ -1,4 +1,4 @@
-"""Which method to take, in words and data: by model, by data, by what is owed; and what each costs."""
+"""A guide to the methods, by model, by data and by what must be guaranteed, and their costs in words."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Advice:
     """A line of the guide.
 
     Args:
-      question: What is asked of the reader.
-      case: One answer.
-      methods: What to take then, the first one first.
-      because: Why.
+      question: The beginning of a statement about the reader's case.
+      case: One way to complete it.
+      methods: Methods that suit this case, the best first.
+      because: The reason.
     """
 
     question: str
@@ -35,7 +35,7 @@ GUIDE: Sequence[Advice] = (
         _MODEL,
         "a Keras or TensorFlow network",
         ("integrated_gradients", "deep_shap", "expected_gradients"),
-        "they use its gradients: 50 to 200 model calls a row, however many features there are",
+        "they use its gradients: 50 to 200 model calls per row, for any number of features",
     ),
     Advice(
         _MODEL,
@@ -47,13 +47,13 @@ GUIDE: Sequence[Advice] = (
         _MODEL,
         "anything else: a Python function, a SavedModel that reads strings",
         ("exact_shap", "kernel_shap", "permutation_shap", "lime", "occlusion"),
-        "they only evaluate it, on rows in which some features are replaced by the background's",
+        "they only evaluate it, on rows with some features replaced by values of the background",
     ),
     Advice(
         _DATA,
         "a table",
         ("integrated_gradients", "deep_shap", "kernel_shap"),
-        "one number a column; input.groups makes columns that belong together one feature",
+        "one number per column; input.groups turns columns that belong together into one feature",
     ),
     Advice(
         _DATA,
@@ -66,57 +66,57 @@ GUIDE: Sequence[Advice] = (
         _DATA,
         "text as token ids",
         ("integrated_gradients", "deep_shap", "occlusion"),
-        "one number a token: the graph is entered behind the embedding",
+        "one number per token: gradients start behind the embedding",
     ),
     Advice(
         _OWED,
-        "sums that are exact",
+        "exact sums",
         ("deep_shap", "exact_shap", "tree_shap", "kernel_shap", "permutation_shap"),
         "Σφ = prediction − base_value to rounding; integrated_gradients to a tolerance that you set",
     ),
     Advice(
         _OWED,
-        "every row of a large data set by the morning",
+        "every row of a large data set by tomorrow morning",
         ("saliency", "input_x_gradient", "integrated_gradients", "tree_shap"),
-        "the fewest model calls a row; `attribeam plan` measures yours",
+        "the fewest model calls per row; `attribeam plan` measures yours",
     ),
     Advice(
         _OWED,
         "a reason code to a customer or a regulator",
         ("exact_shap", "tree_shap", "integrated_gradients"),
-        "no random numbers and exact sums: the same row gives the same reasons, whoever computes them. "
-        "exact_shap up to 15 features or groups; output.attributions: {top_k: 4} keeps the four that count",
+        "no random numbers and exact sums: the same row always gives the same reasons. exact_shap "
+        "takes up to 15 features or groups; output.attributions: {top_k: 4} keeps the strongest four",
     ),
     Advice(
         _OWED,
         "a statement of the error",
         ("kernel_shap", "permutation_shap", "expected_gradients", "lime"),
-        "standard_error: true writes one beside every value, tolerance goes on where it is too large",
+        "standard_error: true writes one beside every value; tolerance takes more samples where it is large",
     ),
 )
 
-#: What a method may need of a model, in words.
+#: Requirements of methods in words.
 _NEEDS = {"trees": "a tree model", "gradients": "gradients", "evaluations": "evaluations"}
 
 
-def need(method: Any) -> str:
-    """What a method needs of a model: "trees", "gradients" or "evaluations"."""
+def requirement_of(method: Any) -> str:
+    """The requirement of a method: "trees", "gradients" or "evaluations"."""
     if method.needs.trees:
         return "trees"
     return "gradients" if method.needs.gradients else "evaluations"
 
 
-def describe(method: Any) -> dict[str, Any]:
-    """A method as `attribeam methods` tells of it; its cost is that of ten features."""
+def describe_method(method: Any) -> dict[str, Any]:
+    """Describes a method for `attribeam methods`, with its cost for ten features."""
     keys = {field.name: field.default for field in dataclasses.fields(method)}
     rows = "a background" if method.needs.background else "one baseline row"
     return {
         "name": method.name,
         "summary": method.summary,
         "when": method.when,
-        "needs": f"{_NEEDS[need(method)]} and {rows}",
+        "needs": f"{_NEEDS[requirement_of(method)]} and {rows}",
         "cost": _cost(method),
-        "sums": "Σφ = prediction − base_value" if method.additive else "Σφ is no particular number",
+        "sums": "Σφ = prediction − base_value" if method.additive else "Σφ has no fixed value",
         "keys": keys,
         "allowed": allowed_values(method),
         "documentation": inspect.cleandoc(method.__doc__ or ""),
@@ -124,7 +124,7 @@ def describe(method: Any) -> dict[str, Any]:
 
 
 def _cost(method: Any) -> str:
-    """Model calls a row in words, by what they grow with."""
+    """Model calls per row in words, with the quantities that they grow with."""
     default = method()
     one = default.evaluations_per_row(1, 10)
     if one == 0:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.config.models import LoadedConfig
 from pipeline.planning.cut_input import Cut, CutInput, cut_input, kept_shard_rows
-from pipeline.planning.differences import differences, in_one_line
+from pipeline.planning.differences import PlannedRun, in_one_line, list_differences
 from pipeline.planning.fingerprint import fingerprint_of
 from pipeline.planning.host_memory import batch_rows
 from pipeline.planning.input_notes import input_notes
@@ -332,7 +332,8 @@ def _differences(
 ) -> list[str]:
     config = loaded.config.model_dump(mode="json")
     columns = {name: str(kind) for name, kind in probe.schema.columns}
-    return differences(manifest, config, probe.digest, probe.artifact.digest, inputs, rows, columns)
+    planned = PlannedRun(config, probe.digest, probe.artifact.digest, inputs, rows, columns)
+    return list_differences(manifest, planned)
 
 
 def _check_texts(loaded: LoadedConfig, probe: ProbeResult) -> None:

@@ -1,4 +1,4 @@
-"""What a plan finds out about slices: the edges of bins, how many there will be, and whether too many."""
+"""Plans slices: finds the edges of bins, estimates the number of slices, and warns of too many."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from transforms.rows.schema import ExampleSchema
 from transforms.slices.slicings import ByBins, ByColumn, ByCondition, Slicing, labels, with_edges
 from transforms.sources.base import InputFile
 
-#: Rows that are drawn to find out.
+#: Rows that are drawn for that.
 _DRAWN = 10_000
-#: More slices than this are worth a warning; of floating numbers, which seldom mean categories, fewer.
+#: Numbers of slices that cause a warning, the second for floating-point columns, which are seldom categories.
 _MANY, _MANY_NUMBERS = 1000, 50
 
 
@@ -30,11 +30,11 @@ def plan_slicings(
     """Completes a schema's slicings from a draw of the input.
 
     Args:
-      schema: As `resolve` gives it.
-      files: To draw from; the same ones give the same edges.
-      seed: Of the run.
-      rows: Of the input.
-      edges: Those of an earlier run, by column and number of bins; they count more than the draw's.
+      schema: The schema that `resolve` returns.
+      files: The files to draw from; the same files give the same edges.
+      seed: The seed of the run.
+      rows: Rows of the input.
+      edges: Edges of an earlier run, by column and number of bins; they take precedence.
     Returns:
       The schema with all edges; how many slices there will be over all slicings, estimated; and warnings.
     Raises:
@@ -44,13 +44,13 @@ def plan_slicings(
     if not schema.slicings:
         return schema, 0, ()
     drawn = drawn_slices(files, schema, _DRAWN, seed)
-    if not drawn:  # nothing can be read, which others say better
+    if not drawn:  # nothing can be read, which is reported elsewhere
         return schema, 0, ()
     schema = replace(schema, slicings=with_edges(schema.slicings, drawn, edges or {}))
     number, looked_at = 0, len(next(iter(drawn.values())))
     warnings = []
-    for slicing, found in zip(schema.slicings, labels(schema.slicings, drawn).values(), strict=True):
-        counts = _counts(found)
+    for slicing, labels_of_rows in zip(schema.slicings, labels(schema.slicings, drawn).values(), strict=True):
+        counts = _counts(labels_of_rows)
         if looked_at >= rows:
             number += len(counts)
         else:
@@ -61,15 +61,15 @@ def plan_slicings(
     return schema, number, tuple(warnings)
 
 
-def _counts(found: pa.DictionaryArray) -> np.ndarray:
-    """Rows of each slice that has some."""
-    places = found.indices.drop_null().to_numpy(zero_copy_only=False)
+def _counts(labels_of_rows: pa.DictionaryArray) -> np.ndarray:
+    """Numbers of rows of the slices that have any."""
+    places = labels_of_rows.indices.drop_null().to_numpy(zero_copy_only=False)
     counts = np.bincount(places, minlength=1)
     return counts[counts > 0]
 
 
 def _estimated(slicing: Slicing, counts: np.ndarray, rows: int) -> int:
-    """How many slices the whole input has: those of the draw, and as many more as were nearly not drawn.
+    """Estimates the number of slices of the whole input from those that were drawn once or twice.
 
     Chao 1984, "Nonparametric estimation of the number of classes in a population", bias-corrected.
     """
@@ -81,17 +81,17 @@ def _estimated(slicing: Slicing, counts: np.ndarray, rows: int) -> int:
     return min(rows, len(counts) + once * (once - 1) // (2 * (twice + 1)))
 
 
-def _warning(slicing: Slicing, drawn: Mapping[str, pa.Array], found: int, looked_at: int) -> str | None:
-    seen = f"has {found:,} values in {looked_at:,} rows, each a slice of its own"
+def _warning(slicing: Slicing, drawn: Mapping[str, pa.Array], number: int, looked_at: int) -> str | None:
+    seen = f"has {number:,} values in {looked_at:,} rows, and each is a slice"
     if not isinstance(slicing, ByColumn):
-        if found > _MANY:
+        if number > _MANY:
             return (
-                f"{slicing.name} makes {found:,} slices of {looked_at:,} rows; intersect fewer, or use bins"
+                f"{slicing.name} makes {number:,} slices of {looked_at:,} rows; intersect fewer, or use bins"
             )
         return None
     kind = drawn[slicing.column].type
     many = _MANY_NUMBERS if pt.is_floating(kind) else _MANY
-    if found <= many:
+    if number <= many:
         return None
     if pt.is_floating(kind) or pt.is_integer(kind):
         return f"{slicing.column} {seen}; give bins: {{column: {slicing.column}, bins: 5}}"

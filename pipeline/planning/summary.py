@@ -1,4 +1,4 @@
-"""A plan in words and figures: what `attribeam plan` prints, and what a manifest tells of it."""
+"""Summarises a plan for `attribeam plan` and for manifests."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 from pipeline.config.model import TargetColumn
 from pipeline.planning.host_memory import host_bytes
-from pipeline.planning.model.targets import in_words
+from pipeline.planning.model.targets import explained_in_words
 from pipeline.planning.plan import Plan
 from pipeline.run_directory.baseline_summary import described_values
-from pipeline.run_directory.convergence_scale import kind_of
+from pipeline.run_directory.convergence_scale import scale_of
 from transforms.slices.slicings import described
 
 
 def summarize(plan: Plan) -> dict[str, Any]:
-    """What `attribeam plan` prints."""
-    found, spec = plan.probe, plan.spec
-    per_row = found.seconds_per_row
-    host = host_bytes(plan.files, spec, found, plan.rows)
+    """The content of `attribeam plan --json`."""
+    probe, spec = plan.probe, plan.spec
+    per_row = probe.seconds_per_row
+    host = host_bytes(plan.files, spec, probe, plan.rows)
     return {
         "name": plan.loaded.config.name,
         "output": plan.output,
@@ -40,33 +40,33 @@ def summarize(plan: Plan) -> dict[str, Any]:
         "targets": target_names(plan),
         "explains": explains(plan),
         "method": {"name": spec.method.name, **dataclasses.asdict(spec.method)},  # type: ignore[call-overload]
-        "defaults": dict(found.defaults),
-        "affine_prefix": found.affine_prefix,
+        "defaults": dict(probe.defaults),
+        "affine_prefix": probe.affine_prefix,
         "baseline": {**describe_baseline(plan), "values": baseline_values(plan)},
-        "evaluations_per_row": found.evaluations_per_row,
+        "evaluations_per_row": probe.evaluations_per_row,
         "workers": plan.loaded.config.compute.workers,
         "batch_size": spec.batch_size,
         "batch_size_asked": plan.loaded.config.compute.batch_size,
         "device_batch_size": spec.device_batch_size,
         "precision": spec.model.precision,
         "jit": spec.model.jit,
-        "devices": list(found.devices),
+        "devices": list(probe.devices),
         "estimate": {
             "seconds_per_row": per_row,
             "seconds": None if per_row is None else per_row * (plan.rows - plan.reused_rows),
             "output_bytes": _output_bytes(plan),
-            "device_bytes": found.device_bytes,
+            "device_bytes": probe.device_bytes,
             "host_bytes": host.total,
             "host_bytes_by_part": host.to_json(),
-            "device_calls_per_row": -(-found.evaluations_per_row // spec.device_batch_size),
+            "device_calls_per_row": -(-probe.evaluations_per_row // spec.device_batch_size),
         },
-        "notes": list(found.notes),
+        "notes": list(probe.notes),
         "warnings": plan.warnings,
     }
 
 
 def _output_bytes(plan: Plan) -> int:
-    """Before compression, which takes little off noise: ids, five numbers and φ a row and target."""
+    """Bytes of the tables before compression: ids, five numbers and φ per row and target."""
     if plan.spec.output.attributions == "none":
         return 0
     schema, output = plan.spec.schema, plan.spec.output
@@ -103,34 +103,38 @@ def describe_model(plan: Plan) -> dict[str, Any]:
 def describe_baseline(plan: Plan) -> dict[str, Any]:
     """The manifest's `baseline`."""
     artifact = plan.probe.artifact
-    of = plan.baseline_run
-    measure, flat = kind_of(artifact, plan.spec.targets.indices)
+    earlier = plan.baseline_run
+    measure, flat = scale_of(artifact, plan.spec.targets.indices)
     return {
         "kind": plan.baseline_kind,
         "rows": len(artifact.scores),
         "digest": artifact.digest,
         "measured_by": measure,
         "flat_targets": flat,
-        **({} if of is None else {"of": {"run": of.run, "run_id": of.run_id, "kind": of.kind}}),
+        **(
+            {}
+            if earlier is None
+            else {"of": {"run": earlier.run, "run_id": earlier.run_id, "kind": earlier.kind}}
+        ),
     }
 
 
 def explains(plan: Plan) -> str:
-    """What is explained, in words."""
+    """The explained outputs in words."""
     asked = plan.loaded.config.model.target
     column = asked.column if isinstance(asked, TargetColumn) else None
     target = None if isinstance(asked, TargetColumn) else asked
-    return in_words(target, column, plan.spec.targets, plan.probe.signature, plan.probe.score_kinds)
+    return explained_in_words(target, column, plan.spec.targets, plan.probe.signature, plan.probe.score_kinds)
 
 
 def baseline_values(plan: Plan) -> list[dict[str, Any]]:
-    """What the baseline holds, feature by feature."""
+    """The values of the baseline, feature by feature."""
     known = {f.name: f.categories for f in plan.spec.schema.features if f.categories is not None}
     return described_values(plan.probe.artifact.features, known)
 
 
 def target_names(plan: Plan) -> list[str]:
-    """Names of the outputs that may be explained."""
+    """Names of the explained outputs."""
     names = plan.probe.signature.target_names
     indices = plan.spec.targets.indices
     return list(names) if indices is None else [names[i] for i in indices]

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 def make_explanation(run: RunTables, rows: int | None, target: int | str | None, seed: int) -> Any:
-    """See `Run.explanation`."""
+    """Makes a shap.Explanation; see `Run.explanation`."""
     if rows is not None and rows < 1:
         raise UserError(f"rows is {rows}", "explanation", "give 1 or more, or None for all rows")
     counts = run.manifest["counts"]
     index = run.target_index(target)
     if index is None and counts["attributions"] != counts["rows_attributed"]:
         known = ", ".join(run.manifest["target_names"][:12])
-        raise UserError("the run explains several outputs of a row", "target", f"give one of {known}")
+        raise UserError("the run explains several outputs per row", "target", f"give one of {known}")
     table, places = _sample(run, rows, index, seed)
     struct = table["attribution"].combine_chunks()
     values, names = _columns(struct, run.features)
@@ -46,7 +46,7 @@ def make_explanation(run: RunTables, rows: int | None, target: int | str | None,
 
 
 def _sample(run: RunTables, rows: int | None, target: int | None, seed: int) -> tuple[pa.Table, np.ndarray]:
-    """Rows of the table, and the part and the example within it of each, `[n, 2]`."""
+    """Sampled rows of the table, and for each its part and its example within the part, `[n, 2]`."""
     parts = run.parts()
     if not parts or "attribution" not in _schema(parts[0]).names:
         raise UserError("the run holds no attributions in full", run.path, "set output.attributions: all")
@@ -65,8 +65,10 @@ def _sample(run: RunTables, rows: int | None, target: int | None, seed: int) -> 
             tables.append(_read(part, columns).take(pa.array(mine)))
             places.append(np.column_stack([np.full(len(mine), number), mine // per_example]))
     if not tables:
-        what = "the run explained no row" if target is None else f"no row was explained for target {target}"
-        raise UserError(what, run.path)
+        problem = (
+            "the run explained no row" if target is None else f"no row was explained for target {target}"
+        )
+        raise UserError(problem, run.path)
     return pa.concat_tables(tables), np.concatenate(places)
 
 
@@ -87,19 +89,19 @@ def _schema(path: str) -> pa.Schema:
 
 def _columns(struct: pa.StructArray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     """A struct of numbers and fixed-size lists as `[n, columns]`, with a name for each column."""
-    found, labels = [], []
+    columns, labels = [], []
     for name in names:
         values = as_tensor(struct.field(name))
         shape = values.shape[1:]
-        found.append(values.reshape(len(struct), -1))
-        labels += [f"{name}{list(at)}" for at in np.ndindex(*shape)] if shape else [name]
-    return np.concatenate(found, axis=1), labels
+        columns.append(values.reshape(len(struct), -1))
+        labels += [f"{name}{list(index)}" for index in np.ndindex(*shape)] if shape else [name]
+    return np.concatenate(columns, axis=1), labels
 
 
 def _beside(
     by_name: Mapping[str, np.ndarray], names: Sequence[str], groups: Mapping[str, Sequence[str]], rows: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Feature values as numbers, `[n, columns]`, and what to display instead; None where they are numbers.
+    """Feature values as numbers, `[n, columns]`, and the values to display; None where these are numbers.
 
     A string is given its rank in the alphabet. A group has no value of its own: it is given the rank of its
     members' values, compared one after another, and all of them to display.
@@ -124,21 +126,21 @@ def _beside(
 
 
 def _numbers(value: np.ndarray) -> np.ndarray:
-    """Strings as their rank in the alphabet, NaN where there is none; numbers as they are, in float64."""
+    """Strings as their alphabetical rank, NaN for missing ones; numbers in float64."""
     if value.dtype != object:
         return value.astype(np.float64)
     ranks = np.unique(value.astype(str), return_inverse=True)[1].reshape(value.shape).astype(np.float64)
-    return np.where(value == None, np.nan, ranks)  # noqa: E711 - an entry at a time
+    return np.where(value == None, np.nan, ranks)  # noqa: E711 - compares entry by entry
 
 
 def _joined(members: Sequence[np.ndarray]) -> np.ndarray:
-    """The members' values of each row as one text, `[n, 1]`."""
-    rows = [", ".join(in_words(value[row]) for value in members) for row in range(len(members[0]))]
-    found = np.empty((len(rows), 1), object)
-    found[:, 0] = rows
-    return found
+    """The values of a group's members as one text per row, `[n, 1]`."""
+    rows = [", ".join(value_in_words(value[row]) for value in members) for row in range(len(members[0]))]
+    joined = np.empty((len(rows), 1), object)
+    joined[:, 0] = rows
+    return joined
 
 
-def in_words(value: Any) -> str:
+def value_in_words(value: Any) -> str:
     """A feature's value in a few characters: a number in six digits, a tensor by its shape."""
     return scalar_or_shape(value, lambda one: f"{one:.6g}" if isinstance(one, float) else str(one))

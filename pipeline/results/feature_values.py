@@ -1,4 +1,4 @@
-"""The feature values of explained examples: from the run's table, or read once more from its input."""
+"""The feature values of explained examples, from the run's table or read again from its input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.run_directory.increments import cut_increments, in_order, increments_of
+from pipeline.run_directory.increments import cut_increments, in_run_order, increments_of
 from pipeline.run_directory.kept_baseline import categories_of
 from transforms.arrow.nested import as_tensor
 from transforms.errors import UserError
@@ -36,8 +36,8 @@ def feature_values(run: RunTables, table: pa.Table, places: np.ndarray) -> dict[
 
     Args:
       run: The run.
-      table: Rows of its attributions.
-      places: Part and example within it of each row, `[n, 2]`, in the table's order.
+      table: Rows of the attributions table.
+      places: The part of each row and its example within the part, `[n, 2]`, in the table's order.
     Raises:
       UserError: The run keeps no feature values and its input is gone or has changed.
     Cost: without `output.features`, reads the stretches of the input that hold the rows.
@@ -45,13 +45,13 @@ def feature_values(run: RunTables, table: pa.Table, places: np.ndarray) -> dict[
     if "feature" in table.column_names:
         struct = table["feature"].combine_chunks()
         return {field.name: as_tensor(struct.field(field.name)) for field in struct.type}
-    found, known = _from_input(run, places), categories_of(run.manifest)
-    for name, value in found.items():
+    values, known = _from_input(run, places), categories_of(run.manifest)
+    for name, value in values.items():
         if name in known:
-            found[name] = known[name].of_codes(value).to_numpy(zero_copy_only=False)
+            values[name] = known[name].of_codes(value).to_numpy(zero_copy_only=False)
         elif value.dtype == object:
-            found[name] = _as_text(value)
-    return found
+            values[name] = _as_text(value)
+    return values
 
 
 def _as_text(values: np.ndarray) -> np.ndarray:
@@ -59,9 +59,9 @@ def _as_text(values: np.ndarray) -> np.ndarray:
         value.decode("utf-8", "replace") if isinstance(value, bytes) else value and str(value)
         for value in values.flat
     ]
-    found = np.empty(len(texts), object)
-    found[:] = texts
-    return found.reshape(values.shape)
+    result = np.empty(len(texts), object)
+    result[:] = texts
+    return result.reshape(values.shape)
 
 
 def _from_input(run: RunTables, places: np.ndarray) -> dict[str, np.ndarray]:
@@ -70,21 +70,23 @@ def _from_input(run: RunTables, places: np.ndarray) -> dict[str, np.ndarray]:
     patterns = [config["files"]] if isinstance(config["files"], str) else config["files"]
     try:
         matched = globs.expand(patterns, manifest["config_folder"], config["format"])
-        found = inspect_files(matched, config["format"], hive=config.get("partitioning", "hive") == "hive")
+        inspected = inspect_files(
+            matched, config["format"], hive=config.get("partitioning", "hive") == "hive"
+        )
     except UserError as error:
-        what = f"the feature values have to be read from the input, and that is gone: {error}"
-        raise UserError(what, run.path, _REMEDY) from error
-    inputs = in_order(found, manifest)
+        problem = f"the feature values must be read from the input, which is gone: {error}"
+        raise UserError(problem, run.path, _REMEDY) from error
+    inputs = in_run_order(inspected, manifest)
     if inputs is None:
         raise _changed(run)
     shards = cut_increments(inputs, increments_of(manifest))
-    described = describe_input(found, [item["name"] for item in manifest["schema"]])
+    described = describe_input(inspected, [item["name"] for item in manifest["schema"]])
     types = dict(described.types)
     if described.paths:
-        as_numbers = partition_types(found, padded_are_text=False)
+        as_numbers = partition_types(inspected, padded_are_text=False)
         of_numbers = [item["name"] for item in manifest["schema"] if item["dtype"] != "string"]
         types |= {name: as_numbers[name] for name in described.paths.intersection(of_numbers)}
-    if found[0].format == TFRECORD:
+    if inspected[0].format == TFRECORD:
         padded = [item["name"] for item in manifest["schema"] if item.get("pad") is not None]
         types |= {name: any_length(types[name]) for name in padded if name in types}
     schema = ExampleSchema(_specs(manifest["schema"], types), {}, {}, from_path=tuple(described.paths))
@@ -107,7 +109,7 @@ def _from_input(run: RunTables, places: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _changed(run: RunTables) -> UserError:
-    return UserError("the input is not what it was when it was explained", run.path, _REMEDY)
+    return UserError("the input has changed since it was explained", run.path, _REMEDY)
 
 
 def _refused(run: RunTables) -> dict[str, np.ndarray]:
@@ -117,7 +119,7 @@ def _refused(run: RunTables) -> dict[str, np.ndarray]:
 
 
 def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]) -> tuple[FeatureSpec, ...]:
-    """The manifest's `schema` as feature specs, with the columns' types as they are in the input."""
+    """The manifest's `schema` as feature specs, with the types of the input's columns."""
     return tuple(
         FeatureSpec(
             item["name"],
@@ -130,7 +132,7 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
             item["fill"],
             item["input"],
             item["start"],
-            item.get("fixed", False),  # not in manifests of older runs
+            item.get("fixed", False),  # missing in manifests of older runs
             item.get("nan", False),
             Categories.from_json(item.get("categories")),
             missing=item.get("missing"),
@@ -144,14 +146,14 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
 def _held(item: Mapping[str, Any]) -> str:
     """The type of a feature's values in the input."""
     known = Categories.from_json(item.get("categories"))
-    found: str = item["dtype"] if known is None else "string" if known.strings else "int64"
-    return found
+    stored: str = item["dtype"] if known is None else "string" if known.strings else "int64"
+    return stored
 
 
 def _read_rows(
     piece: Piece, rows: np.ndarray, schema: ExampleSchema, parts: dict[str, list[np.ndarray]]
 ) -> None:
-    """Adds the values of some rows of a piece, read from the first of them to the last."""
+    """Adds the values of some rows of a piece, which is read from the first to the last of them."""
     columns = columns_of(schema)
     ahead = int(rows[0]) - piece.start
     stretch = replace(

@@ -1,4 +1,4 @@
-"""Which row of which file an example of a run's tables is."""
+"""Finds the file and row of examples in a run's tables."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def file_rows(run: RunTables, places: Sequence[tuple[int, int]]) -> list[str]:
-    """`file:row` of examples of a run, as ids are by default.
+    """Names examples of a run as `file:row`, like default ids.
 
     The parts hold the rows that were explained, in the order of the input's files.
 
     Args:
       run: A committed run with attributions.
-      places: Number of the part, and which example in it.
+      places: Numbers of the part and of the example in it.
     Cost: reads the footers of the parts and the places of the rejected rows.
     """
     per_example = run.rows_per_example
@@ -33,12 +33,12 @@ def file_rows(run: RunTables, places: Sequence[tuple[int, int]]) -> list[str]:
     rejected = run.rejected().select(["file", "row"]).to_pydict()
     first = dict(zip(names, starts.tolist(), strict=False))
     refused = np.sort([first[name] + row for name, row in zip(*rejected.values(), strict=True)])
-    # Of sorted numbers r, r − place is how many kept ones come before each.
+    # For sorted numbers r, r − place counts the kept rows before each.
     kept_before = refused - np.arange(len(refused))
-    found = []
-    for part, at in places:
-        number = int(before[part]) + at
+    names_of_rows = []
+    for part, position in places:
+        number = int(before[part]) + position
         ordinal = number + int(np.searchsorted(kept_before, number, side="right"))
         file = int(np.searchsorted(starts, ordinal, side="right")) - 1
-        found.append(f"{names[file]}:{ordinal - int(starts[file])}")
-    return found
+        names_of_rows.append(f"{names[file]}:{ordinal - int(starts[file])}")
+    return names_of_rows

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.results.explanation import in_words, make_explanation
+from pipeline.results.explanation import make_explanation, value_in_words
 from pipeline.results.feature_values import feature_values
 from pipeline.results.input_rows import file_rows
 from pipeline.results.tables import KEEP, NO_TABLE, RunTables
@@ -21,7 +21,7 @@ from transforms.errors import UserError
 from transforms.outputs.run_files import WORK
 from transforms.storage import files
 
-#: Rows of a repeated id that a line names.
+#: Rows with a repeated id that an error lists.
 _PLACES = 8
 
 
@@ -38,12 +38,15 @@ def load_run(path: str | os.PathLike[str]) -> Run:
     if manifest is not None:
         return Run(run, manifest)
     if files.exists(files.join(run, WORK)):
-        what, remedy = "the run is not committed: it did not finish", "explain again with the same command"
+        problem, remedy = "the run is not committed: it did not finish", "explain again with the same command"
     elif files.exists(run):
-        what, remedy = "is no run directory: it holds no manifest.json", "name the folder that explain wrote"
+        problem, remedy = (
+            "is not a run directory: it holds no manifest.json",
+            "give the folder that explain wrote",
+        )
     else:
-        what, remedy = "there is no such run", "check the path"
-    raise UserError(what, run, remedy)
+        problem, remedy = "there is no such run", "check the path"
+    raise UserError(problem, run, remedy)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Example:
       rows: Its rows of the attributions table, one for each target.
       values: Its feature values, by the names of the attributions; those of a tensor are `name[0, 1]`. Empty
         where the run keeps no values and the input is gone.
-      places: Where several rows have its id, `file:row` of each of them, its own first.
+      places: `file:row` of all rows with its id, its own first, if several rows have it.
     """
 
     rows: list[dict[str, Any]]
@@ -106,19 +109,19 @@ class Run(RunTables):
         parts = self.parts()
         if not parts:
             raise UserError(NO_TABLE, self.path, KEEP)
-        found: list[tuple[int, int]] = []
+        matches: list[tuple[int, int]] = []
         for number, part in enumerate(parts):
             ids = pq.read_table(files.local_copy(part), columns=["example_id"])["example_id"].combine_chunks()
             rows = pc.indices_nonzero(pc.equal(ids, example_id)).to_numpy()
-            found += [(number, int(row)) for row in rows[:: self.rows_per_example] // self.rows_per_example]
-        if not found:
+            matches += [(number, int(row)) for row in rows[:: self.rows_per_example] // self.rows_per_example]
+        if not matches:
             raise self._no_example(example_id, parts[0])
-        places = tuple(file_rows(self, found)) if at is not None or len(found) > 1 else ()
+        places = tuple(file_rows(self, matches)) if at is not None or len(matches) > 1 else ()
         if at is not None and at not in places:
-            remedy = f"the id is that of {', '.join(places[:_PLACES])}"
+            remedy = f"the rows with this id are {', '.join(places[:_PLACES])}"
             raise UserError(f"the row {at!r} does not have the id {example_id!r}", self.path, remedy)
         chosen = 0 if at is None else places.index(at)
-        number, position = found[chosen]
+        number, position = matches[chosen]
         per_example = self.rows_per_example
         table = pq.read_table(files.local_copy(parts[number])).slice(position * per_example, per_example)
         values = self._example_values(table, number, position)
@@ -127,18 +130,18 @@ class Run(RunTables):
 
     def _example_values(self, table: pa.Table, part: int, position: int) -> dict[str, Any]:
         try:
-            found = feature_values(self, table.slice(0, 1), np.array([[part, position]]))
+            inputs = feature_values(self, table.slice(0, 1), np.array([[part, position]]))
         except UserError:
-            return {}  # the attributions can do without
+            return {}  # attributions can be shown without values
         values: dict[str, Any] = {}
-        for name, array in found.items():
+        for name, array in inputs.items():
             value = array[0]
             if isinstance(value, np.ndarray) and value.ndim:
-                values |= {f"{name}{list(at)}": value[at].item() for at in np.ndindex(*value.shape)}
+                values |= {f"{name}{list(index)}": value[index].item() for index in np.ndindex(*value.shape)}
             else:
                 values[name] = value.item() if isinstance(value, np.generic) else value
         for group, members in self.manifest["config"]["input"]["groups"].items():
-            values[group] = ", ".join(in_words(found[member][0]) for member in members)
+            values[group] = ", ".join(value_in_words(inputs[member][0]) for member in members)
         return values
 
     def _no_example(self, example_id: str, part: str) -> UserError:
@@ -151,13 +154,13 @@ class Run(RunTables):
             .unique()[:3]
             .to_pylist()
         )
-        remedy = f"its ids are like {', '.join(map(repr, some))}" if some else None
+        remedy = f"its ids look like {', '.join(map(repr, some))}" if some else None
         return UserError(f"there is no example {example_id!r}", self.path, remedy)
 
 
 def _readable(table: pa.Table) -> pa.Table:
-    """Days and times as text: Python has none beyond the year 9999, nor before our era."""
-    for at, field in enumerate(table.schema):
+    """Dates and times as text: Python has none beyond the year 9999 or before the year 1."""
+    for index, field in enumerate(table.schema):
         if pa.types.is_temporal(field.type):
-            table = table.set_column(at, field.name, as_text(table.column(at)))
+            table = table.set_column(index, field.name, as_text(table.column(index)))
     return table

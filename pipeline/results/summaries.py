@@ -1,4 +1,4 @@
-"""A committed run in short: the kind of score of each target, and why rows were rejected."""
+"""Short facts of a committed run: the kind of score of each target, and reasons of rejected rows."""
 
 from __future__ import annotations
 

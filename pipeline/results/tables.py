@@ -46,13 +46,13 @@ class RunTables:
 
     @property
     def rows_per_example(self) -> int:
-        """Number of targets that each example is explained for."""
+        """Number of targets of each example."""
         counts = self.manifest["counts"]
         return int(counts["attributions"] // max(counts["rows_attributed"], 1)) or 1
 
     @property
     def has_report(self) -> bool:
-        """Whether there is a report.html."""
+        """Whether the run has a report.html."""
         return files.exists(files.join(self.path, "report.html"))
 
     def table(self, file: str) -> pa.Table:
@@ -98,7 +98,9 @@ class RunTables:
         if dataset is None:
             raise UserError(NO_TABLE, self.path, KEEP)
         if isinstance(columns, str):
-            raise UserError("columns is a string", "attributions", f"give a list: [{columns!r}]")
+            raise UserError(
+                "columns must be a list, not a string", "attributions", f"give a list: [{columns!r}]"
+            )
         chosen = None if columns is None else {name: _field(name, dataset.schema) for name in columns}
         try:
             if filter is not None and not isinstance(filter, pc.Expression):
@@ -106,7 +108,7 @@ class RunTables:
             scanner = dataset.scanner(columns=chosen, filter=filter)
         except (pa.ArrowException, TypeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            remedy = 'write it like pc.field("prediction") > 0 or [("prediction", ">", 0)]'
+            remedy = 'write for example pc.field("prediction") > 0 or [("prediction", ">", 0)]'
             raise UserError(f"the filter does not fit the table: {reason}", "attributions", remedy) from error
         return scanner.to_table()
 
@@ -136,7 +138,9 @@ class RunTables:
         if target is None or (isinstance(target, int) and 0 <= target < len(names)):
             return target
         if isinstance(target, int) or target not in names:
-            raise UserError(f"{target!r} is no output", "target", f"the outputs are {', '.join(names[:12])}")
+            raise UserError(
+                f"{target!r} is not an output", "target", f"the outputs are {', '.join(names[:12])}"
+            )
         return int(names.index(target))
 
 

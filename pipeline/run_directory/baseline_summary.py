@@ -1,4 +1,4 @@
-"""What a baseline holds, by feature: of one row its values, of many their means or what is most frequent."""
+"""Summarises a baseline by feature: the values of one row, or means and most frequent values of many."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ import numpy as np
 from pipeline.wording import count, shape_in_words
 from transforms.models.categories import Categories
 
-#: Of what many rows hold, so many different values are told.
+#: Different values of many rows that are listed.
 _MOST_VALUES = 3
+#: Characters of a text.
 _TEXT = 40
 
 
 def described_values(
     features: Mapping[str, np.ndarray], categories: Mapping[str, Categories] | None = None
 ) -> list[dict[str, Any]]:
-    """Of each feature its `feature`, its `text`, and of single numbers `mean`, `min` and `max`.
+    """Describes each feature by `feature` and `text`, and single numbers by `mean`, `min` and `max` as well.
 
     Args:
       features: The rows of a baseline, `[R, *shape]` by feature; strings as bytes.
-      categories: What the codes of some features mean.
+      categories: The categories of features that are held as codes.
     """
     known = categories or {}
     return [
-        {"feature": name, **_described(in_words(values, known[name]) if name in known else values)}
+        {"feature": name, **_described(values_of_codes(values, known[name]) if name in known else values)}
         for name, values in features.items()
     ]
 
 
-def in_words(codes: np.ndarray, categories: Categories) -> np.ndarray:
-    """Categories of codes, as objects; None where a value is missing."""
-    found = np.empty(codes.size, object)
-    found[:] = categories.of_codes(codes.reshape(-1).astype(np.float64)).to_pylist()
-    return found.reshape(codes.shape)
+def values_of_codes(codes: np.ndarray, categories: Categories) -> np.ndarray:
+    """The categories that codes stand for, as objects; None where a value is missing."""
+    words = np.empty(codes.size, object)
+    words[:] = categories.of_codes(codes.reshape(-1).astype(np.float64)).to_pylist()
+    return words.reshape(codes.shape)
 
 
 def _described(values: np.ndarray) -> dict[str, Any]:
@@ -47,28 +48,29 @@ def _described(values: np.ndarray) -> dict[str, Any]:
     known = numbers[~np.isnan(numbers)]
     if not known.size:
         return {"text": "missing"}
-    found = {"mean": float(known.mean()), "min": float(known.min()), "max": float(known.max())}
-    of = "" if values[0].size == 1 else f"{shape_in_words(values.shape[1:])}, "
-    if found["min"] == found["max"]:
-        text = _number(found["min"])
+    statistics = {"mean": float(known.mean()), "min": float(known.min()), "max": float(known.max())}
+    shape = "" if values[0].size == 1 else f"{shape_in_words(values.shape[1:])}, "
+    if statistics["min"] == statistics["max"]:
+        text = _number(statistics["min"])
     else:
-        text = f"mean {_number(found['mean'])}, from {_number(found['min'])} to {_number(found['max'])}"
+        mean, low, high = (_number(statistics[name]) for name in ("mean", "min", "max"))
+        text = f"mean {mean}, from {low} to {high}"
     missing = int(np.isnan(numbers).sum())
     more = f", {missing:,} missing" if missing else ""
-    return {"text": f"{of}{text}{more}", **found}
+    return {"text": f"{shape}{text}{more}", **statistics}
 
 
 def _texts(values: np.ndarray) -> str:
-    """The most frequent ones, with how often."""
-    found: dict[Any, int] = {}
+    """The most frequent values with their counts."""
+    counts: dict[Any, int] = {}
     for item in values.reshape(-1).tolist():
-        found[item] = found.get(item, 0) + 1
-    first = sorted(found, key=lambda item: (-found[item], str(item)))
+        counts[item] = counts.get(item, 0) + 1
+    first = sorted(counts, key=lambda item: (-counts[item], str(item)))
     if len(first) == 1:
         return _word(first[0])
-    told = [f"{_word(item)} {_times(found[item])}" for item in first[:_MOST_VALUES]]
-    rest = len(first) - len(told)
-    return ", ".join(told) + (f", {count(rest, 'other value')}" if rest else "")
+    lines = [f"{_word(item)} {_times(counts[item])}" for item in first[:_MOST_VALUES]]
+    rest = len(first) - len(lines)
+    return ", ".join(lines) + (f", {count(rest, 'other value')}" if rest else "")
 
 
 def _times(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Checks of a run directory: refuses a place that cannot be written or that holds what no run does."""
+"""Checks a run directory: it must be writable and must not hold foreign files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from transforms.outputs.run_files import FOLDERS, MANIFEST, WORK, is_table
 from transforms.storage import files
 
 _ELSEWHERE = "give another output.path or --output"
-#: Names beside a run that are its own.
+#: Hidden names beside a run, for its temporary files.
 _BESIDE = re.compile(r"\..+\.(next|old|lock|owner)")
-#: Temporary names and those beside it are longer, and systems end at 255 bytes.
+#: Bytes of a name. Temporary names and those beside it are longer, and file systems allow 255 bytes.
 _LONGEST_NAME = 200
 
 
 def check_place(run: str) -> None:
-    """Refuses, before anything else is done, a place that cannot be written or that is somebody else's.
+    """Refuses, before anything else is done, a directory that cannot be written or holds foreign files.
 
     Args:
       run: The run directory, an absolute path or a URL.
@@ -30,12 +30,12 @@ def check_place(run: str) -> None:
     """
     name = run.rstrip("/").rpartition("/")[2]
     if _BESIDE.fullmatch(name):
-        raise UserError("has a name that another run would use for itself", run, _ELSEWHERE)
+        raise UserError("has a name that is reserved for the temporary files of a run", run, _ELSEWHERE)
     if files.is_url(run):
         _check_ours(run)
         return
     if len(os.fsencode(name)) > _LONGEST_NAME:
-        raise UserError("has too long a name", run, _ELSEWHERE)
+        raise UserError("has a name that is too long", run, _ELSEWHERE)
     parent = run
     while not files.exists(parent):
         parent = os.path.dirname(parent)
@@ -48,8 +48,8 @@ def check_place(run: str) -> None:
     for path in (beside(run), neighbour(run, "old")):
         _check_neighbour(path)
     try:
-        # Rights are not all: a filesystem may be read-only, or none that files are made in. A file without a
-        # name leaves nothing behind.
+        # Permissions do not tell everything: a filesystem may be read-only, or take no new files. A file
+        # without a name leaves nothing behind.
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
@@ -58,35 +58,35 @@ def check_place(run: str) -> None:
 
 
 def _check_ours(run: str) -> None:
-    """Refuses a folder that holds what no run does; hidden files are left where they are."""
+    """Refuses a folder with files that no run has; hidden files do no harm."""
     names = files.list_dir(run)
     strangers = [name for name in names if name not in OURS and name[0] != "."]
-    # Without a manifest it may be one whose place another is just taking.
+    # A run without a manifest may be one that is just being replaced.
     begun = MANIFEST in names or WORK in names or files.exists(files.join(beside(run), MANIFEST))
     if strangers and begun:
-        what = f"{strangers[0]} stands in the way: it is no part of the run that is there"
-        raise UserError(what, run, f"move it away, or {_ELSEWHERE}")
+        problem = f"holds a run and also {strangers[0]}, which does not belong to it"
+        raise UserError(problem, run, f"move it away, or {_ELSEWHERE}")
     if strangers:
-        raise UserError(f"is no run directory: it holds {strangers[0]}", run, _ELSEWHERE)
+        raise UserError(f"is not a run directory: it holds {strangers[0]}", run, _ELSEWHERE)
     for folder in FOLDERS:
         names_inside = files.list_dir(files.join(run, folder))
         inside = [name for name in names_inside if name[0] != "." and not is_table(f"{folder}/{name}")]
         if inside:
-            what = f"{inside[0]} stands in the way: it is no part of a run"
-            raise UserError(what, files.join(run, folder), f"move it away, or {_ELSEWHERE}")
+            problem = f"holds {inside[0]}, which does not belong to a run"
+            raise UserError(problem, files.join(run, folder), f"move it away, or {_ELSEWHERE}")
     ours = [name for name in names if name in OURS]
     if ours and not begun:
-        what = f"is no run directory: it holds {ours[0]}, and neither a manifest nor a journal"
-        raise UserError(what, run, f"remove it, or {_ELSEWHERE}")
+        problem = f"is not a run directory: it holds {ours[0]}, but neither a manifest nor a journal"
+        raise UserError(problem, run, f"remove it, or {_ELSEWHERE}")
 
 
 def _check_neighbour(path: str) -> None:
-    """Refuses what stands under a name of ours and is no run."""
+    """Refuses a file under one of the hidden names that is not a run."""
     if not os.path.lexists(path):
         return
     names = {name for name in files.list_dir(path) if name[0] != "."} if os.path.isdir(path) else {path}
     if names and (names - OURS or not names & {MANIFEST, WORK}):
-        raise UserError("stands where a run would be put aside, and is none", path, "move it away")
+        raise UserError("is in the place of a temporary run directory, and is not one", path, "move it away")
 
 
 def check_replaceable(run: str) -> None:
@@ -100,58 +100,60 @@ def check_replaceable(run: str) -> None:
     if files.is_url(run):
         return
     parent = os.path.dirname(run)
-    remedy = "give as --output a folder in it, or another"
+    remedy = "give a folder inside it as --output, or another one"
     if os.stat(run).st_dev != os.stat(parent).st_dev:
         raise UserError("cannot be replaced by another run: it is a mount point", run, remedy)
     if not os.access(parent, os.W_OK | os.X_OK):
         raise UserError(f"cannot be replaced by another run: {parent} cannot be written", run, remedy)
     here = os.path.realpath(os.getcwd())
     if here == run or here.startswith(f"{run}/"):
-        raise UserError("cannot be replaced from within", run, "give the command from another folder")
+        raise UserError(
+            "cannot be replaced by a command that runs inside it", run, "run the command from another folder"
+        )
 
 
 def _check_links(run: str) -> None:
-    """Refuses links in the places that a run writes below or takes away: they lead to what is somebody's.
+    """Refuses symbolic links in place of folders that a run writes to or deletes.
 
-    The run directory itself may be one, to another disk, say.
+    A link may lead to foreign files. The run directory itself may be one, for example to another disk.
     """
     within = [os.path.join(run, inner) for inner in (WORK, *FOLDERS)]
     for path in (*within, beside(run), neighbour(run, "old")):
         if os.path.islink(path):
-            raise UserError("is a symbolic link, and a run would write where it leads", path, "remove it")
+            raise UserError("is a symbolic link, and a run would write to its target", path, "remove it")
 
 
 def check_apart(run: str, parts: Iterable[tuple[str, Sequence[str]]], where: str) -> None:
-    """Refuses a run directory that holds what the run is made from: a run that begins takes old files away.
+    """Refuses a run directory that holds the run's sources: a run that begins deletes old files.
 
     Args:
       run: The run directory.
-      parts: Keys of the config with the paths that they name; "" is the config itself.
-      where: What to call the config.
+      parts: Keys of the config with their paths; "" is the config itself.
+      where: The name of the config in errors.
     Raises:
       UserError: A path lies in the run directory, or is it; symbolic links are followed.
     """
     inside = _real(run)
     for key, paths in parts:
         for path in paths:
-            found = _real(path)
-            if found == inside or found.startswith(inside.rstrip("/") + "/"):
+            target = _real(path)
+            if target == inside or target.startswith(inside.rstrip("/") + "/"):
                 place = f"{where}: {key}" if key else where
                 raise UserError(f"{path} lies in the run directory {run}", place, _ELSEWHERE)
 
 
 def check_outside(path: str, run: str) -> None:
-    """Refuses a place in a run directory for what is no part of the run.
+    """Refuses an output inside a run directory that does not belong to the run.
 
     Args:
-      path: Of a file or a folder that is to be written.
+      path: The file or folder to be written.
       run: The run directory.
     Raises:
       UserError: It is there; symbolic links are followed.
     """
     inside = _real(run).rstrip("/")
     if f"{_real(path).rstrip('/')}/".startswith(f"{inside}/"):
-        raise UserError("is in the run directory", path, "name a place beside it: a run holds its own files")
+        raise UserError("is in the run directory", path, "choose a place outside it")
 
 
 def _real(path: str) -> str:

@@ -1,4 +1,4 @@
-"""The manifest of a committed run, read back."""
+"""Reads the manifest of a committed run."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from transforms.errors import UserError
 from transforms.outputs.run_files import MANIFEST
 from transforms.storage import files
 
-#: Part of every fingerprint: a change in what the tables hold must not be mixed with older parts.
+#: Part of every fingerprint, so that parts of tables with different contents are never mixed.
 SCHEMA_VERSION = 3
 
 
 def read_manifest(run: str, *, replaces: bool = False) -> dict[str, Any] | None:
-    """The manifest of a committed run, None where there is none.
+    """Reads the manifest of a committed run; None where there is none.
 
     Args:
-      run: Its directory.
-      replaces: Whether the run is to be replaced: then one that is damaged, or of another version, will do.
+      run: The run directory.
+      replaces: The run is to be replaced: a manifest that is damaged, or of another version, will do.
     Raises:
-      UserError: It is no manifest, or another version's.
+      UserError: The file is not a manifest, or is another version's.
     """
     path = files.join(run, MANIFEST)
     if not files.exists(path):
@@ -35,15 +35,15 @@ def read_manifest(run: str, *, replaces: bool = False) -> dict[str, Any] | None:
 
 def _read_manifest(path: str) -> dict[str, Any]:
     try:
-        found = json.loads(files.read_bytes(path))
+        manifest = json.loads(files.read_bytes(path))
     except ValueError as error:
-        raise UserError("is not a manifest", path, "name the folder of a committed run") from error
-    if not isinstance(found, dict) or "schema_version" not in found:
-        raise UserError("is not a manifest", path, "name the folder of a committed run")
-    if found["schema_version"] != SCHEMA_VERSION:
+        raise UserError("is not a manifest", path, "give the folder of a committed run") from error
+    if not isinstance(manifest, dict) or "schema_version" not in manifest:
+        raise UserError("is not a manifest", path, "give the folder of a committed run")
+    if manifest["schema_version"] != SCHEMA_VERSION:
         raise UserError(
-            f"has schema_version {found['schema_version']}, this version reads {SCHEMA_VERSION}",
+            f"has schema_version {manifest['schema_version']}, and this version reads {SCHEMA_VERSION}",
             path,
             "use the version that wrote it",
         )
-    return found
+    return manifest

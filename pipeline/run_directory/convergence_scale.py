@@ -1,4 +1,4 @@
-"""What a run's convergence deltas are measured by, for its manifest and in words."""
+"""The scale of a run's convergence deltas, for its manifest and in words."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 SPREAD, DISTANCE, NOTHING = "spread", "distance", "nothing"
 
 
-def kind_of(artifact: Artifact, targets: Sequence[int] | None) -> tuple[str, int]:
-    """Which yardstick a run has, and how many of its targets have a score that does not vary.
+def scale_of(artifact: Artifact, targets: Sequence[int] | None) -> tuple[str, int]:
+    """The kind of scale that a run has, and the number of its targets whose score does not vary.
 
     Args:
-      artifact: Of the run.
-      targets: Those that are explained; None: any.
+      artifact: The run's baseline with its scores.
+      targets: The targets that are explained; None for all.
     """
     spread = artifact.spread
     yardstick = spread if artifact.yardstick is None else artifact.yardstick
@@ -31,10 +31,10 @@ def kind_of(artifact: Artifact, targets: Sequence[int] | None) -> tuple[str, int
 
 
 def share_in_words(manifest: Mapping[str, Any], share: str) -> str:
-    """How large a delta is: "is 2 % of the score's spread", or of what takes its place.
+    """The size of a delta in words: "is 2 % of the score's spread", or of another scale.
 
     Args:
-      manifest: Of the run, or its draft.
+      manifest: The run's manifest, or its draft.
       share: The number in words.
     """
     baseline = manifest["baseline"]

@@ -1,4 +1,4 @@
-"""What a run takes over of the committed one in its place, where the input has only grown."""
+"""Increments: a run over a grown input takes over the committed run in its place."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from transforms.storage import files
 from transforms.storage.digests import digest_of
 from transforms.work.journal import ShardResult
 
-#: Bytes of a piece of the state.
+#: Bytes of a piece of the stored aggregates.
 _PIECE = 16 << 20
 
 
 @dataclass(frozen=True)
 class Increment:
-    """Files that one run has explained, or will; they come after those of earlier ones, whatever their names.
+    """The files that one run explains, after those of earlier increments, whatever their names.
 
     Args:
-      run_id: That run's.
-      files: How many.
-      rows: Of them.
+      run_id: The id of that run.
+      files: Number of files.
+      rows: Rows read of them.
       shard_rows: Rows a shard.
-      shards: How many.
+      shards: Number of shards.
     """
 
     run_id: str
@@ -45,12 +45,12 @@ class Increment:
 
 @dataclass(frozen=True)
 class Grown:
-    """An input that holds all that a committed run has explained, and perhaps more.
+    """An input that holds all files of a committed run, and perhaps more.
 
     Args:
-      committed: That run's manifest.
+      committed: The manifest of that run.
       files: Its files in its order, then the new ones.
-      new: How many of them are new.
+      new: Number of new files.
     """
 
     committed: Mapping[str, Any]
@@ -59,23 +59,23 @@ class Grown:
 
     @property
     def increments(self) -> tuple[Increment, ...]:
-        """Of the committed run."""
+        """The increments of the committed run."""
         return increments_of(self.committed)
 
     @property
     def first(self) -> Sequence[InputFile]:
-        """The files of its first increment: what the baseline was made of."""
+        """The files of its first increment, from which the baseline was drawn."""
         return self.files[: self.increments[0].files]
 
     @property
     def cuts(self) -> list[tuple[Sequence[InputFile], int, int]]:
-        """Of each increment of the committed run its files, rows a shard, and rows."""
-        found: list[tuple[Sequence[InputFile], int, int]] = []
+        """The files, rows a shard and rows of each increment of the committed run."""
+        cuts: list[tuple[Sequence[InputFile], int, int]] = []
         first = 0
         for part in self.increments:
-            found.append((self.files[first : first + part.files], part.shard_rows, part.rows))
+            cuts.append((self.files[first : first + part.files], part.shard_rows, part.rows))
             first += part.files
-        return found
+        return cuts
 
     @property
     def known(self) -> Sequence[InputFile]:
@@ -89,40 +89,40 @@ class Grown:
 
 
 def increments_of(manifest: Mapping[str, Any]) -> tuple[Increment, ...]:
-    """The increments of a committed run: one, unless it took over another."""
+    """The increments of a committed run: one, unless it took over another run."""
     return tuple(Increment(**item) for item in manifest["increments"])
 
 
-def grown(found: Sequence[InputFile], committed: Mapping[str, Any]) -> Grown | str:
-    """The input in the order of a committed run, or why that is not all in it."""
-    by_name = {file.name: file for file in found}
+def grown(inputs: Sequence[InputFile], committed: Mapping[str, Any]) -> Grown | str:
+    """The input in the order of a committed run, or the reason why it does not hold all files of that run."""
+    by_name = {file.name: file for file in inputs}
     known = []
     for item in committed["inputs"]:
         file = by_name.pop(item["file"], None)
         if file is None:
             return f"{item['file']} is no longer in the input"
         if (file.rows, file.bytes) != (item["rows"], item["bytes"]):
-            return f"{item['file']} is not what it was"
+            return f"{item['file']} has changed"
         known.append(file)
-    added = [file for file in found if file.name in by_name]
+    added = [file for file in inputs if file.name in by_name]
     if added and not committed["config"].get("incremental"):
         return "it was made without incremental: true, and keeps no aggregates to add to"
     return Grown(committed, [*known, *added], len(added))
 
 
 def is_limited(committed: Mapping[str, Any]) -> bool:
-    """Whether a committed run has read only some rows of its files."""
+    """Whether a committed run has read only some rows of its files, as --limit makes it."""
     return sum(part.rows for part in increments_of(committed)) < sum(f["rows"] for f in committed["inputs"])
 
 
-def in_order(found: Sequence[InputFile], manifest: Mapping[str, Any]) -> list[InputFile] | None:
-    """The input files of a committed run in its order; None where they are not what they were."""
-    order = grown(found, manifest)
+def in_run_order(inputs: Sequence[InputFile], manifest: Mapping[str, Any]) -> list[InputFile] | None:
+    """The input files of a committed run in its order; None if they have changed."""
+    order = grown(inputs, manifest)
     return None if isinstance(order, str) or order.new else list(order.files)
 
 
 def cut_increments(inputs: Sequence[InputFile], increments: Sequence[Increment]) -> list[Shard]:
-    """The shards of all increments, numbered through; so are their rows."""
+    """The shards of all increments; shards and rows are numbered consecutively."""
     shards: list[Shard] = []
     first = ordinal = 0
     for part in increments:
@@ -133,9 +133,9 @@ def cut_increments(inputs: Sequence[InputFile], increments: Sequence[Increment])
 
 
 def state_table(result: ShardResult) -> pa.Table:
-    """What a run that may be added to keeps of its aggregates: a column of pieces of bytes.
+    """The aggregates that an incremental run keeps, as a column of pieces of bytes.
 
-    A table of its own rather than metadata of one: Parquet's readers end at some 60 MB of these.
+    They fill a table because Parquet's readers take at most some 60 MB of metadata.
     """
     data = replace(result, parts=[], seconds=0.0).to_bytes()
     pieces = [data[first : first + _PIECE] for first in range(0, len(data), _PIECE)]
@@ -143,18 +143,20 @@ def state_table(result: ShardResult) -> pa.Table:
 
 
 def take_over(base: Grown, source: str, place: str) -> None:
-    """Puts a committed run's parts where the run that adds to it is made, and its aggregates in the journal.
+    """Takes over a committed run: its parts into the new run's directory, its aggregates into the journal.
 
-    Here the parts are links to the same files; an object store copies them.
+    Local parts become hard links; an object store copies them.
     """
     parts = [Part(**part) for part in base.committed["parts"] if part["file"] not in AGGREGATES]
     if _is_taken_over(place, parts):
         return
     for part in parts:
         if not is_there(source, part):
-            what = f"{part.file} is not there as it was written, and nothing can be added to the run"
+            problem = f"{part.file} is missing or has changed, so nothing can be added to the run"
             raise UserError(
-                what, source, "attribeam verify tells what else is; --overwrite explains all anew"
+                problem,
+                source,
+                "attribeam verify lists all differences; --overwrite explains everything again",
             )
     if files.is_url(place):
         files.copy([files.join(source, p.file) for p in parts], [files.join(place, p.file) for p in parts])
@@ -171,7 +173,7 @@ def take_over(base: Grown, source: str, place: str) -> None:
 
 
 def _is_taken_over(place: str, parts: Sequence[Part]) -> bool:
-    """Whether an attempt before this one has done it, and it is still so."""
+    """Whether an earlier attempt has taken over these parts, and they are still there."""
     if not files.exists(_base_path(place)):
         return False
     head, _, data = files.read_bytes(_base_path(place)).partition(b"\n")
@@ -179,7 +181,7 @@ def _is_taken_over(place: str, parts: Sequence[Part]) -> bool:
 
 
 def read_base(place: str) -> ShardResult:
-    """The aggregates of what was taken over."""
+    """Reads the aggregates that were taken over."""
     return ShardResult.from_bytes(files.read_bytes(_base_path(place)).partition(b"\n")[2])
 
 
@@ -192,6 +194,6 @@ def _link(source: str, target: str) -> None:
     files.delete_tree(target)
     try:
         os.link(source, target)
-    except OSError:  # filesystems without links: what keeps this from working, a copy will say
+    except OSError:  # a filesystem without links; any other error will recur when copying
         shutil.copyfile(source, target)
         files.sync(target)

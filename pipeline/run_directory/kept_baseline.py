@@ -1,4 +1,4 @@
-"""The baseline that a committed run keeps: what another run is compared by, and what `compare` looks at."""
+"""The baseline that a committed run keeps, for other runs and for `compare`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from transforms.outputs.run_files import BASELINE
 from transforms.rows.baselines.artifact import Artifact
 from transforms.storage import files
 
-#: Kinds whose rows are rows of somebody's data: without a sample, none of these is kept either.
+#: Kinds whose rows are rows of data: a run that keeps no sample keeps none of these either.
 _DRAWN = ("sample", "file", "run")
-#: A baseline that takes more is not kept.
+#: Largest baseline that is kept, in bytes.
 _MOST_BYTES = 64 << 20
 _PIECE = 16 << 20
 
 
 @dataclass(frozen=True)
 class EarlierBaseline:
-    """What a run takes over of an earlier one.
+    """The baseline of an earlier run that another run takes over.
 
     Args:
       run: The earlier run's directory.
       run_id: Its id.
-      kind: Of its baseline, "median", say.
-      digest: Of the same.
-      features: Its rows, `[R, *shape]` by feature, as the model takes them.
-      edges: Of bins of which the config gives the number, by column and number.
-      categories: What codes mean, of features that are held as such.
+      kind: The kind of its baseline, for example "median".
+      digest: The digest of its baseline.
+      features: The baseline's rows, `[R, *shape]` by feature, as the model takes them.
+      edges: Edges of bins whose number the config gives, by column and number.
+      categories: Categories of the features that are held as codes.
     """
 
     run: str
@@ -51,8 +51,8 @@ def is_kept(kind: str, artifact: Artifact, sample: int) -> bool:
     """Whether a run keeps its baseline.
 
     Args:
-      kind: Of the baseline.
-      artifact: Itself.
+      kind: The kind of the baseline.
+      artifact: The baseline.
       sample: `output.sample`; 0 keeps single rows out of the run.
     """
     drawn = kind in _DRAWN and (kind != "run" or len(artifact.scores) > 1)
@@ -60,7 +60,7 @@ def is_kept(kind: str, artifact: Artifact, sample: int) -> bool:
 
 
 def baseline_table(artifact: Artifact) -> pa.Table:
-    """The rows of a baseline as a table: a column of pieces of bytes, which keep every type as it is."""
+    """The rows of a baseline as a column of pieces of bytes, which keep every type."""
     none = np.zeros((len(artifact.scores), 0))
     data = Artifact(artifact.features, none, np.zeros(0)).to_bytes()
     pieces = [data[first : first + _PIECE] for first in range(0, len(data), _PIECE)]
@@ -68,7 +68,7 @@ def baseline_table(artifact: Artifact) -> pa.Table:
 
 
 def kept_baseline(run: str) -> Mapping[str, np.ndarray] | None:
-    """The rows of a run's baseline, `[R, *shape]` by feature; None where it keeps none."""
+    """Reads the rows of a run's baseline, `[R, *shape]` by feature; None if it keeps none."""
     path = files.join(run, BASELINE)
     if not files.exists(path):
         return None
@@ -76,46 +76,56 @@ def kept_baseline(run: str) -> Mapping[str, np.ndarray] | None:
 
 
 def earlier_baseline(path: str, where: str) -> EarlierBaseline:
-    """What another run may take over of a committed one.
+    """Reads the baseline of a committed run for another run.
 
     Args:
-      path: Its directory, in full.
+      path: The run directory, in full.
       where: The key of the config that names it.
     Raises:
-      UserError: It is not there, not committed, keeps no baseline, or is damaged.
+      UserError: The run is missing, not committed, keeps no baseline, or is damaged.
     """
     manifest = read_manifest(path)
     if manifest is None:
-        raise UserError(f"there is no committed run in {path}", where, "name the folder that explain wrote")
+        raise UserError(f"there is no committed run in {path}", where, "give the folder that explain wrote")
     features = kept_baseline(path)
     if features is None:
-        what = f"{path} keeps no rows of its baseline"
+        problem = f"{path} keeps no rows of its baseline"
         remedy = (
-            "explain it anew: runs keep them unless output.sample is 0 or they take more than "
+            "explain it again: runs keep them unless output.sample is 0 or they take more than "
             f"{_MOST_BYTES >> 20} MB; or give baseline: {{kind: file, path: …}}"
         )
-        raise UserError(what, where, remedy)
-    of = manifest["baseline"]
+        raise UserError(problem, where, remedy)
+    block = manifest["baseline"]
     edges = dict(_edges(manifest["config"]["input"]["slices"], manifest["slices"]))
-    found = EarlierBaseline(
-        path, manifest["run_id"], of["kind"], of["digest"], features, edges, categories_of(manifest)
+    earlier = EarlierBaseline(
+        path,
+        manifest["run_id"],
+        block["kind"],
+        block["digest"],
+        features,
+        edges,
+        categories_of(manifest),
     )
     digest = Artifact(features, np.zeros((0, 0)), np.zeros(0)).digest
-    if digest != of["digest"]:
-        what = f"{path}: the rows that are kept of its baseline are not those of its manifest"
-        raise UserError(what, where, "attribeam verify tells what else is; explain it anew")
-    return found if of["kind"] != "run" else replace(found, kind=str((of.get("of") or {}).get("kind", "run")))
+    if digest != block["digest"]:
+        problem = f"{path}: the baseline rows that it keeps do not match its manifest"
+        raise UserError(problem, where, "attribeam verify lists all differences; explain it again")
+    return (
+        earlier
+        if block["kind"] != "run"
+        else replace(earlier, kind=str((block.get("of") or {}).get("kind", "run")))
+    )
 
 
 def categories_of(manifest: Mapping[str, Any]) -> dict[str, Categories]:
-    """Those of a run's features that have some."""
-    found = {item["name"]: Categories.from_json(item.get("categories")) for item in manifest["schema"]}
-    return {name: known for name, known in found.items() if known is not None}
+    """The categories of a run's features, where they have some."""
+    categories = {item["name"]: Categories.from_json(item.get("categories")) for item in manifest["schema"]}
+    return {name: known for name, known in categories.items() if known is not None}
 
 
-def _edges(asked: Any, found: Any) -> Iterator[tuple[tuple[str, int], tuple[float, ...]]]:
-    """The edges of bins of equally many rows, by column and number of bins."""
-    for item, slicing in zip(asked, found, strict=True):
+def _edges(asked: Any, slicings: Any) -> Iterator[tuple[tuple[str, int], tuple[float, ...]]]:
+    """The edges of bins with equal numbers of rows, by column and number of bins."""
+    for item, slicing in zip(asked, slicings, strict=True):
         if slicing["kind"] == "intersection":
             yield from _edges(item, slicing["parts"])
         elif slicing["kind"] == "bins" and isinstance(item["bins"], int):

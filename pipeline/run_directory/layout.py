@@ -5,23 +5,23 @@ from __future__ import annotations
 from transforms.outputs.run_files import FOLDERS, IMPORTANCE, MANIFEST, REPORT, WORK
 from transforms.storage import files
 
-#: In it, the baseline that workers read.
+#: The file in it that holds the baseline for workers.
 REFERENCE = "reference.npz"
-#: What may stand in a folder that a run takes over: anything else is somebody's.
+#: Names of a run's own files and folders; anything else belongs to somebody else.
 OURS = frozenset({MANIFEST, WORK, *FOLDERS, IMPORTANCE, REPORT})
 
 
 def beside(run: str) -> str:
-    """Where the run is made that will replace this one."""
+    """The directory of the run that will replace this one, while it is made."""
     return neighbour(run, "next")
 
 
 def is_under_way(place: str, target: str) -> bool:
-    """Whether a run is being made beside the one that it is to replace, or waits there to take its place."""
+    """Whether a replacing run lies beside its target, unfinished or ready to be moved."""
     return place != target and any(files.exists(files.join(place, name)) for name in (WORK, MANIFEST))
 
 
-def neighbour(run: str, what: str) -> str:
-    """A hidden name beside a run, for what belongs to it and is none of its parts."""
+def neighbour(run: str, suffix: str) -> str:
+    """A hidden name beside a run, for files that belong to it without being parts."""
     folder, _, name = run.rstrip("/").rpartition("/")
-    return f"{folder}/.{name}.{what}"
+    return f"{folder}/.{name}.{suffix}"

@@ -1,4 +1,4 @@
-"""One run at a time in a directory: the second is refused before it has done anything."""
+"""Locks a run directory, so that a second command is refused before it does anything."""
 
 from __future__ import annotations
 
@@ -21,25 +21,28 @@ from transforms.errors import UserError
 from transforms.outputs.parts import written
 from transforms.storage import files
 
-#: An object store knows no locks. Whoever is at work in it says so every so many seconds, and is taken for
-#: dead when nothing has been heard for as long as that; no clock but this machine's own is asked.
-_EVERY, _DEAD, _LOOK = 20.0, 50.0, 2.0
-#: Two that begin at once find nobody and write; after so long they read who came last.
-_SETTLES = 1.0
+#: An object store has no locks: an owner file is rewritten every 20 seconds instead.
+_HEARTBEAT_SECONDS = 20.0
+#: An owner file that stays the same for this long is stale. Only this machine's own clock is read.
+_STALE_SECONDS = 50.0
+#: Seconds between two looks at somebody else's owner file.
+_LOOK_SECONDS = 2.0
+#: Two commands that begin at once both find no owner and write; after this time they read who wrote last.
+_SETTLE_SECONDS = 1.0
 _REMEDY = "wait for it, or give another --output"
-#: Bytes that a lock holds at most: the number of a process.
+#: Largest size of a lock file in bytes: it holds the number of a process.
 _LONGEST = 20
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
 @contextmanager
 def run_lock(run: str) -> Iterator[None]:
-    """Holds a run directory for this command; when the process dies, however it does, it is free again.
+    """Holds a run directory for this command; it is free again when the process ends, even by a crash.
 
     Args:
-      run: The run directory. Folders above it are made, and taken away again if they stay empty.
+      run: The run directory. Missing parent folders are made, and removed again if they stay empty.
     Raises:
-      UserError: Another command is at work there, or somebody's file has the lock's name.
+      UserError: Another command is working there, or a foreign file has the lock's name.
       OutputLost: The lock cannot be written.
     """
     with _owned(run) if files.is_url(run) else _locked(run):
@@ -50,11 +53,12 @@ def run_lock(run: str) -> Iterator[None]:
 def _locked(run: str) -> Iterator[None]:
     parent = os.path.dirname(run)
     made = _make_folders(parent)
-    # Beside the run, which another takes the place of; where nothing may be made there, none can.
+    # The lock lies beside the run, which may be replaced. Where nothing can be made there, no run can be
+    # replaced either, and the lock lies inside.
     inside = not os.access(parent, os.W_OK | os.X_OK)
     path = os.path.join(run, ".lock") if inside else neighbour(run, "lock")
     with contextlib.ExitStack() as stack:
-        stack.callback(_take_away, made)
+        stack.callback(_remove_empty, made)
         lock = _hold(run, path, stack)
         if lock is None:
             stack.enter_context(_owned(run))
@@ -80,8 +84,8 @@ def _hold(run: str, path: str, stack: contextlib.ExitStack) -> int | None:
                 raise
             _remove(path)
             return None
-        # Otherwise whoever held it has taken it away since it was opened.
-        if _is_that(lock, path):
+        # Otherwise its last holder has removed it since it was opened.
+        if _is_at(lock, path):
             return lock
 
 
@@ -90,25 +94,25 @@ def _open(path: str) -> int:
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except PermissionError as error:
-        what, remedy = (
+        problem, remedy = (
             "cannot be written: permission denied",
-            "a killed run of another user left it: remove it",
+            "it is left from a killed run of another user: remove it",
         )
-        raise UserError(what, path, remedy) from error
+        raise UserError(problem, path, remedy) from error
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR):
             with written(path):
                 raise
-        raise UserError("stands where a run's lock would be", path, "move it away") from error
-    found = os.pread(lock, _LONGEST + 1, 0) if stat.S_ISREG(os.fstat(lock).st_mode) else b"no file"
-    if len(found) > _LONGEST or not (found.isdigit() or not found):
+        raise UserError("is in the place of a run's lock", path, "move it away") from error
+    content = os.pread(lock, _LONGEST + 1, 0) if stat.S_ISREG(os.fstat(lock).st_mode) else b"no file"
+    if len(content) > _LONGEST or not (content.isdigit() or not content):
         os.close(lock)
-        raise UserError("stands where a run's lock would be", path, "move it away")
+        raise UserError("is in the place of a run's lock", path, "move it away")
     return lock
 
 
-def _is_that(lock: int, path: str) -> bool:
-    """Whether a file that is open still has its name."""
+def _is_at(lock: int, path: str) -> bool:
+    """Whether an open file is still the file of a path."""
     try:
         return os.path.samestat(os.fstat(lock), os.stat(path))
     except FileNotFoundError:
@@ -126,9 +130,9 @@ def _make_folders(folder: str) -> list[str]:
     return missing[::-1]
 
 
-def _take_away(folders: list[str]) -> None:
+def _remove_empty(folders: list[str]) -> None:
     for folder in reversed(folders):
-        with contextlib.suppress(OSError):  # it is not empty, as it should be
+        with contextlib.suppress(OSError):  # a folder with content stays
             os.rmdir(folder)
 
 
@@ -138,87 +142,89 @@ def _remove(path: str) -> None:
 
 
 def _busy(run: str, process: str, remedy: str) -> UserError:
-    return UserError(f"another command is at work there (process {process or 'unknown'})", run, remedy)
+    return UserError(f"another command is working there (process {process or 'unknown'})", run, remedy)
 
 
 @contextmanager
 def _owned(run: str) -> Iterator[None]:
     path = neighbour(run, "owner")
-    me = {"host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex}
-    _wait_for_the_dead(run, path, me)
+    own = {"host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex}
+    _wait_for_stale_owner(run, path, own)
     with written(path):
-        _say(path, me, 0)
-    time.sleep(_SETTLES)
+        _write_owner(path, own, 0)
+    time.sleep(_SETTLE_SECONDS)
     other = _owner(path)
-    if other is not None and other["token"] != me["token"]:
-        raise _busy(run, _told(other, me), _REMEDY)
+    if other is not None and other["token"] != own["token"]:
+        raise _busy(run, _process_in_words(other, own), _REMEDY)
     stop = threading.Event()
 
-    def go_on() -> None:
+    def heartbeat() -> None:
         beats = 0
-        while not stop.wait(_EVERY):
+        while not stop.wait(_HEARTBEAT_SECONDS):
             beats += 1
-            # One that fails does no harm. Another who has taken over, because none got through, explains the
-            # same under the same names, or else has made the journal its own, which stops our workers.
+            # A missed heartbeat is harmless: a command that takes over writes the same files, or claims the
+            # journal, which stops our workers.
             with contextlib.suppress(UserError, OSError):
-                if (_owner(path) or me)["token"] == me["token"]:
-                    _say(path, me, beats)
+                if (_owner(path) or own)["token"] == own["token"]:
+                    _write_owner(path, own, beats)
 
-    thread = threading.Thread(target=go_on, name="attribeam-owner", daemon=True)
+    thread = threading.Thread(target=heartbeat, name="attribeam-owner", daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
         thread.join()
-        # What is left behind is taken for dead by the next.
+        # An owner file that is left behind turns stale.
         with contextlib.suppress(UserError, OSError):
-            if (_owner(path) or me)["token"] == me["token"]:
+            if (_owner(path) or own)["token"] == own["token"]:
                 files.delete_tree(path)
 
 
-def _say(path: str, me: dict[str, Any], beats: int) -> None:
-    files.write_atomic(path, json.dumps({**me, "beats": beats}).encode())
+def _write_owner(path: str, own: dict[str, Any], beats: int) -> None:
+    files.write_atomic(path, json.dumps({**own, "beats": beats}).encode())
 
 
 def _owner(path: str) -> dict[str, Any] | None:
-    """Who says to be at work; None where nobody does, or what is said is damaged."""
+    """The owner that a file names; None if there is no file, or a damaged one."""
     try:
-        found = json.loads(files.read_bytes(path)) if files.exists(path) else None
-    except UserError:  # gone between the two
+        owner = json.loads(files.read_bytes(path)) if files.exists(path) else None
+    except UserError:  # it was removed in the meantime
         return None
     except ValueError:
         return None
     types = {"host": str, "process": int, "token": str, "beats": int}
-    whole = isinstance(found, dict) and all(isinstance(found.get(key), kind) for key, kind in types.items())
-    return found if whole else None
+    whole = isinstance(owner, dict) and all(isinstance(owner.get(key), kind) for key, kind in types.items())
+    return owner if whole else None
 
 
-def _told(owner: dict[str, Any], me: dict[str, Any]) -> str:
-    return f"{owner['process']}" if owner["host"] == me["host"] else f"{owner['process']} on {owner['host']}"
+def _process_in_words(owner: dict[str, Any], own: dict[str, Any]) -> str:
+    return f"{owner['process']}" if owner["host"] == own["host"] else f"{owner['process']} on {owner['host']}"
 
 
-def _wait_for_the_dead(run: str, path: str, me: dict[str, Any]) -> None:
-    """Returns once nobody owns a directory. One of this machine can be asked; others are listened to.
+def _wait_for_stale_owner(run: str, path: str, own: dict[str, Any]) -> None:
+    """Waits until a directory has no living owner.
+
+    A process of this machine can be looked up; another machine's must stop rewriting its owner file.
 
     Raises:
       UserError: The owner is alive.
     """
     owner = _owner(path)
-    if owner is None or (owner["host"] == me["host"] and not _is_alive(owner["process"])):
+    if owner is None or (owner["host"] == own["host"] and not _is_alive(owner["process"])):
         return
-    until = time.monotonic() + (0.0 if owner["host"] == me["host"] else _DEAD)
+    until = time.monotonic() + (0.0 if owner["host"] == own["host"] else _STALE_SECONDS)
     while time.monotonic() < until:
-        time.sleep(_LOOK)
+        time.sleep(_LOOK_SECONDS)
         later = _owner(path)
         if later is None:
             return
         if later != owner:
             break
     else:
-        if owner["host"] != me["host"]:
+        if owner["host"] != own["host"]:
             return
-    raise _busy(run, _told(owner, me), _REMEDY)
+    raise _busy(run, _process_in_words(owner, own), _REMEDY)
 
 
 def _is_alive(process: int) -> bool:

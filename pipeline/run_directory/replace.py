@@ -16,11 +16,11 @@ _HALF = re.compile(r"\..*\.tmp")
 
 
 def swap(place: str, target: str) -> None:
-    """Puts a committed run in the place of another.
+    """Moves a committed run to the place of another.
 
-    Here by two renames, between which `recover` helps. An object store has no renames of folders: the old
-    manifest goes first and the new one comes last, so that no reader takes parts of both for one run, and
-    what is left to move when it is cut short is moved when it is done again.
+    Locally by two renames; `recover` repairs a kill between them. An object store cannot rename folders: the
+    old manifest is removed first and the new one moved last, so that no reader takes parts of both for one
+    run, and an interrupted move is completed when it is repeated.
     """
     if files.is_url(target):
         _move_remote(place, target)
@@ -29,21 +29,21 @@ def swap(place: str, target: str) -> None:
     _remove(old)
     for name in os.listdir(target):
         if name not in OURS and not os.path.lexists(os.path.join(place, name)):
-            os.rename(os.path.join(target, name), os.path.join(place, name))  # somebody's, and hidden
+            os.rename(os.path.join(target, name), os.path.join(place, name))  # hidden, and somebody else's
     os.rename(target, old)
     os.rename(place, target)
     _remove(old)
 
 
 def _remove(run: str) -> None:
-    """Takes a run away, its manifest last: what is left of it is known for one until then."""
+    """Deletes a run, its manifest last: until then the remains can be recognised as a run."""
     for name in sorted(OURS - {MANIFEST}) if os.path.isdir(run) else ():
         files.delete_tree(os.path.join(run, name))
     files.delete_tree(run)
 
 
 def recover(target: str) -> None:
-    """Finishes, or takes back, what a kill in the middle of `swap` has left of two runs."""
+    """Completes or reverts a `swap` that was killed halfway."""
     old, following = neighbour(target, "old"), beside(target)
     if files.is_url(target):
         if files.exists(files.join(following, MANIFEST)) and not files.exists(files.join(target, MANIFEST)):
@@ -59,11 +59,11 @@ def recover(target: str) -> None:
 
 def _move_remote(place: str, target: str) -> None:
     files.delete_tree(files.join(target, MANIFEST))
-    found = json.loads(files.read_bytes(files.join(place, MANIFEST)))
-    whole = {part["file"] for part in found["parts"]}
+    manifest = json.loads(files.read_bytes(files.join(place, MANIFEST)))
+    whole = {part["file"] for part in manifest["parts"]}
     left = [name for name in files.tree(place) if name in whole]
     for name in files.tree(target):
-        # Not every store replaces what stands at a target. What no run has is somebody's.
+        # Not every store overwrites a target. Names that no run uses belong to somebody else.
         if name.partition("/")[0] in OURS and (name not in whole or name in left):
             files.delete_tree(files.join(target, name))
     files.rename([files.join(place, name) for name in left], [files.join(target, name) for name in left])
@@ -73,11 +73,11 @@ def _move_remote(place: str, target: str) -> None:
 
 
 def sweep(run: str, parts: Iterable[str]) -> None:
-    """Takes away what is none of a run's parts: left by an earlier run, an earlier attempt, or half-written.
+    """Deletes tables that are not parts of a run: left by an earlier run or attempt, or half-written.
 
     Args:
       run: The run directory.
-      parts: Paths in it, of all that stays.
+      parts: Paths of the files that stay, relative to it.
     """
     wanted = set(parts)
     for folder in FOLDERS:

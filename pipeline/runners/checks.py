@@ -1,4 +1,4 @@
-"""Checks of a runner, its flags and the places that its workers must reach."""
+"""Checks a runner's flags, and the paths that its workers must reach."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from transforms.storage import files
 
 
 def check_runner(runner: str, flags: Sequence[str]) -> None:
-    """Refuses, before anything else is done, flags that an engine does not take, or takes no run without.
+    """Refuses, before anything else is done, flags that an engine does not take or lacks.
 
     Args:
       runner: One of RUNNERS.
-      flags: To be passed to Beam.
+      flags: Beam's flags.
     Raises:
       UserError: Which are missing, or have no such value, in Beam's words.
     """
     if runner == LOCAL and not flags:
-        return  # without Beam's import
+        return  # without importing Beam
     where, remedy = f"--runner {runner}", "see Beam's pipeline options"
     if any(flag.partition("=")[0] == "--dry_run" for flag in flags):
-        raise UserError("a dry run explains nothing", "--dry_run", "attribeam plan tells what would be run")
+        raise UserError("a dry run explains nothing", "--dry_run", "attribeam plan shows what would be run")
     if runner == DATAFLOW:
         from pipeline.runners.dataflow import check_means, dataflow_flags, dataflow_problems
 
@@ -46,15 +46,20 @@ def check_runner(runner: str, flags: Sequence[str]) -> None:
 
         problems = PipelineOptionsValidator(PipelineOptions(list(flags)), None).validate()
     if runner != DATAFLOW and any(flag.partition("=")[0] == "--worker_accelerator" for flag in flags):
-        raise UserError(f"{runner} takes no such flag", "--worker_accelerator", "it is for DataflowRunner")
+        raise UserError(
+            f"{runner} does not take this flag", "--worker_accelerator", "it is for DataflowRunner"
+        )
     if starts_job_server(runner, flags) and not waits(flags):
         raise UserError(
-            "a job whose job server ends with this command cannot be left alone",
+            "the job server ends with this command, so the job must be waited for",
             "--no_wait_until_finish",
-            "give --job_endpoint=HOST:PORT of a job server that stays",
+            "give --job_endpoint=HOST:PORT of a job server that keeps running",
         )
     if runner == PORTABLE and not has_endpoint(flags):
-        problems, remedy = ["--job_endpoint is missing"], "give HOST:PORT of a job server, or embed for here"
+        problems, remedy = (
+            ["--job_endpoint is missing"],
+            "give HOST:PORT of a job server, or embed for this machine",
+        )
     if problems:
         raise UserError(" ".join(problems).rstrip("."), where, remedy)
     if runner == FLINK:
@@ -64,12 +69,12 @@ def check_runner(runner: str, flags: Sequence[str]) -> None:
 
 
 def check_places(runner: str, flags: Sequence[str], places: Mapping[str, Sequence[str]]) -> None:
-    """Refuses files that the workers of a runner are known not to see.
+    """Refuses files that the workers of a runner cannot see.
 
     Args:
       runner: One of RUNNERS.
-      flags: As given.
-      places: What the config calls them, to paths in full and URLs.
+      flags: Beam's flags, as given.
+      places: Full paths and URLs, by key of the config.
     Raises:
       UserError: Workers run on other machines or in containers, and a path is one of this machine.
     """
@@ -94,12 +99,12 @@ def check_places(runner: str, flags: Sequence[str], places: Mapping[str, Sequenc
 
 
 def slots(runner: str, flags: Sequence[str], workers: int) -> int:
-    """How many shards the engine works on at a time, as far as that is known.
+    """The number of shards that an engine works on at a time, as far as it is known.
 
     Args:
       runner: One of RUNNERS.
-      flags: As given.
-      workers: What the config says.
+      flags: Beam's flags, as given.
+      workers: The config's `compute.workers`.
     Raises:
       UserError: A cluster that was asked does not answer.
     """

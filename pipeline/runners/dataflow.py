@@ -1,4 +1,4 @@
-"""Google Cloud Dataflow: what its flags must hold, GPUs, and how a job is called there."""
+"""Google Cloud Dataflow: required flags, GPUs, names and labels of jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ACCELERATOR = "worker_accelerator"
 _ONE_PROCESS, _MANY_PROCESSES = "no_use_multiple_sdk_containers", "use_multiple_sdk_containers"
 #: Shards at a time for each GPU: while one waits for its files, another keeps the device busy.
 _THREADS_PER_GPU = 2
-#: What brings this package to the workers.
+#: Flags that bring this package to the workers.
 _CARRIERS = (
     "sdk_container_image",
     "worker_harness_container_image",
@@ -31,9 +31,9 @@ class Accelerator:
     """The GPUs of each worker.
 
     Args:
-      type: As Compute Engine calls it.
-      count: Of them, a worker.
-      parts: All that was said of it, in Dataflow's words.
+      type: The name of the type on Compute Engine.
+      count: Number of GPUs of a worker.
+      parts: All parts of the flag, as Dataflow reads them.
     """
 
     type: str
@@ -47,7 +47,7 @@ class Accelerator:
 
     @classmethod
     def parse(cls, text: str) -> Accelerator:
-        """Reads `type:nvidia-l4;count:1;install-nvidia-driver`, of which `nvidia-l4` says as much.
+        """Parses `type:nvidia-l4;count:1;install-nvidia-driver`, or `nvidia-l4` for short.
 
         Raises:
           UserError: It says something else.
@@ -56,24 +56,26 @@ class Accelerator:
         parts = [part.strip() for part in text.split(";") if part.strip()]
         if parts and re.fullmatch(r"[a-z0-9-]+", parts[0]) and parts[0] != _DRIVER:
             parts = [f"type:{parts[0]}", *parts[1:]]
-        said = {key: value for key, _, value in (part.partition(":") for part in parts)}
-        for key in said:
+        values = {key: value for key, _, value in (part.partition(":") for part in parts)}
+        for key in values:
             if key not in ("type", "count", _DRIVER, _MPS):
                 raise UserError(
-                    f"{key!r} is no part of it", where, f"known are type, count, {_DRIVER}, {_MPS}"
+                    f"{key!r} is not part of an accelerator",
+                    where,
+                    f"known are type, count, {_DRIVER}, {_MPS}",
                 )
-        if not said.get("type"):
+        if not values.get("type"):
             raise UserError("names no type of GPU", where, "for example nvidia-l4, or nvidia-tesla-t4")
-        count = said.get("count", "1")
+        count = values.get("count", "1")
         if not re.fullmatch("[1-9][0-9]*", count):
-            raise UserError(f"the count {count!r} is no whole number above 0", where, "write count:1")
-        named = {"type": f"type:{said['type']}", "count": f"count:{count}"}
+            raise UserError(f"the count {count!r} is not a whole number above 0", where, "write count:1")
+        named = {"type": f"type:{values['type']}", "count": f"count:{count}"}
         rest = [part for part in parts if part.partition(":")[0] not in named]
-        return cls(said["type"], int(count), (*named.values(), *rest))
+        return cls(values["type"], int(count), (*named.values(), *rest))
 
 
 def dataflow_flags(flags: Sequence[str]) -> list[str]:
-    """The flags as Beam takes them, with what GPUs need.
+    """The flags as Beam takes them, with the ones that GPUs need.
 
     `--worker_accelerator=nvidia-l4` is short for a service option and asks for NVIDIA's driver. A worker with
     GPUs runs one process with few threads, for each process would load the model into the same device's
@@ -84,42 +86,42 @@ def dataflow_flags(flags: Sequence[str]) -> list[str]:
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument(f"--{_ACCELERATOR}")
-    given, found = own.parse_known_args(list(flags))
+    given, rest = own.parse_known_args(list(flags))
     short = getattr(given, _ACCELERATOR)
     if short is not None:
         parts = Accelerator.parse(short).parts
         driver = () if any(part.startswith(_DRIVER) for part in parts) else (_DRIVER,)
-        found.append(f"--dataflow_service_options={_ACCELERATOR}={';'.join([*parts, *driver])}")
-    accelerator, experiments, threads = _of(found)
+        rest.append(f"--dataflow_service_options={_ACCELERATOR}={';'.join([*parts, *driver])}")
+    accelerator, experiments, threads = _of(rest)
     one_process = _ONE_PROCESS in experiments
     if accelerator is None:
-        return found
+        return rest
     if accelerator.mps and one_process:
         raise UserError(
-            f"{_MPS} and --experiments={_ONE_PROCESS} exclude each other: the one shares a GPU between "
-            "processes, the other leaves one process alone with it",
+            f"{_MPS} and --experiments={_ONE_PROCESS} exclude each other: one shares a GPU between "
+            "processes, the other gives it to a single process",
             f"--{_ACCELERATOR}",
             "give one of them",
         )
     if accelerator.mps and accelerator.count != 1:
-        raise UserError(f"{_MPS} goes with count:1 alone", f"--{_ACCELERATOR}", f"leave {_MPS} out")
+        raise UserError(f"{_MPS} requires count:1", f"--{_ACCELERATOR}", f"leave {_MPS} out")
     if not accelerator.mps and _MANY_PROCESSES not in experiments:
         if not one_process:
-            found.append(f"--experiments={_ONE_PROCESS}")
+            rest.append(f"--experiments={_ONE_PROCESS}")
         if threads is None:
-            found.append(f"--number_of_worker_harness_threads={_THREADS_PER_GPU * accelerator.count}")
-    return found
+            rest.append(f"--number_of_worker_harness_threads={_THREADS_PER_GPU * accelerator.count}")
+    return rest
 
 
 def _of(flags: Sequence[str]) -> tuple[Accelerator | None, list[str], int | None]:
-    """The GPUs, the experiments and the threads a process that flags ask for."""
+    """The GPUs, the experiments and the threads per process that flags ask for."""
     from apache_beam.options.pipeline_options import DebugOptions, GoogleCloudOptions
 
     options = _options(flags)
     debug = options.view_as(DebugOptions)
     experiments = list(debug.experiments or [])
-    said = [*(options.view_as(GoogleCloudOptions).dataflow_service_options or []), *experiments]
-    asked = [text.partition("=")[2] for text in said if text.startswith(f"{_ACCELERATOR}=")]
+    options_given = [*(options.view_as(GoogleCloudOptions).dataflow_service_options or []), *experiments]
+    asked = [text.partition("=")[2] for text in options_given if text.startswith(f"{_ACCELERATOR}=")]
     if len(asked) > 1:
         raise UserError(f"is given twice: {asked[0]} and {asked[1]}", f"--{_ACCELERATOR}", "give it once")
     accelerator = Accelerator.parse(asked[0]) if asked else None
@@ -133,7 +135,7 @@ def _options(flags: Sequence[str]) -> Any:
 
 
 def dataflow_problems(flags: Sequence[str]) -> list[str]:
-    """What Beam finds wrong with Dataflow's flags; where none names a bucket, Beam itself would make one."""
+    """Problems that Beam finds in Dataflow's flags. Without a bucket, Beam itself would make one."""
     from apache_beam.options.pipeline_options import GoogleCloudOptions
     from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
     from apache_beam.runners import create_runner
@@ -142,31 +144,31 @@ def dataflow_problems(flags: Sequence[str]) -> list[str]:
     validator = PipelineOptionsValidator(options, create_runner("DataflowRunner"))
     view = options.view_as(GoogleCloudOptions)
     places = {name: validator.validate_gcs_path(view, name) for name in ("temp_location", "staging_location")}
-    # Either will do for both.
+    # One bucket serves both purposes.
     lacking = all(places.values())
     problems = [*places["temp_location"], *places["staging_location"]] if lacking else []
     return [*problems, *validator.validate_cloud_options(view)]
 
 
 def check_means(flags: Sequence[str]) -> None:
-    """Refuses a job that could not be submitted, or whose workers would not have this package.
+    """Refuses a job that could not be submitted, or whose workers would lack this package.
 
     Raises:
       UserError: Google's libraries are not installed; no flag brings the package to workers, for Beam's own
         image holds Beam alone.
     """
-    said = _options(flags).get_all_options(drop_default=True)
-    if not any(said.get(name) for name in _CARRIERS):
+    given = _options(flags).get_all_options(drop_default=True)
+    if not any(given.get(name) for name in _CARRIERS):
         raise UserError(
-            "Dataflow's workers would have no attribeam",
+            "Dataflow's workers would lack attribeam",
             "--sdk_container_image",
-            "name an image that was built from the Dockerfile (or give --setup_file)",
+            "give an image built from the Dockerfile (or give --setup_file)",
         )
     try:
         importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
     except ImportError as error:
-        what = f"Google's libraries are not installed ({error})"
-        raise UserError(what, "--runner DataflowRunner", "pip install 'attribeam[gcp]'") from error
+        problem = f"Google's libraries are not installed ({error})"
+        raise UserError(problem, "--runner DataflowRunner", "pip install 'attribeam[gcp]'") from error
 
 
 def job_flags(flags: Sequence[str], name: str, labels: Iterable[tuple[str, str]]) -> list[str]:
@@ -175,20 +177,20 @@ def job_flags(flags: Sequence[str], name: str, labels: Iterable[tuple[str, str]]
     Dataflow runs no two jobs of the same name at a time: a run that is going on is not started again.
 
     Args:
-      flags: Of the job.
-      name: Of the job.
-      labels: Keys and values, in any letters; keys that the flags have are left as they are.
+      flags: Flags of the job.
+      name: Name of the job.
+      labels: Keys and values, in any characters; labels that the flags give already stay as they are.
     """
     from apache_beam.options.pipeline_options import GoogleCloudOptions
 
     view = _options(flags).view_as(GoogleCloudOptions)
-    found = list(flags)
+    job = list(flags)
     if not view.job_name:
-        found.append(f"--job_name={name}")
+        job.append(f"--job_name={name}")
     taken = " ".join(view.labels or [])
-    return found + [f"--labels={key}={as_label(value)}" for key, value in labels if key not in taken]
+    return job + [f"--labels={key}={as_label(value)}" for key, value in labels if key not in taken]
 
 
 def as_label(text: str) -> str:
-    """Text as a label's value: 63 of a-z, 0-9, _ and -."""
+    """Turns a text into a label's value: at most 63 characters of a-z, 0-9, _ and -."""
     return re.sub(r"[^a-z0-9_-]+", "-", text.lower())[:63].strip("-")

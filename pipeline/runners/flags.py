@@ -13,7 +13,7 @@ _REMEDY = "see Beam's pipeline options"
 
 
 def check_flags(flags: Sequence[str]) -> list[str]:
-    """Beam's own flags among those that the command line did not know.
+    """Checks flags that are not ours, and returns them as Beam reads them.
 
     Args:
       flags: `--name=value` or `--name value`, as given.
@@ -36,16 +36,16 @@ def check_flags(flags: Sequence[str]) -> list[str]:
 
 
 def option_flags(options: Mapping[str, Any], where: str) -> list[str]:
-    """The flags that a config's `runner.options` stand for.
+    """Turns a config's `runner.options` into flags.
 
     Args:
       options: A flag's name to its value: true is the flag alone, false and null leave it out, and a list
         gives it once for each of its items.
-      where: What to call the block in errors.
+      where: The name of the block in errors.
     Raises:
       UserError: Beam does not know an option, or does not take its value.
     """
-    found: list[str] = []
+    flags: list[str] = []
     known = [flag.removeprefix("--") for flag in _parser()._option_string_actions] if options else []
     for name, value in options.items():
         if name not in known:
@@ -55,14 +55,14 @@ def option_flags(options: Mapping[str, Any], where: str) -> list[str]:
             item for item in (value if isinstance(value, list) else [value]) if item not in (None, False)
         ]
         try:
-            found += check_flags([f"--{name}" if item is True else f"--{name}={item}" for item in items])
+            flags += check_flags([f"--{name}" if item is True else f"--{name}={item}" for item in items])
         except UserError as error:
             raise UserError(error.what, f"{where}.{name}", _REMEDY) from error
-    return found
+    return flags
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Reads every flag that Beam knows, and those of ours that are said in the same way."""
+    """A parser of every flag that Beam knows, and of our own flags of the same form."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
     # Beam's own classes name some flags twice: the later one counts, as it does to Beam.
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _all_options(options: Any) -> list[Any]:
-    found = []
+    classes = []
     for child in options.__subclasses__():
-        found += [child, *_all_options(child)]
-    return found
+        classes += [child, *_all_options(child)]
+    return classes

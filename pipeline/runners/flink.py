@@ -1,4 +1,4 @@
-"""Apache Flink: what a cluster says of itself, the flags that follow from it, and how a job ends there."""
+"""Apache Flink: asks a cluster for its slots and version, completes the flags, and ends jobs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import Any
 from pipeline.runners.signals import NOT_CANCELLED
 from transforms.errors import UserError
 
-#: Masters that are no cluster: Beam starts one in the job server's own process.
+#: Masters for which Beam starts a cluster in the job server's own process.
 _HERE = ("[local]", "[auto]")
 _MASTER = "--flink_master"
-_REMEDY = "give --flink_master=HOST:PORT of the cluster's REST interface, which is at port 8081 as a rule"
+_REMEDY = "give --flink_master=HOST:PORT of the cluster's REST interface, usually at port 8081"
 _ANSWER_SECONDS = 10.0
 _CANCEL_SECONDS = 30.0
 _ENDED = frozenset({"FINISHED", "FAILED", "CANCELED"})
@@ -29,12 +29,12 @@ _ENDED = frozenset({"FINISHED", "FAILED", "CANCELED"})
 
 @dataclass(frozen=True)
 class Overview:
-    """What a cluster says of itself.
+    """The state of a cluster.
 
     Args:
-      slots: Of all its TaskManagers; 0 where they are started when they are needed.
-      free: Of those, the ones without a task.
-      version: Such as 1.19.3.
+      slots: Slots of all TaskManagers; 0 where these are started on demand.
+      free: Slots without a task.
+      version: The version of Flink, such as 1.19.3.
     """
 
     slots: int
@@ -44,33 +44,33 @@ class Overview:
 
 @dataclass(frozen=True)
 class FlinkCluster:
-    """A session cluster, by its REST interface.
+    """A session cluster, reached by its REST interface.
 
     Args:
-      url: http://HOST:PORT
+      url: Its address, http://HOST:PORT.
     """
 
     url: str
 
     def overview(self) -> Overview:
-        """Asks the cluster what it has.
+        """Asks the cluster for its slots and version.
 
         Raises:
           UserError: Nothing answers, or something that is not Flink.
         """
         where = f"{_MASTER}={self.url}"
         try:
-            found = self._call("/overview")
-            return Overview(found["slots-total"], found["slots-available"], found["flink-version"])
+            reply = self._call("/overview")
+            return Overview(reply["slots-total"], reply["slots-available"], reply["flink-version"])
         except (ValueError, KeyError, TypeError, urllib.error.HTTPError) as error:
-            raise UserError("answers, but not as a Flink cluster does", where, _REMEDY) from error
+            raise UserError("answers, but is not a Flink cluster", where, _REMEDY) from error
         except OSError as error:
             reason = str(getattr(error, "reason", error)).partition("] ")
-            what = f"no Flink cluster answers: {(reason[2] or reason[0]).lower()}"
-            raise UserError(what, where, _REMEDY) from error
+            problem = f"no Flink cluster answers: {(reason[2] or reason[0]).lower()}"
+            raise UserError(problem, where, _REMEDY) from error
 
     def running(self, name: str) -> set[str]:
-        """Ids of the jobs of a name that have not ended.
+        """Ids of the unfinished jobs of a name.
 
         Raises:
           OSError: The cluster does not answer.
@@ -84,7 +84,7 @@ class FlinkCluster:
         """Cancels the jobs of a name, and waits until they have ended.
 
         Args:
-          name: Of the jobs.
+          name: The name of the jobs.
           spared: Ids of jobs of that name to leave alone.
           seconds: How long to wait.
         Raises:
@@ -98,7 +98,7 @@ class FlinkCluster:
             for job in jobs:
                 try:
                     self._call(f"/jobs/{job}?mode=cancel", "PATCH")
-                except urllib.error.HTTPError as error:  # as where it has ended since
+                except urllib.error.HTTPError as error:  # the job may have ended meanwhile
                     refusal = f" ({error})"
             time.sleep(min(0.5, seconds / 10))
 
@@ -107,13 +107,13 @@ class FlinkCluster:
         try:
             with urllib.request.urlopen(request, timeout=_ANSWER_SECONDS) as answer:
                 text = answer.read()
-        except http.client.HTTPException as error:  # as from the port of Flink's own protocol
-            raise ConnectionError(f"no HTTP there ({type(error).__name__})") from error
+        except http.client.HTTPException as error:  # for example from the port of Flink's own protocol
+            raise ConnectionError(f"no HTTP answer ({type(error).__name__})") from error
         return json.loads(text) if text else None
 
 
 def cluster_of(flags: Sequence[str]) -> FlinkCluster | None:
-    """The cluster that the flags name; None where Beam starts one here, or a job server knows it."""
+    """The cluster that the flags name; None if Beam starts one here, or a job server knows it."""
     given = _options(flags)
     master = given["flink_master"].strip().rstrip("/")
     if master in _HERE:
@@ -122,27 +122,27 @@ def cluster_of(flags: Sequence[str]) -> FlinkCluster | None:
 
 
 def check_flink(flags: Sequence[str]) -> None:
-    """Refuses flags that no run on Flink could do with.
+    """Refuses flags with which a run on Flink cannot work.
 
     Raises:
       UserError: They name no cluster, none that answers, or one of a version that Beam has no job server for;
         or there is no Java for the job server.
     """
     given = _options(flags)
-    # Without either Beam would fetch a job server from the network and start a cluster here.
+    # Without these flags, Beam would download a job server and start a cluster here.
     if given["job_endpoint"] is None and not _names(flags, _MASTER):
-        remedy = "give --flink_master=HOST:PORT, or [local] for here"
+        remedy = "give --flink_master=HOST:PORT, or [local] for this machine"
         raise UserError("--flink_master is missing", "--runner FlinkRunner", remedy)
     java = given["job_server_java_launcher"]
     if given["job_endpoint"] is None and not given["flink_submit_uber_jar"] and shutil.which(java) is None:
-        remedy = "install a Java runtime, or give --flink_submit_uber_jar, which does without one"
+        remedy = "install a Java runtime, or give --flink_submit_uber_jar, which needs none"
         raise UserError(f"there is no {java}, which runs Beam's job server", "--runner FlinkRunner", remedy)
     if cluster_of(flags) is not None:
         flink_flags(flags)
 
 
 def flink_flags(flags: Sequence[str]) -> list[str]:
-    """Beam's flags for a cluster: those that are given, and what the cluster says where nothing is.
+    """Completes Beam's flags by what the cluster reports.
 
     Beam's own defaults suit few clusters: a parallelism of 1, the newest version of Flink, and a container
     without this program.
@@ -153,20 +153,20 @@ def flink_flags(flags: Sequence[str]) -> list[str]:
     cluster, given = cluster_of(flags), _options(flags)
     if cluster is None:
         return list(flags)
-    found = []
+    added = []
     overview = cluster.overview()
     if given["parallelism"] < 1 and overview.slots:
-        found.append(f"--parallelism={overview.free or overview.slots}")
+        added.append(f"--parallelism={overview.free or overview.slots}")
     if not (_names(flags, "--flink_version") or given["flink_job_server_jar"] or given["job_endpoint"]):
-        found.append(f"--flink_version={_published(overview.version, cluster.url)}")
+        added.append(f"--flink_version={_published(overview.version, cluster.url)}")
     if in_containers(flags) and not _names(flags, "--environment_config", "--environment_option"):
         image = given["sdk_container_image"] or worker_image()
-        found.append(f"--environment_config={image}")
-    return [*found, *flags]
+        added.append(f"--environment_config={image}")
+    return [*added, *flags]
 
 
 def flink_slots(flags: Sequence[str], default: int) -> int:
-    """How many shards a cluster works on at a time; the default where that is not known."""
+    """The number of shards that a cluster works on at a time; the default if it is unknown."""
     given = _options(flags)["parallelism"]
     if given > 0:
         return int(given)
@@ -176,13 +176,13 @@ def flink_slots(flags: Sequence[str], default: int) -> int:
 
 
 def in_containers(flags: Sequence[str]) -> bool:
-    """Whether workers run in containers, which share no file with the machines that they run on."""
+    """Whether workers run in containers, which share no files with their machines."""
     kind = _options(flags)["environment_type"]
     return kind == "DOCKER" or (kind is None and cluster_of(flags) is not None)
 
 
 def worker_image() -> str:
-    """The workers' image where none is named: what the Dockerfile says to call it."""
+    """The default image of the workers, named as in the Dockerfile."""
     try:
         return f"attribeam:{importlib.metadata.version('attribeam')}"
     except importlib.metadata.PackageNotFoundError:
@@ -191,10 +191,10 @@ def worker_image() -> str:
 
 @contextmanager
 def flink_engine(flags: Sequence[str]) -> Iterator[Any]:
-    """Beam's runner for a job on a cluster; what leaves the block by an exception ends the job there as well.
+    """Beam's runner for a job on a cluster; an exception in the block also cancels the job there.
 
     Args:
-      flags: As `flink_flags` gives them.
+      flags: The flags that `flink_flags` returns.
     Raises:
       InterruptedError: The block was interrupted, and the job could not be cancelled.
       OSError: The block failed, and the job could not be cancelled.
@@ -203,13 +203,13 @@ def flink_engine(flags: Sequence[str]) -> Iterator[Any]:
     from apache_beam.runners.portability.flink_runner import FlinkRunner
 
     class Runner(FlinkRunner):
-        """Beam's own. It stops its job server when Python ends, which may be long after the job."""
+        """Beam's job server, stopped with the job; Beam would only stop it when Python ends."""
 
         server: Any = None
 
         def default_job_server(self, options: Any) -> Any:
-            # Else Beam makes a folder for them, which it removes while the server may still be writing there,
-            # and where that fails it leaves the server running.
+            # Beam's own folder would be removed while the server may still write to it; if that fails, the
+            # server keeps running.
             view = options.view_as(JobServerOptions)
             view.artifacts_dir = view.artifacts_dir or artifacts
             self.server = super().default_job_server(options)
@@ -227,7 +227,7 @@ def flink_engine(flags: Sequence[str]) -> Iterator[Any]:
         try:
             yield runner
         except BaseException as error:
-            stop_server()  # first: it might be about to submit the job
+            stop_server()  # first, because it might be about to submit the job
             if cluster is not None:
                 try:
                     cluster.cancel(name, spared)
@@ -252,12 +252,14 @@ def _names(flags: Sequence[str], *names: str) -> bool:
 
 
 def _published(version: str, url: str) -> str:
-    """The version of Beam's job server for a cluster's."""
+    """The version of Beam's job server that fits a cluster's version."""
     from apache_beam.options.pipeline_options import FlinkRunnerOptions
 
     short = ".".join(version.split(".")[:2])
     known = FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
     if short not in known:
-        what = f"the cluster runs Flink {version}, and this version of Beam knows {', '.join(known)}"
-        raise UserError(what, f"{_MASTER}={url}", "name a cluster of one of these, or --flink_job_server_jar")
+        problem = f"the cluster runs Flink {version}, and this version of Beam knows {', '.join(known)}"
+        raise UserError(
+            problem, f"{_MASTER}={url}", "choose a cluster of one of these, or give --flink_job_server_jar"
+        )
     return short

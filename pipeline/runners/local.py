@@ -1,4 +1,4 @@
-"""This machine's processors: Beam's FnApiRunner, chosen by name."""
+"""Runs on this machine's processors by Beam's FnApiRunner, chosen by name."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-#: Beam's threads that notice when a worker is gone.
+#: Names of Beam's threads that notice when a worker has ended.
 _WATCHERS = ("run_worker", "beam_control_read", "read_grpc_client_inputs")
 
 
 def local_engine(workers: int) -> Any:
-    """The engine itself: what Beam calls the direct runner first tries to download another one."""
+    """The engine itself; Beam's direct runner would first try to download another one."""
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     return FnApiRunner(default_environment=_local_processes() if workers > 1 else None)
 
 
 def local_options(workers: int) -> dict[str, Any]:
-    """Beam's options for so many worker processes."""
+    """Beam's options for a number of worker processes."""
     return {"direct_num_workers": workers, "direct_running_mode": "in_memory"}
 
 
 def _local_processes() -> Any:
-    """Workers as processes of this machine: Beam's own, but for the log that each writes to stderr."""
+    """Beam's own worker processes on this machine, without the log that each writes to stderr."""
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
     command = f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
     if not logging.getLogger().isEnabledFor(logging.INFO):
-        command += f" 2>{os.devnull}"  # what fails leaves a note in the journal
+        command += f" 2>{os.devnull}"  # failures leave a note in the journal
     return SubprocessSDKEnvironment.from_command_string(command)
 
 
 @contextmanager
 def quiet_watchers() -> Iterator[None]:
-    """Beam watches local workers from threads; their tracebacks say no more than the error that follows."""
+    """Silences the tracebacks of Beam's watching threads, which repeat the error that follows."""
     kept = threading.excepthook
 
     def hook(problem: threading.ExceptHookArgs) -> None:

@@ -1,4 +1,4 @@
-"""The names of runners, and what follows from a name alone."""
+"""Names of runners, and questions that a name and its flags answer."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def has_endpoint(flags: Sequence[str]) -> bool:
 
 
 def waits(flags: Sequence[str]) -> bool:
-    """Whether a run is waited for: not with Beam's --no_wait_until_finish, nor if it becomes a template."""
+    """Whether the command waits for the run: not with --no_wait_until_finish, nor for a template."""
     return not {flag.partition("=")[0] for flag in flags} & {"--no_wait_until_finish", "--template_location"}

@@ -1,4 +1,4 @@
-"""A run that is told to stop: one way for every signal, and the engine's job ends with it."""
+"""Stops a run in the same way on every signal, together with the engine's job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_CANCELLED = "the job may still run, as it could not be cancelled"
 
 @contextmanager
 def terminated_like_interrupted() -> Iterator[None]:
-    """Has SIGTERM, which launchers and service managers send, do what Ctrl-C does: raise KeyboardInterrupt.
+    """Makes SIGTERM, which launchers and service managers send, raise KeyboardInterrupt like Ctrl-C.
 
     Outside of the main thread nothing changes. Handlers that Beam leaves behind go as well.
     """
@@ -38,9 +38,9 @@ def run_to_its_end(pipeline: Any, *, cancels: bool, waits: bool = True) -> str |
     """Runs a pipeline; an interrupt cancels its job.
 
     Args:
-      pipeline: To run.
-      cancels: The engine's server is another's, and is asked to cancel.
-      waits: For its end; otherwise it is handed over, and nothing here ends it.
+      pipeline: The pipeline.
+      cancels: Ask the engine's server, which is not ours, to cancel the job.
+      waits: Wait for the end; otherwise the job is handed over, and nothing here ends it.
     Returns:
       The engine's name for a job that was handed over, None where it has none.
     Raises:

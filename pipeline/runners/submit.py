@@ -1,4 +1,4 @@
-"""Submitting a pipeline to an engine."""
+"""Submits a pipeline to an engine."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from transforms.errors import UserError
 
 @dataclass(frozen=True)
 class Job:
-    """What an engine's console shows of a run.
+    """A run as an engine's console shows it.
 
     Args:
-      name: The config's.
-      run_id: The run's.
-      method: That explains.
+      name: The config's name.
+      run_id: The run's id.
+      method: The name of the method.
     """
 
     name: str
@@ -35,41 +35,41 @@ class Job:
 
     @property
     def title(self) -> str:
-        """The name of the job: the same for the same run, in the letters that every engine takes."""
+        """The job's name: equal for equal runs, in characters that every engine takes."""
         name = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:48].rstrip("-")
         return f"{name if name[:1].isalpha() else f'run-{name}'.rstrip('-')}-{self.run_id[:8]}"
 
 
 def engine_flags(runner: str, flags: Sequence[str], job: Job) -> list[str]:
-    """The flags that Beam is given in the end: as they were, and what a runner's console and GPUs need."""
+    """The final flags for Beam: the given ones, and those for a runner's console and GPUs."""
     if runner == LOCAL:
         return list(flags)
-    found = list(flags)
+    given = list(flags)
     if not {"--save_main_session", "--no_save_main_session"} & set(flags):
-        # Beam would send all that this program has in its main module; workers import what they need.
-        found.append("--no_save_main_session")
+        # Otherwise Beam would send the main module of this program; workers import what they need.
+        given.append("--no_save_main_session")
     if runner == FLINK:
         from pipeline.runners.flink import flink_flags
 
-        # Beam heeds the last of a name. What is cancelled is found by it: no other job has the same.
-        return [f"--job_name={job.title}-{uuid.uuid4().hex[:8]}", *flink_flags(found)]
+        # Beam takes the last flag of a name. A job is cancelled by its name, which must be unique.
+        return [f"--job_name={job.title}-{uuid.uuid4().hex[:8]}", *flink_flags(given)]
     if runner != DATAFLOW:
-        return found
+        return given
     from pipeline.runners.dataflow import dataflow_flags, job_flags
 
     labels = (("attribeam-run", job.run_id), ("attribeam-name", job.name), ("attribeam-method", job.method))
-    return job_flags(dataflow_flags(found), job.title, labels)
+    return job_flags(dataflow_flags(given), job.title, labels)
 
 
 def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str], job: Job) -> str | None:
-    """Runs a pipeline to its end, or hands it over where that is not waited for.
+    """Runs a pipeline to its end, or hands it over.
 
     Args:
-      define: Adds the stages to a Pipeline.
+      define: A function that adds the stages to a Pipeline.
       runner: One of RUNNERS.
       workers: Local worker processes.
-      flags: Passed to Beam.
-      job: What it is called there.
+      flags: Beam's flags.
+      job: The name and labels of the job.
     Returns:
       The engine's name for a job that was handed over, None where it has none.
     Raises:
@@ -96,8 +96,8 @@ def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str], j
             engine = stack.enter_context(flink_engine(flags))
         try:
             pipeline = beam.Pipeline(runner=engine, options=PipelineOptions(list(flags), **options))
-        except ValueError as error:  # all that Beam's validation of the options finds
+        except ValueError as error:  # every problem that Beam's validation finds
             raise UserError(str(error), f"--runner {runner}", "see Beam's pipeline options") from error
         define(pipeline)
-        # A job server of our own goes when it is interrupted, and can cancel nothing any more.
+        # Our own job server ends on an interrupt and can no longer cancel a job.
         return run_to_its_end(pipeline, cancels=not starts_job_server(runner, flags), waits=waits(flags))

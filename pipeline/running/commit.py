@@ -1,4 +1,4 @@
-"""The commit of a run from its journal: by the launcher, or by the pipeline's last step if nobody waits."""
+"""Commits a run from its journal: in the launcher, or in the pipeline's last step if nobody waits for it."""
 
 from __future__ import annotations
 
@@ -29,42 +29,42 @@ from transforms.storage import files
 from transforms.work.failures import read_failures
 from transforms.work.journal import STATES_AHEAD, ShardResult, read_journal
 
-_DRAW_LATER = "the run is committed all the same, and attribeam report RUN draws it later"
-#: Journal entries are waited for rather than worked on.
+_DRAW_LATER = "the run is committed nevertheless; attribeam report RUN draws it later"
+#: Threads that read journal entries: they mostly wait for the filesystem.
 _READERS = 8
 _ENTRY = re.compile(r"\d{5,}\.done")
 
 
 class RunBrokenError(Exception):
-    """A run that broke on its way: what is done is kept, and the same command goes on from there."""
+    """A run that broke on its way: finished work is kept, and the same command continues from there."""
 
 
 @dataclass(frozen=True)
 class Commit:
     """All that a commit needs besides the journal.
 
-    A worker may be the one to do it: what grows with the input's files, the draft, waits in the journal then.
+    It may be sent to a worker. The draft grows with the number of files, and waits in the journal then.
 
     Args:
-      place: Where the run is made.
-      target: The run directory; another than `place` where a committed run is replaced.
-      shards: Their numbers.
-      rows: That were planned, those included that were taken over.
-      takes_over: Whether some were, from a run that this one adds to.
-      keeps_state: Whether another run may add to this one.
-      keeps_baseline: Whether the rows of its baseline are kept, for another run to be compared by.
-      fingerprint: Of the run.
-      features: Names in the tables.
-      metadata: Of every table.
-      draft: The manifest without its figures; None: in the journal.
+      place: The directory in which the run is made.
+      target: The run directory; it differs from `place` if a committed run is replaced.
+      shards: Numbers of the shards.
+      rows: Rows that were planned, including those taken over.
+      takes_over: The run adds to a committed one.
+      keeps_state: Another run may add to this one.
+      keeps_baseline: The run keeps its baseline's rows, for other runs.
+      fingerprint: The run's fingerprint.
+      features: Names of the features in the tables.
+      metadata: The metadata of every table.
+      draft: The manifest without its figures; None if it is in the journal.
       min_rows: `privacy.min_rows`.
-      weight: The column of weights; None: all rows count the same.
+      weight: The column of weights; None if all rows count the same.
       rejected: `limits.rejected`.
       convergence: `limits.convergence`; None for a method that promises no sum.
-      measured: What convergence is measured by, in words, with {} for the share.
-      report: Whether there is to be a report.
-      started: When the command was given, in seconds since 1970.
-      planned: When the plan was made.
+      measured: The scale of the convergence in words, with {} for the share.
+      report: Write a report.
+      started: Time of the command, in seconds since 1970.
+      planned: Time at which the plan was ready.
     """
 
     place: str
@@ -89,7 +89,7 @@ class Commit:
 
     @classmethod
     def of(cls, plan: Plan, target: str, runner: str, *, started: float, planned: float) -> Commit:
-        """The commit of a plan, whose `spec.run` is the place; see the class."""
+        """The commit of a plan; its `spec.run` is the place."""
         config, spec = plan.loaded.config, plan.spec
         draft = manifests.draft_manifest(plan, runner)
         return cls(
@@ -115,32 +115,32 @@ class Commit:
         )
 
     def handed_over(self) -> Commit:
-        """The same for a worker, who finds the draft in the journal."""
+        """The commit that is sent to a worker, which finds the draft in the journal."""
         return replace(self, draft=None)
 
     def leave_draft(self) -> None:
-        """Leaves the draft in the journal: for a worker, and to tell of what a run was begun."""
+        """Writes the draft into the journal, for a worker and for commands that meet the unfinished run."""
         files.write_atomic(_draft_path(self.place), json.dumps(self.draft).encode())
 
     def exceeded(self, counts: Mapping[str, int], quality: Mapping[str, float | None] | None) -> list[str]:
         """The limits that a run exceeds, from the manifest's `counts` and `quality.convergence_delta`."""
-        found = []
+        lines = []
         share = counts["rows_rejected"] / counts["rows_read"] if counts["rows_read"] else 0.0
         if share > self.rejected:
-            found.append(
+            lines.append(
                 f"{share:.2%} of the rows were rejected, more than limits.rejected: {self.rejected:g}"
             )
         worst = quality["relative_p99"] if quality else None
         if worst is not None and self.convergence is not None and worst > self.convergence:
-            found.append(
+            lines.append(
                 f"p99 of |convergence_delta| {self.measured.format(f'{worst:.3g}')}, more than "
                 f"limits.convergence: {self.convergence:g}"
             )
-        return found
+        return lines
 
 
 def read_draft(run: str) -> dict[str, Any] | None:
-    """The manifest's draft of a run that was begun; None where it is not there."""
+    """Reads the draft of an unfinished run's manifest; None if it is missing."""
     path = _draft_path(run)
     return json.loads(files.read_bytes(path)) if files.exists(path) else None
 
@@ -150,57 +150,57 @@ def _draft_path(run: str) -> str:
 
 
 def result_path(run: str) -> str:
-    """Where a pipeline leaves the run's aggregates for the launcher."""
+    """Path of the file in which a pipeline leaves the aggregates for the launcher."""
     return files.join(run, WORK, "result")
 
 
 def finished_shards(run: str, fingerprint: str) -> set[int]:
-    """The numbers of the shards that the journal of a run has, with their parts in their places.
+    """Finds the shards that the journal holds and whose parts are in place.
 
     Args:
-      run: Its place.
-      fingerprint: Its own; entries of another are not counted.
+      run: The directory in which the run is made.
+      fingerprint: The run's fingerprint; entries of another run do not count.
     Cost: reads the journal, several entries at a time.
     """
     names = files.list_dir(files.join(run, WORK, "shards"))
     numbers = [int(name.removesuffix(".done")) for name in names if _ENTRY.fullmatch(name)]
     with ThreadPoolExecutor(_READERS) as pool:
-        found = pool.map(lambda number: read_journal(run, number, fingerprint) is not None, numbers)
-        return {number for number, whole in zip(numbers, found, strict=True) if whole}
+        finished = pool.map(lambda number: read_journal(run, number, fingerprint) is not None, numbers)
+        return {number for number, whole in zip(numbers, finished, strict=True) if whole}
 
 
 def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str, Any]:
     """Merges the journal, checks it, and writes the importance and the manifest; a retry finds it done.
 
     Args:
-      commit: What to commit.
-      combined: What the pipeline itself has counted, to be compared with the journal.
+      commit: The commit.
+      combined: The counts of the pipeline itself, to be compared with the journal.
     Returns:
       The manifest.
     Raises:
       RunBrokenError: Shards failed, or the counts do not balance.
       UserError: No row has any weight.
-      OutputLost: The place can be written no more.
+      OutputLost: The directory cannot be written any more.
     """
     try:
         with written(commit.place):
             manifest = _commit_run(commit, combined)
-    except NoWeightError as error:  # no fault of the place's
-        what = f"every row that was explained has the weight 0 in {commit.weight!r}: there is no mean of them"
-        raise UserError(what, "input.weight", "mend the column, or leave the key out") from error
+    except NoWeightError as error:  # the directory is not to blame
+        problem = f"every row that was explained has the weight 0 in {commit.weight!r}, so no mean exists"
+        raise UserError(problem, "input.weight", "correct the column, or leave the key out") from error
     make_report(commit)
     return manifest
 
 
 def make_report(commit: Commit) -> list[str]:
-    """Makes the report of a committed run, unless it is there or the config wants none.
+    """Makes the report of a committed run, unless it exists or the config wants none.
 
-    Whatever fails in drawing it leaves the run as it is: committed and whole.
+    The run stays committed and complete even if drawing the report fails.
 
     Returns:
-      What the report lacks, in lines, each with its reason.
+      Lines that name what the report lacks, each with the reason.
     Raises:
-      OutputLost: It cannot be written; the run is whole without it, and the next command makes it.
+      OutputLost: The report cannot be written; the run is complete, and the next command makes the report.
     """
     if not commit.report:
         return []
@@ -222,7 +222,7 @@ def make_report(commit: Commit) -> list[str]:
 
 
 def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
-    # The same run may stand where this one is to go, to be replaced by it.
+    # The target may hold a run of the same fingerprint that is being replaced.
     places = [commit.place] if is_under_way(commit.place, commit.target) else [commit.target]
     for place in places:
         committed = read_manifest(place, replaces=True)
@@ -234,10 +234,10 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
     result = read_base(commit.place) if commit.takes_over else ShardResult.empty(commit.features)
     before = result.shards, result.read
     missing = _add_in_order(commit, result)
-    # A shard that has failed may have been done when it was tried again.
+    # A shard that failed may have succeeded in another attempt.
     failures = [note for note in read_failures(commit.place) if note["shard"] in missing]
     if failures:
-        raise RunBrokenError(told_failures(failures, len(commit.shards)))
+        raise RunBrokenError(failures_in_words(failures, len(commit.shards)))
     explained = _check(commit, result, before, combined)
     now = time.time()
     seconds = now - commit.planned
@@ -273,25 +273,25 @@ def _commit_run(commit: Commit, combined: ShardResult | None) -> dict[str, Any]:
 
 
 def _baseline(commit: Commit) -> Artifact:
-    """What the workers were told to compare by."""
+    """Reads the baseline that the workers used."""
     return Artifact.from_bytes(files.read_bytes(files.join(commit.place, WORK, REFERENCE)))
 
 
 def _add_in_order(commit: Commit, total: ShardResult) -> set[int]:
-    """Adds the shards' results from the journal in their order; returns the shards that it has not.
+    """Adds the shards' results from the journal in the order of shards; returns the missing shards.
 
-    Which worker finishes first decides in which order the runner merges, and so the last bits of a mean.
+    The order fixes the last bits of a mean, which would otherwise depend on the workers' speed.
     """
     missing = set()
     ahead: deque[tuple[int, Future[ShardResult | None]]] = deque()
 
     def take() -> None:
         shard, read = ahead.popleft()
-        found = read.result()
-        if found is None:
+        result = read.result()
+        if result is None:
             missing.add(shard)
         else:
-            total.merge(found)
+            total.merge(result)
 
     with ThreadPoolExecutor(STATES_AHEAD) as pool:
         for shard in commit.shards:
@@ -304,7 +304,7 @@ def _add_in_order(commit: Commit, total: ShardResult) -> set[int]:
 
 
 def _check(commit: Commit, result: ShardResult, before: tuple[int, int], combined: ShardResult | None) -> int:
-    """Holds the counts against each other; returns the rows read that were not taken over with `before`."""
+    """Compares the counts with each other; returns the number of rows read by this run itself."""
     shards, read = result.shards - before[0], result.read - before[1]
     if combined is not None and (combined.shards, combined.read) != (shards, read):
         raise RunBrokenError(
@@ -319,12 +319,12 @@ def _check(commit: Commit, result: ShardResult, before: tuple[int, int], combine
     return read
 
 
-def told_failures(failures: Sequence[Mapping[str, Any]], shards: int) -> str:
-    """What failed, in a line: the first of the failures in full.
+def failures_in_words(failures: Sequence[Mapping[str, Any]], shards: int) -> str:
+    """The failures in one line, the first of them in full.
 
     Args:
       failures: The notes, as `read_failures` gives them.
-      shards: Of the run.
+      shards: Number of shards of the run.
     """
     first = failures[0]
     line = first["message"].strip().splitlines()[0]

@@ -1,4 +1,4 @@
-"""The engine of a run: chosen by command line and config, and checked before anything else is done."""
+"""Chooses the engine of a run by command line and config, and checks it before anything else is done."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pipeline.runners.checks import check_places, check_runner
 
 
 def choose_runner(loaded: LoadedConfig, runner: str | None, flags: Sequence[str]) -> tuple[str, list[str]]:
-    """The engine of a run and the flags for Beam, checked before anything else is done.
+    """Chooses the engine of a run and its flags, checked before anything else is done.
 
-    The command line counts more than the config's `runner` block. Its options stand before the command
-    line's flags, of which Beam heeds the last, or all where a flag may be given several times; another
-    runner on the command line leaves them out.
+    The command line takes precedence over the config's `runner` block. The block's options come before the
+    command line's flags, because Beam takes the last of a flag, or all if it may be repeated. Another runner
+    on the command line drops the block's options.
 
     Args:
       loaded: The config.
-      runner: The one that was asked for; None leaves it to the config, and then to this machine.
-      flags: That were asked for.
+      runner: The runner of the command line; None leaves it to the config, or else to this machine.
+      flags: The flags of the command line.
     Raises:
-      UserError: A flag or an option that is unknown, wrong or missing.
+      UserError: A flag or an option is unknown, wrong or missing.
     """
     block = loaded.config.runner
     name = runner or (block.name if block else LOCAL)

@@ -1,4 +1,4 @@
-"""The Beam graph: the only place where stages are joined."""
+"""Builds the Beam graph: the only place where stages are joined."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def define_pipeline(
     """Joins the stages of a run.
 
     Args:
-      pipeline: To add them to.
-      shards: The plan.
-      spec: What workers are told.
-      commit: Has the last step commit the run, for a launcher that does not wait for it.
+      pipeline: The pipeline to which they are added.
+      shards: The shards of the plan.
+      spec: The specification that workers receive.
+      commit: Makes the last step commit the run, for a launcher that does not wait for it.
     """
     merged = (
         pipeline
@@ -35,12 +35,12 @@ def define_pipeline(
         | "Spread over workers" >> beam.Reshuffle()
         # One fused step reads, attributes and writes: no row crosses a stage boundary.
         | "Explain shards" >> ExplainShards(spec)
-        # Aggregates grow with slices and targets: the launcher reads them from the journal, in the shards'
-        # order. What the runner adds up is there to be held against it: a few KB a shard, whatever it holds.
+        # Aggregates grow with slices and targets: the launcher reads them from the journal, in the order of
+        # shards. The runner only adds up counts, a few KB a shard, to be compared with the journal.
         | "Keep counts" >> beam.Map(ShardResult.counts)
         | "Merge results" >> beam.CombineGlobally(MergeShardResults(spec.schema.attributed))
     )
-    # Neither loads a model.
+    # Neither of the following steps loads a model.
     if commit is None:
         # For the launcher, which may be on another machine.
         _ = merged | "Leave result" >> beam.ParDo(_LeaveResult(spec.run))

@@ -1,4 +1,4 @@
-"""What a run was, the atomic commit of it, and the state of a run directory."""
+"""Writes the manifest of a run, commits it atomically, and reads the state of a run directory."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def draft_manifest(plan: Plan, runner: str) -> dict[str, Any]:
     """The manifest of a run before it has figures.
 
     Args:
-      plan: Of the run.
-      runner: Its engine.
+      plan: The plan of the run.
+      runner: The engine.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -95,11 +95,11 @@ def fill_manifest(
     """The manifest of a finished run.
 
     Args:
-      draft: Of the run.
-      result: Its aggregates.
-      timing: Seconds.
-      exceeded: Limits that were, in words.
-      suppressed: Slices that `privacy.min_rows` keeps out of the importance.
+      draft: The manifest's draft.
+      result: The aggregates of the run.
+      timing: Durations in seconds.
+      exceeded: Limits that the run exceeds, in words.
+      suppressed: Number of slices that `privacy.min_rows` keeps out of the importance.
     """
     planned = draft["device_batch_size"]
     used = result.device_batch_size_used or planned
@@ -126,46 +126,46 @@ def fill_manifest(
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the packages that numbers depend on."""
+    numbers = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            numbers[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue  # run from a checkout
-    return found
+    return numbers
 
 
 def work_fingerprint(run: str) -> str | None:
-    """The fingerprint of a run that was begun and not committed."""
+    """The fingerprint of an unfinished run; None if there is none."""
     path = fingerprint_path(run)
     return files.read_bytes(path).decode() if files.exists(path) else None
 
 
 def known_cuts(run: str) -> dict[str, int]:
-    """Rows a shard, by fingerprint, of the runs in a place: committed, begun, begun to replace it."""
-    found = {}
+    """Rows a shard, by fingerprint, of the runs at a target: committed, unfinished, or replacing it."""
+    cuts = {}
     committed = read_manifest(run, replaces=True)
     if committed is not None and committed["fingerprint"] is not None:
-        found[committed["fingerprint"]] = committed["shard_rows"]
+        cuts[committed["fingerprint"]] = committed["shard_rows"]
     for place in (run, beside(run)):
         path, fingerprint = files.join(place, WORK, "shard_rows"), work_fingerprint(place)
         if fingerprint is not None and files.exists(path):
             rows = files.read_bytes(path)
             if rows.isdigit():
-                found[fingerprint] = int(rows)
-    return found
+                cuts[fingerprint] = int(rows)
+    return cuts
 
 
 def relabel(run: str, manifest: Mapping[str, Any], config: Config) -> Mapping[str, Any]:
-    """Gives a committed run the labels of today's config, which decide none of its numbers.
+    """Gives a committed run the labels of the current config, which decide none of its numbers.
 
     Args:
-      run: Its directory.
-      manifest: Its own.
-      config: Of the same fingerprint.
+      run: The run directory.
+      manifest: The run's manifest.
+      config: The current config, of the same fingerprint.
     Returns:
-      The manifest as it is from here on.
+      The manifest with the new labels.
     """
     texts = config.model_dump(mode="json")["features"]
     if manifest["config"].get("features") == texts:
@@ -181,6 +181,6 @@ def _write(run: str, manifest: Mapping[str, Any]) -> None:
 
 
 def commit(run: str, manifest: Mapping[str, Any]) -> None:
-    """Makes a run of what is there: the manifest appears whole, then the journal goes."""
+    """Commits a run: the manifest appears in one piece, then the journal is deleted."""
     _write(run, manifest)
     files.delete_tree(files.join(run, WORK))

@@ -1,4 +1,4 @@
-"""Progress of a run on this machine, from the shards' journal: a bar on a terminal, else plain lines."""
+"""Prints the progress of a run on this machine: a bar on a terminal, otherwise plain lines."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _PLAIN_SECONDS = 5.0
 
 
 class RunProgress:
-    """Shows how far a run is, while it is entered.
+    """Prints the progress of a run within a `with` block.
 
     Args:
-      run: The run directory; a URL shows nothing, there being nothing to read cheaply.
+      run: The run directory, which must be local.
       rows: Rows of the run.
       done: Rows that an earlier attempt finished.
     """
@@ -88,7 +88,7 @@ def _rows_in(path: Path) -> int:
     try:
         return sum(int(line) for line in path.read_text().split())
     except (FileNotFoundError, ValueError):
-        return 0  # cleared by a commit, or a line half written
+        return 0  # cleared by a commit, or a half-written line
 
 
 def _clock(seconds: float) -> str:

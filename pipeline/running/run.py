@@ -1,4 +1,4 @@
-"""A run from config to committed directory: plan → graph → wait → commit."""
+"""Runs a config: plan → graph → wait → commit."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from pipeline.running.commit import (
     Commit,
     RunBrokenError,
     commit_run,
+    failures_in_words,
     finished_shards,
     make_report,
     read_draft,
     result_path,
-    told_failures,
 )
 from pipeline.running.engine import choose_runner
 from pipeline.running.manifest import known_cuts, relabel, work_fingerprint
@@ -53,12 +53,12 @@ class Outcome:
     """How a run ended.
 
     Args:
-      run: Its directory.
-      manifest: Of the committed run; None where the job that will commit it is not waited for.
-      reused: It was there already, of the same fingerprint; nothing was done.
+      run: The run directory.
+      manifest: The manifest of the committed run; None if a job that was handed over will commit it.
+      reused: A committed run of the same fingerprint existed, and nothing was done.
       exceeded: Limits of the config that the run exceeds, in words.
-      warnings: What is not as it should be and exceeds no limit.
-      job: The engine's name for that job.
+      warnings: Problems that exceed no limit.
+      job: The engine's name of a job that was handed over.
     """
 
     run: str
@@ -96,7 +96,7 @@ def explain(
     Raises:
       UserError: Something the user can fix, or a job was submitted without waiting for it, so that there is
         no run yet.
-      RunBrokenError: The run broke on its way; the same call goes on from there.
+      RunBrokenError: The run broke on its way; the same call continues from there.
     """
     from pipeline.results.run import load_run
 
@@ -114,7 +114,7 @@ def execute(
     flags: Sequence[str] = (),
     progress: bool = False,
 ) -> Outcome:
-    """Plans, runs and commits; see `explain`. `progress` shows how far the run is on stderr."""
+    """Plans, runs and commits; see `explain`. `progress` prints the progress on stderr."""
     started = time.time()
     runner, flags = choose_runner(loaded, runner, flags)
     target = _target(loaded)
@@ -134,7 +134,7 @@ def _execute(
     progress: bool,
     started: float,
 ) -> Outcome:
-    """The same in a place that is this command's alone."""
+    """Plans, runs and commits while this command holds the lock of the directory."""
     local = runner == LOCAL
     workers = loaded.config.compute.workers
     committed = read_manifest(target, replaces=overwrite)
@@ -148,9 +148,9 @@ def _execute(
     )
     planned = time.time()
     if committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite:
-        files.delete_tree(files.join(target, WORK))  # left by a kill between the manifest and the end
+        files.delete_tree(files.join(target, WORK))  # left if the process was killed right after the commit
         commit = Commit.of(plan, target, runner, started=started, planned=planned)
-        # Limits are no part of the fingerprint: they are judged by the config of today.
+        # Limits are not part of the fingerprint: the current config's count.
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
         with written(target):
             manifest = dict(relabel(target, committed, loaded.config))
@@ -164,26 +164,30 @@ def _execute(
         commit.leave_draft()
     finished = finished_shards(place, plan.fingerprint)
     if is_committed(place, plan.fingerprint) or finished.issuperset(commit.shards):
-        # Its launcher went before the commit, or in the midst of it.
+        # An earlier launcher ended before the commit, or during it.
         manifest = commit_run(commit)
     elif waits(flags):
         _run(plan, None, finished, runner, workers, flags, progress)
         manifest = commit_run(commit, ShardResult.from_bytes(files.read_bytes(result_path(place))))
     else:
         job = _run(plan, commit.handed_over(), finished, runner, workers, flags, progress)
-        found = read_manifest(target)  # an engine of this machine may be done
-        if found is None or found["fingerprint"] != plan.fingerprint or is_under_way(place, target):
+        manifest_there = read_manifest(target)  # a local engine may have finished
+        if (
+            manifest_there is None
+            or manifest_there["fingerprint"] != plan.fingerprint
+            or is_under_way(place, target)
+        ):
             return Outcome(target, None, False, (), plan.warnings, job)
-        manifest = found
-    # Whoever has committed the run, what its report lacks is told here.
+        manifest = manifest_there
+    # The run may have been committed by a worker: what its report lacks is printed here.
     warnings = [*manifest["warnings"], *make_report(commit)]
     return Outcome(target, manifest, False, manifest["quality"]["exceeded"], warnings)
 
 
 def _target(loaded: LoadedConfig) -> str:
-    """The run directory, which may be written; of a link, the folder that it leads to.
+    """The run directory, with symbolic links resolved, after checking that it can be written.
 
-    That is what is locked, and what another run takes the place of.
+    This path is locked, and replaced by a later run.
     """
     named = loaded.paths.output
     target = named if files.is_url(named) else os.path.realpath(named)
@@ -192,10 +196,10 @@ def _target(loaded: LoadedConfig) -> str:
 
 
 def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwrite: bool) -> str:
-    """Where the run is made: a committed one stays whole until the one that replaces it is.
+    """The directory in which the run is made: a committed run stays until its replacement is complete.
 
     Raises:
-      UserError: What is there is another run, and is not to be replaced, or cannot be.
+      UserError: The directory holds another run that must not, or cannot, be replaced.
     """
     remedy = "give another --output, or --overwrite to replace it"
     if committed is None:
@@ -203,20 +207,20 @@ def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwri
         if begun is not None and begun != plan.fingerprint and not overwrite:
             draft = read_draft(target)
             why = f": {in_one_line(plan.differences(draft))}" if draft else ""
-            what = f"holds a run of another config, model or input that did not finish{why}"
-            raise UserError(what, target, remedy)
+            problem = f"holds an unfinished run of a different config, model or input{why}"
+            raise UserError(problem, target, remedy)
         return target
     if plan.base is None and not overwrite:
         why = f": {in_one_line(plan.differences(committed))}"
         if plan.anew:
             why = f", and cannot be added to: {plan.anew}"
-        raise UserError(f"holds a committed run of another config, model or input{why}", target, remedy)
+        raise UserError(f"holds a committed run of a different config, model or input{why}", target, remedy)
     check_replaceable(target)
     return beside(target)
 
 
 def _moved(plan: Plan, run: str, runner: str) -> Plan:
-    """The plan of a run at its place, told without folders of this machine where workers cannot see them."""
+    """The plan with its actual directory, and without folders of this machine if workers cannot see them."""
     model = plan.spec.model
     if needs_remote_files(runner):
         model = replace(model, module_paths=())
@@ -225,16 +229,16 @@ def _moved(plan: Plan, run: str, runner: str) -> Plan:
 
 
 def _begin(plan: Plan) -> None:
-    """Prepares the run directory, or recognises the run that goes on in it."""
+    """Prepares the run directory, or recognises an unfinished run to continue."""
     run = plan.spec.run
     begun = work_fingerprint(run)
     if begun is not None and begun != plan.fingerprint:
         _clear(run)
     elif begun is None and not is_committed(run, plan.fingerprint):
-        # Nothing can be gone on with; parts without a journal are not to be trusted.
+        # There is nothing to continue; parts without a journal cannot be trusted.
         _clear(run)
     elif begun is None:
-        return  # what is there is to be put in its place
+        return  # a complete run waits to be moved to its target
     files.makedirs(files.join(run, WORK, "shards"))
     if plan.spec.output.attributions != "none":
         files.makedirs(files.join(run, "attributions"))
@@ -248,7 +252,7 @@ def _begin(plan: Plan) -> None:
 
 
 def _clear(run: str) -> None:
-    """Takes a run away: its manifest first, lest what is left of it be taken for a whole one."""
+    """Deletes a run, its manifest first, so that the remains do not look like a complete run."""
     for name in (MANIFEST, *sorted(OURS - {MANIFEST, WORK}), WORK):
         files.delete_tree(files.join(run, name))
 
@@ -262,7 +266,7 @@ def _run(
     flags: Sequence[str],
     progress: bool,
 ) -> str | None:
-    """Runs the pipeline, or hands it over with what it takes to commit; returns its name at the engine."""
+    """Runs the pipeline, or hands it over together with the commit; returns the engine's name of the job."""
     from pipeline.running.graph import define_pipeline
     from pipeline.running.progress import RunProgress
 
@@ -286,19 +290,19 @@ def _run(
 
 
 def _cause(run: str, shards: int, error: Exception) -> BaseException:
-    """Why a pipeline failed, from the note that the failing worker left."""
+    """The reason why a pipeline failed, from the note that the failing worker left."""
     if "KeyboardInterrupt" in str(error):
-        return KeyboardInterrupt()  # that Beam has wrapped
+        return KeyboardInterrupt()  # Beam has wrapped it
     notes = read_failures(run)
     if not notes:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" [while running")[0]
         if "Channel closed" in first:
-            first = "a worker process died, as it does when memory runs out"
+            first = "a worker process died, as happens when memory runs out"
         return RunBrokenError(f"the runner failed: {first}")
     for note in notes:
         if note["user"]:
             return UserError(note["message"])
-    return RunBrokenError(told_failures(notes, shards))
+    return RunBrokenError(failures_in_words(notes, shards))
 
 
 def preview(
@@ -309,7 +313,7 @@ def preview(
     runner: str | None = None,
     flags: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What `execute` would check and decide, and nothing else; writes nothing."""
+    """Checks and decides everything that `execute` would, and writes nothing."""
     runner, flags = choose_runner(loaded, runner, flags)
     target = _target(loaded)
     committed = read_manifest(target, replaces=overwrite)

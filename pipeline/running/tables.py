@@ -1,4 +1,4 @@
-"""The tables that a run's aggregates become at its commit."""
+"""Writes the tables of a run's aggregates when it is committed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from transforms.storage import files
 from transforms.storage.digests import digest_of
 from transforms.work.journal import ShardResult
 
-#: Features that the report's rows keep, at most: those that matter most.
+#: Largest number of features in the report's sample: the most important ones.
 _SAMPLED_FEATURES = 1000
-#: Targets that have a say in which these are: as many as a report shows, those of most rows.
+#: Number of targets whose importance decides that: the most frequent ones, as many as a report shows.
 _SAMPLED_TARGETS = 12
 
 
 class NoWeightError(Exception):
-    """All rows that were explained have the weight 0: there is no mean of them."""
+    """All explained rows have the weight 0, so no mean exists."""
 
 
 def write_tables(
@@ -42,21 +42,21 @@ def write_tables(
     keeps_state: bool,
     baseline: Artifact | None = None,
 ) -> tuple[list[Part], int]:
-    """Writes the importance, and what the report shows besides.
+    """Writes the importance and the other tables of a report.
 
     Args:
-      place: Where the run is made.
-      draft: Its manifest.
+      place: The directory in which the run is made.
+      draft: The draft of its manifest.
       result: Its aggregates.
-      metadata: Of every table.
+      metadata: The metadata of every table.
       min_rows: Slices of fewer rows are left out.
-      weighted: Whether rows have weights.
-      keeps_state: Whether another run may add to this one.
-      baseline: That of the run, where it is to be kept.
+      weighted: Rows have weights.
+      keeps_state: Keep the aggregates, so that another run may add to this one.
+      baseline: The baseline, if the run keeps it.
     Returns:
-      What was written, and how many slices are left out of the importance.
+      The parts that were written, and the number of slices left out of the importance.
     Raises:
-      NoWeightError: All rows weigh nothing.
+      NoWeightError: All rows have the weight 0.
     """
     names = tuple(draft["target_names"])
     importance = result.importance.to_table(names, min_rows, weighted=weighted)
@@ -79,7 +79,7 @@ def write_tables(
 
 
 def _most_important(importance: pa.Table, features: Sequence[str]) -> list[str]:
-    """Features that the report's rows keep, in their order: the best ones of any target that it shows."""
+    """The features of the report's sample, in their order: those with the best rank in any shown target."""
     table = importance.filter(pc.equal(importance["slice"], ""))
     rows = dict(zip(table["target"].to_pylist(), table["rows"].to_pylist(), strict=True))
     shown = sorted(rows, key=lambda target: (-rows[target], target))[:_SAMPLED_TARGETS]
@@ -91,7 +91,7 @@ def _most_important(importance: pa.Table, features: Sequence[str]) -> list[str]:
 
 
 def _left_out(importance: pa.Table, result: ShardResult) -> int:
-    """How many slices have rows of some target that are not in the table."""
+    """The number of slices that the table leaves out for some target."""
     there = importance.select(["slice", "target"]).group_by(["slice", "target"]).aggregate([]).to_pydict()
     written = set(zip(there["slice"], there["target"], strict=True))
     groups = result.importance.groups

@@ -1,4 +1,4 @@
-"""What `attribeam show` prints: one example, from the base value to its prediction, feature by feature."""
+"""Prints an example for `attribeam show`: from its base value to its prediction, feature by feature."""
 
 from __future__ import annotations
 
@@ -25,32 +25,34 @@ from pipeline.screen.text_table import (
 )
 from pipeline.wording import fitted
 
-#: Features that are told one by one.
+#: Features that have a line each.
 _MOST_LINES = 40
-#: Rows of a repeated id that are named.
+#: Rows with a repeated id that are listed.
 _OTHERS = 20
-#: Columns of a name and of a value, fewer where the terminal is narrow; at last there are no values.
+#: Widths of a name and of a value, from wide to narrow terminals; the narrowest shows no values.
 _NAME = 32
 _FITS = ((_NAME, 20), (24, 14), (16, 12), (12, 0))
-#: Columns of the bars: what is made room for, what makes sense at all, and what there is at most.
-_BARS, _FEWEST_BARS, _WIDEST_BARS = 10, 6, 48
-#: Places of a tensor that are named under the bars.
+#: Width of the bars for which names and values are shortened.
+_BARS = 10
+#: Smallest and largest width of the bars.
+_FEWEST_BARS, _WIDEST_BARS = 6, 48
+#: Positions of a tensor that are listed under the bars.
 _PLACES = 3
-#: Columns of a value there.
+#: Width of a value in that list.
 _PLACE = 12
-#: A convergence delta is a step of its own where it is this share of the whole way.
+#: Share of the whole way from which a convergence delta is shown as a step.
 _VISIBLE = 0.01
 
 
 @dataclass(frozen=True)
-class Step:
+class WaterfallStep:
     """A line of the waterfall.
 
     Args:
-      name: What it says; of a feature its label.
+      name: Its text: the label of a feature.
       value: The feature's value in words.
-      phi: How far it leads; None for the first and the last line.
-      total: Where it leads to.
+      phi: The feature's φ; None for the first and the last line.
+      total: The sum up to this line.
     """
 
     name: str
@@ -66,23 +68,23 @@ def print_example(
     labels: Mapping[str, str] | None = None,
     places: Sequence[str] = (),
 ) -> None:
-    """`show`: how each feature leads from the base value to an example's prediction, largest |φ| first.
+    """Prints how each feature leads from the base value to the prediction, largest |φ| first.
 
-    Where the method promises no sum there is no way to lead along: bars stand to either side of nothing.
+    A method that promises no sum has bars on either side of zero instead.
 
     Args:
-      example_id: Its id.
-      rows: Of the attributions table, one a target.
+      example_id: The example's id.
+      rows: Its rows of the attributions table, one per target.
       values: The example's feature values, as far as they are known.
-      labels: What features are called in words; the others by their names.
-      places: `file:row` of all that have the id, its own first, where there are several.
+      labels: Labels of features; others are shown by their names.
+      places: `file:row` of all rows with the id, its own first, if several rows have it.
     """
     out = console()
     if places:
         own, *others = places
         more = f" and {len(others) - _OTHERS:,} more" if len(others) > _OTHERS else ""
-        told = f"{', '.join(others[:_OTHERS])}{more}. Choose one with --at FILE:ROW"
-        fact(out, "repeated", f"{len(places):,} rows have this id, and this is {own}; the others are {told}")
+        rest = f"{', '.join(others[:_OTHERS])}{more}. Choose one with --at FILE:ROW"
+        fact(out, "repeated", f"{len(places):,} rows have this id; this is {own}, the others are {rest}")
     words = labels or {}
     for number, row in enumerate(rows):
         if number:
@@ -102,47 +104,49 @@ def print_example(
         if row["convergence_delta"] is None:
             _print_bars(out, _features(row, values, words))
         else:
-            _print_waterfall(out, waterfall(row, values, words))
+            _print_waterfall(out, waterfall_steps(row, values, words))
         _print_tensors(out, row, values, words)
 
 
-# -- what is told --------------------------------------------------------------------------------------------
+# -- content -------------------------------------------------------------------------------------------------
 
 
-def waterfall(row: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, str]) -> list[Step]:
-    """The way from `base_value` to `prediction`: each feature's φ, largest first, what is left summed up.
+def waterfall_steps(
+    row: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, str]
+) -> list[WaterfallStep]:
+    """The steps from `base_value` to `prediction`: each feature's φ, largest first, the rest summed.
 
     Args:
-      row: Of the attributions table, in full or with the first k.
+      row: A row of the attributions table, with all features or the first k.
       values: Feature values, as far as they are known.
-      labels: What features are called in words.
+      labels: Labels of features.
     Returns:
       Its lines, the first and the last without a φ. A convergence delta that would be seen is a line.
     """
-    steps = [Step("base_value", "", None, row["base_value"])]
+    steps = [WaterfallStep("base_value", "", None, row["base_value"])]
     for name, value, phi in _features(row, values, labels):
-        steps.append(Step(name, value, phi, steps[-1].total + phi))
+        steps.append(WaterfallStep(name, value, phi, steps[-1].total + phi))
     totals = [step.total for step in steps]
     missing = row["prediction"] - steps[-1].total
     if abs(missing) > _VISIBLE * (max(totals) - min(totals)):
-        steps.append(Step("(delta)", "", missing, row["prediction"]))
-    return [*steps, Step("prediction", "", None, row["prediction"])]
+        steps.append(WaterfallStep("(delta)", "", missing, row["prediction"]))
+    return [*steps, WaterfallStep("prediction", "", None, row["prediction"])]
 
 
 def _features(
     row: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, str]
 ) -> list[tuple[str, str, float]]:
-    """Names, values and φ, largest |φ| first; the smallest of many, or those not kept, are one at the end."""
+    """Names, values and φ, largest |φ| first; the last line sums the smallest, or those not kept."""
     if "attribution" in row:
         arrays = {name: np.asarray(phi, np.float64) for name, phi in row["attribution"].items()}
         sums = sorted(arrays, key=lambda name: -abs(arrays[name].sum()))
-        found = []
+        lines = []
         for name in sums:
             shape = arrays[name].shape
             value = f"{'×'.join(map(str, shape))} values" if shape else _value(values.get(name, ""))
-            found.append((clean(labels.get(name, name)), value, float(arrays[name].sum())))
+            lines.append((clean(labels.get(name, name)), value, float(arrays[name].sum())))
     else:
-        found = [
+        lines = [
             (
                 clean(item.get("label") or labels.get(item["feature"], item["feature"])),
                 _value(values.get(item["feature"], "")),
@@ -150,7 +154,7 @@ def _features(
             )
             for item in row["top"]
         ]
-    first, small = found[:_MOST_LINES], found[_MOST_LINES:]
+    first, small = lines[:_MOST_LINES], lines[_MOST_LINES:]
     if small:
         first.append((f"({len(small):,} smaller ones)", "", sum(phi for _, _, phi in small)))
     if "rest" in row:
@@ -162,10 +166,10 @@ def _value(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else clean(value)
 
 
-# -- how -----------------------------------------------------------------------------------------------------
+# -- form ----------------------------------------------------------------------------------------------------
 
 
-def _print_waterfall(out: Console, steps: Sequence[Step]) -> None:
+def _print_waterfall(out: Console, steps: Sequence[WaterfallStep]) -> None:
     ends = [step.total for step in steps]
     low, high = min(ends), max(ends)
     whole = (high - low) or 1.0
@@ -200,9 +204,9 @@ def _print_bars(out: Console, features: Sequence[tuple[str, str, float]]) -> Non
 def _fitted(
     out: Console, header: list[str], named: Sequence[tuple[str, str]], numbers: Sequence[list[str]]
 ) -> tuple[list[str], list[list[str | Text]], int]:
-    """The header and the lines with names and values so short that bars fit beside them, and their room.
+    """The header, the lines with names and values shortened to leave room for bars, and the room's width.
 
-    The room is 0 where nothing would be seen of them.
+    The width is 0 where bars would be too short to be read.
     """
     known = any(value for _, value in named)
     for longest_name, longest_value in _FITS:
@@ -212,7 +216,7 @@ def _fitted(
             [fitted(name, longest_name), *([fitted(value, longest_value)] if shown else []), *cells]
             for (name, value), cells in zip(named, numbers, strict=True)
         ]
-        # What the columns before the bars take up, with two characters after each.
+        # The width of the columns before the bars, with two characters after each.
         taken = sum(max(map(cell_len, map(str, cells))) + 2 for cells in zip(whole, *cells, strict=True))
         room = width_of(out) - taken
         if room >= _BARS:
@@ -227,7 +231,7 @@ def _ascii(out: Console) -> bool:
 def _print_tensors(
     out: Console, row: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, str]
 ) -> None:
-    """Where the φ of each tensor is largest, of which the lines above show the sum."""
+    """Lists the largest φ within each tensor, whose sum the lines above show."""
     for name, phi in row.get("attribution", {}).items():
         array = np.asarray(phi, np.float64)
         if not array.ndim or not array.size:
@@ -235,11 +239,11 @@ def _print_tensors(
         flat = array.reshape(-1)
         strongest = np.argsort(-np.abs(flat), kind="stable")[:_PLACES]
         places = []
-        for at in strongest:
-            index = list(map(int, np.unravel_index(at, array.shape)))
+        for position in strongest:
+            index = list(map(int, np.unravel_index(position, array.shape)))
             value = values.get(f"{name}{index}")
             held = "" if value is None else f" = {fitted(_value(value), _PLACE)}"
-            places.append(f"{index}{held} {flat[at]:+.3g}")
+            places.append(f"{index}{held} {flat[position]:+.3g}")
         rest = ", the sum of its values" if array.size > 1 else ""
         text = f"{fitted(clean(labels.get(name, name)), _NAME)}{rest}; strongest: {', '.join(places)}"
         write(out)

@@ -1,4 +1,4 @@
-"""What `attribeam methods` prints: the methods, and a guide through them."""
+"""Prints the methods and a guide to them for `attribeam methods`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.wording import count
 
 
 def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) -> None:
-    """`methods`: two lines each, then which to take when."""
+    """Prints two lines per method, then a guide to choosing one."""
     out = console()
     for row in rows:
         write(out, Text.assemble((str(row["name"]).ljust(22), "bold"), row["cost"]))
@@ -30,28 +30,28 @@ def print_methods(rows: Sequence[Mapping[str, Any]], guide: Sequence[Advice]) ->
             wrapped(out, ", ".join(advice.methods), "      ")
             wrapped(out, advice.because, "      ")
     write(out)
-    write(out, "attribeam methods NAME tells more of one;")
-    write(out, "attribeam methods --config CONFIG says what each would cost there;")
-    write(out, "attribeam methods --function LIBRARY prints a function for its models.")
+    write(out, "attribeam methods NAME describes one;")
+    write(out, "attribeam methods --config CONFIG shows the cost of each on a config;")
+    write(out, "attribeam methods --function LIBRARY prints a function for models of a library.")
 
 
-def print_costs(found: Mapping[str, Any]) -> None:
-    """`methods --config`: what each method would cost on a config, and why some cannot be had."""
+def print_costs(survey: Mapping[str, Any]) -> None:
+    """Prints the cost of each method on a config, and why some do not work on its model."""
     out = console()
-    rows = found["rows"]
-    write(out, f"{count(rows, 'row')}, {count(found['players'], 'feature')} to tell apart")
+    rows = survey["rows"]
+    write(out, f"{count(rows, 'row')}, {count(survey['players'], 'feature')} to attribute to")
     write(out)
     lines, refused = [], []
-    for cost in found["costs"]:
+    for cost in survey["costs"]:
         if cost.refused is not None:
             refused.append(cost)
             continue
         calls = cost.evaluations_per_row
         lines.append([cost.method, f"{calls:,}", f"{calls * rows:,}"])
-    print_table(out, lines, "<>>", header=["method", "model calls a row", "in all"])
+    print_table(out, lines, "<>>", header=["method", "model calls per row", "in all"])
     if refused:
         write(out)
-        write(out, Text("Not on this model:", style="bold"))
+        write(out, Text("Not for this model:", style="bold"))
         for cost in refused:
             wrapped(out, clean(cost.refused), "    ", f"  {cost.method}: ")
     write(out)
@@ -59,7 +59,7 @@ def print_costs(found: Mapping[str, Any]) -> None:
 
 
 def print_method(row: Mapping[str, Any]) -> None:
-    """`methods NAME`."""
+    """Prints one method with its keys and its documentation."""
     out = console()
     write(out, Text(str(row["name"]), style="bold"))
     fact(out, "when", row["when"])
@@ -68,8 +68,8 @@ def print_method(row: Mapping[str, Any]) -> None:
     fact(out, "sums", row["sums"])
     if "here" in row:
         here = row["here"]
-        said = here["refused"] or f"{count(here['evaluations_per_row'], 'model call')} a row"
-        fact(out, "on this config", said)
+        cost = here["refused"] or f"{count(here['evaluations_per_row'], 'model call')} per row"
+        fact(out, "on this config", cost)
     for number, (key, default) in enumerate(row["keys"].items()):
         shown = "none" if default is None else str(default).lower() if isinstance(default, bool) else default
         fact(out, "" if number else "keys", f"{key} ({shown}): {row['allowed'][key]}")
@@ -78,7 +78,7 @@ def print_method(row: Mapping[str, Any]) -> None:
 
 
 def _print_documentation(out: Console, text: str) -> None:
-    """A docstring anew at the terminal's width: paragraphs flow, lines of `Args` keep their indent."""
+    """Prints a docstring at the terminal's width: paragraphs flow, lines of `Args` keep their indent."""
     lines = text.splitlines()
     for blank, part in groupby(lines, key=lambda line: not line.strip()):
         if blank:

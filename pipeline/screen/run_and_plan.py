@@ -1,4 +1,4 @@
-"""What the verbs print: tables and bars for people."""
+"""Prints a run for `attribeam explain`, and a plan for `attribeam plan`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_REASONS = 3
 #: More targets than this get a line each instead of a table each.
 _MOST_TABLES = 3
 _MOST_LINES = 40
-#: Features whose baseline is told.
+#: Features whose baseline is listed.
 _MOST_VALUES = 12
 _KEY = 15
 _NAME = 32
@@ -29,7 +29,7 @@ _FACT, _REASON = 1000, 300
 
 
 def fact(out: Console, key: str, text: str) -> None:
-    """A line of `key` and what it is."""
+    """Prints a key and a text, wrapped beside it."""
     wrapped(out, fitted(clean(text), _FACT), " " * _KEY, clean(key).ljust(_KEY))
 
 
@@ -38,7 +38,7 @@ def _path(out: Console, key: str, path: str, more: str = "") -> None:
 
 
 def nearby(path: str) -> str:
-    """A local path from the working directory where it leads down from there."""
+    """A local path, relative to the working directory if it lies below it."""
     if "://" in path:
         return path
     relative = os.path.relpath(path)
@@ -49,15 +49,15 @@ def nearby(path: str) -> str:
 
 
 def print_submitted(run: str, job: str | None) -> None:
-    """The end of `explain` where a job is not waited for."""
+    """Prints the end of `explain` for a job that was handed over."""
     out = console()
-    fact(out, "submitted", f"job {job}" if job else "not waited for")
+    fact(out, "submitted", f"job {job}" if job else "without waiting for it")
     _path(out, "run", run)
-    fact(out, "", "committed by the job at its end; the same command then prints it")
+    fact(out, "", "the job commits it at its end; the same command then prints it")
 
 
 def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
-    """The end of `explain`: the ten most important features and the run's figures."""
+    """Prints the end of `explain`: the ten most important features and the run's figures."""
     out = console()
     _print_top(out, run)
     manifest = run.manifest
@@ -73,20 +73,18 @@ def print_run(run: Any, reused: bool, exceeded: Sequence[str]) -> None:
         wrapped(out, fitted(clean(reason), _REASON), " " * (_KEY + 2), f"{'':{_KEY}}{number:,} × ")
     gaps = {f"{item['name']} is {gap}" for item in manifest["schema"] for gap in ("null", "NaN")}
     if gaps.intersection(reason for reason, _ in reasons):
-        remedy = (
-            "in input.features a fill stands for what is missing, and missing: keep hands it to the model"
-        )
+        remedy = "in input.features, fill replaces missing values, and missing: keep passes them to the model"
         wrapped(out, remedy, " " * _KEY, " " * _KEY)
     if manifest.get("defaults"):
         fact(out, "method", _keys(manifest["config"]["method"]))
         _print_defaults(out, manifest)
     if reused:
-        fact(out, "nothing done", "the run was there already, of the same config, model and input")
+        fact(out, "nothing done", "the run exists already, with the same config, model and input")
     else:
         *earlier, last = manifest["increments"]
         if earlier:
             rows, before = sum(part["rows"] for part in earlier), sum(part["files"] for part in earlier)
-            taken = f"{count(rows, 'row')} of {count(before, 'file')} are taken over"
+            taken = f"{count(rows, 'row')} of {count(before, 'file')} were taken over"
             now = f"{last['rows']:,} of {count(last['files'], 'new file')} explained now"
             fact(out, "incremental", f"{taken}; {now}")
         pace = f"{duration(timing['pipeline_seconds'])} at {timing['rows_per_second']:,.0f} rows/s"
@@ -104,7 +102,7 @@ def _print_top(out: Console, run: Any) -> None:
         write(out, Text("Most important features, by target", style="bold"))
         brief = []
         for rows in tables[:_MOST_LINES]:
-            best = [f"{clean(named(r.feature, labels))} {r.share:.0%}" for r in rows.head(3).itertuples()]
+            best = [f"{clean(label_of(r.feature, labels))} {r.share:.0%}" for r in rows.head(3).itertuples()]
             name = fitted(clean(rows["target_name"].iloc[0]), _NAME)
             brief.append([name, f"{rows['rows'].iloc[0]:,}", ", ".join(best)])
         print_table(out, brief, "<><", header=["target", "rows", "share of mean |φ|"], indent="  ")
@@ -124,7 +122,7 @@ def _print_top(out: Console, run: Any) -> None:
         lines: list[list[str | Text]] = [
             [
                 _ranks(row),
-                fitted(clean(named(row.feature, labels)), _NAME),
+                fitted(clean(label_of(row.feature, labels)), _NAME),
                 f"{row.mean_abs:.3g}",
                 Text(f"±{(row.mean_abs_high - row.mean_abs_low) / 2:.1g}", style="dim"),
                 f"{row.share:.1%}",
@@ -135,19 +133,19 @@ def _print_top(out: Console, run: Any) -> None:
         ]
         header = ["", "feature", "mean |φ|", "", "share", "raises", ""]
         print_table(out, lines, "><><>><", header=header, indent="  ")
-        note = f"  φ in units of the {kind}; raises: the share of rows in which it raises it"
+        note = f"  φ in units of the {kind}; raises: share of rows in which the feature raises it"
         write(out, Text(note, style="dim"))
         write(out, Text("  ± and from–to: 95 % intervals of mean |φ| and of the rank", style="dim"))
         write(out)
 
 
 def _ranks(row: Any) -> str:
-    """The rank; all that it may be, where these are several."""
+    """The rank, or the interval of ranks."""
     return str(row.rank) if row.rank_low == row.rank_high else f"{row.rank_low}–{row.rank_high}"
 
 
-def named(feature: str, labels: Mapping[str, str]) -> str:
-    """A feature in words: its label, of a value of a tensor with its place, `name[0, 1]`; else its name."""
+def label_of(feature: str, labels: Mapping[str, str]) -> str:
+    """The label of a feature, else its name; a value of a tensor keeps its index, `name[0, 1]`."""
     if feature in labels:
         return labels[feature]
     name, bracket, place = feature.rpartition("[")
@@ -155,10 +153,10 @@ def named(feature: str, labels: Mapping[str, str]) -> str:
 
 
 def _reasons(run: Any) -> list[tuple[str, int]]:
-    """The most frequent reasons with their rows, and all others together."""
+    """The most frequent reasons with their numbers of rows, and the sum of all others."""
     counted = list(rejected_by_reason(run).items())
     first, others = counted[:_MOST_REASONS], counted[_MOST_REASONS:]
-    rest = (f"for {len(others):,} other reasons, in rejected/", sum(rows for _, rows in others))
+    rest = (f"for {len(others):,} other reasons, see rejected/", sum(rows for _, rows in others))
     return [*first, rest] if others else first
 
 
@@ -179,7 +177,7 @@ def _print_quality(out: Console, manifest: Mapping[str, Any]) -> None:
         fact(
             out,
             "",
-            f"{rows} stayed above the method's tolerance after all that method.{cap} allows",
+            f"{rows} stayed above the method's tolerance at the limit method.{cap}",
         )
 
 
@@ -197,7 +195,7 @@ def _print_places(out: Console, run: Any) -> None:
 
 
 def print_plan(summary: Mapping[str, Any]) -> None:
-    """`plan`: what a run would do."""
+    """Prints what a run would do."""
     out = console()
     files = summary["files"]
     total = size(sum(f["bytes"] for f in files))
@@ -240,7 +238,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     fact(
         out,
         "model calls",
-        f"{calls:,} a row, {calls * new:,} in all, {summary['device_batch_size']:,} at a time{prefix}",
+        f"{calls:,} per row, {calls * new:,} in all, {summary['device_batch_size']:,} at a time{prefix}",
     )
     arithmetic = summary["precision"] + (", compiled by XLA" if summary["jit"] else "")
     several = summary["devices"] if len(summary["devices"]) > 1 else []
@@ -248,16 +246,16 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     fact(out, "arithmetic", arithmetic + on)
     estimate = summary["estimate"]
     calls = estimate["device_calls_per_row"]
-    apart = f"; a row takes {calls:,} of them" if calls > 1 else ""
+    apart = f"; a row takes {calls:,} calls" if calls > 1 else ""
     workers, held = summary["workers"], estimate["host_bytes"]
-    together = f", {size(workers * held)} in {workers} of them" if workers > 1 else ""
+    together = f", {size(workers * held)} in {workers} workers" if workers > 1 else ""
     fact(out, "memory", f"up to {size(held)} in a worker process{together}")
     fact(out, "", f"a device call holds up to {size(estimate['device_bytes'])}{apart}")
     if summary["batch_size"] < summary["batch_size_asked"]:
         asked = f"not of compute.batch_size: {summary['batch_size_asked']:,}"
-        fact(out, "", f"batches of {count(summary['batch_size'], 'row')}, {asked}: so many would not fit")
+        fact(out, "", f"batches of {count(summary['batch_size'], 'row')}, {asked}: that number would not fit")
     if estimate["seconds"] is not None:
-        pace = f"{1 / estimate['seconds_per_row']:,.0f} rows/s were measured"
+        pace = f"{1 / estimate['seconds_per_row']:,.0f} rows/s measured"
         fact(out, "time", f"about {duration(estimate['seconds'])} after start-up: {pace}")
     if summary["flags"]:
         fact(out, "runner", summary["runner"])
@@ -265,13 +263,13 @@ def print_plan(summary: Mapping[str, Any]) -> None:
             write(out, f"{'':{_KEY}}{clean(flag)}")
     _path(out, "output", summary["output"], f"  (about {size(estimate['output_bytes'])} before compression)")
     if summary["committed"]:
-        fact(out, "", "holds this very run already: there is nothing to do")
+        fact(out, "", "holds this very run already; nothing to do")
 
 
 def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
-    """What rows are compared with, value by value."""
-    of = baseline.get("of")
-    whose = f": the {of['kind']} of {nearby(of['run'])}, and its edges of bins" if of else ""
+    """Prints the baseline feature by feature."""
+    earlier = baseline.get("of")
+    whose = f": the {earlier['kind']} of {nearby(earlier['run'])}, and its edges of bins" if earlier else ""
     fact(out, "baseline", f"{baseline['kind']}, {count(baseline['rows'], 'row')}{whose}")
     values = baseline["values"]
     rows = [[fitted(clean(each["feature"]), _NAME), clean(each["text"])] for each in values[:_MOST_VALUES]]
@@ -280,9 +278,9 @@ def _print_baseline(out: Console, baseline: Mapping[str, Any]) -> None:
         write(out, f"{'':{_KEY}}… and {len(values) - len(rows):,} more (--json has all)")
 
 
-def _print_defaults(out: Console, of: Mapping[str, Any]) -> None:
-    """Why what the config leaves open was decided so."""
-    for key, why in (of.get("defaults") or {}).items():
+def _print_defaults(out: Console, summary: Mapping[str, Any]) -> None:
+    """Prints the reasons for decisions that the config leaves open."""
+    for key, why in (summary.get("defaults") or {}).items():
         fact(out, "", f"the config names no {key}: {why}" if key == "method" else why)
 
 
@@ -292,7 +290,7 @@ def _keys(block: Mapping[str, Any]) -> str:
 
 
 def _slicing(slicing: Mapping[str, Any]) -> str:
-    """What rows are divided by: a column, a condition, edges, or several of these."""
+    """A slicing in words: a column, a condition, bins, or an intersection of these."""
     if slicing["kind"] == "intersection":
         return " & ".join(map(_slicing, slicing["parts"]))
     if slicing["kind"] != "bins":

@@ -1,4 +1,4 @@
-"""What `attribeam verify` prints: a line a check, what failed first."""
+"""Prints the checks of `attribeam verify`, failed ones first."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LONGEST = 500
 _STATES = {False: "FAILED", None: "unknown", True: "ok"}
 
 
-def print_verification(found: Verification) -> None:
-    """`verify`: what failed, what could not be found out, what is as it should be."""
+def print_verification(verification: Verification) -> None:
+    """Prints one line per check: failed ones, unknown ones, passed ones."""
     out = console()
     for state, word in _STATES.items():
-        for check in found.checks:
+        for check in verification.checks:
             if check.ok is not state:
                 continue
             first = f"{check.name.ljust(_KEY)}{word.ljust(_STATE)}"

@@ -1,1 +1,1 @@
-"""Verifying that a committed run is still what it was."""
+"""Verifies that a committed run is unchanged and can be reproduced."""

@@ -1,4 +1,4 @@
-"""How the rows of an example in a run's table differ from the same rows computed anew."""
+"""Measures the difference between an example's rows in a run's table and the recomputed rows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pyarrow as pa
 from transforms.arrow.nested import as_tensor
 from transforms.outputs.layout import TableSpec
 
-#: Last bits of a float32 that a score far from nothing may lose in other company.
+#: Units in the last place of a float32 by which a large score may change in a batch of another size.
 _BITS = 4 * float(np.finfo(np.float32).eps)
-#: Columns whose numbers are measured; all others are equal or not.
+#: Columns whose numbers may differ within the tolerance; all others must be equal.
 _MEASURED = frozenset(
     (
         *("prediction", "output", "base_value", "convergence_delta"),
@@ -22,13 +22,13 @@ _MEASURED = frozenset(
 
 
 def same_bits(stored: pa.Table, mine: pa.Table) -> bool:
-    """Equal in every bit: −0 is not 0, and a NaN, of a fit or a feature, is itself."""
+    """Whether tables are equal bit by bit: −0 differs from 0, and NaN equals NaN."""
     alike = _alike(stored, mine)
     return alike is not None and _written(alike) == _written(mine)
 
 
 def _alike(stored: pa.Table, mine: pa.Table) -> pa.Table | None:
-    """The table in the other's types, None where its columns are others."""
+    """The table in the types of another; None if the columns differ."""
     # Parquet calls the values of a list "element", Arrow calls them "item".
     kinds = [
         [(field.name, str(field.type).replace("<element:", "<item:")) for field in table.schema]
@@ -38,22 +38,22 @@ def _alike(stored: pa.Table, mine: pa.Table) -> pa.Table | None:
 
 
 def _written(table: pa.Table) -> list[bytes]:
-    """The values alone, whatever buffers they lie in."""
-    found = []
+    """The bytes of the values alone, whatever buffers hold them."""
+    tables = []
     for column in table.columns:
         array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
         sink = pa.BufferOutputStream()
         batch = pa.record_batch([array.take(pa.array(np.arange(len(array))))], ["value"])
         with pa.ipc.new_stream(sink, batch.schema) as writer:
             writer.write_batch(batch)
-        found.append(sink.getvalue().to_pybytes())
-    return found
+        tables.append(sink.getvalue().to_pybytes())
+    return tables
 
 
 def difference(
     stored: pa.Table, mine: pa.Table, full: pa.Table, spread: np.ndarray, output: TableSpec
 ) -> tuple[float, float, str]:
-    """How an example's rows differ, in units of their scale.
+    """The largest difference between an example's rows, in units of their scale.
 
     Returns:
       The largest difference, the same without the last bits of a score far from nothing, and its column.
@@ -65,11 +65,11 @@ def difference(
         if name not in _MEASURED and _written(alike.select([name])) != _written(mine.select([name])):
             return np.inf, np.inf, name
     worst, beyond, where = 0.0, 0.0, ""
-    for at in range(len(stored)):
-        theirs, ours, whole = (table.slice(at, 1) for table in (alike, mine, full))
+    for row in range(len(stored)):
+        theirs, ours, whole = (table.slice(row, 1) for table in (alike, mine, full))
         phi = _values(whole["attribution"])
         sizes = [abs(float(whole[c][0].as_py())) for c in ("prediction", "base_value", "output")]
-        scale = max(float(np.abs(np.concatenate(list(phi.values()))).max(initial=0.0)), float(spread[at]))
+        scale = max(float(np.abs(np.concatenate(list(phi.values()))).max(initial=0.0)), float(spread[row]))
         for column, then, now in _pairs(theirs, ours, phi, output):
             unit = 1.0 if column == "fit" else scale
             gap = np.abs(then - now)
@@ -89,7 +89,7 @@ def _share(gap: float, unit: float) -> float:
 def _pairs(
     stored: pa.Table, mine: pa.Table, phi: Mapping[str, np.ndarray], output: TableSpec
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Column, the table's numbers and the new ones."""
+    """Each column with the table's numbers and the recomputed ones."""
     for name in ("prediction", "output", "base_value", "convergence_delta", "fit"):
         if name in stored.schema.names:
             yield name, _number(stored[name]), _number(mine[name])
@@ -107,7 +107,7 @@ def _pairs(
         yield f"top {feature}", np.array([value]), np.array([sums.get(feature, np.inf)])
     others = [value for name, value in sums.items() if name not in listed]
     yield "rest", _number(stored["rest"]), np.array([sum(others)])
-    # None that is left out may be larger than one that is listed.
+    # No omitted value may be larger than a listed one.
     smallest = min((abs(value) for value in listed.values()), default=np.inf)
     largest = max(map(abs, others), default=0.0)
     if largest > smallest:
@@ -115,7 +115,7 @@ def _pairs(
 
 
 def _number(column: pa.ChunkedArray) -> np.ndarray:
-    """One number, NaN for null."""
+    """A single number, NaN for null."""
     value = column[0].as_py()
     return np.array([np.nan if value is None else value], np.float64)
 
@@ -125,8 +125,8 @@ def _values(column: pa.ChunkedArray) -> dict[str, np.ndarray]:
     struct = column.combine_chunks()
     if isinstance(struct, pa.ChunkedArray):
         struct = struct.chunk(0)
-    found = {}
+    arrays = {}
     for each in struct.type:
         values = as_tensor(struct.field(each.name))
-        found[each.name] = np.full(1, np.nan) if struct.null_count else values.reshape(-1).astype(np.float64)
-    return found
+        arrays[each.name] = np.full(1, np.nan) if struct.null_count else values.reshape(-1).astype(np.float64)
+    return arrays

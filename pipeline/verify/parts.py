@@ -1,4 +1,4 @@
-"""What a run directory says of itself: its parts against the manifest, and its tables against each other."""
+"""Checks a run directory by itself: its parts against the manifest, its tables against each other."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from transforms.storage.digests import new_digest
 _READERS = 8
 _CHUNK = 1 << 20
 _BATCH = 16_384
-#: Between means of the same float32 numbers, added up in another order.
+#: Tolerance between means of the same float32 numbers, summed in another order.
 _AGREE = 1e-5
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
-      name: What.
-      ok: Whether it is as it should be; None where it could not be found out.
-      what: How it is, in a line.
-      details: Everything that is wrong.
+      name: The name of the check.
+      ok: True if it passed; None if that could not be found out.
+      what: The result in one line.
+      details: All problems that were found.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Check:
 
 
 def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset[str]]:
-    """Compares the tables' files with the manifest: which there are, their rows, bytes, digests and metadata.
+    """Compares the tables' files with the manifest: their names, rows, bytes, digests and metadata.
 
     Args:
       run: The run directory.
-      manifest: Its own.
+      manifest: The run's manifest.
     Returns:
       The check, and the names of the files that nothing can be read from with confidence.
     """
@@ -61,14 +61,14 @@ def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset
     known = _metadata(manifest)
     with ThreadPoolExecutor(_READERS) as pool:
         reasons = list(pool.map(lambda item: _examine(run, item[0], item[1], there, known), wanted.items()))
-    found = {name: reason for name, reason in zip(wanted, reasons, strict=True) if isinstance(reason, str)}
+    bad = {name: reason for name, reason in zip(wanted, reasons, strict=True) if isinstance(reason, str)}
     strangers = [name for name in there if name not in wanted]
-    found |= dict.fromkeys(lacking, "is not there, and the manifest does not name it")
-    found |= dict.fromkeys(strangers, "is no part of the run: the manifest does not name it")
-    problems = [f"{name} {reason}" for name, reason in found.items()]
+    bad |= dict.fromkeys(lacking, "is missing, and the manifest does not name it")
+    bad |= dict.fromkeys(strangers, "does not belong to the run: the manifest does not name it")
+    problems = [f"{name} {reason}" for name, reason in bad.items()]
     if problems:
         more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
-        return Check("parts", False, problems[0] + more, tuple(problems)), frozenset(found)
+        return Check("parts", False, problems[0] + more, tuple(problems)), frozenset(bad)
     size = sum(reason for reason in reasons if isinstance(reason, int))
     number = count(len(wanted), "file")
     return Check(
@@ -77,27 +77,27 @@ def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset
 
 
 def _there(run: str) -> list[str]:
-    """Files in the folders of the tables; what an interrupted writer left under a hidden name is none."""
-    found = [
+    """The files in the folders of the tables, without hidden ones that an interrupted writer left."""
+    names = [
         f"{folder}/{name}"
         for folder in FOLDERS
         for name in files.list_dir(files.join(run, folder))
         if not name.startswith(".")
     ]
-    return [*found, IMPORTANCE] if files.exists(files.join(run, IMPORTANCE)) else found
+    return [*names, IMPORTANCE] if files.exists(files.join(run, IMPORTANCE)) else names
 
 
 def _needed(manifest: Mapping[str, Any]) -> list[str]:
-    """Files that a run cannot be without, whether or not its manifest names them."""
+    """The files that a run must have, whether or not its manifest names them."""
     if manifest["config"]["output"]["attributions"] == "none":
         return [IMPORTANCE]
     inputs = [InputFile("", f["file"], PARQUET, f["rows"], f["bytes"]) for f in manifest["inputs"]]
-    shards = cut_increments(inputs, increments_of(manifest))  # depends on nothing but the rows
+    shards = cut_increments(inputs, increments_of(manifest))  # depends on the rows alone
     return [*(f"attributions/{part_name(shard.index)}" for shard in shards), IMPORTANCE]
 
 
 def _metadata(manifest: Mapping[str, Any]) -> dict[str, set[str]]:
-    """What each part must say of itself; parts that were taken over say the run that made them."""
+    """The metadata that each part must have; parts that were taken over name the run that made them."""
     runs = {manifest["run_id"], *(part.run_id for part in increments_of(manifest))}
     return {
         "attribeam.run_id": runs,
@@ -114,9 +114,9 @@ def _examine(
     there: Sequence[str],
     known: Mapping[str, set[str]],
 ) -> str | int:
-    """What is wrong with a file; its bytes where nothing is."""
+    """The problem with a file, or its size in bytes if there is none."""
     if not is_table(name):
-        return "is no name that a run gives a part"
+        return "is not a name that a run gives a part"
     if name not in there:
         return "is gone"
     path = files.join(run, name)
@@ -125,7 +125,7 @@ def _examine(
         if size != noted["bytes"]:
             return f"has {size:,} bytes, and had {noted['bytes']:,}"
         if _blake2b(path) != noted["digest"]:
-            return "does not hold the bytes that were written: its BLAKE2b digest is another"
+            return "does not hold the bytes that were written: its BLAKE2b digest differs"
         with files.open_arrow(path) as source:
             footer = pq.read_metadata(source)
     except (pa.ArrowException, OSError) as error:
@@ -138,16 +138,16 @@ def _examine(
     for key, allowed in known.items():
         value = own.get(key.encode(), b"").decode("utf-8", "replace")
         if value not in allowed:
-            return f"is of another run: its {key} is {value!r}, and not {' or '.join(sorted(allowed))}"
+            return f"belongs to another run: its {key} is {value!r}, and not {' or '.join(sorted(allowed))}"
     return size
 
 
 def _blake2b(path: str) -> str:
-    found = new_digest()
+    digest = new_digest()
     with files.open_input(path) as source:
         while block := source.read(_CHUNK):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def check_counts(manifest: Mapping[str, Any]) -> Check:
@@ -163,7 +163,7 @@ def check_counts(manifest: Mapping[str, Any]) -> Check:
     if planned > sum(entry["rows"] for entry in manifest["inputs"]):
         problems.append(f"{planned:,} rows are more than the input had")
     if attributed and total % attributed:
-        problems.append(f"{total:,} attributions are no whole number for each of {attributed:,} rows")
+        problems.append(f"{total:,} attributions do not divide evenly among {attributed:,} rows")
     rows = _rows_by_folder(manifest)
     wanted = {"rejected": rejected}
     if manifest["config"]["output"]["attributions"] != "none":
@@ -173,12 +173,12 @@ def check_counts(manifest: Mapping[str, Any]) -> Check:
             problems.append(f"{folder}/ holds {rows[folder]:,} rows, and the manifest counts {number:,}")
     if problems:
         return Check("counts", False, problems[0], tuple(problems))
-    what = f"{read:,} rows read are {attributed:,} attributed and {rejected:,} rejected"
-    return Check("counts", True, f"{what}, as many as the parts hold")
+    statement = f"{read:,} rows read are {attributed:,} attributed and {rejected:,} rejected"
+    return Check("counts", True, f"{statement}, as many as the parts hold")
 
 
 def _rows_by_folder(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Rows of each folder's parts as the manifest has them: what the files hold is the other check's."""
+    """Rows of each folder's parts by the manifest; another check compares it with the files."""
     rows = dict.fromkeys(FOLDERS, 0)
     for part in manifest["parts"]:
         folder = part["file"].partition("/")[0]
@@ -188,26 +188,26 @@ def _rows_by_folder(manifest: Mapping[str, Any]) -> dict[str, int]:
 
 
 def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[str]) -> Check:
-    """Compares the importance over all rows with means taken of the attributions anew, weighted as it is.
+    """Compares the importance over all rows with means recomputed from the attributions.
 
     Cost: reads the attributions once, a batch at a time.
     """
     if IMPORTANCE in unsound or any(name.startswith("attributions/") for name in unsound):
-        return Check("importance", None, "not compared: the tables are not what was written")
+        return Check("importance", None, "not compared: the tables have changed since they were written")
     table = read_whole(files.join(run, IMPORTANCE))
     table = table.filter(pc.equal(table["slice"], "")).to_pydict()
     rows = dict(zip(table["target"], table["rows"], strict=True))
     weighted = manifest["config"]["input"].get("weight") is not None
-    # Of a target all of whose rows weigh nothing there is no mean.
+    # A target whose rows all have weight 0 has no mean.
     total, wanted = sum(rows.values()), manifest["counts"]["attributions"]
     if total > wanted or (total < wanted and not weighted):
-        what = f"it is over {total:,} attributions, and the manifest counts {wanted:,}"
-        return Check("importance", False, what)
+        statement = f"it is over {total:,} attributions, and the manifest counts {wanted:,}"
+        return Check("importance", False, statement)
     kept = manifest["config"]["output"]["attributions"]
     if kept != "all":
-        told = "none" if kept == "none" else f"the {kept['top_k']} largest"
-        return Check("importance", None, f"not compared: of the attributions {told} of each row are kept")
-    found, weight = _means(run, list(manifest["features"]), len(manifest["target_names"]), weighted)
+        largest = "none" if kept == "none" else f"the {kept['top_k']} largest"
+        return Check("importance", None, f"not compared: of the attributions {largest} of each row are kept")
+    means, weight = _means(run, list(manifest["features"]), len(manifest["target_names"]), weighted)
     problems = [
         f"target {target} is not in it, and its rows have weights"
         for target in np.flatnonzero(weight > 0).tolist()
@@ -215,32 +215,32 @@ def check_importance(run: str, manifest: Mapping[str, Any], unsound: frozenset[s
     ]
     columns = ("target", "feature", "rows", "mean_abs", "mean")
     for target, feature, number, mean_abs, mean in zip(*(table[c] for c in columns), strict=True):
-        what = f"{feature}, target {target}: "
-        if feature not in found:
-            problems.append(f"{what}is no feature of the run")
+        statement = f"{feature}, target {target}: "
+        if feature not in means:
+            problems.append(f"{statement}is not a feature of the run")
             continue
-        held, absolute, signed = found[feature][:, target]
+        held, absolute, signed = means[feature][:, target]
         limit = _AGREE * max(abs(mean_abs), absolute)
         if held != number:
-            problems.append(f"{what}is over {number:,} rows, and there are {held:,.0f}")
+            problems.append(f"{statement}is over {number:,} rows, and there are {held:,.0f}")
         elif not (abs(absolute - mean_abs) <= limit and abs(signed - mean) <= limit):
             problems.append(
-                f"{what}mean |φ| {mean_abs:.6g} and mean φ {mean:.6g}, and of the attributions they are "
-                f"{absolute:.6g} and {signed:.6g}"
+                f"{statement}mean |φ| {mean_abs:.6g} and mean φ {mean:.6g}, and from the attributions they "
+                f"are {absolute:.6g} and {signed:.6g}"
             )
-    if len(table["feature"]) != len(rows) * len(found):
-        problems.append(f"{len(table['feature']):,} lines, and {len(rows)} targets × {len(found)} features")
+    if len(table["feature"]) != len(rows) * len(means):
+        problems.append(f"{len(table['feature']):,} lines, and {len(rows)} targets × {len(means)} features")
     if problems:
         return Check("importance", False, problems[0], tuple(problems))
     return Check(
-        "importance", True, f"the means of {count(len(found), 'feature')} agree with the attributions"
+        "importance", True, f"the means of {count(len(means), 'feature')} agree with the attributions"
     )
 
 
 def _means(
     run: str, features: Sequence[str], targets: int, weighted: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Rows, mean |φ| and mean φ of each target, `[3, targets]` by feature, and the weight of its rows.
+    """Rows, mean |φ| and mean φ of each target, `[3, targets]` by feature, and the weight of each target.
 
     Where rows have weights the means are weighted; else each counts 1.
     """
@@ -253,7 +253,7 @@ def _means(
         struct = batch.column("attribution")
         for name in features:
             values = as_tensor(struct.field(name))
-            # One number a feature, as the importance takes it: a tensor's values are summed.
+            # The importance takes one number per feature: a tensor's values are summed.
             total = values.reshape(len(target), -1).sum(axis=1, dtype=np.float64).astype(np.float32)
             by = sums[name]
             by[0] += np.bincount(target, minlength=targets)

@@ -1,4 +1,4 @@
-"""Rows of a run drawn at random, explained once more, and compared with its tables."""
+"""Explains rows drawn at random again, and compares them with a run's tables."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from transforms.work.batch import explain_rows
 from transforms.work.runtime import Runtime, runtime
 from transforms.work.shard import read_batches
 
-#: Rows this near to each other are read in one go with those between them.
+#: Rows this close to each other are read together with those between them.
 _NEAR = 256
 _READ = 1024
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A drawn row: where it is in the input, and in the tables.
+    """The place of a drawn row in the input and in the tables.
 
     Args:
-      ordinal: Number in the whole input.
-      shard: Number of its part.
-      piece: Of the shard.
-      row: Number in the file.
-      before: Rejected rows before it in its shard.
-      at: Its number in its shard.
-      stage: At which it was rejected; None where it was explained.
+      ordinal: Its number in the whole input.
+      shard: Number of its shard.
+      piece: The piece of the shard that holds it.
+      row: Its number in the file.
+      before: Number of rejected rows before it in its shard.
+      position: Its number in its shard.
+      stage: The stage at which it was rejected; None if it was explained.
     """
 
     ordinal: int
@@ -50,17 +50,17 @@ class _Place:
     piece: Piece
     row: int
     before: int
-    at: int
+    position: int
     stage: str | None
 
     @property
-    def told(self) -> str:
+    def in_words(self) -> str:
         return f"row {self.row} of {self.piece.name}"
 
 
 @dataclass
 class _Tally:
-    """How the rows agree."""
+    """Counts of rows by how well they agree."""
 
     exact: int = 0
     near: int = 0
@@ -78,21 +78,21 @@ def check_rows(
     seed: int,
     tolerance: float,
 ) -> tuple[Check, dict[str, Any]]:
-    """Explains rows drawn at random from all that were read, as the run did, and compares them with it.
+    """Explains rows drawn at random from the whole input again, and compares them with the run.
 
-    Rows are found in the parts by their position, so that ids may come twice.
+    Rows are found in the parts by their position, because ids may repeat.
 
     Args:
       run: The run directory.
-      manifest: Its own.
-      plan: Made anew, of the same model, input and baseline.
-      unsound: Files of the run that are not what was written.
-      rows: How many to draw; all where there are fewer.
-      seed: Of the draw.
-      tolerance: Largest difference, of the larger of the row's largest |φ| and the score's spread. A score
-        far from nothing adds four last bits of its own.
+      manifest: The run's manifest.
+      plan: A new plan of the same model, input and baseline.
+      unsound: Files of the run that have changed.
+      rows: Number of rows to draw; all rows if there are fewer.
+      seed: Seed of the draw.
+      tolerance: Largest difference, relative to the larger of the row's largest |φ| and the score's spread.
+        A score far from 0 may also differ in its last four bits.
     Returns:
-      The check, and for `--json` what was drawn and how it agrees.
+      The check, and the drawn rows with their agreement for `--json`.
     """
     if plan.spec.output.attributions == "none":
         return Check("rows", None, "not compared: the run keeps no attributions (attributions: none)"), {}
@@ -103,7 +103,7 @@ def check_rows(
         return Check("rows", None, broken), {}
     sound = [p for p in places if f"attributions/{part_name(p.shard)}" not in unsound]
     tally = _compare(run, plan, sound, tolerance)
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "drawn": [{"file": p.piece.name, "row": p.row} for p in places],
         "compared": len(sound),
         "identical": tally.exact,
@@ -112,7 +112,7 @@ def check_rows(
         "largest_difference": tally.largest,
         "tolerance": tolerance,
     }
-    return _judged(manifest, tally, len(places), len(sound), seed), told
+    return _judged(manifest, tally, len(places), len(sound), seed), report
 
 
 def _judged(manifest: Mapping[str, Any], tally: _Tally, drawn: int, compared: int, seed: int) -> Check:
@@ -126,69 +126,72 @@ def _judged(manifest: Mapping[str, Any], tally: _Tally, drawn: int, compared: in
     if tally.rejected:
         parts.append(f"{tally.rejected:,} rejected again")
     if compared < drawn:
-        parts.append(f"{drawn - compared:,} lie in parts that are not what was written")
-    what = ", ".join(parts)
+        parts.append(f"{drawn - compared:,} lie in parts that have changed")
+    statement = ", ".join(parts)
     if not tally.problems:
-        return Check("rows", True if compared == drawn else None, what)
+        return Check("rows", True if compared == drawn else None, statement)
     changed = [
         f"{name} was {manifest['versions'].get(name)} and is {version}"
         for name, version in versions().items()
         if manifest["versions"].get(name, version) != version
     ]
     more = (f"other versions: {', '.join(changed)}",) if changed else ()
-    return Check("rows", False, f"{what}, {len(tally.problems):,} DIFFER", (*tally.problems, *more))
+    return Check("rows", False, f"{statement}, {len(tally.problems):,} DIFFER", (*tally.problems, *more))
 
 
 def _places(
     run: str, plan: Plan, drawn: np.ndarray, unsound: frozenset[str]
 ) -> tuple[list[_Place], str | None]:
-    """Where the drawn rows are; or why that cannot be said."""
+    """The places of the drawn rows, or the reason why they cannot be found."""
     starts = np.cumsum([0, *(shard.rows for shard in plan.shards)])
-    found = []
+    places = []
     for number in np.unique(np.searchsorted(starts, drawn, "right") - 1):
         shard, name = plan.shards[number], part_name(plan.shards[number].index)
         if f"rejected/{name}" in unsound:
-            return [], f"not compared: rejected/{name} is not what was written"
+            return [], f"not compared: rejected/{name} has changed"
         refused = _refused(run, shard)
         held = _part_rows(run, shard.index) if f"attributions/{name}" not in unsound else None
         whole = shard.rows - len(refused)
         if held is not None and (held % whole if whole else held):
-            return [], f"not compared: attributions/{name} is not cut from the input as {shard.rows} rows"
+            return (
+                [],
+                f"not compared: attributions/{name} does not match the rows of its shard, {shard.rows} rows",
+            )
         at_refused = np.array(sorted(refused), np.int64)
         mine = drawn[(drawn >= starts[number]) & (drawn < starts[number + 1])] - starts[number]
         for at in mine.tolist():
             piece, row = _in_pieces(shard, at)
             before = int(np.searchsorted(at_refused, at))
             ordinal = int(starts[number]) + at
-            found.append(_Place(ordinal, shard.index, piece, row, before, at, refused.get(at)))
-    return found, None
+            places.append(_Place(ordinal, shard.index, piece, row, before, at, refused.get(at)))
+    return places, None
 
 
-def _in_pieces(shard: Shard, at: int) -> tuple[Piece, int]:
+def _in_pieces(shard: Shard, offset: int) -> tuple[Piece, int]:
     for piece in shard.pieces:
-        if at < piece.rows:
-            return piece, piece.start + at
-        at -= piece.rows
-    raise ValueError(f"shard {shard.index} has no row {at}")
+        if offset < piece.rows:
+            return piece, piece.start + offset
+        offset -= piece.rows
+    raise ValueError(f"shard {shard.index} has no row {offset}")
 
 
 def _refused(run: str, shard: Shard) -> dict[int, str]:
-    """Stage of each rejected row of a shard, by its number in the shard."""
+    """The stage of each rejected row of a shard, by its number in the shard."""
     path = files.join(run, "rejected", part_name(shard.index))
     if not files.exists(path):
         return {}
     table = read_whole(path, ["file", "row", "stage"]).to_pydict()
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     first = 0
     rows = dict(zip(zip(table["file"], table["row"], strict=True), table["stage"], strict=True))
     for piece in shard.pieces:
-        found |= {
+        reasons |= {
             first + row - piece.start: stage
             for (name, row), stage in rows.items()
             if name == piece.name and piece.start <= row < piece.start + piece.rows
         }
         first += piece.rows
-    return found
+    return reasons
 
 
 def _part_rows(run: str, shard: int) -> int:
@@ -217,8 +220,8 @@ def _compare(run: str, plan: Plan, places: Sequence[_Place], tolerance: float) -
             tally.rejected += 1
         else:
             was = "explained" if place.stage is None else f"rejected at the stage {place.stage}"
-            what = f"{place.told} was {was}, and is rejected now"
-            tally.problems.append(f"{what} at the stage {problem.stage}: {problem.reason}")
+            statement = f"{place.in_words} was {was}, and is rejected now"
+            tally.problems.append(f"{statement} at the stage {problem.stage}: {problem.reason}")
     return tally
 
 
@@ -244,7 +247,7 @@ def _drawn_rows(
 
 
 def _stretches(places: Sequence[_Place]) -> Iterator[Piece]:
-    """Pieces that hold the rows, and little more."""
+    """Pieces that hold the drawn rows, and few others."""
     group: list[_Place] = []
     for place in places:
         if group and (place.piece is not group[-1].piece or place.row - group[-1].row > _NEAR):
@@ -285,18 +288,18 @@ def _compare_batch(
         output = replace(spec.output, attributions="all")
         full = attribution_table(*given, output, attribution_schema(spec.schema, output, {}))
 
-    @lru_cache(maxsize=1)  # rows come in the input's order, part by part
+    @lru_cache(maxsize=1)  # rows come in input order, part by part
     def open_part(shard: int) -> _Part:
         return _Part(files.join(run, "attributions", part_name(shard)))
 
     for number, ordinal in enumerate(rows.ordinals.tolist()):
         place = by_ordinal[ordinal]
         if place.stage is not None:
-            what = f"{place.told} was rejected at the stage {place.stage}, and is explained now"
-            tally.problems.append(what)
+            statement = f"{place.in_words} was rejected at the stage {place.stage}, and is explained now"
+            tally.problems.append(statement)
             continue
-        first, at = number * per_example, (place.at - place.before) * per_example
-        stored = open_part(place.shard).rows(at, per_example)
+        first, start = number * per_example, (place.position - place.before) * per_example
+        stored = open_part(place.shard).rows(start, per_example)
         mine = table.slice(first, per_example)
         if same_bits(stored, mine):
             tally.exact += 1
@@ -309,27 +312,27 @@ def _compare_batch(
             tally.near += 1
         else:
             size = "" if np.isinf(worst) else f" by {worst:.2g} of max(|φ|, the score's spread)"
-            tally.problems.append(f"{place.told} ({rows.ids[number]}): {column} differs{size}")
+            tally.problems.append(f"{place.in_words} ({rows.ids[number]}): {column} differs{size}")
 
 
 class _Part:
     """A part of the table, read a row group at a time."""
 
     def __init__(self, path: str) -> None:
-        # All in this thread: one of Arrow's that lets go of a remote file late may abort a process that ends.
+        # Without Arrow's threads: one that closes a remote file late may abort a process at its end.
         self._file = pq.ParquetFile(files.open_arrow(path), pre_buffer=False)
         sizes = [self._file.metadata.row_group(i).num_rows for i in range(self._file.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
         self._held: tuple[int, pa.Table] | None = None
 
-    def rows(self, at: int, count: int) -> pa.Table:
-        """Some rows, which may lie in two row groups."""
+    def rows(self, start: int, count: int) -> pa.Table:
+        """Reads some rows, which may lie in several row groups."""
         parts = []
-        first = int(np.searchsorted(self._starts, at, "right")) - 1
+        first = int(np.searchsorted(self._starts, start, "right")) - 1
         while count and first < len(self._starts) - 1:
             if self._held is None or self._held[0] != first:
                 self._held = first, self._file.read_row_group(first, use_threads=False)
-            part = self._held[1].slice(at - int(self._starts[first]), count)
+            part = self._held[1].slice(start - int(self._starts[first]), count)
             parts.append(part)
-            at, count, first = at + len(part), count - len(part), first + 1
+            start, count, first = start + len(part), count - len(part), first + 1
         return pa.concat_tables(parts)

@@ -1,4 +1,4 @@
-"""Whether a committed run is still what its manifest says, and still what its model says."""
+"""Verifies a committed run against its manifest, its input and its model."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from transforms.models.load import request_digest
 from transforms.sources.base import PARQUET, InputFile
 from transforms.storage import files
 
-#: What a manifest must hold to be compared with anything.
+#: Keys of a manifest that the checks need.
 _KEYS = (
     *("run_id", "fingerprint", "config", "config_folder", "model", "baseline", "inputs", "counts", "rows"),
     *("parts", "increments", "shard_rows", "batch_size", "device_batch_size", "features", "target_names"),
 )
-#: Of the spread of the score. Rows are recomputed in other company than they had in the run, and a matrix
-#: product of another number of rows adds its float32 terms up in another order.
+#: Tolerance relative to the spread of the score. Rows are recomputed in other batches than in the run, and a
+#: matrix product of another number of rows sums its float32 terms in another order.
 TOLERANCE = 1e-5
-#: The same where products are rounded to halves on their way: a last bit of theirs.
+#: Tolerance in mixed precision: the last bit of a half-precision product.
 _MIXED = 1e-2
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found.
+    """The result of a verification.
 
     Args:
       run: The run directory.
-      checks: In the order in which they were made.
-      sample: Of the rows: how many were asked for, the seed, which were drawn, how they agree.
+      checks: The checks in the order in which they were made.
+      sample: The recomputed rows: number asked for, seed, drawn rows, agreement.
     """
 
     run: str
@@ -56,7 +56,7 @@ class Verification:
         return [check.name for check in self.checks if check.ok is False]
 
     def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
+        """The result for `--json`."""
         states = {True: "ok", False: "failed", None: "unknown"}
         checks = [
             {"name": c.name, "state": states[c.ok], "what": c.what, "details": list(c.details)}
@@ -66,64 +66,63 @@ class Verification:
 
 
 def verify(run: str, *, rows: int, seed: int, tolerance: float | None = None) -> Verification:
-    """Compares a run with its manifest, its manifest with the world, and some rows with the model.
+    """Compares a run with its manifest, the manifest with model and input, and some rows with the model.
 
-    Each check is made whatever the others say, as far as it can be: a model that is gone says nothing of the
-    checksums of the parts.
+    Checks are independent as far as possible: without the model, the parts' checksums can still be compared.
 
     Args:
       run: The run directory.
-      rows: How many rows to recompute; 0 loads no model.
-      seed: Of the draw.
-      tolerance: Largest difference, of the larger of the row's largest |φ| and the score's spread.
+      rows: Number of rows to recompute; 0 loads no model.
+      seed: Seed of the draw.
+      tolerance: Largest difference, relative to the larger of the row's largest |φ| and the score's spread.
     Raises:
       UserError: There is no committed run.
-    Cost: reads all tables once, loads the model, and explains the rows; of the input what holds them, and
-      what the baseline is drawn from.
+    Cost: reads all tables once, loads the model, explains the rows, and reads those parts of the input that
+      hold them or from which the baseline is drawn.
     """
     manifest = _manifest(run)
     parts, unsound = check_parts(run, manifest)
     checks = [
         parts,
-        _told("counts", lambda: check_counts(manifest)),
-        _told("importance", lambda: check_importance(run, manifest, unsound)),
+        _attempt("counts", lambda: check_counts(manifest)),
+        _attempt("importance", lambda: check_importance(run, manifest, unsound)),
     ]
     sample: dict[str, Any] = {"asked": rows, "seed": seed, "drawn": []}
     try:
         loaded = _config(run, manifest)
     except UserError as error:
-        what = f"cannot be read back from the manifest: {error}"
-        return Verification(run, (*checks, Check("config", False, what)), sample)
-    found, inputs = _inputs(loaded, manifest)
-    model = _told("model", lambda: _model(loaded, manifest))
+        problem = f"cannot be read back from the manifest: {error}"
+        return Verification(run, (*checks, Check("config", False, problem)), sample)
+    inspected, inputs = _inputs(loaded, manifest)
+    model = _attempt("model", lambda: _model(loaded, manifest))
     checks += [inputs, model]
     if rows == 0:
         checks += [Check(name, None, "not recomputed: --rows 0") for name in ("baseline", "rows")]
         return Verification(run, tuple(checks), sample)
-    if found is None or model.ok is False:
+    if inspected is None or model.ok is False:
         lacking = "model" if model.ok is False else "input"
-        why = f"not recomputed: the {lacking} is not what it was"
+        why = f"not recomputed: the {lacking} has changed"
         checks += [Check(name, None, why) for name in ("baseline", "rows")]
         return Verification(run, tuple(checks), sample)
     try:
-        plan = _plan(loaded, manifest, found)
+        plan = _plan(loaded, manifest, inspected)
     except UserError as error:
         checks += [Check("baseline", False, str(error)), Check("rows", None, "not recomputed: no baseline")]
         return Verification(run, tuple(checks), sample)
     baseline = _baseline(plan, manifest)
     checks.append(baseline)
     if not baseline.ok:
-        checks.append(Check("rows", None, "not recomputed: the baseline is not what it was"))
+        checks.append(Check("rows", None, "not recomputed: the baseline has changed"))
         return Verification(run, tuple(checks), sample)
     if tolerance is None:
         tolerance = TOLERANCE if plan.spec.model.precision == "float32" else _MIXED
     try:
-        checked, told = check_rows(run, manifest, plan, unsound, rows, seed, tolerance)
+        checked, report = check_rows(run, manifest, plan, unsound, rows, seed, tolerance)
     except UserError as error:
-        checked, told = Check("rows", False, str(error)), {}
+        checked, report = Check("rows", False, str(error)), {}
     except (pa.ArrowException, OSError) as error:
-        checked, told = _unreadable("rows", error), {}
-    return Verification(run, (*checks, checked), {**sample, **told})
+        checked, report = _unreadable("rows", error), {}
+    return Verification(run, (*checks, checked), {**sample, **report})
 
 
 def _manifest(run: str) -> dict[str, Any]:
@@ -131,14 +130,14 @@ def _manifest(run: str) -> dict[str, Any]:
     lacking = [key for key in _KEYS if manifest.get(key) is None]
     if lacking:
         raise UserError(
-            f"holds no {lacking[0]}: it is no manifest of a committed run", f"{run}/manifest.json"
+            f"lacks {lacking[0]}: it is not the manifest of a committed run", f"{run}/manifest.json"
         )
     return manifest
 
 
 def _config(run: str, manifest: Mapping[str, Any]) -> LoadedConfig:
-    """The config of the run, which decides as little anew as can be."""
-    # Not the manifest's own path: it lies in the run directory, where no config may.
+    """The config of the run, with batch sizes as the run used them."""
+    # The name is not the manifest's path, which lies in the run directory, where a config must not lie.
     loaded = restored(manifest["config"], f"{run}: config", manifest["config_folder"])
     config = loaded.config
     compute = {
@@ -156,8 +155,8 @@ def _config(run: str, manifest: Mapping[str, Any]) -> LoadedConfig:
     return replace(loaded, config=config)
 
 
-def _told(name: str, check: Callable[[], Check]) -> Check:
-    """The check; what stands in its way fails it."""
+def _attempt(name: str, check: Callable[[], Check]) -> Check:
+    """Makes a check; an error on the way fails it."""
     try:
         return check()
     except UserError as error:
@@ -171,53 +170,53 @@ def _unreadable(name: str, error: Exception) -> Check:
 
 
 def _inputs(loaded: LoadedConfig, manifest: Mapping[str, Any]) -> tuple[list[InputFile] | None, Check]:
-    """The input files, None where their rows are not those of the run, and what is to be said of them."""
+    """The input files, None if their rows are not those of the run, and the check."""
     try:
-        found = input_files(loaded)
+        inputs = input_files(loaded)
     except UserError as error:
         return None, Check("inputs", False, str(error))
-    return compare_inputs(found, manifest["inputs"])
+    return compare_inputs(inputs, manifest["inputs"])
 
 
 def compare_inputs(
-    found: list[InputFile], noted: list[Mapping[str, Any]]
+    inputs: list[InputFile], noted: list[Mapping[str, Any]]
 ) -> tuple[list[InputFile] | None, Check]:
     """Compares the input with the manifest's `inputs`.
 
     Args:
-      found: The input as it is.
-      noted: As it was.
+      inputs: The input as it is now.
+      noted: The input as the manifest describes it.
     Returns:
       The files, None where rows cannot be found again in them, and the check.
     """
-    now, then = {f.name: f for f in found}, {f["file"]: f for f in noted}
+    now, then = {f.name: f for f in inputs}, {f["file"]: f for f in noted}
     moved, changed = [], []
     for name in [*then, *(name for name in now if name not in then)]:
         if name not in now:
             moved.append(f"{name} is gone")
         elif name not in then:
-            moved.append(f"{name} was not there")
+            moved.append(f"{name} is new")
         elif now[name].rows != then[name]["rows"]:
             moved.append(f"{name} has {now[name].rows:,} rows, and had {then[name]['rows']:,}")
         elif now[name].bytes != then[name]["bytes"]:
             changed.append(f"{name} has {now[name].bytes:,} bytes, and had {then[name]['bytes']:,}")
         elif now[name].digest != then[name].get("digest", now[name].digest):
-            changed.append(f"{name} has another content than it had")
+            changed.append(f"{name} has different content")
     problems = moved + changed
-    # In the run's order: where it took over another, the new files come last.
+    # In the run's order: an incremental run has its new files last.
     kept = None if moved else [now[name] for name in then]
     if problems:
         return kept, Check("inputs", False, _first(problems), tuple(problems))
     if not all("digest" in entry for entry in noted):
-        what = "names, rows and bytes match; the manifest has no digests of their contents"
-    elif found[0].format == PARQUET:
-        # Pages are not read: a value that moves none of its column's statistics is the rows' to find.
-        what = "names, rows, bytes and digests of the Parquet footers, statistics included, match"
+        statement = "names, rows and bytes match; the manifest has no digests of their contents"
+    elif inputs[0].format == PARQUET:
+        # Pages are not read. A changed value that leaves the column's statistics alone shows in the rows.
+        statement = "names, rows, bytes and digests of the Parquet footers, statistics included, match"
     else:
-        what = "names, rows, bytes and digests of the records' checksums match"
+        statement = "names, rows, bytes and digests of the records' checksums match"
     rows = sum(f.rows for f in now.values())
-    number = f"{count(len(found), 'file')}, {count(rows, 'row')}"
-    return kept, Check("inputs", True, f"{number}: {what}")
+    number = f"{count(len(inputs), 'file')}, {count(rows, 'row')}"
+    return kept, Check("inputs", True, f"{number}: {statement}")
 
 
 def _first(problems: list[str]) -> str:
@@ -231,16 +230,16 @@ def _model(loaded: LoadedConfig, manifest: Mapping[str, Any]) -> Check:
         return Check("model", False, f"{request.path} is gone")
     digest, noted = request_digest(request), manifest["model"]["digest"]
     if digest != noted:
-        what = f"{manifest['model']['path']} has the digest {digest[:19]}…, and had {noted[:19]}…"
-        return Check("model", False, what)
-    return Check("model", True, f"{manifest['model']['path']} has the digest that it had")
+        problem = f"{manifest['model']['path']} has the digest {digest[:19]}…, and had {noted[:19]}…"
+        return Check("model", False, problem)
+    return Check("model", True, f"{manifest['model']['path']} has the same digest")
 
 
 def _plan(loaded: LoadedConfig, manifest: Mapping[str, Any], inputs: list[InputFile]) -> Plan:
-    """The plan of the run, its model loaded in this process."""
+    """Plans the run again, with its model loaded in this process."""
     increments = increments_of(manifest)
     kept = None
-    if loaded.config.baseline.kind == "run":  # the earlier run may be gone: this one keeps what it had of it
+    if loaded.config.baseline.kind == "run":  # the earlier run may be gone, but this run keeps its baseline
         kept = earlier_baseline(loaded.paths.output, "its own baseline")
     sources = Sources(inputs, baseline_files_of(loaded), kept, drawn_from=inputs[: increments[0].files])
     plan = make_plan(loaded, limit=manifest["rows"], in_process=True, sources=sources)
@@ -253,8 +252,10 @@ def _baseline(plan: Plan, manifest: Mapping[str, Any]) -> Check:
     rows = len(artifact.scores)
     if (plan.baseline_kind, rows, artifact.digest) == (noted["kind"], noted["rows"], noted["digest"]):
         number = count(rows, "row")
-        return Check("baseline", True, f"{noted['kind']}, {number}: made anew, it has the digest that it had")
-    what = f"made anew, it is {plan.baseline_kind} of {rows:,} rows with the digest {artifact.digest[:19]}…"
+        return Check("baseline", True, f"{noted['kind']}, {number}: made again, it has the same digest")
+    problem = (
+        f"made again, it is {plan.baseline_kind} of {rows:,} rows with the digest {artifact.digest[:19]}…"
+    )
     return Check(
-        "baseline", False, f"{what}, and was {noted['kind']} of {noted['rows']:,}, {noted['digest'][:19]}…"
+        "baseline", False, f"{problem}, and was {noted['kind']} of {noted['rows']:,}, {noted['digest'][:19]}…"
     )

@@ -159,8 +159,8 @@ def test_plan_says_everything_and_writes_nothing(capsys: pytest.CaptureFixture[s
         "distance numeric float32",
         "integrated_gradients: n_steps 20",
         "baseline mean, 1 row",
-        "20 a row, 4,000 in all",
-        "rows/s were measured",
+        "20 per row, 4,000 in all",
+        "rows/s measured",
         f"{tmp_path / 'run'} (about ",
     ):
         assert part in words, part
@@ -182,7 +182,7 @@ def test_plan_knows_a_run_that_is_there(capsys: pytest.CaptureFixture[str]) -> N
     run = worlds.explained(worlds.trips())
     said = Said(capsys, "plan", worlds.trips(), "--output", run.path)
     assert said.status == 0
-    assert "there is nothing to do" in said.out
+    assert "nothing to do" in said.out
     refused = Said(capsys, "plan", worlds.trips(), "--output", run.path, "--set", "seed=3")
     assert refused.status == 2
     assert "--overwrite" in refused.err
@@ -222,7 +222,7 @@ def test_explain_prints_what_matters(
 
     again = Said(capsys, "explain", worlds.trips(), "--output", "run")
     assert again.status == 0
-    assert "the run was there already" in again.out
+    assert "the run exists already" in again.out
 
 
 def test_explain_json_is_one_object(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_a_run_that_breaks_is_status_3(
     line = said.err.splitlines()[-1]
     assert line.startswith("error: shard ")
     assert "No space left on device" in line
-    assert line.endswith("what is done is kept, and the same command goes on from there")
+    assert line.endswith("finished work is kept, and the same command continues from there")
     assert "Traceback" not in said.err
     assert list((tmp_path / "run" / "attributions").iterdir()) == [], "no half-written part is left"
     assert Said(capsys, "explain", worlds.trips(), "--output", tmp_path / "run").status == 0
@@ -580,7 +580,7 @@ def test_a_run_that_is_told_to_stop_goes_on(number: signal.Signals, tmp_path: Pa
         stopped.wait()
     assert stopped.returncode == 3
     assert said.strip().splitlines()[-1] == (
-        "error: interrupted; what is done is kept, and the same command goes on from there"
+        "error: interrupted; finished work is kept, and the same command continues from there"
     )
     assert 10 <= len(list(journal.glob("*.done"))) < 76
     run = worlds.explain(config, place, "compute.shard_rows=4")

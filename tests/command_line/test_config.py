@@ -174,7 +174,7 @@ def test_settings(tmp_path: Path) -> None:
     assert [f.name for f in config.input.features or []] == ["a", "c"]
     assert config.limits.rejected == 0.5
     assert config.name == "a=b"
-    with pytest.raises(UserError, match=r"input\.features is a list of 2, and '2' is no item of it"):
+    with pytest.raises(UserError, match=r"input\.features is a list of 2, and '2' is not one of its items"):
         load(tmp_path, LEAST, "input.features=[a, b]", "input.features.2=c")
 
 
@@ -216,7 +216,7 @@ def test_dates(tmp_path: Path) -> None:
     today = datetime.date.today().isoformat()
     assert load(tmp_path, LEAST, "output.path='{date}'").config.output.path == today
     for wrong in ("20260228", "2026-2-28", "2026-02-30", "today", "2026-W09-6"):
-        with pytest.raises(UserError, match=r"--date: .* is no day; write YYYY-MM-DD"):
+        with pytest.raises(UserError, match=r"--date: .* is not a date; write YYYY-MM-DD"):
             load(tmp_path, LEAST, date=wrong)
 
 
@@ -231,12 +231,12 @@ def test_dates(tmp_path: Path) -> None:
         ("output.features=yes", "output.features: must be true or false, not 'yes'"),
         ("input.features=[a, a]", "input: features names 'a' twice"),
         ("input.slices=[a, a]", "input: slices names 'a' twice"),
-        ("input.features=[]", "input.features: is empty; give one at least, or leave the key out"),
+        ("input.features=[]", "input.features: is empty; give at least one, or leave the key out"),
         ("input.features=[{nme: a}]", "input.features.0.nme: unknown key; did you mean name?"),
         ("input=3", "input: must be keys and values, not 3"),
         ("limits.rejected=1.5", "limits.rejected: must be at most 1, not 1.5"),
-        ("baseline.kind=file", "baseline: kind: file and the key 'path' go together"),
-        ("baseline={kind: mean, value: 3}", "baseline: kind: constant and the key 'value' go together"),
+        ("baseline.kind=file", "baseline: kind: file and the key 'path' belong together"),
+        ("baseline={kind: mean, value: 3}", "baseline: kind: constant and the key 'value' belong together"),
         ("seed=1.0", "seed: must be a whole number, not 1.0"),
         ("method={n_steps: 3}", "method.name: is missing; known are saliency"),
         ("method={name: saliency, n_steps: 3}", "method.n_steps: unknown key; known are absolute"),
@@ -263,7 +263,11 @@ def test_one_line_says_what_is_wrong(setting: str, message: str, tmp_path: Path)
         ("a: *b\n", ":1:4", "undefined alias"),
         ("? [a]\n: 1\n", ":1:3", "a key must be text"),
         ("a: 1\nb: \x01\n", ":2", r"the character '\x01'"),
-        ("!!python/object:os.system x", ":1:1", "the tag 'python/object:os.system' is not one of a config"),
+        (
+            "!!python/object:os.system x",
+            ":1:1",
+            "the tag 'python/object:os.system' is not allowed in a config",
+        ),
     ],
 )
 def test_broken_yaml_has_a_place(text: str, place: str, message: str, tmp_path: Path) -> None:
@@ -330,7 +334,7 @@ def test_the_runner_of_a_config(tmp_path: Path) -> None:
     [
         (
             "runner: {name: FlinkRuner}",
-            r"config\.yaml: runner\.name: 'FlinkRuner' is no runner; did you mean Flink",
+            r"config\.yaml: runner\.name: 'FlinkRuner' is not a runner; did you mean Flink",
         ),
         ("runner: {options: {}}", r"config\.yaml: runner\.name: is missing"),
         ("runner: {name: DirectRunner, option: {}}", r"runner\.option: unknown key; did you mean options\?"),
@@ -376,7 +380,7 @@ def test_a_preset_lies_over_the_config(tmp_path: Path) -> None:
     [
         ("seed: 3", r"preset\.yaml: seed: unknown key; known are runner, compute"),
         ("compute: {worker: 3}", r"preset\.yaml: compute\.worker: unknown key; did you mean workers\?"),
-        ("runner: {name: X}", r"preset\.yaml: runner\.name: 'X' is no runner"),
+        ("runner: {name: X}", r"preset\.yaml: runner\.name: 'X' is not a runner"),
         (
             "runner: {name: FlinkRunner, options: {flink_mastr: x}}",
             r"preset\.yaml: runner\.options\.flink_mastr: Beam knows no",
@@ -414,7 +418,7 @@ def test_a_function_in_every_form_is_the_same_config(tmp_path: Path, block: str)
     assert found.model.path == "python: scoring:score"
     assert "python" not in found.model_dump()["model"]
     path.write_text(LEAST)
-    with pytest.raises(UserError, match="a model is one of the two; leave one of them out"):
+    with pytest.raises(UserError, match="a model has one of the two; leave one of them out"):
         load_config(str(path), settings=["model.python=scoring:score"])
     again = load_config(str(path), settings=["model.path=python: scoring:score"])
     assert again.config.model == found.model.model_copy(update={"python": None})
@@ -430,5 +434,5 @@ def test_a_function_without_quotes_says_how_to_write_it(tmp_path: Path, block: s
     with pytest.raises(UserError) as error:
         load_config(str(path))
     assert str(error.value).startswith(f"{path}{place}: not valid YAML")
-    assert "write python: scoring:score as a key of its own" in str(error.value)
+    assert "write python: scoring:score as a separate key" in str(error.value)
     assert 'in quotes: path: "python: scoring:score"' in str(error.value)

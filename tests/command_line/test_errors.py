@@ -204,7 +204,7 @@ MISTAKES = [
     sets(
         "unknown method",
         "method=integrated_gradient",
-        "trips.yaml: method.name: 'integrated_gradient' is no method",
+        "trips.yaml: method.name: 'integrated_gradient' is not a method",
         "did you mean integrated_gradients?",
     ),
     sets(
@@ -267,7 +267,7 @@ MISTAKES = [
         "another archive",
         (
             "trips.yaml: model.path: ",
-            "model.keras: is an archive, and not one of a Keras model",
+            "model.keras: is an archive, but not of a Keras model",
             "model.save",
         ),
         spoil=hollow,
@@ -284,7 +284,7 @@ MISTAKES = [
     sets(
         "a folder that is no model",
         MODEL + "saved",
-        "saved: the folder holds no saved_model.pb",
+        "saved: the folder does not hold a saved_model.pb",
         spoil=lambda folder: (folder / "saved").mkdir(),
     ),
     Mistake(
@@ -297,15 +297,15 @@ MISTAKES = [
     sets(
         "target index",
         "model.target=1",
-        "trips.yaml: model.target: 1 is no output index",
+        "trips.yaml: model.target: 1 is not an output index",
         "1 output",
         "give 0",
     ),
-    sets("target index below 0", "model.target=-1", "trips.yaml: model.target: -1 is no output index"),
+    sets("target index below 0", "model.target=-1", "trips.yaml: model.target: -1 is not an output index"),
     sets(
         "target name",
         "model.target=lat",
-        "trips.yaml: model.target: 'lat' is no output",
+        "trips.yaml: model.target: 'lat' is not an output",
         "did you mean late?",
     ),
     # Data that is not what it should be.
@@ -363,7 +363,7 @@ MISTAKES = [
     ),
     Mistake(
         "somebody's folder",
-        ("run: is no run directory: it holds letter.txt",),
+        ("run: is not a run directory: it holds letter.txt",),
         spoil=lambda folder: ((folder / "run").mkdir(), text("run/letter.txt", "")(folder)),
     ),
     Mistake(
@@ -399,10 +399,10 @@ MISTAKES = [
     Mistake("--limit of words", ("--limit: 'ten' is not a valid integer",), ("--limit", "ten")),
     Mistake(
         "--date of another form",
-        ("--date: '21.11.2026' is no day; write YYYY-MM-DD",),
+        ("--date: '21.11.2026' is not a date; write YYYY-MM-DD",),
         ("--date", "21.11.2026"),
     ),
-    Mistake("--date that is none", ("--date: '2026-02-30' is no day",), ("--date", "2026-02-30")),
+    Mistake("--date that is none", ("--date: '2026-02-30' is not a date",), ("--date", "2026-02-30")),
     Mistake(
         "unknown flag", ("--frobnicate=1: neither attribeam nor Beam knows this flag",), ("--frobnicate=1",)
     ),
@@ -460,12 +460,12 @@ MISTAKES = [
     Mistake("show no run", ("run: there is no such run",), command=("show", "run", "trip 1")),
     Mistake(
         "show a folder",
-        (".: is no run directory: it holds no manifest.json",),
+        (".: is not a run directory: it holds no manifest.json",),
         command=("show", ".", "trip 1"),
     ),
     Mistake(
         "unknown method to tell of",
-        ("methods: 'saliancy' is no method; did you mean saliency?",),
+        ("methods: 'saliancy' is not a method; did you mean saliency?",),
         command=("methods", "saliancy"),
     ),
 ]
@@ -537,7 +537,7 @@ def test_an_unknown_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["show", run.path, "trip 999"]) == 2
     captured = capsys.readouterr()
     line = error_line(captured.out, captured.err)
-    assert "there is no example 'trip 999'; its ids are like 'trip 0', 'trip 1', 'trip 2'" in line
+    assert "there is no example 'trip 999'; its ids look like 'trip 0', 'trip 1', 'trip 2'" in line
 
 
 def test_a_rejected_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -553,9 +553,7 @@ def test_an_id_that_begins_with_a_dash_has_a_way(capsys: pytest.CaptureFixture[s
         assert cli.run(["show", "run", name]) == 2
         line = capsys.readouterr().err.splitlines()[-1]
         assert line.startswith(f"error: {name}: no such option")
-        assert line.endswith(
-            f"An id that begins with a dash stands behind --: attribeam show RUN -- '{name}'"
-        )
+        assert line.endswith(f"An id that begins with a dash goes after --: attribeam show RUN -- '{name}'")
     assert cli.run(["show", "nowhere", "--", "-x"]) == 2
     assert "no such option" not in capsys.readouterr().err
 

@@ -82,15 +82,18 @@ def test_gpus(given: list[str], expected: list[str]) -> None:
             r"use_nvidia_mps and --experiments=no_use_multiple_sdk_containers exclude each other.*give one",
         ),
         ([f"{SERVICE}{L4};use_nvidia_mps", ONE], "use_nvidia_mps and --experiments=no_use_multiple"),
-        (["--worker_accelerator=nvidia-l4;count:2;use_nvidia_mps"], "use_nvidia_mps goes with count:1 alone"),
+        (["--worker_accelerator=nvidia-l4;count:2;use_nvidia_mps"], "use_nvidia_mps requires count:1"),
         (
             ["--worker_accelerator=nvidia-l4", SERVICE + "type:nvidia-tesla-t4"],
             "is given twice: .*give it once",
         ),
         (["--worker_accelerator=count:1"], "names no type of GPU; for example nvidia-l4"),
         (["--worker_accelerator="], "names no type of GPU"),
-        (["--worker_accelerator=nvidia-l4;count:none"], "the count 'none' is no whole number above 0"),
-        (["--worker_accelerator=nvidia-l4;cuont:1"], "'cuont' is no part of it; known are type, count"),
+        (["--worker_accelerator=nvidia-l4;count:none"], "the count 'none' is not a whole number above 0"),
+        (
+            ["--worker_accelerator=nvidia-l4;cuont:1"],
+            "'cuont' is not part of an accelerator; known are type, count",
+        ),
     ],
 )
 def test_gpus_that_cannot_be(given: list[str], words: str) -> None:
@@ -304,7 +307,7 @@ def test_a_job_replaces_a_run(dataflow: cloud.Dataflow) -> None:
     first = submit(set=["compute.shard_rows=30"])
     cloud.run_here(dataflow.pipelines[0])
     old = load_run(first.run).manifest
-    with pytest.raises(UserError, match="holds a committed run of another config"):
+    with pytest.raises(UserError, match="holds a committed run of a different config"):
         submit()
     assert submit(overwrite=True).manifest is None
     assert load_run(first.run).manifest == old
@@ -384,7 +387,7 @@ def test_plan_tells_what_would_be_submitted(
             (),
             r"trips\.yaml: output\.path: \S*runs/trips is on this machine.*give a gs:// path",
         ),
-        ((), ("--dry_run=true",), "--dry_run: a dry run explains nothing; attribeam plan tells"),
+        ((), ("--dry_run=true",), "--dry_run: a dry run explains nothing; attribeam plan shows"),
         ((), ("--worker_accelerator=nvidia-l4;use_nvidia_mps", ONE), "exclude each other"),
     ],
 )
@@ -398,10 +401,10 @@ def test_a_run_that_dataflow_could_not_do(
 
 
 def test_a_flag_of_dataflows_is_not_ignored_elsewhere() -> None:
-    with pytest.raises(UserError, match="--worker_accelerator: DirectRunner takes no such flag"):
+    with pytest.raises(UserError, match="--worker_accelerator: DirectRunner does not take this flag"):
         preview(load_config(str(worlds.trips())), flags=["--worker_accelerator=nvidia-l4"])
 
 
 def test_workers_without_the_package() -> None:
-    with pytest.raises(UserError, match=r"--sdk_container_image: Dataflow's workers would have no attribeam"):
+    with pytest.raises(UserError, match=r"--sdk_container_image: Dataflow's workers would lack attribeam"):
         preview(load_config(str(worlds.trips())), runner="DataflowRunner", flags=cloud.FLAGS)

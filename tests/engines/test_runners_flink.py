@@ -193,7 +193,7 @@ def test_a_master_that_does_not_answer(verb: str, tmp_path: Path, capsys: pytest
     assert attribeam([verb, config, "--output", str(output), *flags]) == 2
     assert last_line(capsys) == (
         f"error: --flink_master=http://127.0.0.1:{port}: no Flink cluster answers: connection refused; "
-        "give --flink_master=HOST:PORT of the cluster's REST interface, which is at port 8081 as a rule"
+        "give --flink_master=HOST:PORT of the cluster's REST interface, usually at port 8081"
     )
     assert not output.exists()
 
@@ -201,12 +201,12 @@ def test_a_master_that_does_not_answer(verb: str, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize("answer", [b"<html>hello</html>", b'{"name": "another"}', b"[]", b""])
 def test_a_master_that_is_another_program(rest: Rest, answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest, "overview", answer)
-    with pytest.raises(UserError, match="answers, but not as a Flink cluster does"):
+    with pytest.raises(UserError, match="answers, but is not a Flink cluster"):
         check_flink([rest.flag])
 
 
 def test_a_master_that_has_no_such_page(rest: Rest) -> None:
-    with pytest.raises(UserError, match="answers, but not as a Flink cluster does"):
+    with pytest.raises(UserError, match="answers, but is not a Flink cluster"):
         check_flink([f"{rest.flag}/elsewhere"])
 
 

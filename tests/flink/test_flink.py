@@ -65,7 +65,7 @@ def test_an_interrupt_cancels_the_job_and_the_command_goes_on(
     assert time.monotonic() - interrupted < 30
     assert (status, line) == (
         3,
-        "error: interrupted; what is done is kept, and the same command goes on from there",
+        "error: interrupted; finished work is kept, and the same command continues from there",
     )
     assert cluster.states()[-1] == "CANCELED"
     assert job_servers(cluster) == []

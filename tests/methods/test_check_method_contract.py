@@ -12,7 +12,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from pipeline.config.models import _parse_method
 from tests.support.models.by_enumeration import ByEnumeration
+from transforms.errors import UserError
 from transforms.methods import METHODS, MethodContractError, check_method_contract
 from transforms.methods.base import Attribution, AttributionMethod, Needs, convergence_delta
 from transforms.methods.contract.checks import CHECKS
@@ -208,6 +210,14 @@ class Forgetful(Broken):
         return 1000 - players
 
 
+class Hoarding(Broken):
+    """Megabytes of its own that `held_bytes` does not state."""
+
+    def spoil(self, right: Attribution, *_: Any) -> Attribution:
+        hoard = np.ones(1 << 20)
+        return changed(right, lambda value: value * hoard[0])
+
+
 @dataclass(frozen=True)
 class Certain(Broken):
     """Standard errors that are no numbers."""
@@ -270,6 +280,7 @@ BROKEN = [
     (Shared(), "ignored"),
     (Uneven(), "twins"),
     (Cheap(), "costs"),
+    (Hoarding(), "memory"),
     (Crosstalk(), "targets"),
     (Elsewhere(), "predictions"),
     (Refusing(), "batches"),
@@ -297,6 +308,12 @@ def test_an_error_names_the_figures_and_can_be_pickled() -> None:
     assert "x[1] and x[2] are twins, and get " in str(caught.value)
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.check, str(again)) == (caught.value.check, str(caught.value))
+
+
+def test_a_config_refuses_a_class_that_is_derived_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "alone", Alone)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"method.name: 'alone' is registered, and its class is not derived"):
+        _parse_method("alone")
 
 
 def test_every_check_is_broken_by_something_here() -> None:

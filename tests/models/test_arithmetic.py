@@ -254,7 +254,7 @@ def test_other_models_are_refused_in_one_line(setting: str, tmp_path: Path) -> N
     )
     config = dataclasses.replace(config, folder=str(tmp_path))
     (tmp_path / "rows.parquet").symlink_to(worlds.heads().parent / "rows.parquet")
-    with pytest.raises(UserError, match=rf"{setting.partition('=')[0]}: is for TensorFlow models"):
+    with pytest.raises(UserError, match=rf"{setting.partition('=')[0]}: is only for TensorFlow models"):
         make_plan(config, in_process=True)
 
 

@@ -262,8 +262,8 @@ def test_every_function_is_a_module_of_its_own(capsys: pytest.CaptureFixture[str
     ("arguments", "words"),
     [
         (["--function", "catbost"], "did you mean catboost?"),
-        (["--function", "sklearn", "lime"], "goes with nothing else"),
-        (["--function", "sklearn", "--config", "c.yaml"], "goes with nothing else"),
+        (["--function", "sklearn", "lime"], "cannot be combined"),
+        (["--function", "sklearn", "--config", "c.yaml"], "cannot be combined"),
     ],
 )
 def test_mistakes(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.config.models import load_config
 from pipeline.planning.model.behaviour import check_behaviour
-from pipeline.planning.model.checks import Checked, check_rows
+from pipeline.planning.model.checks import Checked, check_accepted_rows
 from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.models import deep_zoo, misbehaving, models_zoo
@@ -39,7 +39,7 @@ SOUND = (
 def check(model: ScoredGraph, inputs: Mapping[str, np.ndarray]) -> None:
     numbers = range(len(next(iter(inputs.values()))))
     ids = np.array([str(number) for number in numbers], object)
-    check_rows(
+    check_accepted_rows(
         model, Checked(pa.record_batch({"row": list(numbers)}), ids, dict(inputs)), DeviceBatchSize(4096)
     )
 
@@ -63,7 +63,7 @@ def test_sound_models_pass(name: str) -> None:
 def test_models_that_draw_random_numbers_are_found(name: str, rows: int) -> None:
     layer, said = misbehaving.RANDOM[name]
     keras.utils.set_random_seed(1)
-    with pytest.raises(UserError, match=rf"another score each time it is asked \({said}\)"):
+    with pytest.raises(UserError, match=rf"a different score each time \({said}\)"):
         check(models_zoo.scored(misbehaving.behind(layer())), {"x": ROWS[:rows]})
 
 
@@ -90,9 +90,7 @@ def test_an_exported_augmentation_is_found_and_what_predict_leaves_out_is_not(tm
     )
     pictures = np.random.default_rng(0).random((12, 8, 8, 1)).astype(np.float32)
     served = exported(model, tmp_path / "served")
-    with pytest.raises(
-        UserError, match=r"another score each time it is asked \(RandomFlip, RandomRotation\)"
-    ):
+    with pytest.raises(UserError, match=r"a different score each time \(RandomFlip, RandomRotation\)"):
         check(served, {served.signature.inputs[0].name: pictures})
     check(models_zoo.scored(model), {"x": pictures})
 
@@ -111,14 +109,14 @@ def test_halves_are_allowed_their_rounding(tmp_path: Path) -> None:
 # -- functions, and whole plans -----------------------------------------------------------------------------
 
 FUNCTIONS = {
-    "random": ("x + 1e-3 * np.random.normal(size=len(x))", "another score each time it is asked"),
+    "random": ("x + 1e-3 * np.random.normal(size=len(x))", "a different score each time"),
     # In 500 evaluations, one in a hundred is missed once in 10,000 times; what is rarer, more often.
-    "seldom": ("x + (np.random.random(len(x)) < 1e-2)", "another score each time it is asked"),
-    "counter": ("x + 1e-4 * len(calls)", "another score each time it is asked"),
+    "seldom": ("x + (np.random.random(len(x)) < 1e-2)", "a different score each time"),
+    "counter": ("x + 1e-4 * len(calls)", "a different score each time"),
     "standardised": ("(x - x.mean()) / (x.std() + 1)", "depends on its neighbours in the batch"),
     "ranked": ("x.argsort().argsort()", "depends on its neighbours in the batch"),
     "seeded": ("x + 0.1 * np.random.default_rng(0).normal(size=len(x))", "depends on its place in the batch"),
-    "sized": ("x + len(x)", "depends on how many rows its batch has"),
+    "sized": ("x + len(x)", "depends on the number of rows in its batch"),
     "alone": (
         "np.sin(x) if len(x) > 1 or not x[0] else 1 / 0",
         r"neighbours in the batch \(.*ZeroDivisionError",

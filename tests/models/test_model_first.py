@@ -23,7 +23,7 @@ from transforms.models.graphs.scored import ScoredGraph
 
 L = keras.layers
 MIXING = r"a row's score depends on its neighbours in the batch \(UnitNormalization\)"
-RANDOM = r"another score each time it is asked \(Noise\)"
+RANDOM = r"a different score each time \(Noise\)"
 #: A model's layer, and what is said of it.
 UNSOUND = {"mixing": (lambda: L.UnitNormalization(axis=0), MIXING), "random": (misbehaving.Noise, RANDOM)}
 

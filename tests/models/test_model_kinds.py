@@ -54,7 +54,7 @@ def test_json_by_its_keys(tmp_path: Path) -> None:
     data = lightgbm.Dataset(zoo.data(), zoo.values(zoo.data()))
     dumped = lightgbm.train({"verbose": -1, "num_threads": 1}, data, 2).dump_model()
     path.write_text(json.dumps(dumped))
-    assert "LightGBM's dump_model gives" in refusal(path)
+    assert "the output of LightGBM's dump_model" in refusal(path)
     assert "model.txt" in refusal(path)
     # What CatBoost's save_model(format="json") begins with, and the end of it.
     path.write_text('{\n"features_info":\n{"float_features": [{"learner": 1}]}, "oblivious_trees": []}')
@@ -68,7 +68,7 @@ def test_json_by_its_keys(tmp_path: Path) -> None:
     path.write_text('{"rows": 3, "learner of": {"learner": 1}}')
     assert "its keys are rows, learner of" in refusal(path)
     path.write_text("[]")
-    assert "a dump of trees" in refusal(path)
+    assert "a text dump of trees" in refusal(path)
     for text in (Path(zoo.xgb("binary", "json", objective="binary:logistic")).read_text(), '{"learner": {}}'):
         path.write_text(text)
         assert model_kind(str(path)) == "XGBoost"
@@ -99,9 +99,9 @@ def test_known_by_magic_bytes(tmp_path: Path) -> None:
         "old.xgb": (b"binf\0\0", "old binary format"),
         "m.h5": (b"", "is empty"),
         "score.py": (b"def score(columns): ...", "{python: score:FUNCTION}"),
-        "m.txt": (b"words", "no model that XGBoost or LightGBM wrote"),
-        "m.xyz": (b"words", ".xyz is no kind of model known; known are .keras"),
-        "m": (b"words", "no suffix is no kind of model known"),
+        "m.txt": (b"words", "does not hold a model that XGBoost or LightGBM wrote"),
+        "m.xyz": (b"words", ".xyz is not a known kind of model; known are .keras"),
+        "m": (b"words", "a file without a suffix is not a known kind of model"),
     }
     for name, (data, words) in cases.items():
         (tmp_path / name).write_bytes(data)
@@ -130,7 +130,7 @@ def test_folders(tmp_path: Path) -> None:
         ("config.json", "model.weights.h5", "metadata.json"): "a .keras file, unpacked",
         ("config.json", "model.safetensors"): "Hugging Face",
         ("checkpoint", "ckpt-1.index"): "a TensorFlow checkpoint",
-        ("words.txt",): "holds no saved_model.pb",
+        ("words.txt",): "does not hold a saved_model.pb",
     }
     for number, (names, words) in enumerate(cases.items()):
         folder = tmp_path / str(number)

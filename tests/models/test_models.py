@@ -116,7 +116,7 @@ def test_what_is_no_model_is_said_in_one_line(tmp_path: Path) -> None:
     assert "is not a Keras archive" in refusal(lambda: load(tmp_path / "text.keras"))
     assert "is an ONNX model" in refusal(lambda: load(tmp_path / "model.onnx"))
     assert "is a Keras model under another name" in refusal(lambda: load(tmp_path / "model"))
-    assert "holds no saved_model.pb" in refusal(lambda: load(tmp_path / "empty"))
+    assert "does not hold a saved_model.pb" in refusal(lambda: load(tmp_path / "empty"))
     assert "TensorFlow cannot load the model" in refusal(lambda: load(tmp_path / "broken"))
 
 
@@ -139,7 +139,7 @@ def test_what_a_file_is_called_and_what_it_is(tmp_path: Path) -> None:
         ("text.hdf5", "is not an HDF5 file", "model.save"),
         ("model.weights.h5", "holds weights at most", "save the whole model"),
         ("cut.h5", "Keras cannot load the model: ", "truncated", "keras.saving.load_model"),
-        ("letters.keras", "an archive, and not one of a Keras model", "config.json", "model.save"),
+        ("letters.keras", "an archive, but not of a Keras model", "config.json", "model.save"),
     ):
         line = refusal(lambda name=name: load(tmp_path / name))
         assert line.startswith(f"{tmp_path / name}: ")

@@ -293,16 +293,19 @@ def test_no_tensorflow_is_loaded(world: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["model.path=python:scoring"], ["model.path", "names no function", "package.module:function"]),
-        (["model.path=python:scoring:pre dict"], ["names no function"]),
+        (
+            ["model.path=python:scoring"],
+            ["model.path", "does not name a function", "package.module:function"],
+        ),
+        (["model.path=python:scoring:pre dict"], ["does not name a function"]),
         (
             ["model.path=python:scorn:predict"],
             ["there is no module scorn", "PYTHONPATH or beside the config"],
         ),
         (["model.path=python:scoring.deeper:predict"], ["there is no module scoring.deeper"]),
         (["model.path=python:scoring:predikt"], ["scoring has no predikt", "did you mean predict?"]),
-        (["model.path=python:scoring:NUMBER"], ["scoring:NUMBER is no function"]),
-        (["model.path=python:scoring:Holder"], ["scoring:Holder is no function"]),
+        (["model.path=python:scoring:NUMBER"], ["scoring:NUMBER is not a function"]),
+        (["model.path=python:scoring:Holder"], ["scoring:Holder is not a function"]),
         (
             ["model.path=python:broken:predict"],
             ["broken cannot be imported", "ZeroDivisionError", "broken.py"],
@@ -311,10 +314,10 @@ def test_no_tensorflow_is_loaded(world: Path) -> None:
         (["model.path=python:scoring:short"], ["returns the shape [4] for 5 rows", "[rows, outputs]"]),
         (["model.path=python:scoring:cube"], ["returns the shape [5, 2, 2] for 5 rows"]),
         (["model.path=python:scoring:fickle"], ["[rows, 2] is needed"]),
-        (["model.path=python:scoring:never"], ["takes none of 5 background rows", "KeyError: 'altitude'"]),
+        (["model.path=python:scoring:never"], ["accepts none of 5 background rows", "KeyError: 'altitude'"]),
         (["model.score=logit"], ["model.score", "logit", "leave it out"]),
         (["model.score=probability"], ["model.score", "probability"]),
-        (["model.target=3"], ["model.target", "3 is no output index"]),
+        (["model.target=3"], ["model.target", "3 is not an output index"]),
         (["method.name=saliency"], ["saliency needs gradients", "by_enumeration"]),
         (["method.name=integrated_gradients"], ["integrated_gradients needs gradients"]),
         (["method.name=tree_shap"], ["tree_shap needs a tree model", "kind is python", "by_enumeration"]),
@@ -412,7 +415,7 @@ def test_names() -> None:
     assert split_name("python: a.b:c ") == ("a.b", "c")
     assert split_name("python:a:Holder.of_one") == ("a", "Holder.of_one")
     assert module_file("python:json.decoder:loads") == sys.modules["json.decoder"].__file__
-    with pytest.raises(UserError, match="is no file of Python"):
+    with pytest.raises(UserError, match="is not a Python file"):
         module_file("python:sys:exit")
     adapter = load_model(ModelRequest("python:json:loads"))
     assert adapter.signature is None

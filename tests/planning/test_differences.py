@@ -54,7 +54,7 @@ def test_what_differs_is_told(config: Path, capsys: pytest.CaptureFixture[str]) 
     folder = config.parent
     line = refused(config, capsys, "--set", "method.n_samples=20")
     assert (
-        "another config, model or input: method.n_samples: 50 there, 20 here; give another --output" in line
+        "different config, model or input: method.n_samples: 50 there, 20 here; give another --output" in line
     )
     line = refused(config, capsys, "--set", "method=exact_shap", "--set", "seed=7")
     assert "method: kernel_shap there, exact_shap here; seed: 0 there, 7 here" in line
@@ -80,7 +80,7 @@ def test_what_differs_from_a_run_that_did_not_finish_is_told(
     with armed(Point("os.rename", r"attributions/part-00001\.parquet"), "broken"):
         assert cli.run(["explain", str(config)]) == 3
     line = refused(config, capsys, "--set", "seed=3")
-    assert "that did not finish: seed: 0 there, 3 here" in line
+    assert "of a different config, model or input: seed: 0 there, 3 here" in line
     assert cli.run(["explain", str(config)]) == 0
     assert not (config.parent / "run" / "_work").exists()
 

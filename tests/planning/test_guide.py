@@ -11,7 +11,7 @@ import pytest
 from pipeline.cli import commands as cli
 from pipeline.config.models import load_config
 from pipeline.planning import method_costs as survey
-from pipeline.planning.method_guide import GUIDE, describe, need
+from pipeline.planning.method_guide import GUIDE, describe_method, requirement_of
 from tests.support.worlds import trips
 from transforms.methods import METHODS
 
@@ -33,12 +33,14 @@ def test_the_guide_names_every_method_and_nothing_else() -> None:
 
 def test_the_guide_promises_what_the_methods_do() -> None:
     by_case = {advice.case: advice.methods for advice in GUIDE}
-    assert all(METHODS[name].additive for name in by_case["sums that are exact"])
+    assert all(METHODS[name].additive for name in by_case["exact sums"])
     for name in by_case["a statement of the error"]:
-        assert "standard_error" in describe(METHODS[name])["keys"]
-    assert {need(METHODS[name]) for name in by_case["a Keras or TensorFlow network"]} == {"gradients"}
+        assert "standard_error" in describe_method(METHODS[name])["keys"]
+    assert {requirement_of(METHODS[name]) for name in by_case["a Keras or TensorFlow network"]} == {
+        "gradients"
+    }
     other = next(methods for case, methods in by_case.items() if case.startswith("anything else"))
-    assert {need(METHODS[name]) for name in other} == {"evaluations"}
+    assert {requirement_of(METHODS[name]) for name in other} == {"evaluations"}
 
 
 def test_costs_are_those_of_the_config(in_process: None) -> None:
@@ -63,7 +65,7 @@ def test_methods_with_a_config(in_process: None, capsys: pytest.CaptureFixture[s
     assert cli.run(["methods", "--config", str(trips())]) == 0
     said = capsys.readouterr().out
     assert re.search(r"integrated_gradients +20 +4,000\n", said)
-    assert re.search(r"Not on this model:\n  tree_shap: ", said)
+    assert re.search(r"Not for this model:\n  tree_shap: ", said)
     assert cli.run(["methods", "deep_shap", "--config", str(trips())]) == 0
-    assert "on this config 100 model calls a row" in capsys.readouterr().out
+    assert "on this config 100 model calls per row" in capsys.readouterr().out
     assert cli.run(["methods", "--config", "nowhere.yaml"]) == 2

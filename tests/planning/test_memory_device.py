@@ -239,7 +239,7 @@ def test_without_room_for_one_the_run_breaks(
     assert cli.run(["explain", str(config)]) == 3
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "no room for a single evaluation" in last
-    assert last.endswith("what is done is kept, and the same command goes on from there")
+    assert last.endswith("finished work is kept, and the same command continues from there")
     assert "OOM when allocating" in last
     assert "baseline.rows" in last
     assert not (tmp_path / "run" / "manifest.json").exists()

@@ -102,11 +102,11 @@ def test_a_plan_prints_the_bound_and_the_smaller_batches(
     said = " ".join(capsys.readouterr().out.split())
     assert f"batches of {told['batch_size']:,} rows, not of compute.batch_size: 100,000" in said
     assert f"up to {bound / 1e6:.0f} MB in a worker process, " in said or "GB in a worker process, " in said
-    assert "in 2 of them" in said
+    assert "in 2 workers" in said
     assert cli.run(["plan", config]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "worker process" in said
-    assert "of them" not in said
+    assert " workers" not in said
 
 
 def test_smaller_batches_are_in_the_fingerprint_and_change_no_value(

@@ -79,7 +79,7 @@ def test_a_regression_takes_no_label_but_0(folder: Path) -> None:
     settings = ["model.path=number.keras", "model.target={column: odd}"]
     plan = make_plan(load_config(str(folder / "config.yaml"), settings=settings), in_process=True)
     assert not plan.spec.targets.mirrored
-    with pytest.raises(UserError, match="no output index"):
+    with pytest.raises(UserError, match="not an output index"):
         make_plan(load_config(str(folder / "config.yaml"), settings=["model.target=1"]), in_process=True)
 
 
@@ -87,4 +87,4 @@ def test_a_label_that_is_neither(folder: Path, tmp_path: Path) -> None:
     settings = ("model.target={column: odd}", "limits.rejected=1")
     run = worlds.explain(folder / "config.yaml", tmp_path / "run", *settings)
     reasons = set(run.rejected()["reason"].to_pylist())
-    assert reasons == {"target odd is 2, no class of the model: 0, 1"}
+    assert reasons == {"target odd is 2, not a class of the model: 0, 1"}

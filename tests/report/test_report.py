@@ -448,8 +448,8 @@ def test_the_verb(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_report_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["report", str(tmp_path)]) == 2
-    assert "is no run directory" in capsys.readouterr().err
-    with pytest.raises(UserError, match="no run directory"):
+    assert "is not a run directory" in capsys.readouterr().err
+    with pytest.raises(UserError, match="not a run directory"):
         report_is_current(tmp_path)
 
 

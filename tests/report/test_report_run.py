@@ -157,7 +157,7 @@ def test_nothing_is_written_into_a_run(
         ["compare", str(place), str(place), "--html", str(place / "report.html")],
     ):
         assert cli.run(command) == 2
-        assert "is in the run directory; name a place beside it" in capsys.readouterr().err
+        assert "is in the run directory; choose a place outside it" in capsys.readouterr().err
     assert cli.run(["report", str(place), "--format", "png"]) == 2
     assert "--format: is given without --figures" in capsys.readouterr().err
     written = {path for path in place.rglob("*") if path.is_file()}

@@ -63,6 +63,12 @@ FLOORS = {
         "trace | affine, constant_integers, rewrites | cut, xla | compiled, tensors | growth |"
         " gradients, masked, deeplift | scored | culprits, formulas"
     ),
+    "transforms.models.graphs.cut": (
+        "entries, frontier, mask_questions, provenance | masks | refusals | cut | remarks"
+    ),
+    "transforms.models.graphs.deeplift": (
+        "ops | plan | slopes, walk | growth | loops | rules, scanned_loops | unrolled | model"
+    ),
     "transforms.methods": "calls | base | sampling | masking | gradients, trees | contract | __init__",
     "pipeline": (
         "wording | run_directory, runners, functions | config, results | planning, report, exports |"

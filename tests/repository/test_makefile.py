@@ -119,13 +119,24 @@ def test_the_quickstart_does_without_lightgbm(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "name"),
-    [("3.11", "constraints.txt"), ("3.12", "constraints-3.13.txt"), ("3.13", "constraints-3.13.txt")],
+    [("3.11", "constraints.txt"), ("3.12", "constraints.txt"), ("3.13", "constraints-3.13.txt")],
 )
 def test_the_interpreter_chooses_the_versions(tmp_path: Path, version: str, name: str) -> None:
     python = pretender(tmp_path, version)
     done = make("--eval=show:;@echo $(CONSTRAINTS)", "show", f"PYTHON={python}", f"VENV={tmp_path / 'venv'}")
     assert (done.stdout, done.stderr) == (f"{name}\n", "")
     assert (ROOT / name).exists()
+
+
+def test_a_set_that_two_share_is_resolved_by_the_older(tmp_path: Path) -> None:
+    """Releases that need 3.12 would leave 3.11 without a set."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").symlink_to(pretender(tmp_path, "3.12"))
+    before = (ROOT / "constraints.txt").read_bytes()
+    line = refusal(make("lock", f"VENV={venv}"))
+    assert line.startswith("3.11 and 3.12 share constraints.txt")
+    assert (ROOT / "constraints.txt").read_bytes() == before
 
 
 def test_a_named_interpreter_is_not_ignored(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -18,9 +18,7 @@ import pipeline
 from pipeline.config import models as config_module
 from tests.support import worlds
 from tests.support.pages import PAGES, README, ROOT, block
-from transforms.methods import METHODS
-from transforms.methods.base import AttributionMethod, Needs
-from transforms.methods.gradients.saliency import Saliency
+from transforms.methods import METHODS, check_method_contract
 
 #: A newcomer reads the README to its end.
 LONGEST = 200
@@ -71,18 +69,11 @@ def test_python_block(here: Path) -> None:
 
 
 def test_method_block(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {
-        "dataclass": dataclass,
-        "replace": replace,
-        "ClassVar": ClassVar,
-        "AttributionMethod": AttributionMethod,
-        "Needs": Needs,
-        "Saliency": Saliency,
-        "np": np,
-        "__name__": __name__,
-    }
-    exec("from __future__ import annotations\n" + block("method"), names)
-    monkeypatch.setitem(METHODS, "signed_saliency", names["SignedSaliency"])
+    (here / "signed_saliency.py").write_text(block("method"), encoding="utf-8")
+    monkeypatch.syspath_prepend(here)
+    method = importlib.import_module("signed_saliency").SignedSaliency
+    check_method_contract(method())
+    monkeypatch.setitem(METHODS, "signed_saliency", method)
     config = here / "configs" / "flights.yaml"
     settings = ["method={name: signed_saliency}"]
     run = pipeline.explain(config, output="runs/signed", settings=settings, limit=200)

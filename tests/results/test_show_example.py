@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from pipeline.screen.example import print_example, waterfall
+from pipeline.screen.example import print_example, waterfall_steps
 from pipeline.screen.text_table import bar, span
 
 ROW: dict[str, Any] = {
@@ -43,7 +43,7 @@ def table_of(text: str) -> list[str]:
 
 
 def test_the_way_leads_from_the_base_value_to_the_prediction() -> None:
-    steps = waterfall(ROW, VALUES, LABELS)
+    steps = waterfall_steps(ROW, VALUES, LABELS)
     assert [step.name for step in steps] == [
         "base_value", "hour", "Distance to destination", "carrier", "prediction",
     ]  # fmt: skip
@@ -53,17 +53,17 @@ def test_the_way_leads_from_the_base_value_to_the_prediction() -> None:
 
 
 def test_a_delta_that_is_seen_is_a_step() -> None:
-    seen = waterfall({**ROW, "prediction": 1.6, "convergence_delta": -0.1}, VALUES, {})
+    seen = waterfall_steps({**ROW, "prediction": 1.6, "convergence_delta": -0.1}, VALUES, {})
     assert seen[-2].name == "(delta)"
     assert seen[-2].phi == pytest.approx(0.1)
-    unseen = waterfall({**ROW, "prediction": 1.501, "convergence_delta": -0.001}, VALUES, {})
+    unseen = waterfall_steps({**ROW, "prediction": 1.501, "convergence_delta": -0.001}, VALUES, {})
     assert unseen[-2].name == "carrier"
     assert unseen[-1].total == 1.501
 
 
 def test_many_features_and_those_not_kept() -> None:
     many = {f"f{i}": (-1.0) ** i * (100 - i) for i in range(60)}
-    steps = waterfall({**ROW, "attribution": many, "prediction": sum(many.values())}, {}, {})
+    steps = waterfall_steps({**ROW, "attribution": many, "prediction": sum(many.values())}, {}, {})
     assert len(steps) == 43
     assert steps[-2].name == "(20 smaller ones)"
     assert steps[-2].phi == pytest.approx(sum(list(many.values())[40:]))
@@ -74,7 +74,7 @@ def test_many_features_and_those_not_kept() -> None:
         ],
         "rest": 0.5,
     }
-    assert [(step.name, step.phi) for step in waterfall(top, VALUES, LABELS)[1:-1]] == [
+    assert [(step.name, step.phi) for step in waterfall_steps(top, VALUES, LABELS)[1:-1]] == [
         ("Hour", 2.0), ("Distance to destination", -1.0), ("(all others)", 0.5),
     ]  # fmt: skip
 

@@ -421,7 +421,7 @@ def test_a_part_that_the_manifest_forgets(world: World, verify: Verify) -> None:
     )
     found = verify(world.run)
     assert "parts" in found.states("failed")
-    assert "is not there, and the manifest does not name it" in found.of("parts")["what"]
+    assert "is missing, and the manifest does not name it" in found.of("parts")["what"]
 
 
 def test_an_input_that_is_lost_while_it_is_looked_at(world: World, verify: Verify) -> None:
@@ -452,12 +452,12 @@ def test_digests_of_the_input() -> None:
     assert files
     files, check = compare_inputs([file(digest="y")], noted)
     assert check.ok is False
-    assert "another content" in check.what
+    assert "different content" in check.what
     assert files, "rows can still be found"
     files, check = compare_inputs([file(rows=4)], noted)
     assert (files, check.ok) == (None, False)
     files, check = compare_inputs([file(), file(name="b")], noted)
-    assert (files, check.what) == (None, "b was not there")
+    assert (files, check.what) == (None, "b is new")
 
 
 @pytest.mark.parametrize("arguments", [("--rows", "-1"), ("--seed", "x"), ("--tolerance", "-1")])
@@ -472,7 +472,7 @@ def test_what_is_no_run(world: World, capsys: pytest.CaptureFixture[str], tmp_pa
     assert cli.run(["verify", str(tmp_path / "none")]) == 2
     (world.run / "manifest.json").write_text('{"schema_version": 3}')
     assert cli.run(["verify", str(world.run)]) == 2
-    assert "is no manifest of a committed run" in capsys.readouterr().err
+    assert "is not the manifest of a committed run" in capsys.readouterr().err
 
 
 # -- all that a table may hold -------------------------------------------------------------------------------

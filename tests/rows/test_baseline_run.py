@@ -142,15 +142,15 @@ def test_a_plan_says_whose_baseline_it_is(months: Path, capsys: pytest.CaptureFi
     ("settings", "says"),
     [
         (["baseline={kind: run, path: runs/none}"], "there is no committed run in"),
-        (["baseline={kind: run}"], "kind: run and the key 'path' go together"),
-        (["baseline={kind: mean, path: runs/january}"], "kind: file or run and the key 'path' go together"),
+        (["baseline={kind: run}"], "kind: run and the key 'path' belong together"),
+        (["baseline={kind: mean, path: runs/january}"], "kind: file or run and the key 'path' belong"),
         (["baseline={kind: run, path: runs/january, rows: 5}"], "leave the key 'rows' out"),
-        ([HELD, "input.features=[load, age]"], "has city, no feature here"),
+        ([HELD, "input.features=[load, age]"], "has city, which this run has not"),
         ([HELD, "input.features=[load, age, city, id]", "input.id=null"], "has no id"),
         ([HELD, "input.features=[{name: load, kind: categorical}, age, city]", "input.files=odd.parquet"],
-         "load is float32 [] in the baseline of that run, and int64 [] here"),
+         "load is float32 [] in the baseline of that run, but int64 [] here"),
         (["baseline={kind: run, path: runs/bare}"], "keeps no rows of its baseline"),
-        (["baseline={kind: run, path: runs/hurt}"], "are not those of its manifest"),
+        (["baseline={kind: run, path: runs/hurt}"], "do not match its manifest"),
         (["baseline={kind: run, path: runs/x}", "output.path=runs/x"], "there is no committed run"),
     ],
 )  # fmt: skip
@@ -227,11 +227,11 @@ def test_categories_keep_their_meaning_from_model_to_model() -> None:
     other = of_earlier(codes, of, _schema(("Bonn", "Roma", "Oslo", "Köln")))
     np.testing.assert_array_equal(other["city"], [3, 1, np.nan, 2])
     assert other["city"].dtype == np.float32
-    with pytest.raises(UserError, match="Oslo of city in the baseline of that run is no category"):
+    with pytest.raises(UserError, match="Oslo of city in the baseline of that run is not a category"):
         of_earlier(codes, of, _schema(("Roma", "Köln")))
     unseen = of_earlier(codes, of, _schema(("Roma", "Köln"), reject=False))
     np.testing.assert_array_equal(unseen["city"], [1, 0, np.nan, np.nan])
-    with pytest.raises(UserError, match="has categories in the model of one of the two"):
+    with pytest.raises(UserError, match="has categories in only one of the two"):
         of_earlier(codes, {}, _schema(("Roma", "Köln")))
 
 

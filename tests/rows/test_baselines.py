@@ -137,17 +137,17 @@ def test_a_constant_by_feature(inputs):
     ("value", "message"),
     [
         (None, "kind: constant needs a value; give a value for each feature, or one for all"),
-        (0, "0 is no value for carrier, which takes a string; give each its own"),
+        (0, "0 does not fit carrier, which takes a string; give each its own value"),
         ({"number": 1}, "no value for carrier, seats; give one for each feature"),
-        ({"number": 1, "carier": "a"}, "'carier' is no feature; did you mean carrier?"),
+        ({"number": 1, "carier": "a"}, "'carier' is not a feature; did you mean carrier?"),
         (
             {"number": 1, "carrier": "a", "seats": 2.5},
-            "2.5 is no value for seats, which takes a whole number from -9223372036854775808 to "
-            "9223372036854775807; give each its own",
+            "2.5 does not fit seats, which takes a whole number from -9223372036854775808 to "
+            "9223372036854775807; give each its own value",
         ),
         (
             {"number": float("inf"), "carrier": "a", "seats": 2},
-            "inf is no value for number, which takes a finite number; give each its own",
+            "inf does not fit number, which takes a finite number; give each its own value",
         ),
     ],
 )
@@ -292,7 +292,7 @@ def test_an_input_without_a_usable_row_is_an_error_that_says_why(tmp_path):
     with pytest.raises(UserError) as caught:
         drawn("sample", inputs, features=FEATURES[:2])
     assert str(caught.value) == (
-        "baseline: none of 2 rows is usable: number is null in the first; mend them, or use kind: zeros"
+        "baseline: none of 2 rows is usable: number is null in the first; mend the rows, or use kind: zeros"
     )
 
 

@@ -101,22 +101,22 @@ def test_tensors_of_the_shape_of_pictures_are_told_from_pictures(tmp_path):
     [
         (
             X, [ROWS[0].tobytes()], {},
-            "input.features v: the column's first value has 16 bytes that are no serialized tensor; "
+            "input.features v: the column's first value has 16 bytes that are not a serialized tensor; "
             "if they are "
             "raw numbers of the shape [4], give their dtype: float32 or int32 or uint32",
         ),
         (
             X, [zlib.compress(ROWS.tobytes())], {},
             f"input.features v: the column's first value has {len(zlib.compress(ROWS.tobytes()))} "
-            f"bytes that are "
-            "no serialized tensor; if they are the raw bytes of numbers (np.tobytes()), give their "
+            f"bytes that are not a "
+            "serialized tensor; if they are the raw bytes of numbers (np.tobytes()), give their "
             "dtype (such "
             "as float32) and shape; pictures are kind: image",
         ),
         (
             X, [ROWS[0].tobytes()], {"dtype": "float64"},
-            "input.features v: the column's first value has 16 bytes, and float64 of the shape [4] "
-            "has 32; if "
+            "input.features v: the column's first value has 16 bytes, but float64 of the shape [4] "
+            "needs 32; if "
             "they are raw numbers of the shape [4], give their dtype: float32 or int32 or uint32",
         ),
         (
@@ -127,7 +127,7 @@ def test_tensors_of_the_shape_of_pictures_are_told_from_pictures(tmp_path):
         ),
         (
             PICTURE, [np.zeros(12).tobytes()], {},
-            "input.features v: the first 1 values are no pictures, nor 12 raw pixels of a byte each; "
+            "input.features v: the first 1 values are neither pictures nor 12 raw pixels of one byte; "
             "if they are "
             "raw numbers of the shape [2, 2, 3], give their dtype: float64 or int64 or uint64",
         ),
@@ -152,11 +152,11 @@ def test_bytes_that_cannot_be_read_are_one_line_before_the_run(
     [
         (
             X, pa.list_(pa.float32(), 4), {"dtype": "float32"},
-            "dtype: float32 says what a column's bytes hold, and this one holds",
+            "dtype: float32 is for a column of bytes, but this one holds",
         ),
         (
             model(("x", (1,), "string")), pa.binary(), {"dtype": "float32"},
-            "dtype: float32 makes numbers of bytes, and the model takes strings; leave dtype out",
+            "dtype: float32 reads bytes as numbers, but the model takes strings; leave dtype out",
         ),
         (
             model(("x", (None,), "float32")), pa.binary(), {"dtype": "float32"},

@@ -15,7 +15,7 @@ from pipeline.planning.method.allowed_values import allowed_values
 from transforms.errors import UserError
 from transforms.methods import METHODS
 from transforms.models.base import InputSpec, Signature
-from transforms.rows.resolve.completion import completed, said
+from transforms.rows.resolve.completion import completed, completion_note
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.resolve.resolve import ColumnRequest, resolve
 
@@ -121,13 +121,13 @@ def test_names_that_the_library_spells_in_its_own_way() -> None:
 
 
 def test_it_is_said() -> None:
-    assert said(asked(FILLED), VECTOR, list(TEN)) == (
+    assert completion_note(asked(FILLED), VECTOR, list(TEN)) == (
         "1 of 10 features are listed: the others are taken as they are, and all are in the file's order"
     )
-    assert "by the model's names" in str(said(asked(FILLED), NAMED, list(TEN)))
-    assert said(asked(), VECTOR, list(TEN)) is None
-    assert said(asked(*TEN), VECTOR, list(TEN)) is None
-    assert said(asked(FILLED), None, ["c4"]) is None
+    assert "by the model's names" in str(completion_note(asked(FILLED), NAMED, list(TEN)))
+    assert completion_note(asked(), VECTOR, list(TEN)) is None
+    assert completion_note(asked(*TEN), VECTOR, list(TEN)) is None
+    assert completion_note(asked(FILLED), None, ["c4"]) is None
 
 
 def test_a_function_takes_what_is_listed() -> None:
@@ -151,12 +151,12 @@ ONE, SAME = np.array([1.0, np.nan]), np.array([b"x", b"x"], object)
             "exact_shap",
             np.ones(5),
             np.ones(30),
-            "all rows that were looked at are the",
+            "all inspected rows are the",
         ),
-        ("sample", "exact_shap", SAME, SAME, "all rows that were looked at are the"),
+        ("sample", "exact_shap", SAME, SAME, "all inspected rows are the"),
         ("sample", "exact_shap", ONE[1:], ONE[1:], "the baseline itself"),
         ("sample", "exact_shap", np.ones(1), np.arange(9.0), "the background of exact_shap is one row"),
-        ("file", "kernel_shap", np.ones(7), np.arange(9.0), "is 7 rows that are all the same"),
+        ("file", "kernel_shap", np.ones(7), np.arange(9.0), "is 7 identical rows"),
         ("zeros", "exact_shap", np.zeros(1), np.arange(9.0), None),
         ("mean", "integrated_gradients", np.ones(1), np.arange(9.0), None),
         ("sample", "exact_shap", np.arange(3.0), np.arange(3.0), None),
@@ -188,10 +188,12 @@ def test_keys_are_told_with_what_they_may_be() -> None:
     assert allowed_values(METHODS["kernel_shap"]) == {
         "n_samples": "auto | a whole number, 4 to 1,000,000",
         "sampling": "leverage | shapley",
-        "tolerance": "a number, above 0, up to 1,000,000 | none",
+        "tolerance": "a number, above 0, at most 1,000,000 | none",
         "standard_error": "true | false",
     }
     assert allowed_values(METHODS["tree_shap"]) == {"perturbation": "interventional | path_dependent"}
-    assert allowed_values(METHODS["occlusion"])["window"].startswith("a list, each a whole number, from 1 on")
+    assert allowed_values(METHODS["occlusion"])["window"].startswith(
+        "a list; each item is a whole number, at least 1"
+    )
     for name, method in METHODS.items():
         assert all(allowed_values(method).values()), name

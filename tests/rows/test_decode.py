@@ -543,9 +543,9 @@ def test_damaged_pictures_are_found_among_many():
         7: (good[:-20], "could not be decoded: "),
         8: (b"\xff\xd8\xff broken", "could not be decoded: "),
         100: (encoded(GREY[:3]), "is a picture of [3, 6, 1], not [4, 6, 1]"),
-        101: (b"", "is no PNG or JPEG, and its 0 bytes are not the 24 of a raw picture"),
-        298: (b"x" * 25, "is no PNG or JPEG, and its 25 bytes are not the 24 of a raw picture"),
-        299: (b"x" * 23, "is no PNG or JPEG, and its 23 bytes are not the 24 of a raw picture"),
+        101: (b"", "is not PNG or JPEG, and its 0 bytes are not the 24 of a raw picture"),
+        298: (b"x" * 25, "is not PNG or JPEG, and its 25 bytes are not the 24 of a raw picture"),
+        299: (b"x" * 23, "is not PNG or JPEG, and its 23 bytes are not the 24 of a raw picture"),
     }
     for row, (item, _) in bad.items():
         data[row] = item

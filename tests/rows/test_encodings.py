@@ -35,7 +35,7 @@ def test_raw_values_of_every_type_also_in_slices_with_nulls_and_as_zlib_streams(
     assert values(items[1:5], dtype, (2, 3)) == expected
     found = decode_tensors(whole.slice(1, 4), dtype, (2, 3))
     assert found.groups[0][1].tolist() == expected
-    reason = f"has 1 bytes, and {dtype} of the shape [2, 3] has {6 * np.dtype(dtype).itemsize}"
+    reason = f"has 1 bytes, but {dtype} of the shape [2, 3] needs {6 * np.dtype(dtype).itemsize}"
     assert values(items, dtype, (2, 3)) == [reason, *expected, None, expected[0]]
 
 
@@ -90,9 +90,9 @@ def test_values_say_what_they_are_and_each_row_its_own_type():
         [big, 0],
         [1, 2],
         "has the shape [1], not [2]",
-        f"has {len(items[5])} bytes that are no serialized tensor",
-        "has 0 bytes that are no serialized tensor",
-        "has 8 bytes that are no serialized tensor",
+        f"has {len(items[5])} bytes that are not a serialized tensor",
+        "has 0 bytes that are not a serialized tensor",
+        "has 8 bytes that are not a serialized tensor",
     ]
     assert describe_bytes(items[0]) == "a serialized tensor, of float32 [2]"
     assert describe_bytes(items[3]) == "a .npy, compressed by zlib, of int16 [2]"

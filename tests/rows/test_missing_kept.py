@@ -306,10 +306,10 @@ def test_what_a_network_can_be_given() -> None:
     spec = feature_spec(kept, InputSpec("in", (1,), "float32"), pa.float64(), 0, (1,))
     assert spec.nan
     for dtype, stored_type in (("int32", pa.int32()), ("string", pa.string()), ("bool", pa.bool_())):
-        with pytest.raises(UserError, match=r"missing: keep, and the model's input 'in' takes .*give fill"):
+        with pytest.raises(UserError, match=r"missing: keep, but the model's input 'in' takes .*give fill"):
             feature_spec(kept, InputSpec("in", (1,), dtype), stored_type, 0, (1,))
     picture = FeatureRequest("x", "image", missing="keep", shape=(2, 2, 1))
-    with pytest.raises(UserError, match="no picture"):
+    with pytest.raises(UserError, match="missing picture"):
         feature_spec(picture, InputSpec("in", (2, 2, 1), "float32"), pa.binary(), 0, (2, 2, 1))
     # Trees keep what is missing; a config may have it rejected.
     trees = InputSpec("features", (3,), "float32", nan=True)
@@ -321,7 +321,7 @@ def test_fill_and_keep_are_one_line(world: Path, capsys: pytest.CaptureFixture[s
     settings = ["--set", "input.features=[{name: age, fill: 0, missing: keep}]"]
     assert cli.run(["plan", str(world / "config.yaml"), *settings]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "input.features.0: fill: 0 and missing: keep do not go together" in line
+    assert "input.features.0: fill: 0 and missing: keep exclude each other" in line
     assert (
         cli.run(["plan", str(world / "config.yaml"), "--set", "input.features=[{name: age, missing: no}]"])
         == 2
@@ -347,12 +347,10 @@ def test_rows_rejected_for_null_say_how_they_are_kept(
     )
     assert cli.run(["explain", str(config)]) == 1
     shown = " ".join(capsys.readouterr().out.split())
-    assert (
-        "1 × a is null in input.features a fill stands for what is missing, and missing: keep hands" in shown
-    )
+    assert "1 × a is null in input.features, fill replaces missing values, and missing: keep passes" in shown
     keep = "input.features=[{name: a, missing: keep}]"
     assert cli.run(["explain", str(config), "--overwrite", "--set", keep]) == 0
-    assert "missing: keep hands" not in capsys.readouterr().out
+    assert "missing: keep passes" not in capsys.readouterr().out
 
 
 def spec_of(name: str, dtype: str, kind: pa.DataType, start: int) -> FeatureSpec:

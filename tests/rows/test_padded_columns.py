@@ -102,12 +102,12 @@ def test_steps_with_a_shape_of_their_own_and_strings(tmp_path):
 @pytest.mark.parametrize(
     ("column", "given", "message"),
     [
-        ([1, 2], {"pad": 0}, "pad: 0 is for lists of numbers or strings, and the column holds int64"),
-        ([[1], [2, 3]], {"pad": "-"}, "pad: '-', and the model takes int64; give a whole number from "),
+        ([1, 2], {"pad": 0}, "pad: 0 is for lists of numbers or strings, but the column holds int64"),
+        ([[1], [2, 3]], {"pad": "-"}, "pad: '-', but the model takes int64; give a whole number from "),
         (
             [[1], [2, 3]],
             {},
-            "give its shape, or pad, the value behind the end of shorter lists, such as pad: 0",
+            "give its shape, or pad, the value that fills shorter lists at their end, such as pad: 0",
         ),
     ],
 )

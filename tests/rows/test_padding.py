@@ -113,8 +113,14 @@ def test_values_do_not_depend_on_the_batch_and_a_background_of_lists_is_cut_to_t
 
 def test_without_pad_one_line_names_the_key(tmp_path, capsys):
     for format, what in (
-        ("parquet", "give its shape, or pad, the value behind the end of shorter lists, such as pad: 0"),
-        ("tfrecord", "give its shape, or pad, the value behind the end of shorter lists, such as pad: 0"),
+        (
+            "parquet",
+            "give its shape, or pad, the value that fills shorter lists at their end, such as pad: 0",
+        ),
+        (
+            "tfrecord",
+            "give its shape, or pad, the value that fills shorter lists at their end, such as pad: 0",
+        ),
     ):
         path = config(tmp_path, write(tmp_path, format), {"name": "saliency"})
         assert cli.run(["plan", str(path)]) == 2
@@ -127,9 +133,8 @@ def test_without_pad_one_line_names_the_key(tmp_path, capsys):
         .err.strip()
         .splitlines()[-1]
         .endswith(
-            "input.features ids: its lists have 1 to 3 values, and the model takes any number; give "
-            "pad, the value "
-            "that stands behind the end of shorter lists, such as pad: 0"
+            "input.features ids: its lists have 1 to 3 values, and the model takes any number of "
+            "them; give pad, the value that fills shorter lists at their end, such as pad: 0"
         )
     )
 
@@ -141,7 +146,7 @@ def test_a_padded_run_is_verified_and_one_that_grows_needs_a_shape(tmp_path, cap
     assert run.explanation(rows=2).data.shape[0] == 2  # the values are read from the input again
     capsys.readouterr()
     assert cli.run(["plan", str(path), "--set", "incremental=true"]) == 2
-    assert "an input that grows may bring longer lists than it has; give its shape" in capsys.readouterr().err
+    assert "an input that grows may bring longer lists; give its shape" in capsys.readouterr().err
 
 
 def test_extents_are_few_and_none_is_much_longer_than_its_list():

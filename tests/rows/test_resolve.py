@@ -6,7 +6,8 @@ import pytest
 from transforms.errors import UserError
 from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.rows.resolve.feature import FeatureRequest
-from transforms.rows.resolve.resolve import ColumnRequest, nearest, resolve
+from transforms.rows.resolve.resolve import ColumnRequest, resolve
+from transforms.wording import did_you_mean
 
 FLIGHTS = {
     "flight_id": pa.string(),
@@ -74,11 +75,11 @@ def test_a_vector_of_columns_in_file_order_without_those_that_have_another_part(
 
 def test_a_left_over_label_is_an_error_that_counts_and_names():
     assert error([VECTOR], FLIGHTS) == (
-        "input.features: the model's input 'x' takes 3 float32 values a row, and the columns that could be "
+        "input.features: the model's input 'x' takes 3 float32 values per row, and the columns that could be "
         "features "
         "give 4: distance, dep_hour, temp, late (of other types: flight_id, carrier); list the columns that "
         "the model "
-        "was trained on, in its order, or give the others a part as id or slices"
+        "was trained on, in its order, or use the others as id or slices"
     )
 
 
@@ -157,7 +158,7 @@ def test_several_inputs_take_columns_by_name_and_leave_the_label_alone():
 def test_several_inputs_that_do_not_fit():
     inputs = [("Carrier", (1,), "string"), ("temp", (1,), "float32"), ("wind", (1,), "float32")]
     assert error(inputs, FLIGHTS, id="flight_id", slices=["late"]) == (
-        "input.features: the model's inputs Carrier, wind have no column of their name; left over: "
+        "input.features: the model's inputs Carrier, wind have no column of the same name; left over: "
         "distance, dep_hour, "
         "carrier; did you mean carrier for Carrier? A model with several inputs takes them by name: "
         "Carrier, temp, wind"
@@ -175,11 +176,12 @@ def test_several_inputs_that_do_not_fit():
 def test_inputs_whose_names_an_export_lost():
     lost = [("args_0_1", (1,), "float32"), ("args_0", (1,), "float32")]
     assert error(lost, FLIGHTS).endswith(
-        "; its inputs have no names that say much: give each its column, as {name: distance, input: args_0_1}"
+        "; the names of its inputs do not say what they are: give each its column, as "
+        "{name: distance, input: args_0_1}"
     )
     mixed = [("args_0_1", (1,), "float32"), ("mean", (1,), "float32")]
     assert error(mixed, FLIGHTS).endswith(
-        "; a model with several inputs takes them by name: args_0_1, mean, or as the key input says: "
+        "; a model with several inputs takes them by name: args_0_1, mean, or by the key input: "
         "{name: distance, input: args_0_1}"
     )
     wide = {"age": pa.list_(pa.float32(), 6), "pay": pa.list_(pa.float32(), 2)}
@@ -211,7 +213,7 @@ def test_a_column_feeds_the_input_that_it_says_and_several_one_of_a_vector():
         "input.features temp: the model has no input 'y': its one input is 'x'; leave the key input out"
     )
     assert error(TWO_OR_MORE, columns, [*features[:3]]) == (
-        "input.features dep_hour: the column holds 1 value a row, and 2 are needed; list the columns "
+        "input.features dep_hour: the column holds 1 value per row, but 2 are needed; list the columns "
         "that the "
         "model was trained on, in its order"
     )
@@ -269,24 +271,24 @@ PICTURE = [("x", (8, 8, 3), "float32")]
     [
         (
             [VECTOR], ["distance", "temp"], FLIGHTS,
-            "input.features: the model's input 'x' takes 3 values a row, and the 2 features give 2: "
+            "input.features: the model's input 'x' takes 3 values per row, and the 2 features give 2: "
             "distance, temp; list "
             "the columns that the model was trained on, in its order",
         ),
         (
             TWO, ["distance", "carrier"], FLIGHTS,
-            "input.features carrier: the column holds string, and the model's input 'x' takes float32 "
+            "input.features carrier: the column holds string, but the model's input 'x' takes float32 "
             "numbers; store it as the numbers that the model was trained on, or leave it out",
         ),
         (
             WORD, ["distance"], FLIGHTS,
-            "input.features distance: the column holds double, and the model's input 'w' takes strings; "
+            "input.features distance: the column holds double, but the model's input 'w' takes strings; "
             "store it as "
             "strings",
         ),
         (
             TWO, ["t"], {"t": pa.timestamp("us")},
-            "input.features t: the column holds timestamp[us], and the model's input 'x' takes float32 "
+            "input.features t: the column holds timestamp[us], but the model's input 'x' takes float32 "
             "numbers; store what the model was trained on: the hour, or the days since a date, in a "
             "column of "
             "its own",
@@ -301,52 +303,51 @@ PICTURE = [("x", (8, 8, 3), "float32")]
         ),
         (
             TWO, [FeatureRequest("temp", fill="zero"), "distance"], FLIGHTS,
-            "input.features temp: fill: 'zero', and the model takes float32; give a finite number",
+            "input.features temp: fill: 'zero', but the model takes float32; give a finite number",
         ),
         (
             TWO, [FeatureRequest("temp", fill=float("nan")), "distance"], FLIGHTS,
-            "input.features temp: fill: nan, and the model takes float32; give missing: keep in place of it, "
-            "which hands null and NaN to the model",
+            "input.features temp: fill: nan, but the model takes float32; give missing: keep instead, which "
+            "passes null and NaN to the model",
         ),
         (
             WORD, [FeatureRequest("carrier", fill=0)], FLIGHTS,
-            "input.features carrier: fill: 0, and the model takes string; give a string",
+            "input.features carrier: fill: 0, but the model takes string; give a string",
         ),
         (
             [("n", (1,), "int8")], [FeatureRequest("dep_hour", fill=200)], FLIGHTS,
-            "input.features dep_hour: fill: 200, and the model takes int8; give a whole number from -128 to "
+            "input.features dep_hour: fill: 200, but the model takes int8; give a whole number from -128 to "
             "127",
         ),
         (
             PICTURE, [FeatureRequest("p", shape=(8, 8, 1))], {"p": pa.binary()},
-            "input.features p: shape [8, 8, 1] has 64 values, and the model's input 'x' takes 192; give the "
+            "input.features p: shape [8, 8, 1] has 64 values, but the model's input 'x' takes 192; give the "
             "shape "
             "[8, 8, 3]",
         ),
         (
             [("x", (4, 4, 1), "float32")], [FeatureRequest("p", shape=(2, 8, 1))], {"p": pa.binary()},
-            "input.features p: shape [2, 8, 1] is given, and the model's input 'x' takes [4, 4, 1]; give the "
+            "input.features p: shape [2, 8, 1] is given, but the model's input 'x' takes [4, 4, 1]; give the "
             "shape [4, 4, 1]",
         ),
         (
             TWO, [FeatureRequest("temp", kind="image"), "distance"], FLIGHTS,
-            "input.features temp: the column holds float, and an image is bytes or a list of numbers; leave "
+            "input.features temp: the column holds float, but an image is bytes or a list of numbers; leave "
             "kind out",
         ),
         (
             PICTURE, [FeatureRequest("p", kind="image")], {"p": pa.list_(pa.binary())},
-            "input.features p: the column holds list<item: binary>, and an image is bytes or a list of "
-            "numbers; store one picture a row",
+            "input.features p: the column holds list<item: binary>, but an image is bytes or a list of "
+            "numbers; store one picture per row",
         ),
         (
             PICTURE, ["p"], {"p": pa.list_(pa.float32(), 100)},
-            "input.features p: the column holds 100 values a row, and 192 are needed; list the columns that "
-            "the model "
-            "was trained on, in its order",
+            "input.features p: the column holds 100 values per row, but 192 are needed; list the columns "
+            "that the model was trained on, in its order",
         ),
         (
             PICTURE, ["p"], {"p": pa.list_(pa.list_(pa.list_(pa.float32(), 8), 8), 3)},
-            "input.features p: the column holds the shape [3, 8, 8], and [8, 8, 3] is needed; store it in "
+            "input.features p: the column holds the shape [3, 8, 8], but [8, 8, 3] is needed; store it in "
             "that order",
         ),
         (
@@ -357,12 +358,12 @@ PICTURE = [("x", (8, 8, 3), "float32")]
         ),
         (
             PICTURE, [FeatureRequest("p", kind="image")], {"p": pa.string()},
-            "input.features p: the column holds string, and an image is bytes or a list of numbers; leave "
+            "input.features p: the column holds string, but an image is bytes or a list of numbers; leave "
             "kind out",
         ),
         (
             [("x", (8, 8, 3), "int8")], [FeatureRequest("p", kind="image")], {"p": pa.binary()},
-            "input.features p: kind: image gives 0 to 255, and the model takes int8; leave kind out",
+            "input.features p: kind: image gives 0 to 255, but the model takes int8; leave kind out",
         ),
         (
             [("x", (None, None, 3), "float32")], ["p"], {"p": pa.binary()},
@@ -372,7 +373,7 @@ PICTURE = [("x", (8, 8, 3), "float32")]
         ),
         (
             [("x", (None, None, 3), "float32")], [FeatureRequest("p", shape=(8, 8, 1))], {"p": pa.binary()},
-            "input.features p: its shape is [8, 8, 1], and the model's input 'x' takes [any, any, 3]; give "
+            "input.features p: its shape is [8, 8, 1], but the model's input 'x' takes [any, any, 3]; give "
             "it a shape of "
             "that form",
         ),
@@ -380,7 +381,7 @@ PICTURE = [("x", (8, 8, 3), "float32")]
             [VECTOR], ["distance", "t"], FLIGHTS | {"t": pa.list_(pa.float32())},
             "input.features t: neither the column (list<item: float>) nor the model's input 'x' [3] says "
             "how many values "
-            "a row has; give its shape, or pad, the value behind the end of shorter lists, "
+            "a row has; give its shape, or pad, the value that fills shorter lists at their end, "
             "such as pad: 0",
         ),
         (
@@ -400,12 +401,12 @@ def test_one_clear_line_for_features_that_do_not_fit(inputs, features, columns, 
         ({"slices": ["late", "late"]}, "input.slices: late is listed twice; list it once"),
         (
             {"slices": ["many"]},
-            "input.slices: column 'many' holds list<item: int64>, and one value a row is needed; name "
+            "input.slices: column 'many' holds list<item: int64>, and one value per row is needed; name "
             "another column",
         ),
         (
             {"id": "many"},
-            "input.id: column 'many' holds list<item: int64>, and one value a row is needed; name another "
+            "input.id: column 'many' holds list<item: int64>, and one value per row is needed; name another "
             "column",
         ),
         (
@@ -416,11 +417,11 @@ def test_one_clear_line_for_features_that_do_not_fit(inputs, features, columns, 
         ),
         (
             {"groups": {"g": ("temp", "distnce")}},
-            "input.groups.g: 'distnce' is no feature; did you mean distance?",
+            "input.groups.g: 'distnce' is not a feature; did you mean distance?",
         ),
         (
             {"groups": {"g": ("temp", "carrier")}},
-            "input.groups.g: 'carrier' is no feature; the features are distance, temp",
+            "input.groups.g: 'carrier' is not a feature; the features are distance, temp",
         ),
         ({"groups": {"g": ()}}, "input.groups.g: the group has no members; list some, or leave it out"),
         ({"groups": {"g": ("temp", "temp")}}, "input.groups.g: temp is listed twice; list it once"),
@@ -481,7 +482,7 @@ def test_any_text_fits_a_string_input(stored):
     assert places(fit(WORD, {"a": stored}))[0][:3] == ("a", "categorical", "string")
 
 
-def test_nearest_prefers_the_same_name_in_another_case():
-    assert nearest("DISTANCE", ["distances", "distance"]) == "did you mean distance?"
-    assert nearest("temps", ["temp", "late", "tempo"]) == "did you mean temp or tempo?"
-    assert nearest("zzz", ["temp"]) == ""
+def test_did_you_mean_prefers_the_same_name_in_another_case():
+    assert did_you_mean("DISTANCE", ["distances", "distance"]) == "did you mean distance?"
+    assert did_you_mean("temps", ["temp", "late", "tempo"]) == "did you mean temp or tempo?"
+    assert did_you_mean("zzz", ["temp"]) == ""

@@ -211,7 +211,7 @@ def test_two_commands_at_once(config: Path, whole: dict[str, bytes], tmp_path: P
         run = worlds.explain(config, place)
     assert tables(run) == whole
     assert len(refused) == 4
-    assert all(f"{place}: another command is at work there" in line for line in refused)
+    assert all(f"{place}: another command is working there" in line for line in refused)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -288,7 +288,7 @@ def test_a_worker_process_that_dies_ends_the_run_and_costs_its_shard(config: Pat
     os.kill(workers[0], signal.SIGKILL)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 3
-    assert "a worker process died, as it does when memory runs out; what is done is kept" in err.decode()
+    assert "a worker process died, as happens when memory runs out; finished work is kept" in err.decode()
     assert b"Traceback" not in err
     assert not any(Path(f"/proc/{number}").exists() for number in workers)
     done = journal(place)
@@ -329,7 +329,8 @@ def test_a_file_that_vanishes_costs_its_shards(
         assert cli.run(command(folder / "config.yaml", place)) == 3
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.fullmatch(
-        r"error: shard 2 failed: rows-2\.parquet: .* \(2 of 4 shards failed\); what is done is kept, .*", last
+        r"error: shard 2 failed: rows-2\.parquet: .* \(2 of 4 shards failed\); finished work is kept, .*",
+        last,
     )
     assert set(journal(place)) == {"00000", "00001"}
     away.rename(lost)

@@ -108,7 +108,7 @@ def test_a_failure_ends_in_one_line_and_goes_on(
     }
     assert re.search(what[kind], lines[-1]), lines
     if status == 3:
-        assert lines[-1].endswith("; what is done is kept, and the same command goes on from there")
+        assert lines[-1].endswith("; finished work is kept, and the same command continues from there")
     check_resumed(config, place, whole)
 
 
@@ -150,6 +150,6 @@ def test_a_replacement_that_was_given_up_takes_nothing_away(
     point = REPLACING["the new one's place"]
     assert run_apart(command(config, place, "--overwrite"), log, point, "kill") == -9
     # The old config again: the new run was whole, so that it is there now, and is not replaced unasked.
-    with pytest.raises(UserError, match="holds a committed run of another config"):
+    with pytest.raises(UserError, match="holds a committed run of a different config"):
         worlds.explain(config, place, "seed=3")
     assert tables(load_run(place)) == whole != old

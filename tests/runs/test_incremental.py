@@ -184,7 +184,7 @@ def test_it_says_what_it_takes_over(config: Path, capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out)["reused_rows"] == 65
     assert cli.run(command) == 0
     captured = capsys.readouterr()
-    assert "65 rows of 2 files are taken over; 45 of 2 new files explained now" in " ".join(
+    assert "65 rows of 2 files were taken over; 45 of 2 new files explained now" in " ".join(
         captured.out.split()
     )
     model = captured.err
@@ -195,8 +195,8 @@ def test_it_says_what_it_takes_over(config: Path, capsys: pytest.CaptureFixture[
     ("harm", "settings", "why"),
     [
         (lambda folder: (folder / "day-2.parquet").unlink(), (), "day-2.parquet is no longer in the input"),
-        (lambda folder: write_rows(folder / "day-2.parquet", 0, 41), (), "day-2.parquet is not what it was"),
-        (lambda folder: write_rows(folder / "day-2.parquet", 3, 40), (), "is not what it was"),
+        (lambda folder: write_rows(folder / "day-2.parquet", 0, 41), (), "day-2.parquet has changed"),
+        (lambda folder: write_rows(folder / "day-2.parquet", 3, 40), (), "has changed"),
         (lambda folder: None, ("seed=4",), "seed: 0 there, 4 here"),
         (
             lambda folder: (folder / "scoring.py").write_text(SCORING + "\n"),
@@ -213,7 +213,7 @@ def test_what_is_not_the_same_is_not_added_to(
     before = worlds.part_bytes(first)
     grow(config)
     harm(config.parent)  # type: ignore[operator]
-    with pytest.raises(UserError, match="another config, model or input, and cannot be added to: .*" + why):
+    with pytest.raises(UserError, match="different config, model or input, and cannot be added to: .*" + why):
         explain(config, *settings)
     assert worlds.part_bytes(load_run(first.path)) == before
     run = explain(config, *settings, overwrite=True)
@@ -239,7 +239,8 @@ def test_a_run_that_keeps_no_aggregates_is_not_added_to(config: Path) -> None:
     with pytest.raises(UserError, match="it was made without incremental: true"):
         explain(config)
     with pytest.raises(
-        UserError, match=r"another config, model or input: day-1\.parquet is new in the input; .*give another"
+        UserError,
+        match=r"different config, model or input: day-1\.parquet is new in the input; .*give another",
     ):
         explain(config, "incremental=false")
 
@@ -351,9 +352,7 @@ def test_parts_that_are_not_as_they_were_are_not_taken_over(harm: str, config: P
     else:
         part.write_bytes(b"PAR1")
     grow(config)
-    with pytest.raises(
-        UserError, match=r"part-00001.parquet is not there as it was written, and nothing can be"
-    ):
+    with pytest.raises(UserError, match=r"part-00001.parquet is missing or has changed, so nothing can be"):
         explain(config)
     assert load_run(first.path).manifest == first.manifest
 

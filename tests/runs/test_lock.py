@@ -27,7 +27,7 @@ OWNER = f"{MemoryFileSystem.scheme()}://bucket/runs/.x.owner"
 
 @pytest.fixture(autouse=True)
 def _empty_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(lock, "_SETTLES", 0.0)
+    monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.0)
     MemoryFileSystem.blobs.clear()
     yield
     MemoryFileSystem.blobs.clear()
@@ -36,7 +36,7 @@ def _empty_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("remote", [False, True])
 def test_the_second_is_refused_and_the_next_is_not(tmp_path: Path, remote: bool) -> None:
     run = REMOTE if remote else str(tmp_path / "runs" / "x")
-    busy = rf"{run}: another command is at work there \(process {os.getpid()}\); wait for it"
+    busy = rf"{run}: another command is working there \(process {os.getpid()}\); wait for it"
     with run_lock(run):
         with pytest.raises(UserError, match=busy), run_lock(run):
             pass
@@ -87,7 +87,7 @@ def test_where_nothing_may_be_made_beside_it(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(lock.os, "access", lambda path, how: path != str(tmp_path))
     with run_lock(str(run)):
         assert [path.name for path in tmp_path.rglob("*")] == ["mount", ".lock"]
-        with pytest.raises(UserError, match="another command is at work there"), run_lock(str(run)):
+        with pytest.raises(UserError, match="another command is working there"), run_lock(str(run)):
             pass
     assert list(run.iterdir()) == []
 
@@ -99,8 +99,8 @@ def owner(**changed: object) -> None:
 
 def test_a_store_s_owner_on_another_machine_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
     """No clock of another machine is asked: whoever changes what it says is alive."""
-    monkeypatch.setattr(lock, "_LOOK", 0.02)
-    monkeypatch.setattr(lock, "_DEAD", 0.2)
+    monkeypatch.setattr(lock, "_LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(lock, "_STALE_SECONDS", 0.2)
     owner()
     beat = threading.Timer(0.1, lambda: owner(beats=4))
     beat.start()
@@ -144,7 +144,7 @@ def test_of_two_that_begin_at_once_in_a_store_the_last_stays(monkeypatch: pytest
 
 
 def test_whoever_has_taken_a_store_over_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "_EVERY", 0.01)
+    monkeypatch.setattr(lock, "_HEARTBEAT_SECONDS", 0.01)
     with run_lock(REMOTE):
         owner()
         time.sleep(0.05)
@@ -161,7 +161,7 @@ def test_a_filesystem_without_locks_is_taken_for_a_store(
     run = str(tmp_path / "x")
     with run_lock(run):
         assert [path.name for path in tmp_path.iterdir()] == [".x.owner"]
-        with pytest.raises(UserError, match=rf"at work there \(process {os.getpid()}\)"), run_lock(run):
+        with pytest.raises(UserError, match=rf"working there \(process {os.getpid()}\)"), run_lock(run):
             pass
     assert list(tmp_path.iterdir()) == []
 
@@ -171,7 +171,7 @@ def test_somebody_s_file_is_no_lock(tmp_path: Path) -> None:
     precious.write_text("12")
     path.symlink_to(precious)
     for make in (path.mkdir, lambda: path.write_text("thesis"), None):
-        stands = r"\.x\.lock: stands where a run's lock would be; move it away"
+        stands = r"\.x\.lock: is in the place of a run's lock; move it away"
         with pytest.raises(UserError, match=stands), run_lock(str(tmp_path / "x")):
             pass
         if path.is_dir():
@@ -190,7 +190,7 @@ def test_a_lock_that_is_taken_away_breaks_nothing(tmp_path: Path) -> None:
 
 
 def test_the_owner_of_a_store_says_that_it_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "_EVERY", 0.01)
+    monkeypatch.setattr(lock, "_HEARTBEAT_SECONDS", 0.01)
     with run_lock(REMOTE):
         for _ in range(500):
             if json.loads(files.read_bytes(OWNER))["beats"] > 1:

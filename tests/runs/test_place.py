@@ -50,7 +50,7 @@ def test_a_file_in_the_way_of_a_run_is_named(state: str, tmp_path: Path) -> None
     check_place(str(tmp_path))
     (tmp_path / "notes.txt").touch()
     with pytest.raises(
-        UserError, match=r"notes\.txt stands in the way: .* the run that is there; move it away"
+        UserError, match=r"holds a run and also notes\.txt, which does not belong to it; move it away"
     ):
         check_place(str(tmp_path))
 
@@ -104,7 +104,7 @@ def test_no_run_takes_away_what_it_is_made_from(key: str, overwrite: bool, tmp_p
     loaded = load_config(str(worlds.trips()), settings=settings, output=str(place))
     for action in (preview, execute):
         # The second is said first where it is seen before the config's files are looked for.
-        why = rf"trips\.yaml: {key}: .* lies in the run directory|model\.keras stands in the way"
+        why = rf"trips\.yaml: {key}: .* lies in the run directory|holds (a run and also )?model\.keras, which"
         with pytest.raises(UserError, match=why):
             action(loaded, overwrite=overwrite)
     assert sorted(place.rglob("*")) == before
@@ -134,7 +134,9 @@ def test_what_has_the_name_of_ours_and_is_no_run(name: str, inside: str | None, 
     else:
         other.mkdir()
         (other / inside).mkdir()
-    with pytest.raises(UserError, match=rf"{name}: stands where a run would be put aside, and is none"):
+    with pytest.raises(
+        UserError, match=rf"{name}: is in the place of a temporary run directory, and is not one"
+    ):
         replace_it(committed)
     assert other.exists()
     assert load_run(committed).manifest["config"]["seed"] == 3
@@ -143,7 +145,7 @@ def test_what_has_the_name_of_ours_and_is_no_run(name: str, inside: str | None, 
 @pytest.mark.parametrize("name", [".x.next", ".x.old", ".x.lock", ".x.owner"])
 @pytest.mark.parametrize("root", ["", "mem://bucket"])
 def test_a_run_of_such_a_name_is_refused(name: str, root: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has a name that another run would use for itself"):
+    with pytest.raises(UserError, match="has a name that is reserved for the temporary files of a run"):
         check_place(f"{root or tmp_path}/{name}")
     check_place(str(tmp_path / ".hidden"))
 
@@ -165,13 +167,13 @@ def test_tables_that_are_no_parts(path: str, begun: bool, tmp_path: Path) -> Non
     (run / path).write_text("mine")
     if begun:
         (run / "_work").mkdir()
-    with pytest.raises(UserError, match="stands in the way: it is no part of a run"):
+    with pytest.raises(UserError, match="which does not belong to a run"):
         check_place(str(run))
 
 
 def test_a_folder_of_tables_alone_is_no_run_directory(tmp_path: Path) -> None:
     (tmp_path / "run" / "attributions").mkdir(parents=True)
-    with pytest.raises(UserError, match="it holds attributions, and neither a manifest nor a journal"):
+    with pytest.raises(UserError, match="it holds attributions, but neither a manifest nor a journal"):
         check_place(str(tmp_path / "run"))
 
 
@@ -200,7 +202,7 @@ def test_a_run_by_a_link_is_the_run_it_leads_to(committed: Path, tmp_path: Path)
     link.symlink_to(tmp_path / "disk" / "real")
     with (
         run_lock(str(tmp_path / "disk" / "real")),
-        pytest.raises(UserError, match="another command is at work"),
+        pytest.raises(UserError, match="another command is working"),
     ):
         replace_it(link)
     replace_it(link)
@@ -214,7 +216,7 @@ def test_what_cannot_be_renamed_cannot_be_replaced(committed: Path, monkeypatch:
     monkeypatch.setattr("pipeline.running.run._run", None)
     with monkeypatch.context() as patch:
         patch.chdir(committed)
-        with pytest.raises(UserError, match="cannot be replaced from within"):
+        with pytest.raises(UserError, match="cannot be replaced by a command that runs inside it"):
             replace_it(committed)
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -230,7 +232,7 @@ def test_what_cannot_be_renamed_cannot_be_replaced(committed: Path, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.run_directory.checks.os.stat", mounted)
-        with pytest.raises(UserError, match="it is a mount point; give as --output a folder in it"):
+        with pytest.raises(UserError, match="it is a mount point; give a folder inside it as --output"):
             check_replaceable(str(committed))
 
 
@@ -241,14 +243,14 @@ def test_a_store_s_other_objects_are_left_alone(config_in_store: str) -> None:
         pipeline.explain(str(world()), output=config_in_store, settings=[f"seed={seed}"], overwrite=True)
     assert blobs["mem://bucket/x/.notes"] == b"mine"
     blobs["mem://bucket/x/thesis.pdf"] = b"mine"
-    with pytest.raises(UserError, match=r"thesis\.pdf stands in the way"):
+    with pytest.raises(UserError, match=r"also thesis\.pdf, which"):
         pipeline.explain(str(world()), output=config_in_store, settings=["seed=4"], overwrite=True)
     assert blobs["mem://bucket/x/thesis.pdf"] == b"mine"
 
 
 @pytest.fixture
 def config_in_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr("pipeline.run_directory.lock._SETTLES", 0.0)
+    monkeypatch.setattr("pipeline.run_directory.lock._SETTLE_SECONDS", 0.0)
     MemoryFileSystem.blobs.clear()
     yield "mem://bucket/x"
     MemoryFileSystem.blobs.clear()
@@ -256,7 +258,7 @@ def config_in_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 def test_a_manifest_of_another_version_can_be_replaced(committed: Path) -> None:
     (committed / "manifest.json").write_text('{"schema_version": 1}')
-    with pytest.raises(UserError, match="has schema_version 1, this version reads 3"):
+    with pytest.raises(UserError, match="has schema_version 1, and this version reads 3"):
         worlds.explain(world(), committed)
     replace_it(committed)
     assert load_run(committed).manifest["config"]["seed"] == 0

@@ -62,7 +62,7 @@ def test_a_broken_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(UserError, match="did not finish"):
         load_run(place)
 
-    with pytest.raises(UserError, match="did not finish"):  # another config must not take it over
+    with pytest.raises(UserError, match="holds an unfinished run"):  # another config must not take it over
         worlds.explain(config, place, "compute.shard_rows=40", "seed=5")
     assert sorted(path.name for path in (place / "_work" / "shards").glob("*.done")) == journal
 
@@ -98,7 +98,7 @@ def test_a_committed_run_is_left_alone_refused_or_replaced(tmp_path: Path) -> No
     assert again.reused
     assert contents(place) == before
 
-    with pytest.raises(UserError, match=r"another.*: method\.n_steps: 20 there, 30 here; .*--overwrite"):
+    with pytest.raises(UserError, match=r"different.*: method\.n_steps: 20 there, 30 here; .*--overwrite"):
         worlds.explain(config, place, "method.n_steps=30")
     assert contents(place) == before
 
@@ -147,7 +147,7 @@ def test_a_folder_of_somebody_else_is_never_touched(overwrite: bool, tmp_path: P
     place.mkdir()
     (place / "to-mother.txt").write_text("Dear mother")
     before = contents(place)
-    with pytest.raises(UserError, match=r"letters: is no run directory.*to-mother\.txt"):
+    with pytest.raises(UserError, match=r"letters: is not a run directory.*to-mother\.txt"):
         explain(worlds.trips(), output=str(place), overwrite=overwrite)
     assert contents(place) == before
 
@@ -158,7 +158,7 @@ def test_a_change_of_the_input_is_another_run(tmp_path: Path) -> None:
     worlds.explain(config, place)
     part = tmp_path / "data" / "part-b.parquet"
     pq.write_table(pq.read_table(part), part)
-    with pytest.raises(UserError, match="another config, model or input"):
+    with pytest.raises(UserError, match="a different config, model or input"):
         worlds.explain(config, place)
 
 

@@ -269,10 +269,10 @@ def test_tfrecord_gives_the_same(tmp_path: Path) -> None:
     ("setting", "said"),
     [
         ("input.slices=[carier]", "input.slices: the input has no column 'carier'; did you mean carrier?"),
-        ("input.slices=[ag > 3]", "input.slices: 'ag > 3' names 'ag', and the input has no such column; did"),
-        ("input.slices=[age > 3, age  >  3]", "input.slices: 'age > 3' is 'age > 3' once more"),
+        ("input.slices=[ag > 3]", "input.slices: 'ag > 3' names 'ag', but the input has no such column; did"),
+        ("input.slices=[age > 3, age  >  3]", "input.slices: 'age > 3' is the same as 'age > 3'"),
         ("input.slices=[carrier > 3]", "compares 'carrier' (string) with '3' (number)"),
-        ("input.slices=[{column: carrier, bins: 3}]", "holds string, and numbers are needed; slice by its"),
+        ("input.slices=[{column: carrier, bins: 3}]", "holds string, but numbers are needed; slice by its"),
         ("input.slices=[[age, age]]", "'age' is intersected with itself; name others"),
         ("input.weight=wait", "input.weight: the input has no column 'wait'; did you mean weight?"),
         ("input.weight=carrier", "input.weight: column 'carrier' holds string, and weights are numbers"),
@@ -346,7 +346,7 @@ def test_the_plan_tells_slices_and_warns_of_too_many(
     assert len(found) == 3
     assert "hour has 2," in found[0]
     assert found[0].endswith("give bins: {column: hour, bins: 5}")
-    assert found[1].startswith("serial has 6,000 values in 6,000 rows, each a slice of its own; give bins: ")
+    assert found[1].startswith("serial has 6,000 values in 6,000 rows, and each is a slice; give bins: ")
     assert found[2].startswith("carrier & serial makes 6,000 slices of 6,000 rows; intersect fewer")
 
 
@@ -432,7 +432,7 @@ def test_small_slices_are_counted_and_not_written(tmp_path: Path, capsys: pytest
 
 def test_a_smallest_slice_and_kept_aggregates_do_not_go_together() -> None:
     settings = ["privacy.min_rows=5", "incremental=true"]
-    with pytest.raises(UserError, match=r"privacy\.min_rows: .*incremental: true.* hold every slice"):
+    with pytest.raises(UserError, match=r"privacy\.min_rows: .*incremental: true.* of every slice"):
         load_config(str(world()), settings=settings)
     load_config(str(world()), settings=["privacy.min_rows=1", "incremental=true"])
 

@@ -169,7 +169,7 @@ def test_numbers_that_no_float_holds() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("agee > 3", "names 'agee', and the input has no such column; did you mean age?"),
+        ("agee > 3", "names 'agee', but the input has no such column; did you mean age?"),
         ("age > 3 and zebra > 1", "no such column; its columns are age, hour"),
         ("age >=", "cannot be read at character 7: invalid syntax"),
         ("`odd name` > > 3", "cannot be read at character 14: invalid syntax"),
@@ -178,23 +178,23 @@ def test_numbers_that_no_float_holds() -> None:
         ("`odd > 3", "character 1: '`' was never closed"),
         ("age > 65and late", "invalid decimal literal"),
         ("carrier == '\\d'", "invalid escape sequence"),
-        ("carrier > 3", "compares 'carrier' (string) with '3' (number); put quotes about a text"),
-        ("age == 'old'", "compares 'age' (int16) with \"'old'\" (text); put quotes about a text, and none"),
+        ("carrier > 3", "compares 'carrier' (string) with '3' (number); put quotes around a text"),
+        ("age == 'old'", "compares 'age' (int16) with \"'old'\" (text); put quotes around a text, and none"),
         ("age in [1, '2']", "(text)"),
         ("late > carrier", "(bool) with 'carrier' (string)"),
-        ("day > 'yesterday'", "with 'yesterday', which is none; write days like \"2013-06-01\""),
+        ("day > 'yesterday'", "with 'yesterday', which is not one; write days like \"2013-06-01\""),
         ("day > age", "(date32[day]) with 'age' (int16); compare numbers with numbers"),
         ("day + 1 > 3", "calculates with 'day', a day or a time; only numbers"),
         ("age and late", "has 'age', a number, where a condition is needed; compare it with something"),
-        ("(age + 1)", "is a number, and a condition is needed"),
+        ("(age + 1)", "is a number, but a condition is needed"),
         ("(1 < 2)", "names no column"),
         ("age == age", "compares 'age' with itself; to find nulls, write isnull(…)"),
         ("age == None", "holds 'None', which is not allowed; write isnull(…)"),
         ("age is None", "write isnull(…)"),
         ("age & 3 == 1", "holds 'age & 3', which is not allowed; write and"),
         ("~late", "write not"),
-        ("'U' in carrier", "looks in 'carrier', which is no list of constants; write it like carrier in ["),
-        ("age in [hour]", "looks for 'hour', which is no constant"),
+        ("'U' in carrier", "looks in 'carrier', which is not a list of constants; write it like carrier in"),
+        ("age in [hour]", "looks for 'hour', which is not a constant"),
         ("age in []", "a list without items"),
         ("true == late", "write True"),
         ("age > 1" + "0" * 309, "a number that is too large"),
@@ -371,18 +371,18 @@ def test_a_column_of_the_name_of_a_condition_is_that_column() -> None:
     ("requests", "said"),
     [
         (["age", "age"], "age is listed twice; list it once"),
-        (["age > 3", "(age > 3)"], "'(age > 3)' is 'age > 3' once more"),
-        (['carrier in ["UA", "AA"]', "carrier in ('AA', 'UA')"], "once more"),
-        ([("age", "carrier"), ("carrier", "age")], "'carrier & age' is 'age & carrier' once more"),
-        ([("age > 3", "late"), ("late", "(age) > 3")], "once more"),
+        (["age > 3", "(age > 3)"], "'(age > 3)' is the same as 'age > 3'"),
+        (['carrier in ["UA", "AA"]', "carrier in ('AA', 'UA')"], "is the same as"),
+        ([("age", "carrier"), ("carrier", "age")], "'carrier & age' is the same as 'age & carrier'"),
+        ([("age > 3", "late"), ("late", "(age) > 3")], "is the same as"),
         (["age", BinsRequest("age", 3)], "age is listed by its values and in bins; keep one of the two"),
         ([BinsRequest("age", 3), BinsRequest("age", (3.0,))], "age is listed twice"),
         ([("age", "age")], "'age' is intersected with itself"),
         ([("age", BinsRequest("age", 3))], "'age' is intersected with itself"),
-        ([BinsRequest("carrier", 3)], "bins of 'carrier', which holds string, and numbers are needed"),
+        ([BinsRequest("carrier", 3)], "bins of 'carrier', which holds string, but numbers are needed"),
         ([BinsRequest("late", 3)], "bins of 'late', which holds bool"),
         ([BinsRequest("agee", 3)], "the input has no column 'agee'; did you mean age?"),
-        (["a & b", ("a", "b")], "two of them would be called 'a & b'"),
+        (["a & b", ("a", "b")], "two slicings would be called 'a & b'"),
     ],
 )
 def test_what_is_no_slicing(requests: list[SliceRequest], said: str) -> None:
@@ -455,7 +455,7 @@ def test_edges_are_found_where_only_their_number_is_given() -> None:
     assert isinstance(whole[0], ByBins)
     assert len(whole[0].edges) == 3
     assert whole == with_edges(whole, COLUMNS)
-    with pytest.raises(UserError, match="values do not differ in the rows that were looked at; give edges"):
+    with pytest.raises(UserError, match="values are all equal in the rows that were sampled; give edges"):
         with_edges(slicings, {**COLUMNS, "age": pa.array([5, 5, None])})
 
 

@@ -203,7 +203,7 @@ COLUMNS = {
 def test_conditions_about_times_far_away(condition: str, rows: list[int]) -> None:
     types = {name: array.type for name, array in COLUMNS.items()}
     if condition == "z == '1970-01-01Z'":
-        with pytest.raises(UserError, match="which is none"):
+        with pytest.raises(UserError, match="which is not one"):
             resolve_slicings([condition], types)
         return
     (found,) = labels(resolve_slicings([condition], types), COLUMNS).values()
@@ -225,7 +225,7 @@ def test_conditions_about_times_far_away(condition: str, rows: list[int]) -> Non
     ],
 )
 def test_what_is_no_time_of_the_columns_kind_is_told(condition: str) -> None:
-    with pytest.raises(UserError, match=r"which is none; write days like"):
+    with pytest.raises(UserError, match=r"which is not one; write days like"):
         resolve_slicings([condition], {name: array.type for name, array in COLUMNS.items()})
 
 

@@ -67,7 +67,7 @@ def test_a_value_is_one_slice_and_one_id_over_files(
 def test_times_with_a_zone_and_without_are_not_taken_for_one_another(tmp_path: Path) -> None:
     write(tmp_path, {"t": pa.array([T], pa.timestamp("us"))}, {"t": pa.array([T], pa.timestamp("us", "UTC"))})
     with pytest.raises(
-        UserError, match=r"1\.parquet: column t is timestamp\[us, tz=UTC\], and timestamp\[us\]"
+        UserError, match=r"1\.parquet: column t is timestamp\[us, tz=UTC\], but timestamp\[us\]"
     ):
         decoded(tmp_path, slices=["t"])
 
@@ -168,7 +168,7 @@ def test_what_a_file_lacks_is_filled_where_there_is_a_fill(tmp_path: Path, first
     inputs = inspect_files(globs.expand(["."], str(tmp_path)))
     (_, _, note) = input_notes(inputs, schema, listed=True)
     assert note == (
-        f"input.features: 1 of 2 files have no v ({0 if first else 1}.parquet is the first): it is 0 there"
+        f"input.features: 1 of 2 files have no v (the first is {0 if first else 1}.parquet): it is filled with 0 there"
     )
 
 
@@ -182,7 +182,7 @@ def test_what_a_file_lacks_is_filled_where_there_is_a_fill(tmp_path: Path, first
 def test_what_a_file_lacks_without_a_fill_is_told(tmp_path: Path, parts: dict[str, Any], said: str) -> None:
     write(tmp_path, {"a": [1.0], "b": [5]}, {"a": [3.0]})
     with pytest.raises(
-        UserError, match=r"^1\.parquet: there is no column b, and there is one in other files; " + said
+        UserError, match=r"^1\.parquet: there is no column b, although other files have it; " + said
     ):
         decoded(tmp_path, **parts)
 
@@ -218,7 +218,7 @@ def test_a_column_that_nobody_asks_for_may_be_of_any_type(tmp_path: Path) -> Non
     for name, holds in (
         ("wide", "whole numbers of 128 bits"),
         ("wider", "whole numbers of 128 bits"),
-        ("span", r"durations \(a file without wide with its whole numbers of 128 bits would do\)"),
+        ("span", r"durations \(a file without wide with its whole numbers of 128 bits could be read\)"),
     ):
         with pytest.raises(UserError, match=rf"column {name} holds {holds}.*cast it"):
             decoded(tmp_path, slices=[name])
@@ -322,4 +322,4 @@ def test_a_column_of_files_and_of_their_folders_is_told(tmp_path: Path) -> None:
     assert sorted(rows.features["m"].tolist()) == [7, 7, 8, 8]
     inputs = inspect_files(globs.expand(["."], str(tmp_path)), hive=True)
     (note,) = input_notes(inputs, schema, listed=True)
-    assert note.startswith("input.files: m is a column of the files and of their folders' names")
+    assert note.startswith("input.files: m is a column of the files and also in their folders' names")

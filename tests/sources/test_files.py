@@ -161,7 +161,7 @@ def test_links_in_a_folder_are_followed_once(tree):
         ("not*", ["notes: is a folder without"]),
         ("empty/", ["empty: is a folder without a Parquet or TFRecord file: it is empty"]),
         ("saved", ["saved: is a folder that Hugging Face datasets saved", "load_from_disk('saved')"]),
-        (".", [".: is a folder with files of Parquet and of TFRecord; set input.format"]),
+        (".", [".: is a folder with both Parquet and TFRecord files; set input.format"]),
     ],
 )
 def test_what_is_said_of_patterns_that_match_no_file(tree, pattern, words):

@@ -208,7 +208,7 @@ def test_a_file_in_no_such_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "f" / "year=1").mkdir()
     pq.write_table(pa.table({"a": [5.0]}), tmp_path / "f" / "year=1" / "p.parquet")
     with pytest.raises(
-        UserError, match=r"year=1/p\.parquet: is in no folder month=…, .*; input\.id asks for it"
+        UserError, match=r"year=1/p\.parquet: is not in a folder month=…, .*; input\.id asks for it"
     ):
         decoded(tmp_path, "f", id="month")
     _, _, slices = decoded(tmp_path, "f", slices=["month"])

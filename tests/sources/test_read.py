@@ -396,9 +396,9 @@ def test_the_type_of_a_column_over_all_files(tmp_path, kinds, common):
         ({"distance": [1], "wnd": [1]}, r"b\.parquet: there is no column wind.*did you mean wnd\?"),
         (
             {"distance": ["far"], "wind": [1]},
-            r"b\.parquet: column distance is string, and int64 in other files",
+            r"b\.parquet: column distance is string, but int64 in other files",
         ),
-        ({"distance": [[1]], "wind": [1]}, r"b\.parquet: column distance is list<item: int64>, and int64"),
+        ({"distance": [[1]], "wind": [1]}, r"b\.parquet: column distance is list<item: int64>, but int64"),
     ],
 )
 def test_columns_that_a_file_lacks_or_has_otherwise(tmp_path, other, message):

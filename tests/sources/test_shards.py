@@ -165,7 +165,7 @@ def test_the_format_is_by_suffix_unless_it_is_said(tmp_path):
     (tmp_path / "data.bin").write_bytes(framing.encode(b"1"))
     pair = (str(tmp_path / "data.bin"), "data.bin")
     assert inspection.inspect_files([pair], "tfrecord")[0].rows == 1
-    with pytest.raises(UserError, match=r"data\.bin: the suffix says no format; set input\.format"):
+    with pytest.raises(UserError, match=r"data\.bin: the suffix does not name a format; set input\.format"):
         inspection.inspect_files([pair])
     with pytest.raises(UserError, match=r"data\.bin: cannot be read as Parquet"):
         inspection.inspect_files([pair], "parquet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transforms.methods.base import AttributionMethod
 from transforms.methods.contract.check import check_method_contract
-from transforms.methods.contract.checks import MethodContractError
+from transforms.methods.contract.subject import MethodContractError
 from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.methods.gradients.expected_gradients import ExpectedGradients
 from transforms.methods.gradients.integrated_gradients import IntegratedGradients

@@ -1,4 +1,4 @@
-"""What a method of attribution is, what it is given, and how its rows are cut into device calls."""
+"""The contract of methods of attribution, and what they share: evaluations, sums, and taking rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method asks of a model and of the baseline.
+    """Requirements of a method on the model and on the baseline.
 
     Args:
       gradients: Gradients of the score; otherwise evaluations are enough, and any model will do.
@@ -125,7 +125,7 @@ class AttributionMethod(ABC):
         return
 
     def held_bytes(self, players: int) -> int:
-        """Memory that the method keeps whatever the rows, at most, where there are so many players."""
+        """Bounds the memory that the method keeps whatever the rows, by the number of players."""
         return 0
 
     @property
@@ -191,8 +191,8 @@ def evaluate(model: ScoredModel, inputs: Arrays, device_batch_size: int) -> tupl
         score, output = model.evaluate(take(inputs, index))
         return ({"score": score, "output": output},)
 
-    (found,) = run_calls(len(next(iter(inputs.values()))), device_batch_size, call)
-    return found["score"], found["output"]
+    (evaluated,) = run_calls(len(next(iter(inputs.values()))), device_batch_size, call)
+    return evaluated["score"], evaluated["output"]
 
 
 def totals(values: Arrays) -> np.ndarray:
@@ -212,7 +212,7 @@ def convergence_delta(values: Arrays, prediction: np.ndarray, base_value: np.nda
 
 
 def limits(spread: np.ndarray, tolerance: float) -> np.ndarray:
-    """The error that a tolerance allows, like `spread`; none is asked of a score that does not vary."""
+    """The error that a tolerance allows, like `spread`; no limit for a score that does not vary."""
     limit: np.ndarray = np.where(spread > 0, tolerance * spread, np.inf)
     return limit
 

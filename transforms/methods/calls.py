@@ -1,4 +1,4 @@
-"""How a method's rows are cut into device calls, and how these are kept in flight."""
+"""Device calls: cutting a method's rows into them, and keeping several in flight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 Part = TypeVar("Part")
 Found = tuple[dict[str, np.ndarray], ...]
 
-#: A batch is cut into so many calls, as long as a call keeps so many rows.
+#: Fewest calls that a batch is cut into, as long as each keeps the fewest rows.
 _LEAST_CALLS = 4
 _LEAST_ROWS = 1024
 
@@ -35,7 +35,7 @@ def device_calls(rows: int, rows_per_call: int) -> Iterator[tuple[slice, np.ndar
 
 
 def rows_in_call(rows: int, rows_per_call: int) -> int:
-    """Rows of each device call, of which at most so many would fit."""
+    """Rows of each device call, into which at most `rows_per_call` fit."""
     return min(rows_per_call, max(-(-rows // _LEAST_CALLS), min(rows_per_call, _LEAST_ROWS)))
 
 
@@ -47,10 +47,10 @@ def run_calls(rows: int, rows_per_call: int, call: Callable[[np.ndarray], Found]
 
     Args:
       rows: How many there are, at least 1.
-      rows_per_call: At most so many in a call.
+      rows_per_call: Most rows in a call.
       call: Takes the indices of its rows, padding included; gives arrays whose first axis they are.
     Returns:
-      What the calls gave, without the padding, joined in the rows' order.
+      The results of the calls, without the padding, joined in the rows' order.
     """
 
     def cut_back(part: tuple[slice, np.ndarray]) -> Found:

@@ -1,4 +1,4 @@
-"""What the methods that sample share: rounds of samples, standard errors, and stopping row by row."""
+"""Rounds of samples, standard errors, and stopping row by row: shared by the methods that sample."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def sample_rounds(
 def _above(
     variances: Arrays, taken: np.ndarray, rows: np.ndarray, spread: np.ndarray, tolerance: float
 ) -> np.ndarray:
-    """Of `rows`, those with a standard error above the tolerance."""
+    """Selects those of `rows` that have a standard error above the tolerance."""
     above = np.zeros(len(rows), bool)
     limit = limits(spread[rows], tolerance)
     for value in variances.values():

@@ -100,7 +100,7 @@ class Signature:
 
     @property
     def classes(self) -> tuple[Category, ...]:
-        """What the targets are classes of; none where they are not, or where there are several heads."""
+        """Classes that the targets stand for; empty for other targets, and with several heads."""
         return self.outputs[0].classes if len(self.outputs) == 1 else ()
 
     @property
@@ -116,17 +116,17 @@ class Signature:
     @property
     def heads(self) -> dict[str, range]:
         """The targets of each head, by its name."""
-        found, start = {}, 0
+        ranges, start = {}, 0
         for head in self.outputs:
             width = len(head.labels) or head.width
-            found[head.name] = range(start, start + width)
+            ranges[head.name] = range(start, start + width)
             start += width
-        return found
+        return ranges
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """How functions traced from a model are compiled.
+    """Options for compiling the functions traced from a model.
 
     Args:
       jit: Whether XLA compiles them.
@@ -195,7 +195,7 @@ class PublicPrediction(Protocol):
     """An adapter that can ask its library for the prediction that the model's users get."""
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """What the library's own public call gives for rows, `[B, T]` in the order of the targets.
+        """Returns what the library's own public call gives for rows, `[B, T]` in the order of the targets.
 
         Args:
           rows: The features' columns as the file holds them, under the features' names.
@@ -227,7 +227,7 @@ class ScoredModel(Protocol):
 
     @property
     def score_kinds(self) -> tuple[str, ...]:
-        """What is explained of each head: "output", "logit", "probability" or "margin"."""
+        """Kind of score explained, by head: "output", "logit", "probability" or "margin"."""
 
     @property
     def has_gradients(self) -> bool:

@@ -1,4 +1,4 @@
-"""What some models do for methods beyond evaluating rows: gradients, DeepLIFT, masking on a device."""
+"""Protocols of what some models do beyond evaluating rows: gradients, DeepLIFT, masking on a device."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Gradients(Protocol):
 
     @property
     def cut(self) -> CutParts:
-        """Where gradients begin, and how far the model is affine."""
+        """The cut: where gradients begin, and how far the model is affine."""
 
     @property
     def counted(self) -> frozenset[str]:
@@ -95,7 +95,23 @@ class Gradients(Protocol):
         *,
         squares: bool = False,
     ) -> Sums:
-        """Sums gradients along straight paths from background rows to the inputs."""
+        """Sums gradients along straight paths from background rows to the inputs.
+
+        φ = Σ_g (e − e′_g) ⊙ Jᵀ Σ_k w_k ∇F(z′_g + α_gk (z − z′_g)), with e the entries, z the frontier and J
+        the Jacobian of the affine prefix, the same everywhere.
+
+        Args:
+          inputs: Model inputs, `[B, *shape]`.
+          background: Entries and frontier of the background, as `ends` returns them.
+          base_index: Background row of each group, `[G, B]` or `[G, 1]`.
+          alphas: Positions on the path, `[G, K, B]` or `[G, K, 1]`.
+          weights: Of the nodes, `[K]`.
+          targets: Output index, `[B, T]`.
+          squares: Also return the squared differences of terms, summed over pairs of groups (0,1), (2,3), ….
+        Returns:
+          Sums `[B, T, *shape]` by model input, in units of the score, and the squares (empty without).
+        Cost: G · K gradient evaluations a row in one device call.
+        """
 
     def path_scores(
         self,
@@ -105,7 +121,12 @@ class Gradients(Protocol):
         alphas: np.ndarray,
         targets: np.ndarray,
     ) -> np.ndarray:
-        """Evaluates the score at points of straight paths, `[G, K, B, T]`."""
+        """Scores at points of straight paths, F(z′_g + α_gk (z − z′_g)); arguments as for `integrate`.
+
+        Returns:
+          `[G, K, B, T]` float32.
+        Cost: G · K forward evaluations a row in one device call.
+        """
 
     def gradient(
         self,
@@ -115,7 +136,22 @@ class Gradients(Protocol):
         targets: np.ndarray,
         mode: str,
     ) -> Sums:
-        """Sums gradients at noisy copies of the inputs; `mode` is plain | absolute | times_input."""
+        """Sums gradients at noisy copies of the inputs.
+
+        What equals a constant in the row still does under noise: padding stays padding, behind its mask.
+
+        Args:
+          inputs: Model inputs, `[B, *shape]`.
+          noise: By entry, what is added to it, `[copies · B · per_row, ...]` copy-major, or a scalar 0;
+            float32.
+          copies: How many.
+          targets: Output index, `[B, T]`.
+          mode: "plain" (∂F/∂e), "absolute" (|∂F/∂e|) or "times_input" (e ⊙ ∂F/∂e), before summing over an
+            embedding's axis.
+        Returns:
+          Sums over the copies and sums of squared deviations from the call's mean, `[B, T, *shape]` by model
+          input.
+        """
 
 
 class Rescaled(Protocol):

@@ -1,4 +1,4 @@
-"""Categories that a model was trained on: from what a file holds to their codes, and back."""
+"""Categories that a model was trained on, and the conversion of a file's values to codes and back."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from transforms.arrow.types import floats_of_decimals, is_number, storage
 Category = str | int | float | bool
 #: Categories that an error shows.
 _SHOWN = 8
-#: From here on a float64 may stand for several whole numbers.
+#: Beyond this a float64 may stand for several whole numbers.
 _EXACT = 1 << 53
 _LARGEST = (1 << 63) - 1
 
 
 @dataclass(frozen=True)
 class Categories:
-    """The categories of a feature in the model's order: the one at k has the code k.
+    """The categories of a feature in the model's order: the category at position k has the code k.
 
     Args:
-      values: All strings, or all numbers (true and false among them), no two equal.
-      reject: Whether a value that is none of them rejects its row; else it is missing.
+      values: All strings, or all numbers or booleans, without duplicates.
+      reject: Whether an unknown value rejects its row; otherwise it counts as missing.
     """
 
     values: tuple[Category, ...]
@@ -37,12 +37,12 @@ class Categories:
 
     @property
     def strings(self) -> bool:
-        """Whether they are strings."""
+        """True if the categories are strings."""
         return bool(self.values) and isinstance(self.values[0], str)
 
     @property
     def type(self) -> pa.DataType:
-        """How a table holds them."""
+        """The type of a table's column of these categories."""
         return self._known.type
 
     @cached_property
@@ -54,21 +54,21 @@ class Categories:
 
     @cached_property
     def _sought(self) -> pa.Array:
-        """The categories as they are looked for: strings as bytes, numbers as the widest of their kind."""
-        kind = self._known.type
+        """The categories in the type used for lookups: strings as bytes, booleans as int64."""
+        dtype = self._known.type
         if self.strings:
             return self._known.cast(pa.binary())
-        return self._known if pt.is_floating(kind) or pt.is_integer(kind) else self._known.cast(pa.int64())
+        return self._known if pt.is_floating(dtype) or pt.is_integer(dtype) else self._known.cast(pa.int64())
 
     @cached_property
     def _floats(self) -> pa.Array:
-        """The numbers as floats; null where these are not exact, so that nothing equals them."""
+        """The numbers as floats; null if a float may be inexact, so that no value equals it."""
         exact = [float(value) if abs(value) <= _EXACT else None for value in self._sought.to_pylist()]
         return self._sought if pt.is_floating(self._sought.type) else pa.array(exact, pa.float64())
 
-    def misfit(self, kind: pa.DataType) -> str | None:
-        """Why a column of the type holds none of them, in words; None where it may."""
-        held = storage(kind)
+    def misfit(self, dtype: pa.DataType) -> str | None:
+        """The values that are needed, "strings" or "numbers", if a column of this type cannot hold them."""
+        held = storage(dtype)
         text = bool(pt.is_string(held) or pt.is_binary(held))
         if pt.is_null(held) or (text if self.strings else is_number(held)):
             if pt.is_boolean(held) and not set(self.values) <= {0, 1}:
@@ -77,7 +77,7 @@ class Categories:
         return "strings" if self.strings else "numbers"
 
     def code(self, value: object) -> int | None:
-        """The code of a value; None where it is no category."""
+        """The code of a value; None if it is not a category."""
         if isinstance(value, str) != self.strings:
             return None
         return next((code for code, known in enumerate(self.values) if known == value), None)
@@ -88,82 +88,83 @@ class Categories:
         Args:
           array: `[B]`, of a type that fits, dictionaries included.
         Returns:
-          Codes `[B]` float64, NaN for null, NaN and what is no category; which are no category, `[B]` bool.
+          Codes, `[B]` float64, NaN for missing and unknown values; and a mask of the unknown values, `[B]`
+          bool.
         """
         if pt.is_dictionary(array.type):
-            of_words, strange_words = self.codes(array.dictionary)
+            word_codes, unknown_words = self.codes(array.dictionary)
             places = array.indices
-            at = pc.fill_null(places, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+            filled = pc.fill_null(places, 0).to_numpy(zero_copy_only=False).astype(np.int64)
             null = places.is_null().to_numpy(zero_copy_only=False)
-            if not len(of_words):
+            if not len(word_codes):
                 return np.full(len(array), np.nan), np.zeros(len(array), bool)
-            return np.where(null, np.nan, of_words[at]), strange_words[at] & ~null
-        found = self._places(array)
-        codes = pc.cast(found, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+            return np.where(null, np.nan, word_codes[filled]), unknown_words[filled] & ~null
+        positions = self._places(array)
+        codes = pc.cast(positions, pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
         missing = array.is_null().to_numpy(zero_copy_only=False)
         if pt.is_floating(array.type):
             missing = missing | np.isnan(array.to_numpy(zero_copy_only=False).astype(np.float64))
         return codes, np.isnan(codes) & ~missing
 
     def _places(self, array: pa.Array) -> pa.Array:
-        """Where each value is among the categories, `[B]` int32; null where it is none of them."""
-        kind, sought = array.type, self._sought
-        if pt.is_null(kind) or not len(sought):
+        """The position of each value among the categories, `[B]` int32; null if it is not a category."""
+        dtype, sought = array.type, self._sought
+        if pt.is_null(dtype) or not len(sought):
             return pa.nulls(len(array), pa.int32())
         if self.strings:
             return pc.index_in(array.cast(pa.binary()), sought)
-        if pt.is_boolean(kind) or pt.is_decimal(kind):
-            array = array.cast(pa.int64()) if pt.is_boolean(kind) else floats_of_decimals(array)
-            kind = array.type
-        if pt.is_floating(kind):
+        if pt.is_boolean(dtype) or pt.is_decimal(dtype):
+            array = array.cast(pa.int64()) if pt.is_boolean(dtype) else floats_of_decimals(array)
+            dtype = array.type
+        if pt.is_floating(dtype):
             return pc.index_in(array.cast(pa.float64()), self._floats, skip_nulls=True)
         if pt.is_floating(sought.type):
             return pc.index_in(array.cast(pa.float64(), safe=False), sought)
-        # Of two widths the values that both hold can be equal.
-        if pt.is_uint64(kind) != pt.is_uint64(sought.type):
+        # int64 and uint64 have no common integer type: both are compared as decimals.
+        if pt.is_uint64(dtype) != pt.is_uint64(sought.type):
             return pc.index_in(array.cast(pa.decimal128(20)), sought.cast(pa.decimal128(20)))
-        return pc.index_in(array.cast(sought.type if pt.is_uint64(kind) else pa.int64()), sought)
+        return pc.index_in(array.cast(sought.type if pt.is_uint64(dtype) else pa.int64()), sought)
 
     def of_codes(self, codes: np.ndarray) -> pa.Array:
-        """What codes stand for, `[B]`; null for NaN."""
+        """The categories that codes stand for, `[B]`; null for NaN."""
         known = ~np.isnan(codes)
         return self._known.take(pa.array(np.where(known, codes, 0).astype(np.int64), mask=~known))
 
     def words(self) -> str:
-        """The first of them, for errors."""
+        """The first categories as text, for errors."""
         shown = ", ".join(map(str, self.values[:_SHOWN]))
         more = len(self.values) - _SHOWN
         return shown if more <= 0 else f"{shown} and {more:,} more"
 
     def to_json(self) -> dict[str, Any]:
-        """For a manifest."""
+        """The categories as a JSON object, for a manifest."""
         return {"values": list(self.values), "reject": self.reject}
 
     @classmethod
-    def from_json(cls, found: dict[str, Any] | None) -> Categories | None:
-        """Undoes `to_json`; None of None."""
-        return None if found is None else cls(tuple(found["values"]), bool(found["reject"]))
+    def from_json(cls, stored: dict[str, Any] | None) -> Categories | None:
+        """Reads an object of `to_json`; None stays None."""
+        return None if stored is None else cls(tuple(stored["values"]), bool(stored["reject"]))
 
 
 class CategoryPlaces(Protocol):
-    """Which values of a model's vector are categories."""
+    """The places in a model's input vector that hold categories."""
 
     def at(self, texts: Sequence[bool]) -> Mapping[int, Categories]:
         """The categories by place in the vector.
 
         Args:
-          texts: Of each place, whether the input's column holds strings: some models' files do not say it.
+          texts: For each place, whether the input's column holds strings: some models' files do not say it.
         Raises:
-          UserError: It cannot be told.
+          UserError: The places cannot be determined.
         """
 
 
 @dataclass(frozen=True)
 class Placed:
-    """Categories of a model whose file says where they are.
+    """The categories of a model whose file states their places.
 
     Args:
-      places: Ascending places in the vector, with their categories.
+      places: Places in the vector, ascending, each with its categories.
     """
 
     places: tuple[tuple[int, Categories], ...]
@@ -174,7 +175,7 @@ class Placed:
 
 
 def known_as_one_kind(values: Sequence[object]) -> tuple[Category, ...] | None:
-    """The values, where all are strings or all are numbers; None where they are not."""
+    """The values if all are strings, all are booleans or all are other numbers; else None."""
     if all(isinstance(value, str) for value in values):
         return tuple(str(value) for value in values)
     if len({isinstance(value, bool) for value in values}) == 1:
@@ -183,5 +184,5 @@ def known_as_one_kind(values: Sequence[object]) -> tuple[Category, ...] | None:
     return None
 
 
-#: What a column holds that names the outcome of a yes or no.
+#: The categories of a column that names a yes-or-no outcome.
 NO_OR_YES = Categories((0, 1), reject=True)

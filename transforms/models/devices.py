@@ -1,9 +1,8 @@
-"""Which device a shard runs on: they are claimed, by processes and by the shards within one.
+"""Assignment of devices to shards: processes claim devices, and lend them to their shards.
 
-On a machine with one device, or none but its processors, there is nothing to choose. With more, a process
-claims a device for its first shard and keeps it; shards that it explains at the same time get further
-devices, as long as there are any that nobody else on the machine has claimed. Each has its own copy of the
-model, loaded once.
+On a machine with one GPU, or none, there is nothing to choose. With more, a process claims a device for its
+first shard and keeps it; shards that it explains at the same time get further devices, as long as some are
+not claimed by any process on the machine. Each device has its own copy of the model, loaded once.
 """
 
 from __future__ import annotations
@@ -17,26 +16,26 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Calls in flight on a GPU: one is computed while the next is handed over; more would only fill its memory.
+#: Calls in flight on a GPU: one is computed while the next is transferred; more would only fill its memory.
 _LANES = 2
-#: Rounds in which processes share what devices there are.
+#: Most claims on one device, when there are more processes than devices.
 _MOST_ROUNDS = 1024
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where a model is loaded and called.
+    """The device on which a model is loaded and called.
 
     Args:
-      scope: TensorFlow's name of it; None leaves it to TensorFlow, which has no choice.
-      lanes: Calls in flight; 0: as many as are made.
+      scope: TensorFlow's name of the device; None leaves the choice to TensorFlow, which has only one.
+      lanes: Most calls in flight; 0: no limit.
     """
 
     scope: str | None = None
     lanes: int = 0
 
     def placed(self) -> AbstractContextManager[Any]:
-        """What is made within is made on the device."""
+        """A context in which TensorFlow creates everything on the device."""
         if self.scope is None:
             return nullcontext()
         import tensorflow as tf
@@ -59,10 +58,10 @@ class _Claim:
 class Claims:
     """The devices that a process has claimed.
 
-    A claim is a locked file, so that it ends with the process, however that ends.
+    A claim is a locked file: the lock ends with the process, even if the process is killed.
 
     Args:
-      folder: For the files; the same for all processes that must not meet.
+      folder: Folder of the locked files, shared by all processes that divide the devices.
     """
 
     folder: str
@@ -71,7 +70,7 @@ class Claims:
 
     @contextmanager
     def lease(self, scopes: Sequence[str]) -> Iterator[Device]:
-        """A device for a shard: one of ours that is idle, or one that is nobody's, or our least busy one."""
+        """Lends a device to a shard: an idle one of ours, else an unclaimed one, else our least busy one."""
         with self._lock:
             claim = next((c for c in self._held if not c.shards), None) or self._claimed(scopes, rounds=1)
             if claim is None:
@@ -86,7 +85,7 @@ class Claims:
                 claim.shards -= 1
 
     def _claimed(self, scopes: Sequence[str], rounds: int) -> _Claim | None:
-        """Claims a device that has the fewest claims, None where each has been claimed so often."""
+        """Claims a device with the fewest claims; None if every device already has `rounds` claims."""
         ours = {claim.device.scope for claim in self._held}
         for turn in range(rounds):
             for number, scope in enumerate(scopes):
@@ -100,7 +99,7 @@ class Claims:
 
 
 def _locked(path: str) -> int | None:
-    """A descriptor of the file, locked, or None where somebody else has locked it."""
+    """A descriptor of the file, locked; None if another process holds the lock."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
@@ -115,16 +114,16 @@ _claims = Claims(os.path.join(tempfile.gettempdir(), f"attribeam-devices-{os.get
 
 
 def device_scopes() -> tuple[str, ...]:
-    """TensorFlow's devices that models may run on: the GPUs, or else the processors, which are one device."""
+    """TensorFlow's devices for models: the GPUs, or else the processors, which are one device."""
     import tensorflow as tf
 
-    found = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    return tuple(f"/device:{device.name.partition('device:')[2]}" for device in found)
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    return tuple(f"/device:{device.name.partition('device:')[2]}" for device in devices)
 
 
 @contextmanager
 def leased_device(*, needs_tensorflow: bool) -> Iterator[Device]:
-    """The device for a shard, or for a plan; TensorFlow has been started where it is needed."""
+    """Lends a device to a shard or a plan; starts TensorFlow if it is needed."""
     scopes = device_scopes() if needs_tensorflow else ()
     if len(scopes) > 1:
         with _claims.lease(scopes) as device:

@@ -1,4 +1,4 @@
-"""Kinds of models: one file each, and one line here."""
+"""Loading of a model by its kind; each kind has a module in kinds/ and a line in MODELS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.models.kinds.function import is_function, module_file, split_nam
 from transforms.models.users_code import search, users_modules
 from transforms.wording import did_you_mean
 
-#: Kind of model, as `model_kind` tells it: by what the path starts with or what the file or folder holds.
+#: Module and class by kind of model, as `model_kind` determines it from the path or the content.
 MODELS = {
     "python:": ("transforms.models.kinds.function", "FunctionModel"),
     ".keras": ("transforms.models.kinds.keras", "KerasModel"),
@@ -34,14 +34,14 @@ class ModelRequest:
     """The `model` block of a config, as far as loading goes.
 
     Args:
-      path: Local, a Beam filesystem URL, or `python:package.module:function`.
-      modules: To import first.
-      module_paths: Folders where these and a function's module may be, after Python's own path.
+      path: A local path, a Beam filesystem URL, or `python:package.module:function`.
+      modules: Modules to import first.
+      module_paths: Folders searched, after Python's own path, for these modules and a function's module.
       allow_unsafe: Whether code in model files may be run.
-      precision: float32 | mixed_float16 | mixed_bfloat16: of the model's products.
-      jit: Whether XLA compiles what is run of it.
-      missing: The number that an XGBoost model takes as missing, which its file does not keep.
-      signature: Of a SavedModel; None: serving_default.
+      precision: float32 | mixed_float16 | mixed_bfloat16: the precision of the model's matrix products.
+      jit: Whether XLA compiles the model's functions.
+      missing: The number that means missing to an XGBoost model, which its file does not store.
+      signature: Signature of a SavedModel; None: serving_default.
     """
 
     path: str
@@ -55,10 +55,10 @@ class ModelRequest:
 
     @property
     def needs_tensorflow(self) -> bool:
-        """Whether TensorFlow has to be started before it is loaded."""
+        """True if TensorFlow has to be started before the model is loaded."""
         if is_function(self.path) or self.path.lower().endswith((*BOOSTERS, *PICKLES)):
             return False
-        # What else a single file may be under any name is a pickle or a booster; of a URL nobody has looked.
+        # Any other single local file is a pickle or a booster; a URL's content is not known yet.
         return self.path.lower().endswith(KERAS) or not os.path.isfile(self.path)
 
 
@@ -66,11 +66,11 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
     """Loads a model by its suffix, its folder or its file's content.
 
     Args:
-      request: What to load.
-      device: Where it will run.
+      request: The model to load.
+      device: The device on which it will run.
 
     Raises:
-      UserError: No such model, an unknown kind, one that does not load, or that may not be loaded.
+      UserError: The model does not exist, is of an unknown kind, does not load, or may not be loaded.
     """
     path, kind = locate(request)
     module_name, class_name = MODELS[kind]
@@ -82,7 +82,7 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
         with users_modules(request.modules, request.module_paths), device.placed():
             adapter: Any = make(path, allow_unsafe=request.allow_unsafe, **own)
     except UserError as error:
-        # Of a URL the user does not know the copy's name.
+        # The user knows the URL, not the name of its local copy.
         raise UserError(
             error.what, request.path if error.where == path else error.where, error.remedy
         ) from error
@@ -91,22 +91,22 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
         adapter.compile_options = CompileOptions(request.jit, device.scope, device.lanes)
     elif request.precision != "float32" or request.jit:
         key = "jit" if request.jit else "precision"
-        what = "is for TensorFlow models, and TensorFlow does not run this one"
+        what = "is only for TensorFlow models, and TensorFlow does not run this one"
         raise UserError(what, f"compute.{key}", "leave it out")
     if request.missing is not None:
         if not isinstance(adapter, TakesMissing):
-            what = "is for XGBoost, whose files do not keep the number that is missing"
+            what = "is only for XGBoost, whose files do not store the number that means missing"
             raise UserError(what, "model.missing", "leave it out")
         adapter.take_missing(request.missing)
-    found: ModelAdapter = adapter
-    return found
+    loaded: ModelAdapter = adapter
+    return loaded
 
 
 def locate(request: ModelRequest) -> tuple[str, str]:
-    """Where a model is on this machine, and its key of MODELS; TensorFlow need not have been started.
+    """The model's local path and its key in MODELS; TensorFlow need not have been started.
 
     Raises:
-      UserError: No such model, or an unknown kind.
+      UserError: The model does not exist or is of an unknown kind.
     """
     from transforms.storage import files
 
@@ -122,7 +122,7 @@ def locate(request: ModelRequest) -> tuple[str, str]:
 
 
 def _check_readable(path: str) -> None:
-    """A local model that may not be read is neither missing nor damaged.
+    """Refuses a local model without read permission, which would otherwise seem missing or damaged.
 
     Raises:
       UserError: Permission is denied.
@@ -138,20 +138,20 @@ def _check_readable(path: str) -> None:
 
 
 def request_digest(request: ModelRequest) -> str:
-    """SHA-256 of a model's files; of a function, of its name and its module's source alone."""
+    """SHA-256 of a model's files; for a function, of its name and its module's source alone."""
     from transforms.storage import files
 
     if is_function(request.path):
-        search(request.module_paths)  # and not where another config's modules were
+        search(request.module_paths)  # and no longer in the folders of another config
         source = model_digest(module_file(request.path, request.module_paths))
-        # A module may hold several.
+        # A module may hold several functions.
         whole = f"{split_name(request.path)[1]} {source}".encode()
         return f"sha256:{hashlib.sha256(whole).hexdigest()}"
     return model_digest(files.local_copy(request.path))
 
 
 def request_bytes(request: ModelRequest) -> int:
-    """Bytes of a model's files; what a function's module loads nobody knows."""
+    """Bytes of a model's files; 0 for a function, whose module may load anything."""
     from transforms.storage import files
 
     if is_function(request.path):
@@ -160,19 +160,19 @@ def request_bytes(request: ModelRequest) -> int:
 
 
 def _file_names(path: str) -> list[str]:
-    """The file of a local path, or those of its folder in order."""
+    """The file of a local path, or the files of its folder in order."""
     if not os.path.isdir(path):
         return [path]
     return sorted(os.path.join(root, name) for root, _, files in os.walk(path) for name in files)
 
 
 def model_digest(path: str) -> str:
-    """SHA-256 of a model file, or of a folder's files by name, of a local path."""
-    found = hashlib.sha256()
+    """SHA-256 of the file at a local path, or of its folder's files by name."""
+    digest = hashlib.sha256()
     for name in _file_names(path):
         if os.path.isdir(path):
-            found.update(os.path.relpath(name, path).encode() + b"\0")
+            digest.update(os.path.relpath(name, path).encode() + b"\0")
         with open(name, "rb") as source:
             while block := source.read(1 << 20):
-                found.update(block)
-    return f"sha256:{found.hexdigest()}"
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"

@@ -8,19 +8,19 @@ from functools import cached_property
 
 import numpy as np
 
-#: A value that is nobody's: it stays what it is in the row.
+#: Stands for a value without a player: it always keeps the row's value.
 HELD = -1
 
 
 @dataclass(frozen=True)
 class Players:
-    """Who plays: features, the values of a feature with a shape, or groups that move as one.
+    """The players of a game: features, single values of a feature with a shape, or groups that move as one.
 
     Args:
-      names: Of the players, `[M]`.
-      shapes: Of a row of each model input, without the batch.
-      of: By model input, the player of each value of a row, flattened, `[size]`; HELD for none.
-      tensors: By feature that has a shape and is in no group, the player of each of its values, `[*shape]`.
+      names: Names of the players, `[M]`.
+      shapes: Shape of each model input, without the batch.
+      of: The player of each value of a row, by model input, flattened, `[size]`; HELD for values without one.
+      tensors: The player of each value, `[*shape]`, of each feature that has a shape and is in no group.
     """
 
     names: tuple[str, ...]
@@ -30,7 +30,7 @@ class Players:
 
     @classmethod
     def each(cls, shapes: Mapping[str, tuple[int, ...]]) -> Players:
-        """Every value of every input plays for itself."""
+        """Makes each value of each input a player."""
         names: list[str] = []
         of = {}
         for name, shape in shapes.items():
@@ -42,52 +42,52 @@ class Players:
 
     @property
     def count(self) -> int:
-        """Players M."""
+        """The number of players M."""
         return len(self.names)
 
     @property
     def holds(self) -> bool:
-        """Whether some values are nobody's."""
+        """True if some values have no player."""
         return any((of == HELD).any() for of in self.of.values())
 
     @cached_property
     def _first(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By input, the players whose first value stands there, and where."""
+        """The players whose first value lies in an input, by input, and the places of these values."""
         seen: set[int] = set()
-        found = {}
-        for name, of in self.of.items():
-            players, places = np.unique(of, return_index=True)
-            mine = [at for at, player in enumerate(players) if player != HELD and int(player) not in seen]
-            seen.update(int(players[at]) for at in mine)
-            found[name] = (players[mine], places[mine])
-        return found
+        first = {}
+        for name, owners in self.of.items():
+            players, places = np.unique(owners, return_index=True)
+            new = [i for i, player in enumerate(players) if player != HELD and int(player) not in seen]
+            seen.update(int(players[i]) for i in new)
+            first[name] = (players[new], places[new])
+        return first
 
     def masks(self, coalitions: np.ndarray) -> dict[str, np.ndarray]:
-        """Which values a coalition keeps.
+        """Marks the values that each coalition keeps.
 
         Args:
-          coalitions: Members, `[C, M]` bool.
+          coalitions: Members of each coalition, `[C, M]` bool.
         Returns:
-          By model input, `[C, size]` bool over the flattened values of a row; held values are kept.
+          By model input, `[C, size]` bool over the flattened values of a row; held values are always kept.
         """
         whole = np.concatenate([coalitions, np.ones((len(coalitions), 1), bool)], axis=1)
         return {name: whole[:, of] for name, of in self.of.items()}
 
     def to_inputs(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """Attributions by player, `[B, T, M]`, in the shape of the model's inputs.
+        """Spreads attributions by player, `[B, T, M]`, to the shapes of the model's inputs.
 
         Returns:
           By model input, `[B, T, *shape]` float32: a player's φ stands at its first value, so that the sum
           over its values is φ.
         """
-        found = {}
+        inputs = {}
         for name, (players, places) in self._first.items():
             spread = np.zeros((*values.shape[:2], len(self.of[name])), np.float32)
             spread[:, :, places] = values[:, :, players]
-            found[name] = spread.reshape(*values.shape[:2], *self.shapes[name])
-        return found
+            inputs[name] = spread.reshape(*values.shape[:2], *self.shapes[name])
+        return inputs
 
 
 def value_names(name: str, shape: Sequence[int]) -> list[str]:
-    """`name` of a scalar, `name[0, 1]` of each value of a tensor."""
+    """Names of an input's values: `name` for a scalar, `name[0, 1]` for each value of a tensor."""
     return [f"{name}{list(place)}" for place in np.ndindex(*shape)] if shape else [name]

@@ -1,8 +1,8 @@
-"""Modules of the user's that a model needs: found beside the config too, and of one model only at a time.
+"""The user's own modules that a model needs: also found beside the config, and kept for one model only.
 
-A process may explain with several configs. A module is Python's for good once it is imported, and what it
-registers with Keras is everybody's: a config would get another's `layers.py`, or what that has registered.
-Whatever loading a model brings in is therefore taken out again before the next one is loaded.
+A process may explain with several configs. Python keeps a module once it is imported, and whatever the module
+registers with Keras is global: a config would get the `layers.py` of another, or its registered classes.
+Everything that loading a model brings in is therefore removed before the next model is loaded.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 _searched: list[str] = []
 _brought: dict[str, Any] = {}
-#: By registered name, what loading the last model put there and what was there before; None: nothing.
+#: By registered name: the object that loading the last model registered, and the one before it or None.
 _registered: dict[str, tuple[Any, Any]] = {}
-#: Size and time of last change of their files when they were first seen.
+#: By source file of these modules: size and modification time when it was first seen.
 _seen: dict[str, tuple[int, int]] = {}
 _generation = [0]
 
 
 def search(folders: tuple[str, ...]) -> None:
-    """Makes Python look for modules in these folders too, and no longer in those of a config before."""
+    """Makes Python look for modules in these folders too, and no longer in those of an earlier config."""
     for folder in _searched:
-        if folder in sys.path:  # whoever embeds us may have cleared it away
+        if folder in sys.path:  # an embedding program may have removed it
             sys.path.remove(folder)
     _searched[:] = [folder for folder in folders if folder not in sys.path]
     sys.path.extend(_searched)
@@ -39,18 +39,18 @@ def search(folders: tuple[str, ...]) -> None:
 
 @contextmanager
 def users_modules(modules: Sequence[str], folders: tuple[str, ...]) -> Iterator[None]:
-    """Imports a config's modules, and keeps account of what is loaded until it is left.
+    """Imports a config's modules, and records everything that is loaded within the context.
 
     Args:
-      modules: Names, as the config has them.
-      folders: Where they may be, after Python's own path.
+      modules: Names of modules, as in the config.
+      folders: Folders that are searched after Python's own path.
     Raises:
-      UserError: One cannot be imported.
+      UserError: A module cannot be imported.
     """
     _forget()
     search(folders)
     before, objects = set(sys.modules), dict(_keras_objects())
-    # Of two edits in one second Python's compiled files cannot tell.
+    # Python's compiled files cannot distinguish two edits within one second: none are written.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         for module in modules:
@@ -68,13 +68,13 @@ def users_modules(modules: Sequence[str], folders: tuple[str, ...]) -> Iterator[
 
 
 def generation() -> int:
-    """A number that changes when a source file has that the loaded model was made of, or that it has run."""
+    """A number that changes whenever a source file of the user's loaded modules has changed."""
     files = {str(getattr(sys.modules[name], "__file__", "")) for name in _theirs()}
     for file in filter(os.path.isabs, files):
         try:
             state = os.stat(file)
             stamp = state.st_size, state.st_mtime_ns
-        except OSError:  # it is gone
+        except OSError:  # the file was deleted
             stamp = -1, -1
         if _seen.setdefault(file, stamp) != stamp:
             _seen.clear()
@@ -84,7 +84,7 @@ def generation() -> int:
 
 
 def _theirs() -> list[str]:
-    # A function may import at its first call what is beside the config.
+    # A function may import modules beside the config at its first call.
     ours = [name for name, module in _brought.items() if sys.modules.get(name) is module]
     beside = [name for name in list(sys.modules) if _is_users(name, tuple(_searched))]
     return list(dict.fromkeys([*ours, *beside]))
@@ -106,7 +106,7 @@ def _forget() -> None:
 
 
 def _is_users(name: str, folders: Sequence[str]) -> bool:
-    """Whether a loaded module is a source file of the user's in one of the folders."""
+    """True if a loaded module is one of the user's source files in one of the folders."""
     if name == "__main__" or name.partition(".")[0] in _OWN:
         return False
     place = getattr(sys.modules.get(name), "__file__", None)
@@ -119,7 +119,7 @@ def _is_users(name: str, folders: Sequence[str]) -> bool:
 
 
 def _imported(module: str) -> Any:
-    """Imports a module of the config's, whose own code may raise what it likes."""
+    """Imports a module of the config, whose own code may raise anything."""
     where, remedy = f"model.modules {module}", "put it on PYTHONPATH or beside the config"
     try:
         return importlib.import_module(module)
@@ -132,7 +132,7 @@ def _imported(module: str) -> Any:
 
 
 def _keras_objects() -> Any:
-    """What is registered with Keras, by name; nothing where nobody has imported it."""
+    """Objects registered with Keras, by name; empty if Keras is not imported."""
     if "keras" not in sys.modules:
         return {}
     import keras
@@ -141,15 +141,15 @@ def _keras_objects() -> Any:
 
 
 def _register(module: Any) -> None:
-    """What a module that was there before registers may have been replaced by another's of that name."""
+    """Registers a module's Keras classes again: another module's of the same name may have replaced them."""
     if "keras" not in sys.modules:
         return
     import keras
 
-    objects, found = keras.saving.get_custom_objects(), vars(module)
+    objects = keras.saving.get_custom_objects()
     named: Mapping[str, Any] = {
         keras.saving.get_registered_name(value): value
-        for value in found.values()
+        for value in vars(module).values()
         if callable(value) and hasattr(value, "__name__")
     }
     objects.update({name: value for name, value in named.items() if ">" in name})

@@ -1,4 +1,4 @@
-"""Record batches to rows for the model, with a reason for each row that cannot be one."""
+"""Decoding record batches to rows for the model, with a reason for each rejected row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transforms.rows.tensors import steps_of, tensor
 from transforms.rows.unions import by_type
 from transforms.sources.base import RawBatch, Rejection
 
-#: Weights beyond these are a mistake, or could be scaled.
+#: Weights outside these limits are taken for mistakes; real ones could be scaled.
 _LIGHTEST, _HEAVIEST = 1e-30, 1e30
 
 
@@ -37,10 +37,9 @@ class Rows:
       rows: Row number in its file, `[B]` int64.
       ordinals: Row number in the whole input, `[B]` int64.
       file: Name of the file of each row, `[B]` str objects.
-      weights: What each row counts in the importance, `[B]` float64; None: all the same.
-      stored: The features' columns as the file holds them, by feature, of the first of these rows, where
-        they are kept.
-      lengths: By feature that is padded, how many steps each row has, `[B]`.
+      weights: Weight of each row in the importance, `[B]` float64; None: equal weights.
+      stored: The features' columns as in the file, for the first of these rows; None where not kept.
+      lengths: By padded feature, the number of steps in each row, `[B]`.
     """
 
     features: dict[str, np.ndarray]
@@ -58,7 +57,7 @@ class Rows:
         return len(self.rows)
 
     def take(self, chosen: np.ndarray | slice) -> Rows:
-        """Some of the rows, by index, mask or slice; the rows of a slice are not copied."""
+        """Selects rows by index, mask or slice; a slice does not copy them."""
         if isinstance(chosen, slice):
             start, stop, _ = chosen.indices(len(self))
             slices = {name: value.slice(start, max(0, stop - start)) for name, value in self.slices.items()}
@@ -79,7 +78,7 @@ class Rows:
 
 
 def join(parts: Sequence[Rows]) -> Rows:
-    """Rows one after another."""
+    """Joins parts into one, in order."""
     if len(parts) == 1:
         return parts[0]
     first = parts[0]
@@ -97,27 +96,27 @@ def join(parts: Sequence[Rows]) -> Rows:
 
 
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    """What all parts have, or none."""
-    found = [part for part in parts if part is not None]
-    return np.concatenate(found) if found else None
+    """The parts joined; None where they are None."""
+    present = [part for part in parts if part is not None]
+    return np.concatenate(present) if present else None
 
 
 def decode(
     batch: RawBatch, schema: ExampleSchema, name: str, ordinal: int, targets: int
 ) -> tuple[Rows, list[Rejection]]:
-    """Turns a stretch of a file into tensors.
+    """Turns a batch of a file's rows into tensors.
 
     Args:
-      batch: What the reader gave.
-      schema: The columns and what the model takes.
-      name: Of the file.
-      ordinal: Number in the whole input of the file's row 0.
-      targets: How many outputs the model has: the bound of a target column.
+      batch: The batch from the reader.
+      schema: The columns, and what the model takes.
+      name: Name of the file.
+      ordinal: Number of the file's row 0 in the whole input.
+      targets: Number of the model's outputs, the upper bound of a target column.
     Returns:
       The usable rows in order, and the rejected ones, each with the first reason found.
     Raises:
-      UserError: A column's type in this file cannot become what the model takes.
-    Cost: numpy on whole columns; no work a row but for rejected ones, for strings and for pictures.
+      UserError: A column's type in this file cannot be converted to what the model takes.
+    Cost: numpy on whole columns; Python work per row only for rejected rows, strings and pictures.
     """
     columns, problems = batch.columns, Problems()
     ids = _ids(columns, schema, batch.rows, name, problems)
@@ -133,8 +132,8 @@ def decode(
     weights = None
     if schema.weight is not None:
         key = schema.weight[0]
-        found = _typed(columns, schema, *schema.weight)
-        weights = by_type(found, problems, partial(_weights, column=key, file=name))
+        weight_column = _typed(columns, schema, *schema.weight)
+        weights = by_type(weight_column, problems, partial(_weights, column=key, file=name))
     slices = {
         key: by_type(columns.column(key), problems, partial(_slice, column=key, stored=stored, file=name))
         for key, stored in schema.slices
@@ -156,22 +155,22 @@ def decode(
     return rows, rejected
 
 
-def _typed(columns: pa.RecordBatch, schema: ExampleSchema, name: str, kind: pa.DataType) -> pa.Array:
-    """A column; one of the folders' names, that ids and slices have as text, as the number that is needed."""
-    found = columns.column(name)
-    if name in schema.from_path and pt.is_string(found.type) and pt.is_integer(kind):
-        return found.cast(kind)
-    return found
+def _typed(columns: pa.RecordBatch, schema: ExampleSchema, name: str, dtype: pa.DataType) -> pa.Array:
+    """A column in the wanted type: one from folders' names is read as text, and may be needed as a number."""
+    column = columns.column(name)
+    if name in schema.from_path and pt.is_string(column.type) and pt.is_integer(dtype):
+        return column.cast(dtype)
+    return column
 
 
 def _slice(array: pa.Array, problems: Problems, column: str, stored: pa.DataType, file: str) -> pa.Array:
-    """The values in the planned type; another file may hold another of its kind, and lose nothing by it."""
+    """The values in the planned type; a file may hold a related type, as long as no value is changed."""
     wanted, array = slice_type(stored), _without_minus_zero(plain(array))
     if pt.is_string(wanted):
         return as_text(array)
     if array.type == wanted:
         return array
-    if pt.is_null(array.type):  # what pandas writes where a file has no value of a column
+    if pt.is_null(array.type):  # pandas writes this type where a file has no value of a column
         return pa.nulls(len(array), wanted)
     if pt.is_floating(wanted) and pt.is_floating(array.type) and wanted.bit_width > array.type.bit_width:
         return widened(array, wanted)
@@ -190,12 +189,12 @@ def _slice(array: pa.Array, problems: Problems, column: str, stored: pa.DataType
 
 
 def _without_minus_zero(array: pa.Array) -> pa.Array:
-    """−0 as 0, to which it is equal and which is written in another way."""
+    """The array with −0 as 0: they are equal, but their texts differ."""
     if not pt.is_floating(array.type):
         return array
-    # Arrow adds no half floats.
-    kind = array.type if not pt.is_float16(array.type) else pa.float32()
-    return pc.add(array.cast(kind), pa.scalar(0, kind)).cast(array.type)
+    # Arrow cannot add half floats.
+    dtype = array.type if not pt.is_float16(array.type) else pa.float32()
+    return pc.add(array.cast(dtype), pa.scalar(0, dtype)).cast(array.type)
 
 
 def _ids(
@@ -214,17 +213,17 @@ def _ids(
 def _targets(
     array: pa.Array, problems: Problems, column: str, classes: Categories | None, count: int, file: str
 ) -> np.ndarray:
-    """Output indices `[B]`: the column's own, or those of the classes that it names."""
+    """Output indices `[B]`: the column's own values, or those of the classes that it names."""
     array = plain(array)
     nulls = nulls_of(array)
     problems.add(nulls, lambda row: f"target {column} is null")
     if classes is not None:
         if classes.misfit(array.type):
-            what = f"column is {array.type}, and the classes are {classes.words()}"
+            what = f"column is {array.type}, but the classes are {classes.words()}"
             raise UserError(what, f"{file}: {column}")
         codes, _ = classes.codes(array)
         unknown = np.isnan(codes)
-        limits = f"no class of the model: {classes.words()}"
+        limits = f"not a class of the model: {classes.words()}"
         problems.add(unknown & ~nulls, lambda row: f"target {column} is {array[row].as_py()!r}, {limits}")
         return np.where(unknown, 0, codes).astype(np.int64)
     values = numbers_of(array, "the index of an output is needed", f"{file}: {column}")
@@ -238,15 +237,15 @@ def _targets(
 
 def _weights(array: pa.Array, problems: Problems, column: str, file: str) -> np.ndarray:
     array = plain(array)
-    found = numbers_of(array, "weights are numbers", f"{file}: {column}").astype(np.float64)
+    weights = numbers_of(array, "weights are numbers", f"{file}: {column}").astype(np.float64)
     nulls = nulls_of(array)
     problems.add(nulls, lambda row: f"weight {column} is null")
-    wrong = ~(np.isfinite(found) & (found >= 0)) & ~nulls
-    problems.add(wrong, lambda row: f"weight {column} is {found[row]:g}, not a number from 0 on")
-    # Their squares and products are added up.
-    lost = ~wrong & ~nulls & (found > 0) & ((found < _LIGHTEST) | (found > _HEAVIEST))
+    wrong = ~(np.isfinite(weights) & (weights >= 0)) & ~nulls
+    problems.add(wrong, lambda row: f"weight {column} is {weights[row]:g}, not a number from 0 on")
+    # Sums hold squares and products of weights, which must neither overflow nor vanish.
+    lost = ~wrong & ~nulls & (weights > 0) & ((weights < _LIGHTEST) | (weights > _HEAVIEST))
     limits = f"not from {_LIGHTEST:g} to {_HEAVIEST:g}"
-    problems.add(lost, lambda row: f"weight {column} is {found[row]:g}, {limits}")
+    problems.add(lost, lambda row: f"weight {column} is {weights[row]:g}, {limits}")
     wrong |= lost
-    # A weight of −0 is one of 0.
-    return np.where(wrong | nulls, 0.0, found) + 0.0
+    # Adding 0.0 turns −0 into 0.
+    return np.where(wrong | nulls, 0.0, weights) + 0.0

@@ -1,4 +1,4 @@
-"""Tensors in bytes: raw values, TensorFlow's serialized tensors, numpy's .npy, and zlib streams of these."""
+"""Decoding tensors in bytes: raw values, TensorFlow's serialized tensors, .npy, and zlib streams of these."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ import pyarrow as pa
 
 from transforms.sources.tfrecord.protobuf_classes import message_class, message_type
 
-#: What raw bytes may be, least significant byte first.
+#: Types of raw values, least significant byte first.
 DTYPES = (
     *("float16", "float32", "float64", "bfloat16", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
-#: Of a column each of whose values says itself what it is.
+#: In place of a dtype: each value of the column itself says what it is.
 SELF_DESCRIBING = "tensor"
 
 _NPY = b"\x93NUMPY"
-#: Bytes of a zlib stream or a serialized tensor, at least.
+#: Least number of bytes in a zlib stream or a serialized tensor.
 _SHORTEST = 4
-#: tensorflow/core/framework/types.proto: the number of each type, and where a tensor's values may stand.
+#: By type number in tensorflow/core/framework/types.proto: the dtype, and the field that may hold the values.
 _PROTO_TYPES = {
     1: ("float32", "float_val"),
     2: ("float64", "double_val"),
@@ -48,8 +48,8 @@ class Decoded:
     """The tensors of a column.
 
     Args:
-      groups: By dtype, the rows whose tensors have it, `[n]`, and their values, `[n, size]`.
-      reasons: By row, why it is no such tensor.
+      groups: For each dtype, the rows whose tensors have it, `[n]`, and their values, `[n, size]`.
+      reasons: By row, why its bytes are not such a tensor.
     """
 
     groups: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
@@ -62,18 +62,18 @@ def itemsize(dtype: str) -> int:
 
 
 def decode_tensors(array: pa.Array, dtype: str, shape: Sequence[int]) -> Decoded:
-    """The tensors in a column of bytes.
+    """Decodes the tensors in a column of bytes.
 
-    A value that is a whole zlib stream, a serialized tensor or a .npy is that; another one of as many bytes
-    as the shape has values of this dtype is raw, and any other is none.
+    A value is first tried as a complete zlib stream, a serialized tensor or a .npy. Otherwise it holds raw
+    values if its length is that of the shape in this dtype; if not, it is rejected.
 
     Args:
-      array: `[B]` binary; nulls are passed over.
+      array: `[B]` binary; nulls are skipped.
       dtype: One of DTYPES, or SELF_DESCRIBING.
-      shape: Of each.
-    Cost: none a row for raw values; ~10 µs for others.
+      shape: Shape of each tensor.
+    Cost: no Python work per row for raw values; ~10 µs per row for others.
     """
-    found = Decoded()
+    decoded = Decoded()
     size = int(np.prod(shape, dtype=np.int64))
     offsets = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1, 4 * array.offset)
     lengths = np.diff(offsets)
@@ -81,49 +81,50 @@ def decode_tensors(array: pa.Array, dtype: str, shape: Sequence[int]) -> Decoded
     raw = np.zeros(len(array), bool)
     if dtype != SELF_DESCRIBING:
         raw = there & (lengths == size * itemsize(dtype))
-        raw[_tellers(array, offsets, raw, size)] = False
+        raw[_only_raw_length(array, offsets, raw, size)] = False
         if raw.any():
             part = array if raw.all() else array.filter(pa.array(raw))
             values = _raw(_bytes_of(part), dtype).reshape(-1, size)
-            _add_raw(found, np.flatnonzero(raw), values, dtype)
+            _add_raw(decoded, np.flatnonzero(raw), values, dtype)
     others = np.flatnonzero(there & ~raw)
     tensors: dict[Any, tuple[list[int], list[np.ndarray]]] = {}
     for row, item in zip(others.tolist(), array.take(pa.array(others)).to_pylist(), strict=True):
         tensor = _tensor(item, dtype, size)
         if tensor is None:
-            found.reasons[row] = _unknown(item, dtype, shape)
+            decoded.reasons[row] = _unknown(item, dtype, shape)
         elif tensor.size != size or (tensor.ndim > 1 and not _alike(tensor.shape, shape)):
-            found.reasons[row] = f"has the shape {list(tensor.shape)}, not {list(shape)}"
+            decoded.reasons[row] = f"has the shape {list(tensor.shape)}, not {list(shape)}"
         else:
             rows, values_of = tensors.setdefault(tensor.dtype, ([], []))
             rows.append(row)
             values_of.append(tensor.reshape(-1))
     for rows, values_of in tensors.values():
-        _add_raw(found, np.array(rows), np.stack(values_of), dtype)
-    return found
+        _add_raw(decoded, np.array(rows), np.stack(values_of), dtype)
+    return decoded
 
 
-def _tellers(array: pa.Array, offsets: np.ndarray, raw: np.ndarray, size: int) -> list[int]:
-    """The rows whose values have the length of raw ones by chance, and say that they are something else."""
+def _only_raw_length(array: pa.Array, offsets: np.ndarray, raw: np.ndarray, size: int) -> list[int]:
+    """The rows whose bytes have the length of raw values by chance, but are a stream or a tensor."""
     rows = np.flatnonzero(raw)
     if not len(rows) or offsets[rows[0] + 1] - offsets[rows[0]] < _SHORTEST:
         return []
     data = np.frombuffer(array.buffers()[2], np.uint8)
-    first, second, third = (data[offsets[rows] + at] for at in range(3))
+    # The first bytes rule out most rows at little cost; the others are decoded.
+    first, second, third = (data[offsets[rows] + byte] for byte in range(3))
     streams = (first & 0x8F == 8) & ((first.astype(np.int32) * 256 + second) % 31 == 0)
     looks = streams | ((first == 0x08) & (third == 0x12)) | ((first == _NPY[0]) & (second == _NPY[1]))
-    found = []
+    self_describing = []
     for row in rows[looks].tolist():
         item = array[row].as_py()
         content = _inflated(item)
         tensor = tensor_of(item)
         if content is not None or (tensor is not None and tensor.size == size):
-            found.append(row)
-    return found
+            self_describing.append(row)
+    return self_describing
 
 
 def describe_bytes(item: bytes) -> str | None:
-    """What a value says that it is, in words; None where it says nothing."""
+    """A description of a self-describing value; None for other bytes."""
     content, packed = item, ""
     if tensor_of(item) is None and (inflated := _inflated(item)) is not None:
         content, packed = inflated, "compressed by zlib, "
@@ -135,22 +136,22 @@ def describe_bytes(item: bytes) -> str | None:
 
 
 def unpacked(item: bytes) -> bytes:
-    """The content of a zlib stream; other bytes as they are."""
+    """The content of a zlib stream; other bytes unchanged."""
     content = _inflated(item)
     return item if content is None else content
 
 
 def tensor_of(item: bytes) -> np.ndarray | None:
-    """The tensor of bytes that say themselves what they are; None where they do not."""
+    """The tensor in a .npy or a serialized tensor; None for other bytes."""
     return _npy(item) if item.startswith(_NPY) else _proto(item)
 
 
-def _add_raw(found: Decoded, rows: np.ndarray, values: np.ndarray, dtype: str) -> None:
+def _add_raw(decoded: Decoded, rows: np.ndarray, values: np.ndarray, dtype: str) -> None:
     if values.dtype == bool and values.view(np.uint8).max(initial=0) > 1:
         odd = (values.view(np.uint8) > 1).any(axis=1)
-        found.reasons.update(dict.fromkeys(rows[odd].tolist(), "has bytes that are neither true nor false"))
+        decoded.reasons.update(dict.fromkeys(rows[odd].tolist(), "has bytes that are neither true nor false"))
         rows, values = rows[~odd], values[~odd]
-    found.groups.append((rows, values))
+    decoded.groups.append((rows, values))
 
 
 def _tensor(item: bytes, dtype: str, size: int) -> np.ndarray | None:
@@ -167,15 +168,15 @@ def _tensor(item: bytes, dtype: str, size: int) -> np.ndarray | None:
 
 def _unknown(item: bytes, dtype: str, shape: Sequence[int]) -> str:
     if dtype == SELF_DESCRIBING:
-        return f"has {len(item)} bytes that are no serialized tensor"
+        return f"has {len(item)} bytes that are not a serialized tensor"
     needed = int(np.prod(shape, dtype=np.int64)) * itemsize(dtype)
     inflated = _inflated(item)
     held = f"{len(item)} bytes" if inflated is None else f"{len(inflated)} bytes in a zlib stream"
-    return f"has {held}, and {dtype} of the shape {list(shape)} has {needed}"
+    return f"has {held}, but {dtype} of the shape {list(shape)} needs {needed}"
 
 
 def _bytes_of(array: pa.Array) -> memoryview:
-    """The bytes of all values of a column without nulls, one after another."""
+    """The concatenated bytes of all values of a column without nulls."""
     _, starts, data = array.buffers()
     offsets = np.frombuffer(starts, np.int32, len(array) + 1, 4 * array.offset)
     return memoryview(data)[int(offsets[0]) : int(offsets[-1])] if data is not None else memoryview(b"")
@@ -190,12 +191,12 @@ def _raw(data: bytes | memoryview, dtype: str) -> np.ndarray:
 
 
 def _alike(one: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether two shapes are one, but for axes of one value."""
+    """True if two shapes are equal apart from axes of extent 1."""
     return [extent for extent in one if extent != 1] == [extent for extent in other if extent != 1]
 
 
 def _inflated(item: bytes) -> bytes | None:
-    """The content of a zlib stream; None where it is none."""
+    """The content of a zlib stream; None for other bytes."""
     if len(item) < 6 or item[0] & 0x8F != 8 or int.from_bytes(item[:2], "big") % 31:
         return None
     stream = zlib.decompressobj()
@@ -208,15 +209,15 @@ def _inflated(item: bytes) -> bytes | None:
 
 def _npy(item: bytes) -> np.ndarray | None:
     try:
-        found = np.load(io.BytesIO(item), allow_pickle=False)
+        array = np.load(io.BytesIO(item), allow_pickle=False)
     except (ValueError, EOFError, OSError):
         return None
-    # Complex numbers, dates and strings are no numbers of a model.
-    return found if isinstance(found, np.ndarray) and found.dtype.kind in "biuf" else None
+    # A model does not take complex numbers, dates or strings.
+    return array if isinstance(array, np.ndarray) and array.dtype.kind in "biuf" else None
 
 
 def _proto(item: bytes) -> np.ndarray | None:
-    """The values of a tensorflow.TensorProto; None where it is none, or none of numbers."""
+    """The values of a tensorflow.TensorProto; None for other bytes, and for tensors of other than numbers."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     proto = _tensor_class()()
@@ -230,7 +231,7 @@ def _proto(item: bytes) -> np.ndarray | None:
     shape = [dim.size for dim in proto.tensor_shape.dim]
     if min(shape, default=0) < 0:
         return None
-    # Python's, for shapes in damaged bytes may have more values than any integer of numpy counts.
+    # In Python's integers, because the shape in damaged bytes may overflow those of numpy.
     size = functools.reduce(lambda one, other: one * other, shape, 1)
     content = proto.tensor_content
     if content:
@@ -242,17 +243,17 @@ def _proto(item: bytes) -> np.ndarray | None:
         values = _raw(np.array(given, np.uint32).astype("<u2").tobytes(), dtype)
     else:
         values = np.array(given).astype(dtype)
-    # What is left out at the end is as the last one.
+    # Values left out at the end repeat the last one.
     return np.r_[values, np.repeat(values[-1:], size - len(values))].reshape(shape)
 
 
-#: Values of a tensor that is written as fewer of them: bytes of nobody's could ask for any memory.
+#: The most values in a tensor written as fewer of them: arbitrary bytes could ask for any amount of memory.
 _MOST_REPEATED = 1 << 24
 
 
 @functools.cache
 def _tensor_class() -> Any:
-    """tensorflow.TensorProto, built here so that planning a job does not import TensorFlow."""
+    """The message class of tensorflow.TensorProto, built here so that planning does not import TensorFlow."""
     from google.protobuf import descriptor_pb2  # type: ignore[import-untyped]
 
     kinds = descriptor_pb2.FieldDescriptorProto

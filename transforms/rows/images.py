@@ -1,4 +1,4 @@
-"""Pictures in bytes to pixels: PNG, JPEG, GIF and BMP as training pipelines decode them, or raw values."""
+"""Decoding pictures to pixels: PNG, JPEG, GIF and BMP, as training pipelines decode them, or raw values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8")
-_CALL = 256  # pictures in one call of the decoder, which holds them all
+_CALL = 256  # pictures per call of the decoder, which holds all of them
 _NOISE = re.compile(r"\{\{.*?\}\}\s*|\s*\[Op:.*", re.DOTALL)
 
 
 def is_picture_data(data: bytes) -> bool:
-    """Whether the bytes begin as an encoded picture does."""
+    """True if the bytes begin like an encoded picture."""
     return data.startswith((*_MAGIC, b"BM"))
 
 
@@ -23,11 +23,11 @@ def decode_images(data: Sequence[bytes | None], shape: Sequence[int]) -> tuple[n
     """Decodes the pictures of a batch.
 
     Args:
-      data: Encoded pictures, or raw row-major values of a byte each; None is passed over.
-      shape: Of each, `[height, width, channels]` or `[height, width]`; raw values may have any.
+      data: Encoded pictures, or raw row-major values of one byte each; None is skipped.
+      shape: Shape of each, `[height, width, channels]` or `[height, width]`; raw values may have any.
     Returns:
-      `[B, *shape]` uint8, unscaled, with zeros where there is no picture; and by row what is wrong with it.
-    Cost: 10 µs a small PNG: one TensorFlow call decodes many, for ten times as much goes into a call.
+      `[B, *shape]` uint8, unscaled, with zeros where there is no picture; and by row the reason for that.
+    Cost: 10 µs per small PNG. One TensorFlow call decodes many, because a call costs ten times as much.
     """
     size = int(np.prod(shape, dtype=np.int64))
     pixels = np.zeros((len(data), *shape), np.uint8)
@@ -43,7 +43,9 @@ def decode_images(data: Sequence[bytes | None], shape: Sequence[int]) -> tuple[n
         elif item.startswith(b"BM"):
             encoded.append(row)
         else:
-            reasons[row] = f"is no PNG or JPEG, and its {len(item)} bytes are not the {size} of a raw picture"
+            reasons[row] = (
+                f"is not PNG or JPEG, and its {len(item)} bytes are not the {size} of a raw picture"
+            )
     for start in range(0, len(encoded), _CALL):
         _decode(encoded[start : start + _CALL], data, pixels, reasons)
     return pixels, reasons
@@ -52,7 +54,7 @@ def decode_images(data: Sequence[bytes | None], shape: Sequence[int]) -> tuple[n
 def _decode(
     rows: list[int], data: Sequence[bytes | None], pixels: np.ndarray, reasons: dict[int, str]
 ) -> None:
-    """Decodes many at once; where that fails, halves until the damaged ones stand alone."""
+    """Decodes many pictures at once; if that fails, halves them until each damaged one is alone."""
     import tensorflow as tf
 
     shape = pixels.shape[1:]
@@ -61,47 +63,47 @@ def _decode(
         reasons.update(dict.fromkeys(rows, reason))
         return
     if len(rows) == 1:
-        found = _decode_one(data[rows[0]], shape)
-        if isinstance(found, str):
-            reasons[rows[0]] = found
+        decoded = _decode_one(data[rows[0]], shape)
+        if isinstance(decoded, str):
+            reasons[rows[0]] = decoded
         else:
-            pixels[rows[0]] = found
+            pixels[rows[0]] = decoded
         return
     try:
-        found = _decoder(shape)(tf.constant([data[row] for row in rows])).numpy()
+        decoded = _decoder(shape)(tf.constant([data[row] for row in rows])).numpy()
     except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError):
         middle = len(rows) // 2
         _decode(rows[:middle], data, pixels, reasons)
         _decode(rows[middle:], data, pixels, reasons)
     else:
-        pixels[rows] = found.reshape(-1, *shape)
+        pixels[rows] = decoded.reshape(-1, *shape)
 
 
 def _decode_one(data: bytes | None, shape: tuple[int, ...]) -> np.ndarray | str:
-    """A picture, or in words what is wrong with it."""
+    """A picture's pixels, or the reason why it cannot be used."""
     import tensorflow as tf
 
     channels = shape[2] if len(shape) == 3 else 1
     try:
-        found = tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()
+        decoded = tf.io.decode_image(data, channels=channels, expand_animations=False).numpy()
     except (tf.errors.InvalidArgumentError, tf.errors.ResourceExhaustedError) as error:
         return f"could not be decoded: {_NOISE.sub('', error.message).strip()[:160]}"
-    if found.shape != (*shape[:2], channels):
-        return f"is a picture of {list(found.shape)}, not {list(shape)}"
-    pixels: np.ndarray = found.reshape(shape)
+    if decoded.shape != (*shape[:2], channels):
+        return f"is a picture of {list(decoded.shape)}, not {list(shape)}"
+    pixels: np.ndarray = decoded.reshape(shape)
     return pixels
 
 
 @functools.cache
 def _decoder(shape: tuple[int, ...]) -> Any:
-    """A graph that decodes a batch of pictures that are all of one shape."""
+    """A TensorFlow function that decodes a batch of pictures of one shape."""
     import tensorflow as tf
 
     whole = (*shape[:2], shape[2] if len(shape) == 3 else 1)
 
     def one(data: Any) -> Any:
-        found = tf.io.decode_image(data, channels=whole[2], expand_animations=False)
-        return tf.ensure_shape(found, whole)
+        picture = tf.io.decode_image(data, channels=whole[2], expand_animations=False)
+        return tf.ensure_shape(picture, whole)
 
     def many(data: Any) -> Any:
         return tf.map_fn(one, data, fn_output_signature=tf.TensorSpec(whole, tf.uint8))

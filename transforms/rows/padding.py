@@ -1,9 +1,9 @@
-"""Lists of varying length: how long a column's are, and what a model is given of rows of one length.
+"""Lists of varying length: measuring a column's lists, and the model inputs for rows of equal lengths.
 
 Rows are explained in groups of equal lengths, so that a value never depends on what else is in a batch. A
-model that takes any length sees a list of up to 64 steps as it is; a longer one is padded to the next of 8
-lengths an octave, so that few shapes are traced. Padding is held on both sides: it is attributed exactly
-nothing.
+model that takes any length gets a list of up to 64 steps without padding; a longer list is padded to the next
+of 8 lengths per octave, so that few shapes are traced. Padding is the same in a row and its baseline, so its
+attribution is exactly zero.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from transforms.sources.base import TFRECORD, Column, InputFile
 from transforms.sources.read import read_piece
 from transforms.sources.shards import cut
 
-#: Lists of so many steps have a shape of their own, and so many shapes an octave longer ones.
-_EXACT, _AN_OCTAVE = 64, 8
+#: Up to this many steps, each length is a shape of its own.
+_EXACT = 64
+#: Number of shapes per octave for longer lists.
+_PER_OCTAVE = 8
+#: Rows read at a time to measure lists.
 _ROWS = 16_384
 
 
 def extent_for(steps: int) -> int:
-    """The extent that a model is given for a list of so many steps."""
+    """The extent, at least `steps`, to which a list is padded for the model."""
     if steps <= _EXACT:
         return max(1, steps)
-    unit = (1 << (steps - 1).bit_length()) // 2 // _AN_OCTAVE
+    unit = (1 << (steps - 1).bit_length()) // 2 // _PER_OCTAVE
     return -(-steps // unit) * unit
 
 
@@ -46,44 +49,44 @@ def with_lengths(
     types: Mapping[str, pa.DataType],
     files: Sequence[InputFile],
 ) -> tuple[ColumnRequest, dict[str, pa.DataType]]:
-    """The request and the types, with a shape for each feature that is padded, going by its longest list.
+    """The request and the types, with a shape for each padded feature that fits its longest list.
 
     Args:
-      request: What the config says.
-      signature: Of the model; None: it takes what it is given.
-      types: Of the columns.
+      request: The columns that the config asks for.
+      signature: The model's signature; None: it takes what it is given.
+      types: Types of the columns.
       files: The input.
     Raises:
-      UserError: Lists differ in length where the model takes any, and there is no `pad`.
-    Cost: a pass over these columns where neither the config nor the model says how long they are.
+      UserError: Lists differ in length, the model takes any length, and the config has no `pad`.
+    Cost: a pass over the columns whose length neither the config nor the model gives.
     """
-    found, features = dict(types), list(request.features or ())
+    column_types, features = dict(types), list(request.features or ())
     tfrecord = bool(files) and files[0].format == TFRECORD
     inputs = {} if signature is None else {spec.name: spec for spec in signature.inputs}
-    for at, feature in enumerate(features):
-        kind = found.get(feature.name)
+    for number, feature in enumerate(features):
+        kind = column_types.get(feature.name)
         if kind is None:
             continue
         spec = _spec_of(feature, inputs)
         if feature.pad is not None:
             if tfrecord:
-                found[feature.name] = kind = any_length(kind)
+                column_types[feature.name] = kind = any_length(kind)
             if feature.shape is None and is_list(storage(kind)) and _is_open(spec, signature):
                 longest = _lengths(feature.name, kind, files)[1]
                 shape = (extent_for(longest), *_tail(spec, kind))
-                features[at] = dataclasses.replace(feature, shape=shape)
+                features[number] = dataclasses.replace(feature, shape=shape)
         elif tfrecord and feature.shape is None and spec is not None:
             _refuse_ragged(feature.name, kind, spec, files)
     if request.features is None:
         for spec in inputs.values():
-            if tfrecord and spec.name in found:
-                _refuse_ragged(spec.name, found[spec.name], spec, files)
-        return request, found
-    return dataclasses.replace(request, features=tuple(features)), found
+            if tfrecord and spec.name in column_types:
+                _refuse_ragged(spec.name, column_types[spec.name], spec, files)
+        return request, column_types
+    return dataclasses.replace(request, features=tuple(features)), column_types
 
 
 def _spec_of(feature: FeatureRequest, inputs: Mapping[str, InputSpec]) -> InputSpec | None:
-    """The model's input that the feature feeds."""
+    """The model input that the feature feeds."""
     if len(inputs) == 1:
         return next(iter(inputs.values()))
     return inputs.get(fed(feature, inputs.keys()))
@@ -94,17 +97,21 @@ def _is_open(spec: InputSpec | None, signature: Signature | None) -> bool:
 
 
 def _refuse_ragged(name: str, kind: pa.DataType, spec: InputSpec, files: Sequence[InputFile]) -> None:
-    """Makes sure that lists of one length, which most records have, are all that there are."""
+    """Checks that a TFRecord column's lists all have the length that most records have.
+
+    Raises:
+      UserError: They do not, and the model takes any length.
+    """
     if not (spec.shape and spec.shape[0] is None) or not pt.is_fixed_size_list(kind):
         return
     shortest, longest = _lengths(name, any_length(kind), files)
     if shortest != longest:
-        what = f"its lists have {shortest} to {longest} values, and the model takes any number"
+        what = f"its lists have {shortest} to {longest} values, and the model takes any number of them"
         raise UserError(what, f"{FEATURES} {name}", PAD)
 
 
-#: What to do about lists of varying length.
-PAD = "give pad, the value that stands behind the end of shorter lists, such as pad: 0"
+#: The remedy for lists of varying length.
+PAD = "give pad, the value that fills shorter lists at their end, such as pad: 0"
 
 
 def any_length(kind: pa.DataType) -> pa.DataType:
@@ -123,7 +130,7 @@ def _tail(spec: InputSpec | None, kind: pa.DataType) -> tuple[int, ...]:
 
 
 def _lengths(name: str, kind: pa.DataType, files: Sequence[InputFile]) -> tuple[int, int]:
-    """Steps of the shortest and of the longest list of a column."""
+    """The numbers of steps in a column's shortest and longest lists."""
     shortest, longest = [], [0]
     for shard in cut(files, _ROWS):
         for piece in shard.pieces:
@@ -133,14 +140,14 @@ def _lengths(name: str, kind: pa.DataType, files: Sequence[InputFile]) -> tuple[
                 fields = [column.field(at) for at in range(column.type.num_fields)] if union else [column]
                 for array in map(plain, fields):
                     if is_list(array.type) and len(array) > array.null_count:
-                        found = pc.min_max(pc.list_value_length(array)).as_py()
-                        shortest.append(found["min"])
-                        longest.append(found["max"])
+                        extremes = pc.min_max(pc.list_value_length(array)).as_py()
+                        shortest.append(extremes["min"])
+                        longest.append(extremes["max"])
     return min(shortest, default=0), max(longest)
 
 
 def at_lengths(schema: ExampleSchema, steps: Sequence[int]) -> ExampleSchema:
-    """The schema of rows whose padded features have so many steps, in the schema's order of them."""
+    """The schema of rows with these numbers of steps, one for each padded feature, in the schema's order."""
     left, inputs, features = list(steps), dict(schema.inputs), []
     for feature in schema.features:
         if feature.pad is None:
@@ -155,29 +162,32 @@ def at_lengths(schema: ExampleSchema, steps: Sequence[int]) -> ExampleSchema:
 
 
 def narrowed(features: Mapping[str, np.ndarray], schema: ExampleSchema) -> dict[str, np.ndarray]:
-    """Rows in the shapes of a schema of theirs, with padding from where their lists end.
+    """Rows cut to the shapes of a schema from `at_lengths`, with padding after its number of steps.
 
     Args:
-      features: `[B, *shape]` in the shapes of the run's schema: of the rows themselves, or of the background,
-        which is padded where they are.
-      schema: As `at_lengths` makes it.
+      features: `[B, *shape]` in the shapes of the run's schema: the rows themselves, or background rows,
+        which are padded in the same places.
+      schema: From `at_lengths`.
     """
-    found = dict(features)
+    narrow = dict(features)
     for feature in schema.features:
         if feature.pad is None or feature.steps is None:
             continue
         value = features[feature.name][:, : feature.shape[0]].copy()
         value[:, feature.steps :] = feature.pad_value
-        found[feature.name] = value
-    return found
+        narrow[feature.name] = value
+    return narrow
 
 
 def groups_of(
     schema: ExampleSchema, lengths: Mapping[str, np.ndarray]
 ) -> list[tuple[tuple[int, ...], np.ndarray]]:
-    """The lengths that rows have, and which rows have them, shortest first."""
+    """Each combination of lengths in the rows, with the rows that have it, shortest first."""
     table = np.stack(
         [lengths[feature.name] for feature in schema.features if feature.pad is not None], axis=1
     )
-    found, of = np.unique(table, axis=0, return_inverse=True)
-    return [(tuple(steps), np.flatnonzero(of.reshape(-1) == at)) for at, steps in enumerate(found.tolist())]
+    distinct, group = np.unique(table, axis=0, return_inverse=True)
+    return [
+        (tuple(steps), np.flatnonzero(group.reshape(-1) == number))
+        for number, steps in enumerate(distinct.tolist())
+    ]

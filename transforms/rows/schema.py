@@ -1,4 +1,4 @@
-"""What a row is: features with a kind, a type and a shape, and their places in the model's inputs."""
+"""The schema of a row: features with a kind, a type and a shape, and their places in the model's inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Fill = float | int | str | bool | None
 
 
 def misfit(value: object, dtype: str) -> str | None:
-    """What a feature of this type takes, in words, where the value is no such thing; None where it fits."""
+    """A description of what a feature of this type takes, if the value does not fit; None if it fits."""
     if dtype == "string":
         return None if isinstance(value, str) else "a string"
     kind = np.dtype(dtype).kind
@@ -36,7 +36,7 @@ def misfit(value: object, dtype: str) -> str | None:
     return None if number is not None and abs(number) <= float(np.finfo(dtype).max) else "a finite number"
 
 
-#: Of a string, with the object about it.
+#: Assumed memory of a string, including its Python object.
 _STRING_BYTES = 64
 
 
@@ -46,28 +46,28 @@ def _itemsize(dtype: str) -> int:
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """A column that is attributed to.
+    """A feature: a column, and how its values become part of a model input.
 
     Args:
-      name: Of the column and of the attribution.
+      name: Name of the column and of the attribution.
       kind: numeric | categorical | image.
-      dtype: What the model takes: a numpy name such as "float32" or "int64", or "string".
-      shape: Of its value in a row, `()` for a scalar.
+      dtype: Type that the model takes: a numpy name such as "float32" or "int64", or "string".
+      shape: Shape of its value in a row, `()` for a scalar.
       stored: Type of the column in the input.
-      fill: What a null or non-finite value becomes; None: the row is rejected.
-      input: The model input that it goes to.
-      start: Its first value in that input, flattened.
-      fixed: Held at the row's value by masking methods, and attributed nothing.
-      nan: Whether a null or NaN is a value to the model: NaN, of strings None.
-      encoding: Of a tensor in bytes: the dtype of raw values, or that each says itself what it is; None: the
-        column holds the values, or pictures.
-      pad: What stands behind the end of a list that is shorter than the shape; None: lists are of one length.
-      open: Of what is padded: whether the model takes any length.
-      steps: Of what is padded, in rows of one length: how many of the first axis are there, the others being
-        padding.
-      categories: What the column's values are looked up in, where the model takes their codes.
-      missing: A number, or a code, that is missing to the model, and becomes NaN.
-      kept: Whether the config itself says that missing values are kept: then a file may lack the column.
+      fill: Replaces null and non-finite values; None: the row is rejected.
+      input: The model input that it feeds.
+      start: Position of its first value in that input, flattened.
+      fixed: True if masking methods hold it at the row's value; it gets no attribution.
+      nan: Whether the model takes null and NaN as a value: NaN, or None for strings.
+      encoding: For tensors in bytes, the dtype of raw values, or SELF_DESCRIBING; None: the column holds
+        plain values or pictures.
+      pad: Fills a list that is shorter than the shape, at its end; None: lists have one length.
+      open: For padded lists, whether the model takes any length.
+      steps: For padded lists in rows of one length, the number of real steps on the first axis; those after
+        them are padding.
+      categories: The categories in which values are looked up, if the model takes their codes.
+      missing: A number, or a code, that the model takes for missing, and that becomes NaN.
+      kept: Whether the config itself keeps missing values: then a file may lack the column.
     """
 
     name: str
@@ -95,18 +95,18 @@ class FeatureSpec:
 
     @cached_property
     def there(self) -> int:
-        """Values of a row that are no padding, as far as `steps` says."""
+        """The number of values in a row without padding, if `steps` is known."""
         return self.size if self.steps is None else self.steps * (self.size // self.shape[0])
 
     def known(self, values: np.ndarray) -> np.ndarray:
-        """The values in the model's dtype with NaN where they are missing to it; changed in place."""
+        """The values with NaN where the model takes them for missing; changed in place."""
         if self.missing is not None:
             values[values == np.dtype(self.dtype).type(self.missing)] = np.nan
         return values
 
     @cached_property
     def size(self) -> int:
-        """Values in a row."""
+        """The number of values in a row."""
         return int(np.prod(self.shape, dtype=np.int64))
 
 
@@ -115,17 +115,17 @@ class ExampleSchema:
     """The columns of a run and the model inputs that they fill.
 
     Args:
-      features: In the order of the report and, for a model of one vector input, of that vector.
+      features: The features, in the order of the report and of a single vector input.
       inputs: Shape of each model input, without the batch.
-      groups: Attributed as one feature: members by group name.
-      id: The column of ids with its type; None: "<file>:<row>".
+      groups: Members by group name; a group is attributed as one feature.
+      id: The column of ids, with its type; None: ids are "<file>:<row>".
       slices: Columns that the slicings need, with their types.
-      target: The column that holds the index of the output to explain, with its type.
-      weight: The column of what each row counts in the importance, with its type; None: all the same.
-      slicings: What the importance is broken down by.
-      classes: What the target column's values are looked up in; None: they are indices.
-      from_path: Columns that are not in the files but in the names of their folders. Of these one may be read
-        as text, for ids and slices, and be a number to the others.
+      target: The column with the index of the output to explain, with its type.
+      weight: The column with the weight of each row in the importance, with its type; None: equal weights.
+      slicings: The breakdowns of the importance.
+      classes: The classes in which the target column's values are looked up; None: they are indices.
+      from_path: Columns that are not in the files but in the names of their folders. Ids and slices read such
+        a column as text, and others as a number where one is needed.
     """
 
     features: tuple[FeatureSpec, ...]
@@ -142,51 +142,50 @@ class ExampleSchema:
     @property
     def columns(self) -> list[tuple[str, pa.DataType]]:
         """Every column to read, once, with its stored type."""
-        found = {feature.name: feature.stored for feature in self.features}
+        types = {feature.name: feature.stored for feature in self.features}
         for extra in (self.id, *self.slices, self.target, self.weight):
             if extra is not None:
-                found.setdefault(*extra)
-        # A text of a folder's name is a number where one is needed; the number is not its text.
-        found.update(
+                types.setdefault(*extra)
+        # Text wins for a column from folders' names: it can be converted to a number, but not back.
+        types.update(
             e for e in (self.id, *self.slices) if e and e[0] in self.from_path and pt.is_string(e[1])
         )
-        return list(found.items())
+        return list(types.items())
 
     @property
     def keys(self) -> dict[str, str]:
-        """The key of the config that makes a column needed in every file, by column.
+        """By column that every file must have, the config key that needs it.
 
-        Features that have a `fill` or whose missing values are kept, and slices, are not among them: there a
-        file may lack the column.
+        Slices, and features that have a `fill` or keep missing values, are left out: a file may lack them.
         """
         parts = {"input.id": self.id, "model.target": self.target, "input.weight": self.weight}
-        found = {part[0]: key for key, part in parts.items() if part is not None}
+        by_part = {part[0]: key for key, part in parts.items() if part is not None}
         needed = [f.name for f in self.features if f.fill is None and not f.kept]
-        return {**dict.fromkeys(needed, "input.features"), **found}
+        return {**dict.fromkeys(needed, "input.features"), **by_part}
 
     @cached_property
     def row_bytes(self) -> int:
-        """Memory that the features of a row take as the model takes them; a guess where they are strings."""
+        """Memory of a row's features in the model's types; strings are estimated."""
         size = sum(feature.size * _itemsize(feature.dtype) for feature in self.features)
         return max(1, size)
 
     @cached_property
     def attributed(self) -> tuple[str, ...]:
-        """Names in the tables: features, a group in the place of its first member; none that is fixed."""
+        """Names in the tables: features that are not fixed, and groups in the place of their first member."""
         grouped, free = self._grouped, [feature.name for feature in self.features if not feature.fixed]
         return tuple(dict.fromkeys(grouped.get(name, name) for name in free))
 
     def attributed_as(self, name: str) -> str:
-        """The group of a feature, or itself."""
+        """The name under which a feature is attributed: its group's, or its own."""
         return self._grouped.get(name, name)
 
     @property
     def held(self) -> frozenset[str]:
-        """Model inputs all of whose values stay what they are in the row."""
+        """The model inputs that are fixed as a whole."""
         return frozenset(self.inputs) - {feature.input for feature in self.features if not feature.fixed}
 
     def holding(self, inputs: Collection[str]) -> ExampleSchema:
-        """The schema with the features of some model inputs held at the row's value."""
+        """The schema with the features of some model inputs fixed."""
         held = [replace(f, fixed=f.fixed or f.input in inputs) for f in self.features]
         return replace(self, features=tuple(held))
 
@@ -197,14 +196,17 @@ class ExampleSchema:
 
     @cached_property
     def players(self) -> Players:
-        """What masking methods keep or replace: features, the values of one with a shape, groups as one."""
-        of = {name: np.full(int(np.prod(shape, dtype=np.int64)), HELD) for name, shape in self.inputs.items()}
+        """The players of masking methods: a group, or each single value of a feature outside of groups."""
+        # By model input, the number of the player that each value belongs to, `[values of the input]`.
+        player_of = {
+            name: np.full(int(np.prod(shape, dtype=np.int64)), HELD) for name, shape in self.inputs.items()
+        }
         names: list[str] = []
         numbers: dict[str, int] = {}
         tensors: dict[str, np.ndarray] = {}
         for feature in self.features:
-            group, values = self._grouped.get(feature.name), of[feature.input]
-            # Padding plays no part.
+            group, values = self._grouped.get(feature.name), player_of[feature.input]
+            # Padding belongs to no player.
             place = slice(feature.start, feature.start + feature.there)
             if feature.fixed or not feature.there:
                 continue
@@ -221,10 +223,10 @@ class ExampleSchema:
                     numbers[group] = len(names)
                     names.append(group)
                 values[place] = numbers[group]
-        return Players(tuple(names), dict(self.inputs), of, tensors)
+        return Players(tuple(names), dict(self.inputs), player_of, tensors)
 
     def attributed_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of an attribution in a row: the feature's; `()` for a group."""
+        """Shape of an attribution in a row: that of the feature, or `()` for a group."""
         return () if name in self.groups else self._shapes[name]
 
     @cached_property
@@ -233,7 +235,7 @@ class ExampleSchema:
         return {feature.name: feature.shape for feature in self.features}
 
     def assemble(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Feature values `[B, *shape]` to model inputs `[B, *input_shape]`."""
+        """Joins feature values `[B, *shape]` to model inputs `[B, *input_shape]`."""
         rows = len(next(iter(features.values())))
         inputs: dict[str, np.ndarray] = {}
         for name, shape in self.inputs.items():
@@ -245,23 +247,23 @@ class ExampleSchema:
     @cached_property
     def _members(self) -> dict[str, list[FeatureSpec]]:
         """Features of each model input, in their order."""
-        found: dict[str, list[FeatureSpec]] = {name: [] for name in self.inputs}
+        members: dict[str, list[FeatureSpec]] = {name: [] for name in self.inputs}
         for feature in self.features:
-            found[feature.input].append(feature)
-        return found
+            members[feature.input].append(feature)
+        return members
 
     def split(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Attributions by model input `[B, T, *input_shape]` to those by feature or group `[B, T, *shape]`.
+        """Splits attributions by model input `[B, T, *input_shape]` into those by feature `[B, T, *shape]`.
 
-        A group's is the sum over its members, in float64, and in the type of the first of them.
+        A group's attribution is the sum over its members, computed in float64, in the first member's type.
         """
         columns: dict[str, np.ndarray] = {}
         for name, value in values.items():
-            # Values of a feature side by side: a column of a wide input is then one block of memory.
+            # Transposed, so that the values of one feature, of all rows, are one block of memory.
             columns[name] = np.ascontiguousarray(value.reshape(value.shape[0] * value.shape[1], -1).T)
         lead = next(iter(values.values())).shape[:2]
         grouped = self._grouped
-        found: dict[str, np.ndarray] = {}
+        parts_by_name: dict[str, np.ndarray] = {}
         members: dict[str, list[np.ndarray]] = {}
         for feature in self.features:
             if feature.fixed:
@@ -270,13 +272,13 @@ class ExampleSchema:
             if feature.name in grouped:
                 members.setdefault(grouped[feature.name], []).append(part)
             elif feature.shape == ():
-                found[feature.name] = part[0].reshape(lead)
+                parts_by_name[feature.name] = part[0].reshape(lead)
             else:
-                found[feature.name] = np.ascontiguousarray(part.T).reshape(*lead, *feature.shape)
+                parts_by_name[feature.name] = np.ascontiguousarray(part.T).reshape(*lead, *feature.shape)
         for group, parts in members.items():
             total = sum((part.sum(axis=0, dtype=np.float64) for part in parts), np.zeros(1))
-            found[group] = total.astype(parts[0].dtype).reshape(lead)
-        return {name: found[name] for name in self.attributed}
+            parts_by_name[group] = total.astype(parts[0].dtype).reshape(lead)
+        return {name: parts_by_name[name] for name in self.attributed}
 
 
 def columns_of(schema: ExampleSchema) -> list[Column]:

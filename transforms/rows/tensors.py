@@ -1,4 +1,4 @@
-"""One Arrow column as a numpy tensor; a row that cannot be one gets a reason and a harmless value."""
+"""Converting one Arrow column to a numpy tensor; an unusable row gets a reason and a harmless value."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from transforms.rows.images import decode_images
 from transforms.rows.problems import Problems
 from transforms.rows.schema import FeatureSpec
 
-#: Adds a reason, by position among the values, to the rows of the values that the mask picks.
+#: Rejects the rows that own the values in a mask; the reason is a function of a value's position.
 _Mark = Callable[[np.ndarray, Callable[[int], str]], None]
 
 
 def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str) -> np.ndarray:
-    """The values of a column for the model.
+    """The values of a column in the dtype and shape that the model takes.
 
     Args:
-      feature: What the model takes.
-      column: `[B]`, of any type that can become it.
-      problems: Takes the rows whose value is null, not finite, lost by the cast or of another size.
-      file: Whose column it is, for errors.
+      feature: The feature, with what the model takes.
+      column: `[B]`, of any type that can be converted.
+      problems: Receives the rows whose value is null, not finite, changed by the cast or of another size.
+      file: Name of the column's file, for errors.
     Returns:
-      `[B, *shape]` in the feature's dtype, strings as bytes objects; a view of the column where it can be.
+      `[B, *shape]` in the feature's dtype, strings as bytes objects; a view of the column where possible.
     Raises:
-      UserError: The column's type cannot become what the model takes.
+      UserError: The column's type cannot be converted to what the model takes.
     """
     if feature.categories is not None:
         return _codes(feature, feature.categories, column, problems, file)
@@ -47,6 +47,8 @@ def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str
         return _images(feature, array, problems)
     if feature.pad is not None and is_list(array.type):
         return _padded(feature, array, problems, where)
+    # The flattened array holds `feature.size` values for each row of right size, [len(owners) · size];
+    # `right` is the mask [B] of these rows, and None means all of them.
     right: np.ndarray | None = None
     if is_list(array.type):
         array, right = _flatten(feature, array, problems)
@@ -66,16 +68,24 @@ def tensor(feature: FeatureSpec, column: pa.Array, problems: Problems, file: str
 def _marker(
     feature: FeatureSpec, rows: int, owners: Callable[[np.ndarray], np.ndarray], problems: Problems
 ) -> _Mark:
-    """Marks the rows, of so many, that own values."""
+    """Makes a function that rejects the rows owning the values in a mask.
+
+    Args:
+      feature: The feature, named in reasons.
+      rows: Number of rows, B.
+      owners: Maps positions of values to the rows that own them.
+      problems: Receives the rows.
+    """
 
     def mark(mask: np.ndarray, reason: Callable[[int], str]) -> None:
-        at = np.flatnonzero(mask)
-        if not at.size:
+        positions = np.flatnonzero(mask)
+        if not positions.size:
             return
-        found, first = np.unique(owners(at), return_index=True)
-        position = dict(zip(found.tolist(), at[first].tolist(), strict=True))
+        # A row is rejected for the first of its marked values.
+        marked, first = np.unique(owners(positions), return_index=True)
+        position = dict(zip(marked.tolist(), positions[first].tolist(), strict=True))
         bad = np.zeros(rows, bool)
-        bad[found] = True
+        bad[marked] = True
         problems.add(bad, lambda row: f"{feature.name} {reason(position[row])}")
 
     return mark
@@ -86,14 +96,14 @@ def _codes(
 ) -> np.ndarray:
     """The codes of a column of categories, `[B]`; NaN, or the code of `fill`, for null."""
     if known.misfit(column.type):
-        what = f"column is {column.type}, and the model's categories are others: {known.words()}"
+        what = f"column is {column.type}, but the model's categories are {known.words()}"
         raise UserError(what, f"{file}: {feature.name}")
-    # Of a dictionary each word is looked up once.
+    # Each word of a dictionary is looked up once.
     array = column if pt.is_dictionary(column.type) else plain(column)
     codes, strange = known.codes(array)
     if known.reject and strange.any():
-        reason = "is no category that the model was trained on"
-        problems.add(strange, lambda row: f"{feature.name} is {array[row].as_py()!r}, which {reason}")
+        reason = "not a category that the model was trained on"
+        problems.add(strange, lambda row: f"{feature.name} is {array[row].as_py()!r}, {reason}")
     missing = np.isnan(codes) & ~strange
     if feature.fill is not None:
         codes[missing] = known.code(feature.fill)
@@ -114,9 +124,11 @@ def _fill(feature: FeatureSpec) -> Any:
 
 
 def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple[pa.Array, np.ndarray | None]:
-    """The values of the rows that hold the right number of them, and which rows these are; None: all."""
+    """The flat values of rows that have `feature.size` values, and these rows' mask `[B]`; None: all."""
     rows = len(array)
     size, nulls = feature.size, nulls_of(array)
+    # Each pass of the loop opens one level of lists. `owner` [values so far] is the row of each value, and
+    # `extents` gets the length [B] of each row's first list at that level: a row is ragged if others differ.
     owner = np.arange(rows)
     extents: list[np.ndarray] = []
     ragged = np.zeros(rows, bool)
@@ -133,7 +145,7 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
     empty = ~nulls & (counts == 0)
     if feature.fill is None and not feature.nan:
         problems.add(nulls, lambda row: f"{feature.name} is null")
-    # One value is missing where there is none; a list that is there and has none is no null.
+    # An empty list counts as a missing value, to be filled, only for a feature of one value.
     if feature.fill is None or size > 1:
         problems.add(empty, lambda row: f"{feature.name} has no values")
     held = counts > 0
@@ -147,7 +159,7 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
         problems.add(held & ragged, lambda row: f"{feature.name} is ragged: its lists differ in length")
         wrong |= ragged
         for shape in np.unique(shapes[held & ~wrong], axis=0).tolist():
-            # Axes of one value say nothing; [3, 32, 32] for [32, 32, 3] would scramble a picture.
+            # Axes of extent 1 do not matter, but [3, 32, 32] for [32, 32, 3] would scramble a picture.
             if squeezed(shape) != squeezed(feature.shape):
                 other = held & ~wrong & (shapes == shape).all(axis=1)
                 reason = f"{feature.name} has the shape {shape}, not {list(feature.shape)}"
@@ -161,23 +173,25 @@ def _flatten(feature: FeatureSpec, array: pa.Array, problems: Problems) -> tuple
 
 
 def steps_of(feature: FeatureSpec, column: pa.Array, _: Problems) -> np.ndarray:
-    """Steps of each row's list, `[B]`, at most those of the shape; of a null the one that `fill` gives."""
+    """The number of steps in each row's list, `[B]`, at most the shape's; 1 for a null, which gets `fill`."""
     array, tail = plain(column), feature.size // max(1, feature.shape[0])
     if not is_list(array.type):
         return np.ones(len(array), np.int64)
     lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
-    found = np.where(nulls_of(array), 1, np.nan_to_num(lengths)).astype(np.int64)
-    # A list of whole tensors, one after another.
+    counts = np.where(nulls_of(array), 1, np.nan_to_num(lengths)).astype(np.int64)
+    # A flat list holds the values of its steps, one step after another.
     flat = not is_list(array.type.value_type)
-    return np.minimum(found // tail if flat and tail > 1 else found, feature.shape[0])
+    return np.minimum(counts // tail if flat and tail > 1 else counts, feature.shape[0])
 
 
 def _padded(feature: FeatureSpec, array: pa.Array, problems: Problems, where: str) -> np.ndarray:
-    """Lists of varying length, each with padding behind its end, `[B, *shape]`."""
+    """Lists of varying length, each padded at its end, `[B, *shape]`."""
     rows, nulls, name = len(array), nulls_of(array), feature.name
     most, tail = feature.shape[0], feature.size // max(1, feature.shape[0])
     if feature.fill is None:
         problems.add(nulls, lambda row: f"{name} is null")
+    # As in `_flatten`: `owner` [values so far] is each value's row. `steps` [B] counts each row's outer list;
+    # a row is ragged if a step of it has another shape than `feature.shape[1:]`.
     owner, level, ragged = np.arange(rows), 0, np.zeros(rows, bool)
     while is_list(array.type):
         lengths = pc.list_value_length(array).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -220,7 +234,7 @@ def _numbers(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> 
         odd = ~np.isfinite(values)
         if odd.any():
             if missing:
-                # What lies under a null is anybody's guess.
+                # The value stored under a null is arbitrary, so it does not count.
                 infinite = np.isinf(values) if gaps is None else np.isinf(values) & ~gaps
                 if feature.missing is not None:
                     infinite &= values != feature.missing
@@ -238,14 +252,14 @@ def _numbers(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> 
 
 
 def _missing(feature: FeatureSpec, values: np.ndarray, cast: np.ndarray) -> np.ndarray:
-    """The cast values with NaN for what is missing to the model; what is the column's own is left alone."""
+    """The cast values, with NaN where the model takes a value for missing; the column is not changed."""
     if feature.missing is None:
         return cast
     return feature.known(cast.copy() if cast is values else cast)
 
 
 def _cast(feature: FeatureSpec, values: np.ndarray, mark: _Mark) -> np.ndarray:
-    """Casts without a silent change of meaning: a value that does not survive is marked."""
+    """Casts to the model's dtype; a value that the cast would change is marked."""
     dtype = np.dtype(feature.dtype)
     if values.dtype == dtype:
         return values
@@ -267,7 +281,7 @@ def _cast(feature: FeatureSpec, values: np.ndarray, mark: _Mark) -> np.ndarray:
         mark(values != np.trunc(values), lambda at: f"is {values[at]}, and the model takes {dtype}")
     limits = np.iinfo(dtype)
     if values.dtype.kind == "f":
-        # The largest int64 is no float; one more than it is.
+        # The largest int64 is not exactly representable as a float; the next number is.
         lost = (values < float(limits.min)) | (values >= float(limits.max) + 1)
     else:
         lost = (values < limits.min) | (values > limits.max)
@@ -278,33 +292,33 @@ def _cast(feature: FeatureSpec, values: np.ndarray, mark: _Mark) -> np.ndarray:
 
 
 def _encoded(feature: FeatureSpec, array: pa.Array, problems: Problems, where: str) -> np.ndarray:
-    """The tensors in a column of bytes, `[B, *shape]`."""
+    """The tensors encoded in a column of bytes, `[B, *shape]`."""
     rows, nulls = len(array), nulls_of(array)
     if feature.fill is None and not feature.nan:
         problems.add(nulls, lambda row: f"{feature.name} is null")
-    found = decode_tensors(array, feature.encoding or SELF_DESCRIBING, feature.shape)
+    decoded = decode_tensors(array, feature.encoding or SELF_DESCRIBING, feature.shape)
     bad = np.zeros(rows, bool)
-    bad[list(found.reasons)] = True
-    problems.add(bad, lambda row: f"{feature.name} {found.reasons[row]}")
+    bad[list(decoded.reasons)] = True
+    problems.add(bad, lambda row: f"{feature.name} {decoded.reasons[row]}")
     whole = np.full((rows, feature.size), _fill(feature), np.dtype(feature.dtype))
-    for owners, values in found.groups:
+    for owners, values in decoded.groups:
         mark = _marker(feature, rows, partial(_owners, owners, feature.size), problems)
         numbers = _numbers(feature, pa.array(values.reshape(-1)), mark, where)
         whole[owners] = numbers.reshape(len(owners), feature.size)
     return whole.reshape(rows, *feature.shape)
 
 
-def _owners(rows: np.ndarray, size: int, at: np.ndarray) -> np.ndarray:
-    """The rows that own values, where each of these rows has so many."""
-    found: np.ndarray = rows[at // size]
-    return found
+def _owners(rows: np.ndarray, size: int, positions: np.ndarray) -> np.ndarray:
+    """The rows that own the values at these positions, if each of `rows` owns `size` consecutive values."""
+    owners: np.ndarray = rows[positions // size]
+    return owners
 
 
 def _strings(feature: FeatureSpec, array: pa.Array, mark: _Mark, where: str) -> np.ndarray:
-    kind = array.type
-    if not (pt.is_string(kind) or pt.is_binary(kind) or pt.is_null(kind)):
-        raise UserError(f"column is {kind}, and the model takes strings", where)
-    # Bytes on purpose: what is not UTF-8 reaches the model as it is.
+    dtype = array.type
+    if not (pt.is_string(dtype) or pt.is_binary(dtype) or pt.is_null(dtype)):
+        raise UserError(f"column is {dtype}, and the model takes strings", where)
+    # Bytes rather than str, so that text that is not UTF-8 reaches the model unchanged.
     array = array.cast(pa.binary())
     if array.null_count and not (feature.nan and feature.fill is None):
         if feature.fill is None:

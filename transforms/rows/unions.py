@@ -1,4 +1,4 @@
-"""Columns in which rows hold either of two types: each type is read by itself, and the rows put in order."""
+"""Columns whose rows hold one of two types: each type is read by itself, and the results put in row order."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ Read = TypeVar("Read", np.ndarray, pa.Array)
 
 
 def by_type(column: pa.Array, problems: Problems, read: Callable[[pa.Array, Problems], Read]) -> Read:
-    """What `read` makes of a column, type by type where it is a dense union, and at once where it is not.
+    """Applies `read` to a column; a dense union is read type by type.
 
-    So a number is what it would be in a column of its own type: a common type would round 2⁵³ + 1 beside a
-    half, and write ids in another way.
+    Each type is converted by itself: a common type would round 2⁵³ + 1 and format ids differently.
 
     Args:
-      column: `[B]`.
-      problems: Takes the rows that `read` finds fault with.
-      read: Gives values of one type, `[n, …]`, for values of any.
+      column: `[B]`, a dense union or any other array.
+      problems: Receives the rows that `read` rejects.
+      read: Converts an array `[n]` of one type to values `[n, …]`.
     Returns:
-      `[B, …]`.
+      The values of all rows, `[B, …]`.
     """
     if not pt.is_union(column.type):
         return read(column, problems)
@@ -33,12 +32,12 @@ def by_type(column: pa.Array, problems: Problems, read: Callable[[pa.Array, Prob
     places: list[np.ndarray] = []
     parts: list[Read] = []
     for code in column.type.type_codes:
-        at = np.flatnonzero(codes == code)
+        rows = np.flatnonzero(codes == code)
         own = Problems()
-        parts.append(read(column.field(code).take(pa.array(offsets[at])), own))
-        places.append(at)
+        parts.append(read(column.field(code).take(pa.array(offsets[rows])), own))
+        places.append(rows)
         for row, reason in own.reasons.items():
-            problems.reasons.setdefault(int(at[row]), reason)
+            problems.reasons.setdefault(int(rows[row]), reason)
     order = np.argsort(np.concatenate(places))
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)[order]

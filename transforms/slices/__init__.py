@@ -1,1 +1,1 @@
-"""Slices: expressions, bins, and the rows that belong to each."""
+"""Slices: columns, conditions and bins, and the rows that belong to each slice."""

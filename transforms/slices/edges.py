@@ -1,21 +1,21 @@
-"""Edges of bins that hold equally many values, and that people can read."""
+"""Readable edges of bins that hold about equally many values."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: Of a bin's rows, how many may be in its neighbour for the sake of an edge that is easier to read.
+#: The share of a bin's rows that may move to its neighbour to make an edge easier to read.
 _ROUNDING = 0.1
 
 
 def equal_count_edges(values: np.ndarray, count: int) -> tuple[float, ...]:
-    """Edges of `count` bins that hold about equally many values, as short as they can be written for that.
+    """Edges of `count` bins that hold about equally many values, written with as few digits as possible.
 
-    Where many values are equal there are fewer bins: equal ones are never divided.
+    Equal values are never divided, so there are fewer bins where many values are equal.
 
     Args:
-      values: `[N]`, any of which may be NaN.
-      count: How many bins.
+      values: `[N]`, possibly with NaN.
+      count: Number of bins.
     """
     ordered = np.sort(values[np.isfinite(values)].astype(np.float64))
     distinct, first = np.unique(ordered, return_index=True)
@@ -23,9 +23,9 @@ def equal_count_edges(values: np.ndarray, count: int) -> tuple[float, ...]:
         return ()
     edges: dict[int, float] = {}
     for number in range(1, count):
-        # A bin begins with a value that occurs, and none is empty.
-        at = 1 + int(np.abs(first[1:] - len(ordered) * number / count).argmin())
-        edge = _short(float(distinct[at]), ordered, len(ordered) / count * _ROUNDING)
+        # The edge is a value that occurs, other than the smallest, so that no bin is empty.
+        nearest = 1 + int(np.abs(first[1:] - len(ordered) * number / count).argmin())
+        edge = _short(float(distinct[nearest]), ordered, len(ordered) / count * _ROUNDING)
         below = int(np.searchsorted(ordered, edge))
         if 0 < below < len(ordered):
             edges.setdefault(below, edge)
@@ -33,7 +33,7 @@ def equal_count_edges(values: np.ndarray, count: int) -> tuple[float, ...]:
 
 
 def _short(edge: float, ordered: np.ndarray, allowed: float) -> float:
-    """The edge in as few digits as keep all but so many values in their bins."""
+    """The edge rounded to the fewest digits that move at most `allowed` values to another bin."""
     below = np.searchsorted(ordered, edge)
     for digits in range(17):
         short = float(f"{edge:.{digits}e}")

@@ -1,7 +1,7 @@
-"""Conditions over columns evaluated by Arrow, a batch at a time.
+"""Evaluating conditions over columns with Arrow, a batch at a time.
 
-A null says nothing, and so does NaN: what is compared with it is neither true nor false, nor is its opposite.
-Numbers are calculated with in float64.
+Null and NaN are unknown: a comparison with one is neither true nor false, and so is its negation. Arithmetic
+is in float64.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from transforms.slices.times import time_constant
 
 
 def evaluate(node: Node, columns: Mapping[str, pa.Array]) -> pa.BooleanArray:
-    """Where a condition is true: `[B]` without nulls.
+    """A mask of the rows for which a condition is true, `[B]` without nulls.
 
     Args:
-      node: As `parse` gives it.
-      columns: Of each column its values `[B]`, as they are decoded for slices.
-    Cost: an Arrow kernel an operator.
+      node: The condition, from `parse`.
+      columns: The values `[B]` of each column, as decoded for slices.
+    Cost: one Arrow kernel per operator.
     """
     return pc.fill_null(_value(node, columns), False)
 
 
 def _value(node: Node, columns: Mapping[str, pa.Array]) -> Any:
-    """An array `[B]`, a scalar, or of a literal its plain value."""
+    """The value of a node: an array `[B]`, an Arrow scalar, or a literal's Python value.
+
+    Truth values are three-valued (Kleene): null stands for unknown until `evaluate` makes it false.
+    """
     if isinstance(node, Column):
         return _column(columns[node.name], node.kind)
     if isinstance(node, Literal):
@@ -51,10 +54,10 @@ def _folded(sign: str, values: Sequence[Any]) -> Any:
     if sign == "not":
         return pc.invert(_scalar(values[0]))
     join = pc.and_kleene if sign == "and" else pc.or_kleene
-    found = _scalar(values[0])
+    joined = _scalar(values[0])
     for value in values[1:]:
-        found = join(found, _scalar(value))
-    return found
+        joined = join(joined, _scalar(value))
+    return joined
 
 
 _COMPARED: dict[str, Callable[[Any, Any], Any]] = {
@@ -64,14 +67,14 @@ _COMPARED: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _modulo(one: Any, other: Any) -> Any:
-    """Of the sign of the divisor, as Python and pandas have it; Arrow has none."""
+    """The remainder, with the sign of the divisor as in Python and pandas; Arrow has no such kernel."""
     sides: list[Any] = [
         side.to_numpy(zero_copy_only=False) if isinstance(side, pa.Array) else np.float64(side.as_py())
         for side in (one, other)
     ]
     with np.errstate(invalid="ignore"):
-        found = np.mod(sides[0], sides[1])
-    return pa.array(found, pa.float64()) if np.ndim(found) else pa.scalar(float(found))
+        remainder = np.mod(sides[0], sides[1])
+    return pa.array(remainder, pa.float64()) if np.ndim(remainder) else pa.scalar(float(remainder))
 
 
 _CALCULATED: dict[str, Callable[[Any, Any], Any]] = {
@@ -81,7 +84,7 @@ _CALCULATED: dict[str, Callable[[Any, Any], Any]] = {
 
 def _column(array: pa.Array, kind: str) -> pa.Array:
     if kind == "number":
-        if pt.is_string(array.type):  # so decimal numbers are decoded
+        if pt.is_string(array.type):  # decimal numbers are decoded to strings
             array = array.cast(pa.float64())
         elif pt.is_float16(array.type):
             array = _of_halves(array)
@@ -90,16 +93,17 @@ def _column(array: pa.Array, kind: str) -> pa.Array:
 
 
 def _of_halves(array: pa.Array) -> pa.Array:
-    """Halves as the numbers that their texts say: 0.1 is the half nearest to it, here as in slices' names."""
-    distinct, places = np.unique(
+    """Half floats as the numbers that their shortest texts say, such as 0.1, as in the names of slices."""
+    # distinct values [D], and the index [B] of each row's value among them
+    distinct, index = np.unique(
         array.to_numpy(zero_copy_only=False).astype(np.float16), return_inverse=True, equal_nan=False
     )
-    floats = distinct.astype(str).astype(np.float32)[places]
+    floats = distinct.astype(str).astype(np.float32)[index]
     return pa.array(floats, pa.float32(), mask=array.is_null().to_numpy(zero_copy_only=False))
 
 
 def _without_nan(value: Any) -> Any:
-    """Null for NaN."""
+    """The value with null in place of NaN."""
     if not pt.is_floating(value.type):
         return value
     odd = pc.is_nan(value)
@@ -121,12 +125,12 @@ def _as_float(value: Any) -> Any:
 
 
 def _aligned(one: Any, other: Any) -> tuple[Any, Any]:
-    """Both in a type in which they can be compared; a constant in that of what it is compared with."""
+    """Two values in types that can be compared; a constant takes the type of the other value."""
     one, other = _as_number(one), _as_number(other)
     if isinstance(one, pa.Array | pa.Scalar):
         if isinstance(other, pa.Array | pa.Scalar):
-            whole = {pa.uint64(), pa.int64()}
-            if {one.type, other.type} == whole:
+            # Arrow has no common type for these two.
+            if {one.type, other.type} == {pa.uint64(), pa.int64()}:
                 return _as_float(one), _as_float(other)
             return one, other
         return _with_constant(one, other)
@@ -137,7 +141,7 @@ def _aligned(one: Any, other: Any) -> tuple[Any, Any]:
 
 
 def _as_number(value: Any) -> Any:
-    """Truths as numbers, as Python has them; the rest as it is."""
+    """Booleans as 0 and 1, as in Python; other values unchanged."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, pa.Array | pa.Scalar) and pt.is_boolean(value.type):
@@ -146,51 +150,53 @@ def _as_number(value: Any) -> Any:
 
 
 def _with_constant(value: Any, constant: Any) -> tuple[Any, pa.Scalar]:
-    kind = value.type
+    dtype = value.type
     if isinstance(constant, str):
-        return value, time_constant(constant, kind) if pt.is_temporal(kind) else pa.scalar(constant)
-    if pt.is_floating(kind):
-        # In single precision 0.1 is another number than in double: what is written means the column's.
-        return value, pa.scalar(float(_in_type(float(constant), kind)), kind)
-    if isinstance(constant, int) and not pt.is_null(kind):
-        if -(2**63) <= constant < 2**63 and kind != pa.uint64():
+        return value, time_constant(constant, dtype) if pt.is_temporal(dtype) else pa.scalar(constant)
+    if pt.is_floating(dtype):
+        # Single and double precision have different numbers for 0.1: the constant means the column's.
+        return value, pa.scalar(float(_in_type(float(constant), dtype)), dtype)
+    if isinstance(constant, int) and not pt.is_null(dtype):
+        if -(2**63) <= constant < 2**63 and dtype != pa.uint64():
             return value, pa.scalar(constant, pa.int64())
-        if kind == pa.uint64() and 0 <= constant < 2**64:
+        if dtype == pa.uint64() and 0 <= constant < 2**64:
             return value, pa.scalar(constant, pa.uint64())
     return _as_float(value), pa.scalar(float(constant))
 
 
-def _in_type(value: float, kind: pa.DataType) -> np.floating[Any]:
+def _in_type(value: float, dtype: pa.DataType) -> np.floating[Any]:
     with np.errstate(over="ignore"):
-        found: np.floating[Any] = kind.to_pandas_dtype()(value)
-    return found
+        rounded: np.floating[Any] = dtype.to_pandas_dtype()(value)
+    return rounded
 
 
 def _one_of(value: Any, constants: Sequence[Constant]) -> Any:
     value = _scalar(_as_number(value))
-    kind = value.type
-    if pt.is_temporal(kind):  # whose values Python cannot always hold
-        chosen = pa.array([time_constant(str(constant), kind).cast(_counted(kind)) for constant in constants])
-        value, chosen = value.cast(_counted(kind)), chosen.cast(_counted(kind))
+    dtype = value.type
+    if pt.is_temporal(dtype):  # compared as counts, because Python cannot hold all of these values
+        chosen = pa.array(
+            [time_constant(str(constant), dtype).cast(_counted(dtype)) for constant in constants]
+        )
+        value, chosen = value.cast(_counted(dtype)), chosen.cast(_counted(dtype))
     else:
-        chosen = pa.array(list(_of_type(constants, kind)), kind)
-    found = pc.is_in(value, value_set=chosen)
-    return pc.if_else(pc.is_valid(value), found, pa.scalar(None, pa.bool_()))
+        chosen = pa.array(list(_of_type(constants, dtype)), dtype)
+    is_member = pc.is_in(value, value_set=chosen)
+    return pc.if_else(pc.is_valid(value), is_member, pa.scalar(None, pa.bool_()))
 
 
-def _counted(kind: pa.DataType) -> pa.DataType:
-    """The whole numbers that days and times are stored as."""
-    return pa.int32() if kind.bit_width == 32 else pa.int64()
+def _counted(dtype: pa.DataType) -> pa.DataType:
+    """The integer type in which days and times are stored."""
+    return pa.int32() if dtype.bit_width == 32 else pa.int64()
 
 
-def _of_type(constants: Sequence[Constant], kind: pa.DataType) -> Iterator[Any]:
-    """The constants as values of a column; those that no value of its type equals are left out."""
+def _of_type(constants: Sequence[Constant], dtype: pa.DataType) -> Iterator[Any]:
+    """The constants in a column's type; those that no value of the type can equal are left out."""
     for constant in constants:
         if isinstance(constant, str):
             yield constant
-        elif pt.is_floating(kind):
-            yield float(_in_type(float(constant), kind))
-        elif pt.is_integer(kind):
-            limits = np.iinfo(kind.to_pandas_dtype())
+        elif pt.is_floating(dtype):
+            yield float(_in_type(float(constant), dtype))
+        elif pt.is_integer(dtype):
+            limits = np.iinfo(dtype.to_pandas_dtype())
             if constant == constant // 1 and limits.min <= constant <= limits.max:
                 yield int(constant)

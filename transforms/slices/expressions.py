@@ -1,8 +1,8 @@
 """Conditions over columns, such as `age >= 65`: parsed against a whitelist, and never evaluated by Python.
 
-What may be written: names of columns, odd ones in backticks, fields of structs with a dot; numbers, texts,
-True and False; comparisons, chained ones too; `and`, `or`, `not`; `in` and `not in` lists of constants;
-`+ - * / %`; `isnull(x)`. Days and times are compared with texts such as `"2013-06-01"`.
+A condition may contain names of columns, in backticks if they are no identifiers, with a dot for fields of
+structs; numbers, texts, True and False; comparisons, also chained; `and`, `or`, `not`; `in` and `not in` with
+lists of constants; `+ - * / %`; `isnull(x)`. Days and times are compared with texts such as `"2013-06-01"`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transforms.slices.times import time_constant
 from transforms.wording import did_you_mean, names_in_words
 
 KEY = "input.slices"
-#: Characters and levels of a condition; what is longer or deeper is a program.
+#: Limits of a condition: its characters, and the levels of its tree.
 _MOST_CHARACTERS = 2000
 _MOST_LEVELS = 50
 
@@ -46,7 +46,7 @@ class Literal:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Whether a value is one of some constants."""
+    """A test of whether a value is one of some constants."""
 
     value: Node
     constants: tuple[Constant, ...]
@@ -54,7 +54,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Apply:
-    """An operator, by its sign, with what it works on."""
+    """An operator, by its sign, applied to values."""
 
     sign: str
     values: tuple[Node, ...]
@@ -76,7 +76,7 @@ def columns_of(node: Node) -> tuple[str, ...]:
 
 
 def canonical(node: Node) -> Node:
-    """The same for every spelling that differs in spaces, brackets or quotes, or in the order of a list."""
+    """A form that is equal for spellings that differ in spaces, brackets, quotes or the order of a list."""
     if isinstance(node, OneOf):
         return OneOf(canonical(node.value), tuple(sorted(set(node.constants), key=repr)))
     if isinstance(node, Apply):
@@ -85,29 +85,29 @@ def canonical(node: Node) -> Node:
 
 
 def kind_of(stored: pa.DataType) -> str | None:
-    """number, truth, text or time; None for what has no one value a row."""
-    kind = storage(stored)
-    if pt.is_boolean(kind):
+    """The kind of a column's values: number, truth, text or time; None if they are not single values."""
+    dtype = storage(stored)
+    if pt.is_boolean(dtype):
         return "truth"
-    if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind) or pt.is_null(kind):
+    if pt.is_integer(dtype) or pt.is_floating(dtype) or pt.is_decimal(dtype) or pt.is_null(dtype):
         return "number"
-    if pt.is_string(kind) or pt.is_binary(kind):
+    if pt.is_string(dtype) or pt.is_binary(dtype):
         return "text"
-    return "time" if pt.is_temporal(kind) and not pt.is_interval(kind) else None
+    return "time" if pt.is_temporal(dtype) and not pt.is_interval(dtype) else None
 
 
-def looks_like_one(text: str) -> bool:
-    """Whether a text is meant as a condition rather than as the name of a column."""
+def is_condition(text: str) -> bool:
+    """True if a text is meant as a condition rather than as the name of a column."""
     return bool(re.search(r"[<>=!()\[\]{}\"'`&|~]|\b(and|or|not|in|is)\b", text))
 
 
 def in_a_line(text: str) -> str:
-    """A condition without the breaks of a text that is written over several lines."""
+    """A condition without line breaks."""
     return " ".join(line.strip() for line in re.split(r"[\r\n]+", text)).strip()
 
 
 def names_in(text: str) -> list[str]:
-    """The columns that a text names if it is a condition; none if it is not."""
+    """The columns that a condition names; empty if the text cannot be parsed."""
     try:
         tree, source = _tree(text)
     except UserError:
@@ -133,18 +133,18 @@ def parse(
     """Parses a condition into a tree.
 
     Args:
-      text: The condition as it is written.
+      text: The condition as written.
       types: The types of the input's columns.
       characters: The largest number of characters.
       levels: The largest number of levels of the tree.
     Raises:
-      UserError: It is no condition, names a column that is not there, compares what cannot be compared, or
-        does more than a condition may; the line says what and where.
+      UserError: The text is not a condition, names an unknown column, compares values that cannot be
+        compared, or contains more than a condition may; the message says what and where.
     """
     tree, source = _tree(text, characters)
     node, kind = _Reader(source, types, levels).read(tree.body, 0)
     if kind != "truth":
-        raise source.wrong(f"is {_KINDS[kind]}, and a condition is needed", "compare it with something")
+        raise source.wrong(f"is {_KINDS[kind]}, but a condition is needed", "compare it with something")
     if not columns_of(node):
         raise source.wrong("names no column", "a condition is about columns, such as age >= 65")
     return node
@@ -157,7 +157,7 @@ _SIGNS: dict[type[ast.AST], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod: "%", ast.And: "and", ast.Or: "or",
 }  # fmt: skip
-#: What people write who come from elsewhere.
+#: Remedies for operators that other languages use.
 _MEANT: dict[type[ast.AST], str] = {
     ast.BitAnd: "write and", ast.BitOr: "write or", ast.Invert: "write not", ast.Is: "write isnull(…) or ==",
     ast.IsNot: "write not isnull(…) or !=",
@@ -167,7 +167,7 @@ _ALLOWED = "allowed are names, constants, comparisons, and, or, not, in lists, +
 
 
 class _Source:
-    """The text of a condition, which places in the tree lead back to."""
+    """The text of a condition, to which positions in the tree refer."""
 
     def __init__(self, text: str) -> None:
         self.text, self._bytes = text, text.encode()
@@ -180,16 +180,16 @@ class _Source:
         return self._bytes[node.col_offset : node.end_col_offset].decode()
 
     def name(self, node: ast.expr) -> str | None:
-        """The column that a node names, None where it is something else."""
+        """The column that a node names; None for other nodes."""
         if isinstance(node, ast.Attribute):
             holder = self.name(node.value)
             own = self._bytes[node.value.end_col_offset : node.end_col_offset].decode().strip(" \t.)")
             return None if holder is None else f"{holder}.{own.strip('`')}"
-        # Python would take names that look alike for one; the text has them as they are.
+        # Taken from the text, because Python's parser normalises names that look alike to one.
         return self.part(node).strip("`") if isinstance(node, ast.Name) else None
 
     def place(self, offset: int, replaced: str) -> int:
-        """The character, from 1, that a character of the text without backticks stands for."""
+        """The position in the text, from 1, of a character of the text with backticks replaced."""
         before = len(replaced[: max(0, offset - 1)].encode())
         return len(self._bytes[:before].decode("utf-8", "ignore")) + 1
 
@@ -201,7 +201,7 @@ def _tree(text: str, characters: int = _MOST_CHARACTERS) -> tuple[ast.Expression
     replaced = _without_backticks(source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # `65and x` is one of the things that Python only warns of
+            warnings.simplefilter("error")  # Python only warns of some mistakes, such as `65and x`
             return ast.parse(replaced, mode="eval"), source
     except SyntaxError as error:
         message = str(error.msg).partition(" (")[0]
@@ -213,20 +213,20 @@ def _tree(text: str, characters: int = _MOST_CHARACTERS) -> tuple[ast.Expression
 
 
 def _without_backticks(source: _Source) -> str:
-    """The text with a plain name, of as many bytes, in the place of each name in backticks."""
-    found, rest, text = [], 0, source.text
+    """The text with each name in backticks replaced by a plain name of as many bytes."""
+    pieces, rest, text = [], 0, source.text
     for match in re.finditer(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`?", text):
         if match[0][0] != "`":
             continue
         if not match[0][1:].endswith("`") or len(match[0]) < 3:
             raise source.wrong(f"cannot be read at character {match.start() + 1}: '`' was never closed")
-        found += [text[rest : match.start()], "a" * len(match[0].encode())]
+        pieces += [text[rest : match.start()], "a" * len(match[0].encode())]
         rest = match.end()
-    return "".join([*found, text[rest:]])
+    return "".join([*pieces, text[rest:]])
 
 
 class _Reader:
-    """Makes a tree of Python's, with the kind of each value."""
+    """Converts Python's syntax tree to a condition, and finds the kind of each value."""
 
     def __init__(self, source: _Source, types: Mapping[str, pa.DataType], levels: int) -> None:
         self._source, self._types, self._levels = source, types, levels
@@ -266,10 +266,10 @@ class _Reader:
             remedy = did_you_mean(name, known, f"its columns are {names_in_words(known, 12)}")
             if name in ("true", "false"):
                 remedy = f"write {name.capitalize()}"
-            raise self._source.wrong(f"names {name!r}, and the input has no such column", remedy)
+            raise self._source.wrong(f"names {name!r}, but the input has no such column", remedy)
         kind = kind_of(self._types[name])
         if kind is None:
-            what = f"names {name!r}, which holds {self._types[name]}, and one value a row is needed"
+            what = f"names {name!r}, which holds {self._types[name]}, but one value per row is needed"
             raise self._source.wrong(what, "name another column")
         return Column(name, kind), kind
 
@@ -297,18 +297,18 @@ class _Reader:
         return Apply("-", (Literal(0), value)), "number"
 
     def _truth(self, node: ast.expr, depth: int) -> Node:
-        found, kind = self.read(node, depth + 1)
+        value, kind = self.read(node, depth + 1)
         if kind != "truth":
             what = f"has {self._source.part(node)!r}, {_KINDS[kind]}, where a condition is needed"
             raise self._source.wrong(what, "compare it with something")
-        return found
+        return value
 
     def _number(self, node: ast.expr, depth: int) -> Node:
-        found, kind = self.read(node, depth + 1)
+        value, kind = self.read(node, depth + 1)
         if kind not in ("number", "truth"):
             what = f"calculates with {self._source.part(node)!r}, {_KINDS[kind]}"
             raise self._source.wrong(what, "only numbers can be calculated with")
-        return found
+        return value
 
     def _comparison(self, node: ast.Compare, depth: int) -> tuple[Node, str]:
         sides = [node.left, *node.comparators]
@@ -320,8 +320,8 @@ class _Reader:
 
     def _pair(self, left: ast.expr, op: ast.cmpop, right: ast.expr, depth: int) -> Node:
         if isinstance(op, ast.In | ast.NotIn):
-            found = self._one_of(left, right, depth)
-            return found if isinstance(op, ast.In) else Apply("not", (found,))
+            test = self._one_of(left, right, depth)
+            return test if isinstance(op, ast.In) else Apply("not", (test,))
         if type(op) not in _SIGNS:
             what = f"holds {self._source.part(left)!r} is {self._source.part(right)!r}, which is not allowed"
             raise self._source.wrong(what, _MEANT[type(op)])
@@ -336,23 +336,23 @@ class _Reader:
 
     def _one_of(self, left: ast.expr, right: ast.expr, depth: int) -> Node:
         if not isinstance(right, ast.List | ast.Tuple | ast.Set):
-            what = f"looks in {self._source.part(right)!r}, which is no list of constants"
+            what = f"looks in {self._source.part(right)!r}, which is not a list of constants"
             raise self._source.wrong(what, 'write it like carrier in ["AA", "UA"]')
         value, kind = self.read(left, depth + 1)
         constants = []
         for item in right.elts:
-            found, item_kind = self.read(item, depth + 1)
-            if not isinstance(found, Literal):
-                what = f"looks for {self._source.part(item)!r}, which is no constant"
+            constant, item_kind = self.read(item, depth + 1)
+            if not isinstance(constant, Literal):
+                what = f"looks for {self._source.part(item)!r}, which is not a constant"
                 raise self._source.wrong(what, "list constants, and join others with or")
-            self._check_pair((left, value, kind), (item, found, item_kind))
-            constants.append(found.value)
+            self._check_pair((left, value, kind), (item, constant, item_kind))
+            constants.append(constant.value)
         if not constants:
             raise self._source.wrong("looks in a list without items", "list some")
         return OneOf(value, tuple(constants))
 
     def _check_pair(self, one: tuple[ast.expr, Node, str], other: tuple[ast.expr, Node, str]) -> None:
-        """That two values can be compared: equal kinds, a truth with a number, a time with a text."""
+        """Checks that two values can be compared: equal kinds, a truth with a number, a time with a text."""
         kinds = {one[2], other[2]}
         if kinds == {"time"}:
             first, second = (
@@ -367,22 +367,22 @@ class _Reader:
             if isinstance(time[1], Column) and isinstance(text[1], Literal):
                 self._check_time(time[1].name, str(text[1].value))
                 return
-        told = [
-            f"{self._source.part(part)!r} ({self._types[found.name] if isinstance(found, Column) else kind})"
-            for part, found, kind in (one, other)
+        shown = [
+            f"{self._source.part(part)!r} ({self._types[value.name] if isinstance(value, Column) else kind})"
+            for part, value, kind in (one, other)
         ]
         remedy = "compare numbers with numbers and texts with texts"
         if "text" in kinds and isinstance(other[1], Literal | Column) and kinds != {"time", "text"}:
-            remedy = "put quotes about a text, and none about a number"
-        raise self._source.wrong(f"compares {told[0]} with {told[1]}", remedy)
+            remedy = "put quotes around a text, and none around a number"
+        raise self._source.wrong(f"compares {shown[0]} with {shown[1]}", remedy)
 
     def _check_time(self, column: str, text: str) -> None:
-        kind = storage(self._types[column])
+        dtype = storage(self._types[column])
         try:
-            time_constant(text, kind)
-        except (ValueError, OverflowError) as error:  # Arrow's are kinds of it
+            time_constant(text, dtype)
+        except (ValueError, OverflowError) as error:  # Arrow's errors are subclasses
             raise self._source.wrong(
-                f"compares {column!r}, which holds {kind}, with {text!r}, which is none",
+                f"compares {column!r}, which holds {dtype}, with {text!r}, which is not one",
                 'write days like "2013-06-01", times like "2013-06-01 06:00:00", with a zone like Z only '
-                'where the column has one, times of day like "06:00:00" and durations like "36:00:00"',
+                'if the column has one, times of day like "06:00:00" and durations like "36:00:00"',
             ) from error

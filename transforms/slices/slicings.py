@@ -1,8 +1,8 @@
-"""What the importance is broken down by: columns, conditions, bins, and intersections of these.
+"""Slicings, which break the importance down: by columns, conditions, bins, and intersections of these.
 
-A slicing gives each row at most one slice; `labels` says which, in words that the tables show:
-`carrier=UA`, `age >= 65`, `age=[18, 35)`, `carrier=UA & age >= 65`. Null is `carrier=null`, in bins NaN too;
-a text that reads null is quoted, to stay another slice.
+A slicing puts each row into at most one slice. `labels` gives the slices' names as the tables show them:
+`carrier=UA`, `age >= 65`, `age=[18, 35)`, `carrier=UA & age >= 65`. Null is `carrier=null`, and so is NaN in
+bins. The text "null" is quoted, so that it is another slice.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from transforms.slices.expressions import KEY, kind_of
 from transforms.wording import did_you_mean, names_in_words
 
 AND = " & "
-#: Edges of bins of equally many rows, by column and number of bins.
+#: Edges of bins with equally many rows, by column and number of bins.
 Edges = Mapping[tuple[str, int], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
 class BinsRequest:
-    """`{column: age, bins: …}`: edges, or how many bins of equally many rows."""
+    """The config's `{column: age, bins: …}`: edges, or the number of bins with equally many rows."""
 
     column: str
     bins: int | tuple[float, ...]
 
 
-#: A column's name or a condition, bins, or several of these that are to be intersected.
+#: A column's name or a condition, bins, or several of these to intersect.
 SliceRequest = str | BinsRequest | tuple["str | BinsRequest", ...]
 
 
@@ -51,12 +51,12 @@ class ByColumn:
 
     @property
     def name(self) -> str:
-        """The column's."""
+        """The column's name."""
         return self.column
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """That are needed."""
+        """The columns that the slicing needs."""
         return (self.column,)
 
 
@@ -65,8 +65,8 @@ class ByCondition:
     """One slice: the rows for which a condition is true.
 
     Args:
-      name: The condition as it is written.
-      condition: The same as a tree.
+      name: The condition as written.
+      condition: The condition as a tree.
     """
 
     name: str
@@ -74,18 +74,18 @@ class ByCondition:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """That are needed."""
+        """The columns that the slicing needs."""
         return expressions.columns_of(self.condition)
 
 
 @dataclass(frozen=True)
 class ByBins:
-    """A slice for each stretch of a column's numbers: below the first edge, between two, from the last on.
+    """A slice for each bin of a column's numbers: below the first edge, between two, from the last on.
 
     Args:
-      column: Of numbers.
-      edges: Increasing; a stretch begins with its lower edge and ends before its upper one.
-      count: How many bins of equally many rows are asked for, where the edges are to be found; else 0.
+      column: A column of numbers.
+      edges: Increasing edges; a bin includes its lower edge and not its upper one.
+      count: The number of bins with equally many rows, if the config gives that instead of edges; else 0.
     """
 
     column: str
@@ -94,12 +94,12 @@ class ByBins:
 
     @property
     def name(self) -> str:
-        """The column's."""
+        """The column's name."""
         return self.column
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """That are needed."""
+        """The columns that the slicing needs."""
         return (self.column,)
 
 
@@ -111,12 +111,12 @@ class Intersection:
 
     @property
     def name(self) -> str:
-        """Those of the parts."""
+        """The joined names of the parts."""
         return AND.join(part.name for part in self.parts)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """That are needed."""
+        """The columns that the slicing needs."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part.columns))
 
 
@@ -127,81 +127,81 @@ def labels(slicings: Sequence[Slicing], columns: Mapping[str, pa.Array]) -> dict
     """The slice of each row, by the name of a slicing.
 
     Args:
-      slicings: Of the run.
-      columns: Of each column that they need the values `[B]`, as they are decoded for slices.
+      slicings: The run's slicings.
+      columns: The values `[B]` of each column that they need, as decoded for slices.
     Returns:
       Labels `[B]`, dictionary-encoded; null where a row is in no slice. A dictionary may hold labels that no
       row has.
-    Cost: a hash or a search a row; text is made of distinct values alone.
+    Cost: one hash or search per row; texts are made only of distinct values.
     """
-    # A value with the word between the parts of an intersection must not read like one.
+    # Values that contain ' & ' are quoted, lest they read like intersections.
     within = any(isinstance(slicing, Intersection) for slicing in slicings)
     return {slicing.name: _labels(slicing, columns, within=within) for slicing in slicings}
 
 
 def described(slicings: Sequence[Slicing]) -> list[dict[str, Any]]:
-    """For plan and manifest: `name`, `kind`, `columns`; of bins the `edges`, of intersections the `parts`.
+    """Descriptions of slicings for plan and manifest: `name`, `kind` and `columns` of each.
 
-    A kind is column, condition, bins or intersection.
+    A kind is column, condition, bins or intersection; bins also have `edges`, and intersections `parts`.
     """
     return [_described(slicing) for slicing in slicings]
 
 
 def columns_needed(slicings: Sequence[Slicing]) -> tuple[str, ...]:
-    """The columns of all of them, each once."""
+    """The columns of all slicings, each once."""
     return tuple(dict.fromkeys(name for slicing in slicings for name in slicing.columns))
 
 
 def _described(slicing: Slicing) -> dict[str, Any]:
     kinds = {ByColumn: "column", ByCondition: "condition", ByBins: "bins", Intersection: "intersection"}
-    found: dict[str, Any] = {"name": slicing.name, "kind": kinds[type(slicing)]}
-    found["columns"] = list(slicing.columns)
+    description: dict[str, Any] = {"name": slicing.name, "kind": kinds[type(slicing)]}
+    description["columns"] = list(slicing.columns)
     if isinstance(slicing, ByBins):
-        found["edges"] = list(slicing.edges)
+        description["edges"] = list(slicing.edges)
     if isinstance(slicing, Intersection):
-        found["parts"] = described(slicing.parts)
-    return found
+        description["parts"] = described(slicing.parts)
+    return description
 
 
 # -- what the config says ------------------------------------------------------------------------------------
 
 
 def candidates(requests: Sequence[SliceRequest]) -> list[str]:
-    """The columns that the config may mean, before the input's are known."""
-    found: list[str] = []
+    """The columns that the config may mean, before the input's columns are known."""
+    names: list[str] = []
     for item in requests:
         if isinstance(item, tuple):
-            found += candidates(item)
+            names += candidates(item)
         elif isinstance(item, BinsRequest):
-            found.append(item.column)
+            names.append(item.column)
         else:
-            found += (expressions.names_in(item) if expressions.looks_like_one(item) else []) or [item]
-    return list(dict.fromkeys(found))
+            names += (expressions.names_in(item) if expressions.is_condition(item) else []) or [item]
+    return list(dict.fromkeys(names))
 
 
 def resolve_slicings(
     requests: Sequence[SliceRequest], types: Mapping[str, pa.DataType]
 ) -> tuple[Slicing, ...]:
-    """Decides what each item means.
+    """The slicings that the config asks for.
 
     Args:
-      requests: What the config says.
-      types: Of the input's columns.
+      requests: The items of the config.
+      types: Types of the input's columns.
     Returns:
-      The slicings; bins of which only the number is given have no edges yet, see `with_edges`.
+      The slicings; bins given only by their number have no edges yet, see `with_edges`.
     Raises:
-      UserError: An item is neither a column nor a condition, does not fit the types, or is there twice.
+      UserError: An item is neither a column nor a condition, does not fit the types, or is listed twice.
     """
-    found: dict[object, Slicing] = {}
+    by_key: dict[object, Slicing] = {}
     for item in requests:
         slicing = _resolved(item, types)
-        earlier = found.setdefault(_key(slicing), slicing)
+        earlier = by_key.setdefault(_key(slicing), slicing)
         if earlier is not slicing:
             raise UserError(*_twice(earlier, slicing))
-        if [other.name for other in found.values()].count(slicing.name) > 1:
-            what = f"two of them would be called {slicing.name!r}"
+        if [other.name for other in by_key.values()].count(slicing.name) > 1:
+            what = f"two slicings would be called {slicing.name!r}"
             raise UserError(what, KEY, "give one of the columns another name")
-    return tuple(found.values())
+    return tuple(by_key.values())
 
 
 def _resolved(item: SliceRequest, types: Mapping[str, pa.DataType]) -> Slicing:
@@ -220,19 +220,19 @@ def _twice(one: Slicing, other: Slicing) -> tuple[str, str, str]:
         return f"{one.name} is listed by its values and in bins", KEY, "keep one of the two"
     if one.name == other.name:
         return f"{one.name} is listed twice", KEY, "list it once"
-    return f"{other.name!r} is {one.name!r} once more", KEY, "list it once"
+    return f"{other.name!r} is the same as {one.name!r}", KEY, "list it once"
 
 
 def _one(item: str | BinsRequest, types: Mapping[str, pa.DataType]) -> ByColumn | ByCondition | ByBins:
     if isinstance(item, BinsRequest):
         _check_column(item.column, types)
         if kind_of(types[item.column]) != "number":
-            what = f"bins of {item.column!r}, which holds {types[item.column]}, and numbers are needed"
+            what = f"bins of {item.column!r}, which holds {types[item.column]}, but numbers are needed"
             raise UserError(what, KEY, f"slice by its values: {item.column}")
         if isinstance(item.bins, int):
             return ByBins(item.column, (), item.bins)
         return ByBins(item.column, tuple(map(float, item.bins)))
-    if item in types or not expressions.looks_like_one(item):
+    if item in types or not expressions.is_condition(item):
         _check_column(item, types)
         return ByColumn(item)
     text = expressions.in_a_line(item)
@@ -245,12 +245,12 @@ def _check_column(name: str, types: Mapping[str, pa.DataType]) -> None:
         remedy = did_you_mean(name, known, f"its columns are {names_in_words(known, 12)}")
         raise UserError(f"the input has no column {name!r}", KEY, remedy)
     if kind_of(types[name]) is None:
-        what = f"column {name!r} holds {types[name]}, and one value a row is needed"
+        what = f"column {name!r} holds {types[name]}, and one value per row is needed"
         raise UserError(what, KEY, "name another column")
 
 
 def _key(slicing: Slicing) -> object:
-    """Equal for two that would have slices of the same name, or of the same rows."""
+    """A key that is equal for slicings whose slices would have the same name or the same rows."""
     if isinstance(slicing, Intersection):
         return frozenset(map(_key, slicing.parts))
     if isinstance(slicing, ByCondition):
@@ -264,14 +264,14 @@ def _key(slicing: Slicing) -> object:
 def with_edges(
     slicings: Sequence[Slicing], columns: Mapping[str, pa.Array], known: Edges | None = None
 ) -> tuple[Slicing, ...]:
-    """The same with edges for the bins of which the config gives only the number.
+    """The slicings with edges for those bins of which the config gives only the number.
 
     Args:
-      slicings: As `resolve_slicings` gives them.
-      columns: A draw of the input's values, by column.
-      known: Edges that are taken as they are, by column and number of bins.
+      slicings: From `resolve_slicings`.
+      columns: Values drawn from the input, by column.
+      known: Edges to use instead, by column and number of bins.
     Raises:
-      UserError: The values drawn do not differ.
+      UserError: The values drawn are all equal.
     """
     return tuple(_with_edges(slicing, columns, known or {}) for slicing in slicings)
 
@@ -285,7 +285,7 @@ def _with_edges(slicing: Slicing, columns: Mapping[str, pa.Array], known: Edges)
         return replace(slicing, edges=known[slicing.column, slicing.count])
     edges = equal_count_edges(_numbers(columns[slicing.column])[0], slicing.count)
     if not edges:
-        what = f"bins of {slicing.column!r}, whose values do not differ in the rows that were looked at"
+        what = f"bins of {slicing.column!r}, whose values are all equal in the rows that were sampled"
         raise UserError(what, KEY, "give edges, such as bins: [18, 35], or leave it out")
     return replace(slicing, edges=edges)
 
@@ -306,20 +306,20 @@ def _labels(slicing: Slicing, columns: Mapping[str, pa.Array], *, within: bool =
 
 
 def _of_values(column: str, values: pa.Array, within: bool) -> pa.DictionaryArray:
-    if pt.is_float16(values.type):  # of which Arrow makes no dictionary
+    if pt.is_float16(values.type):  # Arrow cannot encode half floats
         values = as_text(values)
     encoded = values.dictionary_encode(null_encoding="encode")
     distinct = as_text(encoded.dictionary)
     if pt.is_string(values.type):
         distinct = _quoted(distinct, within)
-    found = pc.binary_join_element_wise(
+    names = pc.binary_join_element_wise(
         pa.scalar(column), distinct, "=", null_handling="replace", null_replacement="null"
     )
-    return pa.DictionaryArray.from_arrays(encoded.indices, found)
+    return pa.DictionaryArray.from_arrays(encoded.indices, names)
 
 
 def _quoted(texts: pa.Array, within: bool) -> pa.Array:
-    """Texts in quotes where another value or combination of values would read the same."""
+    """The texts, quoted where they would read like another value or combination of values."""
     alike = pc.or_(pc.equal(texts, "null"), pc.starts_with(texts, '"'))
     if within:
         alike = pc.or_(alike, pc.match_substring(texts, AND))
@@ -330,24 +330,24 @@ def _quoted(texts: pa.Array, within: bool) -> pa.Array:
 
 
 def _numbers(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """A column's numbers as floating or whole ones, and where they are missing, both `[B]`."""
-    if pt.is_string(values.type):  # so decimal numbers are decoded
+    """A column's numbers, floats or integers, and a mask of the missing ones, both `[B]`."""
+    if pt.is_string(values.type):  # decimal numbers are decoded to strings
         values = values.cast(pa.float64())
-    found = values.to_numpy(zero_copy_only=False)
-    return found, np.isnan(found) if found.dtype.kind == "f" else np.zeros(len(found), bool)
+    numbers = values.to_numpy(zero_copy_only=False)
+    return numbers, np.isnan(numbers) if numbers.dtype.kind == "f" else np.zeros(len(numbers), bool)
 
 
 def _of_bins(slicing: ByBins, values: pa.Array) -> pa.DictionaryArray:
     numbers, missing = _numbers(values)
     edges = np.array(slicing.edges)
     if pt.is_float32(values.type) or pt.is_float16(values.type):
-        # In single precision 0.7 is less than in double: an edge means the column's 0.7.
+        # Single and double precision have different numbers for 0.7: an edge means the column's.
         with np.errstate(over="ignore"):
             edges = edges.astype(values.type.to_pandas_dtype())
     places = np.searchsorted(edges, numbers, side="right")
     places[missing] = len(edges) + 1
-    found = [f"{slicing.column}={stretch}" for stretch in (*_stretches(slicing.edges), "null")]
-    return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(found, pa.string()))
+    names = [f"{slicing.column}={stretch}" for stretch in (*_stretches(slicing.edges), "null")]
+    return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(names, pa.string()))
 
 
 def _stretches(edges: Sequence[float]) -> Iterator[str]:
@@ -361,7 +361,7 @@ def _shown(edge: float) -> str:
 
 
 def _of_both(one: pa.DictionaryArray, other: pa.DictionaryArray) -> pa.DictionaryArray:
-    """The combinations that there are, in the order of their first rows."""
+    """The combinations of slices that occur, in the order of their first rows."""
     width = max(1, len(other.dictionary))
     numbers = pc.add(pc.multiply(one.indices.cast(pa.int64()), width), other.indices.cast(pa.int64()))
     encoded = numbers.dictionary_encode()

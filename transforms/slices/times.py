@@ -1,4 +1,4 @@
-"""Days, times and durations as conditions have them: as the tables show them, or as ISO 8601 does."""
+"""Reading days, times and durations in conditions, written as in the tables or as in ISO 8601."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ _DURATION = re.compile(r"(?P<sign>-?)" + _CLOCK.format(hours=r"\d+"))
 _UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
-def time_constant(text: str, kind: pa.DataType) -> pa.Scalar:
-    """What a text means beside a column of days, times or durations.
+def time_constant(text: str, dtype: pa.DataType) -> pa.Scalar:
+    """The value of a text that is compared with a column of days, times or durations.
 
-    A time without a zone beside a column with one is in the column's. What lies beyond the type's range is
-    its end.
+    A time without a zone is in the column's zone, if there is one. A value beyond the type's range becomes
+    the end of the range.
 
     Args:
-      text: As it is written.
-      kind: The column's type.
+      text: The text as written.
+      dtype: The column's type.
     Raises:
-      ValueError: The text is none of its kind, or finer than the column.
+      ValueError: The text is not of the column's kind, or is finer than the column.
     """
-    if pt.is_date64(kind):
-        return time_constant(text, pa.date32()).cast(kind)
-    most = 2**31 - 1 if pt.is_date(kind) or kind.bit_width == 32 else 2**63 - 1
+    if pt.is_date64(dtype):
+        return time_constant(text, pa.date32()).cast(dtype)
+    most = 2**31 - 1 if pt.is_date(dtype) or dtype.bit_width == 32 else 2**63 - 1
     storage = pa.int32() if most < 2**31 else pa.int64()
-    if text in ("infinity", "-infinity") and not pt.is_time(kind):
-        return pa.scalar(most if text == "infinity" else -most, storage).cast(kind)
-    pattern = _DURATION if pt.is_duration(kind) else _OF_DAY if pt.is_time(kind) else _TIME
-    found = pattern.fullmatch(text.strip())
-    if found is None:
-        raise ValueError(f"{text!r} is no {kind}")
-    parts = found.groupdict()
-    if pt.is_date(kind):
+    if text in ("infinity", "-infinity") and not pt.is_time(dtype):
+        return pa.scalar(most if text == "infinity" else -most, storage).cast(dtype)
+    pattern = _DURATION if pt.is_duration(dtype) else _OF_DAY if pt.is_time(dtype) else _TIME
+    match = pattern.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a {dtype}")
+    parts = match.groupdict()
+    if pt.is_date(dtype):
         if parts["hours"] is not None:
             raise ValueError(f"{text!r} is finer than a day")
         whole = _days(parts["day"])
     else:
-        whole = _clock(parts, kind.unit)
-        if pt.is_timestamp(kind):
-            whole += _days(parts["day"]) * 86_400 * _UNITS_A_SECOND[kind.unit]
-            return _in_zone(whole, parts["zone"], kind, most)
+        whole = _clock(parts, dtype.unit)
+        if pt.is_timestamp(dtype):
+            whole += _days(parts["day"]) * 86_400 * _UNITS_A_SECOND[dtype.unit]
+            return _in_zone(whole, parts["zone"], dtype, most)
         if parts.get("sign"):
             whole = -whole
-    return pa.scalar(max(-most, min(most, whole)), storage).cast(kind)
+    return pa.scalar(max(-most, min(most, whole)), storage).cast(dtype)
 
 
 def _days(text: str) -> int:
-    # numpy knows any year, and says of 2013-02-30 that it is none.
+    # numpy accepts any year, and rejects 2013-02-30.
     return int(np.datetime64(text, "D").astype(np.int64))
 
 
@@ -69,16 +69,16 @@ def _clock(parts: dict[str, str | None], unit: str) -> int:
     return seconds * _UNITS_A_SECOND[unit] + fraction // finest
 
 
-def _in_zone(whole: int, zone: str | None, kind: pa.DataType, most: int) -> pa.Scalar:
-    if zone is not None and kind.tz is None:
-        raise ValueError("a zone, and the column has none")
+def _in_zone(whole: int, zone: str | None, dtype: pa.DataType, most: int) -> pa.Scalar:
+    if zone is not None and dtype.tz is None:
+        raise ValueError("a zone, but the column has none")
     if zone is not None and zone != "Z":
         digits = zone[1:].replace(":", "").ljust(4, "0")
-        away = (int(digits[:2]) * 60 + int(digits[2:])) * 60 * _UNITS_A_SECOND[kind.unit]
+        away = (int(digits[:2]) * 60 + int(digits[2:])) * 60 * _UNITS_A_SECOND[dtype.unit]
         whole += -away if zone[0] == "+" else away
     inside = -most < whole < most
-    found = pa.scalar(max(-most, min(most, whole)), pa.int64())
-    if kind.tz is None or zone is not None or not inside:
-        return found.cast(kind)
-    local = found.cast(pa.timestamp(kind.unit))
-    return pc.assume_timezone(local, kind.tz, ambiguous="earliest", nonexistent="earliest")
+    utc = pa.scalar(max(-most, min(most, whole)), pa.int64())
+    if dtype.tz is None or zone is not None or not inside:
+        return utc.cast(dtype)
+    local = utc.cast(pa.timestamp(dtype.unit))
+    return pc.assume_timezone(local, dtype.tz, ambiguous="earliest", nonexistent="earliest")

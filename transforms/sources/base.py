@@ -26,20 +26,20 @@ Partition = tuple[tuple[str, str | None], ...]
 class InputFile:
     """One matched file, after its footer or framing was read."""
 
-    path: str  # what to open: an absolute local path or a Beam filesystem URL
-    name: str  # how the user knows it: relative to the config file's folder where the pattern was relative
+    path: str  # to open: an absolute local path or a Beam filesystem URL
+    name: str  # shown to the user: relative to the config file's folder where the pattern was relative
     format: str  # "parquet" | "tfrecord"
     rows: int
     bytes: int
     row_groups: tuple[int, ...] = ()  # Parquet: rows per row group
     index: tuple[int, ...] = ()  # plain TFRecord: byte offset of every INDEX_STRIDE-th row
-    stamp: tuple[int, float] | None = None  # as files.stamp gave it, before anything else was read
-    digest: str = ""  # as inspect_files says
-    damage: str | None = None  # why nothing of it can be read: it counts as one row, which is rejected
-    group_bytes: int = 0  # Parquet: bytes of its largest row group, before compression
-    most_row_bytes: int = 0  # Parquet: bytes a row, likewise, of the group that has most
+    stamp: tuple[int, float] | None = None  # from files.stamp, taken before anything else was read
+    digest: str = ""  # see inspect_files
+    damage: str | None = None  # why the file is unreadable: it then counts as one row, which is rejected
+    group_bytes: int = 0  # Parquet: uncompressed bytes of the largest row group
+    most_row_bytes: int = 0  # Parquet: uncompressed bytes per row, in the group where rows are largest
     schema: pa.Schema | None = field(default=None, compare=False, repr=False)  # Parquet
-    partition: Partition = ()  # what its folders say: columns and values
+    partition: Partition = ()  # columns and values from the names of its folders
 
 
 @dataclass(frozen=True)
@@ -51,19 +51,19 @@ class Piece:
     format: str
     start: int  # first row, counted from 0 in the file
     rows: int
-    ordinal: int  # of its first row in the whole input (files in sorted order): keys random numbers
+    ordinal: int  # number of its first row in the whole input (files sorted): keys random numbers
     offset: int = 0  # plain TFRecord: byte offset to begin at
-    skip: int = 0  # TFRecord: rows to pass over from `offset`
-    bytes: int | None = None  # of the file when it was planned
-    damage: str | None = None  # as InputFile's
-    partition: Partition = ()  # likewise
+    skip: int = 0  # TFRecord: rows to skip from `offset`
+    bytes: int | None = None  # size of the file when the run was planned
+    damage: str | None = None  # see InputFile.damage
+    partition: Partition = ()  # see InputFile.partition
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Rows that one worker reads, explains and writes in one step; it names rows and never holds them.
+    """Rows that one worker reads, explains and writes in one step; the shard names them but holds no data.
 
-    It crosses to the worker compressed: the names of many files are much alike.
+    It is sent to the worker compressed, because names of many files are much alike.
     """
 
     index: int  # names its part file: part-00012.parquet
@@ -74,7 +74,7 @@ class Shard:
 
     @property
     def rows(self) -> int:
-        """Rows of all its pieces."""
+        """Number of rows in all pieces."""
         return sum(piece.rows for piece in self.pieces)
 
 
@@ -85,22 +85,22 @@ def _unpacked(packed: bytes) -> Shard:
 
 @dataclass(frozen=True)
 class Column:
-    """A column that is wanted."""
+    """A column to read."""
 
     name: str  # "distance", or "weather.temp" for a field of a struct; a literal name with a dot wins
-    type: pa.DataType  # as describe_columns gives it: TFRecord parsing needs it
-    key: str = ""  # of the config, that asks for it
+    type: pa.DataType  # from describe_columns; needed to parse TFRecord
+    key: str = ""  # the config key that asks for the column
     optional: bool = False  # null where a file lacks it
     from_path: bool = False  # its value is in the name of a folder, where the file has such folders
 
     @property
     def asked(self) -> str:
-        """Who asks for it, to be added to a line about a file that lacks it."""
+        """The config key that asks for it, as an ending for a message about a file that lacks it."""
         return f"; {self.key} asks for it" if self.key else ""
 
     @property
     def or_leave_out(self) -> str:
-        """What else can be done about such a file than to mend it, to be added to a remedy."""
+        """Alternatives to mending such a file, as an ending for a remedy."""
         fill = f", or give the feature a fill: {{name: {self.name}, fill: 0}}"
         return ", or take the file out of input.files" + (fill if self.key == "input.features" else "")
 
@@ -113,12 +113,12 @@ class Rejection:
     row: int  # counted from 0 in the file
     stage: str  # "read" | "decode" | "predict" | "attribute"
     reason: str
-    example_id: str | None = None  # None: not known; the writer falls back to "<file>:<row>"
+    example_id: str | None = None  # None: unknown; the writer then uses "<file>:<row>"
 
 
 @dataclass(frozen=True)
 class RawBatch:
-    """Consecutive rows of one file, those that could be read and those that could not."""
+    """Consecutive rows of one file: the readable ones, and rejections for the others."""
 
     columns: pa.RecordBatch  # the wanted columns, in the wanted order, under the wanted names
     rows: np.ndarray  # int64 [n]: row number in the file of each row in `columns`

@@ -1,4 +1,4 @@
-"""Input files that are gone, or are not what they were when the run was planned: told apart from damage."""
+"""Input files that disappeared or changed since the run was planned, as distinct from damaged ones."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ if TYPE_CHECKING:
     from transforms.sources.base import Piece
 
 _REMEDY = "put the file back as it was and give the same command again, or plan the run anew"
-#: No page is as large: who asks for this much memory at once has read a damaged length.
+#: No page is this large: a reader that asks for so much memory at once has read a damaged length.
 _ABSURD_BYTES = 1 << 29
 
 
 def stamp_of(piece: Piece) -> tuple[int, float]:
-    """The file's stamp at the beginning of a piece.
+    """The file's stamp when reading a piece begins.
 
     Raises:
       InputLost: The file is gone, or has another size than when the piece was planned.
     """
-    with losing(piece.name):
+    with as_input_lost(piece.name):
         stamp = files.stamp(piece.path)
     if piece.bytes is not None and stamp[0] != piece.bytes:
-        raise changed(piece.name, f"has {stamp[0]:,} bytes, and had {piece.bytes:,} when the run was planned")
+        raise changed(piece.name, f"has {stamp[0]:,} bytes, but had {piece.bytes:,} when the run was planned")
     return stamp
 
 
 def check_stamp(path: str, name: str, stamp: tuple[int, float]) -> None:
-    """Looks whether a file is still what it was when it was opened: if not, nothing in it is damage.
+    """Checks that a file has not changed since it was opened: in a changed file, errors are not damage.
 
     Raises:
-      InputLost: It is not.
+      InputLost: It has changed.
     """
-    with losing(name):
-        found = files.stamp(path)
-    if found != stamp:
+    with as_input_lost(name):
+        current = files.stamp(path)
+    if current != stamp:
         raise changed(name, "changed while it was being read")
 
 
 def changed(name: str, what: str) -> InputLost:
-    """The error for a file that is there and is another."""
+    """The error for a file that exists but has changed."""
     return InputLost(what, where=name, remedy=_REMEDY)
 
 
 @contextlib.contextmanager
-def losing(name: str) -> Iterator[None]:
-    """Turns what a filesystem says of a file into the loss of it; what is wrong with its content passes."""
+def as_input_lost(name: str) -> Iterator[None]:
+    """Re-raises filesystem errors as InputLost; errors about the file's content pass through."""
     try:
         yield
     except InputLost:
         raise
-    except UserError as error:  # opening and asking for a stamp raise nothing else
+    except UserError as error:  # from opening a file or taking its stamp
         raise InputLost(error.what, where=name, remedy=_REMEDY) from error
     except OSError as error:
         if damage_of(error) is not None:
@@ -67,10 +67,10 @@ def losing(name: str) -> Iterator[None]:
 
 
 def damage_of(error: BaseException) -> str | None:
-    """What is wrong with a file's content, where that is what Arrow's error says; None for other errors.
+    """The damage in a file's content that an error of Arrow's reports; None for any other error.
 
-    Arrow raises OSError for damage, too: those of the operating system have a number, those of Beam's
-    filesystems a class of their own.
+    Arrow raises OSError for damage too. Errors of the operating system have a number, and errors of Beam's
+    filesystems have a class of their own.
     """
     if isinstance(error, pa.ArrowCancelled):
         return None

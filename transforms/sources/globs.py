@@ -20,14 +20,14 @@ def expand(patterns: Sequence[str], base_dir: str, format: str | None = None) ->
 
     A folder, named or matched, stands for the files of one format below it, at any depth.
 
-    `*`, `?`, `[…]` match within one folder, `**` any depth. A file that exists under the pattern's own name
-    is that file, whatever characters its name has. A wildcard passes over hidden files and those that begin
-    with `_` (`_SUCCESS`, `_temporary/`), unless it says `_` itself.
+    `*`, `?`, `[…]` match within one folder, `**` any depth. A pattern that is itself the name of a file means
+    that file, whatever characters it contains. Wildcards skip hidden files and those that begin with `_`
+    (`_SUCCESS`, `_temporary/`), unless the pattern says `_` itself.
 
     Args:
       patterns: Globs, file names or URLs; relative ones start at `base_dir`.
       base_dir: A local folder or a URL, usually the config file's.
-      format: parquet or tfrecord; by default, suffixes say.
+      format: parquet or tfrecord; by default, suffixes decide.
 
     Returns:
       (path to open, name to show) of each file once, sorted by name. The name is relative to `base_dir`
@@ -36,22 +36,22 @@ def expand(patterns: Sequence[str], base_dir: str, format: str | None = None) ->
     Raises:
       UserError: A pattern matches nothing, or a folder without such a file, or with files of two formats.
     """
-    found: dict[str, str] = {}
+    names_of: dict[str, str] = {}
     for pattern in patterns:
-        written = files.local_path(pattern) if pattern.startswith(files.LOCAL_SCHEME) else pattern
-        written = os.path.expanduser(written) if written.startswith("~") else written
-        full = files.join(base_dir, written)
+        location = files.local_path(pattern) if pattern.startswith(files.LOCAL_SCHEME) else pattern
+        location = os.path.expanduser(location) if location.startswith("~") else location
+        full = files.join(base_dir, location)
         if files.is_url(full):
             matches = _match_remote(pattern, full, format)
         else:
-            # The base folder's name is a name, whatever characters it has.
+            # The base folder is not a pattern, whatever characters its name has.
             matches = _match_local(
-                pattern, full, files.join(glob.escape(files.local_path(base_dir)), written), format
+                pattern, full, files.join(glob.escape(files.local_path(base_dir)), location), format
             )
-        relative = not files.is_url(written) and not os.path.isabs(written)
+        relative = not files.is_url(location) and not os.path.isabs(location)
         for path in matches:
-            found.setdefault(path, _relative(path, base_dir) if relative else path)
-    return sorted(found.items(), key=lambda item: (item[1], item[0]))
+            names_of.setdefault(path, _relative(path, base_dir) if relative else path)
+    return sorted(names_of.items(), key=lambda item: (item[1], item[0]))
 
 
 def _relative(path: str, base_dir: str) -> str:
@@ -73,30 +73,30 @@ def _match_local(pattern: str, full: str, wildcard: str, format: str | None) -> 
         path for path in glob.glob(os.path.abspath(wildcard), recursive=True) if _is_wanted(path, full)
     ]
     folders = {path for path in matches if os.path.isdir(path)}
-    found = set(matches) - folders
-    # `**` walks through folders, so it meets them by design; of any other last component that matches one,
-    # the files in it are meant.
+    matched = set(matches) - folders
+    # `**` matches folders on its way by design. Any other last component that matches a folder means the
+    # files in it.
     if Path(full).name != "**":
         for folder in sorted(folders):
             name = os.path.join(os.path.dirname(pattern), os.path.basename(folder))
-            found.update(_files_below(folder, name, _walk(folder), format))
-    if not found:
+            matched.update(_files_below(folder, name, _walk(folder), format))
+    if not matched:
         raise _matches_nothing(pattern, full, os.path.isdir, lambda folder: sorted(os.listdir(folder)))
-    return sorted(found)
+    return sorted(matched)
 
 
 def _walk(folder: str) -> list[str]:
-    """The files below a local folder, by their paths from there; links are followed, and not in a circle."""
-    found, seen = [], set()
+    """The files below a local folder, as relative paths; links are followed, but never in a circle."""
+    paths, seen = [], set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        if real in seen:  # a link to a folder that is there: its files would be read twice
+        if real in seen:  # a link to a folder already visited: its files would be read twice
             folders.clear()
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if _is_visible(name, "="))
-        found += [os.path.relpath(os.path.join(place, name), folder) for name in names]
-    return sorted(found)
+        paths += [os.path.relpath(os.path.join(place, name), folder) for name in names]
+    return sorted(paths)
 
 
 def _match_remote(pattern: str, full: str, format: str | None) -> list[str]:
@@ -104,7 +104,7 @@ def _match_remote(pattern: str, full: str, format: str | None) -> list[str]:
         inside = [] if glob.has_magic(full) else files.remote_files(full)
         if not inside and files.filesystems().exists(full):
             return [full]
-        matches = [found.path for found in files.filesystems().match([full])[0].metadata_list]
+        matches = [entry.path for entry in files.filesystems().match([full])[0].metadata_list]
         matches = sorted({path for path in matches if _is_wanted(path, full) and not path.endswith("/")})
         if not matches:
             inside = inside or files.remote_files(full)
@@ -126,13 +126,13 @@ def _match_remote(pattern: str, full: str, format: str | None) -> list[str]:
 
 
 def _files_below(folder: str, name: str, inside: Sequence[str], format: str | None) -> list[str]:
-    """The files of a folder that are meant where it is named: those of one format, by their suffixes.
+    """The files that a folder stands for: those of one format, by their suffixes.
 
     Args:
       folder: Its path.
-      name: What to call it.
-      inside: The files below it, by their paths from there.
-      format: The one that is meant; None: the one that there is.
+      name: The folder's name in errors.
+      inside: The files below it, as relative paths.
+      format: The format to take; None: the only one present.
     """
     wanted = []
     for path in inside:
@@ -145,7 +145,7 @@ def _files_below(folder: str, name: str, inside: Sequence[str], format: str | No
     known = [kind for kind in by_format if kind is not None]
     if format is None and len(known) > 1:
         raise UserError(
-            "is a folder with files of Parquet and of TFRecord", where=name, remedy="set input.format"
+            "is a folder with both Parquet and TFRecord files", where=name, remedy="set input.format"
         )
     chosen = by_format.get(format or next(iter(known), ""), wanted if format else [])
     if not chosen:
@@ -154,31 +154,31 @@ def _files_below(folder: str, name: str, inside: Sequence[str], format: str | No
 
 
 def _is_visible(name: str, but: str | None = None) -> bool:
-    """False for hidden names and `_SUCCESS`, `_temporary`, `_metadata`; a folder `_col=1` is a partition."""
+    """False for hidden names and `_SUCCESS`, `_temporary`, `_metadata`; a folder `_col=1` is visible."""
     return (but is not None and but in name) or not name.startswith(("_", "."))
 
 
 def _is_wanted(path: str, pattern: str) -> bool:
     """False for `_SUCCESS`, `_temporary/…` and hidden names that a wildcard matched."""
-    written = pattern.split("/")
-    marks = tuple({part[0] for part in written[-1:] if part[:1] in ("_", ".")})
+    components = pattern.split("/")
+    marks = tuple({part[0] for part in components[-1:] if part[:1] in ("_", ".")})
     *folders, last = path.split("/")
     if last.startswith(("_", ".")) and not last.startswith(marks or "\0"):
         return False
     # Folders as in `_col=1/` are Hive partitions, not bookkeeping.
-    return all(part in written or "=" in part or not part.startswith(("_", ".")) for part in folders)
+    return all(part in components or "=" in part or not part.startswith(("_", ".")) for part in folders)
 
 
 def _matches_nothing(
     pattern: str, full: str, is_folder: Callable[[str], bool], listing: Callable[[str], list[str]]
 ) -> UserError:
-    """Names what is missing first on the way down to the pattern, and what is there in its place."""
+    """The error for a pattern without a match: names its first missing part, and what is there instead."""
     scheme = files.URL.match(full)
     folder, rest = (full[: scheme.end()], full[scheme.end() :]) if scheme else ("/", full.lstrip("/"))
     parts = rest.split("/")
     if scheme:  # a bucket or host cannot be listed like a folder
         folder += parts.pop(0)
-    # A local folder may have a wildcard's characters in its name; asked of a store, they would match.
+    # A local folder may have wildcard characters in its name; in a store's listing they would match.
     while (
         len(parts) > 1
         and not (scheme and glob.has_magic(parts[0]))

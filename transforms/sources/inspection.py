@@ -18,7 +18,7 @@ _SUFFIXES = (
     (re.compile(r"\.(parquet|pq|parq)(-\d+-of-\d+)?$", re.IGNORECASE), PARQUET),
     (re.compile(r"\.(tfrecords?|tfrec)(-\d+-of-\d+)?(\.gz)?$", re.IGNORECASE), TFRECORD),
 )
-#: Files that are inspected at a time: footers are waited for rather than worked on.
+#: Files inspected at a time: reading footers means waiting, not computing.
 _READERS, _REMOTE_READERS = 8, 64
 _SCANNERS = 8  # ranges of a remote TFRecord file that are scanned at a time
 
@@ -28,23 +28,23 @@ def inspect_files(
 ) -> list[InputFile]:
     """Counts the rows of each file, from Parquet's footers and TFRecord's headers.
 
-    The same reading gives each file's digest. Parquet's is of its footer and its size: the footer has the
-    place, the size and the statistics of every column of every row group, so that values changed in place
-    are caught where they change one of these; TFRecord's is as `tally.Tally` says.
+    The same pass computes each file's digest. For Parquet it covers the footer and the file's size. The
+    footer holds the position, size and statistics of every column in every row group, so a value changed in
+    place is noticed if it changes one of these. For TFRecord see `tally.Tally`.
 
     Args:
-      paths_and_names: As `files.expand` gives them.
-      format: "parquet" or "tfrecord" for all files; by default each file's suffix says.
+      paths_and_names: From `globs.expand`.
+      format: "parquet" or "tfrecord" for all files; by default each file's suffix decides.
       hive: Whether folders called `name=value` are columns.
 
     Returns:
-      The files in the order given; a file without rows is one of them.
+      The files in the order given, including files without rows.
 
     Raises:
       UserError: A file cannot be opened, is not what its suffix says, or has an unknown suffix; or formats
         are mixed, or all files are damaged Parquet.
-    Cost: one small read a Parquet file; ~0.25 µs a TFRecord, and a pass over the file where it is compressed
-      or remote, in several places at once where it can be.
+    Cost: one small read per Parquet file; ~0.25 µs per TFRecord, and a pass over the whole file if it is
+      compressed or remote, with several ranges in parallel where possible.
     """
     wanted = [(path, name, format or _format_of(path, name)) for path, name in paths_and_names]
     formats = {kind: name for _, name, kind in reversed(wanted)}
@@ -62,24 +62,25 @@ def inspect_files(
         return []
     readers = _REMOTE_READERS if files.is_url(wanted[0][0]) else _READERS
     with ThreadPoolExecutor(min(readers, len(wanted))) as pool:
-        found = list(pool.map(_inspect, wanted))
+        inspected = list(pool.map(_inspect, wanted))
     if hive:
-        found = [
-            replace(file, partition=partition_of(file.name)) if "=" in file.name else file for file in found
+        inspected = [
+            replace(file, partition=partition_of(file.name)) if "=" in file.name else file
+            for file in inspected
         ]
-    if all(file.damage for file in found):
-        first = found[0]
-        others = f", nor can the other {len(found) - 1} be read" if len(found) > 1 else ""
+    if all(file.damage for file in inspected):
+        first = inspected[0]
+        others = f", nor can the other {len(inspected) - 1} be read" if len(inspected) > 1 else ""
         raise UserError(
             f"cannot be read as Parquet: {first.damage}{others}",
             where=first.name,
             remedy="mend the files, or name others in input.files",
         )
-    return found
+    return inspected
 
 
 def format_of_suffix(name: str) -> str | None:
-    """What a file's suffix says that it is; None where it says neither Parquet nor TFRecord."""
+    """The format that a file's suffix names; None where it names neither Parquet nor TFRecord."""
     return next((kind for pattern, kind in _SUFFIXES if pattern.search(name)), None)
 
 
@@ -120,8 +121,10 @@ def _inspect(wanted: tuple[str, str, str]) -> InputFile:
             most_row_bytes=footer.most_row_bytes,
             schema=footer.schema,
         )
-    found = _scan(path, name, size)
-    return InputFile(path, name, kind, found.rows, size, index=found.index, stamp=stamp, digest=found.digest)
+    scanned = _scan(path, name, size)
+    return InputFile(
+        path, name, kind, scanned.rows, size, index=scanned.index, stamp=stamp, digest=scanned.digest
+    )
 
 
 def _scan(path: str, name: str, size: int) -> tally.Scan:
@@ -137,5 +140,5 @@ def _scan(path: str, name: str, size: int) -> tally.Scan:
         source = framing.Source(opened)
         if files.is_url(path) and source.splittable and size >= 2 * split.RANGE_BYTES:
             return split.scan(lambda: files.open_input(path), size, _SCANNERS)
-        # A local file's headers are read faster than Python looks at them, by whatever many threads.
+        # Reading a local file's headers is faster than Python's work on them, so threads would not help.
         return tally.scan(source)

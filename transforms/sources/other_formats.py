@@ -1,4 +1,4 @@
-"""Files and folders that are neither Parquet nor TFRecord: what they are, and the way to Parquet."""
+"""Files and folders that are neither Parquet nor TFRecord: recognising them, and how to convert them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from transforms.errors import UserError
 
-#: What is looked at of a file: a tar has its magic word at 257.
+#: First bytes of a file that are examined: a tar has its magic word at 257.
 HEAD_BYTES = 1024
 _DUCKDB = "duckdb -c \"COPY (FROM {scan}) TO 'rows.parquet'\""
 _CSV = "convert it, say by " + _DUCKDB.format(scan="read_csv('{name}')")
@@ -43,10 +43,10 @@ _MAGIC: tuple[tuple[int, bytes, str, str], ...] = (
     (0, b"\xfd7zXZ\0", "compressed by xz", _UNPACK),
     (0, b"\x28\xb5\x2f\xfd", "compressed by zstd", _UNPACK),
     (0, b"\x89HDF\r\n", "an HDF5 file", _FRAME),
-    (0, b"\x93NUMPY", "a numpy array", "write it to Parquet, a column a feature"),
+    (0, b"\x93NUMPY", "a numpy array", "write it to Parquet, one column per feature"),
     (0, b"version https://git-lfs", "a pointer of Git LFS, not the file", _LFS),
 )
-#: A gzipped TFRecord is one that TFRecord's reader takes.
+#: Kept apart from the others because the TFRecord reader accepts gzip.
 _GZIP = (0, b"\x1f\x8b", "compressed by gzip", f"set input.format: tfrecord, if it is one; else {_UNPACK}")
 
 _SUFFIXES: tuple[tuple[str, str, str], ...] = (
@@ -67,17 +67,17 @@ _SUFFIXES: tuple[tuple[str, str, str], ...] = (
 
 
 def refusal(name: str, head: bytes, wanted: str, remedy: str) -> UserError:
-    """What to say of a file that is not what is wanted: what it is by its content, else by its suffix.
+    """The error for a file of another format, which is recognised by its content, else by its suffix.
 
     Args:
-      name: What to call it.
+      name: The file's name in the error.
       head: Its first bytes, `HEAD_BYTES` or as many as there are.
-      wanted: What it was taken for; "" where the suffix said nothing.
-      remedy: Where nobody can tell what it is.
+      wanted: The format it was taken for; "" where the suffix named none.
+      remedy: Used where the format cannot be recognised.
     """
     known = by_content(head) or _by_suffix(name)
     if known is None:
-        what = f"is no {wanted} file" if wanted else "the suffix says no format"
+        what = f"is not a {wanted} file" if wanted else "the suffix does not name a format"
         return UserError(what, where=name, remedy=remedy)
     what, mend = known
     words = f"is {what}" + (f", not {wanted}" if wanted else ", and Parquet or TFRecord is needed")
@@ -85,11 +85,11 @@ def refusal(name: str, head: bytes, wanted: str, remedy: str) -> UserError:
 
 
 def by_content(head: bytes, *, gzip: bool = True) -> tuple[str, str] | None:
-    """What a file is by its first bytes, and the way from there to Parquet; None where they do not tell.
+    """The format of a file by its first bytes, and how to convert it; None where it is not recognised.
 
     Args:
       head: The first `HEAD_BYTES`, or as many as there are.
-      gzip: Whether gzip's are told: a TFRecord may be gzipped.
+      gzip: Whether to report gzip; False where a gzipped TFRecord is acceptable.
     """
     for offset, magic, what, remedy in (*_MAGIC, *((_GZIP,) if gzip else ())):
         if head[offset : offset + len(magic)] == magic and (magic != _CONTINUATION or _is_stream(head)):
@@ -104,8 +104,8 @@ def _is_stream(head: bytes) -> bool:
 
 
 def _text(head: bytes) -> tuple[str, str] | None:
-    """Of plain text: JSON, a page, or lines of values."""
-    # The last character may be cut.
+    """The kind of a plain text (JSON, HTML, lines of values) and how to convert it; None for binary data."""
+    # The last character may be cut off.
     text = head.decode("utf-8", "ignore").lstrip("\ufeff")
     if len(head) < 2 or len(text.encode()) < len(head) - 6 or re.search(r"[\x00-\x08\x0e-\x1f]", text):
         return None
@@ -129,11 +129,11 @@ def _by_suffix(name: str) -> tuple[str, str] | None:
 
 
 def folder_refusal(folder: str, names: Sequence[str]) -> UserError:
-    """What to say of a folder in which nothing is Parquet or TFRecord.
+    """The error for a folder without any Parquet or TFRecord file.
 
     Args:
-      folder: What to call it.
-      names: Of the files below it.
+      folder: The folder's name in the error.
+      names: The files below it.
     """
     last = [name.rsplit("/", 1)[-1] for name in names]
     if "dataset_dict.json" in last or {"dataset_info.json", "state.json"} <= set(last):

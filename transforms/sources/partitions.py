@@ -1,4 +1,4 @@
-"""Columns of the path: folders called `name=value`, as Hive, Spark, DuckDB and polars write them."""
+"""Columns in paths: folders called `name=value`, as Hive, Spark, DuckDB and polars write them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transforms.sources.base import Partition
 if TYPE_CHECKING:
     from transforms.sources.base import InputFile
 
-#: What the folder of a null is called.
+#: The folder name that stands for null.
 NULL = "__HIVE_DEFAULT_PARTITION__"
 
 _WHOLE = re.compile(r"0|-?[1-9]\d{0,18}")
@@ -26,30 +26,31 @@ _TIME = re.compile(_DAY.pattern + r"([ T]\d{2}:\d{2}:\d{2}(\.\d{1,6})?)?")
 
 
 def partition_of(name: str) -> Partition:
-    """The values that the folders of a file's name say, by column; the innermost where one is there twice."""
-    found: dict[str, str | None] = {}
+    """The columns and values in a file's folder names; of a repeated column the innermost counts."""
+    values: dict[str, str | None] = {}
     for part in name.split("/")[:-1]:
         key, sign, value = part.partition("=")
         if sign and key:
-            found[unquote(key)] = None if value == NULL else unquote(value)
-    return tuple(found.items())
+            values[unquote(key)] = None if value == NULL else unquote(value)
+    return tuple(values.items())
 
 
 def partition_types(inputs: Sequence[InputFile], *, padded_are_text: bool = True) -> dict[str, pa.DataType]:
-    """The columns of the files' paths, each with the type in which its writer meant all its values.
+    """The columns in the files' paths, each with the type that fits all its values.
 
-    Whole numbers, days, times, other numbers, truths, or else text. What would be another text as a number is
-    text: 01234 is a postal code, and 1.10 another version than 1.1.
+    The types are whole numbers, days, times, other numbers, booleans, or else text. A value that would read
+    differently when written back from a number stays text: 01234 is a postal code, and version 1.10 differs
+    from 1.1.
 
     Args:
       inputs: All files.
-      padded_are_text: Whether `01` is; else it is 1.
+      padded_are_text: Whether `01` is text; otherwise it is the number 1.
     """
     values: dict[str, set[str]] = {}
     for partition in {file.partition for file in inputs}:
         for key, value in partition:
             values.setdefault(key, set()).update(() if value is None else (value,))
-    return {key: _type_of(found, padded_are_text) for key, found in values.items()}
+    return {key: _type_of(texts, padded_are_text) for key, texts in values.items()}
 
 
 def _type_of(texts: set[str], padded_are_text: bool) -> pa.DataType:
@@ -71,7 +72,7 @@ def _type_of(texts: set[str], padded_are_text: bool) -> pa.DataType:
         distinct = len(_cast(sorted(texts), kind).unique()) == len(texts)
     except pa.ArrowInvalid:  # 2026-02-30, or a number beyond the type
         return pa.string()
-    # Two folders of one writer are two values.
+    # Two differently named folders must stay two values.
     return kind if distinct or not padded_are_text else pa.string()
 
 
@@ -80,7 +81,7 @@ def _all(pattern: re.Pattern[str], texts: Iterable[str]) -> bool:
 
 
 def _are_written_alike(texts: Iterable[str]) -> bool:
-    """Whether numbers have as few digits as they can, or all as many behind the point, as decimals have."""
+    """True for numbers in their shortest form, or all with equally many decimal places, as decimals have."""
     digits = {text: len(text.partition(".")[2]) for text in texts}
     return len(set(digits.values())) == 1 or all(
         count < 2 or "e" in text.lower() or Decimal(text).normalize().as_tuple().exponent == -count
@@ -89,7 +90,7 @@ def _are_written_alike(texts: Iterable[str]) -> bool:
 
 
 def column_of(text: str | None, kind: pa.DataType, rows: int) -> pa.Array:
-    """A column of a file's path: the same value in so many rows."""
+    """A column of a file's path: one value repeated in `rows` rows."""
     value = pa.scalar(None, kind) if text is None else _cast([text], kind)[0]
     return pa.repeat(value, rows)
 

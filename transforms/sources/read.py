@@ -1,4 +1,4 @@
-"""A shard's rows as Arrow batches, whatever the format of the file they are in."""
+"""Reading a shard's rows as Arrow batches, from files of any supported format."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from transforms.sources.tfrecord import read as read_tfrecord
 
 _PAGE_BYTES = 2 << 20
 _WINDOW_BYTES = 4 << 20
-_INFLATION = 8  # gzip makes Examples seldom smaller than that
+_INFLATION = 8  # gzip seldom compresses Examples by a larger factor
 
 
 def describe_columns(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> dict[str, pa.DataType]:
-    """The columns of the input and their types, in file order, fields of structs by their dotted names.
+    """The columns of the input and their types, in file order; fields of structs have dotted names.
 
-    Parquet: those of the first file that can be read and has rows; dictionaries count as their values, large
-    and view types as plain ones, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features of the
-    first records, by name; int64, float32 or binary, whichever most of them hold, where most have one value,
-    else a list, of fixed size where most have as many.
+    Parquet: the columns of the first readable file with rows. Dictionaries have the type of their values,
+    large and view types the plain type, and arrow.fixed_shape_tensor keeps its shape. TFRecord: the features
+    of the first records, sorted by name. Each is int64, float32 or binary, whichever most records hold: a
+    scalar where most have one value, else a list, of fixed size where most have equally many values.
 
     Args:
-      inputs: As `inspect_files` gives them.
-      named: Columns that are wanted. TFRecord: one that the first records lack is looked for further on, all
-        over the input; it is not among the columns where it is found nowhere.
+      inputs: From `inspect_files`.
+      named: Wanted columns. TFRecord: one that the first records lack is searched for all over the input, and
+        left out if no record has it.
     Raises:
       UserError: A file's columns cannot be told apart, or no record of the input can be read.
     """
@@ -51,10 +51,10 @@ class Described:
     """The columns that a run may use.
 
     Args:
-      types: Of each its type, those of the files first.
-      paths: Those that are not in the files but in their folders' names, `month=1`.
-      asides: Those that are features only where the config or the model names them: the former, the index of
-        a pandas frame, and what the first file lacks.
+      types: The type of each column, with the files' own columns first.
+      paths: Columns that are not in the files but in their folders' names, `month=1`.
+      asides: Columns that become features only if the config or the model names them: those of `paths`, the
+        index of a pandas frame, and columns that the first file lacks.
     """
 
     types: Mapping[str, pa.DataType]
@@ -63,9 +63,9 @@ class Described:
 
 
 def describe_input(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> Described:
-    """`describe_columns` with the columns of the folders' names.
+    """The columns of `describe_columns`, and those in the folders' names.
 
-    What both the files and their folders have is read from the files.
+    A column that is in both the files and their folders is read from the files.
 
     Raises:
       UserError: As `describe_columns`.
@@ -82,13 +82,13 @@ def describe_input(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> De
 
 
 def check_columns(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, pa.DataType]:
-    """Looks for the wanted columns in every file, at plan time rather than hours into a run.
+    """Checks that every file has the wanted columns, at plan time rather than hours into a run.
 
-    Types of a kind may differ from file to file: numbers, texts, days and times. The features of a TFRecord
-    are known only record by record: there a missing or different one rejects its row.
+    A column's type may differ from file to file within a family: numbers, texts, days and times. The features
+    of a TFRecord are known only record by record: a missing or different one rejects its row.
 
     Returns:
-      Of each column the type that holds its values in every file.
+      For each column the type that holds its values in every file.
     Raises:
       UserError: A file lacks a column, or has it in another type.
     """
@@ -104,26 +104,26 @@ def _check_paths(inputs: Sequence[InputFile], column: Column) -> None:
     for file in inputs:
         if file.partition and column.name not in dict(file.partition):
             raise UserError(
-                f"is in no folder {column.name}=…, and other files are{column.asked}",
+                f"is not in a folder {column.name}=…, although other files are{column.asked}",
                 where=file.name,
                 remedy="move it into one" + column.or_leave_out,
             )
 
 
 def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[RawBatch]:
-    """Reads the rows of a piece in order; each row is either in `columns` or in `rejected` of one batch.
+    """Reads the rows of a piece in order; each row is in `columns` or in `rejected` of exactly one batch.
 
     Args:
-      piece: As `shards.cut` gives it.
-      columns: At least one; types may differ from what the file stores where `check_columns` allows it.
-        TFRecord gives exactly these types, with nulls for missing features, but for a dense union of int64
-        and float32 where a batch has both in a column; Parquet gives the file's own.
-      batch_size: At most so many rows a batch; fewer where records are large.
+      piece: From `shards.cut`.
+      columns: At least one; types may differ from those the file stores as far as `check_columns` allows.
+        TFRecord gives exactly these types, with nulls for missing features; if a batch has both int64 and
+        float32 in a column, it is a dense union of the two. Parquet gives the file's own types.
+      batch_size: The most rows in a batch; batches are smaller where records are large.
 
     Raises:
       UserError: The file lacks a column.
-      InputLost: It is gone, or is not what it was when the piece was planned.
-    Cost: memory of a batch and, for Parquet, as `read_bytes` says.
+      InputLost: The file has disappeared or changed since the piece was planned.
+    Cost: memory of a batch and, for Parquet, what `read_bytes` computes.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")
@@ -159,17 +159,17 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
             )
     if done != piece.rows:
         what = (
-            f"has {piece.start + done} rows, and had {piece.start + piece.rows} or more when it was planned"
+            f"has {piece.start + done} rows, but had {piece.start + piece.rows} or more when it was planned"
         )
         raise changed(piece.name, what)
 
 
 def _parted(piece: Piece, columns: Sequence[Column]) -> tuple[list[Column], dict[str, str | None]]:
-    """The columns to be read of the file, and the values of those that its folders' names say."""
+    """The columns to read from the file, and the values of those in its folders' names."""
     if not piece.partition:
         return list(columns), {}
-    said = dict(piece.partition)
-    folders = {c.name: said[c.name] for c in columns if c.from_path and c.name in said}
+    values = dict(piece.partition)
+    folders = {c.name: values[c.name] for c in columns if c.from_path and c.name in values}
     return [column for column in columns if column.name not in folders], folders
 
 
@@ -180,12 +180,14 @@ def _with_folders(
     folders: Mapping[str, str | None],
     batch_size: int,
 ) -> Iterator[RawBatch]:
-    """The rows with columns of the folders' names among those of the file."""
+    """The rows of the file, with the columns from its folders' names put among its own."""
     types = {column.name: column.type for column in columns}
 
-    def whole(found: pa.RecordBatch | None, rows: int) -> pa.RecordBatch:
+    def whole(stored_columns: pa.RecordBatch | None, rows: int) -> pa.RecordBatch:
         arrays = [
-            column_of(folders[name], kind, rows) if name in folders or found is None else found.column(name)
+            column_of(folders[name], kind, rows)
+            if name in folders or stored_columns is None
+            else stored_columns.column(name)
             for name, kind in types.items()
         ]
         return pa.RecordBatch.from_arrays(arrays, list(types))
@@ -200,18 +202,20 @@ def _with_folders(
 
 
 def read_bytes(inputs: Sequence[InputFile], columns: Sequence[Column], batch_size: int) -> int:
-    """What reading may hold at most at a time, in bytes, whatever the size of files, row groups and shards.
+    """The most bytes that reading holds at a time, whatever the size of files, row groups and shards.
 
-    Parquet: of two row groups, one of which another piece goes on with, the wanted columns as they are
-    stored, but of one larger than 64 MB a stretch of each; a page and a dictionary of each column, of which
-    files have seldom more than 2 MB; and two batches, whose strings and lists are taken to be as long as they
-    are on average in the row group that has the longest. TFRecord: a batch of at most 64 MB of records three
-    times, as they are stored and parsed.
+    Parquet is the sum of:
+    - the wanted columns as stored, in two row groups: the current one, and one kept for another piece; of a
+      group larger than 64 MB only a stretch of each column is held;
+    - a page and a dictionary of each column, which seldom take more than 2 MB;
+    - two batches, with strings and lists as long as the average in the row group where they are longest.
+
+    TFRecord: three copies, stored and parsed, of a batch of at most 64 MB of records.
 
     Args:
-      inputs: As `inspect_files` gives them.
-      columns: That are wanted.
-      batch_size: Rows a batch.
+      inputs: From `inspect_files`.
+      columns: The columns to read.
+      batch_size: Rows in a batch.
     """
     return max((_bytes_of(file, columns, batch_size) for file in inputs if file.rows), default=0)
 
@@ -227,21 +231,21 @@ def _bytes_of(file: InputFile, columns: Sequence[Column], batch_size: int) -> in
 
 
 def _row_bytes(file: InputFile, columns: Sequence[Column]) -> int:
-    """Bytes of a row's wanted columns in Arrow's arrays."""
+    """Bytes that a row's wanted columns take in Arrow arrays."""
     fixed, varying = 0, False
     for column in columns:
-        kind, count = bare(plain(column.type)), 1
-        while pt.is_fixed_size_list(kind):
-            kind, count = bare(kind.value_type), count * kind.list_size
+        dtype, count = bare(plain(column.type)), 1
+        while pt.is_fixed_size_list(dtype):
+            dtype, count = bare(dtype.value_type), count * dtype.list_size
         try:
-            fixed += count * (kind.bit_width // 8 + 1)
-        except ValueError:  # so Arrow says that values have no width of their own
+            fixed += count * (dtype.bit_width // 8 + 1)
+        except ValueError:  # Arrow's answer for values of no fixed width
             fixed, varying = fixed + 8 * count, True
     return fixed + (file.most_row_bytes if varying else 0)
 
 
 def _unread(piece: Piece, columns: Sequence[Column], reason: str) -> RawBatch:
-    """Rows none of which can be read."""
+    """A batch that rejects every row of the piece."""
     rows = np.arange(piece.start, piece.start + piece.rows, dtype=np.int64)
     empty = [pa.nulls(0, bare(plain(column.type))) for column in columns]
     batch = pa.RecordBatch.from_arrays(empty, [column.name for column in columns])

@@ -1,4 +1,4 @@
-"""Input files, and how their rows are cut into shards: the unit of work, retry, resume and memory."""
+"""Cutting the rows of input files into shards: the unit of work, retry, resume and memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_ROWS = 131_072
 _MIN_ROWS = 1_024
 _MAX_EVALUATIONS = 50_000_000  # model calls per shard: what a retry may cost
 _MIN_COSTLY_ROWS = 64
-_MOST_PIECES = 1_000  # of files that share a shard: their names are all that it carries
+_MOST_PIECES = 1_000  # files in a shard: their names are the only data it carries
 
 
 def cut(
@@ -22,20 +22,20 @@ def cut(
     first_shard: int = 0,
     first_ordinal: int = 0,
 ) -> list[Shard]:
-    """Cuts the input's rows, in order, into shards of exactly `shard_rows` rows, the last one perhaps fewer.
+    """Cuts the input's rows, in order, into shards of exactly `shard_rows` rows; the last may have fewer.
 
-    A shard of a thousand files is one whatever its rows, so that the list of their names stays small.
+    A shard also ends at its thousandth file, so that the list of file names stays small.
 
-    The cut depends on nothing but the row counts, so that a resumed run finds the same shards. Small files
-    share a shard; a large one is many. Row groups are not kept whole, so that every shard costs the same; a
-    process that goes from shard to shard decodes each group once all the same (`cursors`).
+    The cut depends only on the row counts, so a resumed run finds the same shards. Small files share a shard,
+    and a large file is cut into several. Row groups may be split, so that every shard costs the same; a
+    process that reads consecutive shards still decodes each group once (`storage.open_files`).
 
     Args:
-      inputs: As `inspect_files` gives them.
-      shard_rows: Rows a shard, at least 1.
-      limit: Only the first so many rows of the input.
-      first_shard: The number of the first shard, where others come before.
-      first_ordinal: Of the first row.
+      inputs: From `inspect_files`.
+      shard_rows: Rows in a shard, at least 1.
+      limit: Number of rows to use, from the input's start; None: all.
+      first_shard: Number of the first shard, where earlier shards exist.
+      first_ordinal: Number of the first row.
     """
     if shard_rows < 1:
         raise ValueError(f"shard_rows is {shard_rows}; at least 1 is needed")
@@ -58,14 +58,15 @@ def cut(
 
 
 def schedule(shards: Sequence[Shard]) -> list[Shard]:
-    """The shards in the order of handing out: largest first, so that none is waited for at the end."""
+    """The shards in the order of processing: largest first, so that no large one is left for the end."""
     return sorted(shards, key=lambda shard: (-shard.rows, shard.index))
 
 
 def auto_shard_rows(total_rows: int, evaluations_per_row: int, workers: int) -> int:
-    """Rows per shard: at least four shards a worker, and no shard so dear that its retry hurts.
+    """Rows per shard: at least four shards per worker, and none so costly that a retry hurts.
 
-    Between 1,024 and 131,072 rows; costly methods go down to 64 rows, for 50 million model calls a shard.
+    The result is between 1,024 and 131,072 rows. For costly methods it goes down to 64 rows, to keep a shard
+    within 50 million model calls.
     """
     even = math.ceil(total_rows / (4 * max(1, workers)))
     affordable = max(_MIN_COSTLY_ROWS, _MAX_EVALUATIONS // max(1, evaluations_per_row))

@@ -1,4 +1,4 @@
-"""Tables whose log says which of their files' rows there are: Delta, Iceberg, Hudi and their like."""
+"""Tables whose log decides which rows of their files are current: Delta, Iceberg, Hudi and others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transforms.errors import UserError
 from transforms.storage import files
 
 _DUCKDB = "duckdb -c \"COPY (FROM {scan}('{folder}')) TO 'rows.parquet'\""
-#: What is looked for in a folder, what it is then, and how its rows are had.
+#: A pattern to look for in a folder, the kind of table it marks, and how to export its rows.
 _TABLES: tuple[tuple[str, str, str], ...] = (
     (
         "_delta_log/*",
@@ -29,24 +29,24 @@ _TABLES: tuple[tuple[str, str, str], ...] = (
         "a Hudi table",
         "by Spark: spark.read.format('hudi').load('{folder}').write.parquet('rows')",
     ),
-    ("snapshot/LATEST", "a Paimon table", "by what reads it, Spark, Flink or pypaimon"),
+    ("snapshot/LATEST", "a Paimon table", "by Spark, Flink or pypaimon"),
 )
 _DUCKLAKE = re.compile(r"ducklake-[0-9a-f]{8}-[0-9a-f-]{27}(-delete)?\.parquet$")
-#: Looks at a time, where each is a request.
+#: Parallel look-ups, where each is a request to an object store.
 _LOOKS = 32
 
 
-def check_no_table(found: Sequence[tuple[str, str]]) -> None:
-    """That no file is of such a table: deleted and replaced rows are in its files still.
+def check_no_table(paths_and_names: Sequence[tuple[str, str]]) -> None:
+    """Checks that no file belongs to such a table, whose files still hold deleted and replaced rows.
 
     Args:
-      found: Paths and names of the input's files.
+      paths_and_names: Paths and names of the input's files.
     Raises:
-      UserError: A file is in the folder of one, at any depth.
-    Cost: a look for each kind of table in each folder above the files, but those of partitions.
+      UserError: A file is in a table's folder, at any depth.
+    Cost: one look-up for each kind of table in each folder above the files, except partition folders.
     """
     first: dict[str, str] = {}
-    for path, name in found:
+    for path, name in paths_and_names:
         if _DUCKLAKE.search(path):
             raise _refused(
                 name, os.path.dirname(path), "a DuckLake table", "by DuckDB: ATTACH 'ducklake:…', COPY"
@@ -55,7 +55,7 @@ def check_no_table(found: Sequence[tuple[str, str]]) -> None:
         for place in dict.fromkeys((path, real)):
             for folder in _above(place):
                 if folder in first:
-                    break  # and so are those above it
+                    break  # the folders above it are known too
                 first[folder] = name
     folders = [folder for folder in first if "=" not in folder.rsplit("/", 1)[-1]]
     if not folders:
@@ -72,8 +72,8 @@ def check_no_table(found: Sequence[tuple[str, str]]) -> None:
 
 def _refused(name: str, folder: str, what: str, remedy: str) -> UserError:
     return UserError(
-        f"{name} is a file of {what} ({folder}), whose log says which rows there are: its files hold deleted "
-        "and replaced ones as well",
+        f"{name} is a file of {what} ({folder}), whose log lists the current rows: its files also hold "
+        "deleted and replaced ones",
         remedy=f"write the table's current rows to plain Parquet ({remedy.replace('{folder}', folder)}), and "
         "name that",
     )
@@ -94,7 +94,7 @@ def _matches(folder: str, inside: str) -> bool:
 
 
 def _above(path: str) -> Iterator[str]:
-    """The folders that a file is in, the nearest first; a bucket or a disk's root is none."""
+    """The folders above a file, the innermost first; a bucket or a disk's root is not one of them."""
     scheme = files.URL.match(path)
     root = path[: scheme.end()] if scheme else "/"
     parts = path[len(root) :].split("/")

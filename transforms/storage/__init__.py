@@ -1,1 +1,1 @@
-"""Opening paths and URLs."""
+"""Storage: opening and writing paths and URLs, digests of files, and files kept open between pieces."""

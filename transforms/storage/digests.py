@@ -1,4 +1,4 @@
-"""The digest of every file, of parts and of inputs: BLAKE2b-256."""
+"""Digests of files, parts and inputs: BLAKE2b-256."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import hashlib
 
 
 def new_digest(data: bytes | memoryview = b"") -> hashlib.blake2b:
-    """The digest of all files, of parts and of inputs: BLAKE2b-256."""
+    """A new BLAKE2b-256 hash, fed with `data`."""
     return hashlib.blake2b(data, digest_size=32)
 
 
 def digest_of(data: bytes | memoryview) -> str:
-    """The digest of a file's content; see `Part`."""
+    """The BLAKE2b-256 digest of a file's content, in hex."""
     return new_digest(data).hexdigest()

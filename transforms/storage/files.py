@@ -1,4 +1,4 @@
-"""The only place that opens paths: local ones natively, URLs through Beam's filesystems."""
+"""Access to files, for the whole project: local paths natively, URLs through Beam's filesystems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCAL_SCHEME = "file://"
 _CREDENTIALS = (
     "check the path, the credentials and that the filesystem's extra is installed (attribeam[gcp], [aws])"
 )
-#: Errors of a path that no retry will open: a name too long, links in a circle.
+#: Errors in the path itself, which no retry will mend: a name too long, links in a circle.
 _IN_THE_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 _copies: dict[str, str] = {}
 _copies_lock = threading.Lock()
@@ -51,7 +51,7 @@ def join(base: str, *parts: str) -> str:
 
 
 def _without_dots(url: str) -> str:
-    """A URL with `.` and `..` followed, as a folder's are: in an object store they would be names."""
+    """A URL with `.` and `..` resolved, as in local paths: an object store would take them for names."""
     root = "/".join(url.split("/")[:3])
     return root + posixpath.normpath(url.removeprefix(root)) if "/." in url else url
 
@@ -60,13 +60,13 @@ def open_input(path: str) -> BinaryIO:
     """Opens a file for reading bytes, exactly as stored: nothing is decompressed.
 
     Raises:
-      UserError: There is no such file, or it may not be read.
+      UserError: The file does not exist or may not be read.
     """
     if is_url(path):
         from apache_beam.io.filesystem import CompressionTypes
 
         with remote_errors(path, "cannot be read"):
-            # The default would decompress by suffix, and byte offsets would then mean something else.
+            # The default would decompress by suffix, and byte offsets would no longer be those of the file.
             return cast(
                 BinaryIO,
                 filesystems().open(path, compression_type=CompressionTypes.UNCOMPRESSED),
@@ -76,7 +76,7 @@ def open_input(path: str) -> BinaryIO:
 
 
 def open_arrow(path: str) -> pa.NativeFile:
-    """Opens a file for Arrow's readers; local files are then read without holding Python's lock."""
+    """Opens a file for Arrow's readers, which read local files without holding Python's lock."""
     import pyarrow as pa
 
     if is_url(path):
@@ -86,7 +86,7 @@ def open_arrow(path: str) -> pa.NativeFile:
 
 
 def exists(path: str) -> bool:
-    """True for a file or folder; an object store knows a folder only by the files in it."""
+    """True for an existing file or folder; a folder of an object store exists if there are files in it."""
     if is_url(path):
         with remote_errors(path, "cannot be reached"):
             return bool(filesystems().exists(path)) or bool(remote_files(path))
@@ -95,11 +95,11 @@ def exists(path: str) -> bool:
             os.stat(local_path(path))
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return True  # anything else that fails says nothing of whether it is there
+        return True  # any other error is raised: it does not show whether the path exists
 
 
 def is_dir(path: str) -> bool:
-    """True for a folder, and for a URL under which there are files."""
+    """True for a local folder, and for a URL under which there are files."""
     if is_url(path):
         with remote_errors(path, "cannot be reached"):
             return bool(remote_files(path))
@@ -112,21 +112,21 @@ def size(path: str) -> int:
 
 
 def stamp(path: str) -> tuple[int, float]:
-    """A file's size in bytes and time of last change: equal ones are taken for the same content."""
+    """A file's size in bytes and time of last change; equal stamps are taken to mean equal content."""
     if is_url(path):
         with remote_errors(path, "cannot be read"):
-            found = filesystems().get_filesystem(path).metadata(path)
-            return int(found.size_in_bytes), float(found.last_updated_in_seconds or 0.0)
+            metadata = filesystems().get_filesystem(path).metadata(path)
+            return int(metadata.size_in_bytes), float(metadata.last_updated_in_seconds or 0.0)
     with _local_errors(path, "cannot be read"):
         status = os.stat(local_path(path))
         return status.st_size, status.st_mtime_ns / 1e9
 
 
 def makedirs(path: str) -> None:
-    """Makes a folder and those above it; one that exists is fine. Object stores need none.
+    """Makes a folder and those above it; existing ones are fine. Most object stores need no folders.
 
     Raises:
-      UserError: The place cannot be written, or a file is in the way.
+      UserError: The folder cannot be made, or a file is in the way.
     """
     if is_url(path):
         with remote_errors(path, "cannot be made"):
@@ -138,10 +138,10 @@ def makedirs(path: str) -> None:
 
 
 def write_atomic(path: str, data: bytes | memoryview) -> None:
-    """Writes a file so that a reader sees all of it or none of it, whoever else writes the same name.
+    """Writes a file so that readers see all of it or none of it, even if others write the same name.
 
-    Runners start backup attempts of the same work, so a name may be written twice at once. Locally: a
-    temporary name in the same folder, then a rename. On an object store an upload is itself atomic.
+    Runners start backup attempts of the same work, so two writers may use one name at once. A local file is
+    written under a temporary name in the same folder, then renamed. An upload to an object store is atomic.
     """
     if is_url(path):
         from apache_beam.io.filesystem import CompressionTypes
@@ -154,8 +154,7 @@ def write_atomic(path: str, data: bytes | memoryview) -> None:
         return
     target = local_path(path)
     folder, name = os.path.split(target)
-    # The dot keeps an interrupted attempt out of every glob; a long name must not grow past the system's
-    # limit.
+    # The dot hides an interrupted attempt from globs; the cut keeps the name within the system's limit.
     temporary = os.path.join(folder, f".{name[:40]}.{uuid.uuid4().hex}.tmp")
     with _local_errors(path, "cannot be written"):
         try:
@@ -171,13 +170,13 @@ def write_atomic(path: str, data: bytes | memoryview) -> None:
 
 
 def put_in_place(temporary: str, target: str) -> None:
-    """Gives a local file, whose content is on the disk, its name; the name outlasts a power cut as well."""
+    """Renames a local file whose content is on the disk, so that the new name survives a power cut."""
     os.replace(temporary, target)
     sync(os.path.dirname(target) or ".")
 
 
 def sync(path: str) -> None:
-    """Has a local file's content, or a folder's names, outlast a power cut."""
+    """Flushes a local file's content, or a folder's names, to the disk, so that they survive a power cut."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -186,10 +185,10 @@ def sync(path: str) -> None:
 
 
 def upload(source: str, url: str) -> None:
-    """Copies a local file to an object store, where it appears whole.
+    """Copies a local file to an object store, where it appears only when complete.
 
     Raises:
-      UserError: It cannot be written there.
+      UserError: The URL cannot be written.
     """
     from apache_beam.io.filesystem import CompressionTypes
 
@@ -208,12 +207,12 @@ def read_bytes(path: str) -> bytes:
 
 
 def delete_tree(path: str) -> None:
-    """Deletes a file, or a folder and all in it; what is not there is fine."""
+    """Deletes a file, or a folder with its content; does nothing where neither exists."""
     if is_url(path):
         with remote_errors(path, "cannot be deleted"):
-            found = remote_files(path)
-            if found:
-                filesystems().delete(found)
+            inside = remote_files(path)
+            if inside:
+                filesystems().delete(inside)
             if filesystems().exists(path):
                 filesystems().delete([path])
         return
@@ -227,14 +226,14 @@ def delete_tree(path: str) -> None:
 
 
 def tree(path: str) -> list[str]:
-    """The files under a URL at any depth, by their paths from there."""
+    """The files under a URL at any depth, as relative paths."""
     prefix = path.rstrip("/") + "/"
     with remote_errors(path, "cannot be listed"):
-        return [found[len(prefix) :] for found in remote_files(path)]
+        return [file[len(prefix) :] for file in remote_files(path)]
 
 
 def rename(sources: Sequence[str], targets: Sequence[str]) -> None:
-    """Moves files of an object store, in the store itself; what stands at a target is replaced.
+    """Moves files within an object store; an existing file at a target is replaced.
 
     Raises:
       UserError: Some could not be moved.
@@ -243,7 +242,7 @@ def rename(sources: Sequence[str], targets: Sequence[str]) -> None:
 
 
 def copy(sources: Sequence[str], targets: Sequence[str]) -> None:
-    """Copies files of an object store, in the store itself.
+    """Copies files within an object store.
 
     Raises:
       UserError: Some could not be copied.
@@ -258,11 +257,11 @@ def _in_store(action: str, sources: Sequence[str], targets: Sequence[str]) -> No
 
 
 def list_dir(path: str) -> list[str]:
-    """The names in a folder, sorted; none where the folder does not exist."""
+    """The names in a folder, sorted; empty where the folder does not exist."""
     if is_url(path):
         prefix = path.rstrip("/") + "/"
         with remote_errors(path, "cannot be listed"):
-            return sorted({found[len(prefix) :].split("/")[0] for found in remote_files(path)})
+            return sorted({file[len(prefix) :].split("/")[0] for file in remote_files(path)})
     with _local_errors(path, "cannot be listed"):
         try:
             return sorted(os.listdir(local_path(path)))
@@ -271,7 +270,7 @@ def list_dir(path: str) -> list[str]:
 
 
 def local_copy(path: str) -> str:
-    """A local path with the same content: itself, or a URL's file or folder, downloaded once a process."""
+    """A local path with the content of `path`; a URL's file or folder is downloaded once per process."""
     if not is_url(path):
         return local_path(path)
     with _copies_lock:
@@ -286,7 +285,7 @@ def local_path(path: str) -> str:
 
 
 def filesystems() -> Any:
-    """Beam's filesystems, which take a while to import."""
+    """Beam's FileSystems, imported on first use because that takes a while."""
     from apache_beam.io.filesystems import FileSystems
 
     return FileSystems
@@ -294,8 +293,8 @@ def filesystems() -> Any:
 
 def remote_files(path: str) -> list[str]:
     """All files under a URL taken as a folder, at any depth."""
-    found = filesystems().match([path.rstrip("/") + "/**"])[0].metadata_list
-    return sorted(entry.path for entry in found if not entry.path.endswith("/"))
+    entries = filesystems().match([path.rstrip("/") + "/**"])[0].metadata_list
+    return sorted(entry.path for entry in entries if not entry.path.endswith("/"))
 
 
 def _download(path: str) -> str:
@@ -305,7 +304,7 @@ def _download(path: str) -> str:
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     target = os.path.join(root, path.rstrip("/").rsplit("/", 1)[-1])
     prefix = path.rstrip("/") + "/"
-    # Without files below it, it is a file itself, or open_input says that it is missing.
+    # A path without files below it is a file itself, or open_input reports that it is missing.
     for source in inside or [path]:
         copy = os.path.join(target, source[len(prefix) :]) if inside else target
         os.makedirs(os.path.dirname(copy), exist_ok=True)
@@ -316,7 +315,7 @@ def _download(path: str) -> str:
 
 @contextlib.contextmanager
 def _local_errors(path: str, what: str) -> Iterator[None]:
-    """Turns what the user can mend about a path into a UserError; a full disk, say, passes through."""
+    """Re-raises errors that the user can mend by changing the path as UserError; others pass through."""
     try:
         yield
     except FileNotFoundError as error:
@@ -338,7 +337,7 @@ def _local_errors(path: str, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def remote_errors(path: str, what: str) -> Iterator[None]:
-    """Turns what goes wrong at an object store into a UserError."""
+    """Re-raises an object store's errors as UserError."""
     from apache_beam.io.filesystem import BeamIOError
 
     try:

@@ -1,8 +1,8 @@
 """Open files kept from one piece to the next.
 
-A shard often begins in the middle of what cannot be entered midway: a gzip stream, a row group. Reading it
-from there would decompress or decode all that precedes it, for every shard again. A process that reads
-shards in order goes on where it stopped instead.
+A shard often begins in the middle of a gzip stream or a row group, which can only be read from its start.
+Every shard would then decompress or decode all the rows before its own. Instead, a process that reads shards
+in order continues where it stopped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Cursor(Protocol):
     """A position in an open file."""
 
     def reaches(self, row: int) -> bool:
-        """Whether going on to this row costs less than beginning anew."""
+        """True if moving on to this row costs less than opening the file anew."""
 
     def close(self) -> None:
         """Closes the file."""
@@ -26,31 +26,33 @@ class Cursor(Protocol):
 C = TypeVar("C", bound=Cursor)
 
 
-class Parking(Generic[C]):
-    """Cursors that nobody reads from, at most `places`; safe for threads.
+class IdleCursors(Generic[C]):
+    """Cursors that are not in use, kept for the next piece; safe for threads.
 
-    A cursor is found again under an equal key only, which holds all that it depends on, the file's stamp
-    included.
+    A cursor's key holds all that it depends on, including the file's stamp.
+
+    Args:
+      most: How many cursors to keep.
     """
 
-    def __init__(self, places: int) -> None:
-        self._places = places
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._cursors: dict[Hashable, C] = {}
         self._lock = threading.Lock()
         atexit.register(self.clear)
 
-    def park(self, key: Hashable, cursor: C) -> None:
-        """Keeps a cursor for the next piece; the oldest one is closed where there is no place."""
+    def keep(self, key: Hashable, cursor: C) -> None:
+        """Keeps a cursor for the next piece; the oldest ones are closed if there are too many."""
         with self._lock:
             surplus = [self._cursors.pop(key)] if key in self._cursors else []
             self._cursors[key] = cursor
-            while len(self._cursors) > self._places:
+            while len(self._cursors) > self._most:
                 surplus.append(self._cursors.pop(next(iter(self._cursors))))
         for one in surplus:
             one.close()
 
     def clear(self) -> None:
-        """Closes all that is parked."""
+        """Closes all cursors."""
         with self._lock:
             surplus = list(self._cursors.values())
             self._cursors.clear()
@@ -58,7 +60,7 @@ class Parking(Generic[C]):
             one.close()
 
     def fetch(self, key: Hashable, row: int) -> C | None:
-        """A parked cursor that can go on to `row`, which is the caller's from now on."""
+        """Hands over a cursor of this key that can move on to `row`; None if there is none."""
         with self._lock:
             if key in self._cursors and self._cursors[key].reaches(row):
                 return self._cursors.pop(key)

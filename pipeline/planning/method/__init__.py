@@ -1,1 +1,1 @@
-"""Choosing a method: the default, what each requires of a model, allowed values of its keys."""
+"""Chooses a method: the default, requirements of each method, allowed values of its keys."""

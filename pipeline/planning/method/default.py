@@ -1,4 +1,4 @@
-"""The method that a config leaves open, and its baseline: by the kind of the model, and said."""
+"""Chooses the method and baseline that a config leaves open, by the kind of the model, with reasons."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
 
-#: Up to so many features or groups, all coalitions are no more than kernel_shap would draw of them.
+#: Largest number of features or groups whose coalitions are no more than kernel_shap would draw.
 _EXACT = 11
 _GRADIENTS, _FUNCTION = ("keras", "savedmodel"), "python"
 
 
-def candidates(kind: str, players: int) -> Sequence[tuple[AttributionMethod, str]]:
-    """Methods for a kind of model, the first one first, each with the reason why it is taken.
+def candidate_methods(kind: str, players: int) -> Sequence[tuple[AttributionMethod, str]]:
+    """Methods for a kind of model, the preferred one first, each with the reason for choosing it.
 
     A later one is for a model on which those before it cannot work.
 
     Args:
-      kind: Of the model, as its adapter calls it.
-      players: What masking methods would keep and replace.
+      kind: The kind of the model, as its adapter names it.
+      players: Number of features or groups that masking methods keep or replace.
     """
     if players <= _EXACT:
-        masking, few = METHODS["exact_shap"](), f"of {players} features every combination is evaluated"
+        masking, few = METHODS["exact_shap"](), f"every combination of {players} features is evaluated"
     else:
-        masking, few = METHODS["permutation_shap"](), f"for any model, and {players:,} features"
+        masking, few = METHODS["permutation_shap"](), f"it suits any model, and {players:,} features"
     if kind == _FUNCTION:
         return [(masking, f"a function has no gradients; {few}")]
     if kind in _GRADIENTS:
@@ -33,5 +33,5 @@ def candidates(kind: str, players: int) -> Sequence[tuple[AttributionMethod, str
 
 
 def baseline_kind(method: AttributionMethod) -> str:
-    """The kind of baseline that a method takes where the config says none."""
+    """The kind of baseline that a method takes if the config names none."""
     return "sample" if method.needs.background else "mean"

@@ -1,4 +1,4 @@
-"""Whether a method can be had of a model, and which others could."""
+"""Checks that a method can explain a model, and names those that can."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _NONE = "no other method works either"
 
 
 class Unfit(UserError):
-    """A method that cannot work on a model, or on so many features."""
+    """A method that cannot explain a model, or that number of features."""
 
 
 @contextmanager
 def fitting() -> Iterator[None]:
-    """Around what asks whether a method fits: that it does not is known for that."""
+    """Turns a UserError into Unfit: the method is to blame, and another one may work."""
     try:
         yield
     except UserError as error:
@@ -43,25 +43,25 @@ def check_players(method: AttributionMethod, schema: ExampleSchema) -> None:
 
 
 def playable(names: Iterable[str], schema: ExampleSchema) -> list[str]:
-    """Of methods, those that can have so many players with their defaults, in the same order."""
-    found = []
+    """The methods that can handle the players with their defaults, in the given order."""
+    fitting_names = []
     for name in names:
         with suppress(UserError):
             check_players(METHODS[name](), schema)
-            found.append(name)
-    return found
+            fitting_names.append(name)
+    return fitting_names
 
 
 def check_method(
     model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod, schema: ExampleSchema
 ) -> None:
-    """Makes sure that the method can work on the model.
+    """Checks that the method can explain the model.
 
     Args:
       model: The model with its score.
-      inputs: Rows that it takes.
+      inputs: Rows of model inputs.
       method: The method.
-      schema: Of the examples.
+      schema: The schema of the examples.
     Raises:
       UserError: It cannot; the line names methods that would work.
     """
@@ -72,58 +72,58 @@ def check_method(
         try:
             _check_gradients(model, inputs, method, schema)
         except UserError as error:
-            what = f"{method.name} needs gradients: {error.what}"
+            problem = f"{method.name} needs gradients: {error.what}"
             remedy = _without_gradients(error, model) if isinstance(error, NoGradients) else None
             remedy = remedy or _working(model, inputs, method, schema, gradients=False) or error.remedy
-            raise UserError(what, error.where, remedy) from error
+            raise UserError(problem, error.where, remedy) from error
     if padded and method.needs.entry_spread:
         raise UserError(
-            f"{method.name}'s noise is measured place by place, and lists of {names_in_words(padded)} "
+            f"{method.name} measures its noise at each position, and lists of {names_in_words(padded)} "
             "differ in length",
             "method.name",
             "use integrated_gradients or expected_gradients",
         )
     if method.needs.rescale:
         try:
-            model.rescaled(inputs)  # names the op that it has no rule for
+            model.rescaled(inputs)  # an error names the op that has no rule
         except UserError as error:
             remedy = error.remedy or _working(model, inputs, method, schema) or _NONE
             raise UserError(error.what, error.where, remedy) from error
     if method.needs.trees:
         if not model.has_trees:
-            what = f"{method.name} needs a tree model, and the model's kind is {model.adapter.kind}"
-            raise UserError(what, "method.name", _working(model, inputs, method, schema) or _NONE)
+            problem = f"{method.name} needs a tree model, and the model's kind is {model.adapter.kind}"
+            raise UserError(problem, "method.name", _working(model, inputs, method, schema) or _NONE)
         masking = " or ".join(playable(("kernel_shap", "exact_shap"), schema) or ["occlusion"])
         if schema.groups:
             groups = names_in_words(list(schema.groups))
             raise UserError(
-                f"{method.name} plays single features, and {groups} is a group",
+                f"{method.name} attributes to single features, and {groups} is a group",
                 "input.groups",
-                f"leave it out, or play groups with {masking}",
+                f"leave it out, or attribute to groups with {masking}",
             )
         if fixed:
             raise UserError(
-                f"{method.name} lets every feature play, and {names_in_words(fixed)} is fixed",
+                f"{method.name} attributes to every feature, and {names_in_words(fixed)} is fixed",
                 "input.features",
-                f"free it, or hold features fixed with {masking}",
+                f"leave fixed out, or hold features fixed with {masking}",
             )
         model.trees()
 
 
-def fitted(
+def held_for_method(
     model: ScoredModel,
     background: Mapping[str, np.ndarray],
     method: AttributionMethod,
     schema: ExampleSchema,
     scored: Callable[[ExampleSchema], ScoredModel],
 ) -> tuple[ExampleSchema, ScoredModel]:
-    """Makes sure that the method can work on the model, with what only masks held at the row's value.
+    """Checks that the method can explain the model, after holding inputs that only mask at the row's value.
 
     Args:
       model: The model with its score.
-      background: Rows that it takes, by feature.
+      background: Rows of the background, by feature.
       method: The method.
-      schema: Of the examples.
+      schema: The schema of the examples.
       scored: Makes the model for a schema that holds more of its inputs.
     Returns:
       The schema and the model, both as they are where nothing has to be held.
@@ -151,19 +151,19 @@ def _check_gradients(
         f.name for f in schema.features if f.fixed and (method.needs.rescale or f.input not in schema.held)
     ]
     if part and method.needs.rescale:
-        raise UserError(f"it moves every feature, and {names_in_words(part)} is fixed", "input.features")
+        raise UserError(f"it changes every feature, and {names_in_words(part)} is fixed", "input.features")
     if part:
         raise UserError(
-            f"it moves a whole input of the model, and {names_in_words(part)} is fixed and a part of one",
+            f"it changes whole inputs of the model, and {names_in_words(part)} is fixed and part of one",
             "input.features",
         )
     if method.needs.rescale and model.has_gradients:
-        return  # its rules go where gradients do not
+        return  # its rules reach further than gradients
     for name in sorted(model.differentiable({k: v[:1] for k, v in inputs.items()}).counted):
         columns = {schema.attributed_as(f.name): None for f in schema.features if f.input == name}
         if len(columns) > 1:
             raise UserError(
-                f"the model counts what stands anywhere in its input {name!r}, so that gradients cannot tell "
+                f"the model only counts the values of its input {name!r}, so gradients cannot tell "
                 f"{names_in_words(list(columns))} apart",
                 "model",
             )
@@ -196,13 +196,13 @@ def _working(
     *,
     gradients: bool = True,
 ) -> str | None:
-    """The other methods that work on the model, if any, those that promise a sum before those that do not."""
-    found: list[str] = []
+    """A remedy that names other methods for the model, first those that promise a sum."""
+    working: list[str] = []
     for name, other in sorted(METHODS.items(), key=lambda item: not item[1].additive):
         missing = (other.needs.gradients and not gradients) or (other.needs.trees and not model.has_trees)
         if name != method.name and not missing:
             with suppress(UserError):
                 check_method(model, inputs, other(), schema)
-                found.append(name)
+                working.append(name)
     which = "methods that would work" if gradients else "methods that need no gradients would work"
-    return f"{which}: {', '.join(found)}" if found else None
+    return f"{which}: {', '.join(working)}" if working else None

@@ -1,1 +1,1 @@
-"""Opening and checking the model while a run is planned."""
+"""Opens and checks the model while a run is planned."""

@@ -1,4 +1,4 @@
-"""Whether a model has one score for a row: the same each time, whoever its neighbours in the batch are."""
+"""Checks that a model has one score per row: the same each time, in any batch."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from transforms.models.base import ScoredModel
 from transforms.models.messages import refusal
 from transforms.wording import names_in_words
 
-#: Rows of a call; evaluations of a model that draws random numbers; rows that are evaluated alone.
-_ROWS, DRAWS, _ALONE = 128, 16, 8
+#: Rows of a call.
+_ROWS = 128
+#: Evaluations of a model that draws random numbers.
+DRAWS = 16
+#: Rows that are evaluated alone.
+_ALONE = 8
 _ANEW = "save it in inference mode (training=False), without layers that draw random numbers"
-_APART = "save it in inference mode, with nothing that is computed over the rows of a batch"
+_APART = "save it in inference mode, without anything computed across the rows of a batch"
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding may make of a score, each as a share of its magnitude and of its spread over the rows.
+    """Differences that rounding may cause, as shares of a score's magnitude and of its spread over the rows.
 
     Args:
-      again: Of the same call: nothing but the atomic additions of a GPU.
-      neighbours: Of a call of the same shape with the row in its place: nothing but where texts are ragged.
-      elsewhere: Of a call of another shape, or with the row in another place.
+      again: For the same call again: only a GPU's atomic additions differ.
+      neighbours: For a call of the same shape with the row in the same place: only ragged texts differ.
+      elsewhere: For a call of another shape, or with the row in another place.
     """
 
     again: tuple[float, float] = (5e-7, 1e-5)
@@ -43,22 +47,22 @@ def check_behaviour(
 
     Args:
       model: The model with its score.
-      inputs: Rows that it takes, `[B, *shape]`.
-      size: Evaluations that a device call has room for.
-      where: Of the model in the config.
+      inputs: Rows of model inputs, `[B, *shape]`.
+      size: Evaluations in a device call.
+      where: The key of the model in the config.
     Raises:
-      UserError: A row has more than one score; the line says what of the model makes it so.
+      UserError: A row has more than one score; the line names the cause within the model.
     Cost: six evaluations of at most 128 rows, and of eight rows alone.
     """
     rows = len(next(iter(inputs.values())))
     count = max(1, min(_ROWS, size))
-    index = np.arange(count) % rows  # few rows come several times: a rare draw is found all the same
+    index = np.arange(count) % rows  # few rows are repeated, so that a rare random effect is found
     batch = _take(inputs, index)
     scores = model.evaluate(batch)[0]
     may, magnitude, spread = _rounding(model), _magnitude(scores), scores.std(axis=0, dtype=np.float64)
 
-    def unlike(found: np.ndarray, known: np.ndarray, share: tuple[float, float]) -> np.ndarray:
-        a, b = found.astype(np.float64), known.astype(np.float64)
+    def unlike(scores_again: np.ndarray, known: np.ndarray, share: tuple[float, float]) -> np.ndarray:
+        a, b = scores_again.astype(np.float64), known.astype(np.float64)
         with np.errstate(invalid="ignore"):
             away = np.abs(a - b) > share[0] * np.maximum(magnitude, np.abs(b)) + share[1] * spread
         rows_unlike: np.ndarray = (away | ~np.isfinite(a)).any(axis=1)
@@ -73,10 +77,10 @@ def check_behaviour(
         return any(unlike(model.evaluate(batch)[0], scores, may.again).any() for _ in range(DRAWS))
 
     for kept, neighbour in ((np.arange(count) % 2 == 0, 0), (np.arange(count) % 2 == 1, rows // 2)):
-        # One and the same row: no mean, and hardly a maximum, of the batch stays what it was.
+        # The same row throughout: a mean or maximum over the batch would change.
         other = _take(inputs, np.where(kept, index, neighbour))
         if unlike(model.evaluate(other)[0], scores, may.neighbours)[kept].any():
-            if wavers():  # a draw so rare that three calls were alike
+            if wavers():  # a random effect so rare that three calls agreed
                 raise random_error(draws, where)
             raise _mixing_error(_mixing(model, batch, other, kept), where)
     order = np.arange(count)[::-1]
@@ -85,23 +89,23 @@ def check_behaviour(
     for row in np.unique(np.linspace(0, count - 1, min(_ALONE, count)).astype(np.int64)):
         alone = _take(batch, slice(row, row + 1))
         try:
-            found = model.evaluate(alone)[0]
+            scores_alone = model.evaluate(alone)[0]
         except Exception as error:
             line = refusal(error, planning=True)
             if line is None:
                 raise
             raise _mixing_error([f"alone, {line}"], where) from error
-        if unlike(found, scores[row : row + 1], may.elsewhere).any():
+        if unlike(scores_alone, scores[row : row + 1], may.elsewhere).any():
             if draws or wavers():
                 raise random_error(draws, where)
             itself = _take(batch, np.full(count, row))
-            if not unlike(model.evaluate(itself)[0][row : row + 1], found, may.elsewhere).any():
+            if not unlike(model.evaluate(itself)[0][row : row + 1], scores_alone, may.elsewhere).any():
                 raise _mixing_error(_mixing(model, batch, itself, np.arange(count) == row), where)
-            raise _mixing_error([], where, "how many rows its batch has")
+            raise _mixing_error([], where, "the number of rows in its batch")
 
 
 def random_places(model: ScoredModel) -> list[str]:
-    """Where the model draws random numbers, as far as it has a graph that shows it."""
+    """The places where the model draws random numbers, as far as its graph shows them."""
     if not model.has_gradients:
         return []
     from transforms.models.graphs.culprits import random_places
@@ -112,9 +116,9 @@ def random_places(model: ScoredModel) -> list[str]:
 
 
 def random_error(draws: list[str], where: str = "model.path") -> UserError:
-    """That a model has another score each time, with what of it draws random numbers."""
+    """The error of a model whose score varies, with the ops that draw random numbers."""
     named = f" ({names_in_words(draws, 4)})" if draws else ""
-    return UserError(f"the model returns another score each time it is asked{named}", where, _ANEW)
+    return UserError(f"the model returns a different score each time{named}", where, _ANEW)
 
 
 def _mixing(
@@ -139,8 +143,8 @@ def _rounding(model: ScoredModel) -> Rounding:
 
 
 def _magnitude(scores: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.sqrt(np.mean(np.square(scores, dtype=np.float64), axis=0))
-    return found
+    magnitude: np.ndarray = np.sqrt(np.mean(np.square(scores, dtype=np.float64), axis=0))
+    return magnitude
 
 
 def _take(inputs: Mapping[str, np.ndarray], index: np.ndarray | slice) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Whether the loaded model is the user's model, and behaves, on the first rows, before any is explained."""
+"""Checks the loaded model on the first rows: one score per row, and the library's own predictions."""
 
 from __future__ import annotations
 
@@ -19,25 +19,28 @@ from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema
 from transforms.work.device_batch import DeviceBatchSize
 
-#: Rows that are looked at, and the fewest where a device call takes few.
-_CHECKED, _FEWEST = 256, 8
-#: Of an output's magnitude in the row, and a part of it of its magnitude over the rows: what rounding may
-#: make of it. Libraries without a graph compute the same twice; TensorFlow fuses operations of one graph and
-#: not of another; halves have two or three digits, of sums of which little may be left.
+#: Rows that are checked.
+_CHECKED = 256
+#: Fewest rows that are checked where a device call takes few.
+_FEWEST = 8
+#: Tolerances for rounding, relative to the output in the row. Libraries without a graph compute the same way
+#: twice; TensorFlow fuses the operations of different graphs differently; half precision has two or three
+#: digits, few of which may be left in a sum. The second line holds the parts that also apply to the output's
+#: magnitude over the rows.
 _ALIKE, _ALIKE_GRAPH, _ALIKE_HALVES = 1e-4, 1e-3, 5e-2
 _OVER_ROWS, _OVER_ROWS_HALVES = 0.1, 1.0
-#: The same of the library's own prediction, asked twice.
+#: Tolerance for the library's own prediction of the same rows again.
 _AGAIN = 2e-6
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The first rows that the model takes.
+    """The first rows that the model accepts.
 
     Args:
       stored: The features' columns as the file holds them, under the features' names.
       ids: `[B]` str objects.
-      inputs: By model input, `[B, *shape]`.
+      inputs: `[B, *shape]`, by model input.
     """
 
     stored: pa.RecordBatch
@@ -46,26 +49,26 @@ class Checked:
 
 
 def check_model(model: ScoredModel, first: Rows, schema: ExampleSchema, size: int | None) -> None:
-    """Looks whether a row has one score, and holds it against the library's own prediction of the first rows.
+    """Checks that a row has one score, and that scores equal the library's own predictions of the first rows.
 
     Args:
       model: The model with its score.
-      first: As `first_rows` gives them.
-      schema: Of the examples.
-      size: Evaluations a device call; None: to be found.
+      first: The rows that `first_rows` returns.
+      schema: The schema of the examples.
+      size: Evaluations a device call; None if it is not decided yet.
     Raises:
-      UserError: Some row has several scores, or another one than the library's own.
+      UserError: A row has several scores, or its score differs from the library's own.
     Cost: evaluates some hundred rows, fewer where a row takes much memory.
     """
     size = size or forward_batch_size(model)
     device_batch = DeviceBatchSize(size)
     checked = _usable(model, first, schema, device_batch, min(_CHECKED, max(_FEWEST, size)))
     if checked is not None:
-        check_rows(model, checked, device_batch)
+        check_accepted_rows(model, checked, device_batch)
 
 
-def check_rows(model: ScoredModel, checked: Checked, device_batch: DeviceBatchSize) -> None:
-    """The same of rows that the model takes."""
+def check_accepted_rows(model: ScoredModel, checked: Checked, device_batch: DeviceBatchSize) -> None:
+    """Checks the model on rows that it accepts."""
     with models_own("on the first rows"):
         device_batch.run(lambda size: check_behaviour(model, checked.inputs, size))
     with models_own("in its own prediction of the first rows"):
@@ -116,7 +119,7 @@ def _check_prediction(model: ScoredModel, checked: Checked, device_batch: Device
         unlike = differing(ours, theirs, _ALIKE_GRAPH if model.has_gradients else _ALIKE)
     if not unlike.any():
         return
-    row, target = (int(at) for at in np.argwhere(unlike)[0])
+    row, target = (int(index) for index in np.argwhere(unlike)[0])
     number = int(unlike.any(axis=1).sum())
     raise UserError(
         f"the model's own prediction of row {checked.ids[row]} for {model.signature.target_names[target]} is "
@@ -131,7 +134,7 @@ _REMEDY = "wrap its own prediction in a python: function, and explain that with 
 
 
 def _as_saved(model: ScoredModel, rows: Mapping[str, np.ndarray]) -> ScoredModel:
-    """The model in its own precision: the config asks for halves, and they are not a misreading."""
+    """The model in its own precision: mixed precision is the config's choice, not an error."""
     adapter = model.adapter
     if not isinstance(adapter, CompiledAdapter) or adapter.precision == "float32":
         return model
@@ -143,13 +146,13 @@ def _as_saved(model: ScoredModel, rows: Mapping[str, np.ndarray]) -> ScoredModel
 def differing(
     ours: np.ndarray, theirs: np.ndarray, tolerance: float, over_rows: float = _OVER_ROWS
 ) -> np.ndarray:
-    """Where two predictions are not the same but for rounding, `[B, T]` bool; NaN equals NaN.
+    """Marks predictions that differ by more than rounding, `[B, T]` bool; NaN equals NaN.
 
     Args:
       ours: `[B, T]`.
-      theirs: The same.
-      tolerance: Relative to the value.
-      over_rows: The part of it that counts relative to the output's root mean square over the rows as well.
+      theirs: `[B, T]`.
+      tolerance: Tolerance relative to the value.
+      over_rows: Part of the tolerance that also applies to the output's root mean square over the rows.
     """
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
@@ -157,5 +160,5 @@ def differing(
     scale = np.sqrt(np.mean(np.square(known), axis=0))
     with np.errstate(invalid="ignore", over="ignore"):
         near = np.abs(a - b) <= tolerance * (known + over_rows * scale)
-    found: np.ndarray = ~(same | near)
-    return found
+    different: np.ndarray = ~(same | near)
+    return different

@@ -1,4 +1,4 @@
-"""A module's function in a process of its own, so that the launcher stays light."""
+"""Calls a function in a child process, so that the launcher stays light."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 
 def in_child(function: Callable[[Question], Answer], request: Question) -> Answer:
-    """Calls a module's function in a process of its own; what it raises as a UserError is raised here."""
+    """Calls a module's function in a child process, and raises its UserError here."""
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as noise:
         child = subprocess.run(
             [sys.executable, "-m", "pipeline.planning.model.child", str(answer.fileno())],
@@ -42,11 +42,11 @@ def in_child(function: Callable[[Question], Answer], request: Question) -> Answe
             lines = noise.read().decode("utf-8", "replace").strip().splitlines()
             last = lines[-1] if lines else "no message"
             raise RuntimeError(f"the model's process ended with status {child.returncode}: {last}")
-        # Written by our own child a moment ago, through a file without a name.
-        found = pickle.loads(data)
-    if isinstance(found, BaseException):
-        raise found
-    answered: Answer = found
+        # Our own child has just written it to a file without a name.
+        reply = pickle.loads(data)
+    if isinstance(reply, BaseException):
+        raise reply
+    answered: Answer = reply
     return answered
 
 
@@ -54,15 +54,15 @@ def _child(descriptor: int) -> None:
     path, function, request = pickle.loads(sys.stdin.buffer.read())
     sys.path[:] = path
     try:
-        found: object = function(request)
+        reply: object = function(request)
     except UserError as error:
-        found = error
+        reply = error
     with open(descriptor, "wb") as answer:
-        answer.write(pickle.dumps(found))
+        answer.write(pickle.dumps(reply))
 
 
 if __name__ == "__main__":
-    # The classes must be those of the package, not of __main__, to mean the same to the parent.
+    # Classes must belong to the package rather than to __main__, so that the parent can unpickle them.
     from pipeline.planning.model import child as package
 
     package._child(int(sys.argv[1]))

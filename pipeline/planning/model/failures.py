@@ -1,4 +1,4 @@
-"""What a model's own code raises while a run is planned, told as the model's failure and not as ours."""
+"""Reports exceptions of a model's own code, while a run is planned, as failures of the model."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema
 from transforms.work.device_batch import DeviceBatchSize
 
-#: Why a row whose score is NaN or infinite is not taken.
+#: The reason for refusing a row whose score is NaN or infinite.
 NOT_FINITE = "its score is not finite"
 _TRIED = 64
-_OUTSIDE = "check that it predicts these rows where it was made, and what --debug shows"
+_OUTSIDE = "check that it predicts these rows where it was trained, and what --debug shows"
 
 
 def is_no_failure(error: Exception) -> bool:
-    """Whether an exception is no failure of the model: a user's mistake that is told, or no memory."""
+    """Whether an exception is a user's mistake or lack of memory rather than a failure of the model."""
     return isinstance(error, (UserError, MemoryError, DeviceMemoryError, HostMemoryError)) or out_of_memory(
         error
     )
 
 
-def said(error: Exception) -> str:
-    """What an exception of a model says, in one line of at most 200 characters."""
+def message_of(error: Exception) -> str:
+    """The message of a model's exception, in one line of at most 200 characters."""
     line = refusal(error, planning=True)
     if line is None:
         name, line = type(error).__name__, first_line(error)
@@ -40,10 +40,10 @@ def said(error: Exception) -> str:
 
 @contextmanager
 def models_own(where: str) -> Iterator[None]:
-    """Whatever is raised within is the model's failure.
+    """Reports exceptions in the block as failures of the model.
 
     Args:
-      where: Goes on from "the model fails".
+      where: Words that follow "the model fails".
     Raises:
       UserError: It is.
     """
@@ -52,16 +52,16 @@ def models_own(where: str) -> Iterator[None]:
     except Exception as error:
         if is_no_failure(error):
             raise
-        raise UserError(f"the model fails {where}: {said(error)}", "model.path", _OUTSIDE) from error
+        raise UserError(f"the model fails {where}: {message_of(error)}", "model.path", _OUTSIDE) from error
 
 
 @contextmanager
 def methods_own(method: AttributionMethod, schema: ExampleSchema) -> Iterator[None]:
-    """Whatever is raised within means that the method cannot be had of the model.
+    """Reports exceptions in the block as a method that does not work on the model.
 
     Args:
       method: The method.
-      schema: Of the examples, which the methods that the line names can have.
+      schema: The schema of the examples, which the suggested methods can explain.
     Raises:
       UserError: It cannot.
     """
@@ -73,7 +73,7 @@ def methods_own(method: AttributionMethod, schema: ExampleSchema) -> Iterator[No
         others = [name for name in ("permutation_shap", "kernel_shap", "occlusion") if name != method.name]
         masking = playable(others, schema)
         raise UserError(
-            f"{method.name} fails on this model: {said(error)}",
+            f"{method.name} fails on this model: {message_of(error)}",
             "method.name",
             f"use a method that only evaluates it: {', '.join(masking)}",
         ) from error
@@ -89,7 +89,7 @@ def scores_of(
 def taken(
     model: ScoredModel, inputs: Mapping[str, np.ndarray], device_batch: DeviceBatchSize
 ) -> tuple[np.ndarray, str]:
-    """Which rows the model takes and gives a finite score, `[B]` bool, and why not one of the others."""
+    """The rows that the model accepts with a finite score, `[B]` bool, and a reason for one of the others."""
     rows = len(next(iter(inputs.values())))
     try:
         scores = scores_of(model, inputs, device_batch)
@@ -97,7 +97,7 @@ def taken(
         if is_no_failure(error):
             raise
         if rows == 1:
-            return np.zeros(1, bool), said(error)
+            return np.zeros(1, bool), message_of(error)
         parts = (slice(0, rows // 2), slice(rows // 2, None))
         halves = [taken(model, {k: v[part] for k, v in inputs.items()}, device_batch) for part in parts]
         return np.concatenate([kept for kept, _ in halves]), halves[0][1] or halves[1][1]
@@ -106,13 +106,13 @@ def taken(
 
 
 def refused_baseline(model: ScoredModel, reason: str, first: Rows | None, schema: ExampleSchema) -> UserError:
-    """That the model takes no row of the baseline; or that it fails, where it takes none of the input."""
+    """The error of a baseline that the model refuses, or of a model that refuses all rows."""
     if first is not None:
         some = {name: value[:_TRIED] for name, value in first.features.items()}
         kept, why = taken(model, schema.assemble(some), DeviceBatchSize(_TRIED))
         if not kept.any() and why != NOT_FINITE:
             return UserError(f"the model fails on the first rows: {why}", "model.path", _OUTSIDE)
-    what = "the model's score of the baseline is not finite"
+    problem = "the model's score of the baseline is not finite"
     if reason != NOT_FINITE:
-        what = f"the model does not take the baseline: {reason}"
-    return UserError(what, "baseline", "choose another kind")
+        problem = f"the model does not accept the baseline: {reason}"
+    return UserError(problem, "baseline", "choose another kind of baseline")

@@ -1,4 +1,4 @@
-"""What a plan opens: the model with its schema, its background and the first rows, looked at in that order.
+"""Opens the model of a plan with its schema, its background and the first rows, and checks them in order.
 
 Each thing is checked once, in this order: the model loads and the columns fit it; the files have the columns;
 the baseline can be made; the model takes rows of their shapes; the model is sound (a row has one score, which
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.planning.device_batches import forward_batch_size
-from pipeline.planning.method.requirements import Unfit, check_players, fitted, fitting
+from pipeline.planning.method.requirements import Unfit, check_players, fitting, held_for_method
 from pipeline.planning.model.checks import check_model
 from pipeline.planning.model.failures import methods_own, models_own, refused_baseline, taken
 from pipeline.planning.model.targets import Target, is_yes_or_no
@@ -37,33 +37,33 @@ from transforms.sources.base import TFRECORD, Column, InputFile
 from transforms.sources.read import check_columns
 from transforms.work.device_batch import DeviceBatchSize
 
-#: Rows of the input that stand for it where a spread or a time is measured.
+#: First rows of the input, on which a spread or a time is measured.
 FIRST_ROWS = 4096
-#: The same where nothing but the model is looked at.
+#: First rows for a check of the model alone.
 _FEW_ROWS = 256
 
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """What to find out.
+    """The questions that a plan asks of a model.
 
     Args:
-      model: What to load.
+      model: The model to load.
       score: auto | output | logit | probability.
-      target: Index, name of a class or a head, "predicted", "all"; None: not given, or a column names it.
-      columns: The parts that the config gives to columns.
-      types: Columns of the input, with their types.
+      target: Index, name of a class or a head, "predicted", "all"; None if absent, or if a column names it.
+      columns: The roles that the config gives to columns.
+      types: Types of the input's columns.
       files: The input.
-      method: The method; None: the model decides.
-      baseline: The kind of baseline, with its own files for kind `file`; no kind: the method decides.
-      baseline_files: These.
-      device_batch_size: From the config; None: to be found.
-      seed: Of the run.
+      method: The method; None leaves it to the model.
+      baseline: The kind of baseline, with its values; without a kind, the method decides.
+      baseline_files: The files of a baseline of kind `file`.
+      device_batch_size: The config's device batch size; None leaves it to the plan.
+      seed: The seed of the run.
       threads: TensorFlow's threads in this process.
-      measure: Whether to measure the time per row.
-      drawn_from: The files of the input that the baseline is made of; None: all.
-      paths: Columns that are not in the files but in the names of their folders.
-      edges: Of bins of equally many rows, by column and number, where an earlier run has found them.
+      measure: Measure the time per row.
+      drawn_from: The input files from which a baseline is drawn; None draws from all.
+      paths: Columns that are in the names of folders rather than in the files.
+      edges: Edges of bins of an earlier run, by column and number of bins.
     """
 
     model: ModelRequest
@@ -86,14 +86,14 @@ class ProbeRequest:
 
 @dataclass(frozen=True)
 class Opened:
-    """A model that is sound, and what it is explained with.
+    """A sound model with its schema, background and first rows.
 
     Args:
-      schema: As far as the files tell, whatever the method.
-      model: With its score.
-      background: Rows that it takes, `[R, *shape]` by feature.
-      first: The first rows of the input, those that the model refuses among them; None where none is usable.
-      baseline: The kind that the background is of.
+      schema: The schema that the files determine, whatever the method.
+      model: The model with its score.
+      background: Rows that the model accepts, `[R, *shape]` by feature.
+      first: The first rows of the input, refused ones included; None if none is usable.
+      baseline: The kind of the background.
     """
 
     schema: ExampleSchema
@@ -104,14 +104,14 @@ class Opened:
 
 
 def open_model(request: ProbeRequest, other: Opened | None = None) -> Opened:
-    """Loads the model, makes its schema and its background, and looks whether the model is sound.
+    """Loads the model, makes its schema and its background, and checks that the model is sound.
 
     Args:
-      request: What to find out; without a method, nothing is refused for one.
-      other: The same model opened for another method: it is not looked at twice.
+      request: The questions; without a method, nothing is refused because of one.
+      other: The same model, opened for another method; it is not checked again.
     Raises:
       UserError: Model, columns and baseline do not fit each other, or the model is not sound.
-      Unfit: The method cannot have so many players, of a model that is sound.
+      Unfit: The model is sound, but the method cannot handle its number of players.
     Cost: a pass over the input for the baseline; see `check_model`.
     """
     if other is not None and other.baseline == request.baseline.kind:
@@ -125,18 +125,18 @@ def open_model(request: ProbeRequest, other: Opened | None = None) -> Opened:
     if request.columns.target is not None and is_yes_or_no(model):
         schema = replace(schema, classes=NO_OR_YES)
     if other is None:
-        # What stands for the input where the baseline is one row must not change when files are added.
+        # Added files must not change the rows on which a one-row baseline's spread is measured.
         first = first_rows(drawn_from, schema, FIRST_ROWS)
         if first is not None:
             check_model(model, first, schema, request.device_batch_size)
     else:
         first = other.first
-    # Rows that the model refuses will be rejected: they are no background and no measure of the others.
+    # Rows that the model refuses will be rejected; they must not enter the background or measurements.
     device_batch = DeviceBatchSize(request.device_batch_size or forward_batch_size(model))
     kept, reason = taken(model, schema.assemble(background), device_batch)
     if not kept.any():
         raise refused_baseline(model, reason, first, schema)
-    if not kept.all():  # a mask copies
+    if not kept.all():  # indexing by a mask copies
         background = {name: value[kept] for name, value in background.items()}
     return Opened(schema, model, background, first, request.baseline.kind)
 
@@ -144,14 +144,14 @@ def open_model(request: ProbeRequest, other: Opened | None = None) -> Opened:
 def fit(
     request: ProbeRequest, opened: Opened, method: AttributionMethod
 ) -> tuple[ExampleSchema, ScoredModel]:
-    """The schema and the model as a method takes them, with what only masks held at the row's value.
+    """The schema and the model for a method, with inputs that only mask held at the row's value.
 
     Raises:
-      Unfit: The method cannot be had of the model.
+      Unfit: The method does not work on the model.
     """
     background = opened.background
     with fitting(), methods_own(method, opened.schema):
-        return fitted(
+        return held_for_method(
             opened.model,
             background,
             method,
@@ -161,7 +161,7 @@ def fit(
 
 
 def _check_room(request: ProbeRequest, method: AttributionMethod, schema: ExampleSchema) -> None:
-    """That the method can have so many players, before the whole input is read for a baseline.
+    """Checks the number of players, before the whole input is read for a baseline.
 
     Raises:
       UserError: The model, on the first rows, is not sound, which comes first.
@@ -180,16 +180,16 @@ def _check_room(request: ProbeRequest, method: AttributionMethod, schema: Exampl
 
 
 def _schema_of_files(request: ProbeRequest) -> ExampleSchema:
-    """The schema, with what the files' own types say; all of them have its columns."""
+    """The schema with the files' own types, after checking that all files have its columns."""
     kind, schema, types = open_schema(request)
     common = check_columns(request.files, columns_of(schema))
     if kind == FunctionModel.kind and any(common[f.name] != f.stored for f in schema.features):
-        # A function takes what it is given: of whole numbers in one file and halves in another, floats.
+        # A function receives one type: floats, where one file has integers and another one floats.
         _, schema, types = open_schema(replace(request, types={**request.types, **common}))
-    if schema.slicings:  # what they compare must be so in every file
-        found = {**types, **common}
+    if schema.slicings:  # conditions must fit the types of every file
+        all_types = {**types, **common}
         slices = tuple((name, common[name]) for name, _ in schema.slices)
-        slicings = slicings_with_paths(request.columns.slices, found, request.paths, request.files)
+        slicings = slicings_with_paths(request.columns.slices, all_types, request.paths, request.files)
         schema = replace(schema, slices=slices, slicings=slicings)
     if request.baseline.kind == "file":
         wanted = [
@@ -204,12 +204,12 @@ def _scored(request: ProbeRequest, schema: ExampleSchema, rows: Mapping[str, np.
     from transforms.work import runtime as worker
 
     inputs = schema.assemble(rows)
-    with models_own("when it is given rows of the columns' shapes"):
+    with models_own("on rows of the columns' shapes"):
         return worker.scored_model(request.model, inputs, request.score, request.threads, held=schema.held)
 
 
 def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str, pa.DataType]]:
-    """Loads the model: its kind, its schema as far as types tell, and the types of the columns."""
+    """Loads the model; returns its kind, the schema as far as types determine it, and columns' types."""
     from transforms.work import runtime as worker
 
     loaded = worker.adapter(request.model, request.threads)

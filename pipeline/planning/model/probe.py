@@ -1,9 +1,9 @@
-"""What a plan must ask of the model: in this process, or in a child so that the launcher stays light."""
+"""Asks the model what a plan needs to know, in this process or in a child process."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from pipeline.planning.device_batches import (
     evaluation_bytes,
     seconds_per_row,
 )
-from pipeline.planning.method.default import baseline_kind, candidates
+from pipeline.planning.method.default import baseline_kind, candidate_methods
 from pipeline.planning.method.requirements import Unfit
 from pipeline.planning.model.child import in_child
 from pipeline.planning.model.failures import methods_own, scores_of, taken
@@ -33,7 +33,7 @@ from transforms.models.load import request_bytes, request_digest
 from transforms.models.reference import Reference
 from transforms.rows.baselines.baselines import Artifact
 from transforms.rows.decode import Rows
-from transforms.rows.resolve.completion import said
+from transforms.rows.resolve.completion import completion_note
 from transforms.rows.schema import ExampleSchema
 from transforms.work.device_batch import DeviceBatchSize
 from transforms.work.runtime import make_reference
@@ -42,32 +42,32 @@ from transforms.work.spec import TargetSpec
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What was found.
+    """The facts about a model, its method and its data that a plan needs.
 
     Args:
-      signature: Of the model.
-      digest: Of the model.
-      score_kinds: A head, what is explained.
-      schema: Complete.
-      targets: Which outputs are explained.
-      artifact: Baseline with its scores.
+      signature: The model's signature.
+      digest: The model's digest.
+      score_kinds: The kind of score that is explained, by head.
+      schema: The complete schema.
+      targets: The outputs that are explained.
+      artifact: The baseline with its scores.
       evaluations_per_row: Model evaluations a row.
       device_batch_size: Evaluations a device call.
-      device_bytes: Memory that these take at most.
-      affine_prefix: Whether an affine prefix of the model is skipped.
-      seconds_per_row: Measured on the first rows; None unless asked for.
-      warnings: What is not as it should be and stops no run, by key of the config.
-      devices: That the model may run on here, as TensorFlow calls them; none where it does not run it.
-      device_room: Evaluations a device call that there was memory for here; None: as many as planned.
-      evaluation_bytes: Memory of an evaluation in a device call, with its gradient where one is taken.
-      forward_bytes: The same of an evaluation alone.
-      background_bytes: Memory that a device keeps of the background.
-      model_bytes: Of the model's files.
-      slice_values: Slices that there will be, over all slicings; an estimate.
-      notes: What the model's file does not say, for a plan.
-      method: With which it was found.
-      baseline_kind: Of the artifact.
-      defaults: What the config leaves open and the model has decided, with the reason, by key.
+      device_bytes: Largest memory of a device call.
+      affine_prefix: An affine prefix of the model is skipped.
+      seconds_per_row: Time per row, measured on the first rows; None unless asked for.
+      warnings: Problems that stop no run, by key of the config.
+      devices: TensorFlow's names of the devices on this machine; none for other models.
+      device_room: Evaluations a device call that fitted into memory here; None if all that were planned did.
+      evaluation_bytes: Memory of an evaluation in a device call, with its gradient if there is one.
+      forward_bytes: Memory of an evaluation without gradient.
+      background_bytes: Memory of results that a device keeps for the background.
+      model_bytes: Bytes of the model's files.
+      slice_values: Estimated number of slices, over all slicings.
+      notes: Remarks on the model for the plan.
+      method: The method, chosen if the config leaves it open.
+      baseline_kind: The kind of the baseline.
+      defaults: Reasons for choices that the config leaves open, by key.
     """
 
     signature: Signature
@@ -96,7 +96,7 @@ class ProbeResult:
 
 
 def probe_model(request: ProbeRequest) -> ProbeResult:
-    """Loads the model and finds out, in this process.
+    """Loads the model and answers the questions, in this process.
 
     Raises:
       UserError: Model, columns, target, method or baseline do not fit each other, or the memory.
@@ -105,34 +105,34 @@ def probe_model(request: ProbeRequest) -> ProbeResult:
     try:
         return _with_defaults(request)
     except (DeviceMemoryError, HostMemoryError) as error:
-        what, _, remedy = str(error).partition("; ")
-        raise UserError(what, "compute", remedy) from error
+        problem, _, remedy = str(error).partition("; ")
+        raise UserError(problem, "compute", remedy) from error
     except MemoryError as error:
-        what = f"the memory does not suffice to plan the run ({error or type(error).__name__})"
-        raise UserError(what, "model.path", "plan it on a machine with more") from error
+        problem = f"not enough memory to plan the run ({error or type(error).__name__})"
+        raise UserError(problem, "model.path", "plan it on a machine with more memory") from error
 
 
 def _with_defaults(request: ProbeRequest) -> ProbeResult:
-    """The same with the first method that can work on the model, where the config names none."""
+    """Probes the model with the first method that works, if the config names none."""
     if request.method is not None:
         own = _with_kind(request, request.method)
         return _probe(own, open_model(own))
     kind, schema, _ = open_schema(request)
     refused: list[str] = []
-    choices = candidates(kind, schema.players.count)
+    choices = candidate_methods(kind, schema.players.count)
     opened: Opened | None = None
     for number, (method, why) in enumerate(choices, 1):
         own = _with_kind(request, method)
         try:
             opened = open_model(own, opened)
-            found = _probe(own, opened)
+            result = _probe(own, opened)
         except Unfit as error:
             if number == len(choices):
                 raise
             refused.append(error.what)
             continue
         reason = "; ".join([why, *refused])
-        return replace(found, defaults={**found.defaults, "method": reason})
+        return replace(result, defaults={**result.defaults, "method": reason})
     raise AssertionError("there is a method for every kind of model")
 
 
@@ -142,78 +142,53 @@ def _with_kind(request: ProbeRequest, method: AttributionMethod) -> ProbeRequest
 
 
 def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
-    """What there is to find out of a model that is sound, with a method that has to fit it."""
+    """Probes a sound model with a method, which must fit it."""
     method = request.method
-    assert method is not None  # for the type checker: `probe` has filled it in
+    assert method is not None  # for the type checker: `_with_defaults` has filled it in
     schema, model = fit(request, opened, method)
-    background, first = opened.background, opened.first
-    inputs = schema.assemble(background)
     targets = find_targets(request.target, request.columns.target, model)
-    drawn_from = request.drawn_from or request.files
-    total = sum(file.rows for file in request.files)
+    drawn_from, total = request.drawn_from or request.files, sum(file.rows for file in request.files)
     schema, slices, crowded = plan_slicings(schema, drawn_from, request.seed, total, request.edges)
+    inputs = schema.assemble(opened.background)
     size = request.device_batch_size or device_batch_size(model, inputs, method)
     device_batch = DeviceBatchSize(size)
-    first_inputs, first_features = inputs, None if first is None else first.features
-    if first is not None:
-        found = schema.assemble(first.features)
-        kept, _ = taken(model, found, device_batch)
-        if kept.any():  # a mask copies
-            first_inputs = found if kept.all() else {name: value[kept] for name, value in found.items()}
-    scores = scores_of(model, inputs, device_batch)
-    spread_inputs = inputs if len(scores) > 1 else first_inputs
-    spread_scores = scores if len(scores) > 1 else scores_of(model, first_inputs, device_batch)
-    spread = spread_of(spread_scores)
-    first_scores = spread_scores
-    if len(scores) > 1 and not spread.all():  # what their spread cannot measure, their distance may
-        first_scores = scores_of(model, first_inputs, device_batch)
-    yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
-    noise: tuple[np.ndarray, ...] = ()
-    if method.needs.entry_spread:
-        with methods_own(method, schema):
-            noise = device_batch.run(lambda size: _entry_spread(model, spread_inputs, size))
-    if targets.mirrored:  # of no and yes alike
-        spread, yardstick = np.repeat(spread, 2), np.repeat(yardstick, 2)
-    artifact = Artifact(background, scores, spread, noise, yardstick)
-    listed = said(request.columns, model.signature, [feature.name for feature in schema.features])
+    first_inputs = _first_inputs(model, schema, opened.first, device_batch)
+    first_inputs = inputs if first_inputs is None else first_inputs
+    artifact = _measured(model, schema, method, opened.background, first_inputs, device_batch)
+    if targets.mirrored:  # no and yes have the same spread
+        yardstick = None if artifact.yardstick is None else np.repeat(artifact.yardstick, 2)
+        artifact = replace(artifact, spread=np.repeat(artifact.spread, 2), yardstick=yardstick)
     reference = make_reference(artifact, schema, request.seed)
-    if request.model.jit:  # what XLA cannot compile is to be known before the run
-        row = {name: value[:1] for name, value in spread_inputs.items()}
-        none = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
-        with methods_own(method, schema):
-            device_batch.run(lambda size: method.attribute(model, row, reference, *none, size))
+    if request.model.jit:  # XLA must fail before the run, if it does
+        rows = inputs if len(artifact.scores) > 1 else first_inputs
+        _attribute_one(model, schema, method, reference, rows, device_batch)
     seconds = None
     if request.measure:
         with methods_own(method, schema):
             seconds = device_batch.run(
                 lambda size: seconds_per_row(method, model, reference, first_inputs, targets, size)
             )
+    listed = completion_note(request.columns, model.signature, [feature.name for feature in schema.features])
     return ProbeResult(
-        targets.signature(model.signature),
-        request_digest(request.model),
-        model.score_kinds,
-        schema,
-        targets,
-        artifact,
-        method.evaluations_per_row(len(scores), schema.players.count),
-        size,
-        device_batch.size * evaluation_bytes(model, inputs, method),
-        _has_prefix(model, reference, method),
-        seconds,
-        (
-            *_said_of(model),
-            *remarks(model, schema, reference, request.columns, method),
-            *(() if first is None else _repeated_ids(first, schema)),
-            *crowded,
-            *degenerate_baseline(request.baseline.kind, method, background, first_features),
-        ),
-        device_scopes() if request.model.needs_tensorflow else (),
-        device_batch.used,
-        evaluation_bytes(model, inputs, method),
-        model.forward_bytes,
-        background_bytes(model, inputs, method, len(scores)),
-        request_bytes(request.model),
-        slices,
+        signature=targets.signature(model.signature),
+        digest=request_digest(request.model),
+        score_kinds=model.score_kinds,
+        schema=schema,
+        targets=targets,
+        artifact=artifact,
+        evaluations_per_row=method.evaluations_per_row(len(artifact.scores), schema.players.count),
+        device_batch_size=size,
+        device_bytes=device_batch.size * evaluation_bytes(model, inputs, method),
+        affine_prefix=_has_prefix(model, reference, method),
+        seconds_per_row=seconds,
+        warnings=_warnings(request, opened, schema, model, reference, crowded),
+        devices=device_scopes() if request.model.needs_tensorflow else (),
+        device_room=device_batch.used,
+        evaluation_bytes=evaluation_bytes(model, inputs, method),
+        forward_bytes=model.forward_bytes,
+        background_bytes=background_bytes(model, inputs, method, len(artifact.scores)),
+        model_bytes=request_bytes(request.model),
+        slice_values=slices,
         notes=tuple(getattr(model.adapter, "notes", ())),
         method=method,
         baseline_kind=str(request.baseline.kind),
@@ -221,13 +196,97 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
     )
 
 
-def _said_of(model: ScoredModel) -> tuple[str, ...]:
-    """What a model's adapter has to say that stops no run."""
+def _first_inputs(
+    model: ScoredModel, schema: ExampleSchema, first: Rows | None, device_batch: DeviceBatchSize
+) -> Mapping[str, np.ndarray] | None:
+    """The first rows of the input that the model accepts; None if there are none."""
+    if first is None:
+        return None
+    rows = schema.assemble(first.features)
+    kept, _ = taken(model, rows, device_batch)
+    if not kept.any():
+        return None
+    # Indexing by a mask copies.
+    return rows if kept.all() else {name: value[kept] for name, value in rows.items()}
+
+
+def _measured(
+    model: ScoredModel,
+    schema: ExampleSchema,
+    method: AttributionMethod,
+    background: Mapping[str, np.ndarray],
+    first_inputs: Mapping[str, np.ndarray],
+    device_batch: DeviceBatchSize,
+) -> Artifact:
+    """Measures the scores of a baseline, their spread, and the distance of the first rows from them.
+
+    Args:
+      model: The model with its score.
+      schema: The schema of the examples.
+      method: The method, which may need the spread of each entry.
+      background: The rows of the baseline, by feature.
+      first_inputs: First rows of the input, for the spread of a baseline of one row.
+      device_batch: The device batch size.
+    """
+    inputs = schema.assemble(background)
+    scores = scores_of(model, inputs, device_batch)
+    spread_inputs = inputs if len(scores) > 1 else first_inputs
+    spread_scores = scores if len(scores) > 1 else scores_of(model, first_inputs, device_batch)
+    spread = spread_of(spread_scores)
+    first_scores = spread_scores
+    if len(scores) > 1 and not spread.all():  # a distance may serve where the spread is 0
+        first_scores = scores_of(model, first_inputs, device_batch)
+    yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
+    noise: tuple[np.ndarray, ...] = ()
+    if method.needs.entry_spread:
+        with methods_own(method, schema):
+            noise = device_batch.run(lambda size: _entry_spread(model, spread_inputs, size))
+    return Artifact(background, scores, spread, noise, yardstick)
+
+
+def _attribute_one(
+    model: ScoredModel,
+    schema: ExampleSchema,
+    method: AttributionMethod,
+    reference: Reference,
+    inputs: Mapping[str, np.ndarray],
+    device_batch: DeviceBatchSize,
+) -> None:
+    """Attributes one row, which compiles the model and the method around it."""
+    row = {name: value[:1] for name, value in inputs.items()}
+    target, seed = np.zeros((1, 1), np.int64), np.zeros(1, np.uint64)
+    with methods_own(method, schema):
+        device_batch.run(lambda size: method.attribute(model, row, reference, target, seed, size))
+
+
+def _warnings(
+    request: ProbeRequest,
+    opened: Opened,
+    schema: ExampleSchema,
+    model: ScoredModel,
+    reference: Reference,
+    crowded: Sequence[str],
+) -> tuple[str, ...]:
+    """All warnings: of the model, its method, the first ids, the slices (`crowded`) and the baseline."""
+    method, first = request.method, opened.first
+    assert method is not None
+    first_features = None if first is None else first.features
+    return (
+        *_warnings_of(model),
+        *remarks(model, schema, reference, request.columns, method),
+        *(() if first is None else _repeated_ids(first, schema)),
+        *crowded,
+        *degenerate_baseline(request.baseline.kind, method, opened.background, first_features),
+    )
+
+
+def _warnings_of(model: ScoredModel) -> tuple[str, ...]:
+    """Warnings of the model's adapter."""
     return tuple(f"model.path: {line}" for line in getattr(model.adapter, "warnings", ()))
 
 
 def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:
-    """A warning where ids come twice among the first rows.
+    """A warning about repeated ids among the first rows.
 
     That ids are unique is the user's to see to: a run that made sure would have to hold all of them.
     """
@@ -262,13 +321,13 @@ def _entry_spread(
         some = {name: value[first : first + device_batch_size] for name, value in inputs.items()}
         rows = len(next(iter(some.values())))
         entries = [entry.numpy() for entry in differentiable.ends(some)[0]]
-        by_row = {str(at): v.reshape(rows, -1, *v.shape[1:]) for at, v in enumerate(entries)}
-        sums = {at: v.sum(axis=0, dtype=np.float64) for at, v in by_row.items()}
-        away = {at: v.var(axis=0, dtype=np.float64) * rows for at, v in by_row.items()}
+        by_row = {str(entry_name): v.reshape(rows, -1, *v.shape[1:]) for entry_name, v in enumerate(entries)}
+        sums = {entry_name: v.sum(axis=0, dtype=np.float64) for entry_name, v in by_row.items()}
+        away = {entry_name: v.var(axis=0, dtype=np.float64) * rows for entry_name, v in by_row.items()}
         moments.add(rows, sums, away)
     return tuple(np.sqrt(value / count).astype(np.float32) for value in moments.deviations.values())
 
 
 def probe_in_child(request: ProbeRequest) -> ProbeResult:
-    """The same in a process of its own, which takes TensorFlow with it when it ends."""
+    """Probes a model in a child process, whose memory, TensorFlow included, is free at its end."""
     return in_child(probe_model, request)

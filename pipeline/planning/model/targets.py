@@ -1,4 +1,4 @@
-"""Which outputs are explained, by what the config says of them; and what that means, in words."""
+"""Finds the outputs to explain, and describes them in words."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SHOWN = 12
 
 
 def find_targets(target: Target, column: str | None, model: ScoredModel) -> TargetSpec:
-    """The outputs that are meant.
+    """Finds the outputs that `model.target` means.
 
     Args:
       target: An index, a name, "predicted", "all"; None: where no column names it, the second of two classes,
         else the first output.
-      column: That names the output of each row, or its class.
-      model: With its score.
+      column: The column that names each row's output or class.
+      model: The model with its score.
     Raises:
       UserError: There is no such output.
     """
@@ -50,7 +50,7 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
         return TargetSpec(tuple(signature.heads[target]))
     if isinstance(target, str):
         raise UserError(
-            f"{target!r} is no output of the model",
+            f"{target!r} is not an output of the model",
             "model.target",
             did_you_mean(target, list(dict.fromkeys([*names, *signature.heads, "predicted", "all"])))
             or f"its outputs are {', '.join(names[:_SHOWN])}",
@@ -59,7 +59,7 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
         known = f", and its classes are {_listed(classes)}" if classes else ""
         outputs = f"{len(names)} output{'s' if len(names) > 1 else ''}"
         raise UserError(
-            f"{target} is no output index: the model has {outputs}{known}",
+            f"{target} is not an output index: the model has {outputs}{known}",
             "model.target",
             f"give 0 to {len(names) - 1}" if len(names) > 1 else "give 0",
         )
@@ -67,7 +67,7 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
 
 
 def is_yes_or_no(model: ScoredModel) -> bool:
-    """Whether the model has one output, which is the probability of a yes."""
+    """Whether the model has a single output, the probability of "yes"."""
     signature = model.signature
     if len(signature.outputs) != 1 or signature.outputs[0].width != 1:
         return False
@@ -75,7 +75,7 @@ def is_yes_or_no(model: ScoredModel) -> bool:
 
 
 def _by_name(target: Target, names: Sequence[str], classes: Sequence[Category]) -> int | None:
-    """The class, or the output, that is called so; a class's name counts more than an index."""
+    """The index of the class or output with this name; a class's name takes precedence over an index."""
     if target in names and isinstance(target, str):
         return list(names).index(target)
     numeric = not isinstance(target, str)
@@ -85,17 +85,17 @@ def _by_name(target: Target, names: Sequence[str], classes: Sequence[Category]) 
     return None
 
 
-def in_words(
+def explained_in_words(
     target: Target, column: str | None, spec: TargetSpec, signature: Signature, score_kinds: Sequence[str]
 ) -> str:
-    """What is explained: "class 1 (churned), the margin".
+    """Describes the explained outputs: "class 1 (churned), the margin".
 
     Args:
-      target: As the config has it; see `find_targets`.
-      column: Likewise.
-      spec: What was found.
-      signature: Of the model, as the tables have its outputs.
-      score_kinds: A head, what is explained.
+      target: `model.target` of the config; see `find_targets`.
+      column: `model.target.column` of the config.
+      spec: The targets that were found.
+      signature: The model's signature, with outputs as in the tables.
+      score_kinds: The kind of score that is explained, by head.
     """
     kinds = {f"the {kind}" for kind in score_kinds}
     ends = f", {kinds.pop()}" if len(kinds) == 1 else ""
@@ -107,8 +107,8 @@ def in_words(
         return f"{'the predicted class' if classes else 'the largest output'} of each row{ends}"
     indices = spec.indices or ()
     if len(indices) > 1:
-        of = f" of {target}" if len(signature.heads) > 1 and target in signature.heads else ""
-        return f"all {len(indices)} {'classes' if classes else 'outputs'}{of}{ends}"
+        head = f" of {target}" if len(signature.heads) > 1 and target in signature.heads else ""
+        return f"all {len(indices)} {'classes' if classes else 'outputs'}{head}{ends}"
     (index,) = indices
     if not classes:
         if len(names) > 1:
@@ -117,9 +117,9 @@ def in_words(
     called = "" if names[index].endswith(f"[{index}]") else f" ({names[index]})"
     why = ""
     if isinstance(target, int) and not isinstance(target, bool) and target != index:
-        why = f"; {target} is the name of that class here, and not an index"
+        why = f"; {target} is the name of that class, not an index"
     if target is None and len(classes) == 2:
-        why = "; give model.target for the other"
+        why = "; set model.target for the other"
     return f"class {index}{called}{ends}{why}"
 
 

@@ -383,7 +383,7 @@ def test_a_plan_tells_memory_and_calls(capsys: pytest.CaptureFixture[str]) -> No
     assert per_evaluation == int(per_evaluation)
     assert 4 * (3 + 2 + 2 + 8 + 1) < per_evaluation < 2000
     print_plan({**summary, "flags": [], "committed": False})
-    assert "a row takes 25 of them" in capsys.readouterr().out
+    assert "a row takes 25 calls" in capsys.readouterr().out
     auto = summarize(make_plan(load_config(str(worlds.trips()), settings=settings[:1]), in_process=True))
     assert auto["estimate"]["device_bytes"] <= 16 << 20
     assert auto["device_batch_size"] > 1024

@@ -213,5 +213,5 @@ def test_a_plan_says_that_a_text_is_one_number(tmp_path: Path) -> None:
         output={"path": "run"},
     )
     warnings = make_plan(load_config(str(config))).warnings
-    assert any("text is split into tokens" in line and "one number a text" in line for line in warnings)
+    assert any("text is split into tokens" in line and "one number per text" in line for line in warnings)
     assert any("mask that the model makes of text" in line for line in warnings)

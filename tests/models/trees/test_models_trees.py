@@ -461,15 +461,15 @@ def test_pickles_are_refused_saying_why(
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("model.txt", b"hello", ["holds no model that XGBoost or LightGBM wrote", "save_model"]),
-        ("model.json", b'[{"nodeid": 0}]', ["is a dump of trees", "save_model"]),
-        ("model.json", b'{"weights": [1]}', ["is JSON that no library known wrote"]),
+        ("model.txt", b"hello", ["does not hold a model that XGBoost or LightGBM wrote", "save_model"]),
+        ("model.json", b'[{"nodeid": 0}]', ["is a text dump of trees", "save_model"]),
+        ("model.json", b'{"weights": [1]}', ["is JSON that no known library wrote"]),
         ("model.model", b"binf\x00\x00", ["XGBoost's old binary format", ".ubj"]),
         ("model.json", b'{"learner": {"attributes": {}', ["XGBoost cannot load the model"]),
         ("model.txt", b"tree\nversion=v4\n", ["is cut short: the end of its trees is missing"]),
         ("model.txt", b"tree\nversion=v4\n\nend of trees\n", ["LightGBM cannot load the model"]),
         ("model.pkl", b"\x80\x04nonsense", ["the pickle does not load"]),
-        ("model.pkl", pickle.dumps(3), ["holds an int, and no model"]),
+        ("model.pkl", pickle.dumps(3), ["holds an int, not a model"]),
         ("model.joblib", b"nonsense", ["the pickle does not load"]),
     ],
 )
@@ -488,7 +488,7 @@ def test_estimators_that_are_refused() -> None:
     assert "explain it as a function" in line
     assert "is not fitted" in failing(zoo.save_pickle(ensemble.RandomForestRegressor(), "unfitted"))
     two = ensemble.RandomForestClassifier(2).fit(rows, np.stack([learns > 0, learns > 1], axis=1))
-    assert "classifies several things at once" in failing(zoo.save_pickle(two, "two"))
+    assert "has several outputs to classify" in failing(zoo.save_pickle(two, "two"))
 
 
 def test_boosters_that_are_refused_by_name(tmp_path: Path) -> None:
@@ -513,7 +513,7 @@ def test_a_model_that_is_more_than_its_trees_is_found_out() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["input.features=[level, size]"], ["takes 6 values a row", "2 features give 2"]),
+        (["input.features=[level, size]"], ["takes 6 values per row", "2 features give 2"]),
         (["input.features=[level, size, gap, kind, open, region]"], ["region", "string", "numbers"]),
         (["input.groups={both: [level, size]}"], ["input.groups", "both is a group", "exact_shap"]),
         (
@@ -523,7 +523,7 @@ def test_a_model_that_is_more_than_its_trees_is_found_out() -> None:
         (["model.score=probability"], ["model.score", "no probabilities"]),
         (["model.score=logit"], ["model.score", "no logits"]),
         (["method.perturbation=observational"], ["method.perturbation", "interventional"]),
-        (["model.target=1"], ["model.target", "no output index"]),
+        (["model.target=1"], ["model.target", "not an output index"]),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -543,7 +543,7 @@ def test_the_probability_of_a_margin_is_not_what_trees_add_up_to(
     arguments = ["--set", f"model.path={path}", "--set", "model.score=probability"]
     assert cli.run(["explain", str(world), *arguments]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "the trees add up to the margin, and the probability is explained; use score: auto" in line
+    assert "the trees add up to the margin, but the probability is explained; use score: auto" in line
 
 
 def test_missing_names_are_named_with_the_nearest(
@@ -557,7 +557,7 @@ def test_missing_names_are_named_with_the_nearest(
     )
     line = capsys.readouterr().err.strip().splitlines()[-1]
     for word in (
-        "the model's features level, gap have no column of their name",
+        "the model's features level, gap have no column of the same name",
         "left over: gaps, Level",
         "did you mean Level for level, gaps for gap?",
     ):
@@ -571,6 +571,6 @@ def test_gradients_are_refused_naming_what_would_work(
     world.write_text(world.read_text().replace("tree_shap", method))
     assert cli.run(["explain", str(world)]) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert f"{method} needs gradients: a tree model has none" in line
+    assert f"{method} needs gradients: a tree model has no gradients" in line
     assert "would work: " in line
     assert "tree_shap" in line.partition("would work: ")[2]

@@ -100,7 +100,7 @@ def test_whoever_wrote_it_and_whatever_it_is_called(tmp_path: Path, name: str) -
 def test_a_pickle_of_another_scikit_learn_names_both_versions(name: str) -> None:
     line = refusal(OLD / f"{name}.joblib")
     there, here = name.partition("-")[2], sklearn.__version__
-    assert f"written by scikit-learn {there}, here is {here}" in line
+    assert f"written by scikit-learn {there}, read by {here}" in line
     assert "not installed" not in line
 
 
@@ -108,7 +108,7 @@ def test_one_that_loads_is_a_warning_and_one_that_is_wrong_then_names_both(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = OLD / "forest-1.7.2.joblib"
-    words = f"written by scikit-learn 1.7.2, here is {sklearn.__version__}"
+    words = f"written by scikit-learn 1.7.2, read by {sklearn.__version__}"
     assert [line for line in getattr(loaded(path), "warnings", ()) if words in line]
     kind = ensemble.RandomForestClassifier
     own = kind.predict_proba
@@ -162,9 +162,9 @@ def no_models() -> dict[str, tuple[Callable[[], Any], list[str]]]:
             lambda: linear_model.LogisticRegression().fit(ROWS, LABELS),
             ["a LogisticRegression", FUNCTION],
         ),
-        "no predictor": (lambda: preprocessing.StandardScaler().fit(ROWS), ["StandardScaler, and no model"]),
-        "an array": (lambda: ROWS, ["a ndarray, and no model"]),
-        "a frame": (lambda: pd.DataFrame(ROWS), ["a DataFrame, and no model"]),
+        "no predictor": (lambda: preprocessing.StandardScaler().fit(ROWS), ["StandardScaler, not a model"]),
+        "an array": (lambda: ROWS, ["a ndarray, not a model"]),
+        "a frame": (lambda: pd.DataFrame(ROWS), ["a DataFrame, not a model"]),
         "nothing": (lambda: None, ["holds None"]),
         "a class": (lambda: ensemble.RandomForestClassifier, ["class RandomForestClassifier", "fitted"]),
         "unfitted forest": (ensemble.RandomForestClassifier, ["RandomForestClassifier that is not fitted"]),
@@ -174,7 +174,7 @@ def no_models() -> dict[str, tuple[Callable[[], Any], list[str]]]:
         "unfitted lightgbm": (lightgbm.LGBMRegressor, ["LGBMRegressor that is not fitted"]),
         "two at once": (
             lambda: tree.DecisionTreeClassifier(max_depth=1).fit(ROWS, np.c_[LABELS, 1 - LABELS]),
-            ["classifies several things at once"],
+            ["has several outputs to classify"],
         ),
     }
 
@@ -199,7 +199,7 @@ def test_a_module_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.M
     own_code = importlib.import_module("own_code")
     path = tmp_path / "model.pkl"
     path.write_bytes(pickle.dumps(own_code.Model()))
-    assert "holds a Model, which is none of" in refusal(path)
+    assert "holds a Model, which is neither one of" in refusal(path)
     data = path.read_bytes()
     (tmp_path / "elsewhere.pkl").write_bytes(data.replace(b"own_code", b"gone_mod"))
     assert "needs the module gone_mod, which is not installed" in refusal(tmp_path / "elsewhere.pkl")
@@ -211,7 +211,7 @@ def test_a_module_that_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "newer.pkl").write_bytes(
         pickle.dumps(fitted()["forest"]).replace(b"sklearn.ensemble._forest", b"sklearn.ensemble._gorest")
     )
-    assert "sklearn.ensemble._gorest, which the sklearn that is here does not have" in refusal(
+    assert "sklearn.ensemble._gorest, which the installed sklearn does not have" in refusal(
         tmp_path / "newer.pkl"
     )
     del sys.modules["own_code"]

@@ -124,8 +124,8 @@ def test_unseen_categories_reject_their_row_of_an_xgboost_model(tmp_path: Path) 
     model, path = xgb(tmp_path, frame())
     found = through(path, strange()[0])
     assert [(r.row, r.stage, r.reason) for r in found.rejected] == [
-        (1, "decode", "store is 35.5, which is no category that the model was trained on"),
-        (2, "decode", "word is 'Mars', which is no category that the model was trained on"),
+        (1, "decode", "store is 35.5, not a category that the model was trained on"),
+        (2, "decode", "word is 'Mars', not a category that the model was trained on"),
     ]
     kept = np.delete(np.arange(ROWS), [1, 2])
     np.testing.assert_allclose(found.outputs[:, 0], model.predict(frame())[kept], rtol=1e-6)
@@ -203,7 +203,7 @@ def test_names_that_xgboost_has_cut_are_refused(tmp_path: Path) -> None:
         ("store", STORES.astype(str), ["holds string", "10, 20, 35, 47", "store numbers"]),
         ("word", STORES, ["holds int64", "north", "store strings"]),
         ("store", STORES > 20, ["holds bool", "10, 20, 35, 47", "store numbers"]),
-        ("word", pa.array([["a"]] * ROWS), ["are not a column for each"]),
+        ("word", pa.array([["a"]] * ROWS), ["are not one column for each value"]),
     ],
 )
 @pytest.mark.parametrize("library", MAKERS)
@@ -239,7 +239,7 @@ def test_fills_and_baselines_are_categories(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words):
             background(kind, value)
     for request, words in (
-        (FeatureRequest("store", fill=11), "fill: 11 is none of the model's categories"),
+        (FeatureRequest("store", fill=11), "fill: 11 is not one of the model's categories"),
         (FeatureRequest("store", kind="numeric"), "trained on it as a category"),
     ):
         with pytest.raises(UserError, match=words):

@@ -124,10 +124,10 @@ def test_labels_that_are_no_class_reject_their_row() -> None:
     labels = pa.array([3, 7, 1, None] * (ROWS // 4))
     found = through(path, table(label=labels), target="label")
     assert [r.reason for r in found.rejected[:2]] == [
-        "target label is 1, no class of the model: 3, 7",
+        "target label is 1, not a class of the model: 3, 7",
         "target label is null",
     ]
-    with pytest.raises(UserError, match="holds string, and the model's classes are others: 3, 7"):
+    with pytest.raises(UserError, match="holds string, but the model's classes are 3, 7"):
         through(path, table(label=["a"] * ROWS), target="label")
 
 
@@ -145,15 +145,15 @@ def signed(model: Any, classes: tuple[Any, ...], labels: tuple[str, ...] = ()) -
 @pytest.mark.parametrize(
     ("classes", "target", "index", "words"),
     [
-        ((0, 1), None, 1, "class 1, the margin; give model.target for the other"),
+        ((0, 1), None, 1, "class 1, the margin; set model.target for the other"),
         ((0, 1), 0, 0, "class 0, the margin"),
-        (("kept", "churned"), None, 1, "class 1 (churned), the margin; give model.target for the other"),
+        (("kept", "churned"), None, 1, "class 1 (churned), the margin; set model.target for the other"),
         (("kept", "churned"), "kept", 0, "class 0 (kept), the margin"),
         (("kept", "churned"), 1, 1, "class 1 (churned), the margin"),
-        ((3, 7), 7, 1, "class 1 (7), the margin; 7 is the name of that class here, and not an index"),
+        ((3, 7), 7, 1, "class 1 (7), the margin; 7 is the name of that class, not an index"),
         ((3, 7), 1, 1, "class 1 (7), the margin"),
-        ((1, 2), 1, 0, "class 0 (1), the margin; 1 is the name of that class here, and not an index"),
-        (("1", "2"), 1, 0, "class 0 (1), the margin; 1 is the name of that class here, and not an index"),
+        ((1, 2), 1, 0, "class 0 (1), the margin; 1 is the name of that class, not an index"),
+        (("1", "2"), 1, 0, "class 0 (1), the margin; 1 is the name of that class, not an index"),
         ((3, 7), "7", 1, "class 1 (7), the margin"),
         ((False, True), True, 1, "class 1 (True), the margin"),
         ((0.5, 1.5), 1.5, 1, "class 1 (1.5), the margin"),

@@ -82,10 +82,10 @@ def test_fills_and_constants_that_are_missing_to_the_model(tmp_path: Path) -> No
 def test_the_key_is_refused_where_it_says_nothing(tmp_path: Path) -> None:
     model = xgboost.XGBRegressor(n_estimators=2, missing=GONE, n_jobs=1).fit(FRAME, Y)
     table = pa.Table.from_pandas(FRAME, preserve_index=False)
-    with pytest.raises(UserError, match=r"the pickle says itself that -999.0 is missing"):
+    with pytest.raises(UserError, match=r"the pickle itself says that -999.0 is missing"):
         through(saved(model, tmp_path), table, missing=0.0)
     other = lightgbm.LGBMRegressor(n_estimators=2, verbose=-1, n_jobs=1).fit(FRAME, Y)
-    with pytest.raises(UserError, match=r"model.missing: is for XGBoost"):
+    with pytest.raises(UserError, match=r"model.missing: is only for XGBoost"):
         through(saved(other, tmp_path), table, missing=0.0)
 
 
@@ -103,7 +103,7 @@ def test_a_plan_says_that_a_file_does_not_keep_it(tmp_path: Path, capsys: pytest
     )
     assert cli.run(["plan", str(config), "--json"]) == 0
     notes = json.loads(capsys.readouterr().out)["notes"]
-    assert "give the number, if it was trained with another `missing`" in notes[0]
+    assert "if it was trained with another `missing`, give that number" in notes[0]
     settings = ["--set", f"model.missing={GONE}", "--set", "output.features=true"]
     assert cli.run(["plan", str(config), *settings]) == 0
     assert "model.missing" not in capsys.readouterr().out
@@ -233,12 +233,12 @@ def test_names_that_lightgbm_has_respelled(tmp_path: Path) -> None:
     table = pa.Table.from_pandas(FRAME, preserve_index=False)
     np.testing.assert_allclose(through(path, table).outputs[:, 0], model.predict(FRAME), rtol=1e-6)
     both = table.append_column("b_b", pa.array(np.zeros(ROWS)))
-    with pytest.raises(UserError, match="'b_b' may be each of the columns 'b b', 'b_b'"):
+    with pytest.raises(UserError, match="'b_b' may be any of the columns 'b b', 'b_b'"):
         through(path, both)
     listed = tuple(FeatureRequest(name) for name in NAMES)
     found = through(path, both, features=listed)
     np.testing.assert_allclose(found.outputs[:, 0], model.predict(FRAME), rtol=1e-6)
-    with pytest.raises(UserError, match="'b_b' may be each of the columns"):
+    with pytest.raises(UserError, match="'b_b' may be any of the columns"):
         through(path, both, features=(*listed, FeatureRequest("b_b")))
     # XGBoost keeps names as they are.
     other = xgboost.XGBRegressor(**FEW).fit(FRAME.rename(columns={"b b": "b_b"}), Y)

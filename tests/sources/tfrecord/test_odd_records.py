@@ -115,7 +115,7 @@ def test_a_feature_that_no_record_has_is_filled_and_its_values_can_be_had_again(
         assert explanation.data.tolist() == [[i, fill, 1.0] for i in range(4)]
 
 
-NOWHERE = "no record that was looked at, from the input's beginning to its end, has 'tmp'"
+NOWHERE = "no record in a sample from the whole input has 'tmp'"
 
 
 RARE = "if only few records have it, give it a fill"
@@ -127,10 +127,10 @@ RARE = "if only few records have it, give it a fill"
         (
             {"temp": 1.0},
             "tmp",
-            f"{NOWHERE}; did you mean temp? or, {RARE}",
+            f"{NOWHERE}; did you mean temp? Or, {RARE}",
         ),
         ({"temp": 1.0}, {"name": "tmp", "fill": 0}, f"{NOWHERE}; did you mean temp?"),
-        ({}, "tmp", f"{NOWHERE}; they have a, c, or, {RARE}"),
+        ({}, "tmp", f"{NOWHERE}; they have a, c; {RARE}"),
     ],
     ids=str,
 )

@@ -106,7 +106,7 @@ def test_examples_among_sequence_examples(tmp_path, batch_size):
     assert reasons == {
         4: "feature tok has 2 values in a step of feature_lists, 1 expected",
         5: "feature tok is float in a step of feature_lists, int64 expected",
-        6: "feature a stands in feature_lists here, and among the features in most records",
+        6: "feature a is in feature_lists here, but among the features in most records",
     }
 
 

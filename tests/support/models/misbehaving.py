@@ -156,5 +156,5 @@ MIXING = {
     ),
     "running": (Running, r"its neighbours in the batch \(Running\)"),
     "numbered": (Numbered, "its place in the batch"),
-    "counted": (Counted, "how many rows its batch has"),
+    "counted": (Counted, "the number of rows in its batch"),
 }

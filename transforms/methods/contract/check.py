@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass, replace
 
 from transforms.methods.base import AttributionMethod, Needs
-from transforms.methods.contract.checks import CHECKS, Broken, MethodContractError, Subject
+from transforms.methods.contract.checks import CHECKS
+from transforms.methods.contract.subject import Broken, MethodContractError, Subject
 from transforms.methods.contract.worlds import World, worlds_for
 
 
@@ -26,6 +27,7 @@ def check_method_contract(method: AttributionMethod) -> None:
       ignored: A feature that the score ignores gets nothing.
       twins: Features that enter the score alike get the same.
       costs: The model is asked for no more evaluations than stated.
+      memory: A batch takes no more memory than is planned for it, `held_bytes` included.
 
     Args:
       method: With its keys. If `standard_error` is one of them, the checks set it: they allow for the errors.

@@ -1,100 +1,40 @@
-"""What every method must keep, one function a promise; each looks at one method in one world."""
+"""Checks of the contract, one function for each promise of a method; each looks at one small world."""
 
 from __future__ import annotations
 
 import pickle
+import tracemalloc
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from transforms.errors import UserError
-from transforms.methods.base import Attribution, AttributionMethod, Needs, take, totals
+from transforms.methods.base import Attribution, AttributionMethod, Needs, totals, working_bytes
+from transforms.methods.contract.subject import (
+    CLOSE,
+    Broken,
+    Subject,
+    require,
+    require_arrays,
+    require_close,
+    require_equal,
+)
 from transforms.methods.contract.worlds import Place, World
-from transforms.numerics.random import row_keys
 
-#: Relative to the largest value of an input: what two orders of summing float32 may differ by.
-_CLOSE = 1e-5
 #: Standard errors that a value may be off by.
 _ERRORS = 4
 #: Of the score's spread: what a sum without a stated error may be off by.
 _SUM = 0.15
 #: Of the score's spread: what a sum may be off beyond its standard errors, as `limits.convergence` allows.
 _SAMPLED_SUM = 0.05
+#: Memory of a device call of these small models, with what Python takes.
+_CALL_BYTES = 1 << 20
 #: A largest value below this says nothing.
 _TRIVIAL = 1e-3
 #: Rows in a call, and evaluations in a device call: less than a row's work, padded threes, everything.
 _BATCHES = ((1, 1024), (2, 50), (3, 4096))
-
-
-class MethodContractError(AssertionError):
-    """A method breaks its contract.
-
-    Args:
-      method: Its name.
-      check: The name of the check, a key of `CHECKS`.
-      world: The name of the model.
-      what: The promise and the figures that break it.
-    """
-
-    def __init__(self, method: str, check: str, world: str, what: str) -> None:
-        super().__init__(f"{method} breaks the check {check!r} on the model {world!r}: {what}")
-        self.method, self.check, self.world, self.what = method, check, world, what
-
-    def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
-        return (type(self), (self.method, self.check, self.world, self.what))
-
-
-class Broken(Exception):
-    """A check's own finding, in words; `check_method_contract` adds which check and which model."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A method in a world, with what it says of all rows and all targets in one call.
-
-    Args:
-      method: With its keys.
-      world: The model, its rows and its background.
-      seed: Of the run.
-    """
-
-    method: AttributionMethod
-    world: World
-    seed: int = 0
-
-    @cached_property
-    def whole(self) -> Attribution:
-        """The attribution of all rows with all targets."""
-        return self.explain(np.arange(self.world.count))
-
-    def explain(
-        self, rows: np.ndarray, device_batch_size: int = 1024, targets: np.ndarray | None = None
-    ) -> Attribution:
-        """Attributes some rows, each with the seed that it has in the whole; by default all targets."""
-        if targets is None:
-            targets = np.broadcast_to(np.arange(self.world.targets), (len(rows), self.world.targets))
-        seeds = row_keys(self.seed, np.arange(self.world.count))[rows]
-        return self.method.attribute(
-            self.world.model,
-            take(self.world.rows, rows),
-            self.world.reference,
-            targets,
-            seeds,
-            device_batch_size,
-        )
-
-
-def require(kept: Any, what: str) -> None:
-    """Raises `Broken` where a promise is not kept.
-
-    Raises:
-      Broken: `kept` is false, or false anywhere.
-    """
-    if not np.all(kept):
-        raise Broken(what)
 
 
 def declared(subject: Subject) -> None:
@@ -139,7 +79,7 @@ def shapes(subject: Subject) -> None:
     method, world, whole = subject.method, subject.world, subject.whole
     rows, targets = world.count, world.targets
     wanted = {name: (rows, targets, *value.shape[1:]) for name, value in world.rows.items()}
-    _require_arrays("values", whole.values, wanted)
+    require_arrays("values", whole.values, wanted)
     for name in ("prediction", "output", "base_value", "convergence_delta", "fit"):
         value = getattr(whole, name)
         if value is not None:
@@ -164,24 +104,9 @@ def standard_errors(subject: Subject) -> None:
     whole = subject.whole
     if whole.standard_error is None:
         return
-    _require_arrays("standard_error", whole.standard_error, {k: v.shape for k, v in whole.values.items()})
+    require_arrays("standard_error", whole.standard_error, {k: v.shape for k, v in whole.values.items()})
     least = min(float(value.min()) for value in whole.standard_error.values())
     require(least >= 0, f"a standard error is {least:.3g}")
-
-
-def _require_arrays(
-    noun: str, arrays: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]]
-) -> None:
-    require(
-        arrays.keys() == wanted.keys(), f"{noun} are of {sorted(arrays)}, and the inputs are {sorted(wanted)}"
-    )
-    for name, value in arrays.items():
-        require(
-            value.shape == wanted[name],
-            f"{noun} of {name!r} have the shape {value.shape}, not {wanted[name]}",
-        )
-        require(value.dtype == np.float32, f"{noun} of {name!r} are {value.dtype}, not float32")
-        require(np.isfinite(value), f"{noun} of {name!r} are not all finite")
 
 
 def predictions(subject: Subject) -> None:
@@ -191,26 +116,20 @@ def predictions(subject: Subject) -> None:
     """
     world, whole = subject.world, subject.whole
     scores, outputs = world.model.evaluate(world.rows)
-    _require_equal("prediction", whole.prediction, scores)
-    _require_equal("output", whole.output, outputs)
+    require_equal("prediction", whole.prediction, scores)
+    require_equal("output", whole.output, outputs)
     if not subject.method.needs.trees:
         base = np.broadcast_to(world.reference.base_values, scores.shape)
-        _require_equal("base_value", whole.base_value, base)
-
-
-def _require_equal(noun: str, found: np.ndarray, expected: np.ndarray) -> None:
-    apart = np.abs(found - expected) - 1e-5 * np.abs(expected)
-    at = tuple(int(i) for i in np.unravel_index(np.argmax(apart), apart.shape))
-    require(apart <= 1e-6, f"{noun}{list(at)} is {found[at]:.6g}, and must be {expected[at]:.6g}")
+        require_equal("base_value", whole.base_value, base)
 
 
 def sums(subject: Subject) -> None:
-    """Where it is promised, Σφ = prediction − base_value, and the delta says how far it is off."""
+    """Σφ = prediction − base_value where that is promised, and the delta says how far it is off."""
     method, whole = subject.method, subject.whole
     if whole.convergence_delta is None:
         return
     delta = totals(whole.values) - (whole.prediction.astype(np.float64) - whole.base_value)
-    _require_equal("convergence_delta", whole.convergence_delta, delta)
+    require_equal("convergence_delta", whole.convergence_delta, delta)
     spread = subject.world.reference.spread
     off = float(np.abs(delta).max())
     if whole.standard_error is not None:
@@ -248,29 +167,16 @@ def order(subject: Subject) -> None:
 
 def _require_same(part: Attribution, whole: Attribution, rows: np.ndarray, where: str) -> None:
     for name, value in whole.values.items():
-        _require_close(f"values of {name!r}, {where}", part.values[name], value[rows], value)
-    _require_equal(f"prediction, {where}, ", part.prediction, whole.prediction[rows])
-    _require_equal(f"output, {where}, ", part.output, whole.output[rows])
+        require_close(f"values of {name!r}, {where}", part.values[name], value[rows], value)
+    require_equal(f"prediction, {where}, ", part.prediction, whole.prediction[rows])
+    require_equal(f"output, {where}, ", part.output, whole.output[rows])
     require(part.base_value == whole.base_value[rows], f"base_value, {where}: differs")
     require(part.limited == whole.limited[rows], f"limited, {where}: differs")
     if whole.standard_error is not None and part.standard_error is not None:
         # A difference of nearly equal numbers: as exact as they are, in units of the values.
         for name, error in whole.standard_error.items():
             noun = f"standard_error of {name!r}, {where}"
-            _require_close(noun, part.standard_error[name], error[rows], whole.values[name], 1e-3)
-
-
-def _require_close(
-    noun: str, found: np.ndarray, expected: np.ndarray, whole: np.ndarray, relative: float = _CLOSE
-) -> None:
-    require(found.shape == expected.shape, f"{noun}: the shape is {found.shape}, not {expected.shape}")
-    apart = np.abs(found - expected)
-    allowed = relative * np.abs(expected) + _CLOSE * np.abs(whole).max() + 1e-12
-    at = tuple(int(i) for i in np.unravel_index(np.argmax(apart - allowed), apart.shape))
-    require(
-        apart <= allowed,
-        f"{noun}: {found[at]:.6g} where the whole batch has {expected[at]:.6g}",
-    )
+            require_close(noun, part.standard_error[name], error[rows], whole.values[name], 1e-3)
 
 
 def retries(subject: Subject) -> None:
@@ -296,14 +202,14 @@ def targets(subject: Subject) -> None:
         alone = subject.explain(rows, targets=np.full((world.count, 1), target))
         for name, value in whole.values.items():
             expected = value[:, target : target + 1]
-            _require_close(f"values of {name!r}, target {target} alone", alone.values[name], expected, value)
-        _require_equal("base_value", alone.base_value[:, 0], whole.base_value[:, target])
+            require_close(f"values of {name!r}, target {target} alone", alone.values[name], expected, value)
+        require_equal("base_value", alone.base_value[:, 0], whole.base_value[:, target])
     chosen = rows % world.targets
     mixed = subject.explain(rows, targets=chosen[:, None])
     for name, value in whole.values.items():
         expected = value[rows, chosen][:, None]
-        _require_close(f"values of {name!r}, a target a row", mixed.values[name], expected, value)
-    _require_equal("prediction", mixed.prediction[:, 0], whole.prediction[rows, chosen])
+        require_close(f"values of {name!r}, a target a row", mixed.values[name], expected, value)
+    require_equal("prediction", mixed.prediction[:, 0], whole.prediction[rows, chosen])
 
 
 def ignored(subject: Subject) -> None:
@@ -312,11 +218,11 @@ def ignored(subject: Subject) -> None:
     # A score that is evaluated twice in different company may differ in its last bit.
     rounding = 0.0 if subject.method.needs.gradients else 1e-6 * float(np.abs(whole.prediction).max())
     for place in subject.world.ignored:
-        found = np.abs(_at(whole.values, place))
+        sizes = np.abs(_at(whole.values, place))
         errors = 0.0 if whole.standard_error is None else _at(whole.standard_error, place)
         require(
-            found <= rounding + _ERRORS * errors,
-            f"{_named(place)}, which the score ignores, gets up to {float(found.max()):.3g}",
+            sizes <= rounding + _ERRORS * errors,
+            f"{_named(place)}, which the score ignores, gets up to {float(sizes.max()):.3g}",
         )
 
 
@@ -329,7 +235,7 @@ def twins(subject: Subject) -> None:
             np.abs(first).max() > _TRIVIAL,
             f"{_named(one)}, on which the score depends, gets no more than {float(np.abs(first).max()):.3g}",
         )
-        allowed: Any = _CLOSE * np.abs(first).max()
+        allowed: Any = CLOSE * np.abs(first).max()
         if whole.standard_error is not None:
             errors = whole.standard_error
             allowed = allowed + _ERRORS * np.hypot(_at(errors, one), _at(errors, other))
@@ -351,7 +257,7 @@ def costs(subject: Subject) -> None:
         method = replace(method, tolerance=None)  # type: ignore[type-var]
     rows, seen = np.arange(world.count), Subject(method, world, subject.seed)
     room = 1 << 20
-    seen.explain(rows, room)  # what is computed of the background once is nobody's cost
+    seen.explain(rows, room)  # what is computed of the background once is not a row's cost
     before = _evaluations(world, method)
     seen.explain(rows, room)
     asked = (_evaluations(world, method) - before) / world.count
@@ -359,6 +265,34 @@ def costs(subject: Subject) -> None:
     require(
         asked <= stated + 1,
         f"a row takes {asked:,.4g} evaluations, and evaluations_per_row says {stated:,}",
+    )
+
+
+def memory(subject: Subject) -> None:
+    """Peak memory of this process, beside the device call itself, stays within what the method states.
+
+    `working_bytes` bounds it, from the rows, the values, the evaluations and the method's own `held_bytes`.
+    """
+    method, world = subject.method, subject.world
+    rows, count = np.arange(world.count), world.reference.players.count
+    subject.explain(rows)  # what is computed or compiled once is not a batch's
+    traced = tracemalloc.is_tracing()
+    if not traced:
+        tracemalloc.start()
+    try:
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        subject.explain(rows)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if not traced:
+            tracemalloc.stop()
+    values = sum(value[0].size for value in world.rows.values())
+    evaluations = method.evaluations_per_row(world.reference.rows, count)
+    stated = working_bytes(method, world.count, world.targets, values, count, evaluations)
+    require(
+        peak <= stated + _CALL_BYTES,
+        f"a batch takes {peak:,} bytes, and {stated:,} are planned for: held_bytes states too little",
     )
 
 
@@ -390,6 +324,6 @@ CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (
         declared, players, shapes, standard_errors, predictions, sums, retries, batches, order, targets,
-        ignored, twins, costs,
+        ignored, twins, costs, memory,
     )
 }  # fmt: skip

@@ -59,8 +59,8 @@ class _Paths:
             of = row[index]
             inputs, at = take(self.inputs, of), alphas[None, :, index]
             ends, places = background.of(base[None, index])
-            found, _ = differentiable.integrate(inputs, ends, places, at, weights, self.targets[of])
-            return ({k: v * column(width[index], v) for k, v in found.items()},)
+            sums, _ = differentiable.integrate(inputs, ends, places, at, weights, self.targets[of])
+            return ({k: v * column(width[index], v) for k, v in sums.items()},)
 
         return run_calls(len(row), max(1, self.device_batch_size // NODES), call)[0]
 
@@ -74,8 +74,8 @@ class _Paths:
             of = row[index]
             inputs, at = take(self.inputs, of), alphas[None, None, index]
             ends, places = background.of(base[None, index])
-            found = differentiable.path_scores(inputs, ends, places, at, self.targets[of])
-            return ({"score": found[0, 0]},)
+            scores = differentiable.path_scores(inputs, ends, places, at, self.targets[of])
+            return ({"score": scores[0, 0]},)
 
         return run_calls(len(row), self.device_batch_size, call)[0]["score"]
 
@@ -108,8 +108,8 @@ class _Panels:
 
     def error(self) -> np.ndarray:
         """Σφ − (score at the end − score at the start), `[P, T]` float64."""
-        found: np.ndarray = totals(self.values) - (self.at_end.astype(np.float64) - self.at_start)
-        return found
+        error: np.ndarray = totals(self.values) - (self.at_end.astype(np.float64) - self.at_start)
+        return error
 
     def where(self, chosen: np.ndarray) -> _Panels:
         """Some of the panels, by a mask."""
@@ -247,7 +247,7 @@ def _even_panels(paths: _Paths, prediction: np.ndarray, count: int) -> _Panels:
 
 
 def _marked(row: np.ndarray, severity: np.ndarray, rows: int) -> np.ndarray:
-    """Which panels to halve, `[P]` bool: the worst of each row, until the others would do.
+    """Marks the panels to halve, `[P]` bool: the worst of each row, until the others would do.
 
     Errors have either sign, so that those of the panels left as they are add up to about the root of their
     squares; that is to be at most half of what the row may be off. Where all have one sign and none is

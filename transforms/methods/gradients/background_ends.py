@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Ends:
     """Entries and frontier of the background rows.
 
-    Behind a convolution of a picture a row's frontier is megabytes. Of a large background they are not kept:
-    each call makes those of the rows that it needs, by a walk through the affine prefix for each of them.
+    After a convolution of a picture a row's frontier takes megabytes. For large backgrounds it is not kept:
+    each call evaluates the affine prefix for the rows that it needs.
 
     Args:
       differentiable: The model, cut.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
 
 
-#: Who asks for so many samples expects sums; they may miss a little less than `limits.convergence` allows.
+#: From this many samples on, sums are expected; they may miss a little less than `limits.convergence` allows.
 _SUMMING, _OFF = 200, 0.048
 #: Names the stream of a row's lattices; those of the samples themselves count from 0 to n_samples.
 _LATTICES = 1 << 20
@@ -136,7 +136,7 @@ class ExpectedGradients(AttributionMethod):
             for first, size, nodes in _calls(count, whole, at_once):
                 alphas, base = strata(keys[index], first, size, count, reference.rows)
                 ends, places = background.of(base[::nodes])
-                found, square = differentiable.integrate(
+                summed, square = differentiable.integrate(
                     chosen,
                     ends,
                     places,
@@ -145,7 +145,7 @@ class ExpectedGradients(AttributionMethod):
                     targets[index],
                     squares=squares,
                 )
-                sums = {k: sums[k] + v for k, v in found.items()} if sums else found
+                sums = {k: sums[k] + v for k, v in summed.items()} if sums else summed
                 pairs = {k: pairs[k] + v for k, v in square.items()} if pairs else square
             means = {k: v / np.float32(count) for k, v in sums.items()}
             # A pair's squared difference has the two samples' variances in expectation, or more.
@@ -204,7 +204,7 @@ def strata(
     """Positions on the path and background rows of some of a row's samples.
 
     Strata are taken in turns of 2R: over a turn, each background row is used twice, R strata apart, and these
-    two samples follow one another, so that their difference tells how much a sample varies once its
+    two samples follow one another, so that their difference shows how much a sample varies once its
     background row is given. The strata that are left after the last whole turn follow in their order. Each
     turn draws its own lattice: with one for all, a background row would see the same part of every stretch of
     the path.
@@ -255,6 +255,6 @@ def _shuffled(background_rows: int) -> np.ndarray:
 def _coprime(background_rows: int) -> np.ndarray:
     """The numbers up to R that share no factor with it."""
     numbers = np.arange(1, background_rows + 1)
-    found: np.ndarray = numbers[np.gcd(numbers, background_rows) == 1]
-    found.setflags(write=False)
-    return found
+    coprime: np.ndarray = numbers[np.gcd(numbers, background_rows) == 1]
+    coprime.setflags(write=False)
+    return coprime

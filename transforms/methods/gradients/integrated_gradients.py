@@ -72,7 +72,7 @@ class IntegratedGradients(AttributionMethod):
             )
 
     def held_bytes(self, players: int) -> int:
-        """Of the panels that a tolerance takes: theirs, what halving adds, and both joined."""
+        """Memory of the panels that a tolerance takes: theirs, what halving adds, and both joined."""
         return 0 if self.tolerance is None else 8 * 4 * BLOCK_VALUES
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
@@ -105,13 +105,13 @@ class IntegratedGradients(AttributionMethod):
                     model, some, reference, targets[late], prediction[late], limit[late], self.n_steps, left,
                     device_batch_size,
                 )  # fmt: skip
-                found = convergence_delta(again, prediction[late], base_value[late])
+                again_delta = convergence_delta(again, prediction[late], base_value[late])
                 # A row that max_steps stopped keeps the better of the two.
-                off = (np.abs(found) / limit[late]).max(axis=1)
+                off = (np.abs(again_delta) / limit[late]).max(axis=1)
                 better = off < (np.abs(delta[late]) / limit[late]).max(axis=1)
                 for name, value in again.items():
                     values[name][late[better]] = value[better]
-                delta[late[better]] = found[better]
+                delta[late[better]] = again_delta[better]
             limited[late] = (np.abs(delta[late]) > limit[late]).any(axis=1)
         return Attribution(values, prediction, output, base_value, delta, None, limited)
 
@@ -150,8 +150,8 @@ def _integrate(
             ends = background.kept
             if ends is None:
                 ends, base = background.of(of)
-            found, _ = differentiable.integrate(chosen, ends, base, at, weight, targets[index])
-            sums = {k: sums[k] + v for k, v in found.items()} if sums else found
+            part, _ = differentiable.integrate(chosen, ends, base, at, weight, targets[index])
+            sums = {k: sums[k] + v for k, v in part.items()} if sums else part
         return (sums,)
 
     return run_calls(len(targets), rows, call)[0]

@@ -1,4 +1,4 @@
-"""Where straight paths start: the score of the baseline, under the row's own mask where it has one."""
+"""Scores at the start of straight paths: the baseline's, under the row's own mask where it has one."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def start_values(
         for first in range(0, reference.rows, paths):
             ends, base = background.of(every[first : first + paths, None])
             at = np.zeros((len(base), 1, 1), np.float32)
-            found = differentiable.path_scores(chosen, ends, base, at, targets[index])
-            total += found[:, 0].sum(axis=0, dtype=np.float64)
+            scores = differentiable.path_scores(chosen, ends, base, at, targets[index])
+            total += scores[:, 0].sum(axis=0, dtype=np.float64)
         return ({"score": (total / reference.rows).astype(np.float32)},)
 
     return run_calls(len(targets), max(1, device_batch_size // paths), call)[0]["score"]

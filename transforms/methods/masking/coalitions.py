@@ -1,4 +1,4 @@
-"""Which coalitions Kernel SHAP evaluates, and the regression that makes Shapley values of their scores."""
+"""Coalitions that Kernel SHAP evaluates, and the regression that makes Shapley values of their scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COALITIONS = 1 << 21
 _LISTED = 1 << 18
 #: Pairs that the regression takes at a time.
 PAIRS_AT_ONCE = 1 << 12
-#: Of so many draws of a small design the one that tells the players apart best is taken.
+#: Draws of a small design, of which the one that tells the players apart best is taken.
 _DRAWS = 16
 #: Multiplications that choosing a draw may cost; larger designs are all alike.
 _DRAW_COST = 1 << 28
@@ -57,7 +57,7 @@ class Design:
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """Of the strata in the regression, `[H]`: Shapley kernel × pairs there are ÷ pairs taken.
+        """Weights of the strata in the regression, `[H]`: Shapley kernel × pairs there are ÷ pairs taken.
 
         Reference: Lundberg and Lee 2017, https://arxiv.org/abs/1705.07874, theorem 2.
         """
@@ -93,8 +93,8 @@ class Design:
         ones = np.full(self.gram.shape, 1 / self.players)
         # 1 is an eigenvector of both: its eigenvalue is put in for the inversion and taken out again.
         scale = np.trace(self.gram) / self.players
-        found: np.ndarray = np.linalg.inv(self.gram + scale * ones) - ones / scale
-        return found
+        inverse: np.ndarray = np.linalg.inv(self.gram + scale * ones) - ones / scale
+        return inverse
 
     def solve(self, gaps: np.ndarray, whole: np.ndarray) -> np.ndarray:
         """Shapley values: the weighted least squares fit to the gaps, among those that sum to `whole`.
@@ -127,7 +127,7 @@ class Design:
         Reference: Binder 1983, doi:10.2307/1402588, §4; Cochran 1977, eq. 5.6; MacKinnon and White 1985,
         doi:10.1016/0304-4076(85)90158-7.
         """
-        found = np.zeros_like(values)
+        variances = np.zeros_like(values)
         total = np.zeros_like(values)
         last = None
         for number, part in self._parts():
@@ -135,7 +135,7 @@ class Design:
             if not rest:
                 continue
             if number != last:
-                found -= total**2
+                variances -= total**2
                 total[:], last = 0, number
             x = self._centred(number, part)
             # The values sum to `whole`, so that (z − 1/2)·φ is all that the fit says of the gap.
@@ -144,9 +144,9 @@ class Design:
             leverage = np.minimum(np.einsum("pm,pm->p", moves, x), _MOST_LEVERAGE)
             residual /= (1 - leverage[:, None]) ** 0.75
             factor = rest * taken / (taken - 1)
-            found += factor * ((moves**2).T @ residual**2)
+            variances += factor * ((moves**2).T @ residual**2)
             total += np.sqrt(factor / taken) * (moves.T @ residual)
-        return np.maximum(found - total**2, 0)
+        return np.maximum(variances - total**2, 0)
 
 
 def pairs_of(players: int) -> list[int]:
@@ -158,8 +158,8 @@ def allocation(players: int, pairs: int, sampling: str) -> np.ndarray:
     """Pairs to take of each stratum, `[H]`.
 
     By leverage scores every size is worth the same, by the Shapley kernel a size s is worth 1/(s (M − s)).
-    What a stratum is due is rounded so that a larger budget never takes less of one (Webster's method); none
-    is taken less of than two pairs, and none beyond what it holds.
+    The dues of strata are rounded so that a larger budget never takes less of one (Webster's method);
+    each stratum gets at least two pairs and at most all of its own.
     """
     # Of 1,030 players some strata hold more than a float does; no budget comes near the cap.
     there = np.array([min(count, _COUNTLESS) for count in pairs_of(players)], float)
@@ -180,18 +180,18 @@ def allocation(players: int, pairs: int, sampling: str) -> np.ndarray:
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if taken(middle).sum() <= pairs else (low, middle)
-    found = taken(low)
+    pairs_taken = taken(low)
     # What is left over is due to several at once: to the smaller sizes first.
-    for at in np.flatnonzero(taken(high) > found)[: int(pairs - found.sum())]:
-        found[at] += 1
-    return found.astype(np.int64)
+    for at in np.flatnonzero(taken(high) > pairs_taken)[: int(pairs - pairs_taken.sum())]:
+        pairs_taken[at] += 1
+    return pairs_taken.astype(np.int64)
 
 
 @lru_cache(maxsize=32)
 def design(players: int, pairs: int, sampling: str, seed: int, first: int | None = None) -> Design:
     """The pairs of a budget, the same in every process.
 
-    Of several draws, the one from which the values of all players are told best is taken: the one with the
+    The best of several draws is taken, that from which the values of all players are known best: it has the
     smallest trace of the inverse Gram matrix, which no score has a say in. It takes a seventh off the squared
     error of 80 coalitions of 10 players.
 
@@ -216,7 +216,7 @@ def _best(players: int, pairs: int, sampling: str, seed: int) -> int:
         return 0
 
     def blur(number: int) -> float:
-        # The smallest eigenvalue is that of 1, and 0.
+        # The smallest eigenvalue is 0 (eigenvector 1): skip it.
         spread = np.linalg.eigvalsh(_draw(players, pairs, sampling, seed, number).gram)[1:]
         return float((1 / spread).sum()) if spread[0] > 1e-9 * spread[-1] else np.inf
 
@@ -249,10 +249,10 @@ def _drawn(players: int, size: int, count: int, key: np.ndarray) -> np.ndarray:
         np.put_along_axis(members, chosen[order], True, axis=1)
         members[:, :1] |= halves
         return members
-    found = np.zeros((0, players), bool)
+    subsets = np.zeros((0, players), bool)
     first = 0
-    while len(found) < count:
-        more = count - len(found)
+    while len(subsets) < count:
+        more = count - len(subsets)
         more += more // 8 + 8
         draws = uniforms(key, first * players, more * players).reshape(more, players)
         first += more
@@ -260,10 +260,10 @@ def _drawn(players: int, size: int, count: int, key: np.ndarray) -> np.ndarray:
         np.put_along_axis(members, np.argpartition(draws, size - 1, axis=1)[:, :size], True, axis=1)
         if halves:
             members ^= ~members[:, :1]
-        found = np.concatenate([found, members])
-        _, places = np.unique(np.packbits(found, axis=1), axis=0, return_index=True)
-        found = found[np.sort(places)]
-    return found[:count]
+        subsets = np.concatenate([subsets, members])
+        _, places = np.unique(np.packbits(subsets, axis=1), axis=0, return_index=True)
+        subsets = subsets[np.sort(places)]
+    return subsets[:count]
 
 
 @lru_cache(maxsize=32)

@@ -78,7 +78,7 @@ class ExactShap(AttributionMethod):
         game = Game(model, reference, device_batch_size)
         base_value = game.empty_coalition(inputs, targets)
         coalitions, weights = enumeration(players.count)
-        inside = slice(1, len(coalitions) - 1)  # nobody and everybody are known
+        inside = slice(1, len(coalitions) - 1)  # the empty and the full coalition are known
         # Everybody's share of v(all) − v(none); with one player it is the whole of it.
         ends = (prediction.astype(np.float64) - base_value) / players.count
         values = np.repeat(ends[:, :, None], players.count, axis=2)
@@ -95,7 +95,7 @@ class ExactShap(AttributionMethod):
 
 @cache
 def enumeration(players: int) -> tuple[np.ndarray, np.ndarray]:
-    """All coalitions, nobody first and everybody last, and the weight of each in every player's value.
+    """All coalitions, from the empty to the full one, and the weight of each in every player's value.
 
     Returns:
       Members `[2^M, M]` bool, and weights `[2^M, M]` float64: φ = Σ_S weight(S) · v(S).

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _HOST_BYTES = 32 << 20
 #: Rows that share what a coalition leaves of the background; more of them leave fewer coalitions to a call.
 ROWS_A_CALL = 32
-#: The work is cut into so many calls, as long as a call keeps so many evaluations.
+#: Fewest calls that the work is cut into, as long as each keeps the fewest evaluations.
 _LEAST_CALLS = 4
 _LEAST_EVALUATIONS = 1024
 
@@ -64,17 +64,17 @@ class Game:
           `[B, C, T]` float64: see `blocks` for how many rows that is good for.
         Cost: C · R model evaluations a row, C with `base`; memory O(device_batch_size) beside the result.
         """
-        found = np.zeros((len(targets), len(coalitions), targets.shape[1]))
-        if not found.size:
-            return found
+        scores = np.zeros((len(targets), len(coalitions), targets.shape[1]))
+        if not scores.size:
+            return scores
         every = self.reference.rows if base is None else 1
         masked = self.model.masked(self.reference)
         if masked is None:
-            call = self._here(inputs, targets, coalitions, base, found)
+            call = self._here(inputs, targets, coalitions, base, scores)
         else:
-            call = self._on_device(masked, inputs, targets, coalitions, base, found)
+            call = self._on_device(masked, inputs, targets, coalitions, base, scores)
         in_flight(list(self._cells(len(targets), len(coalitions), every)), call)
-        return found / every
+        return scores / every
 
     def empty_coalition(self, inputs: Arrays, targets: np.ndarray) -> np.ndarray:
         """v(∅): scores with every feature replaced, `[B, T]` float32, which are the base values.
@@ -112,7 +112,7 @@ class Game:
                 yield np.arange(start, min(start + at_once, rows)), slice(first, first + columns)
 
     def _cells(self, rows: int, coalitions: int, every: int) -> Iterator[_Cell]:
-        """What is evaluated in one device call, or in several where the background alone is too large."""
+        """Cuts the work into cells of one device call, or of several where the background is too large."""
         pairs = max(1, self.device_batch_size // every)
         # As in run_calls: a few calls in flight, however little there is to do.
         even = max(-(-rows * coalitions // _LEAST_CALLS), -(-_LEAST_EVALUATIONS // every))
@@ -175,13 +175,13 @@ class Game:
         """Rows with what is not kept taken from background rows, `[B · C · R′, *shape]`."""
         masks = self.players.masks(kept)
         others = take(self.reference.inputs, base.reshape(-1))
-        found = {}
+        replaced = {}
         for name, value in inputs.items():
             shape = value.shape[1:]
             mask = masks[name].reshape(1, len(kept), 1, *shape)
             other = others[name].reshape(1, *base.shape, *shape)
-            found[name] = np.where(mask, value[:, None, None], other).reshape(-1, *shape)
-        return found
+            replaced[name] = np.where(mask, value[:, None, None], other).reshape(-1, *shape)
+        return replaced
 
 
 def base_values(

@@ -80,7 +80,7 @@ class KernelShap(AttributionMethod):
         return self.coalitions(players) * background_rows
 
     def held_bytes(self, players: int) -> int:
-        """Of the design: members twice, a few square matrices, and the pairs that are taken at a time."""
+        """Memory of the design: members twice, a few square matrices, and the pairs taken at a time."""
         pairs = self.coalitions(players) // 2 * self._rounds
         return 2 * pairs * players + 5 * 8 * players**2 + 4 * 8 * players * min(pairs, PAIRS_AT_ONCE)
 
@@ -159,7 +159,7 @@ class _Fit:
 
     Attributes:
       values: `[B, T, M]`.
-      variances: Squared standard errors, `[B, T, M]`; 0 where nobody asks for them.
+      variances: Squared standard errors, `[B, T, M]`; 0 where they are not asked for.
       limited: Rows above the tolerance after the last round, `[B]`.
     """
 
@@ -204,10 +204,10 @@ class _Fit:
             take(self._inputs, rows), self._targets[rows], np.concatenate([members, ~members])
         )
         half = len(members)
-        found = np.empty((now.pairs, *self._targets[rows].shape))
-        found[~new] = gaps
-        found[new] = ((scores[:, :half] - scores[:, half:]) / 2).transpose(1, 0, 2)
-        return found
+        extended = np.empty((now.pairs, *self._targets[rows].shape))
+        extended[~new] = gaps
+        extended[new] = ((scores[:, :half] - scores[:, half:]) / 2).transpose(1, 0, 2)
+        return extended
 
     def _solve(self, design: Design, gaps: np.ndarray, rows: np.ndarray) -> None:
         shape = (*self._targets[rows].shape, -1)

@@ -45,7 +45,7 @@ class Lime(AttributionMethod):
     acts by itself; a quarter of the pairs are played with a second background row. What three
     features do together is counted in part, so that the fit is up to a tenth too high where it matters.
 
-    What differs from the package of that name: it cuts numbers into quartiles and draws replacements one by
+    The package of that name differs: it cuts numbers into quartiles and draws replacements one by
     one from the frequencies and a normal distribution of the training data; replacements from a background
     row need no bins, go together as they do in the data, and suit strings, whole numbers and groups alike.
     Its kernel is the root of the paper's, which is the one here; its ridge penalty and its choice of ten
@@ -106,7 +106,7 @@ class Lime(AttributionMethod):
             )
 
     def held_bytes(self, players: int) -> int:
-        """Of the surrogate: samples and matrices like them, more with errors, and a few square ones."""
+        """Memory of the surrogate: samples and matrices like them, more with errors, some square ones."""
         matrices = 5 if not self.standard_error and self.tolerance is None else 11
         return matrices * 8 * self.n_samples * players + 5 * 8 * players**2
 
@@ -139,8 +139,8 @@ class Lime(AttributionMethod):
             if not game.players.holds:
                 return reference.scores.T[chosen]
             empty = np.zeros((reference.rows, count), bool)
-            found = game.scores(take(inputs, rows), chosen, empty, np.arange(reference.rows))
-            return found.swapaxes(1, 2)
+            worths = game.scores(take(inputs, rows), chosen, empty, np.arange(reference.rows))
+            return worths.swapaxes(1, 2)
 
         def run(rows: np.ndarray, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
             kept, base = samples(reference.seed, self.n_samples // 2, count, reference.rows, number)
@@ -160,16 +160,17 @@ class Lime(AttributionMethod):
                     together = weight_of_pairs(width) * acting_together(scores, ends)
                 slopes[block, columns], fit[block, columns] = surrogate.fitted(scores, still, together)
                 if squares:
-                    found = surrogate.variances(scores)
-                    variances[block, columns] = found if still is None else np.where(still[:, None], 0, found)
+                    square = surrogate.variances(scores)
+                    moving = square if still is None else np.where(still[:, None], 0, square)
+                    variances[block, columns] = moving
             # A row with several rounds is given the mean of their fits as it is of their slopes.
             return {"players": slopes, "fit": fit}, {"players": variances, "fit": np.zeros_like(fit)}
 
-        found, errors, limited = sample_rounds(run, reference.spread[targets], self.tolerance)
-        values = game.players.to_inputs(found["players"])
+        means, errors, limited = sample_rounds(run, reference.spread[targets], self.tolerance)
+        values = game.players.to_inputs(means["players"])
         error = game.players.to_inputs(errors["players"]) if self.standard_error else None
         base_value = reference.base_values[targets]
-        return Attribution(values, prediction, output, base_value, None, error, limited, found["fit"])
+        return Attribution(values, prediction, output, base_value, None, error, limited, means["fit"])
 
 
 def samples(
@@ -197,12 +198,12 @@ def samples(
 
 
 def repeated(pairs: int) -> int:
-    """How many of the pairs, the last ones, keep who the first ones did with another background row."""
+    """Number of pairs, the last ones, that keep whom the first ones keep, with another background row."""
     return pairs // 4
 
 
 def acting_together(scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """How much of the expected score features make together, over samples that are equally likely.
+    """Share of the expected score that features make together, over samples that are equally likely.
 
     The sum of a pair's scores is F(x) + F(x′) where each feature acts by itself, whatever the background row:
     what it lacks varies with who is kept, by what features do together, and with the background row, by as
@@ -221,14 +222,14 @@ def acting_together(scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
         return lacks.var(axis=-1)
     drawn = np.square(lacks[..., 1 : 1 + again] - lacks[..., pairs - again :]) / 2
     error = drawn.std(axis=-1, ddof=1) / np.sqrt(again)
-    found: np.ndarray = np.maximum(lacks.var(axis=-1) - drawn.mean(axis=-1), 0) + error / 2
-    return found
+    together: np.ndarray = np.maximum(lacks.var(axis=-1) - drawn.mean(axis=-1), 0) + error / 2
+    return together
 
 
 def weight_of_pairs(width: float) -> float:
-    """What the kernel makes of the variance of what features do in twos, of samples equally likely before.
+    """Factor of the kernel on the variance of what features do in twos, for samples equally likely before.
 
-    Of a product of two the lacking part has the variance 1/4, and what no line explains of it under the
+    The lacking part of a product of two has the variance 1/4, and what no line explains of it under the
     kernel, which keeps a feature with the probability p, (p (1 − p))².
     """
     of_one = np.exp(-1 / width**2)
@@ -278,7 +279,7 @@ class Surrogate:
         """
         about, slopes = self._slopes(scores)
         total = np.square(about) @ self._weights
-        # What single precision makes of a constant is no variation.
+        # What single precision makes of a constant is not variation.
         constant = total <= np.square(np.finfo(np.float32).eps * np.abs(scores).max(axis=-1))
         taken = 0.0 if together is None else self._chance(about - slopes @ self._centred.T)
         slopes = at_zero(slopes, still, self._inverse)
@@ -290,13 +291,13 @@ class Surrogate:
         return slopes, np.clip(fit, 0, 1)
 
     def _chance(self, residuals: np.ndarray) -> np.ndarray:
-        """What slopes explain by chance, `[...]`: the expectation of their errors' own variance."""
+        """Share that slopes explain by chance, `[...]`: the expectation of their errors' own variance."""
         weighted = self._centred * self._weights[:, None]
         turned = weighted @ self._inverse
         alone = (weighted * turned).sum(axis=1)
         both = 2 * (weighted[0::2] * turned[1::2]).sum(axis=1)
-        found: np.ndarray = np.square(residuals) @ alone
-        return found + (residuals[..., 0::2] * residuals[..., 1::2]) @ both
+        chance: np.ndarray = np.square(residuals) @ alone
+        return chance + (residuals[..., 0::2] * residuals[..., 1::2]) @ both
 
     def variances(self, scores: np.ndarray) -> np.ndarray:
         """Squared standard errors of the slopes, `[..., M]`, of scores `[..., C]`."""
@@ -304,14 +305,14 @@ class Surrogate:
         residuals = about - slopes @ self._centred.T
         # (a r + a′ r′)² of each pair, added up: what its two residuals do to a slope belongs together.
         influence = self._influence
-        found = np.square(residuals) @ np.square(influence).T
+        variances = np.square(residuals) @ np.square(influence).T
         both = residuals[..., 0::2] * residuals[..., 1::2]
-        found += both @ (2 * influence[:, 0::2] * influence[:, 1::2]).T
-        return np.maximum(found, 0)
+        variances += both @ (2 * influence[:, 0::2] * influence[:, 1::2]).T
+        return np.maximum(variances, 0)
 
     @cached_property
     def _influence(self) -> np.ndarray:
-        """What a residual does to the slopes, `[M, C]`, what the fit took of its pair put back (CR2)."""
+        """Influence of a residual on the slopes, `[M, C]`, what the fit took of its pair put back (CR2)."""
         pairs = (len(self._weights) // 2, 2, -1)
         root = np.sqrt(self._weights)[:, None]
         design, solve = (root * self._centred).reshape(pairs), (self._solve.T / root).reshape(pairs)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Occlusion(AttributionMethod):
-    """What the score loses when a feature, or a window of an image, is replaced.
+    """The drop of the score when a feature, or a window of an image, is replaced.
 
     φ_i = F(x) − mean of F(x with feature i of a background row) over the background. With `window`, all
     values that the window covers are replaced together, at each of its places, in steps of one; a value's φ
@@ -49,7 +49,7 @@ class Occlusion(AttributionMethod):
     window: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] | None = None
 
     def check(self, players: Players) -> None:
-        """Refuses a window that there is no place for.
+        """Refuses a window that does not fit.
 
         Raises:
           UserError: It fits into no feature.
@@ -83,13 +83,13 @@ class Occlusion(AttributionMethod):
         """Replaces; see `AttributionMethod.attribute`."""
         game = Game(model, reference, device_batch_size)
         prediction, output = predict(model, inputs, targets, device_batch_size)
-        found = np.empty((*targets.shape, game.players.count))
+        drops = np.empty((*targets.shape, game.players.count))
         for rows, columns in game.blocks(targets, game.players.count):
-            found[rows, columns] = self._losses(
+            drops[rows, columns] = self._losses(
                 game, take(inputs, rows), targets[rows, columns], prediction[rows, columns]
             )
         return Attribution(
-            game.players.to_inputs(found),
+            game.players.to_inputs(drops),
             prediction,
             output,
             reference.base_values[targets],

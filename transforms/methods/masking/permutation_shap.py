@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
     from transforms.models.players import Players
 
-#: Rounds of a tolerance have so many pairs, whatever the start was, and there are `MOST_ROUNDS` of them.
+#: Pairs in a round of a tolerance, whatever the start was; there are `MOST_ROUNDS` rounds.
 _USUAL = 10
 #: With fewer pairs nothing is stopped by its error.
 _LEAST = 4
-#: What its own pairs say of a value's error is joined by what those of its row say, as if by so many pairs.
+#: Pairs for which the mean error of a row counts, when it is joined to the error of a value's own pairs.
 _JOINED = 8
 #: Of the variance that neighbours show, what orthogonal directions take off at most; and what spreading over
 #: distances takes off, with few players most, since even neighbours of few pairs lie far apart: 5 % and this
 #: over their number.
 _ORTHOGONAL, _APART = 0.3, (0.05, 1.7)
-#: Of the scores, what a change may vary by rounding in single precision, and is no error then.
+#: Of the scores, the part by which rounding in single precision may vary a change; not an error.
 _ROUNDING = 1e-6
 #: Places of players in permutations, a few arrays of 8 bytes each.
 _MOST_PLACES = 1 << 26
@@ -96,7 +96,7 @@ class PermutationShap(AttributionMethod):
             )
 
     def held_bytes(self, players: int) -> int:
-        """Of the permutations while they are drawn."""
+        """Memory of the permutations while they are drawn."""
         return 8 * 8 * self.n_permutations * players
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
@@ -217,7 +217,7 @@ def _joined(own: np.ndarray, ranges: np.ndarray, rounding: np.ndarray, count: in
     Args:
       own: Each player's own, `[B, T, M]`.
       ranges: How far apart its changes are, `[B, T, M]`; of a player that is the same alone and among others
-        the error is 0, and nobody is drawn towards it.
+        the error is 0, and no other error is drawn towards it.
       rounding: What a change may be off by rounding, `[B, T]`; no more than that is nothing.
       count: Pairs.
     """
@@ -229,23 +229,23 @@ def _joined(own: np.ndarray, ranges: np.ndarray, rounding: np.ndarray, count: in
     own = np.where(varies, own, 0.0)
     mean = own.sum(axis=2, keepdims=True) / np.maximum(share.sum(axis=2, keepdims=True), 1)
     freedom = 0.8 * (count - 1)  # successive differences overlap
-    found: np.ndarray = (_JOINED * share * mean + freedom * own) / (_JOINED + freedom)
-    return found
+    joined: np.ndarray = (_JOINED * share * mean + freedom * own) / (_JOINED + freedom)
+    return joined
 
 
 def _worths_on_the_way(game: Game, inputs: Arrays, targets: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """Worths of the first 1 … M − 1 players of each order, `[B, orders, M − 1, T]`."""
     count, players = orders.shape
     steps = players - 1
-    found = np.empty((len(targets), count * steps, targets.shape[1]))
+    worths = np.empty((len(targets), count * steps, targets.shape[1]))
     for block in blocks(count * steps, players * orders.itemsize):
         members = orders[block // steps] < (block % steps + 1)[:, None]
         # With few players, orders meet in the same coalitions.
         _, first, back = np.unique(
             np.packbits(members, axis=1), axis=0, return_index=True, return_inverse=True
         )
-        found[:, block] = game.scores(inputs, targets, members[first])[:, back.reshape(-1)]
-    return found.reshape(len(targets), count, steps, targets.shape[1])
+        worths[:, block] = game.scores(inputs, targets, members[first])[:, back.reshape(-1)]
+    return worths.reshape(len(targets), count, steps, targets.shape[1])
 
 
 def _exact(
@@ -254,9 +254,9 @@ def _exact(
     """Shapley values from the worths of all coalitions, `[B, T, M]`."""
     coalitions, weights = enumeration(game.players.count)
     inside = slice(1, -1)
-    found = np.multiply.outer(empty, weights[0]) + np.multiply.outer(full, weights[-1])
-    found += np.swapaxes(game.scores(inputs, targets, coalitions[inside]), 1, 2) @ weights[inside]
-    return found
+    exact = np.multiply.outer(empty, weights[0]) + np.multiply.outer(full, weights[-1])
+    exact += np.swapaxes(game.scores(inputs, targets, coalitions[inside]), 1, 2) @ weights[inside]
+    return exact
 
 
 def spread_permutations(seed: int, count: int, players: int, number: int) -> np.ndarray:

@@ -53,11 +53,11 @@ def still_players(inputs: Arrays, reference: Reference) -> np.ndarray | None:
 
 
 def _common(background: Arrays) -> _Common:
-    found = {}
+    common = {}
     for name, value in background.items():
         flat = value.reshape(len(value), -1)
-        found[name] = (np.asarray(_equal(flat, flat[0]).all(axis=0)), flat[0])
-    return found
+        common[name] = (np.asarray(_equal(flat, flat[0]).all(axis=0)), flat[0])
+    return common
 
 
 def _columns(of: np.ndarray, players: int) -> np.ndarray:
@@ -80,7 +80,7 @@ def at_zero(values: np.ndarray, still: np.ndarray | None, inverse: np.ndarray) -
 
     Args:
       values: Of the fit, `[B, T, M]`.
-      still: Who changes nothing, `[B, M]`; None: nobody.
+      still: Players that change nothing, `[B, M]`; None: there are none.
       inverse: Of the fit's Gram matrix among the directions that are free, `[M, M]`: of a fit whose sum is
         given, those that leave it as it is.
     Returns:
@@ -88,13 +88,13 @@ def at_zero(values: np.ndarray, still: np.ndarray | None, inverse: np.ndarray) -
     """
     if still is None or not still.any():
         return values
-    found = values.copy()
+    shared = values.copy()
     rows = np.flatnonzero(still.any(axis=1) & ~still.all(axis=1))
     if len(rows):
-        found[rows] = (_solved if still.shape[1] <= _MOST_SOLVED else _shared)(
+        shared[rows] = (_solved if still.shape[1] <= _MOST_SOLVED else _shared)(
             values[rows], still[rows], inverse
         )
-    return np.where(still[:, None], 0.0, found)
+    return np.where(still[:, None], 0.0, shared)
 
 
 def _solved(values: np.ndarray, still: np.ndarray, inverse: np.ndarray) -> np.ndarray:
@@ -102,7 +102,7 @@ def _solved(values: np.ndarray, still: np.ndarray, inverse: np.ndarray) -> np.nd
     _, first, which = np.unique(np.packbits(still, axis=1), axis=0, return_index=True, return_inverse=True)
     patterns, which = still[first], which.reshape(-1)
     count = still.shape[1]
-    found = values.copy()
+    solved = values.copy()
     apart = np.eye(count)
     ridge = 1e-13 * np.trace(inverse) / count * apart  # where samples cannot tell players apart
     for block in blocks(len(patterns), 3 * 8 * count**2):
@@ -111,8 +111,8 @@ def _solved(values: np.ndarray, still: np.ndarray, inverse: np.ndarray) -> np.nd
         solution = np.linalg.solve(np.where(both, inverse, apart) + ridge, np.where(both, apart, 0.0))
         rows = np.flatnonzero((which >= block[0]) & (which <= block[-1]))
         mine = solution[which[rows] - block[0]]
-        found[rows] -= np.matmul(np.matmul(values[rows] * still[rows, None], mine), inverse)
-    return found
+        solved[rows] -= np.matmul(np.matmul(values[rows] * still[rows, None], mine), inverse)
+    return solved
 
 
 def _shared(values: np.ndarray, still: np.ndarray, _: np.ndarray) -> np.ndarray:

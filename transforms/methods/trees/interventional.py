@@ -26,7 +26,7 @@ import numpy as np
 from transforms.methods.trees import interventional_kernels as kernels
 from transforms.models.forest.arrays import MOST_ON_A_PATH, Forest
 
-#: A table of a subtree is indexed by at most so many bits: the tests on the way to it, and those in it.
+#: Most bits that index a table of a subtree: the tests on the way to it, and those in it.
 TABLE_BITS = 8
 #: Numbers that all tables may hold; trees beyond it are walked.
 TABLE_CELLS = 1 << 25
@@ -73,7 +73,7 @@ class Interventional:
 
     @cached_property
     def _game(self) -> tuple[np.ndarray, ...]:
-        """Which background rows pass which tests, all of them as bits, and what A and B get."""
+        """Background rows that pass each test, as bits, and what A and B get."""
         forest, rows = self.forest, np.ascontiguousarray(self.background, np.float64)
         passes = np.zeros((len(forest.left), -(-len(rows) // 64)), np.uint64)
         split = forest.split_arrays
@@ -87,7 +87,7 @@ class Interventional:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """What rows get of these, mean over the background, one table after another."""
+        """Tables of what rows get of these units, mean over the background, one after another."""
         table = np.zeros(int(self.units.start[-1]) + 1)
         kernels.tabulate(self.units.arrays, self._tree, self._leaves, self._game, table)
         return table
@@ -150,7 +150,7 @@ def _every(rows: int) -> np.ndarray:
 
 
 def _weights(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a member of A and one of B get, by |A| and |B|, over the number of background rows."""
+    """Shares of a member of A and of one of B, by |A| and |B|, over the number of background rows."""
     most = MOST_ON_A_PATH + 1
     gain, loss = np.zeros((most, most)), np.zeros((most, most))
     for a in range(most):
@@ -200,7 +200,7 @@ class Units:
 
     @classmethod
     def of(cls, forest: Forest, ends: np.ndarray, bits: int) -> Units:
-        """Cuts trees into the largest subtrees whose table needs at most so many bits."""
+        """Cuts trees into the largest subtrees whose table needs at most `bits` bits."""
         left, paths = forest.left, forest.paths
         splits = count_splits(forest)
         needs = paths.depth + splits
@@ -253,15 +253,15 @@ def _starts(lists: list[Any]) -> np.ndarray:
 
 
 def _places(numbers: Any, firsts: np.ndarray) -> np.ndarray:
-    """Where the numbers of each tree start."""
+    """Starts of the numbers of each tree."""
     places: np.ndarray = np.searchsorted(np.asarray(numbers, np.int64), firsts)
     return places
 
 
 def _features_above(forest: Forest, node: int) -> list[int]:
     """The different features on the way to a node, by their bits."""
-    paths, found = forest.paths, {}
+    paths, above = forest.paths, {}
     while paths.parent[node] >= 0:
-        found[int(paths.bit[node])] = int(forest.feature[paths.parent[node]])
+        above[int(paths.bit[node])] = int(forest.feature[paths.parent[node]])
         node = int(paths.parent[node])
-    return [found[bit] for bit in sorted(found)]
+    return [above[bit] for bit in sorted(above)]

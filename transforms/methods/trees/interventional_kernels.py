@@ -19,7 +19,7 @@ def count_splits(left: Any, right: Any, splits: Any) -> None:
 
 @compiled
 def find_conditions(rows: Any, left: Any, right: Any, earlier: Any, split: Any, passes: Any) -> None:
-    """Which background rows pass all tests of an edge's feature so far, as bits, `[nodes, words]`."""
+    """Finds background rows that pass all tests of an edge's feature so far, as bits, `[nodes, words]`."""
     feature = split[0]
     for node in range(len(left)):
         if left[node] < 0:
@@ -50,7 +50,7 @@ def find_edges(left: Any, parent: Any, bit: Any, start: Any, edges: Any) -> None
 
 @compiled
 def _leaf(pattern: Any, edges: Any, game: Any, share: Any) -> None:
-    """What each feature of a leaf's path gets of a leaf of value 1, mean over the background."""
+    """Computes what each feature of a leaf's path gets of a leaf of value 1, mean over the background."""
     passes, every, gain, loss = game
     depth = len(edges)
     lost, failed = 0.0, 0
@@ -196,11 +196,27 @@ def walk(
     columns: Any, trees: Any, tree_roots: Any, output: Any, place: Any, split: Any, tree: Any, route: Any,
     leaves: Any, game: Any, rows: int, phi: Any,
 ) -> None:  # fmt: skip
-    """Adds what the other trees give, walking down with the background rows that can come along.
+    """Adds what the other trees give to φ, walking each down with the background rows that can come along.
 
-    Of each of these is kept how many features the row alone has passed so far (|A|) and, on the way back,
-    what the leaves below give a member of A and of B: an edge's feature gets it from those for whom it is the
-    edge that makes it a member.
+    A holds the features whose tests the row alone passes, B those whose tests the background row alone
+    passes. On the way down |A| is counted for each background row; on the way back the leaves' shares of a
+    member of A (`won`) and of B (`lost`) are summed, and an edge gives them to its feature where it is the
+    edge that made the feature a member.
+
+    Args:
+      columns: Rows as columns, `[width, B]`.
+      trees: Numbers of the trees to walk.
+      tree_roots: First node of each tree, `[trees]`.
+      output: First output of each tree, `[trees]`.
+      place: Place in φ of each output, −1 where it is not asked for, `[outputs]`.
+      split: `Forest.split_arrays`.
+      tree: Left and right child, bit, earlier edge and depth of each node; nodes of each tree.
+      route: Parent, earlier edge and level of each node, and the splits of its subtree.
+      leaves: `of_edge` is the feature of an edge; `value` the leaves' values, `[nodes, V]`.
+      game: `passes`: background rows that pass an edge's tests, as bits, `[nodes, words]`; `gain` and `loss`:
+        share of a member of A and of B, by |A| and the features that the row fails.
+      rows: Background rows R.
+      phi: Takes the sums, `[T, width, B]`.
     """
     left, _, _, _, _, sizes = tree
     parent, earlier, levels, splits = route
@@ -210,7 +226,9 @@ def walk(
     deepest = 1
     for node in range(len(levels)):
         deepest = max(deepest, levels[node])
-    # By level of the walk, what is known of the edge that is open there, and of the rows that came along.
+    # By level of the walk: the edge that is open there, where the row goes and what it passed, `[levels]`;
+    # and the background rows that came along, `[levels, R]`: `who` they are, their place one level `above`,
+    # |A| (`alone`), and whether this edge made its feature a member (`newly`).
     edge = np.zeros(deepest + 1, np.int64)
     goes, passed = np.zeros(deepest + 1, np.bool_), np.zeros(deepest + 1, np.bool_)
     first_failed = np.zeros(deepest + 1, np.bool_)
@@ -228,7 +246,7 @@ def walk(
             node, current = tree_roots[one], 0
             while True:
                 level = levels[node] if node < end else 0
-                while current >= max(level, 1):
+                while current >= max(level, 1):  # close the edges that the walk has left
                     done = edge[current]
                     for v in range(outputs):
                         total = 0.0
@@ -252,6 +270,7 @@ def walk(
                     passed[level] = before and goes[up] == (node == left[parent[node]])
                     first_failed[level] = before and not passed[level]
                     failed[level] = failed[up] + (1 if first_failed[level] else 0)
+                    # A background row that fails where the row fails has no leaf below: it stays behind.
                     kept = 0
                     for i in range(count[up]):
                         other = who[up, i]

@@ -40,16 +40,16 @@ class PathDependent:
         forest = self.forest
         reach = np.ones(len(forest.left))
         _reach(forest.left, forest.right, forest.cover, reach)
-        found = np.zeros(forest.outputs)
+        expected = np.zeros(forest.outputs)
         output = np.repeat(forest.output, np.diff(np.r_[forest.roots, len(forest.left)]))
         leaves = forest.left < 0
         for v in range(forest.value.shape[1]):
-            np.add.at(found, output[leaves] + v, (reach * forest.value[:, v])[leaves])
-        return found
+            np.add.at(expected, output[leaves] + v, (reach * forest.value[:, v])[leaves])
+        return expected
 
     @cached_property
     def _terms(self) -> tuple[np.ndarray, np.ndarray]:
-        """What an edge does to the product, and what the products below it give its feature.
+        """Factors of an edge on the product, and what the products below it give its feature.
 
         Both at each quadrature node, for a row that fails the feature's tests and one that passes them,
         `[nodes, 2, K]`.
@@ -143,12 +143,31 @@ def _values(
     columns: Any, ends: Any, output: Any, place: Any, left: Any, value: Any, split: Any, parent: Any,
     earlier: Any, levels: Any, factor: Any, gain: Any, phi: Any,
 ) -> None:  # fmt: skip
+    """Adds the values of all trees to φ, block by block of the rows, in one walk down and up each tree.
+
+    Args:
+      columns: Rows as columns, `[width, B]`.
+      ends: First node of each tree, and the end of the last, `[trees + 1]`.
+      output: First output of each tree, `[trees]`.
+      place: Place in φ of each output, −1 where it is not asked for.
+      left: Left child, `[nodes]`; −1 at a leaf.
+      value: Of the leaves, `[nodes, V]`.
+      split: `Forest.split_arrays`.
+      parent: Of each node, `[nodes]`.
+      earlier: The last edge above on the same feature, −1 for none, `[nodes]`.
+      levels: Edges above each node, `[nodes]`.
+      factor: See `PathDependent._terms`, `[nodes, 2, K]`.
+      gain: Likewise.
+      phi: Takes the values, `[T, width, B]`.
+    """
     outputs, count, rows, feature = value.shape[1], factor.shape[2], columns.shape[1], split[0]
     deepest = 1
     for node in range(len(levels)):
         deepest = max(deepest, levels[node])
     for start in range(0, rows, BLOCK):
         size = min(BLOCK, rows - start)
+        # By level of the walk: Π_k f_k at the K quadrature nodes, the sums of value · product over the leaves
+        # below, whether the row passes the tests of the edge's feature so far, and whether it goes left.
         product = np.ones((deepest + 1, count, size))
         sums = np.zeros((deepest + 1, outputs, count, size))
         passes = np.ones((deepest + 1, size), np.int32)

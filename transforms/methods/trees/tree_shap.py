@@ -79,11 +79,11 @@ class TreeShap(AttributionMethod):
         chosen = place[grown]
 
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
-            found = engine.values(rows[index], place, len(wanted))
-            found = np.take_along_axis(found, chosen[index][:, :, None], axis=1)
+            chosen_values = engine.values(rows[index], place, len(wanted))
+            chosen_values = np.take_along_axis(chosen_values, chosen[index][:, :, None], axis=1)
             if sign is not None:
-                found *= sign[index][:, :, None]
-            return ({name: found.astype(np.float32)},)
+                chosen_values *= sign[index][:, :, None]
+            return ({name: chosen_values.astype(np.float32)},)
 
         (values,) = run_calls(len(rows), device_batch_size, call)
         delta = convergence_delta(values, prediction, base_value)

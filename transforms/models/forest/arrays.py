@@ -1,4 +1,4 @@
-"""Trees as arrays, whoever grew them: splits, leaves and covers, and the paths that lead to the nodes."""
+"""Decision trees of any library as arrays: splits, leaves, covers, and the path to each node."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import numpy as np
 
 from transforms.errors import UserError
 
-#: Features that a path may split on: a row's way down is kept as so many bits.
+#: Most features that a path may split on: a row's decisions along a path are one bit each of an int64.
 MOST_ON_A_PATH = 63
 
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees whose leaves add up to a score, but for a constant; nodes are numbered through all of them.
+    """Trees whose leaves add up to a score, up to a constant; nodes are numbered across all trees.
 
-    A row goes left where its value is at most the threshold; at a split between categories, see
-    `members_left`. A node comes before its left subtree, and that before its right one.
+    A row goes left if its value is at most the threshold; for splits between categories see `members_left`.
+    Nodes are in preorder: each before its left subtree, which comes before its right subtree.
 
     Args:
       roots: First node of each tree, `[trees]` int32, ascending.
-      output: The output that a tree adds to, `[trees]` int32; with leaves of several values these are the
-        outputs, and it is 0.
+      output: The output to which a tree adds, `[trees]` int32; 0 if its leaves hold a value for each output.
       left: Left child, `[nodes]` int32; -1 at a leaf.
-      right: Right child.
-      feature: That the node splits on.
-      threshold: float64; a split between categories has none.
-      missing_left: Whether NaN goes left.
-      zero_missing: Whether a zero goes where NaN goes.
-      members_left: Whether members of `categories` go left, and all others right; else the other way round.
-      words: First of the node's words in `categories`, `[nodes + 1]` int64; none for a threshold.
+      right: Right child, likewise.
+      feature: The feature on which the node splits, `[nodes]` int32.
+      threshold: `[nodes]` float64; unused at a split between categories.
+      missing_left: Whether NaN goes left, `[nodes]` bool.
+      zero_missing: Whether zero goes where NaN goes, `[nodes]` bool.
+      members_left: Whether members of the node's set in `categories` go left and all others right, `[nodes]`
+        bool; if false, members go right.
+      words: First of the node's words in `categories`, `[nodes + 1]` int64; a threshold has no words.
       categories: Bit sets of whole numbers, `[words]` uint32.
-      value: Of the leaves, `[nodes, V]` float64.
-      cover: Training rows (or the sum of their weights) that came by, `[nodes]` float64.
+      value: Values of the leaves, `[nodes, V]` float64.
+      cover: Training rows (or the sum of their weights) that reached the node, `[nodes]` float64.
       width: Features of a row.
       outputs: Outputs T.
     """
@@ -59,11 +59,11 @@ class Forest:
 
     @cached_property
     def paths(self) -> Paths:
-        """How each node is reached."""
+        """The path to each node."""
         return Paths.of(self)
 
     def sums(self, rows: np.ndarray) -> np.ndarray:
-        """Sum of the leaves that rows fall into, `[B, T]` float64, from `[B, width]`."""
+        """The sum of the leaves that each of `rows`, `[B, width]`, reaches: `[B, T]` float64."""
         from transforms.models.forest.kernels import sum_leaves
 
         sums = np.zeros((len(rows), self.outputs))
@@ -73,7 +73,7 @@ class Forest:
 
     @property
     def split_arrays(self) -> tuple[np.ndarray, ...]:
-        """The arrays that decide which way a row goes, in the order in which the kernels unpack them."""
+        """The arrays that decide whether a row goes left, in the order in which the kernels unpack them."""
         return (
             self.feature,
             self.threshold,
@@ -87,18 +87,18 @@ class Forest:
 
 @dataclass(frozen=True)
 class Paths:
-    """How each node is reached from its root, `[nodes]` each.
+    """The path from the root to each node, as arrays `[nodes]` about the node and the edge that leads to it.
 
-    An edge and the features that lie above it: several splits on one feature are one condition on it.
+    Several splits on one feature along a path count as one condition on that feature.
 
     Args:
-      parent: -1 at a root.
-      bit: Number of the edge's feature among the different features on the way; -1 at a root.
-      earlier: The last node above whose edge tests the same feature; -1 where there is none.
-      depth: Different features on the way, this edge's included.
-      level: Edges on the way.
-      share: Of the training rows, what the tests of the edge's feature send this way: the product of the
-        shares of its edges so far.
+      parent: The parent; -1 at a root.
+      bit: Position of the edge's feature among the path's distinct features; -1 at a root.
+      earlier: The nearest node above whose edge tests the same feature; -1 if there is none.
+      depth: Distinct features on the path, this edge's included.
+      level: Edges on the path.
+      share: Share of training rows that all tests of the edge's feature send this way: the product of the
+        shares of that feature's edges on the path.
     """
 
     parent: np.ndarray
@@ -110,7 +110,7 @@ class Paths:
 
     @classmethod
     def of(cls, forest: Forest) -> Paths:
-        """Works them out.
+        """Computes the paths of a forest.
 
         Raises:
           UserError: A path splits on too many features.
@@ -119,9 +119,9 @@ class Paths:
 
         nodes = len(forest.left)
         parent, bit, earlier, depth, level = (np.full(nodes, fill, np.int32) for fill in (-1, -1, -1, 0, 0))
-        found = parent, bit, earlier, depth, level, np.ones(nodes)
-        find_paths(forest.roots, forest.left, forest.right, forest.feature, forest.cover, found)
-        paths = cls(*found)
+        arrays = parent, bit, earlier, depth, level, np.ones(nodes)
+        find_paths(forest.roots, forest.left, forest.right, forest.feature, forest.cover, arrays)
+        paths = cls(*arrays)
         if paths.depth.max() > MOST_ON_A_PATH:
             raise UserError(
                 f"a tree splits on {paths.depth.max()} features on the way to a leaf, above {MOST_ON_A_PATH}",
@@ -149,16 +149,16 @@ class Tree:
 
     @classmethod
     def leaf(cls, output: int, value: np.ndarray, cover: float) -> Tree:
-        """A tree that did not grow."""
+        """A tree of a single leaf."""
         none, never = np.full(1, -1), np.zeros(1, bool)
         return cls(output, none, none, none, np.zeros(1), never, value.reshape(1, -1), np.array([cover]))
 
 
 def plant(trees: Sequence[Tree], width: int, outputs: int) -> Forest:
-    """Numbers the nodes of trees through.
+    """Joins trees to a forest, numbering their nodes consecutively.
 
     Args:
-      trees: At least one.
+      trees: At least one tree.
       width: Features of a row.
       outputs: Outputs T.
     """
@@ -201,7 +201,7 @@ def plant(trees: Sequence[Tree], width: int, outputs: int) -> Forest:
 
 
 def _in_order(tree: Tree) -> Tree:
-    """The tree with each node before its left subtree, and that before its right one."""
+    """The tree with its nodes in preorder: each before its left subtree, then its right subtree."""
     from transforms.models.forest.kernels import preorder
 
     left, right = (np.asarray(side, np.int64) for side in (tree.left, tree.right))
@@ -211,17 +211,17 @@ def _in_order(tree: Tree) -> Tree:
     place[order] = np.arange(len(order))
     left, right = place[left[order]], place[right[order]]
     parts = ("feature", "threshold", "missing_left", "value", "cover", "zero_missing", "members_left")
-    found: dict[str, Any] = {name: getattr(tree, name) for name in parts}
-    found = {name: None if part is None else np.asarray(part)[order] for name, part in found.items()}
-    sets = None if tree.categories is None else [tree.categories[int(at)] for at in order]
-    return Tree(output=tree.output, left=left, right=right, categories=sets, **found)
+    arrays: dict[str, Any] = {name: getattr(tree, name) for name in parts}
+    arrays = {name: None if part is None else np.asarray(part)[order] for name, part in arrays.items()}
+    sets = None if tree.categories is None else [tree.categories[int(node)] for node in order]
+    return Tree(output=tree.output, left=left, right=right, categories=sets, **arrays)
 
 
 _NO_WORDS = np.zeros(0, np.uint32)
 
 
 def bit_set(members: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Whole numbers as a bit set, `[words]` uint32, never empty."""
+    """A set of whole numbers as bits, `[words]` uint32, with at least one word."""
     members = np.asarray(members, np.int64)
     words = np.zeros(int(members.max(initial=0)) // 32 + 1, np.uint32)
     np.bitwise_or.at(words, members // 32, np.uint32(1) << (members % 32).astype(np.uint32))

@@ -1,4 +1,4 @@
-"""Compiled loops over the nodes of trees; they let go of Python's lock, so that threads share the rows."""
+"""Compiled loops over the nodes of trees; they release Python's lock, so that threads can share the rows."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import numba
 import numpy as np
 
-#: LightGBM's: what is nearer to zero than this is one.
+#: LightGBM's tolerance: values up to this magnitude count as zero.
 _ZERO = float(np.float32(1e-35))
-#: Rows that are worked on together: what is kept of them for each node stays in the processor's cache.
+#: Rows that are processed together, so that their state for each node stays in the processor's cache.
 BLOCK = 128
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """The function as machine code, kept on disk between processes where there is a place to keep it."""
+    """Compiles a function to machine code, cached on disk between processes if a folder can be written to."""
     try:
         return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to
@@ -24,18 +24,19 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 @compiled
 def goes_left(x: float, node: int, split: Any) -> Any:
-    """Whether a value goes left at a node; `split` is `Forest.split_arrays`."""
+    """True if a value goes left at a node; `split` is `Forest.split_arrays`."""
     _, threshold, missing_left, zero_missing, members_left, words, categories = split
     if np.isnan(x):
         return missing_left[node]
     first, count = words[node], words[node + 1] - words[node]
     if count > 0:
         member = False
-        # Fractions are cut off. What is below 0 is no category; to LightGBM, whose members go left, −0.5 is
-        # cut off before that is asked.
+        # Fractions are truncated, and negative numbers are not categories. LightGBM, whose members go left,
+        # truncates before it tests the sign, so that −0.5 becomes category 0.
         if (x > -1 if members_left[node] else x >= 0) and x < 32 * count:
-            at = np.int64(x)
-            member = (categories[first + (at >> 5)] >> np.uint32(at & 31)) & np.uint32(1) != 0
+            category = np.int64(x)
+            word = categories[first + (category >> 5)]
+            member = (word >> np.uint32(category & 31)) & np.uint32(1) != 0
         return member == members_left[node]
     if zero_missing[node] and -_ZERO <= x <= _ZERO:
         return missing_left[node]
@@ -47,11 +48,11 @@ def block_goes_left(columns: Any, start: int, node: int, split: Any, goes: Any) 
     """Writes into `goes`, `[block]` int32, which rows of a block go left at a node.
 
     Args:
-      columns: Rows as columns, `[width, B]`.
+      columns: All rows, stored by feature, `[width, B]`.
       start: First row of the block.
-      node: A split.
+      node: A node that splits.
       split: `Forest.split_arrays`.
-      goes: Takes 1 for left and 0 for right.
+      goes: Receives 1 for left and 0 for right.
     """
     feature, threshold, missing_left, zero_missing, _, words, _ = split
     column = columns[feature[node], start : start + len(goes)]
@@ -60,7 +61,7 @@ def block_goes_left(columns: Any, start: int, node: int, split: Any, goes: Any) 
             goes[row] = 1 if goes_left(column[row], node, split) else 0
         return
     limit = threshold[node]
-    # NaN is neither above nor at most the threshold.
+    # NaN fails either comparison: `> limit` sends it left, `<= limit` sends it right.
     if missing_left[node]:
         for row in range(len(goes)):
             goes[row] = 0 if column[row] > limit else 1
@@ -73,7 +74,7 @@ def block_goes_left(columns: Any, start: int, node: int, split: Any, goes: Any) 
 def sum_leaves(
     rows: Any, roots: Any, output: Any, left: Any, right: Any, value: Any, split: Any, out: Any
 ) -> None:
-    """Adds to `out`, `[B, T]`, the leaves that `rows`, `[B, width]`, fall into; the rest as in `Forest`."""
+    """Adds to `out`, `[B, T]`, the leaves that `rows`, `[B, width]`, reach; other arrays as in `Forest`."""
     feature = split[0]
     for tree in range(len(roots)):
         for row in range(len(rows)):
@@ -86,15 +87,15 @@ def sum_leaves(
 
 @compiled
 def preorder(left: Any, right: Any, root: int, order: Any) -> None:
-    """The nodes of a tree, each before its left subtree and that before its right one, into `order`."""
+    """Writes a tree's nodes in preorder into `order`: each before its left subtree, then its right one."""
     stack = np.empty(len(order) + 1, np.int64)
     stack[0] = root
-    waiting, at = 1, 0
+    waiting, position = 1, 0
     while waiting:
         waiting -= 1
         node = stack[waiting]
-        order[at] = node
-        at += 1
+        order[position] = node
+        position += 1
         if left[node] >= 0:
             stack[waiting] = right[node]
             stack[waiting + 1] = left[node]
@@ -103,12 +104,12 @@ def preorder(left: Any, right: Any, root: int, order: Any) -> None:
 
 @compiled
 def find_paths(roots: Any, left: Any, right: Any, feature: Any, cover: Any, paths: Any) -> None:
-    """See `Paths`: fills its arrays, of nodes that come in preorder."""
+    """Fills the arrays of `Paths`, for nodes in preorder."""
     parent, bit, earlier, depth, level, share = paths
     for node in range(len(left)):
         if left[node] < 0:
             continue
-        above = node  # the last edge above that tests the same feature
+        above = node  # ends at the nearest node whose edge tests the same feature, or at the root
         while parent[above] >= 0 and feature[parent[above]] != feature[node]:
             above = parent[above]
         seen = parent[above] >= 0

@@ -1,4 +1,4 @@
-"""Which ops of a TensorFlow graph are affine in what varies and keep the batch as the leading axis.
+"""Ops of a TensorFlow graph that are affine in what varies, and keep the batch as the leading axis.
 
 Along a straight path an affine map stays straight, so that its ends are all one has to evaluate.
 """
@@ -56,7 +56,7 @@ def _is_affine_in_first(op: Any) -> bool:
     if kind in _UNARY:
         return True
     if kind == "Cast":
-        # Rounding to half precision is no straight line at the scale of what is integrated.
+        # Rounding to half precision is not straight at the scale of what is integrated.
         return bool(out.dtype.size >= min(op.inputs[0].dtype.size, 4))
     if kind in _FIRST:
         return _keeps_rank(op, [0])
@@ -115,7 +115,7 @@ def slice_spares_batch(op: Any) -> bool:
 
 
 def _keeps_rank(op: Any, operands: list[int]) -> bool:
-    """Whether no varying operand is broadcast along the batch, and no constant tells the rows apart."""
+    """Whether no varying operand is broadcast along the batch, and no constant makes the rows differ."""
     rank = op.outputs[0].shape.rank
     if rank is None:
         return False

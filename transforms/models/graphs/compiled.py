@@ -60,7 +60,7 @@ class Compiled:
 
     @property
     def traces(self) -> int:
-        """How often it was traced: once, or not yet."""
+        """Number of traces: one, or none yet."""
         return int(self._function.experimental_get_tracing_count())
 
     @property
@@ -71,7 +71,7 @@ class Compiled:
 
 @cache
 def _lanes(device: str | None, count: int) -> AbstractContextManager[Any]:
-    """The queue of a device: whoever comes while so many calls are in flight waits."""
+    """The queue of a device: once `count` calls are in flight, the next one waits."""
     return threading.BoundedSemaphore(count)
 
 

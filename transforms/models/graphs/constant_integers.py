@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 def work_out(tensor: Any, known: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The value of a whole-number tensor, None where it cannot be told.
+    """Works out a whole-number tensor; None where its value is not known.
 
     Args:
       tensor: Of any graph.

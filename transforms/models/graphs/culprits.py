@@ -1,4 +1,4 @@
-"""Where in a model's graph random numbers are drawn, or the rows of a batch meet: names for an error."""
+"""Places in a model's graph that draw random numbers or mix the rows of a batch: names for an error."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _NUMBERED = re.compile(r"_\d+$")
 
 def random_places(model: ScoredGraph) -> list[str]:
     """Layers, or else ops, that draw random numbers on the way to the scores, in the graph's order."""
-    found = [
+    places = [
         _place(name, kind, model.adapter.layers)
         for name, kind in _nodes(model.traced, model.scores)
         if _DRAWS.fullmatch(kind) and not _KEYS.fullmatch(kind)
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(places))
 
 
 def mixing_places(
@@ -69,14 +69,14 @@ def mixing_places(
         for tensor, one, other in zip(tensors, run(dict(first)), run(dict(second)), strict=True)
     }
     behind: dict[str, bool] = {}
-    found = []
+    places = []
     for op in needed:
         before = any(behind.get(tensor.op.name, False) for tensor in op.inputs)
         own = moved.get(op.name, False)
         behind[op.name] = before or own
         if own and not before:
-            found.append(_place(op.name, op.type, model.adapter.layers))
-    return list(dict.fromkeys(found))
+            places.append(_place(op.name, op.type, model.adapter.layers))
+    return list(dict.fromkeys(places))
 
 
 def _differs(one: np.ndarray, other: np.ndarray, same: np.ndarray) -> bool:
@@ -91,18 +91,18 @@ def _differs(one: np.ndarray, other: np.ndarray, same: np.ndarray) -> bool:
 
 def _in_order(needed: Mapping[str, Any], fetches: Sequence[Any]) -> list[Any]:
     """The ops, each after what it needs."""
-    found: list[Any] = []
+    ordered: list[Any] = []
     seen: set[str] = set()
     pending = [(tensor.op, False) for tensor in fetches]
     while pending:
         op, done = pending.pop()
         if done:
-            found.append(op)
+            ordered.append(op)
         elif op.name not in seen and op.name in needed:
             seen.add(op.name)
             pending.append((op, True))
             pending.extend((tensor.op, False) for tensor in op.inputs)
-    return found
+    return ordered
 
 
 def _nodes(traced: TracedModel, fetches: Sequence[Any]) -> Iterator[tuple[str, str]]:
@@ -125,7 +125,7 @@ def _nodes(traced: TracedModel, fetches: Sequence[Any]) -> Iterator[tuple[str, s
 
 
 def _place(name: str, kind: str, layers: Mapping[str, str]) -> str:
-    """The innermost layer that an op's name tells, by its class; else the op."""
+    """The innermost layer in an op's name, by its class; else the op."""
     parts = [part for part in name.split("/")[:-1] if not _CALLS.fullmatch(part)]
     for part in reversed(parts):
         for own in (part, _NUMBERED.sub("", part)):

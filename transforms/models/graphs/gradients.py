@@ -169,12 +169,12 @@ class DifferentiableModel:
 
     @property
     def traces(self) -> int:
-        """How many graphs have been traced: few, and never one a batch."""
+        """Number of graphs traced: few, and never one a batch."""
         compiled = [*self._functions.values(), self.ends, self._path]
         return sum(function.traces for function in compiled)
 
     def constants(self, *arrays: np.ndarray) -> tuple[Any, ...]:
-        """What many calls have in common, made tensors once."""
+        """Makes tensors, once, of what many calls share."""
         return tuple(tf.constant(array) for array in arrays)
 
     def integrate(
@@ -188,23 +188,7 @@ class DifferentiableModel:
         *,
         squares: bool = False,
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Sums gradients along straight paths from background rows to the inputs.
-
-        φ = Σ_g (e − e′_g) ⊙ Jᵀ Σ_k w_k ∇F(z′_g + α_gk (z − z′_g)), with e the entries, z the frontier and J
-        the Jacobian of the affine prefix, the same everywhere.
-
-        Args:
-          inputs: Model inputs, `[B, *shape]`.
-          background: Entries and frontier of the background, as `ends` returns them.
-          base_index: Background row of each group, `[G, B]` or `[G, 1]`.
-          alphas: Positions on the path, `[G, K, B]` or `[G, K, 1]`.
-          weights: Of the nodes, `[K]`.
-          targets: Output index, `[B, T]`.
-          squares: Also return the squared differences of terms, summed over pairs of groups (0,1), (2,3), ….
-        Returns:
-          Sums `[B, T, *shape]` by model input, in units of the score, and the squares (empty without).
-        Cost: G · K gradient evaluations a row in one device call.
-        """
+        """Sums gradients along straight paths; see `Gradients.integrate`."""
         self._count(len(targets) * alphas.shape[0] * alphas.shape[1])
         arguments = (dict(inputs), *background, base_index, alphas, weights)
         shared = alphas.shape[2] == 1
@@ -220,12 +204,7 @@ class DifferentiableModel:
         alphas: np.ndarray,
         targets: np.ndarray,
     ) -> np.ndarray:
-        """Scores at points of straight paths, F(z′_g + α_gk (z − z′_g)); arguments as for `integrate`.
-
-        Returns:
-          `[G, K, B, T]` float32.
-        Cost: G · K forward evaluations a row in one device call.
-        """
+        """Evaluates the score at points of straight paths; see `Gradients.path_scores`."""
         self._count(len(targets) * alphas.shape[0] * alphas.shape[1])
         scores = self._path(dict(inputs), *background, base_index, alphas, targets.astype(np.int32))
         return np.asarray(scores.numpy())
@@ -238,22 +217,7 @@ class DifferentiableModel:
         targets: np.ndarray,
         mode: str,
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Sums gradients at noisy copies of the inputs.
-
-        What equals a constant in the row still does under noise: padding stays padding, behind its mask.
-
-        Args:
-          inputs: Model inputs, `[B, *shape]`.
-          noise: By entry, what is added to it, `[copies · B · per_row, ...]` copy-major, or a scalar 0;
-            float32.
-          copies: How many.
-          targets: Output index, `[B, T]`.
-          mode: "plain" (∂F/∂e), "absolute" (|∂F/∂e|) or "times_input" (e ⊙ ∂F/∂e), before summing over an
-            embedding's axis.
-        Returns:
-          Sums over the copies and sums of squared deviations from the call's mean, `[B, T, *shape]` by model
-          input.
-        """
+        """Sums gradients at noisy copies of the inputs; see `Gradients.gradient`."""
         self._count(len(targets) * copies)
         arguments = (dict(inputs), list(noise), np.int32(copies))
         return self._by_targets(self._gradient, self._gradient_signature, arguments, targets, mode)
@@ -266,8 +230,8 @@ class DifferentiableModel:
         for first in range(0, targets.shape[1], TARGETS_AT_ONCE):
             part = targets[:, first : first + TARGETS_AT_ONCE]
             compiled = self._compiled(function, signature, part.shape[1], *options)
-            found, square = compiled(*args, part.astype(np.int32))
-            for name, value in found.items():
+            total, square = compiled(*args, part.astype(np.int32))
+            for name, value in total.items():
                 sums.setdefault(name, []).append(value.numpy())
             for name, value in square.items():
                 squares.setdefault(name, []).append(value.numpy())
@@ -318,13 +282,31 @@ class DifferentiableModel:
         chosen = tf.gather(scores, tiled, axis=1, batch_dims=1)
         return tf.reshape(chosen, [groups, nodes, rows, tf.shape(targets)[1]])
 
-    def _integrate(self, inputs: Any, base_entries: Any, base_frontier: Any, *rest: Any) -> Any:
-        base, alphas, weights, targets, shared, squares, within, parts = rest
+    def _integrate(
+        self, inputs: Any, base_entries: Any, base_frontier: Any, base: Any, alphas: Any, weights: Any,
+        targets: Any, shared: bool, squares: bool, within: bool, parts: int,
+    ) -> Any:  # fmt: skip
+        """Traces `integrate`: B rows, G groups of a background row each, K nodes on a path, T targets.
+
+        Args:
+          inputs: Model inputs, `[B, *shape]`.
+          base_entries: Entries of the background, `[R·lead, ...]` each.
+          base_frontier: Its frontier, likewise.
+          base: Background row of a group, `[G, B or 1]`.
+          alphas: Positions of the nodes, `[G, K, B or 1]`.
+          weights: Of the nodes, `[K]`.
+          targets: Output index, `[B, T]`.
+          shared: Whether all rows have the same groups and nodes.
+          squares: Whether squared differences are wanted, too.
+          within: Whether these are between the two nodes of a group, rather than between two groups.
+          parts: How many parts of the nodes follow one another.
+        """
         rows, groups, nodes = tf.shape(targets)[0], tf.shape(alphas)[0], tf.shape(alphas)[1]
         if not shared:
             alphas = tf.broadcast_to(alphas, [groups, nodes, rows])
         entries, frontier = self._entries_and_frontier(inputs)
         start = self._starts(inputs, base_entries, base_frontier, base, rows)
+        # Σ_k w_k ∇F at the nodes: by target and tensor of the frontier, `[G·B·lead, ...]`.
         by_target: list[list[Any]] = []
         for part in range(parts):
             some = slice(nodes * part // parts, nodes * (part + 1) // parts)
@@ -340,6 +322,7 @@ class DifferentiableModel:
         here = {name: tile(value, groups) for name, value in inputs.items()}
         anchors = [tile(value, groups) for value in entries]
         plane = self._frontier_from(anchors, here) if self.cut.has_prefix else anchors
+        # e − e′ of each entry, `[G·B·lead, ...]`.
         leads = [self._growth.lead[entry.tensor.name] for entry in self.cut.entries]
         differences = list(map(path_differences, leads, entries, base_entries, repeat(base)))
 
@@ -357,6 +340,7 @@ class DifferentiableModel:
             by_group = terms(summed_gradients)
             sums.append(self._to_inputs([sum_copies(term, groups) for term in by_group], rows))
             if squares:
+                # Squared differences of neighbouring terms, summed: of two nodes, or of two groups.
                 if within:
                     by_group = terms([node_difference(g, groups) for g in per_target])
                 moved = self._by_copy(by_group, groups, rows)

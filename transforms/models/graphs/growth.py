@@ -1,4 +1,4 @@
-"""How the tensors of a cut grow with the rows, measured by running it once, and the memory that it takes."""
+"""Growth of the tensors of a cut with the rows, measured by running it once, and the memory that it takes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transforms.models.graphs.trace import LOOPS, TracedModel, static_shape
 
 @dataclass(frozen=True)
 class CutGrowth:
-    """What running two and three rows shows.
+    """Growth of tensors with the rows, as running two and three rows shows it.
 
     Args:
       lead: Leading rows that an entry or tensor of the frontier has for a row of the inputs, by name.
@@ -64,7 +64,7 @@ class CutGrowth:
         return cls(lead, tuple(lines))
 
     def shape_values(self, cut: Cut, rows: Any) -> list[Any]:
-        """Values of the cut's shape-only tensors for so many rows; called while tracing."""
+        """Values of the cut's shape-only tensors for `rows` rows; called while tracing."""
         return [
             tf.constant(base, tensor.dtype) + tf.constant(slope, tensor.dtype) * tf.cast(rows, tensor.dtype)
             for tensor, (base, slope) in zip(cut.shapes, self.shape_lines, strict=True)
@@ -101,7 +101,7 @@ def _float_bytes(ops: Iterable[Any]) -> int:
 
 
 def _loop_bytes(traced: TracedModel, loop: Any) -> int:
-    """What a loop keeps of its steps for the way back: a recurrent layer walks along lists of inputs."""
+    """Memory that a loop keeps of its steps for the way back; recurrent layers walk along lists of inputs."""
     steps = 1
     for operand in loop.inputs:
         if operand.op.type == "TensorListFromTensor":

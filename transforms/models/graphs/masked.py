@@ -26,11 +26,11 @@ from transforms.models.graphs.tensors import flatten_heads, in_calls
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.players import HELD, Players
 
-#: With so many outputs it is cheaper to sum all of them than to pick one point's first.
+#: Up to this many outputs, it is cheaper to sum all of them than to pick each point's first.
 _FEW_OUTPUTS = 16
 
-#: A call's rows are taken in parts whose values take about so many bytes, one after another, so that what
-#: passes from one operation to the next stays in a processor's cache: measured, 1.3 to 1.6 times the rows.
+#: Bytes of the values of one part of a call's rows. Parts follow one another, so that what passes between
+#: operations stays in a processor's cache: measured, 1.3 to 1.6 times the rows.
 _BYTES_A_PART = 4 << 20
 _LEAST_POINTS = 256
 #: Background rows whose entries are computed at a time.
@@ -103,14 +103,14 @@ class MaskedModel:
         """
         points = len(targets) * len(coalitions) * base.shape[1]
         self._count(points)
-        found = self._in_parts(self._parts(len(targets), points))(
+        summed = self._in_parts(self._parts(len(targets), points))(
             dict(inputs), targets.astype(np.int32, copy=False), coalitions, base.astype(np.int32, copy=False)
         )
-        sums: np.ndarray = found.numpy()
+        sums: np.ndarray = summed.numpy()
         return sums
 
     def _in_parts(self, parts: int) -> Compiled:
-        """The compiled function that takes a call's rows in so many parts."""
+        """The compiled function that takes a call's rows in `parts` parts."""
         if parts not in self._compiled:
             made = Compiled(partial(self._sums, parts), self._signature, self._traced.compile_options)
             with self._lock:
@@ -130,15 +130,15 @@ class MaskedModel:
         else:
             others = [tf.gather(value, base) for value in self._prefix.by_row(self._entries)]
             scores = self._prefix.scores(inputs, others, kept)
-        found: list[Any] = []
+        done: list[Any] = []
         for part in range(parts):
             # One after another: two parts at a time would share the cache.
-            with tf.control_dependencies(found[-1:]):
+            with tf.control_dependencies(done[-1:]):
                 some = slice(rows * part // parts, rows * (part + 1) // parts)
             chosen = targets[some]
             points = tf.shape(chosen)[0] * count * every
-            found.append(_sum_background(scores(some, points), chosen, count, every))
-        return tf.concat(found, axis=0) if parts > 1 else found[0]
+            done.append(_sum_background(scores(some, points), chosen, count, every))
+        return tf.concat(done, axis=0) if parts > 1 else done[0]
 
     def _raw_scores(self, inputs: Any, kept: Any, base: Any) -> _ScoreRows:
         """Scores of some rows by masking what they are made of, value by value."""
@@ -222,7 +222,7 @@ class _Prefix:
         return cls(traced, cut, CutGrowth.of(traced, cut, example), columns)
 
     def entries_of(self, inputs: Mapping[str, Any]) -> list[Any]:
-        """Entries of model inputs, `[rows · lead, ...]`, in calls of so many rows as fit anywhere."""
+        """Entries of model inputs, `[rows · lead, ...]`, in calls of few enough rows to fit anywhere."""
         function = tf.function(self._entries, autograph=False, reduce_retracing=True)
         return in_calls(lambda some: [function(some)], inputs, _ROWS_A_CALL)[0]
 

@@ -109,9 +109,9 @@ class ScoredGraph:
     def _values(self, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
         feeds = {self.traced.inputs[name].name: value for name, value in inputs.items()}
         rows = tf.shape(next(iter(inputs.values())))[0]
-        found = self.traced.replay(feeds, [*self.scores, *self.traced.outputs])
+        values = self.traced.replay(feeds, [*self.scores, *self.traced.outputs])
         heads = len(self.scores)
-        return flatten_heads(found[:heads], rows), flatten_heads(found[heads:], rows)
+        return flatten_heads(values[:heads], rows), flatten_heads(values[heads:], rows)
 
     def evaluate(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates the model.
@@ -164,8 +164,8 @@ class ScoredGraph:
             )
 
         # The id stays this model's: what is kept holds it.
-        found: MaskedModel = reference.once(f"masked by {id(self)}", make)
-        return found
+        masked: MaskedModel = reference.once(f"masked by {id(self)}", make)
+        return masked
 
     def trees(self) -> tuple[Forest, np.ndarray]:
         """The trees of a tree model, and the constant that makes their sum the score, `[T]`.

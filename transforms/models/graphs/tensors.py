@@ -131,11 +131,11 @@ def target_gradients(
         if scores.shape[1] > 1:
             chosen = tf.gather(scores, targets[:, t], axis=1, batch_dims=1)
         seed = None if weights is None else [tf.reshape(weights, tf.shape(chosen))]
-        found = tf.gradients(chosen, list(points), grad_ys=seed)
-        for point, gradient in zip(points, found, strict=True):
+        gradients_of = tf.gradients(chosen, list(points), grad_ys=seed)
+        for point, gradient in zip(points, gradients_of, strict=True):
             if gradient is None:
                 raise UserError(f"no gradient path leads from {point.name} to the score", "model")
-        gradients.append([tf.convert_to_tensor(gradient) for gradient in found])
+        gradients.append([tf.convert_to_tensor(gradient) for gradient in gradients_of])
     return gradients
 
 
@@ -184,10 +184,10 @@ def sum_positions(value: Any, places: np.ndarray, rows: Any, positions: int) -> 
     shared = np.flatnonzero(source == EVERYWHERE)
     kept = np.flatnonzero((source != NOWHERE) & (source != EVERYWHERE))
     summed = tf.math.unsorted_segment_sum(tf.gather(tf.transpose(flat), kept), source[kept], positions)
-    found = tf.transpose(summed)
+    by_row = tf.transpose(summed)
     if shared.size:
-        found += tf.reduce_sum(tf.gather(flat, shared, axis=1), axis=1, keepdims=True) / positions
-    return found
+        by_row += tf.reduce_sum(tf.gather(flat, shared, axis=1), axis=1, keepdims=True) / positions
+    return by_row
 
 
 def sum_inputs(
@@ -207,9 +207,9 @@ def sum_inputs(
     sums: dict[str, Any] = {}
     for (name, where), value in zip(places, per_entry, strict=True):
         positions = int(np.prod(shapes[name], dtype=np.int64))
-        found = sum_positions(tf.cast(value, tf.float32), where, rows, positions)
-        found = tf.reshape(found, [rows, *shapes[name]])
-        sums[name] = sums[name] + found if name in sums else found
+        summed = sum_positions(tf.cast(value, tf.float32), where, rows, positions)
+        summed = tf.reshape(summed, [rows, *shapes[name]])
+        sums[name] = sums[name] + summed if name in sums else summed
     for name, shape in shapes.items():
         sums.setdefault(name, tf.zeros([rows, *shape], tf.float32))
     return sums
@@ -218,7 +218,7 @@ def sum_inputs(
 def in_calls(
     function: Callable[[dict[str, Any]], Sequence[Sequence[Any]]], inputs: Mapping[str, Any], size: int
 ) -> list[list[Any]]:
-    """What a function gives of rows, lists of tensors `[rows · lead, ...]`, from calls of so many rows.
+    """Calls a function on parts of the rows and joins its lists of tensors, `[rows · lead, ...]`.
 
     Args:
       function: Takes model inputs, `[B, *shape]`.

@@ -90,9 +90,9 @@ class TracedModel:
         """Whether what the fetches need behind `stop` (by default the inputs) may stand in a graph twice."""
         if stop is None:
             stop = frozenset(tensor.name for tensor in self.inputs.values())
-        found = self.ancestors(fetches, stop).values()
-        # TensorFlow cannot tell the accumulators of two copies of a loop apart.
-        return len(found) <= _MOST_REPEATED and not any(op.type in LOOPS | BRANCHES for op in found)
+        ops = self.ancestors(fetches, stop).values()
+        # TensorFlow mixes up the accumulators of two copies of a loop.
+        return len(ops) <= _MOST_REPEATED and not any(op.type in LOOPS | BRANCHES for op in ops)
 
     def replay(
         self, feeds: Mapping[str, Any], fetches: Sequence[Any], rename: Callable[[Any], None] | None = None

@@ -1,4 +1,4 @@
-"""What XLA compiles of a model, and what is left to TensorFlow: strings, tables, and what picks by ids."""
+"""XLA's share of a model, and what is left to TensorFlow: strings, tables, and what picks by ids."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def left_out(traced: TracedModel) -> frozenset[str]:
     tables.
     """
     varying = {tensor.op.name for tensor in traced.inputs.values()}
-    found = set()
+    names = set()
     for op in traced.graph.get_operations():  # in creation order: inputs come before what uses them
         operands = [tensor.op.name in varying for tensor in op.inputs]
         if any(operands) and op.type not in SHAPE_ONLY:
             varying.add(op.name)
         picks = op.type in _PICKS and operands[1]
         if picks or _is_uncompilable(op):
-            found.add(op.name)
-    return frozenset(found)
+            names.add(op.name)
+    return frozenset(names)
 
 
 def _is_uncompilable(op: Any) -> bool:
@@ -111,9 +111,9 @@ class Fused:
           UserError: XLA cannot compile its part.
         """
         flat = tf.nest.flatten(arguments)
-        found = self._first(*flat) if self._first is not None else []
+        first = self._first(*flat) if self._first is not None else []
         try:
-            results = self._rest(*(flat[i] for i in self._direct.values()), *found)
+            results = self._rest(*(flat[i] for i in self._direct.values()), *first)
         except tf.errors.ResourceExhaustedError:
             raise
         except tf.errors.OpError as error:  # what rows may be refused for has been done before

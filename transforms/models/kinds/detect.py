@@ -1,4 +1,4 @@
-"""What a model file or folder is, by what it holds: one of the kinds that are loaded, or somebody else's."""
+"""Recognition of a model file or folder by its content: a kind that can be loaded, or another program's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.errors import UserError
 from transforms.models.kinds.function import is_function
 from transforms.wording import meant
 
-#: Suffixes of the TensorFlow kinds; trees and pickles are told by their content alone.
+#: Suffixes of the TensorFlow kinds; tree models and pickles are recognized by content alone.
 KERAS = (".keras", ".h5", ".hdf5")
 PICKLES = (".pkl", ".pickle", ".joblib", ".sav", ".p")
 #: Suffixes of tree models that XGBoost and LightGBM write.
@@ -25,43 +25,43 @@ _KNOWN = (
     f"known are {', '.join((*KERAS, *PICKLES[:3], *BOOSTERS))} files, SavedModel folders and "
     "python: package.module:function"
 )
-#: Bytes of a file that are looked at; of JSON more, for its keys may lie far apart.
+#: Bytes of a file that are read to recognize it; more of a JSON file, whose keys may lie far apart.
 _START, _JSON = 4096, 1 << 20
 
 
 def printed_by(function: str) -> str:
-    """The way out for a model that is explained as a function of Python."""
+    """The remedy for a model that can be explained as a Python function."""
     return f"explain it as a function: attribeam methods --function {function} prints one"
 
 
 _SAVE_BOOSTER = "save it with Booster.save_model"
 _ANY = "explain it as a function: model: {python: module:function}"
 
-#: What a file begins with, what it then is, and the way out.
+#: The first bytes of a file, what such a file is, and the remedy.
 _MAGIC: Sequence[tuple[bytes, str, str]] = (
     (b"CBM1", "is a CatBoost model", printed_by("catboost")),
     (b"binf", "is in XGBoost's old binary format", "save it as .ubj with the XGBoost that wrote it"),
     (b"BS\x01\x00\x00\x00\x00\x00", "is a YDF model, serialized", printed_by("ydf")),
-    (b"\x93NUMPY", "is a numpy array, and no model", "name the model's file"),
-    (b"PAR1", "is a Parquet file, and no model", "name the model's file"),
-    (b"ARROW1", "is an Arrow file, and no model", "name the model's file"),
+    (b"\x93NUMPY", "is a numpy array, not a model", "name the model's file"),
+    (b"PAR1", "is a Parquet file, not a model", "name the model's file"),
+    (b"ARROW1", "is an Arrow file, not a model", "name the model's file"),
     (b"GGUF", "holds the weights of a language model (GGUF)", _ANY),
-    (b"version https://git-lfs", "is a pointer of Git LFS, and not the file itself", "git lfs pull"),
+    (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "git lfs pull"),
     (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "is a PyTorch model", _ANY),
 )  # fmt: skip
-#: Members of a zip file.
+#: A pattern for a member of a zip file, what the file is, and the remedy.
 _ZIPPED: Sequence[tuple[str, str, str]] = (
     (r"(.*/)?data\.pkl", "is a PyTorch model", _ANY),
     (r"config\.json", "is a Keras model under another name", "name it .keras"),
     (r"schema\.json", "is a model of skops", "load it with skops.io.load and save it with joblib.dump"),
     (r"model\.ini", "is a MOJO of H2O", _ANY),
-    (r".*\.npy", "holds numpy arrays, and no model", "name the model's file"),
+    (r".*\.npy", "holds numpy arrays, not a model", "name the model's file"),
 )
-#: Keys of a JSON object, all of which are there.
+#: Keys that a JSON object has together, what the file is, and the remedy.
 _KEYS: Sequence[tuple[frozenset[str], str, str]] = (
     (
         frozenset({"tree_info"}),
-        "is what LightGBM's dump_model gives, which LightGBM itself cannot load",
+        "is the output of LightGBM's dump_model, which LightGBM itself cannot load",
         "save the model with Booster.save_model('model.txt')",
     ),
     (frozenset({"features_info"}), "is a CatBoost model as JSON", printed_by("catboost")),
@@ -70,7 +70,7 @@ _KEYS: Sequence[tuple[frozenset[str], str, str]] = (
     (
         frozenset({"modelTopology"}),
         "is a model of TensorFlow.js",
-        "save the Keras model that it was made of as .keras",
+        "save the Keras model that it was made from as .keras",
     ),
     (
         frozenset({"class_name", "config"}),
@@ -79,7 +79,7 @@ _KEYS: Sequence[tuple[frozenset[str], str, str]] = (
     ),
     (frozenset({"irVersion"}), "is an ONNX model as JSON", printed_by("onnx")),
 )
-#: Files of a folder, all of which are there.
+#: Files that a folder has together, what the folder is, and the remedy.
 _FOLDERS: Sequence[tuple[tuple[str, ...], str, str]] = (
     (("data_spec.pb", "header.pb"), "is a model of YDF", printed_by("ydf")),
     (("MLmodel",), "is a folder of MLflow", "name the model's own file in it"),
@@ -89,13 +89,13 @@ _FOLDERS: Sequence[tuple[tuple[str, ...], str, str]] = (
     (("config.json", "pytorch_model.bin"), "is a model of Hugging Face transformers", _ANY),
     (
         ("checkpoint",),
-        "holds a TensorFlow checkpoint, which has weights and no graph",
+        "holds a TensorFlow checkpoint, which has weights but no graph",
         "save the model with model.save('model.keras') or as a SavedModel",
     ),
     (("metadata", "stages"), "is a pipeline of Spark ML", _ANY),
     (("metadata", "data"), "is a model of Spark ML", _ANY),
 )  # fmt: skip
-#: Suffixes of files that nothing in them tells.
+#: Suffixes of files that cannot be recognized by their content.
 _SUFFIXES: dict[str, tuple[str, str]] = {
     ".onnx": ("is an ONNX model", printed_by("onnx")),
     ".mlmodel": ("is a Core ML model", _ANY),
@@ -105,7 +105,7 @@ _SUFFIXES: dict[str, tuple[str, str]] = {
     ".rda": ("is an object of R", _ANY),
 }
 _PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
-#: `c` of a global and a mark, as pickles of protocol 0 and 1 begin.
+#: Pickles of protocol 0 and 1 begin with a mark or with `c`, the opcode of a global.
 _OLD_PICKLE = re.compile(rb"(\(.)?c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n", re.DOTALL)
 _UNPACKING: Sequence[tuple[bytes, Callable[[bytes], bytes]]] = (
     (b"\x1f\x8b", lambda data: zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, _START)),
@@ -116,17 +116,17 @@ _UNPACKING: Sequence[tuple[bytes, Callable[[bytes], bytes]]] = (
     (b"ZF0x", lambda data: b""),
     (b"\x04\x22\x4d\x18", lambda data: b""),
 )
-#: bzip2 gives nothing before a whole block of up to 900 kB.
+#: Bytes of a compressed file that are read: bzip2 gives nothing before a whole block of up to 900 kB.
 _PACKED = 2 << 20
 
 
 def model_kind(path: str) -> str:
     """The key of MODELS for a local path or a function.
 
-    Content counts more than the suffix: pickles and boosters may be called anything.
+    Content takes precedence over the suffix: pickles and boosters may have any name.
 
     Raises:
-      UserError: It is no kind of model that is known; the line says what it is instead, if that can be told.
+      UserError: The kind is unknown; the message says what the file is instead, if it can be recognized.
     """
     if is_function(path):
         return "python:"
@@ -146,30 +146,30 @@ def model_kind(path: str) -> str:
     if suffix in KERAS:
         return suffix
     if suffix in PICKLES:
-        return "pickle"  # which will say what is wrong with it
+        return "pickle"  # load_pickle will say what is wrong with it
     if suffix == ".py":
         module = os.path.splitext(os.path.basename(path))[0]
         raise UserError(
-            "is code of Python", path, f"name a function in it: model: {{python: {module}:FUNCTION}}"
+            "is Python code", path, f"name a function in it: model: {{python: {module}:FUNCTION}}"
         )
     if suffix in _SUFFIXES:
         raise UserError(_SUFFIXES[suffix][0], path, _SUFFIXES[suffix][1])
     if suffix in BOOSTERS:
-        raise UserError("holds no model that XGBoost or LightGBM wrote", path, _SAVE_BOOSTER)
-    raise UserError(f"{suffix or 'no suffix'} is no kind of model known", path, _KNOWN)
+        raise UserError("does not hold a model that XGBoost or LightGBM wrote", path, _SAVE_BOOSTER)
+    raise UserError(f"{suffix or 'a file without a suffix'} is not a known kind of model", path, _KNOWN)
 
 
 def _refuse(path: str, start: bytes, known: Sequence[tuple[bytes, str, str]]) -> None:
-    for magic, what, remedy in known:
+    for magic, description, remedy in known:
         if start.startswith(magic):
-            raise UserError(what, path, remedy)
+            raise UserError(description, path, remedy)
 
 
 def _of_content(path: str, start: bytes, suffix: str) -> str | None:
-    """A kind by a file's first bytes; None where they say nothing.
+    """The kind of model by a file's first bytes; None if they do not identify it.
 
     Raises:
-      UserError: They say that it is something else.
+      UserError: They identify something that cannot be loaded.
     """
     if _PROTOCOL.match(start) or _OLD_PICKLE.match(start):
         return "pickle"
@@ -177,14 +177,14 @@ def _of_content(path: str, start: bytes, suffix: str) -> str | None:
     if inner is not None:
         if not inner or suffix in PICKLES or _PROTOCOL.match(inner) or _OLD_PICKLE.match(inner):
             return "pickle"
-        raise UserError("is compressed, and no pickle", path, "unpack it, and name what is in it")
+        raise UserError("is compressed and not a pickle", path, "unpack it, and name the model in it")
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text.startswith((b"tree\n", b"tree\r\n")):
         return "LightGBM"
     if text.startswith(b"{"):
         return _of_object(path, text)
     if text.startswith((b"[", b"booster[")) and suffix in BOOSTERS:
-        raise UserError("is a dump of trees to be read, and no model", path, _SAVE_BOOSTER)
+        raise UserError("is a text dump of trees, not a model", path, _SAVE_BOOSTER)
     if start.startswith(b"PK\x03\x04"):
         _refuse_zip(path)
     elif text.startswith(b"<"):
@@ -196,19 +196,19 @@ def _of_content(path: str, start: bytes, suffix: str) -> str | None:
 
 
 def _of_object(path: str, text: bytes) -> str | None:
-    """A JSON or UBJSON object by its keys; `text` is its beginning, from the brace on."""
+    """The kind of a JSON or UBJSON object by its keys; `text` is its beginning, from the brace on."""
     if re.match(rb"\{\s*\"", text) is None:  # UBJSON, where XGBoost's keys come in alphabetical order
         return "XGBoost" if b"learner" in text else None
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         keys = top_keys(file.read(_JSON))
     if "learner" in keys:
         return "XGBoost"
-    for wanted, what, remedy in _KEYS:
+    for wanted, description, remedy in _KEYS:
         if wanted <= set(keys):
-            raise UserError(what, path, remedy)
+            raise UserError(description, path, remedy)
     shown = ", ".join(keys[:6]) + (" …" if len(keys) > 6 else "")
     raise UserError(
-        f"is JSON that no library known wrote: its keys are {shown}" if keys else "is JSON without keys",
+        f"is JSON that no known library wrote: its keys are {shown}" if keys else "is JSON without keys",
         path,
         _SAVE_BOOSTER,
     )
@@ -218,9 +218,9 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]', re.DOTALL)
 
 
 def top_keys(text: str) -> list[str]:
-    """The keys of a JSON object itself, not of what is in it, as far as the text goes.
+    """The top-level keys of a JSON object, as far as the text goes.
 
-    Cost: one pass; nothing is built of the values.
+    Cost: one pass; no values are built.
     """
     depth, keys, last = 0, [], None
     for token in _TOKENS.finditer(text):
@@ -247,42 +247,42 @@ def _refuse_zip(path: str) -> None:
             names = archive.namelist()
     except zipfile.BadZipFile as error:
         raise UserError("is a damaged zip file", path, "save the model again") from error
-    for pattern, what, remedy in _ZIPPED:
+    for pattern, description, remedy in _ZIPPED:
         if any(re.fullmatch(pattern, name) for name in names):
-            raise UserError(what, path, remedy)
+            raise UserError(description, path, remedy)
     raise UserError("is a zip file", path, "unpack it, and name the model in it")
 
 
 def _refuse_markup(path: str, text: bytes) -> None:
     if b"<PMML" in text:
-        raise UserError("is a PMML model", path, "name the model that it was made of, or " + _ANY)
+        raise UserError("is a PMML model", path, "name the model that it was made from, or " + _ANY)
     if text[:200].lower().startswith((b"<!doctype html", b"<html")):
-        raise UserError("is a web page, and no model", path, "download the file itself")
-    raise UserError("is XML, and no model that is known", path, _KNOWN)
+        raise UserError("is a web page, not a model", path, "download the file itself")
+    raise UserError("is XML, not a known kind of model", path, _KNOWN)
 
 
 def _refuse_binary(path: str, start: bytes, suffix: str) -> None:
     if start[4:8] == b"TFL3":
-        raise UserError("is a TFLite model", path, "name the Keras model or SavedModel that it was made of")
+        raise UserError("is a TFLite model", path, "name the Keras model or SavedModel that it was made from")
     length = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and 2 <= length <= os.path.getsize(path) - 8:
-        what = "holds weights alone (safetensors), and no model"
-        raise UserError(what, path, "load them into their model and save that, or " + _ANY)
+        description = "holds weights alone (safetensors), not a model"
+        raise UserError(description, path, "load them into their model and save that, or " + _ANY)
     if start.startswith(b"\x08\x01\x12") and suffix == ".pb":
         raise UserError("is the graph of a SavedModel", path, "name its folder")
-    # Of ONNX's ModelProto the version comes first, from 3 on, then the producer, the graph or its operators.
+    # ONNX's ModelProto begins with its version, 3 or more; the producer, graph or operators follow.
     if re.match(rb"\x08[\x03-\x14][\x12\x3a\x42]", start) and suffix not in (".mlmodel", ".coreml"):
         raise UserError("is an ONNX model", path, printed_by("onnx"))
     if suffix in (".pb", ".pbtxt"):
         raise UserError(
             "is a frozen graph of TensorFlow 1",
             path,
-            "import it by tf.compat.v1 and save a SavedModel",
+            "import it with tf.compat.v1 and save a SavedModel",
         )
 
 
 def _unpacked(path: str, start: bytes) -> bytes | None:
-    """The first bytes of what a compressed file holds, b"" where they cannot be had; None: it is none."""
+    """The first bytes of a compressed file's content, b"" if unreadable; None: it is not compressed."""
     if not is_packed(start):
         return None
     unpack = next(unpack for magic, unpack in _UNPACKING if start.startswith(magic))
@@ -295,14 +295,14 @@ def _unpacked(path: str, start: bytes) -> bytes | None:
 
 
 def is_packed(start: bytes) -> bool:
-    """Whether a file that begins like this is compressed."""
-    # The first two bytes of zlib's are a multiple of 31; a text may begin with an x.
+    """True if a file that begins with these bytes is compressed."""
+    # zlib's first two bytes are a multiple of 31; 0x78 alone is the letter x, with which a text may begin.
     zlibbed = start[:1] != b"\x78" or int.from_bytes(start[:2], "big") % 31 == 0
     return zlibbed and any(start.startswith(magic) for magic, _ in _UNPACKING)
 
 
 def unpacked_whole(data: bytes) -> bytes:
-    """What a file holds, unpacked where it is compressed in a way that Python knows; else as it is."""
+    """A file's content, unpacked if it is compressed in a format that Python knows, else unchanged."""
     packed: Sequence[tuple[bytes, Callable[[bytes], bytes]]] = (
         (b"\x1f\x8b", gzip.decompress),
         (b"BZh", bz2.decompress),
@@ -325,12 +325,12 @@ def _of_folder(path: str) -> str:
         return "saved_model.pb"
     if "saved_model.pbtxt" in names:
         raise UserError("is a SavedModel as text", path, "save it again as saved_model.pb")
-    for wanted, what, remedy in _FOLDERS:
+    for wanted, description, remedy in _FOLDERS:
         if names.issuperset(wanted):
-            raise UserError(what, path, remedy)
+            raise UserError(description, path, remedy)
     within = sorted(name for name in names if os.path.isfile(os.path.join(path, name, "saved_model.pb")))
     raise UserError(
-        "the folder holds no saved_model.pb",
+        "the folder does not hold a saved_model.pb",
         path,
         meant(
             [os.path.join(path, name) for name in within[-1:]], "name a SavedModel folder or a .keras file"

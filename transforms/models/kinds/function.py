@@ -1,4 +1,4 @@
-"""`python: package.module:function`: a callable on a dict of arrays as a model."""
+"""Python functions as models, named `python: package.module:function`: callables on a dict of arrays."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def is_function(path: str) -> bool:
-    """Whether a model's path names a function."""
+    """True if a model's path names a function."""
     return path.startswith(PREFIX)
 
 
@@ -32,12 +32,14 @@ def split_name(path: str) -> tuple[str, str]:
     """Module and function of `python: package.module:function`.
 
     Raises:
-      UserError: It has another form.
+      UserError: The path has another form.
     """
     module, _, function = path.removeprefix(PREFIX).strip().partition(":")
     module, function = module.strip(), function.strip()
     if not (_NAME.fullmatch(module) and _NAME.fullmatch(function)):
-        raise UserError(f"{path!r} names no function", "model.path", "write python: package.module:function")
+        raise UserError(
+            f"{path!r} does not name a function", "model.path", "write python: package.module:function"
+        )
     return module, function
 
 
@@ -48,39 +50,39 @@ def module_file(path: str, folders: Sequence[str] = ()) -> str:
       path: `python: package.module:function`.
       folders: Searched after Python's own path.
     Raises:
-      UserError: There is no such module, or it is not a file of Python.
+      UserError: There is no such module, or it is not a Python file.
     """
     module, _ = split_name(path)
     spec, places = None, None
-    for end in range(1, module.count(".") + 2):
-        name = ".".join(module.split(".")[:end])
-        spec = _find(name, places) or (_find(name, folders) if end == 1 and folders else None)
+    for parts in range(1, module.count(".") + 2):
+        name = ".".join(module.split(".")[:parts])
+        spec = _find(name, places) or (_find(name, folders) if parts == 1 and folders else None)
         places = None if spec is None else spec.submodule_search_locations
         if spec is None or (places is None and name != module):
             raise UserError(
-                f"there is no module {module}" + (f": {name} is none" if name != module else ""),
+                f"there is no module {module}" + (f": {name} is not a package" if name != module else ""),
                 f"model.path {path}",
                 "put it on PYTHONPATH or beside the config",
             )
     if spec is None or spec.origin is None or not os.path.isfile(spec.origin):
-        raise UserError(f"{module} is no file of Python", f"model.path {path}", "name the module in it")
+        raise UserError(f"{module} is not a Python file", f"model.path {path}", "name the module in it")
     return os.path.abspath(spec.origin)
 
 
 def _find(name: str, places: Sequence[str] | None) -> importlib.machinery.ModuleSpec | None:
-    """Where a module is, whether or not one of its name is loaded; None searches Python's path."""
+    """The spec of a module, even if one of the same name is loaded; `places` None searches Python's path."""
     for finder in sys.meta_path:
-        found = finder.find_spec(name, places)
-        if found is not None:
-            return found
+        spec = finder.find_spec(name, places)
+        if spec is not None:
+            return spec
     return None
 
 
 class FunctionModel:
     """A function as a model: a dict of arrays `[rows, …]` in, `[rows]` or `[rows, T]` out.
 
-    Strings are `str`. Naming the function in a config is the permission to run it. It need not be safe to
-    call from several threads: one at a time calls it. The arrays are its own, to do with as it likes.
+    Strings are `str`. Naming the function in a config is the permission to run it. The function need not be
+    thread-safe: only one thread at a time calls it. It may change the arrays, which are copies.
 
     Args:
       path: `python: package.module:function`.
@@ -99,8 +101,8 @@ class FunctionModel:
         file = module_file(path)
         _forget_others(module, file)
         try:
-            found: Any = importlib.import_module(module)
-        except Exception as error:  # a module's own code raises what it likes
+            target: Any = importlib.import_module(module)
+        except Exception as error:  # a module's own code may raise anything
             line = next((row for row in str(error).splitlines() if row.strip()), "")
             raise UserError(
                 f"{module} cannot be imported: {type(error).__name__}: {line.strip()[:200]}",
@@ -108,14 +110,16 @@ class FunctionModel:
                 f"mend {file}",
             ) from error
         for part in name.split("."):
-            if not hasattr(found, part):
-                functions = [n for n in vars(found) if callable(getattr(found, n))]
+            if not hasattr(target, part):
+                functions = [n for n in vars(target) if callable(getattr(target, n))]
                 remedy = did_you_mean(part, functions, f"define it in {file}")
                 raise UserError(f"{module} has no {name}", where, remedy)
-            found = getattr(found, part)
-        if not callable(found) or inspect.isclass(found):
-            raise UserError(f"{module}:{name} is no function", where, "name a function of a dict of arrays")
-        self.function: Callable[[dict[str, np.ndarray]], Any] = found
+            target = getattr(target, part)
+        if not callable(target) or inspect.isclass(target):
+            raise UserError(
+                f"{module}:{name} is not a function", where, "name a function of a dict of arrays"
+            )
+        self.function: Callable[[dict[str, np.ndarray]], Any] = target
 
     def scored(
         self,
@@ -125,7 +129,7 @@ class FunctionModel:
         affine_prefix: bool,
         example: Mapping[str, np.ndarray],
     ) -> ScoredFunction:
-        """The function with its score, which is what it returns."""
+        """Makes the scored model; its score is what the function returns."""
         return ScoredFunction(self, shapes, score, example)
 
 
@@ -134,11 +138,11 @@ class ScoredFunction(OpaqueModel):
 
     Args:
       adapter: The function.
-      shapes: Of each input, without the batch.
-      score: auto or output: there is no other.
-      example: Rows of each input; the outputs are counted on what it returns for them.
+      shapes: Shape of each input, without the batch.
+      score: auto or output; a function has no other score.
+      example: Rows of each input; the function's result for them gives the number of outputs.
     Raises:
-      UserError: It was asked for another score, or returns something else than numbers for rows.
+      UserError: Another score is asked for, or the function does not return numbers, row for row.
     """
 
     def __init__(
@@ -149,9 +153,7 @@ class ScoredFunction(OpaqueModel):
         example: Mapping[str, np.ndarray],
     ) -> None:
         if score not in ("auto", "output"):
-            raise UserError(
-                f"{score}: of a function only what it returns is known", "model.score", "leave it out"
-            )
+            raise UserError(f"{score}: only the output of a function is known", "model.score", "leave it out")
         self._function = adapter.function
         self._where = f"model.path {adapter.path}"
         self._calling = threading.Lock()
@@ -167,7 +169,7 @@ class ScoredFunction(OpaqueModel):
         self.signature = Signature(inputs, (HeadSpec("output", shape),))
 
     def _count_outputs(self, example: Mapping[str, np.ndarray]) -> int:
-        """Outputs T, by what the function returns for the example, or else for a row that it takes."""
+        """The number of outputs T, from the result for the example, or else for any row of it that works."""
         rows = len(next(iter(example.values())))
         reason: RowsRefused | None = None
         for part in (slice(None), *(slice(row, row + 1) for row in range(rows))):
@@ -175,7 +177,7 @@ class ScoredFunction(OpaqueModel):
                 return self.evaluate({name: value[part] for name, value in example.items()})[0].shape[1]
             except RowsRefused as error:
                 reason = reason or error
-        what = f"the function takes none of {rows} background rows: {reason}"
+        what = f"the function accepts none of {rows} background rows: {reason}"
         remedy = f"mend it or them; it is given {names_in_words(list(example), 12)}"
         raise UserError(what, self._where, remedy) from reason
 
@@ -185,32 +187,34 @@ class ScoredFunction(OpaqueModel):
         more = self._with_words(given)
         with self._calling:
             result = self._function(more or given)
-        found = np.asarray(result)
-        if more is not None and found.ndim in (1, 2) and len(found) == rows + 1:
-            found = found[:rows]
+        scores = np.asarray(result)
+        if more is not None and scores.ndim in (1, 2) and len(scores) == rows + 1:
+            scores = scores[:rows]
         wanted = "[rows] or [rows, outputs]" if self._outputs is None else f"[rows, {self._outputs}]"
-        if found.dtype.kind not in "biuf":
-            raise self._wrong(f"returns {type(result).__name__} of {found.dtype}, and numbers are needed")
-        if self._outputs is not None and found.ndim in (1, 2) and len(found) != rows:
-            # It did give a row for a row when the outputs were counted: it leaves out what it cannot score.
-            raise RowsRefused(f"the function returns {len(found):,} rows for {rows:,}")
-        if found.ndim not in (1, 2) or len(found) != rows or (found.ndim == 2 and not found.shape[1]):
+        if scores.dtype.kind not in "biuf":
+            raise self._wrong(f"returns {type(result).__name__} of {scores.dtype}, but numbers are needed")
+        if self._outputs is not None and scores.ndim in (1, 2) and len(scores) != rows:
+            # It returned a row for each row when the outputs were counted: now it leaves out rows that it
+            # cannot score.
+            raise RowsRefused(f"the function returns {len(scores):,} rows for {rows:,}")
+        if scores.ndim not in (1, 2) or len(scores) != rows or (scores.ndim == 2 and not scores.shape[1]):
             raise self._wrong(
-                f"returns the shape {list(found.shape)} for {rows} rows, and {wanted} is needed"
+                f"returns the shape {list(scores.shape)} for {rows} rows, but {wanted} is needed"
             )
-        found = found.reshape(rows, -1)
-        if self._outputs not in (None, found.shape[1]):
+        scores = scores.reshape(rows, -1)
+        if self._outputs not in (None, scores.shape[1]):
             raise self._wrong(
-                f"returns the shape {list(found.shape)} for {rows} rows, and {wanted} is needed"
+                f"returns the shape {list(scores.shape)} for {rows} rows, but {wanted} is needed"
             )
-        return found, found
+        return scores, scores
 
     def _with_words(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-        """The arrays with one row more where a column of words has none but missing ones; None elsewhere.
+        """The arrays with one extra row, if a text column of this call is all missing; else None.
 
-        pandas makes a column of strings of words and None, and one of objects of None alone, which
-        scikit-learn does not impute: a row's score would depend on what other rows are in the call. The row
-        more is the first one with a word that the function has taken; its score is dropped.
+        pandas makes a string column of words and None, but an object column of None alone, which
+        scikit-learn does not impute: a row's score would depend on the other rows in the call. The extra row
+        holds a word of the example in each such column and copies the first row elsewhere; its score is
+        dropped.
         """
         words = {
             name: self._words[name]
@@ -227,33 +231,34 @@ class ScoredFunction(OpaqueModel):
         }
 
     def _wrong(self, what: str) -> UserError:
-        return UserError(f"the function {what}", self._where, "return one array of numbers, a row for a row")
+        remedy = "return one array of numbers, with a row for each row"
+        return UserError(f"the function {what}", self._where, remedy)
 
 
 def _some_words(example: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """A word of each column of strings, where it has one."""
-    found: dict[str, str] = {}
+    """The first word of each text column that has one."""
+    first: dict[str, str] = {}
     for name, value in example.items():
         if value.dtype == object and len(words := [item for item in _own(value).flat if item is not None]):
-            found[name] = words[0]
-    return found
+            first[name] = words[0]
+    return first
 
 
 def _own(value: np.ndarray) -> np.ndarray:
-    """A copy for the function to keep, with strings as `str`, missing ones as None."""
+    """A copy that the function may change, with strings as `str` and missing ones as None."""
     if value.dtype != object:
         return np.array(value)
-    found = np.empty(value.shape, object)
-    found.reshape(-1)[:] = [
+    copy = np.empty(value.shape, object)
+    copy.reshape(-1)[:] = [
         item.decode("utf-8", "surrogateescape") if isinstance(item, bytes) else item for item in value.flat
     ]
-    return found
+    return copy
 
 
 def _forget_others(module: str, file: str) -> None:
-    """Drops a module of the same name from another place, or that has changed since it was loaded.
+    """Drops a loaded module of the same name if it came from another file or has changed since.
 
-    One process may explain with two configs, each with a `model.py` beside it, or once more after an edit.
+    One process may explain with two configs, each with its own `model.py`, or again after an edit.
     """
     loaded = sys.modules.get(module)
     if loaded is None:

@@ -23,27 +23,27 @@ from transforms.models.messages import first_line
 from transforms.wording import names_in_words
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-#: Bytes of a model's config: a thousand layers are one million.
+#: Bytes of a model's config at most; a thousand layers take about one million.
 _MOST_CONFIG = 256 << 20
-_SAVED_ANEW = "save the model anew, with model.save('….keras')"
+_SAVED_ANEW = "save the model again, with model.save('….keras')"
 _UNSAFE = ("unsafe_deserialization", "safe_mode", "arbitrary code")
-#: What Keras says of a class that nobody has registered.
+#: Keras's message about a class that is not registered.
 _UNKNOWN = re.compile(
     r"(?:Could not locate (?:class|function):?|Unknown (?:layer|object|class):?"
-    # Of an initializer, a regularizer or a constraint all of it stands there.
+    # Of an initializer, a regularizer or a constraint the message quotes the whole config.
     r"|Could not interpret \w+ identifier: \{.*?'registered_name':) '?\"?([\w>.]+)"
 )
 
 
 class KerasModel(GraphAdapter):
-    """A Keras 3 model: functional, sequential or subclassed. Heads that are no floats are left out.
+    """A Keras 3 model: functional, sequential or subclassed. Heads that are not floats are left out.
 
     Args:
       path: A local `.keras` or `.h5` file.
       allow_unsafe: Load Lambda layers and other Python code that the file holds.
     Raises:
-      UserError: The file is no Keras model, holds code that is not allowed, needs classes not known, or
-        returns no floats.
+      UserError: The file is not a Keras model, holds code that is not allowed, or needs classes that are not
+        registered; or the model returns no floats.
     """
 
     kind = "keras"
@@ -71,9 +71,9 @@ class KerasModel(GraphAdapter):
         )
 
     def _probe(self, shapes: Mapping[str, tuple[int | None, ...]], path: str) -> None:
-        """Calls the model once on symbolic inputs, which shows its outputs and that it can be called.
+        """Calls the model once on symbolic inputs, to see that it can be called and what its outputs are.
 
-        A subclassed model does not say of which type its inputs are: numbers, ids and strings are tried.
+        A subclassed model does not say which types its inputs have: numbers, strings and ids are tried.
         """
         tried = [self._dtypes]
         if self._symbolic is None:
@@ -83,13 +83,13 @@ class KerasModel(GraphAdapter):
             self._dtypes = dtypes
             try:
                 traced = self._call(shapes)
-            # Calling it runs the layers' own code, which may raise anything.
-            except Exception as error:  # noqa: BLE001 - raised below, where no type of input will do
+            # Calling the model runs the layers' own code, which may raise anything.
+            except Exception as error:  # noqa: BLE001 - raised below, if no type of input works
                 errors.append(error)
             else:
                 if self._symbolic is not None or not _turns_numbers_to_strings(traced):
                     return
-                errors.append(TypeError(f"a layer looks strings up among its {', '.join(dtypes.values())}"))
+                errors.append(TypeError(f"a layer looks up strings among its {', '.join(dtypes.values())}"))
         remedy = "check that the model predicts after keras.saving.load_model"
         if re.search(r"(positional|required) argument", str(errors[0])):
             remedy = "have call take its inputs as one argument, a dict or a list of tensors"
@@ -98,7 +98,7 @@ class KerasModel(GraphAdapter):
         ) from errors[0]
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
-        """Traces `model(inputs, training=False)` with these input shapes, its calls written out."""
+        """Traces `model(inputs, training=False)` with these input shapes, with function calls inlined."""
         return inlined(self._call(shapes))
 
     def _call(self, shapes: Mapping[str, tuple[int | None, ...]]) -> TracedModel:
@@ -113,9 +113,9 @@ class KerasModel(GraphAdapter):
         def call(inputs: Mapping[str, Any]) -> Any:
             placeholders.update((name, inputs[name]) for name in specs)
             output = self.model(self._packed(inputs), training=False)
-            found = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
-            heads = list(zip(_heads(self.model, output, found), found, strict=True))
-            # A label or a string beside a score is none, and has no gradient.
+            flat = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
+            heads = list(zip(_heads(self.model, output, flat), flat, strict=True))
+            # A label or a string beside a score is not itself a score, and has no gradient.
             results[:] = [value for _, value in heads if value.dtype.is_floating]
             self._heads = tuple(head for head, value in heads if value.dtype.is_floating)
             self._left_out = [
@@ -127,7 +127,7 @@ class KerasModel(GraphAdapter):
         return TracedModel.of(function, placeholders, results)
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What `predict` gives for these rows, `[B, T]`: its step, run op by op and not as our graph."""
+        """The result of `predict` for these rows, `[B, T]`: its step, run op by op, not as our graph."""
         given = {name: tf.constant(inputs[name], dtype) for name, dtype in self._dtypes.items()}
         output = self.model.predict_step((self._packed(given),))
         flat = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
@@ -145,47 +145,47 @@ class KerasModel(GraphAdapter):
 
 
 def _check_file(path: str) -> None:
-    """Whether the file is what its name says, by its content.
+    """Checks by its content that the file is what its name says.
 
     Raises:
-      UserError: It is something else.
+      UserError: The file is something else.
     """
     archive = zipfile.is_zipfile(path)
     with open(path, "rb") as start:
-        tables = start.read(len(_HDF5)) == _HDF5
+        hdf5 = start.read(len(_HDF5)) == _HDF5
     right = "save the model with model.save('…{}'), or name the right file"
     if path.lower().endswith(".keras"):
-        if tables:
+        if hdf5:
             raise UserError("is an HDF5 file and not a Keras archive", path, "give it the suffix .h5")
         if not archive:
             raise UserError("is not a Keras archive", path, right.format(".keras"))
         with zipfile.ZipFile(path) as held:
             if "config.json" not in held.namelist():
-                what = "is an archive, and not one of a Keras model: it holds no config.json"
+                what = "is an archive, but not of a Keras model: it does not hold a config.json"
                 raise UserError(what, path, right.format(".keras"))
             check_members(held, path)
         return
     if archive:
         raise UserError("is a Keras archive and not HDF5", path, "give it the suffix .keras")
-    if not tables:
+    if not hdf5:
         raise UserError("is not an HDF5 file", path, right.format(".h5"))
 
 
 def check_members(archive: zipfile.ZipFile, path: str, most: int = _MOST_CONFIG) -> None:
-    """Refuses an archive that Keras has not written: it would fill memory, or lead out of itself.
+    """Refuses an archive that Keras cannot have written: one that would fill memory or lead out of itself.
 
     Args:
       archive: The model's file, opened.
       path: Its path.
-      most: Bytes of a member beyond which it must be weights.
+      most: Bytes that a member other than weights may have.
     Raises:
-      UserError: A member is too large or leads elsewhere; the line names it.
+      UserError: A member is too large or leads elsewhere; the message names it.
     """
     for member in archive.infolist():
         name = member.filename
         if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
             raise UserError(f"holds {name!r}, which leads out of the archive", path, _SAVED_ANEW)
-        # Weights may have any size, but numbers never shrink two hundredfold.
+        # Weights may have any size, but compression never shrinks numbers two hundredfold.
         allowed = most if name.endswith(".json") else max(most, 200 * member.compress_size)
         if member.file_size > allowed:
             what = f"holds {name!r} of {member.file_size:,} bytes in {member.compress_size:,}"
@@ -198,24 +198,24 @@ def _load(path: str, allow_unsafe: bool) -> Any:
         return keras.saving.load_model(path, compile=False, safe_mode=not allow_unsafe)
     except UserError:
         raise
-    # Keras raises whatever the file's classes raise; all of it means: this file does not load.
+    # Keras passes on whatever the file's classes raise; any exception means that the file does not load.
     except Exception as error:
         text = str(error)
         unknown = _UNKNOWN.search(text)
         weights = "No model config found" in text
         code = not allow_unsafe and not unknown and any(word in text.lower() for word in _UNSAFE)
         version = keras_version(path)
-        archive = path.lower().endswith(".keras")  # of which Keras 3 reads none of Keras 2, code or not
+        archive = path.lower().endswith(".keras")  # Keras 3 reads no such archive of Keras 2, code or not
         if version.startswith(("1.", "2.")) and (archive or not (code or weights)):
             raise UserError(
                 f"was written by Keras {version}, and Keras {keras.__version__} cannot load it: "
-                + (f"it knows no {unknown[1]}" if unknown else first_line(error, 100)),
+                + (f"it does not know {unknown[1]}" if unknown else first_line(error, 100)),
                 path,
                 "save it as a SavedModel with tf_keras: tf_keras.models.load_model(…).export('folder')",
             ) from error
         if unknown:
             raise UserError(
-                f"the model needs {unknown[1]}, which nobody has registered with Keras",
+                f"the model needs {unknown[1]}, which is not registered with Keras",
                 path,
                 "name the module that registers the class in model.modules",
             ) from error
@@ -227,14 +227,14 @@ def _load(path: str, allow_unsafe: bool) -> Any:
             ) from error
         if "build_from_config" in text:
             raise UserError(
-                "Keras cannot build the model anew: its call takes more than one argument, or it has never "
-                "been called on data",
+                "Keras cannot rebuild the model: its call takes more than one argument, or it was never "
+                "called on data",
                 path,
                 "have call take its inputs as one argument, a dict or a list, or use model.export('folder')",
             ) from error
         if weights:
             raise UserError(
-                "holds weights at most, and not the model that they are of",
+                "holds at most weights, not the model that they belong to",
                 path,
                 "save the whole model, with model.save('….keras')",
             ) from error
@@ -246,7 +246,7 @@ def _load(path: str, allow_unsafe: bool) -> Any:
 
 
 def keras_version(path: str) -> str:
-    """The version of Keras that a file says it was written by; empty where it says none."""
+    """The version of Keras that wrote a file, as the file states it; empty if it states none."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -254,17 +254,17 @@ def keras_version(path: str) -> str:
         import h5py  # type: ignore[import-untyped]
 
         with h5py.File(path, "r") as file:
-            found = file.attrs.get("keras_version", b"")
-            return found.decode() if isinstance(found, bytes) else str(found)
-    except (KeyError, ValueError, OSError, AttributeError):  # damaged: what it says is of no use
+            version = file.attrs.get("keras_version", b"")
+            return version.decode() if isinstance(version, bytes) else str(version)
+    except (KeyError, ValueError, OSError, AttributeError):  # damaged: nothing it states can be trusted
         return ""
 
 
 def _check_stateless(model: Any, path: str) -> None:
-    """Refuses layers that keep a state from one batch to the next, which no row's score may depend on.
+    """Refuses layers that keep a state between batches: no row's score may depend on earlier rows.
 
     Raises:
-      UserError: One does.
+      UserError: A layer is stateful.
     """
     for layer in model._flatten_layers():
         if getattr(layer, "stateful", False) is True:
@@ -277,7 +277,7 @@ def _check_stateless(model: Any, path: str) -> None:
 
 
 def _turns_numbers_to_strings(traced: TracedModel) -> bool:
-    """Whether a lookup of strings was given numbers, which traces and does not run."""
+    """True if a lookup of strings was given numbers: such a graph can be traced but not run."""
     return any(
         op.type in ("Cast", "AsString") and op.outputs[0].dtype == tf.string
         for op in traced.graph.get_operations()
@@ -287,12 +287,12 @@ def _turns_numbers_to_strings(traced: TracedModel) -> bool:
 def _symbolic(model: Any) -> Any:
     """The structure of symbolic inputs, or None for a subclassed model."""
     if isinstance(model, keras.Sequential):
-        return model.inputs[0] if model.inputs else None  # `.input` wants it to have been called before
+        return model.inputs[0] if model.inputs else None  # `.input` exists only after a first call
     return model.input if isinstance(model, keras.Model) and hasattr(model, "inputs") else None
 
 
 def _inputs(model: Any, symbolic: Any, path: str) -> list[InputSpec]:
-    """The model's inputs; of a subclassed model, whose types are not known, as numbers."""
+    """The model's inputs; those of a subclassed model, whose types are unknown, as numbers."""
     if symbolic is not None:
         flat = keras.tree.flatten(symbolic)
         if isinstance(symbolic, dict) and all(
@@ -317,19 +317,19 @@ def _inputs(model: Any, symbolic: Any, path: str) -> list[InputSpec]:
         named = {f"input_{index}": tuple(shape) for index, shape in enumerate(shapes)}
     else:
         named = {"input": tuple(shapes)}
-    # In mixed precision layers compute in halves; what they are given need not be rounded before.
+    # In mixed precision layers compute in half precision; their inputs need not be rounded beforehand.
     dtype = model.input_dtype if model.input_dtype == "float64" else "float32"
     return [InputSpec(name, shape[1:], dtype) for name, shape in named.items()]
 
 
 def _build_shapes(model: Any) -> Any:
-    """Shapes that a subclassed model was built with: one, a list of them, or one by name."""
+    """The shapes that a subclassed model was built with: a single one, a list, or a dict by input name."""
     config = model.get_build_config() or {}
     return config.get("input_shape", config.get("shapes_dict"))
 
 
 def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[HeadSpec, ...]:
-    """The heads with names of their own, in the model's order."""
+    """The heads, each with a unique name, in the model's order."""
     sequential = isinstance(model, keras.Sequential)
     known = [model.layers[-1].name] if sequential else getattr(model, "output_names", None)
     if isinstance(output, dict):
@@ -342,7 +342,7 @@ def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[HeadSpec, ...]
     specs = []
     for name, tensor in zip(names, flat, strict=True):
         own, number = name, 1
-        while own in used:  # a layer called twice names two heads
+        while own in used:  # a layer that is called twice gives its name to two heads
             own, number = f"{name}_{number}", number + 1
         used.add(own)
         specs.append(HeadSpec(own, () if tensor.shape.rank is None else tuple(tensor.shape.as_list()[1:])))

@@ -1,4 +1,4 @@
-"""Whether a Keras model is the one that its file holds, seen by its first call."""
+"""A check, after its first call, that a Keras model has all of its weights from its file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from transforms.wording import names_in_words
 
 
 def check_loaded(model: Any, stored: Collection[int], path: str) -> None:
-    """Makes sure that calling the model has made no weights: Keras draws at random what it did not load.
+    """Refuses a model whose first call made new weights: Keras draws at random what it did not load.
 
     Args:
-      model: After its first call.
+      model: The model after its first call.
       stored: The ids of the weights that it had when it was loaded.
-      path: Its file.
+      path: The model's file.
     Raises:
       UserError: Some layers were not built when the file was read.
     """

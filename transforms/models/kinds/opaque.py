@@ -16,13 +16,13 @@ from transforms.models.reference import Reference
 
 
 class OpaqueModel:
-    """A model with its score of which only evaluations are known, in numpy; meets `ScoredModel`.
+    """A model with its score that can only be evaluated, in numpy; implements `ScoredModel`.
 
     Args:
       adapter: The loaded model.
-      signature: With full shapes.
-      score_kinds: A head, what is explained.
-      nouns: What it is, in words.
+      signature: The model's signature, with full shapes.
+      score_kinds: The kind of score of each head.
+      nouns: The model in words, for errors.
     """
 
     has_gradients: bool = False
@@ -51,8 +51,8 @@ class OpaqueModel:
         """Evaluates the model; see `ScoredModel.evaluate`.
 
         Raises:
-          RowsRefused: The model does not take some of the rows.
-          DeviceFull: Its memory did not suffice for these rows.
+          RowsRefused: The model cannot score some of the rows.
+          DeviceFull: The model ran out of memory on these rows.
         """
         with self._lock:
             self.evaluations += len(next(iter(inputs.values())))
@@ -60,14 +60,14 @@ class OpaqueModel:
             scores, outputs = self._scores_and_outputs(inputs)
         except UserError:
             raise
-        # Whatever else somebody's code raises on a row means: it does not take the row, and the row's reason
-        # names it. Memory that runs out is no row's fault.
+        # Any other error of the user's code means that it cannot score the row, and becomes the row's reason.
+        # Running out of memory is not the fault of a row.
         except Exception as error:
             line = next((row for row in str(error).splitlines() if row.strip()), "")
-            said = f"{type(error).__name__}: {line.strip()}".rstrip(": ")
+            message = f"{type(error).__name__}: {line.strip()}".rstrip(": ")
             if isinstance(error, MemoryError) or out_of_memory(error):
-                raise DeviceFull(said) from error
-            raise RowsRefused(said) from error
+                raise DeviceFull(message) from error
+            raise RowsRefused(message) from error
         return scores.astype(np.float32), outputs.astype(np.float32)
 
     def _scores_and_outputs(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -75,16 +75,16 @@ class OpaqueModel:
 
     @property
     def mirrored(self) -> bool:
-        """Whether one margin stands for two classes; only in a tree model."""
+        """True if one margin stands for two classes; False here: only tree models have such a margin."""
         return False
 
     @property
     def yes_or_no(self) -> bool:
-        """Whether the one output is known to be the probability of a yes."""
+        """True if the only output is known to be the probability of a yes."""
         return False
 
     def masked(self, reference: Reference) -> None:
-        """Nothing is kept on a device: whoever asks puts masked rows together."""
+        """Returns None: nothing is kept on a device, and the caller builds the masked rows itself."""
 
     def trees(self) -> tuple[Forest, np.ndarray]:
         """Refuses: only a tree model has trees.

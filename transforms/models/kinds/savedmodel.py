@@ -1,4 +1,4 @@
-"""SavedModel folders, by one of their signatures."""
+"""SavedModel folders, explained by one of their signatures."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _PARSES = re.compile(r"Parse(Single)?(Sequence)?Example(Dataset)?(V2)?")
 class SavedModel(GraphAdapter):
     """A TensorFlow SavedModel: inputs by argument name, heads by output key.
 
-    Its string inputs are closed to gradients: only a Keras model says which layers make numbers of them.
+    Gradients never reach its string inputs: only a Keras model says which layers turn them into numbers.
 
     Args:
       path: A local folder with a saved_model.pb.
       allow_unsafe: Load a graph with ops that read or write files or call Python.
-      signature: The one that is explained.
+      signature: Name of the signature that is explained; None: serving_default.
     Raises:
-      UserError: The folder does not load, holds such ops that are not allowed, has no such signature, or one
-        that takes no batches of rows.
+      UserError: The folder does not load or holds such ops without permission; or the signature is missing
+        or does not take batches of rows.
     """
 
     kind = "savedmodel"
@@ -60,14 +60,14 @@ class SavedModel(GraphAdapter):
                 path,
                 f"export a model that returns its score{_or_another(self._loaded.signatures, name)}",
             )
-        # The function keeps to its shapes; what it leaves open, the features decide.
+        # The signature's fixed axes are binding; axes that it leaves open take their size from the features.
         self.signature = Signature(
             tuple(InputSpec(name, _row_shape(spec), spec.dtype.name) for name, spec in specs.items()),
             tuple(HeadSpec(name, _row_shape(outputs[name])) for name in self._heads),
         )
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
-        """Traces the signature with these input shapes, the batch open, its calls written out."""
+        """Traces the signature with these input shapes and an open batch, with function calls inlined."""
         specs = {
             spec.name: tf.TensorSpec(
                 (None, *shapes[spec.name]), spec.dtype, name=graph_name(spec.name, number)
@@ -80,8 +80,8 @@ class SavedModel(GraphAdapter):
         @tf.function(input_signature=[specs], autograph=False)
         def call(inputs: Mapping[str, Any]) -> Any:
             placeholders.update(inputs)
-            found = self._function(**inputs)
-            results[:] = [found[name] for name in self._heads]
+            outputs = self._function(**inputs)
+            results[:] = [outputs[name] for name in self._heads]
             return list(results)
 
         function = call.get_concrete_function()
@@ -89,23 +89,23 @@ class SavedModel(GraphAdapter):
         return inlined(TracedModel.of(function, placeholders, results, opaque=strings))
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What the signature as it was loaded gives for these rows, `[B, T]`."""
-        found = self._function(
+        """The result of the signature as it was loaded, before inlining, for these rows, `[B, T]`."""
+        outputs = self._function(
             **{spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in self.signature.inputs}
         )
-        heads = [tf.cast(found[name], tf.float64).numpy() for name in self._heads]
+        heads = [tf.cast(outputs[name], tf.float64).numpy() for name in self._heads]
         return np.concatenate([head.reshape(rows.num_rows, -1) for head in heads], axis=1)
 
 
 def _load(path: str) -> Any:
-    # TensorFlow raises whatever a damaged file makes it stumble over; all of it means: it does not load.
+    # A damaged file can make TensorFlow raise anything; any exception means that the folder does not load.
     try:
         return tf.saved_model.load(path)
-    except Exception as error:  # noqa: BLE001 - raised below, where no loader will do
+    except Exception as error:  # noqa: BLE001 - raised below, if the older loader fails too
         try:
-            # Some folders that TensorFlow 1 wrote hold objects that only its own loader passes over.
+            # Some folders that TensorFlow 1 wrote hold objects that only its own loader skips.
             return load_v1_in_v2.load(path, ["serve"])
-        except Exception:  # noqa: BLE001 - the first error is the one that says something
+        except Exception:  # noqa: BLE001 - the first error is the informative one
             raise UserError(
                 f"TensorFlow cannot load the model: {first_line(error)}",
                 path,
@@ -136,10 +136,10 @@ def _or_another(signatures: Mapping[str, Any], name: str) -> str:
 
 
 def _check_takes_features(function: Any, name: str, signatures: Mapping[str, Any], path: str) -> None:
-    """Refuses a signature that takes serialised records, as those of TFX do: features are what is explained.
+    """Refuses a signature that takes serialised records, as TFX's do: attributions need single features.
 
     Raises:
-      UserError: It does; the line says which signatures there are.
+      UserError: The signature takes records; the message lists all signatures.
     """
     specs: Mapping[str, Any] = function.structured_input_signature[1]
     if len(specs) != 1:
@@ -150,18 +150,18 @@ def _check_takes_features(function: Any, name: str, signatures: Mapping[str, Any
     if spec.dtype == tf.string and any(_PARSES.fullmatch(node.op) for node in nodes):
         others = _or_another(signatures, name).removeprefix(", or ")
         raise UserError(
-            f"{name} takes {given}: serialised tf.train.Examples, and features are what is explained; "
+            f"{name} takes {given}: serialised tf.train.Examples, where single features are needed; "
             f"signatures: {names_in_words(list(signatures), 6)}",
             path,
             others or "export a signature that takes the features as tensors, and name it in model.signature",
         )
 
 
-def _check_batch(spec: Any, what: str, path: str) -> None:
+def _check_batch(spec: Any, tensor: str, path: str) -> None:
     shape = spec.shape
     if shape.rank is None or shape.rank == 0 or shape[0] is not None:
         raise UserError(
-            f"{what} has the shape {shape}, whose first axis is no open number of rows",
+            f"{tensor} has the shape {shape}, whose first axis is not an open number of rows",
             path,
             "save it with an input signature of [None, …]",
         )
@@ -172,12 +172,12 @@ def _row_shape(spec: Any) -> tuple[int | None, ...]:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """As text, which is how TensorFlow flattens a signature, but for numbers: output_2 before output_10.
+    """Sorts names as TensorFlow flattens a signature, alphabetically, but numbers by value: _2 before _10.
 
-    The order in which it loads them is another in each process.
+    The order in which TensorFlow loads the names differs from process to process.
     """
     names = list(names)
     numbered = [re.fullmatch(r"(.*?)_(\d+)", name) for name in names]
-    if all(numbered) and len({found[1] for found in numbered if found}) == 1:
+    if all(numbered) and len({match[1] for match in numbered if match}) == 1:
         return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
     return sorted(names)

@@ -1,4 +1,4 @@
-"""Ops that a SavedModel may not hold: those that read or write files, or call code outside of its graph."""
+"""A check for ops that a SavedModel may not hold: those that read or write files or call outside code."""
 
 from __future__ import annotations
 
@@ -10,34 +10,35 @@ from tensorflow.python.saved_model import loader_impl
 
 from transforms.errors import UserError
 
-#: Refused wherever they stand. Tables that are filled from the model's own assets are none of them.
+#: Ops that are refused anywhere in a graph. Tables filled from the model's own assets need none of them.
 _REFUSED = re.compile(
     r"ReadFile|WriteFile|MatchingFiles|(Eager)?PyFunc(Stateless)?|"
-    # Readers and datasets of files, and caches and snapshots in files.
+    # Readers and datasets of files; caches and snapshots in files.
     r"\w*Reader(V2)?|(TFRecord|TextLine|FixedLengthRecord|CSV|Lmdb|Experimental\w*|Cache|Snapshot|"
     r"Save|Load|DistributedSave|MatchingFiles|DataService|ListSnapshotChunks|SnapshotNested\w*)Dataset(V\d)?|"
     r"(Create)?Summary\w*|Write\w*Summary|Debug(Identity|NanCount|NumericSummary)(V\d)?|"
     r"ImmutableConst|LoadAndRemapMatrix|GenerateVocabRemapping|"
     r"FileSystemSetConfiguration|RegisterDataset(V2)?|Rpc\w*|GrpcServer\w*"
 )
-#: A checkpoint's. The part of the graph that saves holds them, and nothing that is run here may lead there.
+#: Ops that write a checkpoint. They belong to the part of the graph that saves; no node that is run here may
+#: depend on them.
 _SAVING = re.compile(r"Save|SaveSlices|SaveV2|MergeV2Checkpoints")
 _REMEDY = "set model.allow_unsafe: true if you trust whoever made it"
 
 
 def check_ops(path: str) -> None:
-    """Refuses, before anything of it is run, a SavedModel whose graph does more than compute.
+    """Refuses a SavedModel whose graph does more than compute, before any of it is run.
 
     Args:
       path: A local folder.
     Raises:
-      UserError: It holds such an op; the line names it.
+      UserError: The graph holds such an op; the message names it.
     """
     try:
-        found = loader_impl.parse_saved_model(path)
+        saved = loader_impl.parse_saved_model(path)
     except OSError:
-        return  # none, or damaged: the loader says how
-    for meta in found.meta_graphs:
+        return  # missing or damaged: the loader's own error says more
+    for meta in saved.meta_graphs:
         _check(meta, path)
 
 
@@ -77,7 +78,7 @@ def _run(meta: Any, functions: dict[str, Any]) -> Iterator[Any]:
     while waiting:
         node = waiting.pop()
         yield node
-        # The inputs of a function's nodes are within it, and all of its nodes are here already.
+        # Inputs of a node within a function lie in the same function, whose nodes are all waiting already.
         more = [
             by_name[name]
             for name in map(_node_of, node.input)
@@ -103,5 +104,5 @@ def _functions_of(node: Any) -> Iterator[str]:
             yield value.func.name
         for function in value.list.func:
             yield function.name
-    # An op may be a function's name, as TensorFlow 1 calls them.
+    # In TensorFlow 1 the name of a function may stand as the op of a node.
     yield node.op

@@ -1,1 +1,1 @@
-"""Baselines and backgrounds: drawing, computing and keeping them."""
+"""Baselines and backgrounds: drawing, computing and storing them."""

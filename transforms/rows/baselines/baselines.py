@@ -1,4 +1,4 @@
-"""The baseline (one reference row) or background (many), drawn from the input, a file or the config."""
+"""The baseline (one reference row) or background (many), from the input, a file, the config or a run."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from transforms.sources.shards import cut
 from transforms.storage.files import is_url
 
 KINDS = ("zeros", "constant", "mean", "median", "mode", "sample", "file", "run")
-#: Draws use all rows of an input up to this many and this much memory; beyond it, evenly spread windows.
+#: Draws use all rows of an input up to these limits, and evenly spread windows of a larger one.
 _POOL_ROWS = 1_000_000
 _POOL_BYTES = 256 << 20
 _WINDOWS = 64
-#: Rows that are read at a time, and the memory that their features may take.
+#: Limits of the rows read at a time: their number, and the memory of their features.
 _BLOCK_ROWS = 16_384
-_LOOKED_AT = 100_000  # rows that a draw for slices is from
-_AHEAD = 16  # pieces that are waited for at a time
 _BLOCK_BYTES = 64 << 20
-#: What the first rows may take, and how many of them are kept as the file holds them.
+_SLICE_POOL_ROWS = 100_000  # rows from which values for slices are drawn
+_AHEAD = 16  # pieces requested ahead of time
+#: Limits of the first rows: their memory, and the number kept in the file's own types.
 _FIRST_BYTES = 64 << 20
 _STORED = 256
 
@@ -42,7 +42,7 @@ _STORED = 256
 class BaselineRequest:
     """The `baseline` block of a config, with its paths resolved.
 
-    Of kind `run`: `features`, the rows of the earlier run, and `categories`, what their codes mean.
+    For kind `run`, `features` holds the rows of the earlier run, and `categories` the meaning of their codes.
     """
 
     kind: str
@@ -55,14 +55,14 @@ class BaselineRequest:
 def read_rows(
     pieces: Sequence[Piece], schema: ExampleSchema, batch_size: int, targets: int = 1 << 31, stored: int = 0
 ) -> Iterator[Rows]:
-    """The usable rows of some pieces, in order; small ones of an object store are read ahead.
+    """Reads the usable rows of some pieces, in order; small pieces of an object store are read ahead.
 
     Args:
-      pieces: Of the input.
-      schema: Of the examples.
-      batch_size: Rows that are read at a time.
-      targets: Outputs of the model.
-      stored: Of the first so many of each, the columns are kept as the file holds them.
+      pieces: Pieces of the input.
+      schema: The examples' schema.
+      batch_size: Rows read at a time.
+      targets: Number of the model's outputs.
+      stored: The number of first rows in each batch whose columns are also kept as in the file.
     """
     columns = columns_of(schema)
     names = [feature.name for feature in schema.features]
@@ -90,14 +90,14 @@ def read_rows(
                 yield from waiting.popleft().result()
             if not small:
                 yield from read(piece)
-        for found in waiting:
-            yield from found.result()
+        for future in waiting:
+            yield from future.result()
 
 
 def first_rows(files: Sequence[InputFile], schema: ExampleSchema, count: int) -> Rows | None:
-    """The first `count` usable rows of the input, fewer where they are wide; None where there is none.
+    """The first `count` usable rows of the input, fewer if they are wide; None if no row is usable.
 
-    The first few hundred are given as the file holds them as well, up to where a file has other types.
+    The columns of the first few hundred are also kept as in the file, up to a file with other types.
     """
     parts: list[Rows] = []
     stored: list[pa.RecordBatch] = []
@@ -121,7 +121,7 @@ def first_rows(files: Sequence[InputFile], schema: ExampleSchema, count: int) ->
 
 
 def _with_stored(rows: Rows, stored: Sequence[pa.RecordBatch]) -> Rows:
-    # Each stretch of a file has dictionaries of its own.
+    # Each batch has its own dictionaries, which must be unified.
     table = pa.Table.from_batches(stored).unify_dictionaries().combine_chunks()
     return dataclasses.replace(rows, stored=table.to_batches()[0])
 
@@ -132,12 +132,12 @@ def make_background(
     """The background rows by feature, `[R, *shape]`.
 
     Args:
-      request: What the config asks for.
-      schema: Of the examples.
+      request: The config's `baseline` block.
+      schema: The examples' schema.
       files: The input, or, for kind `file`, the baseline's own files.
-      seed: Of the run.
+      seed: The run's seed.
     Raises:
-      UserError: Nothing usable to draw from, or a value that does not fit a feature.
+      UserError: No row is usable, or a value does not fit its feature.
     Cost: reads the input once, at most a million rows of it.
     """
     if request.kind == "zeros":
@@ -157,7 +157,7 @@ def make_background(
 
 
 def drawing_bytes(files: Sequence[InputFile], schema: ExampleSchema, kind: str) -> int:
-    """Memory that first rows and background take while they are read, at most, for a plan's bound."""
+    """The most memory taken by reading first rows and background, for a plan's bound."""
     total = schema.row_bytes * sum(file.rows for file in files)
     read = 2 * min(_BLOCK_BYTES, total) + 2 * min(_FIRST_BYTES, total)
     # The pool in parts and joined, and a copy to sort.
@@ -165,14 +165,15 @@ def drawing_bytes(files: Sequence[InputFile], schema: ExampleSchema, kind: str) 
 
 
 def _draw(files: Sequence[InputFile], schema: ExampleSchema, rows: int | None, seed: int) -> Rows:
-    """Usable rows of the input: `rows` at random without replacement, or all of the pool.
+    """Draws usable rows of the input: `rows` at random without replacement, or all of the pool.
 
-    A row's chance rests on (seed, row number), so that both formats of the same rows give the same draw.
-    Only the features are read: a file of baselines need not have the run's ids, slices and targets.
+    A row's random key depends only on (seed, row number), so Parquet and TFRecord files with the same rows
+    give the same draw. Only features are read: a file of baselines need not have ids, slices and targets.
     """
     schema = dataclasses.replace(schema, id=None, slices=(), target=None, weight=None)
     total = sum(file.rows for file in files)
-    # Of what is drawn at random no more than that is kept; all of the pool where everything is looked at.
+    # A random draw keeps only its own rows, so its pool may have 1,000 rows however wide they are; without a
+    # draw all of the pool is kept.
     least = 1_000 if rows is not None else 1
     pool = _pool(total, max(least, min(_POOL_ROWS, _POOL_BYTES // schema.row_bytes)))
     if rows is None:
@@ -181,47 +182,47 @@ def _draw(files: Sequence[InputFile], schema: ExampleSchema, rows: int | None, s
         order = pool[np.argsort(row_keys(seed, pool), kind="stable")]
         wanted = order[: rows + rows // 4 + 16]
     while True:
-        found = _read_ordinals(files, schema, np.sort(wanted))
-        if found is None and len(wanted) == len(pool):
+        usable_rows = _read_ordinals(files, schema, np.sort(wanted))
+        if usable_rows is None and len(wanted) == len(pool):
             raise UserError(
                 f"none of {len(pool)} rows is usable{_why(files, schema)}",
                 "baseline",
-                "mend them, or use kind: zeros",
+                "mend the rows, or use kind: zeros",
             )
-        usable = 0 if found is None else len(found)
+        usable = 0 if usable_rows is None else len(usable_rows)
         if rows is None or usable >= rows or len(wanted) == len(pool):
             break
         wanted = order[: 2 * len(wanted)]
-    assert found is not None  # for the type checker: the loop ends only with rows
+    assert usable_rows is not None  # for the type checker: the loop ends only with rows
     if rows is None:
-        return found
-    first = np.argsort(row_keys(seed, found.ordinals), kind="stable")[:rows]
-    return found.take(np.sort(first))
+        return usable_rows
+    first = np.argsort(row_keys(seed, usable_rows.ordinals), kind="stable")[:rows]
+    return usable_rows.take(np.sort(first))
 
 
 def drawn_slices(
     files: Sequence[InputFile], schema: ExampleSchema, rows: int, seed: int
 ) -> dict[str, pa.Array]:
-    """The values of the columns that the slicings need, in rows drawn at random without replacement.
+    """The values of the columns that slicings need, in rows drawn at random without replacement.
 
     Args:
       files: The input.
-      schema: Of the examples, with such columns.
-      rows: How many at most.
-      seed: Of the run.
+      schema: The examples' schema, with the columns for slices.
+      rows: The most rows to draw.
+      seed: The run's seed.
     Returns:
-      By column, in the input's order; empty where no row can be read.
+      Values by column, in the input's order; empty if no row can be read.
     Cost: reads these columns of at most 100,000 rows, in evenly spread windows.
     """
     alone = ExampleSchema((), {}, {}, slices=schema.slices, from_path=schema.from_path)
-    pool = _pool(sum(file.rows for file in files), _LOOKED_AT)
+    pool = _pool(sum(file.rows for file in files), _SLICE_POOL_ROWS)
     wanted = pool[np.argsort(row_keys(seed, pool), kind="stable")[:rows]]
-    found = _read_ordinals(files, alone, np.sort(wanted))
-    return {} if found is None else found.slices
+    drawn = _read_ordinals(files, alone, np.sort(wanted))
+    return {} if drawn is None else drawn.slices
 
 
 def _why(files: Sequence[InputFile], schema: ExampleSchema) -> str:
-    """Why the first row is not usable."""
+    """The reason why the first row is not usable, as an ending for a message."""
     columns = columns_of(schema)
     for shard in cut(files, 1, 1):
         for raw in read_piece(shard.pieces[0], columns, 1):
@@ -231,7 +232,7 @@ def _why(files: Sequence[InputFile], schema: ExampleSchema) -> str:
 
 
 def _pool(total: int, most: int) -> np.ndarray:
-    """Numbers of the rows to draw from: all of them, or evenly spread windows of about `most` in all."""
+    """Numbers of the rows to draw from: all, or evenly spread windows with about `most` rows in total."""
     if total <= most:
         return np.arange(total)
     windows = min(_WINDOWS, most)
@@ -251,21 +252,21 @@ def _read_ordinals(files: Sequence[InputFile], schema: ExampleSchema, wanted: np
 
 
 def _block_rows(schema: ExampleSchema) -> int:
-    """Rows that are read at a time."""
+    """The number of rows to read at a time."""
     return max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // schema.row_bytes))
 
 
 def _pieces_with(files: Sequence[InputFile], wanted: np.ndarray, block_rows: int) -> list[Piece]:
-    """Stretches of files that hold some of the wanted rows; neighbours are joined, to read nothing twice."""
-    found: list[Piece] = []
+    """Pieces that hold some of the wanted rows; adjacent ones are joined, so that nothing is read twice."""
+    pieces: list[Piece] = []
     for shard in cut(files, block_rows):
         for piece in shard.pieces:
             low, high = np.searchsorted(wanted, [piece.ordinal, piece.ordinal + piece.rows])
             if low == high:
                 continue
-            last = found[-1] if found else None
+            last = pieces[-1] if pieces else None
             if last is not None and last.path == piece.path and last.start + last.rows == piece.start:
-                found[-1] = dataclasses.replace(last, rows=last.rows + piece.rows)
+                pieces[-1] = dataclasses.replace(last, rows=last.rows + piece.rows)
             else:
-                found.append(piece)
-    return found
+                pieces.append(piece)
+    return pieces

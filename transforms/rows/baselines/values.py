@@ -1,4 +1,4 @@
-"""Baselines by the kind of each feature: of the config, a statistic of rows, or an earlier run's rows."""
+"""Values of baselines, feature by feature: from the config, statistics of rows, or an earlier run's rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def zeros(schema: ExampleSchema) -> dict[str, np.ndarray]:
     """A row of zeros and empty strings, by feature.
 
     Raises:
-      UserError: A feature has categories, and that is none of them.
+      UserError: A feature has categories, and neither zero nor the empty string is one of them.
     """
     return {feature.name: _constant(feature, _zero(feature)) for feature in schema.features}
 
@@ -46,10 +46,10 @@ def _constant(feature: FeatureSpec, value: Fill) -> np.ndarray:
 
 
 def constants(value: Fill | Mapping[str, Fill], schema: ExampleSchema) -> dict[str, np.ndarray]:
-    """A row of values that the config gives, by feature.
+    """A row of values from the config, by feature.
 
     Raises:
-      UserError: One is missing, is of no feature, or is nothing that its feature takes.
+      UserError: A value is missing, names an unknown feature, or does not fit its feature.
     """
     names, key = [feature.name for feature in schema.features], "baseline.value"
     if value is None:
@@ -57,7 +57,7 @@ def constants(value: Fill | Mapping[str, Fill], schema: ExampleSchema) -> dict[s
     by_name = value if isinstance(value, Mapping) else dict.fromkeys(names, value)
     if unknown := [name for name in by_name if name not in names]:
         near = did_you_mean(unknown[0], names, f"the features are {names_in_words(names, 12)}")
-        raise UserError(f"{unknown[0]!r} is no feature", key, near)
+        raise UserError(f"{unknown[0]!r} is not a feature", key, near)
     if missing := [name for name in names if name not in by_name]:
         raise UserError(f"no value for {names_in_words(missing)}", key, "give one for each feature")
     for feature in schema.features:
@@ -67,7 +67,7 @@ def constants(value: Fill | Mapping[str, Fill], schema: ExampleSchema) -> dict[s
             wanted = f"one of {known.words()}"
         if wanted:
             raise UserError(
-                f"{given!r} is no value for {feature.name}, which takes {wanted}", key, "give each its own"
+                f"{given!r} does not fit {feature.name}, which takes {wanted}", key, "give each its own value"
             )
     return {feature.name: _constant(feature, by_name[feature.name]) for feature in schema.features}
 
@@ -75,10 +75,11 @@ def constants(value: Fill | Mapping[str, Fill], schema: ExampleSchema) -> dict[s
 def statistic(
     kind: str, feature: FeatureSpec, values: np.ndarray, lengths: np.ndarray | None = None
 ) -> np.ndarray:
-    """Mean, median or mode, `[1, *shape]`; of what the model takes as categories or whole numbers the mode.
+    """The mean, median or mode, `[1, *shape]`; always the mode for categories and whole numbers.
 
-    The mean of two carriers is none, nor can a model that takes whole numbers be given 2.5. Of lists that are
-    padded it is that of the steps of all rows, in each step: places mean little, and padding is no value.
+    Two categories have no mean, and a model that takes whole numbers cannot be given 2.5. In padded lists,
+    the statistic is taken over the steps of all rows, and every step gets it: a step's place in its list
+    means little, and padding does not count.
     """
     if lengths is not None:
         steps = values[np.arange(values.shape[1]) < lengths[:, None]]
@@ -90,80 +91,80 @@ def statistic(
     if kind == "mode" or feature.kind == "categorical" or not measured:
         flat = values.reshape(len(values), -1)
         modes = [_mode(flat[:, column]) for column in range(flat.shape[1])]
-        found = np.empty(len(modes), values.dtype)
-        found[:] = modes
-        return found.reshape(1, *feature.shape)
+        result = np.empty(len(modes), values.dtype)
+        result[:] = modes
+        return result.reshape(1, *feature.shape)
     if feature.nan and np.isnan(values).any():
         return _of_known(kind, values, feature.dtype)
-    found = values.mean(axis=0, dtype=np.float64) if kind == "mean" else np.median(values, axis=0)
-    return np.asarray(found).astype(feature.dtype)[None]
+    result = values.mean(axis=0, dtype=np.float64) if kind == "mean" else np.median(values, axis=0)
+    return np.asarray(result).astype(feature.dtype)[None]
 
 
 def _of_known(kind: str, values: np.ndarray, dtype: str) -> np.ndarray:
-    """The same of the values that are known, `[1, *shape]`; NaN where none is."""
-    found = np.full((1, *values.shape[1:]), np.nan, dtype)
-    some = ~np.isnan(values).all(axis=0)
+    """The mean or median of the values that are not NaN, `[1, *shape]`; NaN where all are."""
+    result = np.full((1, *values.shape[1:]), np.nan, dtype)
+    has_known = ~np.isnan(values).all(axis=0)
     of_known = np.nanmean if kind == "mean" else np.nanmedian
-    found[0, some] = of_known(values[:, some].astype(np.float64), axis=0)
-    return found
+    result[0, has_known] = of_known(values[:, has_known].astype(np.float64), axis=0)
+    return result
 
 
 def _mode(values: np.ndarray) -> object:
-    """The most frequent known value; the smallest of equally frequent ones; a missing one where none is."""
+    """The most frequent known value, on a tie the smallest; a missing value if none is known."""
     if values.dtype == object:
         values = values[[value is not None for value in values]]
         if not len(values):
             return None
     elif values.dtype.kind == "f" and not np.isnan(values).all():
         values = values[~np.isnan(values)]
-    found, counts = np.unique(values, return_counts=True)
-    return found[counts.argmax()]
+    distinct, counts = np.unique(values, return_counts=True)
+    return distinct[counts.argmax()]
 
 
 def of_earlier(
-    there: Mapping[str, np.ndarray], categories: Mapping[str, Categories], schema: ExampleSchema
+    earlier: Mapping[str, np.ndarray], categories: Mapping[str, Categories], schema: ExampleSchema
 ) -> dict[str, np.ndarray]:
-    """The rows of an earlier run's baseline, which must have been of these features.
+    """The rows of an earlier run's baseline, whose features must be those of this run.
 
     Args:
-      there: Its rows, `[R, *shape]` by feature.
-      categories: What its codes mean.
-      schema: Of the examples.
+      earlier: Its rows, `[R, *shape]` by feature.
+      categories: The categories that its codes stand for.
+      schema: The examples' schema.
     Raises:
       UserError: The features differ.
     """
     names = [feature.name for feature in schema.features]
     remedy = "name a run of the same features, or choose another kind of baseline"
-    if missing := [name for name in names if name not in there]:
+    if missing := [name for name in names if name not in earlier]:
         raise UserError(f"the baseline of that run has no {names_in_words(missing)}", _EARLIER, remedy)
-    if more := [name for name in there if name not in names]:
-        what = f"the baseline of that run has {names_in_words(more)}, no feature here"
+    if more := [name for name in earlier if name not in names]:
+        what = f"the baseline of that run has {names_in_words(more)}, which this run has not"
         raise UserError(what, _EARLIER, remedy)
     for feature in schema.features:
-        value = there[feature.name]
+        value = earlier[feature.name]
         kind = "string" if value.dtype == object else value.dtype.name
         if (kind, value.shape[1:]) != (feature.dtype, tuple(feature.shape)):
             what = (
-                f"{feature.name} is {kind} {list(value.shape[1:])} in the baseline of that run, and "
+                f"{feature.name} is {kind} {list(value.shape[1:])} in the baseline of that run, but "
                 f"{feature.dtype} {list(feature.shape)} here"
             )
             raise UserError(what, _EARLIER, remedy)
-    return {f.name: _recoded(f, there[f.name], categories.get(f.name)) for f in schema.features}
+    return {f.name: _recoded(f, earlier[f.name], categories.get(f.name)) for f in schema.features}
 
 
 def _recoded(feature: FeatureSpec, codes: np.ndarray, known: Categories | None) -> np.ndarray:
-    """Values of an earlier run's baseline, whose categories another model may have in another order."""
+    """Values of an earlier run's baseline, recoded where this model has its categories in another order."""
     mine = feature.categories
     remedy = "name a run of a model of the same categories, or choose another kind of baseline"
     if (known is None) != (mine is None):
-        what = f"{feature.name} has categories in the model of one of the two runs alone"
+        what = f"{feature.name} has categories in only one of the two runs' models"
         raise UserError(what, _EARLIER, remedy)
     if mine is None or known is None or mine.values == known.values:
         return codes
     words = known.of_codes(codes.reshape(-1).astype(np.float64))
-    found, strange = mine.codes(words)
+    recoded, strange = mine.codes(words)
     if mine.reject and strange.any():
         one = words[int(strange.argmax())]
-        what = f"{one} of {feature.name} in the baseline of that run is no category of this model"
+        what = f"{one} of {feature.name} in the baseline of that run is not a category of this model"
         raise UserError(what, _EARLIER, remedy)
-    return found.astype(codes.dtype).reshape(codes.shape)
+    return recoded.astype(codes.dtype).reshape(codes.shape)

@@ -1,4 +1,4 @@
-"""Columns of bytes that a model takes as numbers: what the first values are, before a row is explained."""
+"""Columns of bytes that a model takes as numbers: finding their encoding from the first values."""
 
 from __future__ import annotations
 
@@ -27,48 +27,48 @@ from transforms.sources.base import Column, InputFile
 from transforms.sources.read import read_piece
 from transforms.sources.shards import cut
 
-#: Rows that are looked at, and shards of as many in which a value is looked for.
+#: Rows per shard, and the number of shards, in which values are looked for.
 _ROWS, _SHARDS = 64, 16
 
 
 def with_encodings(schema: ExampleSchema, files: Sequence[InputFile]) -> ExampleSchema:
-    """The schema, with how the tensors in columns of bytes are to be read.
+    """The schema, with the encoding of the tensors in columns of bytes.
 
-    A column in which no value of the first rows can be read is refused: every row would be rejected. Without
-    a single value in the first rows, the column is left to the rows.
+    A column is refused if none of its values in the first rows can be read: every row would be rejected. If
+    the first rows have no values at all, the column is accepted, and decoding judges each row.
 
     Args:
-      schema: As `resolve` makes it.
+      schema: From `resolve`.
       files: The input.
     Raises:
-      UserError: The values are no pictures and no tensors, or none of the type and shape that is asked for.
-    Cost: reads these columns in the first rows; nothing where there is none.
+      UserError: The values are neither pictures nor tensors, or not of the requested type and shape.
+    Cost: reads these columns in the first rows; nothing if there are none.
     """
-    asked = {
+    candidates = {
         f.name: f
         for f in schema.features
         if f.dtype != "string" and f.categories is None and pt.is_binary(storage(f.stored))
     }
-    if not asked:
+    if not candidates:
         return schema
-    values = _first_values(list(asked.values()), files)
-    found = {name: _with_encoding(feature, values[name]) for name, feature in asked.items()}
-    return dataclasses.replace(schema, features=tuple(found.get(f.name, f) for f in schema.features))
+    values = _first_values(list(candidates.values()), files)
+    encoded = {name: _with_encoding(feature, values[name]) for name, feature in candidates.items()}
+    return dataclasses.replace(schema, features=tuple(encoded.get(f.name, f) for f in schema.features))
 
 
 def _first_values(features: Sequence[FeatureSpec], files: Sequence[InputFile]) -> dict[str, list[bytes]]:
-    """By feature some values from the first rows that have any."""
+    """By feature, some values from the first rows that have any."""
     columns = [Column(feature.name, feature.stored, optional=True) for feature in features]
-    found: dict[str, list[bytes]] = {feature.name: [] for feature in features}
+    values_of: dict[str, list[bytes]] = {feature.name: [] for feature in features}
     for shard in cut(files, _ROWS, _ROWS * _SHARDS):
         for piece in shard.pieces:
             for raw in read_piece(piece, columns, _ROWS):
                 for feature in features:
                     values = plain(raw.columns.column(feature.name)).cast(pa.binary())
-                    found[feature.name] += values.drop_null().to_pylist()
-        if all(found.values()):
+                    values_of[feature.name] += values.drop_null().to_pylist()
+        if all(values_of.values()):
             break
-    return found
+    return values_of
 
 
 def _with_encoding(feature: FeatureSpec, values: Sequence[bytes]) -> FeatureSpec:
@@ -77,12 +77,14 @@ def _with_encoding(feature: FeatureSpec, values: Sequence[bytes]) -> FeatureSpec
     where = f"{FEATURES} {feature.name}"
     pictures = sum(map(is_picture_data, values))
     if feature.kind == "image" and feature.encoding is None:
-        # Raw pixels are a byte each.
+        # Raw pixels take one byte each.
         if pictures or any(len(value) == feature.size for value in values):
             return feature
         if any(describe_bytes(value) for value in values):
             return dataclasses.replace(feature, encoding=SELF_DESCRIBING)
-        what = f"the first {len(values)} values are no pictures, nor {feature.size} raw pixels of a byte each"
+        what = (
+            f"the first {len(values)} values are neither pictures nor {feature.size} raw pixels of one byte"
+        )
         raise UserError(what, where, _raw_remedy(feature, values))
     decoded = decode_tensors(pa.array(values, pa.binary()), feature.encoding or "", feature.shape)
     if len(decoded.reasons) < len(values):
@@ -97,10 +99,10 @@ def _with_encoding(feature: FeatureSpec, values: Sequence[bytes]) -> FeatureSpec
 
 
 def _raw_remedy(feature: FeatureSpec, values: Sequence[bytes]) -> str:
-    """How to have the values, going by their size."""
-    told = describe_bytes(values[0])
-    if told is not None:
-        return f"it is {told}: give that shape, or store what the model takes"
+    """The remedy for bytes that do not fit, judged by their content or their size."""
+    description = describe_bytes(values[0])
+    if description is not None:
+        return f"it is {description}: give that shape, or store what the model takes"
     sizes = np.unique([len(unpacked(value)) for value in values])
     fitting = [dtype for dtype in DTYPES if len(sizes) == 1 and sizes[0] == feature.size * itemsize(dtype)]
     if not fitting:
@@ -113,5 +115,5 @@ def _raw_remedy(feature: FeatureSpec, values: Sequence[bytes]) -> str:
             "float32) and "
             "shape; pictures are kind: image"
         )
-    of = " or ".join(fitting[:3])
-    return f"if they are raw numbers of the shape {list(feature.shape)}, give their dtype: {of}"
+    dtypes = " or ".join(fitting[:3])
+    return f"if they are raw numbers of the shape {list(feature.shape)}, give their dtype: {dtypes}"

@@ -1,4 +1,4 @@
-"""A list of features that names only what differs, made complete where that can be done in one way alone."""
+"""Completing a partial list of features, where there is only one way to do it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from transforms.slices.slicings import candidates
 def completed(
     request: ColumnRequest, signature: Signature | None, columns: Mapping[str, pa.DataType]
 ) -> ColumnRequest:
-    """The request with the features that its list leaves out, as they are.
+    """The request with the features that its list leaves out, without options.
 
-    By name, where the model has names for its inputs or for the values of its one vector. A vector without
-    names takes the file's columns without id, slices, weight and target, where these are as many values as it
-    takes, in the file's order, of which the list must be a part: it may not say another. What is complete and
-    what cannot be completed so stay as they are.
+    The list is completed by name if the model names its inputs or the values of its only vector. For a vector
+    without names, the columns other than id, slices, weight and target are taken in the file's order, if they
+    have as many values as the vector and the list keeps to that order. A list that is complete, or that
+    cannot be completed in this way, is not changed.
 
     Args:
-      request: What the config says.
-      signature: Of the model; None: it takes what is listed.
-      columns: Of the input, in file order, with their types.
+      request: The columns that the config names.
+      signature: The model's signature; None: it takes the listed features.
+      columns: The input's columns, in file order, with their types.
     """
     listed = request.features
     if not listed or signature is None:
@@ -43,13 +43,13 @@ def completed(
     return request if features is None else replace(request, features=tuple(features))
 
 
-def said(request: ColumnRequest, signature: Signature | None, names: Sequence[str]) -> str | None:
-    """That a list was completed, in words; None where it was not.
+def completion_note(request: ColumnRequest, signature: Signature | None, names: Sequence[str]) -> str | None:
+    """A sentence which says that a list was completed; None if it was not.
 
     Args:
-      request: What the config says.
-      signature: Of the model.
-      names: Of all features.
+      request: The columns that the config names.
+      signature: The model's signature.
+      names: The names of all features.
     """
     listed = len(request.features or ())
     if not listed or listed >= len(names) or signature is None:
@@ -60,27 +60,27 @@ def said(request: ColumnRequest, signature: Signature | None, names: Sequence[st
 
 
 def _by_spelling(spec: InputSpec, columns: Iterable[str]) -> dict[str, list[str]]:
-    """The columns of a file by what the model calls them."""
-    found: dict[str, list[str]] = {}
+    """The columns of a file by the model's name for them."""
+    columns_by_name: dict[str, list[str]] = {}
     for column in columns:
-        found.setdefault(spelled(spec, column), []).append(column)
-    return found
+        columns_by_name.setdefault(spelled(spec, column), []).append(column)
+    return columns_by_name
 
 
 def _by_name(
     listed: Sequence[FeatureRequest], names: Sequence[str], columns: Mapping[str, Sequence[str]]
 ) -> list[FeatureRequest] | None:
-    """All names that the model has, in its order; None where nothing can be added.
+    """The features for all names of the model, in its order; None if nothing can be added.
 
     Args:
-      listed: By the config.
-      names: Of the model.
-      columns: Of the file, by the model's spelling; where it is that of several, none is taken.
+      listed: The features that the config lists.
+      names: The model's names.
+      columns: The file's columns by the model's spelling; a name with several columns is not completed.
     """
     spelling = {column: name for name, those in columns.items() for column in those}
     feeds = [feature.input or spelling.get(feature.name, feature.name) for feature in listed]
     if not set(feeds) <= set(names):
-        return None  # which is told with all names beside it
+        return None  # `check_names` reports this, with all names
     used, fed = {feature.name for feature in listed}, set(feeds)
     missing = {
         name: columns[name][0]
@@ -92,12 +92,12 @@ def _by_name(
     own: dict[str, list[FeatureRequest]] = {}
     for name, feature in zip(feeds, listed, strict=True):
         own.setdefault(name, []).append(feature)
-    found: list[FeatureRequest] = []
+    features: list[FeatureRequest] = []
     for name in names:
-        found += own.get(name, [])
+        features += own.get(name, [])
         if name in missing:
-            found.append(FeatureRequest(missing[name]))
-    return found
+            features.append(FeatureRequest(missing[name]))
+    return features
 
 
 def _in_file_order(
@@ -106,7 +106,7 @@ def _in_file_order(
     request: ColumnRequest,
     columns: Mapping[str, pa.DataType],
 ) -> list[FeatureRequest] | None:
-    """The columns of a vector without names; None where the list is whole, or of another order."""
+    """The features of a vector without names; None if the list is complete or in another order."""
     wanted = size_of(spec.shape)
     if wanted is None or len(squeezed(spec.shape)) > 1 or any(f.kind == "image" or f.shape for f in listed):
         return None

@@ -1,4 +1,4 @@
-"""One column as a feature: its kind, its type and its shape, by the config, the model and the file."""
+"""One column as a feature: its kind, type and shape, from the config, the model and the file."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from transforms.rows.encodings import SELF_DESCRIBING
 from transforms.rows.schema import FeatureSpec, Fill, misfit
 
 FEATURES = "input.features"
-#: What takes numbers or strings.
+#: An input that takes numbers or strings.
 _ANY = InputSpec("", (), "float32")
 TRAINED_ON = "list the columns that the model was trained on, in its order"
 
 
 @dataclass(frozen=True)
 class FeatureRequest:
-    """A feature as the config has it: `kind` and `shape` may be left open.
+    """A feature as the config describes it; `kind` and `shape` may be left open.
 
     Args:
-      name: Of the column.
+      name: The column's name.
       kind: numeric | categorical | image.
-      fill: What a null or non-finite value becomes.
-      shape: Of a row's value.
-      fixed: Held at the row's value.
-      missing: reject | keep; None: what the model does.
-      input: The model's input, or of a model that names its values the value, that the column feeds; None:
-        the one of its name.
-      dtype: Of the raw values in a column of bytes.
-      pad: What stands behind the end of shorter lists.
+      fill: Replaces null and non-finite values.
+      shape: Shape of a row's value.
+      fixed: Held at the row's value by masking methods.
+      missing: reject | keep; None: as the model takes missing values.
+      input: The model's input that the column feeds, or the named value of a vector; None: the one of the
+        column's name.
+      dtype: Type of the raw values in a column of bytes.
+      pad: Fills shorter lists at their end.
     """
 
     name: str
@@ -52,7 +52,7 @@ class FeatureRequest:
 
     @property
     def feeds(self) -> str:
-        """What of the model the column feeds, where that goes by name."""
+        """The name of the model's input or value that the column feeds."""
         return self.name if self.input is None else self.input
 
 
@@ -64,15 +64,15 @@ def feature_spec(
     alone: tuple[int | None, ...] | None,
     categories: Categories | None = None,
 ) -> FeatureSpec:
-    """A column's part in a model input.
+    """A column as a part of a model input.
 
     Args:
-      request: What the config says of it.
-      spec: The input.
+      request: The feature as the config describes it.
+      spec: The model's input.
       stored: The column's type.
-      start: Its first value in the input.
-      alone: The input's shape, where this column is all of it.
-      categories: What its values are looked up in.
+      start: Position of its first value in the input.
+      alone: The input's shape, if this column is all of it.
+      categories: The categories in which its values are looked up.
     Raises:
       UserError: Type, size or fill do not fit.
     """
@@ -85,18 +85,18 @@ def feature_spec(
         kind = "image" if pictured else "categorical" if spec.dtype == "string" else "numeric"
     encoding = _encoding(request, kind, spec, stored, where)
     if encoding is not None:
-        pass  # what the bytes hold is looked at, not the column's type
+        pass  # `with_encodings` checks the content of the bytes instead
     elif kind == "image":
         _check_image(spec, stored, where)
     elif not type_fits(spec, stored):
         wants = "strings" if spec.dtype == "string" else f"{spec.dtype} numbers"
-        what = f"the column holds {stored}, and the model's input {spec.name!r} takes {wants}"
+        what = f"the column holds {stored}, but the model's input {spec.name!r} takes {wants}"
         raise UserError(what, where, _mend(spec, stored))
     shape = _shape(request, encoding is not None or kind == "image", spec, stored, alone, where)
     if request.fill is not None and (better := misfit(request.fill, spec.dtype)):
         missing = isinstance(request.fill, float) and math.isnan(request.fill)
-        mend = "give missing: keep in place of it, which hands null and NaN to the model" if missing else None
-        what = f"fill: {request.fill!r}, and the model takes {spec.dtype}"
+        mend = "give missing: keep instead, which passes null and NaN to the model" if missing else None
+        what = f"fill: {request.fill!r}, but the model takes {spec.dtype}"
         raise UserError(what, where, mend or f"give {better}")
     return FeatureSpec(
         request.name,
@@ -125,86 +125,88 @@ def _pad(
     shape: tuple[int, ...],
     where: str,
 ) -> Fill:
-    """The padding of lists of varying length, where the config gives one."""
+    """The value that pads lists of varying length; None if the config gives none."""
     if request.pad is None:
         return None
     if kind == "image" or not shape or not is_list(storage(stored)):
-        what = f"pad: {request.pad!r} is for lists of numbers or strings, and the column holds {stored}"
+        what = f"pad: {request.pad!r} is for lists of numbers or strings, but the column holds {stored}"
         raise UserError(what, where, "leave pad out")
     if better := misfit(request.pad, spec.dtype):
-        raise UserError(f"pad: {request.pad!r}, and the model takes {spec.dtype}", where, f"give {better}")
+        raise UserError(f"pad: {request.pad!r}, but the model takes {spec.dtype}", where, f"give {better}")
     return request.pad
 
 
 def _encoding(
     request: FeatureRequest, kind: str, spec: InputSpec, stored: pa.DataType, where: str
 ) -> str | None:
-    """How the bytes of a column hold a tensor: as the config says, or as each value says itself."""
+    """The encoding of tensors in a column of bytes: the config's dtype, or SELF_DESCRIBING."""
     holds_bytes = pt.is_binary(storage(stored))
     if request.dtype is None:
-        tells = holds_bytes and kind != "image" and spec.dtype != "string"
-        return SELF_DESCRIBING if tells else None
+        holds_tensors = holds_bytes and kind != "image" and spec.dtype != "string"
+        return SELF_DESCRIBING if holds_tensors else None
     if spec.dtype == "string":
-        what = f"dtype: {request.dtype} makes numbers of bytes, and the model takes strings"
+        what = f"dtype: {request.dtype} reads bytes as numbers, but the model takes strings"
         raise UserError(what, where, "leave dtype out")
     if not holds_bytes and not pt.is_null(storage(stored)):
-        what = f"dtype: {request.dtype} says what a column's bytes hold, and this one holds {stored}"
-        raise UserError(what, where, "leave dtype out: numbers become what the model takes by themselves")
+        what = f"dtype: {request.dtype} is for a column of bytes, but this one holds {stored}"
+        raise UserError(what, where, "leave dtype out: numbers are converted to what the model takes")
     return request.dtype
 
 
 def _mend(spec: InputSpec, stored: pa.DataType) -> str:
-    """What to do about a column of another type than the model takes."""
+    """The remedy for a column of another type than the model takes."""
     held = leaf(stored)
     if pt.is_temporal(held):
         return (
             "store what the model was trained on: the hour, or the days since a date, in a column of its own"
         )
     if pt.is_nested(held):
-        return "store what the model takes of it in a column of its own"
+        return "store the part of it that the model takes in a column of its own"
     if spec.dtype == "string":
         return "store it as strings" if is_number(held) else "give a column of strings"
     if pt.is_binary(held):
-        return "store one value of bytes a row"
+        return "store one value of bytes per row"
     if pt.is_string(held):
         return "store it as the numbers that the model was trained on, or leave it out"
     return "give a column of numbers"
 
 
 def _keeps_missing(request: FeatureRequest, kind: str, spec: InputSpec, where: str) -> bool:
-    """Whether a null or NaN is a value to the model: what the config says, else what the model is.
+    """True if null and NaN are passed to the model: as the config says, else as the model takes them.
 
     Raises:
-      UserError: It shall be kept, and the model's input has no such value.
+      UserError: The config keeps missing values, but the model's input cannot take them.
     """
     if request.missing is None:
         return spec.nan
     if request.missing == "reject":
         return False
     if kind == "image":
-        raise UserError("missing: keep, and no picture is none at all", where, "leave missing out")
+        raise UserError(
+            "missing: keep, but a model cannot take a missing picture", where, "leave missing out"
+        )
     if not spec.nan and (spec.dtype == "string" or np.dtype(spec.dtype).kind != "f"):
         takes = f"the model's input {spec.name!r} takes {spec.dtype}"
-        what = f"missing: keep, and {takes}, which has no missing value"
-        raise UserError(what, where, "give fill in its place")
+        what = f"missing: keep, but {takes}, which has no missing value"
+        raise UserError(what, where, "give fill instead")
     return True
 
 
 def _categorical(
     request: FeatureRequest, spec: InputSpec, stored: pa.DataType, start: int, known: Categories, where: str
 ) -> FeatureSpec:
-    """A column of values that the model was trained on as categories."""
+    """The feature of a column whose values the model was trained on as categories."""
     if request.kind not in (None, "categorical") or int(np.prod(request.shape or (1,), dtype=np.int64)) != 1:
-        what = "the model was trained on it as a category, which is one value a row"
+        what = "the model was trained on it as a category, which is one value per row"
         raise UserError(what, where, "leave kind and shape out")
     if better := known.misfit(stored):
         raise UserError(
-            f"the column holds {stored}, and the model's categories are others: {known.words()}",
+            f"the column holds {stored}, but the model's categories are {known.words()}",
             where,
             f"store {better}, as they were when the model was trained",
         )
     if request.fill is not None and known.code(request.fill) is None:
-        what = f"fill: {request.fill!r} is none of the model's categories"
+        what = f"fill: {request.fill!r} is not one of the model's categories"
         raise UserError(what, where, f"give one of {known.words()}")
     return FeatureSpec(
         request.name,
@@ -224,12 +226,12 @@ def _categorical(
 
 
 def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
-    """What a function is given of a column: its own type, wide enough, and its shape.
+    """The input of a function that one column feeds, with the column's type, widened, and shape.
 
-    Where missing values are kept, whole numbers and booleans are float64, as in a pandas frame with a null.
+    If missing values are kept, whole numbers and booleans become float64, as in a pandas frame with a null.
 
     Raises:
-      UserError: It holds neither numbers nor strings.
+      UserError: The column holds neither numbers nor strings.
     """
     held, keeps = leaf(stored), request.missing == "keep"
     shape: tuple[int | None, ...] = (None,)
@@ -245,12 +247,12 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
         shape = request.shape
     elif width(stored) is not None:
         shape = extents(stored)
-    unsaid = pt.is_binary(storage(stored)) and request.dtype is None and request.kind != "image"
-    if unsaid and len(shape) < 3 and size_of(shape) not in (None, 1):
+    unknown = pt.is_binary(storage(stored)) and request.dtype is None and request.kind != "image"
+    if unknown and len(shape) < 3 and size_of(shape) not in (None, 1):
         raise UserError(
             f"the column holds bytes, and the shape {shown(shape)} does not say what numbers they are",
             f"{FEATURES} {request.name}",
-            "give their dtype as well, such as dtype: float32; of pictures kind: image",
+            "give their dtype as well, such as dtype: float32; for pictures give kind: image",
         )
     if request.dtype is not None:
         dtype = "float32" if request.dtype == "bfloat16" else request.dtype
@@ -268,7 +270,7 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
         dtype = "float32" if pt.is_float32(held) or pt.is_float16(held) else "float64"
     else:
         raise UserError(
-            f"the column holds {stored}, and a function is given numbers or strings",
+            f"the column holds {stored}, but a function takes numbers or strings",
             f"{FEATURES} {request.name}",
             f"list the columns that it takes, or {_mend(_ANY, stored)}",
         )
@@ -279,12 +281,12 @@ def free_input(request: FeatureRequest, stored: pa.DataType) -> InputSpec:
 def _check_image(spec: InputSpec, stored: pa.DataType, where: str) -> None:
     if spec.dtype == "string" or (np.dtype(spec.dtype).kind != "f" and np.iinfo(spec.dtype).max < 255):
         raise UserError(
-            f"kind: image gives 0 to 255, and the model takes {spec.dtype}", where, "leave kind out"
+            f"kind: image gives 0 to 255, but the model takes {spec.dtype}", where, "leave kind out"
         )
     held, many = leaf(stored), is_list(storage(stored))
     if not (many and is_number(held)) and not pt.is_binary(storage(stored)) and not pt.is_null(held):
-        mend = "store one picture a row" if many and pt.is_binary(held) else "leave kind out"
-        raise UserError(f"the column holds {stored}, and an image is bytes or a list of numbers", where, mend)
+        mend = "store one picture per row" if many and pt.is_binary(held) else "leave kind out"
+        raise UserError(f"the column holds {stored}, but an image is bytes or a list of numbers", where, mend)
 
 
 def _shape(
@@ -301,7 +303,7 @@ def _shape(
     if request.shape is not None:
         shape = tuple(request.shape)
     elif alone is not None and None not in alone:
-        # A single value a row is a scalar to everybody but Keras.
+        # One value per row is a scalar, although Keras gives it the shape [1].
         shape = () if wanted == 1 and values in (1, None) else tuple(extent or 0 for extent in alone)
     elif values is not None:
         shape = extents(stored)
@@ -316,19 +318,19 @@ def _shape(
     if wanted is not None and (size != wanted or not in_same_order(shape, alone or ())):
         held, takes = (f"has {size} values", wanted) if size != wanted else ("is given", shown(spec.shape))
         raise UserError(
-            f"shape {list(shape)} {held}, and the model's input {spec.name!r} takes {takes}",
+            f"shape {list(shape)} {held}, but the model's input {spec.name!r} takes {takes}",
             where,
             f"give the shape {shown(spec.shape)}",
         )
     if values is not None and values != size:
         raise UserError(
-            f"the column holds {values} value{'s' * (values != 1)} a row, and {size} are needed",
+            f"the column holds {values} value{'s' * (values != 1)} per row, but {size} are needed",
             where,
             TRAINED_ON,
         )
     if values is not None and not in_same_order(extents(stored), shape):
         raise UserError(
-            f"the column holds the shape {list(extents(stored))}, and {list(shape)} is needed",
+            f"the column holds the shape {list(extents(stored))}, but {list(shape)} is needed",
             where,
             "store it in that order",
         )
@@ -338,11 +340,11 @@ def _shape(
 def _shape_remedy(stored: pa.DataType) -> str:
     if not is_list(storage(stored)):
         return "give its shape"
-    return "give its shape, or pad, the value behind the end of shorter lists, such as pad: 0"
+    return "give its shape, or pad, the value that fills shorter lists at their end, such as pad: 0"
 
 
 def full_shape(spec: InputSpec, features: Sequence[FeatureSpec]) -> tuple[int, ...]:
-    """The model input's shape with what it left open taken from the feature."""
+    """The model input's shape, with open extents taken from the features."""
     if None not in spec.shape:
         return tuple(extent or 0 for extent in spec.shape)
     if len(spec.shape) == 1:
@@ -353,24 +355,24 @@ def full_shape(spec: InputSpec, features: Sequence[FeatureSpec]) -> tuple[int, .
     ):
         return shape
     raise UserError(
-        f"its shape is {list(shape)}, and the model's input {spec.name!r} takes {shown(spec.shape)}",
+        f"its shape is {list(shape)}, but the model's input {spec.name!r} takes {shown(spec.shape)}",
         f"{FEATURES} {features[0].name}",
         "give it a shape of that form",
     )
 
 
 def size_of(shape: Sequence[int | None]) -> int | None:
-    """Values a row; None where an extent is open."""
+    """The number of values in a row; None if an extent is open."""
     return None if None in shape else int(np.prod([extent or 0 for extent in shape], dtype=np.int64))
 
 
 def shown(shape: Sequence[int | None]) -> str:
-    """A shape in words."""
+    """A shape as text, with `any` for open extents."""
     return f"[{', '.join('any' if extent is None else str(extent) for extent in shape)}]"
 
 
 def is_number_type(dtype: str) -> bool:
-    """Whether a model input takes numbers."""
+    """True for the type of a model input that takes numbers."""
     try:
         return np.dtype(dtype).kind in "biuf"
     except TypeError:
@@ -378,7 +380,7 @@ def is_number_type(dtype: str) -> bool:
 
 
 def type_fits(spec: InputSpec, kind: pa.DataType) -> bool:
-    """Whether what a column holds can become what the input takes."""
+    """True if a column's values can be converted to the input's type."""
     held = leaf(kind)
     if spec.dtype == "string":
         return bool(pt.is_string(held) or pt.is_binary(held) or pt.is_null(held))
@@ -386,12 +388,12 @@ def type_fits(spec: InputSpec, kind: pa.DataType) -> bool:
 
 
 def is_picture(spec: InputSpec, kind: pa.DataType) -> bool:
-    """Whether a column of bytes is an image by the input's shape."""
+    """True for a column of bytes that is an image, judged by the input's shape."""
     return bool(pt.is_binary(storage(kind)) and len(spec.shape) == 3 and spec.dtype != "string")
 
 
 def fits(spec: InputSpec, kind: pa.DataType, wanted: int | None) -> bool:
-    """Whether one column can be the whole input."""
+    """True if one column can fill the whole input."""
     if is_picture(spec, kind):
         return True
     return type_fits(spec, kind) and (wanted is None or width(kind) in (None, wanted))

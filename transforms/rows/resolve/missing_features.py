@@ -1,4 +1,4 @@
-"""Features that no record of a sample has: misspelt, or so rare that nearly every row is filled."""
+"""Features that no record of a sample has: misspelt names, or values so rare that nearly all are filled."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def named(request: ColumnRequest) -> list[str]:
 def with_absent(
     request: ColumnRequest, signature: Signature | None, columns: Mapping[str, pa.DataType]
 ) -> dict[str, pa.DataType]:
-    """The columns of a sample, and those that are not in it but that the config has a value for.
+    """The columns of a sample, and those that are missing from it but that the config can fill.
 
     Args:
-      request: What the config says.
-      signature: Of the model, which knows the types; None: it takes what it is given.
-      columns: Of the sample, with their types.
+      request: The columns that the config names.
+      signature: The model's signature, which gives the types; None: it takes what it is given.
+      columns: The columns of the sample, with their types.
     Raises:
-      UserError: A feature is in no record of the sample, has no `fill` and is not kept where it is missing,
-        or a column that nobody names is spelt almost like it.
+      UserError: A feature is in no record of the sample, and either has neither `fill` nor `missing: keep`,
+        or a column that the config does not use is spelt almost like it.
     """
-    found = dict(columns)
+    types = dict(columns)
     free = [name for name in columns if name not in named(request)]
     for feature in request.features or ():
         if feature.name in columns:
@@ -45,18 +45,18 @@ def with_absent(
         if near or needed:
             remedy = near or f"they have {names_in_words(list(columns), 12)}"
             if needed:
-                remedy += f"{'' if near else ','} or, if only few records have it, give it a fill"
+                remedy += f"{' Or, if' if near else '; if'} only few records have it, give it a fill"
             raise UserError(
-                f"no record that was looked at, from the input's beginning to its end, has {feature.name!r}",
+                f"no record in a sample from the whole input has {feature.name!r}",
                 "input.features",
                 remedy,
             )
-        found[feature.name] = _expected(feature, request, signature)
-    return found
+        types[feature.name] = _expected(feature, request, signature)
+    return types
 
 
 def assumed(dtype: str, kind: str, shape: Sequence[int]) -> pa.DataType:
-    """How a TFRecord holds what a model takes: in the kind of its dtype, a list where it is not one value."""
+    """The type in which a TFRecord holds a model's value: by its dtype; a list unless it is one value."""
     if kind == "image" or dtype == "string":
         value = pa.binary()
     else:
@@ -76,5 +76,5 @@ def _expected(feature: FeatureRequest, request: ColumnRequest, signature: Signat
         whole = len(inputs) > 1 or len(request.features or ()) == 1
         if feature.shape is None and whole:
             shape = spec.shape
-    # Of what the model leaves open, resolving asks for the shape.
+    # If the model leaves the shape open, `resolve` asks the user for it.
     return assumed(dtype, feature.kind or "", [0 if extent is None else extent for extent in shape])

@@ -1,4 +1,4 @@
-"""Columns of folders' names among those that meet the model."""
+"""Resolving columns some of which come from the names of folders."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def resolve_with_paths(
     paths: Set[str],
     inputs: Sequence[InputFile],
 ) -> ExampleSchema:
-    """`resolve`, for columns some of which are not in the files but in the names of their folders.
+    """Resolves columns some of which are not in the files but in the names of their folders; see `resolve`.
 
-    `month=01` is a text, and a number where the model, a condition or bins take numbers. In ids and slices it
-    is the text all the same: a value has one text, whatever else the config asks.
+    `month=01` is text, but becomes a number if the model, a condition or bins take numbers. Ids and slices
+    use the text even then, so that a value looks the same whatever else the config asks for.
 
     Args:
-      request: What the config says.
-      signature: Of the model.
-      columns: All, with their types.
-      paths: Those of folders' names.
+      request: The columns that the config names.
+      signature: The model's signature.
+      columns: All columns, with their types.
+      paths: The columns from folders' names.
       inputs: The files.
     Raises:
       UserError: As `resolve`.
@@ -41,14 +41,14 @@ def resolve_with_paths(
         schema = resolve(request, signature, columns)
     except UserError as error:
         others = _as_numbers(columns, paths, inputs)
-        found = _attempt(request, signature, {**columns, **others}) if others else None
-        if found is None:
+        as_numbers = _attempt(request, signature, {**columns, **others}) if others else None
+        if as_numbers is None:
             raise error
         texts = {name: columns[name] for name in others}
         schema = replace(
-            found,
-            id=found.id and (found.id[0], texts.get(*found.id)),
-            slices=tuple((name, texts.get(name, kind)) for name, kind in found.slices),
+            as_numbers,
+            id=as_numbers.id and (as_numbers.id[0], texts.get(*as_numbers.id)),
+            slices=tuple((name, texts.get(name, kind)) for name, kind in as_numbers.slices),
         )
     return replace(schema, from_path=tuple(sorted(paths & set(dict(schema.columns)))))
 
@@ -59,12 +59,12 @@ def slicings_with_paths(
     paths: Set[str],
     inputs: Sequence[InputFile],
 ) -> tuple[Slicing, ...]:
-    """`resolve_slicings` in the same manner.
+    """Resolves slicings whose columns may be in the names of folders; see `resolve_slicings`.
 
     Args:
-      requests: What the config says.
-      types: Of the input's columns.
-      paths: Those of folders' names.
+      requests: The slices that the config asks for.
+      types: Types of the input's columns.
+      paths: The columns from folders' names.
       inputs: The files.
     Raises:
       UserError: As `resolve_slicings`.
@@ -78,7 +78,7 @@ def slicings_with_paths(
 def _as_numbers(
     columns: Mapping[str, pa.DataType], paths: Set[str], inputs: Sequence[InputFile]
 ) -> dict[str, pa.DataType]:
-    """Of folders' names that are texts, and could be numbers, the types of these."""
+    """Numeric types for those columns from folders' names whose texts can be read as numbers."""
     numbers = partition_types(inputs, padded_are_text=False) if paths else {}
     return {name: numbers[name] for name in paths if numbers[name] != columns[name]}
 

@@ -1,4 +1,4 @@
-"""Fits the file's columns to the model's inputs, and says what does not fit."""
+"""Matching the file's columns to the model's inputs, with errors for what does not fit."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.slices.slicings import SliceRequest, columns_needed, resolve_slicings
 from transforms.wording import did_you_mean, names_in_words
 
-#: How a column of pictures is stored by Hugging Face's datasets: a struct of these.
+#: Fields of the struct in which Hugging Face's datasets store pictures.
 _BYTES, _PATH = ".bytes", ".path"
 
 
 @dataclass(frozen=True)
 class ColumnRequest:
-    """The columns that the config gives a part to play."""
+    """The columns that the config names, by their roles."""
 
     features: tuple[FeatureRequest, ...] | None
     groups: Mapping[str, tuple[str, ...]]
@@ -51,12 +51,12 @@ class ColumnRequest:
 def resolve(
     request: ColumnRequest, signature: Signature | None, columns: Mapping[str, pa.DataType]
 ) -> ExampleSchema:
-    """Decides which column goes where.
+    """Decides which column feeds which part of the model's inputs.
 
     Args:
-      request: What the config says.
-      signature: Of the model; None: it takes the columns as they are.
-      columns: Of the input, in file order, with their types.
+      request: The columns that the config names.
+      signature: The model's signature; None: it takes the columns as they are.
+      columns: The input's columns, in file order, with their types.
     Returns:
       The schema, complete.
     Raises:
@@ -66,18 +66,18 @@ def resolve(
     _check_columns(request, columns)
     slicings = resolve_slicings(request.slices, columns)
     slices = columns_needed(slicings)
-    spoken = {request.id, request.target, request.weight, *slices}
+    reserved = {request.id, request.target, request.weight, *slices}
     if signature is None:
-        signature = _of_columns(request, columns, spoken)
+        signature = _of_columns(request, columns, reserved)
     for spec in signature.inputs:
         if spec.dtype != "string" and not is_number_type(spec.dtype):
             raise UserError(
                 f"the model's input {spec.name!r} takes {spec.dtype}, which no column holds", "model.path"
             )
     if len(signature.inputs) == 1:
-        features = _one_input(request, signature.inputs[0], columns, spoken)
+        features = _one_input(request, signature.inputs[0], columns, reserved)
     else:
-        features = _by_name(request, signature, columns, spoken)
+        features = _by_name(request, signature, columns, reserved)
     if all(feature.fixed for feature in features):
         raise UserError("every feature is fixed, and none is left to explain", FEATURES, "free some")
     _check_groups(request, features)
@@ -101,7 +101,7 @@ def resolve(
 def _classes(
     target: str | None, signature: Signature, columns: Mapping[str, pa.DataType]
 ) -> Categories | None:
-    """What the column that names the output of each row is looked up in; None: it holds indices.
+    """The classes in which the target column is looked up; None: the column holds indices of outputs.
 
     Raises:
       UserError: It holds neither indices nor classes.
@@ -115,7 +115,7 @@ def _classes(
         return None
     if signature.classes:
         raise UserError(
-            f"column {target!r} holds {held}, and the model's classes are others: {known.words()}",
+            f"column {target!r} holds {held}, but the model's classes are {known.words()}",
             "model.target",
             "name a column of classes, or give one of them",
         )
@@ -129,34 +129,33 @@ def _classes(
 def _with_pictures(
     request: ColumnRequest, columns: Mapping[str, pa.DataType], *, named: bool
 ) -> ColumnRequest:
-    """The request with the bytes of a struct of pictures where it names the struct.
+    """The request with each struct of pictures replaced by its field of bytes.
 
     Args:
-      request: What the config says.
-      columns: Of the input, with their types.
-      named: Whether features name the model's inputs, as those of a function do: by the struct, then.
+      request: The columns that the config names.
+      columns: The input's columns, with their types.
+      named: Whether features feed inputs of their own name, as in a function: then the struct's name counts.
     """
     if request.features is None:
         return request
 
-    def of(feature: FeatureRequest) -> FeatureRequest:
-        found = feature.name not in columns and _holds_pictures(feature.name, columns)
-        if not found:
+    def with_bytes(feature: FeatureRequest) -> FeatureRequest:
+        if feature.name in columns or not _holds_pictures(feature.name, columns):
             return feature
         feeds = feature.input or (feature.name if named else None)
         return replace(feature, name=feature.name + _BYTES, input=feeds)
 
-    return replace(request, features=tuple(map(of, request.features)))
+    return replace(request, features=tuple(map(with_bytes, request.features)))
 
 
 def _holds_pictures(name: str, columns: Mapping[str, pa.DataType]) -> bool:
-    """Whether the name is that of a struct of a picture's bytes and its path."""
-    kind = columns.get(name + _BYTES)
-    return kind is not None and bool(pt.is_binary(storage(kind))) and name + _PATH in columns
+    """True for the name of a struct with a picture's bytes and path."""
+    dtype = columns.get(name + _BYTES)
+    return dtype is not None and bool(pt.is_binary(storage(dtype))) and name + _PATH in columns
 
 
 def fed(feature: FeatureRequest, names: Set[str]) -> str:
-    """Which of these inputs a feature feeds: what it says, that of its name, that of a struct's pictures."""
+    """The name of the input that a feature feeds: the one it states, else its own or its struct's name."""
     if feature.input is None and feature.name not in names and feature.name.endswith(_BYTES):
         struct = feature.name.removesuffix(_BYTES)
         return struct if struct in names else feature.name
@@ -164,14 +163,14 @@ def fed(feature: FeatureRequest, names: Set[str]) -> str:
 
 
 def _check_columns(request: ColumnRequest, columns: Mapping[str, pa.DataType]) -> None:
-    """Every column that the config names is there, once, and one value a row where that is needed."""
+    """Checks that every column that the config names exists, once, with one value per row where needed."""
     parts = {"input.id": request.id, "model.target": request.target, "input.weight": request.weight}
     for key, part in parts.items():
         if part is None:
             continue
         _need(part, columns, key)
         if pt.is_nested(storage(columns[part])):
-            what = f"column {part!r} holds {columns[part]}, and one value a row is needed"
+            what = f"column {part!r} holds {columns[part]}, and one value per row is needed"
             raise UserError(what, key, "name another column")
     if request.weight is not None and not is_number(columns[request.weight]):
         raise UserError(
@@ -201,16 +200,16 @@ def _no_twice(names: Iterable[str], key: str, remedy: str = "list it once") -> N
 
 
 def _one_input(
-    request: ColumnRequest, spec: InputSpec, columns: Mapping[str, pa.DataType], spoken: Set[str | None]
+    request: ColumnRequest, spec: InputSpec, columns: Mapping[str, pa.DataType], reserved: Set[str | None]
 ) -> list[FeatureSpec]:
     """Features of a model with one input: a vector of many columns, or one column that is the input."""
     wanted = size_of(spec.shape)
     if spec.values:
-        chosen = by_value(request.features, spec, columns, spoken)
+        chosen = by_value(request.features, spec, columns, reserved)
     elif request.features is not None:
         chosen = list(request.features)
     else:
-        chosen = _guess(spec, columns, wanted, spoken, request.asides)
+        chosen = _guess(spec, columns, wanted, reserved, request.asides)
     for feature in chosen:
         if not spec.values and feature.input not in (None, spec.name):
             what = f"the model has no input {feature.input!r}: its one input is {spec.name!r}"
@@ -221,7 +220,7 @@ def _one_input(
 def _side_by_side(
     chosen: Sequence[FeatureRequest], spec: InputSpec, columns: Mapping[str, pa.DataType]
 ) -> list[FeatureSpec]:
-    """Columns that are one input together, in this order."""
+    """The features of columns that together fill one input, in this order."""
     wanted = size_of(spec.shape)
     if len(chosen) > 1 and len(spec.shape) > 1 and (wanted is None or len(squeezed(spec.shape)) > 1):
         raise UserError(
@@ -240,8 +239,8 @@ def _side_by_side(
         start += features[-1].size
     if wanted is not None and start != wanted:
         raise UserError(
-            f"the model's input {spec.name!r} takes {wanted} values a row, and the {len(features)} features "
-            f"give {start}: {names_in_words([f.name for f in features], 60)}",
+            f"the model's input {spec.name!r} takes {wanted} values per row, and the "
+            f"{len(features)} features give {start}: {names_in_words([f.name for f in features], 60)}",
             FEATURES,
             TRAINED_ON,
         )
@@ -249,13 +248,13 @@ def _side_by_side(
 
 
 def _categories(spec: InputSpec, kinds: Sequence[pa.DataType]) -> Mapping[int, Categories]:
-    """The categories of a vector's values, by place."""
+    """The categories of a vector's values, by position."""
     if spec.categories is None:
         return {}
     if len(kinds) != size_of(spec.shape) or any(width(kind) != 1 for kind in kinds):
         raise UserError(
-            f"some of the {size_of(spec.shape)} values that the model takes are categories, and the "
-            f"{len(kinds)} features are not a column for each",
+            f"some of the {size_of(spec.shape)} values that the model takes are categories, but the "
+            f"{len(kinds)} features are not one column for each value",
             FEATURES,
             TRAINED_ON,
         )
@@ -266,37 +265,39 @@ def _guess(
     spec: InputSpec,
     columns: Mapping[str, pa.DataType],
     wanted: int | None,
-    spoken: Set[str | None],
+    reserved: Set[str | None],
     asides: Set[str],
 ) -> list[FeatureRequest]:
-    """The columns that have no other part and that fit, in file order."""
-    free = {name: kind for name, kind in columns.items() if name not in spoken}
+    """The columns without another role that fit, in file order."""
+    free = {name: dtype for name, dtype in columns.items() if name not in reserved}
     if spec.name in free and fits(spec, free[spec.name], wanted):
         return [FeatureRequest(spec.name)]
     named_only = [name for name in free if name in asides]
-    free = {name: kind for name, kind in free.items() if name not in asides}
+    free = {name: dtype for name, dtype in free.items() if name not in asides}
     takes_text = spec.categories is not None
-    usable = {n: kind for n, kind in free.items() if type_fits(spec, kind) or (takes_text and is_text(kind))}
-    widths = [width(kind) for kind in usable.values()]
+    usable = {
+        n: dtype for n, dtype in free.items() if type_fits(spec, dtype) or (takes_text and is_text(dtype))
+    }
+    widths = [width(dtype) for dtype in usable.values()]
     total = None if None in widths else sum(count or 0 for count in widths)
     if usable and total is not None and wanted == total and len(squeezed(spec.shape)) <= 1:
         return [FeatureRequest(name) for name in usable]
-    whole = [name for name, kind in free.items() if fits(spec, kind, wanted)]
+    whole = [name for name, dtype in free.items() if fits(spec, dtype, wanted)]
     if not whole and not usable and spec.dtype != "string":
-        # Tensors in bytes, perhaps: each says itself what it is, or it is refused.
-        whole = [name for name, kind in free.items() if pt.is_binary(storage(kind))]
+        # Columns of bytes may hold tensors; `with_encodings` refuses those that do not.
+        whole = [name for name, dtype in free.items() if pt.is_binary(storage(dtype))]
     if len(whole) == 1:
         return [FeatureRequest(whole[0])]
     other = [name for name in free if name not in usable]
-    gives = "none" if not usable else f"{'a number that is not known' if total is None else total}"
+    gives = "none" if not usable else f"{'an unknown number' if total is None else total}"
     raise UserError(
-        f"the model's input {spec.name!r} takes {wanted or 'some'} {spec.dtype} values a row, and the "
+        f"the model's input {spec.name!r} takes {wanted or 'some'} {spec.dtype} values per row, and the "
         f"columns that could be features give {gives}"
         + (f": {names_in_words(list(usable), 60)}" if usable else "")
         + (f" (of other types: {names_in_words(other)})" if other else "")
-        + (f" (only where they are listed: {names_in_words(named_only, 12)})" if named_only else ""),
+        + (f" (only if they are listed: {names_in_words(named_only, 12)})" if named_only else ""),
         FEATURES,
-        f"{TRAINED_ON}, or give the others a part as id or slices",
+        f"{TRAINED_ON}, or use the others as id or slices",
     )
 
 
@@ -304,9 +305,9 @@ def _by_name(
     request: ColumnRequest,
     signature: Signature,
     columns: Mapping[str, pa.DataType],
-    spoken: Set[str | None],
+    reserved: Set[str | None],
 ) -> list[FeatureSpec]:
-    """Features of a model with several inputs: each is the column of its name, or what is said to feed it."""
+    """Features of a model with several inputs, each fed by the column of its name or as the config says."""
     inputs = {spec.name: spec for spec in signature.inputs}
     if request.features is None:
         chosen = [FeatureRequest(name) for name in inputs if name in columns]
@@ -320,7 +321,9 @@ def _by_name(
     def fitting(column: str, name: str) -> bool:
         return fits(inputs[name], columns[column], size_of(inputs[name].shape))
 
-    check_names(chosen, request.features is not None, list(inputs), columns, spoken, "inputs", rule, fitting)
+    check_names(
+        chosen, request.features is not None, list(inputs), columns, reserved, "inputs", rule, fitting
+    )
     members: dict[str, list[FeatureRequest]] = {}
     for feature in chosen:
         members.setdefault(feature.feeds, []).append(feature)
@@ -333,13 +336,13 @@ def _by_name(
 
 
 def _of_columns(
-    request: ColumnRequest, columns: Mapping[str, pa.DataType], spoken: Set[str | None]
+    request: ColumnRequest, columns: Mapping[str, pa.DataType], reserved: Set[str | None]
 ) -> Signature:
-    """What a function takes: each feature as an input of its own, of the column's type and shape."""
+    """The signature of a function: each feature is an input of its own, with the column's type and shape."""
     chosen = request.features
     if chosen is None:
         chosen = tuple(
-            FeatureRequest(name) for name in columns if name not in spoken and name not in request.asides
+            FeatureRequest(name) for name in columns if name not in reserved and name not in request.asides
         )
     if not chosen:
         raise UserError("no column is left for the function", FEATURES, "list some")
@@ -361,9 +364,11 @@ def _check_groups(request: ColumnRequest, features: Sequence[FeatureSpec]) -> No
         for member in members:
             if member not in names:
                 remedy = did_you_mean(member, names, f"the features are {names_in_words(names, 12)}")
-                raise UserError(f"{member!r} is no feature", key, remedy)
+                raise UserError(f"{member!r} is not a feature", key, remedy)
             if member in fixed:
-                raise UserError(f"{member!r} is fixed, and a group moves", key, "leave one of the two out")
+                raise UserError(
+                    f"{member!r} is fixed, but features of a group vary", key, "leave one of the two out"
+                )
             if member in seen:
                 raise UserError(
                     f"{member!r} is in the group {seen[member]!r} too", key, "keep it in one of them"

@@ -1,1 +1,1 @@
-"""Parquet: columns, row groups, and what can be had of a damaged file."""
+"""Parquet: columns, row groups, and the readable rows of damaged files."""

@@ -1,8 +1,9 @@
-"""Damaged row groups of Parquet files: where they cannot be read on, and what comes before that.
+"""Damaged row groups of Parquet files: finding the first unreadable row, and reading the rows before it.
 
-Nothing here asks a footer about single columns: pyarrow ends the process where their statistics are wrong.
-A column is decoded from its row group's first row on, so a corrupt page costs the rows from its first one to
-the group's end. Which row that is depends on the file and the columns alone, never on batches or shards.
+Nothing here asks a footer about single columns, because pyarrow aborts the process if their statistics are
+wrong. A column is decoded from its row group's first row on, so a corrupt page costs all rows from its first
+one to the group's end. The first unreadable row depends only on the file and the columns, never on batches or
+shards.
 """
 
 from __future__ import annotations
@@ -14,24 +15,24 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms.sources.changed_files import damage_of, losing
+from transforms.sources.changed_files import as_input_lost, damage_of
 from transforms.sources.parquet.columns import extract, type_at
 from transforms.sources.parquet.opening import open_parquet
 from transforms.storage import files
 from transforms.wording import one_line
 
 _STEP, _STEP_BYTES = 4096, 16 << 20
-#: A column is read whole up to here, and as a stream beyond: asked by a damaged header for two gigabytes, a
-#: stream sets them aside.
+#: A column up to this size is read whole. A larger one is streamed, but a stream allocates whatever a damaged
+#: header asks for, even two gigabytes.
 _WHOLE_BYTES, _STREAM_BYTES = 64 << 20, 1 << 20
-#: A column of more bytes is searched row by row rather than in halves, which hold it up to there.
+#: A column of more bytes is searched row by row: bisection would hold all of it up to the row that is tried.
 _HALVED_BYTES = 256 << 20
 
 
 class Boundary(NamedTuple):
-    """Where a row group cannot be read on."""
+    """The first unreadable row of a row group."""
 
-    row: int  # counted in the group: the first that cannot be read
+    row: int  # counted from the group's first row
     reason: str
 
 
@@ -44,41 +45,41 @@ def first_unreadable(
     arrow_types: bool,
     group: int,
 ) -> Boundary | None:
-    """Where a row group cannot be read on for these columns, each read on its own; None: it all can.
+    """The first row of a row group that some of these columns cannot be read at; None: all can be read.
 
     Args:
-      path: The file's.
-      name: What to call it.
-      stamp: Of the file: what is found holds for this one.
-      columns: Field names of each, from the schema's root on.
-      arrow_types: As for `open_parquet`.
+      path: The file's path.
+      name: The file's name in errors.
+      stamp: The file's stamp, part of the key under which the result is cached.
+      columns: Field names of each column, from the schema's root on.
+      arrow_types: See `open_parquet`.
       group: Number of the row group.
-    Cost: decodes the group once, and its damaged columns ~12 times up to there. Kept for later pieces.
+    Cost: decodes the group once, and its damaged columns ~12 times up to the damage. Cached for later pieces.
     """
-    with losing(name), files.open_arrow(path) as source:
+    with as_input_lost(name), files.open_arrow(path) as source:
         rows = open_parquet(source).metadata.row_group(group).num_rows
-        found: Boundary | None = None
+        first: Boundary | None = None
         for column in columns:
             boundary = _Column(source, arrow_types, column, group).boundary(rows)
             if boundary is not None:
-                found, rows = boundary, boundary.row
-        return found
+                first, rows = boundary, boundary.row
+        return first
 
 
 def rows_of(
     source: pa.NativeFile, arrow_types: bool, column: tuple[str, ...], group: int, start: int, stop: int
 ) -> pa.Array:
-    """A column's rows of a row group from `start` to `stop`, up to where it can be read.
+    """A column's rows from `start` to `stop` of a row group, all of which must come before any damage.
 
     Raises:
-      ArrowInvalid: It ends before.
-    Cost: memory of the column up to there; time of decoding it.
+      ArrowInvalid: The column ends before `stop`.
+    Cost: decodes the column from the group's start to `stop`, and holds it in memory.
     """
     return _Column(source, arrow_types, column, group).rows(start, stop)
 
 
 class _Column:
-    """A column of a row group, read on its own."""
+    """One column of a row group, read on its own."""
 
     def __init__(self, source: pa.NativeFile, arrow_types: bool, path: tuple[str, ...], group: int) -> None:
         self._source, self._arrow_types, self._path, self._group = source, arrow_types, path, group
@@ -90,13 +91,13 @@ class _Column:
         self._step = max(1, min(_STEP, _STEP_BYTES // row_bytes))
 
     def _sizes(self, file: pq.ParquetFile, group: int) -> tuple[int, int]:
-        """Bytes of a row, those of all columns where the column's type does not say, and rows."""
-        found = file.metadata.row_group(group)
-        rows = max(1, found.num_rows)
+        """Bytes per row, of all columns if the column's type has no fixed width; and the number of rows."""
+        metadata = file.metadata.row_group(group)
+        rows = max(1, metadata.num_rows)
         try:
             return type_at(file.schema_arrow, self._path).bit_width // 8 + 1, rows
-        except ValueError:  # so Arrow says that its values have no width of their own
-            return max(1, found.total_byte_size // rows), rows
+        except ValueError:  # Arrow's answer for values of no fixed width
+            return max(1, metadata.total_byte_size // rows), rows
 
     def rows(self, start: int, stop: int) -> pa.Array:
         parts: list[pa.Array] = []
@@ -111,7 +112,7 @@ class _Column:
         raise pa.ArrowInvalid(f"column {self._name} ends at row {done} of {stop}")
 
     def boundary(self, rows: int) -> Boundary | None:
-        """Where it cannot be read on among the first so many rows."""
+        """The first unreadable row among the group's first `rows` rows; None: all can be read."""
         done, error = self._readable(min(self._step, rows), rows)
         if done >= rows:
             return None
@@ -124,7 +125,7 @@ class _Column:
             error = last
         else:
             beyond = min(rows, done + self._step)
-            # The batch that failed may have gone further than is asked for.
+            # The batch that failed may have gone beyond `rows`.
             if beyond == rows and self._readable(rows, rows)[0] >= rows:
                 return None
             while beyond - done > 1:
@@ -136,7 +137,7 @@ class _Column:
         return Boundary(done, f"corrupt page in column {self._name} ({one_line(error)})")
 
     def _readable(self, batch_size: int, rows: int) -> tuple[int, Exception | None]:
-        """Rows that can be read, in whole batches, and what then is wrong."""
+        """The number of rows that can be read in whole batches, and the error that stopped reading."""
         done = 0
         try:
             for batch in self._batches(batch_size):

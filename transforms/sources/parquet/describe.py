@@ -1,4 +1,4 @@
-"""The columns of Parquet files, before any is read: their types, and whether every file has them."""
+"""The columns of Parquet files: their types, and a check that every file has them, from footers alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow.types as pt
 
 from transforms.arrow.types import common_type
 from transforms.errors import UserError
-from transforms.sources.parquet.columns import compatible, found_at, in_order, leaves, plain, type_at
+from transforms.sources.parquet.columns import compatible, in_order, leaves, path_of, plain, type_at
 from transforms.sources.parquet.opening import HOLDS, described, open_parquet, stored_index
 from transforms.storage import files
 from transforms.wording import did_you_mean
@@ -20,53 +20,54 @@ if TYPE_CHECKING:
 
 
 def describe(inputs: Sequence[InputFile]) -> dict[str, pa.DataType]:
-    """`read.describe_columns` for Parquet."""
+    """The columns of a Parquet input and their types: `read.describe_columns` for Parquet."""
     sound = [file for file in inputs if file.damage is None]
     ordered = [file for file in sound if file.rows] or sound[:1]
-    found = leaves(_schema(ordered[0]), ordered[0].name)
+    types = leaves(_schema(ordered[0]), ordered[0].name)
     for file in ordered[1:]:
-        # pandas stores a column without a single value as type null; another file may know better.
-        unknown = [name for name, kind in found.items() if pt.is_null(kind)]
+        # pandas stores a column without values as type null; another file may have its real type.
+        unknown = [name for name, kind in types.items() if pt.is_null(kind)]
         if not unknown:
             break
-        others = leaves(_schema(file), file.name)
-        found.update({name: others[name] for name in unknown if name in others})
-    return found
+        others_types = leaves(_schema(file), file.name)
+        types.update({name: others_types[name] for name in unknown if name in others_types})
+    return types
 
 
 def describe_further(
     inputs: Sequence[InputFile], known: Mapping[str, pa.DataType]
 ) -> tuple[dict[str, pa.DataType], set[str]]:
-    """The columns that other files have and the known ones lack; and those that are the index of a frame."""
-    found: dict[str, pa.DataType] = {}
+    """The columns that are in some file but not among the known ones; and those that index a pandas frame."""
+    further: dict[str, pa.DataType] = {}
     index: set[str] = set()
-    met: set[int] = set()
+    seen: set[int] = set()
     for file in inputs:
-        if file.damage is not None or (file.schema is not None and id(file.schema) in met):
+        if file.damage is not None or (file.schema is not None and id(file.schema) in seen):
             continue
         schema = _schema(file)
-        met.add(id(schema))
-        if len(set(schema.names)) < len(schema.names):  # what is asked of it will say so
+        seen.add(id(schema))
+        if len(set(schema.names)) < len(schema.names):  # refused later, when a column is looked up in it
             continue
         if not known.keys() >= set(schema.names):
-            for name, kind in leaves(schema, file.name).items():
+            for name, dtype in leaves(schema, file.name).items():
                 if name not in known:
-                    found.setdefault(name, kind)
+                    further.setdefault(name, dtype)
         index.update(stored_index(schema))
-    return found, index
+    return further, index
 
 
 def check(inputs: Sequence[InputFile], columns: Sequence[Column]) -> dict[str, pa.DataType]:
-    """`read.check_columns` for Parquet."""
+    """Checks that every file has the wanted columns: `read.check_columns` for Parquet."""
     common = {column.name: column.type for column in columns}
     sound = [file for file in inputs if file.damage is None]
     schemas = [_schema(file) for file in sound]
-    # The many files of an input have few schemas; with rows and without, for only the former have a say.
-    met: set[tuple[int, bool]] = set()
+    # Many files share few schemas, so each is checked once; with and without rows, because only files with
+    # rows affect the common type.
+    seen: set[tuple[int, bool]] = set()
     for file, schema in zip(sound, schemas, strict=True):
         key = (id(schema), bool(file.rows))
-        if key not in met:
-            met.add(key)
+        if key not in seen:
+            seen.add(key)
             _check_file(file, schema, columns, common)
     return common
 
@@ -78,7 +79,7 @@ def _check_file(
     for column in columns:
         if column.from_path and column.name in folders:
             continue
-        path = found_at(schema, column.name, file.name)
+        path = path_of(schema, column.name, file.name)
         if not path and column.optional:
             continue
         if not path:
@@ -86,27 +87,27 @@ def _check_file(
         holds = (schema.field(path[0]).metadata or {}).get(HOLDS)
         if holds is not None:
             raise UserError(
-                f"column {column.name} holds {holds.decode()}, and nothing here reads these",
+                f"column {column.name} holds {holds.decode()}, which cannot be read here",
                 where=file.name,
                 remedy="cast it to a plain number, text or time where the file is written, or leave it out",
             )
         stored = type_at(schema, path)
-        kind = plain(in_order(stored, column.name, file.name))
-        if not compatible(kind, column.type):
+        dtype = plain(in_order(stored, column.name, file.name))
+        if not compatible(dtype, column.type):
             raise UserError(
-                f"column {column.name} is {kind}, and {column.type} in other files",
+                f"column {column.name} is {dtype}, but {column.type} in other files",
                 where=file.name,
                 remedy="write it in one type, or take the file out of input.files",
             )
         if file.rows:
-            common[column.name] = common_type(common[column.name], kind)
+            common[column.name] = common_type(common[column.name], dtype)
 
 
 def _lacking(column: Column, file: InputFile, schema: pa.Schema) -> UserError:
-    """What to say of a file that lacks a column that others have."""
+    """The error for a file that lacks a column that other files have."""
     near = did_you_mean(column.name, leaves(schema, file.name), most=3)
     remedy = f"{near} Or write it" if near else "write it"
-    what = f"there is no column {column.name}, and there is one in other files{column.asked}"
+    what = f"there is no column {column.name}, although other files have it{column.asked}"
     return UserError(what, where=file.name, remedy=remedy + column.or_leave_out)
 
 

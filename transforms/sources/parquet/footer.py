@@ -1,4 +1,4 @@
-"""What a plan needs of a Parquet file: its row groups, its schema and a digest, in one read of its footer."""
+"""The footer of a Parquet file, read once for planning: row groups, schema and digest."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _REMEDY = "mend the file, take it out of input.files, or set input.format if it 
 
 @dataclass(frozen=True)
 class Footer:
-    """A file's footer, or what is wrong with it.
+    """A file's footer, or the damage that makes it unreadable.
 
     Args:
-      row_groups: Rows of each row group; of a file without a footer one group of one row.
-      schema: Of the file, None without a footer. Equal ones of a process are one object.
+      row_groups: Rows of each row group; a file without a footer counts as one group of one row.
+      schema: The file's schema, None without a footer. Equal schemas in a process are one object.
       digest: Hex BLAKE2b-256 of the footer's bytes and the file's size.
-      group_bytes: Of the row group that has most: its columns' bytes before compression.
-      most_row_bytes: Of a row, likewise, in the row group in which it has most.
+      group_bytes: Uncompressed bytes of the largest row group.
+      most_row_bytes: Uncompressed bytes per row, in the row group where rows are largest.
       damage: Why the file cannot be read at all; None where it can.
     """
 
@@ -41,11 +41,11 @@ class Footer:
 
 
 def read_footer(path: str, name: str, size: int) -> Footer:
-    """Reads the footer of a file of so many bytes.
+    """Reads the footer of a file of `size` bytes.
 
     Raises:
-      UserError: It cannot be opened, is no Parquet file, or has types that Arrow does not know.
-    Cost: one read of 64 KB, or two of a long footer; a third where it is damaged.
+      UserError: The file cannot be opened, is not Parquet, or has types that Arrow does not know.
+    Cost: one read of 64 KB, two for a long footer, one more where it is damaged.
     """
     with files.open_arrow(path) as source:
         try:
@@ -68,10 +68,10 @@ def read_footer(path: str, name: str, size: int) -> Footer:
                 raise UserError(
                     f"cannot be read as Parquet ({reason})", where=name, remedy=_REMEDY
                 ) from error
-    what = "has no bytes" if not size else "begins as Parquet and has no footer"
+    what = "is empty" if not size else "begins as Parquet but has no footer"
     if data[-4:] == _MAGIC:
         what = f"has no sound footer ({reason})"
-    damage = f"the file {what}: it is truncated or damaged, and nobody can tell how many rows it had"
+    damage = f"the file {what}: it is truncated or damaged, so the number of its rows is unknown"
     return Footer((1,), None, digest, damage=damage)
 
 
@@ -83,7 +83,7 @@ def _row_groups(metadata: pq.FileMetaData) -> tuple[tuple[int, ...], list[int]]:
     """Rows and bytes of each row group.
 
     Raises:
-      ArrowInvalid: The footer contradicts itself: a run planned on it could be of any size.
+      ArrowInvalid: The footer contradicts itself, so a run cannot be planned on it.
     """
     rows, sizes = [], []
     for number in range(metadata.num_row_groups):
@@ -91,7 +91,7 @@ def _row_groups(metadata: pq.FileMetaData) -> tuple[tuple[int, ...], list[int]]:
         rows.append(group.num_rows)
         sizes.append(group.total_byte_size)
     if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
-        raise pa.ArrowInvalid(f"it says {metadata.num_rows} rows, and its row groups {sum(rows)}")
+        raise pa.ArrowInvalid(f"it says {metadata.num_rows} rows, but its row groups have {sum(rows)}")
     return tuple(rows), sizes
 
 
@@ -101,7 +101,7 @@ _MOST_SCHEMAS = 1000
 
 
 def _shared(schema: pa.Schema) -> pa.Schema:
-    """An equal schema, the same object for the many files of an input."""
+    """The one object that stands for all equal schemas, so that an input's many files share it."""
     key = schema.serialize().to_pybytes()
     with _schemas_lock:
         if len(_schemas) >= _MOST_SCHEMAS:

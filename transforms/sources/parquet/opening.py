@@ -1,4 +1,4 @@
-"""Opening Parquet files, and what their footers say of columns beside Arrow's types."""
+"""Opening Parquet files, and facts about columns that footers state beside Arrow's types."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pyarrow.parquet as pq
 from transforms.sources.parquet.stored_schema import KEY, lost_types, nanoseconds
 
 _MAGIC = b"PAR1"
-_TAIL = 1 << 16  # most footers are smaller: one read fetches both their length and them
+_TAIL = 1 << 16  # most footers are smaller, so one read fetches the footer and its length
 _SUFFIX = 8  # the footer's length and the magic word
 
-#: Keys of metadata: of a field, what the column holds, in words, where Arrow's type does not tell; of a
-#: schema, the columns that are the index of the pandas frame that was written.
+#: Metadata keys of our own. HOLDS, on a field: a description of values that Arrow's type does not show.
+#: INDEX, on a schema: the columns that were the index of the pandas frame that was written.
 HOLDS, INDEX = b"attribeam.holds", b"attribeam.index"
 _EXTENSION = b"ARROW:extension:name"
 _UNREAD = {
     "pandas.period": "periods of pandas, which are stored as numbers",
     "arrow.variable_shape_tensor": "tensors of varying shape",
 }
-#: What the stored schema is called where Arrow is not to follow it.
+#: The key given to the stored schema to hide it from Arrow.
 _HIDDEN = b"-" * len(KEY)
 _INTERVAL_BYTES = 12
 _SPARK = b"org.apache.spark.sql.parquet.row.metadata"
@@ -32,24 +32,23 @@ _SPARK = b"org.apache.spark.sql.parquet.row.metadata"
 def open_parquet(
     source: pa.NativeFile, *, arrow_types: bool = True, buffer_bytes: int | None = None
 ) -> pq.ParquetFile:
-    """A Parquet file; checksums of its pages are looked at where it has them.
+    """Opens a Parquet file; page checksums are verified where the file has them.
 
-    Times of Spark's and Hive's 96 bits are read in microseconds, which hold every year that these have; in
-    nanoseconds where the file says that it was written from these.
+    The 96-bit times of Spark and Hive are read in microseconds, which cover every year they can hold; or in
+    nanoseconds, where the file says that it was written from nanoseconds.
 
     Args:
-      source: Its bytes.
-      arrow_types: Follow the Arrow schema that is stored with it, where Arrow can.
-      buffer_bytes: Of each column, read as a stream; 0: each column whole; None: all wanted columns of a row
-        group at once.
+      source: The file's bytes.
+      arrow_types: Follow the Arrow schema that is stored in the file, where Arrow can.
+      buffer_bytes: Buffer size of each column, read as a stream; 0: each column whole; None: all wanted
+        columns of a row group at once.
     """
-    # pre_buffer joins the columns' reads of a row group into few: less time than mapping, and no mapped
-    # pages.
+    # pre_buffer joins a row group's column reads into a few: faster than mapping, and without mapped pages.
     options: dict[str, Any] = {"pre_buffer": False, "page_checksum_verification": True}
     options |= {"pre_buffer": True} if buffer_bytes is None else {"buffer_size": buffer_bytes}
     file: pq.ParquetFile | None = None
     if arrow_types:
-        # What Arrow makes of a type that it does not know is to refuse the file.
+        # Arrow refuses the whole file if it does not know one of the types.
         with contextlib.suppress(pa.ArrowNotImplementedError):
             file = pq.ParquetFile(source, coerce_int96_timestamp_unit="us", **options)
     if file is None:
@@ -67,25 +66,25 @@ def described(file: pq.ParquetFile) -> pa.Schema:
     holds = {**_extensions(schema), **_intervals(schema, file), **_spark_intervals(file.metadata)}
     holds |= {} if hidden is None else lost_types(hidden)
     for name, words in holds.items():
-        for at in schema.get_all_field_indices(name):
-            schema = schema.set(at, schema.field(at).with_metadata({HOLDS: words.encode()}))
+        for position in schema.get_all_field_indices(name):
+            schema = schema.set(position, schema.field(position).with_metadata({HOLDS: words.encode()}))
     index = _index_columns(file.metadata)
     return schema.with_metadata({INDEX: json.dumps(sorted(index)).encode()} if index else None)
 
 
 def stored_index(schema: pa.Schema) -> list[str]:
-    """The columns of a described schema that are the index of a pandas frame."""
+    """The columns of a schema from `described` that were the index of a pandas frame."""
     names: list[str] = json.loads((schema.metadata or {}).get(INDEX, b"[]"))
     return names
 
 
 def _extensions(schema: pa.Schema) -> dict[str, str]:
-    """The columns of extension types whose storage says something else."""
+    """The columns whose extension type gives their storage another meaning, with a description of each."""
     stored = memoryview(schema.serialize()).tobytes()
     if not any(name.encode() in stored for name in _UNREAD):
         return {}
-    found = {field.name: _UNREAD.get(_extension(field)) for field in schema}
-    return {name: words for name, words in found.items() if words is not None}
+    described_columns = {field.name: _UNREAD.get(_extension(field)) for field in schema}
+    return {name: words for name, words in described_columns.items() if words is not None}
 
 
 def _extension(field: pa.Field) -> str:
@@ -95,8 +94,8 @@ def _extension(field: pa.Field) -> str:
 
 
 def _intervals(schema: pa.Schema, file: pq.ParquetFile) -> dict[str, str]:
-    asked = [at for at, kind in enumerate(schema.types) if kind.id == pa.lib.Type_FIXED_SIZE_BINARY]
-    if not any(schema.types[at].byte_width == _INTERVAL_BYTES for at in asked):
+    candidates = [at for at, kind in enumerate(schema.types) if kind.id == pa.lib.Type_FIXED_SIZE_BINARY]
+    if not any(schema.types[at].byte_width == _INTERVAL_BYTES for at in candidates):
         return {}
     columns = (file.schema.column(number) for number in range(len(file.schema)))
     words = "intervals of months, days and milliseconds"
@@ -104,14 +103,14 @@ def _intervals(schema: pa.Schema, file: pq.ParquetFile) -> dict[str, str]:
 
 
 def _spark_intervals(metadata: pq.FileMetaData) -> dict[str, str]:
-    """The columns that are numbers to all but Spark, which knows them for months or microseconds."""
+    """The columns that hold Spark's intervals, stored as plain numbers of months or microseconds."""
     stored = (metadata.metadata or {}).get(_SPARK, b"")
     if b"interval" not in stored:
         return {}
     try:
         fields = json.loads(stored)["fields"]
         kinds = {str(field["name"]): str(field["type"]) for field in fields}
-    except (ValueError, KeyError, TypeError):  # another program's, of another form
+    except (ValueError, KeyError, TypeError):  # written by another program in another form
         return {}
     return {
         name: f"Spark's {kind}, which is stored as numbers"
@@ -121,16 +120,16 @@ def _spark_intervals(metadata: pq.FileMetaData) -> dict[str, str]:
 
 
 def _index_columns(metadata: pq.FileMetaData) -> set[str]:
-    """The columns that are the index of the pandas frame that was written."""
+    """The columns that were the index of the pandas frame that was written."""
     try:
         stored = json.loads((metadata.metadata or {}).get(b"pandas", b"{}"))
         return {name for name in stored.get("index_columns", ()) if isinstance(name, str)}
-    except (ValueError, AttributeError, TypeError):  # another program's, of another form
+    except (ValueError, AttributeError, TypeError):  # written by another program in another form
         return set()
 
 
 def _is_in_nanoseconds(file: pq.ParquetFile) -> bool:
-    """Whether all times of 96 bits were nanoseconds when they were written, which reach from 1677 to 2262."""
+    """True if all 96-bit times were written from nanoseconds, which reach from 1677 to 2262."""
     schema = file.schema_arrow
     times = [at for at, kind in enumerate(schema.types) if kind.id == pa.lib.Type_TIMESTAMP]
     microseconds = [schema.field(at).name for at in times if schema.field(at).type == pa.timestamp("us")]
@@ -144,7 +143,7 @@ def _is_in_nanoseconds(file: pq.ParquetFile) -> bool:
 
 
 def footer_bytes(source: pa.NativeFile, size: int) -> bytes:
-    """The end of a file from its footer on; as much as is likely to hold it where there is none."""
+    """The end of a file from its footer on; the last 64 KB where no footer is recognised."""
     tail: bytes = source.read_at(min(size, _TAIL), max(0, size - _TAIL))
     length = int.from_bytes(tail[-_SUFFIX:-4], "little") + _SUFFIX
     if tail[-4:] != _MAGIC or not _SUFFIX < length <= size:
@@ -155,11 +154,11 @@ def footer_bytes(source: pa.NativeFile, size: int) -> bytes:
 
 
 def _footer(source: pa.NativeFile) -> bytes:
-    """A footer with its length and magic word, behind the magic word that begins a file."""
+    """A footer with its length and magic word, preceded by the magic word that begins a file."""
     return _MAGIC + footer_bytes(source, source.size())
 
 
 def _without_arrow_schema(source: pa.NativeFile) -> pq.FileMetaData:
-    """The file's footer without Arrow's own schema in it, by renaming the key that holds it."""
+    """The file's footer with Arrow's own schema hidden by renaming its key."""
     key, hidden = b"\x0c" + KEY, b"\x0c" + _HIDDEN  # Thrift: the key's length, then the key
     return pq.read_metadata(pa.BufferReader(_footer(source).replace(key, hidden)))

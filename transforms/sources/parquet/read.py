@@ -1,4 +1,4 @@
-"""Parquet: row groups one after the other, and of those only the wanted columns; damaged ones up to there."""
+"""Reading Parquet: the wanted columns of one row group after another; of a damaged group the sound rows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from transforms.sources.changed_files import changed, check_stamp, damage_of, losing, stamp_of
+from transforms.sources.changed_files import as_input_lost, changed, check_stamp, damage_of, stamp_of
 from transforms.sources.parquet.columns import (
     bare,
     extract,
-    found_at,
     in_order,
+    path_of,
     plain,
     plain_array,
     resolve,
@@ -26,23 +26,23 @@ from transforms.sources.parquet.columns import (
 from transforms.sources.parquet.damaged import first_unreadable, rows_of
 from transforms.sources.parquet.opening import open_parquet
 from transforms.storage import files
-from transforms.storage import open_files as cursors
+from transforms.storage.open_files import IdleCursors
 from transforms.wording import one_line
 
 if TYPE_CHECKING:
     from transforms.sources.base import Column, InputFile, Piece
 
-#: Row groups that are larger, before compression, are read as streams, a stretch of each column at a time.
+#: Row groups with more uncompressed bytes are streamed, a stretch of each column at a time.
 AT_ONCE_BYTES = 64 << 20
-#: Of one column's stream, locally and where each read is a request; less where there are many columns, which
-#: together take AT_ONCE_BYTES.
+#: Buffer of one column's stream: locally, and where each read is a request. Smaller where there are many
+#: columns, which together take AT_ONCE_BYTES.
 _STREAM_BYTES, _REMOTE_STREAM_BYTES = 1 << 18, 1 << 22
 _LEAST_STREAM_BYTES = 1 << 14
 _RESCUES = 16
 
 
 class Stretch(NamedTuple):
-    """Consecutive rows of a file, all of which can be read or none."""
+    """Consecutive rows of a file, either all readable or all unreadable."""
 
     rows: int
     columns: pa.RecordBatch
@@ -50,17 +50,17 @@ class Stretch(NamedTuple):
 
 
 def read(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[Stretch]:
-    """The rows of a piece, at most `batch_size` at a time, columns as asked for.
+    """Reads the rows of a piece, at most `batch_size` at a time, with the wanted columns.
 
     An optional column that the file lacks is null.
 
-    Row groups before the piece are not read at all; of the one it begins in, the rows before it are decoded
+    Row groups before the piece are not read. In the group where the piece begins, earlier rows are decoded
     and dropped, a batch at a time, unless this process has just read them as another piece.
     """
     stamp = stamp_of(piece)
     names = [column.name for column in columns]
     key = (piece.path, stamp, tuple(names), batch_size)
-    cursor = _parking.fetch(key, piece.start) or _Cursor(piece, stamp, columns, batch_size)
+    cursor = _idle.fetch(key, piece.start) or _Cursor(piece, stamp, columns, batch_size)
     try:
         while cursor.row < piece.start and cursor.take(piece.start - cursor.row) is not None:
             pass
@@ -72,13 +72,13 @@ def read(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[S
         cursor.close()
         raise
     if cursor.is_inside():
-        _parking.park(key, cursor)
+        _idle.keep(key, cursor)
     else:
         cursor.close()
 
 
 def _filled(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa.RecordBatch:
-    """The wanted columns, null where the file lacks them."""
+    """The batch with all wanted columns, null where the file lacks them."""
     there = set(batch.schema.names)
     arrays = [
         batch.column(c.name) if c.name in there else pa.nulls(batch.num_rows, bare(plain(c.type)))
@@ -88,25 +88,25 @@ def _filled(batch: pa.RecordBatch, columns: Sequence[Column]) -> pa.RecordBatch:
 
 
 def select(batch: pa.RecordBatch, columns: Sequence[str], name: str) -> pa.RecordBatch:
-    """The wanted columns of a batch from elsewhere, as `read` gives them.
+    """The wanted columns of a batch that does not come from a file, in the form that `read` gives.
 
     Args:
-      batch: With these columns, or structs that have them.
-      columns: Names, dotted for fields of structs.
-      name: What to call the batch in errors.
+      batch: Rows with these columns, or with structs that contain them.
+      columns: Column names, dotted for fields of structs.
+      name: The batch's name in errors.
     Raises:
       UserError: There is no such column.
     """
     arrays = []
     for column in columns:
         path = resolve(batch.schema, column, name)
-        kind = in_order(type_at(batch.schema, path), column, name)
-        arrays.append(plain_array(extract(batch, path), bare(plain(kind))))
+        dtype = in_order(type_at(batch.schema, path), column, name)
+        arrays.append(plain_array(extract(batch, path), bare(plain(dtype))))
     return pa.RecordBatch.from_arrays(arrays, names=list(columns))
 
 
 class _Cursor:
-    """An open file and the next row in it; batches end where they would, read from the row group's start."""
+    """An open file and the next row in it; batch limits are those of reading from the row group's start."""
 
     def __init__(
         self, piece: Piece, stamp: tuple[int, float], columns: Sequence[Column], batch_size: int
@@ -122,11 +122,12 @@ class _Cursor:
         self._empty = pa.RecordBatch.from_arrays([pa.nulls(0, kind) for kind in self._types], self._columns)
         self._held = self._empty
         self._batches: Iterator[pa.RecordBatch] = iter(())
-        self._taken = 0  # rows of `_batches` that were taken before it was opened
-        #: Of a damaged row group: rows up to here are read column by column, and from here on not at all.
+        self._taken = 0  # rows at the start of `_batches` that have been taken already
+        #: In a damaged row group: rows before `_good_end` are read column by column; from there to `_bad_end`
+        #: they are rejected.
         self._good_end = self._bad_end = 0
         self._reason = ""
-        self._first = self._stop = self._alone = 0  # groups that are read; up to `_alone` one by one
+        self._first = self._stop = self._alone = 0  # the groups being read; those before `_alone` one by one
         self.row = 0
         while self._stop < len(self._starts) - 1:
             streamed = self._next_run()
@@ -136,22 +137,22 @@ class _Cursor:
             self.row = self._starts[self._stop]
 
     def _open(self) -> None:
-        with losing(self._name):
+        with as_input_lost(self._name):
             self._source = self._stack.enter_context(files.open_arrow(self._path))
         self._arrow_types, self._streamed = True, False
         self._file = self._opened()
         schema = self._file.schema_arrow
         self._columns = [
-            c.name for c in self._wanted if not c.optional or found_at(schema, c.name, self._name)
+            c.name for c in self._wanted if not c.optional or path_of(schema, c.name, self._name)
         ]
-        #: Whether the file has all that is wanted; of a file that has nothing, any column counts its rows.
+        #: Whether the file has all wanted columns. If it has none, any column serves to count its rows.
         self.is_whole = len(self._columns) == len(self._wanted)
         self._columns = self._columns or schema.names[:1]
         self._paths = tuple(tuple(resolve(schema, name, self._name)) for name in self._columns)
         self._types = [bare(plain(type_at(schema, path))) for path in self._paths]
         if any(pt.is_fixed_size_list(kind) for kind in self._types):
             # Arrow cannot read a null among lists of fixed size (https://github.com/apache/arrow/issues/35692),
-            # and a null must cost its row only. As lists of any size it reads them.
+            # and a null must cost only its own row. Arrow can read them as lists of any size.
             self._arrow_types = False
             self._file = self._opened()
         metadata = self._file.metadata
@@ -161,7 +162,7 @@ class _Cursor:
 
     def _opened(self, buffer_bytes: int | None = None) -> pq.ParquetFile:
         try:
-            with losing(self._name):
+            with as_input_lost(self._name):
                 return open_parquet(self._source, arrow_types=self._arrow_types, buffer_bytes=buffer_bytes)
         except (pa.ArrowException, OSError) as error:
             raise changed(self._name, f"cannot be read as Parquet any more ({one_line(error)})") from error
@@ -170,14 +171,14 @@ class _Cursor:
         return self.row <= row < self._starts[self._stop]
 
     def is_inside(self) -> bool:
-        """Whether a cursor opened anew for the next row would have to decode rows before it."""
+        """True if a new cursor for the next row would have to decode rows before it."""
         return self.row < self._starts[self._stop]
 
     def close(self) -> None:
         self._stack.close()
 
     def take(self, rows: int) -> Stretch | None:
-        """The next rows, at most `rows` and a batch; None at the file's end."""
+        """The next rows, at most `rows` and at most a batch; None at the file's end."""
         rows = min(rows, self._batch_size)
         while True:
             if self._held.num_rows:
@@ -199,10 +200,10 @@ class _Cursor:
                 return None
 
     def _next_run(self) -> bool:
-        """Moves on to the groups to read at once: one, or as many small ones as fill a batch.
+        """Moves on to the groups to read next: one, or as many small ones as fill a batch.
 
         Returns:
-          Whether to read them as streams.
+          True if they are to be streamed.
         """
         self._first, last = self._stop, len(self._starts) - 1
         self._stop += 1
@@ -218,7 +219,7 @@ class _Cursor:
         return held > AT_ONCE_BYTES
 
     def _begin(self, streamed: bool) -> None:
-        """Opens the groups moved on to, to go on at the next row."""
+        """Starts reading the current groups, at the next row."""
         self._taken = self.row - self._starts[self._first]
         if streamed != self._streamed:
             buffer_bytes = stream_bytes(self._path, len(self._paths))
@@ -226,9 +227,9 @@ class _Cursor:
         names = [".".join(path) for path in self._paths]
         groups = list(range(self._first, self._stop))
         try:
-            with losing(self._name):
-                # TensorFlow owns the cores, so decoding stays on the reader's thread; measured, it is no
-                # bottleneck.
+            with as_input_lost(self._name):
+                # TensorFlow owns the cores, so decoding stays on the reader's thread; by measurement it is
+                # not the bottleneck.
                 self._batches = self._file.iter_batches(
                     self._batch_size, row_groups=groups, columns=names, use_threads=False
                 )
@@ -237,7 +238,7 @@ class _Cursor:
 
     def _next_batch(self) -> None:
         try:
-            with losing(self._name):
+            with as_input_lost(self._name):
                 batch = next(self._batches, None)
                 if batch is None:
                     raise pa.ArrowInvalid("it has fewer rows than the footer says")
@@ -251,36 +252,36 @@ class _Cursor:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """Reads these groups one by one, or finds where the one cannot be read on."""
+        """Handles damage: reads groups one by one, or finds a single group's first unreadable row."""
         reason = damage_of(error)
         if reason is None:
             raise error
-        # What is wrong with a file that is being changed is no damage.
+        # Errors in a file that is being changed are not damage.
         check_stamp(self._path, self._name, self._stamp)
         if self._stop - self._first > 1:
             self._alone = self._stop
             self._stop = bisect_right(self._starts, self.row) - 1
             self._begin(self._next_run())
             return
-        found = first_unreadable(
+        boundary = first_unreadable(
             self._path, self._name, self._stamp, self._paths, self._arrow_types, self._first
         )
         self._bad_end = self._good_end = self._starts[self._stop]
-        if found is None:
+        if boundary is None:
             self._because(reason)
         else:
-            self._good_end = self._starts[self._first] + found.row
-            self._because(found.reason)
+            self._good_end = self._starts[self._first] + boundary.row
+            self._because(boundary.reason)
 
     def _rescue(self) -> None:
-        """The next rows of a damaged group, which come before the damage."""
+        """Reads the next rows of a damaged group, those before the damage."""
         start = self._starts[self._first]
-        # Mostly these are a few rows. All of the group where its columns can be read singly and not together:
-        # each step decodes what is before it once more, so there are not many.
+        # Usually few rows are left. It is the whole group if its columns can be read one by one but not
+        # together: each step decodes all rows before it again, so the number of steps is limited.
         step = max(self._batch_size, (self._starts[self._stop] - start) // _RESCUES)
         stop = min(self._good_end, self.row + step)
         try:
-            with losing(self._name):
+            with as_input_lost(self._name):
                 arrays = [
                     plain_array(
                         rows_of(
@@ -305,15 +306,15 @@ class _Cursor:
 
 
 def held_bytes(file: InputFile, columns: int) -> int:
-    """Bytes that are held at most of a file's row groups, as they are stored, for so many columns."""
+    """The most bytes held of a file's row groups, as stored, for this number of columns."""
     return min(file.bytes, max(AT_ONCE_BYTES, columns * stream_bytes(file.path, columns)))
 
 
 def stream_bytes(path: str, columns: int) -> int:
-    """Bytes that are read at a time of each of so many columns of a large row group."""
+    """Bytes of each column read at a time from a large row group, for this number of columns."""
     most = _REMOTE_STREAM_BYTES if files.is_url(path) else _STREAM_BYTES
     return max(_LEAST_STREAM_BYTES, min(most, AT_ONCE_BYTES // columns))
 
 
-# One place: a parked cursor holds the compressed columns of a row group.
-_parking: cursors.Parking[_Cursor] = cursors.Parking(1)
+# Only one: an idle cursor holds the compressed columns of a row group.
+_idle: IdleCursors[_Cursor] = IdleCursors(1)

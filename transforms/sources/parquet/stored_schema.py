@@ -1,7 +1,7 @@
-"""What Arrow's own schema, stored in a Parquet file's footer, says where Arrow cannot read it itself.
+"""Column types from the Arrow schema stored in a Parquet footer, for schemas that Arrow itself cannot read.
 
 Arrow refuses a whole file for a single column of a type that it does not know (polars' 128-bit integers).
-Without the stored schema the others can be read, but for types that nothing else in the file tells of. This
+Without the stored schema the other columns can be read, except for types that only this schema records. This
 module finds the names and types of the top-level columns in the serialised schema: a flatbuffer, of which it
 reads a dozen fields (https://github.com/apache/arrow/blob/main/format/Schema.fbs).
 """
@@ -24,8 +24,8 @@ def nanoseconds(metadata: Mapping[bytes, bytes], keys: Sequence[bytes]) -> set[s
     """The columns that were times in nanoseconds to the program that wrote a file.
 
     Args:
-      metadata: Of the footer.
-      keys: Under which the stored schema may be.
+      metadata: The footer's metadata.
+      keys: The keys under which the stored schema may be.
     """
     stored = next((metadata[key] for key in keys if key in metadata), None)
     if stored is None:
@@ -38,26 +38,26 @@ def nanoseconds(metadata: Mapping[bytes, bytes], keys: Sequence[bytes]) -> set[s
 
 
 def lost_types(stored: bytes) -> dict[str, str]:
-    """The columns of which the file says nothing but in its stored schema, and what they hold, in words.
+    """The columns whose type only the stored schema records, with a description of their values.
 
     Args:
-      stored: As it is in the footer.
+      stored: The schema as stored in the footer.
     Raises:
-      ValueError: It is no such schema.
+      ValueError: It is not a valid schema.
     """
     try:
-        found = dict(_lost(base64.b64decode(stored)))
+        lost = dict(_lost(base64.b64decode(stored)))
     except (struct.error, IndexError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"the stored schema cannot be read: {error}") from error
-    # Durations are read where Arrow follows the schema: what keeps it from that is another column.
-    others = [f"{name} with its {words}" for name, words in found.items() if words != _DURATIONS]
-    beside = f"{_DURATIONS} (a file without {others[0]} would do)" if others else _DURATIONS
-    return {name: beside if words == _DURATIONS else words for name, words in found.items()}
+    # Arrow reads durations where it follows the schema; another column keeps it from doing so.
+    others = [f"{name} with its {words}" for name, words in lost.items() if words != _DURATIONS]
+    beside = f"{_DURATIONS} (a file without {others[0]} could be read)" if others else _DURATIONS
+    return {name: beside if words == _DURATIONS else words for name, words in lost.items()}
 
 
 def _lost(message: bytes) -> Iterator[tuple[str, str]]:
     if message[:4] != b"\xff\xff\xff\xff":
-        raise ValueError("the stored schema is no message")
+        raise ValueError("the stored schema is not an Arrow message")
     data = message[8:]
     root = _Table(data, struct.unpack_from("<I", data, 0)[0])
     header = root.table(2)
@@ -81,7 +81,7 @@ def _words(field: _Table, depth: int) -> str | None:
 
 
 class _Table:
-    """A table of a flatbuffer, by the numbers of its fields."""
+    """A table of a flatbuffer; its fields are read by number."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self._data, self._at = data, at
@@ -103,8 +103,8 @@ class _Table:
 
     def whole(self, number: int) -> int:
         place = self._place(number)
-        found: int = 0 if place is None else struct.unpack_from("<i", self._data, place)[0]
-        return found
+        value: int = 0 if place is None else struct.unpack_from("<i", self._data, place)[0]
+        return value
 
     def _target(self, number: int) -> int | None:
         place = self._place(number)

@@ -1,4 +1,4 @@
-"""Spark's ML vectors, dense and sparse ones in one column, as lists of numbers."""
+"""Spark's ML vectors, dense and sparse, as lists of numbers."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ _FIELDS = {
     "values": pa.list_(pa.float64()),
 }
 _SPARSE = 0
-#: What a vector is read as.
+#: The type as which a vector is read.
 VECTOR = pa.list_(pa.float64())
 
 
-def is_vector(kind: pa.DataType) -> bool:
-    """Whether a struct is one that Spark writes its vectors as."""
-    if not pt.is_struct(kind) or {field.name for field in kind} != set(_FIELDS):
+def is_vector(dtype: pa.DataType) -> bool:
+    """True for the struct type in which Spark writes its vectors."""
+    if not pt.is_struct(dtype) or {field.name for field in dtype} != set(_FIELDS):
         return False
-    return all(_same(kind.field(name).type, wanted) for name, wanted in _FIELDS.items())
+    return all(_same(dtype.field(name).type, wanted) for name, wanted in _FIELDS.items())
 
 
-def _same(kind: pa.DataType, wanted: pa.DataType) -> bool:
+def _same(dtype: pa.DataType, wanted: pa.DataType) -> bool:
     if pt.is_list(wanted):
-        listed = pt.is_list(kind) or pt.is_large_list(kind)
-        return listed and bool(kind.value_type == wanted.value_type)
-    return bool(kind == wanted)
+        listed = pt.is_list(dtype) or pt.is_large_list(dtype)
+        return listed and bool(dtype.value_type == wanted.value_type)
+    return bool(dtype == wanted)
 
 
 def dense(array: pa.StructArray) -> pa.Array:
-    """The vectors as lists, sparse ones filled with zeros; a null is null.
+    """The vectors as lists, with zeros filled into sparse ones; nulls stay null.
 
-    A sparse vector whose indices and values do not belong together, or whose size is less than an index, has
-    no values: its row is rejected.
+    A sparse vector becomes an empty list, so that its row is rejected, if its indices and values differ in
+    number or an index is outside its size.
 
-    Cost: no work a row in Python; memory of the dense values.
+    Cost: no Python work per row; memory of the dense values.
     """
     rows = len(array)
     valid = array.is_valid().to_numpy(zero_copy_only=False)
@@ -54,27 +54,27 @@ def dense(array: pa.StructArray) -> pa.Array:
     if sparse.any():
         counts = _lengths(places)
         wrong = sparse & ((counts != held) | (sizes < 0))
-        at = np.zeros(len(numbers), np.int64)
+        indices_of = np.zeros(len(numbers), np.int64)
         own = (sparse & ~wrong)[owners]
         indices = places.flatten().to_numpy(zero_copy_only=False)
-        at[own] = indices[(sparse & ~wrong)[np.repeat(np.arange(rows), counts)]]
-        beyond = own & ((at < 0) | (at >= sizes[owners]))
+        indices_of[own] = indices[(sparse & ~wrong)[np.repeat(np.arange(rows), counts)]]
+        beyond = own & ((indices_of < 0) | (indices_of >= sizes[owners]))
         wrong[owners[beyond]] = True
         lengths[wrong] = 0
     lengths[~valid] = 0
     offsets = np.r_[0, np.cumsum(lengths)]
-    place = np.arange(len(numbers)) - np.r_[0, np.cumsum(held)][owners] + offsets[owners]
+    targets = np.arange(len(numbers)) - np.r_[0, np.cumsum(held)][owners] + offsets[owners]
     keep = lengths[owners] > 0
     if sparse.any():
-        place = np.where(own, offsets[owners] + at, place)
+        targets = np.where(own, offsets[owners] + indices_of, targets)
     flat = np.zeros(offsets[-1])
-    flat[place[keep]] = numbers[keep]
+    flat[targets[keep]] = numbers[keep]
     return pa.ListArray.from_arrays(
         pa.array(offsets.astype(np.int32)), pa.array(flat), mask=pa.array(~valid) if not valid.all() else None
     )
 
 
 def _lengths(lists: pa.Array) -> np.ndarray:
-    """Values of each list, none of a null."""
-    found: np.ndarray = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
-    return found.astype(np.int64)
+    """The number of values in each list, 0 for a null."""
+    lengths: np.ndarray = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
+    return lengths.astype(np.int64)

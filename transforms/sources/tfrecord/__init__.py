@@ -1,1 +1,1 @@
-"""TFRecord: records found in plain, compressed and damaged files, and the Examples in them."""
+"""TFRecord: finding records in plain, compressed and damaged files, and reading the Examples in them."""

@@ -1,4 +1,4 @@
-"""The columns of a TFRecord input: what most of a sample of its records hold."""
+"""The columns of a TFRecord input, with the types that most records of a sample have."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from transforms.sources.tfrecord.sequences import PREFIX
 from transforms.storage import files
 
 _SAMPLE = 256
-#: What the sample lacks is looked for in so many stretches of so many rows and bytes, evenly spread over the
-#: input.
+#: Columns that the sample lacks are searched for in stretches spread evenly over the input: the number of
+#: stretches, and the rows and bytes of each.
 _STRETCHES, _STRETCH_ROWS, _STRETCH_BYTES = 64, 256, 4 << 20
 
 
 def describe(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> dict[str, pa.DataType]:
-    """`read.describe_columns` for TFRecord."""
+    """The columns of a TFRecord input and their types: `read.describe_columns` for TFRecord."""
     votes = _Votes()
     for file in inputs:
         with files.open_input(file.path) as opened:
@@ -41,18 +41,18 @@ def describe(inputs: Sequence[InputFile], named: Iterable[str] = ()) -> dict[str
             where=inputs[0].name,
             remedy="check that these are TFRecords of tf.train.Example or SequenceExample, or set the format",
         )
-    found = votes.types()
-    lacking = set(named) - set(found)
+    types = votes.types()
+    lacking = set(named) - set(types)
     if lacking:
         further = _Votes(lacking)
         for piece in _stretches(inputs):
             further.add(read_tfrecord.peek(piece, _STRETCH_BYTES))
-        found |= further.types()
-    return {name: found[name] for name in sorted(found)}
+        types |= further.types()
+    return {name: types[name] for name in sorted(types)}
 
 
 def _stretches(inputs: Sequence[InputFile]) -> Iterator[Piece]:
-    """Pieces of the input: all of it where it is small, else stretches from its beginning to its end."""
+    """Pieces of the input: all of a small one, or stretches spread from its beginning to its end."""
     total = sum(file.rows for file in inputs)
     for shard in cut(inputs, max(_STRETCH_ROWS, -(-total // _STRETCHES))):
         left = _STRETCH_ROWS
@@ -63,10 +63,10 @@ def _stretches(inputs: Sequence[InputFile]) -> Iterator[Piece]:
 
 
 class _Votes:
-    """How many records hold a feature in each kind and number of values.
+    """Counts of records by the kind and number of values that each feature has.
 
     Args:
-      names: To count; None: all.
+      names: Features to count; None: all.
     """
 
     def __init__(self, names: set[str] | None = None) -> None:
@@ -102,19 +102,19 @@ class _Votes:
         sizes.update({len(values) for _, values in steps})
 
     def types(self) -> dict[str, pa.DataType]:
-        """The type of each feature that was met.
+        """The type of each feature that was counted.
 
-        Most records decide between bytes and numbers, and then between whole ones and others; of equally many
-        the wider type. A number of values that more than half of these records have is that of the column.
+        The majority of records decides between bytes and numbers, then between whole numbers and floats; on a
+        tie it is float32. The column has a fixed number of values if more than half of these records have it.
         """
-        found: dict[str, pa.DataType] = {}
+        types: dict[str, pa.DataType] = {}
         for name, kinds in self._kinds.items():
             texts = kinds[pa.binary()]
             is_text = 2 * texts > kinds.total()
             value = pa.int64() if kinds[pa.int64()] > kinds[pa.float32()] else pa.float32()
             sizes = self._sizes[name, is_text]
             size, count = sizes.most_common(1)[0]
-            found[name] = _column_type(
+            types[name] = _column_type(
                 pa.binary() if is_text else value, size if 2 * count > sizes.total() else None
             )
         for name, (kinds, sizes) in self._steps.items():
@@ -124,9 +124,9 @@ class _Votes:
             number = pa.int64() if whole > kinds[pa.float32()] else pa.float32()
             value = pa.binary() if 2 * texts > kinds.total() else number
             only = next(iter(sizes)) if len(sizes) == 1 else None
-            # Where a feature has the name, the list is to be had with the prefix.
-            found[PREFIX + name if name in found else name] = pa.list_(_column_type(value, only))
-        return found
+            # If a feature has the same name, the list is a column under its name with the prefix.
+            types[PREFIX + name if name in types else name] = pa.list_(_column_type(value, only))
+        return types
 
 
 def _column_type(value: pa.DataType, size: int | None) -> pa.DataType:

@@ -1,4 +1,4 @@
-"""tf.train.Example without TensorFlow, for the few records that are looked at one by one."""
+"""Parsing tf.train.Example without TensorFlow, for the few records that are examined one by one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pyarrow as pa
 
 from transforms.sources.tfrecord.protobuf_classes import message_class, message_type
 
-#: What each kind of feature holds.
+#: The type of the values in each kind of feature.
 KINDS = {"int64_list": pa.int64(), "float_list": pa.float32(), "bytes_list": pa.binary()}
 
 
 def values_of(example: Any, name: str) -> tuple[str, Sequence[Any]]:
-    """The kind of a feature of an Example, and its values; "" where it is missing or has none."""
-    # Subscripting a map of messages would put there what it lacks.
+    """The kind and the values of an Example's feature; the kind is "" where it is missing or empty."""
+    # Subscripting a map of messages would add a missing key.
     feature = example.features.feature.get(name)
     kind: str | None = None if feature is None else feature.WhichOneof("kind")
     values = getattr(feature, kind).value if kind else ()
@@ -24,23 +24,23 @@ def values_of(example: Any, name: str) -> tuple[str, Sequence[Any]]:
 
 
 def steps_of(example: Any, name: str) -> list[tuple[str, Sequence[Any]]]:
-    """The kind and the values of each step of a feature list; none where it is missing or has no steps."""
-    found = example.feature_lists.feature_list.get(name)
-    if found is None:
+    """The kind and the values of each step of a feature list; empty where it is missing or has no steps."""
+    feature_list = example.feature_lists.feature_list.get(name)
+    if feature_list is None:
         return []
-    kinds = [(step.WhichOneof("kind"), step) for step in found.feature]
+    kinds = [(step.WhichOneof("kind"), step) for step in feature_list.feature]
     return [(kind, getattr(step, kind).value) if kind else ("", ()) for kind, step in kinds]
 
 
 def is_there(example: Any, name: str) -> bool:
-    """Whether an Example has a feature or a feature list of this name, if without values."""
+    """True if an Example has a feature or a feature list of this name, even one without values."""
     feature = example.features.feature.get(name)
     there = feature is not None and feature.WhichOneof("kind") is not None
     return there or name in example.feature_lists.feature_list
 
 
 def decode(payload: bytes) -> Any | None:
-    """The tf.train.Example or SequenceExample in a payload, whose context is its features; None: neither."""
+    """The tf.train.Example in a payload, or SequenceExample, with its context as features; None: neither."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     example = _example_class()()
@@ -53,10 +53,10 @@ def decode(payload: bytes) -> Any | None:
 
 @functools.cache
 def _example_class() -> Any:
-    """tf.train.Example with the feature_lists of a SequenceExample, which are what else it may have.
+    """The message class of tf.train.Example, with the feature_lists that a SequenceExample has as well.
 
-    Built here so that planning a job does not import TensorFlow.
-    In a pool of its own: TensorFlow registers the same names in the default one, whichever comes first.
+    It is built here so that planning a job does not import TensorFlow, and in a descriptor pool of its own,
+    because TensorFlow registers the same names in the default pool.
     """
     from google.protobuf import descriptor_pb2  # type: ignore[import-untyped]
 

@@ -1,9 +1,9 @@
-"""TFRecord framing: where records begin and end, also in damaged and compressed files. Knows no TensorFlow.
+"""TFRecord framing without TensorFlow: where records begin and end, even in damaged and compressed files.
 
 A record is its length (u64, little-endian), the masked CRC32C of those 8 bytes, the payload, and the
 payload's masked CRC32C. Because the length has its own checksum, the next record can be found again after
-damage. Planning counts rows and reading reads them by the same iterator, `frames`, so the two agree on
-every file.
+damage. Planning counts rows with the same iterator, `frames`, with which reading reads them, so the two agree
+on every file.
 Source: https://www.tensorflow.org/tutorials/load_data/tfrecord#tfrecords_format_details
 """
 
@@ -23,21 +23,20 @@ FOOTER = 4
 BLOCK = FOOTER + HEADER
 MAX_LENGTH = 2**31 - 1  # protocol buffers end here, so a longer length is damage
 
-# (offset of the header, length of the payload, None or why it cannot be read); a damaged stretch is one
-# frame.
+# (offset of the header, length of the payload, damage or None); a damaged stretch is one frame.
 Frame: TypeAlias = tuple[int, int, str | None]
 
 _CHUNK = 1 << 20
-_FAR = 1 << 18  # beyond this length of a record, jumping to the next header beats reading on
+_FAR = 1 << 18  # for longer records, jumping to the next header is faster than reading on
 _HEADER_CHUNK = 1 << 12
-MOST_LENGTHS = 4096  # that are remembered
+MOST_LENGTHS = 4096  # headers whose lengths are cached
 _DEFLATED = 1 << 16
 _INFLATED = 1 << 20
 _GZIP = b"\x1f\x8b"
 _GZIP_WBITS, _ZLIB_WBITS = 31, 15
 _MASK_DELTA = 0xA282EAD8
-# A length below 2^31 has four zero bytes on top. Eight in a row are not followed by a checksum, whose value
-# for a length of zero is not zero.
+# The upper four bytes of a length below 2^31 are zero. The look-ahead excludes eight zero bytes in a row: the
+# bytes after the length are its checksum, which is never zero for a length of zero.
 _UPPER_LENGTH = re.compile(rb"\0\0\0\0(?!\0\0\0\0)")
 
 
@@ -65,7 +64,7 @@ def encode(payload: bytes) -> bytes:
 
 
 def header_length(header: bytes) -> int:
-    """The payload's length that a header states; −1 where it is not a sound header."""
+    """The payload's length from a header; −1 where the header is not sound."""
     length = int.from_bytes(header[:8], "little")
     if len(header) < HEADER or length > MAX_LENGTH:
         return -1
@@ -73,7 +72,7 @@ def header_length(header: bytes) -> int:
 
 
 class GivenUp(Exception):
-    """A search came to where its Source says to stop."""
+    """Raised when a search for a record reaches its Source's `stop`."""
 
 
 class Source:
@@ -84,26 +83,25 @@ class Source:
     kills the process.
 
     Args:
-      file: Positioned at its beginning. Gzip and zlib are told by its first bytes, whatever the name.
-      plain_size: The bytes of a file that can seek and is known not to be compressed.
+      file: Positioned at its beginning. Gzip and zlib are recognised by its first bytes, whatever the name.
+      plain_size: Size in bytes of a file that can seek and is known not to be compressed.
     """
 
     def __init__(self, file: BinaryIO, plain_size: int | None = None) -> None:
-        self.stop: int | None = None  # a search for the next record that comes to here is given up
-        self.keep = 0  # a stream cannot go back: bytes from here on are kept
+        self.stop: int | None = None  # a search for the next record is given up at this offset
+        self.keep = 0  # a stream cannot go back, so bytes from this offset on are kept
         self._chunk = _CHUNK
-        self.broken: str | None = None  # why a compressed stream ends before its time
+        self.broken: str | None = None  # why a compressed stream ends prematurely
         self._file = file
         self._base = 0  # absolute offset of _data[0]
         head = file.read(HEADER) if plain_size is None else b""
-        # A plain file may begin with gzip's two bytes too, in the length of its first record: the checksum
-        # decides.
+        # The length of a plain file's first record may equal gzip's magic bytes: its checksum decides.
         wbits = _compression(head) if header_length(head) < 0 else 0
         self.compressed = wbits != 0
         self._inflated = _inflate(self, file, head, wbits) if self.compressed else None
         self._data = b"" if self.compressed else head
         self._seekable = plain_size is not None or (not self.compressed and file.seekable())
-        self.end = len(self._data)  # the file reaches at least to here; all of it where its size can be known
+        self.end = len(self._data)  # the file's size, if known; else a lower bound
         if plain_size is not None:
             self.end = plain_size
         elif self._seekable:
@@ -111,42 +109,42 @@ class Source:
             file.seek(len(head))
 
     def expect(self, length: int) -> None:
-        """Says how long the next records are likely to be: the payloads of long ones are jumped over."""
+        """Takes the likely length of the next records: long payloads are then jumped over, not read."""
         self._chunk = _HEADER_CHUNK if length > _FAR else _CHUNK
 
     def close(self) -> None:
-        """Closes the file beneath."""
+        """Closes the underlying file."""
         self._file.close()
 
     def read(self, offset: int, count: int) -> bytes:
         """`count` bytes from `offset`, fewer only where the file ends."""
-        at = offset - self._base
-        if at < 0 or at + count > len(self._data):
+        begin = offset - self._base
+        if begin < 0 or begin + count > len(self._data):
             self._load(offset, offset + count)
-            at = offset - self._base
-        return self._data[at : at + count]
+            begin = offset - self._base
+        return self._data[begin : begin + count]
 
     @property
     def splittable(self) -> bool:
-        """Whether the file can be entered anywhere."""
+        """True if reading can start anywhere in the file."""
         return self._seekable
 
     @property
     def window(self) -> tuple[bytes, int]:
-        """The bytes that are at hand, and the offset of the first of them."""
+        """The buffered bytes, and the offset of the first of them."""
         return self._data, self._base
 
     def reaches(self, begin: int, end: int) -> bool:
-        """Whether the file has all the bytes of `[begin, end)`; once it has said no, `end` is the file's."""
+        """True if the file has all the bytes of `[begin, end)`; else `self.end` is now its size."""
         if end > self.end and not self._seekable:
             self._load(begin, end)
         return end <= self.end
 
     def find(self, begin: int) -> int | None:
-        """The first offset from `begin` on that may hold a header, going by its zero bytes alone.
+        """The first offset from `begin` on that may hold a header, judged only by a length's zero bytes.
 
         Raises:
-          GivenUp: There is none before `stop`.
+          GivenUp: The search reached `stop`.
         """
         while True:
             if self.stop is not None and begin >= self.stop:
@@ -165,7 +163,7 @@ class Source:
         have = self._base + len(self._data)
         low = begin if self._seekable else min(begin, self.keep)
         if low >= self._base or self._seekable:
-            # Before a header stands the checksum that ends the record before it.
+            # Keep the four bytes before the header too: the checksum that ends the previous record.
             low = max(0 if self._seekable else self._base, low - FOOTER)
         if low < self._base or low > have:
             if not self._seekable:
@@ -173,7 +171,7 @@ class Source:
             self._file.seek(low)
             self._data, self._base, have = b"", low, low
         pieces = [self._data[low - self._base :]]
-        # Reading at least as much as is kept makes the copying of a long record linear in its length.
+        # Reading at least as many bytes as are kept makes the cost of copying linear in a record's length.
         want = max(end - have, self._chunk, len(pieces[0]))
         while want > 0:
             piece = self._file.read(want) if self._inflated is None else next(self._inflated, b"")
@@ -186,16 +184,16 @@ class Source:
 
 
 def frames(source: Source, offset: int = 0) -> Iterator[Frame]:
-    """The rows of a file from the frame at `offset` on: one a record or damaged stretch, payloads unchecked.
+    """The rows of a file from the frame at `offset` on, a record or damaged stretch each; payloads unchecked.
 
     Beginning at any frame's offset gives the same frames as beginning at 0. After a damaged length the next
-    frame is the first offset with a sound header whose record is followed by another sound header or the
-    file's end, or has a sound payload, or is cut short by the file's end. A record that was cut short in
-    mid-file swallows the beginning of those behind it; they are searched for from its own header on.
+    frame is at the first sound header whose record is followed by another sound header or the file's end, or
+    has a sound payload, or is cut short by the file's end. A record that is cut short in mid-file seems to
+    contain the beginning of the records behind it, so these are searched for from its own header on.
 
-    Cost: ~0.5 µs a record; memory of two records.
+    Cost: ~0.5 µs per record; memory of two records.
     """
-    lengths: dict[bytes, int] = {}  # equal headers say equal lengths: most files have few distinct ones
+    lengths: dict[bytes, int] = {}  # equal headers mean equal lengths, and most files have few distinct ones
     previous, previous_length = -1, 0
     source.keep = offset
     while True:
@@ -207,22 +205,22 @@ def frames(source: Source, offset: int = 0) -> Iterator[Frame]:
             length = header_length(header)
             if length < 0:
                 swallowing = previous >= 0 and not _is_sound(source, previous, previous_length)
-                found = _resynchronise(source, (previous if swallowing else offset) + 1, cut_short=True)
-                if found is None or found > offset:
+                next_offset = _resynchronise(source, (previous if swallowing else offset) + 1, cut_short=True)
+                if next_offset is None or next_offset > offset:
                     yield offset, 0, _header_damage(header, source)
-                if found is None:
+                if next_offset is None:
                     return
-                offset, previous = found, -1
+                offset, previous = next_offset, -1
                 continue
             if len(lengths) < MOST_LENGTHS:
                 lengths[header] = length
         end = offset + HEADER + length + FOOTER
         if end > source.end and not source.reaches(offset, end):
             yield offset, 0, _truncation(source, offset, length)
-            found = _resynchronise(source, offset + 1, cut_short=False)
-            if found is None:
+            next_offset = _resynchronise(source, offset + 1, cut_short=False)
+            if next_offset is None:
                 return
-            offset, previous = found, -1
+            offset, previous = next_offset, -1
             continue
         yield offset, length, None
         previous, previous_length = offset, length
@@ -233,22 +231,22 @@ def frames(source: Source, offset: int = 0) -> Iterator[Frame]:
 
 
 def resynchronise(source: Source, begin: int) -> int | None:
-    """The offset of a record from `begin` on: of the file, or of one that is the content of a record.
+    """The offset of the next record from `begin` on; it may be a record inside another record's payload.
 
     Raises:
-      GivenUp: There is none before the source's `stop`.
+      GivenUp: The search reached the source's `stop`.
     """
     return _resynchronise(source, begin, cut_short=False)
 
 
 def take(source: Source, following: Iterator[Frame], rows: int, max_bytes: int) -> Records:
-    """The next rows with their payloads, checksums checked.
+    """Reads the next rows with their payloads, and verifies the payloads' checksums.
 
     Args:
-      source: What the frames are of.
-      following: `frames(source, …)`, which is moved on.
-      rows: At most so many.
-      max_bytes: Ends after the row with which the payloads reach this size.
+      source: The file that the frames are in.
+      following: `frames(source, …)`, from which the rows are taken.
+      rows: The most rows to take.
+      max_bytes: Stops after the row with which the payloads reach this size.
     """
     payloads: list[bytes] = []
     positions: list[int] = []
@@ -283,7 +281,7 @@ def take(source: Source, following: Iterator[Frame], rows: int, max_bytes: int) 
 
 
 def _resynchronise(source: Source, begin: int, cut_short: bool) -> int | None:
-    """The offset of the next frame from `begin` on; `cut_short` also takes one that the file's end cuts."""
+    """The offset of the next frame from `begin` on; `cut_short` also accepts one cut by the file's end."""
     source.keep = begin
     while (candidate := source.find(begin)) is not None:
         source.keep = candidate
@@ -291,7 +289,7 @@ def _resynchronise(source: Source, begin: int, cut_short: bool) -> int | None:
         if length >= 0:
             end = candidate + HEADER + length + FOOTER
             if source.reaches(candidate, end):
-                # Sound by chance is one header in 2^32: in gigabytes of damage a second witness is wanted.
+                # One header in 2^32 is sound by chance: gigabytes of damage call for a second test.
                 following = source.read(end, HEADER)
                 if not following or header_length(following) >= 0 or _is_sound(source, candidate, length):
                     return candidate
@@ -324,11 +322,11 @@ def _because(reason: str, source: Source) -> str:
 
 
 def _compression(head: bytes) -> int:
-    """Zlib's `wbits` for a file that begins so: of gzip or of a zlib stream; 0: it is not compressed."""
+    """Zlib's `wbits` for a file with these first bytes: for gzip or a zlib stream; 0: not compressed."""
     if head.startswith(_GZIP):
         return _GZIP_WBITS
-    # Deflate, a window of at most 32 KiB, no preset dictionary, and a check of these two bytes; a record's
-    # length may pass it too, and then what follows is no deflated block.
+    # A zlib header: deflate, a window of at most 32 KiB, no preset dictionary, and a check of the two bytes.
+    # A record's length may look the same; the bytes after it are then not a deflated block.
     if len(head) < 3 or head[0] & 0x8F != 8 or head[1] & 0x20 or int.from_bytes(head[:2], "big") % 31:
         return 0
     try:
@@ -339,10 +337,10 @@ def _compression(head: bytes) -> int:
 
 
 def _inflate(source: Source, file: BinaryIO, head: bytes, wbits: int) -> Iterator[bytes]:
-    """The content of compressed members; of a damaged one what can be had, and then why it is broken."""
+    """The content of compressed members; of a damaged one the part before the damage, noted in `broken`."""
     pending = head
     while True:
-        # Zero bytes between and after members are padding, as gzip itself takes them.
+        # Zero bytes between and after members are padding, for gzip itself too.
         while not (pending := pending.lstrip(b"\0")):
             pending = file.read(_DEFLATED)
             if not pending:
@@ -368,7 +366,7 @@ def _inflate(source: Source, file: BinaryIO, head: bytes, wbits: int) -> Iterato
 
 
 def _salvage(member: zlib._Decompress, data: bytes) -> bytes:
-    """What comes out before the byte that is wrong: zlib throws away the output of a call that fails."""
+    """The output before the first wrong byte, fed byte by byte: zlib drops the output of a failing call."""
     pieces = []
     for at in range(len(data)):
         try:

@@ -1,4 +1,4 @@
-"""Classes of protocol buffers that are built here, so that planning a job does not import TensorFlow."""
+"""Building protocol buffer classes by hand, so that planning a job does not import TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ def message_type(parent: Any, name: str, *fields: tuple[str, int, int, str]) -> 
     """Adds a message to a file's or a message's descriptors.
 
     Args:
-      parent: `message_type` of a file, `nested_type` of a message.
-      name: Of the message.
-      fields: Of each its name, with a star where it is repeated, its number, its type and the type's name.
+      parent: The `message_type` of a file, or the `nested_type` of a message.
+      name: The message's name.
+      fields: For each field its name, with a star if repeated, its number, its type and the type's name.
     """
     from google.protobuf import descriptor_pb2  # type: ignore[import-untyped]
 
@@ -29,7 +29,7 @@ def message_type(parent: Any, name: str, *fields: tuple[str, int, int, str]) -> 
 
 
 def message_class(file: Any, name: str) -> Any:
-    """The class of a message of a file, in a pool of its own: TensorFlow's has messages of the same names."""
+    """The class of a message in a file, in a pool apart from TensorFlow's messages of the same names."""
     from google.protobuf import descriptor_pool, message_factory
 
     pool = descriptor_pool.DescriptorPool()

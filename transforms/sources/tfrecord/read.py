@@ -1,4 +1,4 @@
-"""TFRecord of Examples and SequenceExamples: framed in Python, parsed by TensorFlow a batch at a time."""
+"""Reading TFRecords of Examples and SequenceExamples: framed in Python, parsed in batches by TensorFlow."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from transforms.sources.changed_files import check_stamp, losing, stamp_of
+from transforms.sources.changed_files import as_input_lost, check_stamp, stamp_of
 from transforms.sources.tfrecord import example as tf_example
 from transforms.sources.tfrecord import framing
 from transforms.sources.tfrecord.ragged import Ragged
-from transforms.sources.tfrecord.sequences import Found, with_lists
+from transforms.sources.tfrecord.sequences import Wanted, with_lists
 from transforms.storage import files
-from transforms.storage import open_files as cursors
+from transforms.storage.open_files import IdleCursors
 
 if TYPE_CHECKING:
     from transforms.sources.base import Column, Piece
@@ -26,16 +26,16 @@ BATCH_BYTES = 1 << 26  # a batch ends here, however few rows it has: encoded ima
 
 #: The other kind of number.
 _OTHER = {pa.int64(): pa.float32(), pa.float32(): pa.int64()}
-#: From so few records on, each is looked at rather than parsed with others in the hope that it fits.
+#: Among at most this many records, bad ones are found by decoding each in Python, not by further splitting.
 _FEW = 64
 _PARTS = 8
 
-#: The kind of a feature in a record, and its values.
+#: A feature of a record: its kind and its values.
 _Values: TypeAlias = tuple[str, Sequence[Any]]
 
 
 class Parsed(NamedTuple):
-    """Consecutive rows: those parsed, and (position, stage, reason) of those that are not."""
+    """Consecutive rows: the parsed ones, and (position, stage, reason) of the rejected ones."""
 
     rows: int
     columns: pa.RecordBatch
@@ -45,9 +45,14 @@ class Parsed(NamedTuple):
 
 @dataclass(frozen=True)
 class _Feature:
-    """A wanted feature: `size` values a record, None for any number; a scalar is 1 and not `listed`.
+    """A feature to read.
 
-    One of `nested` values has lists of them: it is had from feature_lists alone, a list a step.
+    Args:
+      name: The column's name.
+      value: The type of a value.
+      size: Values per record; None: any number.
+      listed: False for a scalar, whose size is 1.
+      nested: True for lists of lists, which only feature_lists can hold, one inner list per step.
     """
 
     name: str
@@ -58,22 +63,22 @@ class _Feature:
 
     @property
     def kind(self) -> str:
-        """The list of a tf.train.Feature that holds its values."""
+        """The field of tf.train.Feature that holds its values, such as int64_list."""
         return next(kind for kind, value in tf_example.KINDS.items() if value == self.value)
 
 
 def read(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[Parsed]:
-    """The rows of a piece, at most `batch_size` a batch, in the columns' types.
+    """Reads the rows of a piece, at most `batch_size` at a time, in the columns' types.
 
-    A missing feature, or one without values, is null; in a column of lists of any size one without values is
-    an empty list. What is no feature of a record but a list of its feature_lists is that list. A column of
-    whole numbers in which some record of a batch has floats, or the other way round, is a dense union of the
-    two in that batch. A record that is damaged, is no Example, or has text for numbers, numbers for text or
-    another number of values than its column's type says, is rejected; the others go on.
+    A feature that is missing or has no values is null; in a column of lists of any size, one without values
+    is an empty list. A name that is not among a record's features is looked for in its feature_lists. If a
+    column holds whole numbers in some records of a batch and floats in others, it is a dense union of the two
+    in that batch. A record is rejected if it is damaged, is not an Example, has text for numbers or numbers
+    for text, or has another number of values than its column's type says.
 
-    Cost: ~1.5 µs a record for framing and checksums, and TensorFlow's parsing, ~0.15 µs a feature; twenty
-    times as much for a record with the other kind of number and for some of those about it. A compressed file
-    is entered from its beginning, unless this process has just read what precedes the piece.
+    Cost: ~1.5 µs per record for framing and checksums, plus TensorFlow's parsing, ~0.15 µs per feature;
+    twenty times as much for a record with the other kind of number and for some of its neighbours. A
+    compressed file is read from its beginning, unless this process has just read up to the piece.
     """
     features = [_feature(column) for column in columns]
     with _entered(piece) as cursor:
@@ -84,7 +89,7 @@ def read(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[P
 
 
 def peek(piece: Piece, max_bytes: int) -> list[bytes]:
-    """The payloads of a piece up to the one with which they reach `max_bytes`, but for damaged ones."""
+    """The undamaged payloads of a piece, up to the one with which they reach `max_bytes`."""
     with _entered(piece) as cursor:
         return cursor.take(piece.rows, max_bytes).payloads
 
@@ -94,12 +99,12 @@ def _entered(piece: Piece) -> Iterator[_Cursor]:
     """A cursor at the piece's first row.
 
     Raises:
-      InputLost: The file is not what it was, or changed while it was being read: then what seems damage, the
-        end of a file that is being written anew for example, is none.
+      InputLost: The file has changed since it was planned, or changed while it was being read. Apparent
+        damage is then not damage, but for example the end of a file that is being rewritten.
     """
     stamp = stamp_of(piece)
     key = (piece.path, stamp)
-    cursor = _parking.fetch(key, piece.start) or _Cursor(piece)
+    cursor = _idle.fetch(key, piece.start) or _Cursor(piece)
     try:
         cursor.skip_to(piece.start)
         yield cursor
@@ -109,7 +114,7 @@ def _entered(piece: Piece) -> Iterator[_Cursor]:
         cursor.close()
         raise
     if cursor.source.compressed:
-        _parking.park(key, cursor)
+        _idle.keep(key, cursor)
     else:
         cursor.close()
 
@@ -119,7 +124,7 @@ class _Cursor:
 
     def __init__(self, piece: Piece) -> None:
         self._name = piece.name
-        with losing(self._name):
+        with as_input_lost(self._name):
             self.source = framing.Source(files.open_input(piece.path))
         self.row = piece.start - piece.skip
         self.damaged = False
@@ -129,12 +134,12 @@ class _Cursor:
         return self.row <= row
 
     def skip_to(self, row: int) -> None:
-        with losing(self._name):
+        with as_input_lost(self._name):
             while self.row < row and next(self._frames, None) is not None:
                 self.row += 1
 
     def take(self, rows: int, max_bytes: int) -> framing.Records:
-        with losing(self._name):
+        with as_input_lost(self._name):
             records = framing.take(self.source, self._frames, rows, max_bytes)
         self.row += records.rows
         self.damaged |= records.rows == 0 or bool(records.damaged)
@@ -144,7 +149,7 @@ class _Cursor:
         self.source.close()
 
 
-_parking: cursors.Parking[_Cursor] = cursors.Parking(4)
+_idle: IdleCursors[_Cursor] = IdleCursors(4)
 
 
 def _parse(records: framing.Records, features: Sequence[_Feature]) -> Parsed:
@@ -163,17 +168,17 @@ def _parse(records: framing.Records, features: Sequence[_Feature]) -> Parsed:
         if mixed:
             order = np.argsort(np.r_[right, list(mixed)])
             per_feature = zip(features, columns, zip(*mixed.values(), strict=True), strict=True)
-            columns = [_with_mixed(feature, column, found, order) for feature, column, found in per_feature]
+            columns = [_with_mixed(feature, column, values, order) for feature, column, values in per_feature]
         places = np.sort(np.r_[right, list(mixed)].astype(np.int64))
         positions, payloads = positions[places], payloads[places]
-    found = [_found(feature, column) for feature, column in zip(features, columns, strict=True)]
-    wrong = with_lists(payloads, found)
+    wanted = [_wanted(feature, column) for feature, column in zip(features, columns, strict=True)]
+    wrong = with_lists(payloads, wanted)
     keep = np.ones(len(positions), bool)
     for row, reason in wrong.items():
         rejected.append((int(positions[row]), "decode", reason))
         keep[row] = False
     arrays = []
-    for feature, one in zip(features, found, strict=True):
+    for feature, one in zip(features, wanted, strict=True):
         column = one.column
         if feature.size is not None:
             counts = column.counts
@@ -192,14 +197,13 @@ def _parse_examples(payloads: np.ndarray, features: Sequence[_Feature]) -> list[
     """The values of each feature over a batch of serialized Examples.
 
     Raises:
-      ValueError: One of them is no Example, or has a feature of another kind.
+      ValueError: One of them is not an Example, or has a feature of another kind.
     """
     import tensorflow as tf
 
     kinds = {pa.int64(): tf.int64, pa.float32(): tf.float32, pa.binary(): tf.string}
     try:
-        # The op itself: tf.io.parse_example takes 1.5 times as long, for wrapping what is unwrapped here
-        # again.
+        # The raw op: tf.io.parse_example takes 1.5 times as long, for a wrapping that would be undone here.
         parsed = tf.raw_ops.ParseExampleV2(
             serialized=tf.constant(payloads, tf.string, [len(payloads)]),
             names=[],
@@ -222,10 +226,10 @@ def _parse_examples(payloads: np.ndarray, features: Sequence[_Feature]) -> list[
 def _sift(
     payloads: np.ndarray, features: Sequence[_Feature]
 ) -> tuple[dict[int, list[_Values]], dict[int, str]]:
-    """The values of Examples that have the other kind of number somewhere, and why others do not parse.
+    """The values of Examples that have the other kind of number somewhere; and why others do not parse.
 
-    Both by position. Found by parsing smaller and smaller parts, for TensorFlow takes a batch as a whole or
-    not at all, and to look at a record from Python takes ten times as long as to have it parsed.
+    Both are keyed by position. They are found by parsing smaller and smaller parts, because TensorFlow parses
+    a batch as a whole or not at all, and decoding a record in Python takes ten times as long.
     """
     mixed: dict[int, list[_Values]] = {}
     wrong: dict[int, str] = {}
@@ -247,7 +251,7 @@ def _sift(
                 wrong[rest[0]] = f"payload cannot be parsed: {line}" if line else "payload cannot be parsed"
 
     def look(at: int) -> bool:
-        """Whether it shows what is the matter."""
+        """True if decoding the record explains why it does not parse."""
         example = tf_example.decode(payloads[at])
         if example is None:
             wrong[at] = "payload is not a tf.train.Example"
@@ -269,16 +273,16 @@ def _sift(
     return dict(sorted(mixed.items())), wrong
 
 
-def _with_mixed(feature: _Feature, ragged: Ragged, found: Sequence[_Values], order: np.ndarray) -> Ragged:
-    """The values with those of any kind of number after them, and then all rows in this order."""
+def _with_mixed(feature: _Feature, ragged: Ragged, mixed: Sequence[_Values], order: np.ndarray) -> Ragged:
+    """The parsed values followed by those of mixed records, of either kind of number, in this row order."""
     kind = feature.kind
-    own = _ragged([values if its == kind else () for its, values in found], feature.value)
+    own = _ragged([values if its == kind else () for its, values in mixed], feature.value)
     whole = Ragged(
         np.concatenate([ragged.values, own.values]), np.r_[ragged.splits, own.splits[1:] + ragged.splits[-1]]
     ).take(order)
-    if all(its in (kind, "") for its, _ in found):
+    if all(its in (kind, "") for its, _ in mixed):
         return whole
-    other = _ragged([values if its != kind else () for its, values in found], _OTHER[feature.value])
+    other = _ragged([values if its != kind else () for its, values in mixed], _OTHER[feature.value])
     before = np.zeros(len(ragged.splits) - 1, np.int32)
     return whole._replace(others=Ragged(other.values, np.r_[before, other.splits]).take(order))
 
@@ -289,22 +293,22 @@ def _ragged(rows: Sequence[Sequence[Any]], kind: pa.DataType) -> Ragged:
     return Ragged(values, np.cumsum([0, *map(len, rows)], dtype=np.int32))
 
 
-def _found(feature: _Feature, column: Ragged) -> Found:
-    return Found(feature.name, feature.value, column, feature.listed, feature.nested, feature.size is None)
+def _wanted(feature: _Feature, column: Ragged) -> Wanted:
+    return Wanted(feature.name, feature.value, column, feature.listed, feature.nested, feature.size is None)
 
 
-def _array(feature: _Feature, ragged: Ragged, found: Found | None = None) -> pa.Array:
-    """An Arrow array over a feature's values; null where it has none, or not as many as its size says.
+def _array(feature: _Feature, ragged: Ragged, wanted: Wanted | None = None) -> pa.Array:
+    """A feature's values as an Arrow array; null where it has none, or not as many as its size says.
 
-    A list of any size that is there without a value is an empty one.
+    A list of any size that is present without values is empty.
     """
-    if found is not None and found.steps is not None:
-        return found.array()
+    if wanted is not None and wanted.steps is not None:
+        return wanted.array()
     if ragged.others is not None:
         return _union(feature, ragged, ragged.others)
     values, splits, lengths = ragged.values, ragged.splits, ragged.lengths
     if feature.size is None:
-        missing = lengths == 0 if found is None else found.missing
+        missing = lengths == 0 if wanted is None else wanted.missing
         return pa.ListArray.from_arrays(
             pa.array(splits), pa.array(values, feature.value), mask=pa.array(missing)
         )
@@ -317,7 +321,7 @@ def _array(feature: _Feature, ragged: Ragged, found: Found | None = None) -> pa.
 
 
 def _union(feature: _Feature, own: Ragged, others: Ragged) -> pa.UnionArray:
-    """A dense union of the rows of the column's own kind, null where there are none, and the other rows."""
+    """A dense union: rows of the column's own kind, null where missing, and rows of the other kind."""
     is_other = others.lengths > 0
     other = replace(feature, value=_OTHER[feature.value])
     arrays = [

@@ -1,4 +1,4 @@
-"""The feature_lists of tf.train.SequenceExample: a list a step, in records whose other features have none."""
+"""The feature_lists of tf.train.SequenceExample, in which a feature has one list of values per step."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pyarrow as pa
 from transforms.sources.tfrecord import example as tf_example
 from transforms.sources.tfrecord.ragged import Ragged
 
-#: Before the name of a feature list where a feature has the same name.
+#: Prefix of a feature list's name where a feature has the same name.
 PREFIX = "feature_lists."
 
 _FEATURES_TAG, _LISTS_TAG = 0x0A, 0x12
 
 
 class Steps(NamedTuple):
-    """Values of rows in steps.
+    """The values of n rows that consist of steps.
 
     Args:
-      values: One after another.
-      inner: Where each step's begin, `[steps + 1]`.
-      outer: Which step each row's begin with, `[n + 1]`.
-      reasons: By row, why its steps cannot be read; it has none here.
+      values: All values, one after another.
+      inner: Where each step's values begin, `[steps + 1]`.
+      outer: The first step of each row, `[n + 1]`.
+      reasons: By row, why its steps cannot be read; such a row has no steps here.
     """
 
     values: np.ndarray
@@ -36,23 +36,23 @@ class Steps(NamedTuple):
     @property
     def splits(self) -> np.ndarray:
         """Where each row's values begin, `[n + 1]`."""
-        found: np.ndarray = self.inner[self.outer]
-        return found
+        starts: np.ndarray = self.inner[self.outer]
+        return starts
 
 
 @dataclass
-class Found:
-    """A wanted feature, and what was found of it in the features of a batch's records.
+class Wanted:
+    """A feature to read, with the values that the features of a batch's n records have for it.
 
     Args:
-      name: Of the column.
-      value: What it holds.
-      column: Its values; `with_lists` puts those of feature_lists among them.
-      listed: Whether it is lists.
-      nested: Whether it is lists of lists.
-      any_size: Of any length.
-      steps: Of lists of lists, the values.
-      missing: Which rows do not have it, `[n]`, where it is of any length.
+      name: The column's name.
+      value: The type of a value.
+      column: The values; `with_lists` adds those from feature_lists.
+      listed: Whether the column holds lists.
+      nested: Whether it holds lists of lists.
+      any_size: Whether lists may have any length.
+      steps: The values, if they are lists of lists.
+      missing: The rows without the feature, `[n]` bool, if lists may have any length.
     """
 
     name: str
@@ -66,25 +66,25 @@ class Found:
 
     @property
     def key(self) -> str:
-        """Of the feature list."""
+        """The name of the feature list in a record."""
         return self.name.removeprefix(PREFIX)
 
     def array(self) -> pa.Array:
-        """Of lists of lists."""
+        """The lists of lists as an Arrow array."""
         assert self.steps is not None  # for the type checker
         inner = pa.ListArray.from_arrays(pa.array(self.steps.inner), pa.array(self.steps.values, self.value))
         return pa.ListArray.from_arrays(pa.array(self.steps.outer), inner, mask=pa.array(self.missing))
 
 
-def with_lists(payloads: np.ndarray, features: Sequence[Found]) -> dict[int, str]:
-    """Looks for what the features of records lack in their feature_lists.
+def with_lists(payloads: np.ndarray, features: Sequence[Wanted]) -> dict[int, str]:
+    """Fills gaps in features with values from the records' feature_lists.
 
     Args:
-      payloads: Of the records, `[n]`.
-      features: What was found so far; takes what is found.
+      payloads: The records, `[n]`.
+      features: The features with their values so far; changed in place.
     Returns:
-      By row, why it cannot be had so.
-    Cost: none where every record has every feature; else ~1 µs for each that lacks one, and the parsing.
+      By row, the reason why its feature_lists cannot be used.
+    Cost: none where every record has every feature; else ~1 µs for each record with a gap, and the parsing.
     """
     reasons: dict[int, str] = {}
     rows = len(payloads)
@@ -99,71 +99,71 @@ def with_lists(payloads: np.ndarray, features: Sequence[Found]) -> dict[int, str
         pairs = [(features[at].key, features[at].value) for at in wanted]
         steps = dict(zip(wanted, parse_steps(payloads[listing], pairs), strict=True))
     for number, (feature, lacks) in enumerate(zip(features, lacking, strict=True)):
-        found = steps.get(number)
-        if found is not None:
-            for at, reason in found.reasons.items():
+        steps_found = steps.get(number)
+        if steps_found is not None:
+            for at, reason in steps_found.reasons.items():
                 if lacks[listing[at]]:
                     reasons.setdefault(int(listing[at]), reason)
         if feature.nested:
             for at in np.flatnonzero(~lacks).tolist():
-                what = "is one list, and in most records a list a step of feature_lists"
+                what = "is a single list, but one list per step of feature_lists in most records"
                 reasons.setdefault(at, f"feature {feature.name} {what}")
-            _put_steps(feature, listing, found, rows)
-        elif found is not None:
-            _put_values(feature, listing, found, lacks, reasons)
+            _put_steps(feature, listing, steps_found, rows)
+        elif steps_found is not None:
+            _put_values(feature, listing, steps_found, lacks, reasons)
         if feature.any_size:
             feature.missing = _missing(feature, payloads)
     return reasons
 
 
-def _put_steps(feature: Found, listing: np.ndarray, found: Steps | None, rows: int) -> None:
+def _put_steps(feature: Wanted, listing: np.ndarray, steps: Steps | None, rows: int) -> None:
     counts = np.zeros(rows, np.int32)
-    if found is None:
-        found = Steps(np.zeros(0, _dtype(feature.value)), np.zeros(1, np.int32), counts[:1], {})
+    if steps is None:
+        steps = Steps(np.zeros(0, _dtype(feature.value)), np.zeros(1, np.int32), counts[:1], {})
     else:
-        counts[listing] = np.diff(found.outer)
-    feature.steps = found._replace(outer=np.r_[0, np.cumsum(counts)].astype(np.int32))
+        counts[listing] = np.diff(steps.outer)
+    feature.steps = steps._replace(outer=np.r_[0, np.cumsum(counts)].astype(np.int32))
 
 
 def _put_values(
-    feature: Found, listing: np.ndarray, found: Steps, lacks: np.ndarray, reasons: dict[int, str]
+    feature: Wanted, listing: np.ndarray, steps: Steps, lacks: np.ndarray, reasons: dict[int, str]
 ) -> None:
-    """Puts the values of a feature list of a value a step among those of features that are lists."""
-    there = np.diff(found.outer) > 0
+    """Fills the gaps of a list feature from a feature list that has one value per step."""
+    there = np.diff(steps.outer) > 0
     chosen = np.flatnonzero(there & lacks[listing])
     if not len(chosen):
         return
-    sizes = np.diff(found.inner)
+    sizes = np.diff(steps.inner)
     odd = np.zeros(len(listing), np.int64)
-    owners = np.repeat(np.arange(len(listing)), np.diff(found.outer))
+    owners = np.repeat(np.arange(len(listing)), np.diff(steps.outer))
     odd[owners[sizes != 1][::-1]] = sizes[sizes != 1][::-1]
     zero = np.zeros(len(listing), bool)
     zero[owners[sizes == 0]] = True
     for at in chosen.tolist():
         row = int(listing[at])
         if not feature.listed:
-            what = "stands in feature_lists here, and among the features in most records"
+            what = "is in feature_lists here, but among the features in most records"
             reasons.setdefault(row, f"feature {feature.name} {what}")
         elif zero[at] or odd[at]:
             what = f"has {0 if zero[at] else odd[at]} values in a step of feature_lists, 1 expected"
             reasons.setdefault(row, f"feature {feature.name} {what}")
     good = np.array([at for at in chosen.tolist() if int(listing[at]) not in reasons], np.int64)
     if len(good) and feature.column.others is None:
-        values = Ragged(found.values, found.splits.astype(np.int32)).take(good)
+        values = Ragged(steps.values, steps.splits.astype(np.int32)).take(good)
         feature.column = feature.column.put(listing[good], values)
     else:
-        what = "stands in feature_lists, beside records whose features hold whole numbers and others"
+        what = "is in feature_lists here, while other records' features mix whole numbers and floats"
         for at in good.tolist():
             reasons.setdefault(int(listing[at]), f"feature {feature.name} {what}")
 
 
-def _missing(feature: Found, payloads: np.ndarray) -> np.ndarray:
-    """Which rows have the feature nowhere, `[n]`; one that is there without a value is no such row."""
+def _missing(feature: Wanted, payloads: np.ndarray) -> np.ndarray:
+    """The rows without the feature, `[n]` bool; a feature that is present without values is not missing."""
     lengths = feature.column.counts if feature.steps is None else np.diff(feature.steps.outer)
     missing: np.ndarray = lengths == 0
     key = feature.key.encode()
     for at in np.flatnonzero(missing).tolist():
-        # To look into a record takes much longer than to see that the name is nowhere in it.
+        # Searching the bytes for the name is much faster than decoding the record.
         if key in payloads[at]:
             example = tf_example.decode(payloads[at])
             missing[at] = example is None or not tf_example.is_there(example, feature.key)
@@ -171,7 +171,7 @@ def _missing(feature: Found, payloads: np.ndarray) -> np.ndarray:
 
 
 def has_lists(payload: bytes) -> bool:
-    """Whether an Example has more than features: it is a SequenceExample with feature_lists."""
+    """True if a payload has feature_lists after its features: it is a SequenceExample."""
     at = 0
     while at < len(payload) and payload[at] == _FEATURES_TAG:
         size, shift, at = 0, 0, at + 1
@@ -185,9 +185,9 @@ def has_lists(payload: bytes) -> bool:
 
 
 def parse_steps(payloads: np.ndarray, wanted: Sequence[tuple[str, pa.DataType]]) -> list[Steps]:
-    """The steps of some feature lists over a batch of serialized SequenceExamples; none where one is missing.
+    """The steps of some feature lists in a batch of serialized SequenceExamples; a missing one has none.
 
-    Cost: TensorFlow's parsing; where a list holds another kind of value than is wanted, ~30 µs a record.
+    Cost: TensorFlow's parsing; ~30 µs per record if some list holds another kind of value than is wanted.
     """
     import tensorflow as tf
 
@@ -210,13 +210,13 @@ def parse_steps(payloads: np.ndarray, wanted: Sequence[tuple[str, pa.DataType]])
         )
     except tf.errors.InvalidArgumentError:
         return _one_by_one(payloads, wanted)
-    found = zip(
+    parts = zip(
         parsed.feature_list_ragged_values,
         parsed.feature_list_ragged_inner_splits,
         parsed.feature_list_ragged_outer_splits,
         strict=True,
     )
-    return [Steps(values.numpy(), inner.numpy(), outer.numpy(), {}) for values, inner, outer in found]
+    return [Steps(values.numpy(), inner.numpy(), outer.numpy(), {}) for values, inner, outer in parts]
 
 
 def _one_by_one(payloads: np.ndarray, wanted: Sequence[tuple[str, pa.DataType]]) -> list[Steps]:
@@ -225,12 +225,12 @@ def _one_by_one(payloads: np.ndarray, wanted: Sequence[tuple[str, pa.DataType]])
     for row, payload in enumerate(payloads):
         example = tf_example.decode(payload)
         for at, (name, value) in enumerate(wanted):
-            found = [] if example is None else tf_example.steps_of(example, name)
-            others = {kind for kind, values in found if kind and tf_example.KINDS[kind] != value}
+            record_steps = [] if example is None else tf_example.steps_of(example, name)
+            others = {kind for kind, values in record_steps if kind and tf_example.KINDS[kind] != value}
             if others:
                 held = tf_example.KINDS[sorted(others)[0]]
                 reasons[at][row] = f"feature {name} is {held} in a step of feature_lists, {value} expected"
-            steps[at].append([] if others else [values for _, values in found])
+            steps[at].append([] if others else [values for _, values in record_steps])
     return [_steps_of(*one) for one in zip(steps, reasons, [value for _, value in wanted], strict=True)]
 
 

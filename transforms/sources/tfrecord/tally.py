@@ -1,4 +1,4 @@
-"""Counting the rows of a TFRecord file: where they begin, and a digest of them, from their headers alone."""
+"""Counting the rows of a TFRecord file, with their offsets and a digest, from their headers alone."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from transforms.storage.digests import new_digest
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over the headers of a file found."""
+    """The result of one pass over the headers of a file."""
 
     rows: int
-    index: tuple[int, ...]  # offset of every INDEX_STRIDE-th row; () where a file cannot be entered midway
-    digest: str = ""  # as Tally says
+    index: tuple[int, ...]  # offset of every INDEX_STRIDE-th row; () for a compressed file
+    digest: str = ""  # see Tally
 
 
 class Tally:
-    """Counts rows, notes where every INDEX_STRIDE-th begins, and makes a digest of them.
+    """A count of rows, the offset of every INDEX_STRIDE-th, and a digest of them.
 
     The digest is BLAKE2b-256 over each row's length with its checksum, the four bytes before them, which are
-    the checksum of the payload before, and the size; of a damaged row, over its offset. It catches records
-    that are added, lost, moved or changed, because a payload's checksum changes with it. It does not catch a
-    payload changed without its checksum, whose row is rejected, nor what lies in a damaged stretch, nor a
-    change of the last record before one. Of a compressed file it is that of the content.
+    the previous payload's checksum, and finally the size; a damaged row enters by its offset. The digest
+    notices records that are added, lost, moved or changed, because a payload's checksum changes with it. It
+    does not notice a payload changed without its checksum (its row is rejected), changes in a damaged
+    stretch, or a change of the last record before one. For a compressed file, all this refers to the content.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Tally:
         self._digest = new_digest()
 
     def add(self, offsets: Sequence[int], blocks: bytes) -> None:
-        """Adds rows that begin at these offsets; `blocks` as `walk` gives them."""
+        """Adds rows that begin at these offsets, with their `blocks` from `walk`."""
         if offsets:
             self._index += offsets[-self.rows % INDEX_STRIDE :: INDEX_STRIDE]
             self.rows += len(offsets)
@@ -54,7 +54,7 @@ class Tally:
             self._digest.update(blocks)
 
     def finish(self, source: Source) -> Scan:
-        """What was found, `source` being able to read the end of the row that was added last."""
+        """The result; `source` must still be able to read the end of the last row added."""
         length = header_length(self._header)
         end = self.last + HEADER + length + FOOTER
         if length >= 0 and end <= source.end:
@@ -66,7 +66,7 @@ class Tally:
 def scan(source: Source) -> Scan:
     """Counts the rows of a file and notes where every INDEX_STRIDE-th begins; reads headers only.
 
-    Cost: ~0.25 µs a record; memory of two records and the offsets of a chunk's.
+    Cost: ~0.25 µs per record; memory of two records and the offsets of those in a chunk.
     """
     tally = Tally()
     for offsets, blocks in walk(source):
@@ -75,10 +75,10 @@ def scan(source: Source) -> Scan:
 
 
 def walk(source: Source, offset: int = 0) -> Iterator[tuple[list[int], bytes]]:
-    """The offsets of `frames(source, offset)`, many at a time, and BLOCK bytes of each row, put together.
+    """The offsets of `frames(source, offset)`, many at a time, and the concatenated blocks of these rows.
 
-    They are its header and the four bytes before it; of a damaged row, its offset. Sound records within the
-    window follow one another here without a generator's step each; whatever is not so simple is left to
+    A row's block has BLOCK bytes: its header and the four bytes before it, or a damaged row's offset. Sound
+    records within the window are handled here, which saves a generator step each; everything else is left to
     `frames`.
     """
     lengths: dict[bytes, int] = {}
@@ -94,7 +94,7 @@ def walk(source: Source, offset: int = 0) -> Iterator[tuple[list[int], bytes]]:
                 before = max(0, at - FOOTER)
                 blocks.append(source.read(before, at - before + HEADER).rjust(BLOCK, b"\0"))
                 break
-            # A stream has passed it by now.
+            # A stream has moved past the row's bytes by now, so its offset stands for them.
             blocks.append(at.to_bytes(8, "little").ljust(BLOCK, b"\0"))
         else:
             yield offsets, b"".join(blocks)
@@ -105,20 +105,20 @@ def walk(source: Source, offset: int = 0) -> Iterator[tuple[list[int], bytes]]:
         while here < size:
             block = data[here - FOOTER : here + HEADER]
             header = block[FOOTER:]
-            found = lengths.get(header)
-            if found is None:
-                found = header_length(header)
-                if found < 0:
+            length = lengths.get(header, -1)
+            if length < 0:
+                length = header_length(header)
+                if length < 0:
                     break
                 if len(lengths) < MOST_LENGTHS:
-                    lengths[header] = found
-            end = here + HEADER + found + FOOTER
+                    lengths[header] = length
+            end = here + HEADER + length + FOOTER
             if end > size:
                 break
             offsets.append(here + base)
             blocks.append(block)
             last, here = here, end
         yield offsets, b"".join(blocks)
-        # Beginning at the last one again, `frames` knows what comes before whatever is next.
+        # `frames` starts again at the last row, so that it knows the record before a damaged one.
         following = frames(source, last + base)
         next(following)

@@ -1,4 +1,4 @@
-"""Where gradients begin: the cut of a traced model behind its integer, string and hashed inputs.
+"""The cut of a traced model where gradients begin: behind its integer, string and hashed inputs.
 
 Pure graph walking; nothing is run here. See `graphs/gradients.py` for the functions built from a cut.
 """
@@ -60,8 +60,7 @@ def head_scores(
         has_head = tensor.op.type in _HEADS
         if score in ("logit", "probability") and not has_head:
             raise UserError(
-                f"{score} is not to be had: output {name!r} ends in {tensor.op.type}, not in a softmax or "
-                "sigmoid",
+                f"{score} is not available: output {name!r} ends in {tensor.op.type}, not softmax or sigmoid",
                 "model.score",
                 "use auto or output",
             )
@@ -98,7 +97,7 @@ def find_cut(
     """
     needed = traced.ancestors(scores)
     whole = input_sources(traced, needed)
-    sources = {name: found - held for name, found in whole.items()} if held else whole
+    sources = {name: unswitched - held for name, unswitched in whole.items()} if held else whole
     used = {n for n, tensor in traced.inputs.items() if tensor.op.name in needed and n not in held}
     for name in sorted(used & traced.opaque):
         raise refused(
@@ -121,9 +120,11 @@ def find_cut(
             if hides(entry.tensor.op) and (entry.input in masked or is_pooled(traced, entry, needed))
         )
         if switched:
-            # One mask of a list is as good as another: gradients begin in front of the switch.
-            found = [e for e in _entries(traced, scores, sources, switched) if e[0].name not in held_names]
-            entries, _ = _with_positions(traced, found)
+            # Any mask of a list will do: gradients begin in front of the switch.
+            unswitched = [
+                e for e in _entries(traced, scores, sources, switched) if e[0].name not in held_names
+            ]
+            entries, _ = _with_positions(traced, unswitched)
             masked = row_masks(traced, scores, entries)
     for entry in entries:
         for name in sorted(whole.get(entry.tensor.op.name, frozenset()) & held):
@@ -158,11 +159,11 @@ def input_sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, f
     for op in traced.graph.get_operations():  # in creation order: inputs come before what uses them
         if op.name in sources or op.name not in needed:
             continue
-        found: frozenset[str] = frozenset()
+        origin: frozenset[str] = frozenset()
         if op.type not in SHAPE_ONLY:
             for tensor in op.inputs:
-                found |= sources.get(tensor.op.name, frozenset())
-        sources[op.name] = found
+                origin |= sources.get(tensor.op.name, frozenset())
+        sources[op.name] = origin
     return sources
 
 
@@ -180,7 +181,7 @@ def _entries(
       sources: Inputs that an op depends on.
       masked: Inputs whose masks are held.
     """
-    found: dict[str, tuple[Any, str]] = {}
+    tensors: dict[str, tuple[Any, str]] = {}
     seen: set[str] = set()
     pending = list(scores)
     while pending:
@@ -204,9 +205,9 @@ def _entries(
                 f"inputs {', '.join(map(repr, sorted(origin)))} meet in {where(tensor.op)} before any "
                 "gradient begins, so that gradients cannot tell them apart",
             )
-        found[tensor.name] = (tensor, next(iter(origin)))
+        tensors[tensor.name] = (tensor, next(iter(origin)))
     order = {op.name: position for position, op in enumerate(traced.graph.get_operations())}
-    return sorted(found.values(), key=lambda entry: order[entry[0].op.name])
+    return sorted(tensors.values(), key=lambda entry: order[entry[0].op.name])
 
 
 def _switched_by_ids(
@@ -234,8 +235,8 @@ def _with_positions(
 ) -> tuple[tuple[Entry, ...], list[tuple[Any, str, Any]]]:
     """Entries with the positions that they come from, and masks that mix positions.
 
-    A mask that mixes positions (which token may look at which) is no entry where its input has others: it is
-    then held as the row has it. Of these come the tensor, the input and the op that mixes.
+    A mask that mixes positions (which token may look at which) is not an entry where its input has others: it
+    is then held as the row has it, and returned as its tensor, its input and the op that mixes.
 
     Raises:
       UserError: A layer mixes the positions of its input before any gradient begins.
@@ -275,18 +276,18 @@ def _has_gradient(op: Any) -> bool:
 
 
 def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
-    """What the model asks of values that move: whether they equal something, as padding does its constant."""
+    """Comparisons of moving values with something they may equal, as padding equals its constant."""
     moved = {entry.tensor.name for entry in cut.entries}
     rest = traced.ancestors(cut.scores, frozenset(moved))
-    found = []
+    comparisons = []
     for op in traced.graph.get_operations():
         if op.name not in rest or not any(tensor.name in moved for tensor in op.inputs):
             continue
         if op.type in ("Equal", "NotEqual"):
-            found.append(op.outputs[0])
+            comparisons.append(op.outputs[0])
         if op.type not in LOOPS | BRANCHES:  # of which a graph may hold one copy
             moved.update(tensor.name for tensor in op.outputs if tensor.dtype.is_floating)
-    return found
+    return comparisons
 
 
 def _shapes_before(

@@ -1,4 +1,4 @@
-"""Which questions that a model asks of a list are about padding: those whose answers switch its own values.
+"""Questions that a model asks of a list about its padding: those whose answers switch its own values.
 
 An embedded list may be asked several things. Whether a value is padding decides, value by value, which of the
 list's own values count. Whether a word makes a price count, or how many there are, is worth something of its
@@ -21,7 +21,7 @@ _REDUCING = frozenset({"All", "Any", "Max", "Mean", "Min", "Prod", "Sum"})
 
 @dataclass(frozen=True)
 class Questions:
-    """What a model asks of one input, before any of its values meets the answers.
+    """Questions that a model asks of one input, before any of its values meets the answers.
 
     Args:
       asked: By tensor that is made of answers alone: the questions.
@@ -46,7 +46,7 @@ def questions_of(
       ops: That the scores need, in the graph's order.
       name: The input.
       own: Names of the tensors that depend on its values, which the answers do not.
-      values: The same of all inputs.
+      values: Questions of all inputs.
     Cost: one walk over the ops.
     """
     source = {traced.inputs[name].name}  # what is made of the input and is no answer yet

@@ -59,8 +59,8 @@ def held_masks(
     ops = [op for op in traced.graph.get_operations() if op.name in needed]
     if not any(_scales_far(op, op.inputs) for op in ops):
         plain = []  # hundreds of lists are not followed one by one for nothing
-    found = {name: questions(traced, ops, entries, answers, name) for name in {e.input for e in answers}}
-    padding = [e for e in answers if found[e.input].is_padding(e.tensor)]
+    about = {name: questions(traced, ops, entries, answers, name) for name in {e.input for e in answers}}
+    padding = [e for e in answers if about[e.input].is_padding(e.tensor)]
     # Whole numbers may be weights of a mean: they are a mask where they put values out of reach.
     hidden = {
         e.input for e in plain if _ways_of(traced, ops, scores, entries, [*padding, e])[e.tensor.name] > 1
@@ -96,7 +96,7 @@ def switches_others(
 def questions(
     traced: TracedModel, ops: Sequence[Any], entries: Sequence[Entry], asked: Sequence[Entry], name: str
 ) -> Questions:
-    """What a model asks of an input; of one that is not embedded, answers may switch any values.
+    """Finds the questions asked of an input; without an embedding, answers may switch any values.
 
     Args:
       traced: The model.
@@ -160,7 +160,7 @@ def is_pooled(traced: TracedModel, entry: Entry, needed: Mapping[str, Any]) -> b
 
 
 def puts_far(op: Any) -> bool:
-    """Whether an op moves values by so much that a softmax gives them nothing."""
+    """Whether an op moves values so far that a softmax gives them nothing."""
     return op.type in ("Add", "AddV2", "Sub") and any(_far(operand) for operand in op.inputs)
 
 
@@ -205,7 +205,7 @@ def _ways_of(
     entries: Sequence[Entry],
     asked: Sequence[Entry],
 ) -> dict[str, int]:
-    """What some entries do, where they switch values on and off and count those that are on, and no more.
+    """Finds how entries mask, if all they do is switch values on and off and count those that are on.
 
     Args:
       traced: The model.
@@ -227,7 +227,7 @@ def _ways_of(
 def _way(
     ops: Sequence[Any], tensor: Any, every: frozenset[str], values: frozenset[str], scores: frozenset[str]
 ) -> int:
-    """How a tensor masks, see `_ways_of`; `every`: names of what is made of masks alone."""
+    """Finds how a tensor masks, see `_ways_of`; `every`: names of what is made of masks alone."""
     far = {tensor.name: False}  # what is made of it, and whether that is beyond all logits
     way = -1
     for op in ops:
@@ -253,7 +253,7 @@ def _way(
 
 
 def _names(tensors: Iterable[Any]) -> frozenset[str]:
-    """Of tensors."""
+    """Names of tensors."""
     return frozenset(tensor.name for tensor in tensors)
 
 
@@ -264,11 +264,11 @@ def _depending(ops: Iterable[Any], starts: Iterable[str]) -> frozenset[str]:
       ops: Of a graph, in its order.
       starts: The tensors' names.
     """
-    found = set(starts)
+    names = set(starts)
     for op in ops:
-        if op.type not in SHAPE_ONLY and any(tensor.name in found for tensor in op.inputs):
-            found.update(tensor.name for tensor in op.outputs)
-    return frozenset(found)
+        if op.type not in SHAPE_ONLY and any(tensor.name in names for tensor in op.inputs):
+            names.update(tensor.name for tensor in op.outputs)
+    return frozenset(names)
 
 
 def _learned(beside: Iterable[Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Which position of a model input each value of an entry comes from: attributions go back there.
+"""Positions of a model input that the values of an entry come from: attributions go back there.
 
 Maps are followed from the input through the ops, by what each op does to one row of the input: `[1, *shape]`,
 or `[n, ...]` where the batch was flattened. A value is a position of the flattened input, or NOWHERE for a
@@ -69,10 +69,10 @@ def entry_positions(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
     Raises:
       Mixed: A value comes from several positions, and does not count them.
     """
-    found = _mapped(traced, tensor, name, counts=True)
-    if (found == EVERYWHERE).any() and tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool:
+    positions = _mapped(traced, tensor, name, counts=True)
+    if (positions == EVERYWHERE).any() and tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool:
         raise Mixed(tensor.op)  # a mask
-    return found
+    return positions
 
 
 def position_map(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
@@ -85,7 +85,7 @@ def position_map(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
     Returns:
       Positions of the flattened input, `[rows of the tensor for a row of the input, *shape]`.
     Raises:
-      Mixed: A value comes from several positions, or from which one cannot be told.
+      Mixed: A value comes from several positions, or from one that is not known.
     """
     return _mapped(traced, tensor, name, counts=False)
 
@@ -105,24 +105,24 @@ def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.
     for op in traced.graph.get_operations():
         if op.name not in needed or op.type in SHAPE_ONLY:
             continue
-        # How many ids there may be is no value, though it is read off the largest one.
+        # The number of possible ids is not a value, though it is read off the largest one.
         values = [t for i, t in enumerate(op.inputs) if not (i == 1 and op.type in _BINCOUNTS)]
         operands = {index: maps[t.name] for index, t in enumerate(op.inputs) if t.name in maps}
-        found: list[np.ndarray] = []
+        mapped: list[np.ndarray] = []
         blamed = next((mixed[t.name] for t in values if t.name in mixed), None)
         if blamed is None and not operands:
             continue
         differs = any(t.name in unlike for t in op.inputs) or _tells_positions_apart(op, operands)
         if blamed is None:
             try:
-                found = _found(op, operands, size, counts=counts and not differs)
-            # What an op does to a single row may not be told at all.
+                mapped = _found(op, operands, size, counts=counts and not differs)
+            # What an op does to a single row may not be known at all.
             except (Mixed, ValueError, IndexError, tf.errors.InvalidArgumentError):
                 blamed = op
         if blamed is not None:
             mixed.update((output.name, blamed) for output in op.outputs)
             continue
-        for output, value in zip(op.outputs, found, strict=False):
+        for output, value in zip(op.outputs, mapped, strict=False):
             maps[output.name] = value
             if differs:
                 unlike.add(output.name)
@@ -167,20 +167,20 @@ def _tells_positions_apart(op: Any, maps: Mapping[int, np.ndarray]) -> bool:
 def _counted(op: Any, maps: Mapping[int, np.ndarray], size: int) -> np.ndarray:
     """EVERYWHERE, where an op counts over every position of a row once."""
     extents = _extents(op)
-    found = maps.get(0)
-    if found is None or 2 in maps or not extents or len(found) > 1:
+    counted = maps.get(0)
+    if counted is None or 2 in maps or not extents or len(counted) > 1:
         raise Mixed(op)
     if op.type in _BINCOUNTS:
-        # Weights would be another input's, or tell the positions apart.
+        # Weights would be another input's, or make the positions differ.
         weighed = op.inputs[2].shape.num_elements() != 0
-        if weighed or found.ndim != 2 or not np.array_equal(np.sort(found[0]), np.arange(size)):
+        if weighed or counted.ndim != 2 or not np.array_equal(np.sort(counted[0]), np.arange(size)):
             raise Mixed(op)
         return np.full([1, *extents], EVERYWHERE)
-    axes = np.atleast_1d(_constant(op, 1)) % found.ndim
+    axes = np.atleast_1d(_constant(op, 1)) % counted.ndim
     if not _is_indicator(op.inputs[0]) or 0 in axes:
         raise Mixed(op)
-    kept = [axis for axis in range(found.ndim) if axis not in axes]
-    cells = np.transpose(found, [*kept, *axes]).reshape(int(np.prod([found.shape[a] for a in kept])), -1)
+    kept = [axis for axis in range(counted.ndim) if axis not in axes]
+    cells = np.transpose(counted, [*kept, *axes]).reshape(int(np.prod([counted.shape[a] for a in kept])), -1)
     if not (np.sort(cells, axis=1) == np.arange(size)).all():
         raise Mixed(op)
     return np.full([1, *extents], EVERYWHERE)
@@ -276,10 +276,10 @@ def _elementwise(op: Any, maps: list[np.ndarray]) -> np.ndarray:
 def _with_axes_behind(op: Any, ids: np.ndarray) -> np.ndarray:
     """Rows of a table in the place of ids: an embedding."""
     extents = _extents(op)
-    found = ids
-    while found.ndim < 1 + len(extents):
-        found = found[..., np.newaxis]
-    return np.broadcast_to(found, [found.shape[0], *extents])
+    widened = ids
+    while widened.ndim < 1 + len(extents):
+        widened = widened[..., np.newaxis]
+    return np.broadcast_to(widened, [widened.shape[0], *extents])
 
 
 def _extents(op: Any) -> tuple[int, ...]:

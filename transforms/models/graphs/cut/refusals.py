@@ -1,4 +1,4 @@
-"""Why gradients of a model cannot be taken, in words; whoever knows the methods adds those that would do."""
+"""Errors that say why gradients cannot be taken; whoever knows the methods adds those that would do."""
 
 from __future__ import annotations
 

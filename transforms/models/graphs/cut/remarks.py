@@ -1,4 +1,4 @@
-"""What a reader of a model's gradients should know: rounded layers, masks, texts that it splits."""
+"""Remarks for readers of a model's gradients: rounded layers, masks, texts that it splits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.wording import names_in_words
 #: Ops that round, with a gradient that goes straight through.
 _FAKE = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
 _SPLITS = ("StringSplit", "UnicodeDecode", "StringNGrams")
-#: Names of layers that are told.
+#: Most names of layers in a remark.
 _MOST = 3
 
 
@@ -24,11 +24,11 @@ def split_texts(traced: TracedModel) -> tuple[str, ...]:
     """Inputs of strings that the model takes apart itself, by name."""
     needed = traced.ancestors(traced.outputs)
     sources = input_sources(traced, needed)
-    found: set[str] = set()
+    names: set[str] = set()
     for op in needed.values():
         if op.type.startswith(_SPLITS):
-            found |= sources.get(op.name, frozenset())
-    return tuple(name for name in traced.inputs if name in found)
+            names |= sources.get(op.name, frozenset())
+    return tuple(name for name in traced.inputs if name in names)
 
 
 def masked_lists(
@@ -59,19 +59,19 @@ def remarks_on_gradients(traced: TracedModel, cut: Cut, *, additive: bool, inste
       instead: Methods that need only evaluations, in words.
     """
     rest = traced.ancestors(cut.scores, frozenset(entry.tensor.name for entry in cut.entries))
-    found = []
+    lines = []
     rounded = _rounded(traced, cut, rest.values())
     if rounded:
         shown = names_in_words(rounded, _MOST)
-        found.append(
+        lines.append(
             f"the model rounds in {shown} (quantised): gradients go straight through, as the layers have it "
             f"themselves, and need not add up to the change of the score; {instead} explain what it computes"
         )
     if not additive:
-        return found
+        return lines
     listed = names_in_words(cut.row_masks)
     if listed:
-        found.append(
+        lines.append(
             f"the mask that the model makes of {listed} stays the row's along the whole path, and in the "
             "base value: padding gets exactly 0, sums hold, and what the mask itself is worth (how much of a "
             f"list is padding) is in none of them; {instead} replace the values themselves, mask and all"
@@ -79,35 +79,35 @@ def remarks_on_gradients(traced: TracedModel, cut: Cut, *, additive: bool, inste
     moved = {entry.input for entry in cut.entries}.difference(cut.row_masks)
     masks = [n for n in cut.side_inputs if n in moved and not traced.inputs[n].dtype.is_floating]
     if masks:
-        found.append(
+        lines.append(
             f"the mask that the model makes of {', '.join(masks)} stays the row's along the whole path, "
             "while the base value has the baseline's own: sums miss what the mask is worth; "
             f"{instead} replace the values themselves, mask and all"
         )
     jumping = list(dict.fromkeys(_layer(tensor.op) for tensor in equalities(traced, cut)))
     if jumping:
-        found.append(
+        lines.append(
             f"the model compares values with a constant ({', '.join(jumping[:_MOST])}: padding that is "
             "masked): the mask jumps along the path, and sums miss what the jump is worth; "
             f"{instead} are exact there"
         )
-    return found
+    return lines
 
 
 def _rounded(traced: TracedModel, cut: Cut, ops: Iterable[Any]) -> list[str]:
     """Layers that round what comes from the entries, and have a gradient all the same."""
     entries = frozenset(entry.tensor.name for entry in cut.entries)
-    found: dict[str, None] = {}
+    layers: dict[str, None] = {}
     for op in ops:
         backward = backward_of(op)
         if op.type.startswith(_FAKE):
-            found[_layer(op)] = None
+            layers[_layer(op)] = None
         elif backward is not None:
             given = frozenset(op.inputs[place].name for place in backward.results)
             results = [t for t in op.inputs[: backward.operands] if t.name not in given]
             if any(_rounds(inner) for inner in traced.ancestors(results, given | entries).values()):
-                found[_layer(op)] = None
-    return list(found)
+                layers[_layer(op)] = None
+    return list(layers)
 
 
 def _rounds(op: Any) -> bool:

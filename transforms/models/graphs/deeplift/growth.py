@@ -1,4 +1,4 @@
-"""How the tensors of a DeepLIFT walk grow with the rows, measured by running a few."""
+"""Growth of the tensors of a DeepLIFT walk with the rows, measured by running a few."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.models.graphs.trace import TracedModel, static_shape
 
 @dataclass(frozen=True)
 class WalkGrowth:
-    """What running one, two and three rows shows.
+    """Growth of tensors with the rows, as running one, two and three rows shows it.
 
     Args:
       extents: Of the plan's shaped and kept tensors.
@@ -53,8 +53,8 @@ class WalkGrowth:
 
         def run(*index: int) -> Any:
             rows = {name: value[list(index)] for name, value in two.items()}
-            found = look({k: tf.constant(rows[k], t.dtype) for k, t in traced.inputs.items()})
-            return [[value.numpy() for value in part] for part in found]
+            measured = look({k: tf.constant(rows[k], t.dtype) for k, t in traced.inputs.items()})
+            return [[value.numpy() for value in part] for part in measured]
 
         first, second, both, three = run(0), run(1), run(0, 1), run(0, 1, 0)
         extents: dict[str, Extents] = {}
@@ -116,13 +116,13 @@ _ARRAYS = {
 def _two_rows(example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Two rows that differ in whatever they can."""
     rng = np.random.default_rng(0)
-    found = {}
+    rows = {}
     for name, value in example.items():
         pair = value[[0, len(value) - 1]]
         if np.issubdtype(pair.dtype, np.floating):
             pair = pair + rng.normal(0, 0.1, pair.shape) * (np.abs(pair) + 1)
-        found[name] = pair
-    return found
+        rows[name] = pair
+    return rows
 
 
 def _line(tensor: Any, two: np.ndarray, three: np.ndarray) -> Extents:
@@ -140,7 +140,7 @@ def _at(line: Extents, rows: int) -> list[int]:
 
 
 def _outer(line: Extents, first: np.ndarray, second: np.ndarray, both: np.ndarray) -> int | None:
-    """How many values lie before the rows in memory, or None where the rows are not apart."""
+    """Counts the values that lie before the rows in memory; None where the rows are not apart."""
     axis = next((place for place, step in enumerate(line.slope) if step), None)
     if axis is None or first.size * 2 != both.size:
         return None

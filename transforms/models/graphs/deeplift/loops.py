@@ -70,12 +70,12 @@ class Scan:
 
     @property
     def given(self) -> list[Variable]:
-        """What the loop is called with, in that order; a list is one tensor `[steps, rows, ...]`."""
+        """Arguments of the loop, in order; a list is one tensor `[steps, rows, ...]`."""
         return [variable for variable in self.variables if variable.name is not None]
 
     @property
     def results(self) -> list[Variable]:
-        """What the call gives first, in that order; a list of one item has `[1, rows, ...]`."""
+        """First results of the call, in order; a list of one item has `[1, rows, ...]`."""
         return [variable for variable in self.variables if variable.result is not None]
 
     @property
@@ -118,9 +118,9 @@ class Scan:
                 feeds[self.body.inputs[str(variable.name)].name] = own
             for variable, value in zip(states, now, strict=True):
                 feeds[self.body.inputs[str(variable.name)].name] = value
-            found = self.body.replay(feeds, [*self.body.outputs, *wanted.values()])
-            outputs = found[: len(self.body.outputs)]
-            values = dict(zip(wanted, found[len(outputs) :], strict=True))
+            fetched = self.body.replay(feeds, [*self.body.outputs, *wanted.values()])
+            outputs = fetched[: len(self.body.outputs)]
+            values = dict(zip(wanted, fetched[len(outputs) :], strict=True))
             flat = [self.growth.flat(values[name], tensor) for name, tensor in plan.kept.items()]
             flat += [self.growth.flat(slope(s, values), s.outputs[0]) for s in plan.slopes.values()]
             return (
@@ -209,10 +209,10 @@ class Scan:
                     seeds[name] = m[0] * tf.cast(tf.equal(at, self.steps - 1), tf.float32)
                 else:
                     seeds[name] = m[at]
-            found = own.run([own.like(seeds[name], score) for name, score in scores.items()])
+            multipliers = own.run([own.like(seeds[name], score) for name, score in scores.items()])
             by_name = {
                 entry.tensor.name: own.like(value, entry.tensor)
-                for entry, value in zip(plan.entries, found, strict=True)
+                for entry, value in zip(plan.entries, multipliers, strict=True)
             }
 
             def of(variable: Variable) -> Any:
@@ -281,5 +281,5 @@ class Scan:
 
 def loops(walk: Walk, step: Step, given: Mapping[str, Any]) -> dict[int, Any]:
     """The rules of a loop's body, from its last step to its first."""
-    found: dict[int, Any] = step.scan.back(walk, step, given)
-    return found
+    multipliers: dict[int, Any] = step.scan.back(walk, step, given)
+    return multipliers

@@ -23,7 +23,8 @@ from transforms.models.graphs.tensors import sum_positions
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.graphs.xla import for_xla
 
-#: Walks of so few steps are fused by XLA where a call has so many pairs: it compiles anew for each shape.
+#: XLA fuses walks of few steps, in calls of many pairs: it compiles anew for each shape. Most steps, fewest
+#: pairs.
 _MOST_FUSED, _LEAST_FUSED = 64, 4096
 #: Linear ops that leave XLA nothing to do worse than TensorFlow's own kernels.
 _FUSED_OPS = frozenset({"ConcatV2", "MatMul", "Mul", "Mean", "Neg", "RealDiv", "Split", "Sum", "Transpose"})
@@ -181,10 +182,8 @@ class RescaleModel:
             chosen = targets[:, first : first + TARGETS_AT_ONCE].astype(np.int32)
             total: dict[str, np.ndarray] = {}
             for base, weights in background:
-                found = {
-                    k: v.numpy() for k, v in explain(ends or dict(inputs), base, weights, chosen).items()
-                }
-                total = {k: total[k] + v for k, v in found.items()} if total else found
+                part = {k: v.numpy() for k, v in explain(ends or dict(inputs), base, weights, chosen).items()}
+                total = {k: total[k] + v for k, v in part.items()} if total else part
                 with self._lock:
                     self.evaluations += len(targets) * len(weights)
             for name, value in total.items():
@@ -195,10 +194,10 @@ class RescaleModel:
         """The background in parts of `rows` rows, kept ready where that takes little memory."""
         names = (*self.plan.kept, *self.plan.slopes)
         per_row = 4 * sum(self._growth.extents[n].outer * self._growth.extents[n].inner for n in names)
-        found = Background(self, inputs, rows)
-        if found.count * per_row <= KEPT_BYTES:
-            found.keep()
-        return found
+        background = Background(self, inputs, rows)
+        if background.count * per_row <= KEPT_BYTES:
+            background.keep()
+        return background
 
 
 @dataclass

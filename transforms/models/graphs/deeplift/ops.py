@@ -1,4 +1,4 @@
-"""Which ops DeepLIFT's rules know, and which rule is each one's."""
+"""Ops that DeepLIFT's rules know, and the rule for each."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ INTEGRALS = frozenset(
         "Xlogy",
     }
 )
-#: The largest values in their order; where they come from, which is their second output, is no number.
+#: The largest values in their order; their second output, the places they come from, is not a number.
 ORDERS = frozenset({"TopK", "TopKV2"})
 #: Of two operands, element by element, beyond the above.
 _PAIRS = frozenset(
@@ -159,7 +159,7 @@ def is_float(dtype: Any) -> bool:
 
 
 def bends(op: Any, varying: list[int]) -> bool:
-    """Whether an element-wise op is no straight line in its varying operands, taken together."""
+    """Whether an element-wise op bends: it is not a straight line in its varying operands together."""
     if op.type in _STRAIGHT:
         return False
     if op.type == "Cast":
@@ -177,7 +177,7 @@ def rule_name(op: Any, varying: list[int]) -> str | None:
     """The rule for an op whose operands at these places vary; None where there is none."""
     kind = op.type
     if kind in QUOTIENTS | {"Mean"} and op.outputs[0].dtype.is_integer:
-        return None  # it rounds what is no function of one element
+        return None  # it rounds, and is not a function of one element
     if (kind in PASSING and varying == [0] and not cuts_off(op)) or kind == "IdentityN":
         return "passing"
     if kind in SUMS:

@@ -1,4 +1,4 @@
-"""What DeepLIFT's walk through a traced graph will do: which rule at which op, and what it must know for it.
+"""The plan of DeepLIFT's walk through a traced graph: the rule at each op, and what the rule must know.
 
 Pure graph walking; nothing is run here. `rescale.py` measures and compiles what is planned here.
 """
@@ -162,7 +162,7 @@ class _Planner:
         return is_float(tensor.dtype) or tensor.dtype == tf.bool or tensor.name in self._whole
 
     def _find_whole(self) -> None:
-        """Finds the whole numbers that are rounded floats, as quantised layers reckon with; not ids."""
+        """Finds the whole numbers that are rounded floats, as quantised layers compute with; not ids."""
         self._whole: set[str] = set()
         for op in self._ordered:
             varying = self._varying(op)
@@ -229,15 +229,15 @@ class _Planner:
 
     def _between(self, start: Any, end: Any) -> tuple[Any, ...]:
         """The ops of a curve, in their order."""
-        found: dict[str, Any] = {}
+        ops: dict[str, Any] = {}
         pending = [end]
         while pending:
             op = pending.pop().op
-            if op.name in found:
+            if op.name in ops:
                 continue
-            found[op.name] = op
+            ops[op.name] = op
             pending += [t for t in op.inputs if self._varies(t) and t.name != start.name]
-        return tuple(sorted(found.values(), key=lambda op: self._order[op.name]))
+        return tuple(sorted(ops.values(), key=lambda op: self._order[op.name]))
 
     # -- the walk --------------------------------------------------------------------------------------------
 
@@ -346,7 +346,7 @@ class _Planner:
     def _check_scale(self, op: Any) -> None:
         """Refuses what is rounded after a row was scaled by its own largest value, as int8 layers do.
 
-        Of a row of zeros the scale is 127 / ε: the Shapley value of such a factor is far larger than any
+        For a row of zeros the scale is 127 / ε: the Shapley value of such a factor is far larger than any
         difference of the score, and sums only because two such numbers cancel.
         """
         while op.type in _PASSED_ON:

@@ -23,9 +23,9 @@ _ROUNDING = 4e-7
 _NODES, _MOST_PANELS = 8, 64
 #: What a local integral's sum may be off, as a share of what it sums.
 _EXACT = 2e-6
-#: Below a softmax's largest operand by so much, another has no part in it.
+#: An operand this far below a softmax's largest one has no part in it.
 _SOFTMAX_RANGE = 40.0
-#: All operands of a softmax moving together by so much are moved by a mask.
+#: Operands of a softmax that all move this far together are moved by a mask.
 _SOFTMAX_FAR = 1e4
 
 Multipliers = dict[int, Any]
@@ -40,13 +40,13 @@ def passing(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def sums(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """The same multiplier for every term; a difference's second has it negative."""
+    """Every term gets the same multiplier; the second term of a difference gets it negated."""
     (m,) = given.values()
-    found = {}
+    multipliers = {}
     for place, operand in step.operands.items():
         part = walk.sum_to(m, step.outputs[0], operand)
-        found[place] = -part if step.op.type == "Sub" and place == 1 else part
-    return found
+        multipliers[place] = -part if step.op.type == "Sub" and place == 1 else part
+    return multipliers
 
 
 def linear(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
@@ -73,7 +73,7 @@ def linear(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def products(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """The Shapley value of two players: of ab it is (a_x + a_r)/2 · Δb to b, the gradient half way.
 
-    The same gradient is right for any function of the second degree.
+    That gradient is right for any function of the second degree.
     """
     op = step.op
     if op.type == "Mul" and walk.alike(op.outputs[0], *step.operands.values()):
@@ -102,7 +102,7 @@ def quotients(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """The rescale rule, Δout/Δin; where rounding drowns it, the mean of the derivatives at the two ends.
 
-    The quotient is known up to the rounding of the ends; within that the derivative is as good as it and free
+    The quotient is known up to the rounding of the ends; within that the derivative is as exact, and free
     of noise, and past that the quotient is right, a kink lying between the ends or not.
     """
     (m,), (start,) = given.values(), step.operands.values()
@@ -145,10 +145,10 @@ def largest(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def selects(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Of c a + (1 − c) b with c in {0, 1}: two products, each between its two players.
+    """The choice c a + (1 − c) b, with c in {0, 1}, is two products, each between its two players.
 
     Where the choice is the same at both ends, what is not chosen counts for nothing; where it is another and
-    what was not chosen is no number, the choice bears the whole difference.
+    what was not chosen is not a number, the choice bears the whole difference.
     """
     (m,) = given.values()
     c, a, b = step.op.inputs
@@ -180,7 +180,7 @@ def comparisons(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers
 
 
 def either(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Of a or b = 1 − (1 − a)(1 − b): a product."""
+    """The disjunction of a and b, 1 − (1 − a)(1 − b), is a product."""
     (m,) = given.values()
     halves = [0.5 * sum(walk.ends(tensor)) for tensor in step.op.inputs]
     return {
@@ -245,7 +245,7 @@ def integrals(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def orders(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Of sorted values: each operand has the multipliers of the ranks that it holds on the straight line.
+    """Each sorted operand gets the multipliers of the ranks that it holds along the straight line.
 
     Between two ends an operand's rank changes where it crosses another, once for each at most: what it gets
     is the mean of the multipliers of its ranks, by the shares of the line that it holds them. That is the
@@ -275,7 +275,7 @@ def orders(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def _within_range(x: Any, r: Any) -> tuple[Any, Any]:
     """A softmax's operand at both ends, without what has no part in it.
 
-    What a mask takes away is pushed to −10⁹, and where it takes all, everything is.
+    A mask pushes what it takes away to −10⁹, and everything where it takes all.
     """
     top_x, top_r = _tops(x, r)
     far = _far(x, r)
@@ -290,12 +290,12 @@ def _within_range(x: Any, r: Any) -> tuple[Any, Any]:
 def _from_range(m: Any, near: Any, x: Any, r: Any) -> Any:
     """Multipliers of a softmax's whole operand from those of the part of it that was walked along."""
     apart = x - r
-    found = tf.where(near == apart, m, m * tf.math.divide_no_nan(near, apart))
+    scaled = tf.where(near == apart, m, m * tf.math.divide_no_nan(near, apart))
     # Where a mask takes all, what it had already taken comes back as one of equals: by the others' doing.
     moved = _far(x, r) & (apart != 0)
     lost = tf.reduce_sum(tf.where(apart == 0, m * near, 0.0), axis=-1, keepdims=True)
     total = tf.reduce_sum(tf.where(moved, apart, 0.0), axis=-1, keepdims=True)
-    return found + tf.where(moved, tf.math.divide_no_nan(lost, total), 0.0)
+    return scaled + tf.where(moved, tf.math.divide_no_nan(lost, total), 0.0)
 
 
 def _tops(x: Any, r: Any) -> tuple[Any, Any]:

@@ -151,8 +151,8 @@ def _held(loop: Loop, place: int) -> bool:
 
 
 def _outside(traced: TracedModel, loop: Loop, counted: _Counted) -> dict[int, Any] | None:
-    """What is the same for every row and held by the loop, by place: weights, variables, tables."""
-    found: dict[int, Any] = {}
+    """Finds what the loop holds and every row shares, by place: weights, variables, tables."""
+    values_by_place: dict[int, Any] = {}
     wanted: dict[int, Any] = {}
     inputs = {tensor.op.name for tensor in traced.inputs.values()}
     for place, given in enumerate(loop.op.inputs):
@@ -160,7 +160,7 @@ def _outside(traced: TracedModel, loop: Loop, counted: _Counted) -> dict[int, An
             continue
         source = _source(given)
         if source.name in traced.captures:
-            found[place] = traced.captures[source.name]
+            values_by_place[place] = traced.captures[source.name]
         elif given.dtype in (tf.resource, tf.variant):
             return None
         elif not inputs & traced.ancestors([given]).keys():
@@ -168,8 +168,8 @@ def _outside(traced: TracedModel, loop: Loop, counted: _Counted) -> dict[int, An
     if wanted:
         # Run once, outside: a weight that is read by every step is the same for all of them.
         values = tf.function(lambda: traced.replay({}, list(wanted.values())), autograph=False)()
-        found.update(zip(wanted, values, strict=True))
-    return found
+        values_by_place.update(zip(wanted, values, strict=True))
+    return values_by_place
 
 
 def _roles(
@@ -260,10 +260,10 @@ def _planned(
                 name = loop.body.inputs[role.number].name
                 values[name] = StepList(value) if role.listed else value
                 counters.pop(name, None)
-        found = write(loop.body, values)
+        written = write(loop.body, values)
         for role in roles:
             if role.result is not None:
-                value = found[role.number]
+                value = written[role.number]
                 results.append(tf.identity(value.item if isinstance(value, StepList) else value))
         return list(results)
 
@@ -315,11 +315,11 @@ def _dtype(loop: Loop, role: Variable) -> Any:
 def _example(specs: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Two rows of what a step is given, at random: how tensors grow with rows is measured on them."""
     rng = np.random.default_rng(0)
-    found = {}
+    rows = {}
     for name, spec in specs.items():
         shape = [2, *spec.shape[1:]]
         if spec.dtype == tf.bool:
-            found[name] = rng.random(shape) < 0.5
+            rows[name] = rng.random(shape) < 0.5
         else:
-            found[name] = rng.normal(0, 0.5, shape).astype(spec.dtype.as_numpy_dtype)
-    return found
+            rows[name] = rng.normal(0, 0.5, shape).astype(spec.dtype.as_numpy_dtype)
+    return rows

@@ -25,7 +25,7 @@ def slope(step: Step, known: Mapping[str, Any]) -> Any:
     for op in step.inner:
         given = [values.get(tensor.name, known.get(tensor.name)) for tensor in op.inputs]
         if op.type == "IdentityN":
-            found = given
+            outputs = given
         else:
             attributes = {key: value for key, value in op.node_def.attr.items() if not key.startswith("_")}
             kind = "Identity" if op.type in IDENTITIES else op.type
@@ -33,9 +33,9 @@ def slope(step: Step, known: Mapping[str, Any]) -> Any:
                 attributes = {"T": AttrValue(type=op.outputs[0].dtype.as_datatype_enum)}
             dtypes = [output.dtype for output in op.outputs]
             made = tf.compat.v1.get_default_graph().create_op(kind, given, dtypes, attrs=attributes)
-            found = made.outputs
+            outputs = made.outputs
         values.update(
-            (t.name, value) for t, value in zip(op.outputs, found, strict=True) if value is not None
+            (t.name, value) for t, value in zip(op.outputs, outputs, strict=True) if value is not None
         )
     try:
         gradient = tf.gradients(values[end.name], own, unconnected_gradients="zero")[0]

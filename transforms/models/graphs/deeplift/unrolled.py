@@ -1,7 +1,7 @@
 """Loops of a traced graph as DeepLIFT's rules can walk along them.
 
 Recurrent layers run `While` loops over lists of tensors. Where the number of steps does not depend on the
-rows, such a loop becomes one call (see `rescale_loops`); of any other, what its body is, so many times, and a
+rows, such a loop becomes one call (see `loops.py`). Any other is written out, its body once a step, and a
 list is its items.
 """
 
@@ -65,7 +65,7 @@ class _List:
 def unrolled(
     traced: TracedModel, fetches: Sequence[Any], refuse: Unhandled
 ) -> tuple[TracedModel, tuple[Any, ...]]:
-    """The same model with its loops as single calls, or else written out.
+    """Returns the model with its loops as single calls, or else written out.
 
     Args:
       traced: A model whose function calls are written out.
@@ -129,18 +129,18 @@ class _Writer:
             if op.type == "Placeholder" and op.outputs[0].name in values:
                 continue
             given = [values[tensor.name] for tensor in op.inputs]
-            found: Sequence[Any]
+            written: Sequence[Any]
             if op.type in LOOPS:
-                found = self._loop(op, given)
+                written = self._loop(op, given)
             elif op.type in _CALLS:
-                found = self._call(op.get_attr("f").name, given)
+                written = self._call(op.get_attr("f").name, given)
             elif op.type in BRANCHES:
-                found = self._branch(op, given)
+                written = self._branch(op, given)
             elif op.type.startswith("TensorList"):
-                found = [self._list_op(op, given)]
+                written = [self._list_op(op, given)]
             else:
-                found = self._copy(op, given)
-            values.update((output.name, value) for output, value in zip(op.outputs, found, strict=True))
+                written = self._copy(op, given)
+            values.update((output.name, value) for output, value in zip(op.outputs, written, strict=True))
 
     def _copy(self, op: Any, given: Sequence[Any]) -> Sequence[Any]:
         if any(isinstance(value, _List | StepList) for value in given):
@@ -233,13 +233,13 @@ class _Writer:
     def _scanned(self, op: Any, scan: Scan, given: Sequence[Any]) -> list[Any]:
         """A loop's variables after its last step, by a call of the whole of it."""
         arguments = [given[v.number].whole if v.listed else given[v.number] for v in scan.given]
-        found = scan.call(*arguments)
-        call = found[0].op
+        results = scan.call(*arguments)
+        call = results[0].op
         self.scans[call.name] = scan
         after = list(given)
         for place, value in scan.numbers.items():
             after[place] = self._constant(value, given[place].dtype)
-        for variable, value in zip(scan.results, found, strict=False):
+        for variable, value in zip(scan.results, results, strict=False):
             if variable.listed:
                 after[variable.number] = _List(whole=value)
             else:
@@ -286,9 +286,9 @@ class _Writer:
     # -- whole numbers that do not depend on the rows --------------------------------------------------------
 
     def known(self, tensor: Any) -> Any:
-        """The value of a whole-number tensor, or None where it depends on the rows or cannot be told."""
+        """The value of a whole-number tensor; None where it depends on the rows or is not known."""
         if tensor.name not in self._known:
             value = tf.get_static_value(tensor)
-            found = apply(tensor.op, self.known) if value is None else np.asarray(value)
-            self._known[tensor.name] = found
+            number = apply(tensor.op, self.known) if value is None else np.asarray(value)
+            self._known[tensor.name] = number
         return self._known[tensor.name]

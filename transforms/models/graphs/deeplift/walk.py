@@ -28,7 +28,7 @@ _ON_NUMBERS = {"LogicalAnd": "Mul", "Any": "Max", "All": "Min", "BatchMatMulV3":
 
 @dataclass(frozen=True)
 class Extents:
-    """How a tensor grows with the rows: its shape is base + slope · rows, and its outer and inner extent."""
+    """Growth of a tensor with the rows: its shape, base + slope · rows, and its outer and inner extent."""
 
     base: tuple[int, ...]
     slope: tuple[int, ...]
@@ -169,12 +169,12 @@ class Walk:
         outputs = [new for new, old in zip(made.outputs, step.op.outputs, strict=False) if old.name in given]
         weights = [given[old.name] for old in step.op.outputs if old.name in given]
         try:
-            found = tf.gradients(outputs, list(own.values()), grad_ys=weights)
+            gradients = tf.gradients(outputs, list(own.values()), grad_ys=weights)
         except LookupError as error:
             raise refused(step.op, "has no gradient") from error
-        if any(gradient is None for gradient in found):
+        if any(gradient is None for gradient in gradients):
             raise refused(step.op, "has no gradient")
-        return {place: tf.convert_to_tensor(g) for place, g in zip(own, found, strict=True)}
+        return {place: tf.convert_to_tensor(g) for place, g in zip(own, gradients, strict=True)}
 
     def _copy(self, step: Step, operands: Mapping[int, Any]) -> Any:
         op = step.op
@@ -224,17 +224,17 @@ class Walk:
         Returns:
           A tensor an entry, `[outer, T, R, B, inner]`, or None where the scores do not depend on it.
         """
-        found: dict[str, Any] = {}
+        multipliers: dict[str, Any] = {}
         for tensor, seed in zip(self.plan.scores, seeds, strict=True):
-            found[tensor.name] = found[tensor.name] + seed if tensor.name in found else seed
+            multipliers[tensor.name] = multipliers[tensor.name] + seed if tensor.name in multipliers else seed
         for step in self.plan.steps:
-            given = {t.name: found.pop(t.name) for t in step.outputs}
+            given = {t.name: multipliers.pop(t.name) for t in step.outputs}
             for place, value in self.rules[step.rule](self, step, given).items():
                 operand = step.operands[place]
                 value.set_shape(self.extents[operand.name].static)
-                held = found.get(operand.name)
-                found[operand.name] = value if held is None else held + value
-        return [self.flat(found[entry.tensor.name], entry.tensor) for entry in self.plan.entries]
+                held = multipliers.get(operand.name)
+                multipliers[operand.name] = value if held is None else held + value
+        return [self.flat(multipliers[entry.tensor.name], entry.tensor) for entry in self.plan.entries]
 
 
 #: The walk, a step of it, multipliers by output → multipliers by the place of an operand.
@@ -250,14 +250,14 @@ def _widened(value: Any, number: bool) -> Any:
 
 def _numbers(op: Any) -> set[int]:
     """The places of an op's operands that are numbers, rather than indices, axes or shapes."""
-    found: set[int] = set()
+    places: set[int] = set()
     place = 0
     for argument in op.op_def.input_arg:
         count = op.get_attr(argument.number_attr) if argument.number_attr else 1
         if argument.type_attr in _NUMBERS:
-            found.update(range(place, place + count))
+            places.update(range(place, place + count))
         place += count
-    return found
+    return places
 
 
 def constants_of(traced: Any, plan: WalkPlan) -> dict[str, Any]:
@@ -269,11 +269,11 @@ def constants_of(traced: Any, plan: WalkPlan) -> dict[str, Any]:
     }
 
 
-#: Numbers past the first are as good as infinite; the second does as well as they, and can be reckoned with.
+#: Beyond the first, a value counts as infinite; the second stands in for infinity in arithmetic.
 _ENDLESS, _MASKED = 1e30, 1e9
 
 
 def as_numbers(value: Any) -> Any:
-    """Values in float32, and what stands for minus infinity in a mask as a number one can reckon with."""
+    """Values in float32; what stands for minus infinity in a mask becomes a number for arithmetic."""
     known, value = value.dtype, tf.cast(value, tf.float32)
     return value if known == tf.bool else tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)

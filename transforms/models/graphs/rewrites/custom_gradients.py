@@ -64,10 +64,10 @@ class Backward:
         inside = {
             name: value if value.graph is graph else graph.capture(value) for name, value in values.items()
         }
-        found = tf.graph_util.import_graph_def(
+        imported = tf.graph_util.import_graph_def(
             self.definition, input_map=inside, return_elements=list(self.results.values()), name="backward"
         )
-        made = dict(zip(self.results, found, strict=True))
+        made = dict(zip(self.results, imported, strict=True))
         return [made.get(place) for place in range(len(op.inputs))]
 
 
@@ -124,9 +124,9 @@ def with_custom_gradients(traced: TracedModel) -> Brought:
     made: list[Backward] = []
     changed: set[str] = set()
     for scope in scopes:
-        found = scope.rewritten(traced)
-        made += found
-        if found and scope.body is not None:
+        rewritten = scope.rewritten(traced)
+        made += rewritten
+        if rewritten and scope.body is not None:
             changed.add(scope.body.signature.name)
     return Brought(definition, tuple(made), frozenset(changed))
 
@@ -152,13 +152,13 @@ class _Scope:
                     node.attr.pop(GRADIENT, None)
                 continue
             op = self._graph.get_operation_by_name(node.name)
-            found = _traced(op)
-            if found is None:  # the name of a gradient that nobody registered: the op has its own derivative
+            own = _traced(op)
+            if own is None:  # an unregistered gradient: the op has its own derivative
                 node.attr.pop(GRADIENT, None)
                 continue
             if node.op != "IdentityN":
                 continue
-            backward, needed = found
+            backward, needed = own
             names = [self._name(tensor, traced) for tensor in needed]
             # Control edges come last among the inputs of a node.
             edges = [name for name in node.input if name.startswith("^")]
@@ -172,7 +172,7 @@ class _Scope:
         return made
 
     def _name(self, tensor: Any, traced: TracedModel) -> str:
-        """What a tensor that a gradient needs is called among the nodes."""
+        """Finds the name, among the nodes, of a tensor that a gradient needs."""
         inner = self._inner(tensor)
         if inner is None:
             if self.body is not None:
@@ -195,7 +195,7 @@ class _Scope:
             if place < size:
                 return f"{inner.op.name}:{argument.name}:{place}"
             place -= size
-        raise AssertionError(f"{inner.name} is no output of its op")
+        raise AssertionError(f"{inner.name} is not an output of its op")
 
     def _inner(self, tensor: Any) -> Any:
         """The tensor of this graph that a tensor of it, of a graph around it or of no graph stands for."""
@@ -213,13 +213,13 @@ class _Scope:
 
 
 def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
-    """An op's own gradient, and the tensors of the forward pass that it needs; None where nobody knows it."""
+    """An op's own gradient, and the tensors of the forward pass that it needs; None where it is not known."""
     try:
         function = tf_ops.gradient_registry.lookup(_text(op.get_attr(GRADIENT)))
     except LookupError:
         return None
     places = [p for p, t in enumerate(op.outputs) if t.dtype.is_floating or t.dtype.is_complex]
-    found: list[int] = []
+    traced_at: list[int] = []
 
     def backward(*given: Any) -> list[Any]:
         upstream: list[Any] = [None] * len(op.outputs)
@@ -228,7 +228,7 @@ def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
         gradients = function(op, *upstream)
         listed = gradients if isinstance(gradients, (list, tuple)) else [gradients]
         kept = {p: tf.convert_to_tensor(g) for p, g in enumerate(listed) if g is not None}
-        found[:] = list(kept)
+        traced_at[:] = list(kept)
         return list(kept.values())
 
     specs = [tf.TensorSpec(op.outputs[place].shape, op.outputs[place].dtype) for place in places]
@@ -249,7 +249,7 @@ def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
         definition,
         {place: tensor.name for place, tensor in zip(places, given, strict=True) if tensor.name in used},
         tuple(inner.name for _, inner in needed),
-        {place: tensor.name for place, tensor in zip(found, concrete.outputs, strict=True)},
+        {place: tensor.name for place, tensor in zip(traced_at, concrete.outputs, strict=True)},
         len(op.inputs),
     )
     _known[made.name] = made
@@ -275,7 +275,7 @@ def rename(definition: Any, changed: frozenset[str]) -> None:
                         function.name = names[function.name]
     for name in renamed:
         bodies[name].signature.name = names[name]
-        # Importing a graph does not tell TensorFlow's executor of functions that no tracing has made.
+        # TensorFlow's executor does not learn of functions from an import, only from a trace.
         context.context().add_function_def(bodies[name])
 
 
@@ -286,10 +286,10 @@ def rename_all(definition: Any) -> None:
 
 def _named(node: Any) -> set[str]:
     """Functions that a node calls or holds."""
-    found = {node.op}
+    names = {node.op}
     for value in node.attr.values():
-        found |= {value.func.name, *(function.name for function in value.list.func)}
-    return found
+        names |= {value.func.name, *(function.name for function in value.list.func)}
+    return names
 
 
 def _text(value: Any) -> str:

@@ -18,7 +18,7 @@ from transforms.models.graphs.trace import TracedModel, static_shape
 
 
 def ungrouped(traced: TracedModel) -> TracedModel:
-    """The same model, with its grouped convolutions taken apart where this machine needs it.
+    """Returns the model with its grouped convolutions taken apart where this machine needs it.
 
     Cost: none, or a kernel call for each group.
     """
@@ -46,7 +46,7 @@ def _groups(op: Any) -> int:
 
 
 def _axis(node: Any) -> int:
-    """Of the channels."""
+    """The axis of the channels."""
     return 1 if node.attr["data_format"].s == b"NCHW" else 3
 
 

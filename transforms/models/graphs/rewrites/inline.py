@@ -20,7 +20,7 @@ _LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2"})
 
 
 def inlined(traced: TracedModel) -> TracedModel:
-    """The same model with the bodies of called functions in the place of the calls, at any depth.
+    """Returns the model with the bodies of called functions in the place of the calls, at any depth.
 
     Loops and branches keep their bodies as functions: they are differentiated as a whole. Gradients that
     layers brought along stay theirs. Variables and tables stay outside, so that the weights exist once
@@ -42,8 +42,8 @@ def inlined(traced: TracedModel) -> TracedModel:
     copy.node.extend(flat.resolved())
     copy.library.function.extend(_reachable(copy.node, library))
     rename(copy, brought.changed)
-    found = rebuilt(traced, copy, [flat.resolve(_full(tensor.name)) for tensor in traced.outputs])
-    return replace(found, backwards=brought.backwards)
+    copied = rebuilt(traced, copy, [flat.resolve(_full(tensor.name)) for tensor in traced.outputs])
+    return replace(copied, backwards=brought.backwards)
 
 
 def rebuilt(traced: TracedModel, definition: Any, fetches: Sequence[str]) -> TracedModel:
@@ -169,7 +169,7 @@ class _Flat:
 def _tell_lookup(table: Any, node: Any) -> None:
     """Lets shape inference know that a table maps single keys to single values.
 
-    Python told it so when the model was built; a graph read back has forgotten, and with it the shape of
+    Python set it when the model was built; a graph read back has forgotten, and with it the shape of
     everything behind the lookup. The tables of Keras's and TensorFlow's vocabularies are all of this kind.
     """
     known = cpp_shape_inference_pb2.CppShapeInferenceResult.HandleData(is_set=True)
@@ -189,7 +189,7 @@ def _full(name: str) -> str:
 
 def _reachable(nodes: Iterable[Any], library: Mapping[str, Any]) -> list[Any]:
     """Functions that loops and branches still name, and those that these name."""
-    found: dict[str, Any] = {}
+    reached: dict[str, Any] = {}
     pending = list(nodes)
     while pending:
         node = pending.pop()
@@ -197,7 +197,7 @@ def _reachable(nodes: Iterable[Any], library: Mapping[str, Any]) -> list[Any]:
         for value in node.attr.values():
             names.extend([value.func.name, *(function.name for function in value.list.func)])
         for name in names:
-            if name in library and name not in found:
-                found[name] = library[name]
+            if name in library and name not in reached:
+                reached[name] = library[name]
                 pending.extend(library[name].node_def)
-    return list(found.values())
+    return list(reached.values())

@@ -39,7 +39,7 @@ _numbers = count()
 
 
 def lowered(traced: TracedModel, precision: str) -> TracedModel:
-    """The same model with products in half precision.
+    """Returns the model with products in half precision.
 
     Args:
       traced: A float32 model, its calls written out.
@@ -89,7 +89,7 @@ class _Lowering:
           behind: Names of nodes and arguments that lie behind a product; those found are added.
           inside: Whether they are a function's, whose results have names.
         """
-        found: list[Any] = []
+        lowered: list[Any] = []
         renamed: dict[str, str] = {}
         for node in nodes:
             copy = tf.compat.v1.NodeDef()
@@ -101,13 +101,13 @@ class _Lowering:
             if late or node.op in _PRODUCTS:
                 behind.add(node.name)
             if late and node.op in _PRODUCTS and node.attr["T"].type == types_pb2.DT_FLOAT:
-                found += self._product(copy, inside)
+                lowered += self._product(copy, inside)
                 if inside:
                     renamed[f"{node.name}:{_PRODUCTS[node.op]}"] = f"{node.name}:y"
                 self.count += 1
             else:
-                found.append(copy)
-        return found
+                lowered.append(copy)
+        return lowered
 
     def _product(self, node: Any, inside: bool) -> list[Any]:
         """A product between casts; what gives its result keeps its name."""
@@ -138,14 +138,14 @@ class _Lowering:
         late = [_base(name) in behind for name in node.input if not name.startswith("^")]
         if node.op in LOOPS:
             return self._body(node.attr["body"].func, late, carried=True)
-        found = False
+        changed = False
         for key in _BRANCHES:
             if key not in node.attr:
                 continue
             value = node.attr[key]
             for function in [value.func] if value.HasField("func") else value.list.func:
-                found |= self._body(function, late[1:], carried=False)
-        return found
+                changed |= self._body(function, late[1:], carried=False)
+        return changed
 
     def _body(self, function: Any, late: list[bool], *, carried: bool) -> bool:
         body = self._library[function.name]
@@ -174,7 +174,7 @@ class _Lowering:
                     copy.ret[key] = f"{_base(name)}:y:0"
             copy.signature.name = f"{body.signature.name}_narrow_{next(_numbers)}"
             self.made.append(copy)
-            # Importing a graph does not tell TensorFlow's executor of functions that no tracing has made.
+            # TensorFlow's executor does not learn of functions from an import, only from a trace.
             context.context().add_function_def(copy)
             function.name = copy.signature.name
         return any(node.op in _PRODUCTS for node in body.node_def)

@@ -1,4 +1,4 @@
-"""What tree models of every library have in common: one row of numbers in, margins or probabilities out."""
+"""Parts that tree models of all libraries share: one row of numbers in, margins or probabilities out."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from transforms.models.forest.arrays import Forest
 from transforms.models.kinds.opaque import OpaqueModel
 
 INPUT = "features"
-#: Of the scores' magnitude: what trees that are read may differ by from their library's own float32.
+#: Largest difference, as a share of the scores' magnitude, between trees as read and their library's float32.
 _AGREES = 1e-5
-#: What the dynamic linker says of a shared library that is not there, which starts with its name.
+#: The dynamic linker's message about a missing shared library, which starts with the library's name.
 _NOT_THERE = re.compile(r"^(\S+): cannot open shared object file")
-#: Debian's and Ubuntu's packages of shared libraries that wheels expect of the machine.
+#: Debian's and Ubuntu's packages for shared libraries that wheels expect on the machine.
 _DEBIAN = {"libgomp.so.1": "libgomp1"}
 
 
 @dataclass(frozen=True)
 class TreeScores:
-    """What a library computes of rows.
+    """Functions by which a library scores rows, and the meaning of their results.
 
-    Of two classes many libraries add up one margin, that of the second: `mirrored`. The first one's is minus
-    that, and its output one minus the other's.
+    For two classes many libraries sum a single margin, that of the second class: `mirrored`. The margin of
+    the first class is its negative, and the first output is one minus the second.
 
     Args:
-      score: Of rows `[B, n]` in the adapter's dtype, `[B, T]`, one column where mirrored: the trees' sum.
-      output: What the model itself returns, likewise; None where it is the score.
-      kind: What `score` is: "margin", "probability" or "output".
+      score: The sum of the trees, from rows `[B, n]` in the adapter's dtype to `[B, T]`; one column if
+        mirrored.
+      output: The model's own output, of the same shapes; None if it is the score.
+      kind: The kind of `score`: "margin", "probability" or "output".
       width: Outputs T.
-      classes: What the outputs are classes of, in the model's order; none where they are no classes.
-      probabilities: Whether the outputs are probabilities, so that the margin is a logit but for `factor`.
-      factor: The logit over the margin.
+      classes: The class of each output, in the model's order; empty if the outputs are not classes.
+      probabilities: Whether the outputs are probabilities; the logit is then the margin times `factor`.
+      factor: The logit divided by the margin.
       mirrored: Whether there is one margin for two classes.
     """
 
@@ -53,24 +54,24 @@ class TreeScores:
 
     @property
     def columns(self) -> int:
-        """Columns of what the functions return."""
+        """The number of columns that the functions return."""
         return 1 if self.mirrored else self.width
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a scikit-learn estimator was written with, where that is another version than the one here.
+    """The version of scikit-learn that wrote an estimator, if it differs from the installed one.
 
     Args:
-      there: The version that wrote it.
-      here: The version that reads it.
+      there: The version that wrote the estimator.
+      here: The installed version, which reads it.
     """
 
     there: str
     here: str
 
     def __str__(self) -> str:
-        return f"written by scikit-learn {self.there}, here is {self.here}"
+        return f"written by scikit-learn {self.there}, read by {self.here}"
 
 
 class TreeAdapter(Protocol):
@@ -82,10 +83,10 @@ class TreeAdapter(Protocol):
     path: str
 
     def forest(self) -> Forest:
-        """The trees, up to a constant.
+        """Returns the trees, whose sum is the score up to a constant.
 
         Raises:
-          UserError: They are of a kind that cannot be read.
+          UserError: The trees are of a kind that cannot be read.
         """
 
     def scored(
@@ -96,7 +97,7 @@ class TreeAdapter(Protocol):
         affine_prefix: bool,
         example: Mapping[str, np.ndarray],
     ) -> TreeModel:
-        """The model with its score."""
+        """Makes the scored model."""
 
 
 def tree_signature(
@@ -109,20 +110,20 @@ def tree_signature(
     categories: CategoryPlaces | None = None,
     missing: float | None = None,
 ) -> Signature:
-    """One vector input of numbers, and one head.
+    """The signature of a tree model: one vector input of numbers, and one head.
 
     Args:
-      names: Of the features; empty where the model does not know them.
-      width: How many there are.
-      dtype: What the library computes with.
-      scores: Of the model.
+      names: Names of the features; empty if the model does not know them.
+      width: Number of features.
+      dtype: The dtype in which the library computes.
+      scores: The model's scores.
       nan: Whether NaN is a value to the model.
-      categories: Which of the numbers are codes of categories, where the model knows what they stand for.
-      missing: A number that is missing to the model, as NaN is.
+      categories: Features whose numbers are codes of categories, if the model knows the categories.
+      missing: A number that means missing to the model, as NaN does.
     """
     name = "probability" if scores.probabilities and scores.kind != "output" else "output"
     shape = () if scores.width == 1 else (scores.width,)
-    # A class that is called by its number has no other name.
+    # Classes that are named by their position need no labels.
     numbered = scores.classes == tuple(range(scores.width)) and not isinstance(scores.classes[0], bool)
     labels = () if numbered else tuple(map(str, scores.classes))
     return Signature(
@@ -137,7 +138,7 @@ class TreeModel(OpaqueModel):
     Args:
       adapter: The loaded model.
       score: auto | output | logit | probability.
-      example: Rows that the trees, once read, are held against the library's own score with.
+      example: Rows on which the trees, once read, are compared with the library's own score.
     """
 
     has_trees = True
@@ -148,13 +149,13 @@ class TreeModel(OpaqueModel):
             raise UserError(
                 "the model has no logits: its trees add up to "
                 + {"probability": "probabilities", "output": "the output itself"}.get(
-                    scores.kind, "a margin that is none"
+                    scores.kind, "a margin that is not a logit"
                 ),
                 "model.score",
                 "use auto",
             )
         if score == "probability" and not scores.probabilities:
-            raise UserError("the model gives no probabilities", "model.score", "use auto or output")
+            raise UserError("the model has no probabilities", "model.score", "use auto or output")
         self._raw = scores.kind == "probability" or scores.output is None or score in ("auto", "logit")
         self._factor = scores.factor if score == "logit" else 1.0
         kind = scores.kind if self._raw else "probability" if scores.probabilities else "output"
@@ -167,12 +168,12 @@ class TreeModel(OpaqueModel):
 
     @property
     def mirrored(self) -> bool:
-        """Whether the trees are the second class's alone, and the first one's score is minus theirs."""
+        """True if the trees score the second of two classes, and the first class has their negative."""
         return self._scores.mirrored
 
     @property
     def yes_or_no(self) -> bool:
-        """Whether the one output is the probability of a yes."""
+        """True if the only output is the probability of a yes."""
         return self._scores.probabilities and self._scores.width == 1
 
     def _scores_and_outputs(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -183,23 +184,23 @@ class TreeModel(OpaqueModel):
             raw = None if raw is None else np.concatenate([-raw, raw], axis=1)
             output = None if output is None else np.concatenate([1 - output, output], axis=1)
         score = output if raw is None else raw
-        assert score is not None  # for the type checker: one of the two is there
+        assert score is not None  # for the type checker: one of the two is set
         return score, score if output is None else output
 
     def _columns(self, values: np.ndarray) -> np.ndarray:
         return np.asarray(values).reshape(-1, self._scores.columns)
 
     def trees(self) -> tuple[Forest, np.ndarray]:
-        """The trees, and the constant that makes their sum the score, `[T]`; read once.
+        """Returns the trees and the constant `[T]` that makes their sum the score; read once.
 
-        Where `mirrored`, of the second class alone.
+        If `mirrored`, both are of the second class alone.
 
         Raises:
-          UserError: The score is not what the trees add up to, or they cannot be read.
+          UserError: The trees do not add up to the score, or cannot be read.
         """
         if not self._raw:
             raise UserError(
-                f"the trees add up to the {self._scores.kind}, and the {self.score_kinds[0]} is explained",
+                f"the trees add up to the {self._scores.kind}, but the {self.score_kinds[0]} is explained",
                 "model.score",
                 "use score: auto",
             )
@@ -216,33 +217,34 @@ class TreeModel(OpaqueModel):
                     # A pickle may say that another version of its library wrote it.
                     written = getattr(self._trees, "written", None)
                     raise UserError(
-                        f"the trees add up to something else than the model's own score, by up to {off:.3g}"
+                        f"the sum of the trees differs from the model's own score by up to {off:.3g}"
                         + (f" ({written})" if written else ""),
                         self._trees.path,
-                        "use permutation_shap or kernel_shap, which ask the model itself",
+                        "use permutation_shap or kernel_shap, which call the model itself",
                     )
                 self._forest = forest, constant
             return self._forest
 
 
-def as_classes(found: Any) -> tuple[Category, ...]:
-    """An estimator's `classes_` as Python's own values; whatever is no number, as a string."""
-    values = np.asarray(found).tolist()
+def as_classes(classes: Any) -> tuple[Category, ...]:
+    """An estimator's `classes_` as plain Python values; those that are not numbers become strings."""
+    values = np.asarray(classes).tolist()
     return tuple(value if isinstance(value, bool | int | float) else str(value) for value in values)
 
 
-def missing_package(package: str, what: str, path: str) -> UserError:
-    """What to say where a library is not installed."""
+def missing_package(package: str, needed_by: str, path: str) -> UserError:
+    """The error to raise when a library is not installed."""
     return UserError(
-        f"{what} needs {package}, which is not installed", path, "pip install 'attribeam[trees]'"
+        f"{needed_by} needs {package}, which is not installed", path, "pip install 'attribeam[trees]'"
     )
 
 
-def missing_library(error: Exception, what: str, path: str) -> UserError | None:
-    """The error to raise where an import failed for want of a shared library; None: it failed otherwise."""
-    found = _NOT_THERE.match(str(error))
-    if found is None:
+def missing_library(error: Exception, needed_by: str, path: str) -> UserError | None:
+    """The error to raise if an import failed for lack of a shared library; None if it failed otherwise."""
+    message = _NOT_THERE.match(str(error))
+    if message is None:
         return None
-    package = _DEBIAN.get(found[1])
+    library = message[1]
+    package = _DEBIAN.get(library)
     remedy = "install it" if package is None else f"on Debian and Ubuntu: apt install {package}"
-    return UserError(f"{what} needs the library {found[1]}, which this machine lacks", path, remedy)
+    return UserError(f"{needed_by} needs the library {library}, which this machine lacks", path, remedy)

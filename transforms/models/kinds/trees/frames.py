@@ -1,4 +1,4 @@
-"""The data frame that a model's user would have of rows, to ask its library for its own prediction."""
+"""Data frames as a tree model's user would have them, to get the library's own prediction of rows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def frame_of(
     categories: Mapping[int, Categories],
     types: Mapping[int, Any],
 ) -> Any:
-    """Rows as a data frame; None where they are no column a feature.
+    """Builds a data frame of rows; None if the rows do not have one plain column for each feature.
 
     Args:
       rows: The features' columns as the file holds them, in the model's order.
-      taken: The same as the model takes them, `[B, n]`: with what `fill` has put in place of nulls.
-      names: Of the model's features.
-      categories: By place, what is a category to the model.
-      types: By place, the numpy type that the categories of the training frame had; pandas' own without one.
+      taken: The features as the model takes them, `[B, n]`, with nulls replaced by `fill`.
+      names: Names of the model's features.
+      categories: The model's categories, by place of the feature.
+      types: The numpy type of the categories in the training frame, by place; pandas chooses the others.
     """
     import pandas as pd
 
@@ -50,16 +50,16 @@ def frame_of(
 
 
 def _numbers(array: pa.Array, taken: np.ndarray) -> np.ndarray:
-    """A column of numbers: whole ones as they are where none is null, else floats with NaN."""
-    kind = array.type
-    if pt.is_integer(kind) and not array.null_count:
-        found: np.ndarray = array.to_numpy(zero_copy_only=False)
-        return found
-    if pt.is_decimal(kind) or pt.is_float16(kind):
+    """A column of numbers: integers unchanged if none is null, all others as floats with NaN."""
+    dtype = array.type
+    if pt.is_integer(dtype) and not array.null_count:
+        integers: np.ndarray = array.to_numpy(zero_copy_only=False)
+        return integers
+    if pt.is_decimal(dtype) or pt.is_float16(dtype):
         array = array.cast(pa.float64())
-    elif pt.is_boolean(kind):
+    elif pt.is_boolean(dtype):
         array = array.cast(pa.uint8())
-    elif pt.is_null(kind):
+    elif pt.is_null(dtype):
         array = pa.nulls(len(array), pa.float64())
     values = array.to_numpy(zero_copy_only=False).astype(
         np.float32 if pt.is_float32(array.type) else np.float64
@@ -68,7 +68,7 @@ def _numbers(array: pa.Array, taken: np.ndarray) -> np.ndarray:
 
 
 def _values(array: pa.Array, known: Categories, taken: np.ndarray) -> Any:
-    """A column of categories as pandas would hold it, with what `fill` has put in place of nulls."""
+    """A column of categories as pandas would hold it, with nulls replaced by `fill`."""
     import pandas as pd
 
     if known.strings:

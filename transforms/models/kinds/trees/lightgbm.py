@@ -1,4 +1,4 @@
-"""LightGBM models: the text files that Booster.save_model writes, by what LightGBM itself computes."""
+"""LightGBM models: the text files of Booster.save_model, scored by LightGBM itself."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ from transforms.models.kinds.trees.lightgbm_text import whole_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Objectives whose raw score is what the model returns; none is named by a model of a custom objective.
+#: Objectives whose raw score is the model's output; a model of a custom objective names none ("").
 _IDENTITY = (
     "", "custom", "regression", "regression_l1", "huber", "fair", "quantile", "mape", "lambdarank",
     "rank_xendcg",
 )  # fmt: skip
-#: Bits of a decision_type; its bits 2 and 3 say what is missing: nothing, zeros (and NaN), or NaN.
+#: Bits of a decision_type. Its bits 2 and 3 say which values are missing: 0 none, 1 zeros and NaN, 2 NaN.
 _CATEGORICAL, _DEFAULT_LEFT, _MISSING_ZERO = 1, 2, 1
 
 
 class LightGBMModel:
-    """A LightGBM booster, cut at its best iteration as its own predict is.
+    """A LightGBM booster, cut at its best iteration as LightGBM's own predict does.
 
-    Categories are looked up in what the file has of them, as LightGBM does with a data frame's; features of a
-    file without any are taken as codes.
+    Categories are looked up in the lists of the file, as LightGBM does for a data frame; if the file has no
+    lists, features are taken as codes.
 
     Args:
       path: A local file.
       allow_unsafe: Without effect: such a file holds no code.
-      booster: Already loaded.
-      estimator: LightGBM's scikit-learn estimator that the booster is of.
+      booster: The booster, if it is already loaded.
+      estimator: LightGBM's scikit-learn estimator to which the booster belongs.
     Raises:
       UserError: LightGBM is not installed or does not load, the file is damaged or does not load, or it
         holds no trees.
@@ -63,10 +63,10 @@ class LightGBMModel:
             import lightgbm
         except ImportError as error:
             raise missing_package("lightgbm", "a LightGBM model", path) from error
-        except OSError as error:  # its wheel loads libgomp, which slim images and bare machines do not have
+        except OSError as error:  # its wheel loads libgomp, which slim images and bare machines lack
             raise (
                 missing_library(error, "a LightGBM model", path)
-                or UserError(f"LightGBM does not load: {error}", path, "install it anew")
+                or UserError(f"LightGBM does not load: {error}", path, "install it again")
             ) from error
         self.path, self._estimator = path, estimator
         if booster is None:
@@ -81,18 +81,18 @@ class LightGBMModel:
         self._text = str(booster.model_to_string())
         header = self._text.partition("\nTree=")[0]
         self._categories = lists_in_order(booster, header, self._text, path)
-        # A random forest returns the mean of its trees, and as its raw score their sum.
+        # A random forest returns the mean of its trees, but its raw score is their sum.
         averaged = re.search(r"^average_output", header, re.MULTILINE) is not None
         self._grown = int(booster.num_model_per_iteration())
         self._over = self._text.count("\nTree=") // self._grown if averaged else 1
         self.scores = self._scored(header)
         names: Sequence[str] = list(booster.feature_name())
         if names == [f"Column_{index}" for index in range(len(names))] and self._categories is None:
-            names = ()  # nobody gave any
-        found = tree_signature(
+            names = ()  # LightGBM's own names of features that were given none
+        signature = tree_signature(
             names, booster.num_feature(), "float64", self.scores, nan=True, categories=self._categories
         )
-        self.signature = replace(found, inputs=(replace(found.inputs[0], respelled=True),))
+        self.signature = replace(signature, inputs=(replace(signature.inputs[0], respelled=True),))
 
     def _scored(self, header: str) -> TreeScores:
         line = re.search(r"^objective=(.*)$", header, re.MULTILINE)
@@ -127,13 +127,13 @@ class LightGBMModel:
         return TreeScores(margin, output, kind, self._grown)
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """What LightGBM's own interface gives; see `PublicPrediction`."""
+        """The prediction of LightGBM's own interface; see `PublicPrediction`."""
         import lightgbm
 
         (taken,) = inputs.values()
         places: Mapping[int, Categories] = {}
         if self._categories is not None:
-            places = self._categories.at([is_text(rows.column(at).type) for at in range(rows.num_columns)])
+            places = self._categories.at([is_text(column.type) for column in rows.columns])
         frame = frame_of(rows, taken, self._booster.feature_name(), places, {})
         if frame is None and places:
             return None
@@ -141,18 +141,19 @@ class LightGBMModel:
         estimator = self._estimator
         try:
             with warnings.catch_warnings():
-                # Names of features, which scikit-learn misses in an array.
+                # scikit-learn warns that an array lacks the names of features.
                 warnings.simplefilter("ignore")
                 if estimator is None:
-                    found = np.asarray(self._booster.predict(data, num_threads=1))
+                    predicted = np.asarray(self._booster.predict(data, num_threads=1))
                 elif hasattr(estimator, "predict_proba"):
                     return np.asarray(estimator.predict_proba(data))
                 else:
-                    found = np.asarray(estimator.predict(data))
+                    predicted = np.asarray(estimator.predict(data))
         except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
             what = f"LightGBM's own prediction fails: {str(error)[:200]}"
-            raise UserError(what, self.path, "see that it predicts these rows where it was made") from error
-        return np.stack([1 - found, found], axis=1) if self.scores.mirrored else found
+            remedy = "check that it predicts these rows where it was trained"
+            raise UserError(what, self.path, remedy) from error
+        return np.stack([1 - predicted, predicted], axis=1) if self.scores.mirrored else predicted
 
     def scored(
         self,
@@ -162,16 +163,16 @@ class LightGBMModel:
         affine_prefix: bool,
         example: Mapping[str, np.ndarray],
     ) -> TreeModel:
-        """The model with its score."""
+        """Makes the scored model."""
         return TreeModel(self, score, example)
 
     def _predict(self, rows: np.ndarray, *, raw: bool) -> np.ndarray:
-        # One thread a call: rows are shared out among threads of our own.
-        found: np.ndarray = self._booster.predict(rows, raw_score=raw, num_threads=1)
-        return found / self._over if raw else found
+        # One thread per call: our own threads share the rows.
+        scores: np.ndarray = self._booster.predict(rows, raw_score=raw, num_threads=1)
+        return scores / self._over if raw else scores
 
     def forest(self) -> Forest:
-        """The trees; see `TreeAdapter.forest`."""
+        """Returns the trees; see `TreeAdapter.forest`."""
         blocks = self._text.partition("\nend of trees")[0].split("\nTree=")[1:]
         trees = [
             _tree(block, number % self._grown, self._over, self.path) for number, block in enumerate(blocks)
@@ -187,7 +188,7 @@ def _tree(block: str, group: int, over: int, path: str) -> Tree:
 
     if fields.get("is_linear", "0") != "0":
         raise UserError(
-            "its leaves hold linear models (linear_tree), which tree_shap does not take",
+            "its leaves hold linear models (linear_tree), which tree_shap does not support",
             path,
             "use permutation_shap or kernel_shap, or train with linear_tree: false",
         )
@@ -195,7 +196,7 @@ def _tree(block: str, group: int, over: int, path: str) -> Tree:
     inner = len(leaf_value) - 1
     if not inner:
         return Tree.leaf(group, leaf_value, 1.0)
-    # Splits are numbered from 0 and leaves from -1 down; here, leaves follow the splits.
+    # LightGBM numbers splits from 0 up and leaves from -1 down; here leaves follow the splits.
     children = [numbers(side, np.int64) for side in ("left_child", "right_child")]
     left, right = (
         np.r_[np.where(side >= 0, side, inner + ~side), np.full(inner + 1, -1)] for side in children
@@ -205,7 +206,7 @@ def _tree(block: str, group: int, over: int, path: str) -> Tree:
     categorical = kind & _CATEGORICAL != 0
     missing = (kind >> 2) & 3
     default_left = kind & _DEFAULT_LEFT != 0
-    # Without a way of their own, missing values are zeros; among categories they are members of none.
+    # Missing values without a direction of their own count as zeros; at categories they belong to no set.
     goes_left = np.where(missing == 0, threshold >= 0, default_left) & ~categorical
     sets: list[np.ndarray] | None = None
     if categorical.any():

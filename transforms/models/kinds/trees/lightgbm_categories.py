@@ -1,4 +1,4 @@
-"""Which features of a LightGBM model had categories: its file lists them without saying whose they are."""
+"""Matching of a LightGBM model's lists of categories to its features: the file omits whose each list is."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from transforms.wording import names_in_words
 
 @dataclass(frozen=True)
 class ListsInOrder:
-    """The lists of `pandas_categorical`, one a column that had categories, in the order of the columns.
+    """The lists of `pandas_categorical`: one for each column that had categories, in the columns' order.
 
-    LightGBM takes columns of unordered categories for such by itself; ordered ones it encodes, and compares
-    with thresholds like numbers.
+    LightGBM splits columns of unordered categories by category; it encodes ordered categories and compares
+    their codes with thresholds, like numbers.
 
     Args:
-      lists: In their order.
-      names: Of the features.
-      used: Of each feature, what its values in training were: the smallest and largest code of a category, or
-        the smallest and largest number; None where it was constant.
-      categorical: Of each feature, whether its splits are between categories.
-      path: The model's.
+      lists: The lists, in order.
+      names: Names of the features.
+      used: For each feature, its smallest and largest value in training, a code or a number; None if it was
+        constant.
+      categorical: For each feature, whether its splits are between categories.
+      path: The model's path.
     """
 
     lists: tuple[Categories, ...]
@@ -36,64 +36,65 @@ class ListsInOrder:
 
     def at(self, texts: Sequence[bool]) -> Mapping[int, Categories]:
         """See `CategoryPlaces.at`."""
-        # Whole numbers that somebody called categorical without a data frame have no list. Where the columns
-        # are of other types than the categories, what fits without a look at them is refused by name later.
+        # Integers that were declared categorical without a data frame have no list: the second try. If the
+        # columns' types do not fit the categories, the third try ignores them; the column is then refused by
+        # name later.
         none = (False,) * len(self.names)
         tries = ((texts, self.categorical), (texts, none), (None, self.categorical))
-        ways = next((found for known, needed in tries if (found := self._ways(known, needed))), [])
-        if len(ways) == 1:
-            return dict(zip(ways[0], self.lists, strict=True))
+        choices = next((fit for known, needed in tries if (fit := self._choices(known, needed))), [])
+        if len(choices) == 1:
+            return dict(zip(choices[0], self.lists, strict=True))
         raise UserError(
             f"its file lists the categories of {len(self.lists)} features without their names, and "
-            + ("none" if not ways else "more than one choice")
+            + ("no choice" if not choices else "more than one choice")
             + f" of its features fits them: {names_in_words(self.names)}",
             self.path,
-            "give the columns as they were when it was trained: categories that are strings as strings",
+            "give the columns as they were in training: categories that are strings as strings",
         )
 
-    def _ways(self, texts: Sequence[bool] | None, needed: Sequence[bool]) -> list[tuple[int, ...]]:
-        """Choices of places, ascending, that fit the lists; two at most."""
-        count, most = len(self.names), len(self.lists)
+    def _choices(self, texts: Sequence[bool] | None, needed: Sequence[bool]) -> list[tuple[int, ...]]:
+        """Choices of places, ascending, that fit the lists; at most two, enough to see an ambiguity."""
+        count, lists = len(self.names), len(self.lists)
         must = list(needed) if texts is None else [a or b for a, b in zip(texts, needed, strict=True)]
-        # ways[k]: how lists k and later can be given to the places from the present one on.
-        ways: list[list[tuple[int, ...]]] = [[] for _ in range(most)] + [[()]]
+        # choices[k]: ways to assign the lists from k on to the places from the current one on.
+        choices: list[list[tuple[int, ...]]] = [[] for _ in range(lists)] + [[()]]
         for place in reversed(range(count)):
-            before = [] if must[place] else ways
-            ways = [
+            skipping = [] if must[place] else choices
+            choices = [
                 [
-                    *((place, *rest) for rest in ways[k + 1] if self._fits(place, k, texts)),
-                    *(before[k] if before else ()),
+                    *((place, *rest) for rest in choices[k + 1] if self._fits(place, k, texts)),
+                    *(skipping[k] if skipping else ()),
                 ][:2]
-                for k in range(most)
-            ] + [before[most] if before else []]
-        return ways[0]
+                for k in range(lists)
+            ] + [skipping[lists] if skipping else []]
+        return choices[0]
 
     def _fits(self, place: int, number: int, texts: Sequence[bool] | None) -> bool:
-        found, used = self.lists[number], self.used[place]
-        if texts is not None and found.strings != texts[place]:
+        categories, used = self.lists[number], self.used[place]
+        if texts is not None and categories.strings != texts[place]:
             return False
         if used is None:
             return True
         low, high = used
-        return low >= -1 and high < len(found.values) and low % 1 == high % 1 == 0
+        return low >= -1 and high < len(categories.values) and low % 1 == high % 1 == 0
 
 
 def lists_in_order(booster: Any, header: str, text: str, path: str) -> ListsInOrder | None:
-    """The categories of a booster; None where it was not trained on a data frame with any.
+    """The categories of a booster; None if it was not trained on a data frame with any.
 
     Args:
-      booster: LightGBM's.
-      header: Of the model as text: what stands before its trees.
-      text: All of it.
-      path: The model's.
+      booster: LightGBM's Booster.
+      header: The part of the model's text before its trees.
+      text: The model's whole text.
+      path: The model's path.
     Raises:
-      UserError: Categories are neither all strings nor all numbers.
+      UserError: A feature's categories are neither all strings nor all numbers.
     """
-    found = booster.pandas_categorical or ()
-    if not any(found):
+    stored = booster.pandas_categorical or ()
+    if not any(stored):
         return None
     lists = []
-    for values in found:
+    for values in stored:
         kind = known_as_one_kind(values)
         if kind is None:
             words = names_in_words(list(map(str, values)))
@@ -118,12 +119,12 @@ def lists_in_order(booster: Any, header: str, text: str, path: str) -> ListsInOr
 
 
 def _line(header: str, key: str) -> str:
-    found = re.search(rf"^{key}=(.*)$", header, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(rf"^{key}=(.*)$", header, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _range(info: str) -> tuple[float, float] | None:
-    """What `feature_infos` says of a feature: `[low:high]`, codes with colons between them, or `none`."""
+    """The range of an entry of `feature_infos`: `[low:high]`, codes separated by colons, or `none`."""
     if info in ("none", ""):
         return None
     numbers = [float(part) for part in info.strip("[]").split(":")]

@@ -1,4 +1,4 @@
-"""Pickled models, by pickle or joblib: what is in one, who wrote it, and what it holds instead of a model."""
+"""Models pickled by pickle or joblib, and clear errors for pickles that do not load or hold no model."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from transforms.models.kinds.detect import is_packed, printed_by, unpacked_whole
 from transforms.models.kinds.trees.base import Written, missing_library, missing_package
 from transforms.wording import names_in_words
 
-#: Top packages of the libraries whose models are read, with what pip calls them.
+#: Top-level packages of the libraries whose models are read, with their names for pip.
 _LIBRARIES = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
-#: Packages that pip calls something else than Python does.
+#: Packages whose names for pip and for Python differ.
 _PIP = {**_LIBRARIES, "imblearn": "imbalanced-learn", "interpret": "interpret-core", "cv2": "opencv-python"}
-#: Of a scikit-learn estimator's state: the key, and the version that wrote it.
+#: The key in a scikit-learn estimator's state, and after it the version that wrote the estimator.
 _VERSION = re.compile(
     rb"_sklearn_version.{0,14}?(\d+\.\d+(?:\.\d+)?(?:(?:a|b|rc|\.dev|\.post)\d+)?)", re.DOTALL
 )
-#: What joblib's pickles name where they hold arrays, of all its versions.
+#: Names in every joblib pickle that holds arrays, whichever version of joblib wrote it.
 _JOBLIB = (b"numpy_pickle", b"NDArrayWrapper")
-_REFIT = "fit and save it again with the scikit-learn that is here, or install the other one"
+_REFIT = "fit and save it again with the installed scikit-learn, or install the other version"
 
 
 def load_pickle(path: str, *, allow_unsafe: bool = False) -> ModelAdapter:
-    """A pickled tree model, whatever its suffix, and whether pickle or joblib wrote it.
+    """Loads a pickled tree model, written by pickle or joblib, with any suffix.
 
     Args:
       path: A local file.
-      allow_unsafe: Loading a pickle runs whatever code its author put into it: nothing is loaded without it.
+      allow_unsafe: Permission to load, since a pickle runs whatever code its author put into it.
     Raises:
-      UserError: It may not be loaded, does not load, or holds no tree model.
+      UserError: Loading is not permitted, the file does not load, or it holds no tree model.
     """
     if not allow_unsafe:
         raise UserError(
@@ -69,22 +69,22 @@ def _fitted(model: Any, name: str, attribute: str, path: str) -> Any:
     """The booster of an estimator.
 
     Raises:
-      UserError: It is not fitted.
+      UserError: The estimator is not fitted.
     """
     from sklearn.exceptions import NotFittedError
 
     try:
-        found = getattr(model, attribute)
-        return found() if attribute == "get_booster" else found
+        booster = getattr(model, attribute)
+        return booster() if attribute == "get_booster" else booster
     except NotFittedError as error:
         raise UserError(f"holds a {name} that is not fitted", path, "fit it before saving it") from error
 
 
 def _unpickled(path: str) -> tuple[Any, Written | None]:
-    """What a pickle holds, and what it was written with where that is another scikit-learn.
+    """Loads a pickle's object, with the scikit-learn version that wrote it if that is another one.
 
     Raises:
-      UserError: It does not load; both versions of scikit-learn are named where they differ.
+      UserError: The pickle does not load; if the versions of scikit-learn differ, both are named.
     """
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -92,7 +92,7 @@ def _unpickled(path: str) -> tuple[Any, Written | None]:
             model = _read(path)
     except UserError:
         raise
-    # A pickle raises whatever its classes raise; all of it means: it does not load.
+    # Loading runs the classes' own code, which may raise anything: any exception means that it does not load.
     except Exception as error:
         raise _not_loaded(path, error) from error
     written = None
@@ -117,7 +117,7 @@ def _read(path: str) -> Any:
 
 
 def _is_joblib(path: str) -> bool:
-    """Whether joblib is needed to load a pickle: it is compressed, or holds arrays in joblib's way."""
+    """True if joblib is needed to load a pickle: it is compressed, or holds arrays in joblib's format."""
     with open(path, "rb") as file:
         if is_packed(file.read(8)):
             return True
@@ -126,7 +126,7 @@ def _is_joblib(path: str) -> bool:
 
 
 def _not_loaded(path: str, error: Exception) -> UserError:
-    """Why a pickle does not load, in one line."""
+    """The error of a pickle that does not load, with the reason in one line."""
     lacking = missing_library(error, "the pickle", path)
     if lacking is not None:
         return lacking
@@ -134,7 +134,7 @@ def _not_loaded(path: str, error: Exception) -> UserError:
     line = re.sub(r" from '[^']*'", "", line).strip(" :")[:200]
     module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
     package = module.partition(".")[0]
-    # A private name is no package of its own: scikit-learn 1.7 wrote _loss for sklearn._loss._loss.
+    # A private name is not a package by itself: scikit-learn 1.7 wrote _loss for sklearn._loss._loss.
     if module and not package.startswith("_") and importlib.util.find_spec(package) is None:
         if package in _LIBRARIES:
             return missing_package(_LIBRARIES[package], "the pickle", path)
@@ -150,22 +150,22 @@ def _not_loaded(path: str, error: Exception) -> UserError:
         if there != here:
             return UserError(f"does not load: {Written(there, here)} ({line})", path, _REFIT)
     if module:
-        what = f"the pickle needs {module}, which the {package} that is here does not have"
+        what = f"the pickle needs {module}, which the installed {package} does not have"
         return UserError(what, path, "install the version that wrote it, or save the model again")
     if isinstance(error, AttributeError) and (
-        found := re.search(r"'(\w+)' on <module '[\w.]*__main__'", line)
+        lacking_name := re.search(r"'(\w+)' on <module '[\w.]*__main__'", line)
     ):
-        what = f"the pickle needs {found[1]}, which was defined in the script that wrote it (__main__)"
+        what = f"the pickle needs {lacking_name[1]}, which was defined in the script that wrote it (__main__)"
         return UserError(what, path, "define it in a module, name that in model.modules, and save it again")
     return UserError(f"the pickle does not load: {line}", path, "save the model again")
 
 
 def _version_in(path: str) -> str | None:
-    """The scikit-learn that wrote a pickle, as the file has it; None where it has none."""
+    """The scikit-learn version that wrote a pickle, as the file states it; None if it states none."""
     with open(path, "rb") as file:
         data = file.read()
-    found = _VERSION.search(unpacked_whole(data))
-    return None if found is None else found[1].decode()
+    match = _VERSION.search(unpacked_whole(data))
+    return None if match is None else match[1].decode()
 
 
 def _version_here() -> str | None:
@@ -177,17 +177,19 @@ def _version_here() -> str | None:
 
 
 def _no_model(model: Any, path: str) -> UserError:
-    """What a pickle holds that is no tree model, and the way out."""
+    """The error of a pickle that does not hold a tree model: its content, and the remedy."""
     name, module = type(model).__name__, type(model).__module__.partition(".")[0]
     alone = f"save the model alone, or {printed_by('sklearn')}"
     if isinstance(model, Mapping):
         keys = names_in_words([str(key) for key in model], 6)
-        return UserError(f"holds a {name} of {keys}, and no model", path, alone)
+        return UserError(f"holds a {name} of {keys}, not a model", path, alone)
     if isinstance(model, Sequence) and not isinstance(model, str | bytes):
         kinds = names_in_words([type(item).__name__ for item in model], 6)
-        return UserError(f"holds a {name} of {kinds or 'nothing'}, and no model", path, alone)
+        return UserError(f"holds a {name} of {kinds or 'nothing'}, not a model", path, alone)
     if isinstance(model, type):
-        return UserError(f"holds the class {model.__name__}, and no model of it", path, "save a fitted one")
+        return UserError(
+            f"holds the class {model.__name__}, not an instance of it", path, "save a fitted one"
+        )
     if name == "CVBooster" and module == "lightgbm":
         count = len(getattr(model, "boosters", ()))
         what = f"holds a CVBooster, the {count} models of a cross-validation"
@@ -196,14 +198,14 @@ def _no_model(model: Any, path: str) -> UserError:
         model, "predict"
     ):
         what = "None" if model is None else _a(name)
-        return UserError(f"holds {what}, and no model", path, "save the model itself")
+        return UserError(f"holds {what}, not a model", path, "save the model itself")
     if module == "xgboost" or module == "lightgbm":
         return UserError(f"holds {_a(name)} of {module}", path, "save its booster, trained in one process")
     if hasattr(model, "best_estimator_"):
         inner = type(model.best_estimator_).__name__
         what = f"holds a {name}, the search that found a {inner}"
-        out = "save its best_estimator_" if inner != "Pipeline" else printed_by("sklearn")
-        return UserError(what, path, out)
+        remedy = "save its best_estimator_" if inner != "Pipeline" else printed_by("sklearn")
+        return UserError(what, path, remedy)
     if hasattr(model, "steps"):
         steps = names_in_words([type(step).__name__ for _, step in model.steps], 6)
         return UserError(f"holds a {name} of {steps}", path, printed_by("sklearn"))
@@ -211,8 +213,8 @@ def _no_model(model: Any, path: str) -> UserError:
     if module == "keras":
         return UserError(f"holds a {name} of Keras", path, "save it with model.save('model.keras')")
     return UserError(
-        f"holds {_a(name)}, which is none of scikit-learn's trees, forests and gradient boosting, nor of "
-        "XGBoost's and LightGBM's models",
+        f"holds {_a(name)}, which is neither one of scikit-learn's trees, forests and gradient boosting nor "
+        "a model of XGBoost or LightGBM",
         path,
         printed_by(function),
     )

@@ -29,44 +29,44 @@ _BOOSTED = ("GradientBoosting", "HistGradientBoosting")
 
 
 def is_tree_model(model: Any) -> bool:
-    """Whether an object is one of scikit-learn's own estimators that are made of trees."""
-    kind = type(model)
-    return kind.__module__.partition(".")[0] == "sklearn" and kind.__name__.startswith((*_FORESTS, *_BOOSTED))
+    """True if an object is one of scikit-learn's own estimators that are made of trees."""
+    own = type(model)
+    return own.__module__.partition(".")[0] == "sklearn" and own.__name__.startswith((*_FORESTS, *_BOOSTED))
 
 
 class SklearnModel:
     """An estimator of scikit-learn that is made of trees.
 
     Args:
-      path: Where it came from.
-      model: The estimator, `is_tree_model`; it is left as it is.
-      written: Where another scikit-learn wrote it, both versions.
+      path: The file that it came from.
+      model: The estimator, one for which `is_tree_model` is true; it is not changed.
+      written: Both versions, if another scikit-learn wrote it.
     Raises:
-      UserError: It is not fitted, it does not predict, or it classifies several things at once.
+      UserError: The estimator is not fitted, does not predict, or has several outputs to classify.
 
     Attributes:
       written: As given.
-      warnings: What is not as it should be and stops no run.
+      warnings: Doubts about the model that do not stop a run.
     """
 
     kind = "sklearn"
 
     def __init__(self, path: str, model: Any, written: Written | None = None) -> None:
         self.path, self._public, self.written = path, model, written
-        self.warnings = () if written is None else (f"{written}: nothing promises that it means the same",)
+        self.warnings = () if written is None else (f"{written}: predictions may differ between versions",)
         name = type(model).__name__
         self._boosted = name.startswith(_BOOSTED)
         self._histogram = name.startswith("Hist")
         self._model = model = copy.copy(model)
         self._check_fitted()
-        # The model's features as its trees number them.
+        # The model's features in the order in which its trees number them.
         self._order = np.arange(int(model.n_features_in_))
         if hasattr(model, "n_jobs"):
-            model.n_jobs = 1  # rows are shared out among threads of our own
+            model.n_jobs = 1  # our own threads share the rows
         self._classifies = hasattr(model, "classes_")
         names = getattr(model, "feature_names_in_", None)
         if names is not None:
-            # Rows come as plain arrays, in the order of these names; scikit-learn would warn at each call.
+            # Rows come as plain arrays in the order of these names: scikit-learn would warn in every call.
             del model.feature_names_in_
         categories = self._categories() if self._histogram else None
         self.scores = self._scored()
@@ -88,25 +88,25 @@ class SklearnModel:
         affine_prefix: bool,
         example: Mapping[str, np.ndarray],
     ) -> TreeModel:
-        """The model with its score."""
+        """Makes the scored model."""
         return TreeModel(self, score, example)
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """What the estimator itself predicts of a data frame; see `PublicPrediction`."""
+        """The estimator's own prediction of a data frame; see `PublicPrediction`."""
         given = self._as_frame(rows, inputs[INPUT])
         if not self._classifies:
             return np.asarray(self._public.predict(given)).reshape(len(inputs[INPUT]), -1)
-        found: np.ndarray = self._public.predict_proba(given)
-        return found[:, -self.scores.width :]
+        probabilities: np.ndarray = self._public.predict_proba(given)
+        return probabilities[:, -self.scores.width :]
 
     def _as_frame(self, rows: pa.RecordBatch, decoded: np.ndarray) -> Any:
-        """Rows as the estimator's users give them: a data frame, or an array where it was fitted on one."""
+        """Rows as the estimator's users give them: a data frame, or an array if it was fitted on an array."""
         import pandas as pd
 
         names = getattr(self._public, "feature_names_in_", None)
         places = self.signature.inputs[0].categories
         known = {} if places is None else places.at([False] * decoded.shape[1])
-        if rows.num_columns != decoded.shape[1]:  # vectors: there is nothing to look up in them
+        if rows.num_columns != decoded.shape[1]:  # vectors, which hold no categories to look up
             return decoded if names is None else pd.DataFrame(decoded, columns=names)
         columns: dict[Any, Any] = {}
         for place, column in enumerate(rows.columns):
@@ -131,15 +131,15 @@ class SklearnModel:
                 return TreeScores(model._raw_predict, model.predict, "margin", width)
             return TreeScores(model.predict, None, "output", width)
         if not self._boosted and int(model.n_outputs_) > 1:
-            raise UserError("classifies several things at once", self.path, "save a model for each of them")
+            raise UserError("has several outputs to classify", self.path, "save a model for each of them")
         classes = as_classes(model.classes_)
         count = len(classes)
         if count == 1 and self._boosted:
             what = f"was fitted on rows of a single class, {model.classes_[0]}, and predicts nothing"
-            raise UserError(what, self.path, "fit it on two classes at least")
+            raise UserError(what, self.path, "fit it on at least two classes")
         if not self._boosted:
             return TreeScores(model.predict_proba, None, "probability", count, classes, probabilities=True)
-        if count == 2:  # one margin, that of the second class
+        if count == 2:  # a single margin, that of the second class
             return TreeScores(
                 model.decision_function,
                 lambda rows: model.predict_proba(rows)[:, 1],
@@ -147,7 +147,7 @@ class SklearnModel:
                 2,
                 classes,
                 probabilities=True,
-                # The exponential loss has a link of its own.
+                # The exponential loss has its own link: the logit is twice the margin.
                 factor=2.0 if model.loss == "exponential" else 1.0,
                 mirrored=True,
             )
@@ -169,13 +169,13 @@ class SklearnModel:
             raise UserError(f"holds a {name} that is not fitted", self.path, "fit it before saving it")
 
     def _categories(self) -> Placed | None:
-        """The categories of a histogram boosting; from here on it takes their codes, as its trees do.
+        """The categories of a histogram boosting; its encoder is replaced, so that it takes their codes.
 
-        It encodes categories itself, puts them before all other features, and takes those that it has not
-        seen for missing.
+        Such a model encodes categories itself, puts them before all other features, and treats categories
+        that it has not seen as missing.
 
         Raises:
-          UserError: They are neither strings nor numbers.
+          UserError: The categories are neither all strings nor all numbers.
         """
         encoded = getattr(self._model, "is_categorical_", None)
         if encoded is None or not np.any(encoded):
@@ -191,7 +191,7 @@ class SklearnModel:
             if one_kind is None:
                 kinds = names_in_words(sorted({type(value).__name__ for value in values}))
                 raise UserError(
-                    f"its categories are {kinds}, and strings or numbers are needed",
+                    f"its categories are {kinds}, but strings or numbers are needed",
                     self.path,
                     "fit it on those, or use a python: function",
                 )
@@ -200,19 +200,19 @@ class SklearnModel:
         return Placed(tuple(places))
 
     def _takes_nan(self, dtype: str) -> bool:
-        """Whether NaN is a value to the estimator; a row of zeros it has to take.
+        """True if the estimator accepts NaN; also checks that it can score a row of zeros.
 
         Raises:
-          UserError: It does not predict at all, or no probabilities where it should.
+          UserError: The estimator cannot predict, or its probabilities do not sum to 1.
         """
         shape = 1, int(self._model.n_features_in_)
         try:
-            found = self.scores.score(np.zeros(shape, dtype))
-        # Attributes that another version of scikit-learn had, or had not; whatever comes of them.
+            scores = self.scores.score(np.zeros(shape, dtype))
+        # An estimator of another scikit-learn version may have or lack attributes: any error may come of it.
         except Exception as error:
             line = next((row for row in str(error).splitlines() if row.strip()), "").strip()[:200]
             raise self._useless(f"does not predict: {type(error).__name__}: {line}") from error
-        if self.scores.kind == "probability" and not np.allclose(np.sum(found, axis=1), 1):
+        if self.scores.kind == "probability" and not np.allclose(np.sum(scores, axis=1), 1):
             raise self._useless("gives probabilities that do not sum to 1")
         try:
             self._model.predict(np.full(shape, np.nan, dtype))
@@ -228,7 +228,7 @@ class SklearnModel:
         )
 
     def forest(self) -> Forest:
-        """The trees; see `TreeAdapter.forest`."""
+        """Returns the trees; see `TreeAdapter.forest`."""
         model = self._model
         if self._histogram:
             trees = [self._predictor(p, k) for stage in model._predictors for k, p in enumerate(stage)]
@@ -245,13 +245,13 @@ class SklearnModel:
         return plant(trees, int(model.n_features_in_), self.scores.columns)
 
     def _check_start(self) -> None:
-        """Refuses a boosting that starts from another model's predictions, which differ from row to row."""
+        """Refuses a boosted model that starts from another model's predictions, which differ by row."""
         start = self._model.init_
         if not isinstance(start, str) and not type(start).__name__.startswith("Dummy"):
             raise UserError(
                 f"starts from a {type(start).__name__} (init), which tree_shap does not see",
                 self.path,
-                "use permutation_shap or kernel_shap, which ask the model itself",
+                "use permutation_shap or kernel_shap, which call the model itself",
             )
 
     def _predictor(self, predictor: Any, group: int) -> Tree:
@@ -279,7 +279,7 @@ class SklearnModel:
 
 
 class _Ordered:
-    """What stands for a histogram boosting's own encoder: its columns in their order, encoded already."""
+    """A stand-in for a histogram boosting's encoder: reorders columns that are already encoded."""
 
     def __init__(self, order: np.ndarray) -> None:
         self._order = order
@@ -294,8 +294,8 @@ def _as_numbers(column: pa.Array) -> np.ndarray:
 
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    found: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return found.astype(np.float64)
+    numbers: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return numbers.astype(np.float64)
 
 
 def _tree(tree: Any, group: int, weight: float) -> Tree:

@@ -1,4 +1,4 @@
-"""XGBoost models: .ubj and .json files, by what XGBoost itself computes."""
+"""XGBoost models: .ubj and .json files, scored by XGBoost itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transforms.models.kinds.trees.frames import frame_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Objectives whose margin is what the model returns.
+#: Objectives whose margin is the model's output.
 _IDENTITY = (
     "reg:squarederror", "reg:absoluteerror", "reg:quantileerror", "reg:pseudohubererror", "binary:logitraw",
     "rank:ndcg", "rank:pairwise", "rank:map",
@@ -27,29 +27,29 @@ _IDENTITY = (
 _LOGISTIC = ("binary:logistic", "reg:logistic")
 _SOFTMAX = ("multi:softprob", "multi:softmax")
 _UNSAID = (
-    "model.missing: NaN alone is missing to the model, as far as its file says; give the number, if it was "
-    "trained with another `missing`"
+    "model.missing: only NaN is missing to the model, as far as its file says; if it was trained with "
+    "another `missing`, give that number"
 )
 
 
 class XGBoostModel:
     """An XGBoost booster.
 
-    A file that XGBoost's scikit-learn interface saved is cut at its best iteration, as that interface
-    predicts; one that a Booster saved is not, as a Booster does not. Categories are looked up in what the
-    file has of them, as XGBoost does with a data frame's; features of a file without any are taken as codes.
+    A file saved by XGBoost's scikit-learn interface is cut at its best iteration, where that interface stops;
+    a file saved by a Booster is not cut, since a Booster predicts with all rounds. Categories are looked up
+    in the file's lists, as XGBoost does for a data frame; without lists, features are taken as codes.
 
     Args:
       path: A local file.
       allow_unsafe: Without effect: such a file holds no code.
-      booster: Already loaded.
-      estimator: XGBoost's scikit-learn estimator that the booster is of.
+      booster: The booster, if it is already loaded.
+      estimator: XGBoost's scikit-learn estimator to which the booster belongs.
     Raises:
       UserError: XGBoost is not installed, the file does not load, or it holds no trees.
 
     Attributes:
-      missing: The number that stands for a missing value, beside NaN; None: there is none.
-      notes: What the file does not say, for a plan.
+      missing: The number that stands for a missing value, besides NaN; None if only NaN does.
+      notes: Remarks for a plan about facts that the file does not state.
     """
 
     kind = "xgboost"
@@ -64,14 +64,14 @@ class XGBoostModel:
         self.path, self._estimator = path, estimator
         if booster is None:
             try:
-                # From memory: of a file XGBoost judges by the suffix, and warns of those it does not know.
+                # Loaded from memory: by file, XGBoost goes by the suffix and warns of unknown ones.
                 booster = xgboost.Booster()
                 with open(path, "rb") as file:
                     booster.load_model(bytearray(file.read()))
             except xgboost.core.XGBoostError as error:
                 what = f"XGBoost cannot load the model: {_reason(error)}"
                 raise UserError(what, path, "copy or save it again, with save_model") from error
-        # Rows are shared out among threads of our own.
+        # Our own threads share the rows.
         booster.set_param({"nthread": 1})
         self._booster = booster
         try:
@@ -80,8 +80,8 @@ class XGBoostModel:
             raise UserError(f"XGBoost cannot write the model: {_reason(error)}", path) from error
         grower = learner["gradient_booster"]
         if grower["name"] == "gblinear":
-            raise UserError("holds a linear model (gblinear), and no trees", path, "train gbtree or dart")
-        # Dart's weights of the trees lie beside them: inside the model from XGBoost 3.4 on, outside before.
+            raise UserError("holds a linear model (gblinear), not trees", path, "train gbtree or dart")
+        # Dart stores the weights of its trees apart: inside the model from XGBoost 3.4 on, before outside it.
         self._grower: Mapping[str, Any] = grower["gbtree"] if grower["name"] == "dart" else grower
         drops = grower.get("weight_drop", self._grower["model"].get("weight_drop"))
         self._drops = np.asarray(drops, np.float64) if drops else None
@@ -122,14 +122,14 @@ class XGBoostModel:
         return TreeScores(margin, output, kind, width, classes=classes, probabilities=logistic)
 
     def take_missing(self, value: float) -> None:
-        """Takes a number as missing that the file does not keep.
+        """Sets the number that stands for a missing value, which the file does not store.
 
         Raises:
-          UserError: The pickle says itself what is missing.
+          UserError: The model is a pickle, which states another number.
         """
         if self._estimator is not None and self.missing != (None if np.isnan(value) else value):
             raise UserError(
-                f"the pickle says itself that {'NaN' if self.missing is None else self.missing} is missing",
+                f"the pickle itself says that {'NaN' if self.missing is None else self.missing} is missing",
                 "model.missing",
                 "leave it out",
             )
@@ -138,7 +138,7 @@ class XGBoostModel:
         self.signature = replace(self.signature, inputs=(replace(spec, missing=self.missing),))
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """What XGBoost's own interface gives; see `PublicPrediction`."""
+        """The prediction of XGBoost's own interface; see `PublicPrediction`."""
         import xgboost
 
         (taken,) = inputs.values()
@@ -150,7 +150,7 @@ class XGBoostModel:
         if places and frame is None:
             return None
         data: Any = frame
-        if not places:  # codes, if any, are numbers like all others
+        if not places:  # codes of categories, if any, are given as numbers
             data = taken if frame is None else frame.to_numpy(np.float64)
         try:
             estimator = self._as_estimator()
@@ -158,17 +158,18 @@ class XGBoostModel:
                 own = {} if places else {"feature_names": names or None, "feature_types": types or None}
                 matrix = xgboost.DMatrix(data, missing=missing, enable_categorical=True, nthread=1, **own)
                 softmax = self._objective == "multi:softmax"
-                found = booster.predict(matrix, output_margin=softmax, iteration_range=(0, self._rounds))
-                return self._shares(found) if softmax else self._both(found)
+                predicted = booster.predict(matrix, output_margin=softmax, iteration_range=(0, self._rounds))
+                return self._shares(predicted) if softmax else self._both(predicted)
             if hasattr(estimator, "predict_proba"):
                 return np.asarray(estimator.predict_proba(data, validate_features=False))
             return self._both(np.asarray(estimator.predict(data, validate_features=False)))
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
             what = f"XGBoost's own prediction fails: {_reason(error)}"
-            raise UserError(what, self.path, "see that it predicts these rows where it was made") from error
+            remedy = "check that it predicts these rows where it was trained"
+            raise UserError(what, self.path, remedy) from error
 
     def _types(self, places: Mapping[int, Categories]) -> dict[int, Any]:
-        """The numpy types of whole-number categories: XGBoost takes no other width than the training one."""
+        """The numpy types of numeric categories: XGBoost accepts them only in the training frame's width."""
         if not places:
             return {}
         known = self._booster.get_categories(export_to_arrow=True).to_arrow()
@@ -179,19 +180,19 @@ class XGBoostModel:
         }
 
     def _as_estimator(self) -> Any:
-        """The scikit-learn estimator that the model's users have; None where they have a Booster."""
+        """The scikit-learn estimator by which the model's users predict; None if they use a Booster."""
         if self._estimator is not None or self._booster.attr("scikit_learn") is None:
             return self._estimator
         import xgboost
 
         kinds = {"classifier": xgboost.XGBClassifier, "ranker": xgboost.XGBRanker}
         maker = kinds.get(_type_of(self._booster, None) or "", xgboost.XGBRegressor)
-        found = maker(missing=np.nan if self.missing is None else self.missing, n_jobs=1)
-        found.load_model(self._booster.save_raw("ubj"))
-        return found
+        estimator = maker(missing=np.nan if self.missing is None else self.missing, n_jobs=1)
+        estimator.load_model(self._booster.save_raw("ubj"))
+        return estimator
 
-    def _both(self, found: np.ndarray) -> np.ndarray:
-        return np.stack([1 - found, found], axis=1) if self.scores.mirrored else found
+    def _both(self, predicted: np.ndarray) -> np.ndarray:
+        return np.stack([1 - predicted, predicted], axis=1) if self.scores.mirrored else predicted
 
     def scored(
         self,
@@ -201,11 +202,11 @@ class XGBoostModel:
         affine_prefix: bool,
         example: Mapping[str, np.ndarray],
     ) -> TreeModel:
-        """The model with its score."""
+        """Makes the scored model."""
         return TreeModel(self, score, example)
 
     def _used_rounds(self) -> int:
-        """How many rounds the library's own predict uses."""
+        """The number of rounds that the library's own predict uses."""
         best = self._booster.attr("best_iteration")
         if best is not None and (
             self._estimator is not None or self._booster.attr("scikit_learn") is not None
@@ -214,7 +215,7 @@ class XGBoostModel:
         return int(self._booster.num_boosted_rounds())
 
     def _predict(self, rows: np.ndarray, kind: str) -> np.ndarray:
-        found: np.ndarray = self._booster.inplace_predict(
+        scores: np.ndarray = self._booster.inplace_predict(
             rows,
             iteration_range=(0, self._rounds),
             predict_type=kind,
@@ -222,10 +223,10 @@ class XGBoostModel:
             validate_features=False,
             strict_shape=True,
         )
-        return found
+        return scores
 
     def _output(self, rows: np.ndarray) -> np.ndarray:
-        if self._objective == "multi:softmax":  # returns the class; its probabilities are softprob's
+        if self._objective == "multi:softmax":  # returns the class; probabilities are as for softprob
             return self._shares(self._predict(rows, "margin"))
         return self._predict(rows, "value")
 
@@ -236,7 +237,7 @@ class XGBoostModel:
         return shares
 
     def forest(self) -> Forest:
-        """The trees; see `TreeAdapter.forest`."""
+        """Returns the trees; see `TreeAdapter.forest`."""
         model = self._grower["model"]
         groups = [int(group) for group in model["tree_info"]]
         starts = [int(start) for start in model["iteration_indptr"]]
@@ -250,7 +251,7 @@ class XGBoostModel:
 def _tree(tree: Mapping[str, Any], group: int, weight: float, path: str) -> Tree:
     if int(tree["tree_param"]["size_leaf_vector"]) > 1:
         raise UserError(
-            "its leaves hold several values (multi_output_tree), which tree_shap does not take",
+            "its leaves hold several values (multi_output_tree), which tree_shap does not support",
             path,
             "use permutation_shap or kernel_shap, or train with one_output_per_tree",
         )
@@ -263,9 +264,9 @@ def _tree(tree: Mapping[str, Any], group: int, weight: float, path: str) -> Tree
             tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
         ):
             sets[node] = bit_set(tree["categories"][first : first + size])
-    # XGBoost goes left below the threshold, in single precision: at most the number before it.
+    # XGBoost goes left strictly below the threshold; ours is inclusive: the next smaller float32.
     below = np.nextafter(conditions, np.float32(-np.inf)).astype(np.float64)
-    # Leaves are rounded by the tree's weight in single precision, as dart itself multiplies.
+    # Leaves are multiplied by the tree's weight in single precision, as dart itself does.
     value = np.where(left < 0, conditions * np.float32(weight), np.float32(0))
     return Tree(
         group,
@@ -281,25 +282,26 @@ def _tree(tree: Mapping[str, Any], group: int, weight: float, path: str) -> Tree
 
 
 def _type_of(booster: Any, estimator: Any) -> str | None:
-    """What the scikit-learn interface calls the model: regressor, classifier or ranker; None of a Booster."""
+    """The type in the scikit-learn interface: regressor, classifier or ranker; None for a Booster."""
     if estimator is not None:
         return "classifier" if hasattr(estimator, "predict_proba") else "regressor"
-    said = booster.attr("scikit_learn")
-    found = None if said is None else json.loads(said).get("_estimator_type")
-    return None if found is None else str(found)
+    state = booster.attr("scikit_learn")
+    name = None if state is None else json.loads(state).get("_estimator_type")
+    return None if name is None else str(name)
 
 
-def _categories(found: Mapping[str, Any], path: str) -> Placed | None:
-    """The categories that a booster keeps; None where it was not trained on a data frame with any.
+def _categories(stored: Mapping[str, Any], path: str) -> Placed | None:
+    """The categories that a booster stores; None if it was not trained on a data frame with any.
 
     Raises:
-      UserError: They are cut: of a pandas frame, XGBoost takes as many bytes of each as it has letters.
+      UserError: Names of categories are cut: from a pandas frame, XGBoost stores as many bytes of a name as
+        the name has letters.
     """
     places = []
-    for place, kind in enumerate(found.get("enc", ())):
-        values = kind["values"]
-        if "offsets" in kind:  # strings, one after another, in bytes from −128 to 127
-            bounds, letters = kind["offsets"], np.array(values, np.int8).tobytes()
+    for place, encoded in enumerate(stored.get("enc", ())):
+        values = encoded["values"]
+        if "offsets" in encoded:  # strings, concatenated, as bytes from −128 to 127
+            bounds, letters = encoded["offsets"], np.array(values, np.int8).tobytes()
             if not letters.isascii():
                 raise UserError(
                     "its categories are not all ASCII, and XGBoost, which counts their letters as bytes, has "
