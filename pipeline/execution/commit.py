@@ -22,7 +22,7 @@ from pipeline.run_directory.kept_baseline import is_kept
 from pipeline.run_directory.layout import REFERENCE, is_under_way
 from pipeline.run_directory.replace import swap, sweep
 from transforms.errors import SAID_ALL, UserError
-from transforms.outputs.parts import written
+from transforms.outputs.parts import as_output_lost
 from transforms.outputs.run_files import WORK
 from transforms.rows.baselines.artifact import Artifact
 from transforms.storage import files
@@ -183,7 +183,7 @@ def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str,
       OutputLost: The directory cannot be written any more.
     """
     try:
-        with written(commit.place):
+        with as_output_lost(commit.place):
             manifest = _commit_run(commit, combined)
     except NoWeightError as error:  # the directory is not to blame
         problem = f"every row that was explained has the weight 0 in {commit.weight!r}, so no mean exists"
@@ -216,7 +216,7 @@ def make_report(commit: Commit) -> list[str]:
     except Exception as error:
         logging.getLogger(__name__).info("the report could not be drawn", exc_info=error)
         return [f"report.html could not be drawn: {reason_of(error)}; {_DRAW_LATER}"]
-    with written(commit.target):
+    with as_output_lost(commit.target):
         write_page(run, made)
     return [f"{line}; {_DRAW_LATER}" for line in made.warnings]
 

@@ -8,7 +8,7 @@ import apache_beam as beam
 
 from pipeline.execution.commit import Commit, commit_run, result_path
 from transforms.explain import ExplainShards, MergeShardResults
-from transforms.outputs.parts import written
+from transforms.outputs.parts import as_output_lost
 from transforms.sources.base import Shard
 from transforms.sources.shards import schedule
 from transforms.storage import files
@@ -54,7 +54,7 @@ class _LeaveResult(beam.DoFn):
 
     def process(self, result: ShardResult) -> None:
         path = result_path(self._run)
-        with written(path):
+        with as_output_lost(path):
             files.write_atomic(path, result.to_bytes())
 
 

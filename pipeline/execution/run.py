@@ -35,7 +35,7 @@ from pipeline.runners import submit
 from pipeline.runners.checks import slots
 from pipeline.runners.names import LOCAL, needs_remote_files, waits
 from transforms.errors import UserError
-from transforms.outputs.parts import written
+from transforms.outputs.parts import as_output_lost
 from transforms.outputs.run_files import MANIFEST, WORK
 from transforms.storage import files
 from transforms.worker.failures import read_failures
@@ -152,7 +152,7 @@ def _execute(
         commit = Commit.of(plan, target, runner, started=started, planned=planned)
         # Limits are not part of the fingerprint: the current config's count.
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
-        with written(target):
+        with as_output_lost(target):
             manifest = dict(relabel(target, committed, loaded.config))
         warnings = [*plan.warnings, *make_report(commit)]
         return Outcome(target, manifest, True, exceeded, warnings)

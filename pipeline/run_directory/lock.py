@@ -18,7 +18,7 @@ from typing import Any
 
 from pipeline.run_directory.layout import neighbour
 from transforms.errors import UserError
-from transforms.outputs.parts import written
+from transforms.outputs.parts import as_output_lost
 from transforms.storage import files
 
 #: An object store has no locks: an owner file is rewritten every 20 seconds instead.
@@ -64,7 +64,7 @@ def _locked(run: str) -> Iterator[None]:
             stack.enter_context(_owned(run))
         else:
             stack.callback(_remove, path)
-            with written(path):
+            with as_output_lost(path):
                 os.ftruncate(lock, 0)
                 os.write(lock, str(os.getpid()).encode())
         yield
@@ -101,7 +101,7 @@ def _open(path: str) -> int:
         raise UserError(problem, path, remedy) from error
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.EISDIR):
-            with written(path):
+            with as_output_lost(path):
                 raise
         raise UserError("is in the place of a run's lock", path, "move it away") from error
     content = os.pread(lock, _LONGEST + 1, 0) if stat.S_ISREG(os.fstat(lock).st_mode) else b"no file"
@@ -150,7 +150,7 @@ def _owned(run: str) -> Iterator[None]:
     path = neighbour(run, "owner")
     own = {"host": socket.gethostname(), "process": os.getpid(), "token": uuid.uuid4().hex}
     _wait_for_stale_owner(run, path, own)
-    with written(path):
+    with as_output_lost(path):
         _write_owner(path, own, 0)
     time.sleep(_SETTLE_SECONDS)
     other = _owner(path)

@@ -241,7 +241,7 @@ def test_what_nothing_can_be_done_for_is_refused() -> None:
     chosen = layers.Embedding(4, 1)(layers.IntegerLookup(vocabulary=[0, 1, 2])(ops.cast(best, "int64")))
     late = keras.Model(inputs, chosen)
     with pytest.raises(
-        UserError, match=r"compute.jit: XLA cannot compile .* behind the model's matrix products"
+        UserError, match=r"compute.jit: XLA cannot compile .* after the model's matrix products"
     ):
         with_arithmetic(late, "float32", True)
 

@@ -135,7 +135,7 @@ def test_a_function_is_explained_from_the_config_to_the_tables(world: Path) -> N
     (rejected,) = run.rejected().to_pylist()
     assert rejected["example_id"] == f"trip {UNLUCKY}"
     assert rejected["stage"] == "predict"
-    assert rejected["reason"] == "the model does not take the row: ValueError: no flight leaves"
+    assert rejected["reason"] == "the model refuses the row: ValueError: no flight leaves"
     model = run.manifest["model"]
     assert set(model) == {"path", "digest", "inputs", "outputs"}
     assert model["path"] == "python:scoring:predict"

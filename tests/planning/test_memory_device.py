@@ -194,7 +194,7 @@ def test_a_run_tells_of_it(
     assert found.manifest["device_batch_size_used"] == HALVED
     line = (
         f"the device's memory ran out: device_batch_size was halved from {planned:,} to {HALVED}; "
-        f"set compute.device_batch_size: {HALVED} to begin with that"
+        f"set compute.device_batch_size: {HALVED} to start with that size"
     )
     assert found.manifest["warnings"] == [line]
     assert line in " ".join(capsys.readouterr().err.split())
@@ -238,7 +238,7 @@ def test_without_room_for_one_the_run_breaks(
     config = config_of(tmp_path, seed=77, compute={"device_batch_size": 64})
     assert cli.run(["explain", str(config)]) == 3
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "no room for a single evaluation" in last
+    assert "too little memory for a single evaluation" in last
     assert last.endswith("finished work is kept, and the same command continues from there")
     assert "OOM when allocating" in last
     assert "baseline.rows" in last
@@ -254,7 +254,7 @@ def test_a_plan_without_room_is_one_line(
     assert cli.run(["explain", str(config_of(tmp_path, seed=78))]) == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said
-    assert "compute: the memory has no room for a single evaluation" in said
+    assert "compute: there is too little memory for a single evaluation" in said
 
 
 # -- the size of a device batch ------------------------------------------------------------------------------
@@ -305,7 +305,7 @@ def test_halving_goes_to_one_and_no_further() -> None:
         sizes.append(size)
         raise DeviceFull("no room")
 
-    with pytest.raises(DeviceMemoryError, match=r"single evaluation of the model \(no room\).*more of it"):
+    with pytest.raises(DeviceMemoryError, match=r"single evaluation of the model \(no room\).*more memory"):
         device_batch.run(attempt)
     assert sizes == [100, 50, 25, 12, 6, 3, 1]
     shrunk = DeviceBatchSize(100)
@@ -353,7 +353,7 @@ def test_a_warning_is_told_once() -> None:
     assert once == [
         "another",
         "the device's memory ran out: device_batch_size was halved from 16,384 to 4,096; "
-        "set compute.device_batch_size: 4096 to begin with that",
+        "set compute.device_batch_size: 4096 to start with that size",
     ]
     assert [json.dumps(line) for line in with_halved(once, 16384, 2048)][1].count("2,048") == 1
     assert len(with_halved(once, 16384, 2048)) == 2

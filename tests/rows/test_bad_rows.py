@@ -147,7 +147,7 @@ def test_a_model_that_takes_no_row_ends_with_all_of_them_rejected(
     assert run.manifest["counts"]["rows_rejected"] == rows
     assert (
         run.rejected()["reason"].to_pylist()
-        == ["the model does not take the row: RuntimeError: out of order"] * rows
+        == ["the model refuses the row: RuntimeError: out of order"] * rows
     )
     assert calls <= 4 * 2 * rows
     assert evaluated <= rows * (math.log2(rows) + 2)
@@ -211,6 +211,6 @@ def test_a_host_without_memory_for_one_row_breaks_the_run(
     monkeypatch.setattr(ExactShap, "attribute", hungry)
     assert cli.run(["explain", str(write(world, {}, rows=8))]) == 3
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "no room for a single row (Unable to allocate 9 TiB)" in last
+    assert "too little memory for a single row (Unable to allocate 9 TiB)" in last
     assert "compute.workers" in last
     assert not (world / "run" / "manifest.json").exists()

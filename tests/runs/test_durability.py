@@ -167,7 +167,7 @@ def test_a_worker_that_was_left_for_dead_writes_nothing_to_another_s_run(
     if committed:
         worlds.explain(config, place)
     files = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
-    with pytest.raises(RunReplaced, match="is committed" if committed else "is another's by now"):
+    with pytest.raises(RunReplaced, match="is committed" if committed else "now belongs to another run"):
         explain_shard(plan.shards[1], late)
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()} == files
     with pytest.raises(RunReplaced):  # by way of Beam's step, which leaves notes of what fails

@@ -106,7 +106,7 @@ def test_a_row_that_the_model_refuses_is_rejected(tmp_path: Path) -> None:
     run = worlds.explain(tmp_path / "trips.yaml", tmp_path / "run")
     assert [(row["row"], row["stage"]) for row in run.rejected().to_pylist()] == [(13, "predict")]
     (reason,) = run.rejected()["reason"].to_pylist()
-    assert re.fullmatch(r"the model does not take the row: indices\[\S+\] = 99 is not in \[0, 24\)", reason)
+    assert re.fullmatch(r"the model refuses the row: indices\[\S+\] = 99 is not in \[0, 24\)", reason)
     whole = worlds.explain(
         tmp_path / "trips.yaml", tmp_path / "whole", f"input.files={config.parent}/trips-2.parquet"
     )

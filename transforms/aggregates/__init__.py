@@ -1,1 +1,1 @@
-"""Mergeable aggregates over all rows: importance, samples, quality, interactions."""
+"""Mergeable aggregates over all rows: importance, samples, quality, positions; and interactions."""

@@ -1,4 +1,4 @@
-"""Where in a tensor the score is decided: mean |φ| and mean φ of each position, as a state that merges."""
+"""Mean |φ| and mean φ of each position in tensors, as a mergeable state."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from transforms.rows.schema import ExampleSchema
 
-#: Sums are kept of a feature while outputs × positions are no more than this: 64 MiB.
+#: A feature's sums are kept only if outputs × positions do not exceed this: 64 MiB.
 _MOST = 1 << 22
-#: Values of a block of rows that are added up at a time.
+#: Values of a block of rows that are added at a time.
 _BLOCK = 1 << 16
 
 TABLE = pa.schema(
@@ -29,11 +29,11 @@ TABLE = pa.schema(
 
 
 def positioned(schema: ExampleSchema, targets: int) -> dict[str, tuple[int, ...]]:
-    """The features that are tensors with their shapes, but for those of too many positions.
+    """The shapes of features that are tensors, except those with too many positions.
 
     Args:
-      schema: Of the examples.
-      targets: Outputs of the model that may be explained.
+      schema: The examples' schema.
+      targets: Number of the model's outputs that may be explained.
     """
     shapes = {name: schema.attributed_shape(name) for name in schema.attributed}
     return {
@@ -44,7 +44,7 @@ def positioned(schema: ExampleSchema, targets: int) -> dict[str, tuple[int, ...]
 
 
 def positions_bytes(schema: ExampleSchema, targets: int) -> int:
-    """Memory of a state, at most."""
+    """The most memory that a state takes."""
     shapes = positioned(schema, targets).values()
     return 16 * targets * sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
 
@@ -53,11 +53,11 @@ def positions_bytes(schema: ExampleSchema, targets: int) -> int:
 class Positions:
     """Sums of |φ| and φ by target, feature and position.
 
-    Merging is associative and commutative up to float64 rounding. `update` and `merge` mutate the state that
-    they are called on and nothing else.
+    Merging is associative and commutative up to float64 rounding. `update` and `merge` mutate only the state
+    that they are called on.
 
     Args:
-      shapes: Of the features that are counted, as `positioned` gives them.
+      shapes: Shapes of the features that are counted, from `positioned`.
     """
 
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Positions:
         Args:
           values: φ by feature, `[B, T, *shape]`.
           targets: Output index, `[B, T]`.
-          weights: Of the rows, `[B]`; None: 1 each.
+          weights: Weight of each row, `[B]`; None: 1.
         """
         if not self.shapes:
             return
@@ -85,16 +85,16 @@ class Positions:
             for name, shape in self.shapes.items():
                 every = values[name].reshape(len(flat), -1)
                 sums = self._of(target, name, shape)
-                # A few rows at a time stay in the cache, and cost no memory to speak of.
+                # A few rows at a time, which stay in the cache and take little memory.
                 step = max(1, _BLOCK // every.shape[1])
                 for first in range(0, len(chosen), step):
                     rows = chosen[first : first + step]
-                    found, part = every[rows].astype(np.float64), weight[rows]
-                    sums[1] += part @ found
-                    sums[0] += part @ np.abs(found, out=found)
+                    block, part = every[rows].astype(np.float64), weight[rows]
+                    sums[1] += part @ block
+                    sums[0] += part @ np.abs(block, out=block)
 
     def merge(self, other: Positions) -> None:
-        """Adds another, which stays as it is; a state of nothing takes the other's shapes."""
+        """Adds another state, without changing it; an empty state takes over its shapes."""
         self.shapes = self.shapes or other.shapes
         for target, weight in other._weight.items():
             self._weight[target] = self._weight.get(target, 0.0) + weight
@@ -108,11 +108,11 @@ class Positions:
         return self._sums[target, name]
 
     def to_table(self, target_names: Sequence[str]) -> pa.Table | None:
-        """A line a target, feature and position, the last axis fastest; None where nothing was counted."""
+        """One row per target, feature and position, the last axis fastest; None if nothing was counted."""
         parts = []
         for (target, name), sums in sorted(self._sums.items()):
             if not self._weight[target]:
-                continue  # rows that all have no weight say nothing
+                continue  # without weight there is no mean
             shape = self.shapes[name]
             size = sums.shape[1]
             index = np.indices(shape, np.int32).reshape(len(shape), size).T.reshape(-1)
@@ -128,7 +128,7 @@ class Positions:
         return pa.concat_tables(parts) if parts else None
 
     def to_bytes(self) -> bytes:
-        """The state, compressed, in a form that any version of Python reads back."""
+        """Encodes the state, compressed, for any version of Python."""
         header = {
             "shapes": dict(self.shapes),
             "weight": list(self._weight.items()),
@@ -146,9 +146,9 @@ class Positions:
         held = pa.decompress(rest, header["bytes"], codec="zstd", asbytes=True)
         every = np.frombuffer(held, "<f8").reshape(2, -1)
         shapes = {name: tuple(shape) for name, shape in header["shapes"].items()}
-        found, first = cls(shapes, {int(target): weight for target, weight in header["weight"]}), 0
+        positions, first = cls(shapes, {int(target): weight for target, weight in header["weight"]}), 0
         for target, name in header["sums"]:
-            sums = found._of(target, name, shapes[name])
+            sums = positions._of(target, name, shapes[name])
             sums[:] = every[:, first : first + sums.shape[1]]
             first += sums.shape[1]
-        return found
+        return positions

@@ -1,9 +1,9 @@
-"""Which feature modulates which: hints at interactions from a sample of rows; numpy and Arrow alone.
+"""Features that modulate others: hints at interactions from a sample of rows, in numpy and Arrow alone.
 
-Of φ of a feature, the part that its own value explains is no interaction, whatever it is correlated with. So
-rows of about the same value are compared with one another: within such cells, how much of φ goes with the
-values of another feature? This is the question of shap's `approximate_interactions`, with a correction for
-chance and in units that can be compared: a share of the variance of φ.
+The part of a feature's φ that its own value explains is not an interaction, whatever the value correlates
+with. So only rows of similar values are compared: within such cells, how much of φ do the values of another
+feature explain? shap's `approximate_interactions` asks the same; here the answer is corrected for chance, and
+in a comparable unit, a share of the variance of φ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from transforms.aggregates.sample_columns import Column, columns_of, is_held, phi_of
 
-#: The table of interactions, one row a (target, feature, modulator).
+#: The table of interactions, one row per (target, feature, modulator).
 TABLE = pa.schema(
     [
         ("target", pa.int32()),
@@ -27,18 +27,19 @@ TABLE = pa.schema(
     ]
 )
 
-#: Rows of a cell: numbers are cut until fewer than two such cells are left; what is smaller is left out.
+#: Cells are halved along numbers as long as they have rows for two of this size; smaller than the second
+#: number they are left out.
 _CELL, _SMALLEST = 40, 12
-#: Fewer rows than this say nothing.
+#: With fewer rows than this, no interactions are looked for.
 _FEWEST_ROWS = 100
-#: Columns that stand for the values of one feature: polynomials of a number, some of the categories.
+#: The most columns for the values of one feature, and the degree of polynomials in a number.
 _COLUMNS, _DEGREE = 6, 3
-#: What is no interaction: less than this share of the variance, or fewer standard deviations above chance.
+#: An interaction has at least this share of the variance, and this many standard deviations above chance.
 _WEAKEST, _SURE = 0.01, 4.5
 _SHUFFLES = 48
 _KEPT, _CANDIDATES = 5, 12
 _NOTHING = 1e-10
-#: Features of a target that are asked for, however many targets there are.
+#: Fewest features per target whose modulators are looked for, even with many targets.
 _LEAST = 5
 
 
@@ -59,23 +60,23 @@ def find_interactions(
     standard deviations above what shuffled rows give. A function of the sample alone, whose rows are taken to
     be drawn evenly: no weights.
 
-    Strings and numbers of few values are categories, and a missing value is one of them. A group is its
-    members, and a tensor of up to eight numbers its numbers; of a longer one, other features cannot be told
-    from its own other numbers: it modulates by its mean, and what modulates it is not asked. Features that
-    are attributed nothing may modulate too.
+    Strings, and numbers with few distinct values, are categories, and a missing value is one of them. A group
+    is represented by its members, and a tensor of up to eight numbers by its numbers. A longer tensor
+    modulates by its mean, and its own modulators are not looked for, because other features cannot be told
+    apart from the rest of its numbers. Features without attributions may modulate too.
 
     Args:
-      sample: Rows with `target`, `target_name` and the structs `attribution` and `feature`; with a column
-        `kind`, those of kind "sample".
+      sample: Rows with `target`, `target_name` and the structs `attribution` and `feature`. If there is a
+        column `kind`, rows of kind "sample" are used.
       attributed: Features and groups, as in `attribution`.
       groups: Members by group, as in `feature`.
-      most_features: Whose modulators are looked for: those of the largest mean |φ|. Of many targets fewer
-        each, so that they are about twice as many in all.
-      most_modulators: Among which they are: those of the largest mean |φ|.
-      most_targets: Those with the most rows.
+      most_features: The most features whose modulators are looked for, those of the largest mean |φ|. With
+        many targets there are fewer for each, about twice as many in all.
+      most_modulators: The most candidates for modulators, those of the largest mean |φ|.
+      most_targets: The most targets, those with the most rows.
     Returns:
-      `TABLE`, at most five modulators a feature: targets in order, then features by mean |φ|, then modulators
-      by strength.
+      `TABLE`, with at most five modulators per feature: targets in order, then features by mean |φ|, then
+      modulators by strength.
     Cost: 500 features and 1,000 rows of one target take about a second.
     """
     if "kind" in sample.column_names:
@@ -84,8 +85,8 @@ def find_interactions(
     if not len(sample):
         return TABLE.empty_table()
     targets = sample["target"].to_numpy()
-    found, counts = np.unique(targets, return_counts=True)
-    chosen = sorted(found[np.argsort(-counts, kind="stable")][:most_targets].tolist())
+    distinct, counts = np.unique(targets, return_counts=True)
+    chosen = sorted(distinct[np.argsort(-counts, kind="stable")][:most_targets].tolist())
     each = min(most_features, max(_LEAST, 2 * most_features // len(chosen)))
     rows: list[tuple[int, str, str, str, float]] = []
     for target in chosen:
@@ -143,9 +144,9 @@ def _of_target(
 
 
 def _basis(columns: Sequence[Column]) -> np.ndarray:
-    """Columns that stand for a feature's values, `[n, ≤ 6]`, each of mean 0 and variance 1."""
+    """Columns that represent a feature's values, `[n, ≤ 6]`, each with mean 0 and variance 1."""
     each = [_indicators(column) if column.categories else _polynomials(column.values) for column in columns]
-    # The first of every member before the second of any.
+    # The first column of every member comes before the second of any.
     turns = [part[:, at] for at in range(_COLUMNS) for part in each if at < part.shape[1]]
     if not turns:
         return np.zeros((0, 0))
@@ -156,15 +157,15 @@ def _basis(columns: Sequence[Column]) -> np.ndarray:
 
 
 def _polynomials(values: np.ndarray) -> np.ndarray:
-    """Legendre polynomials of the rank: whatever the numbers' scale and outliers."""
+    """Legendre polynomials of the rank, which do not depend on scale and outliers."""
     place = 2 * _ranks(values) - 1
     return np.polynomial.legendre.legvander(place, _DEGREE)[:, 1:]
 
 
 def _indicators(column: Column) -> np.ndarray:
-    """Of the most frequent categories but one, which the others are compared with."""
-    found, counts = np.unique(column.values, return_counts=True)
-    frequent = found[np.argsort(-counts, kind="stable")][1 : _COLUMNS + 1]
+    """Indicators of the most frequent categories, except the first, with which the others are compared."""
+    distinct, counts = np.unique(column.values, return_counts=True)
+    frequent = distinct[np.argsort(-counts, kind="stable")][1 : _COLUMNS + 1]
     return (column.values[:, None] == frequent).astype(np.float64)
 
 
@@ -179,7 +180,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def _cells(columns: Sequence[Column], rows: int) -> list[np.ndarray]:
-    """Rows that are about equal in all columns: of each category, then halves along the widest number."""
+    """Cells of rows that are similar in all columns: split by category, then halved along numbers."""
     cells = [np.arange(rows)]
     for column in columns:
         if column.categories:
@@ -207,7 +208,7 @@ def _halved(cell: np.ndarray, ranks: np.ndarray) -> list[np.ndarray]:
             continue
         order = cell[np.argsort(ranks[cell, widest], kind="stable")]
         along = ranks[order, widest]
-        # Equal values stay together: at the change of value that is nearest to the middle.
+        # Cut where the value changes, nearest to the middle, so that equal values stay together.
         changes = np.flatnonzero(np.diff(along)) + 1
         at = changes[np.argmin(np.abs(changes - len(order) / 2))]
         rest += [order[at:], order[:at]]
@@ -219,7 +220,7 @@ def _halved(cell: np.ndarray, ranks: np.ndarray) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class _Modulators:
-    """Columns of J modulators: `[6 or fewer, n, J]`, zeros where one has fewer."""
+    """The columns of J modulators, `[≤ 6, n, J]`, filled with zeros for those with fewer columns."""
 
     columns: np.ndarray
 
@@ -235,7 +236,7 @@ class _Modulators:
         return _Modulators(self.columns[:, :, chosen])
 
     def of_one(self, at: int) -> np.ndarray:
-        """`[n, columns]` of one of them."""
+        """The columns of one modulator, `[n, columns]`."""
         columns = self.columns[:, :, at].T
         return columns[:, columns.any(axis=0)]
 
@@ -247,7 +248,7 @@ def _strongest(
     modulators: _Modulators,
     allowed: np.ndarray,
 ) -> Iterable[tuple[int, float]]:
-    """Modulators with their strength, strongest first; each beyond those before it."""
+    """Modulators with their strength beyond the earlier ones, strongest first."""
     numbers = [column.values for column in own if not column.categories]
     held = [_polynomial(values, 2 if len(numbers) == 1 else 1) for values in numbers]
     fixed = np.concatenate([np.ones((len(score), 1)), *held], axis=1)
@@ -268,9 +269,9 @@ def _strongest(
 
 
 def _polynomial(values: np.ndarray, degree: int) -> np.ndarray:
-    """Powers of a number; of its rank where some are infinite."""
+    """Powers of a number, or of its rank if some values are infinite."""
     place = values if np.isfinite(values).all() else _ranks(values)
-    place = place / (np.abs(place).max() or 1.0)  # numbers may be as large as there are
+    place = place / (np.abs(place).max() or 1.0)  # numbers may be close to the largest float64
     place = place - place.mean()
     place /= np.ptp(place) or 1.0
     return np.stack([place**power for power in range(1, degree + 1)], axis=1)
@@ -281,8 +282,9 @@ def _strength(
 ) -> np.ndarray:
     """Share of the variance of `score` that each modulator explains within cells, beyond `fixed`, `[J]`.
 
-    0 where it is no more than chance: the corrected share is too small, or what is explained of the ranks is
-    not clearly more than of shuffled rows (Wilson and Hilferty's cube root makes a sum of squares normal).
+    It is 0 if it may be chance: if the corrected share is too small, or if the modulator does not explain
+    clearly more of the ranks than of shuffled ranks (Wilson and Hilferty's cube root makes a sum of squares
+    nearly normal).
     """
     count = modulators.columns.shape[2]
     rows = np.concatenate(cells)
@@ -302,11 +304,11 @@ def _strength(
         fitted = _squares(residual[None], columns)[0]
         noise = (square - fitted) / np.maximum(free - degrees, 1)
         corrected += np.where(free - degrees >= 1, fitted - degrees * noise, 0.0)
-        # Whether it is chance is asked of ranks: a single row of a large φ must not decide it.
+        # The test against chance uses ranks, so that a single row with a large φ does not decide it.
         ranked = (_ranks(residual) - 0.5) * np.abs(residual).mean()
         shuffled = rng.permuted(np.tile(ranked, (_SHUFFLES, 1)), axis=1)
         sums = _squares(np.stack([ranked, *shuffled]), columns)
-        # What was shuffled is no more orthogonal to what is held: it has all of the cell's rows to vary in.
+        # Shuffled ranks are no longer orthogonal to `base`, and so have more degrees of freedom.
         sums[1:] *= (len(cell) - 1) / free
         explained += sums
     share = np.clip(corrected / total, 0.0, 1.0) if total > 0 else np.zeros(count)
@@ -319,14 +321,14 @@ def _strength(
 
 
 def _squares(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Sum of squares of rows `[R, m]` within the columns `[K, m, J]` of each modulator, `[R, J]`."""
+    """Squared length of rows `[R, m]` projected on the columns `[K, m, J]` of each modulator, `[R, J]`."""
     projected = rows @ columns
-    found: np.ndarray = (projected**2).sum(axis=0)
-    return found
+    squares: np.ndarray = (projected**2).sum(axis=0)
+    return squares
 
 
 def _orthonormal(columns: np.ndarray) -> np.ndarray:
-    """An orthonormal basis of what the columns span; the first of them are ones."""
+    """An orthonormal basis of the span of columns, the first of which is all ones."""
     centred = columns.copy()
     centred[:, 1:] -= centred[:, 1:].mean(axis=0)
     length = np.sqrt((centred**2).sum(axis=0))
@@ -336,10 +338,10 @@ def _orthonormal(columns: np.ndarray) -> np.ndarray:
 
 
 def _own_part(columns: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What modulators add to what is held: orthonormal columns `[K, m, J]`, zero where there is none.
+    """The part of modulators' columns `[K, m, J]` that is orthogonal to `base`, made orthonormal.
 
     Returns:
-      The columns, and how many of each modulator are not zero, `[J]`.
+      The columns, zero where nothing is left, and the number of those that are not zero, `[J]`.
     """
     before = (columns**2).sum(axis=1)
     own = columns - base @ (base.T @ columns)

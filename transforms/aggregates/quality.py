@@ -1,4 +1,4 @@
-"""How well the attributions of a run sum up: quantiles of |convergence_delta| as a state that merges."""
+"""Quality of a run: quantiles of |convergence_delta|, the error of the sums, as a mergeable state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-#: A bucket's bounds are this factor apart, so that a quantile is off by half a percent at most.
+#: The ratio of a bucket's bounds: a quantile is off by at most half a percent.
 _GROWTH = 1.01
 _LOG_GROWTH = float(np.log(_GROWTH))
 _ZERO = -(10**9)
@@ -19,31 +19,31 @@ _LARGEST = float(np.finfo(np.float64).max)
 class Quantiles:
     """Quantiles of values ≥ 0 to 0.5 %, from counts in buckets that grow by 1 % each.
 
-    A histogram on a fixed grid, the idea of DDSketch (Masson et al. 2019, https://arxiv.org/abs/1908.10693):
-    it is deterministic, merges exactly in any order, and numpy counts a batch at once. `update` and `merge`
-    mutate the state that they are called on and nothing else.
+    A histogram on a fixed grid, as in DDSketch (Masson et al. 2019, https://arxiv.org/abs/1908.10693): it is
+    deterministic, merges exactly in any order, and numpy counts a batch at once. `update` and `merge` mutate
+    only the state that they are called on.
     """
 
     counts: dict[int, int] = field(default_factory=dict)
     max: float = 0.0
 
     def update(self, values: np.ndarray) -> None:
-        """Adds values ≥ 0 of any shape; what is infinite or NaN counts as the largest number there is."""
+        """Adds values ≥ 0 of any shape; infinity and NaN count as the largest float64."""
         if values.size == 0:
             return
         values = np.fmin(values.ravel().astype(np.float64), _LARGEST)
         self.max = max(self.max, float(values.max()))
         positive = values[values > 0]
-        found = []
+        counted = []
         if positive.size < values.size:
-            found.append((_ZERO, values.size - positive.size))
+            counted.append((_ZERO, values.size - positive.size))
         if positive.size:
             index = np.floor(np.log(positive) / _LOG_GROWTH).astype(np.int64)
             least = int(index.min())
             counts = np.bincount(index - least)
             held = np.flatnonzero(counts)
-            found += zip((held + least).tolist(), counts[held].tolist(), strict=True)
-        for bucket, count in found:
+            counted += zip((held + least).tolist(), counts[held].tolist(), strict=True)
+        for bucket, count in counted:
             self.counts[bucket] = self.counts.get(bucket, 0) + count
 
     def merge(self, other: Quantiles) -> None:
@@ -53,12 +53,12 @@ class Quantiles:
         self.max = max(self.max, other.max)
 
     def quantile(self, share: float) -> float | None:
-        """The smallest value that at least this share of the values does not exceed; None of no values."""
+        """The smallest value that at least this share of the values does not exceed; None without values."""
         if not self.counts:
             return None
         buckets = sorted(self.counts)
         seen = np.cumsum([self.counts[bucket] for bucket in buckets])
-        # 0.07 · 100 is a little more than 7.
+        # Rounding: in floats, 0.07 · 100 is a little more than 7.
         at = int(np.searchsorted(seen, share * seen[-1] * (1 - 1e-12)))
         bucket = buckets[min(at, len(buckets) - 1)]
         if bucket == _ZERO:
@@ -68,7 +68,7 @@ class Quantiles:
 
 
 def spread_of(scores: np.ndarray) -> np.ndarray:
-    """Population standard deviation of scores `[R, T]` by target, `[T]`; of the finite rows."""
+    """Population standard deviation of scores `[R, T]` by target, `[T]`, over rows with finite scores."""
     finite = scores[np.isfinite(scores).all(axis=1)]
     return finite.std(axis=0, dtype=np.float64) if len(finite) else np.zeros(scores.shape[1])
 
@@ -77,42 +77,43 @@ def distance_of(scores: np.ndarray, background: np.ndarray) -> np.ndarray:
     """Root mean square of prediction − base_value by target, `[T]`.
 
     Args:
-      scores: Of rows that stand for the input, `[B, T]`; those that are not finite count not.
-      background: Of the baseline, `[R, T]`.
+      scores: Scores of rows that represent the input, `[B, T]`; rows that are not finite are left out.
+      background: Scores of the baseline, `[R, T]`.
     """
     finite = scores[np.isfinite(scores).all(axis=1)].astype(np.float64)
     if not len(finite):
         return np.zeros(scores.shape[1])
     away: np.ndarray = finite - background.mean(axis=0, dtype=np.float64)
-    found: np.ndarray = np.sqrt((away**2).mean(axis=0))
-    return found
+    distance: np.ndarray = np.sqrt((away**2).mean(axis=0))
+    return distance
 
 
 def yardsticks(spread: np.ndarray, away: np.ndarray, background_rows: int) -> np.ndarray:
-    """What a convergence delta is measured by, `[T]`.
+    """The unit in which a convergence delta is measured, `[T]`.
 
-    The spread of the score. Scores that are alike have none, however far they are from what they are compared
-    with: where that is one row, or rows that all have one score, it is how far they are, if that is larger.
+    This is the spread of the score. Similar scores have little spread, however far they are from the
+    baseline. So for a baseline of one row the unit is at least their distance from it, and for a baseline
+    whose scores do not vary it is that distance.
 
     Args:
-      spread: Of the score, `[T]`.
-      away: Root mean square of prediction − base_value, `[T]`, over the rows that stand for the input.
-      background_rows: Of the baseline.
+      spread: Spread of the score, `[T]`.
+      away: Root mean square of prediction − base_value, `[T]`, over the rows that represent the input.
+      background_rows: Number of rows in the baseline.
     """
-    found: np.ndarray = (
+    units: np.ndarray = (
         np.maximum(spread, away) if background_rows == 1 else np.where(spread > 0, spread, away)
     )
-    return found
+    return units
 
 
 @dataclass
 class Quality:
-    """What a run says of itself: deltas, as they are and over a yardstick, and rows cut short.
+    """The quality of a run: deltas, absolute and relative to a yardstick, and rows that hit a limit.
 
     Args:
       delta: |convergence_delta|.
-      relative: The same over the yardstick of its target; where that is 0, nothing is measured.
-      limited: Rows that a limit of the method kept above its tolerance.
+      relative: |convergence_delta| divided by its target's yardstick; targets with yardstick 0 are left out.
+      limited: Number of rows that a limit of the method kept above its tolerance.
     """
 
     delta: Quantiles = field(default_factory=Quantiles)
@@ -120,7 +121,7 @@ class Quality:
     limited: int = 0
 
     def update(self, delta: np.ndarray | None, yardstick: np.ndarray, limited: np.ndarray) -> None:
-        """Adds a batch: deltas and their yardsticks `[B, T]`, see `yardsticks`; rows cut short `[B]`."""
+        """Adds a batch: deltas and their yardsticks `[B, T]`, and which rows hit a limit `[B]`."""
         self.limited += int(limited.sum())
         if delta is None:
             return
@@ -131,13 +132,13 @@ class Quality:
             self.relative.update(size[known] / yardstick[known])
 
     def merge(self, other: Quality) -> None:
-        """Adds another's."""
+        """Adds another state."""
         self.delta.merge(other.delta)
         self.relative.merge(other.relative)
         self.limited += other.limited
 
     def to_json(self) -> dict[str, Any]:
-        """For the journal."""
+        """Encodes the state for the journal."""
         return {
             "delta": {"counts": sorted(self.delta.counts.items()), "max": self.delta.max},
             "relative": {"counts": sorted(self.relative.counts.items()), "max": self.relative.max},
@@ -154,13 +155,13 @@ class Quality:
         return cls(delta, relative, int(data["limited"]))
 
     def summary(self) -> dict[str, float | None] | None:
-        """p50, p99, max and relative_p99 of |convergence_delta|; None where the method promises no sum."""
+        """p50, p99, max and relative_p99 of |convergence_delta|; None if the method promises no sum."""
         if not self.delta.counts:
             return None
         return {
             "p50": self.delta.quantile(0.5),
             "p99": self.delta.quantile(0.99),
             "max": self.delta.max,
-            # A yardstick of 0 trips no limit.
+            # If all yardsticks are 0, no limit is exceeded.
             "relative_p99": self.relative.quantile(0.99) if self.relative.counts else 0.0,
         }

@@ -1,4 +1,4 @@
-"""Some rows of a run for its report: drawn at random, and those of the largest and smallest scores."""
+"""A sample of a run's rows for its report: drawn at random, and those of the largest and smallest scores."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ import pyarrow.compute as pc
 from transforms.outputs.layout import TableSpec, attribution_schema
 from transforms.rows.schema import ExampleSchema
 
-#: What the rows of a sample may take before it holds fewer of them, and the fewest that it then holds.
+#: Memory above which a sample has fewer rows, and the fewest rows that it then has.
 _SAMPLE_BYTES, _FEWEST = 4 << 20, 16
-#: Bytes of a line beside its values: ids, names, slices.
+#: Bytes of a line besides its values: ids, names, slices.
 _BESIDE = 200
 #: Characters of a text that are kept.
 _LONGEST_TEXT = 1000
-#: Rows of the largest score, and of the smallest, of each target.
+#: Number of rows with the largest scores, and with the smallest, for each target.
 _EXTREMES = 3
 _LAST_KEY = (1 << 64) - 1
-#: More than five standard deviations: of so many rows expected, no fewer than the wanted ones will come.
+#: Margin of the expected number of drawn rows, in standard deviations, so that enough of them are drawn.
 _MARGIN = 6.0
 
 _KEY, _KIND = "key", b"attribeam.kind"
 
-#: Drawn at random, and of the largest and the smallest score of each target.
+#: Kinds of rows: drawn at random, and with the largest and the smallest scores of each target.
 KINDS = ("sample", "largest", "smallest")
 
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """How many rows are kept.
+    """The numbers of rows in a sample.
 
     Args:
-      rows: Drawn at random; 0 keeps none of any kind.
-      upto: Rows of larger keys are not drawn, so that a shard of many holds few.
-      extremes: Rows of the largest score, and of the smallest, of each target.
-      bytes: Memory of all of these, at most.
+      rows: Number of rows drawn at random; 0 keeps no rows of any kind.
+      upto: Largest key that is drawn, so that each of many shards keeps few rows.
+      extremes: Number of rows with the largest scores, and with the smallest, for each target.
+      bytes: The most memory of all these rows.
     """
 
     rows: int = 0
@@ -51,14 +51,14 @@ class SampleSpec:
     def of(
         cls, schema: ExampleSchema, *, wanted: int, total: int, per_example: int, targets: int
     ) -> SampleSpec:
-        """The sample of a run: as many rows as are wanted, and fewer where rows are wide.
+        """The spec of a run's sample: the wanted number of rows, or fewer if rows are wide.
 
         Args:
-          schema: Of the examples.
-          wanted: Rows at most.
-          total: Rows of the whole run.
-          per_example: Targets that each row is explained for.
-          targets: Outputs of the model that may be explained.
+          schema: The examples' schema.
+          wanted: The most rows.
+          total: Number of rows in the whole run.
+          per_example: Number of targets for which each row is explained.
+          targets: Number of the model's outputs that may be explained.
         """
         if not wanted:
             return cls()
@@ -71,17 +71,17 @@ class SampleSpec:
         return cls(rows, min(_LAST_KEY, int(share * _LAST_KEY)), extremes, size)
 
 
-#: What is kept of each row: all φ, and the feature values.
+#: The columns kept of each row: all φ, and the feature values.
 WHOLE = TableSpec(features=True)
 
 
 def sample_schema(schema: ExampleSchema, metadata: Mapping[str, str]) -> pa.Schema:
-    """The schema of the rows: the attributions table's, whatever the run writes there."""
+    """The schema of the rows: an attributions table with all columns, whatever the run itself writes."""
     return attribution_schema(schema, WHOLE, metadata)
 
 
 def shortened(table: pa.Table) -> pa.Table:
-    """The rows with texts among the features cut, where they are longer than a report shows."""
+    """The rows, with texts among the features cut to the length that a report shows."""
     struct = table["feature"].combine_chunks()
     names = [struct.type.field(at).name for at in range(struct.type.num_fields)]
     fields = [_cut(struct.field(at)) for at in range(len(names))]
@@ -100,12 +100,12 @@ def _cut(values: pa.Array) -> pa.Array:
 
 
 def narrowed(table: pa.Table, names: Collection[str], groups: Mapping[str, Sequence[str]]) -> pa.Table:
-    """The rows with some of their features alone.
+    """The rows with only some of their features.
 
     Args:
-      table: Of a sample.
-      names: Features and groups to keep, of any number of those that the table has.
-      groups: Members by group: their values stay with it.
+      table: The rows of a sample.
+      names: Features and groups to keep; others than those in the table have no effect.
+      groups: Members by group; a group keeps its members' values.
     """
     values = set(names).union(*(groups[name] for name in names if name in groups))
     for column, kept in (("attribution", set(names)), ("feature", values)):
@@ -121,13 +121,13 @@ def narrowed(table: pa.Table, names: Collection[str], groups: Mapping[str, Seque
 
 @dataclass
 class Sample:
-    """Rows by kind, as a state that merges exactly: in any order and any sharding it holds the same rows.
+    """Rows by kind, as a mergeable state: any order and any sharding give exactly the same rows.
 
-    Those drawn at random are the ones of the smallest keys, keys being hashes of the row. `update` and
-    `merge` mutate the state that they are called on and nothing else.
+    The rows drawn at random are those with the smallest keys, which are hashes of the row. `update` and
+    `merge` mutate only the state that they are called on.
 
     Args:
-      spec: How many rows.
+      spec: The numbers of rows to keep.
     """
 
     spec: SampleSpec = SampleSpec()
@@ -143,11 +143,12 @@ class Sample:
         """Adds a batch.
 
         Args:
-          keys: Of the rows, `[B]` uint64, no two alike in a run.
+          keys: Key of each row, `[B]` uint64, unique in a run.
           scores: `[B, T]`.
           targets: Output index of each, `[B, T]`.
-          table: The rows of these numbers in the layout of the attributions table, T lines each.
-        Cost: comparisons; rows are made into a table only where they belong to the sample so far.
+          table: Makes the table of rows, given by number, in the layout of the attributions table, T lines
+            each.
+        Cost: comparisons; a table is made only of rows that belong to the sample so far.
         """
         if not self.spec.rows:
             return
@@ -164,14 +165,14 @@ class Sample:
                 self._add(kind, made.append_column(_KEY, pa.array(by_entry[0][entries])))
 
     def merge(self, other: Sample) -> None:
-        """Adds another, which stays as it is; a state of nothing takes the other's spec."""
+        """Adds another state, without changing it; an empty state takes over its spec."""
         if not self.spec.rows:
             self.spec = other.spec
         for kind, held in other._held.items():
             self._add(kind, held)
 
     def to_table(self) -> pa.Table | None:
-        """The rows, each after its kind: those drawn at random first, by key; None of none."""
+        """The rows with their `kind`, those drawn at random first, by key; None if there are none."""
         tables = [
             self._held[kind]
             .drop_columns([_KEY])
@@ -182,7 +183,7 @@ class Sample:
         return pa.concat_tables(tables).combine_chunks() if tables else None
 
     def to_bytes(self) -> bytes:
-        """The state, compressed, in Arrow's stream format."""
+        """Encodes the state, compressed, in Arrow's stream format."""
         sink = pa.BufferOutputStream()
         options = pa.ipc.IpcWriteOptions(compression="zstd")
         spec = json.dumps(asdict(self.spec)).encode() + b"\n"
@@ -211,7 +212,7 @@ class Sample:
             self._held[kind] = _taken(whole, self._kept(kind, whole)).combine_chunks()
 
     def _kept(self, kind: str, table: pa.Table) -> np.ndarray:
-        """The lines that stay, in their order."""
+        """Numbers of the lines that stay, in order."""
         keys, targets = table[_KEY].to_numpy(), table["target"].to_numpy()
         if kind == "sample":
             order = np.lexsort((targets, keys))
@@ -220,7 +221,7 @@ class Sample:
         return _first(keys, table["prediction"].to_numpy(), targets, kind, self.spec.extremes)
 
     def _last_key(self) -> int:
-        """The largest key that a row may have to be drawn."""
+        """The largest key with which a row can still be drawn."""
         held = self._held.get("sample")
         if held is None:
             return self.spec.upto
@@ -228,16 +229,16 @@ class Sample:
         return min(self.spec.upto, int(keys[-1])) if len(keys) >= self.spec.rows else self.spec.upto
 
     def _extreme(self, kind: str, keys: np.ndarray, scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """The entries of a batch that may be among the extremes, by number."""
+        """Numbers of the entries of a batch that may be among the extremes."""
         candidates = np.arange(len(scores))
         held = self._held.get(kind)
         if held is not None:
             sign = 1 if kind == "largest" else -1
             worst = np.full(int(max(targets.max(), pc.max(held["target"]).as_py())) + 1, -np.inf)
-            of, count = np.unique(held["target"].to_numpy(), return_counts=True)
-            # Lines stand by target, the most extreme first: the last of each is the one to be better than.
+            known, count = np.unique(held["target"].to_numpy(), return_counts=True)
+            # Lines are sorted by target, the most extreme first: the last of each target is the one to beat.
             full = count == self.spec.extremes
-            worst[of[full]] = sign * held["prediction"].to_numpy()[np.cumsum(count) - 1][full]
+            worst[known[full]] = sign * held["prediction"].to_numpy()[np.cumsum(count) - 1][full]
             candidates = np.flatnonzero(sign * scores >= worst[targets])
         if not len(candidates):
             return candidates
@@ -246,14 +247,14 @@ class Sample:
 
 
 def _taken(table: pa.Table, lines: np.ndarray) -> pa.Table:
-    """Lines of a table by number; all of them in order without the copy, which takes long of a wide table."""
+    """Lines of a table by number; without a copy, which is slow for wide tables, if they are all in order."""
     if len(lines) == len(table) and (lines == np.arange(len(lines))).all():
         return table
     return table.take(pa.array(lines))
 
 
 def _first(keys: np.ndarray, scores: np.ndarray, targets: np.ndarray, kind: str, count: int) -> np.ndarray:
-    """So many entries of each target that come first by score, then by key, by number and in that order."""
+    """Numbers of the first `count` entries of each target, ordered by score, then by key."""
     order = np.lexsort((keys, -scores if kind == "largest" else scores, targets))
     _, starts, counts = np.unique(targets[order], return_index=True, return_counts=True)
     return order[np.arange(len(order)) - np.repeat(starts, counts) < count]

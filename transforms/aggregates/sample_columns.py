@@ -11,19 +11,19 @@ import pyarrow.compute as pc
 
 from transforms.arrow.nested import unnested
 
-#: A tensor of so many numbers is its numbers; a longer one is its mean.
+#: A tensor of at most this many numbers becomes one column each; a longer one becomes its mean.
 _SHORT = 8
-#: A number of so many values or fewer is a category.
+#: Numbers with at most this many distinct values are categories.
 _FEW = 8
 
 
 @dataclass(frozen=True)
 class Column:
-    """Numbers of rows, `[n]` float64 without NaN.
+    """One number per row, `[n]` float64 without NaN.
 
     Args:
       values: Numbers, or codes of categories.
-      categories: They are codes: larger and smaller mean nothing.
+      categories: True for codes, whose order means nothing.
     """
 
     values: np.ndarray
@@ -33,17 +33,17 @@ class Column:
 def phi_of(array: pa.Array) -> np.ndarray:
     """Attributions of a feature, `[n, numbers]`."""
     numbers, shape = unnested(array)
-    found: np.ndarray = numbers.to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(array), -1)
-    return found if math.prod(shape) else np.zeros((len(array), 1))
+    phi: np.ndarray = numbers.to_numpy(zero_copy_only=False).astype(np.float64).reshape(len(array), -1)
+    return phi if math.prod(shape) else np.zeros((len(array), 1))
 
 
 def is_held(array: pa.Array) -> bool:
-    """Whether rows of about the same value of this feature can be told from its columns."""
+    """True if the feature's columns represent all of its value, so that similar rows can be found."""
     return not _is_list(array.type) or 0 < _extent(array.type) <= _SHORT
 
 
 def columns_of(array: pa.Array) -> list[Column]:
-    """A feature's values as columns; none of a tensor of strings."""
+    """A feature's values as columns; empty for a tensor of strings."""
     if not _is_list(array.type):
         return _scalar(array)
     extent = _extent(array.type)
@@ -63,8 +63,8 @@ def _scalar(array: pa.Array) -> list[Column]:
         return []
     if not _is_number(array.type):
         codes = array.dictionary_encode() if not pa.types.is_dictionary(array.type) else array
-        found = pc.fill_null(codes.indices, -1).to_numpy(zero_copy_only=False).astype(np.float64)
-        return [Column(found, True)]
+        indices = pc.fill_null(codes.indices, -1).to_numpy(zero_copy_only=False).astype(np.float64)
+        return [Column(indices, True)]
     values = _numbers(array)
     missing = np.isnan(values)
     distinct = np.unique(values[~missing])
@@ -78,31 +78,31 @@ def _scalar(array: pa.Array) -> list[Column]:
 
 def _numbers(array: pa.Array) -> np.ndarray:
     """Numbers as float64; null is NaN."""
-    found: np.ndarray = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-    return found
+    numbers: np.ndarray = pc.cast(array, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    return numbers
 
 
-def _is_number(kind: pa.DataType) -> bool:
+def _is_number(dtype: pa.DataType) -> bool:
     types = pa.types
-    return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind))
+    return bool(types.is_integer(dtype) or types.is_floating(dtype) or types.is_boolean(dtype))
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def _is_list(dtype: pa.DataType) -> bool:
     types = pa.types
-    return bool(types.is_fixed_size_list(kind) or types.is_list(kind) or types.is_large_list(kind))
+    return bool(types.is_fixed_size_list(dtype) or types.is_list(dtype) or types.is_large_list(dtype))
 
 
-def _extent(kind: pa.DataType) -> int:
-    """Numbers of a tensor of fixed shape; 0 where rows may differ."""
+def _extent(dtype: pa.DataType) -> int:
+    """The number of values in a tensor of fixed shape; 0 if rows may differ."""
     extent = 1
-    while _is_list(kind):
-        extent *= kind.list_size if pa.types.is_fixed_size_list(kind) else 0
-        kind = kind.value_type
+    while _is_list(dtype):
+        extent *= dtype.list_size if pa.types.is_fixed_size_list(dtype) else 0
+        dtype = dtype.value_type
     return extent
 
 
 def _mean_of_lists(array: pa.Array) -> pa.Array:
-    """The mean of each row's numbers, whatever the nesting; null where there are none, or strings."""
+    """The mean of each row's numbers, at any nesting; null without numbers, and for strings."""
     rows = np.arange(len(array))
     count = len(array)
     while _is_list(array.type):

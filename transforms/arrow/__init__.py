@@ -1,1 +1,1 @@
-"""Arrow types and values in plain terms."""
+"""Arrow types and values without details of storage."""

@@ -1,4 +1,4 @@
-"""Nested fixed-size lists, which hold tensors, as their numbers and the shape of each tensor."""
+"""Nested fixed-size lists, which hold tensors: their flat values and the tensors' shape."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pyarrow as pa
 
 
 def unnested(array: pa.Array) -> tuple[pa.Array, tuple[int, ...]]:
-    """The innermost values of all rows one after another, and the shape of a row's tensor.
+    """The innermost values of all rows, one after another, and the shape of a row's tensor.
 
     Args:
-      array: `[n]` nested fixed-size lists, or a column without lists, whose shape is `()`.
+      array: `[n]` nested fixed-size lists; a column without lists has the shape `()`.
     """
     shape = []
     while pa.types.is_fixed_size_list(array.type):

@@ -1,4 +1,4 @@
-"""What Arrow's types say of a column: the shape of a value, whether it is a number, how it is stored."""
+"""Properties of Arrow's types: the shape of a value, whether it is a number, and how it is stored."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 
-def is_list(kind: pa.DataType) -> bool:
-    """Whether values of the type are lists."""
-    return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
+def is_list(dtype: pa.DataType) -> bool:
+    """True for types of lists."""
+    return bool(pt.is_list(dtype) or pt.is_large_list(dtype) or pt.is_fixed_size_list(dtype))
 
 
-def is_view(kind: pa.DataType) -> bool:
-    """Whether values of the type are lists that are stored anywhere among each other."""
-    return bool(pt.is_list_view(kind) or pt.is_large_list_view(kind))
+def is_view(dtype: pa.DataType) -> bool:
+    """True for list views, whose values may be stored in any order."""
+    return bool(pt.is_list_view(dtype) or pt.is_large_list_view(dtype))
 
 
 def without_views(array: pa.Array) -> pa.Array:
-    """Views of lists, at any depth, as plain lists; another array as it is."""
+    """List views, at any depth, as plain lists; other arrays unchanged."""
     inner = array.type
     while is_list(inner):
         inner = inner.value_type
@@ -34,79 +34,82 @@ def without_views(array: pa.Array) -> pa.Array:
 
 
 def squeezed(shape: Sequence[int | None]) -> list[int | None]:
-    """A shape without its axes of one value."""
+    """A shape without its axes of extent 1."""
     return [extent for extent in shape if extent != 1]
 
 
 def in_same_order(one: Sequence[int | None], other: Sequence[int | None]) -> bool:
-    """Whether equally many values of two shapes, row-major, mean the same: one axis is any other's values."""
-    # [3, 32, 32] for [32, 32, 3] would scramble a picture; axes of one value say nothing.
+    """True if the row-major values of one shape can be taken for those of the other, of the same size.
+
+    One of the two may be flat; otherwise they must agree apart from axes of extent 1.
+    """
+    # [3, 32, 32] for [32, 32, 3] would scramble a picture.
     shapes = squeezed(one), squeezed(other)
     return min(map(len, shapes)) < 2 or shapes[0] == shapes[1]
 
 
-def storage(kind: pa.DataType) -> pa.DataType:
+def storage(dtype: pa.DataType) -> pa.DataType:
     """The type without extension, dictionary, 64-bit offsets and views."""
-    while isinstance(kind, pa.BaseExtensionType):
-        kind = kind.storage_type
-    if pt.is_run_end_encoded(kind):
-        kind = kind.value_type
-    if pt.is_dictionary(kind):
-        kind = kind.value_type
-    if pt.is_large_string(kind) or pt.is_string_view(kind):
+    while isinstance(dtype, pa.BaseExtensionType):
+        dtype = dtype.storage_type
+    if pt.is_run_end_encoded(dtype):
+        dtype = dtype.value_type
+    if pt.is_dictionary(dtype):
+        dtype = dtype.value_type
+    if pt.is_large_string(dtype) or pt.is_string_view(dtype):
         return pa.string()
-    binary = pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind)
-    return pa.binary() if binary and not pt.is_decimal(kind) else kind
+    binary = pt.is_large_binary(dtype) or pt.is_binary_view(dtype) or pt.is_fixed_size_binary(dtype)
+    return pa.binary() if binary and not pt.is_decimal(dtype) else dtype
 
 
-def leaf(kind: pa.DataType) -> pa.DataType:
+def leaf(dtype: pa.DataType) -> pa.DataType:
     """The type of a list's values, or of the value itself."""
-    kind = storage(kind)
-    while is_list(kind):
-        kind = storage(kind.value_type)
-    return kind
+    dtype = storage(dtype)
+    while is_list(dtype):
+        dtype = storage(dtype.value_type)
+    return dtype
 
 
-def extents(kind: pa.DataType) -> tuple[int, ...]:
-    """Shape of a value, as far as fixed-size lists say it."""
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return tuple(kind.shape)
-    kind, shape = storage(kind), []
-    while pt.is_fixed_size_list(kind):
-        shape.append(kind.list_size)
-        kind = storage(kind.value_type)
+def extents(dtype: pa.DataType) -> tuple[int, ...]:
+    """The shape of a value, as far as fixed-size lists give it."""
+    if isinstance(dtype, pa.FixedShapeTensorType):
+        return tuple(dtype.shape)
+    dtype, shape = storage(dtype), []
+    while pt.is_fixed_size_list(dtype):
+        shape.append(dtype.list_size)
+        dtype = storage(dtype.value_type)
     return tuple(shape)
 
 
-def width(kind: pa.DataType) -> int | None:
-    """Values a row that the column's type promises; None for a list of any length."""
-    size = int(np.prod(extents(kind), dtype=np.int64))
-    kind = storage(kind)
-    while pt.is_fixed_size_list(kind):
-        kind = storage(kind.value_type)
-    return None if is_list(kind) else size
+def width(dtype: pa.DataType) -> int | None:
+    """The number of values per row, according to the type; None for lists of any length."""
+    size = int(np.prod(extents(dtype), dtype=np.int64))
+    dtype = storage(dtype)
+    while pt.is_fixed_size_list(dtype):
+        dtype = storage(dtype.value_type)
+    return None if is_list(dtype) else size
 
 
-def is_number(kind: pa.DataType) -> bool:
-    """Whether a value is a number, or true or false."""
-    kind = storage(kind)
-    named = pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_decimal(kind)
-    # A column without a single value has the type null; its rows are rejected, or filled, one by one.
-    return bool(named or pt.is_null(kind))
+def is_number(dtype: pa.DataType) -> bool:
+    """True for numbers and booleans, and for the type null."""
+    dtype = storage(dtype)
+    named = pt.is_integer(dtype) or pt.is_floating(dtype) or pt.is_boolean(dtype) or pt.is_decimal(dtype)
+    # A column without any value has the type null; decoding rejects or fills its rows one by one.
+    return bool(named or pt.is_null(dtype))
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether a value is a string, or bytes."""
-    kind = storage(kind)
-    return bool(pt.is_string(kind) or pt.is_binary(kind))
+def is_text(dtype: pa.DataType) -> bool:
+    """True for strings and bytes."""
+    dtype = storage(dtype)
+    return bool(pt.is_string(dtype) or pt.is_binary(dtype))
 
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """The narrowest type of a value a row that holds the values of two; the first where they are no numbers.
+    """The narrowest scalar type that holds the values of two types; the first type if they are not numbers.
 
-    Whole numbers beside others are floating ones, as everywhere, though 2⁵³ + 1 is none. What no type of
-    numbers holds, the whole range of int64 and uint64, is decimal. Times are of the finer unit, but for
-    nanoseconds, which hold no year beyond 2262: of these and others microseconds. Days beside times are
+    Whole numbers with floats become floats, as is usual, although 2⁵³ + 1 is not representable. Together,
+    int64 and uint64 fit in no number type, and become decimal. Times take the finer unit, except that
+    nanoseconds, which end in the year 2262, with another unit become microseconds. Days with times become
     times.
     """
     if pt.is_null(one):
@@ -143,14 +146,15 @@ def _common_time(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def without_zone(times: pa.Array) -> pa.Array:
-    """Times with a zone as the times that they are in UTC; others as they are."""
+    """Times with a zone converted to UTC without one; other times unchanged."""
     return times.cast(pa.timestamp(times.type.unit)) if times.type.tz is not None else times
 
 
 def floats_of_decimals(array: pa.Array) -> pa.Array:
-    """Decimals as the nearest float64, `[B]`; Arrow's own cast is off by one in the last place now and then.
+    """Decimals as the nearest float64, `[B]`; Arrow's own cast is sometimes off by one in the last place.
 
-    Cost: a division a value up to 2⁵³ and a scale of 22, of which both sides are exact; else by its text.
+    Cost: one division per value if all are at most 2⁵³ and the scale is at most 22, because both operands are
+      then exact; otherwise a conversion by way of text.
     """
     if pt.is_decimal32(array.type) or pt.is_decimal64(array.type):
         array = array.cast(pa.decimal128(array.type.precision, array.type.scale))

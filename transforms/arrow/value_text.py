@@ -1,4 +1,4 @@
-r"""The one text of a value, in ids, slices, conditions and reports, whatever file, type or unit it comes in.
+r"""The text of a value in ids, slices, conditions and reports, equal for all files, types and units.
 
 | value | text |
 |---|---|
@@ -16,7 +16,7 @@ r"""The one text of a value, in ids, slices, conditions and reports, whatever fi
 | time of day | `06:00:00.5` |
 | duration | hours, minutes, seconds: `36:00:00`, `-00:00:01.5` |
 
-Null stays null. What has no text (lists, intervals of months) is refused where a run is planned.
+Null stays null. Types without a text (lists, intervals of months) are refused when a run is planned.
 """
 
 from __future__ import annotations
@@ -34,46 +34,48 @@ import pyarrow.types as pt
 from transforms.arrow.types import without_zone
 from transforms.arrow.values import plain
 
-#: Whole numbers below have digits in every type.
+#: Whole numbers below this are written in digits, whatever their type.
 _DIGITS = 2.0**64
-#: Years that Arrow's calendar knows go up to 32767, either side of nothing; in days.
+#: The range of Arrow's calendar, up to the year 32767 on either side of year 0, in days.
 _CALENDAR_DAYS = 11_000_000
 _UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-#: Trailing zeros of a fraction, and its point where nothing is left of it.
+#: Trailing zeros of a fraction, and the point if no digit is left after it.
 _ZEROS = r"\.?0+$"
-#: Keeps every digit of the longest decimal.
+#: A context that keeps every digit of the longest decimal.
 _EXACT = Context(prec=100)
 _CONTROL = "[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f]"
 
 
 def as_text(array: pa.Array) -> pa.Array:
-    """Any column of scalars as strings, as the module's table says; null stays null.
+    """Any column of scalars as strings, by the module's table; null stays null.
 
     Args:
       array: `[B]`.
-    Cost: Arrow on whole columns; Python for what is not UTF-8, and for decimals below 1e-6.
+    Cost: Arrow on whole columns; Python only for bytes that are not UTF-8 and decimals below 1e-6.
     """
     array = plain(array)
-    kind = array.type
-    if pt.is_string(kind) or pt.is_binary(kind):
+    dtype = array.type
+    if pt.is_string(dtype) or pt.is_binary(dtype):
         return _text(array)
-    if pt.is_floating(kind):
+    if pt.is_floating(dtype):
         return _floating(array)
-    if pt.is_decimal(kind):
+    if pt.is_decimal(dtype):
         return _decimal(array)
-    if pt.is_timestamp(kind):
+    if pt.is_timestamp(dtype):
         return _times(array)
-    if pt.is_date(kind):
+    if pt.is_date(dtype):
         return _far(array.cast(pa.date32(), safe=False), lambda days: pc.cast(days, pa.string()))
-    if pt.is_time(kind):
-        return _without_zeros(pc.cast(array, pa.string())) if _has_fraction(kind) else array.cast(pa.string())
-    if pt.is_duration(kind):
+    if pt.is_time(dtype):
+        return (
+            _without_zeros(pc.cast(array, pa.string())) if _has_fraction(dtype) else array.cast(pa.string())
+        )
+    if pt.is_duration(dtype):
         return _durations(array)
     return pc.cast(array, pa.string())
 
 
 def widened(array: pa.Array, wanted: pa.DataType) -> pa.Array:
-    """Floating numbers in a wider type with the same text: 0.1 is 0.1 in each, not 0.10000000149011612."""
+    """Floats in a wider type with the same text: 0.1 stays 0.1, and does not become 0.10000000149011612."""
     return as_text(array).cast(wanted)
 
 
@@ -82,27 +84,27 @@ def widened(array: pa.Array, wanted: pa.DataType) -> pa.Array:
 
 def _text(array: pa.Array) -> pa.Array:
     try:
-        found = array.cast(pa.string())
-        # Arrow takes the word of a file that its strings are UTF-8.
-        found.validate(full=True)
+        decoded = array.cast(pa.string())
+        # Arrow does not check that a file's strings are UTF-8.
+        decoded.validate(full=True)
     except pa.ArrowInvalid:
         values = array.cast(pa.binary()).to_pylist()
         texts = [None if value is None else value.decode("utf-8", "backslashreplace") for value in values]
-        found = pa.array(texts, pa.string())
+        decoded = pa.array(texts, pa.string())
     if pt.is_binary(array.type):
-        return _mended(found, pc.match_substring_regex(found, _CONTROL), _escaped)
-    return found
+        return _mended(decoded, pc.match_substring_regex(decoded, _CONTROL), _escaped)
+    return decoded
 
 
 def _escaped(text: str) -> str:
-    return re.sub(_CONTROL, lambda found: f"\\x{ord(found[0]):02x}", text)
+    return re.sub(_CONTROL, lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _floating(array: pa.Array) -> pa.Array:
-    # From here on Arrow rounds whole numbers, or writes a power of ten.
+    # From these sizes on Arrow rounds whole numbers, or writes them with a power of ten.
     first = {16: 2.0**11, 32: 2.0**24, 64: 1e10}[array.type.bit_width]
     exact = array.cast(pa.float64())
-    if pt.is_float16(array.type):  # of which Arrow writes the exact value
+    if pt.is_float16(array.type):  # Arrow would write the exact value, not the shortest text
         shortest = array.to_numpy(zero_copy_only=False).astype(np.float16).astype(str).astype(np.float64)
         array = pa.array(shortest, mask=array.is_null().to_numpy(zero_copy_only=False))
     texts = pc.cast(pc.add(array, pa.scalar(0, array.type)), pa.string())  # −0 + 0 is 0
@@ -128,7 +130,7 @@ def _decimal(array: pa.Array) -> pa.Array:
 
 
 def _plain_decimal(value: Decimal) -> str:
-    """A decimal as floating numbers are written, but for its digits, which are all there."""
+    """A decimal written like a float, but with all its digits."""
     value = value.normalize(_EXACT)
     if not value:
         return "0"
@@ -142,7 +144,7 @@ def _plain_decimal(value: Decimal) -> str:
 def _mended(
     texts: pa.Array, stray: pa.Array, mend: Callable[[Any], str], source: pa.Array | None = None
 ) -> pa.Array:
-    """The texts with those that the mask picks made anew, one by one, of the source's values."""
+    """The texts, with those that the mask picks replaced, one by one, by `mend` of the source's values."""
     mask = pc.fill_null(stray, False)
     if not pc.any(mask, min_count=0).as_py():
         return texts
@@ -155,22 +157,22 @@ def _mended(
 
 
 def _times(array: pa.Array) -> pa.Array:
-    kind = array.type
+    dtype = array.type
     plain_times = without_zone(array)
 
-    def written(times: pa.Array) -> pa.Array:
+    def text_of(times: pa.Array) -> pa.Array:
         texts = pc.cast(times, pa.string())
-        return _without_zeros(texts) if _has_fraction(kind) else texts
+        return _without_zeros(texts) if _has_fraction(dtype) else texts
 
-    texts = _far(plain_times, written)
-    if kind.tz is None:
+    texts = _far(plain_times, text_of)
+    if dtype.tz is None:
         return pc.replace_substring_regex(texts, " 00:00:00$", "")
     finite = pc.match_substring(texts, ":")
     return pc.if_else(finite, pc.binary_join_element_wise(texts, "Z", ""), texts)
 
 
-def _has_fraction(kind: pa.DataType) -> bool:
-    return str(kind.unit) != "s"
+def _has_fraction(dtype: pa.DataType) -> bool:
+    return str(dtype.unit) != "s"
 
 
 def _without_zeros(texts: pa.Array) -> pa.Array:
@@ -178,20 +180,20 @@ def _without_zeros(texts: pa.Array) -> pa.Array:
 
 
 def _far(array: pa.Array, write: Callable[[pa.Array], pa.Array]) -> pa.Array:
-    """Texts of days or times; those beyond Arrow's calendar by numpy's, infinity by name."""
-    kind = array.type
-    unit = "D" if pt.is_date(kind) else kind.unit
+    """Texts of days or times; numpy writes those beyond Arrow's calendar, and infinity has a name."""
+    dtype = array.type
+    unit = "D" if pt.is_date(dtype) else dtype.unit
     whole = array.view(pa.int32() if unit == "D" else pa.int64()).cast(pa.int64())
     infinity = 2**31 - 1 if unit == "D" else 2**63 - 1
-    # Of what Arrow's calendar does not know it writes that it is out of range.
+    # Beyond its calendar Arrow writes only that a value is out of range.
     most = min(infinity - 1, _CALENDAR_DAYS * (1 if unit == "D" else 86_400 * _UNITS_A_SECOND[unit]))
     far = pc.fill_null(pc.or_(pc.greater(whole, most), pc.less(whole, -most)), False)
     texts = write(array)
     if not pc.any(far, min_count=0).as_py():
         return texts
     numbers = whole.filter(far).to_numpy()
-    found = np.char.replace(np.datetime_as_string(numbers.astype(f"M8[{unit}]")).astype(str), "T", " ")
-    mended = pa.array(found.tolist(), pa.string())
+    far_texts = np.char.replace(np.datetime_as_string(numbers.astype(f"M8[{unit}]")).astype(str), "T", " ")
+    mended = pa.array(far_texts.tolist(), pa.string())
     if unit not in ("D", "s"):
         mended = _without_zeros(mended)
     mended = pc.if_else(pa.array(numbers == infinity), "infinity", mended)
@@ -203,17 +205,17 @@ def _durations(array: pa.Array) -> pa.Array:
     per_second = _UNITS_A_SECOND[array.type.unit]
     missing = array.is_null().to_numpy(zero_copy_only=False)
     whole = array.view(pa.int64()).fill_null(0).to_numpy()
-    # The smallest number has no opposite among signed ones.
+    # The smallest int64 has no positive counterpart, hence the unsigned numbers.
     size = np.where(whole < 0, (-(whole + 1)).astype(np.uint64) + np.uint64(1), whole.astype(np.uint64))
     seconds, fraction = np.divmod(size, np.uint64(per_second))
     minutes, seconds = np.divmod(seconds, np.uint64(60))
     hours, minutes = np.divmod(minutes, np.uint64(60))
     parts: Sequence[np.ndarray] = hours, minutes, seconds
     texts = [pc.utf8_lpad(pa.array(part).cast(pa.string()), 2, "0") for part in parts]
-    found = pc.binary_join_element_wise(*texts, ":")
+    joined = pc.binary_join_element_wise(*texts, ":")
     digits = len(str(per_second)) - 1
     if digits:
         after = pc.utf8_lpad(pa.array(fraction).cast(pa.string()), digits, "0")
-        found = _without_zeros(pc.binary_join_element_wise(found, after, "."))
-    found = pc.binary_join_element_wise(pc.if_else(pa.array(whole < 0), "-", ""), found, "")
-    return pc.if_else(pa.array(missing), pa.scalar(None, pa.string()), found)
+        joined = _without_zeros(pc.binary_join_element_wise(joined, after, "."))
+    joined = pc.binary_join_element_wise(pc.if_else(pa.array(whole < 0), "-", ""), joined, "")
+    return pc.if_else(pa.array(missing), pa.scalar(None, pa.string()), joined)

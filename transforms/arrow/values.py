@@ -1,4 +1,4 @@
-"""Arrow arrays as plain values: without chunks, dictionaries and views, and as numpy arrays."""
+"""Arrow arrays as plain arrays, without chunks, dictionaries and views, and as numpy arrays."""
 
 from __future__ import annotations
 
@@ -21,27 +21,31 @@ def plain(array: pa.Array) -> pa.Array:
         array = pc.run_end_decode(array)
     if pt.is_dictionary(array.type):
         array = array.dictionary_decode()
-    kind = array.type
-    if pt.is_large_string(kind) or pt.is_string_view(kind):
+    dtype = array.type
+    if pt.is_large_string(dtype) or pt.is_string_view(dtype):
         return array.cast(pa.string())
-    if pt.is_large_binary(kind) or pt.is_binary_view(kind) or pt.is_fixed_size_binary(kind):
+    if pt.is_large_binary(dtype) or pt.is_binary_view(dtype) or pt.is_fixed_size_binary(dtype):
         return array.cast(pa.binary())
     return without_views(array)
 
 
 def nulls_of(array: pa.Array) -> np.ndarray:
-    """Which values are null, `[B]` bool."""
+    """A mask of the null values, `[B]` bool."""
     mask: np.ndarray = array.is_null().to_numpy(zero_copy_only=False)
     return mask
 
 
 def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
-    """Its numbers as they are stored, `[B]`, with anything under a null.
+    """A column's numbers as stored, `[B]`, with arbitrary values in place of nulls.
 
-    A view of whole and floating numbers, so that a null beside it never turns 2⁵³ + 1 into a float.
+    Integers and floats are a view of the column, so that a null never turns 2⁵³ + 1 into a float.
 
+    Args:
+      array: `[B]`.
+      wanted: The reason why numbers are needed, for the error.
+      where: The file and column, for the error.
     Raises:
-      UserError: It holds no numbers, and `wanted` they are; `where` says whose it is.
+      UserError: The column does not hold numbers.
     """
     kind = array.type
     if pt.is_decimal(kind):
@@ -57,15 +61,15 @@ def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
     values = np.zeros(len(array), dtype)
     if len(array) and data is not None:
         values = np.frombuffer(data, dtype, len(array), array.offset * dtype.itemsize)
-    # Comparing half floats with limits beyond their range would overflow.
+    # Half floats are widened, because comparing them with limits beyond their range would overflow.
     return values.astype(np.float32) if dtype == np.float16 else values
 
 
 def slice_type(stored: pa.DataType) -> pa.DataType:
-    """The type in which a slice column is written: its own where it is a plain scalar, else string."""
+    """The type in which a slice column is written: its own if that is a plain scalar, else string."""
     if pt.is_dictionary(stored):
         stored = stored.value_type
     own = pt.is_integer(stored) or pt.is_floating(stored) or pt.is_boolean(stored)
-    # Parquet has no durations: other readers would find numbers.
+    # Durations become strings: Parquet has no such type, and other readers would find plain numbers.
     times = pt.is_date(stored) or pt.is_time(stored) or pt.is_timestamp(stored)
     return stored if own or times else pa.string()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -59,6 +60,27 @@ class Attribution:
     standard_error: Arrays | None
     limited: np.ndarray
     fit: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Attribution:
+        """Selects rows by number."""
+        return self._map(lambda array: array[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Attribution]) -> Attribution:
+        """Joins the rows of parts that have the same fields, at least one, in order."""
+        first, *others = parts
+        return first._map(lambda *arrays: np.concatenate(arrays), *others)
+
+    def _map(self, function: Callable[..., np.ndarray], *others: Attribution) -> Attribution:
+        """Applies a function to each array, together with the same array of the others; None stays None."""
+        mapped: dict[str, Any] = {}
+        for field in fields(self):
+            own, *rest = (getattr(one, field.name) for one in (self, *others))
+            if isinstance(own, Mapping):
+                mapped[field.name] = {name: function(own[name], *(one[name] for one in rest)) for name in own}
+            else:
+                mapped[field.name] = None if own is None else function(own, *rest)
+        return Attribution(**mapped)
 
 
 class AttributionMethod(ABC):

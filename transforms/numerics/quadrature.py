@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-#: Newton's method on the Legendre polynomials converges quadratically from the asymptotic roots: three would
-#: do.
+#: Newton's method on the Legendre polynomials converges quadratically from the asymptotic roots: three
+#: iterations would be enough.
 _ITERATIONS = 4
 
 
@@ -15,7 +15,7 @@ _ITERATIONS = 4
 def gauss_legendre(steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes in ascending order and their weights, each `[steps]` float32; the weights sum to 1.
 
-    Cost: O(steps²), once a process. numpy.polynomial.legendre.leggauss solves an eigenproblem in O(steps³):
+    Cost: O(steps²), once per process. numpy.polynomial.legendre.leggauss solves an eigenproblem in O(steps³):
       seconds for 2,000 nodes.
     Reference: Press et al., Numerical Recipes, §4.6 (gauleg).
     """

@@ -1,4 +1,4 @@
-"""Random numbers that depend on (seed, row) and nothing else: a counter-based generator.
+"""Random numbers that depend only on (seed, row): a counter-based generator.
 
 A row's numbers are a hash of its key and of a counter, so that no shard, worker, batch or order changes them.
 """
@@ -30,13 +30,13 @@ def row_keys(seed: int, ordinals: np.ndarray) -> np.ndarray:
 
 
 def stream(keys: np.ndarray, name: int) -> np.ndarray:
-    """An independent key for each row for another purpose."""
+    """An independent key for each row, for the purpose with this number."""
     with np.errstate(over="ignore"):
         return mix(keys + np.uint64(name + 1) * _GOLDEN)
 
 
 def uniforms(keys: np.ndarray, first: int, count: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) with the counters first … first + count, `[count, B]` float64."""
+    """Uniform numbers in [0, 1) for the counters first … first + count − 1, `[count, B]` float64."""
     counters = np.arange(first + 1, first + count + 1, dtype=np.uint64)
     with np.errstate(over="ignore"):
         hashed = mix(keys[None, :] + counters[:, None] * _GOLDEN)
@@ -47,13 +47,14 @@ def uniforms(keys: np.ndarray, first: int, count: int) -> np.ndarray:
 def normals(keys: np.ndarray, first: int, copies: int, size: int) -> Any:
     """Standard normal numbers by Box–Muller, as a tensor `[copies, B, size]` float32.
 
-    Two 32-bit hashes a number (Wellons' lowbias32) on the device: there are as many of these as model inputs.
+    Each takes two 32-bit hashes (Wellons' lowbias32), computed on the device, because there are as many
+    numbers as values of model inputs.
 
     Args:
-      keys: Of the rows, `[B]` uint64.
+      keys: Key of each row, `[B]` uint64.
       first: Number of the first copy: copy c of a row is the same in any call.
-      copies: Copies.
-      size: Numbers a row and copy.
+      copies: Number of copies.
+      size: Numbers per row and copy.
     """
     import tensorflow as tf
 

@@ -1,1 +1,1 @@
-"""Part files of a run: their layout, writing and reading."""
+"""The files of a run: names, layout, writing and reading."""

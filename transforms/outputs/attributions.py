@@ -1,4 +1,4 @@
-"""The attributions of a batch as a table of Arrow."""
+"""The attributions of a batch as an Arrow table."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def attribution_table(
     output: TableSpec,
     arrow_schema: pa.Schema,
 ) -> pa.Table:
-    """The table of a batch, one row a (example, target), example by example.
+    """The table of a batch, one row per (example, target), example by example.
 
     Args:
-      rows: The examples, B.
-      attribution: Of these.
+      rows: The B examples.
+      attribution: Their attribution.
       split: φ by feature or group, `[B, T, *shape]`.
       targets: Output index, `[B, T]`.
-      target_names: A name a target, object array.
-      schema: Of the examples.
-      output: What to write.
-      arrow_schema: As `attribution_schema` gives it.
+      target_names: The name of each target, object array.
+      schema: The examples' schema.
+      output: What to write of each example.
+      arrow_schema: From `attribution_schema`.
     """
     per_example = targets.shape[1]
     repeat = np.repeat(np.arange(len(rows)), per_example)
@@ -86,7 +86,7 @@ def _feature_values(rows: Rows, schema: ExampleSchema, repeat: np.ndarray | None
     for feature in schema.features:
         array = rows.features[feature.name] if repeat is None else rows.features[feature.name][repeat]
         held: np.ndarray | pa.Array = array
-        if feature.categories is not None:  # readers know the categories, and not their codes
+        if feature.categories is not None:  # written as categories, because readers do not know the codes
             held = feature.categories.of_codes(array)
         elif feature.dtype == "string":
             held = as_text(pa.array(array.reshape(-1), pa.binary()))
@@ -95,7 +95,7 @@ def _feature_values(rows: Rows, schema: ExampleSchema, repeat: np.ndarray | None
 
 
 def split_errors(errors: Mapping[str, np.ndarray], schema: ExampleSchema) -> dict[str, np.ndarray]:
-    """Standard errors by feature; a group's is that of a sum of values that are taken as independent."""
+    """Standard errors by feature; for a group that of the sum, taking its values as independent."""
     squared = schema.split({name: value.astype(np.float64) ** 2 for name, value in errors.items()})
     return {name: np.sqrt(value).astype(np.float32) for name, value in squared.items()}
 
@@ -108,29 +108,29 @@ def _by_feature(split: Mapping[str, np.ndarray], schema: ExampleSchema) -> pa.St
 
 
 def feature_totals(split: Mapping[str, np.ndarray]) -> np.ndarray:
-    """One number a feature and (example, target): `[features, N]` float32; a tensor's values are summed."""
+    """One number per feature and (example, target), `[features, N]` float32; a tensor's values are summed."""
     rows, targets = next(iter(split.values())).shape[:2]
-    found = np.empty((len(split), rows * targets), np.float32)
-    for total, value in zip(found, split.values(), strict=True):
+    totals = np.empty((len(split), rows * targets), np.float32)
+    for total, value in zip(totals, split.values(), strict=True):
         flat = value.reshape(rows * targets, -1)
         total[:] = flat[:, 0] if flat.shape[1] == 1 else flat.sum(axis=1, dtype=np.float64)
-    return found
+    return totals
 
 
 def _top(split: Mapping[str, np.ndarray], k: int, labels: Mapping[str, str]) -> tuple[pa.Array, pa.Array]:
-    """The k features of largest |φ| of each row, and the sum of the others; equals in the features' order.
+    """The k features of largest |φ| in each row, ties in the features' order, and the sum of the others.
 
-    Where some features have labels, each pair has one: its own, or else the feature's name.
+    If some features have labels, each pair has one: the feature's own label, or else its name.
     """
     values = feature_totals(split).T.astype(np.float64)
     rows, k = len(values), min(k, values.shape[1])
     order = np.argsort(-np.abs(values), axis=1, kind="stable")
     ordered = np.take_along_axis(values, order, axis=1)
     places = pa.array(order[:, :k].reshape(-1))
-    found = [pa.array(list(split), pa.string()).take(places)]
-    found.append(pa.array(ordered[:, :k].reshape(-1).astype(np.float32)))
+    columns = [pa.array(list(split), pa.string()).take(places)]
+    columns.append(pa.array(ordered[:, :k].reshape(-1).astype(np.float32)))
     if labels:
-        found.append(pa.array([labels.get(name, name) for name in split], pa.string()).take(places))
-    pairs = pa.StructArray.from_arrays(found, fields=list(LABELLED_PAIR if labels else PAIR))
+        columns.append(pa.array([labels.get(name, name) for name in split], pa.string()).take(places))
+    pairs = pa.StructArray.from_arrays(columns, fields=list(LABELLED_PAIR if labels else PAIR))
     top = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * k), pairs)
     return top, pa.array(ordered[:, k:].sum(axis=1).astype(np.float32))

@@ -26,14 +26,14 @@ REJECTED = pa.schema(
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What is written of each example.
+    """The columns that are written of each example.
 
     Args:
       attributions: "all", "none", or the k of `top_k`.
-      features: The feature values too.
-      standard_error: The method gives standard errors and they are wanted.
-      fit: The method fits a surrogate to each row, and says how well.
-      labels: With `top_k`, what features are called in words, beside their names; none: no such column.
+      features: Whether to write feature values too.
+      standard_error: Whether to write standard errors, which the method must give.
+      fit: Whether to write how well the method's local surrogate fits.
+      labels: With `top_k`, labels of features, written beside their names; empty: no such column.
     """
 
     attributions: str | int = "all"
@@ -43,7 +43,7 @@ class TableSpec:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-#: No slice column takes a name that the table may have for its own, whatever is written this time.
+#: Names of the table's own columns, written or not, which slice columns must not take.
 _OWN_NAMES = (
     *("example_id", "target", "target_name", "prediction", "output", "base_value", "convergence_delta"),
     *("attribution", "standard_error", "fit", "feature", "top", "rest", "weight"),
@@ -86,14 +86,14 @@ def attribution_schema(schema: ExampleSchema, output: TableSpec, metadata: Mappi
 
 
 def slice_names(schema: ExampleSchema) -> dict[str, str]:
-    """What the table calls each slice column: its name, after `slice_` where that is the table's own."""
-    found: dict[str, str] = {}
+    """The table's name for each slice column: its own, prefixed by `slice_` if the table uses that itself."""
+    names: dict[str, str] = {}
     columns = {name for name, _ in schema.slices}
     for name, _ in schema.slices:
-        found[name] = name
-        while found[name] in _OWN_NAMES or (found[name] != name and found[name] in columns):
-            found[name] = f"slice_{found[name]}"
-    return found
+        names[name] = name
+        while names[name] in _OWN_NAMES or (names[name] != name and names[name] in columns):
+            names[name] = f"slice_{names[name]}"
+    return names
 
 
 def _feature_type(feature: FeatureSpec) -> pa.DataType:

@@ -1,4 +1,4 @@
-"""Part files: what a run says of each, and the digest that is made while one is written."""
+"""Part files: their entry in the journal and the manifest, and digests computed while writing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Part:
 
     Args:
       file: Its path in the run directory.
-      rows: Of its table.
+      rows: Number of rows in its table.
       bytes: Its size.
       digest: BLAKE2b-256 of its content in hexadecimal digits, what `b2sum -l 256` prints.
     """
@@ -30,18 +30,18 @@ class Part:
 
 
 def is_there(run: str, part: Part) -> bool:
-    """Whether a part stands in its place with its size."""
+    """True if a part's file exists and has its size."""
     path = files.join(run, part.file)
     return files.exists(path) and files.size(path) == part.bytes
 
 
 class DigestingFile:
-    """A file that is written from its beginning to its end, with the digest of what was written.
+    """A file that is written from beginning to end, with the digest of its content.
 
-    What Arrow's writers ask of a file and no more.
+    It has only the methods that Arrow's writers need.
 
     Args:
-      file: To write to.
+      file: The file to write to.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -51,36 +51,36 @@ class DigestingFile:
         self.closed = False
 
     def write(self, data: bytes | memoryview) -> int:
-        """Writes on."""
+        """Writes data at the end."""
         self._digest.update(data)
         self._file.write(data)
         self.size += len(data)
         return len(data)
 
     def tell(self) -> int:
-        """Bytes so far."""
+        """The number of bytes written."""
         return self.size
 
     def flush(self) -> None:
-        """As of a file."""
+        """Flushes the file."""
         self._file.flush()
 
     def close(self) -> None:
-        """The file itself stays open: it is not ours."""
+        """Marks this wrapper as closed; the file itself belongs to the caller and stays open."""
         self.closed = True
 
     @property
     def digest(self) -> str:
-        """Of all that was written."""
+        """The digest of all bytes written."""
         return self._digest.hexdigest()
 
 
 @contextmanager
-def written(path: str) -> Iterator[None]:
-    """Around what writes to a run that goes on: what fails is the place, and breaks the run.
+def as_output_lost(path: str) -> Iterator[None]:
+    """Re-raises write errors as OutputLost.
 
     Raises:
-      OutputLost: The place cannot be written, with the reason.
+      OutputLost: The path cannot be written; the message gives the reason.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Small tables of a run as a whole."""
+"""Reading small tables of a run as a whole."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from transforms.errors import UserError
 from transforms.storage import files
 from transforms.wording import one_line
 
-_REMEDY = "attribeam verify tells what else is; explain --overwrite makes the run anew"
+_REMEDY = "attribeam verify lists all damage; explain --overwrite makes the run anew"
 
 
 def read_whole(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a table of a run at once, and is done with its file on return.
+    """Reads a table of a run at once; nothing refers to its file after the return.
 
-    `pyarrow.parquet.read_table` is not, of bytes or files that are Python's: its scanner leaves the last
-    reference to a thread of Arrow's pool, which asks for Python's lock to let it go whenever it comes to run.
-    Where the program is ending by then, the thread is unwound through destructors, and C++ aborts it all:
-    "terminate called without an active exception" (https://github.com/apache/arrow/issues/34314). Here the
-    calling thread does everything.
+    With `pyarrow.parquet.read_table`, a thread of Arrow's pool may hold the last reference to a Python file
+    or bytes, and takes Python's lock to release it at some later time. If the program is ending by then, the
+    thread is unwound through destructors, and C++ aborts the process: "terminate called without an active
+    exception" (https://github.com/apache/arrow/issues/34314). Here the calling thread does everything.
 
     Args:
       path: A local path or a URL.
@@ -36,7 +35,7 @@ def read_whole(path: str, columns: Sequence[str] | None = None) -> pa.Table:
             table = file.read(None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:  # a damaged page is the latter
         raise UserError(f"is damaged: {one_line(error)}", path, _REMEDY) from error
-    # Arrow says nothing of these.
+    # Arrow ignores missing columns silently.
     if lacking := set(columns or ()).difference(table.column_names):
         raise UserError(f"is damaged: it has no column {min(lacking)}", path, _REMEDY)
     return table

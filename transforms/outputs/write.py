@@ -1,4 +1,4 @@
-"""Attribution and rejection tables: their schemas, and the writing of a shard's parts."""
+"""Writing a shard's parts of the attribution and rejected tables."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.outputs.layout import REJECTED
-from transforms.outputs.parts import DigestingFile, Part, written
+from transforms.outputs.parts import DigestingFile, Part, as_output_lost
 from transforms.sources.base import Rejection
 from transforms.storage import files
 from transforms.storage.digests import digest_of
 
-#: A row group is written once this many rows or bytes are there.
+#: A row group is written as soon as it has this many rows or bytes.
 _ROW_GROUP_ROWS = 131_072
 _ROW_GROUP_BYTES = 8 << 20
 
@@ -26,18 +26,18 @@ os.umask(_UMASK)
 
 
 class PartWriter:
-    """Writes one part file: row groups of a good size to a temporary name, then the name itself.
+    """Writes one part file: row groups of a good size to a temporary file, which then gets its name.
 
-    A local part is written in its own folder, so that the last step is a rename; others are uploaded whole.
-    What fails leaves nothing behind; after `close` or `abort` there is nothing more to do.
+    A local part is written in its final folder, so that the last step is a rename; others are uploaded whole.
+    A failure leaves nothing behind. After `close` or `abort` the writer is finished.
 
     Args:
       run: The run directory.
-      file: Where the part goes in it.
-      schema: Of the table.
-      dictionary: Columns that repeat their values.
+      file: The part's path in it.
+      schema: The table's schema.
+      dictionary: Columns with repeated values, which are dictionary-encoded.
     Raises:
-      OutputLost: The place cannot be written; so do the methods.
+      OutputLost: The part cannot be written; the methods raise it too.
     """
 
     def __init__(self, run: str, file: str, schema: pa.Schema, dictionary: Sequence[str]) -> None:
@@ -45,10 +45,10 @@ class PartWriter:
         self._held: list[pa.Table] = []
         self._rows = self._bytes = self._written = 0
         folder = None if files.is_url(run) else os.path.dirname(self._path)
-        with written(self._path):
+        with as_output_lost(self._path):
             if folder is not None:
                 files.makedirs(folder)
-            # The dot keeps an interrupted attempt out of every glob.
+            # The dot hides an interrupted attempt from globs.
             self._temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - lives as long as the part
                 dir=folder, prefix=".part-", suffix=".tmp", delete=False
             )
@@ -75,16 +75,16 @@ class PartWriter:
 
     def _flush(self) -> None:
         if self._rows:
-            with written(self._path):
+            with as_output_lost(self._path):
                 self._writer.write_table(pa.concat_tables(self._held), row_group_size=self._rows)
         self._written += self._rows
         self._held, self._rows, self._bytes = [], 0, 0
 
     def close(self) -> Part:
-        """Finishes the part: from here on it exists."""
+        """Finishes the part, which appears under its name."""
         try:
             self._flush()
-            with written(self._path):
+            with as_output_lost(self._path):
                 self._writer.close()
                 self._temporary.flush()
                 os.fsync(self._temporary.fileno())
@@ -100,12 +100,12 @@ class PartWriter:
         return Part(self._file, self._written, self._sink.size, self._sink.digest)
 
     def abort(self) -> None:
-        """Leaves nothing behind, whatever went wrong before."""
+        """Removes all traces of the part."""
         self._held = []
-        # Closing writes a footer, which may fail as the rows before it did.
+        # Closing writes a footer, which may fail like the rows before it.
         with contextlib.suppress(OSError, pa.ArrowException):
             self._writer.close()
-        # Otherwise it would try once more when it is collected.
+        # Otherwise the writer would try again when it is garbage-collected.
         self._writer.is_open = False
         self._discard()
 
@@ -121,11 +121,11 @@ def write_rejected(run: str, file: str, rejected: Sequence[Rejection], metadata:
 
     Args:
       run: The run directory.
-      file: Where the part goes in it.
-      rejected: In any order; the table has them in the input's.
-      metadata: Of the part.
+      file: The part's path in it.
+      rejected: The rejected rows in any order; the table has them in the input's order.
+      metadata: The part's metadata.
     Raises:
-      OutputLost: The place cannot be written.
+      OutputLost: The part cannot be written.
     """
     ordered = sorted(rejected, key=lambda r: (r.file, r.row))
     table = pa.table(
@@ -141,7 +141,7 @@ def write_rejected(run: str, file: str, rejected: Sequence[Rejection], metadata:
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     data, path = buffer.getvalue(), files.join(run, file)
-    with written(path):
+    with as_output_lost(path):
         if not files.is_url(run):
             files.makedirs(os.path.dirname(path))
         files.write_atomic(path, data)

@@ -1,1 +1,1 @@
-"""The work on one shard: read, explain, write, and note it in the journal."""
+"""The work on one shard: reading, explaining, writing, and noting the result in the journal."""

@@ -1,4 +1,4 @@
-"""How large a device call may be: as planned, and half of that whenever the memory runs out."""
+"""The size of a device call: as planned, and halved whenever memory runs out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DeviceBatchSize:
     """The device batch size, shared by threads; halved whenever memory runs out.
 
     Args:
-      planned: As the plan has it.
+      planned: The size from the plan.
     """
 
     def __init__(self, planned: int) -> None:
@@ -27,7 +27,7 @@ class DeviceBatchSize:
 
     @property
     def size(self) -> int:
-        """Evaluations a call now."""
+        """The current number of evaluations per call."""
         return self._size
 
     @property
@@ -36,15 +36,15 @@ class DeviceBatchSize:
         return self._size if self._size < self._planned else None
 
     def shrink(self, known: int | None) -> None:
-        """Takes over what turned out to fit elsewhere, as while the plan was made; None: all of it."""
+        """Reduces the size to one that is known to fit, from planning; None: the planned size fits."""
         with self._lock:
             self._size = min(self._size, known or self._size)
 
     def run(self, attempt: Callable[[int], Answer]) -> Answer:
-        """Calls a function with the size, and again with half of it as long as the memory runs out.
+        """Calls a function with the size, and again with half of it as long as memory runs out.
 
         Raises:
-          DeviceMemoryError: There is no room for a single evaluation.
+          DeviceMemoryError: There is too little memory for a single evaluation.
         """
         while True:
             size = self._size
@@ -53,29 +53,29 @@ class DeviceBatchSize:
             except Exception as error:
                 if not out_of_memory(error):
                     raise
-                said = first_line(error)
-            # Out here nothing holds the failed call's tensors: the exception has let go of its frames.
-            self._halve(size, said)
+                reason = first_line(error)
+            # Outside the handler the exception, whose frames hold the failed call's tensors, is gone.
+            self._halve(size, reason)
 
-    def _halve(self, failed: int, said: str) -> None:
+    def _halve(self, failed: int, reason: str) -> None:
         with self._lock:
             if self._size < failed:
                 return  # another thread failed at the same size before
             if failed == 1:
                 raise DeviceMemoryError(
-                    f"the memory has no room for a single evaluation of the model ({said}); explain on a "
-                    "device with more of it, free what other programs hold, or take a smaller baseline.rows"
+                    f"there is too little memory for a single evaluation of the model ({reason}); explain on "
+                    "a device with more memory, end other programs that use it, or lower baseline.rows"
                 )
             self._size = failed // 2
 
 
 def with_halved(warnings: Sequence[str], planned: int, used: int) -> list[str]:
-    """Warnings with the one of a device batch that was halved, and none of an earlier halving."""
+    """The warnings, with one about the halved device batch in place of any earlier one."""
     others = [line for line in warnings if not line.startswith(_RAN_OUT)]
     if used == planned:
         return others
     return [
         *others,
         f"{_RAN_OUT}: device_batch_size was halved from {planned:,} to {used:,}; "
-        f"set compute.device_batch_size: {used} to begin with that",
+        f"set compute.device_batch_size: {used} to start with that size",
     ]

@@ -1,4 +1,4 @@
-"""What a finished shard says of itself: the journal keeps all of it, and its counts cross a shuffle."""
+"""The result of a finished shard: kept in the journal, while only its counts cross a shuffle."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from transforms.storage.digests import digest_of
 
 @dataclass
 class ShardResult:
-    """What a shard adds to a run: aggregates and a few rows, of a size that does not grow with its rows.
+    """A shard's contribution to a run: aggregates and a few rows, whose size does not depend on its rows.
 
     Args:
-      shards: Shards in it.
+      shards: Number of shards in it.
       read: Rows read.
       attributed: Rows explained.
       rejected: Rows rejected.
       attributions: Rows of the attributions table.
-      seconds: Spent on explaining, the sum over batches, of which two overlap.
+      seconds: Time spent on explaining, summed over batches, two of which overlap.
       importance: Aggregates of the attributions.
       quality: Aggregates of the deltas.
       sample: Rows for the report.
@@ -50,7 +50,7 @@ class ShardResult:
     device_batch_size_used: int | None = None
 
     def merge(self, other: ShardResult) -> None:
-        """Adds another's figures; any order gives the same."""
+        """Adds another result's figures; the order of merging does not matter."""
         self.shards += other.shards
         self.read += other.read
         self.attributed += other.attributed
@@ -66,16 +66,16 @@ class ShardResult:
         self.device_batch_size_used = min(used, default=None)
 
     def counts(self) -> ShardResult:
-        """The same without the aggregates, which grow with the slices and are in the journal: a few KB."""
+        """A copy of a few KB without the aggregates, which grow with the slices and are in the journal."""
         return replace(ShardResult.empty(self.importance.features), **_counts(self))
 
     @property
     def held_bytes(self) -> int:
-        """Memory of the aggregates and of the rows for the report, about."""
+        """Approximate memory of the aggregates and of the rows for the report."""
         return self.importance.held_bytes + self.sample.spec.bytes
 
     def to_bytes(self) -> bytes:
-        """For the journal: a line of JSON, then the importance, the sample and the positions."""
+        """Encodes the result for the journal: a line of JSON, then importance, sample and positions."""
         states = [getattr(self, name).to_bytes() for name in _STATES]
         line = _counts(self) | {
             "quality": self.quality.to_json(),
@@ -88,22 +88,22 @@ class ShardResult:
     def from_bytes(cls, data: bytes) -> ShardResult:
         """Undoes `to_bytes`."""
         line, _, rest = data.partition(b"\n")
-        found = json.loads(line)
-        found["quality"] = Quality.from_json(found["quality"])
-        found["parts"] = [Part(**part) for part in found["parts"]]
+        fields = json.loads(line)
+        fields["quality"] = Quality.from_json(fields["quality"])
+        fields["parts"] = [Part(**part) for part in fields["parts"]]
         first = 0
-        for (name, kind), size in zip(_STATES.items(), found.pop("sizes"), strict=True):
-            found[name] = kind.from_bytes(rest[first : first + size])
+        for (name, kind), size in zip(_STATES.items(), fields.pop("sizes"), strict=True):
+            fields[name] = kind.from_bytes(rest[first : first + size])
             first += size
-        return cls(**found)
+        return cls(**fields)
 
     @classmethod
     def empty(cls, features: tuple[str, ...]) -> ShardResult:
-        """Nothing yet."""
+        """A result without any shard."""
         return cls(0, 0, 0, 0, 0, 0.0, ImportanceState(features))
 
 
-#: Results that a commit reads ahead of the one that it merges: each may be some 10 MB.
+#: Results of some 10 MB that a commit reads ahead of the one that it is merging.
 STATES_AHEAD = 4
 _COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds", "device_batch_size_used")
 #: States in their order in the journal.
@@ -115,60 +115,60 @@ def _counts(result: ShardResult) -> dict[str, Any]:
 
 
 def journal_path(run: str, shard: int) -> str:
-    """Where a finished shard leaves its result."""
+    """The path of a finished shard's result."""
     return files.join(run, WORK, "shards", f"{shard:05d}.done")
 
 
 def fingerprint_path(run: str) -> str:
-    """Where a run that goes on says which one it is."""
+    """The path of the fingerprint that identifies an unfinished run."""
     return files.join(run, WORK, "fingerprint")
 
 
 def check_own(run: str, fingerprint: str, *, begun: bool) -> None:
-    """Makes sure that a run directory is not another run's by now, nor committed.
+    """Checks that a run directory still belongs to this run, and that the run is not committed.
 
     Args:
       run: The directory.
-      fingerprint: Of the run that is at work.
-      begun: Whether a launcher has begun it there; `ExplainShards` may be used without one.
+      fingerprint: The fingerprint of this run.
+      begun: Whether a launcher has begun the run there; `ExplainShards` may be used without one.
     Raises:
-      RunReplaced: Nothing more may be written to it.
+      RunReplaced: Nothing more may be written to the directory.
     """
     path = fingerprint_path(run)
     try:
-        found = files.read_bytes(path).decode() if files.exists(path) else None
-    except UserError:  # it went between the two
-        found = None
-    if found == fingerprint or (found is None and not begun):
+        owner = files.read_bytes(path).decode() if files.exists(path) else None
+    except UserError:  # deleted between the two calls
+        owner = None
+    if owner == fingerprint or (owner is None and not begun):
         return
-    whose = "another's by now" if found else "committed, or was taken away"
-    raise RunReplaced(f"{run} is {whose}: nothing more is written to it")
+    state = "now belongs to another run" if owner else "is committed, or was deleted"
+    raise RunReplaced(f"{run} {state}: nothing more is written to it")
 
 
 def is_committed(run: str, fingerprint: str) -> bool:
-    """Whether the run of this fingerprint is committed in its place."""
+    """True if the run of this fingerprint is committed in this directory."""
     path = files.join(run, MANIFEST)
     if not files.exists(path):
         return False
     try:
-        found = json.loads(files.read_bytes(path))
-    except ValueError:  # a damaged one is that of no run
+        manifest = json.loads(files.read_bytes(path))
+    except ValueError:  # a damaged manifest identifies no run
         return False
-    return isinstance(found, dict) and found.get("fingerprint") == fingerprint
+    return isinstance(manifest, dict) and manifest.get("fingerprint") == fingerprint
 
 
 def write_journal(run: str, shard: int, fingerprint: str, result: ShardResult) -> None:
-    """Notes that a shard is finished, atomically and after its parts are there."""
+    """Notes that a shard is finished: atomically, after its parts are written."""
     data = result.to_bytes()
     head = f"{fingerprint} {digest_of(data)}\n".encode()
     files.write_atomic(journal_path(run, shard), head + data)
 
 
 def read_journal(run: str, shard: int, fingerprint: str) -> ShardResult | None:
-    """The result of a shard that a run of this fingerprint finished, None where there is none.
+    """The result of a shard that a run of this fingerprint finished; None if it has not.
 
-    An entry that is not whole, or whose parts are not there as they were written, is none: a shard that is
-    done again costs less than a run that is wrong.
+    An entry that is damaged, or whose parts are missing or of another size, does not count: repeating a shard
+    costs less than a wrong run.
     """
     path = journal_path(run, shard)
     if not files.exists(path):

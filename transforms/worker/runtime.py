@@ -1,4 +1,4 @@
-"""What a worker holds: model, reference and method, loaded once a process and shared by its threads."""
+"""The runtime of a worker: model, reference and method, loaded once per process and shared by its threads."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Runtime:
     """A spec with its model loaded and its reference read.
 
     Args:
-      spec: What to do.
-      model: With its score.
-      reference: Baseline or background.
-      target_names: A name a target, object array.
-      device_batch: How large a device call may be by now, for all batches and shards of this device.
-      artifact: Baseline or background by feature.
-      device: Where the model runs.
-      kept: What is made of it for rows of other lengths than the longest: models by shapes, and runtimes.
+      spec: The worker's instructions.
+      model: The model with its score.
+      reference: Baseline or background, by model input.
+      target_names: The name of each target, object array.
+      device_batch: The size of device calls, shared by all batches and shards of this device.
+      artifact: Baseline or background, by feature.
+      device: The device on which the model runs.
+      kept: Models by their shapes, and runtimes by the lengths of rows, for rows with shorter lists.
     """
 
     spec: ExplainSpec
@@ -55,7 +55,7 @@ class Runtime:
     kept: dict[object, Any] = field(default_factory=dict)
 
     def at(self, steps: tuple[int, ...]) -> Runtime:
-        """The runtime for rows whose padded features have so many steps; made once, whichever thread asks."""
+        """The runtime for rows whose padded features have these numbers of steps; shared by all threads."""
         with _at_lengths:
             schema = at_lengths(self.spec.schema, steps)
             if steps not in self.kept:
@@ -68,7 +68,7 @@ class Runtime:
                 artifact = replace(self.artifact, features=features, scores=scores)
                 reference = make_reference(artifact, schema, self.spec.seed)
                 self.kept[steps] = replace(self, model=model, reference=reference, artifact=artifact)
-            # The same plan may be run again into another folder.
+            # The spec is not cached: the same plan may be run again into another folder.
             return replace(self.kept[steps], spec=replace(self.spec, schema=schema))
 
     def _model_of(self, inputs: Mapping[str, np.ndarray]) -> ScoredModel:
@@ -95,13 +95,13 @@ _adapters: dict[tuple[object, Device], ModelAdapter] = {}
 _models: dict[tuple[object, Device], ScoredModel] = {}
 _lock = threading.Lock()
 _at_lengths = threading.RLock()
-#: Of lists, that a process keeps models and backgrounds for.
+#: Number of lengths of lists for which a process keeps models and backgrounds.
 _MOST_LENGTHS = 1024
 
 
 def adapter(request: ModelRequest, threads: int | None = None) -> ModelAdapter:
-    """The loaded model, once a process. The caller must not hold the lock of `runtime`."""
-    locate(request)  # that there is none is known before TensorFlow has started
+    """The model, loaded once per process. The caller must not hold the lock of `runtime`."""
+    locate(request)  # reports a missing model before TensorFlow starts
     with _lock, _leased(request, threads) as device:
         return _adapter(request, device)
 
@@ -112,7 +112,7 @@ def _adapter(request: ModelRequest, device: Device) -> ModelAdapter:
         _forget_others(_adapters, key)
         if not _adapters:
             _models.clear()
-            _runtimes.clear()  # that two functions have one source does not make them one
+            _runtimes.clear()  # two functions may differ even if their source is the same
         loaded = load_model(request, device)
         key = (request, _stamps(request), generation())  # by now the user's own modules are known
         _adapters[key, device] = loaded
@@ -121,7 +121,7 @@ def _adapter(request: ModelRequest, device: Device) -> ModelAdapter:
 
 @contextmanager
 def _leased(request: ModelRequest, threads: int | None) -> Iterator[Device]:
-    """A device for the model, TensorFlow being started where it needs it."""
+    """Leases a device for the model, and starts TensorFlow if the model needs it."""
     if request.needs_tensorflow:
         start_tensorflow(threads)
     elif threads:
@@ -131,22 +131,22 @@ def _leased(request: ModelRequest, threads: int | None) -> Iterator[Device]:
 
 
 def _forget_others(kept: dict[tuple[object, Device], Any], key: object) -> None:
-    """Drops what is of another key: a process has one model at a time, on as many devices as it uses."""
+    """Drops entries of other keys: a process has one model at a time, on as many devices as it uses."""
     for other in [other for other in kept if other[0] != key]:
         del kept[other]
 
 
 def _stamps(request: ModelRequest) -> Stamps:
-    """What changes when a model is saved again under its name; nothing for a URL, which is fetched once."""
+    """Sizes and times of a model's files, which change when it is saved again; none for a URL."""
     path = request.path
     if files.is_url(path):
         return ()
     if is_function(path):
         path = module_file(path, request.module_paths)
     if os.path.isdir(path) and not os.path.isfile(os.path.join(path, "saved_model.pb")):
-        return ()  # no model: it may hold the whole filesystem
+        return ()  # not a model, and perhaps the whole filesystem is below it
     names = [path] if os.path.isfile(path) else []
-    names += [os.path.join(folder, name) for folder, _, found in os.walk(path) for name in found]
+    names += [os.path.join(folder, name) for folder, _, inside in os.walk(path) for name in inside]
     states = [(name, os.stat(name)) for name in sorted(names)]
     return tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
 
@@ -160,15 +160,15 @@ def scored_model(
     affine_prefix: bool = True,
     held: frozenset[str] = frozenset(),
 ) -> ScoredModel:
-    """The loaded model with its score, once a process: planning and explaining share its traces.
+    """The model with its score, made once per process, so that planning and explaining share its traces.
 
     Args:
-      request: What to load.
+      request: The model to load.
       example: Rows of each model input.
       score: auto | output | logit | probability.
       threads: TensorFlow's threads in this process.
-      affine_prefix: False leaves the affine prefix of the path methods off.
-      held: Inputs that stay what they are in the row.
+      affine_prefix: False makes path methods integrate from the inputs, without skipping the affine prefix.
+      held: Inputs that keep the row's values.
     """
     with _lock, _leased(request, threads) as device:
         return _scored_model(request, example, score, affine_prefix, held, device)
@@ -184,7 +184,7 @@ def _scored_model(
 ) -> ScoredModel:
     loaded = _adapter(request, device)
     shapes = {name: value.shape[1:] for name, value in example.items()}
-    # What is made of the rows is theirs alone: another run's model is tried on its own.
+    # The rows are part of the key: a model is made and tried with the rows of its own run.
     key = (_digest(example), score, affine_prefix, tuple(sorted(held)))
     if (key, device) not in _models:
         _forget_others(_models, key)
@@ -197,25 +197,25 @@ def _scored_model(
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """Of rows with their names, types and shapes."""
-    found = hashlib.blake2b(digest_size=16)
+    """A digest of arrays with their names, types and shapes."""
+    digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(arrays.items()):
-        found.update(f"{name!r} {value.dtype.str} {value.shape}".encode())
+        digest.update(f"{name!r} {value.dtype.str} {value.shape}".encode())
         if value.dtype == object:
             for item in value.flat:
-                found.update(
+                digest.update(
                     f"{len(item)} ".encode() + item if isinstance(item, bytes) else repr(item).encode()
                 )
         else:
-            found.update(np.ascontiguousarray(value).data)
-    return found.hexdigest()
+            digest.update(np.ascontiguousarray(value).data)
+    return digest.hexdigest()
 
 
 @contextmanager
 def runtime(spec: ExplainSpec) -> Iterator[Runtime]:
-    """The runtime of a spec, made once a process and device however many threads ask for it.
+    """The runtime of a spec, made once per process and device for all threads.
 
-    The device is the caller's until it leaves the context: with several, others get other ones.
+    The device belongs to the caller until it leaves the context; other threads get other devices, if any.
     """
     with _leased(spec.model, spec.threads) as device:
         yield _runtime(spec, device)
@@ -235,7 +235,7 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
             device_batch = DeviceBatchSize(spec.device_batch_size)
             device_batch.shrink(spec.device_room)
             made = Runtime(spec, model, reference, names, device_batch, artifact, device)
-            # Traces here, before threads share it.
+            # Trace the model now, before threads share it.
             with device.placed():
                 if spec.method.needs.rescale:
                     model.rescaled(reference.inputs)
@@ -245,12 +245,12 @@ def _runtime(spec: ExplainSpec, device: Device) -> Runtime:
                     model.masked(reference)
             _runtimes[key, device] = made
         _runtimes[key, device].device_batch.shrink(spec.device_room)
-        # The same plan may be run again into another folder.
+        # The spec is not cached: the same plan may be run again into another folder.
         return replace(_runtimes[key, device], spec=spec)
 
 
 def make_reference(artifact: Artifact, schema: ExampleSchema, seed: int) -> Reference:
-    """The reference in terms of the model's inputs."""
+    """The reference by model input, from an artifact by feature."""
     inputs: dict[str, Any] = schema.assemble(artifact.features)
     return Reference(
         inputs,

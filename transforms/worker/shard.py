@@ -1,4 +1,4 @@
-"""A shard from input to part file: reader, device and writer overlap, in plain Python without an engine."""
+"""Explaining a shard, from input to part file: reader, device and writer overlap, without an engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from transforms.methods.base import Attribution
 from transforms.numerics.random import row_keys
 from transforms.outputs.attributions import attribution_table, feature_totals
 from transforms.outputs.layout import attribution_schema, slice_names
-from transforms.outputs.parts import Part, written
+from transforms.outputs.parts import Part, as_output_lost
 from transforms.outputs.run_files import WORK, part_name
 from transforms.outputs.write import PartWriter, write_rejected
 from transforms.rows.decode import Rows, decode, join
@@ -31,7 +31,7 @@ from transforms.slices.slicings import labels
 from transforms.sources.base import Rejection, Shard
 from transforms.sources.read import read_piece
 from transforms.storage import files
-from transforms.worker.batch import Explained, explain_rows, take
+from transforms.worker.batch import Explained, explain_rows
 from transforms.worker.journal import ShardResult, check_own, is_committed, read_journal, write_journal
 from transforms.worker.runtime import Runtime, runtime
 from transforms.worker.spec import ExplainSpec
@@ -40,30 +40,35 @@ from transforms.worker.spec import ExplainSpec
 _IN_FLIGHT = 2
 #: Batches that are explained at a time.
 _AT_ONCE = 2
-#: Batches that a process holds at most, for a plan's bound on memory. Of rows: the reader's parts of one, the
-#: whole and what is left over; one that waits to be queued, the queue, those that are explained, one that
-#: waits for the writer's queue, that queue, and the writer's own. Of results: from those explained on.
-BATCHES_OF_ROWS = 3 + 1 + _IN_FLIGHT + _AT_ONCE + 1 + _IN_FLIGHT + 1
-BATCHES_OF_RESULTS = _AT_ONCE + 1 + _IN_FLIGHT + 1
+#: Batches that the reader holds: the parts of one, these joined, and what is left over.
+_READING = 3
+#: The batch that a thread holds while it waits for room in a queue.
+_WAITING = 1
+#: The batch that the writer is working on.
+_WRITING = 1
+#: The most batches of results that a process holds, for a plan's bound on memory.
+BATCHES_OF_RESULTS = _AT_ONCE + _WAITING + _IN_FLIGHT + _WRITING
+#: The most batches of rows: those before they are explained, and those of the results.
+BATCHES_OF_ROWS = _READING + _WAITING + _IN_FLIGHT + BATCHES_OF_RESULTS
 _END = object()
 
 
 def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
-    """Reads, explains and writes a shard, or takes over its result where an earlier attempt finished it.
+    """Reads, explains and writes a shard, or takes over its result if an earlier attempt finished it.
 
     The parts are written first and the journal entry last, each atomically, so that a retry or a second
-    attempt at the same time writes the same bytes under the same names. One that comes after the commit, as
-    engines make them of work whose worker they have lost, does nothing.
+    attempt at the same time writes the same bytes under the same names. An attempt after the commit, which
+    engines start when they have lost a worker, does nothing.
 
     Args:
       shard: The rows.
-      spec: What to do with them.
+      spec: The worker's instructions.
     Raises:
-      UserError: A column of a file cannot become what the model takes.
-      InputLost: A file is gone, or is not what it was.
-      OutputLost: The run directory can be written no more.
-      RunReplaced: It is another run's by now.
-    Cost: the model's, plus what reading and writing cannot hide behind it.
+      UserError: A column's type in some file cannot be converted to what the model takes.
+      InputLost: A file has disappeared or changed.
+      OutputLost: The run directory can no longer be written.
+      RunReplaced: The run directory now belongs to another run.
+    Cost: the model's evaluations; reading and writing overlap with them.
     """
     finished = read_journal(spec.run, shard.index, spec.fingerprint)
     if finished is not None:
@@ -76,7 +81,7 @@ def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
         if is_committed(spec.run, spec.fingerprint):
             return ShardResult.empty(spec.schema.attributed)
         raise
-    with written(spec.run):
+    with as_output_lost(spec.run):
         write_journal(spec.run, shard.index, spec.fingerprint, result)
     return result
 
@@ -88,7 +93,7 @@ def _run(shard: Shard, loaded: Runtime) -> ShardResult:
     batches = _ahead(read_batches(shard, spec, len(loaded.target_names), rejected))
     results: queue.Queue[Any] = queue.Queue(_IN_FLIGHT)
     failure: list[BaseException] = []
-    # Daemons: an interrupt may come before a thread is told to end, and must not wait for it for ever.
+    # A daemon: an interrupt may come before the thread gets its end mark, and must not wait for it forever.
     writing = threading.Thread(
         target=_drain, args=(results, writer, failure), name="attribeam-writer", daemon=True
     )
@@ -103,7 +108,7 @@ def _run(shard: Shard, loaded: Runtime) -> ShardResult:
                 if explained is not None:
                     results.put(explained)
         finally:
-            # Whatever happened, no thread outlives the shard, nor touches a part that is given up.
+            # No thread may outlive the shard, or touch a part that is abandoned.
             results.put(_END)
             writing.join()
             batches.close()
@@ -118,10 +123,10 @@ def _run(shard: Shard, loaded: Runtime) -> ShardResult:
 def _overlapped(
     batches: Iterator[Rows], loaded: Runtime
 ) -> Generator[tuple[Explained | None, list[Rejection], float], None, None]:
-    """Explains batches in order, two at a time: while one is put together, the other keeps the device busy.
+    """Explains batches in order, two at a time: while one is prepared, the other keeps the device busy.
 
     Yields:
-      What `explain_rows` gives, and the seconds that it took.
+      The result of `explain_rows`, and the seconds that it took.
     """
 
     def explain(rows: Rows) -> tuple[Explained | None, list[Rejection], float]:
@@ -140,7 +145,7 @@ def _overlapped(
 
 
 def _drain(results: queue.Queue[Any], writer: _Writer, failure: list[BaseException]) -> None:
-    """The writer thread; after a failure it goes on emptying the queue, so that nobody waits for it."""
+    """Runs the writer thread; after a failure it keeps emptying the queue, so that no thread is stuck."""
     while (item := results.get()) is not _END:
         if failure:
             continue
@@ -151,13 +156,13 @@ def _drain(results: queue.Queue[Any], writer: _Writer, failure: list[BaseExcepti
 
 
 def read_batches(shard: Shard, spec: ExplainSpec, targets: int, rejected: list[Rejection]) -> Iterator[Rows]:
-    """The shard's usable rows in batches of `batch_size`, whatever the files and row groups they come from.
+    """The shard's usable rows in batches of `batch_size`, across files and row groups.
 
     Args:
       shard: The rows.
-      spec: What to read of them.
-      targets: Outputs of the model.
-      rejected: Takes the others.
+      spec: The worker's instructions.
+      targets: Number of the model's outputs.
+      rejected: Receives the rejected rows.
     """
     columns = columns_of(spec.schema)
     held: list[Rows] = []
@@ -179,7 +184,7 @@ def read_batches(shard: Shard, spec: ExplainSpec, targets: int, rejected: list[R
 
 
 def _ahead(batches: Iterator[Rows]) -> Generator[Rows, None, None]:
-    """Runs an iterator in a thread, a few items ahead."""
+    """Runs an iterator in a thread that keeps a few items ahead."""
     ready: queue.Queue[Any] = queue.Queue(_IN_FLIGHT)
     stop = threading.Event()
 
@@ -214,7 +219,7 @@ def _ahead(batches: Iterator[Rows]) -> Generator[Rows, None, None]:
 
 
 class _Writer:
-    """What the writer thread does with a batch: tables, importance, quality, progress."""
+    """The writer thread's part: writes batches to tables, and adds them to aggregates and progress."""
 
     def __init__(self, shard: Shard, loaded: Runtime) -> None:
         spec = loaded.spec
@@ -269,11 +274,11 @@ class _Writer:
     def _table_of(
         self, rows: Rows, attribution: Attribution, targets: np.ndarray
     ) -> Callable[[np.ndarray], pa.Table]:
-        """Makes the sample's table of some rows of a batch."""
+        """A function that makes the sample's table for some rows of a batch."""
         schema, names = self._loaded.spec.schema, self._loaded.target_names
 
         def table(chosen: np.ndarray) -> pa.Table:
-            part = take(attribution, chosen)
+            part = attribution.take(chosen)
             split = schema.split(part.values)
             return shortened(
                 attribution_table(
@@ -284,16 +289,16 @@ class _Writer:
         return table
 
     def finish(self, rejected: list[Rejection]) -> ShardResult:
-        """Completes the parts; the figures are whole."""
+        """Completes the parts, and returns the shard's result."""
         spec, result = self._loaded.spec, self.result
         result.shards, result.read, result.rejected = 1, self._shard.rows, len(rejected)
         result.device_batch_size_used = self._loaded.device_batch.used
         if result.read != result.attributed + result.rejected:
             raise RuntimeError(
                 f"{result.read} rows planned, {result.attributed} explained and {result.rejected} rejected: "
-                "the input changed since it was planned"
+                "the input has changed since it was planned"
             )
-        # A worker that was left for dead may come this far after its run was replaced or committed.
+        # A worker that was taken for dead may get here after its run was replaced or committed.
         check_own(spec.run, spec.fingerprint, begun=spec.begun)
         parts: list[Part] = []
         if self._part is not None:
@@ -307,7 +312,7 @@ class _Writer:
         return result
 
     def abandon(self) -> None:
-        """After a failure: no part."""
+        """Gives up the part after a failure."""
         if self._part is not None:
             self._part.abort()
             self._part = None
@@ -315,25 +320,25 @@ class _Writer:
 
 
 class _Progress:
-    """Rows explained so far, for a launcher on the same machine: a file that grows by a line a batch.
+    """Rows explained so far, for a launcher on the same machine: a file that grows by a line per batch.
 
-    On object stores the journal of finished shards has to do.
+    On object stores there is only the journal of finished shards.
     """
 
     def __init__(self, shard: Shard, run: str) -> None:
         self._file = None
         self._path = files.join(run, WORK, "progress", f"{shard.index:05d}")
         if not files.is_url(run):
-            with written(self._path):
+            with as_output_lost(self._path):
                 files.makedirs(files.join(run, WORK, "progress"))
                 self._file = open(self._path, "w", buffering=1)  # noqa: SIM115 - closed with the shard
 
     def add(self, rows: int) -> None:
         if self._file is not None:
-            with written(self._path):
+            with as_output_lost(self._path):
                 self._file.write(f"{rows}\n")
 
     def close(self) -> None:
         if self._file is not None:
-            with contextlib.suppress(OSError):  # of a line that had no room, which was told already
+            with contextlib.suppress(OSError):  # from a line that did not fit on the disk, reported already
                 self._file.close()

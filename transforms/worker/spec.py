@@ -1,4 +1,4 @@
-"""What a worker needs to know of a run: its schema, model, method, targets and outputs."""
+"""The instructions for a worker: a run's schema, model, method, targets and outputs."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from transforms.rows.schema import ExampleSchema
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """Which outputs are explained: some for every row, the predicted one, or one named by a column.
+    """The outputs to explain: the same for every row, the predicted one, or one named by a column.
 
     Args:
-      indices: These; None: see the others.
-      predicted: The largest output of each row.
-      mirrored: The model's one output is that of a yes: a column names yes (1) or no (0), and the score of no
-        is one minus that of yes, or, of a logit, minus it.
+      indices: Indices of outputs, the same for every row; None: see the other fields.
+      predicted: True to explain the largest output of each row.
+      mirrored: True if the model's only output is that of a yes, and a column names yes (1) or no (0). The
+        score of no is one minus that of yes, or minus that of yes for a logit.
     """
 
     indices: tuple[int, ...] | None = None
@@ -31,14 +31,14 @@ class TargetSpec:
     mirrored: bool = False
 
     def signature(self, signature: Signature) -> Signature:
-        """The model's, with an output for no and for yes each where it is mirrored."""
+        """The model's signature; if mirrored, with one output for no and one for yes."""
         if not self.mirrored:
             return signature
         (head,) = signature.outputs
         return replace(signature, outputs=(replace(head, shape=(2,)),))
 
     def count(self, outputs: int) -> int:
-        """How many of so many outputs may be explained."""
+        """The number of outputs that may be explained, of a model with `outputs` outputs."""
         return outputs if self.indices is None else len(self.indices)
 
     def of(self, outputs: np.ndarray | None, column: np.ndarray | None, rows: int) -> np.ndarray:
@@ -48,7 +48,7 @@ class TargetSpec:
         if self.predicted:
             if outputs is None:
                 raise ValueError("the predicted output needs the outputs")
-            # One output is a yes or no: there is nothing to choose from.
+            # With a single output this is index 0.
             return outputs.argmax(axis=1)[:, None]
         return np.broadcast_to(np.array(self.indices, np.int64), (rows, len(self.indices or ())))
 
@@ -59,24 +59,24 @@ class ExplainSpec:
 
     Args:
       run: The run directory.
-      run_id: Of the run.
-      fingerprint: Of what decides the numbers; parts of another fingerprint are not reused.
-      model: What to load.
+      run_id: Identifier of the run.
+      fingerprint: Digest of all that decides the numbers; parts of another fingerprint are not reused.
+      model: The model to load.
       score: auto | output | logit | probability.
-      schema: Of the examples.
+      schema: The examples' schema.
       method: The method with its keys.
-      targets: Which outputs.
-      reference: The baseline artifact: its path, or itself.
-      output: What to write.
+      targets: The outputs to explain.
+      reference: The baseline artifact, as a path or as its bytes.
+      output: What to write of each example.
       batch_size: Rows per Arrow batch.
       device_batch_size: Model evaluations per device call.
-      seed: Of the run.
-      threads: TensorFlow's threads in this process; None leaves them to it.
-      metadata: Of every part.
-      affine_prefix: False does not skip the affine prefix of the model (to measure what it gains).
-      sample: How many rows are kept for the report.
-      device_room: What fitted into a device call while the plan was made, where the memory ran out; it
-        decides no number beyond rounding, and is not in the fingerprint.
+      seed: The run's seed.
+      threads: TensorFlow's threads in this process; None: TensorFlow decides.
+      metadata: Metadata of every part.
+      affine_prefix: False does not skip the affine prefix of the model (to measure what that gains).
+      sample: Numbers of rows to keep for the report.
+      device_room: The size of device calls that fitted while planning, if memory ran out. It changes numbers
+        by rounding at most, and is not in the fingerprint.
     """
 
     run: str
@@ -100,5 +100,5 @@ class ExplainSpec:
 
     @property
     def begun(self) -> bool:
-        """Whether a launcher has begun the run in its directory: it keeps the reference there."""
+        """True if a launcher has begun the run in its directory, where it stores the reference."""
         return isinstance(self.reference, str)

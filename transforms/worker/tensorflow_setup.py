@@ -13,9 +13,9 @@ from transforms.methods.calls import processors, share_processors
 
 _starting = threading.Lock()
 
-#: malloc.h: what is larger than this comes from the system and goes back to it; 32 MiB is the most there is.
+#: malloc.h: larger blocks are allocated from the system and returned to it; 32 MiB is the largest threshold.
 _M_MMAP_THRESHOLD, _LARGEST_KEPT = -3, 32 << 20
-#: malloc.h: free memory at a heap's end that is given back.
+#: malloc.h: the amount of free memory at a heap's end above which it is returned.
 _M_TRIM_THRESHOLD, _NEVER_TRIM = -1, (1 << 31) - 1
 
 
@@ -44,9 +44,9 @@ def _start_tensorflow(threads: int | None) -> None:
 
 
 def _grow_on_gpus() -> bool:
-    """Has TensorFlow take a GPU's memory as it needs it, and not all of it; returns whether there are GPUs.
+    """Makes TensorFlow take GPU memory as needed rather than all of it; returns True if there are GPUs.
 
-    Where somebody else has used the devices already, they have settled that, and it can be changed no more.
+    If other code in the process has used the devices already, this can no longer be changed.
     """
     import tensorflow as tf
     from tensorflow.python.eager import context
@@ -59,10 +59,10 @@ def _grow_on_gpus() -> bool:
 
 
 def _keep_freed_memory() -> None:
-    """Has glibc reuse what a device call frees, for the next call takes the same again.
+    """Makes glibc keep the memory that a device call frees, because the next call needs as much again.
 
-    Left to itself it gives tensors of megabytes back to the system at once, and every call pays for its pages
-    anew: measured, a third of a processor's time at 16,384 points a call. Other C libraries know no mallopt.
+    By default it returns tensors of megabytes to the system at once, and every call pays for new pages: by
+    measurement, a third of a processor's time at 16,384 points per call. Other C libraries have no mallopt.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -72,7 +72,7 @@ def _keep_freed_memory() -> None:
 
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Turns the process's stderr away: TensorFlow's C++ greets before it heeds TF_CPP_MIN_LOG_LEVEL."""
+    """Silences the process's stderr: TensorFlow's C++ writes to it before it reads TF_CPP_MIN_LOG_LEVEL."""
     try:
         kept = os.dup(2)
     except OSError:  # a process without stderr

@@ -366,7 +366,7 @@ def test_budgets_that_determine_nothing_are_refused_when_the_run_is_planned() ->
         error.value
     )
     assert "at least 74" in str(error.value)
-    with pytest.raises(UserError, match="more than are kept in memory"):
+    with pytest.raises(UserError, match="too many to keep in memory"):
         KernelShap().check(Players.each({"pixels": (200, 200, 3)}))
 
 

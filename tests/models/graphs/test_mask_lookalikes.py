@@ -85,7 +85,7 @@ def test_whether_any_word_is_there_is_no_mask_of_a_price() -> None:
     there = ops.cast(ops.any(ops.equal(ids, 3), axis=1, keepdims=True), "float32")
     both = L.Concatenate()([L.Flatten()(embedded), there * L.Dense(1)(prices)])
     model = scored(keras.Model([ids, prices], L.Dense(1)(both)))
-    with pytest.raises(UserError, match=r"Any .*mixes the values of input 'ids' .*kernel_shap"):
+    with pytest.raises(UserError, match=r"Any .*mixes the values of input 'ids' "):
         model.differentiable({"ids": ROWS, "prices": np.zeros((len(ROWS), 3), np.float32)})
 
 

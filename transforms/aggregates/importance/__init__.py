@@ -1,4 +1,4 @@
-"""Global feature importance as a state that merges: numpy and Arrow alone, no engine and no model."""
+"""Global feature importance as a mergeable state, in numpy and Arrow, without an engine or a model."""
 
 from transforms.aggregates.importance.groups import state_bytes
 from transforms.aggregates.importance.intervals import ranking_bytes

@@ -1,4 +1,4 @@
-"""Where a slice differs from the rest of the rows, and whether that could be chance."""
+"""Differences between a slice and the rest of the rows, and tests of whether they could be chance."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Of a slice, and of what is left, to be compared.
+#: Fewest rows of a slice, and of the rest, for a comparison.
 FEWEST_ROWS = 30
-#: Largest share of false ones among the differences that are called significant.
+#: Largest share of false discoveries among the differences that are called significant.
 LEVEL = 0.05
 _Z = 1.959964
-#: Less than this part of a sum is its rounding.
+#: Less than this fraction of a sum is rounding.
 _NOTHING = 1e-12
 
 
 def differences(overall: pd.DataFrame, sliced: pd.DataFrame, fewest: int = 0) -> pd.DataFrame:
     """Compares |φ| and φ of every slice and feature with the rows outside of the slice.
 
-    The rest's moments follow from those of all rows and of the slice, since rows, mean, mean_abs and std give
-    every sum and sum of squares. The interval of the difference is Welch's.
+    The moments of the rest follow from those of all rows and of the slice, because rows, mean, mean_abs and
+    std give every sum and sum of squares. The interval of the difference is Welch's.
 
-    Whether it could be chance is asked of a slice of as many rows drawn from all of them: how seldom its mean
-    would be as far off is bounded by Bennett's inequality, which draws without replacement obey as well. The
+    The p-value refers to a random slice of equally many rows, drawn from all rows. Bennett's inequality,
+    which also holds for draws without replacement, bounds the probability that its mean is as far off. The
     bound needs the rows' standard deviation and extremes, which the tables have, and holds for any
-    distribution; normal p-values do not: over thousands of small slices of skewed |φ| they find differences
-    where none are. The p-values become q-values by Benjamini and Hochberg's procedure over all comparisons.
-    With weights, means are weighted, and rows count as the number of equal weight that would say as much.
+    distribution. Normal p-values would not be valid: over thousands of small slices of skewed |φ| they find
+    differences where there are none. Benjamini and Hochberg's procedure over all comparisons turns p into q.
+    With weights, means are weighted, and the effective number of rows counts.
 
     Args:
       overall: The importance of all rows for one target.
-      sliced: Of its slices.
-      fewest: `privacy.min_rows`, which a rest must have too: it may be a slice that is not written.
+      sliced: The importance of its slices.
+      fewest: `privacy.min_rows`, which the rest must have too, since it may be a slice that is not written.
     Returns:
-      A row a comparison: slice, feature, rows, kind ("abs" or "mean"), `here`, `rest`, `difference`, `low`
-      and `high` of its 95 % interval, `effect` (in standard deviations of all rows), `q`, and `significant`.
-      Slices of fewer than 30 rows, or that leave fewer, are not in it.
+      One row per comparison: slice, feature, rows, kind ("abs" or "mean"), `here`, `rest`, `difference`,
+      `low` and `high` of its 95 % interval, `effect` (in standard deviations of all rows), `q`, and
+      `significant`. Slices with fewer than 30 rows, or with fewer outside, are left out.
     Reference: Bennett 1962, J. Am. Stat. Assoc. 57; Hoeffding 1963, ibid. 58, sec. 6; Benjamini and Hochberg
     1995, J. R. Stat. Soc. B 57(1).
     Cost: vectorised; 200,000 comparisons take a fraction of a second.
@@ -51,7 +51,7 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame, fewest: int = 0) ->
     fewest = max(FEWEST_ROWS, fewest)
     both = both[(both["rows"] >= fewest) & (both["rows_all"] - both["rows"] >= fewest)]
     if weights:
-        # Where what is left weighs nothing, nothing can differ from it.
+        # A rest without weight has no mean to compare with.
         both = both[both["weight_all"] - both["weight"] > _NOTHING * both["weight_all"]]
 
     def column(name: str) -> np.ndarray:
@@ -70,11 +70,11 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame, fewest: int = 0) ->
     rest_square = (total * all_square - part * here_square) / other
     low, high = column("min_all"), column("max_all")
     extremes = {"mean_abs": (np.zeros(len(both)), np.maximum(-low, high)), "mean": (low, high)}
-    found = []
+    comparisons = []
     for kind, name in (("abs", "mean_abs"), ("mean", "mean")):
         here, everywhere = column(name), column(f"{name}_all")
         others = (total * everywhere - part * here) / other
-        # Rounding may leave a variance of nothing a little below 0.
+        # Rounding may make a variance of 0 slightly negative.
         own, theirs, whole = (
             np.maximum(square - mean**2, 0.0)
             for square, mean in ((here_square, here), (rest_square, others), (all_square, everywhere))
@@ -88,9 +88,9 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame, fewest: int = 0) ->
             bennett(here - everywhere, n, whole, everywhere - smallest, largest - everywhere),
             bennett(others - everywhere, rest, whole, everywhere - smallest, largest - everywhere),
         )
-        # What differs in the last digits of a sum does not differ.
+        # A difference in the last digits of a sum is rounding.
         p[np.abs(difference) <= 1e-9 * np.maximum(np.abs(here), np.abs(others))] = 1.0
-        found.append(
+        comparisons.append(
             pd.DataFrame(
                 {
                     "slice": both["slice"].to_numpy(),
@@ -107,7 +107,7 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame, fewest: int = 0) ->
                 }
             )
         )
-    frame = pd.concat(found, ignore_index=True)
+    frame = pd.concat(comparisons, ignore_index=True)
     frame["q"] = benjamini_hochberg(frame["p"].to_numpy(np.float64))
     frame["significant"] = frame["q"] <= LEVEL
     return frame
@@ -116,25 +116,25 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame, fewest: int = 0) ->
 def bennett(
     deviation: np.ndarray, rows: np.ndarray, variance: np.ndarray, below: np.ndarray, above: np.ndarray
 ) -> np.ndarray:
-    """At most how often a mean of so many draws is so far from the mean, either way.
+    """Bennett's bound on the two-sided probability that a mean of drawn rows deviates this far.
 
     Args:
-      deviation: Of the mean of the draws from that of all.
-      rows: Drawn.
-      variance: Of all.
-      below: How far the smallest of all lies below their mean.
-      above: How far the largest lies above it.
+      deviation: Deviation of the mean of the draws from the mean of all.
+      rows: Number of draws.
+      variance: Variance of all rows.
+      below: Distance of the smallest of all below their mean.
+      above: Distance of the largest above it.
     """
     reach = np.where(deviation > 0, above, below)
     with np.errstate(divide="ignore", invalid="ignore"):
         u = reach * np.abs(deviation) / variance
         exponent = rows * variance / reach**2 * ((1 + u) * np.log1p(u) - u)
-    # Where nothing varies, nothing deviates but by rounding.
+    # Without variance there is no deviation but rounding.
     return np.minimum(2 * np.exp(-np.where(np.isfinite(exponent), exponent, 0.0)), 1.0)
 
 
 def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p: the smallest rate of false discoveries at which each is one (Benjamini, Hochberg 1995)."""
+    """Adjusted p-values: the smallest false discovery rate at which each is significant (BH 1995)."""
     order = np.argsort(p, kind="stable")
     scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
     adjusted = np.empty(len(p))

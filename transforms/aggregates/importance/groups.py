@@ -1,4 +1,4 @@
-"""Everything that is kept of groups of entries, by feature, in arrays that grow and add up."""
+"""The state of groups of entries, by feature, in arrays that grow and can be added."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from transforms.aggregates.importance.quantiles import Coded, Grid, coarser, rai
 
 #: (slicing, label of the slice, target); ("", "", t) is all rows of target t.
 Key = tuple[str, str, int]
-#: What all buckets of rows are folded from.
+#: The finest buckets of rows, which coarser resolutions fold.
 _MOST_ROW_BUCKETS = 256
-#: Counts are uint32 until there may be more.
+#: Counts are uint32 as long as no count can exceed this.
 _MOST_COUNTED = 2**32 - 1
 _BLOCK = 1 << 15
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """How finely groups are kept.
+    """The resolution at which groups are kept.
 
     Args:
-      grid: Of the quantiles' buckets: quantiles are within 2^-(bits + 1) of their value, and within
+      grid: The buckets for quantiles, which are then within 2^-(bits + 1) of their value, and within
         2^-(octaves − 1) of the feature's largest |φ|.
-      row_buckets: That rows are dealt out to, for the ranks' intervals; a power of two.
+      row_buckets: Number of buckets to which rows are dealt, for the intervals of ranks; a power of two.
     """
 
     grid: Grid
     row_buckets: int
 
     def bytes(self, groups: int, features: int, *, weighted: bool) -> int:
-        """What so many groups take."""
+        """Memory of this number of groups and features."""
         each = self.grid.buckets * (8 if weighted else 4) + 8 * self.row_buckets + 8 * 8
         each += 8 * len(HIGHER) * weighted
         return groups * (features * each + 8 * self.row_buckets + 5 * 8)
 
 
-#: By the number of groups and features up to which it is kept so; the last has no end. Each is a coarser one
-#: of that before, so that it does not matter when a state grew to its size. A coarse quantile is of more use
-#: than one that is counted as 0: octaves go last.
+#: Resolutions by the largest number of cells, groups times features, for which each is used. Each can be
+#: folded from the one before it, so it does not matter when a state grew. Bits are given up before octaves,
+#: because a coarse quantile is of more use than a small value counted as 0.
 Resolutions = tuple[tuple[int, Resolution], ...]
 WHOLE: Resolutions = (
     (1 << 11, Resolution(Grid(32, 6), 256)),
@@ -61,23 +61,23 @@ SLICES: Resolutions = (
 
 
 def resolution(steps: Resolutions, cells: int) -> Resolution:
-    """That of so many groups times features."""
-    return next(found for most, found in steps if cells <= most)
+    """The resolution for a number of cells, groups times features."""
+    return next(step for most, step in steps if cells <= most)
 
 
 def state_bytes(features: int, targets: int, slices: int, *, weighted: bool) -> int:
-    """Memory of a state, at most; room for groups to come is not touched before they do.
+    """The most memory that a state takes; space reserved for later groups is not touched before they come.
 
     Args:
-      features: Of the tables.
-      targets: That are explained.
-      slices: Labels of all slicings together.
+      features: Number of features in the tables.
+      targets: Number of targets that are explained.
+      slices: Number of labels of all slicings together.
       weighted: Whether rows have weights.
     """
     total = 0
     for steps, groups in ((WHOLE, targets), (SLICES, targets * slices)):
         cells = groups * features
-        # A coarser step may be smaller than the one before it was when it ended.
+        # The state is largest at the end of some step, not necessarily of the last one.
         sizes = [(most // features, kept) for most, kept in steps if most < cells]
         sizes.append((groups, resolution(steps, cells)))
         total += max(kept.bytes(count, features, weighted=weighted) for count, kept in sizes)
@@ -85,11 +85,13 @@ def state_bytes(features: int, targets: int, slices: int, *, weighted: bool) -> 
 
 
 class Groups:
-    """Moments, buckets of values and buckets of rows of some groups.
+    """Moments, buckets of values and buckets of rows of G groups.
+
+    The arrays have space for more groups than there are; their first G entries are in use.
 
     Args:
-      features: How many.
-      steps: Their resolution by their number.
+      features: Number of features.
+      steps: Resolutions by the number of cells.
     """
 
     def __init__(self, features: int, steps: Resolutions) -> None:
@@ -107,7 +109,7 @@ class Groups:
 
     @property
     def moments(self) -> Moments:
-        """Of the groups, in the order of their numbers."""
+        """Moments of the groups, in the order of their numbers."""
         return self._room.at(np.arange(len(self)))
 
     @property
@@ -126,7 +128,7 @@ class Groups:
         return self._sums[: len(self)]
 
     def locate(self, keys: Sequence[Key]) -> np.ndarray:
-        """The numbers of groups, new ones included."""
+        """The numbers of groups by their keys; new groups are added."""
         for key in keys:
             self.numbers.setdefault(key, len(self.numbers))
         self._coarsen(resolution(self._steps, len(self) * self.features))
@@ -145,7 +147,7 @@ class Groups:
             raised(self.counts[:, feature], int(octaves[feature]), self.resolution.grid)
 
     def weigh(self) -> None:
-        """Makes the counts ready for weights that are no whole numbers."""
+        """Prepares the counts for weights that are not whole numbers."""
         if self._counts.dtype != np.float64:
             self._counts = self._counts.astype(np.float64)
 
@@ -163,12 +165,16 @@ class Groups:
         Args:
           at: The number of the group of each chosen entry, `[n]`.
           values: φ of all entries, `[features, N]`.
-          coded: The same.
-          chosen: Which of them are meant, `[n]`; None: all.
-          rows: Of the chosen, the finest bucket of the row, `[n]`.
-          weights: Of the chosen, above 0, `[n]`; None: 1.
-        Cost: 3 to 4 ns a value.
+          coded: The buckets of these values.
+          chosen: Positions of the entries to count, `[n]`; None: all.
+          rows: The finest bucket of each chosen entry's row, `[n]`.
+          weights: The weight of each chosen entry, above 0, `[n]`; None: 1.
+        Cost: 3 to 4 ns per value.
         """
+        # `counts` is [G, features, buckets] and `sums` is [G, features, row buckets], both flattened. An
+        # entry of group g, feature f, bucket b and row bucket r adds its weight to counts[g, f, b] and its
+        # weighted |φ| to sums[g, f, r]. `bucket_at` [n] and `row_at` [n] are the parts of the flat indices
+        # that do not depend on f; `numbers` [features, N] is f · buckets + b.
         kept, features = self.resolution, self.features
         if weights is not None or self._room.rows.sum() > _MOST_COUNTED:
             self.weigh()
@@ -180,7 +186,7 @@ class Groups:
         bucket_at = at * (features * kept.grid.buckets)
         row_at = at * (features * kept.row_buckets) + rows
         one = self._counts.dtype.type(1)
-        # As many features at a time as stay in the cache; one index and one type are numpy's fast path.
+        # As many features at a time as fit in the cache; np.add.at is fast for a flat index and equal types.
         step = max(1, _BLOCK // len(at))
         for first in range(0, features, step):
             part = slice(first, first + step)
@@ -198,15 +204,15 @@ class Groups:
             np.add.at(sums, (firsts[:, None] + row_at).reshape(-1), sizes.reshape(-1))
 
     def count_rows(self, at: np.ndarray, rows: np.ndarray) -> None:
-        """Counts rows of no weight in groups by their numbers, none twice."""
+        """Counts rows of no weight in groups, given by distinct numbers."""
         self._room.rows[at] += rows
 
     def add_moments(self, at: np.ndarray, moments: Moments) -> None:
-        """Adds moments to groups by their numbers, none twice."""
+        """Adds moments to groups, given by distinct numbers."""
         self._room.add(at, moments)
 
     def add(self, other: Groups, octaves: np.ndarray) -> None:
-        """Adds others, whose tops lie so many octaves `[features]` below ours; they stay as they are."""
+        """Adds other groups, whose tops are `octaves` `[features]` below ours, without changing them."""
         if not len(other):
             return
         at = self.locate(list(other.numbers))
@@ -236,7 +242,7 @@ class Groups:
             self.resolution = wanted
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """What `from_arrays` takes, besides the keys."""
+        """The arrays that `from_arrays` needs besides the keys."""
         held = {"counts": self.counts, "row_weights": self.row_weights, "row_sums": self.row_sums}
         return {**held, **self.moments.arrays()}
 
@@ -245,20 +251,20 @@ class Groups:
         cls, features: int, steps: Resolutions, keys: Sequence[Key], arrays: Mapping[str, np.ndarray]
     ) -> Groups:
         """Undoes `to_arrays`."""
-        found = cls(features, steps)
-        found.numbers = {key: number for number, key in enumerate(keys)}
-        found.resolution = resolution(steps, len(keys) * features)
+        groups = cls(features, steps)
+        groups.numbers = {key: number for number, key in enumerate(keys)}
+        groups.resolution = resolution(steps, len(keys) * features)
         held = dict(arrays)
-        found._counts, found._weights = held.pop("counts"), held.pop("row_weights")
-        found._sums = held.pop("row_sums")
-        found._room = Moments(**held)
-        return found
+        groups._counts, groups._weights = held.pop("counts"), held.pop("row_weights")
+        groups._sums = held.pop("row_sums")
+        groups._room = Moments(**held)
+        return groups
 
 
 def _extended(array: np.ndarray, more: int) -> np.ndarray:
-    found = np.zeros((len(array) + more, *array.shape[1:]), array.dtype)
-    found[: len(array)] = array
-    return found
+    extended = np.zeros((len(array) + more, *array.shape[1:]), array.dtype)
+    extended[: len(array)] = array
+    return extended
 
 
 def _coarsened(

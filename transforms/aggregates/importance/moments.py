@@ -1,4 +1,4 @@
-"""Counts, means and extremes of groups of attributions, which merge without a difference of large sums."""
+"""Counts, means and extremes of groups of attributions, merged without differences of large sums."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 _BLOCK = 1 << 14
-#: Powers of w and of |φ| whose products are summed where there are weights: what skewness and kurtosis of
-#: w(|φ| − mean) take.
+#: Exponents of w and |φ| whose products are summed if there are weights, for the skewness and kurtosis of
+#: w(|φ| − mean).
 HIGHER = ((3, 1), (3, 2), (3, 3), (4, 1), (4, 2), (4, 3), (4, 4))
 
 
 @dataclass
 class Moments:
-    """Statistics of G groups: all have weights or none has. Entries of weight 0 are in `rows` alone.
+    """Statistics of G groups, all with weights or all without. Entries of weight 0 count only in `rows`.
 
     Args:
-      rows: Entries, `[G]` float64 whole numbers, as are those below but the numbers of a group and feature.
+      rows: Number of entries, `[G]` float64.
       weight: Σw, `[G]`.
       weight2: Σw², `[G]`.
       weight3: Σw³, `[G]`.
       weight4: Σw⁴, `[G]`.
-      mean: Σwφ / Σw, `[G, features]`; so are all that follow.
+      mean: Σwφ / Σw, `[G, features]`; the shape of all fields that follow, except `higher`.
       m2: Σw(φ − mean)².
       absolute: Σw|φ|.
       low: The smallest φ.
@@ -30,7 +30,7 @@ class Moments:
       positive: Σw over φ > 0.
       absolute2: Σw²|φ|.
       power2: Σw²φ².
-      higher: Σ of the products of HIGHER, `[G, features, 7]`; `[G, features, 0]` where there are no weights.
+      higher: Sums of the products of HIGHER, `[G, features, 7]`; `[G, features, 0]` without weights.
     """
 
     rows: np.ndarray
@@ -50,7 +50,7 @@ class Moments:
 
     @classmethod
     def empty(cls, groups: int, features: int, *, weighted: bool) -> Moments:
-        """Groups without rows, which add nothing to others."""
+        """Moments of groups without rows."""
         one, two = np.zeros((5, groups)), np.zeros((8, groups, features))
         two[3], two[4] = np.inf, -np.inf
         higher = np.zeros((groups, features, len(HIGHER) if weighted else 0))
@@ -58,27 +58,27 @@ class Moments:
 
     @property
     def weighted(self) -> bool:
-        """Whether the entries have weights."""
+        """True if the entries have weights."""
         return self.higher.shape[-1] > 0
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All of them by name."""
+        """All arrays by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def at(self, groups: np.ndarray) -> Moments:
-        """Some of the groups."""
+        """The moments of some groups, by number."""
         return Moments(*(array[groups] for array in self.arrays().values()))
 
     def extended(self, groups: int) -> Moments:
-        """The same with so many groups without rows after them."""
+        """A copy with further empty groups at the end."""
         more = Moments.empty(groups, self.mean.shape[1], weighted=self.weighted).arrays().values()
         return Moments(*(np.concatenate(pair) for pair in zip(self.arrays().values(), more, strict=True)))
 
     def add(self, at: np.ndarray, other: Moments) -> None:
-        """Adds each group of the other to the group of ours at its number; none twice.
+        """Adds each group of `other` to the group at its number in `at`; the numbers are distinct.
 
         Raises:
-          ValueError: Only the entries of one of the two have weights.
+          ValueError: Only one of the two has weights.
         """
         if other.weighted != self.weighted:
             if not self.weight.any():
@@ -112,27 +112,29 @@ def moments_of(
 
     Args:
       values: φ, `[features, N]`.
-      order: Which columns to take, in this order; None: all as they are.
-      counts: Columns in each run, `[G]`, none of them 0.
-      weights: Above 0, of each column that is taken; None: 1.
+      order: Columns to take, in this order; None: all columns.
+      counts: Number of columns in each run, `[G]`, at least 1.
+      weights: Weight of each column taken, above 0; None: 1.
     Returns:
-      Of G groups; `rows` counts the columns taken.
-    Cost: about 2 ns a value, and 5 where runs are short; with weights 10 more.
+      Moments of G groups; `rows` counts the columns taken.
+    Cost: about 2 ns per value, and 5 where runs are short; with weights 10 more.
     """
-    found = Moments.empty(len(counts), len(values), weighted=weights is not None)
+    moments = Moments.empty(len(counts), len(values), weighted=weights is not None)
     starts = np.cumsum(counts) - counts
     number = counts.astype(np.float64)
-    for power, sums in enumerate((found.rows, found.weight, found.weight2, found.weight3, found.weight4)):
+    for power, sums in enumerate(
+        (moments.rows, moments.weight, moments.weight2, moments.weight3, moments.weight4)
+    ):
         with np.errstate(over="ignore"):
             sums[:] = number if weights is None else np.add.reduceat(weights**power, starts)
-    # A few features at a time: what is worked on stays in the cache, which makes it three times as fast.
+    # A few features at a time, so that the working arrays stay in the cache: three times as fast.
     step = max(1, _BLOCK // values.shape[1])
     for first in range(0, len(values), step):
         part = values[first : first + step]
         block = (part if order is None else part.take(order, axis=1)).astype(np.float64)
         rows = slice(first, first + step)
-        np.minimum.reduceat(block, starts, axis=1, out=found.low.T[rows])
-        np.maximum.reduceat(block, starts, axis=1, out=found.high.T[rows])
+        np.minimum.reduceat(block, starts, axis=1, out=moments.low.T[rows])
+        np.maximum.reduceat(block, starts, axis=1, out=moments.high.T[rows])
         size = np.abs(block)
         if weights is None:
             above = np.add.reduceat((block > 0).view(np.int8), starts, axis=1, dtype=np.float64)
@@ -140,30 +142,30 @@ def moments_of(
             absolute = np.add.reduceat(size, starts, axis=1)
         else:
             above = np.add.reduceat((block > 0) * weights, starts, axis=1)
-            mean = np.add.reduceat(block * weights, starts, axis=1) / found.weight
+            mean = np.add.reduceat(block * weights, starts, axis=1) / moments.weight
             size *= weights
             absolute = np.add.reduceat(size, starts, axis=1)
-            found.absolute2.T[rows] = np.add.reduceat(size * weights, starts, axis=1)
-            found.power2.T[rows] = np.add.reduceat(np.square(size), starts, axis=1)
+            moments.absolute2.T[rows] = np.add.reduceat(size * weights, starts, axis=1)
+            moments.power2.T[rows] = np.add.reduceat(np.square(size), starts, axis=1)
             with np.errstate(over="ignore"):
-                _higher(found.higher[:, rows], size, weights, starts)
+                _higher(moments.higher[:, rows], size, weights, starts)
         block -= np.repeat(mean, counts, axis=1) if len(counts) > 1 else mean
         np.square(block, out=block)
         if weights is not None:
             block *= weights
-        found.m2.T[rows] = np.add.reduceat(block, starts, axis=1)
-        found.mean.T[rows], found.absolute.T[rows], found.positive.T[rows] = mean, absolute, above
+        moments.m2.T[rows] = np.add.reduceat(block, starts, axis=1)
+        moments.mean.T[rows], moments.absolute.T[rows], moments.positive.T[rows] = mean, absolute, above
     if weights is None:
-        found.absolute2[:] = found.absolute
-        found.power2[:] = found.m2 + number[:, None] * np.square(found.mean)
-    return found
+        moments.absolute2[:] = moments.absolute
+        moments.power2[:] = moments.m2 + number[:, None] * np.square(moments.mean)
+    return moments
 
 
-def _higher(found: np.ndarray, size: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> None:
-    """Adds up w|φ| `[features, N]` and w to HIGHER `[G, features, 7]`."""
+def _higher(higher: np.ndarray, size: np.ndarray, weights: np.ndarray, starts: np.ndarray) -> None:
+    """Sums the products of HIGHER, `[G, features, 7]`, from w|φ| `[features, N]` and w `[N]`."""
     power = size.copy()
     for last in (1, 2, 3, 4):
-        # (w|φ|)^k, times w as often as is left.
+        # w^total |φ|^last is (w|φ|)^last times a power of w.
         if last > 1:
             power *= size
         product = power
@@ -171,4 +173,4 @@ def _higher(found: np.ndarray, size: np.ndarray, weights: np.ndarray, starts: np
             if total > last:
                 product = product * weights
             if (total, last) in HIGHER:
-                found[..., HIGHER.index((total, last))] = np.add.reduceat(product, starts, axis=1).T
+                higher[..., HIGHER.index((total, last))] = np.add.reduceat(product, starts, axis=1).T

@@ -1,4 +1,4 @@
-"""The state that a shard leaves and a run adds up."""
+"""The importance of a shard or a run, as a mergeable state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transforms.aggregates.importance.table import TABLE, WEIGHTED, table_of
 from transforms.numerics.random import stream
 
 _STEPS: dict[str, Resolutions] = {"whole": WHOLE, "slices": SLICES}
-#: What the buckets of rows take of a row's random numbers.
+#: The stream of a row's random numbers that decides its bucket.
 _STREAM = 0x1B007
 _BITS_OF_BUCKETS = 8
 _ZSTD = "zstd"
@@ -25,13 +25,13 @@ _ZSTD = "zstd"
 
 @dataclass
 class ImportanceState:
-    """Aggregates of attributions by (slice, target, feature), of a size that no number of rows changes.
+    """Aggregates of attributions by (slice, target, feature), whose size does not depend on the rows.
 
     Merging is associative and commutative: any order and any sharding give the same counts, and the same sums
-    up to float64 rounding. `update` and `merge` mutate the state that they are called on and nothing else.
+    up to float64 rounding. `update` and `merge` mutate only the state that they are called on.
 
     Args:
-      features: Names, the order of every array.
+      features: Names of the features, in the order of every array.
     """
 
     features: tuple[str, ...]
@@ -62,18 +62,18 @@ class ImportanceState:
           targets: Output index of each, `[N]`.
           slices: By slicing, the label of each entry's slice, strings `[N]`, plain or dictionary-encoded;
             null for none.
-          keys: Of the row of each, as `row_keys` gives them, `[N]` uint64.
-          weights: Of each, `[N]`, at least 0; None: all are 1. Of a slice whose weights sum to 0 there is no
-            mean: it is counted, and not written.
+          keys: Key of each entry's row, from `row_keys`, `[N]` uint64.
+          weights: Weight of each entry, `[N]`, at least 0; None: all are 1. A slice whose weights sum to 0
+            has no mean: it is counted but not written.
         Raises:
-          ValueError: Some entries of the state have weights and some have none.
-        Cost: 6 to 8 ns a value for all rows and again for each slicing, whatever the number of slices; half
-          as much again with weights, and more where slices have next to no rows each.
+          ValueError: Some entries of the state have weights and some do not.
+        Cost: 6 to 8 ns per value for all rows and again for each slicing, whatever the number of slices; half
+          as much again with weights, and more where slices have very few rows each.
         """
         if values.shape[1] == 0:
             return
         values = np.ascontiguousarray(values, np.float32)
-        # What has no weight is counted nowhere, and must not make the buckets of the others coarser.
+        # Entries without weight are in no bucket, and must not affect the range of the buckets.
         weighty = slice(None) if weights is None or (weights > 0).all() else weights > 0
         self._raise(tops_of(values[:, weighty]))
         coded = Coded(values, self._tops)
@@ -87,7 +87,7 @@ class ImportanceState:
             _add(self._parts["slices"], batch, numbers, slicing, names, width)
 
     def merge(self, other: ImportanceState) -> None:
-        """Adds another state, which stays as it is."""
+        """Adds another state, without changing it."""
         if other.features != self.features:
             raise ValueError(f"states of different features: {self.features} and {other.features}")
         self._raise(other._tops)
@@ -102,22 +102,22 @@ class ImportanceState:
 
     @property
     def held_bytes(self) -> int:
-        """Memory of all groups' figures, about."""
+        """Approximate memory of all groups."""
         return sum(
             part.resolution.bytes(len(part.numbers), len(self.features), weighted=False)
             for part in self._parts.values()
         )
 
     def to_table(self, target_names: Sequence[str], min_rows: int = 0, *, weighted: bool = False) -> pa.Table:
-        """The importance, as `TABLE` describes it.
+        """The importance in the schema `TABLE`.
 
-        All rows come first, then the slices by slicing and label, then targets, then features, the most
-        important one first. Labels are in the order that people give them: month=2 before month=10.
+        All rows come first, then slices by slicing and label, then targets, then features, the most important
+        first. Numbers in labels are sorted by value: month=2 comes before month=10.
 
         Args:
-          target_names: By target.
-          min_rows: Slices of fewer rows are left out, whatever their weight.
-          weighted: Whether rows have weights: the columns of `WEIGHTED` then.
+          target_names: Name of each target.
+          min_rows: Slices with fewer rows are left out, whatever their weight.
+          weighted: Whether rows have weights; the schema is then `WEIGHTED`.
         """
         parts = (("whole", 0), ("slices", min_rows))
         schema = WEIGHTED if weighted else TABLE
@@ -128,16 +128,16 @@ class ImportanceState:
         return pa.concat_tables(tables).combine_chunks()
 
     def to_bytes(self) -> bytes:
-        """The state, compressed, as any version of Python reads it back; equal states give equal bytes."""
+        """Encodes the state, compressed, for any version of Python; equal states give equal bytes."""
         header: dict[str, Any] = {"features": self.features, "tops": self._tops.tolist(), "parts": {}}
         data = []
         for name, part in self._parts.items():
-            told = []
+            layouts = []
             for kind, array in part.to_arrays().items():
                 stored = _narrow(array)
-                told.append([kind, array.dtype.str, stored.dtype.str, array.shape])
+                layouts.append([kind, array.dtype.str, stored.dtype.str, array.shape])
                 data.append(stored.tobytes())
-            header["parts"][name] = {"keys": list(part.numbers), "arrays": told}
+            header["parts"][name] = {"keys": list(part.numbers), "arrays": layouts}
         head = json.dumps(header).encode()
         whole = b"".join([len(head).to_bytes(8, "little"), head, *data])
         return len(whole).to_bytes(8, "little") + bytes(pa.compress(whole, codec=_ZSTD, asbytes=True))
@@ -149,23 +149,23 @@ class ImportanceState:
         whole = pa.decompress(data[8:], decompressed_size=size, codec=_ZSTD, asbytes=True)
         begin = 8 + int.from_bytes(whole[:8], "little")
         header = json.loads(whole[8:begin])
-        found = cls(tuple(header["features"]))
-        found._tops = np.array(header["tops"], np.int32)
-        for name, told in header["parts"].items():
+        state = cls(tuple(header["features"]))
+        state._tops = np.array(header["tops"], np.int32)
+        for name, layout in header["parts"].items():
             arrays = {}
-            for kind, dtype, stored, shape in told["arrays"]:
+            for kind, dtype, stored, shape in layout["arrays"]:
                 count = int(np.prod(shape, dtype=np.int64))
                 array = np.frombuffer(whole, stored, count, begin)
                 begin += array.nbytes
                 arrays[kind] = array.reshape(shape).astype(dtype)
-            keys = [(slicing, label, target) for slicing, label, target in told["keys"]]
-            found._parts[name] = Groups.from_arrays(len(found.features), _STEPS[name], keys, arrays)
-        return found
+            keys = [(slicing, label, target) for slicing, label, target in layout["keys"]]
+            state._parts[name] = Groups.from_arrays(len(state.features), _STEPS[name], keys, arrays)
+        return state
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """What is the same for all slicings; `rows` are the finest buckets of rows."""
+    """The arrays of a batch that are the same for all slicings; `rows` are the finest buckets of rows."""
 
     values: np.ndarray
     coded: Coded
@@ -176,7 +176,7 @@ class _Batch:
 def _add(
     groups: Groups, batch: _Batch, numbers: np.ndarray, slicing: str, labels: Sequence[str], width: int
 ) -> None:
-    """Adds a batch to groups by number = label · width + target, below 0 for none."""
+    """Adds a batch to groups, given as number = label · width + target, below 0 for none, `[N]`."""
     values, weights = batch.values, batch.weights
     chosen = None
     if slicing and (numbers < 0).any():
@@ -185,48 +185,48 @@ def _add(
         if not len(chosen):
             return
     counted = np.bincount(numbers)
-    found = np.flatnonzero(counted)
-    at = groups.locate([(slicing, labels[number // width], number % width) for number in found.tolist()])
+    present = np.flatnonzero(counted)
+    at = groups.locate([(slicing, labels[number // width], number % width) for number in present.tolist()])
     if weights is not None:
-        # Rows of no weight are counted, and that is all.
+        # Rows of no weight are only counted.
         weights = weights if chosen is None else weights[chosen]
         weighty = weights > 0
         if not weighty.all():
-            groups.count_rows(at, np.bincount(numbers[~weighty], minlength=len(counted))[found])
+            groups.count_rows(at, np.bincount(numbers[~weighty], minlength=len(counted))[present])
             some = np.flatnonzero(weighty)
             chosen = some if chosen is None else chosen[some]
             numbers, weights = numbers[some], weights[some]
             if not len(some):
                 return
             counted = np.bincount(numbers, minlength=len(counted))
-            at = at[counted[found] > 0]
-            found = np.flatnonzero(counted)
-    if len(found) > 1:
-        # Group by group, so that what is added to lies close together; of small numbers a radix sort.
+            at = at[counted[present] > 0]
+            present = np.flatnonzero(counted)
+    if len(present) > 1:
+        # Sorted by group, so that additions are close together in memory; numpy radix-sorts uint16.
         order = np.argsort(numbers.astype(np.uint16) if len(counted) < 1 << 16 else numbers, kind="stable")
         chosen = order if chosen is None else chosen[order]
         weights = None if weights is None else weights[order]
-    counted = counted[found]
+    counted = counted[present]
     groups.add_moments(at, moments_of(values, chosen, counted, weights))
     rows = batch.rows if chosen is None else batch.rows[chosen]
     groups.add_entries(np.repeat(at, counted), values, batch.coded, chosen, rows, weights)
 
 
 def _numbered(labels: pa.Array) -> tuple[np.ndarray, list[str]]:
-    """The number of each label, -1 for null, and the labels by number, each once."""
+    """The number of each entry's label, −1 for null, and the distinct labels by number."""
     encoded = labels if pa.types.is_dictionary(labels.type) else labels.dictionary_encode()
     codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     names = encoded.dictionary.to_pylist()
     if len(set(names)) == len(names) and None not in names:
         return codes, names
-    # A dictionary may say the same twice, and hold a null.
+    # A dictionary may hold a label twice, and null.
     once = encoded.dictionary.dictionary_encode()
     numbers = once.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     return np.where(codes < 0, -1, numbers[codes]), once.dictionary.to_pylist()
 
 
 def _narrow(array: np.ndarray) -> np.ndarray:
-    """Whole numbers in as few bytes as hold them."""
+    """Counts in the smallest integer type that holds them; other arrays unchanged."""
     if array.dtype != np.uint32 or not array.size:
         return array
     return array.astype(np.min_scalar_type(int(array.max())))

@@ -1,4 +1,4 @@
-"""The table that a run's importance is written as."""
+"""The table of a run's importance."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from transforms.aggregates.importance.quantiles import LEVELS, quantiles, shape
 
 QUANTILES = tuple(f"p{round(100 * level):02d}" for level in LEVELS)
 
-#: One row a (slice, target, feature). All but `rows` are weighted where rows have weights. `std` is that of
-#: the population. `p05` … `p95` are inverted CDFs to within 1/128 of their value over all rows and 1/64 in
-#: slices, and to within 2^-31 of the largest |φ| that the feature has for any target; both are more in states
-#: of thousands of groups and features: see `WHOLE` and `SLICES`. `mean_abs_low`, `mean_abs_high`, `rank_low`
-#: and `rank_high` are 95 % intervals, each of its slice, target and feature alone; the figure itself always
-#: lies in them.
+#: One row per (slice, target, feature). All columns but `rows` are weighted if rows have weights. `std` is
+#: the population's. `p05` … `p95` are inverted CDFs, accurate to 1/128 of their value over all rows and 1/64
+#: in slices, and to 2^-31 of the largest |φ| that the feature has for any target; both errors are larger in
+#: states of thousands of groups and features, see `WHOLE` and `SLICES`. `mean_abs_low`, `mean_abs_high`,
+#: `rank_low` and `rank_high` are 95 % intervals for a single slice, target and feature; they always contain
+#: the figure itself.
 TABLE = pa.schema(
     [
         ("slice", pa.string()),
@@ -47,19 +47,19 @@ TABLE = pa.schema(
         ("rank_high", pa.int32()),
     ]
 )
-#: With weights, these stand at the end: Σw, and the rows of equal weight that would say as much, (Σw)² / Σw².
+#: With weights, two more columns: Σw, and the effective number of rows, (Σw)² / Σw².
 #: Reference of the latter: Kish 1965, Survey Sampling, sec. 11.7.
 WEIGHTED = pa.schema([*TABLE, ("weight", pa.float64()), ("effective_rows", pa.float64())])
 
-#: A number in a label, with a minus only where it is no hyphen; or one without end at an interval's end.
+#: A number in a label, with a minus only if it is not a hyphen; or infinity at an interval's end.
 _NUMBER = re.compile(r"((?:(?<![\w.)\]])-)?(?:\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|inf(?=[,)])))")
 
 
 def natural(label: str) -> tuple[tuple[int, float, str], ...]:
-    """A key that sorts labels as people do: numbers by value, null last."""
+    """A key that sorts labels with numbers by value, and null last."""
     parts = []
     for at, part in enumerate(_NUMBER.split(label)):
-        # Of two equal numbers, such as 7 and 07, the text decides.
+        # The text decides between equal numbers, such as 7 and 07.
         parts.append((0, float(part), part) if at % 2 else (1, 0.0, part))
     return ((int(label.endswith("=null")), 0.0, ""), *parts)
 
@@ -72,16 +72,16 @@ def table_of(
     min_rows: int,
     schema: pa.Schema,
 ) -> pa.Table:
-    """The table of groups: slice by slice, the most important feature of each first.
+    """The table of groups: slice by slice, with the most important feature of each first.
 
     Args:
-      features: Names.
-      target_names: By target.
-      groups: To be written where they have some weight.
-      tops: Of the features' buckets.
-      min_rows: Groups of fewer rows are left out.
+      features: Names of the features.
+      target_names: Name of each target.
+      groups: The groups; those without weight are left out.
+      tops: From `tops_of`, for the features' buckets.
+      min_rows: Groups with fewer rows are left out.
       schema: `TABLE` or `WEIGHTED`.
-    Cost: some µs a group and feature, and what `rank_intervals` takes.
+    Cost: some µs per group and feature, and the cost of `rank_intervals`.
     """
     moments, count = groups.moments, len(features)
     written = (moments.weight > 0) & (moments.rows >= min_rows)
@@ -92,7 +92,7 @@ def table_of(
     weight = moments.weight[:, None]
     mean_abs = moments.absolute / weight
     total = mean_abs.sum(axis=1, keepdims=True)
-    # Of two that are equally important, the first is before the second.
+    # Equally important features stay in their order.
     order = np.argsort(-mean_abs, axis=1, kind="stable")
     low, high = mean_abs_interval(moments, *shape(counts, grid))
     rank_low, rank_high = rank_intervals(

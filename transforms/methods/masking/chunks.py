@@ -1,4 +1,4 @@
-"""Runs of coalitions or permutations small enough that what is held of them stays in bounds."""
+"""Division of coalitions or permutations into blocks whose arrays stay within a memory bound."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def blocks(count: int, bytes_each: int) -> Iterator[np.ndarray]:
     """Cuts 0 … count into runs of nearly equal length.
 
     Args:
-      count: Of what is cut.
-      bytes_each: What one of them takes; one is taken even where it exceeds the bound.
+      count: Number of items.
+      bytes_each: Bytes of an item; a block has one item even if that exceeds the bound.
     Yields:
-      Ordered indices, of at most `BLOCK_BYTES` together.
+      Ordered indices of items that take at most `BLOCK_BYTES` together.
     """
     if count:
         at_once = max(1, BLOCK_BYTES // max(1, bytes_each))

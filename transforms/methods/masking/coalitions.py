@@ -1,4 +1,4 @@
-"""Coalitions that Kernel SHAP evaluates, and the regression that makes Shapley values of their scores."""
+"""Coalitions that Kernel SHAP evaluates, and the regression that turns their scores into Shapley values."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 
 from transforms.numerics.random import row_keys, stream, uniforms
 
-#: Names the streams that coalitions are drawn from.
+#: Name of the random streams from which coalitions are drawn.
 _COALITIONS = 1 << 21
-#: Sizes with no more pairs than this are listed and shuffled; of larger ones, subsets are drawn until enough
-#: are different.
+#: Strata with at most this many pairs are listed and shuffled; from larger ones, subsets are drawn until
+#: enough of them are distinct.
 _LISTED = 1 << 18
-#: Pairs that the regression takes at a time.
+#: Pairs that the regression processes at a time.
 PAIRS_AT_ONCE = 1 << 12
-#: Draws of a small design, of which the one that tells the players apart best is taken.
+#: Draws of a small design; the draw that determines the players' values best is used.
 _DRAWS = 16
-#: Multiplications that choosing a draw may cost; larger designs are all alike.
+#: Most multiplications for choosing a draw; larger designs hardly differ from draw to draw.
 _DRAW_COST = 1 << 28
 _MOST_LEVERAGE = 0.99
 _COUNTLESS = 1 << 50
@@ -29,15 +29,15 @@ _COUNTLESS = 1 << 50
 
 @dataclass(frozen=True)
 class Design:
-    """Pairs of coalitions, each with its complement: a stratified sample without replacement.
+    """Pairs of a coalition and its complement: a stratified sample without replacement.
 
-    A stratum holds all pairs of the sizes s and M − s, of which it takes some at random, or all.
+    A stratum consists of all pairs of sizes s and M − s, from which some are drawn at random, or all taken.
 
     Args:
       members: One coalition of each pair, of size s, `[P, M]` bool; stratum by stratum.
-      sizes: s of each stratum, `[H]`.
-      taken: Pairs taken of each, `[H]`.
-      shares: Of those that there are, the share that is taken, `[H]`; 1 where none is left.
+      sizes: The size s of each stratum, `[H]`.
+      taken: Number of pairs taken from each stratum, `[H]`.
+      shares: Share of each stratum's pairs that is taken, `[H]`; 1 if all are.
     """
 
     members: np.ndarray
@@ -47,17 +47,17 @@ class Design:
 
     @property
     def players(self) -> int:
-        """Players M."""
+        """The number of players M."""
         return int(self.members.shape[1])
 
     @property
     def pairs(self) -> int:
-        """Pairs P."""
+        """The number of pairs P."""
         return len(self.members)
 
     @cached_property
     def weights(self) -> np.ndarray:
-        """Weights of the strata in the regression, `[H]`: Shapley kernel × pairs there are ÷ pairs taken.
+        """Weights of the strata in the regression, `[H]`: Shapley kernel × all pairs ÷ pairs taken.
 
         Reference: Lundberg and Lee 2017, https://arxiv.org/abs/1705.07874, theorem 2.
         """
@@ -67,7 +67,7 @@ class Design:
         return weights
 
     def _parts(self) -> Iterator[tuple[int, slice]]:
-        """Strata by number, in parts of few pairs."""
+        """Yields the strata's numbers and pairs, in parts of at most `PAIRS_AT_ONCE` pairs."""
         start = 0
         for number, taken in enumerate(self.taken.tolist()):
             for first in range(start, start + taken, PAIRS_AT_ONCE):
@@ -75,12 +75,12 @@ class Design:
             start += taken
 
     def _centred(self, number: int, part: slice) -> np.ndarray:
-        """Membership without what the sum of all values decides: x = z − s/M, `[P′, M]`."""
+        """Membership z minus its mean, so that its rows sum to zero: x = z − s/M, `[P′, M]`."""
         return self.members[part] - self.sizes[number] / self.players
 
     @cached_property
     def gram(self) -> np.ndarray:
-        """Σ ω x xᵀ, `[M, M]`."""
+        """The Gram matrix Σ ω x xᵀ over all pairs, `[M, M]`."""
         gram = np.zeros((self.players, self.players))
         for number, part in self._parts():
             x = self._centred(number, part)
@@ -89,18 +89,18 @@ class Design:
 
     @cached_property
     def inverse(self) -> np.ndarray:
-        """Inverse of the Gram matrix among vectors that sum to zero, `[M, M]`."""
+        """The inverse of the Gram matrix on vectors that sum to zero, `[M, M]`."""
         ones = np.full(self.gram.shape, 1 / self.players)
-        # 1 is an eigenvector of both: its eigenvalue is put in for the inversion and taken out again.
+        # The vector of ones has eigenvalue 0: it gets `scale` for the inversion, which is removed again.
         scale = np.trace(self.gram) / self.players
         inverse: np.ndarray = np.linalg.inv(self.gram + scale * ones) - ones / scale
         return inverse
 
     def solve(self, gaps: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        """Shapley values: the weighted least squares fit to the gaps, among those that sum to `whole`.
+        """Fits Shapley values to the gaps by weighted least squares, among values that sum to `whole`.
 
         Args:
-          gaps: (v(S) − v(Sᶜ))/2 of each pair, `[P, N]` float64.
+          gaps: (v(S) − v(Sᶜ))/2 of each pair, `[P, N]` float64, for N rows and targets.
           whole: v(all) − v(none), `[N]`.
         Returns:
           `[M, N]`.
@@ -116,13 +116,13 @@ class Design:
         return fitted
 
     def variances(self, gaps: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Squares of the standard errors of `solve`, `[M, N]`, by its arguments and its result.
+        """Squared standard errors of `solve`, `[M, N]`, from its arguments and its result.
 
-        φ̂ − φ is, to first order, a weighted sum over the sample of the residuals that the fit to all pairs
-        would leave: its variance is that of a stratified sample without replacement, none where a stratum is
-        taken whole. The residuals of the fit to the sample are too small, by 1 − the pair's leverage on
-        average: MacKinnon and White divide the squares by its first power (HC2) or its second (HC3). Of the
-        powers between, 1.5 was the closest over many games, budgets and seeds.
+        To first order φ̂ − φ is a weighted sum, over the sample, of the residuals that a fit to all pairs
+        would leave. Its variance is that of a stratified sample without replacement; a stratum that is taken
+        whole contributes nothing. The residuals of the fit to the sample are too small, on average by the
+        factor 1 − leverage of the pair: MacKinnon and White divide the squares by its first power (HC2) or
+        its second (HC3). The power 1.5 was the most accurate over many games, budgets and seeds.
 
         Reference: Binder 1983, doi:10.2307/1402588, §4; Cochran 1977, eq. 5.6; MacKinnon and White 1985,
         doi:10.1016/0304-4076(85)90158-7.
@@ -138,7 +138,7 @@ class Design:
                 variances -= total**2
                 total[:], last = 0, number
             x = self._centred(number, part)
-            # The values sum to `whole`, so that (z − 1/2)·φ is all that the fit says of the gap.
+            # The values sum to `whole`, so that the fitted gap is (z − 1/2)·φ.
             residual = gaps[part] - (self.members[part] - 0.5) @ values
             moves = self.weights[number] * (x @ self.inverse)
             leverage = np.minimum(np.einsum("pm,pm->p", moves, x), _MOST_LEVERAGE)
@@ -150,18 +150,18 @@ class Design:
 
 
 def pairs_of(players: int) -> list[int]:
-    """Pairs that there are of each stratum: sizes 1, 2, … with their complements."""
+    """The number of pairs in each stratum: sizes 1, 2, … with their complements."""
     return [math.comb(players, s) // (2 if 2 * s == players else 1) for s in range(1, players // 2 + 1)]
 
 
 def allocation(players: int, pairs: int, sampling: str) -> np.ndarray:
-    """Pairs to take of each stratum, `[H]`.
+    """The number of pairs to take from each stratum, `[H]`.
 
-    By leverage scores every size is worth the same, by the Shapley kernel a size s is worth 1/(s (M − s)).
-    The dues of strata are rounded so that a larger budget never takes less of one (Webster's method);
-    each stratum gets at least two pairs and at most all of its own.
+    Leverage sampling gives every size the same share; the Shapley kernel gives size s a share proportional to
+    1/(s (M − s)). Shares are rounded so that a larger budget never takes fewer pairs from a stratum
+    (Webster's method); each stratum gets at least two pairs and at most all of its own.
     """
-    # Of 1,030 players some strata hold more than a float does; no budget comes near the cap.
+    # With 1,030 players some strata have more pairs than a float can hold; no budget comes near the cap.
     there = np.array([min(count, _COUNTLESS) for count in pairs_of(players)], float)
     if pairs >= there.sum():
         return there.astype(np.int64)
@@ -181,27 +181,27 @@ def allocation(players: int, pairs: int, sampling: str) -> np.ndarray:
         middle = (low + high) / 2
         low, high = (middle, high) if taken(middle).sum() <= pairs else (low, middle)
     pairs_taken = taken(low)
-    # What is left over is due to several at once: to the smaller sizes first.
-    for at in np.flatnonzero(taken(high) > pairs_taken)[: int(pairs - pairs_taken.sum())]:
-        pairs_taken[at] += 1
+    # Several strata have equal claims to the pairs that are left over: smaller sizes come first.
+    for stratum in np.flatnonzero(taken(high) > pairs_taken)[: int(pairs - pairs_taken.sum())]:
+        pairs_taken[stratum] += 1
     return pairs_taken.astype(np.int64)
 
 
 @lru_cache(maxsize=32)
 def design(players: int, pairs: int, sampling: str, seed: int, first: int | None = None) -> Design:
-    """The pairs of a budget, the same in every process.
+    """Draws the pairs of a budget, the same in every process.
 
-    The best of several draws is taken, that from which the values of all players are known best: it has the
-    smallest trace of the inverse Gram matrix, which no score has a say in. It takes a seventh off the squared
-    error of 80 coalitions of 10 players.
+    The best of several draws is used: that with the smallest trace of the inverse Gram matrix, which
+    determines the values of all players best and does not depend on any score. With 80 coalitions of 10
+    players this reduces the squared error by a seventh.
 
     Args:
       players: M.
-      pairs: P; all that there are where it is as many.
+      pairs: P; if there are not more, all pairs are taken.
       sampling: leverage | shapley.
-      seed: Of the run.
-      first: Pairs of the smallest budget of several, for which the draw is chosen: the pairs of a smaller
-        budget are among those of a larger one.
+      seed: Seed of the run.
+      first: Pairs of the smallest of several budgets, for which the draw is chosen, so that the pairs of a
+        smaller budget are among those of a larger one.
     Reference: Musco and Witter 2024, https://arxiv.org/abs/2410.01917, algorithm 1; Morgan and Rubin 2012,
       doi:10.1214/12-AOS1008, on choosing among random designs.
     """
@@ -211,7 +211,7 @@ def design(players: int, pairs: int, sampling: str, seed: int, first: int | None
 
 
 def _best(players: int, pairs: int, sampling: str, seed: int) -> int:
-    """Number of the draw to take."""
+    """The number of the best draw."""
     if pairs >= sum(pairs_of(players)) or _DRAWS * pairs * players**2 > _DRAW_COST:
         return 0
 
@@ -228,11 +228,11 @@ def _draw(players: int, pairs: int, sampling: str, seed: int, number: int) -> De
     sizes = np.arange(1, len(taken) + 1)
     keys = stream(row_keys(seed, sizes), _COALITIONS + number)
     drawn = [
-        _drawn(players, int(size), int(count), keys[at : at + 1])
-        for at, (size, count) in enumerate(zip(sizes, taken, strict=True))
+        _drawn(players, int(size), int(count), keys[i : i + 1])
+        for i, (size, count) in enumerate(zip(sizes, taken, strict=True))
     ]
     members = np.concatenate(drawn) if drawn else np.zeros((0, players), bool)
-    # Far more than a float holds: Python's own numbers.
+    # The counts may exceed the range of floats: Python's own integers.
     shares = np.array([count / there for count, there in zip(taken.tolist(), pairs_of(players), strict=True)])
     return Design(members, sizes, taken, shares)
 
@@ -242,7 +242,7 @@ def _drawn(players: int, size: int, count: int, key: np.ndarray) -> np.ndarray:
     halves = 2 * size == players
     there = math.comb(players, size) // (2 if halves else 1)
     if there <= _LISTED:
-        # Of a pair of halves, the one with the first player.
+        # Of two complementary halves, the one with the first player is listed.
         chosen = _subsets(players - halves, size - halves) + int(halves)
         order = np.argsort(uniforms(key, 0, there)[:, 0], kind="stable")[:count]
         members = np.zeros((count, players), bool)

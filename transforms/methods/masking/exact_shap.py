@@ -18,7 +18,7 @@ from transforms.models.reference import Arrays, Reference
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
 
-#: With one more player all costs double: 32,768 coalitions are what a row can bear.
+#: Each further player doubles all costs; 15 players have 32,768 coalitions.
 MOST_PLAYERS = 15
 
 
@@ -30,8 +30,8 @@ class ExactShap(AttributionMethod):
     mean score with all features outside S replaced by those of a background row; Σφ = prediction −
     base_value.
 
-    Cost: 2^M evaluations a row and background row, so that M is at most 15; memory O(device_batch_size) and a
-      few tens of megabytes of scores.
+    Cost: 2^M evaluations per row and background row, so that M is at most 15; memory O(device_batch_size) and
+      a few tens of megabytes of scores.
     Reference: Shapley 1953, doi:10.1515/9781400881970-018; Lundberg and Lee 2017,
       https://arxiv.org/abs/1705.07874, eq. 4.
     """
@@ -49,10 +49,10 @@ class ExactShap(AttributionMethod):
         return int(2**players * background_rows)
 
     def check(self, players: Players) -> None:
-        """Refuses more players than all coalitions can be evaluated of.
+        """Refuses so many players that not all of their coalitions can be evaluated.
 
         Raises:
-          UserError: There are too many.
+          UserError: There are too many players.
         """
         if players.count > MOST_PLAYERS:
             raise UserError(
@@ -71,7 +71,7 @@ class ExactShap(AttributionMethod):
         seeds: np.ndarray,
         device_batch_size: int,
     ) -> Attribution:
-        """Enumerates; see `AttributionMethod.attribute`."""
+        """Evaluates all coalitions; see `AttributionMethod.attribute`."""
         players = reference.players
         self.check(players)
         prediction, output = predict(model, inputs, targets, device_batch_size)
@@ -79,14 +79,14 @@ class ExactShap(AttributionMethod):
         base_value = game.empty_coalition(inputs, targets)
         coalitions, weights = enumeration(players.count)
         inside = slice(1, len(coalitions) - 1)  # the empty and the full coalition are known
-        # Everybody's share of v(all) − v(none); with one player it is the whole of it.
+        # Each player's equal share of v(all) − v(none): the terms of the full and the empty coalition.
         ends = (prediction.astype(np.float64) - base_value) / players.count
         values = np.repeat(ends[:, :, None], players.count, axis=2)
         for rows, columns in game.blocks(targets, len(coalitions)):
             scores = game.scores(take(inputs, rows), targets[rows, columns], coalitions[inside])
             values[rows, columns] += np.einsum("bct,cm->btm", scores, weights[inside], optimize=True)
         still = game.still(inputs)
-        if still is not None:  # what rounding makes of it is nothing
+        if still is not None:  # exactly 0, without rounding errors
             values = np.where(still[:, None], 0.0, values)
         phi = players.to_inputs(values)
         delta = convergence_delta(phi, prediction, base_value)
@@ -95,7 +95,7 @@ class ExactShap(AttributionMethod):
 
 @cache
 def enumeration(players: int) -> tuple[np.ndarray, np.ndarray]:
-    """All coalitions, from the empty to the full one, and the weight of each in every player's value.
+    """Lists all coalitions, from the empty to the full one, and their weights in each player's value.
 
     Returns:
       Members `[2^M, M]` bool, and weights `[2^M, M]` float64: φ = Σ_S weight(S) · v(S).

@@ -1,4 +1,4 @@
-"""The game that masking methods play: a coalition's worth is the score with all other features replaced."""
+"""The game of masking methods: the value of a coalition is the score with all other features replaced."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 #: Bytes that the scores of a block of rows may take in this process's memory.
 _HOST_BYTES = 32 << 20
-#: Rows that share what a coalition leaves of the background; more of them leave fewer coalitions to a call.
+#: Rows of a call, which share a coalition's masked background; more rows leave room for fewer coalitions.
 ROWS_A_CALL = 32
-#: Fewest calls that the work is cut into, as long as each keeps the fewest evaluations.
+#: Fewest calls into which the work is cut, provided that each has at least `_LEAST_EVALUATIONS`.
 _LEAST_CALLS = 4
 _LEAST_EVALUATIONS = 1024
 
-#: Rows, coalitions.
+#: The rows and the coalitions of a device call.
 _Cell = tuple[slice, slice]
 
 
@@ -35,9 +35,9 @@ class Game:
     """Scores of coalitions of players.
 
     Args:
-      model: The model with its score; TensorFlow models are masked on the device, any other is given masked
-        rows to evaluate.
-      reference: The background that takes the place of who is not in a coalition, and the players.
+      model: The model with its score; TensorFlow models are masked on the device, all others evaluate masked
+        rows that are built here.
+      reference: The players, and the background that replaces players outside a coalition.
       device_batch_size: Most model evaluations in one device call.
     """
 
@@ -47,22 +47,22 @@ class Game:
 
     @property
     def players(self) -> Players:
-        """Who plays."""
+        """The players."""
         return self.reference.players
 
     def scores(
         self, inputs: Arrays, targets: np.ndarray, coalitions: np.ndarray, base: np.ndarray | None = None
     ) -> np.ndarray:
-        """Scores of rows of which only a coalition's values are kept.
+        """Computes scores of rows of which only a coalition's values are kept.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
-          targets: Output index, `[B, T]`.
-          coalitions: Members, `[C, M]` bool: the same for every row.
-          base: Background row that takes the others' place, `[C]`; None: the mean over all R of them.
+          targets: Output indices, `[B, T]`.
+          coalitions: Members of each coalition, `[C, M]` bool, the same for every row.
+          base: The background row that replaces the other players, `[C]`; None: the mean over all R rows.
         Returns:
-          `[B, C, T]` float64: see `blocks` for how many rows that is good for.
-        Cost: C · R model evaluations a row, C with `base`; memory O(device_batch_size) beside the result.
+          `[B, C, T]` float64; `blocks` cuts rows so that this fits into memory.
+        Cost: C · R model evaluations per row, C with `base`; memory O(device_batch_size) besides the result.
         """
         scores = np.zeros((len(targets), len(coalitions), targets.shape[1]))
         if not scores.size:
@@ -79,7 +79,7 @@ class Game:
     def empty_coalition(self, inputs: Arrays, targets: np.ndarray) -> np.ndarray:
         """v(∅): scores with every feature replaced, `[B, T]` float32, which are the base values.
 
-        Cost: nothing, or R evaluations a row where some values are held, so that rows differ.
+        Cost: nothing, or R evaluations per row if some values are held, so that rows differ.
         """
         if not self.players.holds:
             return self.reference.base_values[targets]
@@ -87,7 +87,7 @@ class Game:
         return empty[:, 0].astype(np.float32)
 
     def still(self, inputs: Arrays) -> np.ndarray | None:
-        """Players who change nothing, `[B, M]`, None where no row has one; see `still_players`.
+        """Marks the players that change nothing, `[B, M]`; None if no row has one. See `still_players`.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
@@ -99,9 +99,9 @@ class Game:
 
         Args:
           targets: Output index, `[B, T]`.
-          coalitions: C, for which scores are wanted at a time.
+          coalitions: Number of coalitions C whose scores are held at a time.
         Yields:
-          Row indices and a slice of the targets. Rows are taken whole unless a single one's do not fit.
+          Row indices and a slice of the targets. All targets of a row stay together if they fit.
         """
         rows, width = targets.shape
         values = max(1, _HOST_BYTES // (8 * max(1, coalitions)))
@@ -112,9 +112,9 @@ class Game:
                 yield np.arange(start, min(start + at_once, rows)), slice(first, first + columns)
 
     def _cells(self, rows: int, coalitions: int, every: int) -> Iterator[_Cell]:
-        """Cuts the work into cells of one device call, or of several where the background is too large."""
+        """Cuts the work into cells of one device call, or of several if the background is too large."""
         pairs = max(1, self.device_batch_size // every)
-        # As in run_calls: a few calls in flight, however little there is to do.
+        # As in run_calls: at least a few calls, so that several are in flight.
         even = max(-(-rows * coalitions // _LEAST_CALLS), -(-_LEAST_EVALUATIONS // every))
         pairs = min(pairs, even)
         height = min(rows, ROWS_A_CALL, pairs)
@@ -141,13 +141,13 @@ class Game:
         targets: np.ndarray,
         coalitions: np.ndarray,
         base: np.ndarray | None,
-        found: np.ndarray,
+        total: np.ndarray,
     ) -> Any:
         def call(cell: _Cell) -> None:
             rows, some = cell
             part = {name: value[rows] for name, value in inputs.items()}
             for others in self._bases(base, some):
-                found[cell] += masked.sums(part, targets[rows], coalitions[some], others)
+                total[cell] += masked.sums(part, targets[rows], coalitions[some], others)
 
         return call
 
@@ -157,7 +157,7 @@ class Game:
         targets: np.ndarray,
         coalitions: np.ndarray,
         base: np.ndarray | None,
-        found: np.ndarray,
+        total: np.ndarray,
     ) -> Any:
         def call(cell: _Cell) -> None:
             rows, some = cell
@@ -167,12 +167,12 @@ class Game:
                 scores, _ = self.model.evaluate(self._replaced(part, coalitions[some], others))
                 with np.errstate(invalid="ignore"):  # ∞ − ∞: the row is rejected in the end
                     by_pair = scores.reshape(*shape, -1, scores.shape[1]).sum(axis=2, dtype=np.float64)
-                    found[cell] += np.take_along_axis(by_pair, targets[rows][:, None], axis=2)
+                    total[cell] += np.take_along_axis(by_pair, targets[rows][:, None], axis=2)
 
         return call
 
     def _replaced(self, inputs: Arrays, kept: np.ndarray, base: np.ndarray) -> dict[str, np.ndarray]:
-        """Rows with what is not kept taken from background rows, `[B · C · R′, *shape]`."""
+        """Builds rows whose values that are not kept come from background rows, `[B · C · R′, *shape]`."""
         masks = self.players.masks(kept)
         others = take(self.reference.inputs, base.reshape(-1))
         replaced = {}
@@ -187,7 +187,7 @@ class Game:
 def base_values(
     model: ScoredModel, inputs: Arrays, reference: Reference, targets: np.ndarray, device_batch_size: int
 ) -> np.ndarray:
-    """Scores at the baseline, `[B, T]`: of the rows themselves where inputs are held, else the background's.
+    """Scores at the baseline, `[B, T]`: each row's own if inputs are held, else those of the background.
 
     Args:
       model: The model.
@@ -195,7 +195,7 @@ def base_values(
       reference: The background.
       targets: Output index, `[B, T]`.
       device_batch_size: Most model evaluations in one device call.
-    Cost: nothing, or R evaluations a row where some inputs are held.
+    Cost: nothing, or R evaluations per row if some inputs are held.
     """
     if not reference.players.holds:
         return reference.base_values[targets]

@@ -28,7 +28,7 @@ from transforms.models.reference import Arrays, Reference
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
 
-#: Memberships that a run's coalitions may hold, a byte each.
+#: Most memberships (coalitions times players) of a run, one byte each.
 _MOST_MEMBERSHIPS = 1 << 28
 
 
@@ -36,11 +36,11 @@ _MOST_MEMBERSHIPS = 1 << 28
 class KernelShap(AttributionMethod):
     """Attributes the score by Shapley values, fitted to the scores of some coalitions of the features.
 
-    φ is the weighted least squares fit of Σ_{i∈S} φ_i to v(S) − v(∅), among those whose sum is v(all) − v(∅),
-    where v(S) is the mean score with all features outside S replaced by those of a background row. With all
-    coalitions that is the Shapley value exactly. Coalitions are drawn in pairs with their complements, size
-    by size and without replacement; a size whose coalitions the budget holds is taken whole. All rows of a
-    run share them, so that the fit is one matrix product. Nothing is set to zero for being small (no l1).
+    φ is the weighted least squares fit of Σ_{i∈S} φ_i to v(S) − v(∅), among values whose sum is v(all) −
+    v(∅), where v(S) is the mean score with all features outside S replaced by those of a background row. With
+    all coalitions this is exactly the Shapley value. Coalitions are drawn in pairs with their complements,
+    size by size and without replacement; a size is taken whole if the budget suffices. All rows of a run
+    share the coalitions, so that the fit is one matrix product. Small values are not set to zero (no l1).
 
     Args:
       n_samples: Coalitions a row, the empty and the full one included: at least 2M + 2 or all 2^M; "auto" is
@@ -80,12 +80,12 @@ class KernelShap(AttributionMethod):
         return self.coalitions(players) * background_rows
 
     def held_bytes(self, players: int) -> int:
-        """Memory of the design: members twice, a few square matrices, and the pairs taken at a time."""
+        """Bytes of the design: members twice, a few square matrices, and the pairs processed at a time."""
         pairs = self.coalitions(players) // 2 * self._rounds
         return 2 * pairs * players + 5 * 8 * players**2 + 4 * 8 * players * min(pairs, PAIRS_AT_ONCE)
 
     def check(self, players: Players) -> None:
-        """Refuses budgets that determine no values, or that no memory holds.
+        """Refuses budgets that are too small to determine the values, or too large for memory.
 
         Raises:
           UserError: There are too few coalitions for the players, or too many players.
@@ -100,7 +100,7 @@ class KernelShap(AttributionMethod):
             )
         if taken // 2 * count * self._rounds > _MOST_MEMBERSHIPS:
             raise UserError(
-                f"{taken * self._rounds:,} coalitions of {count:,} features are more than are kept in memory",
+                f"{taken * self._rounds:,} coalitions of {count:,} features are too many to keep in memory",
                 "method",
                 "put features into input.groups, or take fewer samples",
             )
@@ -141,7 +141,7 @@ class KernelShap(AttributionMethod):
         return Attribution(phi, prediction, output, base_value, delta, errors, limited)
 
     def design(self, players: int, seed: int, round_number: int) -> Design:
-        """The coalitions of a round and of those before it."""
+        """The coalitions of a round and of all rounds before it."""
         first = self.coalitions(players) // 2 - 1
         pairs = min((round_number + 1) * self.coalitions(players) // 2 - 1, 2 ** (players - 1) - 1)
         return design(players, pairs, self.sampling, seed, first)
@@ -151,16 +151,16 @@ class _Fit:
     """Values of a block of rows, round by round.
 
     Args:
-      method: With its keys.
-      game: What is played.
-      inputs: Of the rows, `[B, *shape]`.
-      targets: `[B, T]`.
+      method: The method, with its keys.
+      game: The game.
+      inputs: Model inputs of the rows, `[B, *shape]`.
+      targets: Output indices, `[B, T]`.
       whole: v(all) − v(none), `[B, T]`.
 
     Attributes:
-      values: `[B, T, M]`.
-      variances: Squared standard errors, `[B, T, M]`; 0 where they are not asked for.
-      limited: Rows above the tolerance after the last round, `[B]`.
+      values: Shapley values, `[B, T, M]`.
+      variances: Squared standard errors, `[B, T, M]`; 0 unless requested.
+      limited: Marks rows above the tolerance after the last round, `[B]`.
     """
 
     def __init__(
@@ -174,7 +174,7 @@ class _Fit:
         self._still = game.still(inputs)
 
     def run(self, allowed: np.ndarray | None) -> None:
-        """One round for all rows, and more for those with a standard error above `allowed`, `[B, T]`."""
+        """Runs a round for all rows, then more for rows with a standard error above `allowed`, `[B, T]`."""
         players, seed = self._game.players.count, self._game.reference.seed
         late = np.arange(len(self._targets))
         before: Design | None = None
@@ -182,7 +182,7 @@ class _Fit:
         for number in range(1 if allowed is None else MOST_ROUNDS):
             now = self._method.design(players, seed, number)
             if before is not None and now.pairs == before.pairs:
-                break  # there are no more
+                break  # all pairs have been taken
             gaps = self._extended(gaps, before, now, late)
             before = now
             self._solve(now, gaps, late)
@@ -195,7 +195,7 @@ class _Fit:
         self.limited[late] = True
 
     def _extended(self, gaps: np.ndarray, before: Design | None, now: Design, rows: np.ndarray) -> np.ndarray:
-        """(v(S) − v(Sᶜ))/2 of a design's pairs, `[P, rows, T]`, of which some are known."""
+        """(v(S) − v(Sᶜ))/2 of a design's pairs, `[P, rows, T]`; evaluates only pairs new since `before`."""
         known = np.zeros(len(now.taken), np.int64) if before is None else before.taken
         places = np.concatenate([np.arange(taken) for taken in now.taken]) if now.pairs else np.zeros(0)
         new = places >= np.repeat(known, now.taken)

@@ -21,45 +21,45 @@ if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
     from transforms.models.players import Players
 
-#: Names the stream of the background rows; that of who is kept has no name of its own.
+#: Name of the random stream of the background rows; the stream of the kept players has no name.
 _BASES = 1 << 20
-#: What the regression may take: players times samples, of 8 bytes each, a few times over.
+#: Most players times samples of the regression, which holds a few arrays of 8 bytes for each.
 _MOST_ENTRIES = 1 << 26
 
 
 @dataclass(frozen=True)
 class Lime(AttributionMethod):
-    """The slopes of a linear model fitted around the row: what keeping a feature's value adds to the score.
+    """Attributes the score by the slopes of a linear model, fitted to masked copies of the row.
 
-    A sample z of zeros and ones keeps the row's value where z_i = 1 and takes the others together from a
-    background row drawn for it. φ are the coefficients of the least-squares regression of the score on z,
-    with an intercept and the weights exp(−d² / kernel_width²), d the distance √(number of zeros) to the row.
-    The first sample is the row; samples come in pairs z and 1 − z with one background row, and are the same
-    for all rows, so that one regression serves them all.
+    A sample z of zeros and ones keeps the row's value if z_i = 1, and takes all other values together from a
+    background row drawn for the sample. φ are the coefficients of the least-squares regression of the score
+    on z, with an intercept and the weights exp(−d² / kernel_width²), where d = √(number of zeros) is the
+    distance to the row. The first sample is the row; samples come in pairs z and 1 − z with one background
+    row, and are the same for all rows, so that one regression serves them all.
 
-    `fit` says for each row and target how far the expected score of the samples is linear in them: the part
-    of its weighted variance that the regression explains, what the draw of the background row adds being
-    taken out. 1: the slopes are all there is to the row; 0: they say nothing of it, because features act
-    together there, or because the slopes are no more than noise. What features do together is measured where
-    it is free of that noise: in the sum of the two scores of a pair, which is F(x) + F(x′) where each feature
-    acts by itself; a quarter of the pairs are played with a second background row. What three
-    features do together is counted in part, so that the fit is up to a tenth too high where it matters.
+    `fit` says for each row and target how linear the expected score of the samples is: the share of its
+    weighted variance that the regression explains, without the variance due to the draw of the background
+    row. 1: the slopes explain the row fully; 0: they explain nothing, because features interact or because
+    the slopes are only noise. Interaction is measured without that noise, in the sum of a pair's two scores,
+    which is F(x) + F(x′) if no features interact; a quarter of the pairs are repeated with a second
+    background row. Interactions of three features count in part only, so that the fit is up to a tenth too
+    high if they matter.
 
-    The package of that name differs: it cuts numbers into quartiles and draws replacements one by
-    one from the frequencies and a normal distribution of the training data; replacements from a background
-    row need no bins, go together as they do in the data, and suit strings, whole numbers and groups alike.
-    Its kernel is the root of the paper's, which is the one here; its ridge penalty and its choice of ten
-    features are left out, since they bend the coefficients: a linear model gives (x − mean)·w.
+    The lime package differs: it cuts numbers into quartiles and draws replacements one by one from the
+    frequencies and a normal distribution of the training data. Replacements from a background row need no
+    bins, occur together as in the data, and suit strings, integers and groups alike. The package's kernel is
+    the root of the paper's, which is used here. Its ridge penalty and its choice of ten features are left
+    out, since they distort the coefficients: here a linear model gives (x − mean)·w.
 
     Args:
-      n_samples: Samples a row, the row itself included; an odd one, which has no pair, is left out.
+      n_samples: Samples for each row, the row itself included; an odd number is reduced by one, for pairs.
       kernel_width: Distance at which a sample's weight is 1/e; auto: 0.75 · √M.
       tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are
         given fresh samples, up to ten times `n_samples`.
       standard_error: Write a standard error beside every value: the sandwich of the regression, with pairs as
         clusters whose errors need not be alike.
-    Cost: `n_samples` model evaluations a row, and n_samples · M multiplications; rows above the tolerance
-    cost more; memory O(device_batch_size) beside n_samples · M numbers and some tens of MB of scores.
+    Cost: `n_samples` model evaluations per row, and n_samples · M multiplications; rows above the tolerance
+    cost more; memory O(device_batch_size) besides n_samples · M numbers and some tens of MB of scores.
     Reference: Ribeiro et al. 2016, https://arxiv.org/abs/1602.04938, eq. 1 and algorithm 1; for the errors
     Bell and McCaffrey 2002, "Bias reduction in standard errors for linear regression with multi-stage
     samples", Survey Methodology 28 (2), §3.
@@ -81,10 +81,10 @@ class Lime(AttributionMethod):
     standard_error: bool = False
 
     def check(self, players: Players) -> None:
-        """Refuses samples of which, or of what the kernel leaves of them, there are too few for a regression.
+        """Refuses a number of samples that is too small for a regression under the kernel, or too large.
 
         Raises:
-          UserError: There are too few, or too many for the memory.
+          UserError: There are too few samples, or too many for the memory.
         """
         count = players.count
         if self.n_samples * count > _MOST_ENTRIES:
@@ -96,7 +96,7 @@ class Lime(AttributionMethod):
         # Kish's effective sample size, from the moments of the weight of a random sample.
         of_one = np.exp(-1 / self._width(count) ** 2)
         share = ((1 + of_one) ** 2 / (2 * (1 + of_one**2))) ** count
-        # A pair says once what each feature does.
+        # A pair counts once: both of its samples give the same information about each feature.
         if self.n_samples * share < 4 * (count + 1):
             raise UserError(
                 f"{self.n_samples} samples under a kernel of width {self._width(count):.3g} count as "
@@ -106,7 +106,7 @@ class Lime(AttributionMethod):
             )
 
     def held_bytes(self, players: int) -> int:
-        """Memory of the surrogate: samples and matrices like them, more with errors, some square ones."""
+        """Bytes of the surrogate: matrices of the samples' size (more with errors), and square ones."""
         matrices = 5 if not self.standard_error and self.tolerance is None else 11
         return matrices * 8 * self.n_samples * players + 5 * 8 * players**2
 
@@ -134,7 +134,7 @@ class Lime(AttributionMethod):
         unmoved = game.still(inputs)
 
         def alone(rows: np.ndarray, columns: slice) -> np.ndarray:
-            """Scores of the background rows, `[B, T, R]`, with what is held taken from the row."""
+            """Scores of the background rows, `[B, T, R]`, with held values taken from the row."""
             chosen = targets[rows, columns]
             if not game.players.holds:
                 return reference.scores.T[chosen]
@@ -176,17 +176,17 @@ class Lime(AttributionMethod):
 def samples(
     seed: int, pairs: int, players: int, background_rows: int, number: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Who is kept, and the background row that takes the others' place.
+    """Draws the players that each sample keeps, and the background row that replaces the others.
 
     Args:
-      seed: Of the run.
-      pairs: Half of the samples.
+      seed: Seed of the run.
+      pairs: Number of pairs, half of the samples.
       players: M.
       background_rows: R.
-      number: Of the round, whose samples are independent of the others'.
+      number: Number of the round; samples of different rounds are independent.
     Returns:
-      `[2 · pairs, M]` bool, opposites one after the other, the first two all and none; and `[2 · pairs]`, the
-      same row for both of a pair.
+      The kept players, `[2 · pairs, M]` bool: the two of a pair one after the other, first all and none; and
+      the background row of each sample, `[2 · pairs]`, the same for both of a pair.
     """
     keys = stream(row_keys(seed, np.zeros(1, np.int64)), number)
     one = uniforms(keys, 0, pairs * players).reshape(pairs, players) < 0.5
@@ -198,22 +198,24 @@ def samples(
 
 
 def repeated(pairs: int) -> int:
-    """Number of pairs, the last ones, that keep whom the first ones keep, with another background row."""
+    """The number of last pairs that repeat the first pairs' players with another background row."""
     return pairs // 4
 
 
 def acting_together(scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Share of the expected score that features make together, over samples that are equally likely.
+    """Variance of the expected score that is due to interactions, over equally likely samples.
 
-    The sum of a pair's scores is F(x) + F(x′) where each feature acts by itself, whatever the background row:
-    what it lacks varies with who is kept, by what features do together, and with the background row, by as
-    much as pairs with the same players kept and other background rows differ.
+    Without interactions the sum of a pair's scores is F(x) + F(x′), for any background row. The deviation
+    from this varies with the players that are kept, by their interactions, and with the background row. The
+    latter variance is measured by pairs that keep the same players with different background rows, and is
+    subtracted.
 
     Args:
       scores: `[..., C]`, the two of a pair one after the other.
-      ends: F(x) + F(x′) of each pair's background row, `[..., C/2]`.
+      ends: F(x) + F(x′) for each pair's background row, `[..., C/2]`.
     Returns:
-      The variance of the first, `[...]`, with half its standard error: few repeated pairs must not hide it.
+      The variance due to interactions, `[...]`, plus half the standard error of the subtracted part, so that
+      few repeated pairs do not hide interactions.
     """
     lacks = scores[..., 0::2] + scores[..., 1::2] - ends
     pairs = lacks.shape[-1]
@@ -227,25 +229,25 @@ def acting_together(scores: np.ndarray, ends: np.ndarray) -> np.ndarray:
 
 
 def weight_of_pairs(width: float) -> float:
-    """Factor of the kernel on the variance of what features do in twos, for samples equally likely before.
+    """The factor that converts the variance of pairwise interactions from equal weights to the kernel's.
 
-    The lacking part of a product of two has the variance 1/4, and what no line explains of it under the
-    kernel, which keeps a feature with the probability p, (p (1 − p))².
+    Under equal weights the deviation of a product of two features has variance 1/4. Under the kernel, which
+    keeps a feature with probability p, the part of the product that is not linear has variance (p (1 − p))².
     """
     of_one = np.exp(-1 / width**2)
     return float(4 * (of_one / (1 + of_one) ** 2) ** 2)
 
 
 def kernel(kept: np.ndarray, width: float) -> np.ndarray:
-    """The weight of each sample, `[C]`: exp(−d² / width²), d² the number of values that are not kept."""
+    """The weight of each sample, `[C]`: exp(−d² / width²), where d² is the number of values not kept."""
     weights: np.ndarray = np.exp(-(~kept).sum(axis=1) / width**2)
     return weights
 
 
 class Surrogate:
-    """A weighted least-squares regression on the same samples for any number of scores, factored once.
+    """A weighted least-squares regression on fixed samples for any number of scores, factored once.
 
-    Where the samples cannot tell players apart, they share: the limit of a vanishing ridge penalty.
+    Players that the samples do not distinguish share: the limit of a vanishing ridge penalty.
 
     Args:
       kept: `[C, M]` bool, the two of a pair one after the other.
@@ -255,31 +257,31 @@ class Surrogate:
     def __init__(self, kept: np.ndarray, weights: np.ndarray) -> None:
         self._weights = weights / weights.sum()
         self._mean = self._weights @ kept
-        self._centred = kept - self._mean  # an intercept is nothing but this
+        self._centred = kept - self._mean  # equivalent to an intercept
         weighted = self._centred * self._weights[:, None]
         self._gram = self._centred.T @ weighted
         self._inverse = np.linalg.pinv(self._gram, hermitian=True)
         self._solve = self._inverse @ weighted.T
 
     def _slopes(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scores about their mean, `[..., C]`, and slopes."""
+        """Scores minus their weighted mean, `[..., C]`, and slopes, `[..., M]`."""
         about = scores - (scores @ self._weights)[..., None]
         return about, about @ self._solve.T
 
     def fitted(
         self, scores: np.ndarray, still: np.ndarray | None = None, together: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Slopes `[B, T, M]` and fits `[B, T]` of scores `[B, T, C]`; that of a constant score is 1.
+        """Slopes `[B, T, M]` and fits `[B, T]` of scores `[B, T, C]`; the fit of a constant score is 1.
 
         Args:
-          scores: Of the samples.
-          still: Players that are to have no slope, `[B, M]`.
-          together: Variance of the expected score that is not linear, `[B, T]`; None: whatever is left of
-            the scores' own, so that the fit is their weighted r².
+          scores: Scores of the samples.
+          still: Players whose slope is to be 0, `[B, M]`.
+          together: Variance of the expected score that is not linear, `[B, T]`; None: the residual variance
+            of the scores, so that the fit is their weighted r².
         """
         about, slopes = self._slopes(scores)
         total = np.square(about) @ self._weights
-        # What single precision makes of a constant is not variation.
+        # A variance within single precision's rounding of a constant does not count.
         constant = total <= np.square(np.finfo(np.float32).eps * np.abs(scores).max(axis=-1))
         taken = 0.0 if together is None else self._chance(about - slopes @ self._centred.T)
         slopes = at_zero(slopes, still, self._inverse)
@@ -291,7 +293,7 @@ class Surrogate:
         return slopes, np.clip(fit, 0, 1)
 
     def _chance(self, residuals: np.ndarray) -> np.ndarray:
-        """Share that slopes explain by chance, `[...]`: the expectation of their errors' own variance."""
+        """Variance that slopes explain by chance, `[...]`: the expectation of that of their errors."""
         weighted = self._centred * self._weights[:, None]
         turned = weighted @ self._inverse
         alone = (weighted * turned).sum(axis=1)
@@ -303,7 +305,7 @@ class Surrogate:
         """Squared standard errors of the slopes, `[..., M]`, of scores `[..., C]`."""
         about, slopes = self._slopes(scores)
         residuals = about - slopes @ self._centred.T
-        # (a r + a′ r′)² of each pair, added up: what its two residuals do to a slope belongs together.
+        # Σ (a r + a′ r′)² over pairs: the effects of a pair's two residuals on a slope are correlated.
         influence = self._influence
         variances = np.square(residuals) @ np.square(influence).T
         both = residuals[..., 0::2] * residuals[..., 1::2]
@@ -312,7 +314,7 @@ class Surrogate:
 
     @cached_property
     def _influence(self) -> np.ndarray:
-        """Influence of a residual on the slopes, `[M, C]`, what the fit took of its pair put back (CR2)."""
+        """The influence of each residual on the slopes, `[M, C]`, corrected for its pair's leverage (CR2)."""
         pairs = (len(self._weights) // 2, 2, -1)
         root = np.sqrt(self._weights)[:, None]
         design, solve = (root * self._centred).reshape(pairs), (self._solve.T / root).reshape(pairs)

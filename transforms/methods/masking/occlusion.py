@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Occlusion(AttributionMethod):
-    """The drop of the score when a feature, or a window of an image, is replaced.
+    """Attributes to a feature, or a window of an image, the drop of the score when it is replaced.
 
     φ_i = F(x) − mean of F(x with feature i of a background row) over the background. With `window`, all
-    values that the window covers are replaced together, at each of its places, in steps of one; a value's φ
-    is the mean over the places that cover it.
+    values under the window are replaced together, for each of its places, in steps of one; a value's φ is the
+    mean over the places that cover it.
 
     Args:
-      window: Extents of a window that slides over the features of as many axes that it fits into, such as
-        [3, 3, 1] for images of [28, 28, 1]; all other features, and all without it, are replaced one value at
-        a time, groups as one.
-    Cost: M · R + 1 model evaluations a row, fewer with a window; memory O(device_batch_size) beside some tens
-    of MB of worths.
+      window: Extents of a window that slides over features with the same number of axes, such as [3, 3, 1]
+        for images of [28, 28, 1]. Other features, or all if there is no window, are replaced one value at a
+        time, and groups as one.
+    Cost: M · R + 1 model evaluations per row, fewer with a window; memory O(device_batch_size) besides some
+    tens of MB of scores.
     Reference: Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901, §4.2.
     """
 
@@ -52,7 +52,7 @@ class Occlusion(AttributionMethod):
         """Refuses a window that does not fit.
 
         Raises:
-          UserError: It fits into no feature.
+          UserError: The window fits into no feature.
         """
         if self.window is not None and not any(self._fits(tensor) for tensor in players.tensors.values()):
             shapes = [f"{name} has the shape {list(t.shape)}" for name, t in players.tensors.items()]
@@ -68,7 +68,7 @@ class Occlusion(AttributionMethod):
         return tensor.ndim == len(window) and all(np.array(window) <= tensor.shape)
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
-        """One a player and background row, and the row's own; a window has fewer places than players."""
+        """One for each player and background row, and one for the row; windows have fewer places."""
         return players * background_rows + 1
 
     def attribute(
@@ -80,7 +80,7 @@ class Occlusion(AttributionMethod):
         seeds: np.ndarray,
         device_batch_size: int,
     ) -> Attribution:
-        """Replaces; see `AttributionMethod.attribute`."""
+        """Replaces features one by one; see `AttributionMethod.attribute`."""
         game = Game(model, reference, device_batch_size)
         prediction, output = predict(model, inputs, targets, device_batch_size)
         drops = np.empty((*targets.shape, game.players.count))
@@ -99,7 +99,7 @@ class Occlusion(AttributionMethod):
         )
 
     def _losses(self, game: Game, inputs: Arrays, targets: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-        """Mean loss over the places that cover a player, `[B, T, M]`."""
+        """The mean drop of the score over the places that cover each player, `[B, T, M]`."""
         total = np.zeros((*targets.shape, game.players.count))
         covered = np.zeros(game.players.count)
         still = game.still(inputs)
@@ -110,7 +110,7 @@ class Occlusion(AttributionMethod):
                 np.put_along_axis(coalitions, hidden, False, axis=1)
                 worths = game.scores(inputs, targets, coalitions)
                 losses = prediction[:, :, None] - worths.swapaxes(1, 2)
-                if still is not None:  # what is replaced by itself loses nothing, whatever rounding says
+                if still is not None:  # values replaced by equal ones lose exactly 0, without rounding errors
                     same = np.asarray(still[:, hidden].all(axis=2))
                     losses = np.where(same[:, None], 0.0, losses)
                 for corner in hidden.T:  # no two places have the same player in the same corner of the window
@@ -119,7 +119,7 @@ class Occlusion(AttributionMethod):
         return total / covered
 
     def _places(self, players: Players) -> Iterator[np.ndarray]:
-        """The players that are replaced together, `[places, size]`: of windows, and those one at a time."""
+        """Yields the players that are replaced together, `[places, size]`: windows, then single players."""
         alone = np.ones(players.count, bool)
         for tensor in players.tensors.values():
             if self.window is not None and self._fits(tensor):

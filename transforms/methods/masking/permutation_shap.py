@@ -21,48 +21,49 @@ if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
     from transforms.models.players import Players
 
-#: Pairs in a round of a tolerance, whatever the start was; there are `MOST_ROUNDS` rounds.
+#: Fewest pairs of each further round under a tolerance, even if the first had fewer.
 _USUAL = 10
-#: With fewer pairs nothing is stopped by its error.
+#: Fewest pairs of the first round under a tolerance: fewer say little about their error.
 _LEAST = 4
-#: Pairs for which the mean error of a row counts, when it is joined to the error of a value's own pairs.
+#: Weight, in pairs, of the mean error of a row when it is combined with a value's own error.
 _JOINED = 8
-#: Of the variance that neighbours show, what orthogonal directions take off at most; and what spreading over
-#: distances takes off, with few players most, since even neighbours of few pairs lie far apart: 5 % and this
-#: over their number.
+#: Shares by which the variance between neighbours overstates the true one: at most 0.3, due to orthogonal
+#: directions; and, due to spreading over distances, 5 % plus 1.7 over the number of players, since with few
+#: players even neighbours lie far apart.
 _ORTHOGONAL, _APART = 0.3, (0.05, 1.7)
-#: Of the scores, the part by which rounding in single precision may vary a change; not an error.
+#: Variation of a change, relative to the scores, that is due to rounding in single precision.
 _ROUNDING = 1e-6
-#: Places of players in permutations, a few arrays of 8 bytes each.
+#: Most players times permutations, which take a few arrays of 8 bytes for each.
 _MOST_PLACES = 1 << 26
 
 
 @dataclass(frozen=True)
 class PermutationShap(AttributionMethod):
-    """Shapley values by antithetic permutations: features join one by one, and each is given what it changes.
+    """Attributes the score by Shapley values: features join in random orders, and each gets its change.
 
-    φ_i = mean over permutations of v(S + i) − v(S), S who came before i and v(S) the mean score with everyone
-    outside S replaced by each background row. A permutation goes with its reverse, so that what features do
-    alone and in twos is exact; Σφ = prediction − base_value whatever is drawn, since each permutation leads
-    from the empty coalition to the full one. Where the budget reaches all 2^M coalitions, all of them are
-    played and the values are exact. Permutations are the same for all rows. Those of a round spread evenly:
-    they are the orders of orthogonal directions, with each feature at each distance from the middle in its
-    turn.
+    φ_i = mean over permutations of v(S + i) − v(S), where S are the features before i and v(S) is the mean
+    score with all features outside S replaced by those of a background row. Each permutation is paired with
+    its reverse, so that effects of single features and of pairs of features are exact. Σφ = prediction −
+    base_value for any draw, since each permutation leads from the empty coalition to the full one. If the
+    budget suffices for all 2^M coalitions, all are evaluated and the values are exact. Permutations are the
+    same for all rows. Those of a round are spread evenly: they are the orders of orthogonal directions, in
+    which each feature takes each distance from the middle in turn.
 
     Args:
       n_permutations: Pairs of a permutation and its reverse.
       tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are
         given fresh permutations, ten pairs at a time or `n_permutations` if that is more, up to ten times as
-        many. At least four pairs are played, since fewer say little of their error.
+        many. At least four pairs are evaluated, since fewer say little about their error.
       standard_error: Write a standard error beside every value, from the differences between pairs that are
-        neighbours in what they are spread over. Over many seeds it is the true one to within a tenth in root
-        mean square, from two pairs on. In one run all rows have the same permutations, so that their errors
-        go together: of a score of one or two products of three features, all may come out at half of what is
-        stated, or at twice. It is 0 where nothing but single features and twos matters; beside threes it is 0
-        for a feature that changes as much in whatever company, and for one that matters in twos it falls with
-        the number of pairs. By two or three pairs it may be 0 by chance: take five or more.
-    Cost: (`n_permutations` · 2 · (M − 1) + 2) · R model evaluations a row, or 2^M · R if that is less; rows
-    above the tolerance cost more; memory O(device_batch_size) beside some tens of MB of worths.
+        neighbours in what they are spread over. Over many seeds it equals the true one to within a tenth in
+        root mean square, from two pairs on. In one run all rows share their permutations, so that their
+        errors are correlated: for a score of one or two products of three features, all true errors may be
+        half of those stated, or twice. The error is 0 if only single features and pairs of features have
+        effects. With effects of three features, it is 0 for a feature whose change is always the same, and
+        falls with the number of pairs for one that acts in pairs of features. With two or three pairs it may
+        be 0 by chance: take five or more.
+    Cost: (`n_permutations` · 2 · (M − 1) + 2) · R model evaluations per row, or 2^M · R if that is less; rows
+    above the tolerance cost more; memory O(device_batch_size) besides some tens of MB of scores.
     Reference: Castro et al. 2009, doi:10.1016/j.cor.2008.04.004; Mitchell et al. 2022,
     https://arxiv.org/abs/2104.12199, §4 (antithetic pairs, orthogonal directions).
     """
@@ -83,10 +84,10 @@ class PermutationShap(AttributionMethod):
     standard_error: bool = False
 
     def check(self, players: Players) -> None:
-        """Refuses permutations that no memory holds.
+        """Refuses more permutations than fit into memory.
 
         Raises:
-          UserError: There are too many, of too many players.
+          UserError: There are too many permutations of too many players.
         """
         if self.n_permutations * players.count > _MOST_PLACES:
             raise UserError(
@@ -96,16 +97,16 @@ class PermutationShap(AttributionMethod):
             )
 
     def held_bytes(self, players: int) -> int:
-        """Memory of the permutations while they are drawn."""
+        """Bytes of the permutations while they are drawn."""
         return 8 * 8 * self.n_permutations * players
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
-        """Each coalition on the way once per background row; all there are, if that is less."""
+        """Coalitions along the permutations times background rows; or all coalitions, if these are fewer."""
         on_the_way = self.n_permutations * 2 * (players - 1) + 2
         return (2**players if self._plays_all(players) else on_the_way) * background_rows
 
     def _plays_all(self, players: int) -> bool:
-        """Whether the budget reaches every coalition."""
+        """True if the budget suffices for all coalitions."""
         return 2**players <= self.n_permutations * 2 * (players - 1) + 2
 
     def attribute(
@@ -117,7 +118,7 @@ class PermutationShap(AttributionMethod):
         seeds: np.ndarray,
         device_batch_size: int,
     ) -> Attribution:
-        """Samples; see `AttributionMethod.attribute`."""
+        """Samples permutations; see `AttributionMethod.attribute`."""
         game = Game(model, reference, device_batch_size)
         players = game.players.count
         prediction, output = predict(model, inputs, targets, device_batch_size)
@@ -125,7 +126,7 @@ class PermutationShap(AttributionMethod):
         exact = self._plays_all(players)
         still = game.still(inputs)
         sizes = self._sizes
-        # A pair's worths, and what they change, are held together; and twice what each pair has changed.
+        # The scores and changes of a block of pairs are held together, and two arrays of all pairs' changes.
         part = 4 * (players + 1) * len(_pairs(max(sizes), players)[0])
         held = 2**players if exact else part + 2 * players * max(sizes)
 
@@ -145,19 +146,19 @@ class PermutationShap(AttributionMethod):
                         ranges = np.where(still[some][:, None], 0.0, ranges)
                     rounding = _ROUNDING * np.maximum(np.abs(empty), np.abs(full))
                     variances[block, columns] = _joined(square, ranges, rounding, sizes[number])
-            if still is not None:  # what rounding makes of a change of nothing
+            if still is not None:  # exactly 0, without rounding errors
                 means = np.where(still[rows][:, None], 0.0, means)
             return {"players": means}, {"players": variances}
 
-        found, errors, limited = sample_rounds(run, reference.spread[targets], self.tolerance, sizes)
-        values = game.players.to_inputs(found["players"])
+        shapley, errors, limited = sample_rounds(run, reference.spread[targets], self.tolerance, sizes)
+        values = game.players.to_inputs(shapley["players"])
         error = game.players.to_inputs(errors["players"]) if self.standard_error else None
         delta = convergence_delta(values, prediction, base_value)
         return Attribution(values, prediction, output, base_value, delta, error, limited)
 
     @property
     def _sizes(self) -> list[int]:
-        """Pairs of each round: the cap is one of evaluations, so that a small start is not cut short."""
+        """Pairs of each round; their sum is the cap, so that a small first round allows more rounds."""
         if self.tolerance is None:
             return [self.n_permutations]
         first, more = max(self.n_permutations, _LEAST), max(self.n_permutations, _USUAL)
@@ -165,7 +166,7 @@ class PermutationShap(AttributionMethod):
 
 
 def _pairs(count: int, players: int) -> list[np.ndarray]:
-    """The numbers of the pairs, in blocks."""
+    """The indices of the pairs, in blocks."""
     return list(blocks(count, 2 * (players + 1) * 8))
 
 
@@ -178,13 +179,13 @@ def _sampled(
     count: int,
     number: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One round of some rows: means, their squared standard errors, and how far apart a player's changes are.
+    """Runs one round for some rows: means, their squared standard errors, and ranges of a player's changes.
 
-    All of them `[B, T, M]`; a player who changes as much in whatever company has changes 0 apart.
+    All are `[B, T, M]`; a player whose change is the same in every coalition has range 0.
 
-    The error is that of successive differences, of the pairs in the order of what they are stratified by: a
-    player's distance from the middle. What orthogonal directions take off besides was measured over games of
-    third and fourth degree and small networks: up to `_ORTHOGONAL`, by how many directions share a basis.
+    The error is that of successive differences, with the pairs ordered by what stratifies them: a player's
+    distance from the middle. The further reduction by orthogonal directions was measured over games of third
+    and fourth degree and small networks: up to `_ORTHOGONAL`, by the number of directions in a basis.
 
     Reference: Wolter 2007, doi:10.1007/978-0-387-35099-8, §8.2, estimator v2.
     """
@@ -212,19 +213,19 @@ def _sampled(
 
 
 def _joined(own: np.ndarray, ranges: np.ndarray, rounding: np.ndarray, count: int) -> np.ndarray:
-    """Squared standard errors, each drawn towards the mean of its row's: few pairs alone say too little.
+    """Squared standard errors, each shrunk towards its row's mean: few pairs alone say too little.
 
     Args:
-      own: Each player's own, `[B, T, M]`.
-      ranges: How far apart its changes are, `[B, T, M]`; of a player that is the same alone and among others
-        the error is 0, and no other error is drawn towards it.
-      rounding: What a change may be off by rounding, `[B, T]`; no more than that is nothing.
-      count: Pairs.
+      own: Each player's own squared error, `[B, T, M]`.
+      ranges: Ranges of the players' changes, `[B, T, M]`; a player whose change is always the same has error
+        0, and does not enter the mean.
+      rounding: Rounding error of a change, `[B, T]`; smaller variations count as none.
+      count: Number of pairs.
     """
     interacts = ranges > 4 * rounding[:, :, None]
     varies = interacts & (own * count > np.square(rounding)[:, :, None])
-    # Pairs that agree are exact where it is twos that matter. Of threes they agree by chance: who is not in
-    # the middle of them in one pair, two times in three, is not in the next one either.
+    # Pairs that agree are exact if features act at most in twos. If they act in threes, pairs may agree by
+    # chance: with probability 2/3 a player is not the middle one of the three, in each further pair again.
     share = np.where(varies, 1.0, np.where(interacts, (2 / 3) ** (count - 1), 0.0))
     own = np.where(varies, own, 0.0)
     mean = own.sum(axis=2, keepdims=True) / np.maximum(share.sum(axis=2, keepdims=True), 1)
@@ -234,13 +235,13 @@ def _joined(own: np.ndarray, ranges: np.ndarray, rounding: np.ndarray, count: in
 
 
 def _worths_on_the_way(game: Game, inputs: Arrays, targets: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Worths of the first 1 … M − 1 players of each order, `[B, orders, M − 1, T]`."""
+    """Scores of the first 1 … M − 1 players of each order, `[B, orders, M − 1, T]`."""
     count, players = orders.shape
     steps = players - 1
     worths = np.empty((len(targets), count * steps, targets.shape[1]))
     for block in blocks(count * steps, players * orders.itemsize):
         members = orders[block // steps] < (block % steps + 1)[:, None]
-        # With few players, orders meet in the same coalitions.
+        # With few players, orders share coalitions: each is evaluated once.
         _, first, back = np.unique(
             np.packbits(members, axis=1), axis=0, return_index=True, return_inverse=True
         )
@@ -251,7 +252,7 @@ def _worths_on_the_way(game: Game, inputs: Arrays, targets: np.ndarray, orders: 
 def _exact(
     game: Game, inputs: Arrays, targets: np.ndarray, empty: np.ndarray, full: np.ndarray
 ) -> np.ndarray:
-    """Shapley values from the worths of all coalitions, `[B, T, M]`."""
+    """Shapley values from the scores of all coalitions, `[B, T, M]`."""
     coalitions, weights = enumeration(game.players.count)
     inside = slice(1, -1)
     exact = np.multiply.outer(empty, weights[0]) + np.multiply.outer(full, weights[-1])
@@ -260,17 +261,17 @@ def _exact(
 
 
 def spread_permutations(seed: int, count: int, players: int, number: int) -> np.ndarray:
-    """Permutations, each as likely as any other, that together spread more evenly than independent ones.
+    """Draws permutations that are uniformly distributed and jointly spread evenly.
 
-    Each is the order of a direction's coordinates; up to M − 1 directions are orthogonal to one another. The
-    distances of a player's coordinates from 0 are replaced by their ranks among all `count`, so that each
-    player comes near the middle, where it matters who else has come, as often as near the ends.
+    Each permutation is the order of a direction's coordinates; up to M − 1 directions are orthogonal to each
+    other. The distances of a player's coordinates from 0 are replaced by their ranks among all `count`, so
+    that each player comes near the middle, where it matters who came before, as often as near the ends.
 
     Args:
-      seed: Of the run.
-      count: Permutations; their reverses are as evenly spread.
+      seed: Seed of the run.
+      count: Number of permutations; their reverses are as evenly spread.
       players: M, at least 2.
-      number: Of the round, whose permutations are independent of the others'.
+      number: Number of the round; permutations of different rounds are independent.
     Returns:
       The place of each player, `[count, M]` int32.
     """
@@ -278,7 +279,7 @@ def spread_permutations(seed: int, count: int, players: int, number: int) -> np.
 
 
 def _spread(seed: int, count: int, players: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places, and each player's rank among the permutations by its distance from the middle, `[count, M]`."""
+    """Places, and the rank of each player's distance from the middle among permutations, `[count, M]`."""
     keys = stream(row_keys(seed, np.zeros(1, np.int64)), number)
     size = players * count
     radius = np.sqrt(-2 * np.log1p(-uniforms(keys, 0, size)[:, 0]))

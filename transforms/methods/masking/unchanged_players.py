@@ -1,4 +1,4 @@
-"""Players that change nothing: whose values in a row are those of every background row."""
+"""Players that change nothing, because all background rows have the same values as the row."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from transforms.models.players import HELD
 if TYPE_CHECKING:
     from transforms.models.reference import Arrays, Reference
 
-#: With more players, what noise gave those that change nothing is shared out instead: a solution a row would
-#: cost more than the scores that it is made of.
+#: Most players for which the fit is solved again for each row. With more, that would cost more than the
+#: scores, and the noise in the values of players that change nothing is shared among the others instead.
 _MOST_SOLVED = 256
 
-#: Whether all background rows have the same value at each place, and that value, by input.
+#: By input: whether all background rows have the same value at each place, and that value.
 _Common = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 def still_players(inputs: Arrays, reference: Reference) -> np.ndarray | None:
-    """Players of which nothing differs from any background row; NaN equals NaN, and −0 is not 0.
+    """Marks players whose values equal those of all background rows; NaN equals NaN, −0 differs from 0.
 
     Args:
       inputs: Model inputs, `[B, *shape]`.
       reference: The background and the players.
     Returns:
-      `[B, M]` bool; None where no row has one.
+      `[B, M]` bool; None if no row has such a player.
     """
     players = reference.players
     common: _Common = reference.once("common", lambda: _common(reference.inputs))
@@ -35,18 +35,18 @@ def still_players(inputs: Arrays, reference: Reference) -> np.ndarray | None:
     moves = np.zeros((rows, players.count + 1), bool)
     for name, (same, _) in common.items():
         moves[:, _columns(players.of[name], players.count)[~same]] = True
-    never = moves[0].copy()  # in any row
+    never = moves[0].copy()  # players that are still in no row: the background itself varies
     never[players.count] = True
     if never.all():
-        return None  # as with most backgrounds of many rows
+        return None  # the usual case with many background rows
     for name, (_, values) in common.items():
-        of = _columns(players.of[name], players.count)
-        places = np.flatnonzero(~never[of])
+        owners = _columns(players.of[name], players.count)
+        places = np.flatnonzero(~never[owners])
         if not len(places) or not rows:
             continue
-        places = places[np.argsort(of[places], kind="stable")]
+        places = places[np.argsort(owners[places], kind="stable")]
         differs = ~_equal(inputs[name].reshape(rows, -1)[:, places], values[places])
-        whose, first = np.unique(of[places], return_index=True)
+        whose, first = np.unique(owners[places], return_index=True)
         moves[:, whose] |= np.logical_or.reduceat(differs, first, axis=1)
     still: np.ndarray = ~moves[:, : players.count]
     return still if still.any() else None
@@ -60,13 +60,13 @@ def _common(background: Arrays) -> _Common:
     return common
 
 
-def _columns(of: np.ndarray, players: int) -> np.ndarray:
-    """Columns of `[B, M + 1]`: the last is that of what is held."""
-    return np.where(of == HELD, players, of)
+def _columns(owners: np.ndarray, players: int) -> np.ndarray:
+    """The column in `[B, M + 1]` of each value's player; held values have the last column."""
+    return np.where(owners == HELD, players, owners)
 
 
 def _equal(values: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Bit for bit, but that any two NaN are equal."""
+    """Compares bit for bit, except that any two NaN are equal."""
     same = np.asarray(values == other, bool)
     if np.issubdtype(values.dtype, np.floating):
         same &= np.signbit(values) == np.signbit(other)
@@ -76,15 +76,15 @@ def _equal(values: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def at_zero(values: np.ndarray, still: np.ndarray | None, inverse: np.ndarray) -> np.ndarray:
-    """A least-squares fit with nothing for the players that change nothing.
+    """Corrects a least-squares fit to the condition that players that change nothing get 0.
 
     Args:
-      values: Of the fit, `[B, T, M]`.
-      still: Players that change nothing, `[B, M]`; None: there are none.
-      inverse: Of the fit's Gram matrix among the directions that are free, `[M, M]`: of a fit whose sum is
-        given, those that leave it as it is.
+      values: Values of the fit, `[B, T, M]`.
+      still: Marks players D that change nothing, `[B, M]`; None: there are none.
+      inverse: Inverse H of the fit's Gram matrix on its free directions, `[M, M]`; if the sum is fixed, these
+        are the directions that leave it unchanged.
     Returns:
-      The fit under that condition, `[B, T, M]`: φ − H_D (H_DD)⁻¹ φ_D.
+      The fit under this condition, `[B, T, M]`: φ − H_D (H_DD)⁻¹ φ_D.
     """
     if still is None or not still.any():
         return values
@@ -98,13 +98,13 @@ def at_zero(values: np.ndarray, still: np.ndarray | None, inverse: np.ndarray) -
 
 
 def _solved(values: np.ndarray, still: np.ndarray, inverse: np.ndarray) -> np.ndarray:
-    # Rows with the same players still share a solution.
+    # Rows in which the same players are still share a solution.
     _, first, which = np.unique(np.packbits(still, axis=1), axis=0, return_index=True, return_inverse=True)
     patterns, which = still[first], which.reshape(-1)
     count = still.shape[1]
     solved = values.copy()
     apart = np.eye(count)
-    ridge = 1e-13 * np.trace(inverse) / count * apart  # where samples cannot tell players apart
+    ridge = 1e-13 * np.trace(inverse) / count * apart  # for players that the samples do not distinguish
     for block in blocks(len(patterns), 3 * 8 * count**2):
         some = patterns[block]
         both = some[:, :, None] & some[:, None, :]

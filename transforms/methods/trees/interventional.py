@@ -1,14 +1,14 @@
 """Interventional Shapley values of trees against a background, exactly and for many rows at a time.
 
-A coalition comes to a leaf where every feature on the path passes its tests, with the row's value for members
-and the background row's for the others. Let A be the path's features whose tests the row alone passes, and B
-those that the background row alone passes. Where each feature is passed by one of the two, the leaf's game is
-v(S) = value · [A ⊆ S][B ∩ S = ∅], whose Shapley values have a closed form: a member of A gets
-value · (|A|−1)! |B|! / (|A|+|B|)!, and one of B −value · |A|! (|B|−1)! / (|A|+|B|)!.
+A coalition reaches a leaf if every feature on the path passes its tests, with the row's value for members and
+the background row's value for the others. Let A be the path's features whose tests only the row passes, and B
+those whose tests only the background row passes. If each feature is passed by at least one of the two, the
+leaf's game is v(S) = value · [A ⊆ S][B ∩ S = ∅], whose Shapley values have a closed form: a member of A gets
+value · (|A|−1)! |B|! / (|A|+|B|)!, and a member of B gets −value · |A|! (|B|−1)! / (|A|+|B|)!.
 
-What a row gets of a leaf depends only on which of the path's features it passes: a few bits. For subtrees of
-few bits the mean over the background is tabulated once, and to explain a row is to look it up. Deeper trees
-are walked for each row, with the background rows that can still come along as a set of bits.
+The values that a leaf gives to a row depend only on which of the path's features the row passes: a few bits,
+its pattern. For subtrees of few bits the mean over the background is tabulated once, and explaining a row is
+a look-up. Deeper trees are walked for each row, with the background rows that are still possible as bits.
 
 References: Laberge & Pequignot 2022, https://arxiv.org/abs/2209.15123 (the closed form);
 Nadel & Wettenstein 2025, https://arxiv.org/abs/2511.09376 (tables over the patterns of a path).
@@ -26,21 +26,21 @@ import numpy as np
 from transforms.methods.trees import interventional_kernels as kernels
 from transforms.models.forest.arrays import MOST_ON_A_PATH, Forest
 
-#: Most bits that index a table of a subtree: the tests on the way to it, and those in it.
+#: Most bits that index a subtree's table: the features tested above it, and the splits within it.
 TABLE_BITS = 8
-#: Numbers that all tables may hold; trees beyond it are walked.
+#: Most numbers that all tables hold together; further trees are walked.
 TABLE_CELLS = 1 << 25
 
 
 @dataclass(frozen=True)
 class Interventional:
-    """A forest with what is worked out of the background once.
+    """A forest with a background, whose tables are computed once.
 
     Args:
       forest: The trees.
       background: Background rows, `[R, width]`.
       table_bits: See TABLE_BITS; 0 walks every tree.
-    Cost: 2^bits · R a leaf for the tables; memory up to TABLE_CELLS numbers.
+    Cost: 2^bits · R per leaf for the tables; memory up to TABLE_CELLS numbers.
     """
 
     forest: Forest
@@ -64,7 +64,7 @@ class Interventional:
 
     @cached_property
     def _leaves(self) -> tuple[np.ndarray, ...]:
-        """Last edge of each feature on the way to a leaf, the leaves' values, and the features of edges."""
+        """The last edge of each feature on the path to each leaf, the leaves' values, the edges' features."""
         forest, paths = self.forest, self.forest.paths
         start = np.r_[0, np.cumsum(np.where(forest.left < 0, paths.depth, 0))].astype(np.int64)
         edges = np.zeros(int(start[-1]) + 1, np.int32)
@@ -73,7 +73,7 @@ class Interventional:
 
     @cached_property
     def _game(self) -> tuple[np.ndarray, ...]:
-        """Background rows that pass each test, as bits, and what A and B get."""
+        """The background rows that pass each edge's tests, as bits, and the shares of A and B."""
         forest, rows = self.forest, np.ascontiguousarray(self.background, np.float64)
         passes = np.zeros((len(forest.left), -(-len(rows) // 64)), np.uint64)
         split = forest.split_arrays
@@ -87,18 +87,18 @@ class Interventional:
 
     @cached_property
     def table(self) -> np.ndarray:
-        """Tables of what rows get of these units, mean over the background, one after another."""
+        """The tables of all units, one after another: φ by pattern, mean over the background."""
         table = np.zeros(int(self.units.start[-1]) + 1)
         kernels.tabulate(self.units.arrays, self._tree, self._leaves, self._game, table)
         return table
 
     def values(self, rows: np.ndarray, place: np.ndarray, outputs: int) -> np.ndarray:
-        """φ of some outputs.
+        """Computes φ of some outputs.
 
         Args:
-          rows: `[B, width]`.
-          place: Where each of the forest's outputs goes, `[T]`; -1 leaves it out.
-          outputs: How many are wanted.
+          rows: Rows to explain, `[B, width]`.
+          place: Place of each of the forest's outputs in the result, `[T]`; -1 leaves it out.
+          outputs: Number of outputs in the result.
         Returns:
           `[B, outputs, width]` float64.
         """
@@ -135,14 +135,14 @@ class Interventional:
 
 
 def count_splits(forest: Forest) -> np.ndarray:
-    """Splits of each node's subtree, `[nodes]`; a node's subtree is the 2 · splits + 1 nodes from it on."""
+    """The number of splits in each node's subtree, `[nodes]`; its subtree is 2 · splits + 1 nodes."""
     splits = np.zeros(len(forest.left), np.int64)
     kernels.count_splits(forest.left, forest.right, splits)
     return splits
 
 
 def _every(rows: int) -> np.ndarray:
-    """All background rows as a set of bits, `[words]` uint64."""
+    """The set of all background rows, as bits, `[words]` uint64."""
     words = np.full(-(-rows // 64), ~np.uint64(0), np.uint64)
     if rows % 64:
         words[-1] = np.uint64((1 << (rows % 64)) - 1)
@@ -150,7 +150,7 @@ def _every(rows: int) -> np.ndarray:
 
 
 def _weights(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of a member of A and of one of B, by |A| and |B|, over the number of background rows."""
+    """Shares of a member of A and of B, by |A| and |B|, divided by the number of background rows."""
     most = MOST_ON_A_PATH + 1
     gain, loss = np.zeros((most, most)), np.zeros((most, most))
     for a in range(most):
@@ -173,10 +173,10 @@ class Units:
       inner_start: First of each unit's splits.
       inner: The splits.
       features_start: First of each unit's features.
-      features: Features that it has values for.
-      start: First number of its table.
+      features: Features for which a unit has values.
+      start: First number of each unit's table.
       upper_start: First of each tree's splits above its units.
-      upper: These.
+      upper: The splits above units.
     """
 
     tabled: np.ndarray
@@ -192,7 +192,7 @@ class Units:
 
     @property
     def arrays(self) -> tuple[np.ndarray, ...]:
-        """All but the first, for compiled code."""
+        """All arrays but `tabled`, in the order in which the kernels unpack them."""
         return (
             self.tree_start, self.root, self.inner_start, self.inner, self.features_start, self.features,
             self.start, self.upper_start, self.upper,
@@ -253,13 +253,13 @@ def _starts(lists: list[Any]) -> np.ndarray:
 
 
 def _places(numbers: Any, firsts: np.ndarray) -> np.ndarray:
-    """Starts of the numbers of each tree."""
+    """The start of each tree's part in ascending node numbers."""
     places: np.ndarray = np.searchsorted(np.asarray(numbers, np.int64), firsts)
     return places
 
 
 def _features_above(forest: Forest, node: int) -> list[int]:
-    """The different features on the way to a node, by their bits."""
+    """The distinct features on the path to a node, in the order of their bits."""
     paths, above = forest.paths, {}
     while paths.parent[node] >= 0:
         above[int(paths.bit[node])] = int(forest.feature[paths.parent[node]])

@@ -1,4 +1,4 @@
-"""The compiled loops of interventional values; `interventional` says what they compute."""
+"""Compiled loops of interventional values; see `interventional` for the formulas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transforms.models.forest.kernels import BLOCK, block_goes_left, compiled, g
 
 @compiled
 def count_splits(left: Any, right: Any, splits: Any) -> None:
-    """Splits of each node's subtree."""
+    """Counts the splits of each node's subtree."""
     for node in range(len(left) - 1, -1, -1):
         if left[node] >= 0:
             splits[node] = 1 + splits[left[node]] + splits[right[node]]
@@ -35,7 +35,7 @@ def find_conditions(rows: Any, left: Any, right: Any, earlier: Any, split: Any, 
 
 @compiled
 def find_edges(left: Any, parent: Any, bit: Any, start: Any, edges: Any) -> None:
-    """The last edge of each feature on the way to a leaf, by its bit."""
+    """Finds the last edge of each feature on the path to a leaf, by the feature's bit."""
     for leaf in range(len(left)):
         if left[leaf] >= 0:
             continue
@@ -59,7 +59,7 @@ def _leaf(pattern: Any, edges: Any, game: Any, share: Any) -> None:
         if not (pattern >> np.uint64(k)) & np.uint64(1):
             failed += 1
     for word in range(len(every)):
-        alive = every[word]  # background rows that pass what the row fails
+        alive = every[word]  # background rows that pass all tests that the row fails
         for k in range(depth):
             if not (pattern >> np.uint64(k)) & np.uint64(1):
                 alive &= passes[edges[k], word]
@@ -83,7 +83,7 @@ def _leaf(pattern: Any, edges: Any, game: Any, share: Any) -> None:
 
 @compiled
 def _descend(pattern: Any, goes: Any, node: Any, tree: Any) -> None:
-    """The patterns of a node's children, from its own and from where the row goes."""
+    """Computes the patterns of a node's children from its own pattern and the row's direction."""
     left, right, bit, earlier = tree[:4]
     for child in (left[node], right[node]):
         passed = goes == (child == left[node])
@@ -114,11 +114,11 @@ def tabulate(units: Any, tree: Any, leaves: Any, game: Any, table: Any) -> None:
             if left[leaf] >= 0:
                 continue
             mine = edges[edges_start[leaf] : edges_start[leaf + 1]]
-            at = np.zeros(len(mine), np.int64)
+            column = np.zeros(len(mine), np.int64)
             for k in range(len(mine)):
                 for j in range(len(own)):
                     if own[j] == of_edge[mine[k]]:
-                        at[k] = j
+                        column[k] = j
             shares = np.zeros((1 << len(mine), len(mine)))
             for p in range(1 << len(mine)):
                 _leaf(np.uint64(p), mine, game, share)
@@ -127,10 +127,10 @@ def tabulate(units: Any, tree: Any, leaves: Any, game: Any, table: Any) -> None:
                 pattern[root] = np.uint64(row & ((1 << first) - 1))
                 for i in range(len(splits)):
                     _descend(pattern, (row >> (first + i)) & 1 == 1, splits[i], tree)
-                found = shares[np.int64(pattern[leaf])]
+                won = shares[np.int64(pattern[leaf])]
                 for v in range(outputs):
                     for k in range(len(mine)):
-                        cells[v, at[k], row] += value[leaf, v] * found[k]
+                        cells[v, column[k], row] += value[leaf, v] * won[k]
 
 
 @compiled
@@ -196,12 +196,12 @@ def walk(
     columns: Any, trees: Any, tree_roots: Any, output: Any, place: Any, split: Any, tree: Any, route: Any,
     leaves: Any, game: Any, rows: int, phi: Any,
 ) -> None:  # fmt: skip
-    """Adds what the other trees give to φ, walking each down with the background rows that can come along.
+    """Adds the values of trees without tables to φ, walking each with the background rows still possible.
 
-    A holds the features whose tests the row alone passes, B those whose tests the background row alone
-    passes. On the way down |A| is counted for each background row; on the way back the leaves' shares of a
-    member of A (`won`) and of B (`lost`) are summed, and an edge gives them to its feature where it is the
-    edge that made the feature a member.
+    A holds the features whose tests only the row passes, B those whose tests only the background row passes.
+    On the way down |A| is counted for each background row. On the way back the leaves' shares of a member of
+    A (`won`) and of B (`lost`) are summed, and an edge adds them to its feature's φ if it was the edge that
+    made the feature a member.
 
     Args:
       columns: Rows as columns, `[width, B]`.
@@ -226,9 +226,9 @@ def walk(
     deepest = 1
     for node in range(len(levels)):
         deepest = max(deepest, levels[node])
-    # By level of the walk: the edge that is open there, where the row goes and what it passed, `[levels]`;
-    # and the background rows that came along, `[levels, R]`: `who` they are, their place one level `above`,
-    # |A| (`alone`), and whether this edge made its feature a member (`newly`).
+    # By level of the walk, `[levels]`: the edge that is open there, whether the row goes left and what it
+    # passed; and of the background rows still possible there, `[levels, R]`: their numbers (`who`), their
+    # places one level `above`, |A| (`alone`), and whether this edge made its feature a member (`newly`).
     edge = np.zeros(deepest + 1, np.int64)
     goes, passed = np.zeros(deepest + 1, np.bool_), np.zeros(deepest + 1, np.bool_)
     first_failed = np.zeros(deepest + 1, np.bool_)
@@ -270,7 +270,7 @@ def walk(
                     passed[level] = before and goes[up] == (node == left[parent[node]])
                     first_failed[level] = before and not passed[level]
                     failed[level] = failed[up] + (1 if first_failed[level] else 0)
-                    # A background row that fails where the row fails has no leaf below: it stays behind.
+                    # A background row that fails where the row fails reaches no leaf below: it is dropped.
                     kept = 0
                     for i in range(count[up]):
                         other = who[up, i]

@@ -1,11 +1,11 @@
-"""Path-dependent Shapley values of trees: without a feature, a row goes both ways, as training rows did.
+"""Path-dependent Shapley values of trees: at a missing feature a row goes both ways, like training rows.
 
-A leaf's game is the product over the path's features of p_j for members and z_j for the others, where p_j
-says whether the row passes the feature's tests and z_j is the share of training rows that do. By its
-multilinear extension, φ_j = value · ∫₀¹ (p_j − z_j) Π_{k≠j} f_k(t) dt with f_k(t) = z_k + (p_k − z_k) t: a
-polynomial of t, for which Gauss–Legendre quadrature with half as many nodes as the path has features is
-exact. The products are kept at the nodes of the quadrature on the way down and summed over leaves on the way
-up, so that a row costs O(splits · quadrature nodes).
+A leaf's game is the product over the path's features of p_j for members and z_j for the others, where p_j is
+1 if the row passes the feature's tests, else 0, and z_j is the share of training rows that pass them. By its
+multilinear extension, φ_j = value · ∫₀¹ (p_j − z_j) Π_{k≠j} f_k(t) dt with f_k(t) = z_k + (p_k − z_k) t. This
+is a polynomial of t, for which Gauss–Legendre quadrature with half as many nodes as the path has features is
+exact. The products are computed at the quadrature nodes on the way down and summed over leaves on the way up,
+so that a row costs O(splits · quadrature nodes).
 
 References: Lundberg et al. 2020, https://doi.org/10.1038/s42256-019-0138-9 (the values);
 Yu et al. 2022, https://arxiv.org/abs/2209.08192 (polynomials at fixed points, linear in the splits);
@@ -26,7 +26,7 @@ from transforms.models.forest.kernels import BLOCK, block_goes_left, compiled
 
 @dataclass(frozen=True)
 class PathDependent:
-    """A forest, whose own covers are the reference.
+    """A forest with its own covers as the reference.
 
     Args:
       forest: The trees.
@@ -36,7 +36,7 @@ class PathDependent:
 
     @cached_property
     def expected(self) -> np.ndarray:
-        """Mean of the trees' sum over their training rows, `[T]` float64."""
+        """The mean of the trees' sum over their training rows, `[T]` float64."""
         forest = self.forest
         reach = np.ones(len(forest.left))
         _reach(forest.left, forest.right, forest.cover, reach)
@@ -49,16 +49,16 @@ class PathDependent:
 
     @cached_property
     def _terms(self) -> tuple[np.ndarray, np.ndarray]:
-        """Factors of an edge on the product, and what the products below it give its feature.
+        """The factor of each edge in the product, and its weight in its feature's sum over the leaves below.
 
-        Both at each quadrature node, for a row that fails the feature's tests and one that passes them,
-        `[nodes, 2, K]`.
+        Both are `[nodes, 2, K]`: for a row that fails the feature's tests and one that passes them, at each
+        of the K quadrature nodes.
         """
         share = self.forest.paths.share[:, None, None]
         points, weights = np.polynomial.legendre.leggauss(max(1, -(-int(self.forest.paths.depth.max()) // 2)))
         times, passed = (points + 1) / 2, np.array([0.0, 1.0])[:, None]
         factor = share + (passed - share) * times
-        # Where no training row went, a row that fails has no part in what lies below: 0 of 0.
+        # If no training row came this way, a row that fails has factor 0, and gets nothing from below: 0/0.
         gain = np.divide(
             weights / 2 * (passed - share), factor, out=np.zeros(factor.shape), where=factor != 0
         )
@@ -80,7 +80,7 @@ class PathDependent:
 
 @compiled
 def _reach(left: Any, right: Any, cover: Any, reach: Any) -> None:
-    """Share of the training rows that come to a node."""
+    """Computes the share of the training rows that reach each node."""
     for node in range(len(left)):
         if left[node] >= 0:
             for child in (left[node], right[node]):
@@ -91,7 +91,11 @@ def _reach(left: Any, right: Any, cover: Any, reach: Any) -> None:
 def _down(
     product: Any, passes: Any, goes: Any, node: Any, is_left: Any, level: Any, before: Any, factor: Any
 ) -> None:
-    """Product and passes of an edge from those above; `before` is the level and node of an earlier one."""
+    """Computes an edge's `product`, `[K, block]`, and `passes`, `[block]`, from those of the edge above.
+
+    `before` is the level and node of the nearest edge above on the same feature, −1 if there is none: its
+    factor is replaced in the product.
+    """
     size, count = len(goes[0]), factor.shape[2]
     above = level - 1
     for row in range(size):
@@ -116,7 +120,7 @@ def _up(
     sums: Any, passes: Any, node: Any, level: Any, before: Any, gain: Any, feature: Any, output: Any,
     place: Any, phi: Any, start: Any,
 ) -> None:  # fmt: skip
-    """Gives the edge's feature its due of the leaves below, and adds these to the edge above."""
+    """Adds an edge's sums over the leaves below to its feature's φ, and to the sums of the edge above."""
     outputs, count, size = sums.shape[1], sums.shape[2], sums.shape[3]
     for v in range(outputs):
         to = place[output + v]
@@ -151,9 +155,9 @@ def _values(
       output: First output of each tree, `[trees]`.
       place: Place in φ of each output, −1 where it is not asked for.
       left: Left child, `[nodes]`; −1 at a leaf.
-      value: Of the leaves, `[nodes, V]`.
+      value: Values of the leaves, `[nodes, V]`.
       split: `Forest.split_arrays`.
-      parent: Of each node, `[nodes]`.
+      parent: Parent of each node, `[nodes]`.
       earlier: The last edge above on the same feature, −1 for none, `[nodes]`.
       levels: Edges above each node, `[nodes]`.
       factor: See `PathDependent._terms`, `[nodes, 2, K]`.

@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TreeShap(AttributionMethod):
-    """Exact Shapley values of a tree model's margin (or, of a forest, its probability or value).
+    """Attributes a tree model's margin (a forest's probability or value) by exact Shapley values.
 
     With `perturbation: interventional` a missing feature takes the values of the background rows, and Σφ is
-    the score minus its mean over the background. With `path_dependent` a missing feature sends a row both
-    ways at a split, as training rows went; base_value is the trees' own expected score, and the background
-    has no part.
+    the score minus its mean over the background. With `path_dependent` a split on a missing feature sends a
+    row both ways, in the proportions of the training rows; base_value is the trees' own expected score, and
+    the background is not used.
 
     Args:
-      perturbation: What takes a missing feature's place.
-    Cost: one model evaluation a row and a walk through the trees; what the background has to do with it is
-    tabulated once, in at most 256 MiB.
+      perturbation: The replacement of a missing feature.
+    Cost: one model evaluation per row and a walk through the trees; terms of the background are tabulated
+    once, in at most 256 MiB.
     Reference: Lundberg et al. 2020, https://doi.org/10.1038/s42256-019-0138-9.
     """
 
@@ -42,7 +42,7 @@ class TreeShap(AttributionMethod):
     perturbation: Literal["interventional", "path_dependent"] = "interventional"
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
-        """One, for the prediction: the rest is done on the trees."""
+        """One, for the prediction: the values come from the trees."""
         return 1
 
     def attribute(
@@ -54,7 +54,7 @@ class TreeShap(AttributionMethod):
         seeds: np.ndarray,
         device_batch_size: int,
     ) -> Attribution:
-        """Computes; see `AttributionMethod.attribute`."""
+        """Computes φ from the trees; see `AttributionMethod.attribute`."""
         prediction, output = predict(model, inputs, targets, device_batch_size)
         forest, constant = model.trees()
         mirrored = model.mirrored
@@ -70,7 +70,7 @@ class TreeShap(AttributionMethod):
             expected = reference.once("path_dependent", lambda: constant + path_dependent.expected)
             expected = np.r_[-expected, expected] if mirrored else expected
             engine, base_value = path_dependent, expected.astype(np.float32)[targets]
-        # Of two classes whose trees are the second's: the first one's φ are minus these.
+        # If the trees score the second of two classes, the first class's φ are the negatives.
         sign = np.where(targets == 0, -1.0, 1.0) if mirrored else None
         grown = np.zeros_like(targets) if mirrored else targets
         wanted = np.unique(grown)

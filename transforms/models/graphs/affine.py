@@ -1,6 +1,6 @@
-"""Ops of a TensorFlow graph that are affine in what varies, and keep the batch as the leading axis.
+"""Ops of a TensorFlow graph that are affine in their varying operands and keep the batch as leading axis.
 
-Along a straight path an affine map stays straight, so that its ends are all one has to evaluate.
+An affine map turns a straight path into a straight path, so that only the path's ends need be evaluated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _UNARY = frozenset({"Identity", "Neg", "Snapshot"}) | STOPS
 #: Linear in their first operand, which is the one that varies.
 _FIRST = frozenset({"RealDiv", "Div"})
 _MATMULS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2"})
-#: The contractions: they cost the multiplications that skipping a prefix saves.
+#: Contractions: their multiplications are the cost that is saved by skipping an affine prefix.
 CONTRACTIONS = _MATMULS | {"Conv2D", "Conv3D", "DepthwiseConv2dNative"}
 _POOLS = frozenset({"AvgPool", "AvgPool3D"})
 _BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
@@ -29,10 +29,10 @@ _RESHAPES = frozenset({"Reshape", "Squeeze", "ExpandDims", "ResizeBilinear", "Re
 
 
 def is_affine(op: Any, varying: Callable[[Any], bool]) -> bool:
-    """Whether the op's first output is an affine function of its varying operands, row by row.
+    """True if the op's first output is an affine function of its varying operands, row by row.
 
     Args:
-      op: An op at least one of whose operands varies; the others are the same for every row.
+      op: An op with at least one varying operand; the other operands are equal for all rows.
       varying: Whether a tensor depends on the model's inputs.
     """
     kind = op.type
@@ -56,7 +56,7 @@ def _is_affine_in_first(op: Any) -> bool:
     if kind in _UNARY:
         return True
     if kind == "Cast":
-        # Rounding to half precision is not straight at the scale of what is integrated.
+        # Rounding to half precision is too coarse to count as affine on an integration path.
         return bool(out.dtype.size >= min(op.inputs[0].dtype.size, 4))
     if kind in _FIRST:
         return _keeps_rank(op, [0])
@@ -84,7 +84,7 @@ def _is_affine_in_first(op: Any) -> bool:
 
 
 def multiplications(op: Any) -> int:
-    """Multiplications that a contraction spends on a row; 0 for every other op."""
+    """The number of multiplications that a contraction takes for a row; 0 for every other op."""
     if op.type not in CONTRACTIONS:
         return 0
     kernel, out = static_shape(op.inputs[1]), static_shape(op.outputs[0])
@@ -101,7 +101,7 @@ def multiplications(op: Any) -> int:
 
 
 def slice_spares_batch(op: Any) -> bool:
-    """Whether a StridedSlice takes the first axis whole, by its masks or an ellipsis that covers it."""
+    """True if a StridedSlice keeps the whole first axis, by its masks or an ellipsis that covers it."""
     strides = _constant(op.inputs[3])
     rank = op.inputs[0].shape.rank
     if strides is None or rank is None:
@@ -115,7 +115,7 @@ def slice_spares_batch(op: Any) -> bool:
 
 
 def _keeps_rank(op: Any, operands: list[int]) -> bool:
-    """Whether no varying operand is broadcast along the batch, and no constant makes the rows differ."""
+    """True if no varying operand is broadcast along the batch and no constant differs between rows."""
     rank = op.outputs[0].shape.rank
     if rank is None:
         return False
@@ -129,7 +129,7 @@ def _keeps_rank(op: Any, operands: list[int]) -> bool:
 
 
 def _rows_meet_weights(op: Any) -> bool:
-    """Whether a matrix product takes the rows one by one through the same weights."""
+    """True if a matrix product multiplies each row by the same weights."""
     rows, weights = static_shape(op.inputs[0]), static_shape(op.inputs[1])
     if rows is None or weights is None or op.outputs[0].shape.rank != len(rows) or len(rows) < 2:
         return False

@@ -1,4 +1,4 @@
-"""A traced function that is called by its one trace, compiled by XLA where that is asked for."""
+"""A function that is traced once and called by its trace, compiled by XLA on request."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from transforms.models.graphs.xla import Fused, traced_for_xla
 class Compiled:
     """A function with one signature, traced at its first call, for any number of threads.
 
-    tf.function looks for the trace that fits at every call and turns numpy arrays into tensors one by one
-    under its own rules: for a function of ten arguments about 0.8 ms of a processor, as much as a small
-    network's arithmetic on a thousand points. Here there is one trace, and it is called directly.
+    In every call tf.function searches for a matching trace and converts numpy arrays one by one under its own
+    rules: about 0.8 ms of processor time for a function of ten arguments, as much as a small network's
+    arithmetic on a thousand points. Here the only trace is called directly.
 
     Args:
-      function: Takes and gives nested structures of tensors.
+      function: A function from and to nested structures of tensors.
       signature: TensorSpecs in the structure of the arguments.
-      options: Of the model that it is cut from.
+      options: Compile options of the model to which the function belongs.
     """
 
     def __init__(
@@ -39,10 +39,10 @@ class Compiled:
         self._lock = threading.Lock()
 
     def __call__(self, *arguments: Any) -> Any:
-        """Calls it; arguments are tensors or what numpy makes arrays of.
+        """Calls the function; arguments are tensors or anything that numpy can convert to arrays.
 
         Raises:
-          UserError: XLA cannot compile it.
+          UserError: XLA cannot compile the function.
         """
         with ExitStack() as held:
             if self._options.lanes:
@@ -60,18 +60,18 @@ class Compiled:
 
     @property
     def traces(self) -> int:
-        """Number of traces: one, or none yet."""
+        """The number of traces: 0 before the first call, then 1."""
         return int(self._function.experimental_get_tracing_count())
 
     @property
     def fused(self) -> tuple[int, int]:
-        """Operations that XLA compiles and those that it does not, once it has been called."""
+        """The numbers of operations that XLA compiles and that it does not, known after the first call."""
         return self._concrete.operations if isinstance(self._concrete, Fused) else (0, 0)
 
 
 @cache
 def _lanes(device: str | None, count: int) -> AbstractContextManager[Any]:
-    """The queue of a device: once `count` calls are in flight, the next one waits."""
+    """The queue of a device: when `count` calls are in flight, the next call waits."""
     return threading.BoundedSemaphore(count)
 
 

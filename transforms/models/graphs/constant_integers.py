@@ -1,4 +1,4 @@
-"""Whole numbers of a graph that do not depend on the rows: loop counters, their limits, extents of shapes."""
+"""Integers in a graph that do not depend on the rows: loop counters, their limits, extents of shapes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import tensorflow as tf
 
 
 def work_out(tensor: Any, known: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Works out a whole-number tensor; None where its value is not known.
+    """Computes the value of an integer tensor; None if it cannot be known.
 
     Args:
-      tensor: Of any graph.
-      known: Values by name of the tensor.
+      tensor: A tensor of any graph.
+      known: Known values, by name of their tensor.
     """
     if tensor.name in known:
         return known[tensor.name]
@@ -25,7 +25,7 @@ def work_out(tensor: Any, known: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 def apply(op: Any, known: Callable[[Any], Any]) -> np.ndarray | None:
-    """The value of an op's output, from a function that gives those of its operands."""
+    """Computes an op's output from a function that gives its operands' values; None if it cannot be known."""
     if op.type == "StridedSlice" and op.inputs[0].op.type == "Shape":
         return _extent(op, known)
     rule = _WHOLE.get(op.type)
@@ -38,7 +38,7 @@ def apply(op: Any, known: Callable[[Any], Any]) -> np.ndarray | None:
 
 
 def _extent(op: Any, known: Callable[[Any], Any]) -> np.ndarray | None:
-    """One static extent of a shape: how long a sequence is."""
+    """The extent of a shape that an op selects, if it is static: the length of a sequence, for example."""
     begin = known(op.inputs[1])
     shape = op.inputs[0].op.inputs[0].shape
     single = op.get_attr("shrink_axis_mask") == 1 and begin is not None and begin.size == 1

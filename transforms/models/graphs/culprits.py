@@ -18,15 +18,15 @@ _DRAWS = re.compile(
     r"(Stateless|Stateful)?(Random|TruncatedNormal|ParameterizedTruncated|StandardNormal|Uniform|Multinomial|"
     r"SampleDistorted|Shuffle|ParameterizedTruncatedNormal)\w*|RandomShuffle|\w*CandidateSampler"
 )
-#: Draw nothing themselves: they make keys and states.
+#: Ops with similar names that draw nothing: they make keys and states.
 _KEYS = re.compile(r"\w*(GetKey|GetAlg|Counter|Iterator|Dataset)\w*")
-#: What stands around the names of layers in an op's name, and numbers behind them.
+#: Parts of an op's name that are not names of layers; and the number at the end of a layer's name.
 _CALLS = re.compile(r"(Stateful|Stateless)?PartitionedCall(_\d+)?|cut|Identity")
 _NUMBERED = re.compile(r"_\d+$")
 
 
 def random_places(model: ScoredGraph) -> list[str]:
-    """Layers, or else ops, that draw random numbers on the way to the scores, in the graph's order."""
+    """The layers (or ops outside layers) that draw random numbers for the scores, in the graph's order."""
     places = [
         _place(name, kind, model.adapter.layers)
         for name, kind in _nodes(model.traced, model.scores)
@@ -43,9 +43,9 @@ def mixing_places(
     Args:
       model: The model with its score.
       first: Inputs, `[B, *shape]`.
-      second: The same, with other values in some rows.
-      same: The rows that they share, `[B]` bool.
-    Cost: two evaluations that keep every tensor; for a model that is to be refused.
+      second: The same inputs with other values in some rows.
+      same: Marks the rows that both share, `[B]` bool.
+    Cost: two evaluations that keep every tensor; only run for a model that will be refused.
     """
     traced = model.traced
     needed = _in_order(traced.ancestors(model.scores), model.scores)
@@ -90,7 +90,7 @@ def _differs(one: np.ndarray, other: np.ndarray, same: np.ndarray) -> bool:
 
 
 def _in_order(needed: Mapping[str, Any], fetches: Sequence[Any]) -> list[Any]:
-    """The ops, each after what it needs."""
+    """The ops in topological order: each after the ops that it needs."""
     ordered: list[Any] = []
     seen: set[str] = set()
     pending = [(tensor.op, False) for tensor in fetches]
@@ -106,7 +106,7 @@ def _in_order(needed: Mapping[str, Any], fetches: Sequence[Any]) -> list[Any]:
 
 
 def _nodes(traced: TracedModel, fetches: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Name and type of every op that the fetches need, those in the bodies of loops and branches too."""
+    """Yields the name and type of every op that the fetches need, including bodies of loops and branches."""
     library = {function.signature.name: function for function in traced.graph_def().library.function}
     seen: set[str] = set()
 
@@ -125,7 +125,7 @@ def _nodes(traced: TracedModel, fetches: Sequence[Any]) -> Iterator[tuple[str, s
 
 
 def _place(name: str, kind: str, layers: Mapping[str, str]) -> str:
-    """The innermost layer in an op's name, by its class; else the op."""
+    """Names the innermost layer in an op's name by its class, or else the op itself."""
     parts = [part for part in name.split("/")[:-1] if not _CALLS.fullmatch(part)]
     for part in reversed(parts):
         for own in (part, _NUMBERED.sub("", part)):

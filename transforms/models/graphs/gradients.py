@@ -1,4 +1,4 @@
-"""Compiled gradients of a model from its entries or its affine frontier: what gradient methods run."""
+"""Compiled gradients of a model, from its entries or its affine frontier, for gradient methods."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ from transforms.models.graphs.tensors import (
 )
 from transforms.models.graphs.trace import TracedModel
 
-#: Parts of a call's nodes, taken one after another so that what passes between operations stays in a
-#: processor's cache: measured, 1.3 times the rows on two processors.
+#: Parts of a call's nodes, computed one after another so that intermediate values stay in a processor's
+#: cache: measured, 1.3 times the rows on two processors.
 _PARTS = 8
 
 
 class DifferentiableModel:
-    """A model cut where gradients can begin, with one traced function a job, for any number of threads.
+    """A model cut where gradients can begin, with a traced function for each job, for any number of threads.
 
     Args:
       traced: The model as a graph.
-      scores: The tensors to explain, one a head; they are flattened side by side, `[rows, T]`.
-      input_shapes: By model input, without the batch.
-      example: A row of each model input, `[1, *shape]`: shapes are measured with it.
-      affine_prefix: False integrates from the entries (to measure what the prefix gains).
-      held: Inputs that stay what they are in the row.
+      scores: The tensors to explain, one for each head; flattened side by side they are `[rows, T]`.
+      input_shapes: Shape of each model input, without the batch.
+      example: A row of each model input, `[1, *shape]`, on which shapes are measured.
+      affine_prefix: False integrates from the entries (to measure the gain of the prefix).
+      held: Inputs that keep the row's values.
 
     Attributes:
-      evaluations: Model evaluations asked for so far, padding included: points, however many targets.
-      activation_bytes: Memory that one evaluation and its gradient hold at most, by the static shapes.
+      evaluations: Model evaluations so far, padding included: points, for any number of targets.
+      activation_bytes: Most bytes that an evaluation and its gradient hold, by static shapes.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class DifferentiableModel:
 
     @property
     def counted(self) -> frozenset[str]:
-        """Inputs of which an entry counts what stands anywhere: their positions have equal shares."""
+        """Inputs of which an entry counts values over all positions, which then have equal shares."""
         return frozenset(e.input for e in self.cut.entries if (e.positions == EVERYWHERE).any())
 
     @property
     def end_bytes(self) -> int:
-        """Memory of a background row's entries and frontier."""
+        """Bytes of a background row's entries and frontier."""
         tensors = [*(entry.tensor for entry in self.cut.entries), *self.cut.frontier]
         return sum(self._growth.lead[tensor.name] * row_bytes(tensor) for tensor in tensors)
 
@@ -114,13 +114,13 @@ class DifferentiableModel:
         rows: Any,
         known: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Scores `[rows, T]` from values of the frontier (or the entries), and of tensors that are known."""
+        """Scores `[rows, T]` from values of the frontier (or the entries) and of other known tensors."""
         feeds = dict(known or {}) | {tensor.name: value for tensor, value in zip(cut_at, values, strict=True)}
         for tensor, value in zip(self.cut.shapes, self._growth.shape_values(self.cut, rows), strict=True):
             feeds.setdefault(tensor.name, value)
         feeds.update({k: v for k, v in self._feeds(side).items() if k not in feeds})
-        # Loops and branches are rewritten for their gradients, under their own names, with what these need;
-        # where more is known they need less, and TensorFlow takes no two functions of one name.
+        # TensorFlow rewrites loops and branches, under their names, to keep values for their gradients. With
+        # more known tensors they keep fewer, and it does not accept two functions of one name.
         apart = rename_all if known else None
         return flatten_heads(self._traced.replay(feeds, list(self.cut.scores), apart), rows)
 
@@ -152,7 +152,7 @@ class DifferentiableModel:
         self._functions: dict[Any, Compiled] = {}
 
     def _compiled(self, function: Any, signature: list[Any], targets: int, *options: Any) -> Compiled:
-        """One traced function for each number of targets and set of options, whatever the batch."""
+        """The traced function for a number of targets and a set of options, for batches of any size."""
         key = (function.__name__, targets, *options)
         with self._lock:
             if key not in self._functions:
@@ -169,12 +169,12 @@ class DifferentiableModel:
 
     @property
     def traces(self) -> int:
-        """Number of graphs traced: few, and never one a batch."""
+        """The number of traced graphs, which is small and does not grow with the number of batches."""
         compiled = [*self._functions.values(), self.ends, self._path]
         return sum(function.traces for function in compiled)
 
     def constants(self, *arrays: np.ndarray) -> tuple[Any, ...]:
-        """Makes tensors, once, of what many calls share."""
+        """Converts arrays that many calls share to tensors, once."""
         return tuple(tf.constant(array) for array in arrays)
 
     def integrate(
@@ -240,9 +240,9 @@ class DifferentiableModel:
     def _starts(
         self, inputs: Any, base_entries: Any, base_frontier: Any, base: Any, rows: Any
     ) -> tuple[Any, Any]:
-        """The frontier at which paths start, and the place of each path's in it, `[G, B]` or `[G, 1]`.
+        """The frontier at which paths start, and the place in it of each path's start, `[G, B]` or `[G, 1]`.
 
-        Where the prefix holds a mask, a background row's frontier depends on whose mask it is.
+        If the prefix contains a held mask, a background row's frontier depends on the row with the mask.
         """
         if not (self.cut.has_prefix and self.cut.row_masks):
             return base_frontier, base
@@ -291,15 +291,15 @@ class DifferentiableModel:
         Args:
           inputs: Model inputs, `[B, *shape]`.
           base_entries: Entries of the background, `[R·lead, ...]` each.
-          base_frontier: Its frontier, likewise.
-          base: Background row of a group, `[G, B or 1]`.
+          base_frontier: Frontier of the background, likewise.
+          base: Background row of each group, `[G, B or 1]`.
           alphas: Positions of the nodes, `[G, K, B or 1]`.
-          weights: Of the nodes, `[K]`.
-          targets: Output index, `[B, T]`.
+          weights: Weights of the nodes, `[K]`.
+          targets: Output indices, `[B, T]`.
           shared: Whether all rows have the same groups and nodes.
-          squares: Whether squared differences are wanted, too.
+          squares: Whether squared differences are computed too.
           within: Whether these are between the two nodes of a group, rather than between two groups.
-          parts: How many parts of the nodes follow one another.
+          parts: Number of parts of the nodes, computed one after another.
         """
         rows, groups, nodes = tf.shape(targets)[0], tf.shape(alphas)[0], tf.shape(alphas)[1]
         if not shared:
@@ -318,7 +318,7 @@ class DifferentiableModel:
             by_target = (
                 [list(map(add, *both)) for both in zip(by_target, summed, strict=True)] if part else summed
             )
-        # Jᵀ at any point will do, the prefix being affine: the inputs themselves, once a group.
+        # Since the prefix is affine, Jᵀ is the same at all points: taken at the inputs, once for each group.
         here = {name: tile(value, groups) for name, value in inputs.items()}
         anchors = [tile(value, groups) for value in entries]
         plane = self._frontier_from(anchors, here) if self.cut.has_prefix else anchors
@@ -327,7 +327,7 @@ class DifferentiableModel:
         differences = list(map(path_differences, leads, entries, base_entries, repeat(base)))
 
         def terms(at_frontier: Sequence[Any]) -> list[Any]:
-            """(e − e′) ⊙ Jᵀg, `[G·B·lead, ...]` an entry, of g at the frontier."""
+            """(e − e′) ⊙ Jᵀg for each entry, `[G·B·lead, ...]`, from g at the frontier."""
             pulled = at_frontier
             if self.cut.has_prefix:
                 dual = [tf.cast(g, z.dtype) for g, z in zip(at_frontier, plane, strict=True)]
@@ -340,7 +340,7 @@ class DifferentiableModel:
             by_group = terms(summed_gradients)
             sums.append(self._to_inputs([sum_copies(term, groups) for term in by_group], rows))
             if squares:
-                # Squared differences of neighbouring terms, summed: of two nodes, or of two groups.
+                # Sum of squared differences of neighbouring terms: of two nodes, or of two groups.
                 if within:
                     by_group = terms([node_difference(g, groups) for g in per_target])
                 moved = self._by_copy(by_group, groups, rows)

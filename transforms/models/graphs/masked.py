@@ -1,9 +1,12 @@
-"""Scores of rows of which only some values are kept: what masking methods run, made and summed on the device.
+"""Scores of masked rows, in which some values are kept and others replaced, built and summed on the device.
 
-Between the entries and the frontier of a cut (see `cut.py`) a model is affine, so that a masked point's
-frontier is a sum of two: prefix(x ⊙ m) + prefix(b ⊙ (1 − m)) − prefix(0). The first is the same for all
-background rows b and the second for all rows x; what is left to do for each pair starts behind the prefix.
-Where a model has no such prefix, masked inputs of any type are put together as they are.
+Between the entries and the frontier of a cut (see `cut/`) a model is affine, so that the frontier of a masked
+point is prefix(x ⊙ m) + prefix(b ⊙ (1 − m)) − prefix(0). The first term is the same for all background rows
+b, the second for all rows x; only the model after the prefix is evaluated for each pair. If a model has no
+such prefix, masked inputs of any type are assembled value by value.
+
+Points are ordered by row, coalition, background row: `[B · C · R′]` for B rows, C coalitions, R′ background
+rows of a coalition. M is the number of players, T the number of outputs.
 """
 
 from __future__ import annotations
@@ -26,18 +29,18 @@ from transforms.models.graphs.tensors import flatten_heads, in_calls
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.players import HELD, Players
 
-#: Up to this many outputs, it is cheaper to sum all of them than to pick each point's first.
+#: Up to this many outputs, summing all of them is cheaper than selecting each point's targets first.
 _FEW_OUTPUTS = 16
 
-#: Bytes of the values of one part of a call's rows. Parts follow one another, so that what passes between
-#: operations stays in a processor's cache: measured, 1.3 to 1.6 times the rows.
+#: Bytes of values in one part of a call's rows. Parts run one after another, so that intermediate values stay
+#: in a processor's cache: measured, 1.3 to 1.6 times the rows per second.
 _BYTES_A_PART = 4 << 20
 _LEAST_POINTS = 256
 #: Background rows whose entries are computed at a time.
 _ROWS_A_CALL = 4096
 _MOST_PARTS = 16
 
-#: Scores, `[B′ · C · R′, T]`, of a slice of the rows; the second argument is how many that are.
+#: Computes scores, `[B′ · C · R′, T]`, of a slice of the rows; the second argument is the number of points.
 _ScoreRows = Callable[[slice, Any], Any]
 
 
@@ -46,11 +49,11 @@ class MaskedModel:
 
     Args:
       traced: The model as a graph.
-      scores: The tensors to explain, one a head.
+      scores: The tensors to explain, one for each head.
       background: Model inputs of the R background rows, `[R, *shape]`.
-      players: Whose values are kept or replaced together.
-      count: Takes the number of evaluations of each call.
-      affine_prefix: False puts masked inputs together in any case (to measure what the prefix gains).
+      players: The players, whose values are kept or replaced together.
+      count: Called with the number of evaluations of each call.
+      affine_prefix: False assembles masked inputs in any case (to measure the gain of the prefix).
     """
 
     def __init__(
@@ -84,22 +87,23 @@ class MaskedModel:
 
     @property
     def has_prefix(self) -> bool:
-        """Whether points are put together behind an affine prefix."""
+        """True if points are assembled after an affine prefix."""
         return self._prefix is not None
 
     def sums(
         self, inputs: Mapping[str, Any], targets: np.ndarray, coalitions: np.ndarray, base: np.ndarray
     ) -> np.ndarray:
-        """Scores of masked rows, summed over background rows, in one device call.
+        """Computes scores of masked rows, summed over background rows, in one device call.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
-          targets: Output index, `[B, T]`.
-          coalitions: Members, `[C, M]` bool.
-          base: Background rows that take the others' place, `[C, R′]`, or `[1, R′]` for every coalition.
+          targets: Output indices, `[B, T]`.
+          coalitions: Members of each coalition, `[C, M]` bool.
+          base: Indices of the background rows that replace the other players' values, `[C, R′]`, or `[1, R′]`
+            for all coalitions.
         Returns:
           `[B, C, T]` float64.
-        Cost: C · R′ evaluations a row.
+        Cost: C · R′ evaluations per row.
         """
         points = len(targets) * len(coalitions) * base.shape[1]
         self._count(points)
@@ -110,7 +114,7 @@ class MaskedModel:
         return sums
 
     def _in_parts(self, parts: int) -> Compiled:
-        """The compiled function that takes a call's rows in `parts` parts."""
+        """The compiled function that processes a call's rows in `parts` parts."""
         if parts not in self._compiled:
             made = Compiled(partial(self._sums, parts), self._signature, self._traced.compile_options)
             with self._lock:
@@ -118,7 +122,7 @@ class MaskedModel:
         return self._compiled[parts]
 
     def _parts(self, rows: int, points: int) -> int:
-        """A power of two, so that few functions are traced."""
+        """The number of parts of a call: a power of two, so that few functions are traced."""
         most = min(_MOST_PARTS, rows, max(1, points // self._points_a_part)) if self._repeatable else 1
         return 1 << (most.bit_length() - 1)
 
@@ -132,7 +136,7 @@ class MaskedModel:
             scores = self._prefix.scores(inputs, others, kept)
         done: list[Any] = []
         for part in range(parts):
-            # One after another: two parts at a time would share the cache.
+            # One after another: two parts at once would compete for the cache.
             with tf.control_dependencies(done[-1:]):
                 some = slice(rows * part // parts, rows * (part + 1) // parts)
             chosen = targets[some]
@@ -141,13 +145,13 @@ class MaskedModel:
         return tf.concat(done, axis=0) if parts > 1 else done[0]
 
     def _raw_scores(self, inputs: Any, kept: Any, base: Any) -> _ScoreRows:
-        """Scores of some rows by masking what they are made of, value by value."""
+        """Scores of some rows by masking the model's inputs, value by value."""
         masks, others = {}, {}
         for name in inputs:
-            of = self._players.of[name]
-            masks[name] = tf.gather(kept, _column(of, self._players), axis=1)[tf.newaxis, :, tf.newaxis]
+            owners = self._players.of[name]
+            masks[name] = tf.gather(kept, _column(owners, self._players), axis=1)[tf.newaxis, :, tf.newaxis]
             other = tf.gather(self._inputs[name], base)  # [C or 1, R′, *shape]
-            others[name] = tf.reshape(other, [1, tf.shape(base)[0], tf.shape(base)[1], len(of)])
+            others[name] = tf.reshape(other, [1, tf.shape(base)[0], tf.shape(base)[1], len(owners)])
 
         def scores(some: slice, points: Any) -> Any:
             feeds = {}
@@ -164,7 +168,7 @@ class MaskedModel:
 
 
 def _sum_background(scores: Any, targets: Any, count: Any, every: Any) -> Any:
-    """Scores `[B · C · R′, T]` of all outputs → sums of the targets' over R′, `[B, C, T′]` float64."""
+    """Sums scores `[B · C · R′, T]` over R′ and selects the targets, `[B, C, T′]` float64."""
     rows, outputs = tf.shape(targets)[0], int(scores.shape[1])
     if outputs <= _FEW_OUTPUTS:
         by_point = tf.reshape(tf.cast(scores, tf.float64), [rows, count, every, outputs])
@@ -179,9 +183,9 @@ class _Prefix:
 
     Args:
       traced: The model as a graph.
-      cut: Its cut, which has a prefix.
-      growth: Of the cut.
-      players: The player of each entry's values in a row, `[lead · size]`; the number of players: held.
+      cut: The model's cut, which has a prefix.
+      growth: The growth of the cut's tensors.
+      players: The player of each value of an entry, `[lead · size]` for each entry; M for held values.
     """
 
     def __init__(
@@ -192,7 +196,7 @@ class _Prefix:
         nothing = [
             tf.zeros([growth.lead[e.tensor.name], *e.tensor.shape[1:]], e.tensor.dtype) for e in cut.entries
         ]
-        #: Whether what is behind the prefix may stand in one graph several times.
+        #: True if the model after the prefix may be copied several times into one graph.
         self.repeatable = self._traced.repeatable(cut.scores, cut.fed)
         self._zero = tf.function(self._frontier, autograph=False)(nothing)
 
@@ -200,10 +204,10 @@ class _Prefix:
     def of(
         cls, traced: TracedModel, scores: Sequence[Any], players: Players, example: Mapping[str, np.ndarray]
     ) -> _Prefix | None:
-        """The prefix of a model, None where it has none that masks can be split at."""
+        """The prefix of a model; None if masks cannot be split at one."""
         try:
             cut = find_cut(traced, scores, hold_masks=False)
-        except UserError:  # no gradient reaches some input: it can only be masked as it is
+        except UserError:  # no gradient reaches some input: it can only be masked at the input
             return None
         fed = frozenset(entry.tensor.name for entry in cut.entries)
         before = traced.ancestors(cut.frontier, fed)
@@ -216,33 +220,37 @@ class _Prefix:
             return None
         columns = []
         for entry in cut.entries:
-            of = np.append(players.of[entry.input], HELD)  # what comes from nowhere is the same in every row
-            assert NOWHERE == -1, "the place of the last of them"
-            columns.append(_column(of[entry.positions.reshape(-1)], players))
+            owners = np.append(players.of[entry.input], HELD)  # constants are the same in every row
+            assert NOWHERE == -1, "indexes the appended HELD"
+            columns.append(_column(owners[entry.positions.reshape(-1)], players))
         return cls(traced, cut, CutGrowth.of(traced, cut, example), columns)
 
     def entries_of(self, inputs: Mapping[str, Any]) -> list[Any]:
-        """Entries of model inputs, `[rows · lead, ...]`, in calls of few enough rows to fit anywhere."""
+        """The entries of model inputs, `[rows · lead, ...]`, in calls of at most `_ROWS_A_CALL` rows."""
         function = tf.function(self._entries, autograph=False, reduce_retracing=True)
         return in_calls(lambda some: [function(some)], inputs, _ROWS_A_CALL)[0]
 
     def by_row(self, entries: Sequence[Any]) -> list[Any]:
-        """`[rows · lead, ...]` → `[rows, lead · size]`."""
-        return [tf.reshape(v, [-1, len(of)]) for v, of in zip(entries, self._players, strict=True)]
+        """Reshapes entries `[rows · lead, ...]` to `[rows, lead · size]`."""
+        return [tf.reshape(v, [-1, len(owners)]) for v, owners in zip(entries, self._players, strict=True)]
 
     def scores(self, inputs: Mapping[str, Any], others: Sequence[Any], kept: Any) -> _ScoreRows:
-        """Scores of some masked rows, `[B′ · C · R′, T]`.
+        """Returns a function that computes scores of some masked rows, `[B′ · C · R′, T]`.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
           others: Entries of the background rows, each `[C or 1, R′, lead · size]`.
-          kept: Members and a last column of what is held, `[C, M + 1]` bool.
+          kept: Members of the coalitions, `[C, M + 1]` bool; the last column, of held values, is true.
         """
         own, replaced = [], []
         entries = self.by_row(self._entries(inputs))
-        for entry, of, value, other in zip(self._cut.entries, self._players, entries, others, strict=True):
-            mask = tf.gather(kept, of, axis=1)
-            # Chosen, not multiplied: a value that is not kept must not be felt, were it infinite.
+        # mask [C, lead · size], value [B, lead · size], other [C or 1, R′, lead · size] → [B · C · lead, ...]
+        # kept from the rows, and [C · R′ · lead, ...] replaced from the background.
+        for entry, owners, value, other in zip(
+            self._cut.entries, self._players, entries, others, strict=True
+        ):
+            mask = tf.gather(kept, owners, axis=1)
+            # Selected rather than multiplied: an infinite value that is not kept must have no effect.
             nothing = tf.zeros([], value.dtype)
             tail = [-1, *entry.tensor.shape[1:]]
             own.append(tf.reshape(tf.where(mask, value[:, tf.newaxis], nothing), tail))
@@ -282,6 +290,6 @@ def _tensors(cut: Cut) -> list[Any]:
     return [entry.tensor for entry in cut.entries]
 
 
-def _column(of: np.ndarray, players: Players) -> np.ndarray:
-    """Columns of `[C, M + 1]` membership: the last is that of what is held."""
-    return np.where(of == HELD, players.count, of).astype(np.int32)
+def _column(owners: np.ndarray, players: Players) -> np.ndarray:
+    """The column of each value's player in `[C, M + 1]` membership; held values have the last column."""
+    return np.where(owners == HELD, players.count, owners).astype(np.int32)

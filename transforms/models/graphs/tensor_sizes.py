@@ -1,4 +1,4 @@
-"""Growth of the tensors of a cut with the rows, measured by running it once, and the memory that it takes."""
+"""Growth of a cut's tensors with the number of rows, measured by a run, and the memory that they take."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from transforms.models.graphs.trace import LOOPS, TracedModel, static_shape
 
 @dataclass(frozen=True)
 class CutGrowth:
-    """Growth of tensors with the rows, as running two and three rows shows it.
+    """Growth of a cut's tensors with the number of rows, measured with two and three rows.
 
     Args:
-      lead: Leading rows that an entry or tensor of the frontier has for a row of the inputs, by name.
-      shape_lines: Of each shape-only tensor of the cut, base and slope: its value is base + slope · rows.
+      lead: Leading extent of an entry or frontier tensor per row of the inputs, by the tensor's name.
+      shape_lines: Base and slope of each shape-only tensor of the cut: its value is base + slope · rows.
     """
 
     lead: Mapping[str, int]
@@ -30,10 +30,10 @@ class CutGrowth:
 
     @classmethod
     def of(cls, traced: TracedModel, cut: Cut, example: Mapping[str, np.ndarray]) -> CutGrowth:
-        """Measures with a row of each model input, `[1, *shape]`.
+        """Measures the growth with copies of one row of each model input, `[1, *shape]`.
 
         Raises:
-          UserError: A tensor does not lead with the batch.
+          UserError: The batch is not the leading axis of a tensor.
         """
         watched = [entry.tensor for entry in cut.entries] + list(cut.frontier)
 
@@ -64,7 +64,7 @@ class CutGrowth:
         return cls(lead, tuple(lines))
 
     def shape_values(self, cut: Cut, rows: Any) -> list[Any]:
-        """Values of the cut's shape-only tensors for `rows` rows; called while tracing."""
+        """The values of the cut's shape-only tensors for `rows` rows; called while tracing."""
         return [
             tf.constant(base, tensor.dtype) + tf.constant(slope, tensor.dtype) * tf.cast(rows, tensor.dtype)
             for tensor, (base, slope) in zip(cut.shapes, self.shape_lines, strict=True)
@@ -72,7 +72,7 @@ class CutGrowth:
 
 
 def activation_bytes(traced: TracedModel, cut: Cut) -> int:
-    """Memory that one evaluation from the frontier on and its gradient hold, by the static shapes."""
+    """Bytes that an evaluation from the frontier on holds together with its gradient, by static shapes."""
     fed = cut.fed
     ops = traced.ancestors(cut.scores, fed).values()
     total = sum(row_bytes(tensor) for tensor in cut.frontier) + _float_bytes(ops)
@@ -81,7 +81,7 @@ def activation_bytes(traced: TracedModel, cut: Cut) -> int:
 
 
 def forward_bytes(traced: TracedModel, scores: Sequence[Any]) -> int:
-    """Memory that one evaluation holds at most, inputs included, by the static shapes."""
+    """Bytes that an evaluation holds at most, inputs included, by static shapes."""
     ops = traced.ancestors(scores).values()
     inside = {tensor.op.name for tensor in traced.inputs.values()}
     total = sum(row_bytes(tensor) for tensor in traced.inputs.values())
@@ -101,7 +101,7 @@ def _float_bytes(ops: Iterable[Any]) -> int:
 
 
 def _loop_bytes(traced: TracedModel, loop: Any) -> int:
-    """Memory that a loop keeps of its steps for the way back; recurrent layers walk along lists of inputs."""
+    """Bytes that a loop keeps of all its steps for the backward pass; recurrent layers loop over lists."""
     steps = 1
     for operand in loop.inputs:
         if operand.op.type == "TensorListFromTensor":

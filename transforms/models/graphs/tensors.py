@@ -1,4 +1,8 @@
-"""Small tensor helpers that the compiled functions share; called while tracing."""
+"""Small tensor helpers that the compiled functions share; called while tracing.
+
+In shapes, G is the number of groups (each with a background row for every row), K the number of nodes on a
+path, B that of rows, R that of background rows, and `lead` the leading rows of a tensor for a row of inputs.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from transforms.models.graphs.trace import static_shape
 
 
 def flatten_heads(heads: Sequence[Any], rows: Any) -> Any:
-    """Heads `[rows, ...]` side by side in the model's order, `[rows, T]`, float32."""
+    """Flattens heads `[rows, ...]` side by side in the model's order, `[rows, T]`, float32."""
     flat = []
     for head in heads:
         width = row_bytes(head) // int(head.dtype.size)
@@ -23,13 +27,13 @@ def flatten_heads(heads: Sequence[Any], rows: Any) -> Any:
 
 
 def row_bytes(tensor: Any) -> int:
-    """Bytes a row of `[rows, ...]` takes, what is unknown taken as one."""
+    """The bytes of a row of `[rows, ...]`, with unknown extents counted as one."""
     shape = static_shape(tensor) or ()
     return int(np.prod([extent or 1 for extent in shape[1:]], dtype=np.int64)) * int(tensor.dtype.size)
 
 
 def tile(value: Any, times: Any) -> Any:
-    """`[n, ...]` → `[times · n, ...]`, the copies one after another."""
+    """Repeats `[n, ...]` to `[times · n, ...]`, the copies one after another."""
     shape = tf.shape(value)
     tiled = tf.broadcast_to(value[tf.newaxis], tf.concat([[times], shape], 0))
     result = tf.reshape(tiled, tf.concat([[-1], shape[1:]], 0))
@@ -38,12 +42,12 @@ def tile(value: Any, times: Any) -> Any:
 
 
 def rows_first(value: Any, lead: int) -> Any:
-    """`[rows · lead, ...]` → `[rows, lead, ...]`, so that a row is one index."""
+    """Reshapes `[rows · lead, ...]` to `[rows, lead, ...]`, so that a row is one index."""
     return tf.reshape(value, tf.concat([[-1, lead], tf.shape(value)[1:]], 0)) if lead > 1 else value
 
 
 def pick_rows(value: Any, lead: int, index: Any) -> Any:
-    """Rows `index`, of any shape, of `[rows · lead, ...]`, one after another."""
+    """Selects rows of `[rows · lead, ...]` by `index`, of any shape, one after another."""
     picked = tf.gather(rows_first(value, lead), tf.reshape(index, [-1]))
     result = tf.reshape(picked, _with_tail(value))
     result.set_shape([None, *value.shape[1:]])
@@ -51,18 +55,18 @@ def pick_rows(value: Any, lead: int, index: Any) -> Any:
 
 
 def path_differences(lead: int, end: Any, starts: Any, base: Any) -> Any:
-    """Ends less starts, `[G·B·lead, ...]`; arguments as for `path_points`, of one tensor."""
+    """Subtracts starts from ends, `[G·B·lead, ...]`; arguments as for `path_points`, for one tensor."""
     start = tf.gather(widen(rows_first(starts, lead)), base)
     return tf.reshape(widen(rows_first(end, lead))[tf.newaxis] - start, _with_tail(end))
 
 
 def expand(values: Any, rank: int) -> Any:
-    """`[G, K, B]` with axes of one behind, up to `rank`."""
+    """Appends axes of extent one to `[G, K, B]`, up to `rank`."""
     return tf.reshape(values, tf.concat([tf.shape(values), tf.ones([rank - 3], tf.int32)], 0))
 
 
 def widen(value: Any) -> Any:
-    """Half precision as float32: what is summed or subtracted must not be rounded to three digits."""
+    """Converts half precision to float32, so that sums and differences are not rounded to three digits."""
     return tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
 
 
@@ -74,15 +78,15 @@ def path_points(
     alphas: Any,
     shared: bool,
 ) -> list[Any]:
-    """(1 − α)z′ + αz, `[G·K·B·lead, ...]` a tensor of the frontier.
+    """Computes points (1 − α)z′ + αz, `[G·K·B·lead, ...]` for each tensor of the frontier.
 
-    Where all rows share their α, `[G, K, 1]`, a matrix product makes the points in one pass over memory.
+    If all rows share their α, `[G, K, 1]`, a matrix product makes the points in one pass over memory.
 
     Args:
-      tensors: Of the frontier, each with its leading rows for a row of the inputs.
-      ends: Their values, z, `[B·lead, ...]`.
-      starts: Those of the background, `[R·lead, ...]`.
-      base: Background row of a group, `[G, B]` or `[G, 1]`.
+      tensors: Tensors of the frontier, each with its `lead`.
+      ends: Values z of these tensors at the rows, `[B·lead, ...]`.
+      starts: Values z′ at the background, `[R·lead, ...]`.
+      base: Background row of each group, `[G, B]` or `[G, 1]`.
       alphas: Positions on the path, `[G, K, B]` or `[G, K, 1]`.
       shared: Whether all rows share them.
     """
@@ -106,21 +110,21 @@ def path_points(
 
 
 def stack_targets(per_target: list[dict[str, Any]]) -> dict[str, Any]:
-    """`[B, ...]` a target → `[B, T, ...]`, by model input."""
+    """Stacks the targets' values, `[B, ...]` each, to `[B, T, ...]`, by model input."""
     return (
         {k: tf.stack([sums[k] for sums in per_target], axis=1) for k in per_target[0]} if per_target else {}
     )
 
 
 def join_targets(parts: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-    """Joins what calls for different targets gave, `[B, T', ...]` each."""
+    """Joins the results of calls for different targets, `[B, T', ...]` each, by model input."""
     return {k: v[0] if len(v) == 1 else np.concatenate(v, axis=1) for k, v in parts.items()}
 
 
 def target_gradients(
     scores: Any, targets: Any, points: Sequence[Any], weights: Any = None
 ) -> list[list[Any]]:
-    """Gradients of Σ_rows weight · score[targets[:, t]] at the points: over t, lists over points.
+    """Gradients of Σ_rows weight · score[targets[:, t]] at the points: a list over t of lists over points.
 
     Raises:
       UserError: The scores do not depend on one of the points.
@@ -140,9 +144,9 @@ def target_gradients(
 
 
 def sum_nodes(gradient: Any, groups: Any, nodes: Any, many: bool) -> Any:
-    """Σ_k g_k: `[G·K·B·lead, ...]` → `[G·B·lead, ...]`; `many` nodes are summed by a matrix product."""
+    """Sums `[G·K·B·lead, ...]` over nodes, `[G·B·lead, ...]`; if `many`, by a matrix product."""
     by_node = widen(tf.reshape(gradient, [groups, nodes, -1]))
-    # Of the ways to sum over the middle axis these are the fastest, each for its case.
+    # Each is the fastest way to sum over the middle axis in its case.
     if many:
         summed = tf.matmul(tf.ones([groups, 1, nodes], by_node.dtype), by_node)
     else:
@@ -151,13 +155,13 @@ def sum_nodes(gradient: Any, groups: Any, nodes: Any, many: bool) -> Any:
 
 
 def node_difference(gradient: Any, groups: Any) -> Any:
-    """g_0 − g_1 of two nodes a group: `[G·2·B·lead, ...]` → `[G·B·lead, ...]`."""
+    """Subtracts the second of two nodes from the first: `[G·2·B·lead, ...]` → `[G·B·lead, ...]`."""
     by_node = widen(tf.reshape(gradient, [groups, 2, -1]))
     return tf.reshape(by_node[:, 0] - by_node[:, 1], _with_tail(gradient))
 
 
 def sum_copies(value: Any, copies: Any) -> Any:
-    """`[copies · n, ...]` → `[n, ...]`."""
+    """Sums `[copies · n, ...]` over the copies, `[n, ...]`."""
     summed = tf.reduce_sum(tf.reshape(value, [copies, -1]), axis=0)
     return tf.reshape(summed, _with_tail(value))
 
@@ -167,13 +171,14 @@ def _with_tail(value: Any) -> Any:
 
 
 def sum_positions(value: Any, places: np.ndarray, rows: Any, positions: int) -> Any:
-    """Sums `[rows · lead, ...]` over what comes from one position of an input, `[rows, positions]`.
+    """Sums an entry's values `[rows · lead, ...]` by position of an input, `[rows, positions]`.
 
     Args:
       value: Values of an entry.
-      places: Position that each comes from, `[lead, ...]`, or NOWHERE, or EVERYWHERE: all have equal shares.
-      rows: Of the inputs.
-      positions: How many the input has.
+      places: Position from which each value comes, `[lead, ...]`; NOWHERE, which is left out; or EVERYWHERE,
+        which is shared equally by all positions.
+      rows: Number of rows.
+      positions: Number of the input's positions.
     """
     source = places.reshape(-1)
     flat = tf.reshape(value, [rows, source.size])
@@ -196,13 +201,13 @@ def sum_inputs(
     shapes: Mapping[str, tuple[int, ...]],
     rows: Any,
 ) -> dict[str, Any]:
-    """Sums by model input, `[rows, *shape]` float32.
+    """Sums entries' values by model input, `[rows, *shape]` float32.
 
     Args:
-      places: Of each entry its input and, as for `sum_positions`, its positions.
-      per_entry: Their values.
-      shapes: By model input. One that the score does not depend on has no entry, and gets exactly nothing.
-      rows: Of the inputs.
+      places: The input and the positions, as for `sum_positions`, of each entry.
+      per_entry: Values of each entry.
+      shapes: Shape of each model input; an input on which the score does not depend gets exactly 0.
+      rows: Number of rows.
     """
     sums: dict[str, Any] = {}
     for (name, where), value in zip(places, per_entry, strict=True):
@@ -221,8 +226,8 @@ def in_calls(
     """Calls a function on parts of the rows and joins its lists of tensors, `[rows · lead, ...]`.
 
     Args:
-      function: Takes model inputs, `[B, *shape]`.
-      inputs: Of all rows.
+      function: A function of model inputs, `[B, *shape]`.
+      inputs: Model inputs of all rows.
       size: Most rows of a call.
     """
     rows = len(next(iter(inputs.values())))
@@ -233,8 +238,8 @@ def in_calls(
     joined = calls[0]
     if len(calls) > 1:
         for number, part in enumerate(joined):
-            for at in range(len(part)):
-                part[at] = tf.concat([call[number][at] for call in calls], axis=0)
+            for i in range(len(part)):
+                part[i] = tf.concat([call[number][i] for call in calls], axis=0)
                 for call in calls[1:]:
-                    call[number][at] = None  # one tensor at a time is there twice
+                    call[number][i] = None  # frees memory: only one tensor at a time exists twice
     return joined

@@ -1,7 +1,7 @@
 """A model as one flat TensorFlow graph, and the replay of any part of it inside another graph.
 
-Everything gradient-shaped in attribeam rests on this: a traced graph can be entered and left at any tensor,
-so gradients may begin behind an embedding, end before a softmax, and skip a prefix that is affine.
+All gradient methods rest on this: a traced graph can be entered and left at any tensor, so that gradients may
+begin after an embedding, end before a softmax, and skip an affine prefix.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from transforms.models.base import DEFAULT, CompileOptions
 
 #: Ops whose value depends on the shape of their input alone.
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
-#: Ops that are the identity but for training, and are replayed as that.
+#: Ops that act as the identity except in training, and are replayed as the identity.
 STOPS = frozenset({"StopGradient", "PreventGradient"})
-#: Ops with graphs of their own inside.
+#: Ops that contain graphs of their own.
 LOOPS = frozenset({"While", "StatelessWhile"})
 BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
-#: What is repeated in a graph has no more operations than this.
+#: Most operations of a part of a graph that is copied several times.
 _MOST_REPEATED = 100
 #: Attribute of ops that are not to be compiled.
 APART = "_attribeam_apart"
@@ -34,14 +34,15 @@ class TracedModel:
     Args:
       graph: The inlined graph; the batch is every input's leading, unknown dimension.
       inputs: Placeholder by model input name, `[rows, *shape]`.
-      outputs: One tensor a head, `[rows, ...]`, in the model's order.
-      captures: What the graph takes from outside (variables, tables), by the name of its placeholder.
-      opaque: Inputs through which no gradient is to be taken, whatever the graph shows.
-      compile_options: How functions that are cut from it are compiled.
-      apart: Names of ops that XLA is to leave alone.
-      scans: Loops that are one call, by its name: how the call is walked back.
-      source: What it was made of, which owns the bodies of loops: TensorFlow forgets them with their owner.
-      backwards: Gradients that its layers brought along, which live as long as it does.
+      outputs: One tensor for each head, `[rows, ...]`, in the model's order.
+      captures: Variables and tables that the graph takes from outside, by the name of their placeholder.
+      opaque: Inputs through which no gradient may be taken, whatever the graph shows.
+      compile_options: Compile options of functions that are cut from the model.
+      apart: Names of ops that XLA must not compile.
+      scans: Loops that have become a single call, by the name of the call.
+      source: The model from which this one was made; it owns the bodies of loops, which TensorFlow deletes
+        with their owner.
+      backwards: Custom gradients of its layers, which live as long as the model.
     """
 
     graph: Any
@@ -64,18 +65,18 @@ class TracedModel:
         outputs: Sequence[Any],
         opaque: frozenset[str] = frozenset(),
     ) -> TracedModel:
-        """Takes a ConcreteFunction whose placeholders and results are given by the caller."""
+        """Wraps a ConcreteFunction, whose placeholders and results the caller gives."""
         captures = {inner.name: outer for outer, inner in function.graph.captures}
         return cls(function.graph, dict(inputs), list(outputs), captures, opaque)
 
     def graph_def(self) -> Any:
-        """The graph's definition, made once: it is walked for every function that is cut."""
+        """The graph's definition, cached, since it is read for every function that is cut."""
         if not self._graph_def:
             self._graph_def.append(self.graph.as_graph_def(add_shapes=False))
         return self._graph_def[0]
 
     def ancestors(self, fetches: Sequence[Any], stop: frozenset[str] = frozenset()) -> dict[str, Any]:
-        """Ops that the fetches need, by name, not going past a tensor named in `stop`."""
+        """The ops that the fetches need, by name, back to the tensors named in `stop`."""
         needed: dict[str, Any] = {}
         pending = [tensor for tensor in fetches if tensor.name not in stop]
         while pending:
@@ -87,11 +88,11 @@ class TracedModel:
         return needed
 
     def repeatable(self, fetches: Sequence[Any], stop: frozenset[str] | None = None) -> bool:
-        """Whether what the fetches need behind `stop` (by default the inputs) may stand in a graph twice."""
+        """True if the ops between `stop` (by default the inputs) and the fetches may be copied repeatedly."""
         if stop is None:
             stop = frozenset(tensor.name for tensor in self.inputs.values())
         ops = self.ancestors(fetches, stop).values()
-        # TensorFlow mixes up the accumulators of two copies of a loop.
+        # TensorFlow confuses the accumulators of two copies of a loop.
         return len(ops) <= _MOST_REPEATED and not any(op.type in LOOPS | BRANCHES for op in ops)
 
     def replay(
@@ -102,7 +103,7 @@ class TracedModel:
         Args:
           feeds: Tensors of the current graph by the name of the traced tensor that they stand for.
           fetches: Traced tensors.
-          rename: Gives the functions of the definition names of their own.
+          rename: Gives the functions of the definition unique names.
         Returns:
           One tensor of the current graph for each fetch.
         Raises:
@@ -131,12 +132,11 @@ class TracedModel:
                 continue
             copy = definition.node.add()
             copy.CopyFrom(node)
-            # Control edges order side effects, of which inference has none; colocation names absent nodes.
+            # Control edges order side effects, which inference does not have; colocation names absent nodes.
             del copy.input[:]
             copy.input.extend(name for name in node.input if not name.startswith("^"))
             copy.attr.pop("_class", None)
-            # An attribution is about the true derivative of what the model computes, whatever training
-            # makes of it.
+            # An attribution needs the true derivative of the model's function, not the one of training.
             if op.type in STOPS:
                 copy.op = "Identity"
                 copy.attr.pop("message", None)
@@ -161,7 +161,7 @@ class TracedModel:
                 results.append(_captured(self.captures[tensor.name]))
             else:
                 value = next(built)
-                # What Keras set by hand while tracing is not in the graph's definition.
+                # The graph's definition lacks shapes that Keras set by hand while tracing.
                 value.set_shape(tensor.shape)
                 results.append(value)
         return results
@@ -172,18 +172,18 @@ def _captured(outer: Any) -> Any:
 
 
 def graph_name(name: str, number: int) -> str:
-    """A name of its own that a graph accepts for an input, whose name may hold anything."""
+    """A unique name that a graph accepts for an input, whose own name may hold any characters."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
     return f"in_{safe}" if safe == name else f"in{number}_{safe}"
 
 
 def static_shape(tensor: Any) -> tuple[int | None, ...] | None:
-    """The shape that tracing knows, None where it does not even know the rank."""
+    """The shape known from tracing; None if not even the rank is known."""
     return None if tensor.shape.rank is None else tuple(tensor.shape.as_list())
 
 
 def row_elements(tensor: Any) -> int:
-    """Values a row of `[rows, ...]` holds, taking what is unknown as one."""
+    """The number of values in a row of `[rows, ...]`, with unknown extents counted as one."""
     shape = static_shape(tensor) or ()
     size = 1
     for extent in shape[1:]:

@@ -1,4 +1,4 @@
-"""XLA's share of a model, and what is left to TensorFlow: strings, tables, and what picks by ids."""
+"""Division of a model between XLA and TensorFlow, which keeps strings, tables and lookups by ids."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from transforms.models.graphs.affine import CONTRACTIONS
 from transforms.models.graphs.trace import APART, SHAPE_ONLY, TracedModel
 from transforms.models.tensorflow_errors import first_line
 
-#: Ops that pick by the index in their second operand.
+#: Ops that select by the index in their second operand.
 _PICKS = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})
 _UNCOMPILABLE = frozenset({"Bincount", "DenseBincount", "Unique", "UniqueV2", "Where"})
 
 
 def for_xla(traced: TracedModel) -> TracedModel:
-    """The model with what XLA is to leave alone marked.
+    """Marks the ops of a model that XLA must not compile.
 
     Raises:
-      UserError: That lies behind matrix products, of which next to nothing would be left to compile.
+      UserError: Such an op comes after matrix products, so that little would be left to compile.
     """
     apart = left_out(traced)
     for op in traced.ancestors(traced.outputs).values():
         late = op.name in apart and any(o.type in CONTRACTIONS for o in traced.ancestors(op.outputs).values())
         if late:
             raise UserError(
-                f"XLA cannot compile {op.type} ({op.name}), which lies behind the model's matrix products",
+                f"XLA cannot compile {op.type} ({op.name}), which comes after the model's matrix products",
                 "compute.jit",
                 "set it to false",
             )
@@ -38,10 +38,10 @@ def for_xla(traced: TracedModel) -> TracedModel:
 
 
 def left_out(traced: TracedModel) -> frozenset[str]:
-    """Names of ops that XLA cannot compile, or would compile to something else.
+    """Names of ops that XLA cannot compile, or would compile with another meaning.
 
-    An id outside an embedding is an error to TensorFlow, and the row is rejected; XLA takes the nearest id
-    that there is. So what picks by an index that comes from an input is left to TensorFlow, like strings and
+    An id outside an embedding is an error in TensorFlow, and the row is rejected; XLA silently uses the
+    nearest valid id. Lookups by an index from an input are therefore left to TensorFlow, like strings and
     tables.
     """
     varying = {tensor.op.name for tensor in traced.inputs.values()}
@@ -57,15 +57,15 @@ def left_out(traced: TracedModel) -> frozenset[str]:
 
 
 def _is_uncompilable(op: Any) -> bool:
-    """Whether an op works on strings or tables, or gives as many values as its operands' values decide."""
+    """True if an op works on strings or tables, or its number of values depends on its operands' values."""
     strings = any(tensor.dtype == tf.string for tensor in (*op.inputs, *op.outputs))
     return strings or op.type in _UNCOMPILABLE or op.type.startswith("LookupTable")
 
 
 class Fused:
-    """A trace in two parts: what XLA compiles, and before it what it cannot.
+    """A trace in two parts: first the ops that XLA cannot compile, then those that it compiles.
 
-    Strings, tables and what picks by ids come first, with what they need, and give numbers; all the rest is
+    Strings, tables and lookups by ids come first, with the ops that they need, and yield numbers; the rest is
     one XLA program for each shape of the arguments, of which there are few.
     """
 
@@ -77,21 +77,21 @@ class Fused:
         needed = traced.ancestors(traced.outputs)
         apart = [op for op in needed.values() if _is_uncompilable(op) or _is_apart(op)]
         placeholders = {t.op.name for t in graph.inputs}
-        # What is open to both may be computed twice, as it is small: shapes and constants.
+        # Shapes and constants may be computed in both parts, as they are small.
         first = {name for op in apart for name in traced.ancestors(op.outputs)} - placeholders
         rest = [op for name, op in needed.items() if name not in first and name not in placeholders]
         boundary = {t.name: t for op in rest for t in op.inputs} | {t.name: t for t in traced.outputs}
         given = {t.name: str(i) for i, t in inputs.items()}
         self._direct = {name: int(given[name]) for name in boundary if name in given}
-        self._found = [t for name, t in boundary.items() if t.op.name in first]
-        fed = [*(inputs[str(i)] for i in self._direct.values()), *self._found]
+        self._computed = [t for name, t in boundary.items() if t.op.name in first]
+        fed = [*(inputs[str(i)] for i in self._direct.values()), *self._computed]
         self.operations = (len(rest), len(first))
         self._first: Any = None
-        if self._found:
+        if self._computed:
             specs = [tf.TensorSpec(t.shape, t.dtype) for t in inputs.values()]
             names = [t.name for t in inputs.values()]
             self._first = tf.function(
-                lambda *values: traced.replay(dict(zip(names, values, strict=True)), self._found),
+                lambda *values: traced.replay(dict(zip(names, values, strict=True)), self._computed),
                 input_signature=specs,
                 autograph=False,
             ).get_concrete_function()
@@ -116,7 +116,7 @@ class Fused:
             results = self._rest(*(flat[i] for i in self._direct.values()), *first)
         except tf.errors.ResourceExhaustedError:
             raise
-        except tf.errors.OpError as error:  # what rows may be refused for has been done before
+        except tf.errors.OpError as error:  # errors about rows' values arise in the first part
             raise UserError(
                 f"XLA cannot compile the model: {first_line(error)}", "compute.jit", "set it to false"
             ) from error
@@ -124,7 +124,7 @@ class Fused:
 
 
 def traced_for_xla(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function traced as XLA needs it: loops know how often they turn at most."""
+    """Wraps a function so that it is traced for XLA: loops record their largest number of steps."""
 
     def traced(*arguments: Any) -> Any:
         context = control_flow_ops.XLAControlFlowContext()

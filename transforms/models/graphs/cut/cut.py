@@ -1,6 +1,6 @@
-"""The cut of a traced model where gradients begin: behind its integer, string and hashed inputs.
+"""The cut of a traced model at the tensors where gradients begin: after lookups of its ids and strings.
 
-Pure graph walking; nothing is run here. See `graphs/gradients.py` for the functions built from a cut.
+Finding a cut only reads the graph and runs nothing. `graphs/gradients.py` builds functions from a cut.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from transforms.models.graphs.cut.refusals import (
 from transforms.models.graphs.rewrites.custom_gradients import backward_of
 from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, STOPS, TracedModel, static_shape
 
-#: Ops with a registered gradient that is none or zero: what is behind them moves the score in steps.
+#: Ops whose registered gradient is None or zero: the score is a step function of their operands.
 STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})
-#: Differentiated by TensorFlow through their bodies, or replayed as the identity.
+#: Ops that TensorFlow differentiates through their bodies, or that are replayed as the identity.
 _THROUGH = frozenset({"PartitionedCall", "StatefulPartitionedCall", "IdentityN"}) | STOPS
-#: Ops that give as many values as their operands' values decide.
+#: Beginnings of the types of ops whose number of values depends on their operands' values.
 _OF_ANY_LENGTH = ("NonMaxSuppression", "Ragged", "StringNGrams", "StringSplit", "Unicode", "Unique", "Where")
 _HEADS = frozenset({"Softmax", "Sigmoid"})
-#: Between a softmax and the output these only rename or reshape; outputs are flattened anyway.
+#: Ops that may follow the last softmax: they only rename or reshape, and outputs are flattened anyway.
 _PASSING = frozenset({"Identity", "Reshape", "Squeeze", "ExpandDims", "Cast"})
 
 
 def head_scores(
     outputs: Sequence[Any], names: Sequence[str], score: str
 ) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    """Finds the tensor to explain of each head.
+    """Finds the tensor to explain for each head.
 
     Args:
       outputs: The model's outputs.
-      names: Of the heads.
+      names: Names of the heads.
       score: auto | output | logit | probability.
     Returns:
-      The tensors and, a head, what each is in words: "output", "logit" or "probability".
+      The tensor of each head, and its kind: "output", "logit" or "probability".
     Raises:
-      UserError: `logit` or `probability` is asked of a head that has no last softmax or sigmoid.
+      UserError: The score is `logit` or `probability`, and a head does not end in a softmax or sigmoid.
     """
     tensors, kinds = [], []
     for name, output in zip(names, outputs, strict=True):
@@ -81,15 +81,15 @@ def find_cut(
     held: frozenset[str] = frozenset(),
     hold_masks: bool = True,
 ) -> Cut:
-    """Cuts a traced model where gradients can begin and, past that, where it stops being affine.
+    """Cuts a traced model where gradients can begin and, further on, where it stops being affine.
 
     Args:
       traced: The model.
       scores: The tensors to explain.
-      affine_prefix: False keeps the frontier at the entries (to measure what the prefix gains).
-      held: Inputs that stay what they are in the row, and through which no gradient is wanted.
-      hold_masks: Masks that are zeros and ones stay the row's, too, as those that switch do; False: they are
-        entries like others.
+      affine_prefix: False keeps the frontier at the entries (to measure the gain of the prefix).
+      held: Inputs that keep the row's values, and through which no gradient is wanted.
+      hold_masks: Whether masks of zeros and ones keep the row's values too, as masks that switch do; if
+        False, they are entries like others.
     Raises:
       MaskInputs: Some inputs only switch values on and off.
       UserError: No smooth path leads from some input to the score, or several inputs meet before the first
@@ -120,7 +120,7 @@ def find_cut(
             if hides(entry.tensor.op) and (entry.input in masked or is_pooled(traced, entry, needed))
         )
         if switched:
-            # Any mask of a list will do: gradients begin in front of the switch.
+            # Any mask of a list may be held: gradients then begin before the switch.
             unswitched = [
                 e for e in _entries(traced, scores, sources, switched) if e[0].name not in held_names
             ]
@@ -139,7 +139,7 @@ def find_cut(
     stop = frozenset(entry.tensor.name for entry in entries)
     frontier = tuple(entry.tensor for entry in entries)
     if affine_prefix:
-        # What is the same all along a path is a constant of it.
+        # Values that stay the same along a whole path count as constants.
         moving = {name: origin - masked for name, origin in whole.items()} if masked else whole
         frontier = affine_frontier(traced, scores, frontier, moving)
     shapes = _shapes_before(traced, scores, frontier, stop)
@@ -152,7 +152,7 @@ def find_cut(
 
 
 def input_sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """The model inputs whose values an op depends on, by op name; ops of shapes alone depend on none."""
+    """The model inputs on whose values each op depends, by op name; ops of shapes depend on none."""
     sources: dict[str, frozenset[str]] = {
         tensor.op.name: frozenset([name]) for name, tensor in traced.inputs.items()
     }
@@ -173,12 +173,12 @@ def _entries(
     sources: Mapping[str, frozenset[str]],
     masked: frozenset[str] = frozenset(),
 ) -> list[tuple[Any, str]]:
-    """The first float tensors that the scores depend on smoothly, with their inputs, in the graph's order.
+    """The first float tensors on which the scores depend smoothly, with their inputs, in the graph's order.
 
     Args:
       traced: The model.
       scores: The tensors to explain.
-      sources: Inputs that an op depends on.
+      sources: The inputs on which each op depends, by op name.
       masked: Inputs whose masks are held.
     """
     tensors: dict[str, tuple[Any, str]] = {}
@@ -213,10 +213,10 @@ def _entries(
 def _switched_by_ids(
     traced: TracedModel, tensor: Any, origin: frozenset[str], sources: Mapping[str, frozenset[str]]
 ) -> bool:
-    """Whether a tensor is picked, value by value, by the ids that it comes from: an embedding under its mask.
+    """True if a tensor is switched, value by value, by the ids that it comes from: a masked embedding.
 
-    Gradients begin behind such a switch: in front of it the path would keep the row's mask, and the sum would
-    lack what the mask is worth.
+    Gradients begin after such a switch. Before it, the path would keep the row's mask, and the sum would lack
+    the mask's own effect.
     """
     if tensor.op.type not in ("Select", "SelectV2") or len(origin) != 1:
         return False
@@ -233,10 +233,10 @@ def _switched_by_ids(
 def _with_positions(
     traced: TracedModel, found: Sequence[tuple[Any, str]]
 ) -> tuple[tuple[Entry, ...], list[tuple[Any, str, Any]]]:
-    """Entries with the positions that they come from, and masks that mix positions.
+    """Builds entries with their positions; also returns masks that mix positions.
 
-    A mask that mixes positions (which token may look at which) is not an entry where its input has others: it
-    is then held as the row has it, and returned as its tensor, its input and the op that mixes.
+    A mask that mixes positions (which token may attend to which) is not an entry if its input has other
+    entries: it keeps the row's values, and is returned as its tensor, its input and the op that mixes.
 
     Raises:
       UserError: A layer mixes the positions of its input before any gradient begins.
@@ -257,7 +257,7 @@ def _with_positions(
 
 
 def _differentiated(op: Any) -> list[Any]:
-    """The operands that TensorFlow has a gradient for."""
+    """The operands for which TensorFlow has a gradient."""
     backward = backward_of(op)
     if backward is not None:
         return [op.inputs[place] for place in backward.results]
@@ -276,7 +276,7 @@ def _has_gradient(op: Any) -> bool:
 
 
 def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
-    """Comparisons of moving values with something they may equal, as padding equals its constant."""
+    """Equality comparisons of values that move along a path, such as padding with its constant."""
     moved = {entry.tensor.name for entry in cut.entries}
     rest = traced.ancestors(cut.scores, frozenset(moved))
     comparisons = []
@@ -285,7 +285,7 @@ def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
             continue
         if op.type in ("Equal", "NotEqual"):
             comparisons.append(op.outputs[0])
-        if op.type not in LOOPS | BRANCHES:  # of which a graph may hold one copy
+        if op.type not in LOOPS | BRANCHES:  # their bodies are not followed
             moved.update(tensor.name for tensor in op.outputs if tensor.dtype.is_floating)
     return comparisons
 
@@ -293,7 +293,7 @@ def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
 def _shapes_before(
     traced: TracedModel, scores: Sequence[Any], frontier: Sequence[Any], entries: frozenset[str]
 ) -> tuple[Any, ...]:
-    """Shape-only tensors of what lies before the frontier, lest the rest compute it for its shape."""
+    """Shape-only tensors of ops before the frontier, so that the rest need not compute these for a shape."""
     fed = frozenset(tensor.name for tensor in frontier) | entries
     before = traced.ancestors(frontier)
     rest = traced.ancestors(scores, fed)
@@ -307,7 +307,7 @@ def _shapes_before(
 
 
 def _depends_on_content(op: Any) -> bool:
-    """Whether a shape may depend on what rows hold, and not on their number alone."""
+    """True if a shape may depend on the values of rows, rather than only on their number."""
     seen: set[str] = set()
     pending = [op.inputs[0].op]
     while pending:
@@ -317,7 +317,7 @@ def _depends_on_content(op: Any) -> bool:
         seen.add(behind.name)
         tails = (static_shape(behind.outputs[0]) or (None, None))[1:] if behind.outputs else ()
         if behind.type == "RaggedTensorToTensor" and None not in tails:
-            continue  # rows of one length again
+            continue  # rows have equal lengths again
         if behind.type.startswith(_OF_ANY_LENGTH):
             return True
         pending.extend(tensor.op for tensor in behind.inputs)

@@ -1,4 +1,4 @@
-"""A traced model divided: the tensors at which gradients begin, and those up to which it is affine."""
+"""A divided model: the tensors at which gradients begin, and the tensors up to which it is affine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Entry:
     """A float tensor at which gradients begin.
 
     Args:
-      tensor: Of the traced model.
-      input: The one model input that it comes from.
-      positions: Position of the flattened input that each value comes from, NOWHERE or EVERYWHERE:
-        `[lead, *shape]`, with `lead` rows of the tensor for a row of the input.
+      tensor: A tensor of the traced model.
+      input: The only model input from which it comes.
+      positions: Position in the flattened input from which each value comes, NOWHERE or EVERYWHERE:
+        `[lead, *shape]`, with `lead` rows of the tensor for each row of the input.
     """
 
     tensor: Any
@@ -29,14 +29,14 @@ class Cut:
     """A traced model divided in three: inputs → entries → frontier → scores.
 
     Args:
-      scores: One tensor a head: what is explained.
-      entries: The first float tensors that the scores depend on smoothly.
-      frontier: Affine in the entries and all that the rest of the model needs of them; the entries themselves
-        where an affine prefix would save nothing.
-      shapes: Shape-only tensors of what lies before the frontier, which the rest needs.
-      side_inputs: Model inputs that the rest also needs as they are (masks, lengths).
-      row_masks: Inputs of ids or strings that have entries, and are also needed behind these as they are:
-        what the model makes of them there, a mask of their padding, stays the row's.
+      scores: The tensors to explain, one for each head.
+      entries: The first float tensors on which the scores depend smoothly.
+      frontier: Tensors that are affine in the entries and through which the rest of the model depends on
+        them; the entries themselves if an affine prefix would save nothing.
+      shapes: Shape-only tensors of ops before the frontier, which the rest needs.
+      side_inputs: Model inputs that the rest also needs unchanged (masks, lengths).
+      row_masks: Inputs of ids or strings that have entries and are also needed unchanged after them: what the
+        model computes from them there, a mask of their padding, keeps the row's values.
     """
 
     scores: tuple[Any, ...]
@@ -53,5 +53,5 @@ class Cut:
 
     @property
     def has_prefix(self) -> bool:
-        """Whether the frontier lies behind the entries."""
+        """True if the frontier lies after the entries."""
         return [tensor.name for tensor in self.frontier] != [entry.tensor.name for entry in self.entries]

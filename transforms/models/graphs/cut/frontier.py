@@ -9,7 +9,7 @@ from typing import Any
 from transforms.models.graphs.affine import is_affine, multiplications
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, row_elements
 
-#: The straight line costs a value of the frontier about this many multiplications' time.
+#: Time to compute one frontier value on the straight line, in multiplications, roughly.
 _MULTIPLICATIONS_PER_FRONTIER_VALUE = 8
 
 
@@ -19,9 +19,9 @@ def affine_frontier(
     entries: tuple[Any, ...],
     sources: Mapping[str, frozenset[str]],
 ) -> tuple[Any, ...]:
-    """The last tensors that are affine in the entries, or the entries where that would not pay."""
+    """The last tensors that are affine in the entries, or the entries themselves if that saves no time."""
     entry_names = {tensor.name for tensor in entries}
-    # Not past the entries: an entry may lie behind another (a bucketed copy of a float input).
+    # Only up to the entries: an entry may depend on another (a bucketed copy of a float input).
     needed = traced.ancestors(scores, frozenset(entry_names))
     varying: set[str] = set(entry_names)
     affine: dict[str, Any] = {tensor.name: tensor for tensor in entries}
@@ -34,7 +34,7 @@ def affine_frontier(
         if not operands:
             continue
         varying.update(tensor.name for tensor in op.outputs)
-        # What else the op takes must be the same for every row, the baseline's included.
+        # The op's other operands must be the same for every row, those of the baseline included.
         fixed = not any(sources.get(t.op.name) for t in op.inputs if t.name not in varying)
         known = fixed and all(tensor.name in affine for tensor in operands)
         if known and is_affine(op, lambda tensor: tensor.name in varying):
@@ -53,7 +53,7 @@ def affine_frontier(
 
 
 def _without_copies(ends: Mapping[str, Any], affine: Mapping[str, Any]) -> tuple[Any, ...]:
-    """One tensor for those that differ by cheap arithmetic alone: a swish's x and βx, say."""
+    """Keeps one of the tensors that differ only by cheap arithmetic, such as x and βx of a swish."""
     chains = []
     for tensor in ends.values():
         chain = [tensor]

@@ -1,8 +1,8 @@
-"""Questions that a model asks of a list about its padding: those whose answers switch its own values.
+"""Recognition of padding masks among a model's comparisons of a list's ids, called its questions.
 
-An embedded list may be asked several things. Whether a value is padding decides, value by value, which of the
-list's own values count. Whether a word makes a price count, or how many there are, is worth something of its
-own: no mask, whatever it looks like.
+A model may ask several questions of an embedded list. "Is this value padding?" decides, value by value, which
+of the list's own values count. "Does this word make a price count?" and "how many are there?" have effects of
+their own: their answers are not padding masks, even if they look like masks.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ import tensorflow as tf
 
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, row_elements
 
-#: Ops that make one value of many positions.
+#: Ops that reduce many positions to one value.
 _REDUCING = frozenset({"All", "Any", "Max", "Mean", "Min", "Prod", "Sum"})
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions that a model asks of one input, before any of its values meets the answers.
+    """The questions that a model asks of one input, before the answers meet any of its values.
 
     Args:
-      asked: By tensor that is made of answers alone: the questions.
-      padding: Those of which some answers switch the input's own values, each at its own position.
+      asked: The questions behind each tensor that is computed from answers alone, by the tensor's name.
+      padding: Questions whose answers switch the input's own values, each at its own position.
     """
 
     asked: dict[str, frozenset[str]]
     padding: frozenset[str]
 
     def is_padding(self, tensor: Any) -> bool:
-        """Whether a tensor of answers is about padding and nothing else."""
+        """True if a tensor of answers is only about padding."""
         return self.asked.get(tensor.name, frozenset()) <= self.padding
 
 
 def questions_of(
     traced: TracedModel, ops: Sequence[Any], name: str, own: frozenset[str], values: frozenset[str]
 ) -> Questions:
-    """Follows what a model asks of an input to where values are met.
+    """Follows a model's questions about an input up to the ops where answers meet values.
 
     Args:
       traced: The model.
-      ops: That the scores need, in the graph's order.
+      ops: The ops that the scores need, in the graph's order.
       name: The input.
-      own: Names of the tensors that depend on its values, which the answers do not.
-      values: Questions of all inputs.
+      own: Names of the tensors that depend on the input's values; answers do not count as values.
+      values: Names of the tensors that depend on the values of any input.
     Cost: one walk over the ops.
     """
-    source = {traced.inputs[name].name}  # what is made of the input and is no answer yet
-    answers: dict[str, tuple[frozenset[str], bool]] = {}  # questions; whether one for the whole list
+    source = {traced.inputs[name].name}  # tensors that are computed from the input and are not answers
+    answers: dict[str, tuple[frozenset[str], bool]] = {}  # questions; whether one answer for the whole list
     padding: set[str] = set()
     for op in ops:
         if op.type in SHAPE_ONLY:
@@ -63,7 +63,7 @@ def questions_of(
                 padding.update(asked if not whole else ())
             if any(operand.name in values for operand in op.inputs):
                 continue
-            # Of a length a mask is made by holding it against places.
+            # Comparing a length with places makes a mask again, with an answer for each place.
             placed = whole and op.outputs and op.outputs[0].dtype == tf.bool and _is_wider(op)
             whole = not placed and (whole or op.type in _REDUCING)
             answers.update((tensor.name, (asked, whole)) for tensor in op.outputs)
@@ -81,7 +81,7 @@ def _is_wider(op: Any) -> bool:
 
 
 def _signature(op: Any) -> str:
-    """An op in words that are the same for the same question asked twice."""
+    """An op as text that is equal for equal questions."""
     operands = []
     for tensor in op.inputs:
         value = tf.get_static_value(tensor)

@@ -1,7 +1,7 @@
-"""Padding masks as numbers: which float tensors say no more than which values of a list count.
+"""Recognition of padding masks that are numbers: float tensors that only say which values of a list count.
 
-A layer that averages over a list's words takes its mask as zeros and ones: it multiplies by them, and divides
-by their sum. They are no values of the list, as an indicator is that goes through weights of its own.
+A layer that averages over a list's words takes its mask as zeros and ones: it multiplies by them and divides
+by their sum. Such a mask is not a value of the list, unlike an indicator that has weights of its own.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from transforms.models.graphs.cut.entries import Entry
 from transforms.models.graphs.cut.mask_questions import Questions, questions_of
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, row_elements
 
-#: What is added to logits to hide them is far beyond any of them.
+#: Least magnitude of a constant that hides logits when it is added to them.
 _FAR = 1e3
-#: A mask stays one under these, with constants beside it.
+#: Ops that turn a mask into a mask, if their other operands are constants.
 _KEEPING = frozenset(
     {
         "Add", "AddV2", "BroadcastTo", "Cast", "ClipByValue", "Div", "DivNoNan", "EnsureShape", "Exp",
@@ -30,7 +30,7 @@ _KEEPING = frozenset(
 _PRODUCTS = frozenset(
     {"BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "MatMul", "Mul", "MulNoNan"}
 )
-#: Give each place its weight.
+#: Ops that may give each position a weight of its own.
 _WEIGHING = frozenset({"Div", "DivNoNan", "Mul", "RealDiv"})
 _QUOTIENTS = frozenset({"Div", "DivNoNan", "RealDiv"})
 _SUMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub"})
@@ -39,29 +39,29 @@ _SUMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub"})
 def held_masks(
     traced: TracedModel, scores: Sequence[Any], needed: Mapping[str, Any], entries: Sequence[Entry]
 ) -> frozenset[str]:
-    """Names of the entries that are masks of lists, zeros and ones: they are held as the row has them.
+    """Names of the entries that are masks of lists, of zeros and ones: they keep the row's values.
 
-    Their gradient is no position's: that of a padded word would be what the score gained if it were none, the
-    same for all of them.
+    Their gradient does not belong to single positions: that of a padded word would be the gain of the score
+    if the word counted, the same for every padded word.
 
     Args:
       traced: The model.
       scores: The tensors to explain.
-      needed: Ops that these need, by name.
-      entries: Where gradients begin.
+      needed: The ops that the scores need, by name.
+      entries: The entries, where gradients begin.
     """
     answers = _answers(traced, entries)
-    names = _names(e.tensor for e in answers)  # tensors are told apart by name: == would add an op
+    names = _names(e.tensor for e in answers)  # tensors are compared by name: == would add an op
     apart = {e.input for e in answers} - {e.input for e in entries if e.tensor.name not in names}
     plain = [e for e in entries if _is_plain(traced, e)]
     if not (answers or plain):
         return frozenset()
     ops = [op for op in traced.graph.get_operations() if op.name in needed]
     if not any(_scales_far(op, op.inputs) for op in ops):
-        plain = []  # hundreds of lists are not followed one by one for nothing
+        plain = []  # nothing can be put out of reach: spares following hundreds of lists one by one
     about = {name: questions(traced, ops, entries, answers, name) for name in {e.input for e in answers}}
     padding = [e for e in answers if about[e.input].is_padding(e.tensor)]
-    # Whole numbers may be weights of a mean: they are a mask where they put values out of reach.
+    # Integers may be weights of a mean: they are a mask only if they put values out of reach.
     hidden = {
         e.input for e in plain if _ways_of(traced, ops, scores, entries, [*padding, e])[e.tensor.name] > 1
     }
@@ -70,7 +70,7 @@ def held_masks(
     held: set[str] = set()
     for name in {e.input for e in asked}:
         own = [e.tensor.name for e in entries if e.input == name]
-        # An input that is nothing but a mask is held as a whole, or not at all.
+        # An input that is only a mask is held as a whole or not at all.
         whole = all(masks.get(n, -1) >= 0 for n in own) and any(masks[n] for n in own)
         if whole or name not in apart | hidden:
             held.update(n for n in own if masks.get(n, -1) >= 0)
@@ -80,14 +80,14 @@ def held_masks(
 def switches_others(
     traced: TracedModel, needed: Mapping[str, Any], entries: Sequence[Entry], tensor: Any, name: str
 ) -> bool:
-    """Whether a tensor of answers that mix an input's positions switches other values than the input's own.
+    """True if answers that mix an input's positions switch other values than the input's own.
 
     Args:
       traced: The model.
-      needed: Ops that the scores need, by name.
-      entries: Where gradients begin; the tensor is none.
-      tensor: Zeros and ones.
-      name: The input that it comes from.
+      needed: The ops that the scores need, by name.
+      entries: The entries, where gradients begin; the tensor is not among them.
+      tensor: The answers, zeros and ones.
+      name: The input from which the tensor comes.
     """
     ops = [op for op in traced.graph.get_operations() if op.name in needed]
     return not questions(traced, ops, entries, _answers(traced, entries), name).is_padding(tensor)
@@ -100,9 +100,9 @@ def questions(
 
     Args:
       traced: The model.
-      ops: That the scores need, in the graph's order.
-      entries: Where gradients begin.
-      asked: Those that are answers.
+      ops: The ops that the scores need, in the graph's order.
+      entries: The entries, where gradients begin.
+      asked: The entries that are answers.
       name: The input.
     """
     answers = _names(e.tensor for e in asked)
@@ -113,7 +113,7 @@ def questions(
 
 
 def row_masks(traced: TracedModel, scores: Sequence[Any], entries: Sequence[Entry]) -> frozenset[str]:
-    """See `Cut.row_masks`; arguments as for `held_masks`."""
+    """Finds `Cut.row_masks`; arguments as for `held_masks`."""
     pending = list(scores)
     seen = set(_names(entry.tensor for entry in entries))
     needed: set[str] = set()
@@ -129,7 +129,7 @@ def row_masks(traced: TracedModel, scores: Sequence[Any], entries: Sequence[Entr
 
 
 def hides(op: Any) -> bool:
-    """Whether an op puts zeros in the place of some values."""
+    """True if an op replaces some values by zeros."""
     if op.type not in ("Select", "SelectV2"):
         return False
     others = [tf.get_static_value(tensor) for tensor in op.inputs[1:]]
@@ -138,12 +138,12 @@ def hides(op: Any) -> bool:
 
 
 def is_pooled(traced: TracedModel, entry: Entry, needed: Mapping[str, Any]) -> bool:
-    """Whether an entry is only added up over its positions, each alike: a zero among them is none at all.
+    """True if an entry is only summed over its positions, so that a zero counts as an absent value.
 
     Args:
       traced: The model.
-      entry: Where gradients begin.
-      needed: Ops that the scores need, by name.
+      entry: The entry.
+      needed: The ops that the scores need, by name.
     """
     if not several(traced, entry.input):
         return False
@@ -160,12 +160,12 @@ def is_pooled(traced: TracedModel, entry: Entry, needed: Mapping[str, Any]) -> b
 
 
 def puts_far(op: Any) -> bool:
-    """Whether an op moves values so far that a softmax gives them nothing."""
+    """True if an op moves values so far that a softmax gives them weight 0."""
     return op.type in ("Add", "AddV2", "Sub") and any(_far(operand) for operand in op.inputs)
 
 
 def several(traced: TracedModel, name: str) -> bool:
-    """Whether an input has ids or strings at several positions, some of which may be padding."""
+    """True if an input has ids or strings at several positions, some of which may be padding."""
     tensor = traced.inputs[name]
     return not tensor.dtype.is_floating and row_elements(tensor) > 1
 
@@ -175,12 +175,12 @@ def _answers(traced: TracedModel, entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _from_a_question(traced: TracedModel, tensor: Any, name: str) -> bool:
-    """Whether a tensor is a cast of what the model asks of an input: is this padding?
+    """True if a tensor is a cast of the answer to a question about an input, such as "is this padding?".
 
     Args:
       traced: The model.
-      tensor: Of numbers.
-      name: The input that it comes from.
+      tensor: A tensor of numbers.
+      name: The input from which it comes.
     """
     if tensor.op.type != "Cast":
         return False
@@ -189,7 +189,7 @@ def _from_a_question(traced: TracedModel, tensor: Any, name: str) -> bool:
 
 
 def _is_plain(traced: TracedModel, entry: Entry) -> bool:
-    """Whether an entry is a list of whole numbers as it is."""
+    """True if an entry is an input's list of integers itself, cast to floats."""
     tensor = entry.tensor
     return (
         tensor.op.type == "Cast"
@@ -205,17 +205,17 @@ def _ways_of(
     entries: Sequence[Entry],
     asked: Sequence[Entry],
 ) -> dict[str, int]:
-    """Finds how entries mask, if all they do is switch values on and off and count those that are on.
+    """Finds how entries mask values, if they only switch values on and off and count those left on.
 
     Args:
       traced: The model.
-      ops: That the scores need, in the graph's order.
-      scores: What is explained.
-      entries: Where gradients begin.
-      asked: Those of them that may be masks.
+      ops: The ops that the scores need, in the graph's order.
+      scores: The tensors to explain.
+      entries: The entries, where gradients begin.
+      asked: The entries that may be masks.
     Returns:
-      By name: -1 for more than that, 0 for products, 1 where values are also divided by their number, 2 where
-      they are put out of reach: a product alone may be an interaction of two inputs.
+      By name: -1 for other effects; 0 for products; 1 if values are also divided by a count; 2 if values are
+      put out of reach. A product alone may be an interaction of two inputs.
     """
     tensors = [e.tensor for e in asked]
     moved = _names(e.tensor for e in entries) - _names(tensors)
@@ -227,13 +227,13 @@ def _ways_of(
 def _way(
     ops: Sequence[Any], tensor: Any, every: frozenset[str], values: frozenset[str], scores: frozenset[str]
 ) -> int:
-    """Finds how a tensor masks, see `_ways_of`; `every`: names of what is made of masks alone."""
-    far = {tensor.name: False}  # what is made of it, and whether that is beyond all logits
+    """Finds how a tensor masks, see `_ways_of`; `every`: names of tensors computed from masks alone."""
+    far = {tensor.name: False}  # tensors computed from the mask, and whether they are beyond all logits
     way = -1
     for op in ops:
         own = [operand for operand in op.inputs if operand.name in far]
         if not own or op.type in SHAPE_ONLY or not op.outputs[0].dtype.is_floating:
-            continue  # a condition or a place in a list: no gradient passes it
+            continue  # a condition or an index, which no gradient passes
         beside = [operand for operand in op.inputs if operand.name not in every]
         beyond = any(far[operand.name] for operand in own)
         if any(operand.name in values for operand in beside):
@@ -245,7 +245,7 @@ def _way(
             continue
         keeps = op.type in _KEEPING or (op.type in _PRODUCTS and not beside)
         out = op.outputs[0].name
-        # Times a weight for each place it is a mask still; where it is more, that is added to values.
+        # A mask times a weight per position is still a mask; any other learned operand makes it more.
         if not keeps or (op.type not in _WEIGHING and _learned(beside)) or out in scores:
             return -1
         far[out] = beyond or _scales_far(op, beside)
@@ -253,16 +253,16 @@ def _way(
 
 
 def _names(tensors: Iterable[Any]) -> frozenset[str]:
-    """Names of tensors."""
+    """The names of tensors."""
     return frozenset(tensor.name for tensor in tensors)
 
 
 def _depending(ops: Iterable[Any], starts: Iterable[str]) -> frozenset[str]:
-    """Names of the tensors that depend on some tensors, these included.
+    """Names of the tensors that depend on given tensors, including these.
 
     Args:
-      ops: Of a graph, in its order.
-      starts: The tensors' names.
+      ops: Ops of a graph, in its order.
+      starts: Names of the given tensors.
     """
     names = set(starts)
     for op in ops:
@@ -272,7 +272,7 @@ def _depending(ops: Iterable[Any], starts: Iterable[str]) -> frozenset[str]:
 
 
 def _learned(beside: Iterable[Any]) -> bool:
-    """Whether what stands beside a mask is more than a constant that is alike for all positions."""
+    """True if an operand beside a mask is anything but a constant that is equal for all positions."""
     for operand in beside:
         if not operand.dtype.is_floating:
             continue  # axes, shapes, conditions

@@ -1,8 +1,8 @@
-"""Positions of a model input that the values of an entry come from: attributions go back there.
+"""The position in a model input from which each value of an entry comes, and to which its φ is credited.
 
-Maps are followed from the input through the ops, by what each op does to one row of the input: `[1, *shape]`,
-or `[n, ...]` where the batch was flattened. A value is a position of the flattened input, or NOWHERE for a
-constant.
+A map of positions is followed from the input through the ops, as each op rearranges one row of the input:
+`[1, *shape]`, or `[n, ...]` if the batch was flattened. Its values are positions in the flattened input, or
+NOWHERE for a constant.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import tensorflow as tf
 from transforms.models.graphs.affine import slice_spares_batch
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, static_shape
 
-#: A value that comes from no position: a constant beside the input's values.
+#: Stands for a value that comes from no position: a constant beside the input's values.
 NOWHERE = -1
-#: A value that comes from all positions alike: how often a token stands anywhere among them.
+#: Stands for a value that comes from all positions alike: the number of times that a token occurs.
 EVERYWHERE = -2
-#: Ops that count over positions, whichever has what: multi-hot, count and tf-idf encodings.
+#: Ops that count over positions: multi-hot, count and tf-idf encodings.
 _BINCOUNTS = frozenset({"Bincount", "DenseBincount"})
 _COUNTING = _BINCOUNTS | {"Max", "Sum"}
 #: Ops that work value by value; every other op that is not known below mixes the values of a row.
@@ -44,16 +44,16 @@ _ELEMENTWISE = frozenset(
         "TruncateDiv", "TruncateMod", "Xdivy", "Xlog1py", "Xlogy",
     }
 )  # fmt: skip
-#: Ops that pick rows of a table by the ids in their second operand.
+#: Ops that look up rows of a table by the ids in their second operand.
 _PICKS = frozenset({"Gather", "GatherV2", "ResourceGather"})
-#: Ops that keep zeros and ones what they are.
+#: Ops that leave zeros and ones unchanged.
 _STILL_INDICATORS = frozenset(
     {"Cast", "ExpandDims", "Identity", "Reshape", "Snapshot", "Squeeze", "StridedSlice", "Transpose"}
 )
 
 
 class Mixed(Exception):
-    """An op mixes positions; its name is the message's."""
+    """An op mixes positions; the message is its name."""
 
     def __init__(self, op: Any) -> None:
         self.op = op
@@ -61,13 +61,13 @@ class Mixed(Exception):
 
 
 def entry_positions(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
-    """Positions of input `name` that the values of an entry come from: `position_map`, or EVERYWHERE.
+    """The positions of input `name` from which an entry's values come: `position_map`, or EVERYWHERE.
 
-    EVERYWHERE are counts: of zeros and ones that say what stands at a position, made alike of each position
-    and added up over all of them. Nothing else is shared among positions.
+    EVERYWHERE stands for counts: sums over all positions of indicators that are computed in the same way at
+    each position. Values of other kinds are not shared among positions.
 
     Raises:
-      Mixed: A value comes from several positions, and does not count them.
+      Mixed: A value comes from several positions, and is not such a count.
     """
     positions = _mapped(traced, tensor, name, counts=True)
     if (positions == EVERYWHERE).any() and tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool:
@@ -76,16 +76,16 @@ def entry_positions(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
 
 
 def position_map(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
-    """Positions of input `name` that the values of a tensor come from.
+    """The positions of input `name` from which the values of a tensor come.
 
     Args:
       traced: The model.
-      tensor: Depends on this input alone.
+      tensor: A tensor that depends on this input alone.
       name: The input.
     Returns:
-      Positions of the flattened input, `[rows of the tensor for a row of the input, *shape]`.
+      Positions in the flattened input, `[rows of the tensor per row of the input, *shape]`.
     Raises:
-      Mixed: A value comes from several positions, or from one that is not known.
+      Mixed: A value comes from several positions, or from an unknown one.
     """
     return _mapped(traced, tensor, name, counts=False)
 
@@ -99,24 +99,24 @@ def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.
     if size == 1 and None not in extents:
         return np.zeros([1, *(extent or 0 for extent in extents)], np.int64)
     maps = {source.name: np.arange(size).reshape(1, *shape[1:])}
-    unlike: set[str] = set()  # tensors to which it matters at which position a value stands
+    unlike: set[str] = set()  # tensors whose values were computed differently at different positions
     mixed: dict[str, Any] = {}  # tensors without a map, with the op that mixed their values
     needed = traced.ancestors([tensor], frozenset([source.name]))
     for op in traced.graph.get_operations():
         if op.name not in needed or op.type in SHAPE_ONLY:
             continue
-        # The number of possible ids is not a value, though it is read off the largest one.
+        # A bincount's number of possible ids is not a value, though it is computed from the largest id.
         values = [t for i, t in enumerate(op.inputs) if not (i == 1 and op.type in _BINCOUNTS)]
         operands = {index: maps[t.name] for index, t in enumerate(op.inputs) if t.name in maps}
         mapped: list[np.ndarray] = []
         blamed = next((mixed[t.name] for t in values if t.name in mixed), None)
         if blamed is None and not operands:
             continue
-        differs = any(t.name in unlike for t in op.inputs) or _tells_positions_apart(op, operands)
+        differs = any(t.name in unlike for t in op.inputs) or _distinguishes_positions(op, operands)
         if blamed is None:
             try:
-                mapped = _found(op, operands, size, counts=counts and not differs)
-            # What an op does to a single row may not be known at all.
+                mapped = _output_maps(op, operands, size, counts=counts and not differs)
+            # Some ops cannot be applied to the map of a single row.
             except (Mixed, ValueError, IndexError, tf.errors.InvalidArgumentError):
                 blamed = op
         if blamed is not None:
@@ -131,8 +131,8 @@ def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.
     return maps[tensor.name]
 
 
-def _found(op: Any, operands: Mapping[int, np.ndarray], size: int, *, counts: bool) -> list[np.ndarray]:
-    """Maps of an op's outputs; `counts`: where it counts over all positions, EVERYWHERE."""
+def _output_maps(op: Any, operands: Mapping[int, np.ndarray], size: int, *, counts: bool) -> list[np.ndarray]:
+    """Maps of an op's outputs; EVERYWHERE if `counts` and the op counts over all positions."""
     if op.type not in _COUNTING:
         return _rearranged(op, operands)
     if not counts:
@@ -140,8 +140,8 @@ def _found(op: Any, operands: Mapping[int, np.ndarray], size: int, *, counts: bo
     return [_counted(op, operands, size)]
 
 
-def _tells_positions_apart(op: Any, maps: Mapping[int, np.ndarray]) -> bool:
-    """Whether an op treats the values of one position in another way than those of the next."""
+def _distinguishes_positions(op: Any, maps: Mapping[int, np.ndarray]) -> bool:
+    """True if an op treats the values of different positions differently."""
     if op.type not in _ELEMENTWISE:
         return False
     rank = max((value.ndim for value in maps.values()), default=0)
@@ -165,13 +165,13 @@ def _tells_positions_apart(op: Any, maps: Mapping[int, np.ndarray]) -> bool:
 
 
 def _counted(op: Any, maps: Mapping[int, np.ndarray], size: int) -> np.ndarray:
-    """EVERYWHERE, where an op counts over every position of a row once."""
+    """The map EVERYWHERE of an op that counts each position of a row once."""
     extents = _extents(op)
     counted = maps.get(0)
     if counted is None or 2 in maps or not extents or len(counted) > 1:
         raise Mixed(op)
     if op.type in _BINCOUNTS:
-        # Weights would be another input's, or make the positions differ.
+        # Weights would come from another input, or make the positions differ.
         weighed = op.inputs[2].shape.num_elements() != 0
         if weighed or counted.ndim != 2 or not np.array_equal(np.sort(counted[0]), np.arange(size)):
             raise Mixed(op)
@@ -187,7 +187,7 @@ def _counted(op: Any, maps: Mapping[int, np.ndarray], size: int) -> np.ndarray:
 
 
 def _is_indicator(tensor: Any) -> bool:
-    """Whether all values are zeros and ones that say what something is."""
+    """True if all values are indicators: zeros and ones."""
     op = tensor.op
     while op.type in _STILL_INDICATORS and op.inputs[0].dtype != tf.bool:
         op = op.inputs[0].op
@@ -238,7 +238,7 @@ def _rearranged(op: Any, maps: Mapping[int, np.ndarray]) -> list[np.ndarray]:
         if op.get_attr("batch_dims") or 1 in maps:
             raise Mixed(op)
         index = tf.get_static_value(op.inputs[1])
-        if index is None:  # of a variable: no matter, where all along the axis is of one position
+        if index is None:  # unknown, but irrelevant if the whole axis comes from one position
             one = np.take(first, [0], int(axis))
             if (first != one).any() or op.inputs[1].shape.rank != 1:
                 raise Mixed(op)
@@ -265,16 +265,16 @@ _MASKS = ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_ax
 
 
 def _elementwise(op: Any, maps: list[np.ndarray]) -> np.ndarray:
-    """Value by value: a lookup, a hash, a comparison; all operands come from the same positions."""
+    """The map of an element-wise op, such as a lookup or comparison: all operands' positions must agree."""
     whole = np.broadcast_arrays(*maps)
     if any((other != whole[0]).any() for other in whole[1:]):
         raise Mixed(op)
-    # A constant of more axes would stand before the batch.
+    # A constant with more axes would add axes before the batch.
     return np.broadcast_to(whole[0], [whole[0].shape[0], *_extents(op)])
 
 
 def _with_axes_behind(op: Any, ids: np.ndarray) -> np.ndarray:
-    """Rows of a table in the place of ids: an embedding."""
+    """The map of an embedding: each id is replaced by a row of a table."""
     extents = _extents(op)
     widened = ids
     while widened.ndim < 1 + len(extents):

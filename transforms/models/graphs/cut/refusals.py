@@ -1,4 +1,4 @@
-"""Errors that say why gradients cannot be taken; whoever knows the methods adds those that would do."""
+"""Errors that say why gradients cannot be taken; callers add the methods that could be used instead."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def refuse_unreached(
 
     Args:
       traced: The model.
-      names: Of the inputs.
-      needed: Ops that the scores need, by name.
-      sources: Inputs that an op depends on.
-      masks: Names of zeros and ones that only switch values on and off, and count those that are on.
+      names: Names of the inputs.
+      needed: The ops that the scores need, by name.
+      sources: The inputs on which each op depends, by op name.
+      masks: Names of tensors of zeros and ones that only switch values on and off, and count those left on.
     Raises:
-      MaskInputs: They only switch values on and off.
-      NoGradients: They do more.
+      MaskInputs: The inputs only switch values on and off.
+      NoGradients: The inputs have other effects.
     """
     what = f"no gradient path leads from the {kind_of(traced, names[0])} input {names[0]!r} to the score"
     if all(_only_masks(traced, name, needed, sources, masks) for name in names):
         fixed = ", ".join(f"{{name: {name}, fixed: true}}" for name in names)
-        remedy = f"hold what is a mask at the row's value, with {fixed} in input.features"
+        remedy = f"if it is a mask, hold it at the row's value, with {fixed} in input.features"
         raise MaskInputs(what, "model", remedy, tuple(names))
     raise refused(what)
 
@@ -46,7 +46,7 @@ def _only_masks(
     sources: Mapping[str, frozenset[str]],
     masks: frozenset[str],
 ) -> bool:
-    """Whether an input only says which values count: what it switches, it switches off or holds back."""
+    """True if an input only decides which values count: every value that it switches is switched off."""
     reached = {traced.inputs[name].name}
     for op in traced.graph.get_operations():
         operands = [tensor for tensor in op.inputs if tensor.name in reached]
@@ -64,12 +64,12 @@ def _only_masks(
 
 
 def refused(what: str, remedy: str | None = None) -> NoGradients:
-    """Makes the error of a model that has no gradients to give."""
+    """Makes the error about a model of which no gradients can be taken."""
     return NoGradients(what, "model", remedy)
 
 
 def mixing(name: str, op: Any) -> NoGradients:
-    """Makes the error of an op that mixes the values of an input before any gradient begins."""
+    """Makes the error about an op that mixes the values of an input before any gradient begins."""
     if op.type == "XlaCallModule":
         return refused(
             "the SavedModel was stored without the gradients of its JAX function",
@@ -83,17 +83,17 @@ def mixing(name: str, op: Any) -> NoGradients:
 
 
 def kind_of(traced: TracedModel, name: str) -> str:
-    """The type of an input, as numpy calls it."""
+    """The type of an input, by its name in numpy."""
     return str(traced.inputs[name].dtype.name)
 
 
 def where(op: Any) -> str:
-    """An op by its type and its name."""
+    """An op's type and name, for an error."""
     return f"{op.type} ({op.name})"
 
 
 def is_smooth(tensor: Any) -> bool:
-    """Whether gradients may pass a tensor of such a type."""
-    # Lists of tensors, which recurrent layers walk along, are variants; between a signal and its power lie
-    # complex numbers.
+    """True if gradients can pass through a tensor of this type."""
+    # Variants are lists of tensors, as in recurrent layers; complex numbers lie between a signal and its
+    # power spectrum.
     return bool(tensor.dtype.is_floating or tensor.dtype.is_complex or tensor.dtype == tf.variant)

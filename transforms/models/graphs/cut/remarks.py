@@ -1,4 +1,4 @@
-"""Remarks for readers of a model's gradients: rounded layers, masks, texts that it splits."""
+"""Remarks on a model's gradients for plan and manifest: rounding layers, masks, texts that it splits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST = 3
 
 
 def split_texts(traced: TracedModel) -> tuple[str, ...]:
-    """Inputs of strings that the model takes apart itself, by name."""
+    """Names of string inputs that the model itself splits."""
     needed = traced.ancestors(traced.outputs)
     sources = input_sources(traced, needed)
     names: set[str] = set()
@@ -34,18 +34,18 @@ def split_texts(traced: TracedModel) -> tuple[str, ...]:
 def masked_lists(
     traced: TracedModel, scores: Sequence[Any], held: frozenset[str] = frozenset()
 ) -> tuple[str, ...]:
-    """Inputs that are lists of ids or strings of which the model masks some, its padding, by name.
+    """Names of inputs that are lists of ids or strings whose padding the model masks.
 
     Args:
       traced: The model.
-      scores: The tensors to explain, one a head.
-      held: Inputs that stay what they are in the row.
+      scores: The tensors to explain, one for each head.
+      held: Inputs that keep the row's values.
     """
     if not any(several(traced, name) for name in traced.inputs):
         return ()
     try:
         return find_cut(traced, scores, affine_prefix=False, held=held).row_masks
-    except UserError:  # no gradient reaches some input: what it does there is not known
+    except UserError:  # no gradient reaches some input, so that its masks cannot be found
         return ()
 
 
@@ -54,9 +54,9 @@ def remarks_on_gradients(traced: TracedModel, cut: Cut, *, additive: bool, inste
 
     Args:
       traced: The model.
-      cut: Its cut.
-      additive: Whether the method that takes its gradients promises a sum.
-      instead: Methods that need only evaluations, in words.
+      cut: The model's cut.
+      additive: Whether the method that uses the gradients promises a sum.
+      instead: Names of methods that need only evaluations, in words.
     """
     rest = traced.ancestors(cut.scores, frozenset(entry.tensor.name for entry in cut.entries))
     lines = []
@@ -64,38 +64,38 @@ def remarks_on_gradients(traced: TracedModel, cut: Cut, *, additive: bool, inste
     if rounded:
         shown = names_in_words(rounded, _MOST)
         lines.append(
-            f"the model rounds in {shown} (quantised): gradients go straight through, as the layers have it "
-            f"themselves, and need not add up to the change of the score; {instead} explain what it computes"
+            f"the model rounds in {shown} (quantised): gradients pass straight through, as those layers "
+            f"define them, and need not add up to the change of the score; {instead} explain what it computes"
         )
     if not additive:
         return lines
     listed = names_in_words(cut.row_masks)
     if listed:
         lines.append(
-            f"the mask that the model makes of {listed} stays the row's along the whole path, and in the "
-            "base value: padding gets exactly 0, sums hold, and what the mask itself is worth (how much of a "
-            f"list is padding) is in none of them; {instead} replace the values themselves, mask and all"
+            f"the mask that the model makes of {listed} stays the row's along the whole path and in the base "
+            "value: padding gets exactly 0 and sums hold, but they leave out the effect of the mask itself "
+            f"(how much of a list is padding); {instead} replace the values themselves, mask and all"
         )
     moved = {entry.input for entry in cut.entries}.difference(cut.row_masks)
     masks = [n for n in cut.side_inputs if n in moved and not traced.inputs[n].dtype.is_floating]
     if masks:
         lines.append(
             f"the mask that the model makes of {', '.join(masks)} stays the row's along the whole path, "
-            "while the base value has the baseline's own: sums miss what the mask is worth; "
+            "while the base value uses the baseline's mask: sums miss the effect of the mask; "
             f"{instead} replace the values themselves, mask and all"
         )
     jumping = list(dict.fromkeys(_layer(tensor.op) for tensor in equalities(traced, cut)))
     if jumping:
         lines.append(
             f"the model compares values with a constant ({', '.join(jumping[:_MOST])}: padding that is "
-            "masked): the mask jumps along the path, and sums miss what the jump is worth; "
+            "masked): the mask jumps along the path, and sums miss the effect of the jump; "
             f"{instead} are exact there"
         )
     return lines
 
 
 def _rounded(traced: TracedModel, cut: Cut, ops: Iterable[Any]) -> list[str]:
-    """Layers that round what comes from the entries, and have a gradient all the same."""
+    """Layers that round values computed from the entries, and yet define a gradient."""
     entries = frozenset(entry.tensor.name for entry in cut.entries)
     layers: dict[str, None] = {}
     for op in ops:
@@ -118,6 +118,6 @@ def _rounds(op: Any) -> bool:
 
 
 def _layer(op: Any) -> str:
-    """The innermost scope of an op that is a layer's."""
+    """The innermost scope in an op's name, which is its layer's."""
     scopes = op.name.split("/")[:-1]
     return scopes[-1] if scopes else str(op.name)

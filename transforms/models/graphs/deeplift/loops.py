@@ -1,8 +1,8 @@
-"""A loop as one step of DeepLIFT's walk: its body is planned once, and walked back as often as it ran.
+"""A loop as one step of DeepLIFT's walk: its body is planned once, and walked once for each of its steps.
 
-Written out, a recurrent layer of 60 steps is a thousand rules, and building them takes a minute. Here the
-loop stays one: on the way forward it keeps of each step what the rules need, on the way back it takes the
-steps from the last to the first.
+Unrolled, a recurrent layer of 60 steps is a thousand rules, and building them takes a minute. Here the loop
+stays a loop: the forward pass keeps the values that the rules need at each step, and the backward pass goes
+through the steps from the last to the first.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from transforms.models.graphs.trace import TracedModel
 
 @dataclass(frozen=True)
 class Variable:
-    """A loop variable that the walk has to do with.
+    """A loop variable that takes part in the walk: a state, a list, or a value held by all steps.
 
     Args:
-      number: Its place among the loop's variables.
-      name: Of the body's input: a state, an item of a list, or what is held; None of a list that is written.
-      result: Place of the body's output among `Scan.body.outputs`; None of what is only read or held.
-      listed: Whether it is a list: of its items there is one for each step.
-      last: Whether all steps write the same item of a list, so that the last one's stays.
-      varies: Whether it differs between rows.
+      number: The variable's place among the loop's variables.
+      name: Name of the body's input: a state, an item of a list, or a held value; None for a list that is
+        written.
+      result: Place of the body's output in `Scan.body.outputs`; None for variables only read or held.
+      listed: Whether it is a list with one item for each step.
+      last: Whether all steps write the same item of a list, so that only the last value remains.
+      varies: Whether its value differs between rows.
     """
 
     number: int
@@ -44,7 +45,7 @@ class Variable:
 
     @property
     def state(self) -> bool:
-        """Whether it goes from step to step."""
+        """True if each step passes a new value on to the next step."""
         return self.name is not None and self.result is not None
 
 
@@ -53,12 +54,12 @@ class Scan:
     """A loop of a known number of steps, which reads and writes its lists item by item.
 
     Args:
-      steps: How many.
-      body: One step: states, items and what is held → new states and items.
-      plan: The walk through the body.
-      growth: How the body's tensors grow with the rows.
-      variables: The loop's, but for counters and weights.
-      numbers: Counters after the last step, by place.
+      steps: Number of steps.
+      body: One step as a model: from states, items and held values to new states and items.
+      plan: The plan of the walk through the body.
+      growth: Growth of the body's tensors with the rows.
+      variables: The loop's variables, except counters and weights.
+      numbers: Values of the counters after the last step, by place.
     """
 
     steps: int
@@ -70,30 +71,30 @@ class Scan:
 
     @property
     def given(self) -> list[Variable]:
-        """Arguments of the loop, in order; a list is one tensor `[steps, rows, ...]`."""
+        """The arguments of `call`, in order; a list is one tensor `[steps, rows, ...]`."""
         return [variable for variable in self.variables if variable.name is not None]
 
     @property
     def results(self) -> list[Variable]:
-        """First results of the call, in order; a list of one item has `[1, rows, ...]`."""
+        """The first results of `call`, in order; a list of one item is `[1, rows, ...]`."""
         return [variable for variable in self.variables if variable.result is not None]
 
     @property
     def kept(self) -> range:
-        """Places of the call's outputs that hold what the rules need of each step."""
+        """Places of the outputs of `call` that hold the values that the rules need at each step."""
         first = len(self.results)
         return range(first, first + len(self.plan.kept) + len(self.plan.slopes))
 
     @property
     def operands(self) -> list[int]:
-        """Places of the call's inputs that multipliers go to."""
+        """Places of the inputs of `call` that receive multipliers."""
         return [place for place, variable in enumerate(self.given) if variable.varies]
 
     # -- forward ---------------------------------------------------------------------------------------------
 
     @cached_property
     def call(self) -> Any:
-        """The loop as a function of what is `given`; its outputs are `results` and what is `kept`."""
+        """The loop as a function; its arguments are `given`, its outputs `results` and then `kept`."""
         specs = []
         for variable in self.given:
             tensor = self.body.inputs[str(variable.name)]
@@ -113,7 +114,7 @@ class Scan:
             feeds = {}
             for variable in self.given:
                 value = known[str(variable.name)]
-                # What a loop's body takes from outside becomes its own by an operation alone.
+                # A tensor from outside must pass through an op to belong to the loop's body.
                 own = value[at] if variable.listed else tf.identity(value)
                 feeds[self.body.inputs[str(variable.name)].name] = own
             for variable, value in zip(states, now, strict=True):
@@ -154,7 +155,7 @@ class Scan:
     # -- back ------------------------------------------------------------------------------------------------
 
     def back(self, walk: Walk, step: Step, given: Mapping[str, Any]) -> dict[int, Any]:
-        """Multipliers of the call's operands from those of its results, by place; called while tracing."""
+        """Computes multipliers of the call's operands, by place, from those of its results, while tracing."""
         plan, growth = self.plan, self.growth
         names = [*plan.kept, *plan.slopes]
         constants = constants_of(self.body, plan)
@@ -254,7 +255,7 @@ class Scan:
         return list(zip(self.kept, names, strict=True))
 
     def _by_step(self, value: Any, name: str) -> Any:
-        """`[steps · outer, rows, inner]` as `[steps, outer, rows, inner]`."""
+        """Reshapes `[steps · outer, rows, inner]` to `[steps, outer, rows, inner]`."""
         known = self.growth.extents[name]
         return tf.reshape(value, [self.steps, known.outer, -1, known.inner])
 
@@ -270,7 +271,7 @@ class Scan:
 
     @property
     def pair_values(self) -> int:
-        """Numbers that a pair takes at most, beside the multipliers of the call's own tensors."""
+        """Most numbers that a pair takes, besides the multipliers of the call's own tensors."""
         items = sum(
             self.steps * int(np.prod([size or 1 for size in self.body.inputs[str(v.name)].shape[1:]]))
             for v in self.given
@@ -280,6 +281,6 @@ class Scan:
 
 
 def loops(walk: Walk, step: Step, given: Mapping[str, Any]) -> dict[int, Any]:
-    """The rules of a loop's body, from its last step to its first."""
+    """Applies the rules of a loop's body, from its last step to its first."""
     multipliers: dict[int, Any] = step.scan.back(walk, step, given)
     return multipliers

@@ -1,4 +1,4 @@
-"""A model with DeepLIFT's rules compiled: the score's differences to background rows, divided."""
+"""A model compiled with DeepLIFT's rules, which divide the score's difference to background rows."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from transforms.models.graphs.tensors import sum_positions
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.graphs.xla import for_xla
 
-#: XLA fuses walks of few steps, in calls of many pairs: it compiles anew for each shape. Most steps, fewest
-#: pairs.
+#: Most steps of a walk, and fewest pairs of a call, for which XLA is used: it recompiles for each new shape.
 _MOST_FUSED, _LEAST_FUSED = 64, 4096
-#: Linear ops that leave XLA nothing to do worse than TensorFlow's own kernels.
+#: Linear ops at which XLA is never slower than TensorFlow's own kernels.
 _FUSED_OPS = frozenset({"ConcatV2", "MatMul", "Mul", "Mean", "Neg", "RealDiv", "Split", "Sum", "Transpose"})
-#: What the forward pass of such a network is made of.
+#: Ops of a forward pass that XLA can compile together with the walk.
 _FUSED_FORWARD = ELEMENTWISE | _FUSED_OPS | {"Const", "IdentityN", "Placeholder", "ReadVariableOp", "Reshape"}
 
 Ends = tuple[list[Any], list[Any]]
@@ -39,13 +38,13 @@ class RescaleModel:
 
     Args:
       traced: The model as a graph.
-      scores: The tensors to explain, one a head; they are flattened side by side, `[rows, T]`.
-      input_shapes: By model input, without the batch.
-      example: Some rows of each model input, `[R, *shape]`: how tensors grow with rows is measured on them.
+      scores: The tensors to explain, one for each head; flattened side by side they are `[rows, T]`.
+      input_shapes: Shape of each model input, without the batch.
+      example: Some rows of each model input, `[R, *shape]`, on which the growth of tensors is measured.
 
     Attributes:
-      evaluations: Pairs of a row and a background row asked for so far, padding included.
-      pair_bytes: Memory that a pair takes at most, by the static shapes.
+      evaluations: Number of pairs of a row and a background row so far, padding included.
+      pair_bytes: Most bytes that a pair takes, by static shapes.
     Raises:
       UserError: An op has no rule, or does not keep the rows of a batch apart.
     """
@@ -87,13 +86,13 @@ class RescaleModel:
         weights, targets = tf.TensorSpec([None], tf.float32), tf.TensorSpec([None, None], tf.int32)
         options = self._traced.compile_options
         fused = replace(options, jit=True)
-        #: What the rules need of some rows: kept values and slopes, `[outer, rows, inner]` each.
+        #: The kept values and slopes of some rows, which the rules need, `[outer, rows, inner]` each.
         self.ends = Compiled(self._ends, [inputs], options)
         signature = [ends, ends, weights, targets]
         self._plain = Compiled(self._walk, signature, options)
         self._fused = Compiled(self._walk, signature, fused)
         self._fusable = len(self.plan.steps) <= _MOST_FUSED and all(map(_fuses, self.plan.steps))
-        # A call less where the way forward is of such ops as well; ids and strings are looked up elsewhere.
+        # One call fewer if the forward pass can be fused too; lookups of ids and strings cannot.
         self._whole = Compiled(
             lambda rows, *rest: self._walk(self._ends(rows), *rest), [inputs, *signature[1:]], fused
         )
@@ -141,13 +140,13 @@ class RescaleModel:
             positions = int(np.prod(shape, dtype=np.int64))
             value = tf.reshape(sum_positions(value, entry.positions, t * b, positions), [t, b, *shape])
             sums[entry.input] = sums[entry.input] + value if entry.input in sums else value
-        # An input that the score does not depend on has no entry: its attribution is exactly nothing.
+        # An input on which the score does not depend has no entry: its attribution is exactly 0.
         for name, shape in self._shapes.items():
             sums.setdefault(name, tf.zeros([t, b, *shape]))
         return {k: tf.transpose(v, [1, 0, *range(2, v.shape.rank)]) for k, v in sums.items()}
 
     def _seeds(self, walk: Walk, targets: Any) -> list[Any]:
-        """1 at each pair's target, 0 elsewhere: by score, shaped like it."""
+        """The multipliers of the scores: 1 at each pair's target and 0 elsewhere, shaped like each score."""
         widths = [self._growth.extents[score.name].inner for score in self.plan.scores]
         hot = tf.one_hot(tf.transpose(targets), sum(widths))  # [T, B, all]
         t, r, b = walk.counts
@@ -160,16 +159,16 @@ class RescaleModel:
     def explain(
         self, inputs: Mapping[str, Any], background: Background, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Attributes the differences to each background row, averaged.
+        """Attributes the score's difference to each background row, and averages over the background.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
-          background: As `background` makes it.
-          targets: Output index, `[B, T]`.
+          background: The background, as `background` makes it.
+          targets: Output indices, `[B, T]`.
         Returns:
           φ by model input, `[B, T, *shape]` float32.
-        Cost: a forward evaluation a row, and a backward walk a pair of row and background row; a device call
-          holds T times the rows times a part's background rows.
+        Cost: one forward evaluation per row, and one backward walk per pair of row and background row; a
+          device call holds T times the rows times a part's background rows.
         """
         wide = min(targets.shape[1], TARGETS_AT_ONCE) * len(targets) * background.rows >= _LEAST_FUSED
         explain, ends = self._plain, None
@@ -191,7 +190,7 @@ class RescaleModel:
         return {k: v[0] if len(v) == 1 else np.concatenate(v, axis=1) for k, v in parts.items()}
 
     def background(self, inputs: Mapping[str, np.ndarray], rows: int) -> Background:
-        """The background in parts of `rows` rows, kept ready where that takes little memory."""
+        """Makes the background in parts of `rows` rows; its values are cached if that takes little memory."""
         names = (*self.plan.kept, *self.plan.slopes)
         per_row = 4 * sum(self._growth.extents[n].outer * self._growth.extents[n].inner for n in names)
         background = Background(self, inputs, rows)
@@ -202,9 +201,9 @@ class RescaleModel:
 
 @dataclass
 class Background:
-    """Background rows in parts of equal size: what the rules need of each, and the weights of its rows.
+    """Background rows in parts of equal size: the values that the rules need, and the rows' weights.
 
-    The last part is padded by rows of no weight.
+    The last part is padded with rows of weight 0.
     """
 
     model: RescaleModel
@@ -214,11 +213,11 @@ class Background:
 
     @property
     def count(self) -> int:
-        """Background rows."""
+        """The number of background rows."""
         return len(next(iter(self.inputs.values())))
 
     def keep(self) -> None:
-        """Computes all parts now."""
+        """Computes and caches all parts."""
         self._kept = list(self)
 
     def __iter__(self) -> Iterator[tuple[Ends, np.ndarray]]:
@@ -233,7 +232,7 @@ class Background:
 
 
 def _fuses(step: Step) -> bool:
-    """Whether a step is element-wise work or a matrix product: one pass over memory when it is fused."""
+    """True for element-wise steps and matrix products, which XLA fuses to one pass over memory."""
     if step.rule in ("curves", "passing", "sums"):
         return True
     return step.rule in ("linear", "products") and step.op.type in _FUSED_OPS

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from transforms.models.graphs.trace import STOPS
 
-#: The values of the operand as they are: what checks or marks them, or stops the gradient of training.
+#: Ops that return their operand unchanged: checks, marks, and stops of the training gradient.
 IDENTITIES = STOPS | {
     "CheckNumerics",
     "CheckNumericsV2",
@@ -24,11 +24,12 @@ IDENTITIES = STOPS | {
     "PlaceholderWithDefault",
     "Snapshot",
 }
-#: The values of the operand in another shape, or as another type that holds them.
+#: Ops that return their operand's values in another shape or type.
 PASSING = IDENTITIES | {"Reshape", "Squeeze", "ExpandDims", "Cast"}
-#: Sums, element by element.
+#: Element-wise sums.
 SUMS = frozenset({"Add", "AddV2", "AddN", "Sub", "BiasAdd", "BiasAddV1"})
-#: Linear in these operands together, the others being the same for every row.
+#: Ops that are jointly linear in these operands, if the others are the same for every row; None: see
+#: `rule_name`.
 LINEAR: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(
         (
@@ -58,7 +59,7 @@ LINEAR: dict[str, tuple[int, ...] | None] = {
     "SelectV2": (1, 2),
     "Split": (1,),
 }  # fmt: skip
-#: Linear in each of two operands, or a square of their difference.
+#: Ops that are linear in each of two operands, or the square of their difference.
 PRODUCTS = frozenset(
     {
         "BatchMatMul",
@@ -76,7 +77,7 @@ LARGEST = frozenset({"Any", "Max", "MaxPool", "MaxPoolV2", "MaxPool3D", "Maximum
 SMALLEST = frozenset({"All", "Min", "Minimum"})
 SELECTS = frozenset({"Select", "SelectV2"})
 COMPARISONS = frozenset({"Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "NotEqual"})
-#: Functions of one element at a time.
+#: Element-wise functions of one operand.
 CURVES = frozenset(
     {
         "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "ClipByValue", "Cos", "Cosh",
@@ -87,7 +88,7 @@ CURVES = frozenset(
         "Softsign", "Sqrt", "Square", "Tan", "Tanh",
     }
 )  # fmt: skip
-#: Smooth, with a gradient that TensorFlow knows and no closed form of the two ends.
+#: Smooth ops with a gradient in TensorFlow, but without a closed form in terms of the two ends.
 INTEGRALS = frozenset(
     {
         "Atan2",
@@ -102,13 +103,13 @@ INTEGRALS = frozenset(
         "Xlogy",
     }
 )
-#: The largest values in their order; their second output, the places they come from, is not a number.
+#: Ops that return the largest values in order; their second output holds indices, which are not numbers.
 ORDERS = frozenset({"TopK", "TopKV2"})
-#: Of two operands, element by element, beyond the above.
+#: Further element-wise functions of two operands.
 _PAIRS = frozenset(
     {"Mod", "FloorMod", "FloorDiv", "LogicalOr", "LogicalXor", "Pow", "Xdivy", "Xlogy", "Atan2"}
 )
-#: Their value changes from call to call.
+#: Ops whose value changes from call to call.
 RANDOM = frozenset(
     {
         "Multinomial", "RandomGamma", "RandomPoissonV2", "RandomShuffle", "RandomStandardNormal",
@@ -116,7 +117,7 @@ RANDOM = frozenset(
         "TruncatedNormal",
     }
 )  # fmt: skip
-#: Element by element, whatever the operands.
+#: Ops that work element by element.
 ELEMENTWISE = (
     CURVES
     | COMPARISONS
@@ -138,13 +139,13 @@ ELEMENTWISE = (
     }
     | {"SquaredDifference", "Sub"}
 )
-#: Straight pieces: the quotient of two differences is exact to the last digit on either side of the kink.
+#: Piecewise linear ops: on either side of the kink the difference quotient is exact to the last digit.
 KINKED = frozenset({"Relu", "Relu6", "LeakyRelu"})
 _STRAIGHT = SUMS | IDENTITIES | {"Neg", "LogicalNot"}
 
 
 def cuts_off(op: Any) -> bool:
-    """Whether a cast rounds to steps that a score feels: to whole numbers, or to floats of a byte."""
+    """True if a cast rounds so coarsely that the score changes: to integers, or to one-byte floats."""
     if op.type != "Cast":
         return False
     before, after = op.inputs[0].dtype, op.outputs[0].dtype
@@ -154,12 +155,12 @@ def cuts_off(op: Any) -> bool:
 
 
 def is_float(dtype: Any) -> bool:
-    """Whether a type holds fractions; TensorFlow does not say so of floats of a byte."""
+    """True for types that hold fractions; TensorFlow's `is_floating` is False for one-byte floats."""
     return bool(dtype.is_floating or dtype.name.startswith("float"))
 
 
 def bends(op: Any, varying: list[int]) -> bool:
-    """Whether an element-wise op bends: it is not a straight line in its varying operands together."""
+    """True if an element-wise op is not jointly linear in its varying operands."""
     if op.type in _STRAIGHT:
         return False
     if op.type == "Cast":
@@ -174,7 +175,7 @@ def bends(op: Any, varying: list[int]) -> bool:
 
 
 def rule_name(op: Any, varying: list[int]) -> str | None:
-    """The rule for an op whose operands at these places vary; None where there is none."""
+    """The name of the rule for an op whose operands at these places vary; None if no rule applies."""
     kind = op.type
     if kind in QUOTIENTS | {"Mean"} and op.outputs[0].dtype.is_integer:
         return None  # it rounds, and is not a function of one element

@@ -1,6 +1,6 @@
-"""The plan of DeepLIFT's walk through a traced graph: the rule at each op, and what the rule must know.
+"""The plan of DeepLIFT's walk through a traced graph: the rule at each op, and the values that it needs.
 
-Pure graph walking; nothing is run here. `rescale.py` measures and compiles what is planned here.
+Planning only reads the graph and runs nothing; `model.py` measures and compiles a plan.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from transforms.models.graphs.trace import TracedModel, static_shape
 
 @dataclass(frozen=True)
 class Step:
-    """A rule at work: multipliers of some tensors become multipliers of the tensors that they are made of.
+    """An application of a rule: multipliers of an op's outputs become multipliers of its operands.
 
     Args:
-      rule: Its name in RULES.
-      op: Where; of a curve, the op that gives its end.
-      outputs: Tensors whose multipliers it takes.
-      operands: Tensors that it passes multipliers on to, by place in `op.inputs`; a curve's start at 0.
-      inner: Of a curve, the ops from its start to its end, in their order.
-      scan: Of a loop, how its body is walked.
+      rule: The rule's name in RULES.
+      op: The op; for a curve, the op that computes its end.
+      outputs: Tensors whose multipliers the step takes.
+      operands: Tensors to which it passes multipliers, by place in `op.inputs`; a curve's start at 0.
+      inner: For a curve, the ops from its start to its end, in the graph's order.
+      scan: For a loop, the `Scan` that walks its body.
     """
 
     rule: str
@@ -53,15 +53,15 @@ class WalkPlan:
     """The walk from the scores to the entries.
 
     Args:
-      scores: One tensor a head.
-      steps: In the order in which they are taken.
-      entries: Where the walk ends: float or boolean tensors, each of one position of one model input.
+      scores: One tensor for each head.
+      steps: The steps, in the order in which they are taken.
+      entries: Tensors at which the walk ends: float or boolean, each of one position of one model input.
       kept: Tensors whose values at the rows and at the background the rules need, by name.
-      slopes: Curves by the name of their end: derivatives at the rows and the background are needed.
-      beside: What curves take beside their start, by name.
+      slopes: Curves whose derivatives at the rows and the background are needed, by the name of their end.
+      beside: Other operands of curves than their starts, by name.
       shaped: Tensors whose extents the rules need, by name.
-      constants: The same for every row and any number of rows, by name.
-      sized: Whole numbers that depend on the number of rows alone, by name.
+      constants: Tensors that are the same for every row and any number of rows, by name.
+      sized: Integer tensors that depend only on the number of rows, by name.
     """
 
     scores: tuple[Any, ...]
@@ -80,10 +80,11 @@ def refused(op: Any, why: str = "has no rule") -> UserError:
     return UserError(f"deep_shap cannot explain this model: {op.type} ({op.name}) {why}", "model")
 
 
-#: Their values at both ends, of operands and outputs.
+#: Rules that need the values of operands and outputs at both ends.
 _WHOLE_RULES = frozenset({"largest", "selects", "comparisons", "integrals"})
 ROUNDING = frozenset({"Round", "Rint", "Floor", "Ceil"})
-#: Between a scale's product and its rounding; between a largest value and a scale; how far is looked.
+#: Ops between a scale's product and its rounding; ops between a largest value and a scale; and the number of
+#: ops that are searched.
 _PASSED_ON = frozenset({"Identity", "Cast", "ClipByValue", "Maximum", "Minimum", "AddV2", "Sub"})
 _OF_A_SCALE = frozenset(
     {
@@ -102,7 +103,7 @@ _OF_A_SCALE = frozenset(
     | {"ExpandDims", "Squeeze", "Transpose", "BroadcastTo", "StopGradient", "Neg"}
 )
 _NEAR = 16
-#: Their operands' values at both ends.
+#: Rules that need the values of operands at both ends.
 _OPERAND_RULES = frozenset({"products", "quotients", "either", "orders"})
 
 
@@ -111,8 +112,8 @@ def plan_walk(traced: TracedModel, scores: Sequence[Any], still: frozenset[str] 
 
     Args:
       traced: The model.
-      scores: Where the walk begins.
-      still: Inputs that are the same for every row, as many as there are rows.
+      scores: The tensors at which the walk begins.
+      still: Inputs whose values are the same for all rows, though they have the rows' axis.
     Raises:
       UserError: An op has no rule, or mixes ids before the first float tensor.
     """
@@ -158,11 +159,11 @@ class _Planner:
         return bool(self._sources.get(tensor.op.name))
 
     def _carried(self, tensor: Any) -> bool:
-        """Whether multipliers can be those of a tensor: numbers and yes or no; not ids, strings, handles."""
+        """True if a tensor can have multipliers: numbers and booleans, but not ids, strings or handles."""
         return is_float(tensor.dtype) or tensor.dtype == tf.bool or tensor.name in self._whole
 
     def _find_whole(self) -> None:
-        """Finds the whole numbers that are rounded floats, as quantised layers compute with; not ids."""
+        """Finds integers that are rounded floats, as in quantised layers, rather than ids."""
         self._whole: set[str] = set()
         for op in self._ordered:
             varying = self._varying(op)
@@ -171,14 +172,14 @@ class _Planner:
             )
             known = op.type in ELEMENTWISE or op.type == "IdentityN" or rule_name(op, varying)
             if from_numbers and known:
-                outputs = op.outputs[:1] if op.type in ORDERS else op.outputs  # the others are places
+                outputs = op.outputs[:1] if op.type in ORDERS else op.outputs  # the second holds indices
                 self._whole.update(tensor.name for tensor in outputs if tensor.dtype.is_integer)
 
     def _varying(self, op: Any) -> list[int]:
         return [place for place, tensor in enumerate(op.inputs) if self._varies(tensor)]
 
     def _independent(self) -> set[str]:
-        """Ops that are the same for every row and any number of rows."""
+        """Names of ops whose values are the same for every row and any number of rows."""
         inputs = {tensor.op.name for tensor in self.traced.inputs.values()}
         dependent: set[str] = set(inputs)
         for op in self._ordered:
@@ -189,7 +190,7 @@ class _Planner:
     # -- curves: functions of one tensor, element by element -------------------------------------------------
 
     def _find_curves(self) -> None:
-        """Finds, of each tensor that is one, the tensor that it is an element-wise function of."""
+        """Finds tensors that are element-wise functions of a single other tensor, their root."""
         self._root: dict[str, Any] = {}
         self._bent: dict[str, bool] = {}
         for op in self._ordered:
@@ -216,7 +217,7 @@ class _Planner:
         self._bent[output.name] = bends_here or any(self._bent.get(t.name, False) for t in operands)
 
     def _curve(self, tensor: Any) -> Step | None:
-        """The step from a bent curve's end to its start."""
+        """The step from a nonlinear curve's end to its start; None if the tensor does not end one."""
         if tensor.name not in self._root:
             return None
         op, start = tensor.op, self._root[tensor.name]
@@ -228,7 +229,7 @@ class _Planner:
         return Step("curves", op, (tensor,), {0: start}, self._between(start, tensor))
 
     def _between(self, start: Any, end: Any) -> tuple[Any, ...]:
-        """The ops of a curve, in their order."""
+        """The ops of a curve, in the graph's order."""
         ops: dict[str, Any] = {}
         pending = [end]
         while pending:
@@ -246,7 +247,7 @@ class _Planner:
         waiting = {tensor.name: tensor for tensor in self.scores}
         steps: list[Step] = []
         while waiting:
-            # Behind all that can still reach it: everything that a multiplier is made of has come in by then.
+            # The last waiting op in the graph's order: all contributions to its multipliers have arrived.
             last = max(waiting.values(), key=lambda tensor: self._order[tensor.op.name]).op
             at_op = [waiting.pop(t.name) for t in last.outputs if t.name in waiting]
             at_op = [tensor for tensor in at_op if self._varies(tensor)]
@@ -288,7 +289,7 @@ class _Planner:
         return steps
 
     def _entry(self, tensor: Any, rule: str | None) -> Entry:
-        """An entry at a tensor that no rule goes through, but that is made of one position of one input."""
+        """Makes an entry at a tensor that no rule passes, if it depends on one position of one input."""
         op = tensor.op
         sources = sorted(self._sources[op.name])
         from_numbers = rule is None and any(
@@ -344,10 +345,10 @@ class _Planner:
                 self.shaped[step.op.outputs[0].name] = step.op.outputs[0]
 
     def _check_scale(self, op: Any) -> None:
-        """Refuses what is rounded after a row was scaled by its own largest value, as int8 layers do.
+        """Refuses values that are scaled by their row's own maximum and then rounded, as in int8 layers.
 
         For a row of zeros the scale is 127 / ε: the Shapley value of such a factor is far larger than any
-        difference of the score, and sums only because two such numbers cancel.
+        difference of the score, and the sum is right only because two such numbers cancel.
         """
         while op.type in _PASSED_ON:
             op = op.inputs[0].op
@@ -365,7 +366,7 @@ class _Planner:
         self.kept[tensor.name] = self.shaped[tensor.name] = tensor
 
     def _fixed(self, op: Any, tensor: Any) -> None:
-        """An operand that does not vary."""
+        """Records an operand that does not vary, by the way in which its value will be known."""
         if self._varies(tensor):
             raise refused(op)
         if tensor.op.name in self._free:
@@ -378,5 +379,5 @@ class _Planner:
 
 
 def _without(tensors: Sequence[Any], which: Any) -> list[Any]:
-    """By name: TensorFlow compares tensors by their values."""
+    """The tensors without one, compared by name: TensorFlow's `==` compares values."""
     return [tensor for tensor in tensors if tensor.name != which.name]

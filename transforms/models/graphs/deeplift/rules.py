@@ -1,7 +1,10 @@
-"""DeepLIFT's rules: what each kind of op makes of the multipliers behind it. Called while tracing.
+"""DeepLIFT's rules: each turns the multipliers of an op's outputs into multipliers of its operands.
 
-A multiplier m of a tensor y says how much the score gains for a unit of y between a row and a background
-row: Σ m Δy is the score's difference, and every rule keeps that sum, Σ m_in Δin = Σ m_out Δout.
+A multiplier m of a tensor y is the gain of the score per unit of y between a row and a background row:
+Σ m Δy is the difference of the scores, and every rule preserves that sum, Σ m_in Δin = Σ m_out Δout.
+Names end in _x for values at the row and in _r for values at the background row (the reference). Shapes are
+those of `walk.py`: values `[outer, 1, B, inner]` and `[outer, R, 1, inner]`, multipliers `[outer, T, R, B,
+inner]`. All rules are called while tracing.
 """
 
 from __future__ import annotations
@@ -17,22 +20,22 @@ from transforms.models.graphs.deeplift.plan import Step
 from transforms.models.graphs.deeplift.walk import Rule, Walk
 from transforms.numerics.quadrature import gauss_legendre
 
-#: Rounding of a value and of its curve's start, as a share of them: a few units of float32's last place.
+#: Relative rounding error of a value and its curve's start: a few units in float32's last place.
 _ROUNDING = 4e-7
-#: Nodes of a panel of a local integral, and the most panels: from one on they are doubled.
+#: Nodes of a panel of a local integral; most panels, starting with one and doubling.
 _NODES, _MOST_PANELS = 8, 64
-#: What a local integral's sum may be off, as a share of what it sums.
+#: Largest error of a local integral's sum, relative to the summed magnitudes.
 _EXACT = 2e-6
-#: An operand this far below a softmax's largest one has no part in it.
+#: An operand of a softmax that is this far below the largest one contributes nothing.
 _SOFTMAX_RANGE = 40.0
-#: Operands of a softmax that all move this far together are moved by a mask.
+#: If the largest operand of a softmax moves by more than this, a mask moved all of them.
 _SOFTMAX_FAR = 1e4
 
 Multipliers = dict[int, Any]
 
 
 def passing(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """The operand's values are the output's."""
+    """Passes multipliers on unchanged: the operand's values are the output's."""
     if step.op.type == "IdentityN":
         return {place: given[step.op.outputs[place].name] for place in step.operands}
     (m,), (operand,) = given.values(), step.operands.values()
@@ -40,7 +43,7 @@ def passing(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def sums(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Every term gets the same multiplier; the second term of a difference gets it negated."""
+    """Gives every term the output's multiplier, negated for the second term of a difference."""
     (m,) = given.values()
     multipliers = {}
     for place, operand in step.operands.items():
@@ -50,7 +53,7 @@ def sums(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def linear(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """TensorFlow's own gradient, which is the same everywhere; the commonest ops by hand, in fewer steps."""
+    """Applies TensorFlow's gradient, constant for a linear op; common ops by hand, in fewer steps."""
     op = step.op
     (place, operand), *others = step.operands.items()
     if op.type in ("Split", "Unpack"):
@@ -71,9 +74,9 @@ def linear(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def products(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """The Shapley value of two players: of ab it is (a_x + a_r)/2 · Δb to b, the gradient half way.
+    """Splits a product by the Shapley value of two players: of ab, b gets (a_x + a_r)/2 · Δb.
 
-    That gradient is right for any function of the second degree.
+    This is the gradient at the midpoint, which is exact for any function of the second degree.
     """
     op = step.op
     if op.type == "Mul" and walk.alike(op.outputs[0], *step.operands.values()):
@@ -85,7 +88,7 @@ def products(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def quotients(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """a/b as the product of a and 1/b, and 1/b by its difference quotient −1/(b_x b_r)."""
+    """Treats a/b as the product of a and 1/b, and 1/b by its difference quotient −1/(b_x b_r)."""
     (m,) = given.values()
     a, b = step.op.inputs
     (a_x, a_r), (b_x, b_r) = walk.ends(a), walk.ends(b)
@@ -100,10 +103,11 @@ def quotients(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """The rescale rule, Δout/Δin; where rounding drowns it, the mean of the derivatives at the two ends.
+    """Applies the rescale rule, Δout/Δin, or the mean derivative of the two ends if rounding dominates.
 
-    The quotient is known up to the rounding of the ends; within that the derivative is as exact, and free
-    of noise, and past that the quotient is right, a kink lying between the ends or not.
+    The quotient carries the rounding errors of both ends. If the mean derivative agrees with it within these
+    errors, the derivative is as exact and free of noise; otherwise the quotient is right, with or without a
+    kink between the ends.
     """
     (m,), (start,) = given.values(), step.operands.values()
     end = step.outputs[0]
@@ -115,13 +119,13 @@ def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     slope = 0.5 * (s_x + s_r)
     width = tf.where(same, 1.0, apart)
     quotient = (f_x - f_r) / width
-    if step.op.type == "Relu":  # both differences are of the same two numbers, or of one and nothing
+    if step.op.type == "Relu":  # exact: Δout is Δin, 0, or one end's value
         q = tf.where(same, slope, quotient)
     else:
         size = tf.abs(f_x) + tf.abs(f_r) + tf.abs(slope) * (tf.abs(x) + tf.abs(r))
         noise = _ROUNDING * size / tf.abs(width)
-        # The quotient itself, to the last digit, where the derivatives are of no use: in a layer norm of few
-        # values, which cancel, multipliers are so large that a bound on the rounding is felt in the sum.
+        # If the derivatives disagree, the quotient is used unchanged: in a layer norm of few values, which
+        # cancel, multipliers are so large that even clipping it to the noise bound would show in the sum.
         q = tf.where(same, slope, tf.where(tf.abs(slope - quotient) <= noise, slope, quotient))
     q, flat = tf.expand_dims(q, 1), walk.flat(m, end)
     multiplied = tf.math.multiply_no_nan(q, flat) if walk.guarded else q * flat
@@ -129,10 +133,11 @@ def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def largest(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Δout by way of the larger of the two outputs: from it to the row's at the row's largest, and so on.
+    """Applies DeepLIFT's cross-max rule to the largest (or smallest) of some values.
 
-    DeepLIFT's cross-max. With y_r first rising to max(y_x, y_r) where the row's largest operand is and then
-    falling to y_x where the background's is, nothing is attributed to an operand that does not differ.
+    The output moves from y_r up to cross = max(y_x, y_r), credited to the row's largest operand, and then
+    down to y_x, credited to the background's largest operand (min for the smallest). An operand that does
+    not differ gets nothing.
     """
     (m,) = given.values()
     y_x, y_r = walk.ends(step.outputs[0])
@@ -145,10 +150,10 @@ def largest(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def selects(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """The choice c a + (1 − c) b, with c in {0, 1}, is two products, each between its two players.
+    """Treats the choice c a + (1 − c) b, with c in {0, 1}, as two products, each split between its factors.
 
-    Where the choice is the same at both ends, what is not chosen counts for nothing; where it is another and
-    what was not chosen is not a number, the choice bears the whole difference.
+    If both ends choose the same branch, the other branch gets nothing. If they differ and a branch that was
+    not chosen is NaN or infinite, the condition c gets the whole difference.
     """
     (m,) = given.values()
     c, a, b = step.op.inputs
@@ -167,7 +172,7 @@ def selects(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def comparisons(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """A step of a − b: the rescale rule on that difference."""
+    """Treats a comparison as a step function of a − b, by the rescale rule on that difference."""
     (m,) = given.values()
     (a_x, a_r), (b_x, b_r) = (walk.ends(tensor) for tensor in step.op.inputs)
     y_x, y_r = walk.ends(step.outputs[0])
@@ -180,7 +185,7 @@ def comparisons(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers
 
 
 def either(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """The disjunction of a and b, 1 − (1 − a)(1 − b), is a product."""
+    """Treats the disjunction of a and b, 1 − (1 − a)(1 − b), as a product."""
     (m,) = given.values()
     halves = [0.5 * sum(walk.ends(tensor)) for tensor in step.op.inputs]
     return {
@@ -190,15 +195,15 @@ def either(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def integrals(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """The op's gradient averaged along the straight line between the two ends, panel by panel.
+    """Averages the op's gradient along the straight line between the two ends, panel by panel.
 
-    Panels are doubled until the sum is exact, for all pairs of a call.
+    Panels are doubled until the sum is exact for all pairs of a call, or there are `_MOST_PANELS`.
     """
     (m,) = given.values()
     ends = {place: walk.ends(tensor) for place, tensor in step.operands.items()}
     whole = ends
     if step.op.type == "Softmax":
-        # What a mask takes away would need panels without end, and rounding would leave nothing of it.
+        # Operands that a mask pushes to −10⁹ would need endless panels, and rounding would swamp the rest.
         ends = {0: _within_range(*ends[0])}
     starts = {place: r for place, (_, r) in ends.items()}
     apart = {place: x - r for place, (x, r) in ends.items()}
@@ -211,19 +216,19 @@ def integrals(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     def mean(panels: Any) -> list[Any]:
         def add(node: Any, *total: Any) -> tuple[Any, ...]:
             inside = tf.gather(tf.constant(nodes), node % _NODES)
-            at = (tf.cast(node // _NODES, tf.float32) + inside) / tf.cast(panels, tf.float32)
+            alpha = (tf.cast(node // _NODES, tf.float32) + inside) / tf.cast(panels, tf.float32)
             weight = tf.gather(tf.constant(weights), node % _NODES) / tf.cast(panels, tf.float32)
-            points = {place: starts[place] + at * apart[place] for place in places}
-            found = walk.gradients(step, points, {name: m})
-            return (node + 1, *[t + weight * found[k] for t, k in zip(total, places, strict=True)])
+            points = {place: starts[place] + alpha * apart[place] for place in places}
+            gradients = walk.gradients(step, points, {name: m})
+            return (node + 1, *[t + weight * gradients[k] for t, k in zip(total, places, strict=True)])
 
         state = (tf.constant(0), *[tf.zeros_like(apart[place]) for place in places])
         return list(
             tf.while_loop(lambda node, *_: node < _NODES * panels, add, state, parallel_iterations=1)[1:]
         )
 
-    def off(found: list[Any]) -> Any:
-        terms = [value * apart[place] for value, place in zip(found, places, strict=True)]
+    def off(means: list[Any]) -> Any:
+        terms = [value * apart[place] for value, place in zip(means, places, strict=True)]
         tensors = [step.operands[place] for place in places]
         total = sum(walk.per_pair(term, t) for term, t in zip(terms, tensors, strict=True))
         size = sum(walk.per_pair(tf.abs(term), t) for term, t in zip(terms, tensors, strict=True))
@@ -233,33 +238,34 @@ def integrals(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
         return tf.logical_and(again, panels <= _MOST_PANELS)
 
     def refine(panels: Any, again: Any, *_: Any) -> tuple[Any, ...]:
-        found = mean(panels)
-        return (2 * panels, off(found), *found)
+        means = mean(panels)
+        return (2 * panels, off(means), *means)
 
     begin = (tf.constant(1), tf.constant(True), *[tf.zeros_like(apart[place]) for place in places])
-    found = tf.while_loop(more, refine, begin, parallel_iterations=1)[2:]
-    result = dict(zip(places, found, strict=True))
+    means = tf.while_loop(more, refine, begin, parallel_iterations=1)[2:]
+    result = dict(zip(places, means, strict=True))
     if step.op.type != "Softmax":
         return result
     return {0: _from_range(result[0], apart[0], *whole[0])}
 
 
 def orders(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Each sorted operand gets the multipliers of the ranks that it holds along the straight line.
+    """Gives each sorted value the multipliers of the ranks that it holds along the straight line.
 
-    Between two ends an operand's rank changes where it crosses another, once for each at most: what it gets
-    is the mean of the multipliers of its ranks, by the shares of the line that it holds them. That is the
-    local integral, exactly.
+    Between the two ends a value's rank changes where it crosses another value, at most once for each. The
+    value gets the mean of its ranks' multipliers, weighted by the share of the line on which it holds each
+    rank: the local integral, exactly. Operands are `[…, size]`, multipliers `[…, k]` for the k outputs.
     """
     (m,), (operand,) = given.values(), step.operands.values()
     x, r = walk.ends(operand)
     size = x.shape[-1]
     m = tf.concat([m, tf.zeros_like(x)[..., m.shape[-1] :]], axis=-1)
-    # [..., i, j]: how far the other, j, is above i, at the two ends; of equals, the first is above.
+    # [..., i, j]: how far another value j is above value i at each end; of equal values the first is above.
     start, end = (v[..., tf.newaxis, :] - v[..., :, tf.newaxis] for v in (r, x))
     first = tf.linalg.band_part(tf.ones([size, size], tf.bool), -1, 0)
     above_r, above_x = (tf.where(tf.equal(v, 0), first, v > 0) for v in (start, end))
-    first_rank = tf.reduce_sum(tf.cast(above_r, tf.int32), axis=-1, keepdims=True) - 1  # not counting itself
+    # A value counts as above itself: hence − 1. `when` is the share of the line after which j crosses i.
+    first_rank = tf.reduce_sum(tf.cast(above_r, tf.int32), axis=-1, keepdims=True) - 1
     turn = tf.cast(above_x, tf.int32) - tf.cast(above_r, tf.int32)
     when = tf.where(tf.equal(turn, 0), 1.0, tf.math.divide_no_nan(start, start - end))
     order = tf.argsort(when, axis=-1)
@@ -273,9 +279,9 @@ def orders(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def _within_range(x: Any, r: Any) -> tuple[Any, Any]:
-    """A softmax's operand at both ends, without what has no part in it.
+    """A softmax's operands at both ends, with those that contribute nothing limited to `_SOFTMAX_RANGE`.
 
-    A mask pushes what it takes away to −10⁹, and everything where it takes all.
+    A mask pushes operands that it removes to −10⁹; a mask that removes everything pushes all of them.
     """
     top_x, top_r = _tops(x, r)
     far = _far(x, r)
@@ -288,10 +294,11 @@ def _within_range(x: Any, r: Any) -> tuple[Any, Any]:
 
 
 def _from_range(m: Any, near: Any, x: Any, r: Any) -> Any:
-    """Multipliers of a softmax's whole operand from those of the part of it that was walked along."""
+    """Converts multipliers of a softmax's limited operands, see `_within_range`, to those of the full."""
     apart = x - r
     scaled = tf.where(near == apart, m, m * tf.math.divide_no_nan(near, apart))
-    # Where a mask takes all, what it had already taken comes back as one of equals: by the others' doing.
+    # If a mask removes everything, operands that were already removed come back, as all become equal: their
+    # effect is due to the operands that moved, and is shared among these.
     moved = _far(x, r) & (apart != 0)
     lost = tf.reduce_sum(tf.where(apart == 0, m * near, 0.0), axis=-1, keepdims=True)
     total = tf.reduce_sum(tf.where(moved, apart, 0.0), axis=-1, keepdims=True)

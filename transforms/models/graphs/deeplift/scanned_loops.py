@@ -1,7 +1,7 @@
-"""Loops of a graph that the walk can take as one step: how many steps they run, and what each variable is.
+"""Recognition of loops that the walk can take as one step: their number of steps and their variables' roles.
 
 Recurrent layers count up to a number that does not depend on the rows, and read some lists and write others
-item by item. Whatever else a loop does, it is written out instead.
+item by item. All other loops are unrolled instead.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SAME = frozenset({"Identity", "StopGradient"})
 
 
 class StepList:
-    """A list as one step sees it: the item that is read, or the one that has been written."""
+    """A list within one step: the item that the step reads or has written."""
 
     def __init__(self, item: Any) -> None:
         self.item = item
@@ -35,14 +35,14 @@ class StepList:
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of a traced model, as it is met while the model is written anew.
+    """A loop of a traced model, met while the model is copied.
 
     Args:
-      op: The loop.
-      body, condition: Its graphs.
-      known: Values of its variables before the first step where they are whole numbers, by place.
-      lengths: Of its lists, by place; negative where nothing has been written to them yet.
-      shapes: Of its tensors, and of its lists' items, by place.
+      op: The loop's op.
+      body, condition: The loop's graphs.
+      known: Known values of integer variables before the first step, by place.
+      lengths: Lengths of lists, by place; negative if nothing has been written to the list yet.
+      shapes: Shapes of tensors and of lists' items, by place.
     """
 
     op: Any
@@ -54,7 +54,7 @@ class Loop:
 
 
 def scanned(traced: TracedModel, loop: Loop, write: Write, most_steps: int) -> Scan | None:
-    """The loop as one step of a walk, None where it has to be written out."""
+    """The loop as one step of a walk; None if it has to be unrolled."""
     counted = _counted(loop, most_steps)
     if counted is None or counted.steps < 2:
         return None
@@ -68,7 +68,7 @@ def scanned(traced: TracedModel, loop: Loop, write: Write, most_steps: int) -> S
         try:
             return _planned(loop, counted, roles, outside, write)
         except UserError:
-            return None  # written out, it is refused by the name of the op
+            return None  # unrolling it will name the op in the refusal
 
 
 # -- counting --------------------------------------------------------------------------------------------
@@ -76,7 +76,10 @@ def scanned(traced: TracedModel, loop: Loop, write: Write, most_steps: int) -> S
 
 @dataclass(frozen=True)
 class _Counted:
-    """A loop's steps; its counters, by place, after the last; and which lists are read, and written how."""
+    """A loop's number of steps, its counters after the last step, and the lists that it reads and writes.
+
+    `written` is by place: True if all steps write the first item, False if each step writes its own.
+    """
 
     steps: int
     numbers: Mapping[int, np.ndarray]
@@ -85,7 +88,7 @@ class _Counted:
 
 
 def _counted(loop: Loop, most_steps: int) -> _Counted | None:
-    """Runs the loop's whole numbers alone."""
+    """Counts the steps by running only the loop's integers; None if it is not a counted loop."""
     place_of = {tensor.name: place for place, tensor in enumerate(loop.body.inputs)}
     accesses: list[tuple[int, bool, Any]] = []
     for op in loop.body.get_operations():
@@ -108,19 +111,19 @@ def _counted(loop: Loop, most_steps: int) -> _Counted | None:
         if not going:
             break
         bound = _bound(loop.body, now)
-        for found, (_, _, tensor) in zip(indices, accesses, strict=True):
+        for accessed, (_, _, tensor) in zip(indices, accesses, strict=True):
             index = work_out(tensor, bound)
             if index is None:
                 return None
-            found.append(int(index))
+            accessed.append(int(index))
         after = {place: work_out(loop.body.outputs[place], bound) for place in now}
         now = {place: value for place, value in after.items() if value is not None}
         steps += 1
     read: set[int] = set()
     written: dict[int, bool] = {}
-    for found, (place, writes, _) in zip(indices, accesses, strict=True):
-        in_order = found == list(range(steps))
-        last = writes and not any(found) and loop.lengths.get(place) == -1
+    for accessed, (place, writes, _) in zip(indices, accesses, strict=True):
+        in_order = accessed == list(range(steps))
+        last = writes and not any(accessed) and loop.lengths.get(place) == -1
         if writes and place not in written and (last or (in_order and loop.lengths.get(place) == -steps)):
             written[place] = last
         elif not writes and in_order and loop.lengths.get(place) == steps:
@@ -146,12 +149,12 @@ def _source(tensor: Any) -> Any:
 
 
 def _held(loop: Loop, place: int) -> bool:
-    """Whether a variable stays what it is."""
+    """True if a variable keeps its value in every step."""
     return bool(_source(loop.body.outputs[place]).name == loop.body.inputs[place].name)
 
 
 def _outside(traced: TracedModel, loop: Loop, counted: _Counted) -> dict[int, Any] | None:
-    """Finds what the loop holds and every row shares, by place: weights, variables, tables."""
+    """Finds held values that all rows share, by place: weights, variables, tables."""
     values_by_place: dict[int, Any] = {}
     wanted: dict[int, Any] = {}
     inputs = {tensor.op.name for tensor in traced.inputs.values()}
@@ -166,7 +169,7 @@ def _outside(traced: TracedModel, loop: Loop, counted: _Counted) -> dict[int, An
         elif not inputs & traced.ancestors([given]).keys():
             wanted[place] = given
     if wanted:
-        # Run once, outside: a weight that is read by every step is the same for all of them.
+        # Computed once, outside the loop: every step reads the same weights.
         values = tf.function(lambda: traced.replay({}, list(wanted.values())), autograph=False)()
         values_by_place.update(zip(wanted, values, strict=True))
     return values_by_place
@@ -217,7 +220,7 @@ def _roles(
 
 
 def _varying(body: Any, places: set[int]) -> set[int]:
-    """Places of the variables that vary after a step from those that vary before it."""
+    """Places of variables that vary between rows after a step, from those that vary before it."""
     names = {body.inputs[place].op.name for place in places}
     for op in body.get_operations():
         if op.type not in SHAPE_ONLY and any(tensor.op.name in names for tensor in op.inputs):
@@ -231,7 +234,7 @@ def _varying(body: Any, places: set[int]) -> set[int]:
 def _planned(
     loop: Loop, counted: _Counted, roles: Sequence[Variable], outside: Mapping[int, Any], write: Write
 ) -> Scan | None:
-    """One step, traced and planned."""
+    """Traces and plans one step; None if the loop has to be unrolled."""
     specs = {
         str(role.name): tf.TensorSpec(loop.shapes[role.number], _dtype(loop, role), name=f"in_{role.name}")
         for role in roles
@@ -271,7 +274,7 @@ def _planned(
     body = TracedModel.of(function, placeholders, results)
     fixed = {tensor.op.name for tensor in counters.values()}
     if fixed & body.ancestors(results).keys():
-        return None  # the step's number has a part in its values
+        return None  # a step's values depend on its number
     for role in roles:
         if role.result is not None:
             tensor, expected = results[role.result], loop.shapes.get(role.number)
@@ -297,7 +300,7 @@ def _planned(
 
 
 def static_shape_of(shape: Any) -> tuple[int | None, ...] | None:
-    """A TensorShape as `static_shape` has it."""
+    """A TensorShape as a tuple, like `static_shape`; None if its rank is unknown."""
     return None if shape is None or shape.rank is None else tuple(shape.as_list())
 
 
@@ -313,7 +316,7 @@ def _dtype(loop: Loop, role: Variable) -> Any:
 
 
 def _example(specs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Two rows of what a step is given, at random: how tensors grow with rows is measured on them."""
+    """Two random rows of a step's inputs, on which the growth of tensors with the rows is measured."""
     rng = np.random.default_rng(0)
     rows = {}
     for name, spec in specs.items():

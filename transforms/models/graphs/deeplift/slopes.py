@@ -1,4 +1,4 @@
-"""Derivatives of the curves of a DeepLIFT walk at their starts; called while tracing."""
+"""Derivatives of the curves of a DeepLIFT walk with respect to their starts; called while tracing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from transforms.models.graphs.deeplift.plan import Step
 
 
 def slope(step: Step, known: Mapping[str, Any]) -> Any:
-    """Derivative of a curve at its start, nothing where it has none; values of the model by name."""
+    """The derivative of a curve by its start, 0 if it has none.
+
+    Args:
+      step: A step of the rule `curves`.
+      known: Values of the model's tensors, by name.
+    """
     (start,), end = step.operands.values(), step.outputs[0]
     own = tf.identity(known[start.name])
     zeros = tf.zeros_like(own, tf.float32)
@@ -39,13 +44,13 @@ def slope(step: Step, known: Mapping[str, Any]) -> Any:
         )
     try:
         gradient = tf.gradients(values[end.name], own, unconnected_gradients="zero")[0]
-    except LookupError:  # TensorFlow knows none: the quotient will do
+    except LookupError:  # TensorFlow has no gradient: the difference quotient serves
         return zeros
     gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
     return tf.where(tf.math.is_finite(gradient), gradient, zeros)
 
 
-#: Derivatives of the commonest curves, of their value.
+#: Derivatives of the commonest curves, as functions of the curve's value.
 _DERIVATIVES: dict[str, Callable[[Any], Any]] = {
     "Relu": lambda y: tf.cast(y > 0, tf.float32),
     "Sigmoid": lambda y: y * (1.0 - y),

@@ -1,4 +1,4 @@
-"""Growth of the tensors of a DeepLIFT walk with the rows, measured by running a few."""
+"""Growth of the tensors of a DeepLIFT walk with the number of rows, measured by running a few rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from transforms.models.graphs.trace import TracedModel, static_shape
 
 @dataclass(frozen=True)
 class WalkGrowth:
-    """Growth of tensors with the rows, as running one, two and three rows shows it.
+    """Growth of tensors with the number of rows, measured with one, two and three rows.
 
     Args:
-      extents: Of the plan's shaped and kept tensors.
-      sized: Base and slope of the plan's sized tensors: their values are base + slope · rows.
+      extents: Extents of the plan's shaped and kept tensors, by name.
+      sized: Base and slope of the plan's sized tensors, by name: their values are base + slope · rows.
     """
 
     extents: Mapping[str, Extents]
@@ -28,7 +28,7 @@ class WalkGrowth:
 
     @classmethod
     def measured(cls, traced: TracedModel, plan: WalkPlan, example: Mapping[str, np.ndarray]) -> WalkGrowth:
-        """Measures with some rows of each model input, `[R, *shape]`.
+        """Measures the growth with some rows of each model input, `[R, *shape]`.
 
         Raises:
           UserError: A tensor does not keep the rows apart.
@@ -78,17 +78,17 @@ class WalkGrowth:
         return cls(extents, sized)
 
     def flat(self, value: Any, tensor: Any) -> Any:
-        """Values of some rows as `[outer, rows, inner]`, float32."""
+        """Reshapes a tensor's values to `[outer, rows, inner]`, float32."""
         known = self.extents[tensor.name]
         return tf.reshape(as_numbers(value), [known.outer, -1, known.inner])
 
     def pair_bytes(self, plan: WalkPlan) -> int:
-        """Memory that a pair takes at most: multipliers of every tensor, and what rules make beside them."""
+        """Most bytes that a pair takes: the multipliers of every tensor, and the rules' own arrays."""
         total = sum(self._values(entry.tensor) * 2 for entry in plan.entries)
         total += sum(self._values(score) for score in plan.scores)
         for step in plan.steps:
             own = sum(map(self._values, step.outputs))
-            if step.rule == "orders":  # where each crosses each of the others
+            if step.rule == "orders":  # crossings of each value with each other value
                 own += 8 * self._values(step.operands[0]) * self.extents[step.operands[0].name].base[-1]
             if step.scan is not None:
                 total += step.scan.pair_values + sum(map(self._values, step.operands.values()))
@@ -101,7 +101,7 @@ class WalkGrowth:
         return int(np.prod(_at(self.extents[tensor.name], 1), dtype=np.int64))
 
 
-#: Arrays as large as its outputs and operands together that a rule holds at a time.
+#: Number of arrays, each as large as its outputs and operands together, that a rule holds at a time.
 _ARRAYS = {
     "largest": 6,
     "selects": 6,
@@ -114,7 +114,7 @@ _ARRAYS = {
 
 
 def _two_rows(example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Two rows that differ in whatever they can."""
+    """Two rows of each input, which differ in all floats."""
     rng = np.random.default_rng(0)
     rows = {}
     for name, value in example.items():
@@ -140,7 +140,7 @@ def _at(line: Extents, rows: int) -> list[int]:
 
 
 def _outer(line: Extents, first: np.ndarray, second: np.ndarray, both: np.ndarray) -> int | None:
-    """Counts the values that lie before the rows in memory; None where the rows are not apart."""
+    """The number of values that lie before the rows in memory; None if the rows are not separate."""
     axis = next((place for place, step in enumerate(line.slope) if step), None)
     if axis is None or first.size * 2 != both.size:
         return None
@@ -152,11 +152,11 @@ def _outer(line: Extents, first: np.ndarray, second: np.ndarray, both: np.ndarra
     return None
 
 
-def _alike(found: np.ndarray, expected: np.ndarray) -> bool:
-    if found.dtype == bool:
-        return np.array_equal(found.ravel(), expected.ravel())
+def _alike(measured: np.ndarray, expected: np.ndarray) -> bool:
+    if measured.dtype == bool:
+        return np.array_equal(measured.ravel(), expected.ravel())
     wanted = expected.astype(np.float64).ravel()
     scale = np.abs(wanted[np.isfinite(wanted)]).max(initial=0)
     return bool(
-        np.allclose(found.astype(np.float64).ravel(), wanted, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
+        np.allclose(measured.astype(np.float64).ravel(), wanted, rtol=1e-3, atol=1e-4 * scale, equal_nan=True)
     )

@@ -1,8 +1,8 @@
-"""Loops of a traced graph as DeepLIFT's rules can walk along them.
+"""Conversion of a traced graph's loops to a form that DeepLIFT's rules can walk.
 
-Recurrent layers run `While` loops over lists of tensors. Where the number of steps does not depend on the
-rows, such a loop becomes one call (see `loops.py`). Any other is written out, its body once a step, and a
-list is its items.
+Recurrent layers run `While` loops over lists of tensors. A loop that only counts, reads and writes lists
+becomes a single call (see `loops.py`). Any other loop is unrolled: its body is copied for each step, and a
+list becomes its items.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from transforms.models.graphs.deeplift.scanned_loops import Loop, StepList, scan
 from transforms.models.graphs.trace import BRANCHES, LOOPS, TracedModel, graph_name
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-#: A loop of more steps than this would take minutes to write out.
+#: Most steps of a loop: unrolling more would take minutes.
 _MOST_STEPS = 2048
 
 Unhandled = Callable[[Any, str], UserError]
 
 
 class _List:
-    """A TensorList: its items, None where nothing has been written yet, or all of them in one tensor."""
+    """A TensorList: its items (None for those not yet written), or all of them in one tensor."""
 
     def __init__(self, items: Sequence[Any] | None = None, whole: Any = None) -> None:
         self.whole = whole
@@ -41,43 +41,43 @@ class _List:
 
     @property
     def items(self) -> list[Any]:
-        """One by one."""
+        """The items, one by one."""
         if self._items is None:
             self._items = list(tf.unstack(self.whole, num=len(self), axis=0))
         return self._items
 
     @property
     def stacked(self) -> Any:
-        """In one tensor; all of them have been written."""
+        """The items in one tensor, once all have been written."""
         return tf.stack(self.items, axis=0) if self.whole is None else self.whole
 
     @property
     def empty(self) -> bool:
-        """Whether nothing has been written yet."""
+        """True if no item has been written yet."""
         return self._items is not None and all(item is None for item in self._items)
 
     @property
     def full(self) -> bool:
-        """Whether everything has been written."""
+        """True if all items have been written."""
         return self._items is None or all(item is not None for item in self._items)
 
 
 def unrolled(
     traced: TracedModel, fetches: Sequence[Any], refuse: Unhandled
 ) -> tuple[TracedModel, tuple[Any, ...]]:
-    """Returns the model with its loops as single calls, or else written out.
+    """Converts a model's loops to single calls, or else unrolls them.
 
     Args:
-      traced: A model whose function calls are written out.
-      fetches: Tensors of it that are wanted.
+      traced: A model with inlined function calls.
+      fetches: The tensors of the model that are needed.
       refuse: Makes the error about an op, from the op and the reason.
     Returns:
-      The model, and the fetches in its graph; both as they are where there is no loop and nothing is sorted.
+      The model, and the fetches in its graph; both unchanged if nothing loops or sorts.
     Raises:
-      UserError: A loop whose number of steps depends on the rows, or a branch that does.
+      UserError: A branch, or a loop's number of steps, depends on the rows.
     """
     needed = traced.ancestors(fetches)
-    # Sorting counts along an axis: written out, the counts are constants.
+    # Sorting takes a number of values, which copying turns into a constant.
     if not any(op.type in LOOPS | ORDERS for op in needed.values()):
         return traced, tuple(fetches)
     specs = {
@@ -94,7 +94,7 @@ def unrolled(
         graph = tf.compat.v1.get_default_graph()
         values = {traced.inputs[name].name: value for name, value in inputs.items()}
         values.update((name, graph.capture(outer)) for name, outer in traced.captures.items())
-        # XLA compiles what is written out; lists inside of loops are not for it.
+        # XLA compiles unrolled loops, but not lists within loops.
         writer = _Writer(traced, graph, refuse, scanning=not traced.compile_options.jit)
         writer.run([op for op in traced.graph.get_operations() if op.name in needed], values)
         scans.update(writer.scans)
@@ -109,13 +109,13 @@ def unrolled(
 
 
 class _Writer:
-    """Copies ops into a graph one by one; knows the items of lists and the values of whole numbers."""
+    """Copies ops into a graph one by one; tracks the items of lists and the values of integers."""
 
     def __init__(self, traced: TracedModel, graph: Any, refuse: Unhandled, *, scanning: bool) -> None:
         self._traced = traced
         self._outer = traced.graph
         self._scanning = scanning
-        #: Loops that have become one call, by its name.
+        #: Loops that have become a single call, by the name of the call.
         self.scans: dict[str, Scan] = {}
         self._library = {f.signature.name: f for f in traced.graph_def().library.function}
         self._graph = graph
@@ -124,7 +124,7 @@ class _Writer:
         self._bodies: dict[str, Any] = {}
 
     def run(self, ops: Sequence[Any], values: dict[str, Any]) -> None:
-        """Copies ops in their order; `values` grows by what the names of their outputs stand for."""
+        """Copies ops in order, and adds their outputs to `values` under the original names."""
         for op in ops:
             if op.type == "Placeholder" and op.outputs[0].name in values:
                 continue
@@ -202,7 +202,7 @@ class _Writer:
         raise self._refuse(op, f"is a loop of more than {_MOST_STEPS} steps")
 
     def _scan(self, op: Any, given: Sequence[Any]) -> Scan | None:
-        """The loop as one step, None where it has to be written out."""
+        """The loop as one step of the walk; None if it has to be unrolled."""
         dense = {place: value for place, value in enumerate(given) if not isinstance(value, _List)}
         lists = {place: value for place, value in enumerate(given) if isinstance(value, _List)}
         if not all(value.empty or value.whole is not None for value in lists.values()):
@@ -231,7 +231,7 @@ class _Writer:
         return scanned(self._traced, loop, write, _MOST_STEPS)
 
     def _scanned(self, op: Any, scan: Scan, given: Sequence[Any]) -> list[Any]:
-        """A loop's variables after its last step, by a call of the whole of it."""
+        """A loop's variables after its last step, computed by a single call."""
         arguments = [given[v.number].whole if v.listed else given[v.number] for v in scan.given]
         results = scan.call(*arguments)
         call = results[0].op
@@ -280,13 +280,13 @@ class _Writer:
     def _number(self, op: Any, tensor: Any) -> int:
         value = self.known(tensor)
         if value is None:
-            raise self._refuse(op, "picks an item by a number that depends on the rows")
+            raise self._refuse(op, "selects a list's item by a number that depends on the rows")
         return int(value)
 
     # -- whole numbers that do not depend on the rows --------------------------------------------------------
 
     def known(self, tensor: Any) -> Any:
-        """The value of a whole-number tensor; None where it depends on the rows or is not known."""
+        """The value of an integer tensor; None if it depends on the rows or is unknown."""
         if tensor.name not in self._known:
             value = tf.get_static_value(tensor)
             number = apply(tensor.op, self.known) if value is None else np.asarray(value)

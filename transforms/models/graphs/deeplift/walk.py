@@ -1,8 +1,10 @@
 """The walk from the scores back to the entries, for pairs of a row and a background row; used while tracing.
 
-Pairs take the place of rows: a tensor that has `rows · n` values in the model has `T · R · B · n` multipliers
-here, of T targets, R background rows and B rows. What comes before the rows in memory (a recurrent layer's
-time axis, say) is its `outer` extent, what comes after them its `inner` one.
+Pairs take the place of rows: a tensor with `rows · n` values in the model has `T · R · B · n` multipliers
+here, for T targets, R background rows and B rows. The axes before the rows in memory (such as a recurrent
+layer's time axis) make up a tensor's `outer` extent, the axes after them its `inner` extent. So a tensor's
+multipliers are `[outer, T, R, B, inner]`, its values at the rows `[outer, B, inner]`, and those at the
+background `[outer, R, inner]`.
 """
 
 from __future__ import annotations
@@ -18,17 +20,17 @@ from tensorflow.core.framework import attr_value_pb2, types_pb2
 from transforms.models.graphs.deeplift.ops import ORDERS, SELECTS
 from transforms.models.graphs.deeplift.plan import Step, WalkPlan, refused
 
-#: Multipliers are float32, whatever they are multipliers of.
+#: Types that become float32 in the walk: multipliers are float32 for tensors of every type.
 _WIDENED = {types_pb2.DT_BOOL, types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_DOUBLE}
-#: Attributes that say the type of an op's numbers; those of indices and of axes have other names.
+#: Attributes that give the type of an op's numbers; the types of indices and axes have other names.
 _NUMBERS = frozenset({"DstT", "SrcT", "T", "Ta", "Tb", "Tout", "Tparams", "dtype"})
-#: Ops on truth values as the ops on 0 and 1 that they are.
+#: Ops on booleans, and the ops that compute the same on 0 and 1; and a matrix product of mixed types.
 _ON_NUMBERS = {"LogicalAnd": "Mul", "Any": "Max", "All": "Min", "BatchMatMulV3": "BatchMatMulV2"}
 
 
 @dataclass(frozen=True)
 class Extents:
-    """Growth of a tensor with the rows: its shape, base + slope · rows, and its outer and inner extent."""
+    """Growth of a tensor with the rows: its shape, base + slope · rows, and its outer and inner extents."""
 
     base: tuple[int, ...]
     slope: tuple[int, ...]
@@ -37,24 +39,24 @@ class Extents:
 
     @property
     def static(self) -> list[int | None]:
-        """Its shape as tracing knows it."""
+        """The shape known while tracing: None for axes that grow with the rows."""
         return [None if step else size for size, step in zip(self.base, self.slope, strict=True)]
 
 
 @dataclass
 class Walk:
-    """Multipliers on their way from the scores to the entries, and what the rules ask for.
+    """The multipliers of a walk from the scores to the entries, and the values that its rules need.
 
     Args:
-      plan: The walk.
-      rules: By the name that a step has for its rule.
-      extents: Of the plan's `shaped` and `kept` tensors, by name.
+      plan: The plan of the walk.
+      rules: The rules, by the name that a step gives.
+      extents: Extents of the plan's `shaped` and `kept` tensors, by name.
       sized: Base and slope of the plan's `sized` tensors, by name.
-      constants: Values of the plan's constants, float32 where they are numbers.
-      rows: Values at the rows, `[outer, B, inner]` float32, and slopes likewise, by name.
-      background: The same at the background rows, `[outer, R, inner]`.
+      constants: Values of the plan's constants, by name; numbers are float32.
+      rows: Values at the rows, by name, `[outer, B, inner]` float32, and slopes likewise.
+      background: Values and slopes at the background rows, `[outer, R, inner]`.
       counts: T, R and B.
-      guarded: Whether multipliers of 0 must stay so whatever they meet: what is not chosen may be no number.
+      guarded: Whether 0 times NaN or infinity must be 0: a branch that is not chosen may hold such values.
     """
 
     plan: WalkPlan
@@ -72,7 +74,7 @@ class Walk:
 
     @property
     def pairs(self) -> Any:
-        """T · R · B."""
+        """The number of pairs times targets, T · R · B."""
         return self._once("pairs", lambda: self.counts[0] * self.counts[1] * self.counts[2])
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
@@ -89,14 +91,14 @@ class Walk:
         )
 
     def like(self, value: Any, tensor: Any) -> Any:
-        """Multipliers in a tensor's own shape."""
+        """Reshapes multipliers to a tensor's own shape."""
         static = self.extents[tensor.name].static
         value = tf.reshape(value, [-1 if extent is None else extent for extent in static])
         value.set_shape(static)
         return value
 
     def flat(self, value: Any, tensor: Any) -> Any:
-        """Multipliers as `[outer, T, R, B, inner]`."""
+        """Reshapes a tensor's multipliers to `[outer, T, R, B, inner]`."""
         return tf.reshape(value, self._whole(tensor))
 
     def _whole(self, tensor: Any) -> Any:
@@ -105,7 +107,7 @@ class Walk:
         return self._once(sides, lambda: tf.stack([known.outer, *self.counts, known.inner]))
 
     def pair(self, tensor: Any) -> tuple[Any, Any]:
-        """Values at the rows `[outer, 1, B, inner]` and at the background `[outer, R, 1, inner]`."""
+        """A tensor's values at the rows, `[outer, 1, B, inner]`, and background, `[outer, R, 1, inner]`."""
         return self._two(0, tensor)
 
     def slopes(self, tensor: Any) -> tuple[Any, Any]:
@@ -123,7 +125,7 @@ class Walk:
         )
 
     def ends(self, tensor: Any) -> tuple[Any, Any]:
-        """A tensor's values at the rows and at the background, each for all pairs; a constant's as it is."""
+        """A tensor's values at the rows and at the background, each for all pairs; constants unchanged."""
         if tensor.name in self.constants:
             return self.constants[tensor.name], self.constants[tensor.name]
         whole = self._whole(tensor)
@@ -131,23 +133,23 @@ class Walk:
         return self.like(x, tensor), self.like(r, tensor)
 
     def alike(self, *tensors: Any) -> bool:
-        """Whether tensors lie in memory alike, element by element."""
+        """True if tensors have the same layout in memory, element by element."""
         known = [self.extents[tensor.name] for tensor in tensors]
         varying = all(tensor.name in self.rows[0] or tensor is tensors[0] for tensor in tensors)
         return varying and all(extents == known[-1] for extents in known)
 
     def zeros(self, tensor: Any) -> Any:
-        """Nothing, shaped like a tensor's multipliers."""
+        """Zeros, shaped like a tensor's multipliers."""
         value = tf.zeros(self.shape(tensor))
         value.set_shape(self.extents[tensor.name].static)
         return value
 
     def per_pair(self, value: Any, tensor: Any) -> Any:
-        """Sums over everything but the pairs, `[T, R, B]`."""
+        """Sums a tensor's multipliers for each target and pair, `[T, R, B]`."""
         return tf.reduce_sum(self.flat(value, tensor), axis=[0, 4])
 
     def sum_to(self, value: Any, output: Any, operand: Any) -> Any:
-        """Sums what the operand was broadcast to."""
+        """Sums multipliers of an output over the axes along which the operand was broadcast."""
         wide, narrow = self.extents[output.name], self.extents[operand.name]
         added = len(wide.base) - len(narrow.base)
         axes = list(range(added))
@@ -159,11 +161,11 @@ class Walk:
         return self.like(value, operand)
 
     def apply(self, step: Step, operands: Mapping[int, Any]) -> Any:
-        """The op's first output at these operands."""
+        """Computes the op's first output at these operands."""
         return self._copy(step, operands).outputs[0]
 
     def gradients(self, step: Step, operands: Mapping[int, Any], given: Mapping[str, Any]) -> dict[int, Any]:
-        """TensorFlow's gradient of the op at these operands, of outputs weighted by the given multipliers."""
+        """TensorFlow's gradient of the op at these operands, with outputs weighted by given multipliers."""
         own = {place: tf.identity(value) for place, value in operands.items()}
         made = self._copy(step, own)
         outputs = [new for new, old in zip(made.outputs, step.op.outputs, strict=False) if old.name in given]
@@ -192,7 +194,7 @@ class Walk:
             for name in ("Ta", "Tb", "Tout"):
                 attributes.pop(name, None)
             attributes["T"] = attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT)
-        first = op.type in ORDERS  # their second output is places
+        first = op.type in ORDERS  # their second output holds indices, not numbers
         dtypes = [t.dtype if first and place else tf.float32 for place, t in enumerate(op.outputs)]
         made = tf.compat.v1.get_default_graph().create_op(kind, inputs, dtypes, attrs=attributes)
         for new, old in zip(made.outputs, op.outputs, strict=True):
@@ -201,7 +203,7 @@ class Walk:
         return made
 
     def number(self, tensor: Any) -> Any:
-        """A number that is the same for every row, float32."""
+        """An operand of numbers that is the same for every row, as float32."""
         return tf.cast(self.fixed(tensor), tf.float32)
 
     def fixed(self, tensor: Any) -> Any:
@@ -217,16 +219,17 @@ class Walk:
         return self.ends(tensor)[0]
 
     def run(self, seeds: Sequence[Any]) -> list[Any]:
-        """Multipliers of the entries, from those of the scores.
+        """Computes the multipliers of the entries from those of the scores.
 
         Args:
-          seeds: Of each score, shaped like it with pairs for rows.
+          seeds: The multipliers of each score, shaped like the score with pairs for rows.
         Returns:
-          A tensor an entry, `[outer, T, R, B, inner]`, or None where the scores do not depend on it.
+          A tensor for each entry, `[outer, T, R, B, inner]`.
         """
         multipliers: dict[str, Any] = {}
         for tensor, seed in zip(self.plan.scores, seeds, strict=True):
             multipliers[tensor.name] = multipliers[tensor.name] + seed if tensor.name in multipliers else seed
+        # Each step consumes its outputs' multipliers and adds to those of its operands.
         for step in self.plan.steps:
             given = {t.name: multipliers.pop(t.name) for t in step.outputs}
             for place, value in self.rules[step.rule](self, step, given).items():
@@ -237,12 +240,12 @@ class Walk:
         return [self.flat(multipliers[entry.tensor.name], entry.tensor) for entry in self.plan.entries]
 
 
-#: The walk, a step of it, multipliers by output → multipliers by the place of an operand.
+#: A rule: from the walk, a step and multipliers by output's name to multipliers by operand's place.
 Rule = Callable[[Walk, Step, Mapping[str, Any]], dict[int, Any]]
 
 
 def _widened(value: Any, number: bool) -> Any:
-    """An attribute, float32 where it is a type of what multipliers are of."""
+    """An attribute of an op, replaced by float32 if it is the type of numbers that have multipliers."""
     if value.WhichOneof("value") == "type" and (value.type in _WIDENED or number):
         return attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT)
     return value
@@ -261,7 +264,7 @@ def _numbers(op: Any) -> set[int]:
 
 
 def constants_of(traced: Any, plan: WalkPlan) -> dict[str, Any]:
-    """Values of a plan's constants, float32 where they are numbers; called while tracing."""
+    """Values of a plan's constants by name; numbers are float32. Called while tracing."""
     values = traced.replay({}, list(plan.constants.values()))
     return {
         name: as_numbers(value) if value.dtype.is_floating or value.dtype == tf.bool else value
@@ -274,6 +277,6 @@ _ENDLESS, _MASKED = 1e30, 1e9
 
 
 def as_numbers(value: Any) -> Any:
-    """Values in float32; what stands for minus infinity in a mask becomes a number for arithmetic."""
+    """Converts values to float32; a mask's stand-in for infinity becomes a number fit for arithmetic."""
     known, value = value.dtype, tf.cast(value, tf.float32)
     return value if known == tf.bool else tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)

@@ -1,9 +1,9 @@
-"""Gradients that a model brings along (`tf.custom_gradient`), made part of its graph.
+"""Custom gradients of a model's layers (`tf.custom_gradient`), made part of its graph.
 
 TensorFlow keeps such a gradient as a Python closure over the tensors of the trace in which the layer was
-called: of no use in a graph that is cut from it. Here the closure is traced once; what it needs of the
-forward pass becomes further operands of the IdentityN that stands for the layer's result, and the gradient
-of any copy of that IdentityN, in a graph, a function or a loop's body, is built from the copy's operands.
+called, which is useless in a graph that is cut from it. Here the closure is traced once. The tensors that it
+needs of the forward pass become further operands of the IdentityN that stands for the layer's result, and the
+gradient of any copy of that IdentityN, in a graph, a function or a loop's body, is built from its operands.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tensorflow.python.framework import ops as tf_ops
 
 from transforms.models.graphs.trace import TracedModel
 
-#: Attribute that names an op's gradient, and the attribute that TensorFlow looks it up by.
+#: Attribute that names an op's gradient; attribute by which TensorFlow looks gradients up.
 BACKWARD = "_attribeam_backward"
 GRADIENT = "_gradient_op_type"
-#: Under this name TensorFlow finds `_gradient`, whichever op asks.
+#: Name under which TensorFlow finds `_gradient`, for every op.
 _REGISTERED = "AttribeamBackward"
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _numbers = count()
@@ -35,12 +35,12 @@ class Backward:
 
     Args:
       name: Value of the attribute BACKWARD.
-      definition: What computes it.
-      upstream: By output of the op, the tensor that stands for the gradient there.
-      residuals: Tensors that stand for what it needs of the forward pass: the op's operands from `operands`
-        on.
-      results: By operand of the op, its gradient; an operand that has none is left out.
-      operands: How many the op had at first.
+      definition: Graph that computes the gradient.
+      upstream: Name of the tensor in that graph for the gradient at an output, by the output's place.
+      residuals: Names of tensors in that graph for values of the forward pass: the op's operands from place
+        `operands` on.
+      results: Name of the tensor with the gradient of an operand, by the operand's place, if it has one.
+      operands: Number of operands that the op had originally.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Backward:
     operands: int
 
     def gradients(self, op: Any, given: Iterable[Any]) -> list[Any]:
-        """Builds the gradients of the op's operands in the current graph; None where there are none."""
+        """Builds the gradients of the op's operands in the current graph; None for operands without one."""
         graph = tf.compat.v1.get_default_graph()
         seeds = list(given)
         values: dict[str, Any] = {}
@@ -60,7 +60,7 @@ class Backward:
             values[name] = tf.zeros_like(op.outputs[place]) if seed is None else seed
         for place, name in enumerate(self.residuals):
             values[name] = op.inputs[self.operands + place]
-        # In the gradient of a loop's body, what the body computed is captured.
+        # The gradient of a loop's body has a graph of its own, which captures the body's tensors.
         inside = {
             name: value if value.graph is graph else graph.capture(value) for name, value in values.items()
         }
@@ -80,7 +80,7 @@ def _gradient(op: Any, *upstream: Any) -> list[Any]:
 
 
 def backward_of(op: Any) -> Backward | None:
-    """The gradient that a model brought along for an op, or None."""
+    """The custom gradient of an op, or None."""
     if op.type != "IdentityN":
         return None
     try:
@@ -91,12 +91,12 @@ def backward_of(op: Any) -> Backward | None:
 
 @dataclass(frozen=True)
 class Brought:
-    """A graph's definition that holds the gradients that its layers brought along.
+    """A graph's definition with the custom gradients of its layers.
 
     Args:
-      definition: The graph and its functions, under their names.
-      backwards: The gradients; they live as long as this.
-      changed: Names of functions whose bodies are no longer those that TensorFlow knows by their names.
+      definition: The graph and its functions, under their original names.
+      backwards: The gradients, which live as long as this object.
+      changed: Names of functions whose bodies differ from those that TensorFlow knows by these names.
     """
 
     definition: Any
@@ -105,13 +105,13 @@ class Brought:
 
 
 def with_custom_gradients(traced: TracedModel) -> Brought:
-    """The definition of a model's graph, with the gradients that its layers brought along.
+    """Makes the definition of a model's graph with the custom gradients of its layers.
 
-    A gradient that TensorFlow itself does not know (a SavedModel stored without it) is left out: its layer
-    has the derivatives of what it computes.
+    A gradient that TensorFlow does not know (a SavedModel stored without it) is left out: its layer then has
+    the derivative of its forward pass.
 
     Args:
-      traced: As Python traced it, or as a SavedModel was loaded.
+      traced: A model as Python traced it, or as loaded from a SavedModel.
     """
     definition = tf.compat.v1.GraphDef()
     definition.CopyFrom(traced.graph_def())
@@ -119,7 +119,7 @@ def with_custom_gradients(traced: TracedModel) -> Brought:
     bodies = {body.signature.name: body for body in definition.library.function}
     for function in traced.graph._functions.values():
         name = _text(function.name)
-        if name in bodies and hasattr(function, "graph"):  # TensorFlow 1's have none, nor such gradients
+        if name in bodies and hasattr(function, "graph"):  # TensorFlow 1's have no graph, nor such gradients
             scopes.append(_Scope(function.graph, bodies[name].node_def, bodies[name]))
     made: list[Backward] = []
     changed: set[str] = set()
@@ -135,9 +135,9 @@ class _Scope:
     """A graph whose nodes are rewritten: the model's own, or a function's body.
 
     Args:
-      graph: As TensorFlow holds it.
-      nodes: Of its definition; those with a gradient of their own are changed.
-      body: The definition, of a function.
+      graph: TensorFlow's graph.
+      nodes: Nodes of its definition; those with a custom gradient are changed.
+      body: Definition of the function; None for the model's own graph.
     """
 
     def __init__(self, graph: Any, nodes: Iterable[Any], body: Any) -> None:
@@ -198,7 +198,7 @@ class _Scope:
         raise AssertionError(f"{inner.name} is not an output of its op")
 
     def _inner(self, tensor: Any) -> Any:
-        """The tensor of this graph that a tensor of it, of a graph around it or of no graph stands for."""
+        """The tensor of this graph for a tensor of it, of an enclosing graph or of no graph."""
         if getattr(tensor, "graph", None) is self._graph:
             return tensor
         captures = list(self._graph.captures)
@@ -213,7 +213,7 @@ class _Scope:
 
 
 def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
-    """An op's own gradient, and the tensors of the forward pass that it needs; None where it is not known."""
+    """An op's custom gradient and the tensors of the forward pass that it needs; None if it is unknown."""
     try:
         function = tf_ops.gradient_registry.lookup(_text(op.get_attr(GRADIENT)))
     except LookupError:
@@ -238,7 +238,7 @@ def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
     definition = graph.as_graph_def()
     fed = {tensor.op.name for tensor in graph.inputs}
     nodes = [node for node in definition.node if node.name not in fed]
-    for node in nodes:  # control edges order side effects, of which a gradient has none
+    for node in nodes:  # control edges order side effects, which a gradient does not have
         node.input[:] = [name for name in node.input if not name.startswith("^")]
     del definition.node[:]
     definition.node.extend(nodes)
@@ -257,7 +257,7 @@ def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
 
 
 def rename(definition: Any, changed: frozenset[str]) -> None:
-    """Gives changed functions, and those that name them, names by which TensorFlow will run them."""
+    """Renames changed functions and those that name them, so that TensorFlow runs the new bodies."""
     bodies = {body.signature.name: body for body in definition.library.function}
     renamed = set(changed) & set(bodies)
     pending = bool(renamed)
@@ -275,17 +275,17 @@ def rename(definition: Any, changed: frozenset[str]) -> None:
                         function.name = names[function.name]
     for name in renamed:
         bodies[name].signature.name = names[name]
-        # TensorFlow's executor does not learn of functions from an import, only from a trace.
+        # TensorFlow's executor learns of functions only from a trace, not from an import.
         context.context().add_function_def(bodies[name])
 
 
 def rename_all(definition: Any) -> None:
-    """Gives all functions of a definition names of their own in this process."""
+    """Gives all functions of a definition names that are unique in this process."""
     rename(definition, frozenset(body.signature.name for body in definition.library.function))
 
 
 def _named(node: Any) -> set[str]:
-    """Functions that a node calls or holds."""
+    """Names of the functions that a node calls or holds."""
     names = {node.op}
     for value in node.attr.values():
         names |= {value.func.name, *(function.name for function in value.list.func)}

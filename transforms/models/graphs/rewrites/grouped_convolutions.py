@@ -1,8 +1,8 @@
-"""Grouped convolutions as one convolution a group, where TensorFlow has kernels for no other.
+"""Grouped convolutions split into one convolution for each group, on machines without kernels for them.
 
-A convolution whose filters see a part of the channels each runs on every processor, but not its gradient, and
-not the kernel that TensorFlow's optimiser fuses of it and the bias behind it: these need oneDNN, which is off
-by default on processors without AVX-512, and they fail when they are run.
+A convolution whose filters each see a part of the channels runs on every processor. Its gradient does not,
+nor does the kernel into which TensorFlow's optimiser fuses it with a following bias: these need oneDNN, which
+is off by default on processors without AVX-512, and they fail when they are run.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from transforms.models.graphs.trace import TracedModel, static_shape
 
 
 def ungrouped(traced: TracedModel) -> TracedModel:
-    """Returns the model with its grouped convolutions taken apart where this machine needs it.
+    """Splits a model's grouped convolutions if this machine needs it.
 
-    Cost: none, or a kernel call for each group.
+    Cost: nothing, or one kernel call for each group.
     """
     if _pywrap_util_port.IsMklEnabled() or tf.config.list_physical_devices("GPU"):
         return traced
@@ -51,13 +51,13 @@ def _axis(node: Any) -> int:
 
 
 def _apart(node: Any, groups: int) -> list[Any]:
-    """Split → a convolution a group → concatenation, which has the convolution's name."""
-    kind = node.attr["T"]
+    """Nodes that split the channels, convolve each group and concatenate under the convolution's name."""
+    dtype = node.attr["T"]
     axis, out = _constant(f"{node.name}/axis", _axis(node)), _constant(f"{node.name}/filters_axis", 3)
     made = [axis, out]
     for name, along, operand in (("values", axis, node.input[0]), ("filters", out, node.input[1])):
         split = tf.compat.v1.NodeDef(name=f"{node.name}/{name}", op="Split", input=[along.name, operand])
-        split.attr["T"].CopyFrom(kind)
+        split.attr["T"].CopyFrom(dtype)
         split.attr["num_split"].i = groups
         made.append(split)
     parts = []
@@ -69,7 +69,7 @@ def _apart(node: Any, groups: int) -> list[Any]:
         part.input[:2] = [f"{node.name}/{name}:{number}" for name in ("values", "filters")]
         parts.append(part)
     whole = tf.compat.v1.NodeDef(name=node.name, op="ConcatV2", input=[*(p.name for p in parts), axis.name])
-    whole.attr["T"].CopyFrom(kind)
+    whole.attr["T"].CopyFrom(dtype)
     whole.attr["Tidx"].type = types_pb2.DT_INT32
     whole.attr["N"].i = groups
     return [*made, *parts, whole]

@@ -1,4 +1,4 @@
-"""Function calls of a traced graph, written out: what a cut must see may lie inside of them."""
+"""Inlining of a traced graph's function calls, so that a cut can lie within them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from transforms.models.graphs.rewrites.custom_gradients import rename, with_cust
 from transforms.models.graphs.trace import TracedModel, graph_name
 
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
-#: Their bodies stay functions.
+#: Ops that look up keys in a table.
 _LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2"})
 
 
 def inlined(traced: TracedModel) -> TracedModel:
-    """Returns the model with the bodies of called functions in the place of the calls, at any depth.
+    """Replaces function calls by the functions' bodies, at any depth.
 
-    Loops and branches keep their bodies as functions: they are differentiated as a whole. Gradients that
-    layers brought along stay theirs. Variables and tables stay outside, so that the weights exist once
-    however many functions are cut from the graph.
+    Loops and branches keep their bodies as functions, since they are differentiated as a whole. Layers keep
+    their custom gradients. Variables and tables stay outside, so that weights exist only once, for any number
+    of functions that are cut from the graph.
 
     Args:
-      traced: A model; it is returned as it is where it calls nothing.
+      traced: A model; returned unchanged if it calls no functions.
     """
     brought = with_custom_gradients(traced)
     definition = brought.definition
@@ -47,12 +47,12 @@ def inlined(traced: TracedModel) -> TracedModel:
 
 
 def rebuilt(traced: TracedModel, definition: Any, fetches: Sequence[str]) -> TracedModel:
-    """A traced model with another graph between its inputs and its outputs.
+    """Builds a traced model with another graph between its inputs and its outputs.
 
     Args:
-      traced: Whose inputs and captures the nodes may name.
-      definition: The nodes and the functions that they name; those that no output needs are left out.
-      fetches: What the outputs are there, in their order.
+      traced: The model, whose inputs and captures the nodes may name.
+      definition: The new nodes and the functions that they name; nodes that no output needs are left out.
+      fetches: Names of the outputs in the new graph, in their order.
     """
     fed = {tensor.name for tensor in traced.inputs.values()} | set(traced.captures)
     copy = _pruned(definition, fetches, fed)
@@ -73,7 +73,7 @@ def rebuilt(traced: TracedModel, definition: Any, fetches: Sequence[str]) -> Tra
                 mapping[name] = tf.compat.v1.get_default_graph().capture(outer)
         for node in copy.node:
             if node.op in _LOOKUPS and _full(node.input[0]) in mapping:
-                _tell_lookup(mapping[_full(node.input[0])], node)
+                _tag_table(mapping[_full(node.input[0])], node)
         wanted = [name for name in fetches if name not in fed]
         built = iter(
             tf.graph_util.import_graph_def(
@@ -120,7 +120,7 @@ def _pruned(definition: Any, fetches: Iterable[str], fed: set[str]) -> Any:
 
 
 class _Flat:
-    """Nodes of all scopes under full names, and what the calls' inputs and outputs really are."""
+    """The nodes of all scopes under full names, and the tensors that calls' inputs and outputs stand for."""
 
     def __init__(self, library: Mapping[str, Any]) -> None:
         self._library = library
@@ -129,7 +129,7 @@ class _Flat:
 
     def add(self, nodes: Iterable[Any], prefix: str) -> None:
         for node in nodes:
-            # Control edges order side effects, of which inference has none.
+            # Control edges order side effects, which inference does not have.
             inputs = [_full(f"{prefix}{name}") for name in node.input if not name.startswith("^")]
             name = f"{prefix}{node.name}"
             called = _called(node, self._library)
@@ -160,17 +160,17 @@ class _Flat:
         return name
 
     def resolved(self) -> list[Any]:
-        """All nodes, their inputs resolved."""
+        """All nodes, with resolved inputs."""
         for node in self._nodes.values():
             node.input[:] = [self.resolve(name) for name in node.input]
         return list(self._nodes.values())
 
 
-def _tell_lookup(table: Any, node: Any) -> None:
-    """Lets shape inference know that a table maps single keys to single values.
+def _tag_table(table: Any, node: Any) -> None:
+    """Tags a table's handle, for shape inference, as mapping single keys to single values.
 
-    Python set it when the model was built; a graph read back has forgotten, and with it the shape of
-    everything behind the lookup. The tables of Keras's and TensorFlow's vocabularies are all of this kind.
+    Python tagged it when the model was built. A graph that is read back lacks the tag, and with it the shapes
+    of all tensors after the lookup. Keras's and TensorFlow's vocabularies all have tables of this kind.
     """
     known = cpp_shape_inference_pb2.CppShapeInferenceResult.HandleData(is_set=True)
     for key in ("Tin", "Tout"):
@@ -179,7 +179,7 @@ def _tell_lookup(table: Any, node: Any) -> None:
 
 
 def _called(node: Any, library: Mapping[str, Any]) -> Any:
-    """The function that a node calls, or None. TensorFlow 1 functions are called by an op of their name."""
+    """The function that a node calls, or None; an op of TensorFlow 1 calls a function of the same name."""
     return library.get(node.attr["f"].func.name) if node.op in _CALLS else library.get(node.op)
 
 
@@ -188,7 +188,7 @@ def _full(name: str) -> str:
 
 
 def _reachable(nodes: Iterable[Any], library: Mapping[str, Any]) -> list[Any]:
-    """Functions that loops and branches still name, and those that these name."""
+    """Functions that nodes (loops and branches) name, directly or through other functions."""
     reached: dict[str, Any] = {}
     pending = list(nodes)
     while pending:

@@ -1,9 +1,9 @@
 """Mixed precision: a traced model whose costly products take operands in half precision.
 
-Matrix products and convolutions are where a device's half-precision units are faster. Their operands are
-rounded and their results widened again at once, so that every other operation, all that is summed and every
-attribution stay float32. The first product on the way from an input stays float32 too: raw values (a year, a
-distance in metres) would lose their last digits in halves, and the affine prefix ends where rounding begins.
+Half-precision units speed up matrix products and convolutions. Their operands are rounded and their results
+widened again at once, so that all other operations, sums and attributions stay float32. The first product
+after an input stays float32 too: raw values (a year, a distance in metres) would lose their last digits in
+half precision, and the affine prefix ends where rounding begins.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from transforms.errors import UserError
 from transforms.models.graphs.rewrites.inline import rebuilt
 from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedModel
 
-#: Halves by the name of a precision.
+#: Half-precision type by the name of a precision.
 HALVES = {"mixed_float16": types_pb2.DT_HALF, "mixed_bfloat16": types_pb2.DT_BFLOAT16}
-#: What is lowered, with the name that its result has inside a function's body.
+#: Ops that are lowered, with the name of their result within a function's body.
 _PRODUCTS = {
     "BatchMatMul": "output",
     "BatchMatMulV2": "output",
@@ -39,10 +39,10 @@ _numbers = count()
 
 
 def lowered(traced: TracedModel, precision: str) -> TracedModel:
-    """Returns the model with products in half precision.
+    """Lowers a model's products to half precision.
 
     Args:
-      traced: A float32 model, its calls written out.
+      traced: A float32 model with inlined calls.
       precision: A key of HALVES.
     Raises:
       UserError: There is no product to lower.
@@ -65,10 +65,10 @@ def lowered(traced: TracedModel, precision: str) -> TracedModel:
 
 
 class _Lowering:
-    """Rewrites nodes; products count as lowered where another product comes before them.
+    """Rewrites nodes; a product is lowered if another product comes before it.
 
     Args:
-      half: The type.
+      half: The half-precision type.
       library: Bodies of loops and branches, by name.
 
     Attributes:
@@ -82,12 +82,12 @@ class _Lowering:
         self.made: list[Any] = []
 
     def nodes(self, nodes: Iterable[Any], behind: set[str], *, inside: bool) -> list[Any]:
-        """The nodes rewritten.
+        """Rewrites nodes.
 
         Args:
-          nodes: In an order in which what is used comes first.
-          behind: Names of nodes and arguments that lie behind a product; those found are added.
-          inside: Whether they are a function's, whose results have names.
+          nodes: Nodes in topological order.
+          behind: Names of nodes and arguments that come after a product; names of such nodes are added.
+          inside: Whether the nodes belong to a function's body, where results have names.
         """
         lowered: list[Any] = []
         renamed: dict[str, str] = {}
@@ -110,7 +110,7 @@ class _Lowering:
         return lowered
 
     def _product(self, node: Any, inside: bool) -> list[Any]:
-        """A product between casts; what gives its result keeps its name."""
+        """A product between casts; the last cast, which gives the result, takes the product's name."""
         narrow = tf.compat.v1.NodeDef()
         narrow.CopyFrom(node)
         narrow.name = f"{node.name}/narrow"
@@ -134,7 +134,7 @@ class _Lowering:
         return cast
 
     def _loop(self, node: Any, behind: set[str]) -> bool:
-        """Rewrites the bodies of a loop or branch; returns whether its results lie behind a product."""
+        """Rewrites the bodies of a loop or branch; returns True if its results come after a product."""
         late = [_base(name) in behind for name in node.input if not name.startswith("^")]
         if node.op in LOOPS:
             return self._body(node.attr["body"].func, late, carried=True)
