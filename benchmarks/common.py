@@ -159,7 +159,7 @@ def graph_model(request: ModelRequest) -> tuple[GraphAdapter, str]:
 
 def tensorflow() -> Any:
     """TensorFlow as it comes, all its threads included: what is compared with must not run on ours."""
-    from transforms.work.tensorflow_setup import quiet_stderr
+    from transforms.worker.tensorflow_setup import quiet_stderr
 
     with quiet_stderr():
         import tensorflow as tf

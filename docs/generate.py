@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parent))
 
 # All that the reference is generated from.
 from pipeline.cli.commands import cli  # noqa: E402
-from pipeline.config.models import Config  # noqa: E402
+from pipeline.config.config import Config  # noqa: E402
 from pipeline.planning.method_guide import GUIDE, describe_method  # noqa: E402
 from transforms.methods import METHODS  # noqa: E402
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.execution.run import explain, prepare
     from pipeline.results.run import Run, load_run
-    from pipeline.running.run import explain, prepare
 
 __all__ = ["Run", "explain", "load_run", "prepare"]
 _HOMES = {
-    "explain": "pipeline.running.run",
-    "prepare": "pipeline.running.run",
+    "explain": "pipeline.execution.run",
+    "prepare": "pipeline.execution.run",
     "load_run": "pipeline.results.run",
     "Run": "pipeline.results.run",
 }

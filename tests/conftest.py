@@ -38,12 +38,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 @pytest.fixture(scope="session", autouse=True)
 def _without_reports() -> Iterator[Callable[..., None]]:
     """Runs within this process make no report, a third of a second each, unless a test asks for `reports`."""
-    import pipeline.running.commit
-    import pipeline.running.run
+    import pipeline.execution.commit
+    import pipeline.execution.run
 
-    made = pipeline.running.commit.make_report
+    made = pipeline.execution.commit.make_report
     with pytest.MonkeyPatch.context() as patch:
-        for module in (pipeline.running.commit, pipeline.running.run):
+        for module in (pipeline.execution.commit, pipeline.execution.run):
             patch.setattr(module, "make_report", lambda commit, **options: [])
         yield made
 
@@ -73,5 +73,5 @@ def children(_planned_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def reports(_without_reports: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs within the test make their reports, as those of users do."""
-    for module in ("pipeline.running.commit", "pipeline.running.run"):
+    for module in ("pipeline.execution.commit", "pipeline.execution.run"):
         monkeypatch.setattr(f"{module}.make_report", _without_reports)

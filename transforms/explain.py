@@ -17,12 +17,12 @@ from transforms.outputs.layout import attribution_schema
 from transforms.rows.decode import decode
 from transforms.sources.base import RawBatch, Shard
 from transforms.sources.parquet.read import select
-from transforms.work.batch import explain_rows
-from transforms.work.failures import note_failure
-from transforms.work.journal import ShardResult
-from transforms.work.runtime import Runtime, runtime
-from transforms.work.shard import explain_shard
-from transforms.work.spec import ExplainSpec
+from transforms.worker.batch import explain_rows
+from transforms.worker.failures import note_failure
+from transforms.worker.journal import ShardResult
+from transforms.worker.runtime import Runtime, runtime
+from transforms.worker.shard import explain_shard
+from transforms.worker.spec import ExplainSpec
 
 
 class ExplainShards(beam.PTransform):

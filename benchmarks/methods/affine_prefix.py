@@ -33,7 +33,7 @@ def run(folder: Path, quick: bool) -> list[Row]:
 
 
 def _gain(folder: Path, width: int, quick: bool) -> Row:
-    from transforms.work.tensorflow_setup import start_tensorflow
+    from transforms.worker.tensorflow_setup import start_tensorflow
 
     start_tensorflow(None)
     rows, trial = (2000, 0.1) if quick else (8192, 2.0)
@@ -55,7 +55,7 @@ def _gain(folder: Path, width: int, quick: bool) -> Row:
 
 def _default_points(folder: Path, width: int) -> int:
     """Evaluations a device call that a plan decides on; leaves the saved network behind."""
-    from pipeline.config.models import load_config
+    from pipeline.config.config import load_config
     from pipeline.planning.plan import make_plan
 
     write_parquet(folder / f"prefix-{width}.parquet", 1000, width)

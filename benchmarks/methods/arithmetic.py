@@ -45,7 +45,7 @@ def run(folder: Path, quick: bool) -> list[Row]:
 
 
 def _rows(folder: Path, quick: bool) -> list[Row]:
-    from transforms.work.tensorflow_setup import start_tensorflow
+    from transforms.worker.tensorflow_setup import start_tensorflow
 
     start_tensorflow(None)
     found = []

@@ -95,7 +95,7 @@ def exact(rows: np.ndarray, background: np.ndarray) -> np.ndarray:
 
 
 def _ours(folder: Path, background: np.ndarray) -> Explain:
-    from pipeline.config.models import load_config
+    from pipeline.config.config import load_config
     from pipeline.planning.plan import make_plan
     from transforms.methods.gradients.deep_shap import DeepShap
     from transforms.models.graphs.scored import ScoredGraph

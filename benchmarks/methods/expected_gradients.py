@@ -76,7 +76,7 @@ Explain = Callable[[np.ndarray], np.ndarray]
 
 def _ours(folder: Path, inputs: np.ndarray, background: np.ndarray) -> tuple[Explain, Explain]:
     """Ours, and the converged values: every background row, with many Gauss–Legendre nodes from each."""
-    from pipeline.config.models import load_config
+    from pipeline.config.config import load_config
     from pipeline.planning.plan import make_plan
     from transforms.methods.gradients.expected_gradients import ExpectedGradients
     from transforms.methods.gradients.integrated_gradients import IntegratedGradients

@@ -107,10 +107,10 @@ def background() -> np.ndarray:
 
 def _serve(requests: Any, config: str, background_path: str) -> None:
     """Answers requests until the other end is closed."""
-    from pipeline.config.models import load_config
+    from pipeline.config.config import load_config
+    from pipeline.execution import run
     from pipeline.planning.plan import make_plan
     from pipeline.runners.names import LOCAL
-    from pipeline.running import run
 
     while True:
         try:
@@ -120,7 +120,7 @@ def _serve(requests: Any, config: str, background_path: str) -> None:
         settings = [f"baseline.path={background_path}", f"seed={seed}"]
         settings += [f"method.{key}={value}" for key, value in method.items()]
         plan = make_plan(load_config(config, settings=settings), limit=rows, in_process=True)
-        # The two halves of pipeline.running.run.execute, between which the prefix can be left out.
+        # The two halves of pipeline.execution.run.execute, between which the prefix can be left out.
         plan = replace(plan, spec=replace(plan.spec, affine_prefix=prefix))
         shutil.rmtree(plan.spec.run, ignore_errors=True)
         run._begin(plan)

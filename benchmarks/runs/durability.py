@@ -31,7 +31,7 @@ _ACCOUNT = """
 import json, sys, time
 from pipeline.cli import commands as cli
 from transforms import explain_shard, files, parts, shard_result
-import pipeline.running.commit, pipeline.running.run
+import pipeline.execution.commit, pipeline.execution.run
 
 spent = {}
 
@@ -62,8 +62,8 @@ parts.hashlib.blake2b = Digest
 timed(files.os, "fsync", "syncs", time.perf_counter)
 timed(explain_shard, "write_journal", "journal", time.thread_time)
 timed(explain_shard, "check_own", "journal", time.thread_time)
-timed(pipeline.running.commit, "read_journal", "journal", time.thread_time)
-timed(pipeline.running.run, "finished_shards", "journal", time.thread_time)
+timed(pipeline.execution.commit, "read_journal", "journal", time.thread_time)
+timed(pipeline.execution.run, "finished_shards", "journal", time.thread_time)
 assert cli.run(sys.argv[1:]) == 0
 print(json.dumps(spent), file=sys.stderr)
 """

@@ -127,7 +127,7 @@ def _config(folder: Path, layers: list[Any], **blocks: dict[str, Any]) -> Path:
 
 def host_bytes(config: Path) -> int:
     """The bound that the plan prints, in this process."""
-    from pipeline.config.models import load_config
+    from pipeline.config.config import load_config
     from pipeline.planning.plan import make_plan
     from pipeline.planning.summary import summarize
 

@@ -71,8 +71,8 @@ def explain(arguments: RunArguments, as_json: bool, debug: bool) -> int:
 
     Beam's own flags, such as --flink_master=… or --project=…, are passed on to it.
     """
+    from pipeline.execution.run import execute
     from pipeline.results.run import load_run
-    from pipeline.running.run import execute
 
     outcome = execute(arguments.load(), **arguments.how, progress=True)
     if outcome.manifest is None:
@@ -80,7 +80,7 @@ def explain(arguments: RunArguments, as_json: bool, debug: bool) -> int:
             if as_json:
                 print_json({"run": outcome.run, "submitted": True, "job": outcome.job})
             else:
-                from pipeline.screen.run_and_plan import print_submitted
+                from pipeline.terminal.run_and_plan import print_submitted
 
                 print_submitted(outcome.run, outcome.job)
         warn(outcome.warnings)
@@ -92,7 +92,7 @@ def explain(arguments: RunArguments, as_json: bool, debug: bool) -> int:
             top = run.importance(slice="").to_dict("records")
             print_json({**outcome.manifest, **more, "importance": top})
         else:
-            from pipeline.screen.run_and_plan import print_run
+            from pipeline.terminal.run_and_plan import print_run
 
             print_run(run, outcome.reused, outcome.exceeded)
     warn(outcome.warnings)
@@ -106,14 +106,14 @@ def explain(arguments: RunArguments, as_json: bool, debug: bool) -> int:
 @common
 def plan(arguments: RunArguments, as_json: bool, debug: bool) -> int:
     """Check and decide everything that explain would, estimate time and size, and write nothing."""
-    from pipeline.running.run import preview
+    from pipeline.execution.run import preview
 
     summary = preview(arguments.load(), **arguments.how)
     with stdout_guard():
         if as_json:
             print_json(summary)
         else:
-            from pipeline.screen.run_and_plan import print_plan
+            from pipeline.terminal.run_and_plan import print_plan
 
             print_plan(summary)
     warn(summary["warnings"])
@@ -137,7 +137,7 @@ def show(run: str, example_id: str, at: str | None, as_json: bool, debug: bool) 
             example_json = {"run": run, "example_id": example_id, "places": places}
             print_json({**example_json, "attributions": example.rows})
         else:
-            from pipeline.screen.example import print_example
+            from pipeline.terminal.example import print_example
 
             print_example(example_id, example.rows, example.values, opened.labels, example.places)
     return DONE
@@ -170,7 +170,7 @@ def compare(first: str, second: str, html: str | None, as_json: bool, debug: boo
         if as_json:
             print_json({**to_json(result), "html": html})
         else:
-            from pipeline.screen.comparison import print_comparison
+            from pipeline.terminal.comparison import print_comparison
 
             print_comparison(result, html)
     return DONE
@@ -199,7 +199,7 @@ def verify(run: str, rows: int, seed: int | None, tolerance: float | None, as_js
     Compares the parts with the manifest's checksums, and the model, baseline and input with its digests;
     explains rows drawn at random again and compares them with the tables. Exit status 1 if a check failed.
     """
-    from pipeline.screen.verification import print_verification
+    from pipeline.terminal.verification import print_verification
     from pipeline.verify.verify import verify as check
 
     seed = secrets.randbelow(1 << 31) if seed is None else seed
@@ -233,7 +233,7 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
     With --function, print a Python module for a model that is explained as a function.
     """
     if function is not None:
-        from pipeline.functions import module_of
+        from pipeline.function_templates import module_of
 
         if name is not None or config is not None:
             raise UserError("cannot be combined with other arguments", "--function", "leave the others out")
@@ -251,13 +251,13 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
     rows = [describe_method(METHODS[key]) for key in ([name] if name else METHODS)]
     costs_here = None
     if config is not None:
-        from pipeline.config.models import load_config
+        from pipeline.config.config import load_config
         from pipeline.planning.method_costs import survey
 
         costs_here = survey(load_config(config))
         costs = {cost.method: cost for cost in costs_here["costs"]}
         rows = [{**row, "here": dataclasses.asdict(costs[row["name"]])} for row in rows]
-    from pipeline.screen.methods import print_costs, print_method, print_methods
+    from pipeline.terminal.methods import print_costs, print_method, print_methods
 
     with stdout_guard():
         if as_json:

@@ -21,7 +21,7 @@ from transforms.errors import SAID_ALL, UserError
 from transforms.wording import did_you_mean
 
 if TYPE_CHECKING:
-    from pipeline.config.models import LoadedConfig
+    from pipeline.config.config import LoadedConfig
 
 DONE, LIMIT, USER, BROKEN = 0, 1, 2, 3
 FLAGS = "attribeam.flags"
@@ -91,7 +91,7 @@ class RunArguments:
 
     def load(self) -> LoadedConfig:
         """Reads the config, its preset and its overrides."""
-        from pipeline.config.models import load_config
+        from pipeline.config.config import load_config
 
         return load_config(
             self.config, preset=self.preset, settings=self.settings, output=self.output, date=self.date

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.compare.words import headline
+from pipeline.compare.sentences import headline
 
 if TYPE_CHECKING:
     import pandas as pd

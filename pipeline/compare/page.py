@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipeline.compare import charts, words
+from pipeline.compare import charts
+from pipeline.compare import sentences as words
 from pipeline.report.blocks import Block, Cell, Choice, Figure, Prose, Section, Table
 from pipeline.report.page.render import render
 from pipeline.wording import count, listed, percent

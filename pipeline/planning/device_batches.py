@@ -11,7 +11,7 @@ from transforms.methods.base import AttributionMethod, evaluate
 from transforms.methods.masking.game import ROWS_A_CALL
 from transforms.models.base import KEPT_BYTES, ScoredModel
 from transforms.models.reference import Reference
-from transforms.work.spec import TargetSpec
+from transforms.worker.spec import TargetSpec
 
 #: Memory for the activations of a device call. A processor is fastest within its caches, and without
 #: gradients no activations are kept for the backward pass.

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from pipeline.config.models import LoadedConfig
+from pipeline.config.config import LoadedConfig
 from pipeline.planning.differences import deciding
 from pipeline.planning.host_memory import batch_rows
 from pipeline.planning.inputs import output_of

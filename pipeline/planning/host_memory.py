@@ -26,9 +26,9 @@ from transforms.rows.baselines.baselines import drawing_bytes
 from transforms.rows.schema import ExampleSchema, columns_of
 from transforms.sources.base import InputFile
 from transforms.sources.read import read_bytes
-from transforms.work.journal import STATES_AHEAD
-from transforms.work.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
-from transforms.work.spec import ExplainSpec, TargetSpec
+from transforms.worker.journal import STATES_AHEAD
+from transforms.worker.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
+from transforms.worker.spec import ExplainSpec, TargetSpec
 
 #: Bytes that the rows of a batch may take, features and attributions together; a single row may take more.
 BATCH_BYTES = 64 << 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from pipeline.config.config import LoadedConfig, TopK
 from pipeline.config.input import Feature
 from pipeline.config.model import TargetColumn
-from pipeline.config.models import LoadedConfig, TopK
 from pipeline.planning.model.opening import ProbeRequest
 from pipeline.run_directory.kept_baseline import EarlierBaseline, earlier_baseline
 from transforms.errors import UserError
@@ -22,7 +22,7 @@ from transforms.sources import globs
 from transforms.sources.base import InputFile
 from transforms.sources.inspection import inspect_files
 from transforms.sources.read import describe_input
-from transforms.sources.table_logs import check_no_table
+from transforms.sources.table_formats import check_no_table
 from transforms.storage import files
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.config.models import LoadedConfig
+from pipeline.config.config import LoadedConfig
 from pipeline.planning.inputs import of_config, probe_request, sources_of
 from pipeline.planning.method.requirements import check_method
 from pipeline.planning.model.child import in_child

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from pipeline.config.models import LoadedConfig
+from pipeline.config.config import LoadedConfig
 from pipeline.planning.cut_input import Cut, CutInput, cut_input, kept_shard_rows
 from pipeline.planning.differences import PlannedRun, in_one_line, list_differences
 from pipeline.planning.fingerprint import fingerprint_of
@@ -27,8 +27,8 @@ from transforms.sources.base import InputFile, Shard
 from transforms.sources.shards import auto_shard_rows
 from transforms.storage import files
 from transforms.wording import did_you_mean, names_in_words
-from transforms.work.device_batch import with_halved
-from transforms.work.spec import ExplainSpec
+from transforms.worker.device_batch import with_halved
+from transforms.worker.spec import ExplainSpec
 
 
 @dataclass(frozen=True)

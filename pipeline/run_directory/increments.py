@@ -18,7 +18,7 @@ from transforms.sources.base import InputFile, Shard
 from transforms.sources.shards import cut
 from transforms.storage import files
 from transforms.storage.digests import digest_of
-from transforms.work.journal import ShardResult
+from transforms.worker.journal import ShardResult
 
 #: Bytes of a piece of the stored aggregates.
 _PIECE = 16 << 20

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.execution.manifest import versions
 from pipeline.planning.plan import Plan
-from pipeline.running.manifest import versions
 from pipeline.verify.difference import difference, same_bits
 from pipeline.verify.parts import Check
 from transforms.outputs.attributions import attribution_table
@@ -22,9 +22,9 @@ from transforms.outputs.run_files import part_name
 from transforms.rows.decode import Rows, join
 from transforms.sources.base import PARQUET, Piece, Rejection, Shard
 from transforms.storage import files
-from transforms.work.batch import explain_rows
-from transforms.work.runtime import Runtime, runtime
-from transforms.work.shard import read_batches
+from transforms.worker.batch import explain_rows
+from transforms.worker.runtime import Runtime, runtime
+from transforms.worker.shard import read_batches
 
 #: Rows this close to each other are read together with those between them.
 _NEAR = 256

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config.models import LoadedConfig, restored
+from pipeline.config.config import LoadedConfig, restored
 from pipeline.planning.inputs import Sources, baseline_files_of, input_files, model_request
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.results.run import load_run

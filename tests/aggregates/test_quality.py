@@ -12,7 +12,7 @@ from tests.support.mergeable import check_merging
 from transforms.aggregates.importance import ImportanceState
 from transforms.aggregates.quality import Quality, Quantiles, distance_of, spread_of, yardsticks
 from transforms.numerics.random import row_keys
-from transforms.work.shard import ShardResult
+from transforms.worker.shard import ShardResult
 
 SHARES = (0.0, 0.01, 0.07, 0.25, 0.5, 0.9, 0.99, 0.999, 1.0)
 

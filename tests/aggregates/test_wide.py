@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 import xgboost
 
+from pipeline.execution import tables
 from pipeline.report import write_report
 from pipeline.report.data import tables as report_data
 from pipeline.report.data import view
 from pipeline.report.data.sampled_rows import sample_by_target
 from pipeline.report.sections import all_sections, examples
 from pipeline.results.run import Run
-from pipeline.running import tables
 from tests.support.worlds import explain, write_config
 from transforms.explain import ShardResultCoder
 from transforms.rows.baselines.artifact import Artifact
-from transforms.work.journal import ShardResult
+from transforms.worker.journal import ShardResult
 
 WIDTH, KEPT, LISTED = 12, 4, 6
 

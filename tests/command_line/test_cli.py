@@ -542,7 +542,7 @@ def test_a_pipe_that_breaks_elsewhere_is_a_failure(
     def breaks(*_: object, **__: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr("pipeline.running.run.preview", breaks)
+    monkeypatch.setattr("pipeline.execution.run.preview", breaks)
     said = Said(capsys, "plan", worlds.trips())
     assert said.status == 3
     assert "a process that was written to has ended" in said.err

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.models import LoadedConfig, load_config
+from pipeline.config.config import LoadedConfig, load_config
 from pipeline.config.yaml_text import parse_value
-from pipeline.running.engine import choose_runner
+from pipeline.execution.choose_runner import choose_runner
 from tests.support import worlds
 from transforms.errors import UserError
 from transforms.methods import METHODS

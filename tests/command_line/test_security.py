@@ -21,7 +21,7 @@ import yaml
 from tensorflow.python.ops.lookup_ops import TableInitializerBase
 
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.config.yaml_text import SHIPPED, YamlLimits, check_nodes, parse_mapping, read_mapping
 from pipeline.results.run import load_run
 from pipeline.run_directory.checks import check_place

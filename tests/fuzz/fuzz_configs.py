@@ -341,11 +341,11 @@ def _import_all() -> None:
     import apache_beam.options.pipeline_options
     import apache_beam.runners.portability.fn_api_runner  # noqa: F401
 
+    import pipeline.execution.graph
     import pipeline.runners.dataflow
     import pipeline.runners.flink
     import pipeline.runners.local
-    import pipeline.running.graph
-    import pipeline.screen.run_and_plan  # noqa: F401
+    import pipeline.terminal.run_and_plan  # noqa: F401
 
 
 @contextlib.contextmanager
@@ -437,7 +437,7 @@ def main() -> int:
         folder = Path(place)
         configs = world(folder, keras=given.keras)
         if given.keras:
-            from transforms.work.tensorflow_setup import start_tensorflow
+            from transforms.worker.tensorflow_setup import start_tensorflow
 
             start_tensorflow(None)
         number, count = (given.first, 1 << 60) if given.one is None else (given.one, 1)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from pipeline.config.models import _parse_method
+from pipeline.config.config import _parse_method
 from tests.support.models.by_enumeration import ByEnumeration
 from transforms.errors import UserError
 from transforms.methods import METHODS, MethodContractError, check_method_contract

@@ -15,8 +15,8 @@ from transforms.methods import METHODS
 from transforms.methods.base import Attribution, AttributionMethod, convergence_delta, take, totals
 from transforms.methods.calls import device_calls
 from transforms.methods.contract.checks import CHECKS
+from transforms.methods.contract.small_models import World
 from transforms.methods.contract.subject import Subject
-from transforms.methods.contract.worlds import World
 from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.methods.gradients.expected_gradients import ExpectedGradients
 from transforms.methods.gradients.integrated_gradients import IntegratedGradients

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 import pipeline.planning.model.probe
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from transforms.errors import UserError
@@ -114,12 +114,12 @@ from dataclasses import replace
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from transforms.methods.gradients.background_ends import background_ends
 from transforms.models import devices
-from transforms.work import runtime as worker
-from transforms.work.shard import explain_shard
+from transforms.worker import runtime as worker
+from transforms.worker.shard import explain_shard
 devices._claims.folder = tempfile.mkdtemp()
 config, run, *settings = sys.argv[1:]
 plan = make_plan(load_config(config, settings=settings), in_process=True)
@@ -189,7 +189,7 @@ def test_memory_growth_is_set_before_the_first_use() -> None:
 import json
 import tensorflow as tf
 from tensorflow.python.eager import context
-from transforms.work.tensorflow_setup import start_tensorflow
+from transforms.worker.tensorflow_setup import start_tensorflow
 calls = []
 tf.config.list_physical_devices = lambda kind=None: ["gpu 0", "gpu 1"] if kind == "GPU" else []
 tf.config.experimental.set_memory_growth = lambda device, on: calls.append(

@@ -26,7 +26,7 @@ import yaml
 from sklearn import ensemble, impute, linear_model, model_selection, multioutput, pipeline, preprocessing
 
 from pipeline.cli import commands as cli
-from pipeline.functions import FUNCTIONS, module_of
+from pipeline.function_templates import FUNCTIONS, module_of
 from tests.support import worlds
 
 ROWS = 40

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from transforms.models.messages import first_line
+from transforms.models.tensorflow_errors import first_line
 
 L = keras.layers
 

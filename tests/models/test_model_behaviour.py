@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.model.behaviour import check_behaviour
 from pipeline.planning.model.checks import Checked, check_accepted_rows
 from pipeline.planning.plan import make_plan
@@ -22,7 +22,7 @@ from tests.support.models import deep_zoo, misbehaving, models_zoo
 from transforms.errors import RowsRefused, UserError
 from transforms.models.graphs.scored import ScoredGraph
 from transforms.models.kinds.savedmodel import SavedModel
-from transforms.work.device_batch import DeviceBatchSize
+from transforms.worker.device_batch import DeviceBatchSize
 
 ROWS = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 #: Architectures of every kind; loops take long to trace.

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.model.checks import differing
 from pipeline.planning.model.targets import find_targets
 from pipeline.planning.plan import make_plan
@@ -21,7 +21,7 @@ from transforms.models.base import HeadSpec, InputSpec, Signature
 from transforms.rows.baselines.baselines import first_rows
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.sources.inspection import inspect_files
-from transforms.work.spec import TargetSpec
+from transforms.worker.spec import TargetSpec
 
 
 def test_predictions_differ_by_more_than_rounding_only_where_they_do() -> None:

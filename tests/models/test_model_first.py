@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import pipeline.planning.model.opening
-from pipeline.config.models import LoadedConfig, load_config
+from pipeline.config.config import LoadedConfig, load_config
 from pipeline.planning.method_costs import survey
 from pipeline.planning.plan import make_plan
 from tests.support import worlds

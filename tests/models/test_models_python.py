@@ -16,7 +16,7 @@ import pytest
 
 from pipeline import load_run
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.models.by_enumeration import ByEnumeration

@@ -90,7 +90,7 @@ def test_what_differs_from_a_run_that_did_not_finish_is_told(
     [
         Point("os.rename", r"\.next/attributions/part-00001\.parquet"),
         Point("os.rename", r"\.next/manifest\.json"),
-        Point("before pipeline.running.commit:swap"),
+        Point("before pipeline.execution.commit:swap"),
         Point("os.rename", "/run"),
     ],
     ids=lambda point: point.path or point.what,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning import method_costs as survey
 from pipeline.planning.method_guide import GUIDE, describe_method, requirement_of
 from tests.support.worlds import trips

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from pipeline import load_run
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from tests.methods.test_methods import VARIANTS
 from tests.support import worlds
@@ -29,11 +29,11 @@ from transforms.models.graphs.deeplift.model import RescaleModel
 from transforms.models.graphs.gradients import DifferentiableModel
 from transforms.models.graphs.masked import MaskedModel
 from transforms.models.graphs.scored import ScoredGraph
-from transforms.models.messages import out_of_memory, refusal
+from transforms.models.tensorflow_errors import out_of_memory, refusal
 from transforms.storage import files
-from transforms.work.device_batch import DeviceBatchSize, with_halved
-from transforms.work.journal import ShardResult
-from transforms.work.shard import explain_shard
+from transforms.worker.device_batch import DeviceBatchSize, with_halved
+from transforms.worker.journal import ShardResult
+from transforms.worker.shard import explain_shard
 
 PLANNED, FITS, HALVED = 4096, 100, 64
 
@@ -175,7 +175,7 @@ def test_a_run_tells_of_it(
     assert expected.manifest["warnings"] == []
     # More rows than fit, so that the plan finds out; and then less room than there was at plan time.
     device = Device(monkeypatch, 260)
-    import pipeline.running.run as running
+    import pipeline.execution.run as running
 
     begin = running._begin
 
@@ -224,7 +224,7 @@ def test_a_process_remembers_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_without_room_for_one_the_run_breaks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import pipeline.running.run as running
+    import pipeline.execution.run as running
 
     device = Device(monkeypatch, 1 << 30)
     begin = running._begin

@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
+from pipeline.execution.run import explain
 from pipeline.planning import host_memory as memory
 from pipeline.planning.host_memory import BATCH_BYTES, Batches, RowSizes, batch_rows
 from pipeline.planning.plan import make_plan
-from pipeline.running.run import explain
 from tests.methods.test_methods import VARIANTS
 from tests.support import worlds
 from tests.support.models.models_zoo import CASES, attribute, make_reference
@@ -29,8 +29,8 @@ from transforms.outputs.layout import TableSpec
 from transforms.rows.baselines import baselines
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.sources.inspection import inspect_files
-from transforms.work.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
-from transforms.work.spec import TargetSpec
+from transforms.worker.shard import BATCHES_OF_RESULTS, BATCHES_OF_ROWS
+from transforms.worker.spec import TargetSpec
 
 FEATURES = 3000
 

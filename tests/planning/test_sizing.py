@@ -14,7 +14,7 @@ from tests.support.models.models_zoo import make_reference, scored
 from transforms.methods.gradients.integrated_gradients import IntegratedGradients
 from transforms.methods.masking.kernel_shap import KernelShap
 from transforms.methods.masking.permutation_shap import PermutationShap
-from transforms.work.spec import TargetSpec
+from transforms.worker.spec import TargetSpec
 
 L = keras.layers
 

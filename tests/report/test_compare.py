@@ -18,7 +18,7 @@ from pipeline.cli import commands as cli
 from pipeline.compare import Comparison, compare, to_json
 from pipeline.compare.changes import changes
 from pipeline.compare.page import sections, write_page
-from pipeline.compare.words import headline
+from pipeline.compare.sentences import headline
 from pipeline.report.blocks import Choice, Prose
 from pipeline.report.page.render import figures
 from tests.support import worlds

@@ -16,7 +16,7 @@ from pipeline import load_run
 from pipeline.cli import commands as cli
 from pipeline.compare import compare
 from pipeline.compare.page import sections, write_page
-from pipeline.compare.words import bins, headline
+from pipeline.compare.sentences import bins, headline
 from pipeline.report.blocks import Prose, Table
 from pipeline.results.run import Run
 from tests.support import worlds

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.config.models import load_config
-from pipeline.running.run import preview
+from pipeline.config.config import load_config
+from pipeline.execution.run import preview
 from tests.support import cloud, worlds
 from tests.support.memory_filesystem import MemoryFileSystem
 

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from pipeline.cli.commands import cli
-from pipeline.config.models import Config
+from pipeline.config.config import Config
 from tests.support.pages import PAGES, ROOT
 from transforms.methods import METHODS
 

@@ -46,33 +46,33 @@ FORBIDDEN = {
 FLOORS = {
     "transforms": (
         "errors, wording, numerics | storage, arrow | sources, slices, models | rows, methods | outputs |"
-        " aggregates | work | explain | __init__"
+        " aggregates | worker | explain | __init__"
     ),
     "transforms.sources": (
-        "base, other_formats, table_logs | changed_files, partitions, shards | tfrecord, parquet |"
+        "base, table_formats, unsupported_formats | changed_files, partitions, shards | tfrecord, parquet |"
         " inspection, read | globs"
     ),
     "transforms.rows": (
         "problems, images, encodings, schema | resolve, tensors | unions | decode, padding | baselines"
     ),
     "transforms.models": (
-        "messages, players, devices, categories, users_code, forest | reference | capabilities | base |"
-        " graphs | kinds | load"
+        "tensorflow_errors, players, devices, categories, users_code, forest | reference | capabilities |"
+        " base | graphs | kinds | load"
     ),
     "transforms.models.graphs": (
-        "trace | affine, constant_integers, rewrites | cut, xla | compiled, tensors | growth |"
+        "trace | affine, constant_integers, rewrites | cut, xla | compiled, tensors | tensor_sizes |"
         " gradients, masked, deeplift | scored | culprits, formulas"
     ),
     "transforms.models.graphs.cut": (
         "entries, frontier, mask_questions, provenance | masks | refusals | cut | remarks"
     ),
     "transforms.models.graphs.deeplift": (
-        "ops | plan | slopes, walk | growth | loops | rules, scanned_loops | unrolled | model"
+        "ops | plan | slopes, walk | tensor_sizes | loops | rules, scanned_loops | unrolled | model"
     ),
     "transforms.methods": "calls | base | sampling | masking | gradients, trees | contract | __init__",
     "pipeline": (
-        "wording | run_directory, runners, functions | config, results | planning, report, exports |"
-        " running, compare | verify | screen | cli | main | __main__, __init__"
+        "wording | run_directory, runners, function_templates | config, results | planning, report, exports |"
+        " execution, compare | verify | terminal | cli | main | __main__, __init__"
     ),
     "pipeline.report": "blocks | data, page | pictures | sections | __init__",
 }

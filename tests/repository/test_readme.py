@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import pipeline
-from pipeline.config import models as config_module
+from pipeline.config import config as config_module
 from tests.support import worlds
 from tests.support.pages import PAGES, README, ROOT, block
 from transforms.methods import METHODS, check_method_contract

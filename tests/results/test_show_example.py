@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from rich.cells import cell_len
 
-from pipeline.screen.example import print_example, waterfall_steps
-from pipeline.screen.text_table import bar, span
+from pipeline.terminal.example import print_example, waterfall_steps
+from pipeline.terminal.text_table import bar, span
 
 ROW: dict[str, Any] = {
     "example_id": "flight 7",

@@ -15,7 +15,7 @@ import pytest
 
 from pipeline import load_run
 from pipeline.cli import commands as cli
-from pipeline.running.run import explain
+from pipeline.execution.run import explain
 from tests.support import worlds
 
 ROWS = 1024
@@ -101,7 +101,7 @@ def write(folder: Path, bad: dict[int, float], function: str = "predict", rows: 
 
 def counted(config: Path, output: Path) -> tuple[Any, int, int]:
     """A run, with the calls and the rows that its shards, and not its plan, asked of the model."""
-    import pipeline.running.run as running
+    import pipeline.execution.run as running
 
     begin, found = running._begin, {}
 

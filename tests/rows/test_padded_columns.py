@@ -15,7 +15,7 @@ from transforms.rows.problems import Problems
 from transforms.rows.resolve.feature import FeatureRequest
 from transforms.rows.schema import ExampleSchema, FeatureSpec
 from transforms.rows.tensors import steps_of, tensor
-from transforms.work.batch import widened
+from transforms.worker.batch import widened
 
 OPEN = model(("x", (None,), "int64"))
 

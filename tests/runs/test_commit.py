@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from pipeline import load_run
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
+from pipeline.execution.commit import Commit, RunBrokenError, commit_run
+from pipeline.execution.run import execute
 from pipeline.planning.plan import make_plan
-from pipeline.running.commit import Commit, RunBrokenError, commit_run
-from pipeline.running.run import execute
 from tests.support import worlds
-from transforms.work.journal import ShardResult, journal_path
+from transforms.worker.journal import ShardResult, journal_path
 
 ALONE = ["--no_wait_until_finish"]
 
@@ -65,7 +65,7 @@ def journal(tmp_path: Path) -> Commit:
     worlds.explain(config, tmp_path / "run", "compute.shard_rows=40")
     kept = tmp_path / "kept"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipeline.running.run.commit_run", lambda *_: shutil.copytree(tmp_path / "run", kept))
+        patch.setattr("pipeline.execution.run.commit_run", lambda *_: shutil.copytree(tmp_path / "run", kept))
         shutil.rmtree(tmp_path / "run")
         with pytest.raises(TypeError):  # a copy is no manifest
             execute(loaded)

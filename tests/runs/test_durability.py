@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from apache_beam.io.filesystem import BeamIOError
 
-import pipeline.running.run
+import pipeline.execution.run
 import transforms.explain
 from pipeline import explain, load_run
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.faults import (
@@ -41,10 +41,10 @@ from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import OutputLost, RunReplaced, UserError
 from transforms.explain import _ExplainShard
 from transforms.sources.base import Shard
-from transforms.work.failures import note_failure
-from transforms.work.journal import ShardResult
-from transforms.work.shard import explain_shard
-from transforms.work.spec import ExplainSpec
+from transforms.worker.failures import note_failure
+from transforms.worker.journal import ShardResult
+from transforms.worker.shard import explain_shard
+from transforms.worker.spec import ExplainSpec
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_again_and_again(config: Path, tmp_path: Path) -> N
 def interrupted(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     """A run whose shards are all done, and that is not committed."""
     place = tmp_path / "run"
-    with armed(Point("before pipeline.running.run:commit_run"), "broken"):
+    with armed(Point("before pipeline.execution.run:commit_run"), "broken"):
         assert cli.run(command(config, place)) == 3
     capsys.readouterr()
     return place
@@ -162,7 +162,7 @@ def test_a_worker_that_was_left_for_dead_writes_nothing_to_another_s_run(
     reference = tmp_path / "reference.npz"
     reference.write_bytes(plan.probe.artifact.to_bytes())
     late = replace(plan.spec, reference=str(reference))
-    with armed(Point("before pipeline.running.run:commit_run"), "broken"):
+    with armed(Point("before pipeline.execution.run:commit_run"), "broken"):
         assert cli.run(command(config, place)) == 3
     if committed:
         worlds.explain(config, place)
@@ -175,7 +175,7 @@ def test_a_worker_that_was_left_for_dead_writes_nothing_to_another_s_run(
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()} == files
     # One that comes to its end after the run was replaced: before the first name is given.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.work.shard.check_own", late_check(patch))
+        patch.setattr("transforms.worker.shard.check_own", late_check(patch))
         with pytest.raises(RunReplaced):
             explain_shard(plan.shards[1], late)
     found = {path: path.stat().st_mtime_ns for path in place.rglob("*.parquet")}
@@ -185,10 +185,10 @@ def test_a_worker_that_was_left_for_dead_writes_nothing_to_another_s_run(
 
 def late_check(patch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The check that passes the first time, as long ago, and is itself from then on."""
-    from transforms.work.journal import check_own
+    from transforms.worker.journal import check_own
 
     def check(run: str, fingerprint: str, *, begun: bool) -> None:
-        patch.setattr("transforms.work.shard.check_own", check_own)
+        patch.setattr("transforms.worker.shard.check_own", check_own)
 
     return check
 
@@ -206,8 +206,8 @@ def test_two_commands_at_once(config: Path, whole: dict[str, bytes], tmp_path: P
                 refused.append(str(error.value))
 
     with pytest.MonkeyPatch.context() as patch:
-        real = pipeline.running.run.commit_run
-        patch.setattr(pipeline.running.run, "commit_run", lambda *args: (second(), real(*args))[1])
+        real = pipeline.execution.run.commit_run
+        patch.setattr(pipeline.execution.run, "commit_run", lambda *args: (second(), real(*args))[1])
         run = worlds.explain(config, place)
     assert tables(run) == whole
     assert len(refused) == 4
@@ -318,14 +318,14 @@ def test_a_file_that_vanishes_costs_its_shards(
     shutil.copytree(config.parent, folder, ignore=shutil.ignore_patterns("whole"))
     whole = tables(worlds.explain(folder / "config.yaml", tmp_path / "whole"))
     lost, away = folder / "rows-2.parquet", tmp_path / "away"
-    real = pipeline.running.run._run
+    real = pipeline.execution.run._run
 
     def vanish(*args: object) -> object:
         lost.rename(away)
         return real(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.running.run, "_run", vanish)
+        patch.setattr(pipeline.execution.run, "_run", vanish)
         assert cli.run(command(folder / "config.yaml", place)) == 3
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.fullmatch(
@@ -343,7 +343,7 @@ def test_a_file_that_is_cut_short_while_the_run_goes_on(
     place = tmp_path / "run"
     folder = tmp_path / "world"
     shutil.copytree(config.parent, folder, ignore=shutil.ignore_patterns("whole"))
-    real = pipeline.running.run._run
+    real = pipeline.execution.run._run
 
     def shorten(*args: object) -> object:
         path = folder / "rows-2.parquet"
@@ -351,7 +351,7 @@ def test_a_file_that_is_cut_short_while_the_run_goes_on(
         return real(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline.running.run, "_run", shorten)
+        patch.setattr(pipeline.execution.run, "_run", shorten)
         assert cli.run(command(folder / "config.yaml", place)) == 3
     assert "rows-2.parquet" in capsys.readouterr().err.strip().splitlines()[-1]
 

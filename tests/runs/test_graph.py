@@ -22,15 +22,15 @@ from apache_beam.runners.pipeline_context import PipelineContext
 from apache_beam.runners.portability.fn_api_runner import execution
 from apache_beam.runners.portability.portable_runner import PortableRunner
 
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
+from pipeline.execution.graph import define_pipeline
 from pipeline.planning.plan import Plan, make_plan
 from pipeline.results.run import Run
-from pipeline.running.graph import define_pipeline
 from tests.support import worlds
 from transforms.explain import MergeShardResults
-from transforms.work.journal import ShardResult
-from transforms.work.shard import explain_shard
-from transforms.work.spec import ExplainSpec
+from transforms.worker.journal import ShardResult
+from transforms.worker.shard import explain_shard
+from transforms.worker.spec import ExplainSpec
 
 WORK = "Explain shards/Read, explain and write"
 MOST_BYTES = 64 << 10

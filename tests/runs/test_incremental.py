@@ -251,7 +251,7 @@ def test_a_run_that_keeps_no_aggregates_is_not_added_to(config: Path) -> None:
         Point("os.rename", "_work/base"),
         Point("os.rename", r"attributions/part-00005\.parquet"),
         Point("os.rename", r"\.next/manifest\.json"),
-        Point("before pipeline.running.commit:swap"),
+        Point("before pipeline.execution.commit:swap"),
         Point("os.rename", "/run"),
     ],
     ids=lambda point: point.path or point.what,
@@ -362,7 +362,7 @@ def test_what_was_taken_over_is_looked_at_again(harm: str, config: Path, tmp_pat
     explain(config)
     grow(config)
     whole = worlds.part_bytes(run_elsewhere(config, tmp_path))
-    with armed(Point("before pipeline.running.run:commit_run"), "broken"):
+    with armed(Point("before pipeline.execution.run:commit_run"), "broken"):
         assert cli.run(["explain", str(config)]) == 3
     place = tmp_path / ".run.next"
     if harm == "a part":

@@ -13,10 +13,10 @@ import pytest
 
 import pipeline
 from pipeline import load_run
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
+from pipeline.execution.run import execute, preview
 from pipeline.run_directory.checks import check_apart, check_place, check_replaceable
 from pipeline.run_directory.lock import run_lock
-from pipeline.running.run import execute, preview
 from tests.support import worlds
 from tests.support.faults import ROWS, world
 from tests.support.memory_filesystem import MemoryFileSystem
@@ -213,7 +213,7 @@ def test_a_run_by_a_link_is_the_run_it_leads_to(committed: Path, tmp_path: Path)
 
 def test_what_cannot_be_renamed_cannot_be_replaced(committed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Said before any row is explained."""
-    monkeypatch.setattr("pipeline.running.run._run", None)
+    monkeypatch.setattr("pipeline.execution.run._run", None)
     with monkeypatch.context() as patch:
         patch.chdir(committed)
         with pytest.raises(UserError, match="cannot be replaced by a command that runs inside it"):

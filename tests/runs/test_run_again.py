@@ -14,9 +14,9 @@ import pytest
 
 import pipeline
 from pipeline import explain, load_run
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
+from pipeline.execution.run import execute
 from pipeline.runners import submit
-from pipeline.running.run import execute
 from tests.support import worlds
 from tests.support.known_worlds import linear_config, linear_world
 from transforms.errors import UserError
@@ -52,7 +52,7 @@ def test_a_broken_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pyte
     config = vectors_copy(tmp_path / "data")
     trouble = Trouble(monkeypatch, tmp_path / "data" / "part-d-ünï.parquet")
     place = tmp_path / "run"
-    with pytest.raises((UserError, pipeline.running.run.RunBrokenError), match="part-d-ünï"):
+    with pytest.raises((UserError, pipeline.execution.run.RunBrokenError), match="part-d-ünï"):
         worlds.explain(config, place, "compute.shard_rows=40")
     done = {path.name: path.stat().st_mtime_ns for path in (place / "attributions").glob("part-*.parquet")}
     journal = sorted(path.name for path in (place / "_work" / "shards").glob("*.done"))
@@ -122,7 +122,7 @@ def test_a_run_that_is_being_replaced_stays_whole(tmp_path: Path, monkeypatch: p
     worlds.explain(config, place, "compute.shard_rows=64")
     before = contents(place)
     trouble = Trouble(monkeypatch, tmp_path / "data" / "part-d-ünï.parquet")
-    with pytest.raises((UserError, pipeline.running.run.RunBrokenError)):
+    with pytest.raises((UserError, pipeline.execution.run.RunBrokenError)):
         worlds.explain(config, place, "compute.shard_rows=40", overwrite=True)
     assert contents(place) == before
     trouble.on = False

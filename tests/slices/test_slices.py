@@ -18,14 +18,14 @@ import yaml
 
 from pipeline import load_run
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
-from pipeline.running.run import prepare, preview
+from pipeline.config.config import load_config
+from pipeline.execution.run import prepare, preview
 from tests.support import worlds
 from transforms.aggregates.importance import state_bytes
 from transforms.errors import UserError
 from transforms.explain import _ExplainBatch
-from transforms.work.journal import STATES_AHEAD
-from transforms.work.runtime import runtime
+from transforms.worker.journal import STATES_AHEAD
+from transforms.worker.runtime import runtime
 
 ROWS = 240
 
@@ -511,7 +511,7 @@ def test_weights_are_in_batches_of_a_pipeline_of_ones_own() -> None:
 
 
 def test_a_label_may_name_a_tensor(capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.screen.example import print_example
+    from pipeline.terminal.example import print_example
 
     row = {
         "target": 0, "target_name": "x", "prediction": 1.0, "output": 1.0, "base_value": 0.0,

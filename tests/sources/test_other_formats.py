@@ -18,11 +18,12 @@ import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.inputs import input_files
 from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
-from transforms.sources import globs, table_logs
+from transforms.sources import globs
+from transforms.sources import table_formats as table_logs
 from transforms.sources.inspection import inspect_files
 
 TABLE = pa.table({"a": [1.0, 2.0], "b": ["x", "y"]})

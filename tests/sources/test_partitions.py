@@ -21,7 +21,7 @@ from transforms.errors import UserError
 from transforms.models.base import InputSpec, Signature
 from transforms.rows.decode import decode, join
 from transforms.rows.resolve.feature import FeatureRequest
-from transforms.rows.resolve.partitions import resolve_with_paths
+from transforms.rows.resolve.folder_columns import resolve_with_paths
 from transforms.rows.resolve.resolve import ColumnRequest
 from transforms.rows.schema import columns_of
 from transforms.slices.slicings import BinsRequest, ByBins, labels

@@ -34,8 +34,8 @@ from tests.support import worlds
 
 MODULES = (
     "apache_beam.runners.portability.fn_api_runner", "pipeline.cli.commands", "pipeline.results.run",
-    "pipeline.run_directory.lock", "pipeline.running.graph", "pipeline.running.progress",
-    "pipeline.running.run", "pipeline.screen.run_and_plan", "pyarrow.dataset", "transforms.explain",
+    "pipeline.run_directory.lock", "pipeline.execution.graph", "pipeline.execution.progress",
+    "pipeline.execution.run", "pipeline.terminal.run_and_plan", "pyarrow.dataset", "transforms.explain",
 )  # fmt: skip
 
 

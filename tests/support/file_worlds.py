@@ -13,7 +13,7 @@ from pipeline.results.run import Run
 from tests.support import worlds
 from transforms.rows.decode import Rows, decode, join
 from transforms.rows.resolve.feature import FeatureRequest
-from transforms.rows.resolve.partitions import resolve_with_paths
+from transforms.rows.resolve.folder_columns import resolve_with_paths
 from transforms.rows.resolve.resolve import ColumnRequest
 from transforms.rows.schema import ExampleSchema, columns_of
 from transforms.slices.slicings import labels

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transforms.errors import UserError
 from transforms.sources.inspection import format_of_suffix
-from transforms.sources.other_formats import folder_refusal
+from transforms.sources.unsupported_formats import folder_refusal
 from transforms.storage import files
 from transforms.wording import close, meant
 

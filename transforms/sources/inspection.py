@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from transforms.errors import UserError
 from transforms.sources.base import FORMATS, PARQUET, TFRECORD, InputFile
-from transforms.sources.other_formats import HEAD_BYTES, by_content, refusal
 from transforms.sources.partitions import partition_of
 from transforms.sources.tfrecord import framing, split, tally
+from transforms.sources.unsupported_formats import HEAD_BYTES, by_content, refusal
 from transforms.storage import files
 
 _SUFFIXES = (

@@ -9,7 +9,7 @@ import numpy as np
 
 from transforms.errors import UserError
 from transforms.models.base import ScoredModel
-from transforms.models.messages import refusal
+from transforms.models.tensorflow_errors import refusal
 from transforms.wording import names_in_words
 
 #: Rows of a call.

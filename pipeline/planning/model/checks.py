@@ -17,7 +17,7 @@ from transforms.methods.base import evaluate
 from transforms.models.base import DEFAULT, CompiledAdapter, PublicPrediction, ScoredModel
 from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema
-from transforms.work.device_batch import DeviceBatchSize
+from transforms.worker.device_batch import DeviceBatchSize
 
 #: Rows that are checked.
 _CHECKED = 256

@@ -11,10 +11,10 @@ from pipeline.planning.method.requirements import playable
 from transforms.errors import DeviceMemoryError, HostMemoryError, UserError
 from transforms.methods.base import AttributionMethod, evaluate
 from transforms.models.base import ScoredModel
-from transforms.models.messages import first_line, out_of_memory, refusal
+from transforms.models.tensorflow_errors import first_line, out_of_memory, refusal
 from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema
-from transforms.work.device_batch import DeviceBatchSize
+from transforms.worker.device_batch import DeviceBatchSize
 
 #: The reason for refusing a row whose score is NaN or infinite.
 NOT_FINITE = "its score is not finite"

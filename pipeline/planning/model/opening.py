@@ -29,13 +29,13 @@ from transforms.rows.decode import Rows
 from transforms.rows.padding import with_lengths
 from transforms.rows.resolve.bytes_columns import with_encodings
 from transforms.rows.resolve.completion import completed
+from transforms.rows.resolve.folder_columns import resolve_with_paths, slicings_with_paths
 from transforms.rows.resolve.missing_features import with_absent
-from transforms.rows.resolve.partitions import resolve_with_paths, slicings_with_paths
 from transforms.rows.resolve.resolve import ColumnRequest
 from transforms.rows.schema import ExampleSchema, columns_of
 from transforms.sources.base import TFRECORD, Column, InputFile
 from transforms.sources.read import check_columns
-from transforms.work.device_batch import DeviceBatchSize
+from transforms.worker.device_batch import DeviceBatchSize
 
 #: First rows of the input, on which a spread or a time is measured.
 FIRST_ROWS = 4096
@@ -201,7 +201,7 @@ def _schema_of_files(request: ProbeRequest) -> ExampleSchema:
 
 
 def _scored(request: ProbeRequest, schema: ExampleSchema, rows: Mapping[str, np.ndarray]) -> ScoredModel:
-    from transforms.work import runtime as worker
+    from transforms.worker import runtime as worker
 
     inputs = schema.assemble(rows)
     with models_own("on rows of the columns' shapes"):
@@ -210,7 +210,7 @@ def _scored(request: ProbeRequest, schema: ExampleSchema, rows: Mapping[str, np.
 
 def open_schema(request: ProbeRequest) -> tuple[str, ExampleSchema, Mapping[str, pa.DataType]]:
     """Loads the model; returns its kind, the schema as far as types determine it, and columns' types."""
-    from transforms.work import runtime as worker
+    from transforms.worker import runtime as worker
 
     loaded = worker.adapter(request.model, request.threads)
     types = request.types

@@ -35,9 +35,9 @@ from transforms.rows.baselines.baselines import Artifact
 from transforms.rows.decode import Rows
 from transforms.rows.resolve.completion import completion_note
 from transforms.rows.schema import ExampleSchema
-from transforms.work.device_batch import DeviceBatchSize
-from transforms.work.runtime import make_reference
-from transforms.work.spec import TargetSpec
+from transforms.worker.device_batch import DeviceBatchSize
+from transforms.worker.runtime import make_reference
+from transforms.worker.spec import TargetSpec
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from transforms.errors import UserError
 from transforms.models.base import ScoredModel, Signature
 from transforms.models.categories import Category
 from transforms.wording import did_you_mean
-from transforms.work.spec import TargetSpec
+from transforms.worker.spec import TargetSpec
 
 Target = bool | int | float | str | None
 #: Classes that an error or a plan names.

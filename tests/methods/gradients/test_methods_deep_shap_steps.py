@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.method.requirements import check_method
 from pipeline.planning.plan import make_plan
 from tests.support import worlds

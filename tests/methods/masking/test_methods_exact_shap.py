@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from tests.methods.masking.test_game import GROUPED
 from tests.support import worlds

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from pipeline.planning.summary import summarize
 from tests.methods.masking.test_game import GROUPED
@@ -371,7 +371,7 @@ def test_budgets_that_determine_nothing_are_refused_when_the_run_is_planned() ->
 
 
 def test_a_plan_tells_memory_and_calls(capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline.screen.run_and_plan import print_plan
+    from pipeline.terminal.run_and_plan import print_plan
 
     settings = ["method=kernel_shap", "compute.device_batch_size=64"]
     plan = make_plan(load_config(str(worlds.trips()), settings=settings), in_process=True)

@@ -12,7 +12,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.models.enumeration import lime_limit, worths
@@ -277,7 +277,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     method = Lime(n_samples=100, standard_error=True)
     whole = explain(method, kind, reference)
     for size in (1, 5000):
-        monkeypatch.setattr("transforms.methods.masking.blocks.BLOCK_BYTES", size)
+        monkeypatch.setattr("transforms.methods.masking.chunks.BLOCK_BYTES", size)
         found = explain(method, kind, reference)
         np.testing.assert_allclose(flat(found.values), flat(whole.values), rtol=1e-4, atol=2e-6)
         np.testing.assert_allclose(found.fit, whole.fit, rtol=1e-5)

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.models.models_zoo import (
@@ -130,7 +130,7 @@ def test_blocks_of_rows_and_windows_change_nothing(monkeypatch: pytest.MonkeyPat
         whole = explain(method, kind, reference)
         for size in (1, 640):
             with monkeypatch.context() as patch:
-                patch.setattr("transforms.methods.masking.blocks.BLOCK_BYTES", size)
+                patch.setattr("transforms.methods.masking.chunks.BLOCK_BYTES", size)
                 found = explain(method, kind, reference)
             np.testing.assert_allclose(found.values["pixels"], whole.values["pixels"], atol=2e-6)
 

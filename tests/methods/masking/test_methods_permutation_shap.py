@@ -172,7 +172,7 @@ def test_blocks_of_rows_permutations_and_coalitions_change_nothing(monkeypatch: 
     method = PermutationShap(n_permutations=5, standard_error=True)
     whole = explain(method, kind, reference)
     for size in (1, 200, 2000):
-        monkeypatch.setattr("transforms.methods.masking.blocks.BLOCK_BYTES", size)
+        monkeypatch.setattr("transforms.methods.masking.chunks.BLOCK_BYTES", size)
         found = explain(method, kind, reference)
         np.testing.assert_allclose(flat(found.values), flat(whole.values), rtol=1e-4, atol=2e-6)
         np.testing.assert_allclose(

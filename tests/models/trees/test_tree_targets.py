@@ -18,8 +18,8 @@ from scipy.special import logit
 from sklearn import ensemble
 
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
-from pipeline.planning.model.targets import find_targets, in_words
+from pipeline.config.config import load_config
+from pipeline.planning.model.targets import explained_in_words, find_targets
 from pipeline.planning.plan import make_plan
 from pipeline.planning.summary import summarize
 from tests.support import worlds
@@ -167,7 +167,7 @@ def test_names_and_indices(classes: Any, target: Any, index: int | None, words: 
     model = signed({}, classes, labels)
     spec = find_targets(target, None, model)
     assert index is None or spec.indices == (index,)
-    assert in_words(target, None, spec, model.signature, ("margin",)) == words
+    assert explained_in_words(target, None, spec, model.signature, ("margin",)) == words
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_names_and_indices(classes: Any, target: Any, index: int | None, words: 
 def test_a_head_is_named_and_all_outputs_are_of_none(target: str, words: str) -> None:
     signature = Signature((), (HeadSpec("late", (1,)), HeadSpec("minutes", (2,))))
     spec = find_targets(target, None, SimpleNamespace(signature=signature))  # type: ignore[arg-type]
-    assert in_words(target, None, spec, signature, ("output", "output")) == words
+    assert explained_in_words(target, None, spec, signature, ("output", "output")) == words
 
 
 @pytest.mark.parametrize("target", [2, -1, True, 0.5, "gone"])

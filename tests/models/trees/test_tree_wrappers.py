@@ -15,7 +15,7 @@ import pytest
 import xgboost
 
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from tests.support import worlds
 from tests.support.models import trees_zoo as zoo

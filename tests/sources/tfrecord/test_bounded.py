@@ -13,7 +13,7 @@ import yaml
 
 from benchmarks.child import ROOT
 from pipeline import load_run
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
 from pipeline.planning.plan import make_plan
 from pipeline.planning.summary import summarize
 

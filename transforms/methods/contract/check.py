@@ -6,8 +6,8 @@ from dataclasses import fields, is_dataclass, replace
 
 from transforms.methods.base import AttributionMethod, Needs
 from transforms.methods.contract.checks import CHECKS
+from transforms.methods.contract.small_models import World, worlds_for
 from transforms.methods.contract.subject import Broken, MethodContractError, Subject
-from transforms.methods.contract.worlds import World, worlds_for
 
 
 def check_method_contract(method: AttributionMethod) -> None:

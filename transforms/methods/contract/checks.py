@@ -12,6 +12,7 @@ import numpy as np
 
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, AttributionMethod, Needs, totals, working_bytes
+from transforms.methods.contract.small_models import Place, World
 from transforms.methods.contract.subject import (
     CLOSE,
     Broken,
@@ -21,7 +22,6 @@ from transforms.methods.contract.subject import (
     require_close,
     require_equal,
 )
-from transforms.methods.contract.worlds import Place, World
 
 #: Standard errors that a value may be off by.
 _ERRORS = 4

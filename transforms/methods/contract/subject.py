@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from transforms.methods.base import Attribution, AttributionMethod, take
-from transforms.methods.contract.worlds import World
+from transforms.methods.contract.small_models import World
 from transforms.numerics.random import row_keys
 
 #: Relative to the largest value of an input: what two orders of summing float32 may differ by.

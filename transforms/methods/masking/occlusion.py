@@ -12,7 +12,7 @@ from pydantic import Field
 
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, AttributionMethod, Needs, predict, take
-from transforms.methods.masking.blocks import blocks
+from transforms.methods.masking.chunks import blocks
 from transforms.methods.masking.game import Game
 from transforms.models.reference import Arrays, Reference
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from transforms.errors import UserError
 from transforms.methods.base import Attribution, AttributionMethod, Needs, convergence_delta, predict, take
-from transforms.methods.masking.blocks import blocks
+from transforms.methods.masking.chunks import blocks
 from transforms.methods.masking.exact_shap import enumeration
 from transforms.methods.masking.game import Game
 from transforms.methods.sampling import MOST_ROUNDS, sample_rounds

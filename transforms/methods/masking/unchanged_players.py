@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transforms.methods.masking.blocks import blocks
+from transforms.methods.masking.chunks import blocks
 from transforms.models.players import HELD
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from transforms.models.graphs.compiled import Compiled
 from transforms.models.graphs.cut.cut import equalities, find_cut
 from transforms.models.graphs.cut.entries import Cut
 from transforms.models.graphs.cut.provenance import EVERYWHERE
-from transforms.models.graphs.growth import CutGrowth, activation_bytes
 from transforms.models.graphs.rewrites.custom_gradients import rename_all
+from transforms.models.graphs.tensor_sizes import CutGrowth, activation_bytes
 from transforms.models.graphs.tensors import (
     flatten_heads,
     join_targets,

@@ -24,7 +24,7 @@ from transforms.models.graphs.compiled import Compiled
 from transforms.models.graphs.cut.cut import find_cut
 from transforms.models.graphs.cut.entries import Cut
 from transforms.models.graphs.cut.provenance import EVERYWHERE, NOWHERE
-from transforms.models.graphs.growth import CutGrowth, forward_bytes
+from transforms.models.graphs.tensor_sizes import CutGrowth, forward_bytes
 from transforms.models.graphs.tensors import flatten_heads, in_calls
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.players import HELD, Players

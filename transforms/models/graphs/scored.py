@@ -19,10 +19,10 @@ from transforms.models.graphs.compiled import Compiled
 from transforms.models.graphs.cut.cut import head_scores
 from transforms.models.graphs.deeplift.model import RescaleModel
 from transforms.models.graphs.gradients import DifferentiableModel
-from transforms.models.graphs.growth import forward_bytes
 from transforms.models.graphs.masked import MaskedModel
 from transforms.models.graphs.rewrites.grouped_convolutions import ungrouped
 from transforms.models.graphs.rewrites.precision import lowered
+from transforms.models.graphs.tensor_sizes import forward_bytes
 from transforms.models.graphs.tensors import flatten_heads
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.graphs.xla import for_xla

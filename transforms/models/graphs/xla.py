@@ -12,7 +12,7 @@ from tensorflow.python.ops import control_flow_ops
 from transforms.errors import UserError
 from transforms.models.graphs.affine import CONTRACTIONS
 from transforms.models.graphs.trace import APART, SHAPE_ONLY, TracedModel
-from transforms.models.messages import first_line
+from transforms.models.tensorflow_errors import first_line
 
 #: Ops that select by the index in their second operand.
 _PICKS = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})

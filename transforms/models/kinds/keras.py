@@ -19,7 +19,7 @@ from transforms.models.graphs.rewrites.inline import inlined
 from transforms.models.graphs.scored import GraphAdapter
 from transforms.models.graphs.trace import TracedModel, graph_name
 from transforms.models.kinds.keras_calls import check_loaded
-from transforms.models.messages import first_line
+from transforms.models.tensorflow_errors import first_line
 from transforms.wording import names_in_words
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"

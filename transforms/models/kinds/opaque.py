@@ -11,8 +11,8 @@ import numpy as np
 from transforms.errors import DeviceFull, RowsRefused, UserError
 from transforms.models.base import ModelAdapter, Signature
 from transforms.models.forest.arrays import Forest
-from transforms.models.messages import out_of_memory
 from transforms.models.reference import Reference
+from transforms.models.tensorflow_errors import out_of_memory
 
 
 class OpaqueModel:

@@ -17,7 +17,7 @@ from transforms.models.graphs.rewrites.inline import inlined
 from transforms.models.graphs.scored import GraphAdapter
 from transforms.models.graphs.trace import TracedModel, graph_name
 from transforms.models.kinds.savedmodel_ops import check_ops
-from transforms.models.messages import first_line
+from transforms.models.tensorflow_errors import first_line
 from transforms.wording import did_you_mean, names_in_words
 
 SIGNATURE = "serving_default"

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.errors import UserError
-from transforms.sources.other_formats import HEAD_BYTES, by_content, refusal
 from transforms.sources.parquet.opening import described, footer_bytes, open_parquet
+from transforms.sources.unsupported_formats import HEAD_BYTES, by_content, refusal
 from transforms.storage import files
 from transforms.storage.digests import digest_of
 from transforms.wording import one_line

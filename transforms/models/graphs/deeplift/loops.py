@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from transforms.models.graphs.deeplift.growth import WalkGrowth
 from transforms.models.graphs.deeplift.plan import Step, WalkPlan
 from transforms.models.graphs.deeplift.slopes import slope
+from transforms.models.graphs.deeplift.tensor_sizes import WalkGrowth
 from transforms.models.graphs.deeplift.walk import Walk, constants_of
 from transforms.models.graphs.trace import TracedModel
 

@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from transforms.models.base import KEPT_BYTES, TARGETS_AT_ONCE
 from transforms.models.graphs.compiled import Compiled
-from transforms.models.graphs.deeplift.growth import WalkGrowth
 from transforms.models.graphs.deeplift.ops import ELEMENTWISE
 from transforms.models.graphs.deeplift.plan import Step, plan_walk, refused
 from transforms.models.graphs.deeplift.rules import RULES
 from transforms.models.graphs.deeplift.slopes import slope
+from transforms.models.graphs.deeplift.tensor_sizes import WalkGrowth
 from transforms.models.graphs.deeplift.unrolled import unrolled
 from transforms.models.graphs.deeplift.walk import Walk, constants_of
 from transforms.models.graphs.tensors import sum_positions

@@ -16,9 +16,9 @@ import tensorflow as tf
 from transforms.errors import UserError
 from transforms.models.graphs.constant_integers import work_out
 from transforms.models.graphs.cut.cut import input_sources
-from transforms.models.graphs.deeplift.growth import WalkGrowth
 from transforms.models.graphs.deeplift.loops import Scan, Variable
 from transforms.models.graphs.deeplift.plan import plan_walk
+from transforms.models.graphs.deeplift.tensor_sizes import WalkGrowth
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, static_shape
 
 #: A function that writes a body: the graph's inputs by name → its outputs. Lists are `StepList`s.

@@ -13,10 +13,10 @@ import pytest
 
 from pipeline import load_run
 from pipeline.cli import commands as cli
-from pipeline.config.models import load_config
+from pipeline.config.config import load_config
+from pipeline.execution.run import Outcome, RunBrokenError, execute, preview
 from pipeline.runners.dataflow import Accelerator, as_label, dataflow_flags
 from pipeline.runners.submit import Job
-from pipeline.running.run import Outcome, RunBrokenError, execute, preview
 from tests.support import cloud, worlds
 from tests.support.memory_filesystem import MemoryFileSystem
 from transforms.errors import UserError
@@ -323,7 +323,9 @@ def test_a_launcher_that_went_before_the_commit(
     dataflow: cloud.Dataflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every shard is in the journal: the same command commits it and starts no job."""
-    monkeypatch.setattr("pipeline.running.run.commit_run", lambda *_: (_ for _ in ()).throw(OSError("gone")))
+    monkeypatch.setattr(
+        "pipeline.execution.run.commit_run", lambda *_: (_ for _ in ()).throw(OSError("gone"))
+    )
     place = cloud.upload(worlds.vectors().folder, "vectors")
     loaded = load_config(f"{place}/parquet.yaml", settings=["compute.shard_rows=40"])
     with pytest.raises(OSError, match="gone"):

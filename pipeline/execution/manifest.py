@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.config.models import Config
+from pipeline.config.config import Config
 from pipeline.planning.plan import Plan
 from pipeline.planning.summary import describe_baseline, describe_model
 from pipeline.run_directory.committed import SCHEMA_VERSION, read_manifest
@@ -18,8 +18,8 @@ from pipeline.run_directory.layout import beside
 from transforms.outputs.run_files import MANIFEST, WORK
 from transforms.slices.slicings import described
 from transforms.storage import files
-from transforms.work.device_batch import with_halved
-from transforms.work.journal import ShardResult, fingerprint_path
+from transforms.worker.device_batch import with_halved
+from transforms.worker.journal import ShardResult, fingerprint_path
 
 _PACKAGES = ("attribeam", "apache-beam", "tensorflow", "keras", "numpy", "pyarrow", "shap")
 

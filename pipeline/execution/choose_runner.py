@@ -12,7 +12,7 @@ from pipeline.runners.names import (
 from transforms.models.kinds.function import is_function
 
 if TYPE_CHECKING:
-    from pipeline.config.models import LoadedConfig
+    from pipeline.config.config import LoadedConfig
 from pipeline.runners.checks import check_places, check_runner
 
 

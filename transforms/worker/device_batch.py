@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from transforms.errors import DeviceMemoryError
-from transforms.models.messages import first_line, out_of_memory
+from transforms.models.tensorflow_errors import first_line, out_of_memory
 
 Answer = TypeVar("Answer")
 

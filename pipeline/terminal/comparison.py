@@ -9,10 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.compare import words
+from pipeline.compare import sentences as words
 from pipeline.compare.comparison import Comparison, Side
-from pipeline.screen.run_and_plan import fact, nearby
-from pipeline.screen.text_table import clean, console, print_table, wrapped, write
+from pipeline.terminal.run_and_plan import fact, nearby
+from pipeline.terminal.text_table import clean, console, print_table, wrapped, write
 from pipeline.wording import count, fitted, number, percent, signed
 
 #: Features and slices in a table.

@@ -31,10 +31,10 @@ from transforms.slices.slicings import labels
 from transforms.sources.base import Rejection, Shard
 from transforms.sources.read import read_piece
 from transforms.storage import files
-from transforms.work.batch import Explained, explain_rows
-from transforms.work.journal import ShardResult, check_own, is_committed, read_journal, write_journal
-from transforms.work.runtime import Runtime, runtime
-from transforms.work.spec import ExplainSpec
+from transforms.worker.batch import Explained, explain_rows
+from transforms.worker.journal import ShardResult, check_own, is_committed, read_journal, write_journal
+from transforms.worker.runtime import Runtime, runtime
+from transforms.worker.spec import ExplainSpec
 
 #: Batches in flight between two of the three threads.
 _IN_FLIGHT = 2

@@ -14,13 +14,13 @@ import numpy as np
 
 from transforms.errors import HostMemoryError
 from transforms.methods.base import Attribution, evaluate, predict
-from transforms.models.messages import refusal
+from transforms.models.tensorflow_errors import refusal
 from transforms.numerics.random import row_keys
 from transforms.rows.decode import Rows, join
 from transforms.rows.padding import groups_of, narrowed
 from transforms.rows.schema import ExampleSchema
 from transforms.sources.base import Rejection
-from transforms.work.runtime import Runtime
+from transforms.worker.runtime import Runtime
 
 Explained = tuple[Rows, Attribution, np.ndarray]
 

@@ -12,6 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.execution import manifest as manifests
+from pipeline.execution.tables import NoWeightError, write_tables
 from pipeline.planning.plan import Plan
 from pipeline.run_directory import convergence_scale as yardstick
 from pipeline.run_directory.committed import read_manifest
@@ -19,15 +21,13 @@ from pipeline.run_directory.increments import read_base
 from pipeline.run_directory.kept_baseline import is_kept
 from pipeline.run_directory.layout import REFERENCE, is_under_way
 from pipeline.run_directory.replace import swap, sweep
-from pipeline.running import manifest as manifests
-from pipeline.running.tables import NoWeightError, write_tables
 from transforms.errors import SAID_ALL, UserError
 from transforms.outputs.parts import as_output_lost
 from transforms.outputs.run_files import WORK
 from transforms.rows.baselines.artifact import Artifact
 from transforms.storage import files
-from transforms.work.failures import read_failures
-from transforms.work.journal import STATES_AHEAD, ShardResult, read_journal
+from transforms.worker.failures import read_failures
+from transforms.worker.journal import STATES_AHEAD, ShardResult, read_journal
 
 _DRAW_LATER = "the run is committed nevertheless; attribeam report RUN draws it later"
 #: Threads that read journal entries: they mostly wait for the filesystem.

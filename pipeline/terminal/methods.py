@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.planning.method_guide import Advice
-from pipeline.screen.run_and_plan import fact
-from pipeline.screen.text_table import clean, console, print_table, wrapped, write
+from pipeline.terminal.run_and_plan import fact
+from pipeline.terminal.text_table import clean, console, print_table, wrapped, write
 from pipeline.wording import count
 
 

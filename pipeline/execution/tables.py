@@ -19,7 +19,7 @@ from transforms.outputs.run_files import BASELINE, IMPORTANCE, INTERACTIONS, POS
 from transforms.rows.baselines.artifact import Artifact
 from transforms.storage import files
 from transforms.storage.digests import digest_of
-from transforms.work.journal import ShardResult
+from transforms.worker.journal import ShardResult
 
 #: Largest number of features in the report's sample: the most important ones.
 _SAMPLED_FEATURES = 1000

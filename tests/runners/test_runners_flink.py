@@ -434,7 +434,7 @@ def test_a_run_goes_on_whatever_the_cluster_has_become(
     monkeypatch.setattr("transforms.sources.shards._MIN_ROWS", 1)
     monkeypatch.setattr("transforms.sources.shards._MAX_ROWS", 4096)
     found = {"slots": 2}
-    monkeypatch.setattr("pipeline.running.run.slots", lambda *_: found["slots"])
+    monkeypatch.setattr("pipeline.execution.run.slots", lambda *_: found["slots"])
     first = worlds.explain(config, place)
     assert len(first.parts()) == 8
     found["slots"] = 5

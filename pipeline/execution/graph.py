@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import apache_beam as beam
 
-from pipeline.running.commit import Commit, commit_run, result_path
+from pipeline.execution.commit import Commit, commit_run, result_path
 from transforms.explain import ExplainShards, MergeShardResults
 from transforms.outputs.parts import as_output_lost
 from transforms.sources.base import Shard
 from transforms.sources.shards import schedule
 from transforms.storage import files
-from transforms.work.journal import ShardResult
-from transforms.work.spec import ExplainSpec
+from transforms.worker.journal import ShardResult
+from transforms.worker.spec import ExplainSpec
 
 
 def define_pipeline(

@@ -11,8 +11,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.screen.run_and_plan import fact
-from pipeline.screen.text_table import (
+from pipeline.terminal.run_and_plan import fact
+from pipeline.terminal.text_table import (
     bar,
     bar_to_the_left,
     clean,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from pipeline.screen.text_table import clean, console, wrapped, write
+from pipeline.terminal.text_table import clean, console, wrapped, write
 from pipeline.wording import fitted
 
 if TYPE_CHECKING:

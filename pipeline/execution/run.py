@@ -9,7 +9,19 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config.models import LoadedConfig, load_config
+from pipeline.config.config import LoadedConfig, load_config
+from pipeline.execution.choose_runner import choose_runner
+from pipeline.execution.commit import (
+    Commit,
+    RunBrokenError,
+    commit_run,
+    failures_in_words,
+    finished_shards,
+    make_report,
+    read_draft,
+    result_path,
+)
+from pipeline.execution.manifest import known_cuts, relabel, work_fingerprint
 from pipeline.planning.differences import in_one_line
 from pipeline.planning.plan import EarlierRuns, Plan, Workers, make_plan
 from pipeline.planning.summary import summarize
@@ -22,25 +34,13 @@ from pipeline.run_directory.replace import recover
 from pipeline.runners import submit
 from pipeline.runners.checks import slots
 from pipeline.runners.names import LOCAL, needs_remote_files, waits
-from pipeline.running.commit import (
-    Commit,
-    RunBrokenError,
-    commit_run,
-    failures_in_words,
-    finished_shards,
-    make_report,
-    read_draft,
-    result_path,
-)
-from pipeline.running.engine import choose_runner
-from pipeline.running.manifest import known_cuts, relabel, work_fingerprint
 from transforms.errors import UserError
 from transforms.outputs.parts import as_output_lost
 from transforms.outputs.run_files import MANIFEST, WORK
 from transforms.storage import files
-from transforms.work.failures import read_failures
-from transforms.work.journal import ShardResult, is_committed
-from transforms.work.spec import ExplainSpec
+from transforms.worker.failures import read_failures
+from transforms.worker.journal import ShardResult, is_committed
+from transforms.worker.spec import ExplainSpec
 
 if TYPE_CHECKING:
     from pipeline.results.run import Run
@@ -267,8 +267,8 @@ def _run(
     progress: bool,
 ) -> str | None:
     """Runs the pipeline, or hands it over together with the commit; returns the engine's name of the job."""
-    from pipeline.running.graph import define_pipeline
-    from pipeline.running.progress import RunProgress
+    from pipeline.execution.graph import define_pipeline
+    from pipeline.execution.progress import RunProgress
 
     run = plan.spec.run
     done = plan.reused_rows + sum(shard.rows for shard in plan.shards if shard.index in finished)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pipeline.results.summaries import rejected_by_reason, score_kinds
 from pipeline.run_directory import convergence_scale as yardstick
-from pipeline.screen.text_table import bar, clean, console, print_table, wrapped, write
+from pipeline.terminal.text_table import bar, clean, console, print_table, wrapped, write
 from pipeline.wording import count, duration, fitted, size
 from transforms.methods import METHODS
 

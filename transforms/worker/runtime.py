@@ -25,9 +25,9 @@ from transforms.rows.baselines.baselines import Artifact
 from transforms.rows.padding import at_lengths, narrowed
 from transforms.rows.schema import ExampleSchema
 from transforms.storage import files
-from transforms.work.device_batch import DeviceBatchSize
-from transforms.work.spec import ExplainSpec
-from transforms.work.tensorflow_setup import start_tensorflow
+from transforms.worker.device_batch import DeviceBatchSize
+from transforms.worker.spec import ExplainSpec
+from transforms.worker.tensorflow_setup import start_tensorflow
 
 
 @dataclass
