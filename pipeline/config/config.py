@@ -285,9 +285,9 @@ def _parse_method(value: Any) -> AttributionMethod:
     if not isinstance(name, str) or name not in METHODS:
         raise UserError(f"{name!r} is not a method", "method.name", nearest_key(str(name), list(METHODS)))
     method = METHODS[name]
-    if not issubclass(method, AttributionMethod):
-        problem = f"{name!r} is registered, and its class is not derived from AttributionMethod"
-        raise UserError(problem, "method.name", "derive it from transforms.methods.base.AttributionMethod")
+    if missing := sorted(method.__abstractmethods__):
+        problem = f"{name!r} is registered, and its class lacks {' and '.join(missing)}"
+        raise UserError(problem, "method.name", "see transforms.methods.base.AttributionMethod")
     known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
     for key in value:
         if key not in (*known, "name"):

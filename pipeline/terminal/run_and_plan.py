@@ -173,7 +173,7 @@ def _print_quality(out: Console, manifest: Mapping[str, Any]) -> None:
         )
     if quality["limited_rows"]:
         rows = count(quality["limited_rows"], "row")
-        cap = str(vars(METHODS[manifest["config"]["method"]["name"]])["cap"])
+        cap = METHODS[manifest["config"]["method"]["name"]].cap
         fact(
             out,
             "",

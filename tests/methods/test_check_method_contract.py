@@ -20,6 +20,7 @@ from transforms.methods.base import Attribution, AttributionMethod, Needs, conve
 from transforms.methods.contract.checks import CHECKS
 from transforms.methods.gradients.saliency import Saliency
 from transforms.methods.gradients.smoothgrad import SmoothGrad
+from transforms.methods.masking.exact_shap import ExactShap
 from transforms.methods.masking.kernel_shap import KernelShap
 from transforms.methods.masking.permutation_shap import PermutationShap
 from transforms.methods.trees.tree_shap import TreeShap
@@ -262,9 +263,19 @@ class Thawed(AttributionMethod):
 
 @dataclass(frozen=True)
 class Alone:
-    """Derived from nothing."""
+    """Derived from nothing, with the members that are required."""
 
     name: ClassVar[str] = "alone"
+    summary: ClassVar[str] = "exact Shapley values"
+    when: ClassVar[str] = "in this test"
+    needs: ClassVar[Needs] = ExactShap.needs
+    additive: ClassVar[bool] = True
+
+    def evaluations_per_row(self, background_rows: int, players: int) -> int:
+        return ExactShap().evaluations_per_row(background_rows, players)
+
+    def attribute(self, *arguments: Any) -> Attribution:
+        return ExactShap().attribute(*arguments)
 
 
 BROKEN = [
@@ -289,7 +300,6 @@ BROKEN = [
     (Capless(), "declared"),
     (Keyed(1.0), "declared"),
     (Thawed(), "declared"),
-    (Alone(), "declared"),
 ]
 
 
@@ -310,10 +320,22 @@ def test_an_error_names_the_figures_and_can_be_pickled() -> None:
     assert (again.check, str(again)) == (caught.value.check, str(caught.value))
 
 
-def test_a_config_refuses_a_class_that_is_derived_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_is_derived_from_nothing_is_given_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_method_contract(Alone())  # type: ignore[arg-type]
     monkeypatch.setitem(METHODS, "alone", Alone)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"method.name: 'alone' is registered, and its class is not derived"):
-        _parse_method("alone")
+    method = _parse_method("alone")
+    assert isinstance(method, Alone)
+    assert isinstance(method, AttributionMethod)
+    assert (method.held_bytes(3), method.tolerance, method.cap) == (0, None, "")
+    again = pickle.loads(pickle.dumps(method))
+    assert again == method
+    assert METHODS["alone"] is type(again)
+
+
+def test_a_config_refuses_a_class_that_attributes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "idle", type("Idle", (), {"name": "idle"}))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="'idle' is registered, and its class lacks attribute and eval"):
+        _parse_method("idle")
 
 
 def test_every_check_is_broken_by_something_here() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from transforms.aggregates.sample_columns import Column, columns_of, is_held, phi_of
+from transforms.aggregates.sample_columns import SampleColumn, columns_of, is_held, phi_of
 
 #: The table of interactions, one row per (target, feature, modulator).
 TABLE = pa.schema(
@@ -143,7 +143,7 @@ def _of_target(
 # -- values as columns of numbers ----------------------------------------------------------------------------
 
 
-def _basis(columns: Sequence[Column]) -> np.ndarray:
+def _basis(columns: Sequence[SampleColumn]) -> np.ndarray:
     """Columns that represent a feature's values, `[n, ≤ 6]`, each with mean 0 and variance 1."""
     each = [_indicators(column) if column.categories else _polynomials(column.values) for column in columns]
     # The first column of every member comes before the second of any.
@@ -162,7 +162,7 @@ def _polynomials(values: np.ndarray) -> np.ndarray:
     return np.polynomial.legendre.legvander(place, _DEGREE)[:, 1:]
 
 
-def _indicators(column: Column) -> np.ndarray:
+def _indicators(column: SampleColumn) -> np.ndarray:
     """Indicators of the most frequent categories, except the first, with which the others are compared."""
     distinct, counts = np.unique(column.values, return_counts=True)
     frequent = distinct[np.argsort(-counts, kind="stable")][1 : _COLUMNS + 1]
@@ -179,7 +179,7 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 # -- cells of rows with about the same value -----------------------------------------------------------------
 
 
-def _cells(columns: Sequence[Column], rows: int) -> list[np.ndarray]:
+def _cells(columns: Sequence[SampleColumn], rows: int) -> list[np.ndarray]:
     """Cells of rows that are similar in all columns: split by category, then halved along numbers."""
     cells = [np.arange(rows)]
     for column in columns:
@@ -243,7 +243,7 @@ class _Modulators:
 
 def _strongest(
     score: np.ndarray,
-    own: Sequence[Column],
+    own: Sequence[SampleColumn],
     cells: Sequence[np.ndarray],
     modulators: _Modulators,
     allowed: np.ndarray,

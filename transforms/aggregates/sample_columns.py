@@ -18,7 +18,7 @@ _FEW = 8
 
 
 @dataclass(frozen=True)
-class Column:
+class SampleColumn:
     """One number per row, `[n]` float64 without NaN.
 
     Args:
@@ -42,7 +42,7 @@ def is_held(array: pa.Array) -> bool:
     return not _is_list(array.type) or 0 < _extent(array.type) <= _SHORT
 
 
-def columns_of(array: pa.Array) -> list[Column]:
+def columns_of(array: pa.Array) -> list[SampleColumn]:
     """A feature's values as columns; empty for a tensor of strings."""
     if not _is_list(array.type):
         return _scalar(array)
@@ -58,22 +58,24 @@ def columns_of(array: pa.Array) -> list[Column]:
     return [column for at in range(extent) for column in _scalar(pa.array(table[:, at]))]
 
 
-def _scalar(array: pa.Array) -> list[Column]:
+def _scalar(array: pa.Array) -> list[SampleColumn]:
     if pa.types.is_null(array.type):
         return []
     if not _is_number(array.type):
         codes = array.dictionary_encode() if not pa.types.is_dictionary(array.type) else array
         indices = pc.fill_null(codes.indices, -1).to_numpy(zero_copy_only=False).astype(np.float64)
-        return [Column(indices, True)]
+        return [SampleColumn(indices, True)]
     values = _numbers(array)
     missing = np.isnan(values)
     distinct = np.unique(values[~missing])
     if len(distinct) <= _FEW:
-        return [Column(np.where(missing, -1, np.searchsorted(distinct, values)).astype(np.float64), True)]
+        return [
+            SampleColumn(np.where(missing, -1, np.searchsorted(distinct, values)).astype(np.float64), True)
+        ]
     if not missing.any():
-        return [Column(values, False)]
+        return [SampleColumn(values, False)]
     filled = np.where(missing, np.median(values[~missing]), values)
-    return [Column(missing.astype(np.float64), True), Column(filled, False)]
+    return [SampleColumn(missing.astype(np.float64), True), SampleColumn(filled, False)]
 
 
 def _numbers(array: pa.Array) -> np.ndarray:

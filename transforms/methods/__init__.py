@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transforms.methods.base import AttributionMethod
+from transforms.methods.base import AttributionMethod, Methods
 from transforms.methods.contract.check import check_method_contract
 from transforms.methods.contract.subject import MethodContractError
 from transforms.methods.gradients.deep_shap import DeepShap
@@ -17,19 +17,21 @@ from transforms.methods.masking.occlusion import Occlusion
 from transforms.methods.masking.permutation_shap import PermutationShap
 from transforms.methods.trees.tree_shap import TreeShap
 
-METHODS: dict[str, type[AttributionMethod]] = {
-    "saliency": Saliency,
-    "input_x_gradient": InputXGradient,
-    "integrated_gradients": IntegratedGradients,
-    "smoothgrad": SmoothGrad,
-    "expected_gradients": ExpectedGradients,
-    "deep_shap": DeepShap,
-    "kernel_shap": KernelShap,
-    "exact_shap": ExactShap,
-    "permutation_shap": PermutationShap,
-    "lime": Lime,
-    "occlusion": Occlusion,
-    "tree_shap": TreeShap,
-}
+METHODS = Methods(
+    {
+        "saliency": Saliency,
+        "input_x_gradient": InputXGradient,
+        "integrated_gradients": IntegratedGradients,
+        "smoothgrad": SmoothGrad,
+        "expected_gradients": ExpectedGradients,
+        "deep_shap": DeepShap,
+        "kernel_shap": KernelShap,
+        "exact_shap": ExactShap,
+        "permutation_shap": PermutationShap,
+        "lime": Lime,
+        "occlusion": Occlusion,
+        "tree_shap": TreeShap,
+    }
+)
 
 __all__ = ["METHODS", "AttributionMethod", "MethodContractError", "check_method_contract"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
+from types import new_class
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -87,8 +89,8 @@ class AttributionMethod(ABC):
     """A method of attribution: a frozen dataclass, derived from this class, whose fields are its config keys.
 
     The first five attributes and the two abstract methods are required; all other members have defaults here.
-    The program asks for every member, so that a class that is not derived from this one is refused when a
-    config is read. `transforms.methods.check_method_contract` holds a method against all that is said here.
+    A class that has these and is not derived from this one is given the defaults where it enters METHODS.
+    `transforms.methods.check_method_contract` holds a method against all that is said here.
 
     Attributes:
       name: In the config and in the tables.
@@ -159,6 +161,46 @@ class AttributionMethod(ABC):
     def signed(self) -> bool:
         """Whether a value changes its sign with the score's."""
         return True
+
+
+@cache
+def derived(method: type) -> type[AttributionMethod]:
+    """Derives a method's class from AttributionMethod, which has the defaults; a derived one stays as it is.
+
+    Args:
+      method: A frozen dataclass with the required members, derived from AttributionMethod or from nothing.
+    """
+    if issubclass(method, AttributionMethod):
+        return method
+
+    def reduce(self: Any) -> tuple[Any, ...]:
+        # Workers import the user's own class, and derive it again.
+        return _rebuilt, (method, {field.name: getattr(self, field.name) for field in fields(self)})
+
+    members = {name: getattr(method, name) for name in ("__module__", "__qualname__", "__doc__")}
+    return new_class(
+        method.__name__,
+        (method, AttributionMethod),
+        exec_body=lambda body: body.update(members, __reduce__=reduce),
+    )
+
+
+def _rebuilt(method: type, keys: Mapping[str, Any]) -> AttributionMethod:
+    return derived(method)(**keys)
+
+
+def with_defaults(method: Any) -> AttributionMethod:
+    """The method as an instance of its derived class; itself where its class is derived already."""
+    if isinstance(method, AttributionMethod) or not is_dataclass(method):
+        return method  # whatever else it is, the contract's checks say
+    return _rebuilt(type(method), {field.name: getattr(method, field.name) for field in fields(method)})
+
+
+class Methods(dict[str, type[AttributionMethod]]):
+    """Method classes by name; a class that is set and not derived from AttributionMethod is derived."""
+
+    def __setitem__(self, name: str, method: type) -> None:
+        super().__setitem__(name, derived(method))
 
 
 #: What the blocks of a masking method's scores take, with what is made of them.

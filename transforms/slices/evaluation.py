@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from transforms.slices.expressions import Column, Constant, Literal, Node, OneOf
+from transforms.slices.expressions import ColumnRef, Constant, Literal, Node, OneOf
 from transforms.slices.times import time_constant
 
 
@@ -34,7 +34,7 @@ def _value(node: Node, columns: Mapping[str, pa.Array]) -> Any:
 
     Truth values are three-valued (Kleene): null stands for unknown until `evaluate` makes it false.
     """
-    if isinstance(node, Column):
+    if isinstance(node, ColumnRef):
         return _column(columns[node.name], node.kind)
     if isinstance(node, Literal):
         return node.value

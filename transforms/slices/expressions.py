@@ -30,7 +30,7 @@ Constant = bool | int | float | str
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnRef:
     """The values of a column; `kind` is number, truth, text or time."""
 
     name: str
@@ -60,12 +60,12 @@ class Apply:
     values: tuple[Node, ...]
 
 
-Node = Column | Literal | OneOf | Apply
+Node = ColumnRef | Literal | OneOf | Apply
 
 
 def columns_of(node: Node) -> tuple[str, ...]:
     """The columns that a condition names, each once."""
-    if isinstance(node, Column):
+    if isinstance(node, ColumnRef):
         return (node.name,)
     parts: Sequence[Node] = ()
     if isinstance(node, OneOf):
@@ -271,7 +271,7 @@ class _Reader:
         if kind is None:
             what = f"names {name!r}, which holds {self._types[name]}, but one value per row is needed"
             raise self._source.wrong(what, "name another column")
-        return Column(name, kind), kind
+        return ColumnRef(name, kind), kind
 
     def _constant(self, node: ast.Constant) -> tuple[Node, str]:
         value = node.value
@@ -356,7 +356,7 @@ class _Reader:
         kinds = {one[2], other[2]}
         if kinds == {"time"}:
             first, second = (
-                self._types[part[1].name] for part in (one, other) if isinstance(part[1], Column)
+                self._types[part[1].name] for part in (one, other) if isinstance(part[1], ColumnRef)
             )
             if storage(first) == storage(second):
                 return
@@ -364,15 +364,15 @@ class _Reader:
             return
         elif kinds == {"time", "text"}:
             time, text = (one, other) if one[2] == "time" else (other, one)
-            if isinstance(time[1], Column) and isinstance(text[1], Literal):
+            if isinstance(time[1], ColumnRef) and isinstance(text[1], Literal):
                 self._check_time(time[1].name, str(text[1].value))
                 return
         shown = [
-            f"{self._source.part(part)!r} ({self._types[value.name] if isinstance(value, Column) else kind})"
-            for part, value, kind in (one, other)
+            f"{self._source.part(part)!r} ({self._types[node.name] if isinstance(node, ColumnRef) else kind})"
+            for part, node, kind in (one, other)
         ]
         remedy = "compare numbers with numbers and texts with texts"
-        if "text" in kinds and isinstance(other[1], Literal | Column) and kinds != {"time", "text"}:
+        if "text" in kinds and isinstance(other[1], Literal | ColumnRef) and kinds != {"time", "text"}:
             remedy = "put quotes around a text, and none around a number"
         raise self._source.wrong(f"compares {shown[0]} with {shown[1]}", remedy)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, is_dataclass, replace
 
-from transforms.methods.base import AttributionMethod, Needs
+from transforms.methods.base import AttributionMethod, Needs, with_defaults
 from transforms.methods.contract.checks import CHECKS
 from transforms.methods.contract.small_models import World, worlds_for
 from transforms.methods.contract.subject import Broken, MethodContractError, Subject
@@ -35,6 +35,7 @@ def check_method_contract(method: AttributionMethod) -> None:
       MethodContractError: The method breaks a check; the error names it, the model, and the figures.
     Cost: about fifty calls of some rows each; TensorFlow is imported for a method that takes gradients.
     """
+    method = with_defaults(method)
     for world in _worlds(method):
         check_in_world(method, world)
 
