@@ -1,4 +1,4 @@
-"""Arrow arrays as plain arrays, without chunks, dictionaries and views, and as numpy arrays."""
+"""Conversions of Arrow arrays to plain Arrow types and to numpy arrays."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from transforms.errors import UserError
 
 
 def plain(array: pa.Array) -> pa.Array:
-    """The array without chunks, extension or dictionary, 64-bit offsets or views."""
+    """Normalises an array.
+
+    Combines chunks, unwraps extension types, decodes run ends and dictionaries, and casts large types (64-bit
+    offsets), views and fixed-size binary to the ordinary types.
+    """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     while isinstance(array, pa.ExtensionArray):
@@ -38,7 +42,8 @@ def nulls_of(array: pa.Array) -> np.ndarray:
 def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
     """A column's numbers as stored, `[B]`, with arbitrary values in place of nulls.
 
-    Integers and floats are a view of the column, so that a null never turns 2⁵³ + 1 into a float.
+    Integers and floats are returned as a view of the column's buffer: a conversion that turned nulls into NaN
+    would make integers floats and round 2⁵³ + 1. Half floats are the exception: they are copied to float32.
 
     Args:
       array: `[B]`.
@@ -66,7 +71,7 @@ def numbers_of(array: pa.Array, wanted: str, where: str) -> np.ndarray:
 
 
 def slice_type(stored: pa.DataType) -> pa.DataType:
-    """The type in which a slice column is written: its own if that is a plain scalar, else string."""
+    """The type in which a slice column is written: its own if that is a plain scalar, otherwise string."""
     if pt.is_dictionary(stored):
         stored = stored.value_type
     own = pt.is_integer(stored) or pt.is_floating(stored) or pt.is_boolean(stored)

@@ -26,14 +26,14 @@ REJECTED = pa.schema(
 
 @dataclass(frozen=True)
 class TableSpec:
-    """The columns that are written of each example.
+    """The columns that are written for each example.
 
     Args:
       attributions: "all", "none", or the k of `top_k`.
       features: Whether to write feature values too.
-      standard_error: Whether to write standard errors, which the method must give.
+      standard_error: Whether to write standard errors; the method must estimate them.
       fit: Whether to write how well the method's local surrogate fits.
-      labels: With `top_k`, labels of features, written beside their names; empty: no such column.
+      labels: With `top_k`, labels of features, for a column of their own; if empty, it is not written.
     """
 
     attributions: str | int = "all"

@@ -26,7 +26,8 @@ def decode_images(data: Sequence[bytes | None], shape: Sequence[int]) -> tuple[n
       data: Encoded pictures, or raw row-major values of one byte each; None is skipped.
       shape: Shape of each, `[height, width, channels]` or `[height, width]`; raw values may have any.
     Returns:
-      `[B, *shape]` uint8, unscaled, with zeros where there is no picture; and by row the reason for that.
+      `[B, *shape]` uint8, unscaled, with zeros where there is no picture; and,
+      by row, the reason why there is none.
     Cost: 10 µs per small PNG. One TensorFlow call decodes many, because a call costs ten times as much.
     """
     size = int(np.prod(shape, dtype=np.int64))

@@ -264,7 +264,7 @@ def _key(slicing: Slicing) -> object:
 def with_edges(
     slicings: Sequence[Slicing], columns: Mapping[str, pa.Array], known: Edges | None = None
 ) -> tuple[Slicing, ...]:
-    """The slicings with edges for those bins of which the config gives only the number.
+    """The slicings, with edges computed for bins if the config gives only their number.
 
     Args:
       slicings: From `resolve_slicings`.

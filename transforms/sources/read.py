@@ -123,7 +123,7 @@ def read_piece(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iter
     Raises:
       UserError: The file lacks a column.
       InputLost: The file has disappeared or changed since the piece was planned.
-    Cost: memory of a batch and, for Parquet, what `read_bytes` computes.
+    Cost: memory for one batch and, for Parquet, the bytes that `read_bytes` computes.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; at least 1 is needed")

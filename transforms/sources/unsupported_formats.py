@@ -85,7 +85,7 @@ def refusal(name: str, head: bytes, wanted: str, remedy: str) -> UserError:
 
 
 def by_content(head: bytes, *, gzip: bool = True) -> tuple[str, str] | None:
-    """The format of a file by its first bytes, and how to convert it; None where it is not recognised.
+    """The format of a file by its first bytes, and how to convert it; None if the format is not recognised.
 
     Args:
       head: The first `HEAD_BYTES`, or as many as there are.

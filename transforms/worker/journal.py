@@ -19,21 +19,21 @@ from transforms.storage.digests import digest_of
 
 @dataclass
 class ShardResult:
-    """A shard's contribution to a run: aggregates and a few rows, whose size does not depend on its rows.
+    """A shard's contribution to a run: aggregates and a few rows; its size does not depend on its row count.
 
     Args:
-      shards: Number of shards in it.
+      shards: Number of shards in this contribution.
       read: Rows read.
       attributed: Rows explained.
       rejected: Rows rejected.
       attributions: Rows of the attributions table.
-      seconds: Time spent on explaining, summed over batches, two of which overlap.
+      seconds: Time spent on explaining, summed over batches; two batches may overlap in time.
       importance: Aggregates of the attributions.
       quality: Aggregates of the deltas.
       sample: Rows for the report.
       positions: Aggregates of the attributions by position in a tensor.
       parts: The files that were written, in the order of the shards.
-      device_batch_size_used: The smallest size of its device calls; None: as planned.
+      device_batch_size_used: The smallest device batch size used; None if the planned size was kept.
     """
 
     shards: int

@@ -48,7 +48,7 @@ _WAITING = 1
 _WRITING = 1
 #: The most batches of results that a process holds, for a plan's bound on memory.
 BATCHES_OF_RESULTS = _AT_ONCE + _WAITING + _IN_FLIGHT + _WRITING
-#: The most batches of rows: those before they are explained, and those of the results.
+#: The most batches of rows that a process holds: batches not yet explained, plus the batches of results.
 BATCHES_OF_ROWS = _READING + _WAITING + _IN_FLIGHT + BATCHES_OF_RESULTS
 _END = object()
 

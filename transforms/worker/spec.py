@@ -20,10 +20,10 @@ class TargetSpec:
     """The outputs to explain: the same for every row, the predicted one, or one named by a column.
 
     Args:
-      indices: Indices of outputs, the same for every row; None: see the other fields.
+      indices: Indices of outputs, the same for every row; None if another field chooses the outputs.
       predicted: True to explain the largest output of each row.
-      mirrored: True if the model's only output is that of a yes, and a column names yes (1) or no (0). The
-        score of no is one minus that of yes, or minus that of yes for a logit.
+      mirrored: True if the model's only output scores "yes", and a column names yes (1) or no (0). The score
+        of "no" is one minus the score of "yes"; for a logit, it is the negated score of "yes".
     """
 
     indices: tuple[int, ...] | None = None

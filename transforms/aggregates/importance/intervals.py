@@ -67,7 +67,7 @@ def mean_abs_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The 95 % interval of mean |φ|.
 
-    It is Student's t interval with the standard error of a ratio of sums, Σw|φ| / Σw, and Hall's monotone
+    This is Student's t interval with the standard error of a ratio of sums, Σw|φ| / Σw, and Hall's monotone
     correction for skewness. With weights, the skewness is that of w(|φ| − mean), whose sum is the ratio's
     error. For one row, the interval is from 0 to 10.68 times its value.
 
@@ -75,7 +75,7 @@ def mean_abs_interval(
       moments: Moments of G groups with positive weight.
       skewness: Skewness of |φ|, `[G, features]`; with weights, used only where powers of w and |φ| overflow
         or vanish in float64.
-      kurtosis: Excess kurtosis of |φ|, used likewise.
+      kurtosis: Excess kurtosis of |φ|; with weights, used only in the same case as `skewness`.
     Returns:
       The ends, each `[G, features]`, at least 0, with the mean between them.
     Reference: Hall 1992, https://doi.org/10.1111/j.2517-6161.1992.tb01876.x, section 2.
@@ -201,7 +201,7 @@ def _surely(
     # The rows themselves give the variances, so only the correlations are taken from the buckets.
     residuals *= (error / np.where(scale > 0, scale, 1.0))[..., None]
     if mean.shape[1] > _MOST_FEATURES:
-        # `rank_intervals` passes so many features as a single group.
+        # With this many features, `rank_intervals` passes a single group.
         return _surely_by_blocks(mean, error, residuals, limits, critical)
     products = residuals @ residuals.swapaxes(1, 2)
     own = np.diagonal(products, axis1=1, axis2=2)

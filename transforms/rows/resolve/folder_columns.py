@@ -1,4 +1,4 @@
-"""Resolving columns some of which come from the names of folders."""
+"""Resolving columns when some of them come from the names of folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def resolve_with_paths(
     paths: Set[str],
     inputs: Sequence[InputFile],
 ) -> ExampleSchema:
-    """Resolves columns some of which are not in the files but in the names of their folders; see `resolve`.
+    """Resolves columns if some are not in the files but in the names of folders; see `resolve`.
 
     `month=01` is text, but becomes a number if the model, a condition or bins take numbers. Ids and slices
     use the text even then, so that a value looks the same whatever else the config asks for.

@@ -1,4 +1,4 @@
-"""Opening Parquet files, and facts about columns that footers state beside Arrow's types."""
+"""Opening Parquet files, and facts about columns that footers state in addition to Arrow's types."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _SPARK = b"org.apache.spark.sql.parquet.row.metadata"
 def open_parquet(
     source: pa.NativeFile, *, arrow_types: bool = True, buffer_bytes: int | None = None
 ) -> pq.ParquetFile:
-    """Opens a Parquet file; page checksums are verified where the file has them.
+    """Opens a Parquet file and verifies page checksums if the file has them.
 
-    The 96-bit times of Spark and Hive are read in microseconds, which cover every year they can hold; or in
-    nanoseconds, where the file says that it was written from nanoseconds.
+    The 96-bit times of Spark and Hive are read in nanoseconds if the file says that it was written from
+    nanoseconds, otherwise in microseconds, which cover every year that a 96-bit time can hold.
 
     Args:
       source: The file's bytes.
-      arrow_types: Follow the Arrow schema that is stored in the file, where Arrow can.
-      buffer_bytes: Buffer size of each column, read as a stream; 0: each column whole; None: all wanted
-        columns of a row group at once.
+      arrow_types: Whether to use the Arrow schema stored in the file, if Arrow knows all of its types.
+      buffer_bytes: Buffer size per column, each read as a stream; 0 reads each column whole; None reads all
+        wanted columns of a row group at once.
     """
     # pre_buffer joins a row group's column reads into a few: faster than mapping, and without mapped pages.
     options: dict[str, Any] = {"pre_buffer": False, "page_checksum_verification": True}
@@ -143,7 +143,7 @@ def _is_in_nanoseconds(file: pq.ParquetFile) -> bool:
 
 
 def footer_bytes(source: pa.NativeFile, size: int) -> bytes:
-    """The end of a file from its footer on; the last 64 KB where no footer is recognised."""
+    """The end of a file, from where its footer begins; the last 64 KB if no footer is recognised."""
     tail: bytes = source.read_at(min(size, _TAIL), max(0, size - _TAIL))
     length = int.from_bytes(tail[-_SUFFIX:-4], "little") + _SUFFIX
     if tail[-4:] != _MAGIC or not _SUFFIX < length <= size:

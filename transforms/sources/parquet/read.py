@@ -127,7 +127,9 @@ class _Cursor:
         #: they are rejected.
         self._good_end = self._bad_end = 0
         self._reason = ""
-        self._first = self._stop = self._alone = 0  # the groups being read; those before `_alone` one by one
+        self._first = self._stop = self._alone = (
+            0  # the groups being read; groups before `_alone` are read singly
+        )
         self.row = 0
         while self._stop < len(self._starts) - 1:
             streamed = self._next_run()
@@ -274,7 +276,7 @@ class _Cursor:
             self._because(boundary.reason)
 
     def _rescue(self) -> None:
-        """Reads the next rows of a damaged group, those before the damage."""
+        """Reads the next rows of a damaged group, up to the damage."""
         start = self._starts[self._first]
         # Usually few rows are left. It is the whole group if its columns can be read one by one but not
         # together: each step decodes all rows before it again, so the number of steps is limited.

@@ -2,8 +2,8 @@
 
 Arrow refuses a whole file for a single column of a type that it does not know (polars' 128-bit integers).
 Without the stored schema the other columns can be read, except for types that only this schema records. This
-module finds the names and types of the top-level columns in the serialised schema: a flatbuffer, of which it
-reads a dozen fields (https://github.com/apache/arrow/blob/main/format/Schema.fbs).
+module finds the names and types of the top-level columns in the serialised schema, a flatbuffer; it reads
+only a dozen of its fields (https://github.com/apache/arrow/blob/main/format/Schema.fbs).
 """
 
 from __future__ import annotations

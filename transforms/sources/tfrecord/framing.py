@@ -322,7 +322,7 @@ def _because(reason: str, source: Source) -> str:
 
 
 def _compression(head: bytes) -> int:
-    """Zlib's `wbits` for a file with these first bytes: for gzip or a zlib stream; 0: not compressed."""
+    """Zlib's `wbits` for a gzip or zlib file, recognised by its first bytes; 0 if it is not compressed."""
     if head.startswith(_GZIP):
         return _GZIP_WBITS
     # A zlib header: deflate, a window of at most 32 KiB, no preset dictionary, and a check of the two bytes.

@@ -70,11 +70,12 @@ class _Feature:
 def read(piece: Piece, columns: Sequence[Column], batch_size: int) -> Iterator[Parsed]:
     """Reads the rows of a piece, at most `batch_size` at a time, in the columns' types.
 
-    A feature that is missing or has no values is null; in a column of lists of any size, one without values
-    is an empty list. A name that is not among a record's features is looked for in its feature_lists. If a
-    column holds whole numbers in some records of a batch and floats in others, it is a dense union of the two
-    in that batch. A record is rejected if it is damaged, is not an Example, has text for numbers or numbers
-    for text, or has another number of values than its column's type says.
+    A feature that is missing or has no values is null; but in a column of lists of any size, a feature
+    without values is an empty list. A name that is not among a record's features is searched for in its
+    feature_lists. If a column holds whole numbers in some records of a batch and floats in others, it is
+    a dense union of the two in that batch. A record is rejected if it is damaged, is not an Example, has
+    text for numbers or numbers for text, or has a number of values that differs from the size in its
+    column's type.
 
     Cost: ~1.5 µs per record for framing and checksums, plus TensorFlow's parsing, ~0.15 µs per feature;
     twenty times as much for a record with the other kind of number and for some of its neighbours. A
