@@ -54,7 +54,7 @@ class DifferentiableModel:
 
     Attributes:
       evaluations: Model evaluations so far, padding included: points, for any number of targets.
-      activation_bytes: Most bytes that an evaluation and its gradient hold, by static shapes.
+      activation_bytes: Peak memory of an evaluation and its gradient in bytes, from static shapes.
     """
 
     def __init__(
