@@ -6,11 +6,13 @@ themselves: `python docs/generate.py`.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ sys.path.insert(0, str(HERE.parent))
 # All that the reference is generated from.
 from pipeline.cli.commands import cli  # noqa: E402
 from pipeline.config.config import Config  # noqa: E402
+from pipeline.config.input import Strict  # noqa: E402
 from pipeline.planning.method_guide import GUIDE, describe_method  # noqa: E402
 from transforms.methods import METHODS  # noqa: E402
 
@@ -48,8 +51,43 @@ def write(folder: Path = HERE / "_generated") -> None:
 
 def config_keys() -> str:
     """Every key of a config, block by block."""
-    schema = Config.model_json_schema()
+    schema = config_schema()
     return "\n".join(_block("", schema, dict(_places(schema)))) + "\n"
+
+
+def config_schema() -> dict[str, Any]:
+    """The JSON schema of a config, with the strings below its keys as their descriptions.
+
+    pydantic can read these strings itself (`use_attribute_docstrings`), but does so whenever the models are
+    imported: a tenth of the time that loading a config takes.
+    """
+    schema = Config.model_json_schema()
+    blocks = {block.__name__: block for block in _subclasses(Strict)}
+    for name, part in (("Config", schema), *schema["$defs"].items()):
+        for key, text in _strings_below(blocks[name]).items():
+            if key in part["properties"]:
+                part["properties"][key].setdefault("description", text)
+    return schema
+
+
+def _subclasses(model: type) -> Iterator[type]:
+    below: type
+    for below in model.__subclasses__():
+        yield below
+        yield from _subclasses(below)
+
+
+def _strings_below(model: type) -> dict[str, str]:
+    """The string below each annotated name of a class and of the classes it is derived from."""
+    texts: dict[str, str] = {}
+    for each in reversed(model.__mro__[: model.__mro__.index(Strict)]):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+        assert isinstance(body, ast.ClassDef)
+        for key, text in pairwise(body.body):
+            match key, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                    texts[name] = inspect.cleandoc(said)
+    return texts
 
 
 def _places(schema: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

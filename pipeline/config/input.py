@@ -30,7 +30,7 @@ class Strict(BaseModel):
     """A block that refuses unknown keys and values of other types."""
 
     # The string below a key is its description: the reference in docs/ is generated from it.
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     @model_validator(mode="before")
     @classmethod

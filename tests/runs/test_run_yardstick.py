@@ -46,7 +46,7 @@ def world(folder: Path, slope: float, rows: list[float]) -> Path:
     [
         # Four nodes miss the jump: φ is −0.1 x. The score is 1 − 0.1 x, and 0 at the baseline.
         (0.1, [1, 2, 0.9], 1.0, np.sqrt(np.mean(np.square([0.9, 0.8, 0.91]))), "spread around the base value",
-         "No feature goes the score's way"),
+         "No feature moves it in that direction"),
         # All scores are 1: they have no spread.
         (0.0, [1, 1, 0.9], 1.0, 1.0, "whose spread is 0", "every φ is 0: they do not add up to it"),
     ],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from transforms.methods.base import AttributionMethod, Methods
-from transforms.methods.contract.check import check_method_contract
-from transforms.methods.contract.subject import MethodContractError
 from transforms.methods.gradients.deep_shap import DeepShap
 from transforms.methods.gradients.expected_gradients import ExpectedGradients
 from transforms.methods.gradients.integrated_gradients import IntegratedGradients
@@ -16,6 +17,12 @@ from transforms.methods.masking.lime import Lime
 from transforms.methods.masking.occlusion import Occlusion
 from transforms.methods.masking.permutation_shap import PermutationShap
 from transforms.methods.trees.tree_shap import TreeShap
+
+if TYPE_CHECKING:
+    from transforms.methods.contract.check import check_method_contract
+    from transforms.methods.contract.subject import MethodContractError
+
+__all__ = ["METHODS", "AttributionMethod", "MethodContractError", "check_method_contract"]
 
 METHODS = Methods(
     {
@@ -34,4 +41,14 @@ METHODS = Methods(
     }
 )
 
-__all__ = ["METHODS", "AttributionMethod", "MethodContractError", "check_method_contract"]
+#: Where a name is defined. Imported on first use: no run needs the checks.
+_HOMES = {
+    "MethodContractError": "transforms.methods.contract.subject",
+    "check_method_contract": "transforms.methods.contract.check",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

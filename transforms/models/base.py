@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class NoGradients(UserError):
-    """Gradients of the score cannot be taken of a model; methods that only evaluate it may work."""
+    """The model's score has no gradients; methods that only evaluate the model may still work."""
 
 
 class MaskInputs(NoGradients):
     """No gradient path leads from some inputs: they only switch values on and off.
 
     Args:
-      inputs: Their names.
+      inputs: Names of these inputs.
     """
 
     def __init__(self, what: str, where: str | None, remedy: str | None, inputs: tuple[str, ...]) -> None:
@@ -38,25 +38,25 @@ class MaskInputs(NoGradients):
         return (type(self), (self.what, self.where, self.remedy, self.inputs))
 
 
-#: Gradients of this many targets share one forward pass; more targets are taken in turns.
+#: Most targets whose gradients share one forward pass; further targets take further passes.
 TARGETS_AT_ONCE = 8
-#: Memory that what is computed of a background may take from one device call to the next.
+#: Limit in bytes for results computed from a background and kept between device calls.
 KEPT_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """A model input. `shape` is without the batch, None where the model takes any extent.
+    """A model input.
 
     Args:
-      name: Of the input.
-      shape: Of a row.
+      name: Name of the input.
+      shape: Shape of one row, without the batch; None for an axis on which the model takes any extent.
       dtype: A numpy name, or "string".
-      values: Names of a vector's values, where the model knows them.
-      nan: Whether NaN, or None among strings, is a value to the model.
-      categories: Which of a vector's values are categories, where some are: the model takes their codes.
-      missing: A number that is missing to the model, as NaN is.
-      respelled: Whether the model has underscores for the spaces in the values' names.
+      values: Names of a vector's values; empty if the model does not know them.
+      nan: Whether the model accepts NaN (None among strings) as a value.
+      categories: Places in the vector that hold categories, which the model takes as codes; None if none do.
+      missing: A number that the model treats as a missing value, as it treats NaN; None if there is none.
+      respelled: Whether the model's names of the values have underscores instead of spaces.
     """
 
     name: str
@@ -71,13 +71,13 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A head. `shape` is without the batch; its values are taken side by side.
+    """A head of the model: one of its outputs, whose values become targets side by side.
 
     Args:
-      name: Of the head.
-      shape: Of a row.
-      labels: Names of its values, where the model has some.
-      classes: What its values are classes of, where the model says so.
+      name: Name of the head.
+      shape: Shape of one row, without the batch.
+      labels: Names of the head's values; empty if the model has none.
+      classes: Classes that the head's values stand for; empty if the model does not say.
     """
 
     name: str
@@ -87,25 +87,25 @@ class HeadSpec:
 
     @property
     def width(self) -> int:
-        """Outputs that the head adds to the targets."""
+        """Number of targets that the head adds."""
         return int(np.prod([extent or 1 for extent in self.shape], dtype=np.int64))
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs and outputs of a model, in its own order."""
+    """Inputs and outputs of a model, in the model's own order."""
 
     inputs: tuple[InputSpec, ...]
     outputs: tuple[HeadSpec, ...]
 
     @property
     def classes(self) -> tuple[Category, ...]:
-        """Classes that the targets stand for; empty for other targets, and with several heads."""
+        """Classes that the targets stand for; empty if they are not classes or there are several heads."""
         return self.outputs[0].classes if len(self.outputs) == 1 else ()
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """A name a target: its label, or the head's with the index in brackets where the head is wide."""
+        """One name per target: its label, else its head's name, with an index in brackets for wide heads."""
         return tuple(
             name
             for head in self.outputs
@@ -115,7 +115,7 @@ class Signature:
 
     @property
     def heads(self) -> dict[str, range]:
-        """The targets of each head, by its name."""
+        """Indices of each head's targets, by the head's name."""
         ranges, start = {}, 0
         for head in self.outputs:
             width = len(head.labels) or head.width
@@ -129,9 +129,9 @@ class CompileOptions:
     """Options for compiling the functions traced from a model.
 
     Args:
-      jit: Whether XLA compiles them.
-      device: Where they run; None leaves it to TensorFlow.
-      lanes: Most calls in flight on the device; 0 sets no limit.
+      jit: Whether XLA compiles the functions.
+      device: Device on which the functions run; None lets TensorFlow choose.
+      lanes: Maximum number of calls in flight on the device; 0 sets no limit.
     """
 
     jit: bool = False
@@ -149,7 +149,7 @@ class ModelAdapter(Protocol):
 
     @property
     def signature(self) -> Signature | None:
-        """Inputs and outputs; None where the columns decide: a function takes what it is given."""
+        """Inputs and outputs; None for a function, which takes whatever columns it is given."""
 
     def scored(
         self,
@@ -164,18 +164,18 @@ class ModelAdapter(Protocol):
         Args:
           shapes: Full shape of each input, without the batch.
           score: auto | output | logit | probability.
-          affine_prefix: False leaves the affine prefix off, of the path methods and of the masking ones.
-          example: Rows of each input, for models whose outputs only a call shows.
+          affine_prefix: False turns off the affine prefix, for path methods and for masking methods.
+          example: Rows of each input, used to call models whose outputs are unknown without a call.
         """
 
 
 @runtime_checkable
 class CompiledAdapter(Protocol):
-    """An adapter of a model that TensorFlow compiles.
+    """An adapter for a model that TensorFlow compiles.
 
     Attributes:
-      precision: Of its matrix products: float32 | mixed_float16 | mixed_bfloat16.
-      compile_options: How its functions are compiled.
+      precision: Precision of the model's matrix products: float32 | mixed_float16 | mixed_bfloat16.
+      compile_options: Options for compiling the model's functions.
     """
 
     precision: str
@@ -184,10 +184,10 @@ class CompiledAdapter(Protocol):
 
 @runtime_checkable
 class TakesMissing(Protocol):
-    """An adapter of a model whose file does not keep the number that stands for a missing value."""
+    """An adapter for a model whose file does not record the number that stands for a missing value."""
 
     def take_missing(self, missing: float) -> None:
-        """Takes a number as missing."""
+        """Makes the model treat the number `missing` as a missing value."""
 
 
 @runtime_checkable
@@ -195,22 +195,22 @@ class PublicPrediction(Protocol):
     """An adapter that can ask its library for the prediction that the model's users get."""
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Returns what the library's own public call gives for rows, `[B, T]` in the order of the targets.
+        """Predicts rows by the library's own public call, `[B, T]` in the order of the targets.
 
         Args:
           rows: The features' columns as the file holds them, under the features' names.
           inputs: The same rows decoded, by model input, `[B, *shape]`.
         Returns:
-          The prediction, which `output` of the tables must equal; None where there is no such call.
+          The prediction, which the tables' `output` must equal; None if the library has no such call.
         """
 
 
 class ScoredModel(Protocol):
     """A model with the score that is explained: what a method may ask of it."""
 
-    #: Inputs that stay what they are in the row under methods that take gradients.
+    #: Inputs that methods with gradients leave at the row's own values.
     held: frozenset[str]
-    #: Forward evaluations asked for so far.
+    #: Number of forward evaluations requested so far.
     evaluations: int
 
     @property
@@ -227,61 +227,61 @@ class ScoredModel(Protocol):
 
     @property
     def score_kinds(self) -> tuple[str, ...]:
-        """Kind of score explained, by head: "output", "logit", "probability" or "margin"."""
+        """Kind of the explained score, one per head: "output", "logit", "probability" or "margin"."""
 
     @property
     def has_gradients(self) -> bool:
-        """Whether this kind of model has any; such a model runs in TensorFlow."""
+        """True if this kind of model has gradients; such a model runs in TensorFlow."""
 
     @property
     def has_trees(self) -> bool:
-        """Whether it is a tree model."""
+        """True for a tree model."""
 
     @property
     def mirrored(self) -> bool:
-        """Whether the trees are the second class's alone, and the first one's score is minus theirs."""
+        """True if all trees score the second class, and the first class's score is minus their sum."""
 
     @property
     def yes_or_no(self) -> bool:
-        """Whether the one output is the probability of a yes."""
+        """True if the only output is the probability of a yes."""
 
     @property
     def in_halves(self) -> bool:
-        """Whether some of it is computed in numbers of 16 bits or fewer."""
+        """True if part of the model computes in numbers of 16 bits or fewer."""
 
     @property
     def repeatable(self) -> bool:
-        """Whether its graph may stand in one function several times, for the parts of a call."""
+        """True if one function may contain the model's graph several times, once for each part of a call."""
 
     @property
     def forward_bytes(self) -> int:
-        """Memory that one evaluation holds at most."""
+        """Peak memory of one evaluation, in bytes."""
 
     def evaluate(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Evaluates the model.
 
         Args:
-          inputs: By model input, `[B, *shape]`.
+          inputs: Values by model input, each `[B, *shape]`.
         Returns:
           The scores and the model's own outputs, each `[B, T]` float32 over all targets.
-        Cost: one forward evaluation a row.
+        Cost: one forward evaluation per row.
         """
 
     def masked(self, reference: Reference) -> MaskedScores | None:
-        """Returns the model with a background on the device, made once for each reference.
+        """Returns the model with its background on the device, built once per reference.
 
-        None where the model does not run in TensorFlow: the caller puts masked rows together.
+        Returns None if the model does not run in TensorFlow; the caller then builds the masked rows itself.
         """
 
     def trees(self) -> tuple[Forest, np.ndarray]:
-        """Returns the trees of a tree model, and the constant that makes their sum the score, `[T]`.
+        """Returns a tree model's trees, and the constants `[T]` to add to their sums to get the scores.
 
         Raises:
           UserError: The model has no trees.
         """
 
     def differentiable(self, example: Arrays) -> Gradients:
-        """Returns the model cut where gradients can begin, made once.
+        """Returns the model, cut where gradients can begin; the cut is made once.
 
         Args:
           example: A row of each input, `[1, *shape]`, that the model accepts.
@@ -291,10 +291,10 @@ class ScoredModel(Protocol):
         """
 
     def rescaled(self, example: Arrays) -> Rescaled:
-        """Returns the model with DeepLIFT's rules, made once.
+        """Returns the model with DeepLIFT's rules, which are applied once.
 
         Args:
           example: Some rows of each input, `[R, *shape]`, that the model accepts.
         Raises:
-          UserError: An op has no rule; the error names it.
+          UserError: DeepLIFT has no rule for an op; the error names the op.
         """

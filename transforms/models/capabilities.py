@@ -1,4 +1,4 @@
-"""Protocols of what some models do beyond evaluating rows: gradients, DeepLIFT, masking on a device."""
+"""Protocols for abilities that only some models have: gradients, DeepLIFT, masking on a device."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from transforms.models.reference import Arrays
 
 
 class MaskedScores(Protocol):
-    """A model with its background on the device: scores of rows of which only some players are kept."""
+    """A model with its background on the device, which scores rows with only some players kept."""
 
     @property
     def has_prefix(self) -> bool:
-        """Whether points are put together behind an affine prefix."""
+        """True if masked points are assembled behind an affine prefix."""
 
     def sums(
         self, inputs: Mapping[str, Any], targets: np.ndarray, coalitions: np.ndarray, base: np.ndarray
@@ -24,16 +24,17 @@ class MaskedScores(Protocol):
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
-          targets: Output index, `[B, T]`.
-          coalitions: Members, `[C, M]` bool.
-          base: Background rows that take the others' place, `[C, R′]`, or `[1, R′]` for every coalition.
+          targets: Output indices, `[B, T]`.
+          coalitions: Players that each coalition keeps, `[C, M]` bool.
+          base: Indices of the background rows that replace the other players, `[C, R′]`; `[1, R′]` uses the
+            same rows for every coalition.
         Returns:
-          `[B, C, T]` float64.
-        Cost: C · R′ evaluations a row.
+          Sums of scores, `[B, C, T]` float64.
+        Cost: C · R′ evaluations per row.
         """
 
 
-#: Sums by model input, `[B, T, *shape]`, and what the method says of their squares.
+#: Sums by model input, each `[B, T, *shape]`, and sums of squares, which each method defines.
 Sums = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
@@ -49,17 +50,17 @@ class CutParts(Protocol):
 
     @property
     def row_masks(self) -> tuple[str, ...]:
-        """Inputs of which the model makes a mask that stays the row's along a path."""
+        """Inputs from which the model makes a mask; along a path the mask stays the row's own."""
 
     @property
     def has_prefix(self) -> bool:
-        """Whether the frontier lies behind the entries."""
+        """True if the frontier lies behind the entries."""
 
 
 class Gradients(Protocol):
     """A model cut where gradients can begin."""
 
-    #: Evaluations asked for so far, padding included: points, however many targets.
+    #: Number of points evaluated so far, padding included; a point counts once for all its targets.
     evaluations: int
 
     @property
@@ -68,21 +69,21 @@ class Gradients(Protocol):
 
     @property
     def counted(self) -> frozenset[str]:
-        """Inputs of which an entry counts what stands anywhere: their positions have equal shares."""
+        """Inputs whose values an entry counts wherever they stand, so that all positions share equally."""
 
     @property
     def end_bytes(self) -> int:
-        """Memory of a background row's entries and frontier."""
+        """Memory of one background row's entries and frontier, in bytes."""
 
     @property
     def activation_bytes(self) -> int:
-        """Memory that one evaluation and its gradient hold at most."""
+        """Peak memory of one evaluation and its gradient, in bytes."""
 
     def ends(self, inputs: Arrays) -> tuple[list[Any], list[Any]]:
-        """Computes entries and frontier of some rows, as tensors."""
+        """Computes the entries and the frontier of rows, as tensors."""
 
     def constants(self, *arrays: np.ndarray) -> tuple[Any, ...]:
-        """Makes tensors, once, of what many calls share."""
+        """Converts arrays that many calls share to tensors, once."""
 
     def integrate(
         self,
@@ -105,12 +106,12 @@ class Gradients(Protocol):
           background: Entries and frontier of the background, as `ends` returns them.
           base_index: Background row of each group, `[G, B]` or `[G, 1]`.
           alphas: Positions on the path, `[G, K, B]` or `[G, K, 1]`.
-          weights: Of the nodes, `[K]`.
+          weights: Quadrature weights of the K positions, `[K]`.
           targets: Output index, `[B, T]`.
           squares: Also return the squared differences of terms, summed over pairs of groups (0,1), (2,3), ….
         Returns:
-          Sums `[B, T, *shape]` by model input, in units of the score, and the squares (empty without).
-        Cost: G · K gradient evaluations a row in one device call.
+          Sums `[B, T, *shape]` by model input, in units of the score, and the squares (empty by default).
+        Cost: G · K gradient evaluations per row, in one device call.
         """
 
     def path_scores(
@@ -121,11 +122,11 @@ class Gradients(Protocol):
         alphas: np.ndarray,
         targets: np.ndarray,
     ) -> np.ndarray:
-        """Scores at points of straight paths, F(z′_g + α_gk (z − z′_g)); arguments as for `integrate`.
+        """Scores points on straight paths, F(z′_g + α_gk (z − z′_g)); arguments as for `integrate`.
 
         Returns:
-          `[G, K, B, T]` float32.
-        Cost: G · K forward evaluations a row in one device call.
+          Scores, `[G, K, B, T]` float32.
+        Cost: G · K forward evaluations per row, in one device call.
         """
 
     def gradient(
@@ -138,13 +139,14 @@ class Gradients(Protocol):
     ) -> Sums:
         """Sums gradients at noisy copies of the inputs.
 
-        What equals a constant in the row still does under noise: padding stays padding, behind its mask.
+        The model's tests for equality with a constant keep the row's own results under noise: padding stays
+        padding, behind its mask.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
-          noise: By entry, what is added to it, `[copies · B · per_row, ...]` copy-major, or a scalar 0;
+          noise: Noise added to each entry, `[copies · B · per_row, ...]` copy-major, or a scalar 0;
             float32.
-          copies: How many.
+          copies: Number of noisy copies per row.
           targets: Output index, `[B, T]`.
           mode: "plain" (∂F/∂e), "absolute" (|∂F/∂e|) or "times_input" (e ⊙ ∂F/∂e), before summing over an
             embedding's axis.
@@ -157,17 +159,21 @@ class Gradients(Protocol):
 class Rescaled(Protocol):
     """A model with DeepLIFT's rules."""
 
-    #: Pairs of a row and a background row asked for so far, padding included.
+    #: Number of pairs (row, background row) explained so far, padding included.
     evaluations: int
 
     @property
     def pair_bytes(self) -> int:
-        """Memory that a pair of a row and a background row takes at most."""
+        """Peak memory of one pair (row, background row), in bytes."""
 
     def background(self, inputs: Arrays, rows: int) -> Any:
-        """Prepares the background in parts of `rows` rows."""
+        """Prepares the background, split into parts of `rows` rows."""
 
     def explain(
         self, inputs: Mapping[str, Any], background: Any, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Attributes the differences to each background row, averaged: φ by model input, `[B, T, *shape]`."""
+        """Attributes the score's difference from each background row, and averages over these rows.
+
+        Returns:
+          φ by model input, each `[B, T, *shape]`.
+        """

@@ -28,7 +28,7 @@ class Device:
 
     Args:
       scope: TensorFlow's name of the device; None leaves the choice to TensorFlow, which has only one.
-      lanes: Most calls in flight; 0: no limit.
+      lanes: Maximum number of calls in flight; 0 sets no limit.
     """
 
     scope: str | None = None

@@ -63,7 +63,7 @@ class ModelRequest:
 
 
 def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter:
-    """Loads a model by its suffix, its folder or its file's content.
+    """Loads a model; its kind follows from its suffix, its folder or its file's content.
 
     Args:
       request: The model to load.
@@ -103,7 +103,7 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
 
 
 def locate(request: ModelRequest) -> tuple[str, str]:
-    """The model's local path and its key in MODELS; TensorFlow need not have been started.
+    """Returns the model's local path and its key in MODELS, without needing TensorFlow.
 
     Raises:
       UserError: The model does not exist or is of an unknown kind.
@@ -142,9 +142,9 @@ def request_digest(request: ModelRequest) -> str:
     from transforms.storage import files
 
     if is_function(request.path):
-        search(request.module_paths)  # and no longer in the folders of another config
+        search(request.module_paths)  # replaces the folders of an earlier config
         source = model_digest(module_file(request.path, request.module_paths))
-        # A module may hold several functions.
+        # The name counts too, because a module may hold several functions.
         whole = f"{split_name(request.path)[1]} {source}".encode()
         return f"sha256:{hashlib.sha256(whole).hexdigest()}"
     return model_digest(files.local_copy(request.path))
@@ -160,14 +160,14 @@ def request_bytes(request: ModelRequest) -> int:
 
 
 def _file_names(path: str) -> list[str]:
-    """The file of a local path, or the files of its folder in order."""
+    """The path itself for a file; for a folder, the sorted paths of all files in it."""
     if not os.path.isdir(path):
         return [path]
     return sorted(os.path.join(root, name) for root, _, files in os.walk(path) for name in files)
 
 
 def model_digest(path: str) -> str:
-    """SHA-256 of the file at a local path, or of its folder's files by name."""
+    """SHA-256 of a local file; for a folder, of the names and contents of all its files."""
     digest = hashlib.sha256()
     for name in _file_names(path):
         if os.path.isdir(path):

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-#: Stands for a value without a player: it always keeps the row's value.
+#: Marks a place without a player; masking never replaces its value.
 HELD = -1
 
 
@@ -52,7 +52,7 @@ class Players:
 
     @cached_property
     def _first(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """The players whose first value lies in an input, by input, and the places of these values."""
+        """For each input, the players whose first value lies in it, and the places of these values."""
         seen: set[int] = set()
         first = {}
         for name, owners in self.of.items():

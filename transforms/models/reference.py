@@ -1,4 +1,4 @@
-"""The baseline or background of a run, as models in their own inputs have it."""
+"""The baseline or background of a run, decoded to the model's inputs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(init=False)
 class Reference:
-    """The baseline or background, and a cache of what is computed of it once for the whole run.
+    """The baseline or background, and a cache of results that are computed from it once per run.
 
     Args:
       inputs: Model inputs of the R background rows, `[R, *shape]`.
-      scores: Their scores, `[R, T]` over all targets.
+      scores: Scores of the background rows, `[R, T]` over all targets.
       spread: Population standard deviation of the score, `[T]`: over the background, or, with one baseline
         row, over the run's first rows.
-      noise: Standard deviation of each entry of the model over the same rows, `[per_row, *shape]` where a row
-        holds `per_row` of the entry's leading rows; for methods whose `needs.entry_spread` says so.
-      players: What masking methods keep and replace; without it, every value of the inputs plays for itself.
-      seed: The run's; what all rows share, such as coalitions, is drawn with it.
-      yardstick: What a convergence delta is measured by, `[T]`; without it, the spread.
+      noise: Standard deviation of each entry of the model over the rows of `spread`, `[per_row, *shape]`: one
+        input row holds `per_row` leading rows of the entry. Only for methods with `needs.entry_spread`.
+      players: Players that masking methods keep or replace; None makes every value of the inputs a player.
+      seed: Seed of the run; draws that all rows share, such as coalitions, use it.
+      yardstick: Scale on which a convergence delta is judged, `[T]`; None uses the spread.
     """
 
     inputs: Arrays
@@ -37,7 +37,7 @@ class Reference:
     players: Players
     seed: int
     yardstick: np.ndarray
-    # Not taken over by dataclasses.replace: another background has other things to keep.
+    # dataclasses.replace does not copy the cache: it is valid for one background only.
     _kept: dict[str, Any] = field(repr=False, init=False)
     _lock: Any = field(repr=False, init=False)
 
@@ -59,7 +59,7 @@ class Reference:
 
     @property
     def rows(self) -> int:
-        """Background rows R."""
+        """Number of background rows, R."""
         return len(self.scores)
 
     @property
@@ -69,7 +69,7 @@ class Reference:
         return mean
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Returns what `make` computes of the background, once a process, whichever thread asks first."""
+        """Returns the result of `make`, which the first thread to ask computes, once per process."""
         with self._lock:
             if name not in self._kept:
                 self._kept[name] = make()
@@ -78,7 +78,7 @@ class Reference:
     def latest(self, name: str, size: int, make: Callable[[], Any]) -> Any:
         """Like `once`, keyed by a size; only the most recent size is kept.
 
-        A size changes when the memory has run out: what is of no more use must not stay there.
+        The size changes after memory has run out, so the old value is freed before the new one is made.
         """
         with self._lock:
             known, value = self._kept.get(name, (None, None))

@@ -280,10 +280,8 @@ def memory(subject: Subject) -> None:
     if not traced:
         tracemalloc.start()
     try:
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
-        subject.explain(rows)
-        peak = tracemalloc.get_traced_memory()[1] - before
+        # The least of three: a library that loads or compiles something in between is not the method.
+        peak = min(_peak_bytes(subject, rows) for _ in range(3))
     finally:
         if not traced:
             tracemalloc.stop()
@@ -294,6 +292,14 @@ def memory(subject: Subject) -> None:
         peak <= stated + _CALL_BYTES,
         f"a batch takes {peak:,} bytes, and {stated:,} are planned for: held_bytes states too little",
     )
+
+
+def _peak_bytes(subject: Subject, rows: np.ndarray) -> int:
+    """The most that explaining the rows holds at a time, while memory is traced."""
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    subject.explain(rows)
+    return tracemalloc.get_traced_memory()[1] - before
 
 
 def _evaluations(world: World, method: AttributionMethod) -> int:

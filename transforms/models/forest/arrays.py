@@ -17,7 +17,7 @@ MOST_ON_A_PATH = 63
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees whose leaves add up to a score, up to a constant; nodes are numbered across all trees.
+    """Trees whose leaves sum to a score minus a constant; nodes are numbered across all trees.
 
     A row goes left if its value is at most the threshold; for splits between categories see `members_left`.
     Nodes are in preorder: each before its left subtree, which comes before its right subtree.

@@ -84,7 +84,7 @@ def _is_affine_in_first(op: Any) -> bool:
 
 
 def multiplications(op: Any) -> int:
-    """The number of multiplications that a contraction takes for a row; 0 for every other op."""
+    """The number of multiplications that a contraction takes per row; 0 for every other op."""
     if op.type not in CONTRACTIONS:
         return 0
     kernel, out = static_shape(op.inputs[1]), static_shape(op.outputs[0])

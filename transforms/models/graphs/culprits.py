@@ -18,7 +18,7 @@ _DRAWS = re.compile(
     r"(Stateless|Stateful)?(Random|TruncatedNormal|ParameterizedTruncated|StandardNormal|Uniform|Multinomial|"
     r"SampleDistorted|Shuffle|ParameterizedTruncatedNormal)\w*|RandomShuffle|\w*CandidateSampler"
 )
-#: Ops with similar names that draw nothing: they make keys and states.
+#: Ops with similar names that draw no random numbers: they only make keys and states.
 _KEYS = re.compile(r"\w*(GetKey|GetAlg|Counter|Iterator|Dataset)\w*")
 #: Parts of an op's name that are not names of layers; and the number at the end of a layer's name.
 _CALLS = re.compile(r"(Stateful|Stateless)?PartitionedCall(_\d+)?|cut|Identity")

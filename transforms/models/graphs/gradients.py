@@ -54,7 +54,7 @@ class DifferentiableModel:
 
     Attributes:
       evaluations: Model evaluations so far, padding included: points, for any number of targets.
-      activation_bytes: Most bytes that an evaluation and its gradient hold, by static shapes.
+      activation_bytes: Peak memory of an evaluation and its gradient in bytes, from static shapes.
     """
 
     def __init__(
@@ -80,12 +80,12 @@ class DifferentiableModel:
 
     @property
     def counted(self) -> frozenset[str]:
-        """Inputs of which an entry counts values over all positions, which then have equal shares."""
+        """Inputs whose values an entry counts over all positions; these positions share equally."""
         return frozenset(e.input for e in self.cut.entries if (e.positions == EVERYWHERE).any())
 
     @property
     def end_bytes(self) -> int:
-        """Bytes of a background row's entries and frontier."""
+        """Bytes of one background row's entries and frontier."""
         tensors = [*(entry.tensor for entry in self.cut.entries), *self.cut.frontier]
         return sum(self._growth.lead[tensor.name] * row_bytes(tensor) for tensor in tensors)
 

@@ -226,7 +226,7 @@ class _Prefix:
         return cls(traced, cut, CutGrowth.of(traced, cut, example), columns)
 
     def entries_of(self, inputs: Mapping[str, Any]) -> list[Any]:
-        """The entries of model inputs, `[rows · lead, ...]`, in calls of at most `_ROWS_A_CALL` rows."""
+        """The entries of model inputs, `[rows · lead, ...]`, in calls of `_ROWS_A_CALL` rows or fewer."""
         function = tf.function(self._entries, autograph=False, reduce_retracing=True)
         return in_calls(lambda some: [function(some)], inputs, _ROWS_A_CALL)[0]
 

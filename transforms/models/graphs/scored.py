@@ -34,14 +34,14 @@ class GraphAdapter:
 
     kind: str
     signature: Signature
-    #: Of its products, and how functions are made of it; `load_model` sets them.
+    #: Precision of the matrix products; `load_model` sets it and `compile_options`.
     precision: str = "float32"
     compile_options: CompileOptions = DEFAULT
-    #: Class by name of its layers, where it is known to have some.
+    #: Class of each layer, by the layer's name; empty if no layers are known.
     layers: Mapping[str, str] = MappingProxyType({})
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
-        """Traces the model once with inputs of these shapes, the batch open."""
+        """Traces the model once with inputs of these shapes and a batch of any size."""
         raise NotImplementedError
 
     def scored(
@@ -52,7 +52,7 @@ class GraphAdapter:
         affine_prefix: bool,
         example: Mapping[str, np.ndarray],
     ) -> ScoredGraph:
-        """The model with its score; the example is for models whose outputs only a call shows."""
+        """Returns the model with its score; `example` is not used, because the graph shows the outputs."""
         return ScoredGraph(self, shapes, score, affine_prefix=affine_prefix)
 
 
@@ -63,14 +63,14 @@ class ScoredGraph:
       adapter: The loaded model.
       shapes: Full shape of each input, without the batch.
       score: auto | output | logit | probability.
-      affine_prefix: False leaves the affine prefix off, of the path methods and of the masking ones.
+      affine_prefix: False turns off the affine prefix, for path methods and for masking methods.
 
     Attributes:
-      score_kinds: A head, what is explained: "output", "logit", "probability" or "margin".
-      evaluations: Forward evaluations asked for so far.
-      held: Inputs that stay what they are in the row under methods that take gradients.
-      has_gradients: Whether its kind of model has any.
-      has_trees: Whether it is a tree model.
+      score_kinds: Kind of the explained score, one per head: "output", "logit", "probability" or "margin".
+      evaluations: Number of forward evaluations requested so far.
+      held: Inputs that methods with gradients leave at the row's own values.
+      has_gradients: True if this kind of model has gradients.
+      has_trees: True for a tree model.
     """
 
     has_gradients: bool = True
@@ -117,7 +117,7 @@ class ScoredGraph:
         """Evaluates the model.
 
         Args:
-          inputs: By model input, `[B, *shape]`.
+          inputs: Values by model input, each `[B, *shape]`.
         Returns:
           The scores and the model's own outputs, each `[B, T]` float32 over all targets.
         Cost: one forward evaluation a row.

@@ -81,7 +81,7 @@ def activation_bytes(traced: TracedModel, cut: Cut) -> int:
 
 
 def forward_bytes(traced: TracedModel, scores: Sequence[Any]) -> int:
-    """Bytes that an evaluation holds at most, inputs included, by static shapes."""
+    """Peak memory of an evaluation in bytes, inputs included, computed from static shapes."""
     ops = traced.ancestors(scores).values()
     inside = {tensor.op.name for tensor in traced.inputs.values()}
     total = sum(row_bytes(tensor) for tensor in traced.inputs.values())

@@ -27,7 +27,7 @@ def flatten_heads(heads: Sequence[Any], rows: Any) -> Any:
 
 
 def row_bytes(tensor: Any) -> int:
-    """The bytes of a row of `[rows, ...]`, with unknown extents counted as one."""
+    """Bytes per row of a tensor `[rows, ...]`, with unknown extents counted as one."""
     shape = static_shape(tensor) or ()
     return int(np.prod([extent or 1 for extent in shape[1:]], dtype=np.int64)) * int(tensor.dtype.size)
 
@@ -228,7 +228,7 @@ def in_calls(
     Args:
       function: A function of model inputs, `[B, *shape]`.
       inputs: Model inputs of all rows.
-      size: Most rows of a call.
+      size: Maximum number of rows per call.
     """
     rows = len(next(iter(inputs.values())))
     calls = [

@@ -183,7 +183,7 @@ def static_shape(tensor: Any) -> tuple[int | None, ...] | None:
 
 
 def row_elements(tensor: Any) -> int:
-    """The number of values in a row of `[rows, ...]`, with unknown extents counted as one."""
+    """Number of values per row of a tensor `[rows, ...]`, with unknown extents counted as one."""
     shape = static_shape(tensor) or ()
     size = 1
     for extent in shape[1:]:

@@ -169,7 +169,7 @@ def _of_content(path: str, start: bytes, suffix: str) -> str | None:
     """The kind of model by a file's first bytes; None if they do not identify it.
 
     Raises:
-      UserError: They identify something that cannot be loaded.
+      UserError: The bytes identify something that cannot be loaded.
     """
     if _PROTOCOL.match(start) or _OLD_PICKLE.match(start):
         return "pickle"
@@ -282,7 +282,7 @@ def _refuse_binary(path: str, start: bytes, suffix: str) -> None:
 
 
 def _unpacked(path: str, start: bytes) -> bytes | None:
-    """The first bytes of a compressed file's content, b"" if unreadable; None: it is not compressed."""
+    """First bytes of a compressed file's content; b"" if unreadable, None if the file is not compressed."""
     if not is_packed(start):
         return None
     unpack = next(unpack for magic, unpack in _UNPACKING if start.startswith(magic))

@@ -23,7 +23,7 @@ from transforms.models.tensorflow_errors import first_line
 from transforms.wording import names_in_words
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-#: Bytes of a model's config at most; a thousand layers take about one million.
+#: Largest accepted model config in bytes; a thousand layers take about one million.
 _MOST_CONFIG = 256 << 20
 _SAVED_ANEW = "save the model again, with model.save('….keras')"
 _UNSAFE = ("unsafe_deserialization", "safe_mode", "arbitrary code")
@@ -115,7 +115,7 @@ class KerasModel(GraphAdapter):
             output = self.model(self._packed(inputs), training=False)
             flat = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
             heads = list(zip(_heads(self.model, output, flat), flat, strict=True))
-            # A label or a string beside a score is not itself a score, and has no gradient.
+            # A label or a string returned together with a score is not a score, and has no gradient.
             results[:] = [value for _, value in heads if value.dtype.is_floating]
             self._heads = tuple(head for head, value in heads if value.dtype.is_floating)
             self._left_out = [

@@ -1,4 +1,4 @@
-"""Models that TensorFlow does not run: they are evaluated, and have no gradients."""
+"""Models that TensorFlow does not run: they can only be evaluated and have no gradients."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class OpaqueModel:
 
     @property
     def forward_bytes(self) -> int:
-        """Memory of the inputs of one evaluation; only the model knows what it holds beside them."""
+        """Memory of the inputs of one evaluation; what the model itself needs besides is unknown."""
         return sum(int(np.prod(shape)) * 8 for shape in self.shapes.values()) or 8
 
     def evaluate(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -39,10 +39,10 @@ _SUMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub"})
 def held_masks(
     traced: TracedModel, scores: Sequence[Any], needed: Mapping[str, Any], entries: Sequence[Entry]
 ) -> frozenset[str]:
-    """Names of the entries that are masks of lists, of zeros and ones: they keep the row's values.
+    """Names of the entries that are masks of lists, made of zeros and ones; such masks keep the row's values.
 
-    Their gradient does not belong to single positions: that of a padded word would be the gain of the score
-    if the word counted, the same for every padded word.
+    A mask's gradient does not belong to single positions: the gradient at a padded word would be the score's
+    gain if that word counted, and it would be the same for every padded word.
 
     Args:
       traced: The model.
@@ -272,7 +272,7 @@ def _depending(ops: Iterable[Any], starts: Iterable[str]) -> frozenset[str]:
 
 
 def _learned(beside: Iterable[Any]) -> bool:
-    """True if an operand beside a mask is anything but a constant that is equal for all positions."""
+    """True if an operand next to a mask is anything but a constant that is equal for all positions."""
     for operand in beside:
         if not operand.dtype.is_floating:
             continue  # axes, shapes, conditions

@@ -16,7 +16,7 @@ import tensorflow as tf
 from transforms.models.graphs.affine import slice_spares_batch
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, static_shape
 
-#: Stands for a value that comes from no position: a constant beside the input's values.
+#: Stands for a value that comes from no position: a constant mixed with the input's values.
 NOWHERE = -1
 #: Stands for a value that comes from all positions alike: the number of times that a token occurs.
 EVERYWHERE = -2

@@ -64,7 +64,7 @@ def _only_masks(
 
 
 def refused(what: str, remedy: str | None = None) -> NoGradients:
-    """Makes the error about a model of which no gradients can be taken."""
+    """Makes the error about a model that has no gradients."""
     return NoGradients(what, "model", remedy)
 
 

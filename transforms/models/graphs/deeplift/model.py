@@ -44,7 +44,7 @@ class RescaleModel:
 
     Attributes:
       evaluations: Number of pairs of a row and a background row so far, padding included.
-      pair_bytes: Most bytes that a pair takes, by static shapes.
+      pair_bytes: Peak memory of a pair in bytes, computed from static shapes.
     Raises:
       UserError: An op has no rule, or does not keep the rows of a batch apart.
     """

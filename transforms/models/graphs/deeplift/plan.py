@@ -58,7 +58,7 @@ class WalkPlan:
       entries: Tensors at which the walk ends: float or boolean, each of one position of one model input.
       kept: Tensors whose values at the rows and at the background the rules need, by name.
       slopes: Curves whose derivatives at the rows and the background are needed, by the name of their end.
-      beside: Other operands of curves than their starts, by name.
+      beside: Operands of curves other than the curves' starts, by name.
       shaped: Tensors whose extents the rules need, by name.
       constants: Tensors that are the same for every row and any number of rows, by name.
       sized: Integer tensors that depend only on the number of rows, by name.

@@ -53,7 +53,7 @@ class Walk:
       extents: Extents of the plan's `shaped` and `kept` tensors, by name.
       sized: Base and slope of the plan's `sized` tensors, by name.
       constants: Values of the plan's constants, by name; numbers are float32.
-      rows: Values at the rows, by name, `[outer, B, inner]` float32, and slopes likewise.
+      rows: Values at the rows, by name, `[outer, B, inner]` float32; slopes by name, in the same form.
       background: Values and slopes at the background rows, `[outer, R, inner]`.
       counts: T, R and B.
       guarded: Whether 0 times NaN or infinity must be 0: a branch that is not chosen may hold such values.

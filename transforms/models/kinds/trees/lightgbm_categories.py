@@ -53,7 +53,7 @@ class ListsInOrder:
         )
 
     def _choices(self, texts: Sequence[bool] | None, needed: Sequence[bool]) -> list[tuple[int, ...]]:
-        """Choices of places, ascending, that fit the lists; at most two, enough to see an ambiguity."""
+        """Choices of places, ascending, that fit the lists; two at the most, which show an ambiguity."""
         count, lists = len(self.names), len(self.lists)
         must = list(needed) if texts is None else [a or b for a, b in zip(texts, needed, strict=True)]
         # choices[k]: ways to assign the lists from k on to the places from the current one on.
