@@ -1,1 +1,1 @@
-"""Slices: columns, conditions and bins, and the rows that belong to each slice."""
+"""Slices of the rows by columns, conditions and bins, and which rows belong to each slice."""
