@@ -1,4 +1,4 @@
-"""The contract of models: signatures, adapters, and what a method may ask of a model with its score."""
+"""Protocols that models implement (adapters and scored models), and the signature of a model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MaskInputs(NoGradients):
         return (type(self), (self.what, self.where, self.remedy, self.inputs))
 
 
-#: Maximum number of targets per forward pass with gradients; more targets need more passes.
+#: Maximum number of targets for which one forward pass computes gradients; more targets need more passes.
 TARGETS_AT_ONCE = 8
 #: Limit in bytes for results computed from a background and kept between device calls.
 KEPT_BYTES = 256 << 20
@@ -54,7 +54,7 @@ class InputSpec:
       dtype: Name of a numpy dtype, or "string".
       values: Names of the vector's values; empty if the model does not name them.
       nan: Whether the model accepts missing values: NaN in an input of numbers, None in an input of strings.
-      categories: Places in the vector that hold codes of categories; None if there are no such places.
+      categories: Which places in the vector hold codes of categories; None if no place does.
       missing: A number that the model treats as missing, as it treats NaN; None if there is no such number.
       respelled: Whether the names in `values` have underscores where the original names had spaces.
     """
@@ -105,7 +105,7 @@ class Signature:
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """One name per target: its label, or else its head's name, with `[index]` if the head has several."""
+        """One name per target: its label, else its head's name; heads of several targets add `[index]`."""
         return tuple(
             name
             for head in self.outputs
@@ -164,8 +164,8 @@ class ModelAdapter(Protocol):
         Args:
           shapes: Full shape of each input, without the batch axis.
           score: auto | output | logit | probability.
-          affine_prefix: Whether path methods and masking methods may start behind the model's affine first
-            layers (the affine prefix).
+          affine_prefix: Whether path methods and masking methods may combine rows after the model's affine
+            first layers (the affine prefix) instead of at its inputs.
           example: Rows of each input, for models that must be called once to learn their outputs.
         """
 
@@ -241,7 +241,7 @@ class ScoredModel(Protocol):
 
     @property
     def mirrored(self) -> bool:
-        """True if the sum of the trees is the second class's score, and its negative the first class's."""
+        """True if the trees sum to the second class's score, and the first class's score is its negative."""
 
     @property
     def yes_or_no(self) -> bool:

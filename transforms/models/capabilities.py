@@ -11,7 +11,7 @@ from transforms.models.reference import Arrays
 
 
 class MaskedScores(Protocol):
-    """A model with its background on the device; it scores rows of which only some players are kept."""
+    """A model with its background on the device, for scoring rows in which some players are replaced."""
 
     @property
     def has_prefix(self) -> bool:
@@ -26,8 +26,8 @@ class MaskedScores(Protocol):
           inputs: Model inputs, `[B, *shape]`.
           targets: Output indices, `[B, T]`.
           coalitions: Players that each coalition keeps, `[C, M]` bool.
-          base: Indices of the background rows that replace the other players, `[C, R′]`; `[1, R′]` uses the
-            same rows for every coalition.
+          base: Indices of the background rows from which the other players take their values, `[C, R′]`;
+            `[1, R′]` uses the same rows for every coalition.
         Returns:
           Sums of scores, `[B, C, T]` float64.
         Cost: C · R′ evaluations per row.
@@ -55,7 +55,7 @@ class CutParts(Protocol):
 
     @property
     def has_prefix(self) -> bool:
-        """True if the frontier lies behind the entries."""
+        """True if the model has an affine part between the entries and the frontier."""
 
 
 class Gradients(Protocol):
@@ -66,11 +66,11 @@ class Gradients(Protocol):
 
     @property
     def cut(self) -> CutParts:
-        """The cut: where gradients begin, and how far the model is affine."""
+        """The parts into which the model is cut."""
 
     @property
     def counted(self) -> frozenset[str]:
-        """Inputs of which an entry counts the values, at any position: all positions share φ equally."""
+        """Inputs of which an entry only counts the values, as in a bag of words; positions share φ."""
 
     @property
     def end_bytes(self) -> int:

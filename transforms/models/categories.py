@@ -63,7 +63,7 @@ class Categories:
 
     @cached_property
     def _floats(self) -> pa.Array:
-        """The categories as floats; null for those that float64 may not hold exactly, so that none match."""
+        """The categories as float64; null, which no value equals, for numbers beyond the exact range."""
         exact = [float(value) if abs(value) <= _EXACT else None for value in self._sought.to_pylist()]
         return self._sought if pt.is_floating(self._sought.type) else pa.array(exact, pa.float64())
 

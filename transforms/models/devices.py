@@ -28,7 +28,7 @@ class Device:
     """The device on which a model is loaded and called.
 
     Args:
-      scope: TensorFlow's name of the device; None if TensorFlow has only one device.
+      scope: TensorFlow's name for the device; None if TensorFlow has only one device.
       lanes: Maximum number of calls in flight; 0 sets no limit.
     """
 
@@ -71,7 +71,7 @@ class Claims:
 
     @contextmanager
     def lease(self, scopes: Sequence[str]) -> Iterator[Device]:
-        """Lends a device to a shard: an idle claimed device, else a new one, else our least busy device."""
+        """Lends a device to a shard: an idle one of ours, or a newly claimed one, or our least busy one."""
         with self._lock:
             claim = next((c for c in self._held if not c.shards), None) or self._claimed(scopes, rounds=1)
             if claim is None:

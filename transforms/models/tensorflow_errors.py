@@ -1,4 +1,4 @@
-"""Reading of errors that models raise: the line that gives the reason, and whether memory ran out."""
+"""Interpretation of errors that models raise: the line that gives the reason, and whether memory ran out."""
 
 from __future__ import annotations
 

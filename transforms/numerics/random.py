@@ -31,7 +31,7 @@ def row_keys(seed: int, ordinals: np.ndarray) -> np.ndarray:
 
 
 def stream(keys: np.ndarray, name: int) -> np.ndarray:
-    """An independent key for each row, `[B]` uint64, for the stream of random numbers with this number."""
+    """A key for each row, `[B]` uint64; keys of different streams (numbered by `name`) are independent."""
     with np.errstate(over="ignore"):
         return mix(keys + np.uint64(name + 1) * _GOLDEN)
 

@@ -43,7 +43,7 @@ class TableSpec:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-#: Names that slice columns must not take: all columns that the table may have besides them.
+#: Names that slice columns must not have, because other columns of the tables may have them.
 _OWN_NAMES = (
     *("example_id", "target", "target_name", "prediction", "output", "base_value", "convergence_delta"),
     *("attribution", "standard_error", "fit", "feature", "top", "rest", "weight"),
@@ -86,7 +86,7 @@ def attribution_schema(schema: ExampleSchema, output: TableSpec, metadata: Mappi
 
 
 def slice_names(schema: ExampleSchema) -> dict[str, str]:
-    """The name that each slice column has in the table: prefixed by `slice_` if its own name is taken."""
+    """The name of each slice column in the table: its own name, prefixed by `slice_` if that is taken."""
     names: dict[str, str] = {}
     columns = {name for name, _ in schema.slices}
     for name, _ in schema.slices:

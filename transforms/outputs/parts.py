@@ -30,7 +30,7 @@ class Part:
 
 
 def is_there(run: str, part: Part) -> bool:
-    """True if a part's file exists and has the size that the part states."""
+    """True if a part's file exists and has the recorded size."""
     path = files.join(run, part.file)
     return files.exists(path) and files.size(path) == part.bytes
 

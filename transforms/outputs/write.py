@@ -100,9 +100,9 @@ class PartWriter:
         return Part(self._file, self._written, self._sink.size, self._sink.digest)
 
     def abort(self) -> None:
-        """Gives up the part, and removes the temporary file."""
+        """Abandons the part, and removes the temporary file."""
         self._held = []
-        # Closing writes a footer, which may fail as the rows before it may.
+        # Closing writes a footer, and this may fail, too.
         with contextlib.suppress(OSError, pa.ArrowException):
             self._writer.close()
         # Otherwise the writer would try to close again when it is garbage-collected.

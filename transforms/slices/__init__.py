@@ -1,1 +1,1 @@
-"""Slices of the rows by columns, conditions and bins, and which rows belong to each slice."""
+"""Slices: subgroups of the rows, by columns, conditions, bins and intersections of these."""

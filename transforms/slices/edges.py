@@ -1,4 +1,4 @@
-"""Choice of edges for bins: about equally many values per bin, and edges with few digits."""
+"""Choice of bin edges that put about equally many values in each bin, and have few digits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ROUNDING = 0.1
 
 
 def equal_count_edges(values: np.ndarray, count: int) -> tuple[float, ...]:
-    """Increasing edges of `count` bins with about equally many values; edges have as few digits as possible.
+    """Increasing edges, with few digits, of `count` bins that hold about equally many values each.
 
     Equal values are always in the same bin, so that there may be fewer bins if many values are equal. Without
     two distinct values there are no edges.

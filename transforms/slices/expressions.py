@@ -3,7 +3,7 @@
 A condition may contain: names of columns, in backticks if they are not identifiers, with a dot for fields of
 structs; numbers, texts, True and False; comparisons, also chained; `and`, `or`, `not`; `in` and `not in` with
 lists of constants; `+ - * / %`; `isnull(x)`. Days and times are compared with texts such as `"2013-06-01"`.
-Python's parser reads a condition, but Python never evaluates it.
+Conditions are parsed with Python's `ast` module, but never evaluated as Python code.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def is_condition(text: str) -> bool:
 
 
 def in_a_line(text: str) -> str:
-    """A condition on a single line."""
+    """Joins the lines of a condition into a single line."""
     return " ".join(line.strip() for line in re.split(r"[\r\n]+", text)).strip()
 
 
@@ -163,7 +163,7 @@ _SIGNS: dict[type[ast.AST], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod: "%", ast.And: "and", ast.Or: "or",
 }  # fmt: skip
-#: Remedies for operators that conditions do not have, although other languages do.
+#: Remedies for Python's operators that conditions do not have.
 _MEANT: dict[type[ast.AST], str] = {
     ast.BitAnd: "write and", ast.BitOr: "write or", ast.Invert: "write not", ast.Is: "write isnull(…) or ==",
     ast.IsNot: "write not isnull(…) or !=",
@@ -195,7 +195,7 @@ class _Source:
         return self.part(node).strip("`") if isinstance(node, ast.Name) else None
 
     def place(self, offset: int, replaced: str) -> int:
-        """Converts a position in the text with backticks replaced to a position in the original, from 1."""
+        """Converts a position in `replaced`, the text without backticks, to one in the text, both from 1."""
         before = len(replaced[: max(0, offset - 1)].encode())
         return len(self._bytes[:before].decode("utf-8", "ignore")) + 1
 

@@ -1,8 +1,9 @@
 """Slicings: ways to divide the rows into slices, by a column, a condition, bins, or an intersection of these.
 
 A slicing puts each row into at most one slice. The tables show the names of slices as `labels` returns them:
-`carrier=UA`, `age >= 65`, `age=[18, 35)`, `carrier=UA & age >= 65`. Rows with null are in `carrier=null`; in
-bins, rows with NaN are, too. The text "null" is quoted, because it is a different slice.
+`carrier=UA`, `age >= 65`, `age=[18, 35)`, `carrier=UA & age >= 65`. Rows with null are in a slice such as
+`carrier=null`; with bins, rows with NaN are in this slice, too. The text "null" is quoted, because its rows
+are in another slice.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ def labels(slicings: Sequence[Slicing], columns: Mapping[str, pa.Array]) -> dict
       slicings: The run's slicings.
       columns: The values of each column that the slicings need, `[B]`, as decoded for slices.
     Returns:
-      By the slicing's name, the label of each row's slice, `[B]`, dictionary-encoded; null if a row is in no
+      By name of the slicing, the label of each row's slice, `[B]`, dictionary-encoded; null if a row is in no
       slice. A dictionary may hold labels that no row has.
     Cost: one hash or search per row; only distinct values are converted to text.
     """
@@ -193,7 +194,7 @@ def resolve_slicings(
       requests: The items of the config.
       types: Types of the input's columns.
     Returns:
-      The slicings; bins that are given by their number have no edges before `with_edges` computes them.
+      The slicings; if the config gives only the number of bins, `with_edges` must compute their edges.
     Raises:
       UserError: An item is neither a column nor a condition, does not fit the columns' types, or is listed
         twice.
@@ -256,7 +257,7 @@ def _check_column(name: str, types: Mapping[str, pa.DataType]) -> None:
 
 
 def _key(slicing: Slicing) -> object:
-    """A key that is equal for slicings of which a config may have only one: same name, or same rows."""
+    """A key that is equal for two slicings if their slices would have the same names or the same rows."""
     if isinstance(slicing, Intersection):
         return frozenset(map(_key, slicing.parts))
     if isinstance(slicing, ByCondition):
@@ -270,7 +271,7 @@ def _key(slicing: Slicing) -> object:
 def with_edges(
     slicings: Sequence[Slicing], columns: Mapping[str, pa.Array], known: Edges | None = None
 ) -> tuple[Slicing, ...]:
-    """The slicings, with computed edges for bins that the config gives by their number.
+    """The slicings, with edges computed for bins of which the config gives only the number.
 
     Args:
       slicings: From `resolve_slicings`.
@@ -325,7 +326,7 @@ def _of_values(column: str, values: pa.Array, within: bool) -> pa.DictionaryArra
 
 
 def _quoted(texts: pa.Array, within: bool) -> pa.Array:
-    """The texts; those that could be mistaken for null, a quoted text or an intersection are quoted."""
+    """Quotes the texts that could be mistaken for null, for a quoted text or for an intersection."""
     alike = pc.or_(pc.equal(texts, "null"), pc.starts_with(texts, '"'))
     if within:
         alike = pc.or_(alike, pc.match_substring(texts, AND))

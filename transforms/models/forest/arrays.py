@@ -11,7 +11,7 @@ import numpy as np
 
 from transforms.errors import UserError
 
-#: Maximum number of features that a path may split on: an int64 holds a row's decision for each in one bit.
+#: Maximum number of features that a path may split on: an int64 holds a row's decisions, one bit per feature.
 MOST_ON_A_PATH = 63
 
 
@@ -20,7 +20,7 @@ class Forest:
     """Trees whose leaves sum to the score minus a constant; nodes are numbered across all trees.
 
     At a split by threshold, a row goes left if its value is at most the threshold. At a split between
-    categories, it depends on whether the node's set of categories contains the value (see `members_left`).
+    categories, the direction depends on whether the node's set of categories contains the row's value.
     Nodes are in preorder: each node, then its left subtree, then its right subtree.
 
     Args:
@@ -34,8 +34,8 @@ class Forest:
       zero_missing: Whether zero goes where NaN goes, `[nodes]` bool.
       members_left: Whether values in the node's set of categories go left and other values go right,
         `[nodes]` bool; if false, values in the set go right and other values go left.
-      words: Where the node's set begins in `categories`, `[nodes + 1]` int64; a split by threshold has an
-        empty set.
+      words: Where the node's set begins in `categories`, `[nodes + 1]` int64; each set ends where the next
+        one begins, and a split by threshold has an empty set.
       categories: The sets of categories of all nodes, as bits, `[words]` uint32.
       value: Values of the leaves, `[nodes, V]` float64; V is 1, or T if leaves hold a value for each output.
       cover: Number of training rows (or the sum of their weights) that reached the node, `[nodes]` float64.
@@ -91,9 +91,8 @@ class Forest:
 class Paths:
     """The path from the root to each node, as arrays `[nodes]`.
 
-    Below, the path is the one from the root to the node, and the edge is the last one of the path. The edge
-    tests the feature on which the node's parent splits. Several splits on one feature along a path count as
-    one condition on that feature.
+    Below, "the edge" is the last edge of the path. It tests the feature on which the node's parent splits.
+    Several splits on one feature along a path count as one condition on that feature.
 
     Args:
       parent: The parent of the node; -1 at a root.

@@ -1,4 +1,4 @@
-"""Recognition of a model file or folder by its content, including kinds that can only be refused by name."""
+"""Recognition of a model by its content, and of other programs' files, so that errors can name them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _KNOWN = (
     f"known are {', '.join((*KERAS, *PICKLES[:3], *BOOSTERS))} files, SavedModel folders and "
     "python: package.module:function"
 )
-#: Number of bytes read to recognize a file, and a JSON file, in which the keys may lie far apart.
+#: Number of bytes read to recognize a file; a JSON file needs more, because its keys may be far apart.
 _START, _JSON = 4096, 1 << 20
 
 
 def printed_by(function: str) -> str:
-    """The remedy for a model of which `attribeam methods --function` prints a Python function."""
+    """The remedy for a model for which `attribeam methods --function` prints a Python function."""
     return f"explain it as a function: attribeam methods --function {function} prints one"
 
 
@@ -105,7 +105,7 @@ _SUFFIXES: dict[str, tuple[str, str]] = {
     ".rda": ("is an object of R", _ANY),
 }
 _PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
-#: Pickles of protocol 0 and 1 begin with the opcode of a mark or with `c`, the opcode of a global.
+#: Pickles of protocol 0 and 1 begin with `(`, the opcode of a mark, or with `c`, the opcode of a global.
 _OLD_PICKLE = re.compile(rb"(\(.)?c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n", re.DOTALL)
 _UNPACKING: Sequence[tuple[bytes, Callable[[bytes], bytes]]] = (
     (b"\x1f\x8b", lambda data: zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, _START)),
@@ -121,7 +121,7 @@ _PACKED = 2 << 20
 
 
 def model_kind(path: str) -> str:
-    """The key of MODELS for a local path or a function.
+    """The kind of a model, given as a local path or as `python:` and a function's name: its key in MODELS.
 
     Content takes precedence over the suffix: pickles and boosters may have any name.
 

@@ -177,7 +177,7 @@ class ScoredFunction(OpaqueModel):
         self.signature = Signature(inputs, (HeadSpec("output", shape),))
 
     def _count_outputs(self, example: Mapping[str, np.ndarray]) -> int:
-        """The number of outputs T, from the result for the whole example or, if that fails, for one row."""
+        """The number of outputs T, from a call on the example or, if that fails, on single rows of it."""
         rows = len(next(iter(example.values())))
         reason: RowsRefused | None = None
         for part in (slice(None), *(slice(row, row + 1) for row in range(rows))):

@@ -23,7 +23,7 @@ from transforms.models.tensorflow_errors import first_line
 from transforms.wording import names_in_words
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-#: Largest accepted model config in bytes; a thousand layers take about one million.
+#: Maximum size of a model's config in bytes; the config of a thousand layers has about a million.
 _MOST_CONFIG = 256 << 20
 _SAVED_ANEW = "save the model again, with model.save('….keras')"
 _UNSAFE = ("unsafe_deserialization", "safe_mode", "arbitrary code")
@@ -173,7 +173,7 @@ def _check_file(path: str) -> None:
 
 
 def check_members(archive: zipfile.ZipFile, path: str, most: int = _MOST_CONFIG) -> None:
-    """Refuses an archive that Keras cannot have written: a file in it is too large, or leads out of it.
+    """Refuses an archive with a file that is too large, or that has a path outside the archive.
 
     Args:
       archive: The model's file, opened.
@@ -278,7 +278,7 @@ def _check_stateless(model: Any, path: str) -> None:
 
 
 def _turns_numbers_to_strings(traced: TracedModel) -> bool:
-    """True if the graph turns numbers to strings to look them up; such a graph can be traced but not run."""
+    """True if the graph converts numbers to strings; such a graph can be traced but not run."""
     return any(
         op.type in ("Cast", "AsString") and op.outputs[0].dtype == tf.string
         for op in traced.graph.get_operations()

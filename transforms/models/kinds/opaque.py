@@ -22,7 +22,7 @@ class OpaqueModel:
       adapter: The loaded model.
       signature: The model's signature, with full shapes.
       score_kinds: The kind of the explained score, one per head.
-      nouns: What errors call the model, such as "a tree model".
+      nouns: How to call the model in errors, such as "a tree model".
     """
 
     has_gradients: bool = False
@@ -60,8 +60,8 @@ class OpaqueModel:
             scores, outputs = self._scores_and_outputs(inputs)
         except UserError:
             raise
-        # Running out of memory is not the fault of a row. Any other error of the user's code means that it
-        # cannot score the row, and becomes the reason for rejecting the row.
+        # Running out of memory is not the fault of a row. Any other error means that the user's code cannot
+        # score the row; its message is the reason for rejecting the row.
         except Exception as error:
             line = next((row for row in str(error).splitlines() if row.strip()), "")
             message = f"{type(error).__name__}: {line.strip()}".rstrip(": ")

@@ -1,4 +1,4 @@
-"""SavedModel folders as models: one of their signatures is explained."""
+"""Models stored as SavedModel folders; one signature of the SavedModel is explained."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PARSES = re.compile(r"Parse(Single)?(Sequence)?Example(Dataset)?(V2)?")
 
 
 class SavedModel(GraphAdapter):
-    """A TensorFlow SavedModel: inputs by argument name, heads by output key.
+    """A TensorFlow SavedModel; its inputs and heads have the names of the signature's arguments and outputs.
 
     String inputs never have gradients: only a Keras model states which layers turn strings into numbers.
 
@@ -136,7 +136,7 @@ def _or_another(signatures: Mapping[str, Any], name: str) -> str:
 
 
 def _check_takes_features(function: Any, name: str, signatures: Mapping[str, Any], path: str) -> None:
-    """Refuses a signature that takes serialised records, as TFX's signatures do, not single features.
+    """Refuses a signature that takes serialised records instead of single features, as those of TFX do.
 
     Raises:
       UserError: The signature takes records; the message lists all signatures.

@@ -1,4 +1,4 @@
-"""Code that tree models of all libraries share: they score rows of numbers by margins or probabilities."""
+"""Code that the tree models of all libraries share: their scores, signatures, and errors."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class TreeModel(OpaqueModel):
 
     @property
     def mirrored(self) -> bool:
-        """True if the sum of the trees is the second class's score, and its negative the first class's."""
+        """True if the trees sum to the second class's score, and the first class's score is its negative."""
         return self._scores.mirrored
 
     @property

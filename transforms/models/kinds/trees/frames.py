@@ -1,4 +1,4 @@
-"""Data frames such as users give to a tree model's library, to get the library's own prediction of rows."""
+"""Data frames such as users pass to a tree model's library, to get the library's own prediction for rows."""
 
 from __future__ import annotations
 

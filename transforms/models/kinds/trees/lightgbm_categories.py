@@ -1,4 +1,4 @@
-"""Matching of a LightGBM model's lists of categories to its features, which the file does not state."""
+"""Matching of a LightGBM model's lists of categories to features: the file does not name a list's feature."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class ListsInOrder:
 
     def at(self, texts: Sequence[bool]) -> Mapping[int, Categories]:
         """See `CategoryPlaces.at`."""
-        # The second try is for integers that were declared categorical without a data frame: they have no
-        # list. The third try ignores the columns' types, for columns that do not hold what their categories
-        # need: such a column is refused later, by its name.
+        # The second try is for integers that were declared categorical without a data frame, and so have no
+        # list. The third try ignores the types of the columns. A column of the wrong type is then refused
+        # later, in an error that names it.
         none = (False,) * len(self.names)
         tries = ((texts, self.categorical), (texts, none), (None, self.categorical))
         choices = next((fit for known, needed in tries if (fit := self._choices(known, needed))), [])
@@ -53,7 +53,7 @@ class ListsInOrder:
         )
 
     def _choices(self, texts: Sequence[bool] | None, needed: Sequence[bool]) -> list[tuple[int, ...]]:
-        """Up to two ways to assign the lists to features, each as ascending places; two mean ambiguity."""
+        """Ways to assign the lists to features, each as ascending places; at most two ways are returned."""
         count, lists = len(self.names), len(self.lists)
         must = list(needed) if texts is None else [a or b for a, b in zip(texts, needed, strict=True)]
         # choices[k]: ways to assign the lists k, k + 1, … to the current place and those after it.

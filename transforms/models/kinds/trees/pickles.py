@@ -20,11 +20,11 @@ from transforms.wording import names_in_words
 _LIBRARIES = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
 #: Packages that have different names to import and to install.
 _PIP = {**_LIBRARIES, "imblearn": "imbalanced-learn", "interpret": "interpret-core", "cv2": "opencv-python"}
-#: The key of the version in the state of a scikit-learn estimator, followed by the version that wrote it.
+#: Finds the version of scikit-learn that wrote an estimator, in the bytes of its pickle.
 _VERSION = re.compile(
     rb"_sklearn_version.{0,14}?(\d+\.\d+(?:\.\d+)?(?:(?:a|b|rc|\.dev|\.post)\d+)?)", re.DOTALL
 )
-#: Names of which every joblib pickle with arrays holds one, depending on the version of joblib.
+#: Every joblib pickle with arrays holds one of these names; the name depends on the version of joblib.
 _JOBLIB = (b"numpy_pickle", b"NDArrayWrapper")
 _REFIT = "fit and save it again with the installed scikit-learn, or install the other version"
 
@@ -177,7 +177,7 @@ def _version_here() -> str | None:
 
 
 def _no_model(model: Any, path: str) -> UserError:
-    """The error to raise for a pickle that holds something else than a tree model, with a remedy."""
+    """The error to raise for a pickle that does not hold a tree model: what it holds, and a remedy."""
     name, module = type(model).__name__, type(model).__module__.partition(".")[0]
     alone = f"save the model alone, or {printed_by('sklearn')}"
     if isinstance(model, Mapping):

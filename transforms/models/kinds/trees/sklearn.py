@@ -59,14 +59,14 @@ class SklearnModel:
         self._histogram = name.startswith("Hist")
         self._model = model = copy.copy(model)
         self._check_fitted()
-        # The feature that each feature number in the trees stands for.
+        # Maps the numbers of features in the trees to the model's features.
         self._order = np.arange(int(model.n_features_in_))
         if hasattr(model, "n_jobs"):
             model.n_jobs = 1  # our own threads share the rows
         self._classifies = hasattr(model, "classes_")
         names = getattr(model, "feature_names_in_", None)
         if names is not None:
-            # Our rows are plain arrays in the order of the names: scikit-learn would warn in every call.
+            # With names, scikit-learn would warn in every call that our rows are plain arrays.
             del model.feature_names_in_
         categories = self._categories() if self._histogram else None
         self.scores = self._scored()
@@ -245,7 +245,7 @@ class SklearnModel:
         return plant(trees, int(model.n_features_in_), self.scores.columns)
 
     def _check_start(self) -> None:
-        """Refuses gradient boosting that starts from another model's predictions: they are not a constant."""
+        """Refuses gradient boosting that starts from another model's predictions, which differ by row."""
         start = self._model.init_
         if not isinstance(start, str) and not type(start).__name__.startswith("Dummy"):
             raise UserError(

@@ -65,7 +65,7 @@ class XGBoostModel:
         self.path, self._estimator = path, estimator
         if booster is None:
             try:
-                # Loaded from memory, because XGBoost would judge a file by its suffix, and warn if unknown.
+                # Loaded from memory: given a path, XGBoost would warn about a suffix that it does not know.
                 booster = xgboost.Booster()
                 with open(path, "rb") as file:
                     booster.load_model(bytearray(file.read()))
@@ -82,8 +82,8 @@ class XGBoostModel:
         grower = learner["gradient_booster"]
         if grower["name"] == "gblinear":
             raise UserError("holds a linear model (gblinear), not trees", path, "train gbtree or dart")
-        # Dart stores the weights of its trees in `weight_drop`: in the model from XGBoost 3.4 on, before that
-        # next to it.
+        # Dart stores the weights of its trees in `weight_drop`: inside the model from XGBoost 3.4 on, next to
+        # the model in older versions.
         self._grower: Mapping[str, Any] = grower["gbtree"] if grower["name"] == "dart" else grower
         drops = grower.get("weight_drop", self._grower["model"].get("weight_drop"))
         self._drops = np.asarray(drops, np.float64) if drops else None
@@ -152,7 +152,7 @@ class XGBoostModel:
         if places and frame is None:
             return None
         data: Any = frame
-        if not places:  # categories without lists are given as numbers, their codes
+        if not places:  # without lists, categories are given by their codes
             data = taken if frame is None else frame.to_numpy(np.float64)
         try:
             estimator = self._as_estimator()
@@ -208,7 +208,7 @@ class XGBoostModel:
         return TreeModel(self, score, example)
 
     def _used_rounds(self) -> int:
-        """The number of rounds that the library's own predict uses."""
+        """The number of rounds that XGBoost's own predict uses."""
         best = self._booster.attr("best_iteration")
         if best is not None and (
             self._estimator is not None or self._booster.attr("scikit_learn") is not None
@@ -228,7 +228,7 @@ class XGBoostModel:
         return scores
 
     def _output(self, rows: np.ndarray) -> np.ndarray:
-        if self._objective == "multi:softmax":  # XGBoost returns the class; probabilities are as for softprob
+        if self._objective == "multi:softmax":  # XGBoost would return the class instead of probabilities
             return self._shares(self._predict(rows, "margin"))
         return self._predict(rows, "value")
 
