@@ -33,7 +33,7 @@ def is_affine(op: Any, varying: Callable[[Any], bool]) -> bool:
 
     Args:
       op: An op with at least one varying operand; the other operands are equal for all rows.
-      varying: Whether a tensor depends on the model's inputs.
+      varying: Tells whether a tensor depends on the model's inputs.
     """
     kind = op.type
     operands = [position for position, tensor in enumerate(op.inputs) if varying(tensor)]

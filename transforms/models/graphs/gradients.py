@@ -121,8 +121,8 @@ class DifferentiableModel:
             feeds.setdefault(tensor.name, value)
         feeds.update({k: v for k, v in self._feeds(side).items() if k not in feeds})
         # To differentiate a loop or branch, TensorFlow makes its function also return intermediate values,
-        # but keeps the function's name. With more known tensors the function returns fewer values, and
-        # TensorFlow does not accept two different functions of one name.
+        # but keeps the function's name. With more known tensors the function returns fewer values. TensorFlow
+        # does not accept two different functions of one name, so they are renamed.
         apart = rename_all if known else None
         return flatten_heads(self._traced.replay(feeds, list(self.cut.scores), apart), rows)
 
@@ -176,7 +176,7 @@ class DifferentiableModel:
         return sum(function.traces for function in compiled)
 
     def constants(self, *arrays: np.ndarray) -> tuple[Any, ...]:
-        """Converts arrays that many calls share to tensors, once."""
+        """Converts arrays to tensors once, for many calls that share them."""
         return tuple(tf.constant(array) for array in arrays)
 
     def integrate(

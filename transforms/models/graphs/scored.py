@@ -168,7 +168,7 @@ class ScoredGraph:
         return masked
 
     def trees(self) -> tuple[Forest, np.ndarray]:
-        """The trees of a tree model, and the constants that are added to their sum, `[T]`.
+        """The trees of a tree model, and the constants, `[T]`, that make the trees' sum the score.
 
         Raises:
           UserError: The model has no trees.

@@ -31,7 +31,7 @@ from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, STOPS, T
 STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})
 #: Ops that TensorFlow differentiates through their bodies, or that are replayed as the identity.
 _THROUGH = frozenset({"PartitionedCall", "StatefulPartitionedCall", "IdentityN"}) | STOPS
-#: Prefixes of the types of ops that yield a number of values which depends on their operands' values.
+#: Prefixes of op types; the number of values that such an op returns depends on its operands' values.
 _OF_ANY_LENGTH = ("NonMaxSuppression", "Ragged", "StringNGrams", "StringSplit", "Unicode", "Unique", "Where")
 _HEADS = frozenset({"Softmax", "Sigmoid"})
 #: Ops that may follow the last softmax: they only rename or reshape, and outputs are flattened anyway.
@@ -276,7 +276,7 @@ def _has_gradient(op: Any) -> bool:
 
 
 def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
-    """Results of (un)equal comparisons of values that move along a path, such as with a padding constant."""
+    """Outputs of equality tests on values that move along a path, such as a test for a padding constant."""
     moved = {entry.tensor.name for entry in cut.entries}
     rest = traced.ancestors(cut.scores, frozenset(moved))
     comparisons = []

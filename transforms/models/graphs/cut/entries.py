@@ -36,7 +36,8 @@ class Cut:
       shapes: Shapes of tensors before the frontier that the rest needs.
       side_inputs: Names of model inputs that the rest also needs unchanged (masks, lengths).
       row_masks: Names of inputs of ids or strings that have entries and that the model also needs unchanged
-        after the entries. What it computes there, a mask of the input's padding, keeps the row's values.
+        after the entries. What the model computes from such an input after the entries, a mask of the input's
+        padding, keeps the row's values.
     """
 
     scores: tuple[Any, ...]

@@ -21,7 +21,7 @@ _REDUCING = frozenset({"All", "Any", "Max", "Mean", "Min", "Prod", "Sum"})
 
 @dataclass(frozen=True)
 class Questions:
-    """The questions that a model asks about one input, before the answers meet any of its values.
+    """The questions that a model asks about one input, up to the ops where answers meet values.
 
     Args:
       asked: The questions behind each tensor that is computed from answers alone, by the tensor's name.

@@ -39,7 +39,7 @@ _SUMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub"})
 def held_masks(
     traced: TracedModel, scores: Sequence[Any], needed: Mapping[str, Any], entries: Sequence[Entry]
 ) -> frozenset[str]:
-    """Names of the entries that are lists' masks of zeros and ones, and therefore keep the row's values.
+    """Names of the entries that are masks of lists, made of zeros and ones: they keep the row's values.
 
     A mask's gradient does not belong to single positions: the gradient at a padded word would be the score's
     gain if that word counted, and it would be the same for every padded word.

@@ -1,8 +1,8 @@
 """The position in a model input from which each value of an entry comes, and to which its φ is credited.
 
-Positions are tracked by a map for one row of the input, which goes through the ops and is rearranged as they
-rearrange values. The map of a tensor is `[1, *shape]`, or `[n, ...]` if the batch was flattened into n rows
-per row. Its values are positions in the flattened input, or NOWHERE for a constant.
+Each tensor gets a map of positions for one row of the input: every op rearranges the maps of its operands as
+it rearranges their values. A map is `[1, *shape]`, or `[n, ...]` if the tensor has n rows per row of the
+input. Its values are positions in the flattened input, or NOWHERE for a constant.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _STILL_INDICATORS = frozenset(
 
 
 class Mixed(Exception):
-    """An op mixes positions; the message is its name."""
+    """An op mixes positions; the message is the op's name."""
 
     def __init__(self, op: Any) -> None:
         self.op = op
@@ -64,7 +64,7 @@ def entry_positions(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
     """The positions of input `name` from which an entry's values come, or EVERYWHERE for counts.
 
     A count is a sum over all positions of indicators that are computed in the same way at each position.
-    Values of other kinds are not shared among positions. Shapes are those of `position_map`.
+    Values of other kinds are not shared among positions. The result has the shape of `position_map`'s.
 
     Raises:
       Mixed: A value comes from several positions, and is not a count.

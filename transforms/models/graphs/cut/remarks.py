@@ -56,7 +56,7 @@ def remarks_on_gradients(traced: TracedModel, cut: Cut, *, additive: bool, inste
       traced: The model.
       cut: The model's cut.
       additive: Whether the method promises that attributions add up to the change of the score.
-      instead: Names of methods that need only evaluations, in words.
+      instead: Names of methods that only evaluate the model, joined as words.
     """
     rest = traced.ancestors(cut.scores, frozenset(entry.tensor.name for entry in cut.entries))
     lines = []

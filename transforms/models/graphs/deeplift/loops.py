@@ -31,9 +31,9 @@ class Variable:
       name: Name of the body's input: a state, an item of a list, or a held value; None for a list that is
         written.
       result: Place of the body's output in `Scan.body.outputs`; None if the variable is only read or held.
-      listed: Whether it is a list with one item for each step.
+      listed: Whether the variable is a list with one item per step.
       last: Whether all steps write the same item of a list, so that only the last value remains.
-      varies: Whether its value differs between rows.
+      varies: Whether the variable's value differs between rows.
     """
 
     number: int
@@ -77,12 +77,15 @@ class Scan:
 
     @property
     def results(self) -> list[Variable]:
-        """The variables that are the first results of `call`, in order; if `last`, `[1, rows, ...]`."""
+        """The variables that are the first results of `call`, in order.
+
+        A list is `[steps, rows, ...]`, or `[1, rows, ...]` if only its last value remains.
+        """
         return [variable for variable in self.variables if variable.result is not None]
 
     @property
     def kept(self) -> range:
-        """Places of the outputs of `call` that hold the values that the rules need at each step."""
+        """Places of the outputs of `call` with the values that the rules need at each step."""
         first = len(self.results)
         return range(first, first + len(self.plan.kept) + len(self.plan.slopes))
 

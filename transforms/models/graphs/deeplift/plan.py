@@ -33,9 +33,10 @@ class Step:
 
     Args:
       rule: The rule's name in RULES.
-      op: The op; for a curve, the op that computes its end.
+      op: The op; for a curve, the op that computes the curve's end.
       outputs: Tensors from which the step takes multipliers.
-      operands: Tensors to which it passes multipliers, by place in `op.inputs`; a curve's start has place 0.
+      operands: Tensors to which the step passes multipliers, by place in `op.inputs`; a curve's start has
+        place 0.
       inner: For a curve, the ops from its start to its end, in the graph's order.
       scan: For a loop, the `Scan` that walks its body.
     """
@@ -55,10 +56,11 @@ class WalkPlan:
     Args:
       scores: One tensor for each head.
       steps: The steps, in the order in which they are taken.
-      entries: Tensors at which the walk ends: float or boolean, each computed from one model input, and each
-        of their values from one position of that input.
+      entries: Tensors at which the walk ends: float or boolean. Each tensor comes from one model input, and
+        each value from one position of that input or, for counts, from EVERYWHERE.
       kept: Tensors whose values at the rows and at the background the rules need, by name.
-      slopes: Curves whose derivatives at the rows and the background are needed, by the name of their end.
+      slopes: Curves for which the rules need derivatives at the rows and at the background, by the name of
+        the curve's end.
       beside: Operands of curves other than the curves' starts, by name.
       shaped: Tensors whose extents the rules need, by name.
       constants: Tensors that are the same for every row and any number of rows, by name.
@@ -221,7 +223,7 @@ class _Planner:
         self._bent[output.name] = bends_here or any(self._bent.get(t.name, False) for t in operands)
 
     def _curve(self, tensor: Any) -> Step | None:
-        """The step from a nonlinear curve's end to its start; None if the tensor does not end one."""
+        """The step from a nonlinear curve's end to its start; None if no such curve ends in the tensor."""
         if tensor.name not in self._root:
             return None
         op, start = tensor.op, self._root[tensor.name]

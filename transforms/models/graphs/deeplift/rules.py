@@ -22,8 +22,8 @@ from transforms.numerics.quadrature import gauss_legendre
 
 #: Relative rounding error of a value and its curve's start: a few units in float32's last place.
 _ROUNDING = 4e-7
-#: Quadrature nodes per panel of a local integral; and the largest number of panels, which starts at one and
-#: doubles.
+#: Quadrature nodes per panel of a local integral; and the limit for the number of panels, which starts at one
+#: and doubles.
 _NODES, _MOST_PANELS = 8, 64
 #: Largest accepted error of a local integral's sum, relative to the summed magnitudes.
 _EXACT = 2e-6
@@ -89,7 +89,7 @@ def products(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def quotients(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Treats a/b as the product of a and 1/b, and 1/b by its difference quotient −1/(b_x b_r)."""
+    """Treats a/b as the product of a and 1/b; the factor 1/b has the difference quotient −1/(b_x b_r)."""
     (m,) = given.values()
     a, b = step.op.inputs
     (a_x, a_r), (b_x, b_r) = walk.ends(a), walk.ends(b)

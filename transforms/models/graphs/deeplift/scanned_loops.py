@@ -79,8 +79,8 @@ def scanned(traced: TracedModel, loop: Loop, write: Write, most_steps: int) -> S
 class _Counted:
     """A loop's number of steps, its counters after the last step, and the lists that it reads and writes.
 
-    `written` maps a list's place to True if all steps write its first item, or to False if each step writes an
-    item of its own.
+    `written` maps a list's place to True if all steps write its first item, or to False if each step writes
+    its own item.
     """
 
     steps: int

@@ -115,7 +115,7 @@ class _Writer:
         self._traced = traced
         self._outer = traced.graph
         self._scanning = scanning
-        #: Loops that have become a single call, by the name of the call.
+        #: The `Scan` of each loop that was converted to a single call, by the name of the call's op.
         self.scans: dict[str, Scan] = {}
         self._library = {f.signature.name: f for f in traced.graph_def().library.function}
         self._graph = graph

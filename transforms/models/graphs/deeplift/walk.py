@@ -56,7 +56,7 @@ class Walk:
       rows: Two mappings by tensor name: values and slopes at the rows, `[outer, B, inner]` float32 each.
       background: The same two mappings for the background rows, `[outer, R, inner]` float32 each.
       counts: T, R and B: the numbers of targets, background rows and rows.
-      guarded: Whether 0 times NaN or infinity must be 0, because a branch that is not chosen may hold them.
+      guarded: Whether 0 times NaN or infinity must be 0: a branch that is not chosen may hold such values.
     """
 
     plan: WalkPlan
@@ -125,7 +125,7 @@ class Walk:
         )
 
     def ends(self, tensor: Any) -> tuple[Any, Any]:
-        """A tensor's values at rows and at background rows, broadcast to all pairs unless it is a constant."""
+        """A tensor's values at rows and at background rows, broadcast to all pairs; constants stay as is."""
         if tensor.name in self.constants:
             return self.constants[tensor.name], self.constants[tensor.name]
         whole = self._whole(tensor)

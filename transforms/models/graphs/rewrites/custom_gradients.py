@@ -24,7 +24,7 @@ from transforms.models.graphs.trace import TracedModel
 #: Attribute that names an op's `Backward`; and the attribute by which TensorFlow looks up gradients.
 BACKWARD = "_attribeam_backward"
 GRADIENT = "_gradient_op_type"
-#: Name under which TensorFlow finds `_gradient`, for every op.
+#: Name under which `_gradient` is registered; all custom gradients share it.
 _REGISTERED = "AttribeamBackward"
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _numbers = count()
@@ -201,7 +201,7 @@ class _Scope:
         raise AssertionError(f"{inner.name} is not an output of its op")
 
     def _inner(self, tensor: Any) -> Any:
-        """This graph's counterpart of a tensor from this graph, an enclosing graph or no graph, or None."""
+        """This graph's counterpart of a tensor of any graph, or of no graph; None if it is not found."""
         if getattr(tensor, "graph", None) is self._graph:
             return tensor
         captures = list(self._graph.captures)

@@ -19,7 +19,7 @@ from transforms.models.graphs.trace import TracedModel, static_shape
 
 
 def ungrouped(traced: TracedModel) -> TracedModel:
-    """Splits a model's grouped convolutions if this machine needs it.
+    """Splits a model's grouped convolutions if this machine lacks kernels for them.
 
     Cost: None if nothing is split; otherwise one kernel call per group.
     """

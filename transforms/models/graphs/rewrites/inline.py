@@ -154,7 +154,7 @@ class _Flat:
             self.add((inner for inner in body.node if inner.name not in known), f"{name}/")
 
     def resolve(self, name: str) -> str:
-        """The name of the tensor that a name stands for, through any number of calls."""
+        """Replaces an alias by the name of its tensor, through any number of calls."""
         while name in self._alias:
             name = self._alias[name]
         return name
