@@ -74,7 +74,7 @@ class Attribution:
         return first._map(lambda *arrays: np.concatenate(arrays), *others)
 
     def _map(self, function: Callable[..., np.ndarray], *others: Attribution) -> Attribution:
-        """Applies a function to each array, with the same array of the other attributions; None stays None."""
+        """Applies a function to each array and its counterparts in the others; None stays None."""
         mapped: dict[str, Any] = {}
         for field in fields(self):
             own, *rest = (getattr(one, field.name) for one in (self, *others))

@@ -108,7 +108,7 @@ class SmoothGrad(AttributionMethod):
         return means, variances
 
     def _noise(self, scale: np.ndarray, keys: np.ndarray, first: int, copies: int) -> np.ndarray:
-        """Draws noise, `[copies · B · per_row, ...]`, with the standard deviation `scale`, `[per_row, ...]`."""
+        """Draws noise of the standard deviation `scale`, `[per_row, ...]`: `[copies · B · per_row, ...]`."""
         drawn = normals(keys, first, copies, scale.size).numpy()
         per_row = scale.shape[0]
         shaped = drawn.reshape(copies, len(keys), *scale.shape) * (self.noise * scale).astype(np.float32)
