@@ -55,9 +55,9 @@ def find_interactions(
     """Finds which features change what another one does.
 
     The strength of a modulator is the share of the variance of φ of a feature that the modulator's values
-    explain beyond the feature's own value and beyond stronger modulators, 0 to 1; the strengths for one feature
-    sum to at most 1. Strength is corrected for chance like adjusted R², and kept if it is at least 0.01 and 4.5
-    standard deviations above that of shuffled rows. Rows count equally: weights are not used.
+    explain beyond the feature's own value and beyond stronger modulators, 0 to 1. The strengths for one
+    feature sum to at most 1. Strength is corrected for chance like adjusted R². Modulators are kept if their
+    strength is at least 0.01 and 4.5 standard deviations above that of shuffled rows. Weights are not used.
 
     Strings, and numbers with few distinct values, are categories, and a missing value is one of them. A group
     is represented by its members, and a tensor of up to eight numbers by its numbers. A longer tensor
