@@ -1,4 +1,4 @@
-"""Calls a function in a child process, so that the launcher stays light."""
+"""Calls a function in a child process, so that the launcher does not load TensorFlow."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def in_child(function: Callable[[Question], Answer], request: Question) -> Answe
             lines = noise.read().decode("utf-8", "replace").strip().splitlines()
             last = lines[-1] if lines else "no message"
             raise RuntimeError(f"the model's process ended with status {child.returncode}: {last}")
-        # Our own child has just written it to a file without a name.
+        # Safe to unpickle: only our own child can write to this anonymous file.
         reply = pickle.loads(data)
     if isinstance(reply, BaseException):
         raise reply
@@ -62,7 +62,7 @@ def _child(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    # Classes must belong to the package rather than to __main__, so that the parent can unpickle them.
+    # The parent can unpickle classes only if they belong to the package, not to __main__.
     from pipeline.planning.model import child as package
 
     package._child(int(sys.argv[1]))
