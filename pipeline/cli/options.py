@@ -202,7 +202,7 @@ def from_click(error: click.ClickException, verbs: Sequence[str]) -> UserError:
         return UserError(str(error.message).rstrip("."), error.param.opts[0], remedy)
     if message.startswith("No such command"):
         name = message.partition("'")[2].partition("'")[0]
-        remedy = did_you_mean(name, verbs, f"known are {', '.join(verbs)}", most=1)
+        remedy = did_you_mean(name, verbs, f"known: {', '.join(verbs)}", most=1)
         return UserError("no such verb", name, remedy)
     return UserError(message[:1].lower() + message[1:], None, remedy)
 

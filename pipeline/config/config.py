@@ -278,10 +278,10 @@ def _parse_method(value: Any) -> AttributionMethod:
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, Mapping):
-        raise UserError("must be a method's name or its keys", "method", f"known are {', '.join(METHODS)}")
+        raise UserError("must be a method's name or its keys", "method", f"known: {', '.join(METHODS)}")
     name = value.get("name")
     if name is None:
-        raise UserError("is missing", "method.name", f"known are {', '.join(METHODS)}")
+        raise UserError("is missing", "method.name", f"known: {', '.join(METHODS)}")
     if not isinstance(name, str) or name not in METHODS:
         raise UserError(f"{name!r} is not a method", "method.name", nearest_key(str(name), list(METHODS)))
     method = METHODS[name]

@@ -173,7 +173,7 @@ class Input(Strict):
 def _named(name: Any, keys: Any) -> Any:
     """Turns an entry of a mapping of features into an item of a list."""
     if keys is not None and not isinstance(keys, dict):
-        problem = f"must be keys and values, not {keys!r:.100}"
+        problem = f"must be a mapping, not {keys!r:.100}"
         raise UserError(problem, f"input.features.{name}", "write for example {fill: 0}")
     if keys and "name" in keys:
         raise UserError("unknown key", f"input.features.{name}.name", "the key of the mapping is the name")

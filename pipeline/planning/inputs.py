@@ -197,7 +197,7 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
 
 def _feature(loaded: LoadedConfig, feature: Feature) -> FeatureRequest:
     if loaded.config.incremental and feature.pad is not None and feature.shape is None:
-        problem = "has pad without a shape, and an input that grows may bring longer lists"
+        problem = "has pad without a shape, but a growing input may bring longer lists"
         raise UserError(problem, f"{loaded.where}: input.features {feature.name}", "give its shape")
     return FeatureRequest(
         feature.name,

@@ -62,7 +62,7 @@ class Accelerator:
                 raise UserError(
                     f"{key!r} is not part of an accelerator",
                     where,
-                    f"known are type, count, {_DRIVER}, {_MPS}",
+                    f"known: type, count, {_DRIVER}, {_MPS}",
                 )
         if not values.get("type"):
             raise UserError("names no type of GPU", where, "for example nvidia-l4, or nvidia-tesla-t4")

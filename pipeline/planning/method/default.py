@@ -24,7 +24,10 @@ def candidate_methods(kind: str, players: int) -> Sequence[tuple[AttributionMeth
     if players <= _EXACT:
         masking, few = METHODS["exact_shap"](), f"every combination of {players} features is evaluated"
     else:
-        masking, few = METHODS["permutation_shap"](), f"it suits any model, and {players:,} features"
+        masking, few = (
+            METHODS["permutation_shap"](),
+            f"it works with any model and scales to {players:,} features",
+        )
     if kind == _FUNCTION:
         return [(masking, f"a function has no gradients; {few}")]
     if kind in _GRADIENTS:

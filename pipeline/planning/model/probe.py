@@ -296,8 +296,8 @@ def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:
         return ()
     twice = next(name for name, count in Counter(ids).items() if count > 1)
     return (
-        f"input.id: {schema.id[0]} is not unique: {number} of the first {len(ids)} rows have the id of an "
-        f"earlier one, {twice!r} for example",
+        f"input.id: {schema.id[0]} is not unique: {number} of the first {len(ids)} rows repeat an "
+        f"earlier id, e.g. {twice!r}",
     )
 
 

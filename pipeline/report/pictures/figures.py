@@ -34,9 +34,7 @@ def write_figures(sections: Sequence[Section], folder: str, format: str = "svg")
       UserError: The folder cannot be written, or the format is unknown.
     """
     if format not in FORMATS:
-        raise UserError(
-            f"{format!r} is not a format of figures", "--format", f"known are {', '.join(FORMATS)}"
-        )
+        raise UserError(f"{format!r} is not a format of figures", "--format", f"known: {', '.join(FORMATS)}")
     files.makedirs(folder)
     written = []
     for figure in figures(sections):
