@@ -118,9 +118,7 @@ def _plots(view: View, target: int) -> Sequence[Block]:
         shown = listed([shorten(name, 40) for name in left_out[:5]])
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
         blocks.append(
-            Prose(
-                f"Not shown, as an example has several values of it, or the sample has none: {shown}{more}."
-            )
+            Prose(f"Not shown, with several values per example or none in the sample: {shown}{more}.")
         )
     return blocks
 
@@ -197,7 +195,7 @@ def _scatter(
         table=Table(
             ["Mean value", "Mean φ", "Rows"],
             [[float(v), float(p), count] for v, p, count in line],
-            "The line: means of rows of similar values.",
+            "The line: means over rows with similar values.",
         )
         if line
         else None,
@@ -295,7 +293,7 @@ def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.nda
         description=f"φ of {title} by category, {len(words)} rows.{extremes}",
         spec=_strip_chart(words, phi, common, means),
         note="Dark stroke: the mean of each category."
-        + (f" The {_CATEGORIES} most frequent of {len(counted)} have a line each." if some_left else ""),
+        + (f" The {_CATEGORIES} most frequent of {len(counted)} have their own lines." if some_left else ""),
         table=Table(
             ["Category", "Mean φ", "Rows"],
             [

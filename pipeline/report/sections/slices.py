@@ -55,7 +55,7 @@ def sections(view: View) -> list[Section]:
         return []
     each = sizes[0] // max(len(view.data.manifest["features"]), 1) * _ACROSS * 2
     blocks = view.by_target(lambda target: _slices(view, target), max(1, _CELLS // max(each, 1)))
-    lead = "Whether the model relies on other things in one part of the rows than in the rest."
+    lead = "Whether the model relies on different features in a slice than in the rows outside it."
     return [Section("slices", "Slices", lead, blocks)] if blocks else []
 
 
@@ -125,7 +125,7 @@ _STATISTICS = (
         "Share of importance",
         "share",
         True,
-        "The stronger the colour, the more the feature matters in the slice. A column of one shade: the "
+        "The stronger the colour, the more the feature matters in the slice. If a column has one shade, its "
         "feature matters equally in all slices.",
     ),
     _Statistic(
@@ -220,7 +220,7 @@ def _differences(view: View, target: int, sliced: pd.DataFrame) -> list[Block]:
     tested = differences(view.overall(target), sliced, view.fewest)
     if not len(tested):
         fewest = max(FEWEST_ROWS, view.fewest)
-        return [Prose(f"Too few rows to compare: each slice or its rest has fewer than {fewest:,}.")]
+        return [Prose(f"Too few rows to compare: each slice, or the rest, has fewer than {fewest:,} rows.")]
     blocks: list[Block] = []
     for kind, title, about in (
         ("abs", "Where a feature matters more, or less, than elsewhere", "mean |φ|"),
@@ -334,6 +334,6 @@ def _difference_table(view: View, real: pd.DataFrame, about: str) -> Table:
         header,
         rows,
         f"{about[0].upper()}{about[1:]}: the {len(kept)} largest significant differences. Effect: the "
-        "difference in standard deviations. q: the share of false findings if this one and all "
-        "stronger ones are believed.",
+        "difference in standard deviations. q: the expected share of false findings among this "
+        "difference and all stronger ones.",
     )
