@@ -83,7 +83,7 @@
     config.legend.titleLimit = Math.min(config.legend.titleLimit, width - 40);
     const inner = document.createElement("div");
     inner.setAttribute("aria-hidden", "true");
-    // Vega's usual evaluator makes functions of text, which the page's policy forbids: `ast` has another do it.
+    // Vega compiles expressions to functions by default, which the page's content policy forbids; `ast` interprets them.
     const options = { mode: "vega-lite", ast: true, actions: false, defaultStyle: false, hover: false, logLevel: 1, tooltip: tip };
     const turn = chart.turn = (chart.turn || 0) + 1;
     const { view } = await vegaEmbed(inner, spec, { ...options, renderer, config });
