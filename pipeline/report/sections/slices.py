@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _ACROSS = 14
 #: Most slices down a heat map; a slicing with more slices has several maps.
 _DOWN = 50
-#: Most cells of all heat maps of a report; with more, fewer targets are shown.
+#: Most cells of all heat maps in a report; beyond this limit, fewer targets are shown.
 _CELLS = 30_000
 #: Most cells of a heat map that is drawn as SVG; larger ones use a canvas, which is faster.
 _MOST_IN_SVG = 1000
@@ -77,7 +77,7 @@ def _slices(view: View, target: int) -> Sequence[Block]:
 
 
 def _pages(sliced: pd.DataFrame, slicings: Sequence[Any]) -> dict[str, list[str]]:
-    """Slices by slicing: long slicings in pages, and those of a single slice together on one."""
+    """Slices by page title. Long slicings take several pages; one-slice slicings share "Conditions"."""
     labels = sliced["slice"].drop_duplicates().tolist()
     groups: dict[str, list[str]] = {}
     for label in labels:
@@ -177,7 +177,7 @@ def _maps(view: View, target: int, sliced: pd.DataFrame, page: int, labels: list
 def _heat_map(
     view: View, statistic: _Statistic, labels: Sequence[str], features: Sequence[str], cells: np.ndarray
 ) -> Spec:
-    """A square for each slice and feature.
+    """A heat map with one square per slice and feature.
 
     Args:
       view: The run.
@@ -242,7 +242,7 @@ def _differences(view: View, target: int, sliced: pd.DataFrame) -> list[Block]:
 def _dumbbells(
     view: View, target: int, kind: str, title: str, about: str, real: pd.DataFrame, tests: int
 ) -> Figure:
-    """The largest differences between slices and their rest.
+    """The largest differences between slices and the rows outside them.
 
     Args:
       view: The run.
