@@ -267,7 +267,7 @@ def test_ids_that_are_not_unique_are_told(capsys: pytest.CaptureFixture[str], tm
     assert said.status == 0
     warning = next(line for line in said.err.splitlines() if line.startswith("warning: "))
     assert re.search(
-        r"trips\.yaml: input\.id: carrier is not unique: \d+ of the first 199 rows have", warning
+        r"trips\.yaml: input\.id: carrier is not unique: \d+ of the first 199 rows repeat", warning
     )
     assert said.json["warnings"] == [warning.removeprefix("warning: ")]
     assert load_run(place).manifest["warnings"] == said.json["warnings"]
