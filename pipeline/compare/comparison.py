@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.compare.baselines import MovedBaseline, follows_data, moved_baselines
 from pipeline.compare.changes import changes, matched_targets, of_slices, targets_of
-from pipeline.compare.setting import Setting
+from pipeline.compare.setting import RunDifferences
 from pipeline.results.summaries import rejected_by_reason, score_kinds
 from transforms.arrow.types import is_number
 from transforms.outputs.read_whole import read_whole
@@ -114,7 +114,7 @@ class Comparison:
 
     first: Side
     second: Side
-    setting: Setting
+    setting: RunDifferences
     targets: Mapping[str, str]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
@@ -160,7 +160,7 @@ def compare(first: Run, second: Run) -> Comparison:
     return Comparison(
         first=Side.of(first),
         second=Side.of(second),
-        setting=Setting.of(first.manifest, second.manifest),
+        setting=RunDifferences.of(first.manifest, second.manifest),
         targets=targets,
         only_first=tuple(name for name in targets_of(before) if name not in targets),
         only_second=tuple(name for name in targets_of(after) if name not in targets.values()),

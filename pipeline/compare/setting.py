@@ -31,7 +31,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunDifferences:
     """The common ground and the differences of two runs.
 
     Args:
@@ -43,7 +43,7 @@ class Setting:
     differences: tuple[Difference, ...]
 
     @classmethod
-    def of(cls, first: Mapping[str, Any], second: Mapping[str, Any]) -> Setting:
+    def of(cls, first: Mapping[str, Any], second: Mapping[str, Any]) -> RunDifferences:
         """Compares two manifests."""
         subjects = {"model": _model, "data": _data, "method": _method, "baseline": _baseline}
         by_subject = {name: tuple(differences(first, second)) for name, differences in subjects.items()}
