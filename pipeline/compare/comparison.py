@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.compare.baselines import MovedBaseline, follows_data, moved_baselines
 from pipeline.compare.changes import changes, matched_targets, of_slices, targets_of
-from pipeline.compare.setting import RunDifferences
+from pipeline.compare.run_differences import RunDifferences
 from pipeline.results.summaries import rejected_by_reason, score_kinds
 from transforms.arrow.types import is_number
 from transforms.outputs.read_whole import read_whole
