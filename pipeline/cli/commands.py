@@ -29,6 +29,7 @@ from pipeline.cli.options import (
     stdout_guard,
     warn,
 )
+from pipeline.cli.audit import audit
 from pipeline.cli.report import report
 from transforms.errors import UserError
 
@@ -272,6 +273,7 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
     return DONE
 
 
+cli.add_command(audit)
 cli.add_command(report)
 
 

@@ -1,0 +1,192 @@
+"""The rule `drift`: tonight differs from its forecast by more than nights usually differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.audit.checks.context import Context, Test, selected
+from pipeline.audit.checks.drift_inputs import input_tests
+from pipeline.audit.checks.messages import place_in_words
+from pipeline.audit.findings import Finding
+from pipeline.audit.history import SMALL, History
+from pipeline.audit.rules import Drift
+from pipeline.wording import count, number, percent
+from transforms.statistics.forecast import Forecast, forecast
+
+#: Smallest move of the direction that counts, in the sine's angle; of a share, in logarithms.
+_TURN = 0.3
+#: Fraction of the earlier nights on which a slice must have had enough rows.
+_MOST_NIGHTS = 0.5
+
+
+def drift_tests(rule: Drift, context: Context) -> tuple[list[Test], list[Finding]]:
+    """Tests every series of a night; `decide` judges them together.
+
+    Returns:
+      The tests, and findings for what was skipped.
+    """
+    tests: list[Test] = []
+    skipped: list[Finding] = []
+    if rule.inputs:
+        made, left = input_tests(rule, context)
+        tests += made
+        skipped += left
+    nights = len(context.same_model)
+    if nights < rule.min_history:
+        reason = (
+            f"the model is new tonight, and {count(nights, 'earlier night')} had it"
+            if context.model_changed
+            else f"{count(nights, 'earlier night')} can be compared, and {rule.min_history} are needed"
+        )
+        return tests, [*skipped, _skip(rule, reason)]
+    history = context.history
+    usable, reasons = _usable(rule, history)
+    skipped += reasons
+    tests += _tests(rule, context, history, usable)
+    return tests, skipped
+
+
+def _usable(rule: Drift, history: History) -> tuple[np.ndarray, list[Finding]]:
+    """Marks the series that can be tested, `[K]`; and findings that say why the others are skipped."""
+    rows = np.nan_to_num(history.columns["rows"])
+    known = np.isfinite(history.columns["mean_abs"][:-1]).sum(axis=0)
+    enough = (rows[:-1] >= rule.min_rows).mean(axis=0) >= _MOST_NIGHTS
+    constant = history.one_value_a_night & ~(np.nan_to_num(history.columns["std"][-1]) > history.small)
+    usable = np.zeros(len(history.keys), bool)
+    skipped = []
+    small: set[str] = set()
+    for at, (slice_, target, feature) in enumerate(history.keys):
+        if not selected(rule, feature, slice_, target):
+            continue
+        if not enough[at] or rows[-1, at] < rule.min_rows:
+            if slice_ not in small:  # one finding for each slice is enough
+                small.add(slice_)
+                reason = f"fewer than {count(rule.min_rows, 'row')} tonight or on most nights"
+                skipped.append(_skip(rule, reason, slice_))
+        elif known[at] < rule.min_history:
+            reason = f"only {count(int(known[at]), 'earlier night')} had it"
+            skipped.append(_skip(rule, reason, slice_, feature, target))
+        elif constant[at]:
+            reason = "its φ is one value in each night, which differs between nights by its nature"
+            skipped.append(_skip(rule, reason, slice_, feature, target))
+        else:
+            usable[at] = True
+    return usable, skipped
+
+
+def _tests(rule: Drift, context: Context, history: History, usable: np.ndarray) -> Iterator[Test]:
+    if not usable.any():
+        return
+    keys = history.keys[usable]
+    groups = np.unique(keys.get_level_values(0).to_numpy(str), return_inverse=True)[1]
+    season = history.weekdays if context.rules.reference.season == "week" else None
+    masked = _masked(context, history)
+    floors = {
+        "mean_abs": history.log_mean_abs_error,
+        "mean": history.direction_error,
+        "share": history.log_mean_abs_error,
+    }
+    series = {"mean_abs": history.log_mean_abs, "mean": history.direction, "share": history.log_share}
+    targets = history.targets
+    for statistic, values in series.items():
+        values = values[:, usable]
+        before = np.where(masked[:, usable], np.nan, values[:-1])
+        expected = forecast(
+            before,
+            window=context.rules.reference.window,
+            weekdays=season,
+            groups=groups,
+            floor=np.nan_to_num(floors[statistic][usable]),
+        )
+        p = expected.p_values(values[-1])
+        for at, (slice_, target, feature) in enumerate(keys):
+            finding = Finding(
+                rule=rule.title,
+                kind=rule.kind,
+                severity=rule.severity,
+                status="pass",
+                message="",
+                statistic=statistic,
+                feature=feature,
+                slice=slice_,
+                target=targets.get(target),
+                target_name=target,
+                p_value=float(p[at]),
+                verdict="inputs",  # the model is the one of the earlier nights
+            )
+            yield _judged(rule, finding, expected, values[-1], history, np.flatnonzero(usable)[at], at)
+
+
+def _judged(
+    rule: Drift, finding: Finding, expected: Forecast, values: np.ndarray, history: History, key: int, at: int
+) -> Test:
+    """A test with its figures in the statistic's own unit, and in words."""
+    level, value, spread = float(expected.level[at]), float(values[at]), float(expected.spread[at])
+    where = place_in_words(finding, history.tonight)
+    small = float(history.small[key])
+    if finding.statistic == "mean":
+        scale = float(history.columns["mean_abs"][-1, key]) + small
+        actual, usual = math.sin(value) * scale, math.sin(level) * scale
+        effect, large = value - level, abs(value - level) >= _TURN
+        words = f"mean φ of {where} is {number(actual, 3)}, and {number(usual, 3)} was expected at its size"
+    else:
+        effect = math.expm1(value - level) if math.isfinite(level) else float("nan")
+        large = abs(value - level) >= math.log1p(rule.min_effect)
+        low, high = (math.exp(level + sign * 2 * spread) for sign in (-1, 1))
+        if finding.statistic == "share":
+            actual, usual = math.exp(value) - SMALL, math.exp(level) - SMALL
+            words = (
+                f"the share of {where} is {percent(actual)}, and usually {percent(max(low - SMALL, 0))} to "
+                f"{percent(min(high - SMALL, 1))}"
+            )
+        else:
+            actual, usual = math.exp(value) - small, math.exp(level) - small
+            words = (
+                f"mean |φ| of {where} is {number(actual, 3)}, and usually "
+                f"{number(max(low - small, 0.0), 3)} to {number(high - small, 3)}"
+            )
+    # Shares are consequences: where one feature moves, the shares of all others move the other way.
+    rank = (2.0 if finding.statistic == "share" else 1.0) * 1000 - min(abs(effect), 9.0) * 10
+    rank += 0.5 if finding.slice else 0.0
+    judged = replace(finding, actual=actual, expected=usual, effect=effect, message=words, rank=rank)
+    return Test(judged, bool(large))
+
+
+def _masked(context: Context, history: History) -> np.ndarray:
+    """Marks earlier values that an audit found drifting, `[N, K]`, so that they are not learnt as usual.
+
+    A series found on most of the latest fourteen nights has a new level, which is learnt.
+    """
+    masked = np.zeros((len(history.nights), len(history.keys)), bool)
+    if not context.flagged:
+        return masked
+    index = {(feature, slice_, target): at for at, (slice_, target, feature) in enumerate(history.keys)}
+    for night, held in enumerate(history.nights):
+        for key in context.flagged.get(held.date.isoformat(), ()):
+            if key in index:
+                masked[night, index[key]] = True
+    masked[:, masked[-14:].sum(axis=0) > 7] = False
+    return masked
+
+
+def _skip(
+    rule: Drift,
+    reason: str,
+    slice_: str | None = None,
+    feature: str | None = None,
+    target: str | None = None,
+) -> Finding:
+    return Finding(
+        rule=rule.title,
+        kind=rule.kind,
+        severity=rule.severity,
+        status="skipped",
+        message=reason,
+        slice=slice_,
+        feature=feature,
+        target_name=target,
+    )
