@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pipeline.cli.audit import audit
 from pipeline.cli.options import (
     BROKEN,
     DONE,
@@ -29,7 +30,6 @@ from pipeline.cli.options import (
     stdout_guard,
     warn,
 )
-from pipeline.cli.audit import audit
 from pipeline.cli.report import report
 from transforms.errors import UserError
 
