@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from pipeline.audit.checks import CHECKED, TESTED
-from pipeline.audit.checks.context import Context, SeriesKey, Test, decide
+from pipeline.audit.checks.context import Context, Memory, SeriesKey, Test, decide
 from pipeline.audit.findings import Audit, Finding, Verdict, sorted_findings
 from pipeline.audit.nights import Night, earlier_nights, incomparable, open_night
 from pipeline.audit.rules import Rules, load_rules
@@ -27,7 +27,7 @@ def audit(
     *,
     against: Sequence[str] = (),
     rules: str | Rules | None = None,
-    cached: Mapping[str, Night] | None = None,
+    memory: Memory | None = None,
 ) -> Audit:
     """Audits a committed run: did the model's reasons change, where, and is it the data or the model?
 
@@ -35,25 +35,26 @@ def audit(
       run: The run directory.
       against: Earlier runs or globs of them; by default the committed runs beside it with the same name.
       rules: A rules file, or rules; None takes the default rules.
-      cached: Nights that are open already, by directory.
+      memory: What audits of several nights share.
     Raises:
       UserError: There is no such run, a rules file is wrong, or nothing was explained.
     Cost: reads the importance and the sample of up to twice the reference window of nights; no model is
       loaded unless it changed.
     """
     rules = rules if isinstance(rules, Rules) else load_rules(rules)
-    tonight = (cached or {}).get(run) or open_night(run)
+    memory = memory or Memory()
+    tonight = memory.nights.setdefault(run, open_night(run))
     found, left_out = earlier_nights(tonight, against, most=2 * rules.reference.window)
     left = {each.run: each.reason for each in left_out}
     nights = []
     for night in found:
-        night = (cached or {}).get(night.run.path, night)
+        night = memory.nights.setdefault(night.run.path, night)
         reason = incomparable(tonight, night)
         if reason is None:
             nights.append(night)
         else:
             left[night.run.path] = reason
-    context = Context(tonight, nights, rules, _flagged(nights))
+    context = Context(tonight, nights, rules, _flagged(nights), memory)
     findings = _findings(context)
     return Audit(
         run=run,

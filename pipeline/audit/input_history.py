@@ -6,7 +6,7 @@ does. That no value of a column has been seen before shows it on the first night
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,8 @@ from pipeline.audit.input_sample import InputSample
 STATISTICS = ("unseen", "far_outside", "filled", "most_common")
 #: Fewest earlier nights that a night's values are compared with.
 _FEWEST = 7
+#: A statistic's shares of rows `[S]` in the order of the sample's slices, by (feature, statistic).
+Shares = Mapping[tuple[str, str], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class InputSeries:
       feature: The feature.
       statistic: The statistic; see `STATISTICS`.
       categorical: Whether the values are categories.
-      slices: The names of the slices, `S`.
+      slices: The names of tonight's slices, `S`.
       shares: The share of rows, `[N + 1, S]`, oldest first and tonight last; NaN where it is unknown.
       rows: The number of sampled rows, `[N + 1, S]`.
     """
@@ -40,120 +42,86 @@ class InputSeries:
     rows: np.ndarray
 
 
-def input_series(samples: Sequence[InputSample], *, window: int) -> Iterator[InputSeries]:
-    """Yields the statistics of each feature of tonight's sample.
+def shares_of_night(sample: InputSample, before: Sequence[InputSample]) -> dict[tuple[str, str], np.ndarray]:
+    """The statistics of a night's sampled values, compared with the nights before it.
 
-    A night's values are compared with those of up to `window` nights before it:
       unseen: The share of rows whose value none of those nights has.
       far_outside: The share of rows whose number is beyond their range by more than the range's width.
       filled: The share of rows whose value was missing and filled.
       most_common: The share of rows that have the night's most common value.
 
     Args:
-      samples: The nights' samples, oldest first, tonight's last.
-      window: Nights that a night is compared with.
-    Cost: sorts the sampled values of each feature: O(rows · log rows) a feature.
+      sample: The night's sample.
+      before: The samples of the nights before, of which seven at least are needed for the first two.
+    Returns:
+      The shares by (feature, statistic); one that is not known is absent.
+    Cost: sorts the sampled values once a night: O(rows · log rows) per feature.
     """
-    slices = list(samples[-1].slices)
-    rows = np.array([[_size(sample, name) for name in slices] for sample in samples], float)
-    for feature in samples[-1].values:
-        held = [sample.values.get(feature) for sample in samples]
-        kinds = {values.dtype.kind for values in held if values is not None}
-        if len(kinds) != 1:
-            continue  # the type changed: the check of the features reports it
-        categorical = feature in samples[-1].categorical
-        nights = _Nights.of(feature, held, categorical=categorical)
-        for statistic in STATISTICS:
-            if statistic == "far_outside" and categorical:
-                continue
-            shares = [nights.shares(statistic, night, window, sample) for night, sample in enumerate(samples)]
-            yield InputSeries(feature, statistic, categorical, slices, _of_slices(shares, slices), rows)
+    shares: dict[tuple[str, str], np.ndarray] = {}
+    for feature, (values, codes) in sample.distinct.items():
+        shares[feature, "most_common"] = _most_common(sample, codes, len(values))
+        if sample.knows_filled:
+            filled = sample.filled.get(feature, np.zeros(len(sample), bool))
+            shares[feature, "filled"] = sample.share(filled)
+        known = [
+            other.distinct[feature][0]
+            for other in before
+            if feature in other.distinct and other.distinct[feature][0].dtype.kind == values.dtype.kind
+        ]
+        if len(known) < _FEWEST:
+            continue
+        shares[feature, "unseen"] = sample.share(~np.isin(values, np.concatenate(known))[codes])
+        if feature not in sample.categorical:
+            ends = [(numbers[0], numbers[-1]) for numbers in map(_finite, known) if len(numbers)]
+            if ends:
+                low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+                far = (values < low - (high - low)) | (values > high + (high - low))
+                shares[feature, "far_outside"] = sample.share(far[codes])
+    return shares
 
 
-@dataclass(frozen=True)
-class _Nights:
-    """The values of a feature on all nights as codes.
+def input_series(samples: Sequence[InputSample], shares: Sequence[Shares]) -> Iterator[InputSeries]:
+    """Yields each statistic of tonight's features over the nights.
 
     Args:
-      feature: The feature.
-      distinct: The distinct values in ascending order, `[V]`.
-      codes: Each night's values as indexes of them; None where the night lacks the feature.
-      seen: Whether a night has a value, `[N + 1, V]`.
-      numbers: Whether the values are numbers, which have a range.
+      samples: The nights' samples, oldest first, tonight's last.
+      shares: `shares_of_night` of each.
     """
-
-    feature: str
-    distinct: np.ndarray
-    codes: Sequence[np.ndarray | None]
-    seen: np.ndarray
-    numbers: bool
-
-    @classmethod
-    def of(cls, feature: str, held: Sequence[np.ndarray | None], *, categorical: bool) -> _Nights:
-        known = [values for values in held if values is not None]
-        distinct, inverse = np.unique(np.concatenate(known), return_inverse=True)
-        ends = np.cumsum([len(values) for values in known])[:-1]
-        pieces = iter(np.split(inverse, ends))
-        codes = [None if values is None else next(pieces) for values in held]
-        seen = np.zeros((len(held), len(distinct)), bool)
-        for night, code in enumerate(codes):
-            if code is not None:
-                seen[night, code] = True
-        return cls(feature, distinct, codes, seen, not categorical)
-
-    def _before(self, night: int, window: int) -> np.ndarray | None:
-        """The values of the nights before one, `[V]`; None where they are too few."""
-        first = max(0, night - window)
-        if sum(code is not None for code in self.codes[first:night]) < _FEWEST:
-            return None
-        before: np.ndarray = np.any(self.seen[first:night], axis=0)
-        return before
-
-    def shares(self, statistic: str, night: int, window: int, sample: InputSample) -> dict[str, float]:
-        """A statistic of a night by slice; empty where it is not known."""
-        code = self.codes[night]
-        if code is None:
-            return {}
-        if statistic == "most_common":
-            return {
-                name: float(np.bincount(code[member]).max() / member.sum())
-                for name, member in sample.slices.items()
-                if member.any()
-            }
-        if statistic == "filled":
-            flags = _filled(sample, self.feature)
-        else:
-            before = self._before(night, window)
-            flags = None if before is None else self._marked(statistic, code, before)
-        if flags is None:
-            return {}
-        return {name: float(flags[member].mean()) for name, member in sample.slices.items() if member.any()}
-
-    def _marked(self, statistic: str, code: np.ndarray, before: np.ndarray) -> np.ndarray | None:
-        """Marks rows `[R]` whose value is unseen or far outside the range of the values `before`, `[V]`."""
-        if statistic == "unseen":
-            unseen: np.ndarray = ~before[code]
-            return unseen
-        numbers = self.distinct[before]
-        numbers = numbers[np.isfinite(numbers)]
-        if not len(numbers):
-            return None
-        low, high = numbers[0], numbers[-1]
-        values = self.distinct[code]
-        far: np.ndarray = np.logical_or(values < low - (high - low), values > high + (high - low))
-        return far
+    tonight = samples[-1]
+    slices = tonight.names
+    rows = np.stack([sample.in_order(sample.rows.astype(float), slices, 0.0) for sample in samples])
+    for feature, statistic in shares[-1]:
+        values = [
+            sample.in_order(of_night[feature, statistic], slices, np.nan)
+            if (feature, statistic) in of_night
+            else np.full(len(slices), np.nan)
+            for sample, of_night in zip(samples, shares, strict=True)
+        ]
+        categorical = feature in tonight.categorical
+        yield InputSeries(feature, statistic, categorical, slices, np.stack(values), rows)
 
 
-def _of_slices(shares: Sequence[dict[str, float]], slices: Sequence[str]) -> np.ndarray:
-    return np.array([[of_night.get(name, np.nan) for name in slices] for of_night in shares])
+def one_value_a_night(samples: Sequence[InputSample]) -> frozenset[str]:
+    """The features that have one value in each night for most nights, such as the month.
+
+    Such a value changes between nights by its nature.
+    """
+    counts: dict[str, int] = {}
+    for sample in samples:
+        for feature, (values, _) in sample.distinct.items():
+            counts[feature] = counts.get(feature, 0) + (len(values) == 1)
+    return frozenset(feature for feature, count in counts.items() if count > len(samples) / 2)
 
 
-def _filled(sample: InputSample, feature: str) -> np.ndarray | None:
-    if not sample.knows_filled:
-        return None
-    return sample.filled.get(feature, np.zeros(len(sample), bool))
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
 
 
-def _size(sample: InputSample, name: str) -> int:
-    member = sample.slices.get(name)
-    return 0 if member is None else int(member.sum())
+def _most_common(sample: InputSample, codes: np.ndarray, distinct: int) -> np.ndarray:
+    """The share of each slice's rows that have the slice's most common value, `[S]`."""
+    shares = np.full(len(sample.names), np.nan)
+    for at, member in enumerate(sample.member):
+        inside = codes[member]
+        if len(inside):
+            shares[at] = np.bincount(inside, minlength=distinct).max() / len(inside)
+    return shares

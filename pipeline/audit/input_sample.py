@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,44 @@ class InputSample:
 
     def __len__(self) -> int:
         return len(self.slices[""])
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the slices, `S`."""
+        return list(self.slices)
+
+    @cached_property
+    def member(self) -> np.ndarray:
+        """Whether each row belongs to each slice, `[S, R]`."""
+        return np.stack([self.slices[name] for name in self.names])
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """The number of rows in each slice, `[S]`."""
+        rows: np.ndarray = self.member.sum(axis=1)
+        return rows
+
+    @cached_property
+    def distinct(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The distinct values of each feature in ascending order, and each row's place among them."""
+        return {
+            feature: np.unique(values, return_inverse=True)
+            for feature, values in self.values.items()
+            if len(values)
+        }
+
+    def share(self, flags: np.ndarray) -> np.ndarray:
+        """The share of marked rows in each slice, `[S]`; NaN for a slice without rows."""
+        marked = self.member.astype(np.float32) @ flags.astype(np.float32)
+        share: np.ndarray = np.divide(
+            marked, self.rows, out=np.full(len(self.names), np.nan), where=self.rows > 0
+        )
+        return share
+
+    def in_order(self, values: np.ndarray, names: Sequence[str], otherwise: float) -> np.ndarray:
+        """Values of slices `[S]` in the order of other names; a slice that the run lacks gets `otherwise`."""
+        at = {name: index for index, name in enumerate(self.names)}
+        return np.array([values[at[name]] if name in at else otherwise for name in names])
 
 
 def read_input_sample(run: Run) -> InputSample | None:

@@ -10,12 +10,26 @@ import numpy as np
 
 from pipeline.audit.findings import Finding, broken
 from pipeline.audit.history import History
+from pipeline.audit.input_history import Shares, one_value_a_night, shares_of_night
 from pipeline.audit.nights import Night
 from pipeline.audit.rules import Rules, Selection
 from transforms.statistics.multiple_testing import benjamini_hochberg
 
 #: A series of findings: (feature, slice, target_name).
 SeriesKey = tuple[str | None, str | None, str | None]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What audits of several nights share: a night of one is the history of the next.
+
+    Args:
+      nights: Open nights by run directory.
+      shares: The input statistics of a night, by its run directory and those of the nights before it.
+    """
+
+    nights: dict[str, Night] = field(default_factory=dict)
+    shares: dict[tuple[str, ...], Shares] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -27,12 +41,14 @@ class Context:
       nights: The earlier nights that φ can be compared with but for the model, oldest first.
       rules: The rules.
       flagged: The series that earlier audits found drifting, by the date of the night in ISO format.
+      memory: What audits of several nights share.
     """
 
     tonight: Night
     nights: Sequence[Night]
     rules: Rules
     flagged: Mapping[str, frozenset[SeriesKey]] = field(default_factory=dict)
+    memory: Memory = field(default_factory=Memory)
 
     @cached_property
     def same_model(self) -> list[Night]:
@@ -52,6 +68,33 @@ class Context:
         """The importance of the nights with tonight's model, and tonight."""
         window = 2 * self.rules.reference.window
         return History.of(self.same_model[-window:], self.tonight)
+
+    @cached_property
+    def sampled(self) -> list[Night]:
+        """The latest nights that keep a sample of rows, whatever their model, and tonight, oldest first.
+
+        There are up to twice as many as in the reference window; tonight is left out if it keeps none.
+        """
+        nights = [*self.nights[-2 * self.rules.reference.window :], self.tonight]
+        return [night for night in nights if night.inputs is not None]
+
+    def input_shares(self) -> list[Shares]:
+        """The input statistics of each night in `sampled`."""
+        made = []
+        for at, night in enumerate(self.sampled):
+            before = self.sampled[max(0, at - self.rules.reference.window) : at]
+            key = (night.run.path, *(other.run.path for other in before))
+            if key not in self.memory.shares:
+                samples = [other.inputs for other in (night, *before) if other.inputs is not None]
+                self.memory.shares[key] = shares_of_night(samples[0], samples[1:])
+            made.append(self.memory.shares[key])
+        return made
+
+    @cached_property
+    def one_value_a_night(self) -> frozenset[str]:
+        """The features that have one value in each night for most nights, such as the month."""
+        samples = [night.inputs for night in self.sampled if night is not self.tonight]
+        return one_value_a_night([sample for sample in samples if sample is not None])
 
     @cached_property
     def model_before(self) -> str | None:

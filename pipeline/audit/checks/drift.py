@@ -44,18 +44,19 @@ def drift_tests(rule: Drift, context: Context) -> tuple[list[Test], list[Finding
         )
         return tests, [*skipped, _skip(rule, reason)]
     history = context.history
-    usable, reasons = _usable(rule, history)
+    usable, reasons = _usable(rule, context, history)
     skipped += reasons
     tests += _tests(rule, context, history, usable)
     return tests, skipped
 
 
-def _usable(rule: Drift, history: History) -> tuple[np.ndarray, list[Finding]]:
+def _usable(rule: Drift, context: Context, history: History) -> tuple[np.ndarray, list[Finding]]:
     """Marks the series that can be tested, `[K]`; and findings that say why the others are skipped."""
     rows = np.nan_to_num(history.columns["rows"])
     known = np.isfinite(history.columns["mean_abs"][:-1]).sum(axis=0)
     enough = (rows[:-1] >= rule.min_rows).mean(axis=0) >= _MOST_NIGHTS
     constant = history.one_value_a_night & ~(np.nan_to_num(history.columns["std"][-1]) > history.small)
+    calendar = context.one_value_a_night
     usable = np.zeros(len(history.keys), bool)
     skipped = []
     small: set[str] = set()
@@ -70,8 +71,8 @@ def _usable(rule: Drift, history: History) -> tuple[np.ndarray, list[Finding]]:
         elif known[at] < rule.min_history:
             reason = f"only {count(int(known[at]), 'earlier night')} had it"
             skipped.append(_skip(rule, reason, slice_, feature, target))
-        elif constant[at]:
-            reason = "its φ is one value in each night, which differs between nights by its nature"
+        elif constant[at] or feature in calendar:
+            reason = "has one value in each night, which differs between nights by its nature"
             skipped.append(_skip(rule, reason, slice_, feature, target))
         else:
             usable[at] = True

@@ -40,23 +40,25 @@ def input_tests(rule: Drift, context: Context) -> tuple[list[Test], list[Finding
       The tests, and findings for what was skipped.
     """
     window = context.rules.reference.window
-    nights = [*context.nights[-2 * window :], context.tonight]
-    kept = [(night, night.inputs) for night in nights]
-    samples = [sample for _, sample in kept if sample is not None]
-    if kept[-1][1] is None or len(samples) - 1 < rule.min_history:
+    nights = context.sampled
+    earlier = len(nights) - 1
+    if not nights or nights[-1] is not context.tonight or earlier < rule.min_history:
         reason = (
-            "tonight's run keeps no sample of rows"
-            if kept[-1][1] is None
-            else f"{count(len(samples) - 1, 'earlier night')} kept a sample; {rule.min_history} are needed"
+            f"{count(earlier, 'earlier night')} kept a sample of rows; {rule.min_history} are needed"
+            if nights and nights[-1] is context.tonight
+            else "tonight's run keeps no sample of rows"
         )
         return [], [
             Finding(rule.title, rule.kind, rule.severity, "skipped", reason, statistic="inputs", slice=None)
         ]
     weekdays = None
     if context.rules.reference.season == "week":
-        weekdays = np.array([night.date.weekday() for night, sample in kept if sample is not None])
+        weekdays = np.array([night.date.weekday() for night in nights])
+    samples = [night.inputs for night in nights if night.inputs is not None]
     tests: list[Test] = []
-    for series in input_series(samples, window=window):
+    for series in input_series(samples, context.input_shares()):
+        if series.feature in context.one_value_a_night:
+            continue
         expected = _forecast(series.shares, series.rows, window, weekdays)
         tests += _tests(rule, context, series, expected)
     return tests, []
