@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -82,19 +84,25 @@ class History:
         made: np.ndarray = width / (self.columns["mean_abs"][-1] + self.small)
         return made
 
+    @cached_property
+    def usual(self) -> np.ndarray:
+        """The median of mean |φ| over the earlier nights, `[K]`: the unit of changes of mean φ."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a series without history
+            median: np.ndarray = np.nanmedian(self.columns["mean_abs"][:-1], axis=0)
+        return median + self.small
+
     @property
-    def direction(self) -> np.ndarray:
-        """The angle whose sine is mean φ over mean |φ|: π/2 raises, −π/2 lowers the score in every row."""
-        ratio = self.columns["mean"] / (self.columns["mean_abs"] + self.small)
-        made: np.ndarray = np.arcsin(np.clip(ratio, -1.0, 1.0))
+    def scaled_mean(self) -> np.ndarray:
+        """Mean φ in units of its usual size, as an inverse hyperbolic sine, which tames rare large values."""
+        made: np.ndarray = np.arcsinh(self.columns["mean"] / self.usual)
         return made
 
     @property
-    def direction_error(self) -> np.ndarray:
-        """The sampling error of the direction tonight, `[K]`."""
-        rows = np.maximum(self.columns["rows"][-1], 1.0)
+    def scaled_mean_error(self) -> np.ndarray:
+        """The sampling error of the scaled mean tonight, `[K]`."""
         made: np.ndarray = (
-            self.columns["std"][-1] / np.sqrt(rows) / (self.columns["mean_abs"][-1] + self.small)
+            self.columns["std"][-1] / np.sqrt(np.maximum(self.columns["rows"][-1], 1.0)) / self.usual
         )
         return made
 

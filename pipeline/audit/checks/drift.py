@@ -17,8 +17,8 @@ from pipeline.audit.rules import Drift
 from pipeline.wording import count, number, percent
 from transforms.statistics.forecast import Forecast, forecast
 
-#: Smallest move of the direction that counts, in the sine's angle; of a share, in logarithms.
-_TURN = 0.3
+#: Smallest move of mean φ that counts, in units of the usual mean |φ|.
+_MOVE = 0.5
 #: Fraction of the earlier nights on which a slice must have had enough rows.
 _MOST_NIGHTS = 0.5
 
@@ -88,10 +88,10 @@ def _tests(rule: Drift, context: Context, history: History, usable: np.ndarray) 
     masked = _masked(context, history)
     floors = {
         "mean_abs": history.log_mean_abs_error,
-        "mean": history.direction_error,
+        "mean": history.scaled_mean_error,
         "share": history.log_mean_abs_error,
     }
-    series = {"mean_abs": history.log_mean_abs, "mean": history.direction, "share": history.log_share}
+    series = {"mean_abs": history.log_mean_abs, "mean": history.scaled_mean, "share": history.log_share}
     targets = history.targets
     for statistic, values in series.items():
         values = values[:, usable]
@@ -130,10 +130,12 @@ def _judged(
     where = place_in_words(finding, history.tonight)
     small = float(history.small[key])
     if finding.statistic == "mean":
-        scale = float(history.columns["mean_abs"][-1, key]) + small
-        actual, usual = math.sin(value) * scale, math.sin(level) * scale
-        effect, large = value - level, abs(value - level) >= _TURN
-        words = f"mean φ of {where} is {number(actual, 3)}, and {number(usual, 3)} was expected at its size"
+        usual_size = float(history.usual[key])
+        actual, usual = math.sinh(value) * usual_size, math.sinh(level) * usual_size
+        effect = (actual - usual) / usual_size
+        large = abs(effect) >= _MOVE
+        low, high = (math.sinh(level + sign * 2 * spread) * usual_size for sign in (-1, 1))
+        words = f"mean φ of {where} is {number(actual, 3)}, and usually {number(low, 3)} to {number(high, 3)}"
     else:
         effect = math.expm1(value - level) if math.isfinite(level) else float("nan")
         large = abs(value - level) >= math.log1p(rule.min_effect)
