@@ -1,4 +1,4 @@
-"""The contract of models: signatures, adapters, and what a method may ask of a model with its score."""
+"""Protocols that models implement (adapters and scored models), and the signature of a model."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class NoGradients(UserError):
 
 
 class MaskInputs(NoGradients):
-    """No gradient path leads from some inputs: they only switch values on and off.
+    """Some inputs have no gradient path to the score: they only switch other values on and off.
 
     Args:
-      inputs: Names of these inputs.
+      inputs: Names of the inputs without a gradient path.
     """
 
     def __init__(self, what: str, where: str | None, remedy: str | None, inputs: tuple[str, ...]) -> None:
@@ -38,7 +38,7 @@ class MaskInputs(NoGradients):
         return (type(self), (self.what, self.where, self.remedy, self.inputs))
 
 
-#: Most targets whose gradients share one forward pass; further targets take further passes.
+#: Maximum number of targets for which one forward pass computes gradients; more targets need more passes.
 TARGETS_AT_ONCE = 8
 #: Limit in bytes for results computed from a background and kept between device calls.
 KEPT_BYTES = 256 << 20
@@ -50,13 +50,13 @@ class InputSpec:
 
     Args:
       name: Name of the input.
-      shape: Shape of one row, without the batch; None for an axis on which the model takes any extent.
-      dtype: A numpy name, or "string".
-      values: Names of a vector's values; empty if the model does not know them.
-      nan: Whether the model accepts NaN (None among strings) as a value.
-      categories: Places in the vector that hold categories, which the model takes as codes; None if none do.
-      missing: A number that the model treats as a missing value, as it treats NaN; None if there is none.
-      respelled: Whether the model's names of the values have underscores instead of spaces.
+      shape: Shape of one row, without the batch axis; None for an axis that may have any size.
+      dtype: Name of a numpy dtype, or "string".
+      values: Names of the vector's values; empty if the model does not name them.
+      nan: Whether the model accepts missing values: NaN in an input of numbers, None in an input of strings.
+      categories: Which places in the vector hold codes of categories; None if no place does.
+      missing: A number that the model treats as missing, as it treats NaN; None if there is no such number.
+      respelled: Whether the names in `values` have underscores where the original names had spaces.
     """
 
     name: str
@@ -71,13 +71,13 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class HeadSpec:
-    """A head of the model: one of its outputs, whose values become targets side by side.
+    """A head: one of the model's outputs. Each of its values becomes a target.
 
     Args:
       name: Name of the head.
-      shape: Shape of one row, without the batch.
-      labels: Names of the head's values; empty if the model has none.
-      classes: Classes that the head's values stand for; empty if the model does not say.
+      shape: Shape of one row, without the batch axis.
+      labels: Names of the head's values; empty if the model does not name them.
+      classes: Class of each of the head's values; empty if the model does not state classes.
     """
 
     name: str
@@ -100,12 +100,12 @@ class Signature:
 
     @property
     def classes(self) -> tuple[Category, ...]:
-        """Classes that the targets stand for; empty if they are not classes or there are several heads."""
+        """The class of each target; empty if the targets are not classes or the model has several heads."""
         return self.outputs[0].classes if len(self.outputs) == 1 else ()
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """One name per target: its label, else its head's name, with an index in brackets for wide heads."""
+        """One name per target: its label, else its head's name; heads of several targets add `[index]`."""
         return tuple(
             name
             for head in self.outputs
@@ -115,7 +115,7 @@ class Signature:
 
     @property
     def heads(self) -> dict[str, range]:
-        """Indices of each head's targets, by the head's name."""
+        """The target indices of each head, by the head's name."""
         ranges, start = {}, 0
         for head in self.outputs:
             width = len(head.labels) or head.width
@@ -149,7 +149,7 @@ class ModelAdapter(Protocol):
 
     @property
     def signature(self) -> Signature | None:
-        """Inputs and outputs; None for a function, which takes whatever columns it is given."""
+        """Inputs and outputs; None for a Python function, which accepts any columns."""
 
     def scored(
         self,
@@ -162,10 +162,11 @@ class ModelAdapter(Protocol):
         """Chooses the score that is explained.
 
         Args:
-          shapes: Full shape of each input, without the batch.
+          shapes: Full shape of each input, without the batch axis.
           score: auto | output | logit | probability.
-          affine_prefix: False turns off the affine prefix, for path methods and for masking methods.
-          example: Rows of each input, used to call models whose outputs are unknown without a call.
+          affine_prefix: Whether path methods and masking methods may combine rows after the model's affine
+            first layers (the affine prefix) instead of at its inputs.
+          example: Rows of each input, for models that must be called once to learn their outputs.
         """
 
 
@@ -192,23 +193,24 @@ class TakesMissing(Protocol):
 
 @runtime_checkable
 class PublicPrediction(Protocol):
-    """An adapter that can ask its library for the prediction that the model's users get."""
+    """An adapter that can call the public prediction function of the model's library."""
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Predicts rows by the library's own public call, `[B, T]` in the order of the targets.
+        """Predicts rows by the library's public function, `[B, T]` in the order of the targets.
 
         Args:
-          rows: The features' columns as the file holds them, under the features' names.
+          rows: The columns of the features as the input file holds them, under the names of the features.
           inputs: The same rows decoded, by model input, `[B, *shape]`.
         Returns:
-          The prediction, which the tables' `output` must equal; None if the library has no such call.
+          The prediction, which must equal the column `output` of the tables; None if the library has no such
+          function.
         """
 
 
 class ScoredModel(Protocol):
-    """A model with the score that is explained: what a method may ask of it."""
+    """A model with the score that is explained: everything that methods use of a model."""
 
-    #: Inputs that methods with gradients leave at the row's own values.
+    #: Inputs that methods with gradients do not vary: they keep the row's own values.
     held: frozenset[str]
     #: Number of forward evaluations requested so far.
     evaluations: int
@@ -223,7 +225,7 @@ class ScoredModel(Protocol):
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Full shape of each input, without the batch."""
+        """Full shape of each input, without the batch axis."""
 
     @property
     def score_kinds(self) -> tuple[str, ...]:
@@ -239,7 +241,7 @@ class ScoredModel(Protocol):
 
     @property
     def mirrored(self) -> bool:
-        """True if all trees score the second class, and the first class's score is minus their sum."""
+        """True if the trees sum to the second class's score, and the first class's score is its negative."""
 
     @property
     def yes_or_no(self) -> bool:
@@ -247,11 +249,11 @@ class ScoredModel(Protocol):
 
     @property
     def in_halves(self) -> bool:
-        """True if part of the model computes in numbers of 16 bits or fewer."""
+        """True if some of the model's ops compute with numbers of 16 bits or fewer."""
 
     @property
     def repeatable(self) -> bool:
-        """True if one function may contain the model's graph several times, once for each part of a call."""
+        """True if a call may be split into parts, with a copy of the model's graph for each part."""
 
     @property
     def forward_bytes(self) -> int:
@@ -274,27 +276,27 @@ class ScoredModel(Protocol):
         """
 
     def trees(self) -> tuple[Forest, np.ndarray]:
-        """Returns a tree model's trees, and the constants `[T]` to add to their sums to get the scores.
+        """Returns the trees and constants `[T]`; the scores are the sums of the leaves plus the constants.
 
         Raises:
           UserError: The model has no trees.
         """
 
     def differentiable(self, example: Arrays) -> Gradients:
-        """Returns the model, cut where gradients can begin; the cut is made once.
+        """Returns the model cut at the tensors where gradients can begin; the cut is made once.
 
         Args:
           example: A row of each input, `[1, *shape]`, that the model accepts.
         Raises:
-          NoGradients: Gradients cannot reach an input, or cannot tell inputs apart.
+          NoGradients: Gradients cannot reach an input, or cannot distinguish two inputs.
           UserError: The model has no gradients at all.
         """
 
     def rescaled(self, example: Arrays) -> Rescaled:
-        """Returns the model with DeepLIFT's rules, which are applied once.
+        """Returns the model with DeepLIFT's rules in place of gradients; it is built once.
 
         Args:
           example: Some rows of each input, `[R, *shape]`, that the model accepts.
         Raises:
-          UserError: DeepLIFT has no rule for an op; the error names the op.
+          UserError: DeepLIFT has no rule for an op, which the message names.
         """

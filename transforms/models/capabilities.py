@@ -11,37 +11,38 @@ from transforms.models.reference import Arrays
 
 
 class MaskedScores(Protocol):
-    """A model with its background on the device, which scores rows with only some players kept."""
+    """A model with its background on the device, for scoring rows in which some players are replaced."""
 
     @property
     def has_prefix(self) -> bool:
-        """True if masked points are assembled behind an affine prefix."""
+        """True if masked rows are assembled behind the model's affine first layers (the affine prefix)."""
 
     def sums(
         self, inputs: Mapping[str, Any], targets: np.ndarray, coalitions: np.ndarray, base: np.ndarray
     ) -> np.ndarray:
-        """Sums the scores of masked rows over background rows, in one device call.
+        """Sums the scores of masked rows over the background rows, in one device call.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
           targets: Output indices, `[B, T]`.
           coalitions: Players that each coalition keeps, `[C, M]` bool.
-          base: Indices of the background rows that replace the other players, `[C, R′]`; `[1, R′]` uses the
-            same rows for every coalition.
+          base: Indices of the background rows from which the other players take their values, `[C, R′]`;
+            `[1, R′]` uses the same rows for every coalition.
         Returns:
           Sums of scores, `[B, C, T]` float64.
         Cost: C · R′ evaluations per row.
         """
 
 
-#: Sums by model input, each `[B, T, *shape]`, and sums of squares, which each method defines.
+#: Sums by model input, each `[B, T, *shape]`, and sums of squares, as defined by each method of `Gradients`.
 Sums = tuple[dict[str, np.ndarray], dict[str, np.ndarray]]
 
 
 class CutParts(Protocol):
     """A model in three parts: inputs → entries → frontier → scores.
 
-    An entry is a float tensor at which gradients begin; up to the frontier the model is affine.
+    An entry is a float tensor at which gradients begin. Between the entries and the frontier the model is
+    affine.
     """
 
     @property
@@ -50,30 +51,30 @@ class CutParts(Protocol):
 
     @property
     def row_masks(self) -> tuple[str, ...]:
-        """Inputs from which the model makes a mask; along a path the mask stays the row's own."""
+        """Inputs from which the model computes a mask; all points of a path use the mask of the row."""
 
     @property
     def has_prefix(self) -> bool:
-        """True if the frontier lies behind the entries."""
+        """True if the model has an affine part between the entries and the frontier."""
 
 
 class Gradients(Protocol):
-    """A model cut where gradients can begin."""
+    """A model cut at the tensors where gradients can begin."""
 
     #: Number of points evaluated so far, padding included; a point counts once for all its targets.
     evaluations: int
 
     @property
     def cut(self) -> CutParts:
-        """The cut: where gradients begin, and how far the model is affine."""
+        """The parts into which the model is cut."""
 
     @property
     def counted(self) -> frozenset[str]:
-        """Inputs whose values an entry counts wherever they stand, so that all positions share equally."""
+        """Inputs of which an entry only counts the values, as in a bag of words; positions share φ."""
 
     @property
     def end_bytes(self) -> int:
-        """Memory of one background row's entries and frontier, in bytes."""
+        """Memory of the entries and the frontier of one background row, in bytes."""
 
     @property
     def activation_bytes(self) -> int:
@@ -83,7 +84,7 @@ class Gradients(Protocol):
         """Computes the entries and the frontier of rows, as tensors."""
 
     def constants(self, *arrays: np.ndarray) -> tuple[Any, ...]:
-        """Converts arrays that many calls share to tensors, once."""
+        """Converts arrays to tensors once, so that many calls can share them."""
 
     def integrate(
         self,
@@ -99,7 +100,7 @@ class Gradients(Protocol):
         """Sums gradients along straight paths from background rows to the inputs.
 
         φ = Σ_g (e − e′_g) ⊙ Jᵀ Σ_k w_k ∇F(z′_g + α_gk (z − z′_g)), with e the entries, z the frontier and J
-        the Jacobian of the affine prefix, the same everywhere.
+        the Jacobian of the affine part between them, which is constant. A group g is one path for each row.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
@@ -108,9 +109,11 @@ class Gradients(Protocol):
           alphas: Positions on the path, `[G, K, B]` or `[G, K, 1]`.
           weights: Quadrature weights of the K positions, `[K]`.
           targets: Output index, `[B, T]`.
-          squares: Also return the squared differences of terms, summed over pairs of groups (0,1), (2,3), ….
+          squares: Whether to also return the squared differences between the terms of groups 0 and 1, 2 and
+            3, …, summed over these pairs.
         Returns:
-          Sums `[B, T, *shape]` by model input, in units of the score, and the squares (empty by default).
+          Sums `[B, T, *shape]` by model input, in units of the score; and the squared differences, which are
+          empty unless `squares` is true.
         Cost: G · K gradient evaluations per row, in one device call.
         """
 
@@ -122,7 +125,7 @@ class Gradients(Protocol):
         alphas: np.ndarray,
         targets: np.ndarray,
     ) -> np.ndarray:
-        """Scores points on straight paths, F(z′_g + α_gk (z − z′_g)); arguments as for `integrate`.
+        """Scores points on straight paths, F(z′_g + α_gk (z − z′_g)); the arguments are those of `integrate`.
 
         Returns:
           Scores, `[G, K, B, T]` float32.
@@ -139,25 +142,25 @@ class Gradients(Protocol):
     ) -> Sums:
         """Sums gradients at noisy copies of the inputs.
 
-        The model's tests for equality with a constant keep the row's own results under noise: padding stays
-        padding, behind its mask.
+        Where the model compares an input with a constant, as it does to mask padding, noisy copies use the
+        result for the row without noise: padding stays masked.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
-          noise: Noise added to each entry, `[copies · B · per_row, ...]` copy-major, or a scalar 0;
-            float32.
+          noise: Noise to add to each entry, `[copies · B · per_row, ...]` float32, copy by copy, or a scalar
+            0; the entry has `per_row` leading rows per input row.
           copies: Number of noisy copies per row.
           targets: Output index, `[B, T]`.
           mode: "plain" (∂F/∂e), "absolute" (|∂F/∂e|) or "times_input" (e ⊙ ∂F/∂e), before summing over an
             embedding's axis.
         Returns:
-          Sums over the copies and sums of squared deviations from the call's mean, `[B, T, *shape]` by model
-          input.
+          Sums over the copies, and sums of squared deviations from the mean over the copies of this call,
+          both `[B, T, *shape]` by model input.
         """
 
 
 class Rescaled(Protocol):
-    """A model with DeepLIFT's rules."""
+    """A model with DeepLIFT's rules in place of gradients."""
 
     #: Number of pairs (row, background row) explained so far, padding included.
     evaluations: int
@@ -172,7 +175,7 @@ class Rescaled(Protocol):
     def explain(
         self, inputs: Mapping[str, Any], background: Any, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Attributes the score's difference from each background row, and averages over these rows.
+        """Attributes the difference in score from each background row, and averages over the background rows.
 
         Returns:
           φ by model input, each `[B, T, *shape]`.

@@ -1,4 +1,4 @@
-"""Categories that a model was trained on, and the conversion of a file's values to codes and back."""
+"""Categories that a model was trained on, and the conversion of input values to their codes and back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import pyarrow.types as pt
 
 from transforms.arrow.types import floats_of_decimals, is_number, storage
 
-#: A category as a model's file has it.
+#: A category as stored in a model's file.
 Category = str | int | float | bool
-#: Categories that an error shows.
+#: Maximum number of categories listed in an error.
 _SHOWN = 8
-#: Beyond this a float64 may stand for several whole numbers.
+#: The largest magnitude up to which float64 represents every whole number exactly.
 _EXACT = 1 << 53
+#: The largest int64.
 _LARGEST = (1 << 63) - 1
 
 
@@ -28,8 +29,8 @@ class Categories:
     """The categories of a feature in the model's order: the category at position k has the code k.
 
     Args:
-      values: All strings, or all numbers or booleans, without duplicates.
-      reject: Whether an unknown value rejects its row; otherwise it counts as missing.
+      values: The categories, without duplicates: all strings, or all numbers or booleans.
+      reject: Whether a row with an unknown value is rejected; otherwise the value counts as missing.
     """
 
     values: tuple[Category, ...]
@@ -42,7 +43,7 @@ class Categories:
 
     @property
     def type(self) -> pa.DataType:
-        """The type of a table's column of these categories."""
+        """The Arrow type of a column that holds these categories."""
         return self._known.type
 
     @cached_property
@@ -62,12 +63,12 @@ class Categories:
 
     @cached_property
     def _floats(self) -> pa.Array:
-        """The numbers as floats; null if a float may be inexact, so that no value equals it."""
+        """The categories as float64; null, which no value equals, for numbers beyond the exact range."""
         exact = [float(value) if abs(value) <= _EXACT else None for value in self._sought.to_pylist()]
         return self._sought if pt.is_floating(self._sought.type) else pa.array(exact, pa.float64())
 
     def misfit(self, dtype: pa.DataType) -> str | None:
-        """The values that are needed, "strings" or "numbers", if a column of this type cannot hold them."""
+        """The kind of values needed, "strings" or "numbers"; None if a column of this type can hold them."""
         held = storage(dtype)
         text = bool(pt.is_string(held) or pt.is_binary(held))
         if pt.is_null(held) or (text if self.strings else is_number(held)):
@@ -77,7 +78,7 @@ class Categories:
         return "strings" if self.strings else "numbers"
 
     def code(self, value: object) -> int | None:
-        """The code of a value; None if it is not a category."""
+        """The code of a value; None if the value is not a category."""
         if isinstance(value, str) != self.strings:
             return None
         return next((code for code, known in enumerate(self.values) if known == value), None)
@@ -86,10 +87,10 @@ class Categories:
         """The codes of a column's values.
 
         Args:
-          array: `[B]`, of a type that fits, dictionaries included.
+          array: The column, `[B]`, plain or dictionary-encoded, of a type for which `misfit` returns None.
         Returns:
-          Codes, `[B]` float64, NaN for missing and unknown values; and a mask of the unknown values, `[B]`
-          bool.
+          Codes, `[B]` float64, with NaN for missing and unknown values; and a mask of the unknown values,
+          `[B]` bool.
         """
         if pt.is_dictionary(array.type):
             word_codes, unknown_words = self.codes(array.dictionary)
@@ -107,7 +108,7 @@ class Categories:
         return codes, np.isnan(codes) & ~missing
 
     def _places(self, array: pa.Array) -> pa.Array:
-        """The position of each value among the categories, `[B]` int32; null if it is not a category."""
+        """The position of each value among the categories, `[B]` int32; null for unknown values."""
         dtype, sought = array.type, self._sought
         if pt.is_null(dtype) or not len(sought):
             return pa.nulls(len(array), pa.int32())
@@ -120,18 +121,18 @@ class Categories:
             return pc.index_in(array.cast(pa.float64()), self._floats, skip_nulls=True)
         if pt.is_floating(sought.type):
             return pc.index_in(array.cast(pa.float64(), safe=False), sought)
-        # int64 and uint64 have no common integer type: both are compared as decimals.
+        # int64 and uint64 have no common integer type, so both are compared as decimals.
         if pt.is_uint64(dtype) != pt.is_uint64(sought.type):
             return pc.index_in(array.cast(pa.decimal128(20)), sought.cast(pa.decimal128(20)))
         return pc.index_in(array.cast(sought.type if pt.is_uint64(dtype) else pa.int64()), sought)
 
     def of_codes(self, codes: np.ndarray) -> pa.Array:
-        """The categories that codes stand for, `[B]`; null for NaN."""
+        """The category of each code, `[B]`; null where the code is NaN."""
         known = ~np.isnan(codes)
         return self._known.take(pa.array(np.where(known, codes, 0).astype(np.int64), mask=~known))
 
     def words(self) -> str:
-        """The first categories as text, for errors."""
+        """The first few categories as text, for errors."""
         shown = ", ".join(map(str, self.values[:_SHOWN]))
         more = len(self.values) - _SHOWN
         return shown if more <= 0 else f"{shown} and {more:,} more"
@@ -142,7 +143,7 @@ class Categories:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any] | None) -> Categories | None:
-        """Reads an object of `to_json`; None stays None."""
+        """Restores the categories from the result of `to_json`; returns None for None."""
         return None if stored is None else cls(tuple(stored["values"]), bool(stored["reject"]))
 
 
@@ -153,7 +154,8 @@ class CategoryPlaces(Protocol):
         """The categories by place in the vector.
 
         Args:
-          texts: For each place, whether the input's column holds strings: some models' files do not say it.
+          texts: For each place, whether the input's column holds strings; needed for models that do not state
+            where their categories are.
         Raises:
           UserError: The places cannot be determined.
         """
@@ -161,10 +163,10 @@ class CategoryPlaces(Protocol):
 
 @dataclass(frozen=True)
 class Placed:
-    """The categories of a model whose file states their places.
+    """Categories at places that the model's file states.
 
     Args:
-      places: Places in the vector, ascending, each with its categories.
+      places: Places in the input vector, ascending, each with its categories.
     """
 
     places: tuple[tuple[int, Categories], ...]
@@ -175,7 +177,7 @@ class Placed:
 
 
 def known_as_one_kind(values: Sequence[object]) -> tuple[Category, ...] | None:
-    """The values if all are strings, all are booleans or all are other numbers; else None."""
+    """The values, if all are strings, all are booleans or all are numbers other than booleans; else None."""
     if all(isinstance(value, str) for value in values):
         return tuple(str(value) for value in values)
     if len({isinstance(value, bool) for value in values}) == 1:
@@ -184,5 +186,5 @@ def known_as_one_kind(values: Sequence[object]) -> tuple[Category, ...] | None:
     return None
 
 
-#: The categories of a column that names a yes-or-no outcome.
+#: The categories of a column that holds a yes-or-no outcome.
 NO_OR_YES = Categories((0, 1), reject=True)

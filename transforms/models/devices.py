@@ -1,8 +1,9 @@
 """Assignment of devices to shards: processes claim devices, and lend them to their shards.
 
-On a machine with one GPU, or none, there is nothing to choose. With more, a process claims a device for its
-first shard and keeps it; shards that it explains at the same time get further devices, as long as some are
-not claimed by any process on the machine. Each device has its own copy of the model, loaded once.
+On a machine with at most one GPU, all shards use the same device. With several GPUs, a process claims a
+device for its first shard and keeps the device. Shards that the process explains at the same time get other
+devices, as long as there are devices that no process on the machine has claimed. Each device has its own copy
+of the model, loaded once.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Calls in flight on a GPU: one is computed while the next is transferred; more would only fill its memory.
+#: Calls in flight on a GPU: one is computed while the next is transferred. More would only fill its memory.
 _LANES = 2
-#: Most claims on one device, when there are more processes than devices.
+#: Maximum number of claims on one device when there are more processes than devices.
 _MOST_ROUNDS = 1024
 
 
@@ -27,7 +28,7 @@ class Device:
     """The device on which a model is loaded and called.
 
     Args:
-      scope: TensorFlow's name of the device; None leaves the choice to TensorFlow, which has only one.
+      scope: TensorFlow's name for the device; None if TensorFlow has only one device.
       lanes: Maximum number of calls in flight; 0 sets no limit.
     """
 
@@ -35,7 +36,7 @@ class Device:
     lanes: int = 0
 
     def placed(self) -> AbstractContextManager[Any]:
-        """A context in which TensorFlow creates everything on the device."""
+        """A context in which TensorFlow creates all tensors and variables on the device."""
         if self.scope is None:
             return nullcontext()
         import tensorflow as tf
@@ -58,10 +59,10 @@ class _Claim:
 class Claims:
     """The devices that a process has claimed.
 
-    A claim is a locked file: the lock ends with the process, even if the process is killed.
+    A claim is a locked file: the system releases the lock when the process ends, even if it is killed.
 
     Args:
-      folder: Folder of the locked files, shared by all processes that divide the devices.
+      folder: Folder of the locked files, common to all processes that share the devices.
     """
 
     folder: str
@@ -70,7 +71,7 @@ class Claims:
 
     @contextmanager
     def lease(self, scopes: Sequence[str]) -> Iterator[Device]:
-        """Lends a device to a shard: an idle one of ours, else an unclaimed one, else our least busy one."""
+        """Lends a device to a shard: an idle one of ours, or a newly claimed one, or our least busy one."""
         with self._lock:
             claim = next((c for c in self._held if not c.shards), None) or self._claimed(scopes, rounds=1)
             if claim is None:
@@ -99,7 +100,7 @@ class Claims:
 
 
 def _locked(path: str) -> int | None:
-    """A descriptor of the file, locked; None if another process holds the lock."""
+    """Locks a file, and returns its descriptor; None if another process holds the lock."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
@@ -114,7 +115,7 @@ _claims = Claims(os.path.join(tempfile.gettempdir(), f"attribeam-devices-{os.get
 
 
 def device_scopes() -> tuple[str, ...]:
-    """TensorFlow's devices for models: the GPUs, or else the processors, which are one device."""
+    """TensorFlow's names of the devices for models: the GPUs, or else the CPU, which is a single device."""
     import tensorflow as tf
 
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
@@ -123,7 +124,7 @@ def device_scopes() -> tuple[str, ...]:
 
 @contextmanager
 def leased_device(*, needs_tensorflow: bool) -> Iterator[Device]:
-    """Lends a device to a shard or a plan; starts TensorFlow if it is needed."""
+    """Lends a device to a shard or a plan; starts TensorFlow if `needs_tensorflow` is true."""
     scopes = device_scopes() if needs_tensorflow else ()
     if len(scopes) > 1:
         with _claims.lease(scopes) as device:

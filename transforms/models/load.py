@@ -1,4 +1,4 @@
-"""Loading of a model by its kind; each kind has a module in kinds/ and a line in MODELS."""
+"""Loading of models by their kind; each kind of model has a module in kinds/ and a line in MODELS."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.models.kinds.function import is_function, module_file, split_nam
 from transforms.models.users_code import search, users_modules
 from transforms.wording import did_you_mean
 
-#: Module and class by kind of model, as `model_kind` determines it from the path or the content.
+#: Module and class (or function) that load a model, by its kind as `model_kind` determines it.
 MODELS = {
     "python:": ("transforms.models.kinds.function", "FunctionModel"),
     ".keras": ("transforms.models.kinds.keras", "KerasModel"),
@@ -31,17 +31,17 @@ MODELS = {
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """The `model` block of a config, as far as loading goes.
+    """The part of a config's `model` block that loading needs.
 
     Args:
       path: A local path, a Beam filesystem URL, or `python:package.module:function`.
-      modules: Modules to import first.
-      module_paths: Folders searched, after Python's own path, for these modules and a function's module.
+      modules: Modules to import before the model is loaded.
+      module_paths: Folders in which `modules` and a function's module are searched for, after Python's path.
       allow_unsafe: Whether code in model files may be run.
       precision: float32 | mixed_float16 | mixed_bfloat16: the precision of the model's matrix products.
       jit: Whether XLA compiles the model's functions.
-      missing: The number that means missing to an XGBoost model, which its file does not store.
-      signature: Signature of a SavedModel; None: serving_default.
+      missing: The number that an XGBoost model treats as missing, which its file does not store.
+      signature: Name of the signature of a SavedModel; None means serving_default.
     """
 
     path: str
@@ -55,22 +55,22 @@ class ModelRequest:
 
     @property
     def needs_tensorflow(self) -> bool:
-        """True if TensorFlow has to be started before the model is loaded."""
+        """True if TensorFlow must be started before the model is loaded."""
         if is_function(self.path) or self.path.lower().endswith((*BOOSTERS, *PICKLES)):
             return False
-        # Any other single local file is a pickle or a booster; a URL's content is not known yet.
+        # Any other single local file is a pickle or a booster. The content of a URL is not known yet.
         return self.path.lower().endswith(KERAS) or not os.path.isfile(self.path)
 
 
 def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter:
-    """Loads a model; its kind follows from its suffix, its folder or its file's content.
+    """Loads a model; `model_kind` finds its kind.
 
     Args:
       request: The model to load.
-      device: The device on which it will run.
-
+      device: The device on which the model will run.
     Raises:
-      UserError: The model does not exist, is of an unknown kind, does not load, or may not be loaded.
+      UserError: The model does not exist, is of an unknown kind, does not load, or may not be loaded; or the
+        request has an option that this kind of model does not support.
     """
     path, kind = locate(request)
     module_name, class_name = MODELS[kind]
@@ -82,7 +82,7 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
         with users_modules(request.modules, request.module_paths), device.placed():
             adapter: Any = make(path, allow_unsafe=request.allow_unsafe, **own)
     except UserError as error:
-        # The user knows the URL, not the name of its local copy.
+        # The error should name the URL that the user gave, not its local copy.
         raise UserError(
             error.what, request.path if error.where == path else error.where, error.remedy
         ) from error
@@ -103,7 +103,7 @@ def load_model(request: ModelRequest, device: Device = ANYWHERE) -> ModelAdapter
 
 
 def locate(request: ModelRequest) -> tuple[str, str]:
-    """Returns the model's local path and its key in MODELS, without needing TensorFlow.
+    """Returns the model's local path and its key in MODELS; does not import TensorFlow.
 
     Raises:
       UserError: The model does not exist or is of an unknown kind.
@@ -122,7 +122,7 @@ def locate(request: ModelRequest) -> tuple[str, str]:
 
 
 def _check_readable(path: str) -> None:
-    """Refuses a local model without read permission, which would otherwise seem missing or damaged.
+    """Refuses a local model that may not be read; without the check it would seem missing or damaged.
 
     Raises:
       UserError: Permission is denied.
@@ -138,20 +138,20 @@ def _check_readable(path: str) -> None:
 
 
 def request_digest(request: ModelRequest) -> str:
-    """SHA-256 of a model's files; for a function, of its name and its module's source alone."""
+    """SHA-256 of a model's files; for a function, of its name and the source file of its module only."""
     from transforms.storage import files
 
     if is_function(request.path):
         search(request.module_paths)  # replaces the folders of an earlier config
         source = model_digest(module_file(request.path, request.module_paths))
-        # The name counts too, because a module may hold several functions.
+        # The name is hashed too, because a module may hold several functions.
         whole = f"{split_name(request.path)[1]} {source}".encode()
         return f"sha256:{hashlib.sha256(whole).hexdigest()}"
     return model_digest(files.local_copy(request.path))
 
 
 def request_bytes(request: ModelRequest) -> int:
-    """Bytes of a model's files; 0 for a function, whose module may load anything."""
+    """Total size of a model's files in bytes; 0 for a function, as its module may load any files."""
     from transforms.storage import files
 
     if is_function(request.path):
@@ -160,7 +160,7 @@ def request_bytes(request: ModelRequest) -> int:
 
 
 def _file_names(path: str) -> list[str]:
-    """The path itself for a file; for a folder, the sorted paths of all files in it."""
+    """The path itself if it is a file; the sorted paths of all files in it if it is a folder."""
     if not os.path.isdir(path):
         return [path]
     return sorted(os.path.join(root, name) for root, _, files in os.walk(path) for name in files)

@@ -1,4 +1,4 @@
-"""Players: the values of a row that a masking method keeps or replaces together."""
+"""Players: the groups of values of a row that a masking method keeps or replaces together."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from functools import cached_property
 
 import numpy as np
 
-#: Marks a place without a player; masking never replaces its value.
+#: Marks a value without a player, which masking never replaces.
 HELD = -1
 
 
 @dataclass(frozen=True)
 class Players:
-    """The players of a game: features, single values of a feature with a shape, or groups that move as one.
+    """The players of a run: features, single values of tensor features, or groups of features.
 
     Args:
       names: Names of the players, `[M]`.
-      shapes: Shape of each model input, without the batch.
-      of: The player of each value of a row, by model input, flattened, `[size]`; HELD for values without one.
-      tensors: The player of each value, `[*shape]`, of each feature that has a shape and is in no group.
+      shapes: Shape of each model input, without the batch axis.
+      of: By model input, the player of each of its flattened values, `[size]`; HELD for values without one.
+      tensors: For each tensor feature that is in no group, the player of each of its values, `[*shape]`.
     """
 
     names: tuple[str, ...]
@@ -52,7 +52,7 @@ class Players:
 
     @cached_property
     def _first(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """For each input, the players whose first value lies in it, and the places of these values."""
+        """For each input, the players that have their first value in it, and the places of these values."""
         seen: set[int] = set()
         first = {}
         for name, owners in self.of.items():
@@ -68,7 +68,8 @@ class Players:
         Args:
           coalitions: Members of each coalition, `[C, M]` bool.
         Returns:
-          By model input, `[C, size]` bool over the flattened values of a row; held values are always kept.
+          By model input, which of a row's flattened values are kept, `[C, size]` bool; values without a
+          player are always kept.
         """
         whole = np.concatenate([coalitions, np.ones((len(coalitions), 1), bool)], axis=1)
         return {name: whole[:, of] for name, of in self.of.items()}
@@ -77,8 +78,8 @@ class Players:
         """Spreads attributions by player, `[B, T, M]`, to the shapes of the model's inputs.
 
         Returns:
-          By model input, `[B, T, *shape]` float32: a player's φ stands at its first value, so that the sum
-          over its values is φ.
+          φ by model input, `[B, T, *shape]` float32: a player's first value has the player's φ, and its other
+          values have 0.
         """
         inputs = {}
         for name, (players, places) in self._first.items():

@@ -1,4 +1,4 @@
-"""The baseline or background of a run, decoded to the model's inputs."""
+"""The baseline or background of a run, as model inputs, with the results that are computed from it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ Arrays = Mapping[str, np.ndarray]
 class Reference:
     """The baseline or background, and a cache of results that are computed from it once per run.
 
+    A baseline is a background of one row.
+
     Args:
       inputs: Model inputs of the R background rows, `[R, *shape]`.
       scores: Scores of the background rows, `[R, T]` over all targets.
-      spread: Population standard deviation of the score, `[T]`: over the background, or, with one baseline
-        row, over the run's first rows.
-      noise: Standard deviation of each entry of the model over the rows of `spread`, `[per_row, *shape]`: one
-        input row holds `per_row` leading rows of the entry. Only for methods with `needs.entry_spread`.
+      spread: Population standard deviation of the score, `[T]`, over the background or, with a baseline, over
+        the run's first rows.
+      noise: For each entry of the model (a tensor at which gradients begin), the standard deviation over the
+        same rows as for `spread`, `[per_row, *shape]`; the entry has `per_row` leading rows per input row.
+        Only for methods with `needs.entry_spread`.
       players: Players that masking methods keep or replace; None makes every value of the inputs a player.
-      seed: Seed of the run; draws that all rows share, such as coalitions, use it.
-      yardstick: Scale on which a convergence delta is judged, `[T]`; None uses the spread.
+      seed: Seed of the run, for random draws that all rows share, such as coalitions.
+      yardstick: Scale to which a convergence delta is compared, `[T]`; None uses the spread.
     """
 
     inputs: Arrays
@@ -37,7 +40,7 @@ class Reference:
     players: Players
     seed: int
     yardstick: np.ndarray
-    # dataclasses.replace does not copy the cache: it is valid for one background only.
+    # dataclasses.replace does not copy the cache, because it is valid for one background only.
     _kept: dict[str, Any] = field(repr=False, init=False)
     _lock: Any = field(repr=False, init=False)
 
@@ -69,16 +72,16 @@ class Reference:
         return mean
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
-        """Returns the result of `make`, which the first thread to ask computes, once per process."""
+        """Returns the result of `make`, which is called once and cached under `name`; safe for threads."""
         with self._lock:
             if name not in self._kept:
                 self._kept[name] = make()
             return self._kept[name]
 
     def latest(self, name: str, size: int, make: Callable[[], Any]) -> Any:
-        """Like `once`, keyed by a size; only the most recent size is kept.
+        """Like `once`, but for a result that depends on `size`; only the result for the latest size is kept.
 
-        The size changes after memory has run out, so the old value is freed before the new one is made.
+        The size changes after memory has run out, so the old result is freed before the new one is made.
         """
         with self._lock:
             known, value = self._kept.get(name, (None, None))

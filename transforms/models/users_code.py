@@ -1,8 +1,9 @@
-"""The user's own modules that a model needs: also found beside the config, and kept for one model only.
+"""Importing the user's own modules that a model needs, and removing them before the next model is loaded.
 
-A process may explain with several configs. Python keeps a module once it is imported, and whatever the module
-registers with Keras is global: a config would get the `layers.py` of another, or its registered classes.
-Everything that loading a model brings in is therefore removed before the next model is loaded.
+A process may explain with several configs. Python keeps imported modules, and classes that they register with
+Keras are global: one config would get another config's `layers.py` or registered classes. Therefore all
+modules and classes that loading a model brings in are removed before the next model is loaded. Modules are
+searched for in Python's path and next to the config.
 """
 
 from __future__ import annotations
@@ -21,15 +22,16 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 _searched: list[str] = []
 _brought: dict[str, Any] = {}
-#: By registered name: the object that loading the last model registered, and the one before it or None.
+#: By registered name: the object that loading the last model registered, and the object that had the name
+#: before, or None.
 _registered: dict[str, tuple[Any, Any]] = {}
-#: By source file of these modules: size and modification time when it was first seen.
+#: By source file of the user's modules: its size and modification time when it was first seen.
 _seen: dict[str, tuple[int, int]] = {}
 _generation = [0]
 
 
 def search(folders: tuple[str, ...]) -> None:
-    """Makes Python look for modules in these folders too, and no longer in those of an earlier config."""
+    """Adds these folders to Python's path, and removes the folders of an earlier config."""
     for folder in _searched:
         if folder in sys.path:  # an embedding program may have removed it
             sys.path.remove(folder)
@@ -39,18 +41,18 @@ def search(folders: tuple[str, ...]) -> None:
 
 @contextmanager
 def users_modules(modules: Sequence[str], folders: tuple[str, ...]) -> Iterator[None]:
-    """Imports a config's modules, and records everything that is loaded within the context.
+    """Imports a config's modules, and records all user modules and Keras classes that the context adds.
 
     Args:
-      modules: Names of modules, as in the config.
-      folders: Folders that are searched after Python's own path.
+      modules: Names of the modules to import, as in the config.
+      folders: Folders to search for modules after Python's own path.
     Raises:
       UserError: A module cannot be imported.
     """
     _forget()
     search(folders)
     before, objects = set(sys.modules), dict(_keras_objects())
-    # Python's compiled files cannot distinguish two edits within one second: none are written.
+    # No compiled files are written: Python would not notice a second edit within one second.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         for module in modules:
@@ -68,7 +70,7 @@ def users_modules(modules: Sequence[str], folders: tuple[str, ...]) -> Iterator[
 
 
 def generation() -> int:
-    """A number that changes whenever a source file of the user's loaded modules has changed."""
+    """A number that changes whenever a source file of one of the user's loaded modules has changed."""
     files = {str(getattr(sys.modules[name], "__file__", "")) for name in _theirs()}
     for file in filter(os.path.isabs, files):
         try:
@@ -84,7 +86,7 @@ def generation() -> int:
 
 
 def _theirs() -> list[str]:
-    # A function may import modules beside the config at its first call.
+    """Names of the user's loaded modules, including those that a function imports when it is first called."""
     ours = [name for name, module in _brought.items() if sys.modules.get(name) is module]
     beside = [name for name in list(sys.modules) if _is_users(name, tuple(_searched))]
     return list(dict.fromkeys([*ours, *beside]))
@@ -119,7 +121,7 @@ def _is_users(name: str, folders: Sequence[str]) -> bool:
 
 
 def _imported(module: str) -> Any:
-    """Imports a module of the config, whose own code may raise anything."""
+    """Imports a module that the config names; its code may raise any exception."""
     where, remedy = f"model.modules {module}", "put it on PYTHONPATH or beside the config"
     try:
         return importlib.import_module(module)
@@ -141,7 +143,7 @@ def _keras_objects() -> Any:
 
 
 def _register(module: Any) -> None:
-    """Registers a module's Keras classes again: another module's of the same name may have replaced them."""
+    """Registers a module's Keras classes again, since classes of another module may have replaced them."""
     if "keras" not in sys.modules:
         return
     import keras

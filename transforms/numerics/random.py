@@ -1,6 +1,7 @@
-"""Random numbers that depend only on (seed, row): a counter-based generator.
+"""A counter-based generator of random numbers that depend only on the seed and the row.
 
-A row's numbers are a hash of its key and of a counter, so that no shard, worker, batch or order changes them.
+Each number is a hash of the row's key and a counter, so that a row has the same numbers in any shard, worker,
+batch or order.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _MIX2 = np.uint64(0x94D049BB133111EB)
 
 
 def mix(keys: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser, uint64 → uint64. Source: Steele et al. 2014, doi:10.1145/2660193.2660195."""
+    """Hashes uint64 to uint64 by SplitMix64's finaliser (Steele et al. 2014, doi:10.1145/2660193.2660195)."""
     with np.errstate(over="ignore"):
         keys = (keys ^ (keys >> np.uint64(30))) * _MIX1
         keys = (keys ^ (keys >> np.uint64(27))) * _MIX2
@@ -23,20 +24,20 @@ def mix(keys: np.ndarray) -> np.ndarray:
 
 
 def row_keys(seed: int, ordinals: np.ndarray) -> np.ndarray:
-    """A key for each row from the run's seed and the row's number in the whole input, `[B]` uint64."""
+    """The key of each row, `[B]` uint64, from the run's seed and the row's number in the whole input."""
     with np.errstate(over="ignore"):
         start = mix(np.array([seed % 2**64], np.uint64) * _GOLDEN + _GOLDEN)
         return mix(ordinals.astype(np.uint64) * _GOLDEN + start)
 
 
 def stream(keys: np.ndarray, name: int) -> np.ndarray:
-    """An independent key for each row, for the purpose with this number."""
+    """A key for each row, `[B]` uint64; keys of different streams (numbered by `name`) are independent."""
     with np.errstate(over="ignore"):
         return mix(keys + np.uint64(name + 1) * _GOLDEN)
 
 
 def uniforms(keys: np.ndarray, first: int, count: int) -> np.ndarray:
-    """Uniform numbers in [0, 1) for the counters first … first + count − 1, `[count, B]` float64."""
+    """Uniform numbers in [0, 1), `[count, B]` float64, for the counters first to first + count − 1."""
     counters = np.arange(first + 1, first + count + 1, dtype=np.uint64)
     with np.errstate(over="ignore"):
         hashed = mix(keys[None, :] + counters[:, None] * _GOLDEN)
@@ -47,14 +48,14 @@ def uniforms(keys: np.ndarray, first: int, count: int) -> np.ndarray:
 def normals(keys: np.ndarray, first: int, copies: int, size: int) -> Any:
     """Standard normal numbers by Box–Muller, as a tensor `[copies, B, size]` float32.
 
-    Each takes two 32-bit hashes (Wellons' lowbias32), computed on the device, because there are as many
-    numbers as values of model inputs.
+    Each number takes two 32-bit hashes (Wellons' lowbias32). They are computed on the device, because every
+    value of the model inputs needs a number.
 
     Args:
       keys: Key of each row, `[B]` uint64.
-      first: Number of the first copy: copy c of a row is the same in any call.
+      first: Number of the first copy; copy c of a row is the same in every call.
       copies: Number of copies.
-      size: Numbers per row and copy.
+      size: Number of random numbers per row and copy.
     """
     import tensorflow as tf
 

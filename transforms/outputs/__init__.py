@@ -1,1 +1,1 @@
-"""The files of a run: names, layout, writing and reading."""
+"""The files of a run: their names and layout, and code to write and read them."""

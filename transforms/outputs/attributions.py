@@ -16,7 +16,7 @@ from transforms.rows.schema import ExampleSchema
 
 
 def _value_array(values: np.ndarray | pa.Array, shape: Sequence[int]) -> pa.Array:
-    """`[N, *shape]` as one Arrow column of nested fixed-size lists."""
+    """An array `[N, *shape]` as one Arrow column of nested fixed-size lists."""
     array = pa.array(values.reshape(-1)) if isinstance(values, np.ndarray) else values
     for extent in reversed(shape):
         array = pa.FixedSizeListArray.from_arrays(array, extent)
@@ -33,17 +33,17 @@ def attribution_table(
     output: TableSpec,
     arrow_schema: pa.Schema,
 ) -> pa.Table:
-    """The table of a batch, one row per (example, target), example by example.
+    """The attribution table of a batch, with one row per example and target; an example's rows are adjacent.
 
     Args:
       rows: The B examples.
-      attribution: Their attribution.
+      attribution: The attribution of the examples.
       split: φ by feature or group, `[B, T, *shape]`.
-      targets: Output index, `[B, T]`.
-      target_names: The name of each target, object array.
-      schema: The examples' schema.
-      output: What to write of each example.
-      arrow_schema: From `attribution_schema`.
+      targets: Output indices of each example's targets, `[B, T]`.
+      target_names: Names of all targets, an object array.
+      schema: The schema of the examples.
+      output: The columns to write.
+      arrow_schema: The schema of the table, from `attribution_schema`.
     """
     per_example = targets.shape[1]
     repeat = np.repeat(np.arange(len(rows)), per_example)
@@ -86,7 +86,7 @@ def _feature_values(rows: Rows, schema: ExampleSchema, repeat: np.ndarray | None
     for feature in schema.features:
         array = rows.features[feature.name] if repeat is None else rows.features[feature.name][repeat]
         held: np.ndarray | pa.Array = array
-        if feature.categories is not None:  # written as categories, because readers do not know the codes
+        if feature.categories is not None:  # the table's readers do not know the codes
             held = feature.categories.of_codes(array)
         elif feature.dtype == "string":
             held = as_text(pa.array(array.reshape(-1), pa.binary()))
@@ -95,7 +95,7 @@ def _feature_values(rows: Rows, schema: ExampleSchema, repeat: np.ndarray | None
 
 
 def split_errors(errors: Mapping[str, np.ndarray], schema: ExampleSchema) -> dict[str, np.ndarray]:
-    """Standard errors by feature; for a group that of the sum, taking its values as independent."""
+    """Standard errors by feature or group; the error of a group's sum assumes independent errors."""
     squared = schema.split({name: value.astype(np.float64) ** 2 for name, value in errors.items()})
     return {name: np.sqrt(value).astype(np.float32) for name, value in squared.items()}
 
@@ -108,7 +108,10 @@ def _by_feature(split: Mapping[str, np.ndarray], schema: ExampleSchema) -> pa.St
 
 
 def feature_totals(split: Mapping[str, np.ndarray]) -> np.ndarray:
-    """One number per feature and (example, target), `[features, N]` float32; a tensor's values are summed."""
+    """One φ per feature for each of N = B · T examples and targets, `[features, N]` float32.
+
+    The φ of a feature with several values is their sum.
+    """
     rows, targets = next(iter(split.values())).shape[:2]
     totals = np.empty((len(split), rows * targets), np.float32)
     for total, value in zip(totals, split.values(), strict=True):
@@ -118,9 +121,10 @@ def feature_totals(split: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _top(split: Mapping[str, np.ndarray], k: int, labels: Mapping[str, str]) -> tuple[pa.Array, pa.Array]:
-    """The k features of largest |φ| in each row, ties in the features' order, and the sum of the others.
+    """The k features with the largest |φ| in each row, and the sum of the φ of all other features.
 
-    If some features have labels, each pair has one: the feature's own label, or else its name.
+    Features with equal |φ| are in the order of `split`. If `labels` is not empty, each pair has a label: that
+    of the feature, or else the feature's name.
     """
     values = feature_totals(split).T.astype(np.float64)
     rows, k = len(values), min(k, values.shape[1])

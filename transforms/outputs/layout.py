@@ -26,14 +26,14 @@ REJECTED = pa.schema(
 
 @dataclass(frozen=True)
 class TableSpec:
-    """The columns that are written for each example.
+    """The columns that the attribution table has.
 
     Args:
       attributions: "all", "none", or the k of `top_k`.
-      features: Whether to write feature values too.
+      features: Whether to write the values of the features.
       standard_error: Whether to write standard errors; the method must estimate them.
       fit: Whether to write how well the method's local surrogate fits.
-      labels: With `top_k`, labels of features, for a column of their own; if empty, it is not written.
+      labels: With `top_k`, pairs of a feature and its label, which are written with the top features.
     """
 
     attributions: str | int = "all"
@@ -43,16 +43,16 @@ class TableSpec:
     labels: tuple[tuple[str, str], ...] = ()
 
 
-#: Names of the table's own columns, written or not, which slice columns must not take.
+#: Names that slice columns must not have, because other columns of the tables may have them.
 _OWN_NAMES = (
     *("example_id", "target", "target_name", "prediction", "output", "base_value", "convergence_delta"),
     *("attribution", "standard_error", "fit", "feature", "top", "rest", "weight"),
-    *("kind", "key"),  # of the sample of rows
+    *("kind", "key"),  # columns of the report's sample of rows
 )
 
 
 def attribution_schema(schema: ExampleSchema, output: TableSpec, metadata: Mapping[str, str]) -> pa.Schema:
-    """The schema of the attribution parts, with the run's metadata."""
+    """The Arrow schema of the attribution table, with the run's metadata."""
     names = schema.attributed
     by_feature = pa.struct(
         [(name, _value_type(schema.attributed_shape(name), pa.float32())) for name in names]
@@ -86,7 +86,7 @@ def attribution_schema(schema: ExampleSchema, output: TableSpec, metadata: Mappi
 
 
 def slice_names(schema: ExampleSchema) -> dict[str, str]:
-    """The table's name for each slice column: its own, prefixed by `slice_` if the table uses that itself."""
+    """The name of each slice column in the table: its own name, prefixed by `slice_` if that is taken."""
     names: dict[str, str] = {}
     columns = {name for name, _ in schema.slices}
     for name, _ in schema.slices:

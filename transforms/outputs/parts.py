@@ -1,4 +1,4 @@
-"""Part files: their entry in the journal and the manifest, and digests computed while writing."""
+"""Part files, which hold a shard's rows of a table: their entries in the manifest, and their digests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from transforms.storage.digests import new_digest
 
 @dataclass(frozen=True)
 class Part:
-    """A file of a run, as the journal and the manifest name it.
+    """The entry of a run's file in the journal and the manifest.
 
     Args:
-      file: Its path in the run directory.
-      rows: Number of rows in its table.
-      bytes: Its size.
-      digest: BLAKE2b-256 of its content in hexadecimal digits, what `b2sum -l 256` prints.
+      file: Path of the file in the run directory.
+      rows: Number of rows of the table in the file.
+      bytes: Size of the file in bytes.
+      digest: BLAKE2b-256 of the file's content in hexadecimal digits, as `b2sum -l 256` prints it.
     """
 
     file: str
@@ -30,15 +30,15 @@ class Part:
 
 
 def is_there(run: str, part: Part) -> bool:
-    """True if a part's file exists and has its size."""
+    """True if a part's file exists and has the recorded size."""
     path = files.join(run, part.file)
     return files.exists(path) and files.size(path) == part.bytes
 
 
 class DigestingFile:
-    """A file that is written from beginning to end, with the digest of its content.
+    """A file that is written from beginning to end, and computes the digest of its content.
 
-    It has only the methods that Arrow's writers need.
+    It has only the methods of a file that Arrow's writers need.
 
     Args:
       file: The file to write to.
@@ -51,14 +51,14 @@ class DigestingFile:
         self.closed = False
 
     def write(self, data: bytes | memoryview) -> int:
-        """Writes data at the end."""
+        """Appends data to the file."""
         self._digest.update(data)
         self._file.write(data)
         self.size += len(data)
         return len(data)
 
     def tell(self) -> int:
-        """The number of bytes written."""
+        """The number of bytes written so far."""
         return self.size
 
     def flush(self) -> None:
@@ -66,12 +66,12 @@ class DigestingFile:
         self._file.flush()
 
     def close(self) -> None:
-        """Marks this wrapper as closed; the file itself belongs to the caller and stays open."""
+        """Marks this wrapper as closed; the wrapped file belongs to the caller and stays open."""
         self.closed = True
 
     @property
     def digest(self) -> str:
-        """The digest of all bytes written."""
+        """The digest of all bytes written so far."""
         return self._digest.hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Reading small tables of a run as a whole."""
+"""Reading a small table of a run in one piece."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ _REMEDY = "attribeam verify lists all damage; explain --overwrite makes the run 
 
 
 def read_whole(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a table of a run at once; nothing refers to its file after the return.
+    """Reads a table of a run in the calling thread; no other thread refers to the file afterwards.
 
     With `pyarrow.parquet.read_table`, a thread of Arrow's pool may hold the last reference to a Python file
-    or bytes, and takes Python's lock to release it at some later time. If the program is ending by then, the
-    thread is unwound through destructors, and C++ aborts the process: "terminate called without an active
-    exception" (https://github.com/apache/arrow/issues/34314). Here the calling thread does everything.
+    or bytes, and needs Python's lock to release the reference later. If the program is ending by then, Python
+    unwinds the thread through C++ destructors, and C++ aborts the process: "terminate called without an
+    active exception" (https://github.com/apache/arrow/issues/34314).
 
     Args:
       path: A local path or a URL.
-      columns: Those to read; None: all.
+      columns: Names of the columns to read; None reads all columns.
     Raises:
-      UserError: There is no such file, it may not be read, is damaged, or lacks a column.
-    Cost: the file's bytes and the table in memory, decoded on one core.
+      UserError: The file does not exist, may not be read, is damaged, or lacks one of the columns.
+    Cost: memory for the file's bytes and the table; decoding on one core.
     """
     data = pa.BufferReader(files.read_bytes(path))
     try:
         with pq.ParquetFile(data) as file:
             table = file.read(None if columns is None else list(columns), use_threads=False)
-    except (pa.ArrowException, OSError) as error:  # a damaged page is the latter
+    except (pa.ArrowException, OSError) as error:  # a damaged page raises OSError
         raise UserError(f"is damaged: {one_line(error)}", path, _REMEDY) from error
     # Arrow ignores missing columns silently.
     if lacking := set(columns or ()).difference(table.column_names):

@@ -1,4 +1,4 @@
-"""Writing a shard's parts of the attribution and rejected tables."""
+"""Writing of part files: a shard's rows of the attribution table and of the rejected table."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from transforms.sources.base import Rejection
 from transforms.storage import files
 from transforms.storage.digests import digest_of
 
-#: A row group is written as soon as it has this many rows or bytes.
+#: A row group is written once it has this many rows or this many bytes in memory.
 _ROW_GROUP_ROWS = 131_072
 _ROW_GROUP_BYTES = 8 << 20
 
-_UMASK = os.umask(0)  # it can only be read by setting it
+_UMASK = os.umask(0)  # the umask can only be read by setting it
 os.umask(_UMASK)
 
 
 class PartWriter:
-    """Writes one part file: row groups of a good size to a temporary file, which then gets its name.
+    """Writes one part file, in large row groups, to a temporary file that `close` moves into place.
 
-    A local part is written in its final folder, so that the last step is a rename; others are uploaded whole.
-    A failure leaves nothing behind. After `close` or `abort` the writer is finished.
+    In a local run, the temporary file is in the part's folder, and `close` renames it. In a run at a URL,
+    `close` uploads it. A failure leaves no file behind. After `close` or `abort` the writer cannot be used.
 
     Args:
       run: The run directory.
-      file: The part's path in it.
+      file: The part's path in the run directory.
       schema: The table's schema.
-      dictionary: Columns with repeated values, which are dictionary-encoded.
+      dictionary: Names of the columns to dictionary-encode, because their values repeat.
     Raises:
-      OutputLost: The part cannot be written; the methods raise it too.
+      OutputLost: The part cannot be written; `write` and `close` raise it, too.
     """
 
     def __init__(self, run: str, file: str, schema: pa.Schema, dictionary: Sequence[str]) -> None:
@@ -48,7 +48,7 @@ class PartWriter:
         with as_output_lost(self._path):
             if folder is not None:
                 files.makedirs(folder)
-            # The dot hides an interrupted attempt from globs.
+            # The leading dot hides the file of an interrupted attempt from globs.
             self._temporary = tempfile.NamedTemporaryFile(  # noqa: SIM115 - lives as long as the part
                 dir=folder, prefix=".part-", suffix=".tmp", delete=False
             )
@@ -66,7 +66,7 @@ class PartWriter:
             raise
 
     def write(self, table: pa.Table) -> None:
-        """Adds rows."""
+        """Adds the rows of a table."""
         self._held.append(table)
         self._rows += len(table)
         self._bytes += table.nbytes
@@ -81,7 +81,7 @@ class PartWriter:
         self._held, self._rows, self._bytes = [], 0, 0
 
     def close(self) -> Part:
-        """Finishes the part, which appears under its name."""
+        """Finishes the part, makes it appear under its name, and returns its entry."""
         try:
             self._flush()
             with as_output_lost(self._path):
@@ -100,12 +100,12 @@ class PartWriter:
         return Part(self._file, self._written, self._sink.size, self._sink.digest)
 
     def abort(self) -> None:
-        """Removes all traces of the part."""
+        """Abandons the part, and removes the temporary file."""
         self._held = []
-        # Closing writes a footer, which may fail like the rows before it.
+        # Closing writes a footer, and this may fail, too.
         with contextlib.suppress(OSError, pa.ArrowException):
             self._writer.close()
-        # Otherwise the writer would try again when it is garbage-collected.
+        # Otherwise the writer would try to close again when it is garbage-collected.
         self._writer.is_open = False
         self._discard()
 
@@ -121,9 +121,9 @@ def write_rejected(run: str, file: str, rejected: Sequence[Rejection], metadata:
 
     Args:
       run: The run directory.
-      file: The part's path in it.
-      rejected: The rejected rows in any order; the table has them in the input's order.
-      metadata: The part's metadata.
+      file: The part's path in the run directory.
+      rejected: The rejected rows, in any order; they are written in the order of the input.
+      metadata: Metadata for the schema of the table.
     Raises:
       OutputLost: The part cannot be written.
     """

@@ -1,1 +1,1 @@
-"""Slices: columns, conditions and bins, and the rows that belong to each slice."""
+"""Slices: subgroups of the rows, by columns, conditions, bins and intersections of these."""

@@ -1,20 +1,21 @@
-"""Readable edges of bins that hold about equally many values."""
+"""Choice of bin edges that put about equally many values in each bin, and have few digits."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: The share of a bin's rows that may move to its neighbour to make an edge easier to read.
+#: The share of a bin's values that may move to the neighbouring bin to make an edge easier to read.
 _ROUNDING = 0.1
 
 
 def equal_count_edges(values: np.ndarray, count: int) -> tuple[float, ...]:
-    """Edges of `count` bins that hold about equally many values, written with as few digits as possible.
+    """Increasing edges, with few digits, of `count` bins that hold about equally many values each.
 
-    Equal values are never divided, so there are fewer bins where many values are equal.
+    Equal values are always in the same bin, so that there may be fewer bins if many values are equal. Without
+    two distinct values there are no edges.
 
     Args:
-      values: `[N]`, possibly with NaN.
+      values: Values to divide into bins, `[N]`; NaN and infinity are ignored.
       count: Number of bins.
     """
     ordered = np.sort(values[np.isfinite(values)].astype(np.float64))
@@ -23,7 +24,7 @@ def equal_count_edges(values: np.ndarray, count: int) -> tuple[float, ...]:
         return ()
     edges: dict[int, float] = {}
     for number in range(1, count):
-        # The edge is a value that occurs, other than the smallest, so that no bin is empty.
+        # Before rounding, the edge is one of the values, but not the smallest, so that no bin is empty.
         nearest = 1 + int(np.abs(first[1:] - len(ordered) * number / count).argmin())
         edge = _short(float(distinct[nearest]), ordered, len(ordered) / count * _ROUNDING)
         below = int(np.searchsorted(ordered, edge))
@@ -33,7 +34,7 @@ def equal_count_edges(values: np.ndarray, count: int) -> tuple[float, ...]:
 
 
 def _short(edge: float, ordered: np.ndarray, allowed: float) -> float:
-    """The edge rounded to the fewest digits that move at most `allowed` values to another bin."""
+    """The edge rounded to as few digits as possible, such that at most `allowed` values change their bin."""
     below = np.searchsorted(ordered, edge)
     for digits in range(17):
         short = float(f"{edge:.{digits}e}")

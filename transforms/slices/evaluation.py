@@ -1,7 +1,7 @@
-"""Evaluating conditions over columns with Arrow, a batch at a time.
+"""Evaluation of conditions over the columns of a batch, with Arrow.
 
-Null and NaN are unknown: a comparison with one is neither true nor false, and so is its negation. Arithmetic
-is in float64.
+Null and NaN mean unknown: a comparison with null or NaN is neither true nor false, and neither is its
+negation. Arithmetic is in float64.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ def evaluate(node: Node, columns: Mapping[str, pa.Array]) -> pa.BooleanArray:
     """A mask of the rows for which a condition is true, `[B]` without nulls.
 
     Args:
-      node: The condition, from `parse`.
-      columns: The values `[B]` of each column, as decoded for slices.
+      node: The condition, from `expressions.parse`.
+      columns: The values of each column that the condition names, `[B]`, as decoded for slices.
     Cost: one Arrow kernel per operator.
     """
     return pc.fill_null(_value(node, columns), False)
 
 
 def _value(node: Node, columns: Mapping[str, pa.Array]) -> Any:
-    """The value of a node: an array `[B]`, an Arrow scalar, or a literal's Python value.
+    """The value of a node: an array `[B]`, an Arrow scalar, or the Python value of a literal.
 
-    Truth values are three-valued (Kleene): null stands for unknown until `evaluate` makes it false.
+    Truth values follow Kleene's three-valued logic: null means unknown, and `evaluate` turns it into false.
     """
     if isinstance(node, ColumnRef):
         return _column(columns[node.name], node.kind)
@@ -67,7 +67,7 @@ _COMPARED: dict[str, Callable[[Any, Any], Any]] = {
 
 
 def _modulo(one: Any, other: Any) -> Any:
-    """The remainder, with the sign of the divisor as in Python and pandas; Arrow has no such kernel."""
+    """The remainder, with the sign of the divisor as in Python and pandas; Arrow has no kernel for it."""
     sides: list[Any] = [
         side.to_numpy(zero_copy_only=False) if isinstance(side, pa.Array) else np.float64(side.as_py())
         for side in (one, other)
@@ -84,7 +84,7 @@ _CALCULATED: dict[str, Callable[[Any, Any], Any]] = {
 
 def _column(array: pa.Array, kind: str) -> pa.Array:
     if kind == "number":
-        if pt.is_string(array.type):  # decimal numbers are decoded to strings
+        if pt.is_string(array.type):  # decimal numbers arrive as strings
             array = array.cast(pa.float64())
         elif pt.is_float16(array.type):
             array = _of_halves(array)
@@ -93,7 +93,7 @@ def _column(array: pa.Array, kind: str) -> pa.Array:
 
 
 def _of_halves(array: pa.Array) -> pa.Array:
-    """Half floats as the numbers that their shortest texts say, such as 0.1, as in the names of slices."""
+    """Half floats as the float32 nearest to their shortest decimal text, such as 0.1, as in slice names."""
     # distinct values [D], and the index [B] of each row's value among them
     distinct, index = np.unique(
         array.to_numpy(zero_copy_only=False).astype(np.float16), return_inverse=True, equal_nan=False
@@ -125,11 +125,11 @@ def _as_float(value: Any) -> Any:
 
 
 def _aligned(one: Any, other: Any) -> tuple[Any, Any]:
-    """Two values in types that can be compared; a constant takes the type of the other value."""
+    """Two values, converted to types that Arrow can compare; a constant takes the type of the other value."""
     one, other = _as_number(one), _as_number(other)
     if isinstance(one, pa.Array | pa.Scalar):
         if isinstance(other, pa.Array | pa.Scalar):
-            # Arrow has no common type for these two.
+            # Arrow has no common type for uint64 and int64.
             if {one.type, other.type} == {pa.uint64(), pa.int64()}:
                 return _as_float(one), _as_float(other)
             return one, other
@@ -154,7 +154,7 @@ def _with_constant(value: Any, constant: Any) -> tuple[Any, pa.Scalar]:
     if isinstance(constant, str):
         return value, time_constant(constant, dtype) if pt.is_temporal(dtype) else pa.scalar(constant)
     if pt.is_floating(dtype):
-        # Single and double precision have different numbers for 0.1: the constant means the column's.
+        # 0.1 is a different number in single and in double precision: use the one of the column's type.
         return value, pa.scalar(float(_in_type(float(constant), dtype)), dtype)
     if isinstance(constant, int) and not pt.is_null(dtype):
         if -(2**63) <= constant < 2**63 and dtype != pa.uint64():
@@ -173,7 +173,7 @@ def _in_type(value: float, dtype: pa.DataType) -> np.floating[Any]:
 def _one_of(value: Any, constants: Sequence[Constant]) -> Any:
     value = _scalar(_as_number(value))
     dtype = value.type
-    if pt.is_temporal(dtype):  # compared as counts, because Python cannot hold all of these values
+    if pt.is_temporal(dtype):  # compared as integers, because Python's types cannot hold all times
         chosen = pa.array(
             [time_constant(str(constant), dtype).cast(_counted(dtype)) for constant in constants]
         )
@@ -190,7 +190,7 @@ def _counted(dtype: pa.DataType) -> pa.DataType:
 
 
 def _of_type(constants: Sequence[Constant], dtype: pa.DataType) -> Iterator[Any]:
-    """The constants in a column's type; those that no value of the type can equal are left out."""
+    """The constants in a column's type; constants that no value of this type can equal are left out."""
     for constant in constants:
         if isinstance(constant, str):
             yield constant

@@ -1,8 +1,9 @@
-"""Conditions over columns, such as `age >= 65`: parsed against a whitelist, and never evaluated by Python.
+"""Parsing of conditions over columns, such as `age >= 65`; only whitelisted syntax is accepted.
 
-A condition may contain names of columns, in backticks if they are no identifiers, with a dot for fields of
+A condition may contain: names of columns, in backticks if they are not identifiers, with a dot for fields of
 structs; numbers, texts, True and False; comparisons, also chained; `and`, `or`, `not`; `in` and `not in` with
 lists of constants; `+ - * / %`; `isnull(x)`. Days and times are compared with texts such as `"2013-06-01"`.
+Conditions are parsed with Python's `ast` module, but never evaluated as Python code.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from transforms.slices.times import time_constant
 from transforms.wording import did_you_mean, names_in_words
 
 KEY = "input.slices"
-#: Limits of a condition: its characters, and the levels of its tree.
+#: Limits for a condition: its number of characters, and the depth of its tree.
 _MOST_CHARACTERS = 2000
 _MOST_LEVELS = 50
 
@@ -31,7 +32,7 @@ Constant = bool | int | float | str
 
 @dataclass(frozen=True)
 class ColumnRef:
-    """The values of a column; `kind` is number, truth, text or time."""
+    """The values of a column; `kind` is "number", "truth", "text" or "time"."""
 
     name: str
     kind: str
@@ -46,7 +47,7 @@ class Literal:
 
 @dataclass(frozen=True)
 class OneOf:
-    """A test of whether a value is one of some constants."""
+    """A test whether a value equals one of several constants."""
 
     value: Node
     constants: tuple[Constant, ...]
@@ -54,7 +55,12 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Apply:
-    """An operator, by its sign, applied to values."""
+    """An operator applied to values.
+
+    Args:
+      sign: The operator as written in a condition, such as `<=`, `and` or `isnull`.
+      values: The operands.
+    """
 
     sign: str
     values: tuple[Node, ...]
@@ -76,7 +82,7 @@ def columns_of(node: Node) -> tuple[str, ...]:
 
 
 def canonical(node: Node) -> Node:
-    """A form that is equal for spellings that differ in spaces, brackets, quotes or the order of a list."""
+    """A form that is equal for conditions that differ only in spaces, brackets, quotes or order of lists."""
     if isinstance(node, OneOf):
         return OneOf(canonical(node.value), tuple(sorted(set(node.constants), key=repr)))
     if isinstance(node, Apply):
@@ -85,7 +91,7 @@ def canonical(node: Node) -> Node:
 
 
 def kind_of(stored: pa.DataType) -> str | None:
-    """The kind of a column's values: number, truth, text or time; None if they are not single values."""
+    """The kind of a column's values: "number", "truth", "text" or "time"; None for lists, structs, etc."""
     dtype = storage(stored)
     if pt.is_boolean(dtype):
         return "truth"
@@ -97,12 +103,12 @@ def kind_of(stored: pa.DataType) -> str | None:
 
 
 def is_condition(text: str) -> bool:
-    """True if a text is meant as a condition rather than as the name of a column."""
+    """True if a text looks like a condition rather than the name of a column."""
     return bool(re.search(r"[<>=!()\[\]{}\"'`&|~]|\b(and|or|not|in|is)\b", text))
 
 
 def in_a_line(text: str) -> str:
-    """A condition without line breaks."""
+    """Joins the lines of a condition into a single line."""
     return " ".join(line.strip() for line in re.split(r"[\r\n]+", text)).strip()
 
 
@@ -135,11 +141,11 @@ def parse(
     Args:
       text: The condition as written.
       types: The types of the input's columns.
-      characters: The largest number of characters.
-      levels: The largest number of levels of the tree.
+      characters: Maximum number of characters.
+      levels: Maximum depth of the tree.
     Raises:
       UserError: The text is not a condition, names an unknown column, compares values that cannot be
-        compared, or contains more than a condition may; the message says what and where.
+        compared, holds syntax that is not allowed, or exceeds a limit; the message says what and where.
     """
     tree, source = _tree(text, characters)
     node, kind = _Reader(source, types, levels).read(tree.body, 0)
@@ -157,7 +163,7 @@ _SIGNS: dict[type[ast.AST], str] = {
     ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod: "%", ast.And: "and", ast.Or: "or",
 }  # fmt: skip
-#: Remedies for operators that other languages use.
+#: Remedies for Python's operators that conditions do not have.
 _MEANT: dict[type[ast.AST], str] = {
     ast.BitAnd: "write and", ast.BitOr: "write or", ast.Invert: "write not", ast.Is: "write isnull(…) or ==",
     ast.IsNot: "write not isnull(…) or !=",
@@ -167,7 +173,7 @@ _ALLOWED = "allowed are names, constants, comparisons, and, or, not, in lists, +
 
 
 class _Source:
-    """The text of a condition, to which positions in the tree refer."""
+    """The text of a condition; positions in Python's syntax tree refer to it."""
 
     def __init__(self, text: str) -> None:
         self.text, self._bytes = text, text.encode()
@@ -180,16 +186,16 @@ class _Source:
         return self._bytes[node.col_offset : node.end_col_offset].decode()
 
     def name(self, node: ast.expr) -> str | None:
-        """The column that a node names; None for other nodes."""
+        """The column that a node names; None if the node is not a name."""
         if isinstance(node, ast.Attribute):
             holder = self.name(node.value)
             own = self._bytes[node.value.end_col_offset : node.end_col_offset].decode().strip(" \t.)")
             return None if holder is None else f"{holder}.{own.strip('`')}"
-        # Taken from the text, because Python's parser normalises names that look alike to one.
+        # Taken from the text, because Python's parser normalises Unicode in names.
         return self.part(node).strip("`") if isinstance(node, ast.Name) else None
 
     def place(self, offset: int, replaced: str) -> int:
-        """The position in the text, from 1, of a character of the text with backticks replaced."""
+        """Converts a position in `replaced`, the text without backticks, to one in the text, both from 1."""
         before = len(replaced[: max(0, offset - 1)].encode())
         return len(self._bytes[:before].decode("utf-8", "ignore")) + 1
 
@@ -201,7 +207,7 @@ def _tree(text: str, characters: int = _MOST_CHARACTERS) -> tuple[ast.Expression
     replaced = _without_backticks(source)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Python only warns of some mistakes, such as `65and x`
+            warnings.simplefilter("error")  # Python only warns about some mistakes, such as `65and x`
             return ast.parse(replaced, mode="eval"), source
     except SyntaxError as error:
         message = str(error.msg).partition(" (")[0]
@@ -213,7 +219,7 @@ def _tree(text: str, characters: int = _MOST_CHARACTERS) -> tuple[ast.Expression
 
 
 def _without_backticks(source: _Source) -> str:
-    """The text with each name in backticks replaced by a plain name of as many bytes."""
+    """The text with each name in backticks replaced by a plain name with the same number of bytes."""
     pieces, rest, text = [], 0, source.text
     for match in re.finditer(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|`[^`]*`?", text):
         if match[0][0] != "`":
@@ -226,7 +232,7 @@ def _without_backticks(source: _Source) -> str:
 
 
 class _Reader:
-    """Converts Python's syntax tree to a condition, and finds the kind of each value."""
+    """Converts Python's syntax tree to a condition's tree, and determines the kind of each value."""
 
     def __init__(self, source: _Source, types: Mapping[str, pa.DataType], levels: int) -> None:
         self._source, self._types, self._levels = source, types, levels
@@ -352,7 +358,7 @@ class _Reader:
         return OneOf(value, tuple(constants))
 
     def _check_pair(self, one: tuple[ast.expr, Node, str], other: tuple[ast.expr, Node, str]) -> None:
-        """Checks that two values can be compared: equal kinds, a truth with a number, a time with a text."""
+        """Checks that two values can be compared: equal kinds, truth and number, or time column and text."""
         kinds = {one[2], other[2]}
         if kinds == {"time"}:
             first, second = (
@@ -380,7 +386,7 @@ class _Reader:
         dtype = storage(self._types[column])
         try:
             time_constant(text, dtype)
-        except (ValueError, OverflowError) as error:  # Arrow's errors are subclasses
+        except (ValueError, OverflowError) as error:  # Arrow's errors are subclasses of ValueError
             raise self._source.wrong(
                 f"compares {column!r}, which holds {dtype}, with {text!r}, which is not one",
                 'write days like "2013-06-01", times like "2013-06-01 06:00:00", with a zone like Z only '

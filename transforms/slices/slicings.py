@@ -1,8 +1,9 @@
-"""Slicings, which break the importance down: by columns, conditions, bins, and intersections of these.
+"""Slicings: ways to divide the rows into slices, by a column, a condition, bins, or an intersection of these.
 
-A slicing puts each row into at most one slice. `labels` gives the slices' names as the tables show them:
-`carrier=UA`, `age >= 65`, `age=[18, 35)`, `carrier=UA & age >= 65`. Null is `carrier=null`, and so is NaN in
-bins. The text "null" is quoted, so that it is another slice.
+A slicing puts each row into at most one slice. The tables show the names of slices as `labels` returns them:
+`carrier=UA`, `age >= 65`, `age=[18, 35)`, `carrier=UA & age >= 65`. Rows with null are in a slice such as
+`carrier=null`; with bins, rows with NaN are in this slice, too. The text "null" is quoted, because its rows
+are in another slice.
 """
 
 from __future__ import annotations
@@ -27,19 +28,24 @@ from transforms.slices.expressions import KEY, kind_of
 from transforms.wording import did_you_mean, names_in_words
 
 AND = " & "
-#: Edges of bins with equally many rows, by column and number of bins.
+#: Computed edges of bins with about equally many rows, by column and number of bins.
 Edges = Mapping[tuple[str, int], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
 class BinsRequest:
-    """The config's `{column: age, bins: …}`: edges, or the number of bins with equally many rows."""
+    """An item `{column: age, bins: …}` of the config.
+
+    Args:
+      column: The column.
+      bins: Edges of the bins, or the number of bins, which then have about equally many rows.
+    """
 
     column: str
     bins: int | tuple[float, ...]
 
 
-#: A column's name or a condition, bins, or several of these to intersect.
+#: An item of the config: a column's name or a condition, bins, or several of these to intersect.
 SliceRequest = str | BinsRequest | tuple["str | BinsRequest", ...]
 
 
@@ -65,7 +71,7 @@ class ByCondition:
     """One slice: the rows for which a condition is true.
 
     Args:
-      name: The condition as written.
+      name: The condition as written, on one line.
       condition: The condition as a tree.
     """
 
@@ -80,12 +86,12 @@ class ByCondition:
 
 @dataclass(frozen=True)
 class ByBins:
-    """A slice for each bin of a column's numbers: below the first edge, between two, from the last on.
+    """A slice for each bin of a column: below the first edge, between two edges, or from the last edge on.
 
     Args:
       column: A column of numbers.
-      edges: Increasing edges; a bin includes its lower edge and not its upper one.
-      count: The number of bins with equally many rows, if the config gives that instead of edges; else 0.
+      edges: Increasing edges; a bin includes its lower edge but not its upper edge.
+      count: The number of bins, if the config gives a number instead of edges; else 0.
     """
 
     column: str
@@ -124,31 +130,31 @@ Slicing = ByColumn | ByCondition | ByBins | Intersection
 
 
 def labels(slicings: Sequence[Slicing], columns: Mapping[str, pa.Array]) -> dict[str, pa.DictionaryArray]:
-    """The slice of each row, by the name of a slicing.
+    """The slice of each row, for each slicing.
 
     Args:
       slicings: The run's slicings.
-      columns: The values `[B]` of each column that they need, as decoded for slices.
+      columns: The values of each column that the slicings need, `[B]`, as decoded for slices.
     Returns:
-      Labels `[B]`, dictionary-encoded; null where a row is in no slice. A dictionary may hold labels that no
-      row has.
-    Cost: one hash or search per row; texts are made only of distinct values.
+      By name of the slicing, the label of each row's slice, `[B]`, dictionary-encoded; null if a row is in no
+      slice. A dictionary may hold labels that no row has.
+    Cost: one hash or search per row; only distinct values are converted to text.
     """
-    # Values that contain ' & ' are quoted, lest they read like intersections.
+    # If there are intersections, values that contain ' & ' are quoted, so as not to look like intersections.
     within = any(isinstance(slicing, Intersection) for slicing in slicings)
     return {slicing.name: _labels(slicing, columns, within=within) for slicing in slicings}
 
 
 def described(slicings: Sequence[Slicing]) -> list[dict[str, Any]]:
-    """Descriptions of slicings for plan and manifest: `name`, `kind` and `columns` of each.
+    """Descriptions of slicings for the plan and the manifest, each with `name`, `kind` and `columns`.
 
-    A kind is column, condition, bins or intersection; bins also have `edges`, and intersections `parts`.
+    `kind` is column, condition, bins or intersection. Bins also have `edges`, and intersections have `parts`.
     """
     return [_described(slicing) for slicing in slicings]
 
 
 def columns_needed(slicings: Sequence[Slicing]) -> tuple[str, ...]:
-    """The columns of all slicings, each once."""
+    """The columns that the slicings need, without duplicates."""
     return tuple(dict.fromkeys(name for slicing in slicings for name in slicing.columns))
 
 
@@ -167,7 +173,7 @@ def _described(slicing: Slicing) -> dict[str, Any]:
 
 
 def candidates(requests: Sequence[SliceRequest]) -> list[str]:
-    """The columns that the config may mean, before the input's columns are known."""
+    """Names in the config that may be columns, for use before the input's columns are known."""
     names: list[str] = []
     for item in requests:
         if isinstance(item, tuple):
@@ -182,15 +188,16 @@ def candidates(requests: Sequence[SliceRequest]) -> list[str]:
 def resolve_slicings(
     requests: Sequence[SliceRequest], types: Mapping[str, pa.DataType]
 ) -> tuple[Slicing, ...]:
-    """The slicings that the config asks for.
+    """Checks the config's items, and converts them to slicings.
 
     Args:
       requests: The items of the config.
       types: Types of the input's columns.
     Returns:
-      The slicings; bins given only by their number have no edges yet, see `with_edges`.
+      The slicings; if the config gives only the number of bins, `with_edges` must compute their edges.
     Raises:
-      UserError: An item is neither a column nor a condition, does not fit the types, or is listed twice.
+      UserError: An item is neither a column nor a condition, does not fit the columns' types, or is listed
+        twice.
     """
     by_key: dict[object, Slicing] = {}
     for item in requests:
@@ -250,7 +257,7 @@ def _check_column(name: str, types: Mapping[str, pa.DataType]) -> None:
 
 
 def _key(slicing: Slicing) -> object:
-    """A key that is equal for slicings whose slices would have the same name or the same rows."""
+    """A key that is equal for two slicings if their slices would have the same names or the same rows."""
     if isinstance(slicing, Intersection):
         return frozenset(map(_key, slicing.parts))
     if isinstance(slicing, ByCondition):
@@ -264,14 +271,14 @@ def _key(slicing: Slicing) -> object:
 def with_edges(
     slicings: Sequence[Slicing], columns: Mapping[str, pa.Array], known: Edges | None = None
 ) -> tuple[Slicing, ...]:
-    """The slicings, with edges computed for bins if the config gives only their number.
+    """The slicings, with edges computed for bins of which the config gives only the number.
 
     Args:
       slicings: From `resolve_slicings`.
-      columns: Values drawn from the input, by column.
-      known: Edges to use instead, by column and number of bins.
+      columns: A sample of the input's values, by column.
+      known: Edges to use instead of computing them, by column and number of bins.
     Raises:
-      UserError: The values drawn are all equal.
+      UserError: The sampled values of a column are all equal.
     """
     return tuple(_with_edges(slicing, columns, known or {}) for slicing in slicings)
 
@@ -319,7 +326,7 @@ def _of_values(column: str, values: pa.Array, within: bool) -> pa.DictionaryArra
 
 
 def _quoted(texts: pa.Array, within: bool) -> pa.Array:
-    """The texts, quoted where they would read like another value or combination of values."""
+    """Quotes the texts that could be mistaken for null, for a quoted text or for an intersection."""
     alike = pc.or_(pc.equal(texts, "null"), pc.starts_with(texts, '"'))
     if within:
         alike = pc.or_(alike, pc.match_substring(texts, AND))
@@ -330,8 +337,8 @@ def _quoted(texts: pa.Array, within: bool) -> pa.Array:
 
 
 def _numbers(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """A column's numbers, floats or integers, and a mask of the missing ones, both `[B]`."""
-    if pt.is_string(values.type):  # decimal numbers are decoded to strings
+    """A column's numbers (floats or integers) and a mask of the missing numbers, both `[B]`."""
+    if pt.is_string(values.type):  # decimal numbers arrive as strings
         values = values.cast(pa.float64())
     numbers = values.to_numpy(zero_copy_only=False)
     return numbers, np.isnan(numbers) if numbers.dtype.kind == "f" else np.zeros(len(numbers), bool)
@@ -341,7 +348,7 @@ def _of_bins(slicing: ByBins, values: pa.Array) -> pa.DictionaryArray:
     numbers, missing = _numbers(values)
     edges = np.array(slicing.edges)
     if pt.is_float32(values.type) or pt.is_float16(values.type):
-        # Single and double precision have different numbers for 0.7: an edge means the column's.
+        # 0.7 is a different number in single and in double precision: use the one of the column's type.
         with np.errstate(over="ignore"):
             edges = edges.astype(values.type.to_pandas_dtype())
     places = np.searchsorted(edges, numbers, side="right")
@@ -361,7 +368,7 @@ def _shown(edge: float) -> str:
 
 
 def _of_both(one: pa.DictionaryArray, other: pa.DictionaryArray) -> pa.DictionaryArray:
-    """The combinations of slices that occur, in the order of their first rows."""
+    """The intersection of two slicings; its dictionary has only combinations that occur in the batch."""
     width = max(1, len(other.dictionary))
     numbers = pc.add(pc.multiply(one.indices.cast(pa.int64()), width), other.indices.cast(pa.int64()))
     encoded = numbers.dictionary_encode()

@@ -1,4 +1,4 @@
-"""Reading days, times and durations in conditions, written as in the tables or as in ISO 8601."""
+"""Parsing of days, times and durations in conditions, written as in the tables or as in ISO 8601."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ _UNITS_A_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def time_constant(text: str, dtype: pa.DataType) -> pa.Scalar:
-    """The value of a text that is compared with a column of days, times or durations.
+    """Parses a text that a condition compares with a column of days, times or durations.
 
-    A time without a zone is in the column's zone, if there is one. A value beyond the type's range becomes
-    the end of the range.
+    A time without a zone is in the column's zone, if the column has a zone. A value outside the range of the
+    type becomes the nearest end of the range.
 
     Args:
-      text: The text as written.
+      text: The text in the condition.
       dtype: The column's type.
+    Returns:
+      The value, of type `dtype`.
     Raises:
-      ValueError: The text is not of the column's kind, or is finer than the column.
+      ValueError: The text is not a value of the column's kind, or has more digits than the column's unit.
     """
     if pt.is_date64(dtype):
         return time_constant(text, pa.date32()).cast(dtype)

@@ -1,1 +1,1 @@
-"""Storage: opening and writing paths and URLs, digests of files, and files kept open between pieces."""
+"""Access to files at local paths and URLs, digests of files, and files kept open between pieces of work."""

@@ -1,4 +1,4 @@
-"""Access to files, for the whole project: local paths natively, URLs through Beam's filesystems."""
+"""Access to files for the whole project: local paths through Python, URLs through Beam's filesystems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCAL_SCHEME = "file://"
 _CREDENTIALS = (
     "check the path, the credentials and that the filesystem's extra is installed (attribeam[gcp], [aws])"
 )
-#: Errors in the path itself, which no retry will mend: a name too long, links in a circle.
+#: Errors that are caused by the path itself: a name that is too long, or a cycle of links.
 _IN_THE_NAME = (errno.ENAMETOOLONG, errno.ELOOP)
 _copies: dict[str, str] = {}
 _copies_lock = threading.Lock()
@@ -37,7 +37,7 @@ def is_url(path: str) -> bool:
 
 
 def join(base: str, *parts: str) -> str:
-    """Joins path parts; an absolute part or a URL starts afresh, as with os.path.join."""
+    """Joins path parts; an absolute part or a URL replaces the parts before it, as with os.path.join."""
     for part in parts:
         if is_url(part) or part.startswith(LOCAL_SCHEME):
             base = part
@@ -51,13 +51,13 @@ def join(base: str, *parts: str) -> str:
 
 
 def _without_dots(url: str) -> str:
-    """A URL with `.` and `..` resolved, as in local paths: an object store would take them for names."""
+    """A URL with `.` and `..` resolved, because an object store would take them as names of folders."""
     root = "/".join(url.split("/")[:3])
     return root + posixpath.normpath(url.removeprefix(root)) if "/." in url else url
 
 
 def open_input(path: str) -> BinaryIO:
-    """Opens a file for reading bytes, exactly as stored: nothing is decompressed.
+    """Opens a file to read its bytes as stored, without decompressing them.
 
     Raises:
       UserError: The file does not exist or may not be read.
@@ -66,7 +66,7 @@ def open_input(path: str) -> BinaryIO:
         from apache_beam.io.filesystem import CompressionTypes
 
         with remote_errors(path, "cannot be read"):
-            # The default would decompress by suffix, and byte offsets would no longer be those of the file.
+            # By default Beam decompresses by suffix, and byte offsets would not be those of the stored file.
             return cast(
                 BinaryIO,
                 filesystems().open(path, compression_type=CompressionTypes.UNCOMPRESSED),
@@ -86,7 +86,7 @@ def open_arrow(path: str) -> pa.NativeFile:
 
 
 def exists(path: str) -> bool:
-    """True for an existing file or folder; a folder of an object store exists if there are files in it."""
+    """True if a file or folder exists; a folder of an object store exists if there are files in it."""
     if is_url(path):
         with remote_errors(path, "cannot be reached"):
             return bool(filesystems().exists(path)) or bool(remote_files(path))
@@ -95,7 +95,7 @@ def exists(path: str) -> bool:
             os.stat(local_path(path))
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return True  # any other error is raised: it does not show whether the path exists
+        return True  # other errors are raised, because they do not show whether the path exists
 
 
 def is_dir(path: str) -> bool:
@@ -112,7 +112,7 @@ def size(path: str) -> int:
 
 
 def stamp(path: str) -> tuple[int, float]:
-    """A file's size in bytes and time of last change; equal stamps are taken to mean equal content."""
+    """A file's size in bytes and the time of its last change; equal stamps are taken as equal content."""
     if is_url(path):
         with remote_errors(path, "cannot be read"):
             metadata = filesystems().get_filesystem(path).metadata(path)
@@ -123,7 +123,7 @@ def stamp(path: str) -> tuple[int, float]:
 
 
 def makedirs(path: str) -> None:
-    """Makes a folder and those above it; existing ones are fine. Most object stores need no folders.
+    """Makes a folder and its parents, unless they exist. Most object stores have no folders.
 
     Raises:
       UserError: The folder cannot be made, or a file is in the way.
@@ -138,10 +138,11 @@ def makedirs(path: str) -> None:
 
 
 def write_atomic(path: str, data: bytes | memoryview) -> None:
-    """Writes a file so that readers see all of it or none of it, even if others write the same name.
+    """Writes a file so that readers see all of it or none of it, even if several writers use its name.
 
-    Runners start backup attempts of the same work, so two writers may use one name at once. A local file is
-    written under a temporary name in the same folder, then renamed. An upload to an object store is atomic.
+    Two writers may use a name at once, because runners start backup attempts of the same work. A local file
+    is written under a temporary name in the same folder, then renamed. An upload to an object store is
+    atomic.
     """
     if is_url(path):
         from apache_beam.io.filesystem import CompressionTypes
@@ -154,7 +155,8 @@ def write_atomic(path: str, data: bytes | memoryview) -> None:
         return
     target = local_path(path)
     folder, name = os.path.split(target)
-    # The dot hides an interrupted attempt from globs; the cut keeps the name within the system's limit.
+    # The dot hides the file of an interrupted attempt from globs. Cutting `name` keeps the temporary name
+    # within the system's limit.
     temporary = os.path.join(folder, f".{name[:40]}.{uuid.uuid4().hex}.tmp")
     with _local_errors(path, "cannot be written"):
         try:
@@ -170,13 +172,16 @@ def write_atomic(path: str, data: bytes | memoryview) -> None:
 
 
 def put_in_place(temporary: str, target: str) -> None:
-    """Renames a local file whose content is on the disk, so that the new name survives a power cut."""
+    """Renames a local file, and flushes the new name to disk, so that it survives a power cut.
+
+    The file's content must be on disk already.
+    """
     os.replace(temporary, target)
     sync(os.path.dirname(target) or ".")
 
 
 def sync(path: str) -> None:
-    """Flushes a local file's content, or a folder's names, to the disk, so that they survive a power cut."""
+    """Flushes a local file's content, or the names in a folder, to disk, so that they survive a power cut."""
     opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -185,7 +190,7 @@ def sync(path: str) -> None:
 
 
 def upload(source: str, url: str) -> None:
-    """Copies a local file to an object store, where it appears only when complete.
+    """Copies a local file to an object store, where the copy appears only when it is complete.
 
     Raises:
       UserError: The URL cannot be written.
@@ -207,7 +212,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def delete_tree(path: str) -> None:
-    """Deletes a file, or a folder with its content; does nothing where neither exists."""
+    """Deletes a file, or a folder with its content; does nothing if the path does not exist."""
     if is_url(path):
         with remote_errors(path, "cannot be deleted"):
             inside = remote_files(path)
@@ -226,7 +231,7 @@ def delete_tree(path: str) -> None:
 
 
 def tree(path: str) -> list[str]:
-    """The files under a URL at any depth, as relative paths."""
+    """The files under a URL at any depth, as paths relative to the URL."""
     prefix = path.rstrip("/") + "/"
     with remote_errors(path, "cannot be listed"):
         return [file[len(prefix) :] for file in remote_files(path)]
@@ -236,7 +241,7 @@ def rename(sources: Sequence[str], targets: Sequence[str]) -> None:
     """Moves files within an object store; an existing file at a target is replaced.
 
     Raises:
-      UserError: Some could not be moved.
+      UserError: Some files could not be moved.
     """
     _in_store("rename", sources, targets)
 
@@ -245,7 +250,7 @@ def copy(sources: Sequence[str], targets: Sequence[str]) -> None:
     """Copies files within an object store.
 
     Raises:
-      UserError: Some could not be copied.
+      UserError: Some files could not be copied.
     """
     _in_store("copy", sources, targets)
 
@@ -257,7 +262,7 @@ def _in_store(action: str, sources: Sequence[str], targets: Sequence[str]) -> No
 
 
 def list_dir(path: str) -> list[str]:
-    """The names in a folder, sorted; empty where the folder does not exist."""
+    """The names in a folder, sorted; empty if the folder does not exist."""
     if is_url(path):
         prefix = path.rstrip("/") + "/"
         with remote_errors(path, "cannot be listed"):
@@ -270,7 +275,7 @@ def list_dir(path: str) -> list[str]:
 
 
 def local_copy(path: str) -> str:
-    """A local path with the content of `path`; a URL's file or folder is downloaded once per process."""
+    """A local path with the content of `path`; the file or folder at a URL is downloaded once per process."""
     if not is_url(path):
         return local_path(path)
     with _copies_lock:
@@ -280,19 +285,19 @@ def local_copy(path: str) -> str:
 
 
 def local_path(path: str) -> str:
-    """A local path without `file://`."""
+    """A local path without the prefix `file://`."""
     return path.removeprefix(LOCAL_SCHEME)
 
 
 def filesystems() -> Any:
-    """Beam's FileSystems, imported on first use because that takes a while."""
+    """Beam's FileSystems class, imported on first use because the import is slow."""
     from apache_beam.io.filesystems import FileSystems
 
     return FileSystems
 
 
 def remote_files(path: str) -> list[str]:
-    """All files under a URL taken as a folder, at any depth."""
+    """The URLs of all files in the folder at a URL, at any depth, sorted."""
     entries = filesystems().match([path.rstrip("/") + "/**"])[0].metadata_list
     return sorted(entry.path for entry in entries if not entry.path.endswith("/"))
 
@@ -304,7 +309,7 @@ def _download(path: str) -> str:
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     target = os.path.join(root, path.rstrip("/").rsplit("/", 1)[-1])
     prefix = path.rstrip("/") + "/"
-    # A path without files below it is a file itself, or open_input reports that it is missing.
+    # If there are no files below the path, it is a file itself, or open_input reports that it is missing.
     for source in inside or [path]:
         copy = os.path.join(target, source[len(prefix) :]) if inside else target
         os.makedirs(os.path.dirname(copy), exist_ok=True)
@@ -315,7 +320,7 @@ def _download(path: str) -> str:
 
 @contextlib.contextmanager
 def _local_errors(path: str, what: str) -> Iterator[None]:
-    """Re-raises errors that the user can mend by changing the path as UserError; others pass through."""
+    """Re-raises errors as UserError if the user can avoid them with another path or other permissions."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,8 +1,8 @@
-"""Open files kept from one piece to the next.
+"""Open files that are kept from one piece of an input file to the next piece.
 
-A shard often begins in the middle of a gzip stream or a row group, which can only be read from its start.
-Every shard would then decompress or decode all the rows before its own. Instead, a process that reads shards
-in order continues where it stopped.
+A shard often begins in the middle of a gzip stream or a row group, and these can only be read from their
+start. Each shard would have to decompress or decode all rows before its own rows. Instead, a process that
+reads shards in order keeps the file open, and continues where it stopped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Cursor(Protocol):
     """A position in an open file."""
 
     def reaches(self, row: int) -> bool:
-        """True if moving on to this row costs less than opening the file anew."""
+        """True if it costs less to move on to this row than to open the file again."""
 
     def close(self) -> None:
         """Closes the file."""
@@ -29,10 +29,10 @@ C = TypeVar("C", bound=Cursor)
 class IdleCursors(Generic[C]):
     """Cursors that are not in use, kept for the next piece; safe for threads.
 
-    A cursor's key holds all that it depends on, including the file's stamp.
+    The key of a cursor must hold everything that the cursor depends on, including the file's stamp.
 
     Args:
-      most: How many cursors to keep.
+      most: Maximum number of cursors to keep.
     """
 
     def __init__(self, most: int) -> None:
@@ -42,7 +42,7 @@ class IdleCursors(Generic[C]):
         atexit.register(self.clear)
 
     def keep(self, key: Hashable, cursor: C) -> None:
-        """Keeps a cursor for the next piece; the oldest ones are closed if there are too many."""
+        """Keeps a cursor for the next piece; closes the oldest cursors if there are more than `most`."""
         with self._lock:
             surplus = [self._cursors.pop(key)] if key in self._cursors else []
             self._cursors[key] = cursor
@@ -60,7 +60,7 @@ class IdleCursors(Generic[C]):
             one.close()
 
     def fetch(self, key: Hashable, row: int) -> C | None:
-        """Hands over a cursor of this key that can move on to `row`; None if there is none."""
+        """Removes and returns the cursor of this key if it can move on to `row`; else returns None."""
         with self._lock:
             if key in self._cursors and self._cursors[key].reaches(row):
                 return self._cursors.pop(key)

@@ -1,4 +1,4 @@
-"""Decision trees of any library as arrays: splits, leaves, covers, and the path to each node."""
+"""Decision trees of any library as arrays: splits, leaves, training rows per node, and paths to the nodes."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ import numpy as np
 
 from transforms.errors import UserError
 
-#: Most features that a path may split on: a row's decisions along a path are one bit each of an int64.
+#: Maximum number of features that a path may split on: an int64 holds a row's decisions, one bit per feature.
 MOST_ON_A_PATH = 63
 
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees whose leaves sum to a score minus a constant; nodes are numbered across all trees.
+    """Trees whose leaves sum to the score minus a constant; nodes are numbered across all trees.
 
-    A row goes left if its value is at most the threshold; for splits between categories see `members_left`.
-    Nodes are in preorder: each before its left subtree, which comes before its right subtree.
+    At a split by threshold, a row goes left if its value is at most the threshold. At a split between
+    categories, the direction depends on whether the node's set of categories contains the row's value.
+    Nodes are in preorder: each node, then its left subtree, then its right subtree.
 
     Args:
       roots: First node of each tree, `[trees]` int32, ascending.
       output: The output to which a tree adds, `[trees]` int32; 0 if its leaves hold a value for each output.
-      left: Left child, `[nodes]` int32; -1 at a leaf.
-      right: Right child, likewise.
+      left: Left child of each node, `[nodes]` int32; -1 at a leaf.
+      right: Right child of each node, `[nodes]` int32; -1 at a leaf.
       feature: The feature on which the node splits, `[nodes]` int32.
-      threshold: `[nodes]` float64; unused at a split between categories.
+      threshold: Threshold of each node, `[nodes]` float64; unused at a split between categories.
       missing_left: Whether NaN goes left, `[nodes]` bool.
       zero_missing: Whether zero goes where NaN goes, `[nodes]` bool.
-      members_left: Whether members of the node's set in `categories` go left and all others right, `[nodes]`
-        bool; if false, members go right.
-      words: First of the node's words in `categories`, `[nodes + 1]` int64; a threshold has no words.
-      categories: Bit sets of whole numbers, `[words]` uint32.
-      value: Values of the leaves, `[nodes, V]` float64.
-      cover: Training rows (or the sum of their weights) that reached the node, `[nodes]` float64.
-      width: Features of a row.
-      outputs: Outputs T.
+      members_left: Whether values in the node's set of categories go left and other values go right,
+        `[nodes]` bool; if false, values in the set go right and other values go left.
+      words: Where the node's set begins in `categories`, `[nodes + 1]` int64; each set ends where the next
+        one begins, and a split by threshold has an empty set.
+      categories: The sets of categories of all nodes, as bits, `[words]` uint32.
+      value: Values of the leaves, `[nodes, V]` float64; V is 1, or T if leaves hold a value for each output.
+      cover: Number of training rows (or the sum of their weights) that reached the node, `[nodes]` float64.
+      width: Number of features.
+      outputs: Number of outputs, T.
     """
 
     roots: np.ndarray
@@ -63,7 +65,7 @@ class Forest:
         return Paths.of(self)
 
     def sums(self, rows: np.ndarray) -> np.ndarray:
-        """The sum of the leaves that each of `rows`, `[B, width]`, reaches: `[B, T]` float64."""
+        """For each of `rows`, `[B, width]`, the sum of the leaves that it reaches, `[B, T]` float64."""
         from transforms.models.forest.kernels import sum_leaves
 
         sums = np.zeros((len(rows), self.outputs))
@@ -87,18 +89,19 @@ class Forest:
 
 @dataclass(frozen=True)
 class Paths:
-    """The path from the root to each node, as arrays `[nodes]` about the node and the edge that leads to it.
+    """The path from the root to each node, as arrays `[nodes]`.
 
+    Below, "the edge" is the last edge of the path. It tests the feature on which the node's parent splits.
     Several splits on one feature along a path count as one condition on that feature.
 
     Args:
-      parent: The parent; -1 at a root.
+      parent: The parent of the node; -1 at a root.
       bit: Position of the edge's feature among the path's distinct features; -1 at a root.
-      earlier: The nearest node above whose edge tests the same feature; -1 if there is none.
-      depth: Distinct features on the path, this edge's included.
-      level: Edges on the path.
-      share: Share of training rows that all tests of the edge's feature send this way: the product of the
-        shares of that feature's edges on the path.
+      earlier: The nearest ancestor reached by an edge that tests the same feature; -1 if there is none.
+      depth: Number of distinct features on the path.
+      level: Number of edges on the path.
+      share: Share of training rows that pass all tests of the edge's feature on the path: the product, over
+        these tests, of the share of the parent's rows that reached the child.
     """
 
     parent: np.ndarray
@@ -155,12 +158,12 @@ class Tree:
 
 
 def plant(trees: Sequence[Tree], width: int, outputs: int) -> Forest:
-    """Joins trees to a forest, numbering their nodes consecutively.
+    """Joins trees into a forest, and numbers their nodes consecutively.
 
     Args:
       trees: At least one tree.
-      width: Features of a row.
-      outputs: Outputs T.
+      width: Number of features.
+      outputs: Number of outputs, T.
     """
     trees = [_in_order(tree) for tree in trees]
     sizes = np.array([len(tree.left) for tree in trees])
@@ -201,11 +204,11 @@ def plant(trees: Sequence[Tree], width: int, outputs: int) -> Forest:
 
 
 def _in_order(tree: Tree) -> Tree:
-    """The tree with its nodes in preorder: each before its left subtree, then its right subtree."""
+    """The tree with its nodes in preorder: each node, then its left subtree, then its right subtree."""
     from transforms.models.forest.kernels import preorder
 
     left, right = (np.asarray(side, np.int64) for side in (tree.left, tree.right))
-    order = np.zeros(2 * np.count_nonzero(left >= 0) + 1, np.int64)  # some files keep nodes that were cut off
+    order = np.zeros(2 * np.count_nonzero(left >= 0) + 1, np.int64)  # some files keep pruned nodes
     preorder(left, right, 0, order)
     place = np.full(len(left) + 1, -1)
     place[order] = np.arange(len(order))

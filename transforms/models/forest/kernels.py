@@ -1,4 +1,4 @@
-"""Compiled loops over the nodes of trees; they release Python's lock, so that threads can share the rows."""
+"""Compiled loops over the nodes of trees; they release Python's lock, so that threads can run in parallel."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 
 #: LightGBM's tolerance: values up to this magnitude count as zero.
 _ZERO = float(np.float32(1e-35))
-#: Rows that are processed together, so that their state for each node stays in the processor's cache.
+#: Number of rows that are processed together, so that their state at each node stays in the CPU's cache.
 BLOCK = 128
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compiles a function to machine code, cached on disk between processes if a folder can be written to."""
+    """Compiles a function to machine code, which is cached on disk if a cache folder is writable."""
     try:
         return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written to
@@ -24,15 +24,15 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 @compiled
 def goes_left(x: float, node: int, split: Any) -> Any:
-    """True if a value goes left at a node; `split` is `Forest.split_arrays`."""
+    """True if a row with the value `x` goes left at a node; `split` is `Forest.split_arrays`."""
     _, threshold, missing_left, zero_missing, members_left, words, categories = split
     if np.isnan(x):
         return missing_left[node]
     first, count = words[node], words[node + 1] - words[node]
     if count > 0:
         member = False
-        # Fractions are truncated, and negative numbers are not categories. LightGBM, whose members go left,
-        # truncates before it tests the sign, so that −0.5 becomes category 0.
+        # Fractions are truncated, and negative numbers are not categories. LightGBM (the library with
+        # members_left) truncates before it tests the sign, so that −0.5 becomes category 0.
         if (x > -1 if members_left[node] else x >= 0) and x < 32 * count:
             category = np.int64(x)
             word = categories[first + (category >> 5)]
@@ -50,7 +50,7 @@ def block_goes_left(columns: Any, start: int, node: int, split: Any, goes: Any) 
     Args:
       columns: All rows, stored by feature, `[width, B]`.
       start: First row of the block.
-      node: A node that splits.
+      node: A node that is not a leaf.
       split: `Forest.split_arrays`.
       goes: Receives 1 for left and 0 for right.
     """
@@ -61,7 +61,7 @@ def block_goes_left(columns: Any, start: int, node: int, split: Any, goes: Any) 
             goes[row] = 1 if goes_left(column[row], node, split) else 0
         return
     limit = threshold[node]
-    # NaN fails either comparison: `> limit` sends it left, `<= limit` sends it right.
+    # NaN fails both comparisons: with `> limit` it goes left, with `<= limit` it goes right.
     if missing_left[node]:
         for row in range(len(goes)):
             goes[row] = 0 if column[row] > limit else 1
@@ -74,7 +74,10 @@ def block_goes_left(columns: Any, start: int, node: int, split: Any, goes: Any) 
 def sum_leaves(
     rows: Any, roots: Any, output: Any, left: Any, right: Any, value: Any, split: Any, out: Any
 ) -> None:
-    """Adds to `out`, `[B, T]`, the leaves that `rows`, `[B, width]`, reach; other arrays as in `Forest`."""
+    """Adds to `out`, `[B, T]`, the values of the leaves that `rows`, `[B, width]`, reach.
+
+    The other arrays are those of `Forest`.
+    """
     feature = split[0]
     for tree in range(len(roots)):
         for row in range(len(rows)):
@@ -87,7 +90,7 @@ def sum_leaves(
 
 @compiled
 def preorder(left: Any, right: Any, root: int, order: Any) -> None:
-    """Writes a tree's nodes in preorder into `order`: each before its left subtree, then its right one."""
+    """Writes the numbers of a tree's nodes into `order`, in preorder: node, left subtree, right subtree."""
     stack = np.empty(len(order) + 1, np.int64)
     stack[0] = root
     waiting, position = 1, 0
@@ -104,12 +107,13 @@ def preorder(left: Any, right: Any, root: int, order: Any) -> None:
 
 @compiled
 def find_paths(roots: Any, left: Any, right: Any, feature: Any, cover: Any, paths: Any) -> None:
-    """Fills the arrays of `Paths`, for nodes in preorder."""
+    """Fills the arrays of `Paths`; the nodes must be in preorder."""
     parent, bit, earlier, depth, level, share = paths
     for node in range(len(left)):
         if left[node] < 0:
             continue
-        above = node  # ends at the nearest node whose edge tests the same feature, or at the root
+        # Climb to the nearest node (or this one) reached by an edge on the same feature, or to the root.
+        above = node
         while parent[above] >= 0 and feature[parent[above]] != feature[node]:
             above = parent[above]
         seen = parent[above] >= 0

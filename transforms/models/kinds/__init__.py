@@ -1,1 +1,1 @@
-"""Kinds of models, one file each."""
+"""Kinds of models, with one module for each."""

@@ -1,4 +1,4 @@
-"""Recognition of a model file or folder by its content: a kind that can be loaded, or another program's."""
+"""Recognition of a model by its content, and of other programs' files, so that errors can name them."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _KNOWN = (
     f"known are {', '.join((*KERAS, *PICKLES[:3], *BOOSTERS))} files, SavedModel folders and "
     "python: package.module:function"
 )
-#: Bytes of a file that are read to recognize it; more of a JSON file, whose keys may lie far apart.
+#: Number of bytes read to recognize a file; a JSON file needs more, because its keys may be far apart.
 _START, _JSON = 4096, 1 << 20
 
 
 def printed_by(function: str) -> str:
-    """The remedy for a model that can be explained as a Python function."""
+    """The remedy for a model for which `attribeam methods --function` prints a Python function."""
     return f"explain it as a function: attribeam methods --function {function} prints one"
 
 
 _SAVE_BOOSTER = "save it with Booster.save_model"
 _ANY = "explain it as a function: model: {python: module:function}"
 
-#: The first bytes of a file, what such a file is, and the remedy.
+#: The first bytes of a file, what the file is, and the remedy.
 _MAGIC: Sequence[tuple[bytes, str, str]] = (
     (b"CBM1", "is a CatBoost model", printed_by("catboost")),
     (b"binf", "is in XGBoost's old binary format", "save it as .ubj with the XGBoost that wrote it"),
@@ -49,7 +49,7 @@ _MAGIC: Sequence[tuple[bytes, str, str]] = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself", "git lfs pull"),
     (b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "is a PyTorch model", _ANY),
 )  # fmt: skip
-#: A pattern for a member of a zip file, what the file is, and the remedy.
+#: A pattern for the name of a member of a zip file, what the zip file is, and the remedy.
 _ZIPPED: Sequence[tuple[str, str, str]] = (
     (r"(.*/)?data\.pkl", "is a PyTorch model", _ANY),
     (r"config\.json", "is a Keras model under another name", "name it .keras"),
@@ -57,7 +57,7 @@ _ZIPPED: Sequence[tuple[str, str, str]] = (
     (r"model\.ini", "is a MOJO of H2O", _ANY),
     (r".*\.npy", "holds numpy arrays, not a model", "name the model's file"),
 )
-#: Keys that a JSON object has together, what the file is, and the remedy.
+#: Keys that must all be in a JSON object, what the file is, and the remedy.
 _KEYS: Sequence[tuple[frozenset[str], str, str]] = (
     (
         frozenset({"tree_info"}),
@@ -79,7 +79,7 @@ _KEYS: Sequence[tuple[frozenset[str], str, str]] = (
     ),
     (frozenset({"irVersion"}), "is an ONNX model as JSON", printed_by("onnx")),
 )
-#: Files that a folder has together, what the folder is, and the remedy.
+#: Files that must all be in a folder, what the folder is, and the remedy.
 _FOLDERS: Sequence[tuple[tuple[str, ...], str, str]] = (
     (("data_spec.pb", "header.pb"), "is a model of YDF", printed_by("ydf")),
     (("MLmodel",), "is a folder of MLflow", "name the model's own file in it"),
@@ -105,7 +105,7 @@ _SUFFIXES: dict[str, tuple[str, str]] = {
     ".rda": ("is an object of R", _ANY),
 }
 _PROTOCOL = re.compile(rb"\x80[\x02-\x05]")
-#: Pickles of protocol 0 and 1 begin with a mark or with `c`, the opcode of a global.
+#: Pickles of protocol 0 and 1 begin with `(`, the opcode of a mark, or with `c`, the opcode of a global.
 _OLD_PICKLE = re.compile(rb"(\(.)?c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n", re.DOTALL)
 _UNPACKING: Sequence[tuple[bytes, Callable[[bytes], bytes]]] = (
     (b"\x1f\x8b", lambda data: zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(data, _START)),
@@ -116,17 +116,17 @@ _UNPACKING: Sequence[tuple[bytes, Callable[[bytes], bytes]]] = (
     (b"ZF0x", lambda data: b""),
     (b"\x04\x22\x4d\x18", lambda data: b""),
 )
-#: Bytes of a compressed file that are read: bzip2 gives nothing before a whole block of up to 900 kB.
+#: Number of bytes read of a compressed file: bzip2 unpacks whole blocks of up to 900 kB only.
 _PACKED = 2 << 20
 
 
 def model_kind(path: str) -> str:
-    """The key of MODELS for a local path or a function.
+    """The kind of a model, given as a local path or as `python:` and a function's name: its key in MODELS.
 
     Content takes precedence over the suffix: pickles and boosters may have any name.
 
     Raises:
-      UserError: The kind is unknown; the message says what the file is instead, if it can be recognized.
+      UserError: The kind of model is unknown; the message says what the file is, if it can be recognized.
     """
     if is_function(path):
         return "python:"
@@ -146,7 +146,7 @@ def model_kind(path: str) -> str:
     if suffix in KERAS:
         return suffix
     if suffix in PICKLES:
-        return "pickle"  # load_pickle will say what is wrong with it
+        return "pickle"  # load_pickle will say what is wrong with the file
     if suffix == ".py":
         module = os.path.splitext(os.path.basename(path))[0]
         raise UserError(
@@ -166,7 +166,7 @@ def _refuse(path: str, start: bytes, known: Sequence[tuple[bytes, str, str]]) ->
 
 
 def _of_content(path: str, start: bytes, suffix: str) -> str | None:
-    """The kind of model by a file's first bytes; None if they do not identify it.
+    """The kind of model according to a file's first bytes; None if these bytes do not identify a kind.
 
     Raises:
       UserError: The bytes identify something that cannot be loaded.
@@ -196,7 +196,7 @@ def _of_content(path: str, start: bytes, suffix: str) -> str | None:
 
 
 def _of_object(path: str, text: bytes) -> str | None:
-    """The kind of a JSON or UBJSON object by its keys; `text` is its beginning, from the brace on."""
+    """The kind of model by the keys of a JSON or UBJSON object; `text` begins with the object's brace."""
     if re.match(rb"\{\s*\"", text) is None:  # UBJSON, where XGBoost's keys come in alphabetical order
         return "XGBoost" if b"learner" in text else None
     with open(path, encoding="utf-8-sig", errors="replace") as file:
@@ -218,9 +218,9 @@ _TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:]', re.DOTALL)
 
 
 def top_keys(text: str) -> list[str]:
-    """The top-level keys of a JSON object, as far as the text goes.
+    """The top-level keys of a JSON object; the text may be cut off.
 
-    Cost: one pass; no values are built.
+    Cost: one pass over the text; the values are not parsed.
     """
     depth, keys, last = 0, [], None
     for token in _TOKENS.finditer(text):
@@ -270,7 +270,7 @@ def _refuse_binary(path: str, start: bytes, suffix: str) -> None:
         raise UserError(description, path, "load them into their model and save that, or " + _ANY)
     if start.startswith(b"\x08\x01\x12") and suffix == ".pb":
         raise UserError("is the graph of a SavedModel", path, "name its folder")
-    # ONNX's ModelProto begins with its version, 3 or more; the producer, graph or operators follow.
+    # ONNX's ModelProto begins with its version, 3 or more; then come the producer, graph or operators.
     if re.match(rb"\x08[\x03-\x14][\x12\x3a\x42]", start) and suffix not in (".mlmodel", ".coreml"):
         raise UserError("is an ONNX model", path, printed_by("onnx"))
     if suffix in (".pb", ".pbtxt"):
@@ -282,7 +282,10 @@ def _refuse_binary(path: str, start: bytes, suffix: str) -> None:
 
 
 def _unpacked(path: str, start: bytes) -> bytes | None:
-    """First bytes of a compressed file's content; b"" if unreadable, None if the file is not compressed."""
+    """The first bytes of a compressed file, unpacked; None if it is not compressed or cannot be unpacked.
+
+    Returns b"" for compression formats that only joblib reads.
+    """
     if not is_packed(start):
         return None
     unpack = next(unpack for magic, unpack in _UNPACKING if start.startswith(magic))
@@ -296,13 +299,13 @@ def _unpacked(path: str, start: bytes) -> bytes | None:
 
 def is_packed(start: bytes) -> bool:
     """True if a file that begins with these bytes is compressed."""
-    # zlib's first two bytes are a multiple of 31; 0x78 alone is the letter x, with which a text may begin.
+    # zlib's first two bytes are a multiple of 31. A first byte 0x78 is not enough: a text may begin with x.
     zlibbed = start[:1] != b"\x78" or int.from_bytes(start[:2], "big") % 31 == 0
     return zlibbed and any(start.startswith(magic) for magic, _ in _UNPACKING)
 
 
 def unpacked_whole(data: bytes) -> bytes:
-    """A file's content, unpacked if it is compressed in a format that Python knows, else unchanged."""
+    """A file's content, unpacked if it is compressed in a format that Python supports; else unchanged."""
     packed: Sequence[tuple[bytes, Callable[[bytes], bytes]]] = (
         (b"\x1f\x8b", gzip.decompress),
         (b"BZh", bz2.decompress),

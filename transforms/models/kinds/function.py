@@ -1,4 +1,7 @@
-"""Python functions as models, named `python: package.module:function`: callables on a dict of arrays."""
+"""Python functions as models: a function takes a dict of arrays and returns scores.
+
+A config names a function as `python: package.module:function`.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ def is_function(path: str) -> bool:
 
 
 def split_name(path: str) -> tuple[str, str]:
-    """Module and function of `python: package.module:function`.
+    """Splits `python: package.module:function` into the names of the module and the function.
 
     Raises:
-      UserError: The path has another form.
+      UserError: The path does not have this form.
     """
     module, _, function = path.removeprefix(PREFIX).strip().partition(":")
     module, function = module.strip(), function.strip()
@@ -44,11 +47,11 @@ def split_name(path: str) -> tuple[str, str]:
 
 
 def module_file(path: str, folders: Sequence[str] = ()) -> str:
-    """The source file of a function's module, found without running it or its packages.
+    """The source file of a function's module, found without running the module or its packages.
 
     Args:
       path: `python: package.module:function`.
-      folders: Searched after Python's own path.
+      folders: Folders to search after Python's own path.
     Raises:
       UserError: There is no such module, or it is not a Python file.
     """
@@ -70,7 +73,12 @@ def module_file(path: str, folders: Sequence[str] = ()) -> str:
 
 
 def _find(name: str, places: Sequence[str] | None) -> importlib.machinery.ModuleSpec | None:
-    """The spec of a module, even if one of the same name is loaded; `places` None searches Python's path."""
+    """The spec of a module, even if a module of this name is loaded; None if there is no such module.
+
+    Args:
+      name: Full name of the module.
+      places: Folders to search; None searches Python's path.
+    """
     for finder in sys.meta_path:
         spec = finder.find_spec(name, places)
         if spec is not None:
@@ -79,16 +87,16 @@ def _find(name: str, places: Sequence[str] | None) -> importlib.machinery.Module
 
 
 class FunctionModel:
-    """A function as a model: a dict of arrays `[rows, …]` in, `[rows]` or `[rows, T]` out.
+    """A function as a model: it takes a dict of arrays `[rows, …]` and returns `[rows]` or `[rows, T]`.
 
-    Strings are `str`. Naming the function in a config is the permission to run it. The function need not be
-    thread-safe: only one thread at a time calls it. It may change the arrays, which are copies.
+    Strings are passed as `str`. Naming the function in a config is the permission to run it. The function
+    need not be thread-safe: only one thread at a time calls it. It may change the arrays, which are copies.
 
     Args:
       path: `python: package.module:function`.
-      allow_unsafe: Without effect.
+      allow_unsafe: Ignored, because the config already gives the permission.
     Raises:
-      UserError: The module cannot be imported, or has no such function.
+      UserError: The module cannot be imported, or does not have the function.
     """
 
     kind = "python"
@@ -138,11 +146,11 @@ class ScoredFunction(OpaqueModel):
 
     Args:
       adapter: The function.
-      shapes: Shape of each input, without the batch.
-      score: auto or output; a function has no other score.
-      example: Rows of each input; the function's result for them gives the number of outputs.
+      shapes: Shape of each input, without the batch axis.
+      score: "auto" or "output"; a function has no other score.
+      example: Rows of each input; the function is called on these rows to find the number of outputs.
     Raises:
-      UserError: Another score is asked for, or the function does not return numbers, row for row.
+      UserError: `score` is not supported, or the function does not return numbers for each row.
     """
 
     def __init__(
@@ -169,7 +177,7 @@ class ScoredFunction(OpaqueModel):
         self.signature = Signature(inputs, (HeadSpec("output", shape),))
 
     def _count_outputs(self, example: Mapping[str, np.ndarray]) -> int:
-        """The number of outputs T, from the result for the example, or else for any row of it that works."""
+        """The number of outputs T, from a call on the example or, if that fails, on single rows of it."""
         rows = len(next(iter(example.values())))
         reason: RowsRefused | None = None
         for part in (slice(None), *(slice(row, row + 1) for row in range(rows))):
@@ -194,8 +202,8 @@ class ScoredFunction(OpaqueModel):
         if scores.dtype.kind not in "biuf":
             raise self._wrong(f"returns {type(result).__name__} of {scores.dtype}, but numbers are needed")
         if self._outputs is not None and scores.ndim in (1, 2) and len(scores) != rows:
-            # It returned a row for each row when the outputs were counted: now it leaves out rows that it
-            # cannot score.
+            # The function returned one result per row when the outputs were counted. Now results are missing,
+            # so it leaves out rows that it cannot score.
             raise RowsRefused(f"the function returns {len(scores):,} rows for {rows:,}")
         if scores.ndim not in (1, 2) or len(scores) != rows or (scores.ndim == 2 and not scores.shape[1]):
             raise self._wrong(
@@ -209,12 +217,12 @@ class ScoredFunction(OpaqueModel):
         return scores, scores
 
     def _with_words(self, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray] | None:
-        """The arrays with one extra row, if a text column of this call is all missing; else None.
+        """The arrays with one extra row, if a text column has only missing values in this call; else None.
 
         pandas makes a string column of words and None, but an object column of None alone, which
-        scikit-learn does not impute: a row's score would depend on the other rows in the call. The extra row
-        holds a word of the example in each such column and copies the first row elsewhere; its score is
-        dropped.
+        scikit-learn does not impute: a row's score would depend on the other rows in the call. In the extra
+        row, each such column holds a word from the example; other columns copy the first row. The score of
+        the extra row is dropped.
         """
         words = {
             name: self._words[name]
@@ -236,7 +244,7 @@ class ScoredFunction(OpaqueModel):
 
 
 def _some_words(example: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """The first word of each text column that has one."""
+    """The first word of each text column, for columns that are not all missing."""
     first: dict[str, str] = {}
     for name, value in example.items():
         if value.dtype == object and len(words := [item for item in _own(value).flat if item is not None]):
@@ -245,7 +253,7 @@ def _some_words(example: Mapping[str, np.ndarray]) -> dict[str, str]:
 
 
 def _own(value: np.ndarray) -> np.ndarray:
-    """A copy that the function may change, with strings as `str` and missing ones as None."""
+    """A copy that the function may change, with strings as `str` and missing strings as None."""
     if value.dtype != object:
         return np.array(value)
     copy = np.empty(value.shape, object)
@@ -256,9 +264,9 @@ def _own(value: np.ndarray) -> np.ndarray:
 
 
 def _forget_others(module: str, file: str) -> None:
-    """Drops a loaded module of the same name if it came from another file or has changed since.
+    """Unloads a module that was loaded under this name from another file, or from `file` before it changed.
 
-    One process may explain with two configs, each with its own `model.py`, or again after an edit.
+    One process may explain with two configs that each have a `model.py`, or explain again after an edit.
     """
     loaded = sys.modules.get(module)
     if loaded is None:

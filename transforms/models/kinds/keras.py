@@ -1,4 +1,4 @@
-"""Keras models: `.keras` archives and legacy `.h5` files."""
+"""Keras models, loaded from `.keras` archives or legacy `.h5` files."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from transforms.models.tensorflow_errors import first_line
 from transforms.wording import names_in_words
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-#: Largest accepted model config in bytes; a thousand layers take about one million.
+#: Maximum size of a model's config in bytes; the config of a thousand layers has about a million.
 _MOST_CONFIG = 256 << 20
 _SAVED_ANEW = "save the model again, with model.save('….keras')"
 _UNSAFE = ("unsafe_deserialization", "safe_mode", "arbitrary code")
 #: Keras's message about a class that is not registered.
 _UNKNOWN = re.compile(
     r"(?:Could not locate (?:class|function):?|Unknown (?:layer|object|class):?"
-    # Of an initializer, a regularizer or a constraint the message quotes the whole config.
+    # For an initializer, a regularizer or a constraint, the message quotes the whole config.
     r"|Could not interpret \w+ identifier: \{.*?'registered_name':) '?\"?([\w>.]+)"
 )
 
 
 class KerasModel(GraphAdapter):
-    """A Keras 3 model: functional, sequential or subclassed. Heads that are not floats are left out.
+    """A Keras 3 model: functional, sequential or subclassed. Heads that do not return floats are ignored.
 
     Args:
       path: A local `.keras` or `.h5` file.
-      allow_unsafe: Load Lambda layers and other Python code that the file holds.
+      allow_unsafe: Whether Lambda layers and other Python code in the file may be loaded.
     Raises:
-      UserError: The file is not a Keras model, holds code that is not allowed, or needs classes that are not
-        registered; or the model returns no floats.
+      UserError: The file is not a Keras model, holds code that may not be loaded, or needs classes that are
+        not registered; or the model returns no floats.
     """
 
     kind = "keras"
@@ -71,9 +71,10 @@ class KerasModel(GraphAdapter):
         )
 
     def _probe(self, shapes: Mapping[str, tuple[int | None, ...]], path: str) -> None:
-        """Calls the model once on symbolic inputs, to see that it can be called and what its outputs are.
+        """Calls the model once on symbolic inputs, to check that it can be called and to learn its outputs.
 
-        A subclassed model does not say which types its inputs have: numbers, strings and ids are tried.
+        A subclassed model does not state the types of its inputs, so numbers, strings and int64 are tried in
+        turn.
         """
         tried = [self._dtypes]
         if self._symbolic is None:
@@ -83,7 +84,7 @@ class KerasModel(GraphAdapter):
             self._dtypes = dtypes
             try:
                 traced = self._call(shapes)
-            # Calling the model runs the layers' own code, which may raise anything.
+            # Calling the model runs the code of its layers, which may raise any exception.
             except Exception as error:  # noqa: BLE001 - raised below, if no type of input works
                 errors.append(error)
             else:
@@ -98,7 +99,7 @@ class KerasModel(GraphAdapter):
         ) from errors[0]
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
-        """Traces `model(inputs, training=False)` with these input shapes, with function calls inlined."""
+        """Traces `model(inputs, training=False)` for these input shapes, and inlines the function calls."""
         return inlined(self._call(shapes))
 
     def _call(self, shapes: Mapping[str, tuple[int | None, ...]]) -> TracedModel:
@@ -115,7 +116,7 @@ class KerasModel(GraphAdapter):
             output = self.model(self._packed(inputs), training=False)
             flat = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
             heads = list(zip(_heads(self.model, output, flat), flat, strict=True))
-            # A label or a string returned together with a score is not a score, and has no gradient.
+            # Only floats are scores: integers (such as labels) and strings have no gradients.
             results[:] = [value for _, value in heads if value.dtype.is_floating]
             self._heads = tuple(head for head, value in heads if value.dtype.is_floating)
             self._left_out = [
@@ -127,7 +128,7 @@ class KerasModel(GraphAdapter):
         return TracedModel.of(function, placeholders, results)
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The result of `predict` for these rows, `[B, T]`: its step, run op by op, not as our graph."""
+        """The prediction of Keras's own `predict_step` for these rows, `[B, T]`, run without our graph."""
         given = {name: tf.constant(inputs[name], dtype) for name, dtype in self._dtypes.items()}
         output = self.model.predict_step((self._packed(given),))
         flat = [tf.convert_to_tensor(value) for value in keras.tree.flatten(output)]
@@ -135,7 +136,7 @@ class KerasModel(GraphAdapter):
         return np.concatenate([head.numpy().reshape(rows.num_rows, -1) for head in heads], axis=1)
 
     def _packed(self, inputs: Mapping[str, Any]) -> Any:
-        """The inputs in the structure that the model takes."""
+        """The inputs in the structure that the model's call takes: a tensor, a list or a dict."""
         values = [inputs[name] for name in self._dtypes]
         if self._symbolic is not None:
             return keras.tree.pack_sequence_as(self._symbolic, values)
@@ -145,10 +146,10 @@ class KerasModel(GraphAdapter):
 
 
 def _check_file(path: str) -> None:
-    """Checks by its content that the file is what its name says.
+    """Checks that the file's content is what its suffix says.
 
     Raises:
-      UserError: The file is something else.
+      UserError: The content does not fit the suffix.
     """
     archive = zipfile.is_zipfile(path)
     with open(path, "rb") as start:
@@ -172,20 +173,20 @@ def _check_file(path: str) -> None:
 
 
 def check_members(archive: zipfile.ZipFile, path: str, most: int = _MOST_CONFIG) -> None:
-    """Refuses an archive that Keras cannot have written: one that would fill memory or lead out of itself.
+    """Refuses an archive with a file that is too large, or that has a path outside the archive.
 
     Args:
       archive: The model's file, opened.
-      path: Its path.
-      most: Bytes that a member other than weights may have.
+      path: The path of the file, for errors.
+      most: Maximum size in bytes of a file in the archive, unless it holds weights.
     Raises:
-      UserError: A member is too large or leads elsewhere; the message names it.
+      UserError: A file in the archive is too large, or has a path outside the archive.
     """
     for member in archive.infolist():
         name = member.filename
         if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
             raise UserError(f"holds {name!r}, which leads out of the archive", path, _SAVED_ANEW)
-        # Weights may have any size, but compression never shrinks numbers two hundredfold.
+        # Weights may have any size, but compression cannot shrink real weights to 1/200 of their size.
         allowed = most if name.endswith(".json") else max(most, 200 * member.compress_size)
         if member.file_size > allowed:
             what = f"holds {name!r} of {member.file_size:,} bytes in {member.compress_size:,}"
@@ -198,14 +199,14 @@ def _load(path: str, allow_unsafe: bool) -> Any:
         return keras.saving.load_model(path, compile=False, safe_mode=not allow_unsafe)
     except UserError:
         raise
-    # Keras passes on whatever the file's classes raise; any exception means that the file does not load.
+    # The classes in the file may raise any exception; each of them means that the file does not load.
     except Exception as error:
         text = str(error)
         unknown = _UNKNOWN.search(text)
         weights = "No model config found" in text
         code = not allow_unsafe and not unknown and any(word in text.lower() for word in _UNSAFE)
         version = keras_version(path)
-        archive = path.lower().endswith(".keras")  # Keras 3 reads no such archive of Keras 2, code or not
+        archive = path.lower().endswith(".keras")  # Keras 3 cannot read a .keras archive of Keras 2
         if version.startswith(("1.", "2.")) and (archive or not (code or weights)):
             raise UserError(
                 f"was written by Keras {version}, and Keras {keras.__version__} cannot load it: "
@@ -246,7 +247,7 @@ def _load(path: str, allow_unsafe: bool) -> Any:
 
 
 def keras_version(path: str) -> str:
-    """The version of Keras that wrote a file, as the file states it; empty if it states none."""
+    """The version of Keras that wrote a file, as stated in the file; empty if the file states none."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -256,12 +257,12 @@ def keras_version(path: str) -> str:
         with h5py.File(path, "r") as file:
             version = file.attrs.get("keras_version", b"")
             return version.decode() if isinstance(version, bytes) else str(version)
-    except (KeyError, ValueError, OSError, AttributeError):  # damaged: nothing it states can be trusted
+    except (KeyError, ValueError, OSError, AttributeError):  # the file is damaged
         return ""
 
 
 def _check_stateless(model: Any, path: str) -> None:
-    """Refuses layers that keep a state between batches: no row's score may depend on earlier rows.
+    """Refuses layers that keep a state between batches, because scores would depend on earlier rows.
 
     Raises:
       UserError: A layer is stateful.
@@ -277,7 +278,7 @@ def _check_stateless(model: Any, path: str) -> None:
 
 
 def _turns_numbers_to_strings(traced: TracedModel) -> bool:
-    """True if a lookup of strings was given numbers: such a graph can be traced but not run."""
+    """True if the graph converts numbers to strings; such a graph can be traced but not run."""
     return any(
         op.type in ("Cast", "AsString") and op.outputs[0].dtype == tf.string
         for op in traced.graph.get_operations()
@@ -285,14 +286,14 @@ def _turns_numbers_to_strings(traced: TracedModel) -> bool:
 
 
 def _symbolic(model: Any) -> Any:
-    """The structure of symbolic inputs, or None for a subclassed model."""
+    """The model's symbolic inputs, in their structure; None for a subclassed model."""
     if isinstance(model, keras.Sequential):
         return model.inputs[0] if model.inputs else None  # `.input` exists only after a first call
     return model.input if isinstance(model, keras.Model) and hasattr(model, "inputs") else None
 
 
 def _inputs(model: Any, symbolic: Any, path: str) -> list[InputSpec]:
-    """The model's inputs; those of a subclassed model, whose types are unknown, as numbers."""
+    """The model's inputs; numbers are assumed for a subclassed model, which does not state the types."""
     if symbolic is not None:
         flat = keras.tree.flatten(symbolic)
         if isinstance(symbolic, dict) and all(
@@ -317,13 +318,13 @@ def _inputs(model: Any, symbolic: Any, path: str) -> list[InputSpec]:
         named = {f"input_{index}": tuple(shape) for index, shape in enumerate(shapes)}
     else:
         named = {"input": tuple(shapes)}
-    # In mixed precision layers compute in half precision; their inputs need not be rounded beforehand.
+    # In mixed precision, layers compute in half precision, but the model's inputs need not be rounded to it.
     dtype = model.input_dtype if model.input_dtype == "float64" else "float32"
     return [InputSpec(name, shape[1:], dtype) for name, shape in named.items()]
 
 
 def _build_shapes(model: Any) -> Any:
-    """The shapes that a subclassed model was built with: a single one, a list, or a dict by input name."""
+    """The input shapes that a subclassed model was built with: one shape, a list, or a dict by input name."""
     config = model.get_build_config() or {}
     return config.get("input_shape", config.get("shapes_dict"))
 
@@ -342,7 +343,7 @@ def _heads(model: Any, output: Any, flat: Sequence[Any]) -> tuple[HeadSpec, ...]
     specs = []
     for name, tensor in zip(names, flat, strict=True):
         own, number = name, 1
-        while own in used:  # a layer that is called twice gives its name to two heads
+        while own in used:  # two heads have the same name if one layer is called twice
             own, number = f"{name}_{number}", number + 1
         used.add(own)
         specs.append(HeadSpec(own, () if tensor.shape.rank is None else tuple(tensor.shape.as_list()[1:])))

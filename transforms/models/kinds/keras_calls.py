@@ -1,4 +1,4 @@
-"""A check, after its first call, that a Keras model has all of its weights from its file."""
+"""A check that all weights of a Keras model came from its file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from transforms.wording import names_in_words
 
 
 def check_loaded(model: Any, stored: Collection[int], path: str) -> None:
-    """Refuses a model whose first call made new weights: Keras draws at random what it did not load.
+    """Refuses a model if its first call made new weights: they are random, not those of the file.
 
     Args:
       model: The model after its first call.
-      stored: The ids of the weights that it had when it was loaded.
+      stored: Python ids of the weights that the model had right after loading.
       path: The model's file.
     Raises:
-      UserError: Some layers were not built when the file was read.
+      UserError: Some layers were not built when their weights were read from the file.
     """
     made = [weight.path for weight in model.weights if id(weight) not in stored]
     if made:

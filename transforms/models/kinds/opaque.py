@@ -16,13 +16,13 @@ from transforms.models.tensorflow_errors import out_of_memory
 
 
 class OpaqueModel:
-    """A model with its score that can only be evaluated, in numpy; implements `ScoredModel`.
+    """A model with its score that can only be evaluated, on numpy arrays; implements `ScoredModel`.
 
     Args:
       adapter: The loaded model.
       signature: The model's signature, with full shapes.
-      score_kinds: The kind of score of each head.
-      nouns: The model in words, for errors.
+      score_kinds: The kind of the explained score, one per head.
+      nouns: How to call the model in errors, such as "a tree model".
     """
 
     has_gradients: bool = False
@@ -44,7 +44,7 @@ class OpaqueModel:
 
     @property
     def forward_bytes(self) -> int:
-        """Memory of the inputs of one evaluation; what the model itself needs besides is unknown."""
+        """Memory of the inputs of one evaluation, in bytes; the memory that the model needs is unknown."""
         return sum(int(np.prod(shape)) * 8 for shape in self.shapes.values()) or 8
 
     def evaluate(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -60,8 +60,8 @@ class OpaqueModel:
             scores, outputs = self._scores_and_outputs(inputs)
         except UserError:
             raise
-        # Any other error of the user's code means that it cannot score the row, and becomes the row's reason.
-        # Running out of memory is not the fault of a row.
+        # Running out of memory is not the fault of a row. Any other error means that the user's code cannot
+        # score the row; its message is the reason for rejecting the row.
         except Exception as error:
             line = next((row for row in str(error).splitlines() if row.strip()), "")
             message = f"{type(error).__name__}: {line.strip()}".rstrip(": ")
@@ -75,19 +75,19 @@ class OpaqueModel:
 
     @property
     def mirrored(self) -> bool:
-        """True if one margin stands for two classes; False here: only tree models have such a margin."""
+        """False, except for tree models with a single margin for two classes."""
         return False
 
     @property
     def yes_or_no(self) -> bool:
-        """True if the only output is known to be the probability of a yes."""
+        """True if the only output is the probability of a yes; False unless a subclass knows it."""
         return False
 
     def masked(self, reference: Reference) -> None:
-        """Returns None: nothing is kept on a device, and the caller builds the masked rows itself."""
+        """Returns None: the model does not run in TensorFlow, so the caller builds the masked rows itself."""
 
     def trees(self) -> tuple[Forest, np.ndarray]:
-        """Refuses: only a tree model has trees.
+        """Raises an error: only a tree model has trees.
 
         Raises:
           UserError: Always.
@@ -95,7 +95,7 @@ class OpaqueModel:
         raise UserError(f"{self._nouns} has no trees", "method.name", "choose another method")
 
     def differentiable(self, example: Mapping[str, np.ndarray]) -> NoReturn:
-        """Refuses: there is nothing to differentiate.
+        """Raises an error: the model has no graph to differentiate.
 
         Raises:
           UserError: Always.
@@ -103,7 +103,7 @@ class OpaqueModel:
         raise self._no_gradients()
 
     def rescaled(self, example: Mapping[str, np.ndarray]) -> NoReturn:
-        """Refuses: DeepLIFT's rules are for the ops of a graph.
+        """Raises an error: DeepLIFT's rules apply to the ops of a graph, and the model has no graph.
 
         Raises:
           UserError: Always.

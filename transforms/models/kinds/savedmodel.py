@@ -1,4 +1,4 @@
-"""SavedModel folders, explained by one of their signatures."""
+"""Models stored as SavedModel folders; one signature of the SavedModel is explained."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _PARSES = re.compile(r"Parse(Single)?(Sequence)?Example(Dataset)?(V2)?")
 
 
 class SavedModel(GraphAdapter):
-    """A TensorFlow SavedModel: inputs by argument name, heads by output key.
+    """A TensorFlow SavedModel; its inputs and heads have the names of the signature's arguments and outputs.
 
-    Gradients never reach its string inputs: only a Keras model says which layers turn them into numbers.
+    String inputs never have gradients: only a Keras model states which layers turn strings into numbers.
 
     Args:
       path: A local folder with a saved_model.pb.
-      allow_unsafe: Load a graph with ops that read or write files or call Python.
-      signature: Name of the signature that is explained; None: serving_default.
+      allow_unsafe: Whether the graph may hold ops that read or write files or call Python.
+      signature: Name of the signature that is explained; None means serving_default.
     Raises:
-      UserError: The folder does not load or holds such ops without permission; or the signature is missing
-        or does not take batches of rows.
+      UserError: The folder does not load, or holds ops that are not allowed; or the signature is missing or
+        does not take batches of rows.
     """
 
     kind = "savedmodel"
@@ -60,14 +60,14 @@ class SavedModel(GraphAdapter):
                 path,
                 f"export a model that returns its score{_or_another(self._loaded.signatures, name)}",
             )
-        # The signature's fixed axes are binding; axes that it leaves open take their size from the features.
+        # Axes that the signature fixes keep their size; open axes take their size from the features.
         self.signature = Signature(
             tuple(InputSpec(name, _row_shape(spec), spec.dtype.name) for name, spec in specs.items()),
             tuple(HeadSpec(name, _row_shape(outputs[name])) for name in self._heads),
         )
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
-        """Traces the signature with these input shapes and an open batch, with function calls inlined."""
+        """Traces the signature for these input shapes and any batch size, and inlines the function calls."""
         specs = {
             spec.name: tf.TensorSpec(
                 (None, *shapes[spec.name]), spec.dtype, name=graph_name(spec.name, number)
@@ -89,7 +89,7 @@ class SavedModel(GraphAdapter):
         return inlined(TracedModel.of(function, placeholders, results, opaque=strings))
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The result of the signature as it was loaded, before inlining, for these rows, `[B, T]`."""
+        """The result of the signature for these rows, `[B, T]`, by the function as TensorFlow loaded it."""
         outputs = self._function(
             **{spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in self.signature.inputs}
         )
@@ -98,12 +98,12 @@ class SavedModel(GraphAdapter):
 
 
 def _load(path: str) -> Any:
-    # A damaged file can make TensorFlow raise anything; any exception means that the folder does not load.
+    # A damaged file can make TensorFlow raise any exception; each one means that the folder does not load.
     try:
         return tf.saved_model.load(path)
     except Exception as error:  # noqa: BLE001 - raised below, if the older loader fails too
         try:
-            # Some folders that TensorFlow 1 wrote hold objects that only its own loader skips.
+            # Some folders that TensorFlow 1 wrote hold objects that only the TensorFlow 1 loader skips.
             return load_v1_in_v2.load(path, ["serve"])
         except Exception:  # noqa: BLE001 - the first error is the informative one
             raise UserError(
@@ -136,7 +136,7 @@ def _or_another(signatures: Mapping[str, Any], name: str) -> str:
 
 
 def _check_takes_features(function: Any, name: str, signatures: Mapping[str, Any], path: str) -> None:
-    """Refuses a signature that takes serialised records, as TFX's do: attributions need single features.
+    """Refuses a signature that takes serialised records instead of single features, as those of TFX do.
 
     Raises:
       UserError: The signature takes records; the message lists all signatures.
@@ -172,9 +172,9 @@ def _row_shape(spec: Any) -> tuple[int | None, ...]:
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """Sorts names as TensorFlow flattens a signature, alphabetically, but numbers by value: _2 before _10.
+    """Sorts the names of a signature alphabetically, but numbered names by number: _2 before _10.
 
-    The order in which TensorFlow loads the names differs from process to process.
+    TensorFlow loads the names in an order that differs from process to process.
     """
     names = list(names)
     numbered = [re.fullmatch(r"(.*?)_(\d+)", name) for name in names]

@@ -1,4 +1,4 @@
-"""A check for ops that a SavedModel may not hold: those that read or write files or call outside code."""
+"""A check that a SavedModel holds no ops that read or write files or call code outside the graph."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensorflow.python.saved_model import loader_impl
 
 from transforms.errors import UserError
 
-#: Ops that are refused anywhere in a graph. Tables filled from the model's own assets need none of them.
+#: Ops that are refused anywhere in a graph. Lookup tables that read the model's own assets do not need them.
 _REFUSED = re.compile(
     r"ReadFile|WriteFile|MatchingFiles|(Eager)?PyFunc(Stateless)?|"
     # Readers and datasets of files; caches and snapshots in files.
@@ -20,19 +20,19 @@ _REFUSED = re.compile(
     r"ImmutableConst|LoadAndRemapMatrix|GenerateVocabRemapping|"
     r"FileSystemSetConfiguration|RegisterDataset(V2)?|Rpc\w*|GrpcServer\w*"
 )
-#: Ops that write a checkpoint. They belong to the part of the graph that saves; no node that is run here may
-#: depend on them.
+#: Ops that write a checkpoint. They are allowed only in the part of the graph that saves the model, which is
+#: never run here.
 _SAVING = re.compile(r"Save|SaveSlices|SaveV2|MergeV2Checkpoints")
 _REMEDY = "set model.allow_unsafe: true if you trust whoever made it"
 
 
 def check_ops(path: str) -> None:
-    """Refuses a SavedModel whose graph does more than compute, before any of it is run.
+    """Refuses a SavedModel with ops that do more than compute, before any part of the graph is run.
 
     Args:
-      path: A local folder.
+      path: The local folder of the SavedModel.
     Raises:
-      UserError: The graph holds such an op; the message names it.
+      UserError: The graph holds an op that is refused; the message names the op.
     """
     try:
         saved = loader_impl.parse_saved_model(path)
@@ -61,7 +61,7 @@ def _prints_to_file(node: Any) -> bool:
 
 
 def _run(meta: Any, functions: dict[str, Any]) -> Iterator[Any]:
-    """The nodes that loading the model or calling it may run: all but those that save it."""
+    """The nodes that may run when the model is loaded or called: all nodes except those that save it."""
     by_name = {node.name: node for node in meta.graph_def.node}
     roots = [
         _node_of(tensor.name)
@@ -78,7 +78,7 @@ def _run(meta: Any, functions: dict[str, Any]) -> Iterator[Any]:
     while waiting:
         node = waiting.pop()
         yield node
-        # Inputs of a node within a function lie in the same function, whose nodes are all waiting already.
+        # Inputs are followed in the main graph only: the nodes of a called function are all waiting already.
         more = [
             by_name[name]
             for name in map(_node_of, node.input)
@@ -104,5 +104,5 @@ def _functions_of(node: Any) -> Iterator[str]:
             yield value.func.name
         for function in value.list.func:
             yield function.name
-    # In TensorFlow 1 the name of a function may stand as the op of a node.
+    # In TensorFlow 1 the op of a node may be the name of a function.
     yield node.op

@@ -1,1 +1,1 @@
-"""Tree models, one file for each library."""
+"""Tree models, with one module for each library."""

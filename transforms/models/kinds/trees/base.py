@@ -1,4 +1,4 @@
-"""Parts that tree models of all libraries share: one row of numbers in, margins or probabilities out."""
+"""Code that the tree models of all libraries share: their scores, signatures, and errors."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from transforms.models.forest.arrays import Forest
 from transforms.models.kinds.opaque import OpaqueModel
 
 INPUT = "features"
-#: Largest difference, as a share of the scores' magnitude, between trees as read and their library's float32.
+#: Maximum difference between the sum of the trees and the library's own float32 score, relative to the score.
 _AGREES = 1e-5
-#: The dynamic linker's message about a missing shared library, which starts with the library's name.
+#: The dynamic linker's message about a missing shared library; it starts with the library's name.
 _NOT_THERE = re.compile(r"^(\S+): cannot open shared object file")
-#: Debian's and Ubuntu's packages for shared libraries that wheels expect on the machine.
+#: Debian's and Ubuntu's packages of shared libraries that wheels need but do not contain.
 _DEBIAN = {"libgomp.so.1": "libgomp1"}
 
 
 @dataclass(frozen=True)
 class TreeScores:
-    """Functions by which a library scores rows, and the meaning of their results.
+    """Functions with which a library scores rows, and the meaning of their results.
 
-    For two classes many libraries sum a single margin, that of the second class: `mirrored`. The margin of
-    the first class is its negative, and the first output is one minus the second.
+    For two classes, the trees of many libraries sum to a single margin, the second class's (`mirrored`). The
+    first class's margin is the negative of this margin, and the first output is one minus the second.
 
     Args:
-      score: The sum of the trees, from rows `[B, n]` in the adapter's dtype to `[B, T]`; one column if
-        mirrored.
-      output: The model's own output, of the same shapes; None if it is the score.
+      score: Computes the sum of the trees, `[B, T]`, of rows `[B, n]` in the adapter's dtype; `[B, 1]` if
+        `mirrored`.
+      output: Computes the model's own output, in the shape of the score; None if the output is the score.
       kind: The kind of `score`: "margin", "probability" or "output".
-      width: Outputs T.
+      width: Number of outputs, T.
       classes: The class of each output, in the model's order; empty if the outputs are not classes.
-      probabilities: Whether the outputs are probabilities; the logit is then the margin times `factor`.
-      factor: The logit divided by the margin.
-      mirrored: Whether there is one margin for two classes.
+      probabilities: Whether the outputs are probabilities; if `kind` is "margin", the logit is the margin
+        times `factor`.
+      factor: The ratio of the logit to the margin.
+      mirrored: Whether a single margin is computed for two classes.
     """
 
     score: Callable[[np.ndarray], np.ndarray]
@@ -60,11 +61,11 @@ class TreeScores:
 
 @dataclass(frozen=True)
 class Written:
-    """The version of scikit-learn that wrote an estimator, if it differs from the installed one.
+    """Two different versions of scikit-learn: one wrote an estimator, the other is installed.
 
     Args:
       there: The version that wrote the estimator.
-      here: The installed version, which reads it.
+      here: The installed version.
     """
 
     there: str
@@ -83,10 +84,10 @@ class TreeAdapter(Protocol):
     path: str
 
     def forest(self) -> Forest:
-        """Returns the trees, whose sum is the score up to a constant.
+        """Returns the trees; the sum of their leaves differs from the score by a constant only.
 
         Raises:
-          UserError: The trees are of a kind that cannot be read.
+          UserError: The trees are of a kind that is not supported.
         """
 
     def scored(
@@ -113,17 +114,17 @@ def tree_signature(
     """The signature of a tree model: one vector input of numbers, and one head.
 
     Args:
-      names: Names of the features; empty if the model does not know them.
+      names: Names of the features; empty if the model does not store names.
       width: Number of features.
-      dtype: The dtype in which the library computes.
+      dtype: The numpy dtype of the rows that the library takes.
       scores: The model's scores.
-      nan: Whether NaN is a value to the model.
-      categories: Features whose numbers are codes of categories, if the model knows the categories.
-      missing: A number that means missing to the model, as NaN does.
+      nan: Whether the model accepts NaN as a missing value.
+      categories: Categories of the features that the model takes as codes; None if the model stores none.
+      missing: A number that the model treats as missing, as it treats NaN; None if there is no such number.
     """
     name = "probability" if scores.probabilities and scores.kind != "output" else "output"
     shape = () if scores.width == 1 else (scores.width,)
-    # Classes that are named by their position need no labels.
+    # Classes 0, 1, … need no labels, because the index of a target says the same.
     numbered = scores.classes == tuple(range(scores.width)) and not isinstance(scores.classes[0], bool)
     labels = () if numbered else tuple(map(str, scores.classes))
     return Signature(
@@ -138,7 +139,7 @@ class TreeModel(OpaqueModel):
     Args:
       adapter: The loaded model.
       score: auto | output | logit | probability.
-      example: Rows on which the trees, once read, are compared with the library's own score.
+      example: Rows on which the sum of the trees is compared with the library's own score.
     """
 
     has_trees = True
@@ -168,7 +169,7 @@ class TreeModel(OpaqueModel):
 
     @property
     def mirrored(self) -> bool:
-        """True if the trees score the second of two classes, and the first class has their negative."""
+        """True if the trees sum to the second class's score, and the first class's score is its negative."""
         return self._scores.mirrored
 
     @property
@@ -191,12 +192,12 @@ class TreeModel(OpaqueModel):
         return np.asarray(values).reshape(-1, self._scores.columns)
 
     def trees(self) -> tuple[Forest, np.ndarray]:
-        """Returns the trees and the constant `[T]` that makes their sum the score; read once.
+        """Returns the trees and the constants `[T]` that, added to the sums of the leaves, give the scores.
 
-        If `mirrored`, both are of the second class alone.
+        If `mirrored`, the trees and the constant `[1]` are the second class's. The trees are read once.
 
         Raises:
-          UserError: The trees do not add up to the score, or cannot be read.
+          UserError: The trees do not add up to the score, or are of a kind that is not supported.
         """
         if not self._raw:
             raise UserError(
@@ -214,7 +215,7 @@ class TreeModel(OpaqueModel):
                 constant = rest.mean(axis=0)
                 off = np.abs(rest - constant).max()
                 if not off <= _AGREES * (1 + np.abs(score).max()):
-                    # A pickle may say that another version of its library wrote it.
+                    # Adapters of pickles know if another version of the library wrote the model.
                     written = getattr(self._trees, "written", None)
                     raise UserError(
                         f"the sum of the trees differs from the model's own score by up to {off:.3g}"
@@ -227,20 +228,20 @@ class TreeModel(OpaqueModel):
 
 
 def as_classes(classes: Any) -> tuple[Category, ...]:
-    """An estimator's `classes_` as plain Python values; those that are not numbers become strings."""
+    """An estimator's `classes_` as plain Python values; classes that are not numbers become strings."""
     values = np.asarray(classes).tolist()
     return tuple(value if isinstance(value, bool | int | float) else str(value) for value in values)
 
 
 def missing_package(package: str, needed_by: str, path: str) -> UserError:
-    """The error to raise when a library is not installed."""
+    """The error to raise when a Python package is not installed."""
     return UserError(
         f"{needed_by} needs {package}, which is not installed", path, "pip install 'attribeam[trees]'"
     )
 
 
 def missing_library(error: Exception, needed_by: str, path: str) -> UserError | None:
-    """The error to raise if an import failed for lack of a shared library; None if it failed otherwise."""
+    """The error to raise if an import failed because a shared library is missing; None for other failures."""
     message = _NOT_THERE.match(str(error))
     if message is None:
         return None

@@ -1,4 +1,4 @@
-"""Data frames as a tree model's user would have them, to get the library's own prediction of rows."""
+"""Data frames such as users pass to a tree model's library, to get the library's own prediction for rows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ def frame_of(
     categories: Mapping[int, Categories],
     types: Mapping[int, Any],
 ) -> Any:
-    """Builds a data frame of rows; None if the rows do not have one plain column for each feature.
+    """Builds a pandas data frame of rows; None if the rows do not have one plain column for each feature.
 
     Args:
-      rows: The features' columns as the file holds them, in the model's order.
-      taken: The features as the model takes them, `[B, n]`, with nulls replaced by `fill`.
-      names: Names of the model's features.
-      categories: The model's categories, by place of the feature.
-      types: The numpy type of the categories in the training frame, by place; pandas chooses the others.
+      rows: The columns of the features as the input file holds them, in the model's order.
+      taken: The features as the model takes them, `[B, n]`; nulls are replaced by the config's `fill`.
+      names: Names of the model's features; if empty, the columns keep their names.
+      categories: The model's categories, by the position of the feature.
+      types: The numpy type that categories had in the training frame, by the position of the feature; pandas
+        chooses the type of categories at other positions.
     """
     import pandas as pd
 
@@ -50,7 +51,7 @@ def frame_of(
 
 
 def _numbers(array: pa.Array, taken: np.ndarray) -> np.ndarray:
-    """A column of numbers: integers unchanged if none is null, all others as floats with NaN."""
+    """A column of numbers: integers without nulls are unchanged; other columns become floats with NaN."""
     dtype = array.type
     if pt.is_integer(dtype) and not array.null_count:
         integers: np.ndarray = array.to_numpy(zero_copy_only=False)
@@ -68,7 +69,7 @@ def _numbers(array: pa.Array, taken: np.ndarray) -> np.ndarray:
 
 
 def _values(array: pa.Array, known: Categories, taken: np.ndarray) -> Any:
-    """A column of categories as pandas would hold it, with nulls replaced by `fill`."""
+    """A column of categories with the values that pandas would hold, and nulls replaced by `fill`."""
     import pandas as pd
 
     if known.strings:
@@ -77,7 +78,7 @@ def _values(array: pa.Array, known: Categories, taken: np.ndarray) -> Any:
         )
     else:
         values = _numbers(array, np.full(len(array), np.nan))
-        if isinstance(known.values[0], bool):  # to pandas 1 is not the category True
+        if isinstance(known.values[0], bool):  # pandas does not match 1 with the category True
             values = np.array([bool(v) if v in (0, 1) else None for v in values.tolist()], object)
     filled = pd.isna(values) & ~np.isnan(taken)
     if filled.any():

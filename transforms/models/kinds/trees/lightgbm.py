@@ -1,4 +1,4 @@
-"""LightGBM models: the text files of Booster.save_model, scored by LightGBM itself."""
+"""LightGBM models: text files of Booster.save_model and pickles, scored by LightGBM itself."""
 
 from __future__ import annotations
 
@@ -29,26 +29,27 @@ from transforms.models.kinds.trees.lightgbm_text import whole_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Objectives whose raw score is the model's output; a model of a custom objective names none ("").
+#: Objectives for which the raw score is the model's output; "" stands for a custom objective.
 _IDENTITY = (
     "", "custom", "regression", "regression_l1", "huber", "fair", "quantile", "mape", "lambdarank",
     "rank_xendcg",
 )  # fmt: skip
-#: Bits of a decision_type. Its bits 2 and 3 say which values are missing: 0 none, 1 zeros and NaN, 2 NaN.
+#: Masks for bits 0 and 1 of a decision_type, and a value of its bits 2 and 3. These bits say which values
+#: count as missing: 0 none, 1 zeros and NaN, 2 NaN.
 _CATEGORICAL, _DEFAULT_LEFT, _MISSING_ZERO = 1, 2, 1
 
 
 class LightGBMModel:
-    """A LightGBM booster, cut at its best iteration as LightGBM's own predict does.
+    """A LightGBM booster; like LightGBM's own predict, it uses the trees up to the best iteration.
 
-    Categories are looked up in the lists of the file, as LightGBM does for a data frame; if the file has no
-    lists, features are taken as codes.
+    Categories are converted to codes by the file's lists, as LightGBM does for a data frame. If the file has
+    no lists, features must hold codes.
 
     Args:
       path: A local file.
-      allow_unsafe: Without effect: such a file holds no code.
+      allow_unsafe: Ignored, because a LightGBM file holds no code.
       booster: The booster, if it is already loaded.
-      estimator: LightGBM's scikit-learn estimator to which the booster belongs.
+      estimator: The LightGBM estimator (scikit-learn interface) to which the booster belongs, if any.
     Raises:
       UserError: LightGBM is not installed or does not load, the file is damaged or does not load, or it
         holds no trees.
@@ -63,7 +64,7 @@ class LightGBMModel:
             import lightgbm
         except ImportError as error:
             raise missing_package("lightgbm", "a LightGBM model", path) from error
-        except OSError as error:  # its wheel loads libgomp, which slim images and bare machines lack
+        except OSError as error:  # LightGBM's wheel needs libgomp, which slim images do not have
             raise (
                 missing_library(error, "a LightGBM model", path)
                 or UserError(f"LightGBM does not load: {error}", path, "install it again")
@@ -88,7 +89,7 @@ class LightGBMModel:
         self.scores = self._scored(header)
         names: Sequence[str] = list(booster.feature_name())
         if names == [f"Column_{index}" for index in range(len(names))] and self._categories is None:
-            names = ()  # LightGBM's own names of features that were given none
+            names = ()  # the names that LightGBM makes up if the training data has none
         signature = tree_signature(
             names, booster.num_feature(), "float64", self.scores, nan=True, categories=self._categories
         )
@@ -141,7 +142,7 @@ class LightGBMModel:
         estimator = self._estimator
         try:
             with warnings.catch_warnings():
-                # scikit-learn warns that an array lacks the names of features.
+                # scikit-learn warns that an array has no feature names.
                 warnings.simplefilter("ignore")
                 if estimator is None:
                     predicted = np.asarray(self._booster.predict(data, num_threads=1))
@@ -196,7 +197,7 @@ def _tree(block: str, group: int, over: int, path: str) -> Tree:
     inner = len(leaf_value) - 1
     if not inner:
         return Tree.leaf(group, leaf_value, 1.0)
-    # LightGBM numbers splits from 0 up and leaves from -1 down; here leaves follow the splits.
+    # LightGBM numbers splits 0, 1, … and leaves -1, -2, …. Here leaves are numbered after the splits.
     children = [numbers(side, np.int64) for side in ("left_child", "right_child")]
     left, right = (
         np.r_[np.where(side >= 0, side, inner + ~side), np.full(inner + 1, -1)] for side in children
@@ -206,7 +207,7 @@ def _tree(block: str, group: int, over: int, path: str) -> Tree:
     categorical = kind & _CATEGORICAL != 0
     missing = (kind >> 2) & 3
     default_left = kind & _DEFAULT_LEFT != 0
-    # Missing values without a direction of their own count as zeros; at categories they belong to no set.
+    # If no values count as missing, NaN goes where 0 goes. At a split between categories, NaN is in no set.
     goes_left = np.where(missing == 0, threshold >= 0, default_left) & ~categorical
     sets: list[np.ndarray] | None = None
     if categorical.any():

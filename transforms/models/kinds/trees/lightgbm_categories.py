@@ -1,4 +1,4 @@
-"""Matching of a LightGBM model's lists of categories to its features: the file omits whose each list is."""
+"""Matching of a LightGBM model's lists of categories to features: the file does not name a list's feature."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from transforms.wording import names_in_words
 
 @dataclass(frozen=True)
 class ListsInOrder:
-    """The lists of `pandas_categorical`: one for each column that had categories, in the columns' order.
+    """The lists of `pandas_categorical`: one for each feature that has categories, in the features' order.
 
-    LightGBM splits columns of unordered categories by category; it encodes ordered categories and compares
-    their codes with thresholds, like numbers.
+    LightGBM splits features with unordered categories between sets of categories. It treats features with
+    ordered categories like numbers, and compares their codes with thresholds.
 
     Args:
-      lists: The lists, in order.
-      names: Names of the features.
-      used: For each feature, its smallest and largest value in training, a code or a number; None if it was
+      lists: The lists of categories, in the file's order.
+      names: Names of all features.
+      used: For each feature, the smallest and the largest value or code in training; None if the feature was
         constant.
-      categorical: For each feature, whether its splits are between categories.
+      categorical: For each feature, whether it is split between sets of categories.
       path: The model's path.
     """
 
@@ -36,9 +36,9 @@ class ListsInOrder:
 
     def at(self, texts: Sequence[bool]) -> Mapping[int, Categories]:
         """See `CategoryPlaces.at`."""
-        # Integers that were declared categorical without a data frame have no list: the second try. If the
-        # columns' types do not fit the categories, the third try ignores them; the column is then refused by
-        # name later.
+        # The second try is for integers that were declared categorical without a data frame, and so have no
+        # list. The third try ignores the types of the columns. A column of the wrong type is then refused
+        # later, in an error that names it.
         none = (False,) * len(self.names)
         tries = ((texts, self.categorical), (texts, none), (None, self.categorical))
         choices = next((fit for known, needed in tries if (fit := self._choices(known, needed))), [])
@@ -53,10 +53,10 @@ class ListsInOrder:
         )
 
     def _choices(self, texts: Sequence[bool] | None, needed: Sequence[bool]) -> list[tuple[int, ...]]:
-        """Choices of places, ascending, that fit the lists; two at the most, which show an ambiguity."""
+        """Ways to assign the lists to features, each as ascending places; at most two ways are returned."""
         count, lists = len(self.names), len(self.lists)
         must = list(needed) if texts is None else [a or b for a, b in zip(texts, needed, strict=True)]
-        # choices[k]: ways to assign the lists from k on to the places from the current one on.
+        # choices[k]: ways to assign the lists k, k + 1, … to the current place and those after it.
         choices: list[list[tuple[int, ...]]] = [[] for _ in range(lists)] + [[()]]
         for place in reversed(range(count)):
             skipping = [] if must[place] else choices
@@ -80,7 +80,7 @@ class ListsInOrder:
 
 
 def lists_in_order(booster: Any, header: str, text: str, path: str) -> ListsInOrder | None:
-    """The categories of a booster; None if it was not trained on a data frame with any.
+    """The categories of a booster; None if it was not trained on a data frame with categories.
 
     Args:
       booster: LightGBM's Booster.
@@ -124,7 +124,10 @@ def _line(header: str, key: str) -> str:
 
 
 def _range(info: str) -> tuple[float, float] | None:
-    """The range of an entry of `feature_infos`: `[low:high]`, codes separated by colons, or `none`."""
+    """The smallest and largest value in an entry of `feature_infos`; None for `none` or an empty entry.
+
+    An entry is `[low:high]`, or codes separated by colons.
+    """
     if info in ("none", ""):
         return None
     numbers = [float(part) for part in info.strip("[]").split(":")]

@@ -1,7 +1,7 @@
-"""A check of LightGBM's text files before LightGBM reads them: incomplete files are refused in one line.
+"""A check that LightGBM's text files are complete, before LightGBM reads them.
 
-The header states the size of each tree in bytes (`tree_sizes`); LightGBM reads the trees by these sizes, in
-threads whose failures cannot be caught. The layout is that of GBDT::SaveModelToString.
+The header states the size of each tree in bytes (`tree_sizes`). LightGBM relies on these sizes and reads the
+trees in threads, where Python cannot catch a failure. GBDT::SaveModelToString writes this layout.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ _AGAIN = "copy or save it again, with Booster.save_model"
 
 
 def whole_text(path: str) -> str | None:
-    """Checks a file, and returns its text if LightGBM cannot read the file itself.
+    """Checks a file, and returns a repaired text if LightGBM could not read the file as it is.
 
     Args:
-      path: A local file that begins as LightGBM's do.
+      path: A local file that begins like a LightGBM model.
     Returns:
-      The repaired text, if an editor or a copy changed its line ends or added a byte order mark; else None.
+      The text without byte order mark and with Unix line ends; None if the file already is like this.
     Raises:
       UserError: The file is cut short, or its trees are not where its header says.
-    Cost: reads the file.
+    Cost: reads the whole file into memory.
     """
     with open(path, "rb") as file:
         stored = file.read()
@@ -37,7 +37,7 @@ def whole_text(path: str) -> str | None:
 
 
 def _fit(text: bytes) -> bool:
-    """True if the trees have the sizes that the header states; files of old versions state none."""
+    """True if the trees have the sizes that the header states, or if an old header states no sizes."""
     header, first, _ = text.partition(b"\nTree=")
     stated = re.search(rb"^tree_sizes=(.*)$", header, re.MULTILINE)
     if stated is None or not first:

@@ -1,4 +1,4 @@
-"""Models pickled by pickle or joblib, and clear errors for pickles that do not load or hold no model."""
+"""Models saved with pickle or joblib, and errors for pickles that do not load or do not hold a tree model."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from transforms.models.kinds.detect import is_packed, printed_by, unpacked_whole
 from transforms.models.kinds.trees.base import Written, missing_library, missing_package
 from transforms.wording import names_in_words
 
-#: Top-level packages of the libraries whose models are read, with their names for pip.
+#: Packages of the supported libraries: the name to import, and the name to install.
 _LIBRARIES = {"sklearn": "scikit-learn", "xgboost": "xgboost", "lightgbm": "lightgbm"}
-#: Packages whose names for pip and for Python differ.
+#: Packages that have different names to import and to install.
 _PIP = {**_LIBRARIES, "imblearn": "imbalanced-learn", "interpret": "interpret-core", "cv2": "opencv-python"}
-#: The key in a scikit-learn estimator's state, and after it the version that wrote the estimator.
+#: Finds the version of scikit-learn that wrote an estimator, in the bytes of its pickle.
 _VERSION = re.compile(
     rb"_sklearn_version.{0,14}?(\d+\.\d+(?:\.\d+)?(?:(?:a|b|rc|\.dev|\.post)\d+)?)", re.DOTALL
 )
-#: Names in every joblib pickle that holds arrays, whichever version of joblib wrote it.
+#: Every joblib pickle with arrays holds one of these names; the name depends on the version of joblib.
 _JOBLIB = (b"numpy_pickle", b"NDArrayWrapper")
 _REFIT = "fit and save it again with the installed scikit-learn, or install the other version"
 
 
 def load_pickle(path: str, *, allow_unsafe: bool = False) -> ModelAdapter:
-    """Loads a pickled tree model, written by pickle or joblib, with any suffix.
+    """Loads a tree model from a file that pickle or joblib wrote; its name may have any suffix.
 
     Args:
       path: A local file.
-      allow_unsafe: Permission to load, since a pickle runs whatever code its author put into it.
+      allow_unsafe: Whether the file may be loaded; a pickle runs whatever code its author put into it.
     Raises:
       UserError: Loading is not permitted, the file does not load, or it holds no tree model.
     """
@@ -81,10 +81,10 @@ def _fitted(model: Any, name: str, attribute: str, path: str) -> Any:
 
 
 def _unpickled(path: str) -> tuple[Any, Written | None]:
-    """Loads a pickle's object, with the scikit-learn version that wrote it if that is another one.
+    """Loads the object of a pickle; also returns `Written` if another version of scikit-learn wrote it.
 
     Raises:
-      UserError: The pickle does not load; if the versions of scikit-learn differ, both are named.
+      UserError: The pickle does not load; the message names both versions of scikit-learn if they differ.
     """
     try:
         with warnings.catch_warnings(record=True) as caught:
@@ -92,7 +92,7 @@ def _unpickled(path: str) -> tuple[Any, Written | None]:
             model = _read(path)
     except UserError:
         raise
-    # Loading runs the classes' own code, which may raise anything: any exception means that it does not load.
+    # Loading runs the code of classes in the pickle, which may raise any exception.
     except Exception as error:
         raise _not_loaded(path, error) from error
     written = None
@@ -117,7 +117,7 @@ def _read(path: str) -> Any:
 
 
 def _is_joblib(path: str) -> bool:
-    """True if joblib is needed to load a pickle: it is compressed, or holds arrays in joblib's format."""
+    """True if a pickle needs joblib to load: it is compressed, or holds arrays in joblib's format."""
     with open(path, "rb") as file:
         if is_packed(file.read(8)):
             return True
@@ -126,7 +126,7 @@ def _is_joblib(path: str) -> bool:
 
 
 def _not_loaded(path: str, error: Exception) -> UserError:
-    """The error of a pickle that does not load, with the reason in one line."""
+    """The error to raise for a pickle that does not load, with the reason in one line."""
     lacking = missing_library(error, "the pickle", path)
     if lacking is not None:
         return lacking
@@ -134,7 +134,7 @@ def _not_loaded(path: str, error: Exception) -> UserError:
     line = re.sub(r" from '[^']*'", "", line).strip(" :")[:200]
     module = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
     package = module.partition(".")[0]
-    # A private name is not a package by itself: scikit-learn 1.7 wrote _loss for sklearn._loss._loss.
+    # A private name is not a missing package: scikit-learn 1.7 wrote `_loss` for `sklearn._loss._loss`.
     if module and not package.startswith("_") and importlib.util.find_spec(package) is None:
         if package in _LIBRARIES:
             return missing_package(_LIBRARIES[package], "the pickle", path)
@@ -161,7 +161,7 @@ def _not_loaded(path: str, error: Exception) -> UserError:
 
 
 def _version_in(path: str) -> str | None:
-    """The scikit-learn version that wrote a pickle, as the file states it; None if it states none."""
+    """The scikit-learn version that wrote a pickle, as stated in the file; None if the file states none."""
     with open(path, "rb") as file:
         data = file.read()
     match = _VERSION.search(unpacked_whole(data))
@@ -177,7 +177,7 @@ def _version_here() -> str | None:
 
 
 def _no_model(model: Any, path: str) -> UserError:
-    """The error of a pickle that does not hold a tree model: its content, and the remedy."""
+    """The error to raise for a pickle that does not hold a tree model: what it holds, and a remedy."""
     name, module = type(model).__name__, type(model).__module__.partition(".")[0]
     alone = f"save the model alone, or {printed_by('sklearn')}"
     if isinstance(model, Mapping):
@@ -221,5 +221,5 @@ def _no_model(model: Any, path: str) -> UserError:
 
 
 def _a(name: str) -> str:
-    """A class's name with its article."""
+    """The name of a class with the article "a" or "an"."""
     return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"

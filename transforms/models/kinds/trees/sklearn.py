@@ -1,4 +1,4 @@
-"""scikit-learn's trees, forests and gradient boosting."""
+"""scikit-learn's decision trees, forests and gradient boosting as models."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ _BOOSTED = ("GradientBoosting", "HistGradientBoosting")
 
 
 def is_tree_model(model: Any) -> bool:
-    """True if an object is one of scikit-learn's own estimators that are made of trees."""
+    """True if an object is one of scikit-learn's own tree estimators."""
     own = type(model)
     return own.__module__.partition(".")[0] == "sklearn" and own.__name__.startswith((*_FORESTS, *_BOOSTED))
 
 
 class SklearnModel:
-    """An estimator of scikit-learn that is made of trees.
+    """A tree estimator of scikit-learn.
 
     Args:
-      path: The file that it came from.
-      model: The estimator, one for which `is_tree_model` is true; it is not changed.
-      written: Both versions, if another scikit-learn wrote it.
+      path: The file that the estimator was loaded from.
+      model: The estimator, for which `is_tree_model` must be true; it is not changed.
+      written: The versions of scikit-learn, if another version than the installed one wrote the estimator.
     Raises:
-      UserError: The estimator is not fitted, does not predict, or has several outputs to classify.
+      UserError: The estimator is not fitted, does not predict, or is a classifier with several outputs.
 
     Attributes:
-      written: As given.
-      warnings: Doubts about the model that do not stop a run.
+      written: The argument `written`.
+      warnings: Warnings about the model that do not stop a run.
     """
 
     kind = "sklearn"
@@ -59,14 +59,14 @@ class SklearnModel:
         self._histogram = name.startswith("Hist")
         self._model = model = copy.copy(model)
         self._check_fitted()
-        # The model's features in the order in which its trees number them.
+        # Maps the numbers of features in the trees to the model's features.
         self._order = np.arange(int(model.n_features_in_))
         if hasattr(model, "n_jobs"):
             model.n_jobs = 1  # our own threads share the rows
         self._classifies = hasattr(model, "classes_")
         names = getattr(model, "feature_names_in_", None)
         if names is not None:
-            # Rows come as plain arrays in the order of these names: scikit-learn would warn in every call.
+            # With names, scikit-learn would warn in every call that our rows are plain arrays.
             del model.feature_names_in_
         categories = self._categories() if self._histogram else None
         self.scores = self._scored()
@@ -100,13 +100,13 @@ class SklearnModel:
         return probabilities[:, -self.scores.width :]
 
     def _as_frame(self, rows: pa.RecordBatch, decoded: np.ndarray) -> Any:
-        """Rows as the estimator's users give them: a data frame, or an array if it was fitted on an array."""
+        """Rows in the form on which the estimator was fitted: a data frame, or an array."""
         import pandas as pd
 
         names = getattr(self._public, "feature_names_in_", None)
         places = self.signature.inputs[0].categories
         known = {} if places is None else places.at([False] * decoded.shape[1])
-        if rows.num_columns != decoded.shape[1]:  # vectors, which hold no categories to look up
+        if rows.num_columns != decoded.shape[1]:  # the features come as vectors, without categories
             return decoded if names is None else pd.DataFrame(decoded, columns=names)
         columns: dict[Any, Any] = {}
         for place, column in enumerate(rows.columns):
@@ -139,7 +139,7 @@ class SklearnModel:
             raise UserError(what, self.path, "fit it on at least two classes")
         if not self._boosted:
             return TreeScores(model.predict_proba, None, "probability", count, classes, probabilities=True)
-        if count == 2:  # a single margin, that of the second class
+        if count == 2:  # the trees sum to a single margin, that of the second class
             return TreeScores(
                 model.decision_function,
                 lambda rows: model.predict_proba(rows)[:, 1],
@@ -147,7 +147,7 @@ class SklearnModel:
                 2,
                 classes,
                 probabilities=True,
-                # The exponential loss has its own link: the logit is twice the margin.
+                # With the exponential loss, the logit is twice the margin.
                 factor=2.0 if model.loss == "exponential" else 1.0,
                 mirrored=True,
             )
@@ -169,10 +169,10 @@ class SklearnModel:
             raise UserError(f"holds a {name} that is not fitted", self.path, "fit it before saving it")
 
     def _categories(self) -> Placed | None:
-        """The categories of a histogram boosting; its encoder is replaced, so that it takes their codes.
+        """The categories of a histogram gradient boosting model; also makes the model take their codes.
 
-        Such a model encodes categories itself, puts them before all other features, and treats categories
-        that it has not seen as missing.
+        The model itself encodes categories, moves the features with categories to the front, and treats
+        unknown categories as missing. Here its encoder is replaced by one that only moves the features.
 
         Raises:
           UserError: The categories are neither all strings nor all numbers.
@@ -208,7 +208,7 @@ class SklearnModel:
         shape = 1, int(self._model.n_features_in_)
         try:
             scores = self.scores.score(np.zeros(shape, dtype))
-        # An estimator of another scikit-learn version may have or lack attributes: any error may come of it.
+        # An estimator of another scikit-learn version may lack attributes and raise any exception.
         except Exception as error:
             line = next((row for row in str(error).splitlines() if row.strip()), "").strip()[:200]
             raise self._useless(f"does not predict: {type(error).__name__}: {line}") from error
@@ -216,7 +216,7 @@ class SklearnModel:
             raise self._useless("gives probabilities that do not sum to 1")
         try:
             self._model.predict(np.full(shape, np.nan, dtype))
-        except ValueError:  # what scikit-learn raises on NaN
+        except ValueError:  # scikit-learn's error for NaN
             return False
         return True
 
@@ -245,7 +245,7 @@ class SklearnModel:
         return plant(trees, int(model.n_features_in_), self.scores.columns)
 
     def _check_start(self) -> None:
-        """Refuses a boosted model that starts from another model's predictions, which differ by row."""
+        """Refuses gradient boosting that starts from another model's predictions, which differ by row."""
         start = self._model.init_
         if not isinstance(start, str) and not type(start).__name__.startswith("Dummy"):
             raise UserError(
@@ -279,7 +279,7 @@ class SklearnModel:
 
 
 class _Ordered:
-    """A stand-in for a histogram boosting's encoder: reorders columns that are already encoded."""
+    """Replaces the encoder of a histogram gradient boosting model: only reorders the columns."""
 
     def __init__(self, order: np.ndarray) -> None:
         self._order = order
@@ -289,7 +289,7 @@ class _Ordered:
 
 
 def _as_numbers(column: pa.Array) -> np.ndarray:
-    """A column of numbers or booleans, `[B]` float64; null is NaN."""
+    """A column of numbers or booleans as floats, `[B]` float64; null becomes NaN."""
     import pyarrow as pa
 
     if pa.types.is_dictionary(column.type):
@@ -301,7 +301,7 @@ def _as_numbers(column: pa.Array) -> np.ndarray:
 def _tree(tree: Any, group: int, weight: float) -> Tree:
     value = tree.value
     if tree.n_outputs == 1:
-        value = value[:, 0, :]  # [nodes, classes], or [nodes, 1] of a regression
+        value = value[:, 0, :]  # [nodes, classes], or [nodes, 1] for a regression
         if tree.max_n_classes > 1:
             value = value / value.sum(axis=1, keepdims=True)
     else:

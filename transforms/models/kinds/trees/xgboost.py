@@ -1,4 +1,4 @@
-"""XGBoost models: .ubj and .json files, scored by XGBoost itself."""
+"""XGBoost models: .ubj and .json files and pickles, scored by XGBoost itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transforms.models.kinds.trees.frames import frame_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-#: Objectives whose margin is the model's output.
+#: Objectives for which the margin is the model's output.
 _IDENTITY = (
     "reg:squarederror", "reg:absoluteerror", "reg:quantileerror", "reg:pseudohubererror", "binary:logitraw",
     "rank:ndcg", "rank:pairwise", "rank:map",
@@ -35,21 +35,22 @@ _UNSAID = (
 class XGBoostModel:
     """An XGBoost booster.
 
-    A file saved by XGBoost's scikit-learn interface is cut at its best iteration, where that interface stops;
-    a file saved by a Booster is not cut, since a Booster predicts with all rounds. Categories are looked up
-    in the file's lists, as XGBoost does for a data frame; without lists, features are taken as codes.
+    If XGBoost's scikit-learn interface saved the file, the rounds up to the best iteration are used, as that
+    interface does. If a Booster saved the file, all rounds are used, as a Booster does. Categories are
+    converted to codes by the file's lists, as XGBoost does for a data frame. If the file has no lists,
+    features must hold codes.
 
     Args:
       path: A local file.
-      allow_unsafe: Without effect: such a file holds no code.
+      allow_unsafe: Ignored, because an XGBoost file holds no code.
       booster: The booster, if it is already loaded.
-      estimator: XGBoost's scikit-learn estimator to which the booster belongs.
+      estimator: The XGBoost estimator (scikit-learn interface) to which the booster belongs, if any.
     Raises:
       UserError: XGBoost is not installed, the file does not load, or it holds no trees.
 
     Attributes:
-      missing: The number that stands for a missing value, besides NaN; None if only NaN does.
-      notes: Remarks for a plan about facts that the file does not state.
+      missing: A number that the model treats as missing, as it treats NaN; None if there is no such number.
+      notes: Remarks, shown in a plan, about facts that the file does not state.
     """
 
     kind = "xgboost"
@@ -64,14 +65,14 @@ class XGBoostModel:
         self.path, self._estimator = path, estimator
         if booster is None:
             try:
-                # Loaded from memory: by file, XGBoost goes by the suffix and warns of unknown ones.
+                # Loaded from memory: given a path, XGBoost would warn about a suffix that it does not know.
                 booster = xgboost.Booster()
                 with open(path, "rb") as file:
                     booster.load_model(bytearray(file.read()))
             except xgboost.core.XGBoostError as error:
                 what = f"XGBoost cannot load the model: {_reason(error)}"
                 raise UserError(what, path, "copy or save it again, with save_model") from error
-        # Our own threads share the rows.
+        # One thread per call: our own threads share the rows.
         booster.set_param({"nthread": 1})
         self._booster = booster
         try:
@@ -81,7 +82,8 @@ class XGBoostModel:
         grower = learner["gradient_booster"]
         if grower["name"] == "gblinear":
             raise UserError("holds a linear model (gblinear), not trees", path, "train gbtree or dart")
-        # Dart stores the weights of its trees apart: inside the model from XGBoost 3.4 on, before outside it.
+        # Dart stores the weights of its trees in `weight_drop`: inside the model from XGBoost 3.4 on, next to
+        # the model in older versions.
         self._grower: Mapping[str, Any] = grower["gbtree"] if grower["name"] == "dart" else grower
         drops = grower.get("weight_drop", self._grower["model"].get("weight_drop"))
         self._drops = np.asarray(drops, np.float64) if drops else None
@@ -122,10 +124,10 @@ class XGBoostModel:
         return TreeScores(margin, output, kind, width, classes=classes, probabilities=logistic)
 
     def take_missing(self, value: float) -> None:
-        """Sets the number that stands for a missing value, which the file does not store.
+        """Makes the model treat the number `value` as missing, since the file does not store this number.
 
         Raises:
-          UserError: The model is a pickle, which states another number.
+          UserError: The model is a pickle, which stores another number.
         """
         if self._estimator is not None and self.missing != (None if np.isnan(value) else value):
             raise UserError(
@@ -150,7 +152,7 @@ class XGBoostModel:
         if places and frame is None:
             return None
         data: Any = frame
-        if not places:  # codes of categories, if any, are given as numbers
+        if not places:  # without lists, categories are given by their codes
             data = taken if frame is None else frame.to_numpy(np.float64)
         try:
             estimator = self._as_estimator()
@@ -169,7 +171,7 @@ class XGBoostModel:
             raise UserError(what, self.path, remedy) from error
 
     def _types(self, places: Mapping[int, Categories]) -> dict[int, Any]:
-        """The numpy types of numeric categories: XGBoost accepts them only in the training frame's width."""
+        """The numpy types of numeric categories, by place: XGBoost requires the training frame's types."""
         if not places:
             return {}
         known = self._booster.get_categories(export_to_arrow=True).to_arrow()
@@ -180,7 +182,7 @@ class XGBoostModel:
         }
 
     def _as_estimator(self) -> Any:
-        """The scikit-learn estimator by which the model's users predict; None if they use a Booster."""
+        """The estimator (scikit-learn interface) that the model was saved from; None for a Booster."""
         if self._estimator is not None or self._booster.attr("scikit_learn") is None:
             return self._estimator
         import xgboost
@@ -206,7 +208,7 @@ class XGBoostModel:
         return TreeModel(self, score, example)
 
     def _used_rounds(self) -> int:
-        """The number of rounds that the library's own predict uses."""
+        """The number of rounds that XGBoost's own predict uses."""
         best = self._booster.attr("best_iteration")
         if best is not None and (
             self._estimator is not None or self._booster.attr("scikit_learn") is not None
@@ -226,7 +228,7 @@ class XGBoostModel:
         return scores
 
     def _output(self, rows: np.ndarray) -> np.ndarray:
-        if self._objective == "multi:softmax":  # returns the class; probabilities are as for softprob
+        if self._objective == "multi:softmax":  # XGBoost would return the class instead of probabilities
             return self._shares(self._predict(rows, "margin"))
         return self._predict(rows, "value")
 
@@ -264,9 +266,9 @@ def _tree(tree: Mapping[str, Any], group: int, weight: float, path: str) -> Tree
             tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
         ):
             sets[node] = bit_set(tree["categories"][first : first + size])
-    # XGBoost goes left strictly below the threshold; ours is inclusive: the next smaller float32.
+    # XGBoost goes left if x < threshold, `Forest` if x <= threshold: ours is the next smaller float32.
     below = np.nextafter(conditions, np.float32(-np.inf)).astype(np.float64)
-    # Leaves are multiplied by the tree's weight in single precision, as dart itself does.
+    # Leaves are multiplied by the tree's weight in single precision, as XGBoost's dart does.
     value = np.where(left < 0, conditions * np.float32(weight), np.float32(0))
     return Tree(
         group,
@@ -282,7 +284,10 @@ def _tree(tree: Mapping[str, Any], group: int, weight: float, path: str) -> Tree
 
 
 def _type_of(booster: Any, estimator: Any) -> str | None:
-    """The type in the scikit-learn interface: regressor, classifier or ranker; None for a Booster."""
+    """The type of estimator in the scikit-learn interface (regressor, classifier or ranker), or None.
+
+    None means that a Booster saved the model.
+    """
     if estimator is not None:
         return "classifier" if hasattr(estimator, "predict_proba") else "regressor"
     state = booster.attr("scikit_learn")
@@ -291,16 +296,16 @@ def _type_of(booster: Any, estimator: Any) -> str | None:
 
 
 def _categories(stored: Mapping[str, Any], path: str) -> Placed | None:
-    """The categories that a booster stores; None if it was not trained on a data frame with any.
+    """The categories that a booster stores; None if it was not trained on a data frame with categories.
 
     Raises:
-      UserError: Names of categories are cut: from a pandas frame, XGBoost stores as many bytes of a name as
-        the name has letters.
+      UserError: Names of categories are not ASCII, and so are cut off: from a pandas frame, XGBoost stores
+        only as many bytes of a name as the name has letters.
     """
     places = []
     for place, encoded in enumerate(stored.get("enc", ())):
         values = encoded["values"]
-        if "offsets" in encoded:  # strings, concatenated, as bytes from −128 to 127
+        if "offsets" in encoded:  # concatenated strings, as signed bytes (−128 to 127)
             bounds, letters = encoded["offsets"], np.array(values, np.int8).tobytes()
             if not letters.isascii():
                 raise UserError(
