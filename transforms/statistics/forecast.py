@@ -15,9 +15,12 @@ from scipy.stats import t as student
 SMOOTHING = 0.2
 #: Weight, in nights, of the mean variance of a group towards which a series' own variance is shrunk.
 PRIOR_DF = 10
-#: Degrees of freedom of the p-values. Forecast errors of real nights have heavier tails than a normal
-#: distribution: rare weather, holidays. Chosen on a year of flights; see `benchmarks`.
-TAIL_DF = 20
+#: Degrees of freedom of the p-values where there are too few errors to fit them.
+TAIL_DF = 20.0
+#: Degrees of freedom that are tried, from very heavy tails to nearly normal ones.
+_TAILS = (2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 40.0)
+#: Fewest forecast errors, over all series, to fit the tail.
+_FEWEST_ERRORS = 200
 #: Nights of a weekday that count as the prior of no season.
 _SEASON_PRIOR = 4.0
 
@@ -30,22 +33,25 @@ class Forecast:
       level: The expected value of each series, `[K]`; NaN where a series has no history.
       spread: The expected size of a forecast error, `[K]`.
       nights: Earlier nights with a value, `[K]`.
+      tail: Degrees of freedom of the errors' distribution, Student's t, and its scale in spreads.
     """
 
     level: np.ndarray
     spread: np.ndarray
     nights: np.ndarray
+    tail: tuple[float, float] = (TAIL_DF, 1.0)
 
     def p_values(self, tonight: np.ndarray) -> np.ndarray:
         """Two-sided p-values of tonight's values `[K]`; NaN where there is no forecast.
 
-        The distribution is Student's t with `TAIL_DF` degrees of freedom.
+        The distribution is Student's t with the degrees of freedom and the scale of `tail`.
         """
+        freedom, scale = self.tail
         with np.errstate(invalid="ignore", divide="ignore"):
-            surprise = np.abs(tonight - self.level) / self.spread
+            surprise = np.abs(tonight - self.level) / (self.spread * scale)
         # Equal values without any spread are no surprise.
         surprise = np.where((tonight == self.level) & (self.spread == 0), 0.0, surprise)
-        p: np.ndarray = 2.0 * student.sf(surprise, TAIL_DF)
+        p: np.ndarray = 2.0 * student.sf(surprise, freedom)
         return p
 
 
@@ -56,6 +62,7 @@ def forecast(
     weekdays: np.ndarray | None = None,
     groups: np.ndarray | None = None,
     floor: np.ndarray | float = 0.0,
+    fit_tail: bool = True,
 ) -> Forecast:
     """Forecasts tonight's values from earlier nights.
 
@@ -71,6 +78,7 @@ def forecast(
       weekdays: The day of the week of each night and of tonight, `[N + 1]`; None assumes no weekly season.
       groups: The group of each series, `[K]` integers; None takes them as one group.
       floor: Smallest spread, `[K]` or one number: the sampling error of tonight's value.
+      fit_tail: Fit the tail of the errors' distribution to the errors of all series; otherwise it is fixed.
     Returns:
       The forecast. A series with fewer than two earlier values has no spread, which is NaN.
     Reference: Smyth 2004, Stat. Appl. Genet. Mol. Biol. 3(1), for the shrunken variances; Hyndman and
@@ -81,10 +89,12 @@ def forecast(
     season = None if weekdays is None else _season(recent, weekdays[-len(recent) - 1 :])
     values = recent if season is None else recent - season[:-1]
     level, errors = _smooth(values)
-    spread = _spread(errors[-window:], groups)
+    errors = errors[-window:]
+    spread = _spread(errors, groups)
+    tail = _tail(errors, spread) if fit_tail else (TAIL_DF, 1.0)
     if season is not None:
         level = level + season[-1]
-    return Forecast(level, np.fmax(spread, floor), np.isfinite(recent).sum(axis=0))
+    return Forecast(level, np.fmax(spread, floor), np.isfinite(recent).sum(axis=0), tail)
 
 
 def _smooth(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,6 +128,33 @@ def _spread(errors: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
     shrunk = (PRIOR_DF * prior + squares) / (PRIOR_DF + count)
     spread: np.ndarray = np.sqrt(np.where(count > 0, shrunk, np.nan))
     return spread
+
+
+def _tail(errors: np.ndarray, spread: np.ndarray) -> tuple[float, float]:
+    """Fits Student's t to the standardised errors of all series `[N, K]`.
+
+    Nights of rare weather or holidays give forecast errors heavier tails than a normal distribution has.
+    Without them in the p-values, alarms would come several times as often as promised.
+
+    Returns:
+      The degrees of freedom, by maximum likelihood over a grid, and the scale that matches the median error.
+    """
+    count = np.isfinite(errors).sum(axis=0)
+    # An error is compared with the spread of the others, or else it could never look large.
+    others = (spread**2 * (PRIOR_DF + count) - np.nan_to_num(errors) ** 2) / (PRIOR_DF + count - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        standard = np.abs(errors) / np.sqrt(others)
+    standard = standard[np.isfinite(standard) & (standard > 0)]
+    if len(standard) < _FEWEST_ERRORS:
+        return TAIL_DF, 1.0
+    middle = float(np.median(standard))
+    scales = [middle / student.ppf(0.75, freedom) for freedom in _TAILS]
+    fits = [
+        float(student.logpdf(standard, freedom, scale=scale).sum())
+        for freedom, scale in zip(_TAILS, scales, strict=True)
+    ]
+    best = int(np.argmax(fits))
+    return _TAILS[best], scales[best]
 
 
 def _season(values: np.ndarray, weekdays: np.ndarray) -> np.ndarray | None:

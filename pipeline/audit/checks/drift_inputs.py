@@ -72,7 +72,7 @@ def _angle(shares: np.ndarray) -> np.ndarray:
 
 def _forecast(shares: np.ndarray, rows: np.ndarray, window: int, weekdays: np.ndarray | None) -> Forecast:
     error = 0.5 / np.sqrt(np.maximum(rows[-1], 1.0))
-    return forecast(_angle(shares[:-1]), window=window, weekdays=weekdays, floor=error)
+    return forecast(_angle(shares[:-1]), window=window, weekdays=weekdays, floor=error, fit_tail=False)
 
 
 def _tests(rule: Drift, context: Context, series: InputSeries, expected: Forecast) -> list[Test]:
