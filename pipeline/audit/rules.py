@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from pipeline.audit.bounds import check_bound
 from pipeline.audit.findings import Severity
 from pipeline.config.errors import as_user_error, nearest_key
 from pipeline.config.input import Strict
@@ -17,6 +18,8 @@ _DAYS = {"night": 1.0, "week": 7.0, "month": 365.25 / 12, "quarter": 365.25 / 4,
 _RATE = re.compile(r"(\d+(?:\.\d+)?) per (night|week|month|quarter|year)")
 Share = Annotated[float, Field(ge=0, le=1)]
 Names = list[str]
+#: A comparison and a number, such as `< 0.1` or `> 5 %`.
+BoundText = Annotated[str, AfterValidator(check_bound)]
 
 
 def _rate(text: str) -> str:
@@ -98,7 +101,15 @@ class ModelChange(Selection):
     """Smallest relative change of mean |φ| that counts."""
 
 
-class RankAgreement(Selection):
+class _Bounded(Rule):
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> _Bounded:
+        if getattr(self, "warn_if", None) is None and getattr(self, "error_if", None) is None:
+            raise ValueError("the rule has no bound: give error_if or warn_if, such as '> 0.1'")
+        return self
+
+
+class RankAgreement(Selection, _Bounded):
     """The order of the features by importance agrees with the usual order."""
 
     kind: Literal["rank_agreement"]
@@ -107,9 +118,9 @@ class RankAgreement(Selection):
     """`ndcg` of mean |φ|, `kendall`'s τ of the ranks, or the `overlap` of the most important features."""
     top: Annotated[int, Field(ge=1)] = 10
     """Features of the overlap."""
-    warn_if: str | None = None
+    warn_if: BoundText | None = None
     """A bound of the measure that warns, such as `< 0.95`."""
-    error_if: str | None = "< 0.9"
+    error_if: BoundText | None = "< 0.9"
     """A bound of the measure that fails."""
 
 
@@ -122,7 +133,7 @@ class Sign(Selection):
     """Smallest share of the importance of a feature whose direction matters."""
 
 
-class Bound(Rule):
+class Bound(_Bounded):
     """A statistic of the importance is within bounds that its owner knows."""
 
     kind: Literal["bound"]
@@ -135,13 +146,13 @@ class Bound(Rule):
     """The slices to check, "" for all rows."""
     targets: Names | None = None
     """The names of the targets to check; by default all."""
-    warn_if: str | None = None
+    warn_if: BoundText | None = None
     """A condition that warns, such as `>= 0.1`; of a rank, `<= 5`."""
-    error_if: str | None = None
+    error_if: BoundText | None = None
     """A condition that fails."""
 
 
-class Gap(Rule):
+class Gap(_Bounded):
     """A feature pushes two slices apart: their mean φ differs by more than a bound."""
 
     kind: Literal["gap"]
@@ -152,9 +163,9 @@ class Gap(Rule):
     """The two slices, such as `[sex=F, sex=M]`."""
     targets: Names | None = None
     """The names of the targets to check; by default all."""
-    warn_if: str | None = None
+    warn_if: BoundText | None = None
     """A bound of |difference of mean φ| over the mean |φ| of all features that warns, such as `> 0.05`."""
-    error_if: str | None = "> 0.1"
+    error_if: BoundText | None = "> 0.1"
     """A bound that fails."""
 
 
@@ -175,16 +186,16 @@ class Quality(Rule):
     """The digest that the baseline must have."""
 
 
-class Freshness(Rule):
+class Freshness(_Bounded):
     """The input is of the night that the run says, and the run is not late."""
 
     kind: Literal["freshness"]
     """`freshness`."""
     column: str | None = None
     """A slicing column of dates or times, whose latest value shows how fresh the rows are."""
-    warn_if: str | None = None
+    warn_if: BoundText | None = None
     """A bound of the age in days that warns, such as `> 1`."""
-    error_if: str | None = "> 2"
+    error_if: BoundText | None = "> 2"
     """A bound of the age in days that fails."""
 
 
@@ -286,18 +297,3 @@ def _keys_at(location: Any) -> list[str]:
     blocks: dict[str, Any] = {"reference": Reference, "notify": Notify, **KINDS}
     named = [blocks[part] for part in location if part in blocks]
     return list((named[-1] if named else Rules).model_fields)
-
-
-def condition(text: str, where: str) -> tuple[str, float]:
-    """Reads a bound such as `< 0.1`: the comparison and the number.
-
-    Raises:
-      UserError: The text is not a bound.
-    """
-    match = re.fullmatch(r"\s*(<=|>=|<|>|==|!=)\s*([-+0-9.eE]+)\s*", text)
-    try:
-        if match is None:
-            raise ValueError
-        return match[1], float(match[2])
-    except ValueError as error:
-        raise UserError(f"{text!r} is not a bound", where, "write for example '< 0.1'") from error
