@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DONE, LIMIT, USER, BROKEN = 0, 1, 2, 3
 FLAGS = "attribeam.flags"
 _SAID_ALL = ("InterruptedError", "RunBrokenError", *SAID_ALL)
-#: Characters of a warning or an error.
+#: Most characters of a warning or an error.
 _LONGEST = 2000
 
 
@@ -34,7 +34,7 @@ class Verb(click.Command):
     """A verb that also takes Beam's flags: they are set aside before click reads the line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Moves Beam's flags to `ctx.meta`, wherever on the line they stand."""
+        """Moves Beam's flags from anywhere on the line to `ctx.meta`."""
         takes_value = {
             name: isinstance(param, click.Option) and not param.is_flag
             for param in self.get_params(ctx)
@@ -99,7 +99,7 @@ class RunArguments:
 
     @property
     def how(self) -> dict[str, Any]:
-        """The arguments that say how the config is run, as `execute` and `preview` take them."""
+        """The keyword arguments of `execute` and `preview`."""
         names = ("limit", "overwrite", "runner", "flags")
         return {name: getattr(self, name) for name in names}
 
@@ -157,7 +157,7 @@ def stdout_guard() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python must not trip over the rest when it ends.
+        # Python flushes stdout at its end, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -168,10 +168,10 @@ def warn(lines: Sequence[str]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Prints one JSON object in one line, without characters that a terminal obeys."""
+    """Prints one JSON object in one line, without control characters."""
     text = json.dumps(_jsonable(value), default=str, ensure_ascii=False, allow_nan=False)
     if not text.isprintable():
-        # Such characters stand in strings alone, where JSON has another way to write them.
+        # Such characters occur only within strings, where JSON can escape them.
         text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
     print(text)
 
@@ -186,7 +186,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def from_click(error: click.ClickException, verbs: Sequence[str]) -> UserError:
-    """A click error as a UserError, in the form of all others."""
+    """Turns a click error into a UserError, so that all errors have one form."""
     context = getattr(error, "ctx", None)
     remedy = f"see {context.command_path if context else 'attribeam'} --help"
     message = error.format_message().strip().rstrip(".")
@@ -202,7 +202,7 @@ def from_click(error: click.ClickException, verbs: Sequence[str]) -> UserError:
         return UserError(str(error.message).rstrip("."), error.param.opts[0], remedy)
     if message.startswith("No such command"):
         name = message.partition("'")[2].partition("'")[0]
-        remedy = did_you_mean(name, verbs, f"known are {', '.join(verbs)}", most=1)
+        remedy = did_you_mean(name, verbs, f"known: {', '.join(verbs)}", most=1)
         return UserError("no such verb", name, remedy)
     return UserError(message[:1].lower() + message[1:], None, remedy)
 
@@ -223,10 +223,10 @@ def fail(error: Exception, status: int, debug: bool, writes: bool = False) -> in
 
 
 def _brief(text: str) -> str:
-    """The text without its middle, where it is too long to be read."""
+    """Cuts out the middle of a text that is too long to be read."""
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped, which would move a cursor or change a colour."""
+    """Escapes control characters, which could move the cursor or change colours."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

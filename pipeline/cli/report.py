@@ -47,7 +47,7 @@ def report(
     from pipeline.results.run import load_run
 
     if export is not None and export not in KINDS:
-        raise UserError(f"{export!r} is not an export", "--export", f"known are {', '.join(KINDS)}")
+        raise UserError(f"{export!r} is not an export", "--export", f"known: {', '.join(KINDS)}")
     if export is None and export_dir is not None:
         raise UserError("is given without --export", "--export-dir", f"add --export {'|'.join(KINDS)}")
     if figures is None and form is not None:

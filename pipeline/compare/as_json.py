@@ -19,7 +19,7 @@ _MOST_SLICE_CHANGES = 500
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """Builds the object that `compare --json` prints; of the changes within slices it has the 500 largest."""
+    """Builds the object that `compare --json` prints, with the 500 largest changes within slices."""
     return {
         "summary": headline(comparison),
         "first": asdict(comparison.first),

@@ -14,9 +14,9 @@ from pipeline.run_directory.kept_baseline import categories_of, kept_baseline
 if TYPE_CHECKING:
     from pipeline.results.run import Run
 
-#: Part of a feature's spread, or of the mean itself, below which a mean counts as unmoved.
+#: Smallest move of a mean that counts, as a part of the feature's spread, or else of the mean itself.
 _LEAST = 0.1
-#: Standard errors of the difference of two samples below which a move may be chance.
+#: Smallest move of a mean that counts, in standard errors of the difference of two samples.
 _CHANCE = 3.0
 #: Kinds of baselines that are made from the run's own input.
 _DRAWN = ("mean", "median", "mode", "sample")
@@ -30,7 +30,7 @@ class MovedBaseline:
       feature: Its name in the tables.
       label: Its name in words.
       before: The first run's baseline, in words.
-      after: The second run's.
+      after: The second run's baseline, in words.
       size: The move of the mean in units of the feature's spread, or the share of categories that changed;
         NaN where it cannot be measured.
     """
@@ -52,7 +52,7 @@ def moved_baselines(
 ) -> tuple[MovedBaseline, ...]:
     """Finds features whose baselines differ by more than chance, largest move first.
 
-    The result is empty where either run keeps no baseline, or both have the same one.
+    The result is empty if a run keeps no baseline, or if both runs have the same one.
 
     Args:
       first: The reference run.
@@ -67,8 +67,8 @@ def moved_baselines(
     rows = [
         run.manifest["counts"]["rows_read"] if follows_data(run.manifest) else 0 for run in (first, second)
     ]
-    # The error of the difference of two means, near enough of two medians, in spreads: a median's variance
-    # is π/2 times that of a mean, which 1.6 rounds up.
+    # The standard error of the difference of two means or medians, in spreads. A median's variance is π/2
+    # times that of a mean; 1.6 rounds that up.
     chance = float(np.sqrt(sum(1.6 / count for count in rows if count)))
     moved = list(_moved(shared, after, spreads, chance, labels))
     return tuple(sorted(moved, key=lambda each: -np.nan_to_num(each.size, nan=0.0)))
@@ -91,7 +91,7 @@ def _moved(
     for name, values in before.items():
         others = after[name]
         if (values.dtype == object) != (others.dtype == object):
-            continue  # another kind of feature, which the comparison of features reports
+            continue  # the feature's type differs, which the comparison of features reports
         size = (
             _changed(values, others)
             if values.dtype == object
@@ -105,7 +105,7 @@ def _moved(
 def _moved_by(before: np.ndarray, after: np.ndarray, spread: float | None, chance: float) -> float:
     """Measures the move of a mean in spreads; 0 where it is negligible or may be chance.
 
-    A tensor's move is that of the value that moved most.
+    The move of a tensor is the largest move of its values.
 
     Args:
       before: Rows of the first run's baseline, `[R, *shape]`.

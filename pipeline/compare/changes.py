@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 _WIDTH = 1.959964
 #: The largest share of false findings among those called significant.
 LEVEL = 0.05
-#: Share of the total mean |φ| below which a φ, or a change of it, is rounding of single precision.
+#: Share of the total mean |φ| below which φ, or its change, is within single precision's rounding.
 _ROUNDING = 1e-6
 _KEYS = ["slice", "target_name", "feature"]
 _QUANTILES = ("p05", "p25", "p50", "p75", "p95")
-#: The share of rows that each stands for: half of the way to its neighbours, or to 0 and 1 at the ends.
+#: The share of rows that each quantile represents: up to halfway to its neighbours, or to 0 and 1.
 _WEIGHTS = (0.15, 0.225, 0.25, 0.225, 0.15)
 _VALUES = (
     *("rows", "mean_abs", "mean_abs_low", "mean_abs_high", "share", "rank", "rank_low", "rank_high"),
@@ -39,8 +39,8 @@ def targets_of(frame: pd.DataFrame) -> dict[str, int]:
 def matched_targets(first: pd.DataFrame, second: pd.DataFrame) -> dict[str, str]:
     """Matches targets of two runs: the second run's names by the first's.
 
-    Targets match by name. Where no name is in both and the numbers are equal, they match by position: a
-    library may give an output a new name each time it builds a model.
+    Targets match by name. If the runs share no name and have equally many targets, targets match by
+    position: a library may give an output a new name each time it builds a model.
     """
     before, after = targets_of(first), targets_of(second)
     shared = {name: name for name in before if name in after}
@@ -83,7 +83,7 @@ def changes(
     """
     before = _prepared(first, {name: name for name in targets})
     after = _prepared(second, {theirs: ours for ours, theirs in targets.items()})
-    # A slice that only one run has says nothing about changes of its features.
+    # A slice that only one run has cannot show changes of its features.
     common = set(before["slice"]) & set(after["slice"])
     tables = [table[table["slice"].isin(common)] for table in (before, after)]
     merged = tables[0].merge(tables[1], on=_KEYS, how="outer", suffixes=("_a", "_b"), indicator="status")
@@ -113,7 +113,7 @@ def _prepared(frame: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _difference(merged: pd.DataFrame, same: np.ndarray) -> None:
-    # A feature that a run does not have moves its score by 0.
+    # A feature that a run does not have has φ = 0 there.
     here = {
         name: merged[name].fillna(0.0).to_numpy()
         for name in ("mean_abs_a", "mean_abs_b", "share_a", "share_b")
@@ -137,12 +137,12 @@ def _difference(merged: pd.DataFrame, same: np.ndarray) -> None:
 def _varies(merged: pd.DataFrame) -> np.ndarray:
     """Marks rows of the table where φ varies, in either run, by more than rounding.
 
-    Where all rows of a slice have one value, φ is one number, and the slightest move of the baseline moves
-    it: without an error, the change would look certain.
+    If all rows of a slice have one value, φ is one number without an error, and its slightest change, due to
+    a moved baseline, would look certain.
     """
     sides = [
         (merged[f"std_{side}"] > _ROUNDING * merged[f"total_{side}"]).to_numpy() for side in "ab"
-    ]  # NaN, and so False, for a feature that the run does not have
+    ]  # NaN > 0 is False: a feature that the run does not have does not vary
     varies: np.ndarray = sides[0] | sides[1]
     return varies
 
@@ -195,7 +195,7 @@ def _shift(merged: pd.DataFrame, same: np.ndarray) -> np.ndarray:
 
 
 def of_slices(merged: pd.DataFrame) -> pd.DataFrame:
-    """Summarises `changes` in a row for each (slice, target), significant and large changes first.
+    """Summarises `changes` by (slice, target), one row each, significant and large changes first.
 
     `moved` is the share of importance that moved between features: half the sum of |share change|.
     `feature` is the one that changed most, with its `size`, `change` and `significant`.

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 QUANTILES = ("p05", "p25", "p50", "p75", "p95")
-#: Features of a chart from A to B, and the height of each in pixels.
+#: Most features in a chart from A to B, and the height of each in pixels.
 _MOST = 20
 _STEP = 26
-#: Features whose quantiles are drawn, and the height of each in pixels.
+#: Most features whose quantiles are drawn, and the height of each in pixels.
 MOST_BOXES = 8
 _BOX_STEP = 36
-#: Slices down and features across a heat map, and the height of a slice in pixels.
+#: Most slices (rows) and features (columns) of a heat map, and the height of a slice in pixels.
 _MOST_SLICES = 30
 _MOST_COLUMNS = 12
 _SLICE_STEP = 22
@@ -40,7 +40,7 @@ def before_and_after(frame: pd.DataFrame, same: bool, unit: str) -> Spec:
     Args:
       frame: Changes of one target, largest first.
       same: Whether mean |φ| can be compared; otherwise the share is.
-      unit: Of φ.
+      unit: The unit of φ.
     """
     shown = frame.head(_MOST).to_dict("records")
     names = _names(shown)
@@ -107,14 +107,14 @@ def boxes(frame: pd.DataFrame, unit: str) -> Spec:
         for row in shown
         for side, run in (("a", "A"), ("b", "B"))
     ]
-    # The quantiles share one axis, which takes the title of the first.
+    # The quantiles share one axis, whose title Vega-Lite takes from the first layer.
     title = f"φ, in units of the {unit}"
     axis: Spec = {"axis": {"title": title}, "title": title}
     shared: Spec = {
         "tooltip": tooltip({"name": "feature", "run": None, **dict.fromkeys(QUANTILES)}, exact=QUANTILES)
     }
     zero = layer(mark("rule", strokeDash=[3, 3]), data=[{"at": 0}], x=numbers("at"))
-    # A legend of lines would show nothing: the bars have it.
+    # Only the bars have a legend: a legend of thin lines would be unreadable.
     tails = layer(
         mark("rule", strokeWidth=1.5),
         x=numbers("p05", **axis),
@@ -139,8 +139,8 @@ def heat_map(changes: pd.DataFrame, slices: Sequence[str]) -> Spec:
     """Change of the share of importance by slice and feature.
 
     Args:
-      changes: Of slices, of one target, largest first.
-      slices: In the order of their importance; the first of them are shown.
+      changes: Changes within slices for one target, largest first.
+      slices: Slices in the order of their importance; the first ones are shown.
     """
     slices = slices[:_MOST_SLICES]
     part = changes[changes["slice"].isin(slices)]

@@ -37,8 +37,8 @@ class Side:
       rows: The number of explained rows.
       rejected: The number of rejected rows.
       reasons: Rejected rows by reason, most frequent first.
-      relative_p99: The 99th percentile of |convergence delta|, over the score's spread; None where the
-        method promises no sum.
+      relative_p99: The 99th percentile of |convergence delta| over the score's spread; None if the method
+        promises no sum.
       exceeded: Limits that were exceeded, in words.
     """
 
@@ -92,14 +92,14 @@ class Comparison:
     """The changes from one run to another.
 
     Args:
-      first: The earlier run, or whichever is the reference.
+      first: The reference, usually the earlier run.
       second: The run that is compared with it.
       setting: Differences in how the runs were made.
       targets: The targets that are compared: the second run's names by the first's.
       only_first: Targets that only the first run has.
       only_second: Targets that only the second run has.
       units: The units of φ in both runs, by the first's targets.
-      incomparable: The reason why nothing can be compared, in words; None where something can.
+      incomparable: The reason why nothing can be compared, in words; None if something can.
       features: Changes over all rows; see `changes`.
       slices: Changes within the slices that both runs have; see `changes`.
       by_slice: A summary of each slice and target; see `of_slices`.
@@ -144,9 +144,9 @@ def compare(first: Run, second: Run) -> Comparison:
       first: The reference.
       second: The run that is compared with it.
     Raises:
-      UserError: The importance of one lacks columns.
-    Cost: reads the importance, the samples of rows, the baselines and the reasons of rejected rows; of the
-      attributions the scores, where a run keeps no sample.
+      UserError: The importance of a run lacks columns.
+    Cost: reads the importance, the samples of rows, the baselines and the reasons of rejected rows; if a run
+      keeps no sample, also the scores in its attributions.
     """
     before, after = first.importance(), second.importance()
     targets = matched_targets(before, after)

@@ -25,11 +25,11 @@ _SIZES = (
     "rows: if the rows are the same, changes are more certain than they look."
 )
 _SHARES = "The units of φ differ, so shares are compared. Faint: the intervals of the ranks overlap."
-#: Rows of a table of slices' features.
+#: Most rows in the table of features by slice.
 _MOST = 300
-#: Targets to choose from.
+#: Most targets to choose from.
 _TARGETS = 40
-#: Features whose change of direction has a sentence.
+#: Most features whose change of direction gets a sentence.
 _SENTENCES = 12
 
 
@@ -84,7 +84,7 @@ def _setting(comparison: Comparison) -> Section:
 
 
 def _by_target(comparison: Comparison, make: Callable[[int, str], list[Block]]) -> list[Block]:
-    """A choice between the blocks of several targets, largest change first, or those of the only one."""
+    """The blocks of the only target, or a choice between targets, largest change first."""
     # The table of changes has this order already.
     targets = list(dict.fromkeys([*comparison.features["target_name"], *comparison.targets]))
     if len(targets) == 1:

@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from pipeline.compare.baselines import MovedBaseline
     from pipeline.compare.comparison import Comparison, Predictions
 
-#: Characters of a name from the data in a sentence.
+#: Most characters of a name from the data in a sentence.
 _NAME = 60
 #: Standard errors above which a mean score has changed by more than chance.
 _CLEAR = 3.0
-#: Moved baselines that the headline names.
+#: Most moved baselines that the headline names.
 _BASELINES = 3
-#: Part of the mean |φ| below which a distribution is about the same.
+#: Shift of a distribution, in mean |φ|, below which it counts as unmoved.
 MOVED = 0.25
 
 
 def name(text: str) -> str:
-    """A name from the data in a sentence."""
+    """Formats a name from the data for a sentence."""
     return shorten(plain(text), _NAME)
 
 

@@ -17,7 +17,7 @@ from transforms.errors import UserError
 
 
 class Baseline(Strict):
-    """The `baseline` block; the method decides the kind where it is left out."""
+    """The `baseline` block; the method decides the kind if it is left out."""
 
     kind: Literal["zeros", "constant", "mean", "median", "mode", "sample", "file", "run"] | None = None
     """One row (`zeros`, `constant`, `mean`, `median`, `mode`), rows drawn from the input (`sample`), the rows
@@ -58,9 +58,9 @@ class Output(Strict):
     attributions: Literal["all", "none"] | TopK = "all"
     """Write every attribution, none, or each row's k strongest and the sum of the rest."""
     features: bool = False
-    """Write the feature values beside the attributions."""
+    """Also write the feature values."""
     sample: Annotated[int, Field(ge=0, le=1 << 20)] = 2000
-    """Rows kept with their values for the report, fewer where rows are wide; 0 keeps none."""
+    """Rows kept with their values for the report, fewer if rows are wide; 0 keeps none."""
     report: bool = True
     """Write `report.html`."""
 
@@ -69,15 +69,15 @@ class Compute(Strict):
     """The `compute` block."""
 
     batch_size: Annotated[int, Field(ge=1, le=1 << 20)] = 4096
-    """Largest number of rows in an Arrow batch; fewer where they would take more than 64 MiB."""
+    """Largest number of rows in an Arrow batch; fewer if they would take more than 64 MiB."""
     device_batch_size: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Model evaluations in one device call."""
     shard_rows: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     """Rows in a shard: the unit of work, retry and resume."""
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
-    """Worker processes on this machine, where no other engine is chosen."""
+    """Worker processes on this machine, if no other engine is chosen."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    """Precision of matrix products and convolutions, all but the first on the way from an input. Mixed
+    """Precision of matrix products and convolutions, except the first one after each input. Mixed
     precision rounds their operands and is meant for GPUs; TensorFlow models only."""
     jit: bool = False
     """Compile the model and the method around it with XLA, except strings, tables and look-ups by id;
@@ -107,11 +107,11 @@ class Limits(Strict):
     """Largest share of rows that may be rejected."""
     convergence: Annotated[float, Field(ge=0)] = 0.05
     """Largest p99 of |convergence_delta|, relative to the spread of the score; with a baseline of one row,
-    relative to the score's distance from the base value where that is more."""
+    relative to the score's distance from the base value if that is larger."""
 
 
 class Privacy(Strict):
     """The `privacy` block."""
 
     min_rows: Annotated[int, Field(ge=0)] = 0
-    """Slices of fewer rows are neither written to the importance nor shown."""
+    """Fewest rows of a slice: smaller slices are neither written to the importance nor shown."""

@@ -62,11 +62,11 @@ class Config(Strict):
     input: Input
     """The rows to explain."""
     features: dict[str, FeatureTexts] = Field(default={})
-    """What readers see in place of names, by feature or group."""
+    """Labels and vocabularies for readers, by feature or group."""
     method: Any = None
-    """A method's name, or its `name` with its own keys; without it the kind of the model decides."""
+    """A method's name, or its `name` with the method's keys. Without it, the kind of the model decides."""
     baseline: Baseline = Baseline()
-    """What a row is compared with."""
+    """The reference that rows are compared with."""
     output: Output
     """Where the tables go, and which of them are written."""
     compute: Compute = Compute()
@@ -76,11 +76,11 @@ class Config(Strict):
     seed: int = 0
     """Seed of every random number."""
     incremental: bool = False
-    """Where a committed run exists and the input has gained files, explain only those files."""
+    """If a committed run exists and the input has gained files, explain only the new files."""
     limits: Limits = Limits()
     """Limits beyond which a finished run ends with exit status 1."""
     privacy: Privacy = Privacy()
-    """What is kept out of the importance to protect small groups."""
+    """Which small groups are kept out of the importance."""
 
     @field_validator("method", mode="before")
     @classmethod
@@ -120,12 +120,12 @@ class Config(Strict):
 
 
 class Preset(Strict):
-    """A preset: how and where a config is run, and nothing that is explained."""
+    """A preset: how and where a config is run. It cannot change what is explained."""
 
     runner: Runner | None = None
-    """As in a config; it replaces the config's."""
+    """Replaces the config's `runner`."""
     compute: Compute = Compute()
-    """As in a config; its keys replace the config's."""
+    """Its keys replace those of the config's `compute`."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class ConfigPaths:
 
     Args:
       model: The model's file or folder; a function keeps its name, `python: module:function`.
-      inputs: The globs of the input. What they match is named relative to the config's folder.
+      inputs: The globs of the input. Matched files are named relative to the config's folder.
       baseline: The file or the run that `baseline.path` names; None without one.
       output: The run directory.
       vocabularies: Files of words, by feature.
@@ -148,7 +148,7 @@ class ConfigPaths:
 
     @classmethod
     def of(cls, config: Config, folder: str) -> ConfigPaths:
-        """Resolves the paths of a config against the folder that relative ones start from."""
+        """Resolves the paths of a config; relative paths start from the folder."""
 
         def full(path: str) -> str:
             joined = files.join(folder, path)
@@ -173,10 +173,10 @@ class LoadedConfig:
     """A config with the place that it comes from; its paths are resolved once, here.
 
     Args:
-      config: The keys after the preset and the command line were applied.
+      config: The config, with the preset and the command line applied.
       where: The name of the config in errors.
       folder: The config file's folder, from which relative paths start.
-      preset: The preset file that set `runner`, if one did.
+      preset: The preset file that set `runner`; None if none did.
     """
 
     config: Config
@@ -235,11 +235,11 @@ def restored(data: Mapping[str, Any], where: str, folder: str) -> LoadedConfig:
     """Restores the config that a manifest keeps.
 
     Args:
-      data: Its `config`.
+      data: The manifest's `config`.
       where: The name of the config in errors.
-      folder: Its `config_folder`.
+      folder: The manifest's `config_folder`.
     Raises:
-      UserError: It is not a config of this version.
+      UserError: The data is not a config of this version.
     """
     return LoadedConfig(_validate(data, where), where, folder)
 
@@ -278,10 +278,10 @@ def _parse_method(value: Any) -> AttributionMethod:
     if isinstance(value, str):
         value = {"name": value}
     if not isinstance(value, Mapping):
-        raise UserError("must be a method's name or its keys", "method", f"known are {', '.join(METHODS)}")
+        raise UserError("must be a method's name or its keys", "method", f"known: {', '.join(METHODS)}")
     name = value.get("name")
     if name is None:
-        raise UserError("is missing", "method.name", f"known are {', '.join(METHODS)}")
+        raise UserError("is missing", "method.name", f"known: {', '.join(METHODS)}")
     if not isinstance(name, str) or name not in METHODS:
         raise UserError(f"{name!r} is not a method", "method.name", nearest_key(str(name), list(METHODS)))
     method = METHODS[name]

@@ -19,9 +19,9 @@ _KINDS = {
     "float_type": "a number",
     "bool_type": "true or false",
     "list_type": "a list",
-    "dict_type": "keys and values",
-    "model_type": "keys and values",
-    "model_attributes_type": "keys and values",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
 }
 #: Bounds, by the key of pydantic's context that holds the limit.
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
@@ -94,7 +94,7 @@ def _literals(problem: Mapping[str, Any]) -> list[str]:
 
 def _shown(value: object) -> str:
     if isinstance(value, Mapping):
-        return "keys and values"
+        return "a mapping"
     if isinstance(value, list):
         return "a list"
     return "nothing" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
@@ -121,5 +121,5 @@ _BRANCHES = {"int", "str", "bool", "float", "TargetColumn", "TopK", "Bins"}
 
 def nearest_key(key: str, known: Sequence[str]) -> str:
     """The remedy for an unknown key: `did you mean …?`, or the known keys."""
-    otherwise = f"known are {', '.join(known)}" if known else "remove it"
+    otherwise = f"known: {', '.join(known)}" if known else "remove it"
     return did_you_mean(key.lower(), known, otherwise, most=1, cutoff=0.5)

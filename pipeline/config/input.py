@@ -27,7 +27,7 @@ _MOST_BINS, _MOST_PARTS = 1000, 8
 
 
 class Strict(BaseModel):
-    """A block that refuses unknown keys and values of other types."""
+    """A block that refuses unknown keys and values of wrong types."""
 
     # The string below a key is its description: the reference in docs/ is generated from it.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -43,12 +43,12 @@ class Strict(BaseModel):
 
 
 class FeatureTexts(Strict):
-    """An entry of `features`: what readers see of a feature or a group."""
+    """An entry of `features`: texts for readers on a feature or a group."""
 
     label: Label | None = None
     """Its name in words."""
     vocabulary: Path | None = None
-    """For a text of ids: a file with the words, one on each line, from id 0 on."""
+    """For a text of ids: a file with one word per line, starting with id 0."""
 
     @model_serializer(mode="wrap")
     def _without_none(self, keys: SerializerFunctionWrapHandler) -> dict[str, str]:
@@ -61,12 +61,12 @@ class Feature(Strict):
     name: str
     """The column; a field of a struct is written `weather.temp`."""
     input: str | None = None
-    """The model's input that the column feeds, the one of the same name by default. Several columns with one
-    `input` fill a vector, in the config's order."""
+    """The model's input that the column feeds; by default the input with the column's name. Several
+    columns with one `input` fill a vector, in the config's order."""
     kind: Literal["numeric", "categorical", "image"] | None = None
-    """How the column is read; worked out from the model and the file where it is left out."""
+    """How the column is read; by default worked out from the model and the file."""
     fill: Scalar | None = None
-    """What replaces a null or non-finite value; without it such a row is rejected."""
+    """The value that replaces a null or non-finite value. Without it, such a row is rejected."""
     missing: Literal["reject", "keep"] | None = None
     """`reject` a row with a null or NaN, or `keep` it for the model. Trees keep by default, others reject."""
     shape: Shape | None = None
@@ -75,7 +75,7 @@ class Feature(Strict):
     dtype: Literal[DTYPES] | None = None  # type: ignore[valid-type]
     """Element type of raw little-endian bytes (`np.tobytes()`), which may be compressed as zlib streams."""
     pad: Scalar | None = None
-    """Allows lists of varying length: the value that fills up shorter ones."""
+    """Allows lists of varying length: the value that pads shorter lists at their end."""
     fixed: bool = False
     """Hold the feature at the row's value and attribute nothing to it, as for a mask."""
     label: Label | None = Field(default=None, exclude=True)
@@ -127,21 +127,21 @@ class Input(Strict):
     """The `input` block."""
 
     format: Literal["parquet", "tfrecord"] | None = None
-    """Format of the files; worked out from their suffix where it is left out."""
+    """Format of the files; by default worked out from their suffix."""
     files: Path | Annotated[list[Path], Field(min_length=1)]
     """A glob, a file, a folder (all files below it), or a list of these."""
     partitioning: Literal["hive", "none"] = "hive"
     """`hive`: folders called `name=value` are columns."""
     id: str | None = None
-    """The column of row ids; `<file>:<row>` where it is left out."""
+    """The column of row ids; by default ids are `<file>:<row>`."""
     weight: str | None = None
     """A column of numbers ≥ 0: a row of weight 2 counts twice in the importance."""
     features: Annotated[list[Feature], Field(min_length=1)] | None = None
-    """Features by name, with what differs from what the model and the files say of them."""
+    """The features by name. Keys are needed only to override what the model and the files say."""
     groups: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
     """Features to be attributed as one, by the group's name."""
     slices: list[Slice] = []
-    """What the importance is broken down by: columns, conditions, bins, and intersections of these."""
+    """The slices of the importance: columns, conditions, bins, and intersections of these."""
 
     @field_validator("features", mode="before")
     @classmethod
@@ -173,7 +173,7 @@ class Input(Strict):
 def _named(name: Any, keys: Any) -> Any:
     """Turns an entry of a mapping of features into an item of a list."""
     if keys is not None and not isinstance(keys, dict):
-        problem = f"must be keys and values, not {keys!r:.100}"
+        problem = f"must be a mapping, not {keys!r:.100}"
         raise UserError(problem, f"input.features.{name}", "write for example {fill: 0}")
     if keys and "name" in keys:
         raise UserError("unknown key", f"input.features.{name}.name", "the key of the mapping is the name")
@@ -190,7 +190,7 @@ def all_labels(texts: Mapping[str, FeatureTexts], features: list[Feature]) -> di
     """Merges the labels of `features` and of the items of `input.features`, by name.
 
     Raises:
-      UserError: A feature has two that differ.
+      UserError: A feature has two different labels.
     """
     labelled = dict(texts)
     for feature in features:

@@ -27,17 +27,17 @@ class Model(Strict):
     python: str | None = Field(default=None, exclude=True)
     """A Python function, `package.module:function`, in place of `path`."""
     modules: list[str] = Field(default=[])
-    """Modules to import first, which register custom Keras layers; importing them runs their code."""
+    """Modules to import first, to register custom Keras layers; importing runs their code."""
     allow_unsafe: bool = False
     """Load Lambda layers, pickles, and SavedModels with ops that touch files or call Python; loading them may
     run their code."""
     signature: str | None = None
-    """The signature of a SavedModel to explain; `serving_default` where it is left out."""
+    """The signature of a SavedModel to explain; `serving_default` by default."""
     target: Scalar | TargetColumn | None = None
     """What to explain: an output's index, the name of an output, a head or a class, `predicted`, `all`, or
     `{column: label}`. Without it the second of two classes is explained, else the first output."""
     missing: float | None = None
-    """The number that an XGBoost file takes for missing beside NaN; a pickled wrapper knows it by itself."""
+    """The number that an XGBoost model treats as missing besides NaN; pickled wrappers store it."""
     score: Literal["auto", "output", "logit", "probability"] = "auto"
     """The scalar that is explained. `auto`: the value before a last softmax or sigmoid, the margin of boosted
     trees, the probability of forests."""

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from transforms.errors import UserError
 
 Scalar = bool | int | float | str
-#: Largest number of values of a feature in a row; more could not be addressed in a batch.
+#: Largest number of values of a feature in a row; more could not be indexed in a batch.
 _MOST_VALUES = 2**31 - 1
 
 
@@ -36,7 +36,7 @@ def _not_blank(text: str) -> str:
 
 #: The label of a feature.
 Label = Annotated[str, Field(max_length=500), AfterValidator(_not_blank)]
-#: A path; an empty one would mean the folder from which relative paths start.
+#: A path; it must not be empty, which would mean the folder from which relative paths start.
 Path = Annotated[str, Field(min_length=1), AfterValidator(_without_nul)]
 Shape = Annotated[list[Annotated[int, Field(ge=1, le=_MOST_VALUES)]], AfterValidator(_of_a_row)]
 
@@ -45,12 +45,12 @@ def day_of(date: str | None) -> str:
     """The date that replaces `{date}`, today by default.
 
     Raises:
-      UserError: It is not a date.
+      UserError: The text is not a date.
     """
     if date is None:
         return datetime.date.today().isoformat()
     try:
-        # Python accepts other forms too, but paths must hold this one.
+        # Python accepts other forms as well, but paths need this one.
         if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date, re.ASCII):
             raise ValueError
         datetime.date.fromisoformat(date)

@@ -27,8 +27,8 @@ class YamlLimits:
 
     Args:
       bytes: Bytes of a document: four million take seconds to read.
-      values: Values of a document, its aliases written out: a few lines of aliases of aliases can stand for
-        more than fits in memory. Ten thousand files and features are a tenth of it.
+      values: Values of a document with its aliases expanded: a few lines of nested aliases can stand for more
+        than fits in memory. A config of ten thousand files and features needs a tenth of the limit.
       depth: Levels of lists and mappings.
       digits: Digits of a whole number.
     """
@@ -88,7 +88,7 @@ class _Loader(yaml.SafeLoader):
 
     YAML 1.1, which PyYAML reads, takes `1e-3` for a string, `no` for false, `1:30` for 90 and `2026-11-21`
     for a date. It also silently takes the last of two equal keys; here that is an error. Keys are
-    names, of columns too: `2020: 1` has the key "2020".
+    names, for example of columns: `2020: 1` has the key "2020".
     """
 
     limits: YamlLimits
@@ -166,7 +166,7 @@ def read_mapping(path: str, limits: YamlLimits = SHIPPED) -> dict[str, Any]:
       path: A local file or a Beam filesystem URL.
       limits: Limits of the document; a larger file is not read.
     Raises:
-      UserError: The file is not there, or is not such a document.
+      UserError: The file is missing, or is not a YAML mapping within the limits.
     """
     if not files.exists(path):
         folder, name = os.path.split(path)
@@ -187,10 +187,10 @@ def parse_mapping(text: str, where: str, limits: YamlLimits = SHIPPED) -> dict[s
 
     Args:
       text: The document.
-      where: Its name in errors.
+      where: The document's name in errors.
       limits: Limits of the document.
     Raises:
-      UserError: It is not YAML, or not a mapping; the place has a line and a column where YAML knows them.
+      UserError: The text is not YAML or not a mapping; the error gives line and column if they are known.
     """
     data = parse_value(text, where, limits)
     if not isinstance(data, dict):

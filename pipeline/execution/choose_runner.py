@@ -20,8 +20,8 @@ def choose_runner(loaded: LoadedConfig, runner: str | None, flags: Sequence[str]
     """Chooses the engine of a run and its flags, checked before anything else is done.
 
     The command line takes precedence over the config's `runner` block. The block's options come before the
-    command line's flags, because Beam takes the last of a flag, or all if it may be repeated. Another runner
-    on the command line drops the block's options.
+    command line's flags, because Beam takes the last value of a flag, or all values of a repeatable one. If
+    the command line names another runner, the block's options are dropped.
 
     Args:
       loaded: The config.
@@ -41,7 +41,7 @@ def choose_runner(loaded: LoadedConfig, runner: str | None, flags: Sequence[str]
 
 
 def _places(loaded: LoadedConfig) -> dict[str, list[str]]:
-    """The paths that workers read and write, by key of the config; Python finds a function by its module."""
+    """The paths that workers read and write, by config key; a function has none, since Python imports it."""
     paths = loaded.paths
     by_key: dict[str, list[str]] = {}
     if not is_function(paths.model):

@@ -41,9 +41,9 @@ class RunBrokenError(Exception):
 
 @dataclass(frozen=True)
 class Commit:
-    """All that a commit needs besides the journal.
+    """Everything that a commit needs besides the journal.
 
-    It may be sent to a worker. The draft grows with the number of files, and waits in the journal then.
+    A commit may be sent to a worker, without the draft, which may be large and stays in the journal.
 
     Args:
       place: The directory in which the run is made.
@@ -170,22 +170,22 @@ def finished_shards(run: str, fingerprint: str) -> set[int]:
 
 
 def commit_run(commit: Commit, combined: ShardResult | None = None) -> dict[str, Any]:
-    """Merges the journal, checks it, and writes the importance and the manifest; a retry finds it done.
+    """Merges the journal, checks it, and writes the importance and the manifest; repeating it is harmless.
 
     Args:
       commit: The commit.
-      combined: The counts of the pipeline itself, to be compared with the journal.
+      combined: The pipeline's own counts, which must equal the journal's; None skips the comparison.
     Returns:
       The manifest.
     Raises:
       RunBrokenError: Shards failed, or the counts do not balance.
-      UserError: No row has any weight.
+      UserError: Every row has weight 0.
       OutputLost: The directory cannot be written any more.
     """
     try:
         with as_output_lost(commit.place):
             manifest = _commit_run(commit, combined)
-    except NoWeightError as error:  # the directory is not to blame
+    except NoWeightError as error:  # not an error of the directory
         problem = f"every row that was explained has the weight 0 in {commit.weight!r}, so no mean exists"
         raise UserError(problem, "input.weight", "correct the column, or leave the key out") from error
     make_report(commit)
@@ -200,7 +200,7 @@ def make_report(commit: Commit) -> list[str]:
     Returns:
       Lines that name what the report lacks, each with the reason.
     Raises:
-      OutputLost: The report cannot be written; the run is complete, and the next command makes the report.
+      OutputLost: The report cannot be written. The run is complete; the next command makes the report.
     """
     if not commit.report:
         return []

@@ -22,16 +22,16 @@ def define_pipeline(
     """Joins the stages of a run.
 
     Args:
-      pipeline: The pipeline to which they are added.
+      pipeline: The pipeline to which the stages are added.
       shards: The shards of the plan.
       spec: The specification that workers receive.
       commit: Makes the last step commit the run, for a launcher that does not wait for it.
     """
     merged = (
         pipeline
-        # A shard names rows and holds none. The largest go first: local workers are dealt shards in turn.
+        # A shard names rows without holding them. The largest go first: local workers get shards in turn.
         | "Create shards" >> beam.Create(schedule(shards), reshuffle=False)
-        # Without it the source would be fused with the work, and one worker would do it all.
+        # Without a reshuffle, Beam would fuse the source with the work, and one worker would do all of it.
         | "Spread over workers" >> beam.Reshuffle()
         # One fused step reads, attributes and writes: no row crosses a stage boundary.
         | "Explain shards" >> ExplainShards(spec)
@@ -42,7 +42,7 @@ def define_pipeline(
     )
     # Neither of the following steps loads a model.
     if commit is None:
-        # For the launcher, which may be on another machine.
+        # The launcher, which may be on another machine, reads the result from a file.
         _ = merged | "Leave result" >> beam.ParDo(_LeaveResult(spec.run))
     else:
         _ = merged | "Commit run" >> beam.ParDo(_CommitRun(commit))

@@ -132,7 +132,7 @@ def versions() -> dict[str, str]:
         try:
             numbers[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            continue  # run from a checkout
+            continue  # a checkout that is not installed
     return numbers
 
 
@@ -143,7 +143,7 @@ def work_fingerprint(run: str) -> str | None:
 
 
 def known_cuts(run: str) -> dict[str, int]:
-    """Rows a shard, by fingerprint, of the runs at a target: committed, unfinished, or replacing it."""
+    """Rows per shard, by fingerprint, of the runs at a target: committed, unfinished, or replacing it."""
     cuts = {}
     committed = read_manifest(run, replaces=True)
     if committed is not None and committed["fingerprint"] is not None:
@@ -158,7 +158,7 @@ def known_cuts(run: str) -> dict[str, int]:
 
 
 def relabel(run: str, manifest: Mapping[str, Any], config: Config) -> Mapping[str, Any]:
-    """Gives a committed run the labels of the current config, which decide none of its numbers.
+    """Writes the current config's labels into a committed run's manifest; labels change no number.
 
     Args:
       run: The run directory.

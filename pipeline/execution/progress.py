@@ -88,7 +88,7 @@ def _rows_in(path: Path) -> int:
     try:
         return sum(int(line) for line in path.read_text().split())
     except (FileNotFoundError, ValueError):
-        return 0  # cleared by a commit, or a half-written line
+        return 0  # the file was deleted by the commit, or its last line is half written
 
 
 def _clock(seconds: float) -> str:

@@ -54,11 +54,11 @@ class Outcome:
 
     Args:
       run: The run directory.
-      manifest: The manifest of the committed run; None if a job that was handed over will commit it.
-      reused: A committed run of the same fingerprint existed, and nothing was done.
+      manifest: The manifest of the committed run; None if a job was handed over, which will commit the run.
+      reused: Nothing was done, because a committed run of the same fingerprint existed.
       exceeded: Limits of the config that the run exceeds, in words.
-      warnings: Problems that exceed no limit.
-      job: The engine's name of a job that was handed over.
+      warnings: Problems that do not change the exit status.
+      job: The engine's name for a job that was handed over; None otherwise.
     """
 
     run: str
@@ -90,7 +90,7 @@ def explain(
       settings: Overrides of single keys, each as `a.b=value`.
       limit: Number of rows to explain, from the first one on; None: all.
       date: What `{date}` in paths becomes, as YYYY-MM-DD; today by default.
-      overwrite: Make the run anew and replace the run that is there, whichever it is.
+      overwrite: Make the run anew, and replace whatever run is in the directory.
       runner: The engine, in place of the config's.
       flags: Beam's own flags.
     Raises:
@@ -143,14 +143,16 @@ def _execute(
         limit=limit,
         in_process=local and workers == 1,
         workers=Workers(local, slots(runner, flags, workers)),
-        # A run that is made anew takes nothing over.
+        # With --overwrite nothing is taken over.
         earlier=EarlierRuns(None if overwrite else committed, known_cuts(target)),
     )
     planned = time.time()
     if committed is not None and committed["fingerprint"] == plan.fingerprint and not overwrite:
-        files.delete_tree(files.join(target, WORK))  # left if the process was killed right after the commit
+        files.delete_tree(
+            files.join(target, WORK)
+        )  # remains if the process was killed right after the commit
         commit = Commit.of(plan, target, runner, started=started, planned=planned)
-        # Limits are not part of the fingerprint: the current config's count.
+        # Limits are not part of the fingerprint, so the current config's limits apply.
         exceeded = commit.exceeded(committed["counts"], committed["quality"]["convergence_delta"])
         with as_output_lost(target):
             manifest = dict(relabel(target, committed, loaded.config))
@@ -187,7 +189,7 @@ def _execute(
 def _target(loaded: LoadedConfig) -> str:
     """The run directory, with symbolic links resolved, after checking that it can be written.
 
-    This path is locked, and replaced by a later run.
+    The lock and a replacing run use this path.
     """
     named = loaded.paths.output
     target = named if files.is_url(named) else os.path.realpath(named)
@@ -220,7 +222,7 @@ def _place(target: str, plan: Plan, committed: Mapping[str, Any] | None, overwri
 
 
 def _moved(plan: Plan, run: str, runner: str) -> Plan:
-    """The plan with its actual directory, and without folders of this machine if workers cannot see them."""
+    """The plan with the directory in which it is made, without local folders if workers cannot see them."""
     model = plan.spec.model
     if needs_remote_files(runner):
         model = replace(model, module_paths=())
@@ -238,7 +240,7 @@ def _begin(plan: Plan) -> None:
         # There is nothing to continue; parts without a journal cannot be trusted.
         _clear(run)
     elif begun is None:
-        return  # a complete run waits to be moved to its target
+        return  # a complete run, which only has to be moved to its target
     files.makedirs(files.join(run, WORK, "shards"))
     if plan.spec.output.attributions != "none":
         files.makedirs(files.join(run, "attributions"))
@@ -292,7 +294,7 @@ def _run(
 def _cause(run: str, shards: int, error: Exception) -> BaseException:
     """The reason why a pipeline failed, from the note that the failing worker left."""
     if "KeyboardInterrupt" in str(error):
-        return KeyboardInterrupt()  # Beam has wrapped it
+        return KeyboardInterrupt()  # Beam wraps the interrupt in an error of its own
     notes = read_failures(run)
     if not notes:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].partition(" [while running")[0]

@@ -23,7 +23,7 @@ from transforms.worker.journal import ShardResult
 
 #: Largest number of features in the report's sample: the most important ones.
 _SAMPLED_FEATURES = 1000
-#: Number of targets whose importance decides that: the most frequent ones, as many as a report shows.
+#: Number of most frequent targets that decide which features are most important, as in a report.
 _SAMPLED_TARGETS = 12
 
 
@@ -46,10 +46,10 @@ def write_tables(
 
     Args:
       place: The directory in which the run is made.
-      draft: The draft of its manifest.
-      result: Its aggregates.
+      draft: The draft of the run's manifest.
+      result: The aggregates of the run.
       metadata: The metadata of every table.
-      min_rows: Slices of fewer rows are left out.
+      min_rows: Fewest rows of a slice in the importance.
       weighted: Rows have weights.
       keeps_state: Keep the aggregates, so that another run may add to this one.
       baseline: The baseline, if the run keeps it.

@@ -38,7 +38,7 @@ def export(run: Run, kind: str, folder: str | None = None) -> list[str]:
     Cost: one pass over the attributions, a few thousand rows of them in memory at a time.
     """
     if kind not in _KINDS:
-        raise UserError(f"{kind!r} is not an export", "--export", f"known are {', '.join(KINDS)}")
+        raise UserError(f"{kind!r} is not an export", "--export", f"known: {', '.join(KINDS)}")
     folder = f"{run.path.rstrip('/')}-{kind}" if folder is None else folder
     check_outside(folder, run.path)
     if files.list_dir(folder):

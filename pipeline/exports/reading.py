@@ -1,4 +1,4 @@
-"""Reads a run's attributions a few thousand rows at a time, and writes files that appear only when whole."""
+"""Reads a run's attributions a few thousand rows at a time, and writes files atomically."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def attribution_parts(run: Run, kind: str) -> list[str]:
     """The part files of attributions.
 
     Raises:
-      UserError: The run wrote none.
+      UserError: The run wrote no attributions.
     """
     parts = run.parts()
     if not parts:
@@ -39,13 +39,13 @@ def attribution_parts(run: Run, kind: str) -> list[str]:
 
 
 def columns_of_run(run: Run) -> list[str]:
-    """Names of the columns of the attributions; an empty list where the run wrote none."""
+    """Names of the columns of the attributions; empty if the run wrote none."""
     parts = run.parts()
     return list(pq.read_schema(files.local_copy(parts[0])).names) if parts else []
 
 
 def whole_examples(part: str, per_example: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Rows of a part, all those of an example together."""
+    """Yields rows of a part; all rows of an example are in one table."""
     with pq.ParquetFile(files.local_copy(part)) as source:
         width = max(1, source.metadata.num_columns)
         rows = max(per_example, min(_ROWS, _VALUES // width) // per_example * per_example)
@@ -64,7 +64,7 @@ def whole_file(path: str) -> Iterator[str]:
     """Gives a local path to write to; its content then appears at `path`, local or a URL, all at once.
 
     Raises:
-      UserError: The place cannot be written.
+      UserError: The path cannot be written.
     """
     if files.is_url(path):
         with tempfile.TemporaryDirectory(prefix="attribeam-") as folder:
@@ -91,7 +91,7 @@ def flat_names(name: str, shape: Sequence[int]) -> list[str]:
 
 
 def short(array: pa.Array) -> pa.Array:
-    """Single-precision numbers as the double-precision numbers that have as few digits when written."""
+    """Converts float32 to the float64 numbers with the fewest digits that round to it."""
     if pa.types.is_fixed_size_list(array.type):
         return pa.FixedSizeListArray.from_arrays(short(array.flatten()), array.type.list_size)
     if not pa.types.is_float32(array.type):

@@ -1,4 +1,4 @@
-"""Warns of baselines that make attributions worthless: a single chance row, or the rows themselves."""
+"""Warns of baselines that make attributions meaningless: one randomly drawn row, or the explained rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from transforms.methods.base import AttributionMethod
 
-#: Kinds whose rows are drawn from data: a single row is an accident, not a choice.
+#: Kinds whose rows come from data: a baseline of one such row is arbitrary.
 _DRAWN = ("sample", "file", "run")
 
 
@@ -18,12 +18,12 @@ def degenerate_baseline(
     background: Mapping[str, np.ndarray],
     first: Mapping[str, np.ndarray] | None,
 ) -> tuple[str, ...]:
-    """A warning where a baseline makes φ worthless: all 0, or relative to one row drawn by chance.
+    """Warns if a baseline makes φ meaningless: all 0, or relative to one randomly drawn row.
 
     Args:
       kind: The kind of the baseline.
       method: The method that uses it.
-      background: Its rows, `[R, *shape]` by feature.
+      background: The rows of the baseline, `[R, *shape]` by feature.
       first: The first rows of the input, in the same form; None if there are none.
     """
     if method.needs.gradients and not method.additive:

@@ -9,7 +9,7 @@ from pipeline.run_directory.increments import Grown, Increment
 from transforms.sources.base import InputFile, Shard
 from transforms.sources.shards import cut
 
-#: The files of an increment, its rows a shard, and its rows.
+#: An increment: its files, its rows per shard, and its number of rows.
 Cut = tuple[Sequence[InputFile], int, int]
 
 
@@ -19,8 +19,8 @@ class CutInput:
 
     Args:
       increments: All increments of the run; those of an earlier run come first.
-      shards: The shards of the last increment, in input order; none where nothing was added.
-      shard_rows: Rows a shard.
+      shards: The shards of the last increment, in input order; empty if nothing was added.
+      shard_rows: Rows per shard.
       fingerprint: The fingerprint of the run.
     """
 
@@ -42,14 +42,14 @@ def cut_input(
     shard_rows: int,
     fingerprint_of: Callable[[Sequence[Cut]], str],
 ) -> CutInput:
-    """Cuts the files that are not explained yet, and numbers shards and rows after those that are.
+    """Cuts files that are not explained yet into shards, numbered after the explained ones.
 
     Args:
       base: The committed run that is added to; None explains everything.
       added: The files that are not explained yet.
-      rows: Rows to read of them.
-      shard_rows: Rows a shard.
-      fingerprint_of: The fingerprint of a run with these cuts.
+      rows: Rows to read from the added files.
+      shard_rows: Rows per shard.
+      fingerprint_of: Computes the fingerprint of a run with given cuts.
     """
     cuts: list[Cut] = base.cuts if base else []
     increments = base.increments if base else ()
@@ -74,14 +74,14 @@ def kept_shard_rows(
     earlier: Mapping[str, int],
     fingerprint_of: Callable[[Sequence[Cut]], str],
 ) -> int | None:
-    """The rows a shard of an earlier run that is this one, so that it goes on with its cut; None if none is.
+    """The rows per shard of an earlier attempt at this run, whose cut is kept; None without one.
 
     Args:
       base: The committed run that is added to.
       added: The files that are not explained yet.
-      rows: Rows to read of them.
-      earlier: Rows a shard, by fingerprint, of the runs at the output.
-      fingerprint_of: The fingerprint of a run with these cuts.
+      rows: Rows to read from the added files.
+      earlier: Rows per shard, by fingerprint, of the runs at the output.
+      fingerprint_of: Computes the fingerprint of a run with given cuts.
     """
     cuts: list[Cut] = base.cuts if base else []
     for fingerprint, shard_rows in earlier.items():

@@ -13,23 +13,22 @@ from transforms.models.base import KEPT_BYTES, ScoredModel
 from transforms.models.reference import Reference
 from transforms.worker.spec import TargetSpec
 
-#: Memory for the activations of a device call. A processor is fastest within its caches, and without
-#: gradients no activations are kept for the backward pass.
+#: Bytes for the activations of a device call. A CPU is fastest when they fit its caches.
 _CPU_BYTES = 64 << 20
 _CPU_BYTES_FORWARD = 16 << 20
-#: Memory of a call that is computed in parts, one of which is in memory at a time.
+#: Bytes of a call that is computed in parts, of which one at a time is in memory.
 _CPU_BYTES_IN_PARTS = 256 << 20
 _GPU_SHARE = 0.25
-#: Largest number of evaluations in a device call, however small they are.
+#: Largest number of evaluations in a device call, even if they are small.
 MOST_EVALUATIONS = 1 << 16
-#: Seconds after which a measurement can be trusted.
+#: Seconds that a measurement takes at least, to be reliable.
 _MEASURED_SECONDS = 2.0
-#: Rows to measure where a single one takes long.
+#: Rows to measure if a single row takes long.
 _SEVERAL = 8
 
 
 def device_batch_size(model: ScoredModel, inputs: Mapping[str, np.ndarray], method: AttributionMethod) -> int:
-    """The largest power of two whose activations stay within the memory bound; no timing decides it."""
+    """The largest power of two whose activations stay within the memory bound; independent of timings."""
     bound = _CPU_BYTES if method.needs.gradients else _CPU_BYTES_FORWARD
     if model.has_gradients:  # only TensorFlow's models run on its devices
         import tensorflow as tf
@@ -69,7 +68,7 @@ def background_bytes(
     if method.needs.rescale:
         return KEPT_BYTES
     if method.needs.gradients:
-        # One tensor at a time, whole and in the parts of the calls.
+        # One tensor at a time is held twice: whole, and in the parts that the calls returned.
         return 2 * min(KEPT_BYTES, rows * model.differentiable(inputs).end_bytes)
     return 3 * rows * own
 
@@ -82,7 +81,7 @@ def seconds_per_row(
     targets: TargetSpec,
     size: int,
 ) -> float:
-    """Measures the seconds per row on first rows of the input, as many as a trustworthy time needs."""
+    """Measures the seconds per row on as many first rows of the input as a reliable time needs."""
     count = len(next(iter(inputs.values())))
     per_row = method.evaluations_per_row(reference.rows, reference.players.count)
     rows = min(count, max(1, size // max(1, per_row)))
@@ -106,7 +105,7 @@ def seconds_per_row(
         rows = rows if not attempt else min(count, 4 * rows)
     if rows > 1 or count == 1 or elapsed > _MEASURED_SECONDS:
         return elapsed / rows
-    # A single row takes long: costs that are shared by the rows of a call must not count for each of them.
+    # A single row takes long: costs shared by the rows of a call must be divided among several rows.
     several = min(count, _SEVERAL)
     longer = min(seconds(several), seconds(several))  # the first call may include tracing
     marginal = min(elapsed, max(0.0, longer - elapsed) / (several - 1))

@@ -11,9 +11,9 @@ from transforms.sources.base import InputFile
 
 #: Keys of a config that affect no number.
 _NO_NUMBERS = ("limits", "name", "runner", "incremental")
-#: Differences that a line lists.
+#: Most differences in one line.
 _MOST = 6
-#: Characters of a value.
+#: Most characters of a value.
 _VALUE = 60
 
 
@@ -50,7 +50,7 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
         "compute": ("workers",),
         "model": ("path",),
         "input": ("files",),
-        "baseline": ("path",),  # its rows have a digest
+        "baseline": ("path",),  # the digest covers the rows
     }
     kept = {key: value for key, value in config.items() if key not in _NO_NUMBERS}
     for block, keys in left_out.items():

@@ -1,4 +1,4 @@
-"""The fingerprint of a run: one digest of all that decides its numbers and their files."""
+"""The fingerprint of a run: one digest of everything that determines its numbers and their files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from transforms.storage import files
 def fingerprint_of(
     loaded: LoadedConfig, probe: ProbeResult, cuts: Sequence[tuple[Sequence[InputFile], int, int]]
 ) -> str:
-    """SHA-256 of all that decides a run's numbers and their layout in files.
+    """SHA-256 of everything that determines a run's numbers and their layout in files.
 
     Args:
       loaded: The config.
-      probe: The facts that the model was asked for.
-      cuts: The files, rows a shard and rows of each increment.
+      probe: The facts about the model.
+      cuts: The files, rows per shard and rows of each increment.
     """
     config = deciding(loaded.config.model_dump(mode="json"))
     facts = {

@@ -1,8 +1,8 @@
 """The memory of a worker process: the rows of a batch, and the upper bound that a plan prints.
 
-A batch has as many rows as the config says, or as fit into `BATCH_BYTES`. That bounds what is in flight
-between the reader, the device and the writer, however large a row is. The rest is the process itself, the
-reader's row group, device calls, the method's own arrays, and the background.
+A batch has as many rows as the config says, but at most as many as fit into `BATCH_BYTES`. That bounds the
+memory of batches between the reader, the device and the writer for rows of any size. The rest is the process
+itself, the reader's row group, device calls, the method's own arrays, and the background.
 """
 
 from __future__ import annotations
@@ -32,38 +32,38 @@ from transforms.worker.spec import ExplainSpec, TargetSpec
 
 #: Bytes that the rows of a batch may take, features and attributions together; a single row may take more.
 BATCH_BYTES = 64 << 20
-#: Python with Beam, Arrow and numpy, and TensorFlow on top of it: measured, with a margin.
+#: Bytes of Python with Beam, Arrow and numpy, and of TensorFlow: measured, with a margin.
 _PROCESS_BYTES = 330 << 20
 _TENSORFLOW_BYTES = 520 << 20
-#: The libraries of tree models, and numba's compiler. What a function imports is unknown.
+#: Bytes of the libraries of tree models and of numba's compiler. A function's own imports are unknown.
 _TREES_BYTES = 240 << 20
-#: While a model is loaded: the bytes of its file, and the variables that they become.
+#: Copies of a model while it is loaded: the bytes of its file, and its variables.
 _COPIES_OF_A_MODEL = 3
-#: Bytes of a row beside its values: its id, its file's name, its slices, and the output columns of these.
+#: Bytes of a row besides its values: its id, its file's name, its slices, and the output columns of these.
 _OBJECTS_BYTES = 400
-#: Freed memory stays with the process for the next call (see the worker); some of it is never used again.
+#: Factor for freed memory that malloc keeps for the next call, some of which is never used again.
 _KEPT_BY_MALLOC = 1.3
 #: Copies of the background: the loaded file, its arrays, the model's inputs, and the plan's in the launcher.
 _COPIES_OF_A_BACKGROUND = 4
 #: Copies of the aggregates: a shard's or the run's, one that is stored, and those read ahead for the commit.
 _COPIES_OF_AGGREGATES = 2 + STATES_AHEAD
-#: Bytes of a value that the aggregates count: itself, and the numbers of its buckets.
+#: Bytes of a value in the aggregates: the value, and the numbers of its buckets.
 _CODED_BYTES = 20
 
 
 @dataclass(frozen=True)
 class HostBytes:
-    """An upper bound of a worker process's resident memory, by what takes it.
+    """An upper bound of a worker process's resident memory, by purpose.
 
     Args:
       process: Python, TensorFlow and the model.
-      planning: The rows that are looked at before the run, where the same process plans and explains.
+      planning: The rows that planning reads, if the same process plans and explains.
       reading: A row group or block of records, and a batch being decoded.
       batches: Batches on their way from the reader to the writer.
       working: The method's own arrays for the batches that are explained.
-      device: Device calls in flight, where the device's memory is the host's.
-      background: The background and what is computed of it once.
-      aggregates: The importance of a shard, and while it is merged; then while it becomes a table.
+      device: Device calls in flight, if the device uses the host's memory.
+      background: The background, and values computed from it once.
+      aggregates: The importance of a shard, while it is merged and while it becomes a table.
     """
 
     process: int
@@ -77,7 +77,7 @@ class HostBytes:
 
     @property
     def total(self) -> int:
-        """Bytes of a worker process; the memory of planning is free again when the run begins."""
+        """Bytes of a worker process; planning's memory counts only if it exceeds that of the run."""
         run = self.reading + self.batches + self.working + self.device + self.aggregates
         return self.process + int(_KEPT_BY_MALLOC * (self.background + max(self.planning, run)))
 
@@ -91,11 +91,11 @@ class RowSizes:
     """The size of a row.
 
     Args:
-      features: Bytes of the features, as the model takes them.
+      features: Bytes of the features in the model's types.
       decoded: Bytes between Arrow's columns and these, at most.
-      attribution: Bytes of the attributions, with standard errors where these are wanted.
+      attribution: Bytes of the attributions, with standard errors if requested.
       targets: Number of targets that are explained.
-      values: Number of values that get an attribution, a target.
+      values: Number of attributed values per target.
     """
 
     features: int
@@ -138,22 +138,22 @@ class Batches:
 
     @property
     def waiting(self) -> int:
-        """Batches of rows that are in memory at a time; a run of few rows has no more than it makes."""
+        """Batches of rows in memory at a time, at most those of the run."""
         return min(BATCHES_OF_ROWS, 4 + self.count)
 
     @property
     def explained(self) -> int:
-        """Batches of attributions that are in memory at a time."""
+        """Batches of attributions in memory at a time."""
         return min(BATCHES_OF_RESULTS, 1 + self.count)
 
 
 @dataclass(frozen=True)
 class DeviceCalls:
-    """The device calls in flight, where the device's memory is the host's.
+    """The device calls in flight, if the device uses the host's memory.
 
     Args:
       bytes: Memory of one call.
-      count: Number of calls in flight; 0 where the device has memory of its own.
+      count: Number of calls in flight; 0 if the device has its own memory.
     """
 
     bytes: int
@@ -166,7 +166,7 @@ class DeviceCalls:
 
     @classmethod
     def of(cls, spec: ExplainSpec, probe: ProbeResult, sizes: RowSizes) -> DeviceCalls:
-        """Calls in flight: one a thread of the pool, and one for each of the two batches at work."""
+        """Calls in flight: one for each thread of the pool, and one for each of two batches."""
         if any("GPU" in name for name in probe.devices):
             return cls(0, 0)
         count = (spec.threads or processors()) + 2
@@ -185,7 +185,7 @@ class DeviceCalls:
 
 
 def batch_rows(asked: int, schema: ExampleSchema, targets: TargetSpec, output: TableSpec) -> int:
-    """Rows of an Arrow batch: as many as asked for, or as fit; the same wherever the plan is made."""
+    """Rows of an Arrow batch: the config's, or as many as fit; independent of the planning machine."""
     return max(1, min(asked, BATCH_BYTES // RowSizes.of(schema, targets, output).row))
 
 
@@ -229,7 +229,7 @@ def _reading_bytes(
 
 
 def _batch_bytes(spec: ExplainSpec, batches: Batches, sizes: RowSizes) -> int:
-    """Memory of the batches between the reader and the writer, and of what is made of one on the way."""
+    """Memory of the batches between the reader and the writer, and of their intermediate forms."""
     schema = spec.schema
     features, attribution = batches.size * sizes.features, batches.size * sizes.attribution
     objects = batches.size * (_OBJECTS_BYTES + 2 * _OBJECTS_BYTES * len(schema.slices)) * sizes.targets
@@ -248,13 +248,13 @@ def _working_bytes(spec: ExplainSpec, probe: ProbeResult, sizes: RowSizes) -> in
 
 
 def _background_bytes(probe: ProbeResult, calls: DeviceCalls, sizes: RowSizes) -> int:
-    """Memory of the background, and of what a device that shares the host's memory keeps of it."""
+    """Memory of the background, and of its copies on a device that shares the host's memory."""
     kept = probe.background_bytes if calls.count else 0
     return _COPIES_OF_A_BACKGROUND * len(probe.artifact.scores) * sizes.features + kept
 
 
 def _aggregate_bytes(spec: ExplainSpec, probe: ProbeResult, sizes: RowSizes) -> int:
-    """Memory of the importance and what else is added up over rows."""
+    """Memory of the importance and the other aggregates."""
     features, targets = len(spec.schema.attributed), len(probe.signature.target_names)
     state = (
         state_bytes(features, targets, probe.slice_values, weighted=spec.schema.weight is not None)
@@ -263,12 +263,12 @@ def _aggregate_bytes(spec: ExplainSpec, probe: ProbeResult, sizes: RowSizes) -> 
         + positions_bytes(spec.schema, spec.targets.count(targets))
     )
     counted = _CODED_BYTES * spec.batch_size * sizes.targets * features
-    # The ranking is made at the commit, when nothing is counted any more.
+    # The ranking is made at the commit, after the counting.
     return _COPIES_OF_AGGREGATES * state + max(counted, ranking_bytes(features))
 
 
 def _writing_bytes(batch_size: int, sizes: RowSizes, output: TableSpec) -> int:
-    """Memory that the writer takes for a batch: columns, a table, pages, and for top_k the values' order."""
+    """Memory of the writer for a batch: columns, a table, pages, and for top_k the order of values."""
     columns = 4 * batch_size * sizes.values * sizes.targets
     total = 2 * columns
     if output.attributions != "none":
@@ -290,6 +290,6 @@ def _decoded_bytes(stored: pa.DataType, size: int, kind: str) -> int:
         return 4 * size  # a copy of the bytes, the pixels twice, and the pictures that are being decoded
     try:
         each = stored.bit_width // 8 or 1
-    except ValueError:  # Arrow's word for strings, which have no fixed width
+    except ValueError:  # strings have no fixed width
         each = 64
     return size * (each + np.dtype(np.float32).itemsize)

@@ -1,4 +1,4 @@
-"""Warns of damaged or differing input files, and of columns that are easily overlooked."""
+"""Warns of damaged input files, files with other columns, and columns that are easily overlooked."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from transforms.wording import names_in_words
 
 
 def input_notes(inputs: Sequence[InputFile], schema: ExampleSchema, *, listed: bool) -> list[str]:
-    """Warnings, by key of the config.
+    """Makes the warnings, each with the config key that it concerns.
 
     Args:
       inputs: The files.
       schema: The columns of the run.
-      listed: The config lists the features.
+      listed: Whether the config lists the features.
     """
     damaged = [
         f"input.files: {file.name}: {file.damage}; it counts as one row, which will be rejected"

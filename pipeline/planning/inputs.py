@@ -32,7 +32,7 @@ class Sources:
 
     Args:
       files: The files of the input.
-      baseline_files: The files of a `baseline.path`; none without one.
+      baseline_files: The files of `baseline.path`; empty without one.
       baseline_run: The earlier run whose baseline is taken over, if the config names one.
       drawn_from: The input files from which a baseline is drawn; None draws from all of them.
     """
@@ -49,7 +49,7 @@ class Sources:
 
 
 def sources_of(loaded: LoadedConfig) -> Sources:
-    """Looks at all files that a config names beside its model.
+    """Inspects all files that a config names besides its model.
 
     Raises:
       UserError: A file cannot be read, or an earlier run has no baseline to take over.
@@ -67,7 +67,7 @@ def input_files(loaded: LoadedConfig) -> list[InputFile]:
     """Finds and inspects the files of a config's input.
 
     Raises:
-      UserError: There are none, one cannot be read, or all are empty.
+      UserError: There are no files, a file cannot be read, or all files are empty.
     """
     inputs = _matched(loaded, loaded.config.patterns, "input.files", loaded.config.input.format)
     if not any(file.rows and file.damage is None for file in inputs):
@@ -78,7 +78,7 @@ def input_files(loaded: LoadedConfig) -> list[InputFile]:
 
 
 def baseline_files_of(loaded: LoadedConfig) -> Sequence[InputFile]:
-    """Finds and inspects the files of a `baseline.path`; none without one."""
+    """Finds and inspects the files of `baseline.path`; empty without one."""
     block = loaded.config.baseline
     if block.path is None or block.kind != "file":
         return ()
@@ -93,12 +93,12 @@ def probe_request(
     threads: int | None = None,
     measure: bool = False,
 ) -> ProbeRequest:
-    """The questions that a config asks of its model.
+    """The request for the facts that a plan needs about the model.
 
     Args:
       loaded: The config.
-      sources: Its files.
-      baseline_kind: The kind of its baseline; "" leaves it to the method.
+      sources: The config's files.
+      baseline_kind: The kind of the baseline; "" leaves it to the method.
       threads: TensorFlow's threads.
       measure: Measure the time per row.
     """
@@ -149,7 +149,7 @@ def model_request(loaded: LoadedConfig) -> ModelRequest:
 
 
 def output_of(loaded: LoadedConfig) -> TableSpec:
-    """The columns that a config asks for in each example's tables."""
+    """The columns that a config requests in the tables of examples."""
     block, method = loaded.config.output, loaded.config.method
     top = isinstance(block.attributions, TopK)
     return TableSpec(
@@ -197,7 +197,7 @@ def _columns(loaded: LoadedConfig) -> ColumnRequest:
 
 def _feature(loaded: LoadedConfig, feature: Feature) -> FeatureRequest:
     if loaded.config.incremental and feature.pad is not None and feature.shape is None:
-        problem = "has pad without a shape, and an input that grows may bring longer lists"
+        problem = "has pad without a shape, but a growing input may bring longer lists"
         raise UserError(problem, f"{loaded.where}: input.features {feature.name}", "give its shape")
     return FeatureRequest(
         feature.name,
@@ -215,7 +215,7 @@ def _feature(loaded: LoadedConfig, feature: Feature) -> FeatureRequest:
 def _matched(
     loaded: LoadedConfig, patterns: Sequence[str], key: str, format: str | None = None
 ) -> list[InputFile]:
-    """Expands globs as they are written: files are named relative to the config's folder."""
+    """Expands globs; matched files are named relative to the config's folder."""
     try:
         matched = globs.expand(patterns, loaded.folder, format)
         check_no_table(matched)

@@ -1,4 +1,4 @@
-"""Costs of every method on a config, and the reasons why its model rules some of them out."""
+"""Costs of every method on a config, and the reasons why some methods do not work on its model."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Cost:
     """The cost of a method on a config.
 
     Args:
-      method: Its name.
-      evaluations_per_row: Model calls a row.
-      refused: Why the model rules it out; None if it works.
+      method: The method's name.
+      evaluations_per_row: Model evaluations per row.
+      refused: The reason why the method does not work on the model; None if it works.
     """
 
     method: str
@@ -33,14 +33,14 @@ def survey(loaded: LoadedConfig) -> dict[str, Any]:
     """The cost of every method on a config: the config's own method with its keys, others with defaults.
 
     Args:
-      loaded: The config. Without `baseline.kind`, methods that take a background have a sample, the others
-        one row.
+      loaded: The config. Without `baseline.kind`, methods that take a background get a sample, and others one
+        row.
     Returns:
-      `rows` of the input; `players`, what masking methods keep or replace; and `costs`, a `Cost` a method.
+      `rows`, the input's rows; `players`, the number of players; and `costs`, a `Cost` per method.
     Raises:
-      UserError: The config's input, model and columns do not fit each other, or the model is such that no
-        method explains it.
-    Cost: loading the model, in a process of its own.
+      UserError: The config's input, model and columns do not fit each other, or no method can explain the
+        model.
+    Cost: loads the model in a child process.
     """
     sources, kind = sources_of(loaded), loaded.config.baseline.kind
     try:
@@ -52,7 +52,7 @@ def survey(loaded: LoadedConfig) -> dict[str, Any]:
 
 
 def _costs_by_default(request: ProbeRequest) -> tuple[int, list[Cost]]:
-    """Costs where methods that need no background are given one row."""
+    """Costs if methods that need no background get a baseline of one row."""
     return _costs(request, one_row=True)
 
 

@@ -1,4 +1,4 @@
-"""A guide to the methods, by model, by data and by what must be guaranteed, and their costs in words."""
+"""A guide to the methods by model, data and required guarantees, and their costs in words."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Advice:
 
     Args:
       question: The beginning of a statement about the reader's case.
-      case: One way to complete it.
-      methods: Methods that suit this case, the best first.
+      case: One completion of that statement.
+      methods: Methods that suit the case, the best first.
       because: The reason.
     """
 
@@ -124,7 +124,7 @@ def describe_method(method: Any) -> dict[str, Any]:
 
 
 def _cost(method: Any) -> str:
-    """Model calls per row in words, with the quantities that they grow with."""
+    """Model evaluations per row in words, by the quantities that they depend on."""
     default = method()
     one = default.evaluations_per_row(1, 10)
     if one == 0:

@@ -36,7 +36,7 @@ class Workers:
     """Where the shards of a run are explained.
 
     Args:
-      local: The workers share this machine's processors and devices.
+      local: Whether the workers share this machine's processors and devices.
       slots: Number of shards that are explained at a time; None takes the config's workers.
     """
 
@@ -46,12 +46,12 @@ class Workers:
 
 @dataclass(frozen=True)
 class EarlierRuns:
-    """The runs that stand at the output.
+    """The earlier runs in the output directory.
 
     Args:
       committed: The manifest of the committed run, which an incremental run may add to.
-      shard_rows: Rows a shard, by fingerprint, of runs that may be gone on with: a run keeps its cut, however
-        many slots there are by now.
+      shard_rows: Rows per shard, by fingerprint, of runs that may be continued. A continued run keeps its
+        cut, even if the number of slots has changed.
     """
 
     committed: Mapping[str, Any] | None = None
@@ -67,12 +67,12 @@ class Plan:
       files: The input.
       shards: The shards to explain, in input order.
       spec: The specification that workers receive.
-      probe: The facts that the model was asked for.
+      probe: The facts about the model.
       rows: Rows of all increments.
-      shard_rows: Rows a shard.
+      shard_rows: Rows per shard.
       increments: All increments of the run; all but the last are taken over from the committed run.
       base: The committed run that is added to; None explains everything.
-      anew: Why nothing could be taken over although the config asks for it.
+      anew: The reason why an incremental run takes nothing over; None otherwise.
       baseline_run: The earlier run whose baseline is taken over.
     """
 
@@ -114,7 +114,7 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        """Problems that stop no run."""
+        """Problems that do not stop the run."""
         planned = self.probe.device_batch_size
         warnings = [f"{self.loaded.where}: {line}" for line in self.probe.warnings]
         earlier = self.baseline_run
@@ -143,10 +143,10 @@ def make_plan(
     Args:
       loaded: The config.
       limit: Read only this number of rows.
-      in_process: Ask the model in this process, which suits a process that will also explain.
+      in_process: Probe the model in this process, if the process will also explain.
       measure: Measure the time per row.
       workers: Where the shards are explained.
-      earlier: The runs that stand at the output.
+      earlier: The earlier runs in the output directory.
       sources: The config's files, if they have been inspected already.
     Raises:
       UserError: A problem that would stop the run and that the user can mend.
@@ -191,13 +191,13 @@ def _check_apart(loaded: LoadedConfig, sources: Sources) -> None:
 
 @dataclass(frozen=True)
 class _Questions:
-    """The questions that a plan asks the model, whichever of the input's files it will explain.
+    """The probe of the model, for any selection of the input's files.
 
     Args:
-      loaded: The config, its method perhaps left open.
-      sources: Its files.
+      loaded: The config, which may leave the method open.
+      sources: The config's files.
       local: The workers share this machine's processors and devices.
-      in_process: Ask in this process.
+      in_process: Probe in this process.
       measure: Measure the time per row.
     """
 
@@ -208,7 +208,7 @@ class _Questions:
     measure: bool
 
     def ask(self, inputs: Sequence[InputFile], drawn_from: Sequence[InputFile] | None = None) -> ProbeResult:
-        """Asks the model, in a child process unless it is to stay in this one, and adds the files' warnings.
+        """Probes the model, in a child process unless `in_process`, and adds the files' warnings.
 
         Args:
           inputs: The input.
@@ -238,7 +238,7 @@ def _find_base(
     """Finds out whether an incremental run can add to the committed one.
 
     Returns:
-      The committed run, or the reason why it cannot be added to; and the model's answers, if they hold.
+      The committed run, or the reason why it cannot be added to; and the probe, if it can be reused.
     """
     loaded = questions.loaded
     if not loaded.config.incremental or committed is None or committed["fingerprint"] is None:
@@ -267,7 +267,7 @@ def _cut_input(
     workers: Workers,
     earlier: Mapping[str, int],
 ) -> CutInput:
-    """Cuts the rows that are left to explain: by the config, as in an earlier run, or by their cost."""
+    """Cuts the remaining rows into shards: by the config, as in an earlier attempt, or by cost."""
     compute = loaded.config.compute
     added = sources.files if base is None else base.added
     rows = sum(file.rows for file in added)
@@ -303,7 +303,7 @@ def _spec(loaded: LoadedConfig, probe: ProbeResult, cut: CutInput, local: bool) 
         output=output,
         batch_size=batch_rows(config.compute.batch_size, probe.schema, probe.targets, output),
         device_batch_size=probe.device_batch_size,
-        # This machine's devices; workers elsewhere find out what their own can take.
+        # The room on this machine's devices; workers elsewhere find out their own.
         device_room=probe.device_room if local else None,
         sample=SampleSpec.of(
             probe.schema,
@@ -354,7 +354,7 @@ def _check_texts(loaded: LoadedConfig, probe: ProbeResult) -> None:
 
 
 def _with_devices(loaded: LoadedConfig, probe: ProbeResult) -> ProbeResult:
-    """Adds a warning where some of this machine's GPUs would be idle.
+    """Adds a warning if some of this machine's GPUs would be idle.
 
     Raises:
       UserError: There are more workers than GPUs.

@@ -14,9 +14,10 @@ from transforms.rows.schema import ExampleSchema
 from transforms.slices.slicings import ByBins, ByColumn, ByCondition, Slicing, labels, with_edges
 from transforms.sources.base import InputFile
 
-#: Rows that are drawn for that.
+#: Rows that are drawn to estimate the number of slices.
 _DRAWN = 10_000
-#: Numbers of slices that cause a warning, the second for floating-point columns, which are seldom categories.
+#: Most slices without a warning; the second number is for floating-point columns, which are rarely
+#: categories.
 _MANY, _MANY_NUMBERS = 1000, 50
 
 
@@ -36,15 +37,15 @@ def plan_slicings(
       rows: Rows of the input.
       edges: Edges of an earlier run, by column and number of bins; they take precedence.
     Returns:
-      The schema with all edges; how many slices there will be over all slicings, estimated; and warnings.
+      The schema with all edges, the estimated number of slices over all slicings, and warnings.
     Raises:
-      UserError: Bins are asked for of values that do not differ.
+      UserError: Bins are requested for a column whose values are all equal.
     Cost: see `drawn_slices`.
     """
     if not schema.slicings:
         return schema, 0, ()
     drawn = drawn_slices(files, schema, _DRAWN, seed)
-    if not drawn:  # nothing can be read, which is reported elsewhere
+    if not drawn:  # no row can be read, which is reported elsewhere
         return schema, 0, ()
     schema = replace(schema, slicings=with_edges(schema.slicings, drawn, edges or {}))
     number, looked_at = 0, len(next(iter(drawn.values())))
@@ -62,7 +63,7 @@ def plan_slicings(
 
 
 def _counts(labels_of_rows: pa.DictionaryArray) -> np.ndarray:
-    """Numbers of rows of the slices that have any."""
+    """The number of rows of each slice with rows."""
     places = labels_of_rows.indices.drop_null().to_numpy(zero_copy_only=False)
     counts = np.bincount(places, minlength=1)
     return counts[counts > 0]

@@ -120,7 +120,7 @@ def describe_baseline(plan: Plan) -> dict[str, Any]:
 
 
 def explains(plan: Plan) -> str:
-    """The explained outputs in words."""
+    """Describes the explained outputs."""
     asked = plan.loaded.config.model.target
     column = asked.column if isinstance(asked, TargetColumn) else None
     target = None if isinstance(asked, TargetColumn) else asked

@@ -23,7 +23,7 @@ __all__ = ["Report", "draw_report", "report_is_current", "write_figures", "write
 _RUN_ID = "attribeam-run"
 #: The meta tag with the number of missing sections.
 _MISSING = "attribeam-missing"
-#: Bytes that contain the head of a page, with the meta tags.
+#: Bytes at the start of a page that contain the head with its meta tags.
 _HEAD = 4096
 
 
@@ -46,15 +46,15 @@ class Report:
 
 
 def write_report(run_path: str | os.PathLike[str]) -> str:
-    """Writes `report.html` of a committed run beside its manifest; one that is there is replaced.
+    """Writes `report.html` of a committed run beside its manifest; an existing report is replaced.
 
     Args:
       run_path: The run directory, or a Beam filesystem URL of one.
     Returns:
       The page's path.
     Raises:
-      UserError: There is no committed run, or its place cannot be written.
-    Cost: seconds, whatever the number of rows: reads the aggregates and the sample.
+      UserError: There is no committed run, or its directory cannot be written.
+    Cost: seconds for any number of rows: reads the aggregates and the sample.
     """
     run = load_run(run_path)
     return write_page(run, draw_report(run))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-#: A cell of a table: text is shown as it is, a number formatted, None as nothing.
+#: A cell of a table: text is shown as it is, a number is formatted, None leaves the cell empty.
 Cell = str | int | float | None
 
 
@@ -16,8 +16,8 @@ class Table:
 
     Args:
       header: Names of the columns.
-      rows: Rows of one cell for each column.
-      caption: A title in a line.
+      rows: The rows, with one cell for each column.
+      caption: A one-line title.
     """
 
     header: Sequence[str]
@@ -30,9 +30,9 @@ class Tile:
     """A picture.
 
     Args:
-      src: A data address, which contains the picture.
-      alt: A description.
-      shape: Rows and columns.
+      src: A data: URL, which contains the picture.
+      alt: A description for readers who cannot see the picture.
+      shape: Rows and columns in pixels.
       small: Whether each pixel is drawn sharply.
     """
 
@@ -75,7 +75,7 @@ class Pictures:
     Args:
       cards: From left to right.
       size: small, large (of one picture each), or single.
-      scale: A scale that all of them share.
+      scale: A scale that all cards share.
     """
 
     cards: Sequence[Card]
@@ -89,17 +89,17 @@ class Figure:
 
     Args:
       name: Stem of its file with `--figures`: letters, digits and hyphens, unique in the report.
-      title: What it shows, in a line.
-      description: A text for readers who cannot see it, with the most important numbers.
+      title: The content of the figure in one line.
+      description: A text for readers who cannot see the figure, with its most important numbers.
       spec: Vega-Lite without `$schema` and config, which the page adds: colours are the theme's. A width of
         "container" fills the column. Names from the data are values in it and never fields. `usermeta:
         {"renderer": "canvas"}` or "svg" overrides the choice by the number of marks; `"column": 20`
         leaves out data from the number `n` on that does not fit beside the rest. None: what
         follows is shown instead.
-      pictures: ShownFeature as they are, in the page and with `--figures`.
+      pictures: Pictures to show as they are, in the page and with `--figures`.
       html: Trusted markup, made by a template with escaping; only in the page.
       table: The numbers behind the plot.
-      note: How to read it, in a sentence or two.
+      note: How to read the figure, in a sentence or two.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Terms:
-    """A list of names, each with a text."""
+    """A list of terms, each with a text."""
 
     items: Sequence[tuple[str, str]]
 
@@ -128,12 +128,12 @@ class Grid:
 
 @dataclass(frozen=True)
 class Choice:
-    """Options of which one is shown at a time: targets, features, examples.
+    """A choice of options, such as targets, features or examples, of which one is shown at a time.
 
     Choices with the same label move together, wherever they are in the page, if their options' names match.
 
     Args:
-      label: What is chosen, such as "Target".
+      label: The kind of option, such as "Target".
       options: Blocks by the name that the reader chooses; the first is shown initially.
     """
 
@@ -143,7 +143,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Prose:
-    """A paragraph of plain text; `kind` is plain, or for a judgement good, caution or bad."""
+    """A paragraph of plain text; `kind` is plain, or good, caution or bad for a judgement."""
 
     text: str
     kind: str = "plain"
@@ -157,10 +157,10 @@ class Section:
     """A part of the page with a heading.
 
     Args:
-      id: Its anchor.
+      id: The section's anchor.
       title: The heading.
-      lead: The question that it answers, in a sentence for readers who are not engineers.
-      blocks: Its content.
+      lead: The question that the section answers, in a sentence for readers who are not engineers.
+      blocks: The content.
     """
 
     id: str

@@ -21,7 +21,7 @@ from transforms.errors import UserError
 from transforms.outputs.run_files import WORK
 from transforms.storage import files
 
-#: Rows with a repeated id that an error lists.
+#: Most rows with a repeated id that an error lists.
 _PLACES = 8
 
 
@@ -54,10 +54,10 @@ class Example:
     """One explained example.
 
     Args:
-      rows: Its rows of the attributions table, one for each target.
-      values: Its feature values, by the names of the attributions; those of a tensor are `name[0, 1]`. Empty
-        where the run keeps no values and the input is gone.
-      places: `file:row` of all rows with its id, its own first, if several rows have it.
+      rows: The example's rows of the attributions table, one for each target.
+      values: The feature values by the names of the attributions, `name[0, 1]` for tensors. Empty if the run
+        keeps no values and the input is gone.
+      places: `file:row` of all rows with the example's id, its own first, if several rows have the id.
     """
 
     rows: list[dict[str, Any]]
@@ -87,7 +87,7 @@ class Run(RunTables):
 
         Args:
           rows: Number of rows, drawn without replacement and kept in the table's order; None: all.
-          target: The output, by index or name; needed where the tables hold several.
+          target: The output, by index or name; needed if the tables hold several.
           seed: Seed of the draw.
         Raises:
           UserError: The run kept only the largest attributions or none, several targets and none given,
@@ -100,7 +100,7 @@ class Run(RunTables):
         """Reads one example: its rows of the attributions table, and its feature values.
 
         Args:
-          example_id: The example's id; where several rows have it, the first one is taken.
+          example_id: The example's id; if several rows have it, the first one is taken.
           at: `file:row` of the row to take instead.
         Raises:
           UserError: There is no such example, or it was rejected; the error says why.

@@ -10,16 +10,16 @@ import numpy as np
 from pipeline.wording import count, shape_in_words
 from transforms.models.categories import Categories
 
-#: Different values of many rows that are listed.
+#: Most frequent values that are listed for a baseline of many rows.
 _MOST_VALUES = 3
-#: Characters of a text.
+#: Most characters of a text.
 _TEXT = 40
 
 
 def described_values(
     features: Mapping[str, np.ndarray], categories: Mapping[str, Categories] | None = None
 ) -> list[dict[str, Any]]:
-    """Describes each feature by `feature` and `text`, and single numbers by `mean`, `min` and `max` as well.
+    """Describes each feature by `feature` and `text`; scalar numbers also by `mean`, `min` and `max`.
 
     Args:
       features: The rows of a baseline, `[R, *shape]` by feature; strings as bytes.

@@ -15,7 +15,7 @@ from transforms.storage import files
 _ELSEWHERE = "give another output.path or --output"
 #: Hidden names beside a run, for its temporary files.
 _BESIDE = re.compile(r"\..+\.(next|old|lock|owner)")
-#: Bytes of a name. Temporary names and those beside it are longer, and file systems allow 255 bytes.
+#: Most bytes of a run's name: temporary and hidden names add to it, and file systems allow 255 bytes.
 _LONGEST_NAME = 200
 
 
@@ -25,8 +25,8 @@ def check_place(run: str) -> None:
     Args:
       run: The run directory, an absolute path or a URL.
     Raises:
-      UserError: It cannot be a folder, cannot be written, or holds what no run does; so does what stands
-        under the names beside it that a run uses.
+      UserError: The directory cannot be made or written, or holds foreign files; or a foreign file has one
+        of the hidden names beside it.
     """
     name = run.rstrip("/").rpartition("/")[2]
     if _BESIDE.fullmatch(name):
@@ -48,8 +48,8 @@ def check_place(run: str) -> None:
     for path in (beside(run), neighbour(run, "old")):
         _check_neighbour(path)
     try:
-        # Permissions do not tell everything: a filesystem may be read-only, or take no new files. A file
-        # without a name leaves nothing behind.
+        # Permissions are not enough: a filesystem may be read-only or full. An unnamed file leaves nothing
+        # behind.
         with tempfile.TemporaryFile(dir=parent):
             pass
     except OSError as error:
@@ -58,7 +58,7 @@ def check_place(run: str) -> None:
 
 
 def _check_ours(run: str) -> None:
-    """Refuses a folder with files that no run has; hidden files do no harm."""
+    """Refuses a folder with files that do not belong to a run; hidden files are allowed."""
     names = files.list_dir(run)
     strangers = [name for name in names if name not in OURS and name[0] != "."]
     # A run without a manifest may be one that is just being replaced.
@@ -95,7 +95,7 @@ def check_replaceable(run: str) -> None:
     Args:
       run: The run directory, where a committed run stands.
     Raises:
-      UserError: It is a mount point, its folder cannot be written, or the command was given in it.
+      UserError: The directory is a mount point or the working directory, or its parent cannot be written.
     """
     if files.is_url(run):
         return
@@ -131,7 +131,7 @@ def check_apart(run: str, parts: Iterable[tuple[str, Sequence[str]]], where: str
       parts: Keys of the config with their paths; "" is the config itself.
       where: The name of the config in errors.
     Raises:
-      UserError: A path lies in the run directory, or is it; symbolic links are followed.
+      UserError: A path is the run directory or lies in it; symbolic links are followed.
     """
     inside = _real(run)
     for key, paths in parts:
@@ -149,7 +149,7 @@ def check_outside(path: str, run: str) -> None:
       path: The file or folder to be written.
       run: The run directory.
     Raises:
-      UserError: It is there; symbolic links are followed.
+      UserError: The path lies inside the run directory; symbolic links are followed.
     """
     inside = _real(run).rstrip("/")
     if f"{_real(path).rstrip('/')}/".startswith(f"{inside}/"):

@@ -14,13 +14,13 @@ SCHEMA_VERSION = 3
 
 
 def read_manifest(run: str, *, replaces: bool = False) -> dict[str, Any] | None:
-    """Reads the manifest of a committed run; None where there is none.
+    """Reads the manifest of a committed run; None if the directory has none.
 
     Args:
       run: The run directory.
-      replaces: The run is to be replaced: a manifest that is damaged, or of another version, will do.
+      replaces: The run is to be replaced, so a damaged manifest or another version's is accepted.
     Raises:
-      UserError: The file is not a manifest, or is another version's.
+      UserError: The file is not a manifest, or was written by another version.
     """
     path = files.join(run, MANIFEST)
     if not files.exists(path):

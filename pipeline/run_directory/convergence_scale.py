@@ -35,7 +35,7 @@ def share_in_words(manifest: Mapping[str, Any], share: str) -> str:
 
     Args:
       manifest: The run's manifest, or its draft.
-      share: The number in words.
+      share: The delta, relative to the scale, in words.
     """
     baseline = manifest["baseline"]
     measured_by = baseline.get("measured_by", SPREAD)

@@ -26,13 +26,13 @@ _PIECE = 16 << 20
 
 @dataclass(frozen=True)
 class Increment:
-    """The files that one run explains, after those of earlier increments, whatever their names.
+    """The files that one run adds to those of earlier increments, in the order of increments.
 
     Args:
-      run_id: The id of that run.
+      run_id: The id of the run that explained the files.
       files: Number of files.
-      rows: Rows read of them.
-      shard_rows: Rows a shard.
+      rows: Rows read from the files.
+      shard_rows: Rows per shard.
       shards: Number of shards.
     """
 
@@ -48,8 +48,8 @@ class Grown:
     """An input that holds all files of a committed run, and perhaps more.
 
     Args:
-      committed: The manifest of that run.
-      files: Its files in its order, then the new ones.
+      committed: The manifest of the committed run.
+      files: The committed run's files in its order, then the new ones.
       new: Number of new files.
     """
 
@@ -69,7 +69,7 @@ class Grown:
 
     @property
     def cuts(self) -> list[tuple[Sequence[InputFile], int, int]]:
-        """The files, rows a shard and rows of each increment of the committed run."""
+        """The files, rows per shard and rows of each increment of the committed run."""
         cuts: list[tuple[Sequence[InputFile], int, int]] = []
         first = 0
         for part in self.increments:
@@ -111,7 +111,7 @@ def grown(inputs: Sequence[InputFile], committed: Mapping[str, Any]) -> Grown | 
 
 
 def is_limited(committed: Mapping[str, Any]) -> bool:
-    """Whether a committed run has read only some rows of its files, as --limit makes it."""
+    """Whether a committed run read only some rows of its files, because of --limit."""
     return sum(part.rows for part in increments_of(committed)) < sum(f["rows"] for f in committed["inputs"])
 
 
@@ -135,7 +135,7 @@ def cut_increments(inputs: Sequence[InputFile], increments: Sequence[Increment])
 def state_table(result: ShardResult) -> pa.Table:
     """The aggregates that an incremental run keeps, as a column of pieces of bytes.
 
-    They fill a table because Parquet's readers take at most some 60 MB of metadata.
+    The bytes are a column, because Parquet readers accept only some 60 MB of metadata.
     """
     data = replace(result, parts=[], seconds=0.0).to_bytes()
     pieces = [data[first : first + _PIECE] for first in range(0, len(data), _PIECE)]
@@ -173,7 +173,7 @@ def take_over(base: Grown, source: str, place: str) -> None:
 
 
 def _is_taken_over(place: str, parts: Sequence[Part]) -> bool:
-    """Whether an earlier attempt has taken over these parts, and they are still there."""
+    """Whether an earlier attempt took over these parts, and all are still in place."""
     if not files.exists(_base_path(place)):
         return False
     head, _, data = files.read_bytes(_base_path(place)).partition(b"\n")

@@ -17,7 +17,7 @@ from transforms.outputs.run_files import BASELINE
 from transforms.rows.baselines.artifact import Artifact
 from transforms.storage import files
 
-#: Kinds whose rows are rows of data: a run that keeps no sample keeps none of these either.
+#: Kinds whose rows are rows of the data: a run without a sample of rows must not keep them either.
 _DRAWN = ("sample", "file", "run")
 #: Largest baseline that is kept, in bytes.
 _MOST_BYTES = 64 << 20
@@ -30,9 +30,9 @@ class EarlierBaseline:
 
     Args:
       run: The earlier run's directory.
-      run_id: Its id.
-      kind: The kind of its baseline, for example "median".
-      digest: The digest of its baseline.
+      run_id: The id of that run.
+      kind: The kind of the baseline, for example "median".
+      digest: The digest of the baseline.
       features: The baseline's rows, `[R, *shape]` by feature, as the model takes them.
       edges: Edges of bins whose number the config gives, by column and number.
       categories: Categories of the features that are held as codes.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from transforms.outputs.run_files import FOLDERS, IMPORTANCE, MANIFEST, REPORT, WORK
 from transforms.storage import files
 
-#: The file in it that holds the baseline for workers.
+#: The file in `_work` that holds the baseline for workers.
 REFERENCE = "reference.npz"
-#: Names of a run's own files and folders; anything else belongs to somebody else.
+#: Names of a run's own files and folders; all other names are foreign.
 OURS = frozenset({MANIFEST, WORK, *FOLDERS, IMPORTANCE, REPORT})
 
 
@@ -22,6 +22,6 @@ def is_under_way(place: str, target: str) -> bool:
 
 
 def neighbour(run: str, suffix: str) -> str:
-    """A hidden name beside a run, for files that belong to it without being parts."""
+    """A hidden name beside a run, for files that belong to the run but lie outside it."""
     folder, _, name = run.rstrip("/").rpartition("/")
     return f"{folder}/.{name}.{suffix}"

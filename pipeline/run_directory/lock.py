@@ -25,9 +25,10 @@ from transforms.storage import files
 _HEARTBEAT_SECONDS = 20.0
 #: An owner file that stays the same for this long is stale. Only this machine's own clock is read.
 _STALE_SECONDS = 50.0
-#: Seconds between two looks at somebody else's owner file.
+#: Seconds between two reads of another command's owner file.
 _LOOK_SECONDS = 2.0
-#: Two commands that begin at once both find no owner and write; after this time they read who wrote last.
+#: Two commands that begin at once both find no owner file and write one; after this many seconds they read
+#: which of them wrote last.
 _SETTLE_SECONDS = 1.0
 _REMEDY = "wait for it, or give another --output"
 #: Largest size of a lock file in bytes: it holds the number of a process.
@@ -84,13 +85,13 @@ def _hold(run: str, path: str, stack: contextlib.ExitStack) -> int | None:
                 raise
             _remove(path)
             return None
-        # Otherwise its last holder has removed it since it was opened.
+        # Otherwise its last holder removed the file after we opened it.
         if _is_at(lock, path):
             return lock
 
 
 def _open(path: str) -> int:
-    """Opens or makes the lock file, if it is one."""
+    """Opens or creates the lock file; refuses a foreign file."""
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
     except PermissionError as error:
@@ -120,7 +121,7 @@ def _is_at(lock: int, path: str) -> bool:
 
 
 def _make_folders(folder: str) -> list[str]:
-    """Makes a folder and those above it; returns those that were missing, from the top."""
+    """Makes a folder and its parents; returns those that were missing, from the top."""
     missing = []
     while not files.exists(folder):
         missing.append(folder)
@@ -175,7 +176,7 @@ def _owned(run: str) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        # An owner file that is left behind turns stale.
+        # If the owner file cannot be removed, it becomes stale.
         with contextlib.suppress(UserError, OSError):
             if (_owner(path) or own)["token"] == own["token"]:
                 files.delete_tree(path)
@@ -189,7 +190,7 @@ def _owner(path: str) -> dict[str, Any] | None:
     """The owner that a file names; None if there is no file, or a damaged one."""
     try:
         owner = json.loads(files.read_bytes(path)) if files.exists(path) else None
-    except UserError:  # it was removed in the meantime
+    except UserError:  # the file was removed in the meantime
         return None
     except ValueError:
         return None
@@ -233,5 +234,5 @@ def _is_alive(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True  # it is another user's
+        return True  # the process is another user's
     return True

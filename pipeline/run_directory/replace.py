@@ -11,7 +11,7 @@ from pipeline.run_directory.layout import OURS, beside, neighbour
 from transforms.outputs.run_files import FOLDERS, MANIFEST, is_table
 from transforms.storage import files
 
-#: A table that is half written.
+#: The temporary name of a table that is being written.
 _HALF = re.compile(r"\..*\.tmp")
 
 
@@ -29,7 +29,7 @@ def swap(place: str, target: str) -> None:
     _remove(old)
     for name in os.listdir(target):
         if name not in OURS and not os.path.lexists(os.path.join(place, name)):
-            os.rename(os.path.join(target, name), os.path.join(place, name))  # hidden, and somebody else's
+            os.rename(os.path.join(target, name), os.path.join(place, name))  # a hidden foreign file stays
     os.rename(target, old)
     os.rename(place, target)
     _remove(old)
@@ -63,7 +63,7 @@ def _move_remote(place: str, target: str) -> None:
     whole = {part["file"] for part in manifest["parts"]}
     left = [name for name in files.tree(place) if name in whole]
     for name in files.tree(target):
-        # Not every store overwrites a target. Names that no run uses belong to somebody else.
+        # Some stores cannot overwrite a target, so it is deleted first. Foreign names stay.
         if name.partition("/")[0] in OURS and (name not in whole or name in left):
             files.delete_tree(files.join(target, name))
     files.rename([files.join(place, name) for name in left], [files.join(target, name) for name in left])

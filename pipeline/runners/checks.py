@@ -25,7 +25,7 @@ def check_runner(runner: str, flags: Sequence[str]) -> None:
       runner: One of RUNNERS.
       flags: Beam's flags.
     Raises:
-      UserError: Which are missing, or have no such value, in Beam's words.
+      UserError: A flag is missing or has a wrong value, in Beam's words.
     """
     if runner == LOCAL and not flags:
         return  # without importing Beam
@@ -76,7 +76,7 @@ def check_places(runner: str, flags: Sequence[str], places: Mapping[str, Sequenc
       flags: Beam's flags, as given.
       places: Full paths and URLs, by key of the config.
     Raises:
-      UserError: Workers run on other machines or in containers, and a path is one of this machine.
+      UserError: Workers run on other machines or in containers, and a path is local to this machine.
     """
     if needs_remote_files(runner):
         why, remedy = (
@@ -106,7 +106,7 @@ def slots(runner: str, flags: Sequence[str], workers: int) -> int:
       flags: Beam's flags, as given.
       workers: The config's `compute.workers`.
     Raises:
-      UserError: A cluster that was asked does not answer.
+      UserError: The cluster does not answer.
     """
     if runner != FLINK:
         return workers

@@ -14,9 +14,9 @@ from transforms.errors import UserError
 _DRIVER, _MPS = "install-nvidia-driver", "use_nvidia_mps"
 _ACCELERATOR = "worker_accelerator"
 _ONE_PROCESS, _MANY_PROCESSES = "no_use_multiple_sdk_containers", "use_multiple_sdk_containers"
-#: Shards at a time for each GPU: while one waits for its files, another keeps the device busy.
+#: Shards explained at a time per GPU: while one waits for its files, another keeps the device busy.
 _THREADS_PER_GPU = 2
-#: Flags that bring this package to the workers.
+#: Flags by which this package reaches the workers.
 _CARRIERS = (
     "sdk_container_image",
     "worker_harness_container_image",
@@ -31,8 +31,8 @@ class Accelerator:
     """The GPUs of each worker.
 
     Args:
-      type: The name of the type on Compute Engine.
-      count: Number of GPUs of a worker.
+      type: Compute Engine's name of the GPU type.
+      count: Number of GPUs per worker.
       parts: All parts of the flag, as Dataflow reads them.
     """
 
@@ -50,7 +50,7 @@ class Accelerator:
         """Parses `type:nvidia-l4;count:1;install-nvidia-driver`, or `nvidia-l4` for short.
 
         Raises:
-          UserError: It says something else.
+          UserError: The text has another form.
         """
         where = f"--{_ACCELERATOR}={text}"
         parts = [part.strip() for part in text.split(";") if part.strip()]
@@ -62,7 +62,7 @@ class Accelerator:
                 raise UserError(
                     f"{key!r} is not part of an accelerator",
                     where,
-                    f"known are type, count, {_DRIVER}, {_MPS}",
+                    f"known: type, count, {_DRIVER}, {_MPS}",
                 )
         if not values.get("type"):
             raise UserError("names no type of GPU", where, "for example nvidia-l4, or nvidia-tesla-t4")
@@ -78,11 +78,11 @@ def dataflow_flags(flags: Sequence[str]) -> list[str]:
     """The flags as Beam takes them, with the ones that GPUs need.
 
     `--worker_accelerator=nvidia-l4` is short for a service option and asks for NVIDIA's driver. A worker with
-    GPUs runs one process with few threads, for each process would load the model into the same device's
-    memory; with MPS, or `--experiments=use_multiple_sdk_containers`, it runs one a processor as ever.
+    GPUs runs one process with few threads, because each process would load the model into the same device's
+    memory. With MPS, or `--experiments=use_multiple_sdk_containers`, it runs one process per processor.
 
     Raises:
-      UserError: They contradict each other.
+      UserError: Flags contradict each other.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument(f"--{_ACCELERATOR}")
@@ -154,8 +154,8 @@ def check_means(flags: Sequence[str]) -> None:
     """Refuses a job that could not be submitted, or whose workers would lack this package.
 
     Raises:
-      UserError: Google's libraries are not installed; no flag brings the package to workers, for Beam's own
-        image holds Beam alone.
+      UserError: Google's libraries are not installed, or no flag brings this package to the workers (Beam's
+        own image holds only Beam).
     """
     given = _options(flags).get_all_options(drop_default=True)
     if not any(given.get(name) for name in _CARRIERS):
@@ -174,7 +174,7 @@ def check_means(flags: Sequence[str]) -> None:
 def job_flags(flags: Sequence[str], name: str, labels: Iterable[tuple[str, str]]) -> list[str]:
     """The flags with the job's name, unless they have one, and its labels.
 
-    Dataflow runs no two jobs of the same name at a time: a run that is going on is not started again.
+    Dataflow never runs two jobs of one name at a time, so a run in progress is not started again.
 
     Args:
       flags: Flags of the job.

@@ -18,9 +18,9 @@ def check_flags(flags: Sequence[str]) -> list[str]:
     Args:
       flags: `--name=value` or `--name value`, as given.
     Returns:
-      What to pass on to Beam: all of them but launchers' `--labels`, where Beam has no such flag.
+      The flags to pass on to Beam: all except launchers' `--labels` if Beam has no such flag.
     Raises:
-      UserError: A flag that Beam does not know either.
+      UserError: Beam does not know a flag either.
     """
     if not flags:
         return []
@@ -39,8 +39,8 @@ def option_flags(options: Mapping[str, Any], where: str) -> list[str]:
     """Turns a config's `runner.options` into flags.
 
     Args:
-      options: A flag's name to its value: true is the flag alone, false and null leave it out, and a list
-        gives it once for each of its items.
+      options: Values by the flags' names. True gives the flag alone, false and null leave it out, and a
+        list repeats the flag for each item.
       where: The name of the block in errors.
     Raises:
       UserError: Beam does not know an option, or does not take its value.
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     """A parser of every flag that Beam knows, and of our own flags of the same form."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    # Beam's own classes name some flags twice: the later one counts, as it does to Beam.
+    # Beam defines some flags twice; as in Beam, the later definition counts.
     parser = argparse.ArgumentParser(
         add_help=False, allow_abbrev=False, exit_on_error=False, conflict_handler="resolve"
     )

@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.runners.signals import NOT_CANCELLED
 from transforms.errors import UserError
 
-#: Masters for which Beam starts a cluster in the job server's own process.
+#: Masters for which Beam starts a cluster within the job server's process.
 _HERE = ("[local]", "[auto]")
 _MASTER = "--flink_master"
 _REMEDY = "give --flink_master=HOST:PORT of the cluster's REST interface, usually at port 8081"
@@ -32,7 +32,7 @@ class Overview:
     """The state of a cluster.
 
     Args:
-      slots: Slots of all TaskManagers; 0 where these are started on demand.
+      slots: Slots of all TaskManagers; 0 if TaskManagers are started on demand.
       free: Slots without a task.
       version: The version of Flink, such as 1.19.3.
     """
@@ -47,7 +47,7 @@ class FlinkCluster:
     """A session cluster, reached by its REST interface.
 
     Args:
-      url: Its address, http://HOST:PORT.
+      url: Address of the REST interface, http://HOST:PORT.
     """
 
     url: str
@@ -70,7 +70,7 @@ class FlinkCluster:
             raise UserError(problem, where, _REMEDY) from error
 
     def running(self, name: str) -> set[str]:
-        """Ids of the unfinished jobs of a name.
+        """The ids of unfinished jobs with a name.
 
         Raises:
           OSError: The cluster does not answer.
@@ -81,7 +81,7 @@ class FlinkCluster:
     def cancel(
         self, name: str, spared: frozenset[str] = frozenset(), seconds: float = _CANCEL_SECONDS
     ) -> None:
-        """Cancels the jobs of a name, and waits until they have ended.
+        """Cancels the jobs with a name, and waits until they have ended.
 
         Args:
           name: The name of the jobs.
@@ -98,7 +98,7 @@ class FlinkCluster:
             for job in jobs:
                 try:
                     self._call(f"/jobs/{job}?mode=cancel", "PATCH")
-                except urllib.error.HTTPError as error:  # the job may have ended meanwhile
+                except urllib.error.HTTPError as error:  # the job may have ended in the meantime
                     refusal = f" ({error})"
             time.sleep(min(0.5, seconds / 10))
 
@@ -113,7 +113,7 @@ class FlinkCluster:
 
 
 def cluster_of(flags: Sequence[str]) -> FlinkCluster | None:
-    """The cluster that the flags name; None if Beam starts one here, or a job server knows it."""
+    """The cluster that the flags name; None if Beam starts one here, or if only a job server knows it."""
     given = _options(flags)
     master = given["flink_master"].strip().rstrip("/")
     if master in _HERE:
@@ -125,8 +125,8 @@ def check_flink(flags: Sequence[str]) -> None:
     """Refuses flags with which a run on Flink cannot work.
 
     Raises:
-      UserError: They name no cluster, none that answers, or one of a version that Beam has no job server for;
-        or there is no Java for the job server.
+      UserError: The flags name no cluster, or the cluster does not answer, or Beam has no job server for its
+        version, or Java is missing.
     """
     given = _options(flags)
     # Without these flags, Beam would download a job server and start a cluster here.
@@ -142,13 +142,13 @@ def check_flink(flags: Sequence[str]) -> None:
 
 
 def flink_flags(flags: Sequence[str]) -> list[str]:
-    """Completes Beam's flags by what the cluster reports.
+    """Completes Beam's flags from the cluster's own report.
 
     Beam's own defaults suit few clusters: a parallelism of 1, the newest version of Flink, and a container
     without this program.
 
     Raises:
-      UserError: No cluster answers, or it is of a version that Beam has no job server for.
+      UserError: The cluster does not answer, or Beam has no job server for its version.
     """
     cluster, given = cluster_of(flags), _options(flags)
     if cluster is None:
@@ -176,7 +176,7 @@ def flink_slots(flags: Sequence[str], default: int) -> int:
 
 
 def in_containers(flags: Sequence[str]) -> bool:
-    """Whether workers run in containers, which share no files with their machines."""
+    """Whether workers run in containers, which do not see their machines' files."""
     kind = _options(flags)["environment_type"]
     return kind == "DOCKER" or (kind is None and cluster_of(flags) is not None)
 
@@ -227,7 +227,7 @@ def flink_engine(flags: Sequence[str]) -> Iterator[Any]:
         try:
             yield runner
         except BaseException as error:
-            stop_server()  # first, because it might be about to submit the job
+            stop_server()  # first, because the server might be about to submit the job
             if cluster is not None:
                 try:
                     cluster.cancel(name, spared)

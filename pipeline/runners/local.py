@@ -16,7 +16,7 @@ _WATCHERS = ("run_worker", "beam_control_read", "read_grpc_client_inputs")
 
 
 def local_engine(workers: int) -> Any:
-    """The engine itself; Beam's direct runner would first try to download another one."""
+    """Creates Beam's FnApiRunner directly; its DirectRunner would first try to download Prism."""
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     return FnApiRunner(default_environment=_local_processes() if workers > 1 else None)
@@ -33,7 +33,7 @@ def _local_processes() -> Any:
 
     command = f"exec {shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
     if not logging.getLogger().isEnabledFor(logging.INFO):
-        command += f" 2>{os.devnull}"  # failures leave a note in the journal
+        command += f" 2>{os.devnull}"  # the journal records failures
     return SubprocessSDKEnvironment.from_command_string(command)
 
 

@@ -15,7 +15,7 @@ NOT_CANCELLED = "the job may still run, as it could not be cancelled"
 def terminated_like_interrupted() -> Iterator[None]:
     """Makes SIGTERM, which launchers and service managers send, raise KeyboardInterrupt like Ctrl-C.
 
-    Outside of the main thread nothing changes. Handlers that Beam leaves behind go as well.
+    Outside of the main thread nothing changes. Handlers that Beam leaves behind are removed as well.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -42,9 +42,9 @@ def run_to_its_end(pipeline: Any, *, cancels: bool, waits: bool = True) -> str |
       cancels: Ask the engine's server, which is not ours, to cancel the job.
       waits: Wait for the end; otherwise the job is handed over, and nothing here ends it.
     Returns:
-      The engine's name for a job that was handed over, None where it has none.
+      The engine's name for a job that was handed over; None if it has none.
     Raises:
-      InterruptedError: It was interrupted, and could not be cancelled.
+      InterruptedError: The run was interrupted, and its job could not be cancelled.
       Exception: Whatever the engine raises when the pipeline fails.
     """
     from apache_beam.runners.runner import PipelineState

@@ -71,9 +71,9 @@ def run_pipeline(define: Any, runner: str, workers: int, flags: Sequence[str], j
       flags: Beam's flags.
       job: The name and labels of the job.
     Returns:
-      The engine's name for a job that was handed over, None where it has none.
+      The engine's name for a job that was handed over; None if it has none.
     Raises:
-      UserError: Beam does not take the flags.
+      UserError: Beam refuses the flags.
       Exception: Whatever the runner raises when the pipeline fails.
     """
     import apache_beam as beam

@@ -15,13 +15,13 @@ from pipeline.terminal.run_and_plan import fact, nearby
 from pipeline.terminal.text_table import clean, console, print_table, wrapped, write
 from pipeline.wording import count, fitted, number, percent, signed
 
-#: Features and slices in a table.
+#: Most features and slices in a table.
 _TOP = 10
-#: Columns of a feature's name.
+#: Width of a feature's name, in characters.
 _NAME = 20
-#: Columns of a slice's name.
+#: Width of a slice's name, in characters.
 _SLICE = 24
-#: Sentences of each kind of change.
+#: Most sentences for each kind of change.
 _LINES = 5
 
 

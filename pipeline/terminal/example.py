@@ -25,22 +25,22 @@ from pipeline.terminal.text_table import (
 )
 from pipeline.wording import fitted
 
-#: Features that have a line each.
+#: Most features with a line of their own.
 _MOST_LINES = 40
-#: Rows with a repeated id that are listed.
+#: Most rows listed for a repeated id.
 _OTHERS = 20
 #: Widths of a name and of a value, from wide to narrow terminals; the narrowest shows no values.
 _NAME = 32
 _FITS = ((_NAME, 20), (24, 14), (16, 12), (12, 0))
-#: Width of the bars for which names and values are shortened.
+#: Width that bars should have; names and values are shortened to make room for it.
 _BARS = 10
 #: Smallest and largest width of the bars.
 _FEWEST_BARS, _WIDEST_BARS = 6, 48
-#: Positions of a tensor that are listed under the bars.
+#: Most positions of a tensor listed under the bars.
 _PLACES = 3
-#: Width of a value in that list.
+#: Width of a value in the list of positions.
 _PLACE = 12
-#: Share of the whole way from which a convergence delta is shown as a step.
+#: Smallest convergence delta shown as a step, as a share of |prediction − base_value|.
 _VISIBLE = 0.01
 
 
@@ -49,7 +49,7 @@ class WaterfallStep:
     """A line of the waterfall.
 
     Args:
-      name: Its text: the label of a feature.
+      name: The text of the line: the label of a feature.
       value: The feature's value in words.
       phi: The feature's φ; None for the first and the last line.
       total: The sum up to this line.
@@ -70,7 +70,7 @@ def print_example(
 ) -> None:
     """Prints how each feature leads from the base value to the prediction, largest |φ| first.
 
-    A method that promises no sum has bars on either side of zero instead.
+    For a method that promises no sum, bars start at zero instead.
 
     Args:
       example_id: The example's id.
@@ -121,7 +121,7 @@ def waterfall_steps(
       values: Feature values, as far as they are known.
       labels: Labels of features.
     Returns:
-      Its lines, the first and the last without a φ. A convergence delta that would be seen is a line.
+      The lines; the first and the last have no φ. A visible convergence delta has a line of its own.
     """
     steps = [WaterfallStep("base_value", "", None, row["base_value"])]
     for name, value, phi in _features(row, values, labels):
@@ -136,7 +136,7 @@ def waterfall_steps(
 def _features(
     row: Mapping[str, Any], values: Mapping[str, Any], labels: Mapping[str, str]
 ) -> list[tuple[str, str, float]]:
-    """Names, values and φ, largest |φ| first; the last line sums the smallest, or those not kept."""
+    """Names, values and φ, largest |φ| first; the last line sums the features without a line."""
     if "attribution" in row:
         arrays = {name: np.asarray(phi, np.float64) for name, phi in row["attribution"].items()}
         sums = sorted(arrays, key=lambda name: -abs(arrays[name].sum()))
@@ -206,7 +206,7 @@ def _fitted(
 ) -> tuple[list[str], list[list[str | Text]], int]:
     """The header, the lines with names and values shortened to leave room for bars, and the room's width.
 
-    The width is 0 where bars would be too short to be read.
+    The width is 0 if bars would be too short to read.
     """
     known = any(value for _, value in named)
     for longest_name, longest_value in _FITS:

@@ -16,12 +16,12 @@ from pipeline.wording import count, duration, fitted, size
 from transforms.methods import METHODS
 
 _TOP = 10
-#: Reasons of rejected rows that have a line each.
+#: Most reasons of rejected rows with a line each.
 _MOST_REASONS = 3
 #: More targets than this get a line each instead of a table each.
 _MOST_TABLES = 3
 _MOST_LINES = 40
-#: Features whose baseline is listed.
+#: Most features whose baseline is listed.
 _MOST_VALUES = 12
 _KEY = 15
 _NAME = 32

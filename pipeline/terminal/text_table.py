@@ -20,7 +20,7 @@ Cell = str | Text
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        # rich would exit with status 1, which means an exceeded limit here.
+        # rich would exit with status 1, which here means that a limit was exceeded.
         raise BrokenPipeError
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from transforms.arrow.nested import as_tensor
 from transforms.outputs.layout import TableSpec
 
-#: Units in the last place of a float32 by which a large score may change in a batch of another size.
+#: Relative change of a large score that a batch of another size may cause: four float32 roundings.
 _BITS = 4 * float(np.finfo(np.float32).eps)
 #: Columns whose numbers may differ within the tolerance; all others must be equal.
 _MEASURED = frozenset(
@@ -56,7 +56,7 @@ def difference(
     """The largest difference between an example's rows, in units of their scale.
 
     Returns:
-      The largest difference, the same without the last bits of a score far from nothing, and its column.
+      The largest difference; the largest difference beyond rounding of large scores; and its column.
     """
     alike = _alike(stored, mine)
     if alike is None:

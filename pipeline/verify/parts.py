@@ -53,7 +53,7 @@ def check_parts(run: str, manifest: Mapping[str, Any]) -> tuple[Check, frozenset
       run: The run directory.
       manifest: The run's manifest.
     Returns:
-      The check, and the names of the files that nothing can be read from with confidence.
+      The check, and the names of the files whose content cannot be trusted.
     """
     there = _there(run)
     wanted = {part["file"]: part for part in manifest["parts"]}

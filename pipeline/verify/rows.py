@@ -36,10 +36,10 @@ class _Place:
     """The place of a drawn row in the input and in the tables.
 
     Args:
-      ordinal: Its number in the whole input.
+      ordinal: The row's number in the whole input.
       shard: Number of its shard.
       piece: The piece of the shard that holds it.
-      row: Its number in the file.
+      row: The row's number in the file.
       before: Number of rejected rows before it in its shard.
       position: Its number in its shard.
       stage: The stage at which it was rejected; None if it was explained.

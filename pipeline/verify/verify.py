@@ -137,7 +137,7 @@ def _manifest(run: str) -> dict[str, Any]:
 
 def _config(run: str, manifest: Mapping[str, Any]) -> LoadedConfig:
     """The config of the run, with batch sizes as the run used them."""
-    # The name is not the manifest's path, which lies in the run directory, where a config must not lie.
+    # The manifest's path cannot serve as the name: a config must not lie in the run directory.
     loaded = restored(manifest["config"], f"{run}: config", manifest["config_folder"])
     config = loaded.config
     compute = {
@@ -170,7 +170,7 @@ def _unreadable(name: str, error: Exception) -> Check:
 
 
 def _inputs(loaded: LoadedConfig, manifest: Mapping[str, Any]) -> tuple[list[InputFile] | None, Check]:
-    """The input files, None if their rows are not those of the run, and the check."""
+    """The input files (None if their rows are not those of the run), and the check."""
     try:
         inputs = input_files(loaded)
     except UserError as error:
@@ -187,7 +187,7 @@ def compare_inputs(
       inputs: The input as it is now.
       noted: The input as the manifest describes it.
     Returns:
-      The files, None where rows cannot be found again in them, and the check.
+      The files (None if the run's rows cannot be found in them), and the check.
     """
     now, then = {f.name: f for f in inputs}, {f["file"]: f for f in noted}
     moved, changed = [], []
@@ -210,7 +210,8 @@ def compare_inputs(
     if not all("digest" in entry for entry in noted):
         statement = "names, rows and bytes match; the manifest has no digests of their contents"
     elif inputs[0].format == PARQUET:
-        # Pages are not read. A changed value that leaves the column's statistics alone shows in the rows.
+        # Pages are not read. If a changed value leaves the column's statistics as they were, only the
+        # comparison of rows can find it.
         statement = "names, rows, bytes and digests of the Parquet footers, statistics included, match"
     else:
         statement = "names, rows, bytes and digests of the records' checksums match"

@@ -227,22 +227,22 @@ def test_dates(tmp_path: Path) -> None:
         ("compute.shard_rows=-1", "compute.shard_rows: must be auto or at least 1, not -1"),
         ("output.attributions={top_k: 0}", "output.attributions.top_k: must be at least 1, not 0"),
         ("output.attributions={top: 5}", "output.attributions.top: unknown key; did you mean top_k?"),
-        ("output.attributions=al", "output.attributions: must be all, none or keys and values, not 'al'"),
+        ("output.attributions=al", "output.attributions: must be all, none or a mapping, not 'al'"),
         ("output.features=yes", "output.features: must be true or false, not 'yes'"),
         ("input.features=[a, a]", "input: features names 'a' twice"),
         ("input.slices=[a, a]", "input: slices names 'a' twice"),
         ("input.features=[]", "input.features: is empty; give at least one, or leave the key out"),
         ("input.features=[{nme: a}]", "input.features.0.nme: unknown key; did you mean name?"),
-        ("input=3", "input: must be keys and values, not 3"),
+        ("input=3", "input: must be a mapping, not 3"),
         ("limits.rejected=1.5", "limits.rejected: must be at most 1, not 1.5"),
         ("baseline.kind=file", "baseline: kind: file and the key 'path' belong together"),
         ("baseline={kind: mean, value: 3}", "baseline: kind: constant and the key 'value' belong together"),
         ("seed=1.0", "seed: must be a whole number, not 1.0"),
-        ("method={n_steps: 3}", "method.name: is missing; known are saliency"),
-        ("method={name: saliency, n_steps: 3}", "method.n_steps: unknown key; known are absolute"),
+        ("method={n_steps: 3}", "method.name: is missing; known: saliency"),
+        ("method={name: saliency, n_steps: 3}", "method.n_steps: unknown key; known: absolute"),
         ("method={name: input_x_gradient, x: 3}", "method.x: unknown key; input_x_gradient takes no keys"),
         ("method=[saliency]", "method: must be a method's name or its keys"),
-        ("1=2", "1: unknown key; known are name, model"),
+        ("1=2", "1: unknown key; known: name, model"),
     ],
 )
 def test_one_line_says_what_is_wrong(setting: str, message: str, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_the_runner_of_a_config(tmp_path: Path) -> None:
         ),
         ("runner: {options: {}}", r"config\.yaml: runner\.name: is missing"),
         ("runner: {name: DirectRunner, option: {}}", r"runner\.option: unknown key; did you mean options\?"),
-        ("runner: DirectRunner", r"runner: must be keys and values, not 'DirectRunner'"),
+        ("runner: DirectRunner", r"runner: must be a mapping, not 'DirectRunner'"),
         (
             "runner: {name: FlinkRunner, options: {flink_mastr: x}}",
             r"config\.yaml: runner\.options\.flink_mastr: Beam knows no such option; did you mean flink_m",
@@ -378,7 +378,7 @@ def test_a_preset_lies_over_the_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("seed: 3", r"preset\.yaml: seed: unknown key; known are runner, compute"),
+        ("seed: 3", r"preset\.yaml: seed: unknown key; known: runner, compute"),
         ("compute: {worker: 3}", r"preset\.yaml: compute\.worker: unknown key; did you mean workers\?"),
         ("runner: {name: X}", r"preset\.yaml: runner\.name: 'X' is not a runner"),
         (

@@ -238,7 +238,7 @@ MISTAKES = [
         spoil=text("trips.yaml", ""),
     ),
     Mistake("not a config", ("trips.yaml: is not a config",), spoil=text("trips.yaml", "Dear mother")),
-    Mistake("a key that is a number", ("trips.yaml: 1: unknown key", "known are"), spoil=appended("1: 2\n")),
+    Mistake("a key that is a number", ("trips.yaml: 1: unknown key", "known: "), spoil=appended("1: 2\n")),
     Mistake("a key that is true", ("trips.yaml: true: unknown key",), spoil=appended("true: 2\n")),
     Mistake("a key named like a type", ("trips.yaml: int: unknown key",), spoil=appended("int: 2\n")),
     Mistake("an empty key", ("trips.yaml:", "not valid YAML: a key must be text"), spoil=appended("? \n")),

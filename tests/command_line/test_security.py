@@ -211,7 +211,7 @@ def test_archives_that_lead_elsewhere_or_fill_memory(tmp_path: Path) -> None:
     words = rewritten(tmp_path / "words.keras", lambda config: None, **{"assets/words.json": "x" * 3000})
     with zipfile.ZipFile(words) as archive:
         check_members(archive, str(words))
-        with pytest.raises(UserError, match=r"holds 'assets/words.json' of 3,000 bytes in"):
+        with pytest.raises(UserError, match=r"holds 'assets/words.json', which unpacks to 3,000 bytes from"):
             check_members(archive, str(words), most=2999)
 
 

@@ -100,7 +100,7 @@ def test_known_by_magic_bytes(tmp_path: Path) -> None:
         "m.h5": (b"", "is empty"),
         "score.py": (b"def score(columns): ...", "{python: score:FUNCTION}"),
         "m.txt": (b"words", "does not hold a model that XGBoost or LightGBM wrote"),
-        "m.xyz": (b"words", ".xyz is not a known kind of model; known are .keras"),
+        "m.xyz": (b"words", ".xyz is not a known kind of model; known kinds: .keras"),
         "m": (b"words", "a file without a suffix is not a known kind of model"),
     }
     for name, (data, words) in cases.items():

@@ -137,7 +137,7 @@ def test_what_a_file_is_called_and_what_it_is(tmp_path: Path) -> None:
         ("archive.h5", "is a Keras archive and not HDF5", "give it the suffix .keras"),
         ("tables.keras", "is an HDF5 file and not a Keras archive", "give it the suffix .h5"),
         ("text.hdf5", "is not an HDF5 file", "model.save"),
-        ("model.weights.h5", "holds at most weights", "save the whole model"),
+        ("model.weights.h5", "holds only weights", "save the whole model"),
         ("cut.h5", "Keras cannot load the model: ", "truncated", "keras.saving.load_model"),
         ("letters.keras", "an archive, but not of a Keras model", "config.json", "model.save"),
     ):

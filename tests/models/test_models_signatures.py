@@ -233,6 +233,6 @@ def test_weights_that_keras_did_not_load_are_missed() -> None:
     check_loaded(dense, set(), "m.keras")
     stored = {id(weight) for weight in dense.weights}
     dense(np.zeros((1, 3), np.float32))
-    with pytest.raises(UserError, match="draws others at random"):
+    with pytest.raises(UserError, match="makes random ones instead"):
         check_loaded(dense, stored, "m.keras")
     check_loaded(dense, {id(weight) for weight in dense.weights}, "m.keras")

@@ -391,7 +391,7 @@ def test_local_values_that_are_not_there(kind: str, capsys: pytest.CaptureFixtur
 
 def test_folders() -> None:
     source = run(*LATE)
-    with pytest.raises(UserError, match="'excel' is not an export; known are clarify, vertex, tfma"):
+    with pytest.raises(UserError, match="'excel' is not an export; known: clarify, vertex, tfma"):
         export(source, "excel")
     with pytest.raises(UserError, match="in the run directory"):
         export(source, "vertex", f"{source.path}/export")

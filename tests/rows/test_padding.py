@@ -146,7 +146,7 @@ def test_a_padded_run_is_verified_and_one_that_grows_needs_a_shape(tmp_path, cap
     assert run.explanation(rows=2).data.shape[0] == 2  # the values are read from the input again
     capsys.readouterr()
     assert cli.run(["plan", str(path), "--set", "incremental=true"]) == 2
-    assert "an input that grows may bring longer lists; give its shape" in capsys.readouterr().err
+    assert "a growing input may bring longer lists; give its shape" in capsys.readouterr().err
 
 
 def test_extents_are_few_and_none_is_much_longer_than_its_list():

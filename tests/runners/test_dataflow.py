@@ -92,7 +92,7 @@ def test_gpus(given: list[str], expected: list[str]) -> None:
         (["--worker_accelerator=nvidia-l4;count:none"], "the count 'none' is not a whole number above 0"),
         (
             ["--worker_accelerator=nvidia-l4;cuont:1"],
-            "'cuont' is not part of an accelerator; known are type, count",
+            "'cuont' is not part of an accelerator; known: type, count",
         ),
     ],
 )

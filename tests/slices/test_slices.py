@@ -273,7 +273,7 @@ def test_tfrecord_gives_the_same(tmp_path: Path) -> None:
         ("input.slices=[age > 3, age  >  3]", "input.slices: 'age > 3' is the same as 'age > 3'"),
         ("input.slices=[carrier > 3]", "compares 'carrier' (string) with '3' (number)"),
         ("input.slices=[{column: carrier, bins: 3}]", "holds string, but numbers are needed; slice by its"),
-        ("input.slices=[[age, age]]", "'age' is intersected with itself; name others"),
+        ("input.slices=[[age, age]]", "'age' is intersected with itself; intersect different ones"),
         ("input.weight=wait", "input.weight: the input has no column 'wait'; did you mean weight?"),
         ("input.weight=carrier", "input.weight: column 'carrier' holds string, and weights are numbers"),
         (

@@ -195,11 +195,11 @@ def test_numbers_that_no_float_holds() -> None:
         ("~late", "write not"),
         ("'U' in carrier", "looks in 'carrier', which is not a list of constants; write it like carrier in"),
         ("age in [hour]", "looks for 'hour', which is not a constant"),
-        ("age in []", "a list without items"),
+        ("age in []", "looks in an empty list"),
         ("true == late", "write True"),
         ("age > 1" + "0" * 309, "a number that is too large"),
         ("age > 1j", "holds '1j'"),
-        ("age ** 2 > 1", "holds 'age ** 2', which is not allowed; allowed are names"),
+        ("age ** 2 > 1", "holds 'age ** 2', which is not allowed; allowed: names"),
         ("age > __import__('os').getpid()", "which is not allowed"),
         ("().__class__.__bases__ == 3", "which is not allowed"),
         ("(lambda: late)()", "which is not allowed"),
@@ -455,7 +455,7 @@ def test_edges_are_found_where_only_their_number_is_given() -> None:
     assert isinstance(whole[0], ByBins)
     assert len(whole[0].edges) == 3
     assert whole == with_edges(whole, COLUMNS)
-    with pytest.raises(UserError, match="values are all equal in the rows that were sampled; give edges"):
+    with pytest.raises(UserError, match="values are all equal in the sampled rows; give edges"):
         with_edges(slicings, {**COLUMNS, "age": pa.array([5, 5, None])})
 
 

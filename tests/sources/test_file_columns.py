@@ -239,7 +239,9 @@ def test_periods_of_pandas_are_named_and_not_taken_for_their_numbers(tmp_path: P
     frame.to_parquet(tmp_path / "x.parquet")
     assert numbers(decoded(tmp_path)[1], "a") == [1]
     for parts in ({"slices": ["p"]}, {"features": ["a", "p"]}, {"id": "p"}):
-        with pytest.raises(UserError, match="column p holds periods of pandas, which are stored as numbers"):
+        with pytest.raises(
+            UserError, match="column p holds pandas periods, which are stored as plain numbers"
+        ):
             decoded(tmp_path, **parts)
 
 

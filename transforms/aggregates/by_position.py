@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from transforms.rows.schema import ExampleSchema
 
-#: A feature's sums are kept only if outputs × positions do not exceed this: 64 MiB.
+#: Most outputs × positions for which a feature's sums are kept: 64 MiB.
 _MOST = 1 << 22
-#: Values of a block of rows that are added at a time.
+#: Most values that are added at a time.
 _BLOCK = 1 << 16
 
 TABLE = pa.schema(
@@ -85,7 +85,7 @@ class Positions:
             for name, shape in self.shapes.items():
                 every = values[name].reshape(len(flat), -1)
                 sums = self._of(target, name, shape)
-                # A few rows at a time, which stay in the cache and take little memory.
+                # A few rows at a time stay in the processor's cache.
                 step = max(1, _BLOCK // every.shape[1])
                 for first in range(0, len(chosen), step):
                     rows = chosen[first : first + step]

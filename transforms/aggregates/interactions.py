@@ -1,9 +1,9 @@
 """Features that modulate others: hints at interactions from a sample of rows, in numpy and Arrow alone.
 
 The part of a feature's φ that its own value explains is not an interaction, whatever the value correlates
-with. So only rows of similar values are compared: within such cells, how much of φ do the values of another
-feature explain? shap's `approximate_interactions` asks the same; here the answer is corrected for chance, and
-in a comparable unit, a share of the variance of φ.
+with. So rows are grouped into cells of similar values, and within cells it is measured how much of φ the
+values of another feature explain. shap's `approximate_interactions` has the same idea; here the measure is a
+share of the variance of φ, corrected for chance.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ TABLE = pa.schema(
     ]
 )
 
-#: Cells are halved along numbers as long as they have rows for two of this size; smaller than the second
-#: number they are left out.
+#: Cells are halved along numbers while both halves would have the first number of rows. Cells with fewer
+#: rows than the second number are left out.
 _CELL, _SMALLEST = 40, 12
-#: With fewer rows than this, no interactions are looked for.
+#: Fewest rows for which interactions are searched for.
 _FEWEST_ROWS = 100
 #: The most columns for the values of one feature, and the degree of polynomials in a number.
 _COLUMNS, _DEGREE = 6, 3
@@ -39,7 +39,7 @@ _WEAKEST, _SURE = 0.01, 4.5
 _SHUFFLES = 48
 _KEPT, _CANDIDATES = 5, 12
 _NOTHING = 1e-10
-#: Fewest features per target whose modulators are looked for, even with many targets.
+#: Fewest features per target whose modulators are searched for, even with many targets.
 _LEAST = 5
 
 
@@ -55,22 +55,21 @@ def find_interactions(
     """Finds which features change what another one does.
 
     The strength of a modulator is the share of the variance of φ of a feature that the modulator's values
-    explain beyond the feature's own value and beyond stronger modulators, 0 to 1; those of a feature sum to
-    1 at most. It is corrected for chance as adjusted R² is, and kept where it is at least 0.01 and 4.5
-    standard deviations above what shuffled rows give. A function of the sample alone, whose rows are taken to
-    be drawn evenly: no weights.
+    explain beyond the feature's own value and beyond stronger modulators, 0 to 1. The strengths for one
+    feature sum to at most 1. Strength is corrected for chance like adjusted R². Modulators are kept if their
+    strength is at least 0.01 and 4.5 standard deviations above that of shuffled rows. Weights are not used.
 
     Strings, and numbers with few distinct values, are categories, and a missing value is one of them. A group
     is represented by its members, and a tensor of up to eight numbers by its numbers. A longer tensor
-    modulates by its mean, and its own modulators are not looked for, because other features cannot be told
-    apart from the rest of its numbers. Features without attributions may modulate too.
+    modulates by its mean, and its own modulators are not searched for, because other features cannot be
+    separated from the rest of its numbers. Features without attributions may modulate too.
 
     Args:
       sample: Rows with `target`, `target_name` and the structs `attribution` and `feature`. If there is a
         column `kind`, rows of kind "sample" are used.
       attributed: Features and groups, as in `attribution`.
       groups: Members by group, as in `feature`.
-      most_features: The most features whose modulators are looked for, those of the largest mean |φ|. With
+      most_features: The most features whose modulators are searched for, those of the largest mean |φ|. With
         many targets there are fewer for each, about twice as many in all.
       most_modulators: The most candidates for modulators, those of the largest mean |φ|.
       most_targets: The most targets, those with the most rows.
@@ -129,7 +128,7 @@ def _of_target(
         score = phi[name].sum(axis=1)
         spread = float(((score - score.mean()) ** 2).sum())
         if spread <= _NOTHING * float((score**2).sum()) or not np.isfinite(spread):
-            continue  # constant: nothing modulates it
+            continue  # φ is constant: nothing modulates it
         if not all(is_held(values.field(member)) for member in members[name]):
             continue
         cells = _cells(columns[name], len(sample))

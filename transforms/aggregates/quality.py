@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-#: The ratio of a bucket's bounds: a quantile is off by at most half a percent.
+#: The ratio of a bucket's bounds, so that a quantile is off by at most half a percent.
 _GROWTH = 1.01
 _LOG_GROWTH = float(np.log(_GROWTH))
 _ZERO = -(10**9)
@@ -47,7 +47,7 @@ class Quantiles:
             self.counts[bucket] = self.counts.get(bucket, 0) + count
 
     def merge(self, other: Quantiles) -> None:
-        """Adds another's counts."""
+        """Adds the counts of another state."""
         for bucket, count in other.counts.items():
             self.counts[bucket] = self.counts.get(bucket, 0) + count
         self.max = max(self.max, other.max)
@@ -58,7 +58,7 @@ class Quantiles:
             return None
         buckets = sorted(self.counts)
         seen = np.cumsum([self.counts[bucket] for bucket in buckets])
-        # Rounding: in floats, 0.07 · 100 is a little more than 7.
+        # The margin absorbs rounding: in floats, 0.07 · 100 is a little more than 7.
         at = int(np.searchsorted(seen, share * seen[-1] * (1 - 1e-12)))
         bucket = buckets[min(at, len(buckets) - 1)]
         if bucket == _ZERO:

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from transforms.outputs.layout import TableSpec, attribution_schema
 from transforms.rows.schema import ExampleSchema
 
-#: Memory above which a sample has fewer rows, and the fewest rows that it then has.
+#: Most bytes of a sample, which limit its rows, and the fewest rows that it has nevertheless.
 _SAMPLE_BYTES, _FEWEST = 4 << 20, 16
-#: Bytes of a line besides its values: ids, names, slices.
+#: Bytes of a row besides its values: ids, names, slices.
 _BESIDE = 200
-#: Characters of a text that are kept.
+#: Most characters of a text.
 _LONGEST_TEXT = 1000
 #: Number of rows with the largest scores, and with the smallest, for each target.
 _EXTREMES = 3

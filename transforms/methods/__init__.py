@@ -41,7 +41,7 @@ METHODS = Methods(
     }
 )
 
-#: Where a name is defined. Imported on first use: no run needs the checks.
+#: The module that defines each name. It is imported on first use, because runs do not need the checks.
 _HOMES = {
     "MethodContractError": "transforms.methods.contract.subject",
     "check_method_contract": "transforms.methods.contract.check",

@@ -26,10 +26,10 @@ class Needs:
 
     Args:
       gradients: Gradients of the score; otherwise evaluations are enough, and any model will do.
-      background: Many reference rows rather than one.
+      background: Many reference rows instead of one baseline.
       trees: The trees of a tree model.
-      rescale: A rule of DeepLIFT's for every op between the inputs and the score.
-      entry_spread: The spread of each of the model's entries, in `Reference.noise`.
+      rescale: A DeepLIFT rule for every op between the inputs and the score.
+      entry_spread: The standard deviation of each value where gradients begin, in `Reference.noise`.
     """
 
     gradients: bool
@@ -47,10 +47,10 @@ class Attribution:
       values: φ by model input, `[B, T, *shape]` float32, in units of the score.
       prediction: The score, `[B, T]`.
       output: What the model itself returns for the target, `[B, T]`.
-      base_value: Mean score over the background, `[B, T]`; under the row's own mask where a path has that.
+      base_value: Mean score over the background, `[B, T]`; if the model masks the row, under the row's mask.
       convergence_delta: Σφ − (prediction − base_value), `[B, T]`; None where no sum is promised.
       standard_error: Like `values`, from methods that sample.
-      limited: Rows that a limit (max_steps, a sampling cap) kept above the tolerance, `[B]` bool.
+      limited: Marks rows that stayed above the tolerance because of max_steps or a sampling cap, `[B]` bool.
       fit: Share of the expected score that a local surrogate explains, `[B, T]`; from LIME.
     """
 
@@ -74,7 +74,7 @@ class Attribution:
         return first._map(lambda *arrays: np.concatenate(arrays), *others)
 
     def _map(self, function: Callable[..., np.ndarray], *others: Attribution) -> Attribution:
-        """Applies a function to each array, together with the same array of the others; None stays None."""
+        """Applies a function to each array and its counterparts in the others; None stays None."""
         mapped: dict[str, Any] = {}
         for field in fields(self):
             own, *rest = (getattr(one, field.name) for one in (self, *others))
@@ -89,19 +89,19 @@ class AttributionMethod(ABC):
     """A method of attribution: a frozen dataclass, derived from this class, whose fields are its config keys.
 
     The first five attributes and the two abstract methods are required; all other members have defaults here.
-    A class that has these and is not derived from this one is given the defaults where it enters METHODS.
-    `transforms.methods.check_method_contract` holds a method against all that is said here.
+    A class with these members that is not derived from this one gets the defaults when it enters METHODS.
+    `transforms.methods.check_method_contract` checks that a method keeps this contract.
 
     Attributes:
-      name: In the config and in the tables.
+      name: The name in the config and in the tables.
       summary: What it computes, in a line.
       when: When to choose it, in a line.
-      needs: What it asks of a model and of the baseline.
+      needs: Its requirements on the model and on the baseline.
       additive: Whether Σφ = prediction − base_value is promised.
-      cap: The key that says how far a method with a tolerance goes.
-      local_fit: Whether it fits a local surrogate, and says in `Attribution.fit` how well.
-      standard_error: Whether it writes a standard error beside every value; a key where the user decides.
-      tolerance: Largest error, relative to the score's spread; a key where the method goes on until then.
+      cap: The config key that limits the work of a method with a tolerance.
+      local_fit: Whether it fits a local surrogate and reports the quality in `Attribution.fit`.
+      standard_error: Whether it computes a standard error for every value; a config key if the user decides.
+      tolerance: Largest error, relative to the score's spread; a config key if the method samples until then.
     """
 
     name: ClassVar[str]
@@ -117,7 +117,7 @@ class AttributionMethod(ABC):
 
     @abstractmethod
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
-        """Model evaluations a row costs: the planner's and the batcher's cost model."""
+        """Model evaluations per row: the cost model of planning and batching."""
 
     @abstractmethod
     def attribute(
@@ -136,36 +136,36 @@ class AttributionMethod(ABC):
           inputs: Model inputs, `[B, *shape]`.
           reference: Baseline or background.
           targets: Output index, `[B, T]`.
-          seeds: A key for the row's random numbers, `[B]` uint64.
+          seeds: The key of each row's random numbers, `[B]` uint64.
           device_batch_size: Most model evaluations in one device call.
         """
 
     def check(self, players: Players) -> None:
-        """Makes sure that the method, with its keys, can have these players; by default it can.
+        """Checks that the method, with its keys, can handle these players; by default it can.
 
         Raises:
-          UserError: It cannot; the error names the key to change.
+          UserError: The method cannot handle the players; the error names the key to change.
         """
         return
 
     def held_bytes(self, players: int) -> int:
-        """Bounds the memory that the method keeps whatever the rows, by the number of players."""
+        """An upper bound of the bytes that the method holds for any number of rows, by number of players."""
         return 0
 
     @property
     def holds_squares(self) -> bool:
-        """Whether means and squares of what is sampled are held beside the values, in double precision."""
+        """Whether the method also holds means and squares of its samples, in double precision."""
         return self.standard_error or self.tolerance is not None
 
     @property
     def signed(self) -> bool:
-        """Whether a value changes its sign with the score's."""
+        """Whether values change sign when the score does."""
         return True
 
 
 @cache
 def derived(method: type) -> type[AttributionMethod]:
-    """Derives a method's class from AttributionMethod, which has the defaults; a derived one stays as it is.
+    """Derives a method's class from AttributionMethod, for its defaults; returns a derived class unchanged.
 
     Args:
       method: A frozen dataclass with the required members, derived from AttributionMethod or from nothing.
@@ -190,50 +190,50 @@ def _rebuilt(method: type, keys: Mapping[str, Any]) -> AttributionMethod:
 
 
 def with_defaults(method: Any) -> AttributionMethod:
-    """The method as an instance of its derived class; itself where its class is derived already."""
+    """Returns the method as an instance of its derived class; unchanged if its class is derived already."""
     if isinstance(method, AttributionMethod) or not is_dataclass(method):
-        return method  # whatever else it is, the contract's checks say
+        return method  # not a method class: the contract's checks report it
     return _rebuilt(type(method), {field.name: getattr(method, field.name) for field in fields(method)})
 
 
 class Methods(dict[str, type[AttributionMethod]]):
-    """Method classes by name; a class that is set and not derived from AttributionMethod is derived."""
+    """Method classes by name; `derived` is applied to every class that is added."""
 
     def __setitem__(self, name: str, method: type) -> None:
         super().__setitem__(name, derived(method))
 
 
-#: What the blocks of a masking method's scores take, with what is made of them.
+#: Bytes of a masking method's blocks of scores, including the values computed from them.
 _BLOCKS_BYTES = 128 << 20
 
 
 def working_bytes(
     method: AttributionMethod, rows: int, targets: int, values: int, players: int, evaluations: int
 ) -> int:
-    """Memory of this process that a method works with on a batch, at most; device calls are beside it.
+    """An upper bound of the bytes in this process that a method works with on a batch, without device calls.
 
     Args:
-      method: With its keys.
-      rows: Of the batch.
-      targets: Of a row.
-      values: Of a row, that are attributed to.
-      players: That a masking method keeps or replaces.
-      evaluations: Of the model, for a row.
+      method: The method with its keys.
+      rows: Rows of the batch.
+      targets: Targets per row.
+      values: Attributed values per row.
+      players: Players that a masking method keeps or replaces.
+      evaluations: Model evaluations per row.
     """
     fixed = method.held_bytes(players)
     if method.needs.trees:
         return fixed + rows * targets * values * 40
     if not method.needs.gradients:
-        # In double precision, with squares, and what it becomes by model input.
+        # Sums and squares in double precision, and their form by model input.
         blocks = min(_BLOCKS_BYTES, 4 * 8 * rows * targets * evaluations)
         return fixed + rows * targets * (players * 32 + values * 12) + blocks
-    # The calls' results, and all of them joined; with squares, means and squares in double precision.
+    # The results of the calls, then joined; if squares are held, means and squares in double precision.
     turns = 8 if targets > TARGETS_AT_ONCE else 0
     return fixed + rows * targets * values * (56 if method.holds_squares else 16 + turns)
 
 
 def take(arrays: Arrays, index: np.ndarray) -> dict[str, np.ndarray]:
-    """The rows of each array; a whole, ordered range is not copied."""
+    """Selects rows of each array; a full range in order is not copied."""
     first = int(index[0])
     if np.array_equal(index, np.arange(first, first + len(index))):
         return {name: value[first : first + len(index)] for name, value in arrays.items()}
@@ -243,7 +243,7 @@ def take(arrays: Arrays, index: np.ndarray) -> dict[str, np.ndarray]:
 def predict(
     model: ScoredModel, inputs: Arrays, targets: np.ndarray, device_batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and outputs of the rows' targets, each `[B, T]`. Cost: one evaluation a row."""
+    """Scores and outputs of the rows' targets, each `[B, T]`. Cost: one evaluation per row."""
     scores, outputs = evaluate(model, inputs, device_batch_size)
     return np.take_along_axis(scores, targets, axis=1), np.take_along_axis(outputs, targets, axis=1)
 
@@ -276,13 +276,13 @@ def convergence_delta(values: Arrays, prediction: np.ndarray, base_value: np.nda
 
 
 def limits(spread: np.ndarray, tolerance: float) -> np.ndarray:
-    """The error that a tolerance allows, like `spread`; no limit for a score that does not vary."""
+    """The error that a tolerance allows, shaped like `spread`; infinite for a score that does not vary."""
     limit: np.ndarray = np.where(spread > 0, tolerance * spread, np.inf)
     return limit
 
 
 def column(per_row: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """One number a row, `[B]`, in the type of `like` and shaped to be multiplied with it, `[B, 1, …]`."""
+    """Reshapes one number per row, `[B]`, to `[B, 1, …]` in the type of `like`, for products with it."""
     return per_row.astype(like.dtype).reshape(-1, *[1] * (like.ndim - 1))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 Part = TypeVar("Part")
 Found = tuple[dict[str, np.ndarray], ...]
 
-#: Fewest calls that a batch is cut into, as long as each keeps the fewest rows.
+#: Calls that a batch is cut into at least, provided that each has enough rows.
 _LEAST_CALLS = 4
 _LEAST_ROWS = 1024
 
@@ -21,7 +21,7 @@ _LEAST_ROWS = 1024
 def device_calls(rows: int, rows_per_call: int) -> Iterator[tuple[slice, np.ndarray]]:
     """Cuts rows into device calls of few static shapes.
 
-    Full calls take `rows_per_call` rows; what is left is padded, by its last row, to a power of two.
+    Full calls have `rows_per_call` rows; the rest is padded to a power of two by repeating its last row.
 
     Yields:
       The rows of the call and the row indices, padding included, to send.
@@ -35,20 +35,20 @@ def device_calls(rows: int, rows_per_call: int) -> Iterator[tuple[slice, np.ndar
 
 
 def rows_in_call(rows: int, rows_per_call: int) -> int:
-    """Rows of each device call, into which at most `rows_per_call` fit."""
+    """The number of rows for each device call, at most `rows_per_call`."""
     return min(rows_per_call, max(-(-rows // _LEAST_CALLS), min(rows_per_call, _LEAST_ROWS)))
 
 
 def run_calls(rows: int, rows_per_call: int, call: Callable[[np.ndarray], Found]) -> Found:
     """Runs a function on the rows of each device call, several calls at a time.
 
-    One call's walk through Python and its small operations hide behind another's arithmetic: on two
-    processors this is worth a quarter to a half, and no number depends on it.
+    The Python overhead of one call overlaps with the arithmetic of another. On two processors this saves a
+    quarter to a half of the time, and changes no number.
 
     Args:
-      rows: How many there are, at least 1.
+      rows: Number of rows, at least 1.
       rows_per_call: Most rows in a call.
-      call: Takes the indices of its rows, padding included; gives arrays whose first axis they are.
+      call: Takes row indices, padding included, and returns arrays with one entry per index.
     Returns:
       The results of the calls, without the padding, joined in the rows' order.
     """
@@ -57,7 +57,7 @@ def run_calls(rows: int, rows_per_call: int, call: Callable[[np.ndarray], Found]
         size = part[0].stop - part[0].start
         return tuple({k: v[:size] for k, v in found.items()} for found in call(part[1]))
 
-    # One call has nothing to overlap with. The cut does not ask how many processors there are: same bits.
+    # The cut does not depend on the number of processors, so that every machine computes the same bits.
     parts = list(device_calls(rows, rows_in_call(rows, rows_per_call)))
     done = [cut_back(parts[0])] if len(parts) == 1 else list(_pool().map(cut_back, parts))
     return tuple(
@@ -66,12 +66,12 @@ def run_calls(rows: int, rows_per_call: int, call: Callable[[np.ndarray], Found]
 
 
 def in_flight(parts: Sequence[Part], call: Callable[[Part], None]) -> None:
-    """Runs a function on each part, several at a time; it keeps what it finds itself."""
+    """Runs a function on each part, several at a time; the function stores its results itself."""
     if len(parts) == 1:
         call(parts[0])
         return
     for _ in _pool().map(call, parts):
-        pass  # an error of a part is raised here
+        pass  # raises the error of a part
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
@@ -80,7 +80,7 @@ def _joined(parts: list[np.ndarray]) -> np.ndarray:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    # One call more than there are processors: while it is in Python, the others compute.
+    # One thread more than processors: while one call is in Python, the others compute.
     return ThreadPoolExecutor(processors() + 1, thread_name_prefix="attribeam-device")
 
 
@@ -88,10 +88,10 @@ _share: list[int] = []
 
 
 def share_processors(count: int) -> None:
-    """Says how many processors this process may use, where it is not alone; before the first call."""
+    """Sets how many processors this process may use beside others; to be called before the first call."""
     _share[:] = [count]
 
 
 def processors() -> int:
-    """Processors that this process may use."""
+    """The number of processors that this process may use."""
     return _share[0] if _share else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Rounds of samples, standard errors, and stopping row by row: shared by the methods that sample."""
+"""What sampling methods share: rounds of samples, standard errors, and stopping row by row."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from transforms.methods.base import column, limits
 from transforms.models.reference import Arrays
 
-#: A row that a tolerance keeps going is given at most this many rounds of `n_samples`.
+#: Most rounds of `n_samples` for a row above the tolerance.
 MOST_ROUNDS = 10
 
 #: (rows, round) → mean of the round's samples and its squared standard error, each by model input.
@@ -56,15 +56,15 @@ def sample_rounds(
 
     Args:
       run: Samples some rows: means `[B, T, *shape]` and the squares of their standard errors.
-      spread: Of the score, a row and target, `[B, T]`; one of 0 asks for nothing.
+      spread: Spread of the score by row and target, `[B, T]`; where it is 0, there is no tolerance to meet.
       tolerance: Largest standard error relative to the spread; None stops after one round.
-      sizes: Of the rounds, by which they are weighted; there are no more of them.
+      sizes: Samples in each round, which weight the rounds; their number is the most rounds.
     Returns:
       Means, standard errors, and the rows that the last round left above the tolerance.
     """
     everyone = np.arange(len(spread))
     means, variances = run(everyone, 0)
-    # Until the end: the sum of the rounds' squared errors, each by the square of its size.
+    # Until the end, `variances` is the sum of the rounds' squared errors times the squares of their sizes.
     variances = {name: value * sizes[0] ** 2 for name, value in variances.items()}
     taken = np.full(len(spread), float(sizes[0]))
     limited = np.zeros(len(spread), bool)

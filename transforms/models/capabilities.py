@@ -70,7 +70,10 @@ class Gradients(Protocol):
 
     @property
     def counted(self) -> frozenset[str]:
-        """Inputs of which an entry only counts the values, as in a bag of words; positions share φ."""
+        """Inputs of which an entry only counts the values, as in a bag of words.
+
+        The positions of such an input share φ equally.
+        """
 
     @property
     def end_bytes(self) -> int:

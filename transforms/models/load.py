@@ -38,7 +38,7 @@ class ModelRequest:
       modules: Modules to import before the model is loaded.
       module_paths: Folders in which `modules` and a function's module are searched for, after Python's path.
       allow_unsafe: Whether code in model files may be run.
-      precision: float32 | mixed_float16 | mixed_bfloat16: the precision of the model's matrix products.
+      precision: Precision of the model's matrix products: float32 | mixed_float16 | mixed_bfloat16.
       jit: Whether XLA compiles the model's functions.
       missing: The number that an XGBoost model treats as missing, which its file does not store.
       signature: Name of the signature of a SavedModel; None means serving_default.

@@ -19,7 +19,7 @@ class Players:
     Args:
       names: Names of the players, `[M]`.
       shapes: Shape of each model input, without the batch axis.
-      of: By model input, the player of each of its flattened values, `[size]`; HELD for values without one.
+      of: By model input, the player of each of its flattened values, `[size]`, or HELD if it has no player.
       tensors: For each tensor feature that is in no group, the player of each of its values, `[*shape]`.
     """
 

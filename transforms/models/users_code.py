@@ -130,7 +130,7 @@ def _imported(module: str) -> Any:
     except Exception as error:
         line = next((row for row in str(error).splitlines() if row.strip()), "")
         what = f"cannot be imported: {type(error).__name__}: {line.strip()[:200]}"
-        raise UserError(what, where, "mend it, or leave it out") from error
+        raise UserError(what, where, "fix the module, or leave it out") from error
 
 
 def _keras_objects() -> Any:

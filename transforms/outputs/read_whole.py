@@ -11,7 +11,7 @@ from transforms.errors import UserError
 from transforms.storage import files
 from transforms.wording import one_line
 
-_REMEDY = "attribeam verify lists all damage; explain --overwrite makes the run anew"
+_REMEDY = "attribeam verify lists all damage; explain --overwrite repeats the run"
 
 
 def read_whole(path: str, columns: Sequence[str] | None = None) -> pa.Table:

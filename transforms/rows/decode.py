@@ -21,7 +21,7 @@ from transforms.rows.tensors import steps_of, tensor
 from transforms.rows.unions import by_type
 from transforms.sources.base import RawBatch, Rejection
 
-#: Weights outside these limits are taken for mistakes; real ones could be scaled.
+#: Limits of weights. Beyond them a weight is taken for a mistake: sensible weights can be rescaled.
 _LIGHTEST, _HEAVIEST = 1e-30, 1e30
 
 
@@ -33,12 +33,12 @@ class Rows:
       features: `[B, *shape]` by feature, in the dtype that the model takes; strings as bytes objects.
       ids: `[B]` str objects.
       slices: By slice column, the values `[B]` in the type of `slice_type`; null stays null.
-      targets: Output index `[B]` where a column names it.
+      targets: Output index `[B]` if a column names it; None otherwise.
       rows: Row number in its file, `[B]` int64.
       ordinals: Row number in the whole input, `[B]` int64.
       file: Name of the file of each row, `[B]` str objects.
       weights: Weight of each row in the importance, `[B]` float64; None: equal weights.
-      stored: The features' columns as in the file, for the first of these rows; None where not kept.
+      stored: The features' columns as in the file, for the first rows; None if they are not kept.
       lengths: By padded feature, the number of steps in each row, `[B]`.
     """
 
@@ -96,7 +96,7 @@ def join(parts: Sequence[Rows]) -> Rows:
 
 
 def _joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
-    """The parts joined; None where they are None."""
+    """Joins the parts; None if they are None."""
     present = [part for part in parts if part is not None]
     return np.concatenate(present) if present else None
 
@@ -156,7 +156,7 @@ def decode(
 
 
 def _typed(columns: pa.RecordBatch, schema: ExampleSchema, name: str, dtype: pa.DataType) -> pa.Array:
-    """A column in the wanted type: one from folders' names is read as text, and may be needed as a number."""
+    """A column in the wanted type: folders' names are read as text, and may be needed as numbers."""
     column = columns.column(name)
     if name in schema.from_path and pt.is_string(column.type) and pt.is_integer(dtype):
         return column.cast(dtype)
@@ -242,7 +242,7 @@ def _weights(array: pa.Array, problems: Problems, column: str, file: str) -> np.
     problems.add(nulls, lambda row: f"weight {column} is null")
     wrong = ~(np.isfinite(weights) & (weights >= 0)) & ~nulls
     problems.add(wrong, lambda row: f"weight {column} is {weights[row]:g}, not a number from 0 on")
-    # Sums hold squares and products of weights, which must neither overflow nor vanish.
+    # Squares and products of weights are summed, and must neither overflow nor underflow.
     lost = ~wrong & ~nulls & (weights > 0) & ((weights < _LIGHTEST) | (weights > _HEAVIEST))
     limits = f"not from {_LIGHTEST:g} to {_HEAVIEST:g}"
     problems.add(lost, lambda row: f"weight {column} is {weights[row]:g}, {limits}")

@@ -19,7 +19,7 @@ DTYPES = (
     *("float16", "float32", "float64", "bfloat16", "bool"),
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
 )
-#: In place of a dtype: each value of the column itself says what it is.
+#: Stands for a dtype if each value states its own type and shape.
 SELF_DESCRIBING = "tensor"
 
 _NPY = b"\x93NUMPY"
@@ -49,7 +49,7 @@ class Decoded:
 
     Args:
       groups: For each dtype, the rows whose tensors have it, `[n]`, and their values, `[n, size]`.
-      reasons: By row, why its bytes are not such a tensor.
+      reasons: By row, the reason why its bytes hold no such tensor.
     """
 
     groups: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
@@ -104,7 +104,7 @@ def decode_tensors(array: pa.Array, dtype: str, shape: Sequence[int]) -> Decoded
 
 
 def _only_raw_length(array: pa.Array, offsets: np.ndarray, raw: np.ndarray, size: int) -> list[int]:
-    """The rows whose bytes have the length of raw values by chance, but are a stream or a tensor."""
+    """The rows whose bytes have the length of raw values only by chance, and hold a stream or a tensor."""
     rows = np.flatnonzero(raw)
     if not len(rows) or offsets[rows[0] + 1] - offsets[rows[0]] < _SHORTEST:
         return []
@@ -247,7 +247,7 @@ def _proto(item: bytes) -> np.ndarray | None:
     return np.r_[values, np.repeat(values[-1:], size - len(values))].reshape(shape)
 
 
-#: The most values in a tensor written as fewer of them: arbitrary bytes could ask for any amount of memory.
+#: Most values of a tensor whose repeated last value is left out: damaged bytes could ask for any size.
 _MOST_REPEATED = 1 << 24
 
 

@@ -53,7 +53,7 @@ def with_lengths(
 
     Args:
       request: The columns that the config asks for.
-      signature: The model's signature; None: it takes what it is given.
+      signature: The model's signature; None: the model takes any columns.
       types: Types of the columns.
       files: The input.
     Raises:
@@ -100,7 +100,7 @@ def _refuse_ragged(name: str, kind: pa.DataType, spec: InputSpec, files: Sequenc
     """Checks that a TFRecord column's lists all have the length that most records have.
 
     Raises:
-      UserError: They do not, and the model takes any length.
+      UserError: Lists have other lengths, and the model takes any length.
     """
     if not (spec.shape and spec.shape[0] is None) or not pt.is_fixed_size_list(kind):
         return
@@ -122,7 +122,7 @@ def any_length(kind: pa.DataType) -> pa.DataType:
 
 
 def _tail(spec: InputSpec | None, kind: pa.DataType) -> tuple[int, ...]:
-    """The shape of a step."""
+    """The shape of one step of a list."""
     if spec is not None and None not in spec.shape[1:]:
         return tuple(extent or 0 for extent in spec.shape[1:])
     inner = storage(kind).value_type

@@ -1,4 +1,4 @@
-"""Converting one Arrow column to a numpy tensor; an unusable row gets a reason and a harmless value."""
+"""Converting one Arrow column to a numpy tensor; an unusable row gets a reason and a placeholder value."""
 
 from __future__ import annotations
 

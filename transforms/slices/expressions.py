@@ -169,7 +169,7 @@ _MEANT: dict[type[ast.AST], str] = {
     ast.IsNot: "write not isnull(…) or !=",
 }  # fmt: skip
 _LIKE = 'write it like age >= 65 and carrier in ["AA", "UA"]'
-_ALLOWED = "allowed are names, constants, comparisons, and, or, not, in lists, + - * / % and isnull(…)"
+_ALLOWED = "allowed: names, constants, comparisons, and, or, not, in with a list, + - * / %, isnull(…)"
 
 
 class _Source:
@@ -350,11 +350,11 @@ class _Reader:
             constant, item_kind = self.read(item, depth + 1)
             if not isinstance(constant, Literal):
                 what = f"looks for {self._source.part(item)!r}, which is not a constant"
-                raise self._source.wrong(what, "list constants, and join others with or")
+                raise self._source.wrong(what, "list only constants, and join other tests with or")
             self._check_pair((left, value, kind), (item, constant, item_kind))
             constants.append(constant.value)
         if not constants:
-            raise self._source.wrong("looks in a list without items", "list some")
+            raise self._source.wrong("looks in an empty list", "list some constants")
         return OneOf(value, tuple(constants))
 
     def _check_pair(self, one: tuple[ast.expr, Node, str], other: tuple[ast.expr, Node, str]) -> None:

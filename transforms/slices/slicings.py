@@ -218,7 +218,7 @@ def _resolved(item: SliceRequest, types: Mapping[str, pa.DataType]) -> Slicing:
     keys = [_key(part) for part in parts]
     for part, key in zip(parts, keys, strict=True):
         if keys.count(key) > 1:
-            raise UserError(f"{part.name!r} is intersected with itself", KEY, "name others")
+            raise UserError(f"{part.name!r} is intersected with itself", KEY, "intersect different ones")
     return Intersection(parts)
 
 
@@ -292,7 +292,7 @@ def _with_edges(slicing: Slicing, columns: Mapping[str, pa.Array], known: Edges)
         return replace(slicing, edges=known[slicing.column, slicing.count])
     edges = equal_count_edges(_numbers(columns[slicing.column])[0], slicing.count)
     if not edges:
-        what = f"bins of {slicing.column!r}, whose values are all equal in the rows that were sampled"
+        what = f"bins of {slicing.column!r}: its values are all equal in the sampled rows"
         raise UserError(what, KEY, "give edges, such as bins: [18, 35], or leave it out")
     return replace(slicing, edges=edges)
 

@@ -63,7 +63,7 @@ class Piece:
 class Shard:
     """Rows that one worker reads, explains and writes in one step; the shard names them but holds no data.
 
-    It is sent to the worker compressed, because names of many files are much alike.
+    It is compressed on its way to the worker, because names of many files are much alike.
     """
 
     index: int  # names its part file: part-00012.parquet
@@ -95,12 +95,12 @@ class Column:
 
     @property
     def asked(self) -> str:
-        """The config key that asks for it, as an ending for a message about a file that lacks it."""
+        """The config key that asks for the column, as the end of a message about a file that lacks it."""
         return f"; {self.key} asks for it" if self.key else ""
 
     @property
     def or_leave_out(self) -> str:
-        """Alternatives to mending such a file, as an ending for a remedy."""
+        """Alternatives to mending a file that lacks the column, as the end of a remedy."""
         fill = f", or give the feature a fill: {{name: {self.name}, fill: 0}}"
         return ", or take the file out of input.files" + (fill if self.key == "input.features" else "")
 

@@ -37,7 +37,7 @@ def check_stamp(path: str, name: str, stamp: tuple[int, float]) -> None:
     """Checks that a file has not changed since it was opened: in a changed file, errors are not damage.
 
     Raises:
-      InputLost: It has changed.
+      InputLost: The file has changed.
     """
     with as_input_lost(name):
         current = files.stamp(path)
@@ -67,7 +67,7 @@ def as_input_lost(name: str) -> Iterator[None]:
 
 
 def damage_of(error: BaseException) -> str | None:
-    """The damage in a file's content that an error of Arrow's reports; None for any other error.
+    """The damage to a file's content that an Arrow error reports; None for any other error.
 
     Arrow raises OSError for damage too. Errors of the operating system have a number, and errors of Beam's
     filesystems have a class of their own.

@@ -327,7 +327,7 @@ def _local_errors(path: str, what: str) -> Iterator[None]:
         raise UserError(f"{what}: no such file or folder", where=path, remedy="check the path") from error
     except PermissionError as error:
         raise UserError(
-            f"{what}: permission denied", where=path, remedy="change the path or its rights"
+            f"{what}: permission denied", where=path, remedy="change the path or its permissions"
         ) from error
     except IsADirectoryError as error:
         raise UserError(f"{what}: it is a folder", where=path, remedy="name a file") from error

@@ -1,4 +1,4 @@
-"""Explaining a batch of rows; rows that the model does not accept are found and rejected one by one.
+"""Explaining a batch of rows; rows that the model refuses are found and rejected one by one.
 
 Running out of memory never rejects a row. If the device or a model in user code runs out, calls are halved
 from then on, and the same rows are tried again. If this process runs out, the batch is explained in two
@@ -98,7 +98,7 @@ def _explain_alike(rows: Rows, loaded: Runtime) -> tuple[Explained | None, list[
 def _nothing_plays(
     loaded: Runtime, inputs: Mapping[str, np.ndarray], targets: np.ndarray, size: int
 ) -> Attribution:
-    """The attribution of rows without players, whose lists are empty: zeros, each row being its baseline."""
+    """The attribution of rows whose lists are empty: zeros, because the row equals its baseline."""
     prediction, output = predict(loaded.model, inputs, targets, size)
     method, zeros = loaded.spec.method, np.zeros(targets.shape, np.float32)
     values = {
@@ -154,7 +154,7 @@ def _attempt(rows: Rows, loaded: Runtime) -> tuple[Attribution, np.ndarray] | st
 
 
 def _of_no(yes: Attribution, no: np.ndarray, loaded: Runtime) -> Attribution:
-    """The attribution of a yes, turned into that of a no where `no` `[B, T]` is true."""
+    """Converts the attribution of "yes" to that of "no" where `no` `[B, T]` is true."""
     start = 0.0 if loaded.model.score_kinds[0] in ("logit", "margin") else 1.0
     signed = loaded.spec.method.signed
 

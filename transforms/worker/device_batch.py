@@ -36,7 +36,7 @@ class DeviceBatchSize:
         return self._size if self._size < self._planned else None
 
     def shrink(self, known: int | None) -> None:
-        """Reduces the size to one that is known to fit, from planning; None: the planned size fits."""
+        """Reduces the size to one that planning found to fit; None: the planned size fits."""
         with self._lock:
             self._size = min(self._size, known or self._size)
 

@@ -42,7 +42,7 @@ class Runtime:
       device_batch: The size of device calls, shared by all batches and shards of this device.
       artifact: Baseline or background, by feature.
       device: The device on which the model runs.
-      kept: Models by their shapes, and runtimes by the lengths of rows, for rows with shorter lists.
+      kept: For padded lists, cached models by shapes and runtimes by lengths.
     """
 
     spec: ExplainSpec
@@ -114,7 +114,7 @@ def _adapter(request: ModelRequest, device: Device) -> ModelAdapter:
             _models.clear()
             _runtimes.clear()  # two functions may differ even if their source is the same
         loaded = load_model(request, device)
-        key = (request, _stamps(request), generation())  # by now the user's own modules are known
+        key = (request, _stamps(request), generation())  # now the user's own modules are loaded
         _adapters[key, device] = loaded
     return _adapters[key, device]
 
@@ -144,7 +144,7 @@ def _stamps(request: ModelRequest) -> Stamps:
     if is_function(path):
         path = module_file(path, request.module_paths)
     if os.path.isdir(path) and not os.path.isfile(os.path.join(path, "saved_model.pb")):
-        return ()  # not a model, and perhaps the whole filesystem is below it
+        return ()  # not a model; the folder may hold the whole filesystem
     names = [path] if os.path.isfile(path) else []
     names += [os.path.join(folder, name) for folder, _, inside in os.walk(path) for name in inside]
     states = [(name, os.stat(name)) for name in sorted(names)]

@@ -58,7 +58,7 @@ def explain_shard(shard: Shard, spec: ExplainSpec) -> ShardResult:
 
     The parts are written first and the journal entry last, each atomically, so that a retry or a second
     attempt at the same time writes the same bytes under the same names. An attempt after the commit, which
-    engines start when they have lost a worker, does nothing.
+    engines may start if they lost contact with a worker, does nothing.
 
     Args:
       shard: The rows.
@@ -108,7 +108,7 @@ def _run(shard: Shard, loaded: Runtime) -> ShardResult:
                 if explained is not None:
                     results.put(explained)
         finally:
-            # No thread may outlive the shard, or touch a part that is abandoned.
+            # No thread may outlive the shard, or write to an abandoned part.
             results.put(_END)
             writing.join()
             batches.close()

@@ -55,7 +55,7 @@ class TargetSpec:
 
 @dataclass(frozen=True)
 class ExplainSpec:
-    """All that a worker needs to explain a shard; small, and the same on every runner.
+    """Everything that a worker needs to explain a shard; small, and the same on every runner.
 
     Args:
       run: The run directory.
@@ -73,7 +73,7 @@ class ExplainSpec:
       seed: The run's seed.
       threads: TensorFlow's threads in this process; None: TensorFlow decides.
       metadata: Metadata of every part.
-      affine_prefix: False does not skip the affine prefix of the model (to measure what that gains).
+      affine_prefix: Whether to skip the affine prefix of the model; False serves to measure the gain.
       sample: Numbers of rows to keep for the report.
       device_room: The size of device calls that fitted while planning, if memory ran out. It changes numbers
         by rounding at most, and is not in the fingerprint.

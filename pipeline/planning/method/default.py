@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from transforms.methods import METHODS
 from transforms.methods.base import AttributionMethod
 
-#: Largest number of features or groups whose coalitions are no more than kernel_shap would draw.
+#: Largest number of features or groups for which exact_shap evaluates no more coalitions than kernel_shap.
 _EXACT = 11
 _GRADIENTS, _FUNCTION = ("keras", "savedmodel"), "python"
 
@@ -15,7 +15,7 @@ _GRADIENTS, _FUNCTION = ("keras", "savedmodel"), "python"
 def candidate_methods(kind: str, players: int) -> Sequence[tuple[AttributionMethod, str]]:
     """Methods for a kind of model, the preferred one first, each with the reason for choosing it.
 
-    A later one is for a model on which those before it cannot work.
+    Fallback order: each method is tried only if the ones before it do not support the model.
 
     Args:
       kind: The kind of the model, as its adapter names it.
@@ -24,7 +24,10 @@ def candidate_methods(kind: str, players: int) -> Sequence[tuple[AttributionMeth
     if players <= _EXACT:
         masking, few = METHODS["exact_shap"](), f"every combination of {players} features is evaluated"
     else:
-        masking, few = METHODS["permutation_shap"](), f"it suits any model, and {players:,} features"
+        masking, few = (
+            METHODS["permutation_shap"](),
+            f"it works with any model and scales to {players:,} features",
+        )
     if kind == _FUNCTION:
         return [(masking, f"a function has no gradients; {few}")]
     if kind in _GRADIENTS:

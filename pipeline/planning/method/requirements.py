@@ -15,18 +15,18 @@ from transforms.models.base import MaskInputs, NoGradients, ScoredModel
 from transforms.rows.schema import ExampleSchema
 from transforms.wording import names_in_words
 
-#: Values of a row up to which every coalition of them can be evaluated.
+#: Most values in a row for which all coalitions can be evaluated.
 _EXACTLY = 12
 _NONE = "no other method works either"
 
 
 class Unfit(UserError):
-    """A method that cannot explain a model, or that number of features."""
+    """The error of a method that cannot explain a model, or not with its number of features."""
 
 
 @contextmanager
 def fitting() -> Iterator[None]:
-    """Turns a UserError into Unfit: the method is to blame, and another one may work."""
+    """Turns a UserError into Unfit: the method is the cause, and another method may work."""
     try:
         yield
     except UserError as error:
@@ -34,10 +34,10 @@ def fitting() -> Iterator[None]:
 
 
 def check_players(method: AttributionMethod, schema: ExampleSchema) -> None:
-    """Makes sure that the method can have these players; see `AttributionMethod.check`.
+    """Checks that the method can handle these players; see `AttributionMethod.check`.
 
     Raises:
-      UserError: It cannot.
+      UserError: The method cannot handle the players.
     """
     method.check(schema.players)
 
@@ -63,7 +63,7 @@ def check_method(
       method: The method.
       schema: The schema of the examples.
     Raises:
-      UserError: It cannot; the line names methods that would work.
+      UserError: The method cannot explain the model; the error names methods that can.
     """
     check_players(method, schema)
     fixed = [feature.name for feature in schema.features if feature.fixed]
@@ -117,7 +117,7 @@ def held_for_method(
     schema: ExampleSchema,
     scored: Callable[[ExampleSchema], ScoredModel],
 ) -> tuple[ExampleSchema, ScoredModel]:
-    """Checks that the method can explain the model, after holding inputs that only mask at the row's value.
+    """Checks that the method can explain the model, after holding inputs that serve only as masks.
 
     Args:
       model: The model with its score.
@@ -126,9 +126,9 @@ def held_for_method(
       schema: The schema of the examples.
       scored: Makes the model for a schema that holds more of its inputs.
     Returns:
-      The schema and the model, both as they are where nothing has to be held.
+      The schema and the model, unchanged if nothing has to be held.
     Raises:
-      UserError: It cannot; the line names methods that would work.
+      UserError: The method cannot explain the model; the error names methods that can.
     """
     try:
         check_method(model, schema.assemble(background), method, schema)
@@ -158,7 +158,7 @@ def _check_gradients(
             "input.features",
         )
     if method.needs.rescale and model.has_gradients:
-        return  # its rules reach further than gradients
+        return  # the rules also cover ops without gradients
     for name in sorted(model.differentiable({k: v[:1] for k, v in inputs.items()}).counted):
         columns = {schema.attributed_as(f.name): None for f in schema.features if f.input == name}
         if len(columns) > 1:
@@ -170,14 +170,14 @@ def _check_gradients(
 
 
 def evaluating_methods(model: ScoredModel) -> str:
-    """The methods that need only evaluations of such a model, in words."""
+    """Names the methods that need only evaluations of the model."""
     values = sum(math.prod(shape) for shape in model.shapes.values())
     names = [name for name, method in METHODS.items() if not (method.needs.gradients or method.needs.trees)]
     return ", ".join(name for name in names if name != "exact_shap" or values <= _EXACTLY)
 
 
 def _without_gradients(error: NoGradients, model: ScoredModel) -> str | None:
-    """The model's own remedy, and the methods that would do without gradients."""
+    """The model's own remedy, with the methods that work without gradients."""
     others = evaluating_methods(model)
     if not others:
         return error.remedy

@@ -12,11 +12,11 @@ from transforms.models.base import ScoredModel
 from transforms.models.tensorflow_errors import refusal
 from transforms.wording import names_in_words
 
-#: Rows of a call.
+#: Rows in a call.
 _ROWS = 128
-#: Evaluations of a model that draws random numbers.
+#: Evaluations that detect a model which draws random numbers.
 DRAWS = 16
-#: Rows that are evaluated alone.
+#: Number of rows that are also evaluated alone.
 _ALONE = 8
 _ANEW = "save it in inference mode (training=False), without layers that draw random numbers"
 _APART = "save it in inference mode, without anything computed across the rows of a batch"
@@ -27,9 +27,9 @@ class Rounding:
     """Differences that rounding may cause, as shares of a score's magnitude and of its spread over the rows.
 
     Args:
-      again: For the same call again: only a GPU's atomic additions differ.
-      neighbours: For a call of the same shape with the row in the same place: only ragged texts differ.
-      elsewhere: For a call of another shape, or with the row in another place.
+      again: Between two identical calls, which differ only by a GPU's atomic additions.
+      neighbours: Between calls of one shape with the row in one place; only ragged texts differ.
+      elsewhere: Between calls of different shapes, or with the row in different places.
     """
 
     again: tuple[float, float] = (5e-7, 1e-5)
@@ -80,7 +80,7 @@ def check_behaviour(
         # The same row throughout: a mean or maximum over the batch would change.
         other = _take(inputs, np.where(kept, index, neighbour))
         if unlike(model.evaluate(other)[0], scores, may.neighbours)[kept].any():
-            if wavers():  # a random effect so rare that three calls agreed
+            if wavers():  # an effect so rare that three calls agreed by chance
                 raise random_error(draws, where)
             raise _mixing_error(_mixing(model, batch, other, kept), where)
     order = np.arange(count)[::-1]
@@ -105,7 +105,7 @@ def check_behaviour(
 
 
 def random_places(model: ScoredModel) -> list[str]:
-    """The places where the model draws random numbers, as far as its graph shows them."""
+    """The ops that draw random numbers, as far as the model's graph shows them."""
     if not model.has_gradients:
         return []
     from transforms.models.graphs.culprits import random_places
@@ -116,7 +116,7 @@ def random_places(model: ScoredModel) -> list[str]:
 
 
 def random_error(draws: list[str], where: str = "model.path") -> UserError:
-    """The error of a model whose score varies, with the ops that draw random numbers."""
+    """The error for a model whose score varies between calls, with the ops that draw random numbers."""
     named = f" ({names_in_words(draws, 4)})" if draws else ""
     return UserError(f"the model returns a different score each time{named}", where, _ANEW)
 

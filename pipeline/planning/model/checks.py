@@ -19,23 +19,22 @@ from transforms.rows.decode import Rows
 from transforms.rows.schema import ExampleSchema
 from transforms.worker.device_batch import DeviceBatchSize
 
-#: Rows that are checked.
+#: Number of rows that are checked.
 _CHECKED = 256
-#: Fewest rows that are checked where a device call takes few.
+#: Fewest rows that are checked if device calls are small.
 _FEWEST = 8
 #: Tolerances for rounding, relative to the output in the row. Libraries without a graph compute the same way
 #: twice; TensorFlow fuses the operations of different graphs differently; half precision has two or three
-#: digits, few of which may be left in a sum. The second line holds the parts that also apply to the output's
-#: magnitude over the rows.
+#: digits, of which a sum may lose most.
 _ALIKE, _ALIKE_GRAPH, _ALIKE_HALVES = 1e-4, 1e-3, 5e-2
 _OVER_ROWS, _OVER_ROWS_HALVES = 0.1, 1.0
-#: Tolerance for the library's own prediction of the same rows again.
+#: Tolerance between two predictions of the same rows by the library itself.
 _AGAIN = 2e-6
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The first rows that the model accepts.
+    """The first rows, as far as the model accepts them.
 
     Args:
       stored: The features' columns as the file holds them, under the features' names.
@@ -55,10 +54,10 @@ def check_model(model: ScoredModel, first: Rows, schema: ExampleSchema, size: in
       model: The model with its score.
       first: The rows that `first_rows` returns.
       schema: The schema of the examples.
-      size: Evaluations a device call; None if it is not decided yet.
+      size: Evaluations per device call; None if not decided yet.
     Raises:
       UserError: A row has several scores, or its score differs from the library's own.
-    Cost: evaluates some hundred rows, fewer where a row takes much memory.
+    Cost: evaluates some hundred rows, fewer if rows take much memory.
     """
     size = size or forward_batch_size(model)
     device_batch = DeviceBatchSize(size)
@@ -152,7 +151,8 @@ def differing(
       ours: `[B, T]`.
       theirs: `[B, T]`.
       tolerance: Tolerance relative to the value.
-      over_rows: Part of the tolerance that also applies to the output's root mean square over the rows.
+      over_rows: Share of the tolerance that is also allowed relative to the output's root mean square over
+        the rows.
     """
     a, b = ours.astype(np.float64), theirs.astype(np.float64)
     same = (a == b) | (np.isnan(a) & np.isnan(b))

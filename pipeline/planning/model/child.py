@@ -1,4 +1,4 @@
-"""Calls a function in a child process, so that the launcher stays light."""
+"""Calls a function in a child process, so that the launcher does not load TensorFlow."""
 
 from __future__ import annotations
 
@@ -18,31 +18,32 @@ Answer = TypeVar("Answer")
 
 def in_child(function: Callable[[Question], Answer], request: Question) -> Answer:
     """Calls a module's function in a child process, and raises its UserError here."""
-    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as noise:
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as log:
         child = subprocess.run(
             [sys.executable, "-m", "pipeline.planning.model.child", str(answer.fileno())],
             input=pickle.dumps((sys.path, function, request)),
             pass_fds=[answer.fileno()],
-            stdout=noise,
-            stderr=noise,
+            stdout=log,
+            stderr=log,
             check=False,
         )
         answer.seek(0)
         data = answer.read()
         if not data:
-            noise.seek(0)
+            log.seek(0)
             if child.returncode < 0:
                 ended = signal.Signals(-child.returncode).name
                 raise UserError(
-                    f"the model's process was ended by {ended}, as happens when memory runs out or a library "
-                    "of the model crashes",
+                    f"the process that loads the model was ended by {ended}: memory ran out, or a "
+                    "library crashed",
                     "model.path",
-                    "load the model and predict a row in Python, on a machine with more memory",
+                    "use a machine with more memory; to find a crash, load the model and predict a row in "
+                    "Python",
                 )
-            lines = noise.read().decode("utf-8", "replace").strip().splitlines()
+            lines = log.read().decode("utf-8", "replace").strip().splitlines()
             last = lines[-1] if lines else "no message"
             raise RuntimeError(f"the model's process ended with status {child.returncode}: {last}")
-        # Our own child has just written it to a file without a name.
+        # Safe to unpickle: only our own child can write to this anonymous file.
         reply = pickle.loads(data)
     if isinstance(reply, BaseException):
         raise reply
@@ -62,7 +63,7 @@ def _child(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    # Classes must belong to the package rather than to __main__, so that the parent can unpickle them.
+    # The parent can unpickle classes only if they belong to the package, not to __main__.
     from pipeline.planning.model import child as package
 
     package._child(int(sys.argv[1]))

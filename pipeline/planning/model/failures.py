@@ -23,7 +23,7 @@ _OUTSIDE = "check that it predicts these rows where it was trained, and what --d
 
 
 def is_no_failure(error: Exception) -> bool:
-    """Whether an exception is a user's mistake or lack of memory rather than a failure of the model."""
+    """Whether an exception is a user error or a lack of memory, and not a failure of the model."""
     return isinstance(error, (UserError, MemoryError, DeviceMemoryError, HostMemoryError)) or out_of_memory(
         error
     )
@@ -45,7 +45,7 @@ def models_own(where: str) -> Iterator[None]:
     Args:
       where: Words that follow "the model fails".
     Raises:
-      UserError: It is.
+      UserError: The model's code raised an exception.
     """
     try:
         yield
@@ -57,13 +57,13 @@ def models_own(where: str) -> Iterator[None]:
 
 @contextmanager
 def methods_own(method: AttributionMethod, schema: ExampleSchema) -> Iterator[None]:
-    """Reports exceptions in the block as a method that does not work on the model.
+    """Reports exceptions in the block as an error that the method does not work on the model.
 
     Args:
       method: The method.
       schema: The schema of the examples, which the suggested methods can explain.
     Raises:
-      UserError: It cannot.
+      UserError: The method raised an exception on the model.
     """
     try:
         yield
@@ -89,7 +89,7 @@ def scores_of(
 def taken(
     model: ScoredModel, inputs: Mapping[str, np.ndarray], device_batch: DeviceBatchSize
 ) -> tuple[np.ndarray, str]:
-    """The rows that the model accepts with a finite score, `[B]` bool, and a reason for one of the others."""
+    """Marks rows that the model accepts with a finite score, `[B]`; and gives the reason for one other."""
     rows = len(next(iter(inputs.values())))
     try:
         scores = scores_of(model, inputs, device_batch)
@@ -106,7 +106,7 @@ def taken(
 
 
 def refused_baseline(model: ScoredModel, reason: str, first: Rows | None, schema: ExampleSchema) -> UserError:
-    """The error of a baseline that the model refuses, or of a model that refuses all rows."""
+    """The error if the model refuses the baseline, or refuses all rows."""
     if first is not None:
         some = {name: value[:_TRIED] for name, value in first.features.items()}
         kept, why = taken(model, schema.assemble(some), DeviceBatchSize(_TRIED))

@@ -1,9 +1,9 @@
 """Opens the model of a plan with its schema, its background and the first rows, and checks them in order.
 
-Each thing is checked once, in this order: the model loads and the columns fit it; the files have the columns;
-the baseline can be made; the model takes rows of their shapes; the model is sound (a row has one score, which
-the library predicts too); the model takes the baseline; the method can be had of the model. What is wrong
-with a model is so under every method: it comes before a method's refusal, which names others.
+The checks, in their order: the model loads and the columns fit it; the files have the columns; the baseline
+can be made; the model accepts rows of these shapes; the model is sound (each row has one score, equal to the
+library's own prediction); the model accepts the baseline; the method supports the model. Errors of the model
+come before those of the method, because a model error would remain with every other method.
 """
 
 from __future__ import annotations
@@ -37,21 +37,21 @@ from transforms.sources.base import TFRECORD, Column, InputFile
 from transforms.sources.read import check_columns
 from transforms.worker.device_batch import DeviceBatchSize
 
-#: First rows of the input, on which a spread or a time is measured.
+#: Number of first rows of the input on which spreads and times are measured.
 FIRST_ROWS = 4096
-#: First rows for a check of the model alone.
+#: Number of first rows for a check of the model alone.
 _FEW_ROWS = 256
 
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """The questions that a plan asks of a model.
+    """What a plan asks of a model.
 
     Args:
       model: The model to load.
       score: auto | output | logit | probability.
       target: Index, name of a class or a head, "predicted", "all"; None if absent, or if a column names it.
-      columns: The roles that the config gives to columns.
+      columns: The roles of columns in the config.
       types: Types of the input's columns.
       files: The input.
       method: The method; None leaves it to the model.
@@ -89,7 +89,7 @@ class Opened:
     """A sound model with its schema, background and first rows.
 
     Args:
-      schema: The schema that the files determine, whatever the method.
+      schema: The schema, as the files determine it, for any method.
       model: The model with its score.
       background: Rows that the model accepts, `[R, *shape]` by feature.
       first: The first rows of the input, refused ones included; None if none is usable.
@@ -107,8 +107,8 @@ def open_model(request: ProbeRequest, other: Opened | None = None) -> Opened:
     """Loads the model, makes its schema and its background, and checks that the model is sound.
 
     Args:
-      request: The questions; without a method, nothing is refused because of one.
-      other: The same model, opened for another method; it is not checked again.
+      request: The request; without a method, no method-specific checks are made.
+      other: The same model, opened for another method; the model is not checked again.
     Raises:
       UserError: Model, columns and baseline do not fit each other, or the model is not sound.
       Unfit: The model is sound, but the method cannot handle its number of players.
@@ -125,7 +125,7 @@ def open_model(request: ProbeRequest, other: Opened | None = None) -> Opened:
     if request.columns.target is not None and is_yes_or_no(model):
         schema = replace(schema, classes=NO_OR_YES)
     if other is None:
-        # Added files must not change the rows on which a one-row baseline's spread is measured.
+        # Files added later must not change the rows on which a one-row baseline's spread is measured.
         first = first_rows(drawn_from, schema, FIRST_ROWS)
         if first is not None:
             check_model(model, first, schema, request.device_batch_size)
@@ -136,7 +136,7 @@ def open_model(request: ProbeRequest, other: Opened | None = None) -> Opened:
     kept, reason = taken(model, schema.assemble(background), device_batch)
     if not kept.any():
         raise refused_baseline(model, reason, first, schema)
-    if not kept.all():  # indexing by a mask copies
+    if not kept.all():  # skipped if all rows are kept: indexing by a mask copies
         background = {name: value[kept] for name, value in background.items()}
     return Opened(schema, model, background, first, request.baseline.kind)
 
@@ -144,7 +144,7 @@ def open_model(request: ProbeRequest, other: Opened | None = None) -> Opened:
 def fit(
     request: ProbeRequest, opened: Opened, method: AttributionMethod
 ) -> tuple[ExampleSchema, ScoredModel]:
-    """The schema and the model for a method, with inputs that only mask held at the row's value.
+    """The schema and the model for a method, with inputs that serve only as masks held at the row's values.
 
     Raises:
       Unfit: The method does not work on the model.
@@ -164,8 +164,8 @@ def _check_room(request: ProbeRequest, method: AttributionMethod, schema: Exampl
     """Checks the number of players, before the whole input is read for a baseline.
 
     Raises:
-      UserError: The model, on the first rows, is not sound, which comes first.
-      Unfit: It cannot.
+      UserError: The model is not sound, which is reported first.
+      Unfit: The method cannot handle the number of players.
     """
     try:
         with fitting():
@@ -184,7 +184,7 @@ def _schema_of_files(request: ProbeRequest) -> ExampleSchema:
     kind, schema, types = open_schema(request)
     common = check_columns(request.files, columns_of(schema))
     if kind == FunctionModel.kind and any(common[f.name] != f.stored for f in schema.features):
-        # A function receives one type: floats, where one file has integers and another one floats.
+        # A function receives one type: floats if some files have integers and others floats.
         _, schema, types = open_schema(replace(request, types={**request.types, **common}))
     if schema.slicings:  # conditions must fit the types of every file
         all_types = {**types, **common}

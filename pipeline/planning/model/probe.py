@@ -1,4 +1,4 @@
-"""Asks the model what a plan needs to know, in this process or in a child process."""
+"""Probes the model for the facts that a plan needs, in this process or in a child process."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class ProbeResult:
       schema: The complete schema.
       targets: The outputs that are explained.
       artifact: The baseline with its scores.
-      evaluations_per_row: Model evaluations a row.
-      device_batch_size: Evaluations a device call.
+      evaluations_per_row: Model evaluations per row.
+      device_batch_size: Evaluations per device call.
       device_bytes: Largest memory of a device call.
-      affine_prefix: An affine prefix of the model is skipped.
-      seconds_per_row: Time per row, measured on the first rows; None unless asked for.
-      warnings: Problems that stop no run, by key of the config.
+      affine_prefix: Whether an affine prefix of the model is skipped.
+      seconds_per_row: Time per row, measured on the first rows; None unless requested.
+      warnings: Problems that do not stop the run, with their config keys.
       devices: TensorFlow's names of the devices on this machine; none for other models.
-      device_room: Evaluations a device call that fitted into memory here; None if all that were planned did.
+      device_room: Evaluations per device call that fitted into memory here; None if the planned size fitted.
       evaluation_bytes: Memory of an evaluation in a device call, with its gradient if there is one.
       forward_bytes: Memory of an evaluation without gradient.
-      background_bytes: Memory of results that a device keeps for the background.
+      background_bytes: Bytes of the background's results that a device keeps.
       model_bytes: Bytes of the model's files.
       slice_values: Estimated number of slices, over all slicings.
       notes: Remarks on the model for the plan.
@@ -96,10 +96,10 @@ class ProbeResult:
 
 
 def probe_model(request: ProbeRequest) -> ProbeResult:
-    """Loads the model and answers the questions, in this process.
+    """Loads the model and probes it in this process.
 
     Raises:
-      UserError: Model, columns, target, method or baseline do not fit each other, or the memory.
+      UserError: Model, columns, target, method and baseline do not fit each other, or not into memory.
     Cost: loading the model, a pass over the input for the baseline, a few device calls.
     """
     try:
@@ -155,11 +155,11 @@ def _probe(request: ProbeRequest, opened: Opened) -> ProbeResult:
     first_inputs = _first_inputs(model, schema, opened.first, device_batch)
     first_inputs = inputs if first_inputs is None else first_inputs
     artifact = _measured(model, schema, method, opened.background, first_inputs, device_batch)
-    if targets.mirrored:  # no and yes have the same spread
+    if targets.mirrored:  # the scores of no and yes have the same spread
         yardstick = None if artifact.yardstick is None else np.repeat(artifact.yardstick, 2)
         artifact = replace(artifact, spread=np.repeat(artifact.spread, 2), yardstick=yardstick)
     reference = make_reference(artifact, schema, request.seed)
-    if request.model.jit:  # XLA must fail before the run, if it does
+    if request.model.jit:  # if XLA fails, it must fail before the run
         rows = inputs if len(artifact.scores) > 1 else first_inputs
         _attribute_one(model, schema, method, reference, rows, device_batch)
     seconds = None
@@ -206,7 +206,7 @@ def _first_inputs(
     kept, _ = taken(model, rows, device_batch)
     if not kept.any():
         return None
-    # Indexing by a mask copies.
+    # If all rows are kept, nothing is copied: indexing by a mask copies.
     return rows if kept.all() else {name: value[kept] for name, value in rows.items()}
 
 
@@ -234,7 +234,7 @@ def _measured(
     spread_scores = scores if len(scores) > 1 else scores_of(model, first_inputs, device_batch)
     spread = spread_of(spread_scores)
     first_scores = spread_scores
-    if len(scores) > 1 and not spread.all():  # a distance may serve where the spread is 0
+    if len(scores) > 1 and not spread.all():  # a distance replaces a spread of 0
         first_scores = scores_of(model, first_inputs, device_batch)
     yardstick = yardsticks(spread, distance_of(first_scores, scores), len(scores))
     noise: tuple[np.ndarray, ...] = ()
@@ -267,7 +267,7 @@ def _warnings(
     reference: Reference,
     crowded: Sequence[str],
 ) -> tuple[str, ...]:
-    """All warnings: of the model, its method, the first ids, the slices (`crowded`) and the baseline."""
+    """All warnings: on the model, its method, the first ids, the slices (`crowded`) and the baseline."""
     method, first = request.method, opened.first
     assert method is not None
     first_features = None if first is None else first.features
@@ -288,7 +288,7 @@ def _warnings_of(model: ScoredModel) -> tuple[str, ...]:
 def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:
     """A warning about repeated ids among the first rows.
 
-    That ids are unique is the user's to see to: a run that made sure would have to hold all of them.
+    Uniqueness is left to the user: to verify it, a run would have to hold all ids.
     """
     ids: list[str] = first.ids.tolist()
     number = len(ids) - len(set(ids))
@@ -296,8 +296,8 @@ def _repeated_ids(first: Rows, schema: ExampleSchema) -> tuple[str, ...]:
         return ()
     twice = next(name for name, count in Counter(ids).items() if count > 1)
     return (
-        f"input.id: {schema.id[0]} is not unique: {number} of the first {len(ids)} rows have the id of an "
-        f"earlier one, {twice!r} for example",
+        f"input.id: {schema.id[0]} is not unique: {number} of the first {len(ids)} rows repeat an "
+        f"earlier id, e.g. {twice!r}",
     )
 
 
@@ -313,7 +313,7 @@ def _has_prefix(model: ScoredModel, reference: Reference, method: AttributionMet
 def _entry_spread(
     model: ScoredModel, inputs: Mapping[str, np.ndarray], device_batch_size: int
 ) -> tuple[np.ndarray, ...]:
-    """Standard deviation of each entry over the rows, `[per_row, *shape]`."""
+    """Standard deviation over the rows of each value where gradients begin, `[per_row, *shape]`."""
     differentiable = model.differentiable(inputs)
     count = len(next(iter(inputs.values())))
     moments = RunningMoments()
@@ -329,5 +329,5 @@ def _entry_spread(
 
 
 def probe_in_child(request: ProbeRequest) -> ProbeResult:
-    """Probes a model in a child process, whose memory, TensorFlow included, is free at its end."""
+    """Probes a model in a child process, whose end frees all memory, TensorFlow's included."""
     return in_child(probe_model, request)

@@ -11,7 +11,7 @@ from transforms.wording import did_you_mean
 from transforms.worker.spec import TargetSpec
 
 Target = bool | int | float | str | None
-#: Classes that an error or a plan names.
+#: Most classes that an error or a plan names.
 _SHOWN = 12
 
 
@@ -19,9 +19,9 @@ def find_targets(target: Target, column: str | None, model: ScoredModel) -> Targ
     """Finds the outputs that `model.target` means.
 
     Args:
-      target: An index, a name, "predicted", "all"; None: where no column names it, the second of two classes,
-        else the first output.
-      column: The column that names each row's output or class.
+      target: An index, a name, "predicted", "all"; None: the target of `column`, or else
+        the second of two classes, or else the first output.
+      column: The column with each row's output or class.
       model: The model with its score.
     Raises:
       UserError: There is no such output.

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.report.data.sampled_rows import SampledRows
 from pipeline.wording import number
 
-#: Rows below which the sample does not show what is usual.
+#: Fewest rows of a sample from which the usual φ can be computed.
 _USUAL = 5
 #: A feature's scale is at least this share of the largest: a feature that hardly matters is no surprise.
 _LEAST_SCALE = 0.1
@@ -24,9 +24,9 @@ class Pick:
     Args:
       name: largest | smallest | typical | surprising.
       title: The name in words.
-      rows: The rows that it is taken from.
-      row: Its position among them.
-      why: The rule that chose it, in a sentence.
+      rows: The rows that the example is one of.
+      row: The example's position among the rows.
+      why: The rule that chose the example, in a sentence.
     """
 
     name: str
@@ -41,7 +41,7 @@ def picks(rows_of: Mapping[str, SampledRows], target: str = "") -> list[Pick]:
 
     Args:
       rows_of: The target's rows in the sample by kind: "sample", "largest", "smallest".
-      target: The target's name where there are several; otherwise empty.
+      target: The target's name if there are several; otherwise empty.
     """
     sample, chosen = rows_of["sample"], []
     among = f"of all rows explained for {target}" if target else "of all rows"
@@ -94,11 +94,11 @@ def distances(phi: np.ndarray) -> np.ndarray:
 
 
 def gallery(drawn: Mapping[int, Mapping[str, SampledRows]], most: int) -> list[tuple[int, SampledRows]]:
-    """Chooses examples for a gallery: the targets take turns, each with its largest scores, smallest, others.
+    """Chooses examples for a gallery. Targets take turns with their largest, smallest and other scores.
 
     Args:
       drawn: Rows by target and kind.
-      most: Examples in all.
+      most: Most examples in all.
     Returns:
       Targets with one row each, grouped by target, largest score first.
     """

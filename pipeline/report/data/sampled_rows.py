@@ -30,7 +30,7 @@ _LEAST_SIDE = 4
 _COLOURS = (1, 3)
 #: Forms of features that have several numbers in a row.
 TENSORS = ("picture", "tokens", "vector")
-#: Characters of a value in words.
+#: Most characters of a value in words.
 _VALUE = 40
 
 
@@ -43,7 +43,7 @@ class ShownFeature:
       label: Its name in words.
       form: number | category | group | picture | tokens | vector; the last three are tensors.
       shape: The shape of its attribution in a row, `()` for one number.
-      channels: The axis of a picture's channels; None where it has none.
+      channels: The axis of a picture's channels; None without one.
       members: The features of a group.
       image: Whether the config calls it an image, whose pixels are 0 to 255.
     """
@@ -77,12 +77,12 @@ def shown_features(data: ReportData) -> list[ShownFeature]:
 
 
 def most_important(data: ReportData, form: str, most: int) -> tuple[list[ShownFeature], str]:
-    """The most important features of a form, and a sentence on the others, empty where there are none.
+    """The most important features of a form, and a sentence on the others; empty if there are none.
 
     Args:
       data: The run's tables.
       form: See `ShownFeature`.
-      most: How many are shown: those of largest mean |φ| over all targets, in the tables' order.
+      most: Most features to return: those of largest mean |φ| over all targets, in the tables' order.
     """
     of_form = [feature for feature in shown_features(data) if feature.form == form]
     if len(of_form) <= most:
@@ -95,7 +95,7 @@ def most_important(data: ReportData, form: str, most: int) -> tuple[list[ShownFe
 
 
 def _form(shape: tuple[int, ...], dtype: str, image: bool) -> tuple[str, int | None]:
-    """The form of a feature of this shape, and the axis of the channels where it is a picture."""
+    """The form of a feature of this shape, and the axis of a picture's channels."""
     if int(np.prod(shape, dtype=np.int64)) == 1:
         return "number", None
     channels = None
@@ -118,7 +118,7 @@ class SampledRows:
 
     Args:
       table: The rows.
-      features: The features that they have.
+      features: The features of the rows.
     """
 
     table: pa.Table
@@ -129,7 +129,7 @@ class SampledRows:
 
     @cached_property
     def phi(self) -> np.ndarray:
-        """φ by feature, `[N, features]`, a tensor's summed."""
+        """φ by feature, `[N, features]`; a tensor's φ are summed."""
         columns = [self.attribution(feature).reshape(len(self), -1).sum(axis=1) for feature in self.features]
         return np.column_stack(columns) if columns else np.zeros((len(self), 0))
 
@@ -166,7 +166,7 @@ class SampledRows:
 
     def _slice_value(self, name: str, row: int) -> object:
         value = self.table[name].slice(row, 1)
-        # Python has no day beyond the year 9999, nor before our era.
+        # Python's dates end at the year 9999 and have none BC.
         return (as_text(value) if pa.types.is_temporal(value.type) else value)[0].as_py()
 
     def take(self, rows: Sequence[int] | np.ndarray) -> SampledRows:
@@ -179,7 +179,7 @@ def sample_by_target(data: ReportData, most: int) -> dict[int, dict[str, Sampled
 
     Args:
       data: The run's tables; without a sample, the result is empty.
-      most: How many targets are included: those of most rows.
+      most: Most targets to include: those with the most rows.
     """
     if data.sample is None:
         return {}
@@ -216,7 +216,7 @@ def in_words(value: Any, counted: bool = True) -> str:
 
     Args:
       value: A number, a string, an array or nothing.
-      counted: Whether thousands are set apart, as in 2,475; a code such as 2013 is not a count.
+      counted: Whether to separate thousands, as in 2,475; not for codes such as the year 2013.
     """
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
@@ -247,13 +247,13 @@ def distinct(names: Iterable[str]) -> list[str]:
 
 
 def by_target(data: ReportData, made: Mapping[int, Any]) -> dict[str, Any]:
-    """Things made for targets, by the names that every choice of a target shows."""
+    """Renames the keys of values by target: from indexes to the names that choices show."""
     names = View(data).target_names
     return {names[target]: one for target, one in made.items()}
 
 
 def target_choice(data: ReportData, made: Mapping[int, Sequence[Block]]) -> list[Block]:
-    """A choice between the blocks of several targets, or those of the only one, and a sentence on others."""
+    """The blocks of the only target, or a choice between targets, and a sentence on targets not shown."""
     blocks: list[Block] = [block for own in made.values() for block in own]
     if len(made) > 1:
         blocks = [Choice("Target", by_target(data, made))]
@@ -262,12 +262,12 @@ def target_choice(data: ReportData, made: Mapping[int, Sequence[Block]]) -> list
 
 
 def feature_choice(label: str, made: Mapping[str, Sequence[Block]], rest: str) -> list[Block]:
-    """A choice between the blocks of several features, or those of the only one, after a sentence on others.
+    """The blocks of the only feature, or a choice between features, after a sentence on features not shown.
 
     Args:
-      label: What is chosen, such as "Picture".
+      label: The kind of feature, such as "Picture".
       made: Blocks by feature.
-      rest: The sentence; empty where no feature is left out.
+      rest: The sentence on features not shown; may be empty.
     """
     blocks: list[Block] = [block for own in made.values() for block in own]
     if len(made) > 1:
@@ -276,7 +276,7 @@ def feature_choice(label: str, made: Mapping[str, Sequence[Block]], rest: str) -
 
 
 def left_out(data: ReportData, shown: int) -> str:
-    """A sentence on the targets that are not shown; empty where all are."""
+    """A sentence on the targets that are not shown; empty if all are shown."""
     rest = len(data.targets) - shown
     return f"The {shown} targets of most rows are shown, {rest:,} others are not." if rest > 0 else ""
 
@@ -291,7 +291,7 @@ class Means:
     Args:
       absolute: Mean |φ|, `[*shape]`.
       mean: Mean φ, `[*shape]`.
-      rows: The rows that they are taken over, in a sentence.
+      rows: The rows over which means are taken, in a sentence.
     """
 
     absolute: np.ndarray
@@ -300,10 +300,10 @@ class Means:
 
 
 def mean_by_position(data: ReportData, target: int, feature: ShownFeature) -> Means | None:
-    """Means of a tensor's φ by position, over all rows where the run kept them, otherwise over the sample.
+    """Means of a tensor's φ by position, over all rows if the run kept them, otherwise over the sample.
 
     Returns:
-      None where the run has neither.
+      None if the run has neither.
     """
     if data.positions is not None:
         table = data.positions

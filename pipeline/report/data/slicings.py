@@ -16,16 +16,16 @@ def slicing_of(label: str, slicings: Sequence[Any]) -> str:
     """The slicing that a slice belongs to: `carrier` for `carrier=UA`.
 
     Args:
-      label: The slice's; an intersection's label joins those of its parts with ` & `.
+      label: The slice's label; the label of an intersection joins those of its parts with ` & `.
       slicings: The config's `input.slices`.
     """
-    if label in slicings:  # an expression
+    if label in slicings:  # a condition
         return label
     parts = label.split(" & ")
     if len(parts) > 1 and any(isinstance(slicing, list) for slicing in slicings):
         inner = [item for slicing in slicings if isinstance(slicing, list) for item in slicing]
         return " & ".join(slicing_of(part, inner) for part in parts)
-    # The = of >= separates nothing.
+    # The = in >= or == is no separator.
     return re.split(r"(?<![<>=!])=(?!=)", label, maxsplit=1)[0].strip() or label
 
 
@@ -33,8 +33,8 @@ def by_itself(tested: pd.DataFrame, manifest: Mapping[str, Any]) -> np.ndarray:
     """Marks comparisons of a feature in slices of its own values, where it trivially differs.
 
     Args:
-      tested: As `differences` gives it.
-      manifest: The run's.
+      tested: The result of `differences`.
+      manifest: The run's manifest.
     """
     columns = {item["name"]: item["columns"] for item in manifest.get("slices") or []}
     block = manifest["config"]["input"]

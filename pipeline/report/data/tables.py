@@ -25,11 +25,11 @@ class ReportData:
     """The tables of a run that its report shows.
 
     Args:
-      manifest: The run's.
-      importance: As `Run.importance` gives it.
-      sample: Rows of `report/sample.parquet`; None where the run kept none.
-      positions: Of `report/positions.parquet`; None where no feature is a tensor.
-      interactions: Of `report/interactions.parquet`; None without a sample.
+      manifest: The run's manifest.
+      importance: The result of `Run.importance`.
+      sample: The rows of `report/sample.parquet`; None if the run kept none.
+      positions: The rows of `report/positions.parquet`; None if no feature is a tensor.
+      interactions: The rows of `report/interactions.parquet`; None without a sample.
       rejected: Rows rejected by reason, most frequent first.
     """
 
@@ -66,7 +66,7 @@ class ReportData:
 
     @cached_property
     def features(self) -> list[str]:
-        """Features and groups of the sampled rows; a wide table keeps those that matter most."""
+        """Features and groups of the sampled rows; in wide tables only the most important ones."""
         names: list[str] = list(self.manifest["features"])
         if self.sample is None or "attribution" not in self.sample.column_names:
             return names
@@ -76,13 +76,13 @@ class ReportData:
 
     @property
     def targets(self) -> dict[int, str]:
-        """Names of the targets that the importance has, most rows first."""
+        """Names of the targets in the importance, by index; those with the most rows first."""
         rows = self.importance[self.importance["slice"] == ""].drop_duplicates("target")
         rows = rows.sort_values(["rows", "target"], ascending=[False, True])
         return dict(zip(rows["target"].tolist(), rows["target_name"].tolist(), strict=True))
 
     def drawn(self, target: int, kind: str = "sample") -> pa.Table:
-        """The rows of the sample for a target: drawn at random, or those of the largest or smallest score."""
+        """Sampled rows of a target and kind: drawn at random, or with the largest or smallest scores."""
         if self.sample is None:
             raise ValueError("the run kept no sample")
         rows = zip(self.sample["target"].to_pylist(), self.sample["kind"].to_pylist(), strict=True)

@@ -18,9 +18,9 @@ from pipeline.wording import chart_names
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Targets that a report shows one by one.
+#: Most targets that a report shows one by one.
 MOST_TARGETS = 12
-#: Features in a table of the page.
+#: Most features in a table of the page.
 MOST_LISTED = 1000
 
 
@@ -50,7 +50,7 @@ class View:
 
     @property
     def fewest(self) -> int:
-        """`privacy.min_rows`: nothing is shown of a slice, a rest or a category of fewer rows."""
+        """`privacy.min_rows`: a slice, a rest or a category with fewer rows is not shown."""
         return int((self.data.manifest["config"].get("privacy") or {}).get("min_rows") or 0)
 
     @cached_property
@@ -65,7 +65,7 @@ class View:
 
     @cached_property
     def labelled(self) -> bool:
-        """True if any feature has a label of its own."""
+        """True if any feature has a label."""
         return any(name != text for name, text in self.labels.items())
 
     @cached_property
@@ -78,11 +78,11 @@ class View:
         return self._overall[target]
 
     def listed(self, target: int) -> pd.DataFrame:
-        """The features that a table of the page lists, most important first: `MOST_LISTED` at most."""
+        """The features in a table of the page, most important first, at most `MOST_LISTED`."""
         return self.overall(target).head(MOST_LISTED)
 
     def all_listed(self, target: int) -> str:
-        """The features that a table lists, in words."""
+        """A phrase on how many features a table lists."""
         count = len(self.overall(target))
         if count <= MOST_LISTED:
             return "All features"
@@ -94,7 +94,7 @@ class View:
         return _by_target(frame[frame["slice"] != ""])
 
     def sliced(self, target: int) -> pd.DataFrame | None:
-        """The importance of a target's slices, as the table has them; None where there are none."""
+        """The importance of a target's slices, in the table's order; None without slices."""
         return self._sliced.get(target)
 
     def matters(self, target: int) -> bool:
@@ -103,7 +103,7 @@ class View:
 
     @property
     def missed(self) -> bool:
-        """True if φ do not add up to the score, so that a φ of 0 may have missed something."""
+        """True if φ do not sum to the score's difference, so that φ = 0 does not prove no effect."""
         manifest = self.data.manifest
         delta = manifest["quality"]["convergence_delta"]
         limit = manifest["config"]["limits"].get("convergence")
@@ -130,7 +130,7 @@ class View:
         return self.is_scalar(feature) and self._schema[feature]["kind"] == "numeric"
 
     def sample(self, target: int, rows: int | None = None) -> pa.Table | None:
-        """Rows drawn at random for a target, or the first of them; None where there are none."""
+        """The sampled rows of a target, or the first `rows` of them; None without a sample."""
         if self.data.sample is None or "attribution" not in self.data.sample.column_names:
             return None
         drawn = self._drawn(target)
@@ -146,7 +146,7 @@ class View:
         return self._draws[target]
 
     def values_of(self, sample: pa.Table, feature: str) -> np.ndarray | None:
-        """A scalar feature's values, `[N]`; None where the sample does not have them."""
+        """A scalar feature's values, `[N]`; None if the sample does not have them."""
         if "feature" not in sample.column_names or not self.is_scalar(feature):
             return None
         fields = sample.schema.field("feature").type
@@ -155,18 +155,18 @@ class View:
         return self.data.values(sample, "feature", feature)
 
     def phi_of(self, sample: pa.Table, feature: str) -> np.ndarray:
-        """A feature's φ, `[N]`, a tensor's summed."""
+        """A feature's φ, `[N]`; a tensor's φ are summed."""
         values = self.data.values(sample, "attribution", feature)
         return values.reshape(len(values), -1).sum(axis=1, dtype=np.float64)
 
     def by_target(
         self, make: Callable[[int], Sequence[Block]], most: int = MOST_TARGETS, mention_rest: bool = False
     ) -> list[Block]:
-        """A choice between the blocks of several targets, or those of the only one.
+        """The blocks of the only target, or a choice between targets.
 
         Args:
           make: Makes the blocks of a target.
-          most: How many targets are shown.
+          most: Most targets to show.
           mention_rest: Whether to say where the other targets are, even if every section leaves them out.
         """
         targets = list(self.targets)[:most]
@@ -181,7 +181,7 @@ class View:
 
 
 def number_axis(values: np.ndarray) -> dict[str, str]:
-    """Options of an axis: a short format where values are too large or too small to write out."""
+    """Options of an axis: a short format if values are too large or too small to write out."""
     largest = float(np.max(np.abs(values), initial=0.0))
     return {} if largest == 0 or 1e-3 <= largest < 1e6 else {"format": ".3~g"}
 
@@ -196,7 +196,7 @@ def _by_target(frame: pd.DataFrame) -> dict[int, pd.DataFrame]:
 
 
 def brief(value: float, digits: int = 4) -> float | None:
-    """A number for a chart, in as many digits as can be seen; None for NaN and infinity."""
+    """A number rounded to the digits that a chart can show; None for NaN and infinity."""
     return float(f"{value:.{digits}g}") if np.isfinite(value) else None
 
 

@@ -1,6 +1,6 @@
-"""Vega-Lite in few words: charts, layers, marks in the theme's colours, channels and tooltips.
+"""Builders of Vega-Lite specs: charts, layers, marks in the theme's colours, channels and tooltips.
 
-A section builds a chart of these and keeps its own part in sight: the data, which fields are drawn, and how.
+With these, a section states only its own part of a chart: the data, the fields and how they are drawn.
 Names from the data are values of fields; they are never fields themselves.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-#: A chart or a part of one, as Vega-Lite has it.
+#: A chart, or a part of one, in Vega-Lite's form.
 Spec = dict[str, Any]
 
-#: Numbers in a tooltip.
+#: The format of numbers in a tooltip.
 _FOUR_DIGITS = ".4~g"
-#: Names above columns stand aslant, so that long ones fit.
+#: An axis with slanted names above its columns, so that long names fit.
 ASLANT: Spec = {"orient": "top", "labelAngle": -40, "labelLimit": 110, "labelOverlap": False}
 #: The legend of colours that stand for a feature's value, from its lowest to its highest.
 LOW_TO_HIGH: Spec = {
@@ -42,8 +42,8 @@ def chart(
 
     Args:
       rows: The data.
-      height: In pixels.
-      layers: From the back to the front. A single one becomes the chart itself.
+      height: The height in pixels.
+      layers: The layers from back to front; a single layer becomes the chart itself.
       usermeta: Notes to the page; see `blocks.Figure`.
       shared: Channels that all layers have.
     """
@@ -65,10 +65,10 @@ def layer(
     """Marks of one kind.
 
     Args:
-      mark: As `mark` gives it.
-      data: Rows of the layer's own; None: the chart's.
+      mark: The result of `mark`.
+      data: The layer's own data; None takes the chart's.
       transform: Filters and calculations before the rows are drawn.
-      channels: What the fields decide: places, colours, texts.
+      channels: The channels that fields determine: positions, colours, texts.
     """
     made: Spec = {"mark": mark, "encoding": channels}
     if data is not None:
@@ -94,7 +94,7 @@ def zero_line(channel: str = "x", *, alone: bool = False) -> Spec:
 
     Args:
       channel: "x" for an upright line, "y" for a level one.
-      alone: Whether it has data of its own. Otherwise it is drawn once for each of the chart's rows.
+      alone: Give the line its own data. Otherwise it is drawn once for each of the chart's rows.
     """
     line: Spec = {"mark": mark("rule", "neutral"), "encoding": {channel: {"datum": 0}}}
     return {"data": {"values": [{}]}, **line} if alone else line
@@ -104,7 +104,7 @@ def zero_line(channel: str = "x", *, alone: bool = False) -> Spec:
 
 
 def theme(colour: str) -> Spec:
-    """A colour of the theme by its name, light or dark as the page is."""
+    """A colour of the theme by its name; it follows the page's light or dark mode."""
     return {"expr": f"theme.{colour}"}
 
 
@@ -114,7 +114,7 @@ def names(field: str, **options: Any) -> Spec:
 
 
 def all_names(field: str, order: Sequence[Any], axis: Spec | None = None, scale: Spec | None = None) -> Spec:
-    """An axis of names in a given order, none of which is left out where they are close to each other.
+    """An axis of names in a given order, which shows every name even if they are close together.
 
     Args:
       field: The names.
@@ -131,12 +131,12 @@ def all_names(field: str, order: Sequence[Any], axis: Spec | None = None, scale:
 
 
 def numbers(field: str | None = None, **options: Any) -> Spec:
-    """A channel of numbers; without a field where each layer names its own."""
+    """A channel of numbers; without a field if each layer names its own."""
     return {**({} if field is None else {"field": field}), "type": "quantitative", **options}
 
 
 def end(field: str) -> Spec:
-    """Where a mark ends that starts at another field."""
+    """The channel for the end of a mark that starts at another field."""
     return {"field": field}
 
 
@@ -149,7 +149,7 @@ def tooltip(titles: Mapping[str, str | None], exact: Collection[str] = ()) -> li
     """The lines that the pointer shows.
 
     Args:
-      titles: What fields are called, in order; None: by their name.
+      titles: Titles by field, in order; None takes the field's name.
       exact: Fields that are numbers, to be shown in four digits; the others are shown as they are.
     """
     return [
@@ -172,7 +172,7 @@ def by_sign(field: str) -> Spec:
 
 
 def by_rank(field: str, legend: Spec = LOW_TO_HIGH) -> Spec:
-    """The theme's ramp from 0 to 1; grey for less than 0, which stands for a value without a place."""
+    """The theme's ramp from 0 to 1; grey for values below 0, which stand for values without a rank."""
     ranked = {
         "test": f"datum.{field} >= 0",
         **numbers(field, scale={"domain": [0, 1]}, legend=legend),

@@ -1,4 +1,4 @@
-"""Figures that are markup rather than charts, made by templates that escape everything from the data."""
+"""Figures made of HTML or SVG instead of charts, by templates that escape everything from the data."""
 
 from __future__ import annotations
 

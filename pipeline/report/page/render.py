@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs no other file and, by its own policy, loads none."""
+"""Renders the page: one HTML file that needs no other file and, by its own policy, loads none."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pipeline.report.page.theme import DARK, LIGHT, SANS, SERIF, vega_config
 from pipeline.wording import number
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]*")
-#: Options of a choice up to which they are buttons beside each other; more are in a list.
+#: Most options of a choice that are shown as buttons; more options become a list.
 _MOST_RADIOS = 5
-#: Characters of all options together up to which they are buttons.
+#: Most characters of all options together that are shown as buttons.
 _LONGEST_RADIOS = 60
-#: Rows above which a table can be searched.
+#: Most rows of a table without a search field.
 _SEARCHED = 12
-#: Rows of a chart's data above which they are written by column, in half the space.
+#: Most rows of a chart's data that are written by row; more are written by column, in half the space.
 _BY_COLUMN = 40
 
 
@@ -43,12 +43,12 @@ def render(
 
     Args:
       title: The heading.
-      lead: The line under the heading: what the page says, in a sentence or two.
+      lead: The line under the heading: the page's message in a sentence or two.
       facts: Names and values under the lead.
-      sections: In order; the names of sections and figures are unique.
+      sections: The sections in order; names of sections and figures must be unique.
       meta: Names and contents of meta tags.
     Raises:
-      ValueError: Two figures or sections have one name, or a name is not fit for a file.
+      ValueError: Two figures or sections share a name, or a name cannot be a file's name.
     Cost: a second for the first page of a process, which bundles Vega; the bundle is 1 MB.
     """
     seen: set[str] = set()
@@ -100,7 +100,7 @@ def bundle() -> str:
 
 
 def to_json(value: Any) -> Markup:
-    """JSON that is safe within a script element, whatever strings it holds; NaN and infinity are null."""
+    """JSON that is safe within a script element for any strings; NaN and infinity become null."""
     text = json.dumps(plain_json(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -113,7 +113,7 @@ def plain_json(value: Any) -> Any:
         return {str(key): plain_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain_json(item) for item in value]
-    if hasattr(value, "item"):  # numpy's
+    if hasattr(value, "item"):  # a numpy number
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 

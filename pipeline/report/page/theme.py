@@ -15,7 +15,8 @@ SERIF = (
 )
 
 # Blue and red differ in lightness and hue: readers who are colour-blind can tell them apart, and each has a
-# contrast of 4.5:1 on its paper. The ramp is for the value of a feature: it must not look like a sign of φ.
+# contrast of at least 4.5:1 on its background. The ramp shows a feature's value, so it must not resemble the
+# colours of φ's sign.
 LIGHT: dict[str, Any] = {
     "paper": "#fcfbf8",
     "card": "#ffffff",
@@ -77,8 +78,8 @@ DARK: dict[str, Any] = {
 def vega_config(colours: dict[str, Any]) -> dict[str, Any]:
     """The Vega-Lite config of a palette.
 
-    Specs name colours by `{"expr": "theme.positive"}`, after the names of the palettes; scales without a
-    range of their own take the theme's.
+    Specs name colours by `{"expr": "theme.positive"}`, after the names of the palettes; scales without
+    their own range take the theme's.
     """
     return {
         "params": [{"name": "theme", "value": colours}],

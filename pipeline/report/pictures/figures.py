@@ -25,18 +25,16 @@ def write_figures(sections: Sequence[Section], folder: str, format: str = "svg")
     """Writes every chart and the pictures of a report into a folder, in the light theme.
 
     Args:
-      sections: The report's.
-      folder: A path or URL; it is made where it is missing.
-      format: svg, or png at two pixels a unit.
+      sections: The report's sections.
+      folder: A path or URL; it is created if it is missing.
+      format: svg, or png with two pixels per unit.
     Returns:
-      The paths, in the report's order. Figures that are neither, texts above all, are left out.
+      The paths, in the report's order. Other figures, such as texts, are left out.
     Raises:
       UserError: The folder cannot be written, or the format is unknown.
     """
     if format not in FORMATS:
-        raise UserError(
-            f"{format!r} is not a format of figures", "--format", f"known are {', '.join(FORMATS)}"
-        )
+        raise UserError(f"{format!r} is not a format of figures", "--format", f"known: {', '.join(FORMATS)}")
     files.makedirs(folder)
     written = []
     for figure in figures(sections):
@@ -55,7 +53,7 @@ def write_figures(sections: Sequence[Section], folder: str, format: str = "svg")
 def draw(spec: Any, format: str = "svg") -> bytes:
     """A chart as the bytes of a file."""
     config = {**vega_config(LIGHT), "background": "white", "padding": 16}
-    # Names are short already; cut once more, between the halves of a character, they could not be drawn.
+    # Names are already short. A second cut could split a character, which would then not be drawn.
     whole = _unlimited({**plain_json(spec), "config": config})
     if whole.get("width") == "container":
         whole |= {"width": _WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}}

@@ -13,13 +13,14 @@ from pipeline.report.page.theme import LIGHT
 from pipeline.report.pictures.png import colours, data_uri, png, reduced
 from pipeline.wording import isolated, number, shorten, signed
 
-#: Rows and columns of a picture in the page at most.
+#: Most rows and columns of a picture in the page.
 SIDE = 160
 #: Bytes of a pixel in the page: three channels, a third more in base 64.
 _PIXEL = 4
-#: Numbers of φ above which full colour is a quantile of |φ|, so that one outlier does not pale all others.
+#: With more values of φ than this, full colour is a quantile of |φ|, so that one outlier does not pale the
+#: rest.
 _FEW = 5000
-#: The quantile of |φ| that has full colour where there are many numbers.
+#: The quantile of |φ| that has full colour if there are many values.
 _QUANTILE = 0.995
 #: The darkest grey under the colours of φ; the lightest is white.
 _DIMMED = 0.55
@@ -34,7 +35,7 @@ def flat(feature: ShownFeature, values: np.ndarray) -> np.ndarray:
 
 
 def tile(file: bytes, shape: Sequence[int], alt: str) -> Tile:
-    """A PNG file in the page; where there are few pixels, each is drawn sharp."""
+    """A PNG file in the page; a picture of few pixels is drawn with sharp pixels."""
     return Tile(data_uri(file), alt, (shape[0], shape[1]), max(shape[:2]) < SIDE // 2)
 
 
@@ -45,12 +46,12 @@ def scale_of(stops: Sequence[str], low: str, middle: str, high: str, title: str)
 
 
 def side_within(budget: int) -> int:
-    """The side that two pictures may have within a budget of bytes."""
+    """The largest side of two pictures within a budget of bytes."""
     return int(min(SIDE, max(16, (budget / (2 * _PIXEL)) ** 0.5)))
 
 
 def squares(feature: ShownFeature, side: int) -> str:
-    """A sentence on the reduction of a picture; empty where it was not reduced."""
+    """A sentence on the reduction of a picture; empty if it was not reduced."""
     spatial = [extent for axis, extent in enumerate(feature.shape) if axis != feature.channels]
     size = -(-max(spatial) // side)
     return f"Each square is the mean over {size}×{size} pixels." if size > 1 else ""
@@ -69,7 +70,7 @@ def pixels(feature: ShownFeature, rows: SampledRows) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class Shades:
-    """The values that are shown black and white, and a sentence on them."""
+    """The values that are shown as black and as white, and a sentence on them."""
 
     low: float
     high: float
@@ -96,7 +97,7 @@ def shades_of(feature: ShownFeature, values: Sequence[np.ndarray | None]) -> Sha
 
 
 def reach_of(phi: Sequence[np.ndarray]) -> tuple[float, bool]:
-    """The |φ| of full colour, and whether any φ is larger."""
+    """The |φ| that has full colour, and whether any |φ| is larger."""
     absolute = np.abs(np.concatenate([own.ravel() for own in phi]))
     largest = float(absolute.max(initial=0.0))
     if absolute.size <= _FEW:
@@ -119,7 +120,7 @@ def signs(reach: float) -> Scale:
 def pair(
     id: str, value: np.ndarray | None, phi: np.ndarray, shades: Shades, reach: float, side: int
 ) -> list[Tile]:
-    """The picture, where it is known, and φ drawn over its greys."""
+    """The picture, if it is known, and φ drawn over its greys."""
     small, _ = reduced(phi, side)
     shape = small.shape
     strength = np.clip(small / (reach or 1.0), -1.0, 1.0)
@@ -149,7 +150,7 @@ def pair(
 
 
 def extremes(phi: np.ndarray) -> tuple[tuple[str, float], tuple[str, float]]:
-    """The places of the largest and smallest φ with their values; no place where no φ has that sign."""
+    """The places of the largest and smallest φ with their values; an empty place if no φ has that sign."""
     places = []
     for sign in (1.0, -1.0):
         at = np.unravel_index(int((sign * phi).argmax()), phi.shape)

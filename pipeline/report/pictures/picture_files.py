@@ -1,4 +1,4 @@
-"""Pictures of a report as SVG files: lays out what CSS lays out in the page."""
+"""Pictures of a report as SVG files, with the layout that CSS gives them in the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.wording import fitted
 # Lengths are in the units of the page.
 #: The longer side of a picture by the cards' size.
 _SIDES = {"small": 150, "large": 340, "single": 300}
-#: Cards in a line by their size.
+#: Cards per line, by their size.
 _ACROSS = {"small": 3, "large": 2, "single": 1}
 #: The least width of a card.
 _NARROWEST = 220
@@ -27,7 +27,7 @@ _BETWEEN = 26
 _LINE = 17
 #: The height of a scale of colours.
 _SCALE = 50
-#: The width of a letter, rather more than the usual one; a line that is wider still is cut off.
+#: The assumed width of a letter, larger than the average; wider lines are cut off.
 _LETTER = 7.0
 #: The width of a bold letter.
 _BOLD = 7.8
@@ -38,7 +38,7 @@ def drawing(shown: Pictures, description: str) -> str:
 
     Args:
       shown: The pictures.
-      description: What they show, for readers who cannot see it.
+      description: A text for readers who cannot see the pictures.
     """
     across, side = _ACROSS[shown.size], _SIDES[shown.size]
     beside = max(len(card.tiles) for card in shown.cards)
@@ -51,7 +51,7 @@ def drawing(shown: Pictures, description: str) -> str:
     cards: list[dict[str, Any]] = []
     for first in range(0, len(shown.cards), across):
         line = shown.cards[first : first + across]
-        # All pictures of a line take the same height, so that their texts begin at the same height too.
+        # Pictures in a line have the same height, so that the texts below them are aligned.
         tall = max(_extent(tile, side)[1] for card in line for tile in card.tiles)
         said = max(len(card.lines) + bool(card.title) for card in line)
         scales = any(card.scale is not None for card in line)
@@ -80,7 +80,7 @@ def drawing(shown: Pictures, description: str) -> str:
 
 
 def _extent(tile: Tile, side: int) -> tuple[float, float]:
-    """Width and height of a picture within a square; at least 1.5, so that the thinnest can be seen."""
+    """Width and height of a picture within a square; at least 1.5, so that thin pictures are visible."""
     rows, columns = tile.shape
     longest = max(rows, columns)
     return max(1.5, round(side * columns / longest, 1)), max(1.5, round(side * rows / longest, 1))

@@ -56,7 +56,7 @@ def _unfiltered(lines: np.ndarray) -> np.ndarray:
 
 
 def _filtered(lines: np.ndarray, step: int) -> np.ndarray:
-    """Each line as it is, less the pixels to the left, or less those above: whichever is nearest to 0."""
+    """Filters each line: unchanged, minus the left pixels, or minus those above, whichever is smallest."""
     left, above = np.zeros_like(lines), np.zeros_like(lines)
     left[:, step:], above[1:] = lines[:, :-step], lines[:-1]
     candidates = np.stack([lines, lines - left, lines - above])
@@ -67,7 +67,7 @@ def _filtered(lines: np.ndarray, step: int) -> np.ndarray:
 
 
 def data_uri(file: bytes) -> str:
-    """A PNG file as a data address."""
+    """A PNG file as a data: URL."""
     return f"data:image/png;base64,{base64.b64encode(file).decode()}"
 
 
@@ -78,7 +78,7 @@ def reduced(values: np.ndarray, side: int) -> tuple[np.ndarray, int]:
       values: `[height, width, …]`.
       side: The most rows and columns of the result.
     Returns:
-      Float64 `[height', width', …]`, and the side of the squares: 1 where the picture was small enough.
+      Float64 `[height', width', …]`, and the side of the squares: 1 if the picture was small enough.
     """
     size = -(-max(values.shape[:2]) // side)
     means = values.astype(np.float64)
@@ -93,7 +93,7 @@ def reduced(values: np.ndarray, side: int) -> tuple[np.ndarray, int]:
 
 
 def colours(stops: Sequence[str], count: int = 256) -> np.ndarray:
-    """A palette, `[count, 3]` uint8, that leads through colours, `#rrggbb` each, at equal distances."""
+    """A palette, `[count, 3]` uint8, that interpolates between colours `#rrggbb` at equal distances."""
     known = np.array([[int(stop[at : at + 2], 16) for at in (1, 3, 5)] for stop in stops], np.float64)
     at = np.linspace(0, len(stops) - 1, count)
     channels = [np.interp(at, np.arange(len(stops)), known[:, channel]) for channel in range(3)]

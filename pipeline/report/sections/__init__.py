@@ -44,7 +44,7 @@ ORDER: Sequence[tuple[str, Callable[[View], list[Section]]]] = (
     ("What was explained", explained.sections),
     ("Glossary", glossary.sections),
 )
-#: Characters of a reason why a section could not be drawn.
+#: Most characters of the reason why a section could not be drawn.
 _REASON = 200
 
 
@@ -53,7 +53,7 @@ def all_sections(
 ) -> tuple[str, list[tuple[str, str]], list[Section], list[str]]:
     """Draws a report: its lead, its facts, its sections, and reasons why parts could not be drawn.
 
-    A section that fails is replaced by one that says so: the others are still worth reading.
+    A section that fails is replaced by a section that says so, because the others are still of use.
 
     Args:
       data: The run's tables.
@@ -79,7 +79,7 @@ def all_sections(
 
 
 def reason_of(error: BaseException) -> str:
-    """An exception in a line."""
+    """The message of an exception in one line."""
     first = (str(error).strip().splitlines() or [""])[0]
     return shorten(plain(f"{type(error).__name__}: {first}" if first else type(error).__name__), _REASON)
 

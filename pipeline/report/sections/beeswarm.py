@@ -26,18 +26,18 @@ from pipeline.report.page.marks import (
 )
 from pipeline.wording import isolated, number, plain, shorten
 
-#: Features in a chart, and the height of each in pixels.
+#: Most features in a chart, and the height of each in pixels.
 _MOST = 14
 _STEP = 36
-#: Dots of one feature where one target is explained.
+#: Most dots of one feature if one target is explained.
 _DOTS = 600
-#: Dots of one feature where several targets are explained, each in a chart of its own.
+#: Most dots of one feature if several targets are explained, each in a chart of its own.
 _DOTS_OF_SEVERAL = 200
-#: Places along the scale at which dots are stacked.
+#: Positions along the axis at which dots are stacked.
 _BINS = 120
-#: Rows below which there is no chart.
+#: Fewest rows for a chart.
 _FEWEST = 3
-#: Stands for the place of a value that has none, such as a category: a null would not be drawn.
+#: The rank of a value that has none, such as a category; Vega-Lite would not draw null.
 NO_ORDER = -1.0
 _HEADER = [
     "Feature",
@@ -50,7 +50,7 @@ _HEADER = [
 
 
 def sections(view: View) -> list[Section]:
-    """Builds a swarm for each target; nothing where the run has no sample."""
+    """Builds a swarm for each target; nothing if the run has no sample."""
     blocks = view.by_target(lambda target: _swarm(view, target))
     lead = (
         "Each dot is one example. Its position shows the feature's effect on the score, its colour the "
@@ -65,10 +65,10 @@ class _Dots:
 
     Args:
       feature: Its name in the tables.
-      phi: `[N]`, where the dots lie.
-      values: `[N]`, the feature's values where they are numbers; None otherwise.
+      phi: The dots' positions, `[N]`.
+      values: The feature's values, `[N]`, if they are numbers; None otherwise.
       colours: Ranks of the values, from 0 to 1, or `NO_ORDER`.
-      words: The values as the pointer shows them.
+      words: The values in words, for the tooltip.
     """
 
     feature: str
@@ -163,7 +163,7 @@ def coloured(values: np.ndarray) -> list[float | None]:
 
 
 def swarm(values: np.ndarray, extent: tuple[float, float]) -> np.ndarray:
-    """Offsets in [−1, 1] that stack dots of nearly equal values, the wider the more of them there are.
+    """Offsets in [−1, 1] that stack dots of nearly equal values; larger stacks are wider.
 
     Args:
       values: `[N]`.
@@ -177,7 +177,7 @@ def swarm(values: np.ndarray, extent: tuple[float, float]) -> np.ndarray:
     _, starts, counts = np.unique(bins[order], return_index=True, return_counts=True)
     place = np.arange(len(values)) - np.repeat(starts, counts)
     size = np.repeat(counts, counts)
-    # 0, 1, −1, 2, −2, …: the first in the middle.
+    # Steps 0, 1, −1, 2, −2, …, so that a stack grows from the middle.
     steps = np.where(place % 2, (place + 1) // 2, -(place // 2)) - np.where(size % 2, 0, 0.5)
     offsets = np.empty(len(values))
     # Stacks of fewer than 14 dots do not fill the height.
@@ -186,7 +186,7 @@ def swarm(values: np.ndarray, extent: tuple[float, float]) -> np.ndarray:
 
 
 def places(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0 to 1, equal values alike; NaN stays."""
+    """Ranks from 0 to 1; equal values have equal ranks, and NaN stays NaN."""
     ranks = np.full(len(values), np.nan)
     real = np.isfinite(values)
     unique, inverse, counts = np.unique(values[real], return_inverse=True, return_counts=True)

@@ -28,31 +28,31 @@ from pipeline.report.sections.beeswarm import NO_ORDER, coloured
 from pipeline.report.sections.interactions import HINT
 from pipeline.wording import chart_names, isolated, listed, number, plain, shorten
 
-#: Plots where one target is explained, and of each where several are.
+#: Most plots if one target is explained, and for each target if several are.
 _MOST = 12
 _MOST_OF_SEVERAL = 6
-#: Dots of a plot where one target is explained, and where several are.
+#: Most dots of a plot if one target is explained, and if several are.
 _DOTS = 500
 _DOTS_OF_SEVERAL = 150
-#: Rows below which there is no plot.
+#: Fewest rows for a plot.
 _FEWEST = 10
-#: Categories with a strip of their own.
+#: Most categories with a strip of their own.
 _CATEGORIES = 12
-#: Categories in a table.
+#: Most categories in a table.
 _LISTED = 200
-#: Characters of a category in a table.
+#: Most characters of a category in a table.
 _CELL = 120
-#: Categories of a modulator with a colour of their own.
+#: Most categories of a modulator with a colour of their own.
 _MOST_GROUPS = 5
-#: Points of the line of means.
+#: Points on the line of means.
 _LINE = 12
-#: The fewest dots that a point of the line is the mean of.
+#: Fewest dots averaged in one point of the line.
 _LINE_DOTS = 8
 #: The height of a plot in pixels.
 _HEIGHT = 190
 #: The name of all categories without a strip or a colour of their own.
 _OTHERS = "others"
-#: Categories that are numbers are sorted as such, others by their means.
+#: Categories that look like numbers are sorted as numbers, others by their means.
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 #: An upright axis of φ, with its name above it.
 PHI = {
@@ -67,7 +67,7 @@ PHI = {
 
 
 def sections(view: View) -> list[Section]:
-    """Builds plots for each target; nothing where the run has no sample of values."""
+    """Builds plots for each target; nothing if the run has no sample of values."""
     blocks = view.by_target(lambda target: _plots(view, target))
     lead = "How the score changes as a feature's value increases, or from one category to the next."
     return [Section("dependence", "Dependence", lead, blocks)] if blocks else []
@@ -133,10 +133,10 @@ class _Modulator:
     """The feature that colours a plot.
 
     Args:
-      name: In words.
-      words: Its value in each row, `[N]`.
-      ranks: Where it is a number, the ranks of its values from 0 to 1; otherwise None.
-      groups: Where it is a category, the frequent ones and "others".
+      name: The feature's name in words.
+      words: The feature's value in each row, in words, `[N]`.
+      ranks: For numbers, the ranks of the values from 0 to 1; otherwise None.
+      groups: For categories, the frequent ones and "others".
     """
 
     name: str
@@ -166,7 +166,7 @@ class _Modulator:
 
 
 def _modulator(view: View, sample: pa.Table, feature: str | None) -> _Modulator | None:
-    """The modulator of a feature with its values; None where there is none, or its values are not kept."""
+    """The modulator of a feature with its values; None if there is none, or if its values are not kept."""
     values = None if feature is None else view.values_of(sample, feature)
     if feature is None or values is None:
         return None
@@ -249,7 +249,7 @@ def _ends_in_words(line: Sequence[tuple[float, float, int]]) -> str:
 
 
 def _line(values: np.ndarray, phi: np.ndarray) -> list[tuple[float, float, int]]:
-    """(mean value, mean φ, rows) of parts of the rows: similar values, about as many rows in each."""
+    """(mean value, mean φ, rows) for parts of the rows with similar values and about equally many rows."""
     real = np.isfinite(values)
     values, phi = values[real], phi[real]
     parts = min(_LINE, len(values) // _LINE_DOTS)
@@ -316,7 +316,7 @@ def _strip_chart(
       words: The category of each row.
       phi: `[N]`.
       common: Categories with a strip of their own; the rest share one.
-      means: Mean φ of the categories that may be named: of rare ones, privacy.min_rows forbids it.
+      means: Mean φ of the categories that may be named; privacy.min_rows excludes rare ones.
     """
     shown = chart_names(common)
     numeric = all(_NUMBER.fullmatch(word) for word in common)

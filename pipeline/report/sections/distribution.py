@@ -26,7 +26,7 @@ from pipeline.wording import number
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Features in a chart, and the height of each in pixels.
+#: Most features in a chart, and the height of each in pixels.
 _MOST = 20
 _STEP = 28
 _STATS = ("min", "p05", "p25", "p50", "p75", "p95", "max", "mean")

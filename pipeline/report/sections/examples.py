@@ -27,19 +27,19 @@ from pipeline.report.sections import images, tokens
 from pipeline.results.summaries import score_kinds
 from pipeline.wording import chart_names, isolated, listed, number, plain, shorten, signed
 
-#: Bars of a waterfall; the features beyond are summed up.
+#: Most bars of a waterfall; the features beyond are summed up.
 _BARS = 12
-#: Lines of the table behind a waterfall.
+#: Most lines of the table behind a waterfall.
 _LINES = 60
 #: Height of a bar with its two lines of text, in pixels.
 _ROW = 36
-#: Characters of a value in a chart.
+#: Most characters of a value in a chart.
 _VALUE = 34
-#: A remainder has a bar of its own if it is this share of the chart's width, a feature if of the largest φ.
+#: Smallest bar: of a remainder, as a share of the chart's width; of a feature, as a share of the largest φ.
 _VISIBLE = 0.01
-#: Share of the width that a number left of a bar needs.
+#: Share of the width that a number to the left of a bar needs.
 _BESIDE = 0.3
-#: Pictures of all examples together, in bytes.
+#: Most bytes of all pictures in the examples.
 _PICTURES = 1_000_000
 
 
@@ -81,11 +81,11 @@ class Part:
     """A feature of an example, or several that are summed up.
 
     Args:
-      name: In words.
-      value: In words.
-      phi: Its φ.
-      has_words: Whether the value says something in a sentence; a tensor's shape does not.
-      features: How many features it stands for.
+      name: The name in words.
+      value: The value in words.
+      phi: The φ of the part.
+      has_words: Whether the value is informative in a sentence; a tensor's shape is not.
+      features: Number of features in the part.
     """
 
     name: str
@@ -101,7 +101,7 @@ class Part:
 
 
 def parts(data: ReportData, rows: SampledRows, row: int) -> list[Part]:
-    """The features of an example, largest |φ| first; those that the sample lacks are one part, the last."""
+    """The features of an example, largest |φ| first; features that the sample lacks form the last part."""
     names = chart_names((f.name for f in rows.features), {f.name: f.label for f in rows.features})
     order = np.argsort(-np.abs(rows.phi[row]), kind="stable")
     features = []
@@ -187,7 +187,7 @@ def _blocks(
     title = "score" if unit == "score" else f"score ({unit})"
     chart = waterfall(features, prediction, base, title) if additive else bars(features)
     blocks: list[Block] = [Prose(f"Example {id}{where}. {said}{returned} {pick.why}")]
-    # A single picture or text would have one bar, which adds nothing to the sentence.
+    # A chart of a single picture or text would have one bar and add nothing to the sentence.
     if len(features) > 1 or features[0].has_words:
         table = _table(features, prediction, base, additive)
         note = _HOW if additive else _NO_SUM
@@ -215,7 +215,7 @@ _NO_SUM = "This method's φ do not add up to the score, so the bars stand side b
 
 
 def waterfall(features: Sequence[Part], prediction: float, base: float, title: str) -> Spec:
-    """The way from the base value to the score: a bar for each feature, the smallest summed up."""
+    """A waterfall from the base value to the score: a bar for each feature, with the smallest summed."""
     seen = sum(abs(part.phi) >= _VISIBLE * abs(features[0].phi) for part in features)
     steps = _summed(features, min(_BARS, max(seen + 1, 3)))
     total, rows = base, [_stop("Base value", base)]

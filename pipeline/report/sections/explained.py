@@ -9,9 +9,9 @@ from pipeline.report.blocks import Figure, Section, Table, Terms
 from pipeline.report.data.view import View
 from pipeline.wording import count, duration, listed, number, plain, shorten, size
 
-#: Input files that are named.
+#: Most input files that are named.
 _FILES = 8
-#: Targets, features and slicings that are named.
+#: Most targets, features and slicings that are named.
 _NAMES = 12
 __all__ = ["facts", "sections"]
 
@@ -55,7 +55,7 @@ def sections(view: View) -> list[Section]:
 
 
 def _items(view: View) -> list[tuple[str, str]]:
-    """Names and texts; a text is empty where there is nothing to say."""
+    """Names and texts; a text may be empty."""
     manifest = view.data.manifest
     config, timing = manifest["config"], manifest["timing"]
     model, baseline = manifest["model"], manifest["baseline"]

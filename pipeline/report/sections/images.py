@@ -39,19 +39,19 @@ from pipeline.report.pictures.overlays import (
 from pipeline.report.pictures.png import colours, png, reduced
 from pipeline.wording import isolated, number, percent, plain, shorten, signed
 
-#: Pictures, as features, that are shown.
+#: Most pictures, as features, that are shown.
 _FEATURES = 4
-#: Examples of all galleries together.
+#: Most examples of all galleries together.
 _GALLERY = 12
-#: Slice columns below an example of a gallery.
+#: Most slice columns below an example of a gallery.
 _SLICES = 6
-#: Bytes of a gallery.
+#: Most bytes of a gallery.
 _BYTES = 1_500_000
-#: Pixels up to which a picture's table is by pixel; larger pictures are divided into regions.
+#: Most pixels of a picture with a table by pixel; larger pictures are divided into regions.
 _FEW = 400
 #: Regions along each side of a larger picture.
 _REGIONS = 8
-#: Pixels or regions in the table.
+#: Most pixels or regions in the table.
 _LINES = 15
 
 
@@ -83,7 +83,7 @@ def sections(data: ReportData) -> list[Section]:
 
 
 def _maps(data: ReportData, target: int, feature: ShownFeature, name: str) -> Figure | None:
-    """Maps of mean |φ| and mean φ by pixel; None where the run has neither means nor a sample."""
+    """Maps of mean |φ| and mean φ by pixel; None if the run has neither means nor a sample."""
     means = mean_by_position(data, target, feature)
     if means is None:
         return None
@@ -222,11 +222,11 @@ def of_example(rows: SampledRows, row: int, feature: ShownFeature, name: str, bu
     """The picture of one example, as it is and with φ drawn over it.
 
     Args:
-      rows: The rows that it is one of.
-      row: Its position among them.
+      rows: The rows that the example is one of.
+      row: The example's position among the rows.
       feature: The picture.
-      name: The figure's.
-      budget: Bytes that it may take in the page.
+      name: The figure's name.
+      budget: Most bytes in the page.
     """
     one = rows.take([row])
     own = flat(feature, one.attribution(feature))[0]

@@ -13,7 +13,7 @@ from pipeline.wording import number, percent
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Features in a chart.
+#: Most features in a chart.
 _MOST = 25
 #: Height of a bar and of a rank, in pixels.
 _STEP = 26

@@ -9,17 +9,17 @@ from pipeline.report.data.view import View, brief
 from pipeline.report.page.marks import Spec, chart, layer, mark, names, numbers, tooltip
 from pipeline.wording import TWO_LINES, number, percent, two_lines
 
-#: Hints in a chart, and the height of each in pixels.
+#: Most hints in a chart, and the height of each in pixels.
 _MOST = 20
 _STEP = 38
-#: Hints in the table behind the chart.
+#: Most hints in the table behind the chart.
 _MOST_ROWS = 100
 #: Strength below which a hint is not worth a sentence.
 HINT = 0.1
 
 
 def sections(view: View) -> list[Section]:
-    """Builds the hints for each target; nothing where the run kept none."""
+    """Builds the hints for each target; nothing if the run kept none."""
     if view.data.interactions is None or view.data.sample is None:
         return []
     blocks = view.by_target(lambda target: _hints(view, target))

@@ -1,4 +1,4 @@
-"""The report's section on slices: where the model relies on other features than in the rest."""
+"""The report's section on slices: slices in which the model relies on other features than elsewhere."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ from transforms.aggregates.importance.differences import FEWEST_ROWS, difference
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Features across a heat map.
+#: Most features across a heat map.
 _ACROSS = 14
-#: Slices down a heat map; a slicing of more is in several.
+#: Most slices down a heat map; a slicing with more slices has several maps.
 _DOWN = 50
-#: Cells of all heat maps of a report together: beyond, fewer targets are shown.
+#: Most cells of all heat maps of a report; with more, fewer targets are shown.
 _CELLS = 30_000
-#: Cells above which a heat map is drawn on a canvas, which is faster.
+#: Most cells of a heat map that is drawn as SVG; larger ones use a canvas, which is faster.
 _MOST_IN_SVG = 1000
 #: Height of a slice in a heat map, in pixels.
 _STEP = 20
-#: The narrowest column, in pixels: names stand aslant above them. A narrow page has the first features only.
+#: The narrowest column, in pixels, under slanted names. A narrow page shows only the first features.
 _COLUMN = 20
-#: Differences in a chart, and the height of each in pixels.
+#: Most differences in a chart, and the height of each in pixels.
 _MOST = 20
 _PAIR_STEP = 38
-#: Differences in the table behind the chart.
+#: Most differences in the table behind the chart.
 _MOST_ROWS = 200
 
 
 def sections(view: View) -> list[Section]:
-    """Builds heat maps and ranked differences for each target; nothing where the run has no slices."""
+    """Builds heat maps and ranked differences for each target; nothing if the run has no slices."""
     sizes = [len(frame) for frame in map(view.sliced, view.targets) if frame is not None]
     if not sizes:
         return []
@@ -102,10 +102,10 @@ class _Statistic:
     """A statistic of slices that has a heat map.
 
     Args:
-      key: In the figure's name.
-      title: In words.
-      column: In the importance.
-      is_share: Whether it is a share, from 0 to 1; otherwise it has a sign.
+      key: The statistic's part of the figure's name.
+      title: The statistic in words.
+      column: The column of the importance.
+      is_share: Whether it is a share, from 0 to 1; otherwise it is signed.
       note: How to read the map.
     """
 
@@ -181,9 +181,9 @@ def _heat_map(
 
     Args:
       view: The run.
-      statistic: What the colours show.
-      labels: Slices, down.
-      features: Across.
+      statistic: The statistic that the colours show.
+      labels: The slices, from top to bottom.
+      features: The features, from left to right.
       cells: `[slices, features]`.
     """
     shown = chart_names(labels)
@@ -246,12 +246,12 @@ def _dumbbells(
 
     Args:
       view: The run.
-      target: Whose score.
-      kind: "abs" or "mean", in the figure's name.
-      title: The figure's.
-      about: What differs, in words.
-      real: Significant differences, in their order.
-      tests: Comparisons that were made.
+      target: The target.
+      kind: "abs" or "mean", for the figure's name.
+      title: The figure's title.
+      about: The quantity that differs, in words.
+      real: Significant differences, in order.
+      tests: Number of comparisons made.
     """
     shown = real.head(_MOST)
     first = shown.iloc[0]

@@ -14,17 +14,17 @@ from pipeline.report.sections.interactions import HINT, strongest
 from pipeline.wording import listed, number, percent, plain, shorten
 from transforms.aggregates.importance.differences import differences
 
-#: Features that the summary names first.
+#: Most features that the summary names first.
 _FIRST = 3
-#: Features whose direction the summary describes.
+#: Most features whose direction the summary describes.
 _DIRECTIONS = 4
 #: The share of all importance that counts as most of it.
 _MOST_OF_IT = 0.8
 #: Spearman's correlation of value and φ above which a higher value means a higher score.
 _MONOTONE = 0.5
-#: Share of rows above which a feature is said to push one way.
+#: Share of rows with one sign of φ above which a feature is said to push one way.
 _ONE_WAY = 0.8
-#: Rows of the sample below which directions are not read from it.
+#: Fewest rows of a sample from which directions are read.
 _FEWEST = 20
 
 
@@ -91,7 +91,7 @@ def _sentences(view: View, target: int) -> Sequence[Block]:
 
 
 def _score(view: View, target: int) -> str:
-    """A sentence on what the score is."""
+    """A sentence that defines the score."""
     name, unit = _short(view.data.targets[target]), view.unit(target)
     if unit in ("logit", "probability"):
         return (

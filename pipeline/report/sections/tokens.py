@@ -28,23 +28,23 @@ from pipeline.wording import chart_names, isolated, listed, number, plain, short
 from transforms.errors import UserError
 from transforms.storage import files
 
-#: Bars of a chart of tokens.
+#: Most bars of a chart of tokens.
 _BARS = 24
-#: Tokens in the table behind the chart.
+#: Most tokens in the table behind the chart.
 _LINES = 150
-#: Tokens in the table of the least important ones.
+#: Most tokens in the table of the least important ones.
 _LEAST = 10
-#: Texts, as features, that are shown.
+#: Most texts, as features, that are shown.
 _FEATURES = 3
-#: Example texts of a target.
+#: Most example texts of a target.
 _TEXTS = 6
-#: Tokens of each example in the table behind the examples.
+#: Most tokens of each example in the table behind the examples.
 _STRONGEST = 12
 #: Tokens of an example that are shown, where there are few examples.
 _LONGEST = 300
 #: Tokens of an example that are shown, however many examples there are.
 _SHORTEST = 80
-#: Tokens of all examples together.
+#: Most tokens of all examples together.
 _ALL_TOKENS = 10_000
 #: Steps of colour, for raising and for lowering.
 _STEPS = 5
@@ -56,13 +56,13 @@ _ROWS_PER_OCCURRENCE = 100
 _FEWEST_OCCURRENCES = 2
 #: Occurrences that suffice, however many rows there are.
 _ENOUGH_OCCURRENCES = 10
-#: Characters of a token in an example.
+#: Most characters of a token in an example.
 _TOKEN = 60
-#: Characters of a token in a table.
+#: Most characters of a token in a table.
 _WHOLE = 120
 #: Share of the largest |φ| below which a φ is rounding.
 _ROUNDING = 1e-6
-#: Padding tokens in succession from which on they are drawn as one.
+#: Fewest successive padding tokens that are drawn as one.
 _PADDING = 3
 
 
@@ -71,8 +71,8 @@ class Vocabulary:
     """The words of a feature's tokens.
 
     Args:
-      words: Words by id; None where the feature holds strings, or no vocabulary is known.
-      problem: Why the config's vocabulary is not used, in a sentence.
+      words: Words by id; None if the feature holds strings, or if no vocabulary is known.
+      problem: The reason why the config's vocabulary is not used, in a sentence.
     """
 
     words: Sequence[str] | None = None
@@ -112,7 +112,7 @@ def vocabulary(data: ReportData, feature: ShownFeature) -> Vocabulary:
 
 
 def sections(data: ReportData) -> list[Section]:
-    """Shows the most and least important tokens of each text, where they stand, and examples, by target."""
+    """Shows, by target, the most and least important tokens of each text, their positions, and examples."""
     texts, rest_of_them = most_important(data, "tokens", _FEATURES)
     drawn = sample_by_target(data, MOST_TARGETS)
     made: dict[str, list[Block]] = {}
@@ -148,11 +148,11 @@ class Occurrences:
     """The tokens of some rows, largest mean |φ| first.
 
     Args:
-      tokens: Their words.
+      tokens: The tokens' words.
       counts: Occurrences of each.
       mean: Mean φ of each.
       absolute: Mean |φ| of each.
-      least: Occurrences below which a token is not listed.
+      least: Fewest occurrences of a listed token.
       rare: The number of tokens that are not listed.
     """
 
@@ -170,7 +170,7 @@ def occurrences(words: np.ndarray, phi: np.ndarray, padding: np.ndarray) -> Occu
     Args:
       words: `[N, L]` strings.
       phi: `[N, L]`.
-      padding: `[N, L]`, true where there is padding instead of a token.
+      padding: `[N, L]`, true for padding.
     """
     least = 1
     if len(words) >= _FEWEST_OCCURRENCES:
@@ -331,15 +331,15 @@ def _texts(
 def of_example(
     rows: SampledRows, row: int, feature: ShownFeature, name: str, words: Vocabulary, many: int
 ) -> Figure:
-    """The text of one example, with what each token does.
+    """The text of one example, with each token's φ.
 
     Args:
-      rows: The rows that it is one of.
-      row: Its position among them.
+      rows: The rows that the example is one of.
+      row: The example's position among the rows.
       feature: The text.
-      name: The figure's.
+      name: The figure's name.
       words: The words of its tokens.
-      many: How many texts the section shows: the more there are, the fewer tokens are shown of each.
+      many: Number of texts in the section; with more texts, fewer tokens of each are shown.
     """
     label = isolated(shorten(plain(feature.label)))
     return _figure(name, f"{label} of this example", [rows.take([row])], feature, words, many, titled=False)

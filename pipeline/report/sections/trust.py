@@ -7,15 +7,15 @@ from pipeline.report.data.view import View, rows_of
 from pipeline.run_directory import convergence_scale as yardstick
 from pipeline.wording import count, number, percent, plain, shorten
 
-#: Part of a limit above which a value is worth a look.
+#: Share of a limit above which a value deserves attention.
 _NEAR = 0.5
 #: Share of rejected rows that is negligible.
 _FEW = 0.001
-#: Rows below which a report says little about other rows.
+#: Fewest rows from which a report says much about other rows.
 _FEWEST_ROWS = 100
-#: Warnings that are shown.
+#: Most warnings that are shown.
 _MOST_WARNINGS = 12
-#: Features whose order is judged.
+#: Number of first features whose order is judged.
 _FIRST = 10
 
 

@@ -1,4 +1,4 @@
-"""The report's section on vectors: the positions that matter."""
+"""The report's section on vectors: the positions with the largest mean |φ|."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from pipeline.report.data.view import MOST_TARGETS
 from pipeline.report.page.marks import Spec, all_names, by_sign, chart, end, layer, mark, numbers, tooltip
 from pipeline.wording import isolated, listed, number, percent, plain, shorten
 
-#: Bars of a chart.
+#: Most bars of a chart.
 _BARS = 30
-#: Lines of the table behind a chart.
+#: Most lines of the table behind a chart.
 _LINES = 200
-#: Positions that a chart's description names.
+#: Most positions that a chart's description names.
 _NAMED = 3
-#: Charts of all vectors and targets together.
+#: Most charts of all vectors and targets together.
 _CHARTS = 100
-#: Lines of all their tables together.
+#: Most lines of all their tables together.
 _ALL_LINES = 4000
-#: Bars from the first position to the last.
+#: Most bars in a chart from the first position to the last.
 _STEPS = 400
-#: Bars up to which there are gaps between them.
+#: Most bars with gaps between them.
 _APART = 120
 #: The height of a chart of all positions, in pixels.
 _HEIGHT = 160
@@ -60,7 +60,7 @@ def sections(data: ReportData) -> list[Section]:
 
 
 def strongest(data: ReportData, target: int, feature: ShownFeature, name: str, lines: int) -> Figure | None:
-    """The positions of largest mean |φ| as bars; None where nothing is known of them."""
+    """The positions of largest mean |φ| as bars; None if no means are known."""
     means = mean_by_position(data, target, feature)
     if means is None:
         return None
@@ -86,7 +86,7 @@ def strongest(data: ReportData, target: int, feature: ShownFeature, name: str, l
 
 
 def along(data: ReportData, target: int, feature: ShownFeature, name: str) -> Figure | None:
-    """Mean |φ| from the first position to the last; None where nothing is known of them."""
+    """Mean |φ| from the first position to the last; None if no means are known."""
     means = mean_by_position(data, target, feature)
     if means is None:
         return None
@@ -138,12 +138,12 @@ def _along_chart(absolute: np.ndarray, mean: np.ndarray, width: int) -> Spec:
 
 
 def of_target(data: ReportData, target: int) -> str:
-    """The target in a title, ` for late`; empty where there is one target."""
+    """The target in a title, ` for late`; empty if there is only one."""
     return f" for {isolated(shorten(plain(data.targets[target])))}" if len(data.targets) > 1 else ""
 
 
 def position(place: tuple[Any, ...], feature: ShownFeature) -> str:
-    """A place within a tensor: a number, or an index where several axes are longer than 1."""
+    """A place within a tensor: a number, or an index if several axes are longer than 1."""
     long = [int(at) for at, extent in zip(place, feature.shape, strict=True) if extent > 1]
     return str(long[0]) if len(long) == 1 else str(list(map(int, place)))
 

@@ -82,7 +82,7 @@ def test_fills_and_constants_that_are_missing_to_the_model(tmp_path: Path) -> No
 def test_the_key_is_refused_where_it_says_nothing(tmp_path: Path) -> None:
     model = xgboost.XGBRegressor(n_estimators=2, missing=GONE, n_jobs=1).fit(FRAME, Y)
     table = pa.Table.from_pandas(FRAME, preserve_index=False)
-    with pytest.raises(UserError, match=r"the pickle itself says that -999.0 is missing"):
+    with pytest.raises(UserError, match=r"the pickle itself treats -999.0 as missing"):
         through(saved(model, tmp_path), table, missing=0.0)
     other = lightgbm.LGBMRegressor(n_estimators=2, verbose=-1, n_jobs=1).fit(FRAME, Y)
     with pytest.raises(UserError, match=r"model.missing: is only for XGBoost"):
@@ -103,7 +103,7 @@ def test_a_plan_says_that_a_file_does_not_keep_it(tmp_path: Path, capsys: pytest
     )
     assert cli.run(["plan", str(config), "--json"]) == 0
     notes = json.loads(capsys.readouterr().out)["notes"]
-    assert "if it was trained with another `missing`, give that number" in notes[0]
+    assert "if the model was trained with another `missing`, give that number" in notes[0]
     settings = ["--set", f"model.missing={GONE}", "--set", "output.features=true"]
     assert cli.run(["plan", str(config), *settings]) == 0
     assert "model.missing" not in capsys.readouterr().out

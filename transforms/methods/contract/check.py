@@ -1,4 +1,4 @@
-"""The contract of methods for everybody's own: one call, no test framework."""
+"""`check_method_contract`: checks a method, also a user's own, in one call without a test framework."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from transforms.methods.contract.subject import Broken, MethodContractError, Sub
 
 
 def check_method_contract(method: AttributionMethod) -> None:
-    """Holds a method against its contract, on small models with a closed form.
+    """Checks that a method keeps its contract, on small models with a closed form.
 
     The checks, in their order:
-      declared: The class says what it is, is a frozen dataclass with defaults, and can be pickled.
-      players: It takes a few players; its cost and its memory are whole numbers.
-      shapes: Values have a row's shape, and what is promised is there.
-      standard_errors: They are finite and not negative, where they are promised.
-      predictions: Prediction, output and base value are the model's.
+      declared: The class has the required members, is a frozen dataclass with defaults, and can be pickled.
+      players: The method accepts a few players; its cost and its memory are whole numbers.
+      shapes: Values have a row's shape, and every promised field is there.
+      standard_errors: Promised standard errors are finite and not negative.
+      predictions: Prediction, output and base value agree with the model.
       sums: Σφ = prediction − base_value, where it is promised.
       retries: The same seeds give the same bits.
-      batches: Other rows, padding and the size of device calls change nothing.
-      order: The order of the rows changes nothing.
-      targets: The other targets change nothing.
-      ignored: A feature that the score ignores gets nothing.
-      twins: Features that enter the score alike get the same.
-      costs: The model is asked for no more evaluations than stated.
-      memory: A batch takes no more memory than is planned for it, `held_bytes` included.
+      batches: Other rows, padding and the size of device calls change no value.
+      order: The order of the rows changes no value.
+      targets: Explaining other targets too changes no value.
+      ignored: A feature that the score ignores gets 0.
+      twins: Features that enter the score alike get equal values.
+      costs: The method makes no more model evaluations than it states.
+      memory: A batch takes no more memory than planned, `held_bytes` included.
 
     Args:
-      method: With its keys. If `standard_error` is one of them, the checks set it: they allow for the errors.
+      method: The method with its keys. If `standard_error` is a key, the checks set it, to know the errors.
     Raises:
       MethodContractError: The method breaks a check; the error names it, the model, and the figures.
-    Cost: about fifty calls of some rows each; TensorFlow is imported for a method that takes gradients.
+    Cost: about fifty calls of a few rows each; TensorFlow is imported for a method that takes gradients.
     """
     method = with_defaults(method)
     for world in _worlds(method):
@@ -42,7 +42,7 @@ def check_method_contract(method: AttributionMethod) -> None:
 
 def _worlds(method: AttributionMethod) -> list[World]:
     needs = getattr(method, "needs", None)
-    # Whatever else is wrong with it is found in any world.
+    # A class without valid needs fails the check `declared` in any world.
     return worlds_for(needs if isinstance(needs, Needs) else Needs(gradients=False, background=True))
 
 

@@ -1,4 +1,4 @@
-"""Checks of the contract, one function for each promise of a method; each looks at one small world."""
+"""The checks of the contract: one function for each promise of a method, run on one small model."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from transforms.methods.contract.subject import (
     require_equal,
 )
 
-#: Standard errors that a value may be off by.
+#: Largest error of a sampled value, in standard errors.
 _ERRORS = 4
-#: Of the score's spread: what a sum without a stated error may be off by.
+#: Largest error of a sum without a stated error, relative to the score's spread.
 _SUM = 0.15
-#: Of the score's spread: what a sum may be off beyond its standard errors, as `limits.convergence` allows.
+#: Largest error of a sum beyond its standard errors, relative to the score's spread; as in
+#: `limits.convergence`.
 _SAMPLED_SUM = 0.05
-#: Memory of a device call of these small models, with what Python takes.
+#: Bytes of a device call of these small models, Python's own included.
 _CALL_BYTES = 1 << 20
-#: A largest value below this says nothing.
+#: If the largest value is below this, the check would be trivial.
 _TRIVIAL = 1e-3
-#: Rows in a call, and evaluations in a device call: less than a row's work, padded threes, everything.
+#: Rows per call and evaluations per device call: less than one row's work; padded; all at once.
 _BATCHES = ((1, 1024), (2, 50), (3, 4096))
 
 
 def declared(subject: Subject) -> None:
-    """The class says what it is, is a frozen dataclass with defaults, and survives the way to a worker."""
+    """The class has the required members, is a frozen dataclass with defaults, and can be pickled."""
     method = subject.method
     require(isinstance(method, AttributionMethod), "its class is not derived from AttributionMethod")
     for name, kind in (("name", str), ("summary", str), ("when", str), ("needs", Needs), ("additive", bool)):
@@ -58,7 +59,7 @@ def declared(subject: Subject) -> None:
 
 
 def players(subject: Subject) -> None:
-    """The method takes the few players of a small model, and states what they cost."""
+    """The method accepts the few players of a small model and states their cost."""
     method, world = subject.method, subject.world
     count = world.reference.players.count
     try:
@@ -75,7 +76,7 @@ def players(subject: Subject) -> None:
 
 
 def shapes(subject: Subject) -> None:
-    """Values have a row's shape, and what a method promises is there."""
+    """Values have a row's shape, and every promised field is there."""
     method, world, whole = subject.method, subject.world, subject.whole
     rows, targets = world.count, world.targets
     wanted = {name: (rows, targets, *value.shape[1:]) for name, value in world.rows.items()}
@@ -112,7 +113,7 @@ def standard_errors(subject: Subject) -> None:
 def predictions(subject: Subject) -> None:
     """Prediction and output are the model's, and the base value is the mean score over the background.
 
-    Trees may have a base value of their own; a row's mask may move it as well, which these models have not.
+    Trees may have their own base value. (A row's mask can also move it, but these models have no masks.)
     """
     world, whole = subject.world, subject.whole
     scores, outputs = world.model.evaluate(world.rows)
@@ -124,7 +125,7 @@ def predictions(subject: Subject) -> None:
 
 
 def sums(subject: Subject) -> None:
-    """Σφ = prediction − base_value where that is promised, and the delta says how far it is off."""
+    """Σφ = prediction − base_value if that is promised, and `convergence_delta` is the difference."""
     method, whole = subject.method, subject.whole
     if whole.convergence_delta is None:
         return
@@ -133,7 +134,7 @@ def sums(subject: Subject) -> None:
     spread = subject.world.reference.spread
     off = float(np.abs(delta).max())
     if whole.standard_error is not None:
-        # In expectation: within the standard errors, which add up at most linearly, and what they may miss.
+        # Σφ holds in expectation: its error is at most the sum of the standard errors, and a margin.
         allowed = _ERRORS * totals(whole.standard_error) + _SAMPLED_SUM * spread + 1e-5
         require(
             np.abs(delta) <= allowed, f"a sum is off by {off:.3g}, above {_ERRORS} of its standard errors"
@@ -173,7 +174,7 @@ def _require_same(part: Attribution, whole: Attribution, rows: np.ndarray, where
     require(part.base_value == whole.base_value[rows], f"base_value, {where}: differs")
     require(part.limited == whole.limited[rows], f"limited, {where}: differs")
     if whole.standard_error is not None and part.standard_error is not None:
-        # A difference of nearly equal numbers: as exact as they are, in units of the values.
+        # A standard error is a difference of nearly equal numbers: compare it at the scale of the values.
         for name, error in whole.standard_error.items():
             noun = f"standard_error of {name!r}, {where}"
             require_close(noun, part.standard_error[name], error[rows], whole.values[name], 1e-3)
@@ -190,9 +191,9 @@ def retries(subject: Subject) -> None:
 
 
 def targets(subject: Subject) -> None:
-    """A target's values are the same alone, beside all others, and where each row has its own.
+    """A target's values are the same by itself, with all others, and if each row has its own target.
 
-    With a tolerance a row goes on until all of its targets are within it: targets depend on each other there.
+    A tolerance is taken out: a row is sampled until all its targets meet it, so that targets interact.
     """
     if subject.method.tolerance is not None:
         return
@@ -213,9 +214,9 @@ def targets(subject: Subject) -> None:
 
 
 def ignored(subject: Subject) -> None:
-    """A feature that the score does not depend on gets nothing: exactly, or within its standard error."""
+    """A feature that the score does not depend on gets 0: exactly, or within its standard error."""
     whole = subject.whole
-    # A score that is evaluated twice in different company may differ in its last bit.
+    # A score that is evaluated twice, in different batches, may differ in its last bit.
     rounding = 0.0 if subject.method.needs.gradients else 1e-6 * float(np.abs(whole.prediction).max())
     for place in subject.world.ignored:
         sizes = np.abs(_at(whole.values, place))
@@ -227,7 +228,7 @@ def ignored(subject: Subject) -> None:
 
 
 def twins(subject: Subject) -> None:
-    """Two features that enter the score alike and hold equal values get the same, within standard errors."""
+    """Two features that enter the score alike and hold equal values get equal φ, within standard errors."""
     whole = subject.whole
     for one, other in subject.world.twins:
         first, second = _at(whole.values, one), _at(whole.values, other)
@@ -248,16 +249,16 @@ def twins(subject: Subject) -> None:
 
 
 def costs(subject: Subject) -> None:
-    """The model is asked for no more evaluations than stated, apart from one a row for the prediction.
+    """The method makes no more evaluations than stated, besides one per row for the prediction.
 
-    Rows above a tolerance cost more: it is taken out.
+    A tolerance is taken out, because rows above it cost more.
     """
     method, world = subject.method, subject.world
     if method.tolerance is not None:
         method = replace(method, tolerance=None)  # type: ignore[type-var]
     rows, seen = np.arange(world.count), Subject(method, world, subject.seed)
     room = 1 << 20
-    seen.explain(rows, room)  # what is computed of the background once is not a row's cost
+    seen.explain(rows, room)  # computes the background's part, which is no row's cost
     before = _evaluations(world, method)
     seen.explain(rows, room)
     asked = (_evaluations(world, method) - before) / world.count
@@ -269,18 +270,18 @@ def costs(subject: Subject) -> None:
 
 
 def memory(subject: Subject) -> None:
-    """Peak memory of this process, beside the device call itself, stays within what the method states.
+    """Peak memory of this process, without the device call itself, stays within what the method states.
 
-    `working_bytes` bounds it, from the rows, the values, the evaluations and the method's own `held_bytes`.
+    The bound is `working_bytes`, from the rows, the values, the evaluations and the method's `held_bytes`.
     """
     method, world = subject.method, subject.world
     rows, count = np.arange(world.count), world.reference.players.count
-    subject.explain(rows)  # what is computed or compiled once is not a batch's
+    subject.explain(rows)  # computes and compiles what later batches reuse
     traced = tracemalloc.is_tracing()
     if not traced:
         tracemalloc.start()
     try:
-        # The least of three: a library that loads or compiles something in between is not the method.
+        # The least of three, because a library may load or compile something during one of them.
         peak = min(_peak_bytes(subject, rows) for _ in range(3))
     finally:
         if not traced:
@@ -295,7 +296,7 @@ def memory(subject: Subject) -> None:
 
 
 def _peak_bytes(subject: Subject, rows: np.ndarray) -> int:
-    """The most that explaining the rows holds at a time, while memory is traced."""
+    """Peak bytes, by tracemalloc, while the rows are explained."""
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
     subject.explain(rows)
@@ -325,7 +326,7 @@ def _named(place: Place) -> str:
 
 Check = Callable[[Subject], None]
 
-#: In the order in which they are run: a later one may rely on what an earlier one has found kept.
+#: The checks in the order in which they run: each may rely on the promises checked before it.
 CHECKS: dict[str, Check] = {
     check.__name__: check
     for check in (

@@ -1,4 +1,4 @@
-"""Small models with a closed form, and rows of which it is known what a method must say."""
+"""Small models with a closed form, and rows for which the right attributions are known."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from transforms.models.kinds.opaque import OpaqueModel
 from transforms.models.kinds.trees.base import INPUT, TreeModel, TreeScores, Written, tree_signature
 from transforms.models.reference import Arrays, Reference
 
-#: A value of a row: the model's input, and the position in its shape.
+#: One value of a row: the name of the model's input and the index in its shape.
 Place = tuple[str, tuple[int, ...]]
 
-#: Rows of a world: a power of two, so that device calls of all of them have no padding.
+#: Rows of a world: a power of two, so that a device call with all rows has no padding.
 ROWS = 8
 _BACKGROUND = 4
 
@@ -32,8 +32,8 @@ class World:
       model: With its score.
       reference: The background.
       rows: Model inputs, `[B, *shape]`.
-      ignored: Places that the score does not depend on.
-      twins: Pairs of places that enter the score alike, and hold equal values in every row here.
+      ignored: Values that the score does not depend on.
+      twins: Pairs of values that enter the score alike and are equal in every row here.
     """
 
     name: str
@@ -45,22 +45,22 @@ class World:
 
     @property
     def count(self) -> int:
-        """Rows B."""
+        """The number of rows B."""
         return len(next(iter(self.rows.values())))
 
     @property
     def targets(self) -> int:
-        """Outputs T."""
+        """The number of outputs T."""
         return len(self.model.signature.target_names)
 
 
-#: A score of named inputs, from the functions of a module: numpy's and TensorFlow's have the same names.
+#: Computes the outputs from named inputs with the functions of a module, numpy or TensorFlow.
 Formula = Callable[[Any, Mapping[str, Any]], list[Any]]
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """A formula with the shapes of its inputs; see `World` for the rest."""
+    """A formula with the shapes of its inputs; `World` describes `ignored` and `twins`."""
 
     name: str
     formula: Formula
@@ -137,7 +137,7 @@ class FormulaAdapter:
 
 
 class FormulaModel(OpaqueModel):
-    """A formula in numpy: evaluations are all that is known of it."""
+    """A formula in numpy as an opaque model, which can only be evaluated."""
 
     def __init__(self, adapter: FormulaAdapter) -> None:
         super().__init__(adapter, adapter.signature, ("output",), "a formula")
@@ -150,7 +150,7 @@ class FormulaModel(OpaqueModel):
 
 
 class ForestAdapter:
-    """A few small trees as a loaded model: [0] and [1] interact, [2] and [3] are twins, [4] has no part."""
+    """A few small trees as a loaded model: [0] and [1] interact, [2] and [3] are twins, [4] is ignored."""
 
     kind: str = "forest"
     path: str = "a forest"
@@ -206,9 +206,9 @@ def _pair(output: int) -> Tree:
 
 
 def worlds_for(needs: Needs) -> list[World]:
-    """Makes the worlds in which a method with such needs can be checked.
+    """Makes the small models on which a method with given needs is checked.
 
-    A method of trees gets a forest; one that takes gradients, TensorFlow graphs; others, formulas in numpy.
+    Methods for trees get a forest, methods that need gradients TensorFlow graphs, others formulas in numpy.
     """
     background = _BACKGROUND if needs.background else 1
     if needs.trees:
@@ -236,7 +236,7 @@ def _world(drawn: Drawn, adapter: ModelAdapter, needs: Needs, background: int) -
 
 
 def entry_spread(model: ScoredModel, inputs: Arrays) -> tuple[np.ndarray, ...]:
-    """Standard deviation of each entry of a model over some rows, `[per_row, *shape]`."""
+    """Standard deviation, over some rows, of each value where gradients begin, `[per_row, *shape]`."""
     rows = len(next(iter(inputs.values())))
     spreads = []
     for entry in model.differentiable(inputs).ends(inputs)[0]:

@@ -1,4 +1,4 @@
-"""A method in a small world, and what a check says where a promise is not kept."""
+"""A method on a small model, and the error that a check raises for a broken promise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transforms.methods.base import Attribution, AttributionMethod, take
 from transforms.methods.contract.small_models import World
 from transforms.numerics.random import row_keys
 
-#: Relative to the largest value of an input: what two orders of summing float32 may differ by.
+#: Largest difference between two orders of summing float32, relative to an input's largest value.
 CLOSE = 1e-5
 
 
@@ -21,7 +21,7 @@ class MethodContractError(AssertionError):
     """A method breaks its contract.
 
     Args:
-      method: Its name.
+      method: The method's name.
       check: The name of the check, a key of `CHECKS`.
       world: The name of the model.
       what: The promise and the figures that break it.
@@ -36,17 +36,17 @@ class MethodContractError(AssertionError):
 
 
 class Broken(Exception):
-    """A check's own finding, in words; `check_method_contract` adds which check and which model."""
+    """A broken promise in words; `check_method_contract` adds the names of the check and the model."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A method in a world, with what it says of all rows and all targets in one call.
+    """A method on a small model, with its attribution of all rows and targets in one call.
 
     Args:
       method: With its keys.
       world: The model, its rows and its background.
-      seed: Of the run.
+      seed: Seed of the run.
     """
 
     method: AttributionMethod
@@ -61,7 +61,7 @@ class Subject:
     def explain(
         self, rows: np.ndarray, device_batch_size: int = 1024, targets: np.ndarray | None = None
     ) -> Attribution:
-        """Attributes some rows, each with the seed that it has in the whole; by default all targets."""
+        """Attributes some rows, each with the same seed as in `whole`; by default for all targets."""
         if targets is None:
             targets = np.broadcast_to(np.arange(self.world.targets), (len(rows), self.world.targets))
         seeds = row_keys(self.seed, np.arange(self.world.count))[rows]
@@ -76,10 +76,10 @@ class Subject:
 
 
 def require(kept: Any, what: str) -> None:
-    """Raises `Broken` where a promise is not kept.
+    """Raises `Broken` if a promise is not kept.
 
     Raises:
-      Broken: `kept` is false, or false anywhere.
+      Broken: `kept`, or one of its elements, is false.
     """
     if not np.all(kept):
         raise Broken(what)
@@ -91,7 +91,7 @@ def require_arrays(
     """Requires arrays of given shapes by input, float32 and finite.
 
     Raises:
-      Broken: They are not.
+      Broken: An array is missing, has another shape or type, or is not finite.
     """
     require(
         arrays.keys() == wanted.keys(), f"{noun} are of {sorted(arrays)}, and the inputs are {sorted(wanted)}"
@@ -106,10 +106,10 @@ def require_arrays(
 
 
 def require_equal(noun: str, found: np.ndarray, expected: np.ndarray) -> None:
-    """Requires numbers to equal others but for rounding.
+    """Requires numbers to equal the expected ones except for rounding.
 
     Raises:
-      Broken: They do not; the largest difference is named.
+      Broken: The numbers differ; the error names the largest difference.
     """
     apart = np.abs(found - expected) - 1e-5 * np.abs(expected)
     at = tuple(int(i) for i in np.unravel_index(np.argmax(apart), apart.shape))
@@ -119,10 +119,10 @@ def require_equal(noun: str, found: np.ndarray, expected: np.ndarray) -> None:
 def require_close(
     noun: str, found: np.ndarray, expected: np.ndarray, whole: np.ndarray, relative: float = CLOSE
 ) -> None:
-    """Requires values to be those of the whole batch, but for the order of sums.
+    """Requires values to equal those of the whole batch, except for rounding in another order of sums.
 
     Raises:
-      Broken: They are not; the largest difference is named.
+      Broken: The values differ; the error names the largest difference.
     """
     require(found.shape == expected.shape, f"{noun}: the shape is {found.shape}, not {expected.shape}")
     apart = np.abs(found - expected)

@@ -1,8 +1,8 @@
-"""Integrated gradients in panels that are halved where they are off.
+"""Integrated gradients by adaptive quadrature, for rows that fixed nodes leave above the tolerance.
 
-For the rows that one rule for the whole path leaves above the tolerance. The score at the two ends of a panel
-says exactly what its attributions must sum to: a panel without a kink of the model passes at once, one with a
-kink is halved, and its error with it, so that nodes gather where the score bends.
+A path is cut into panels. The attributions of a panel must sum to the difference of the scores at its two
+ends, so that its error is known exactly. A panel in which the score is smooth passes at once. A panel with a
+kink is halved, which halves its error, so that nodes gather where the score bends.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from transforms.numerics.quadrature import gauss_legendre
 if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
 
-#: Of a panel. Two are exact for a cubic; where the score is a chain of straight lines more would be wasted.
+#: Nodes per panel. Two are exact for a cubic; on piecewise linear scores more would be wasted.
 NODES = 2
-#: Attributions of panels are kept until their rows are done: as many values as this, and what halving adds.
+#: Most values of panels' attributions kept until their rows are done, before halving adds more.
 BLOCK_VALUES = 1 << 22
 
 
@@ -33,7 +33,7 @@ class _Paths:
 
     Args:
       model: The model.
-      inputs: Of the rows, `[B, *shape]`.
+      inputs: Model inputs of the rows, `[B, *shape]`.
       reference: The background.
       targets: Output index, `[B, T]`.
       device_batch_size: Most model evaluations in one device call.
@@ -82,7 +82,7 @@ class _Paths:
 
 @dataclass
 class _Panels:
-    """P panels: whose they are `[P]`, where they lie `[P]`, the scores at their ends `[P, T]` and their φ."""
+    """P panels: row, background row and two ends of each, `[P]`; scores at the ends, `[P, T]`; and φ."""
 
     row: np.ndarray
     base: np.ndarray
@@ -112,7 +112,7 @@ class _Panels:
         return error
 
     def where(self, chosen: np.ndarray) -> _Panels:
-        """Some of the panels, by a mask."""
+        """Selects panels by a mask."""
         return _Panels(
             self.row[chosen],
             self.base[chosen],
@@ -138,7 +138,7 @@ class _Panels:
         )
 
     def joined(self, other: _Panels) -> _Panels:
-        """These and those."""
+        """Appends other panels."""
         return _Panels(
             np.concatenate([self.row, other.row]),
             np.concatenate([self.base, other.base]),
@@ -161,7 +161,7 @@ def integrate_in_panels(
     most_steps: int,
     device_batch_size: int,
 ) -> dict[str, np.ndarray]:
-    """Integrates each row's gradients with as many nodes, where they are needed, as its limit takes.
+    """Integrates each row's gradients, adding nodes where they are needed until the row meets its limit.
 
     Args:
       model: The model.
@@ -193,7 +193,7 @@ def integrate_in_panels(
 def _refine(
     paths: _Paths, prediction: np.ndarray, limit: np.ndarray, count: int, budget: int
 ) -> dict[str, np.ndarray]:
-    """φ of the rows of one block; `budget` gradient evaluations a row."""
+    """φ of the rows of one block, with at most `budget` gradient evaluations per row."""
     rows, background = len(limit), paths.reference.rows
     panels = _even_panels(paths, prediction, count)
     spent = np.full(rows, NODES * count * background)
@@ -205,7 +205,7 @@ def _refine(
         severity = np.nan_to_num((np.abs(error) / limit[panels.row]).max(axis=1), nan=0, posinf=0)
         split = _marked(panels.row, severity, rows)
         cost = 2 * NODES * np.bincount(panels.row[split], minlength=rows)
-        # A row goes on while its sum is off, and as long as all its bad panels can be paid for.
+        # A row is refined while its sum is off and the budget suffices for all of its bad panels.
         off = (np.abs(delta) > limit).any(axis=1) & np.isfinite(delta).all(axis=1)
         goes_on = off & (spent + cost <= budget)
         spent += np.where(goes_on, cost, 0)
@@ -225,7 +225,7 @@ def _even_panels(paths: _Paths, prediction: np.ndarray, count: int) -> _Panels:
     base = np.tile(np.repeat(np.arange(background, dtype=np.int32), count - 1), rows)
     targets = paths.targets
     at = np.empty((rows, background, count + 1, targets.shape[1]), np.float32)
-    if paths.reference.players.holds:  # where a path starts is the row's own
+    if paths.reference.players.holds:  # each row has its own start of the path
         every = np.repeat(np.arange(rows), background)
         starts = np.tile(np.arange(background, dtype=np.int32), rows)
         at[:, :, 0] = paths.scores(every, starts, np.zeros(len(every))).reshape(rows, background, -1)
@@ -247,16 +247,16 @@ def _even_panels(paths: _Paths, prediction: np.ndarray, count: int) -> _Panels:
 
 
 def _marked(row: np.ndarray, severity: np.ndarray, rows: int) -> np.ndarray:
-    """Marks the panels to halve, `[P]` bool: the worst of each row, until the others would do.
+    """Marks the panels to halve, `[P]` bool: the worst of each row, until the rest is accurate enough.
 
-    Errors have either sign, so that those of the panels left as they are add up to about the root of their
-    squares; that is to be at most half of what the row may be off. Where all have one sign and none is
-    marked, the worst is.
+    Errors have both signs, so that the unmarked panels together are off by about the root of the sum of
+    their squared errors; this may be at most half of the row's limit. If all errors have one sign and no
+    panel would be marked, the worst one is.
     """
     order = np.lexsort((severity, row))
     ends = np.cumsum(np.bincount(row, minlength=rows))
     sums = np.concatenate([[0.0], np.cumsum(severity[order] ** 2)])
-    # Σ of the squares of this panel and of all better ones of its row.
+    # The sum of the squared errors of this panel and of all better ones of its row.
     upto = sums[1:] - sums[np.concatenate([[0], ends])[row[order]]]
     marked = np.zeros(len(row), bool)
     marked[order] = upto > 0.25

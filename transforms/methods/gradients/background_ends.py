@@ -1,4 +1,4 @@
-"""The two ends of the background's affine part: kept for the whole run, or made for each call anew."""
+"""The background's inputs and outputs of the affine prefix: cached for the run, or computed per call."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ends:
-    """Entries and frontier of the background rows.
+    """The background rows' entries (inputs of the affine prefix) and frontier (its outputs).
 
     After a convolution of a picture a row's frontier takes megabytes. For large backgrounds it is not kept:
     each call evaluates the affine prefix for the rows that it needs.
 
     Args:
       differentiable: The model, cut.
-      inputs: Of the R background rows, `[R, *shape]`.
-      kept: Entries and frontier of all rows, None where they take too much memory.
+      inputs: Model inputs of the R background rows, `[R, *shape]`.
+      kept: Entries and frontier of all rows; None if they would take too much memory.
     """
 
     differentiable: Gradients
@@ -37,7 +37,7 @@ class Ends:
     def made(
         cls, differentiable: Gradients, inputs: Mapping[str, np.ndarray], device_batch_size: int
     ) -> Ends:
-        """Computes what is kept, in calls of at most `device_batch_size` rows."""
+        """Computes the ends in calls of `device_batch_size` rows at most; keeps them if memory allows."""
         from transforms.models.graphs.tensors import in_calls
 
         rows = len(next(iter(inputs.values())))
@@ -47,11 +47,11 @@ class Ends:
         return cls(differentiable, inputs, (entries, frontier))
 
     def of(self, base: np.ndarray) -> tuple[tuple[Any, Any], np.ndarray]:
-        """Entries and frontier for a call, and the places in them of the background rows `base`."""
+        """Entries and frontier for a call, and the positions of the background rows `base` in them."""
         if self.kept is not None:
             return self.kept, base
         rows, places = np.unique(base, return_inverse=True)
-        # Of few shapes: XLA compiles anew for each.
+        # Padded to a power of two: XLA compiles anew for each shape.
         padded = rows[np.minimum(np.arange(1 << (len(rows) - 1).bit_length()), len(rows) - 1)]
         entries, frontier = self.differentiable.ends({name: v[padded] for name, v in self.inputs.items()})
         return (entries, frontier), places.reshape(base.shape).astype(np.int32)

@@ -26,7 +26,7 @@ class DeepShap(AttributionMethod):
     is linear passes on. φ sums to F(x) − mean F(x′) whatever the model; it is the Shapley value where the
     model is a sum of functions of one feature each and of products of two.
 
-    Cost: one forward evaluation a row, and a backward walk for each of the R background rows; memory
+    Cost: one forward evaluation per row, and a backward walk per row and background row; memory
       O(device_batch_size).
     Reference: Shrikumar et al. 2017, https://arxiv.org/abs/1704.02685; Lundberg and Lee 2017,
       https://arxiv.org/abs/1705.07874, §4.2.
@@ -41,7 +41,7 @@ class DeepShap(AttributionMethod):
     additive: ClassVar[bool] = True
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
-        """One a background row."""
+        """One per background row."""
         return background_rows
 
     def attribute(
@@ -53,14 +53,14 @@ class DeepShap(AttributionMethod):
         seeds: np.ndarray,
         device_batch_size: int,
     ) -> Attribution:
-        """Walks back; see `AttributionMethod.attribute`."""
+        """Walks back through the graph; see `AttributionMethod.attribute`."""
         prediction, output = predict(model, inputs, targets, device_batch_size)
         base_value = reference.base_values[targets]
         rescaled = model.rescaled(reference.inputs)
         pairs = max(1, device_batch_size // min(targets.shape[1], TARGETS_AT_ONCE))
         calls = -(-reference.rows // pairs)
         at_once = -(-reference.rows // calls)
-        # The background as the rules need it, computed once a process.
+        # The background's tensors that the rules need, computed once per process.
         parts = reference.latest("rescaled", at_once, lambda: rescaled.background(reference.inputs, at_once))
 
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:

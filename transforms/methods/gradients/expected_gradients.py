@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from transforms.models.base import ScoredModel
 
 
-#: From this many samples on, sums are expected; they may miss a little less than `limits.convergence` allows.
+#: Fewest samples for which sums are corrected, and the largest error of a sum, just below the default
+#: `limits.convergence`.
 _SUMMING, _OFF = 200, 0.048
-#: Names the stream of a row's lattices; those of the samples themselves count from 0 to n_samples.
+#: Number of the random stream of a row's lattices; the samples' own streams are 0 to n_samples.
 _LATTICES = 1 << 20
 
 
@@ -46,12 +47,11 @@ class ExpectedGradients(AttributionMethod):
     shifted lattices keyed by the row, so that each is used equally often. `n_samples` a multiple of twice the
     background's rows is best.
 
-    With 200 samples or more and no tolerance, rows and targets whose φ miss the sum by nearly 5 % of the
-    spread of the score are sampled again, up to ten times: what `limits.convergence` allows by default is met
-    where it can be.
+    With 200 samples or more and no tolerance, rows and targets whose Σφ is off by nearly 5 % of the score's
+    spread are sampled again, up to ten times, so that the default `limits.convergence` is met if possible.
 
     Args:
-      n_samples: Samples a row.
+      n_samples: Samples per row.
       tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are
         sampled again, up to ten times `n_samples`.
       standard_error: Write a standard error beside every value, from the differences between two samples of
@@ -59,7 +59,7 @@ class ExpectedGradients(AttributionMethod):
         (Cochran 1977, §5A.12). Both count some of what the strata and the even use of the background take
         away, so that it is too large rather than too small: by a factor of 1 to 1.5 where the background has
         more than twice `n_samples` rows, of 1.5 to 3 where it has half of `n_samples` or fewer.
-    Cost: `n_samples` gradient evaluations a row, more for the few that are sampled again; memory
+    Cost: `n_samples` gradient evaluations per row, more for the few that are sampled again; memory
       O(device_batch_size).
     Reference: Erion et al. 2021, https://arxiv.org/abs/1906.10670, eq. 3.
     """
@@ -125,8 +125,8 @@ class ExpectedGradients(AttributionMethod):
         count = self.n_samples
         whole = count - count % (2 * reference.rows)
         paired = count - count % 2
-        # Samples come in pairs, which up to `whole` have a background row in common: two nodes on one path.
-        # The standard error rests on them, so that no pair is torn between two calls.
+        # Up to `whole`, samples come in pairs that share a background row: two nodes on one path.
+        # The standard error comes from these pairs, so a pair must not be split between calls.
         at_once = min(count, max(2, device_batch_size - device_batch_size % 2))
 
         def call(index: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
@@ -166,9 +166,9 @@ def _refine(
 
     Args:
       values: φ of a round, `[B, T, *shape]`.
-      errors: Their standard errors, where they are asked for.
-      wanted: Σφ as it should be, `[B, T]`.
-      limit: What it may be off, `[B, T]`.
+      errors: Their standard errors, if requested.
+      wanted: The required Σφ, `[B, T]`.
+      limit: The largest error of Σφ, `[B, T]`.
       run: Samples some rows for another round.
     """
     taken = np.ones(wanted.shape)
@@ -203,18 +203,18 @@ def strata(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions on the path and background rows of some of a row's samples.
 
-    Strata are taken in turns of 2R: over a turn, each background row is used twice, R strata apart, and these
+    Strata are used in turns of 2R: in each turn, each background row is used twice, R strata apart, and these
     two samples follow one another, so that their difference shows how much a sample varies once its
-    background row is given. The strata that are left after the last whole turn follow in their order. Each
-    turn draws its own lattice: with one for all, a background row would see the same part of every stretch of
+    background row is given. The strata left after the last whole turn follow in order. Each turn
+    draws its own lattice; with one lattice for all turns, a background row would always see the same part of
     the path.
 
     Args:
-      keys: Of the rows, `[B]` uint64.
-      first: Number of the first sample, of `count`.
-      size: Samples wanted.
-      count: Samples a row has in all, one a stratum of [0, 1].
-      background_rows: R.
+      keys: Keys of the rows' random numbers, `[B]` uint64.
+      first: Number of the first sample, below `count`.
+      size: Number of samples to return.
+      count: Samples per row in all, one for each stratum of [0, 1].
+      background_rows: The number of background rows R.
     Returns:
       α `[size, B]` float32, and the background row `[size, B]` int32: in stratum s the (a·s + c) mod R-th of
       a shuffled background, with a coprime to R and c drawn for each row and turn.
@@ -245,7 +245,7 @@ def _order(count: int, background_rows: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _shuffled(background_rows: int) -> np.ndarray:
-    """The background in an order that has nothing to do with its own, which may be sorted, `[R]` int32."""
+    """A random order of the background rows, which may be sorted themselves, `[R]` int32."""
     order = np.argsort(mix(np.arange(1, background_rows + 1, dtype=np.uint64))).astype(np.int32)
     order.setflags(write=False)
     return order

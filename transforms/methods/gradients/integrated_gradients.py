@@ -42,12 +42,12 @@ class IntegratedGradients(AttributionMethod):
     Args:
       n_steps: Quadrature nodes on a path.
       tolerance: Largest |convergence_delta| of a row, relative to the spread of the score. Rows above it are
-        done again in panels, which are halved where they are off, until `max_steps`. None: every row gets
-        `n_steps`.
-      max_steps: Most gradient evaluations on a path, the first `n_steps` included; of use with a tolerance.
+        integrated again by adaptive quadrature, with up to `max_steps`. None: every row gets `n_steps`.
+      max_steps: Most gradient evaluations per path, the first `n_steps` included; used with a tolerance.
     Raises:
       UserError: `max_steps` is below `n_steps`; without a tolerance the default sets no limit.
-    Cost: `n_steps` · R gradient evaluations a row, and what the tolerance adds; memory O(device_batch_size).
+    Cost: `n_steps` · R gradient evaluations per row, more for rows above the tolerance; memory
+      O(device_batch_size).
     Reference: Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365, eq. 1.
     """
 
@@ -72,7 +72,7 @@ class IntegratedGradients(AttributionMethod):
             )
 
     def held_bytes(self, players: int) -> int:
-        """Memory of the panels that a tolerance takes: theirs, what halving adds, and both joined."""
+        """Bytes of the panels under a tolerance: the panels, their halves, and both joined."""
         return 0 if self.tolerance is None else 8 * 4 * BLOCK_VALUES
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
@@ -96,7 +96,7 @@ class IntegratedGradients(AttributionMethod):
         limited = np.zeros(len(targets), bool)
         if self.tolerance is not None:
             limit = limits(reference.spread[targets], self.tolerance)
-            # A row that is not finite is rejected later; no number of nodes would mend it.
+            # A row that is not finite is rejected later; more nodes would not help.
             late = np.flatnonzero((np.abs(delta) > limit).any(axis=1) & np.isfinite(delta).all(axis=1))
             left = self.max_steps - self.n_steps
             if len(late) and left >= NODES:
@@ -106,7 +106,7 @@ class IntegratedGradients(AttributionMethod):
                     device_batch_size,
                 )  # fmt: skip
                 again_delta = convergence_delta(again, prediction[late], base_value[late])
-                # A row that max_steps stopped keeps the better of the two.
+                # A row stopped by max_steps keeps the better of the two results.
                 off = (np.abs(again_delta) / limit[late]).max(axis=1)
                 better = off < (np.abs(delta[late]) / limit[late]).max(axis=1)
                 for name, value in again.items():

@@ -1,4 +1,4 @@
-"""Scores at the start of straight paths: the baseline's, under the row's own mask where it has one."""
+"""Scores at the start of straight paths: those of the baseline, under the row's mask if it has one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 def start_values(
     model: ScoredModel, inputs: Arrays, reference: Reference, targets: np.ndarray, device_batch_size: int
 ) -> np.ndarray:
-    """Scores at the start of the rows' paths, `[B, T]`, in the mean over the R background rows.
+    """Scores at the start of the rows' paths, `[B, T]`, averaged over the R background rows.
 
-    A mask that the model makes of a list (of which words are padding) is the row's own along the whole path:
-    the path starts at the background's words under that mask, and that is what φ sums from.
+    If the model computes a mask from a list (which words are padding), the row's mask holds along the whole
+    path: it starts at the background's words under the row's mask, and Σφ is relative to that score.
 
-    Args: as for `base_values`, which it is where no mask is the row's own.
-    Cost: nothing, or R evaluations a row where a row has a mask or held inputs.
+    Args: as for `base_values`, whose result this is if no row has a mask.
+    Cost: nothing, or R evaluations per row if rows have masks or held inputs.
     """
     differentiable = model.differentiable(reference.inputs)
     if not differentiable.cut.row_masks:

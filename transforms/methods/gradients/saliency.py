@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 class Saliency(AttributionMethod):
     """The gradient of the score at the row: how fast the score moves with each feature.
 
-    φ_i = ∂F(x)/∂x_i; of an embedded category, the sum of the gradient over the embedding's axis.
+    φ_i = ∂F(x)/∂x_i; for an embedded category, the sum of the gradient over the embedding's axis.
 
     Args:
-      absolute: |∂F/∂x_i| instead, summed over an embedding's axis.
-    Cost: one gradient evaluation a row; memory O(device_batch_size).
+      absolute: Use |∂F/∂x_i|, summed over an embedding's axis.
+    Cost: one gradient evaluation per row; memory O(device_batch_size).
     Reference: Simonyan et al. 2013, https://arxiv.org/abs/1312.6034.
     """
 
@@ -38,7 +38,7 @@ class Saliency(AttributionMethod):
 
     @property
     def signed(self) -> bool:
-        """Sizes of gradients have no sign."""
+        """False with `absolute`, whose values are never negative."""
         return not self.absolute
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
@@ -61,11 +61,11 @@ class Saliency(AttributionMethod):
 
 @dataclass(frozen=True)
 class InputXGradient(AttributionMethod):
-    """The input times the gradient at the row: what a linear model through the row would attribute.
+    """The input times the gradient at the row: the attribution of the model's tangent at the row.
 
-    φ_i = x_i · ∂F(x)/∂x_i; of an embedded category, the sum over the embedding's axis.
+    φ_i = x_i · ∂F(x)/∂x_i; for an embedded category, the sum over the embedding's axis.
 
-    Cost: one gradient evaluation a row; memory O(device_batch_size).
+    Cost: one gradient evaluation per row; memory O(device_batch_size).
     Reference: Shrikumar et al. 2016, https://arxiv.org/abs/1605.01713.
     """
 

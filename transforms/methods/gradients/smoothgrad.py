@@ -26,13 +26,13 @@ class SmoothGrad(AttributionMethod):
     φ_i = E[∂F(x + ε)/∂x_i], ε_i normal with standard deviation `noise` times the feature's spread.
 
     Args:
-      n_samples: Noisy copies a row.
+      n_samples: Noisy copies per row.
       noise: Standard deviation of the noise as a share of the feature's standard deviation (over the
         background, or over the run's first rows where the baseline is one row).
       tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are
         sampled again, up to ten times `n_samples`.
       standard_error: Write a standard error beside every value.
-    Cost: `n_samples` gradient evaluations a row; memory O(device_batch_size).
+    Cost: `n_samples` gradient evaluations per row; memory O(device_batch_size).
     Reference: Smilkov et al. 2017, https://arxiv.org/abs/1706.03825.
     """
 
@@ -50,7 +50,7 @@ class SmoothGrad(AttributionMethod):
 
     @property
     def holds_squares(self) -> bool:
-        """Always: the noise is averaged in double precision."""
+        """True: the samples are averaged in double precision."""
         return True
 
     def evaluations_per_row(self, background_rows: int, players: int) -> int:
@@ -108,7 +108,7 @@ class SmoothGrad(AttributionMethod):
         return means, variances
 
     def _noise(self, scale: np.ndarray, keys: np.ndarray, first: int, copies: int) -> np.ndarray:
-        """Noise of an entry, `[copies · B · per_row, ...]`; `scale` is a row's, `[per_row, ...]`."""
+        """Draws noise of the standard deviation `scale`, `[per_row, ...]`: `[copies · B · per_row, ...]`."""
         drawn = normals(keys, first, copies, scale.size).numpy()
         per_row = scale.shape[0]
         shaped = drawn.reshape(copies, len(keys), *scale.shape) * (self.noise * scale).astype(np.float32)

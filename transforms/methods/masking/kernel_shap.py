@@ -43,8 +43,8 @@ class KernelShap(AttributionMethod):
     share the coalitions, so that the fit is one matrix product. Small values are not set to zero (no l1).
 
     Args:
-      n_samples: Coalitions a row, the empty and the full one included: at least 2M + 2 or all 2^M; "auto" is
-        2M + 2048, or all.
+      n_samples: Coalitions per row, the empty and the full one included: at least 2M + 2 or all 2^M.
+        "auto" is 2M + 2048, or all.
       sampling: "leverage" takes about as many coalitions of every size, which is the sampling by leverage
         scores; "shapley" more of the very small and very large ones, by the weights of the Shapley kernel.
       tolerance: Largest standard error of a value, relative to the spread of the score; rows above it are
@@ -52,7 +52,7 @@ class KernelShap(AttributionMethod):
       standard_error: Write a standard error beside every value. From six coalitions a feature on, its square
         is up to a third larger than that of the true error on average, with fewer up to twice as large; it
         is 0 where all coalitions are evaluated.
-    Cost: `n_samples` evaluations a row and background row; memory O(device_batch_size) and a few tens of
+    Cost: `n_samples` evaluations per row and background row; memory O(device_batch_size) and a few tens of
       megabytes of scores.
     Reference: Lundberg and Lee 2017, https://arxiv.org/abs/1705.07874, theorem 2; Covert and Lee 2021,
       https://arxiv.org/abs/2012.01536, on pairs; Musco and Witter 2024, https://arxiv.org/abs/2410.01917.
@@ -71,7 +71,7 @@ class KernelShap(AttributionMethod):
     standard_error: bool = False
 
     def coalitions(self, players: int) -> int:
-        """Coalitions that are evaluated for a row, of M players; an even number, since they come in pairs."""
+        """The number of coalitions evaluated per row for M players; even, because they come in pairs."""
         wanted = 2 * players + 2048 if self.n_samples == "auto" else self.n_samples
         return int(min(wanted - wanted % 2, 2**players))
 

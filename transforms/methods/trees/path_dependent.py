@@ -161,7 +161,7 @@ def _values(
       earlier: The last edge above on the same feature, −1 for none, `[nodes]`.
       levels: Edges above each node, `[nodes]`.
       factor: See `PathDependent._terms`, `[nodes, 2, K]`.
-      gain: Likewise.
+      gain: See `PathDependent._terms`, `[nodes, 2, K]`.
       phi: Takes the values, `[T, width, B]`.
     """
     outputs, count, rows, feature = value.shape[1], factor.shape[2], columns.shape[1], split[0]

@@ -17,11 +17,12 @@ MOST_ON_A_PATH = 63
 
 @dataclass(frozen=True)
 class Forest:
-    """Trees whose leaves sum to the score minus a constant; nodes are numbered across all trees.
+    """Trees; the score is a constant plus the sum of the leaves that a row reaches.
+
+    Nodes are numbered across all trees in preorder: each node, then its left subtree, then the right one.
 
     At a split by threshold, a row goes left if its value is at most the threshold. At a split between
     categories, the direction depends on whether the node's set of categories contains the row's value.
-    Nodes are in preorder: each node, then its left subtree, then its right subtree.
 
     Args:
       roots: First node of each tree, `[trees]` int32, ascending.
@@ -127,7 +128,7 @@ class Paths:
         paths = cls(*arrays)
         if paths.depth.max() > MOST_ON_A_PATH:
             raise UserError(
-                f"a tree splits on {paths.depth.max()} features on the way to a leaf, above {MOST_ON_A_PATH}",
+                f"a tree splits on {paths.depth.max()} features on a path; the limit is {MOST_ON_A_PATH}",
                 "method",
                 "use permutation_shap or kernel_shap",
             )

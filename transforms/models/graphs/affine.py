@@ -1,6 +1,6 @@
-"""Ops of a TensorFlow graph that are affine in their varying operands and keep the batch as leading axis.
+"""Recognises ops that are affine in their varying operands and keep the batch as leading axis.
 
-An affine map turns a straight path into a straight path, so that only the path's ends need be evaluated.
+An affine op maps a straight path to a straight path, so that only the path's two ends need to be evaluated.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from transforms.models.graphs.trace import STOPS, static_shape
 
 #: Affine in any number of varying operands.
 _SUMS = frozenset({"Add", "AddV2", "AddN", "Sub", "BiasAdd"})
-#: Affine in one varying operand, element by element or by rearranging; the others are constant.
+#: Linear in their only operand.
 _UNARY = frozenset({"Identity", "Neg", "Snapshot"}) | STOPS
-#: Linear in their first operand, which is the one that varies.
+#: Linear in their first operand, if the second operand does not vary.
 _FIRST = frozenset({"RealDiv", "Div"})
 _MATMULS = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2"})
-#: Contractions: their multiplications are the cost that is saved by skipping an affine prefix.
+#: Matrix products and convolutions: skipping an affine prefix saves their multiplications.
 CONTRACTIONS = _MATMULS | {"Conv2D", "Conv3D", "DepthwiseConv2dNative"}
 _POOLS = frozenset({"AvgPool", "AvgPool3D"})
 _BATCH_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
@@ -33,7 +33,7 @@ def is_affine(op: Any, varying: Callable[[Any], bool]) -> bool:
 
     Args:
       op: An op with at least one varying operand; the other operands are equal for all rows.
-      varying: Whether a tensor depends on the model's inputs.
+      varying: Tells whether a tensor depends on the model's inputs.
     """
     kind = op.type
     operands = [position for position, tensor in enumerate(op.inputs) if varying(tensor)]
@@ -101,7 +101,7 @@ def multiplications(op: Any) -> int:
 
 
 def slice_spares_batch(op: Any) -> bool:
-    """True if a StridedSlice keeps the whole first axis, by its masks or an ellipsis that covers it."""
+    """True if a StridedSlice keeps the whole first axis, by its masks or by an ellipsis over that axis."""
     strides = _constant(op.inputs[3])
     rank = op.inputs[0].shape.rank
     if strides is None or rank is None:

@@ -1,4 +1,4 @@
-"""A function that is traced once and called by its trace, compiled by XLA on request."""
+"""A function that is traced only once and called through its trace, compiled by XLA on request."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from transforms.models.graphs.xla import Fused, traced_for_xla
 
 
 class Compiled:
-    """A function with one signature, traced at its first call, for any number of threads.
+    """A thread-safe function with one signature, traced at its first call.
 
-    In every call tf.function searches for a matching trace and converts numpy arrays one by one under its own
-    rules: about 0.8 ms of processor time for a function of ten arguments, as much as a small network's
-    arithmetic on a thousand points. Here the only trace is called directly.
+    At every call, a `tf.function` searches for a matching trace and converts numpy arrays one by one under
+    its own rules. For a function of ten arguments this takes about 0.8 ms of processor time, as much as a
+    small network's arithmetic on a thousand points. This class calls its only trace directly instead.
 
     Args:
-      function: A function from and to nested structures of tensors.
+      function: Takes and returns nested structures of tensors.
       signature: TensorSpecs in the structure of the arguments.
       options: Compile options of the model to which the function belongs.
     """
@@ -65,13 +65,13 @@ class Compiled:
 
     @property
     def fused(self) -> tuple[int, int]:
-        """The numbers of operations that XLA compiles and that it does not, known after the first call."""
+        """How many ops XLA compiles and how many it does not; (0, 0) without XLA or before the first call."""
         return self._concrete.operations if isinstance(self._concrete, Fused) else (0, 0)
 
 
 @cache
 def _lanes(device: str | None, count: int) -> AbstractContextManager[Any]:
-    """The queue of a device: when `count` calls are in flight, the next call waits."""
+    """The semaphore of a device: while `count` calls are in flight, the next call waits."""
     return threading.BoundedSemaphore(count)
 
 

@@ -1,4 +1,4 @@
-"""Integers in a graph that do not depend on the rows: loop counters, their limits, extents of shapes."""
+"""Computes integers in a graph that do not depend on the rows: loop counters, their limits, extents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def work_out(tensor: Any, known: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
     Args:
       tensor: A tensor of any graph.
-      known: Known values, by name of their tensor.
+      known: Known values, by tensor name.
     """
     if tensor.name in known:
         return known[tensor.name]
@@ -25,7 +25,7 @@ def work_out(tensor: Any, known: Mapping[str, np.ndarray]) -> np.ndarray | None:
 
 
 def apply(op: Any, known: Callable[[Any], Any]) -> np.ndarray | None:
-    """Computes an op's output from a function that gives its operands' values; None if it cannot be known."""
+    """Computes an op's output; None if it cannot be known. `known` gives the value of an operand, or None."""
     if op.type == "StridedSlice" and op.inputs[0].op.type == "Shape":
         return _extent(op, known)
     rule = _WHOLE.get(op.type)
@@ -38,7 +38,7 @@ def apply(op: Any, known: Callable[[Any], Any]) -> np.ndarray | None:
 
 
 def _extent(op: Any, known: Callable[[Any], Any]) -> np.ndarray | None:
-    """The extent of a shape that an op selects, if it is static: the length of a sequence, for example."""
+    """The extent that a StridedSlice selects from a shape, such as a sequence length; None if not static."""
     begin = known(op.inputs[1])
     shape = op.inputs[0].op.inputs[0].shape
     single = op.get_attr("shrink_axis_mask") == 1 and begin is not None and begin.size == 1

@@ -1,4 +1,4 @@
-"""Places in a model's graph that draw random numbers or mix the rows of a batch: names for an error."""
+"""Finds the layers that draw random numbers or mix the rows of a batch, so that an error can name them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DRAWS = re.compile(
 )
 #: Ops with similar names that draw no random numbers: they only make keys and states.
 _KEYS = re.compile(r"\w*(GetKey|GetAlg|Counter|Iterator|Dataset)\w*")
-#: Parts of an op's name that are not names of layers; and the number at the end of a layer's name.
+#: Scopes in an op's name that are not layers; and the number at the end of a layer's name.
 _CALLS = re.compile(r"(Stateful|Stateless)?PartitionedCall(_\d+)?|cut|Identity")
 _NUMBERED = re.compile(r"_\d+$")
 
@@ -38,14 +38,14 @@ def random_places(model: ScoredGraph) -> list[str]:
 def mixing_places(
     model: ScoredGraph, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray], same: np.ndarray
 ) -> list[str]:
-    """Layers, or else ops, where what belongs to a row first changes with the other rows of its batch.
+    """The layers (or ops outside layers) where a row's values first depend on other rows of its batch.
 
     Args:
       model: The model with its score.
       first: Inputs, `[B, *shape]`.
       second: The same inputs with other values in some rows.
-      same: Marks the rows that both share, `[B]` bool.
-    Cost: two evaluations that keep every tensor; only run for a model that will be refused.
+      same: True for the rows that are equal in `first` and `second`, `[B]` bool.
+    Cost: Two evaluations per row that keep every tensor in memory; only run if the model will be refused.
     """
     traced = model.traced
     needed = _in_order(traced.ancestors(model.scores), model.scores)
@@ -90,7 +90,7 @@ def _differs(one: np.ndarray, other: np.ndarray, same: np.ndarray) -> bool:
 
 
 def _in_order(needed: Mapping[str, Any], fetches: Sequence[Any]) -> list[Any]:
-    """The ops in topological order: each after the ops that it needs."""
+    """The ops in topological order: each op comes after the ops that it needs."""
     ordered: list[Any] = []
     seen: set[str] = set()
     pending = [(tensor.op, False) for tensor in fetches]
@@ -106,7 +106,7 @@ def _in_order(needed: Mapping[str, Any], fetches: Sequence[Any]) -> list[Any]:
 
 
 def _nodes(traced: TracedModel, fetches: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    """Yields the name and type of every op that the fetches need, including bodies of loops and branches."""
+    """Yields the name and type of every op that the fetches need, also within loops and branches."""
     library = {function.signature.name: function for function in traced.graph_def().library.function}
     seen: set[str] = set()
 
@@ -125,7 +125,7 @@ def _nodes(traced: TracedModel, fetches: Sequence[Any]) -> Iterator[tuple[str, s
 
 
 def _place(name: str, kind: str, layers: Mapping[str, str]) -> str:
-    """Names the innermost layer in an op's name by its class, or else the op itself."""
+    """The class of the innermost layer in an op's name, or the op itself if no layer is found."""
     parts = [part for part in name.split("/")[:-1] if not _CALLS.fullmatch(part)]
     for part in reversed(parts):
         for own in (part, _NUMBERED.sub("", part)):

@@ -1,4 +1,4 @@
-"""Formulas written with TensorFlow's functions, as models that it can trace."""
+"""Formulas written with TensorFlow's functions, wrapped as models that TensorFlow can trace."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class FormulaGraph(GraphAdapter):
     """A formula as a loaded model.
 
     Args:
-      signature: Float inputs, and one head as wide as the formula has values.
-      formula: From TensorFlow's module and the inputs, `[B, *shape]`, to values, `[B]` each.
+      signature: Float inputs, and one head with as many outputs as the formula has values.
+      formula: Takes TensorFlow's module and the inputs by name, `[B, *shape]`; returns values, `[B]` each.
     """
 
     kind: str = "formula"
@@ -27,7 +27,7 @@ class FormulaGraph(GraphAdapter):
         self._formula = formula
 
     def trace(self, shapes: Mapping[str, tuple[int, ...]]) -> TracedModel:
-        """Traces the formula once, the batch open."""
+        """Traces the formula once, with a batch of any size."""
         specs = {name: tf.TensorSpec((None, *shape), tf.float32, name=name) for name, shape in shapes.items()}
         placeholders: dict[str, Any] = {}
         results: list[Any] = []

@@ -1,4 +1,4 @@
-"""Compiled gradients of a model, from its entries or its affine frontier, for gradient methods."""
+"""Compiled gradients of a model at its entries or its affine frontier (see `cut/`), for gradient methods."""
 
 from __future__ import annotations
 
@@ -36,25 +36,26 @@ from transforms.models.graphs.tensors import (
 )
 from transforms.models.graphs.trace import TracedModel
 
-#: Parts of a call's nodes, computed one after another so that intermediate values stay in a processor's
-#: cache: measured, 1.3 times the rows on two processors.
+#: Number of parts into which a call's nodes are divided. Parts are computed one after another, so that
+#: intermediate values stay in a processor's cache: measured, 1.3 times the rows on two processors.
 _PARTS = 8
 
 
 class DifferentiableModel:
-    """A model cut where gradients can begin, with a traced function for each job, for any number of threads.
+    """A thread-safe model, cut where gradients can begin, with a traced function for each computation.
 
     Args:
       traced: The model as a graph.
       scores: The tensors to explain, one for each head; flattened side by side they are `[rows, T]`.
       input_shapes: Shape of each model input, without the batch.
-      example: A row of each model input, `[1, *shape]`, on which shapes are measured.
-      affine_prefix: False integrates from the entries (to measure the gain of the prefix).
-      held: Inputs that keep the row's values.
+      example: One row of each model input, `[1, *shape]`, on which shapes are measured.
+      affine_prefix: False integrates from the entries, not the frontier (to measure the gain of the prefix).
+      held: Names of inputs that keep the row's values.
 
     Attributes:
-      evaluations: Model evaluations so far, padding included: points, for any number of targets.
-      activation_bytes: Peak memory of an evaluation and its gradient in bytes, from static shapes.
+      evaluations: Number of points evaluated so far, padding included. A point counts once, however many
+        targets it serves.
+      activation_bytes: Peak memory of one evaluation and its gradient in bytes, from static shapes.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class DifferentiableModel:
 
     @property
     def counted(self) -> frozenset[str]:
-        """Inputs whose values an entry counts over all positions; these positions share equally."""
+        """Inputs with an entry that counts over all positions; the positions share its φ equally."""
         return frozenset(e.input for e in self.cut.entries if (e.positions == EVERYWHERE).any())
 
     @property
@@ -119,13 +120,14 @@ class DifferentiableModel:
         for tensor, value in zip(self.cut.shapes, self._growth.shape_values(self.cut, rows), strict=True):
             feeds.setdefault(tensor.name, value)
         feeds.update({k: v for k, v in self._feeds(side).items() if k not in feeds})
-        # TensorFlow rewrites loops and branches, under their names, to keep values for their gradients. With
-        # more known tensors they keep fewer, and it does not accept two functions of one name.
+        # To differentiate a loop or branch, TensorFlow makes its function also return intermediate values,
+        # but keeps the function's name. With more known tensors the function returns fewer values. TensorFlow
+        # does not accept two different functions of one name, so they are renamed.
         apart = rename_all if known else None
         return flatten_heads(self._traced.replay(feeds, list(self.cut.scores), apart), rows)
 
     def _to_inputs(self, per_entry: Sequence[Any], rows: Any) -> dict[str, Any]:
-        """Sums entry values `[rows · per_row, ...]` to model inputs, `[rows, *input_shape]`."""
+        """Sums the entries' values, `[rows · lead, ...]`, for each model input, to `[rows, *input_shape]`."""
         places = [(entry.input, entry.positions) for entry in self.cut.entries]
         return sum_inputs(places, per_entry, self.input_shapes, rows)
 
@@ -141,10 +143,10 @@ class DifferentiableModel:
             inputs,
             entries,  # of the background, [R, ...]
             frontier,
-            tf.TensorSpec([None, None], ints),  # base row of a group, [G, B or 1]
-            tf.TensorSpec([None, None, None], floats),  # α of a node, [G, K, B or 1]
+            tf.TensorSpec([None, None], ints),  # background row of each group, [G, B or 1]
+            tf.TensorSpec([None, None, None], floats),  # α of each node, [G, K, B or 1]
         ]
-        self._integrate_signature = [*path, tf.TensorSpec([None], floats)]  # weight of a node, [K]
+        self._integrate_signature = [*path, tf.TensorSpec([None], floats)]  # weight of each node, [K]
         noise = [tf.TensorSpec(None, floats) for _ in entries]
         self._gradient_signature = [inputs, noise, tf.TensorSpec([], ints)]
         path.append(tf.TensorSpec([None, None], ints))
@@ -174,7 +176,7 @@ class DifferentiableModel:
         return sum(function.traces for function in compiled)
 
     def constants(self, *arrays: np.ndarray) -> tuple[Any, ...]:
-        """Converts arrays that many calls share to tensors, once."""
+        """Converts arrays to tensors once, for many calls that share them."""
         return tuple(tf.constant(array) for array in arrays)
 
     def integrate(
@@ -240,9 +242,10 @@ class DifferentiableModel:
     def _starts(
         self, inputs: Any, base_entries: Any, base_frontier: Any, base: Any, rows: Any
     ) -> tuple[Any, Any]:
-        """The frontier at which paths start, and the place in it of each path's start, `[G, B]` or `[G, 1]`.
+        """Frontier values where paths start, and each path's index among them, `[G, B]` or `[G, 1]`.
 
-        If the prefix contains a held mask, a background row's frontier depends on the row with the mask.
+        If the prefix contains a held mask, the frontier at a background row also depends on the explained
+        row, which gives the mask. The frontier is then computed for each pair of the two rows.
         """
         if not (self.cut.has_prefix and self.cut.row_masks):
             return base_frontier, base
@@ -264,7 +267,7 @@ class DifferentiableModel:
         targets: Any,
         shared: bool,
     ) -> tuple[list[Any], Any, Any]:
-        """Points of the paths, all scores there `[G·K·B, T]`, and the targets `[G·K·B, T']`."""
+        """Points of the paths, the scores of all outputs there, `[G·K·B, T]`, and targets, `[G·K·B, T']`."""
         copies = tf.shape(alphas)[0] * tf.shape(alphas)[1]
         points = path_points(self._frontier, frontier, *start, alphas, shared)
         side = {name: tile(inputs[name], copies) for name in self.cut.side_inputs}
@@ -286,27 +289,28 @@ class DifferentiableModel:
         self, inputs: Any, base_entries: Any, base_frontier: Any, base: Any, alphas: Any, weights: Any,
         targets: Any, shared: bool, squares: bool, within: bool, parts: int,
     ) -> Any:  # fmt: skip
-        """Traces `integrate`: B rows, G groups of a background row each, K nodes on a path, T targets.
+        """Traces `integrate`; `tensors.py` explains the dimensions G, K, B, R, T and `lead`.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
           base_entries: Entries of the background, `[R·lead, ...]` each.
-          base_frontier: Frontier of the background, likewise.
+          base_frontier: Frontier tensors of the background, `[R·lead, ...]` each.
           base: Background row of each group, `[G, B or 1]`.
           alphas: Positions of the nodes, `[G, K, B or 1]`.
           weights: Weights of the nodes, `[K]`.
           targets: Output indices, `[B, T]`.
-          shared: Whether all rows have the same groups and nodes.
-          squares: Whether squared differences are computed too.
-          within: Whether these are between the two nodes of a group, rather than between two groups.
-          parts: Number of parts of the nodes, computed one after another.
+          shared: Whether all rows share the nodes' positions.
+          squares: Whether sums of squared differences are also computed.
+          within: Whether a squared difference is taken between the two nodes of a group (True) or between two
+            groups (False).
+          parts: Number of parts into which the nodes are divided; parts are computed one after another.
         """
         rows, groups, nodes = tf.shape(targets)[0], tf.shape(alphas)[0], tf.shape(alphas)[1]
         if not shared:
             alphas = tf.broadcast_to(alphas, [groups, nodes, rows])
         entries, frontier = self._entries_and_frontier(inputs)
         start = self._starts(inputs, base_entries, base_frontier, base, rows)
-        # Σ_k w_k ∇F at the nodes: by target and tensor of the frontier, `[G·B·lead, ...]`.
+        # Σ_k w_k ∇F over the nodes, for each target and each tensor of the frontier, `[G·B·lead, ...]`.
         by_target: list[list[Any]] = []
         for part in range(parts):
             some = slice(nodes * part // parts, nodes * (part + 1) // parts)
@@ -318,7 +322,8 @@ class DifferentiableModel:
             by_target = (
                 [list(map(add, *both)) for both in zip(by_target, summed, strict=True)] if part else summed
             )
-        # Since the prefix is affine, Jᵀ is the same at all points: taken at the inputs, once for each group.
+        # The prefix is affine, so its Jacobian J is the same at all points: Jᵀ is applied at the inputs, once
+        # per group.
         here = {name: tile(value, groups) for name, value in inputs.items()}
         anchors = [tile(value, groups) for value in entries]
         plane = self._frontier_from(anchors, here) if self.cut.has_prefix else anchors
@@ -340,7 +345,7 @@ class DifferentiableModel:
             by_group = terms(summed_gradients)
             sums.append(self._to_inputs([sum_copies(term, groups) for term in by_group], rows))
             if squares:
-                # Sum of squared differences of neighbouring terms: of two nodes, or of two groups.
+                # Sum of squared differences between the terms of two nodes, or of two neighbouring groups.
                 if within:
                     by_group = terms([node_difference(g, groups) for g in per_target])
                 moved = self._by_copy(by_group, groups, rows)
@@ -351,7 +356,7 @@ class DifferentiableModel:
         return stack_targets(sums), stack_targets(pairs)
 
     def _by_copy(self, per_entry: Sequence[Any], copies: Any, rows: Any) -> dict[str, Any]:
-        """Entry values of tiled rows by model input, `[copies, rows, *input_shape]`."""
+        """Sums the entries' values of tiled rows for each model input, to `[copies, rows, *input_shape]`."""
         by_input = self._to_inputs(per_entry, copies * rows)
         return {
             k: tf.reshape(v, tf.concat([[copies, rows], tf.shape(v)[1:]], 0)) for k, v in by_input.items()
@@ -364,7 +369,7 @@ class DifferentiableModel:
         for value, added in zip(self._entries_of(inputs), noise, strict=True):
             point = tile(value, copies)
             noisy = point + tf.cast(added, value.dtype)
-            noisy.set_shape(point.shape)  # the noise's shape is open
+            noisy.set_shape(point.shape)  # the noise has no static shape
             points.append(noisy)
         here = {name: tile(value, copies) for name, value in inputs.items()}
         held = self._traced.replay(self._feeds(inputs), self._equalities) if self._equalities else []

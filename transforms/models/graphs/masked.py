@@ -1,12 +1,12 @@
-"""Scores of masked rows, in which some values are kept and others replaced, built and summed on the device.
+"""Scores of masked rows, in which some values are kept and others replaced; built and summed on the device.
 
 Between the entries and the frontier of a cut (see `cut/`) a model is affine, so that the frontier of a masked
 point is prefix(x ⊙ m) + prefix(b ⊙ (1 − m)) − prefix(0). The first term is the same for all background rows
-b, the second for all rows x; only the model after the prefix is evaluated for each pair. If a model has no
-such prefix, masked inputs of any type are assembled value by value.
+b, and the second term for all rows x; only the model after the prefix is evaluated for each pair of x and b.
+If a model has no such prefix, masked inputs of any type are assembled value by value.
 
-Points are ordered by row, coalition, background row: `[B · C · R′]` for B rows, C coalitions, R′ background
-rows of a coalition. M is the number of players, T the number of outputs.
+Points are ordered by row, coalition, background row: `[B · C · R′]` for B rows, C coalitions and R′
+background rows per coalition. M is the number of players, T the number of outputs.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ from transforms.models.players import HELD, Players
 #: Up to this many outputs, summing all of them is cheaper than selecting each point's targets first.
 _FEW_OUTPUTS = 16
 
-#: Bytes of values in one part of a call's rows. Parts run one after another, so that intermediate values stay
-#: in a processor's cache: measured, 1.3 to 1.6 times the rows per second.
+#: Bytes of values in one part of a call's rows, and fewest points in it. Parts run one after another, so that
+#: intermediate values stay in a processor's cache: measured, 1.3 to 1.6 times the rows per second.
 _BYTES_A_PART = 4 << 20
 _LEAST_POINTS = 256
-#: Background rows whose entries are computed at a time.
+#: Number of background rows for which entries are computed at a time.
 _ROWS_A_CALL = 4096
 _MOST_PARTS = 16
 
-#: Computes scores, `[B′ · C · R′, T]`, of a slice of the rows; the second argument is the number of points.
+#: Computes scores, `[B′ · C · R′, T]`, for a slice of B′ rows; the second argument is the number of points.
 _ScoreRows = Callable[[slice, Any], Any]
 
 
 class MaskedModel:
-    """A model with its background on the device and one compiled function, for any number of threads.
+    """A thread-safe model with its background on the device and a compiled function of masked rows.
 
     Args:
       traced: The model as a graph.
       scores: The tensors to explain, one for each head.
       background: Model inputs of the R background rows, `[R, *shape]`.
       players: The players, whose values are kept or replaced together.
-      count: Called with the number of evaluations of each call.
-      affine_prefix: False assembles masked inputs in any case (to measure the gain of the prefix).
+      count: Called once per device call, with the call's number of evaluations.
+      affine_prefix: False assembles masked inputs even if there is a prefix (to measure the prefix's gain).
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class MaskedModel:
           targets: Output indices, `[B, T]`.
           coalitions: Members of each coalition, `[C, M]` bool.
           base: Indices of the background rows that replace the other players' values, `[C, R′]`, or `[1, R′]`
-            for all coalitions.
+            if all coalitions share them.
         Returns:
-          `[B, C, T]` float64.
+          Sums of scores over the background rows, `[B, C, T]` float64.
         Cost: C · R′ evaluations per row.
         """
         points = len(targets) * len(coalitions) * base.shape[1]
@@ -136,7 +136,7 @@ class MaskedModel:
             scores = self._prefix.scores(inputs, others, kept)
         done: list[Any] = []
         for part in range(parts):
-            # One after another: two parts at once would compete for the cache.
+            # The parts run one after another, because two parts at once would compete for the cache.
             with tf.control_dependencies(done[-1:]):
                 some = slice(rows * part // parts, rows * (part + 1) // parts)
             chosen = targets[some]
@@ -145,7 +145,7 @@ class MaskedModel:
         return tf.concat(done, axis=0) if parts > 1 else done[0]
 
     def _raw_scores(self, inputs: Any, kept: Any, base: Any) -> _ScoreRows:
-        """Scores of some rows by masking the model's inputs, value by value."""
+        """Returns a function that scores a slice of the rows, masking the model's inputs value by value."""
         masks, others = {}, {}
         for name in inputs:
             owners = self._players.of[name]
@@ -185,7 +185,7 @@ class _Prefix:
       traced: The model as a graph.
       cut: The model's cut, which has a prefix.
       growth: The growth of the cut's tensors.
-      players: The player of each value of an entry, `[lead · size]` for each entry; M for held values.
+      players: For each entry, the player of each of its values, `[lead · size]`; M stands for held values.
     """
 
     def __init__(
@@ -204,10 +204,10 @@ class _Prefix:
     def of(
         cls, traced: TracedModel, scores: Sequence[Any], players: Players, example: Mapping[str, np.ndarray]
     ) -> _Prefix | None:
-        """The prefix of a model; None if masks cannot be split at one."""
+        """The affine prefix of a model; None without one, or if masked rows cannot be assembled after it."""
         try:
             cut = find_cut(traced, scores, hold_masks=False)
-        except UserError:  # no gradient reaches some input: it can only be masked at the input
+        except UserError:  # an input that no gradient reaches can only be masked at the input itself
             return None
         fed = frozenset(entry.tensor.name for entry in cut.entries)
         before = traced.ancestors(cut.frontier, fed)
@@ -235,7 +235,7 @@ class _Prefix:
         return [tf.reshape(v, [-1, len(owners)]) for v, owners in zip(entries, self._players, strict=True)]
 
     def scores(self, inputs: Mapping[str, Any], others: Sequence[Any], kept: Any) -> _ScoreRows:
-        """Returns a function that computes scores of some masked rows, `[B′ · C · R′, T]`.
+        """Returns a function that computes scores of masked rows for a slice of the rows.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
@@ -244,13 +244,14 @@ class _Prefix:
         """
         own, replaced = [], []
         entries = self.by_row(self._entries(inputs))
-        # mask [C, lead · size], value [B, lead · size], other [C or 1, R′, lead · size] → [B · C · lead, ...]
-        # kept from the rows, and [C · R′ · lead, ...] replaced from the background.
+        # From mask [C, lead · size], value [B, lead · size] and other [C or 1, R′, lead · size]: `own` gets
+        # the values kept from the rows, [B · C · lead, ...], and `replaced` the values taken from the
+        # background, [C · R′ · lead, ...].
         for entry, owners, value, other in zip(
             self._cut.entries, self._players, entries, others, strict=True
         ):
             mask = tf.gather(kept, owners, axis=1)
-            # Selected rather than multiplied: an infinite value that is not kept must have no effect.
+            # `tf.where` instead of a product: an infinite value that is not kept must have no effect.
             nothing = tf.zeros([], value.dtype)
             tail = [-1, *entry.tensor.shape[1:]]
             own.append(tf.reshape(tf.where(mask, value[:, tf.newaxis], nothing), tail))
@@ -291,5 +292,5 @@ def _tensors(cut: Cut) -> list[Any]:
 
 
 def _column(owners: np.ndarray, players: Players) -> np.ndarray:
-    """The column of each value's player in `[C, M + 1]` membership; held values have the last column."""
+    """The column of each value's player in the membership `[C, M + 1]`; held values have the last column."""
     return np.where(owners == HELD, players.count, owners).astype(np.int32)

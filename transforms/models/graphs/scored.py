@@ -52,12 +52,12 @@ class GraphAdapter:
         affine_prefix: bool,
         example: Mapping[str, np.ndarray],
     ) -> ScoredGraph:
-        """Returns the model with its score; `example` is not used, because the graph shows the outputs."""
+        """Returns the model with its score; `example` is unused, because the graph shows the outputs."""
         return ScoredGraph(self, shapes, score, affine_prefix=affine_prefix)
 
 
 class ScoredGraph:
-    """A graph with the score that is explained; see `ScoredModel` for what methods ask of it.
+    """A graph with the score that is explained; implements `ScoredModel`.
 
     Args:
       adapter: The loaded model.
@@ -68,7 +68,7 @@ class ScoredGraph:
     Attributes:
       score_kinds: Kind of the explained score, one per head: "output", "logit", "probability" or "margin".
       evaluations: Number of forward evaluations requested so far.
-      held: Inputs that methods with gradients leave at the row's own values.
+      held: Names of inputs that gradient methods leave at the row's own values.
       has_gradients: True if this kind of model has gradients.
       has_trees: True for a tree model.
     """
@@ -120,20 +120,20 @@ class ScoredGraph:
           inputs: Values by model input, each `[B, *shape]`.
         Returns:
           The scores and the model's own outputs, each `[B, T]` float32 over all targets.
-        Cost: one forward evaluation a row.
+        Cost: One forward evaluation per row.
         """
         self.count(len(next(iter(inputs.values()))))
         scores, outputs = self._evaluate(dict(inputs))
         return scores.numpy(), outputs.numpy()
 
     def count(self, evaluations: int) -> None:
-        """Adds to the forward evaluations asked for."""
+        """Adds forward evaluations to the number requested so far."""
         with self._lock:
             self.evaluations += evaluations
 
     @cached_property
     def in_halves(self) -> bool:
-        """Whether some of it is computed in numbers of 16 bits or fewer."""
+        """Whether any tensor of the model has a float type of 16 bits or fewer."""
         return any(
             tensor.dtype.is_floating and tensor.dtype.size < 4
             for op in self.traced.graph.get_operations()
@@ -142,16 +142,16 @@ class ScoredGraph:
 
     @cached_property
     def forward_bytes(self) -> int:
-        """Memory that one evaluation holds at most."""
+        """Peak memory of one evaluation in bytes, from static shapes."""
         return forward_bytes(self.traced, self.scores)
 
     @property
     def repeatable(self) -> bool:
-        """Whether its graph may stand in one function several times, for the parts of a call."""
+        """Whether one function may hold several copies of the graph, one per part of a call."""
         return self.traced.repeatable(self.scores)
 
     def masked(self, reference: Reference) -> MaskedModel:
-        """The model with a background, for masking methods; made once for each reference."""
+        """The model with a background, for masking methods; made once per reference."""
 
         def make() -> MaskedModel:
             return MaskedModel(
@@ -163,15 +163,15 @@ class ScoredGraph:
                 affine_prefix=self._affine_prefix,
             )
 
-        # The id stays this model's: what is kept holds it.
+        # The key is unique: the cached value refers to this model, so that no other model can get its id.
         masked: MaskedModel = reference.once(f"masked by {id(self)}", make)
         return masked
 
     def trees(self) -> tuple[Forest, np.ndarray]:
-        """The trees of a tree model, and the constant that makes their sum the score, `[T]`.
+        """The trees of a tree model, and the constants, `[T]`, that make the trees' sum the score.
 
         Raises:
-          UserError: It has none.
+          UserError: The model has no trees.
         """
         raise UserError("the model has no trees", "method.name", "choose another method")
 
@@ -179,7 +179,7 @@ class ScoredGraph:
         """The model cut where gradients can begin, made once.
 
         Args:
-          example: A row of each input, `[1, *shape]`, that the model accepts.
+          example: One row of each input, `[1, *shape]`, with values that the model accepts.
         Raises:
           UserError: Gradients cannot reach an input, or cannot tell inputs apart.
         """
@@ -199,7 +199,7 @@ class ScoredGraph:
         """The model with DeepLIFT's rules, made once.
 
         Args:
-          example: Some rows of each input, `[R, *shape]`, that the model accepts.
+          example: Some rows of each input, `[R, *shape]`, with values that the model accepts.
         Raises:
           UserError: An op has no rule; the error names it.
         """
@@ -212,10 +212,10 @@ class ScoredGraph:
 def _full_signature(
     signature: Signature, shapes: Mapping[str, tuple[int, ...]], outputs: Sequence[Any]
 ) -> Signature:
-    """The signature with what it left open as the trace with full input shapes has it.
+    """Completes the signature with the shapes known from the trace.
 
     Raises:
-      UserError: An output does not lead with the batch, or the inputs do not fix its shape.
+      UserError: An output's leading axis is not the batch, or the input shapes do not determine its shape.
     """
     heads = []
     for head, tensor in zip(signature.outputs, outputs, strict=True):

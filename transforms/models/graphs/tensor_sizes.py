@@ -1,4 +1,4 @@
-"""Growth of a cut's tensors with the number of rows, measured by a run, and the memory that they take."""
+"""How a cut's tensors grow with the number of rows, measured on a few rows, and how much memory they take."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class CutGrowth:
         return cls(lead, tuple(lines))
 
     def shape_values(self, cut: Cut, rows: Any) -> list[Any]:
-        """The values of the cut's shape-only tensors for `rows` rows; called while tracing."""
+        """Values of the cut's shape-only tensors for a given number of rows; called while tracing."""
         return [
             tf.constant(base, tensor.dtype) + tf.constant(slope, tensor.dtype) * tf.cast(rows, tensor.dtype)
             for tensor, (base, slope) in zip(cut.shapes, self.shape_lines, strict=True)
@@ -72,7 +72,7 @@ class CutGrowth:
 
 
 def activation_bytes(traced: TracedModel, cut: Cut) -> int:
-    """Bytes that an evaluation from the frontier on holds together with its gradient, by static shapes."""
+    """Memory in bytes of one evaluation after the frontier, with its gradient, from static shapes."""
     fed = cut.fed
     ops = traced.ancestors(cut.scores, fed).values()
     total = sum(row_bytes(tensor) for tensor in cut.frontier) + _float_bytes(ops)
@@ -81,7 +81,7 @@ def activation_bytes(traced: TracedModel, cut: Cut) -> int:
 
 
 def forward_bytes(traced: TracedModel, scores: Sequence[Any]) -> int:
-    """Peak memory of an evaluation in bytes, inputs included, computed from static shapes."""
+    """Peak memory of one evaluation in bytes, inputs included, from static shapes."""
     ops = traced.ancestors(scores).values()
     inside = {tensor.op.name for tensor in traced.inputs.values()}
     total = sum(row_bytes(tensor) for tensor in traced.inputs.values())
@@ -101,7 +101,7 @@ def _float_bytes(ops: Iterable[Any]) -> int:
 
 
 def _loop_bytes(traced: TracedModel, loop: Any) -> int:
-    """Bytes that a loop keeps of all its steps for the backward pass; recurrent layers loop over lists."""
+    """Bytes that all steps of a loop keep for the backward pass; the length of its lists gives the steps."""
     steps = 1
     for operand in loop.inputs:
         if operand.op.type == "TensorListFromTensor":
@@ -109,7 +109,7 @@ def _loop_bytes(traced: TracedModel, loop: Any) -> int:
         elif operand.op.type == "TensorListReserve":
             steps = max(steps, int(tf.get_static_value(operand.op.inputs[1]) or 1))
     library = {function.signature.name: function for function in traced.graph_def().library.function}
-    with traced.graph.as_default():  # the body may name functions that this graph knows
+    with traced.graph.as_default():  # the body may call functions that this graph holds
         body = function_def_to_graph(
             library[loop.get_attr("body").name], input_shapes=[tensor.shape for tensor in loop.inputs]
         )

@@ -1,7 +1,7 @@
 """Small tensor helpers that the compiled functions share; called while tracing.
 
-In shapes, G is the number of groups (each with a background row for every row), K the number of nodes on a
-path, B that of rows, R that of background rows, and `lead` the leading rows of a tensor for a row of inputs.
+Dimensions: G groups, each of which pairs every row with one background row; K nodes on a path; B rows;
+R background rows; T targets. `lead` is a tensor's leading extent per row of the inputs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from transforms.models.graphs.trace import static_shape
 
 
 def flatten_heads(heads: Sequence[Any], rows: Any) -> Any:
-    """Flattens heads `[rows, ...]` side by side in the model's order, `[rows, T]`, float32."""
+    """Flattens heads `[rows, ...]` and joins them in the model's order to `[rows, T]`, float32."""
     flat = []
     for head in heads:
         width = row_bytes(head) // int(head.dtype.size)
@@ -33,7 +33,7 @@ def row_bytes(tensor: Any) -> int:
 
 
 def tile(value: Any, times: Any) -> Any:
-    """Repeats `[n, ...]` to `[times · n, ...]`, the copies one after another."""
+    """Repeats `[n, ...]` to `[times · n, ...]`, with whole copies one after another."""
     shape = tf.shape(value)
     tiled = tf.broadcast_to(value[tf.newaxis], tf.concat([[times], shape], 0))
     result = tf.reshape(tiled, tf.concat([[-1], shape[1:]], 0))
@@ -42,12 +42,12 @@ def tile(value: Any, times: Any) -> Any:
 
 
 def rows_first(value: Any, lead: int) -> Any:
-    """Reshapes `[rows · lead, ...]` to `[rows, lead, ...]`, so that a row is one index."""
+    """Reshapes `[rows · lead, ...]` to `[rows, lead, ...]`, so that the first axis indexes rows."""
     return tf.reshape(value, tf.concat([[-1, lead], tf.shape(value)[1:]], 0)) if lead > 1 else value
 
 
 def pick_rows(value: Any, lead: int, index: Any) -> Any:
-    """Selects rows of `[rows · lead, ...]` by `index`, of any shape, one after another."""
+    """Gathers rows of `[rows · lead, ...]` by an index of any shape, to `[size of index · lead, ...]`."""
     picked = tf.gather(rows_first(value, lead), tf.reshape(index, [-1]))
     result = tf.reshape(picked, _with_tail(value))
     result.set_shape([None, *value.shape[1:]])
@@ -55,7 +55,7 @@ def pick_rows(value: Any, lead: int, index: Any) -> Any:
 
 
 def path_differences(lead: int, end: Any, starts: Any, base: Any) -> Any:
-    """Subtracts starts from ends, `[G·B·lead, ...]`; arguments as for `path_points`, for one tensor."""
+    """Computes z − z′ of one tensor, `[G·B·lead, ...]`; the arguments are those of `path_points`."""
     start = tf.gather(widen(rows_first(starts, lead)), base)
     return tf.reshape(widen(rows_first(end, lead))[tf.newaxis] - start, _with_tail(end))
 
@@ -80,15 +80,15 @@ def path_points(
 ) -> list[Any]:
     """Computes points (1 − α)z′ + αz, `[G·K·B·lead, ...]` for each tensor of the frontier.
 
-    If all rows share their α, `[G, K, 1]`, a matrix product makes the points in one pass over memory.
+    If all rows share the positions α, a matrix product makes the points in one pass over memory.
 
     Args:
       tensors: Tensors of the frontier, each with its `lead`.
       ends: Values z of these tensors at the rows, `[B·lead, ...]`.
-      starts: Values z′ at the background, `[R·lead, ...]`.
+      starts: Values z′ of these tensors at the background rows, `[R·lead, ...]`.
       base: Background row of each group, `[G, B]` or `[G, 1]`.
       alphas: Positions on the path, `[G, K, B]` or `[G, K, 1]`.
-      shared: Whether all rows share them.
+      shared: Whether all rows share the positions, so that `alphas` is `[G, K, 1]`.
     """
     points = []
     for (tensor, lead), end, bases in zip(tensors, ends, starts, strict=True):
@@ -110,21 +110,21 @@ def path_points(
 
 
 def stack_targets(per_target: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stacks the targets' values, `[B, ...]` each, to `[B, T, ...]`, by model input."""
+    """Stacks the values of T targets, `[B, ...]` per target, to `[B, T, ...]` for each model input."""
     return (
         {k: tf.stack([sums[k] for sums in per_target], axis=1) for k in per_target[0]} if per_target else {}
     )
 
 
 def join_targets(parts: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-    """Joins the results of calls for different targets, `[B, T', ...]` each, by model input."""
+    """Concatenates results for different targets, `[B, T', ...]` each, along T for each model input."""
     return {k: v[0] if len(v) == 1 else np.concatenate(v, axis=1) for k, v in parts.items()}
 
 
 def target_gradients(
     scores: Any, targets: Any, points: Sequence[Any], weights: Any = None
 ) -> list[list[Any]]:
-    """Gradients of Σ_rows weight · score[targets[:, t]] at the points: a list over t of lists over points.
+    """Gradients of Σ_rows weight · score[targets[:, t]]: per target t, a list with one gradient per point.
 
     Raises:
       UserError: The scores do not depend on one of the points.
@@ -144,9 +144,9 @@ def target_gradients(
 
 
 def sum_nodes(gradient: Any, groups: Any, nodes: Any, many: bool) -> Any:
-    """Sums `[G·K·B·lead, ...]` over nodes, `[G·B·lead, ...]`; if `many`, by a matrix product."""
+    """Sums `[G·K·B·lead, ...]` over the nodes to `[G·B·lead, ...]`; `many` uses a matrix product."""
     by_node = widen(tf.reshape(gradient, [groups, nodes, -1]))
-    # Each is the fastest way to sum over the middle axis in its case.
+    # Each branch is the faster way to sum over the middle axis in its case.
     if many:
         summed = tf.matmul(tf.ones([groups, 1, nodes], by_node.dtype), by_node)
     else:
@@ -161,7 +161,7 @@ def node_difference(gradient: Any, groups: Any) -> Any:
 
 
 def sum_copies(value: Any, copies: Any) -> Any:
-    """Sums `[copies · n, ...]` over the copies, `[n, ...]`."""
+    """Sums `[copies · n, ...]` over the copies to `[n, ...]`."""
     summed = tf.reduce_sum(tf.reshape(value, [copies, -1]), axis=0)
     return tf.reshape(summed, _with_tail(value))
 
@@ -171,12 +171,12 @@ def _with_tail(value: Any) -> Any:
 
 
 def sum_positions(value: Any, places: np.ndarray, rows: Any, positions: int) -> Any:
-    """Sums an entry's values `[rows · lead, ...]` by position of an input, `[rows, positions]`.
+    """Sums an entry's values per position of its input, to `[rows, positions]`.
 
     Args:
-      value: Values of an entry.
-      places: Position from which each value comes, `[lead, ...]`; NOWHERE, which is left out; or EVERYWHERE,
-        which is shared equally by all positions.
+      value: Values of the entry, `[rows · lead, ...]`.
+      places: Position from which each value comes, `[lead, ...]`. A value from NOWHERE is left out; a value
+        from EVERYWHERE is shared equally by all positions.
       rows: Number of rows.
       positions: Number of the input's positions.
     """
@@ -201,10 +201,10 @@ def sum_inputs(
     shapes: Mapping[str, tuple[int, ...]],
     rows: Any,
 ) -> dict[str, Any]:
-    """Sums entries' values by model input, `[rows, *shape]` float32.
+    """Sums the entries' values for each model input, to `[rows, *shape]` float32.
 
     Args:
-      places: The input and the positions, as for `sum_positions`, of each entry.
+      places: For each entry, the name of its input and its positions as in `sum_positions`.
       per_entry: Values of each entry.
       shapes: Shape of each model input; an input on which the score does not depend gets exactly 0.
       rows: Number of rows.
@@ -223,10 +223,10 @@ def sum_inputs(
 def in_calls(
     function: Callable[[dict[str, Any]], Sequence[Sequence[Any]]], inputs: Mapping[str, Any], size: int
 ) -> list[list[Any]]:
-    """Calls a function on parts of the rows and joins its lists of tensors, `[rows · lead, ...]`.
+    """Calls a function on successive parts of the rows and concatenates the tensors that it returns.
 
     Args:
-      function: A function of model inputs, `[B, *shape]`.
+      function: Takes model inputs, `[B, *shape]`; returns lists of tensors, `[B · lead, ...]`.
       inputs: Model inputs of all rows.
       size: Maximum number of rows per call.
     """

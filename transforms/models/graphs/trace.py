@@ -14,35 +14,36 @@ import tensorflow as tf
 
 from transforms.models.base import DEFAULT, CompileOptions
 
-#: Ops whose value depends on the shape of their input alone.
+#: Ops whose output depends only on the shape of their input.
 SHAPE_ONLY = frozenset({"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike"})
 #: Ops that act as the identity except in training, and are replayed as the identity.
 STOPS = frozenset({"StopGradient", "PreventGradient"})
-#: Ops that contain graphs of their own.
+#: Control-flow ops, with functions as their bodies: loops and branches.
 LOOPS = frozenset({"While", "StatelessWhile"})
 BRANCHES = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
-#: Most operations of a part of a graph that is copied several times.
+#: A part of a graph with more ops than this is not copied repeatedly.
 _MOST_REPEATED = 100
-#: Attribute of ops that are not to be compiled.
+#: Node attribute that marks ops which XLA must not compile.
 APART = "_attribeam_apart"
 
 
 @dataclass(frozen=True)
 class TracedModel:
-    """A model's graph with its variables still outside, shared by every function cut from it.
+    """A model's graph, shared by every function that is cut from it; variables stay outside as captures.
 
     Args:
       graph: The inlined graph; the batch is every input's leading, unknown dimension.
       inputs: Placeholder by model input name, `[rows, *shape]`.
       outputs: One tensor for each head, `[rows, ...]`, in the model's order.
       captures: Variables and tables that the graph takes from outside, by the name of their placeholder.
-      opaque: Inputs through which no gradient may be taken, whatever the graph shows.
-      compile_options: Compile options of functions that are cut from the model.
+      opaque: Names of inputs through which no gradient may be taken, even if the graph would allow it.
+      compile_options: Compile options for functions that are cut from the model.
       apart: Names of ops that XLA must not compile.
-      scans: Loops that have become a single call, by the name of the call.
-      source: The model from which this one was made; it owns the bodies of loops, which TensorFlow deletes
-        with their owner.
-      backwards: Custom gradients of its layers, which live as long as the model.
+      scans: The `Scan` of each loop that was converted to a single call, by the name of the call's op.
+      source: The model from which this one was made. It is kept alive because it owns the bodies of loops,
+        and TensorFlow deletes a body with its owner.
+      backwards: Custom gradients of the model's layers. They are kept alive here, because the registry refers
+        to them weakly.
     """
 
     graph: Any
@@ -65,18 +66,18 @@ class TracedModel:
         outputs: Sequence[Any],
         opaque: frozenset[str] = frozenset(),
     ) -> TracedModel:
-        """Wraps a ConcreteFunction, whose placeholders and results the caller gives."""
+        """Wraps a ConcreteFunction; `inputs` are its placeholders by input name, `outputs` its results."""
         captures = {inner.name: outer for outer, inner in function.graph.captures}
         return cls(function.graph, dict(inputs), list(outputs), captures, opaque)
 
     def graph_def(self) -> Any:
-        """The graph's definition, cached, since it is read for every function that is cut."""
+        """The graph's definition, cached because it is read for every function that is cut."""
         if not self._graph_def:
             self._graph_def.append(self.graph.as_graph_def(add_shapes=False))
         return self._graph_def[0]
 
     def ancestors(self, fetches: Sequence[Any], stop: frozenset[str] = frozenset()) -> dict[str, Any]:
-        """The ops that the fetches need, by name, back to the tensors named in `stop`."""
+        """The ops on which the fetches depend, by name; the search stops at tensors named in `stop`."""
         needed: dict[str, Any] = {}
         pending = [tensor for tensor in fetches if tensor.name not in stop]
         while pending:
@@ -101,11 +102,11 @@ class TracedModel:
         """Builds the part of the graph between `feeds` and `fetches` in the current graph.
 
         Args:
-          feeds: Tensors of the current graph by the name of the traced tensor that they stand for.
-          fetches: Traced tensors.
-          rename: Gives the functions of the definition unique names.
+          feeds: Tensors of the current graph, by the names of the traced tensors that they replace.
+          fetches: Traced tensors to compute.
+          rename: Called with the GraphDef before it is imported, to give its functions unique names.
         Returns:
-          One tensor of the current graph for each fetch.
+          One tensor of the current graph per fetch.
         Raises:
           KeyError: A fetch depends on a model input that is not fed.
         """
@@ -132,11 +133,12 @@ class TracedModel:
                 continue
             copy = definition.node.add()
             copy.CopyFrom(node)
-            # Control edges order side effects, which inference does not have; colocation names absent nodes.
+            # Control edges only order side effects, and inference has none. `_class` may colocate the node
+            # with nodes that are absent here.
             del copy.input[:]
             copy.input.extend(name for name in node.input if not name.startswith("^"))
             copy.attr.pop("_class", None)
-            # An attribution needs the true derivative of the model's function, not the one of training.
+            # Attributions need the derivative of the function that the model computes, not of its training.
             if op.type in STOPS:
                 copy.op = "Identity"
                 copy.attr.pop("message", None)
@@ -172,7 +174,7 @@ def _captured(outer: Any) -> Any:
 
 
 def graph_name(name: str, number: int) -> str:
-    """A unique name that a graph accepts for an input, whose own name may hold any characters."""
+    """A unique placeholder name for an input; the input's own name may hold characters that graphs forbid."""
     safe = "".join(c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name)
     return f"in_{safe}" if safe == name else f"in{number}_{safe}"
 

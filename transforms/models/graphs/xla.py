@@ -1,4 +1,4 @@
-"""Division of a model between XLA and TensorFlow, which keeps strings, tables and lookups by ids."""
+"""Splits a model between XLA and TensorFlow's own kernels, which keep strings, tables and lookups by ids."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def for_xla(traced: TracedModel) -> TracedModel:
     """Marks the ops of a model that XLA must not compile.
 
     Raises:
-      UserError: Such an op comes after matrix products, so that little would be left to compile.
+      UserError: An op that XLA must not compile comes after matrix products, so little is left to compile.
     """
     apart = left_out(traced)
     for op in traced.ancestors(traced.outputs).values():
@@ -40,9 +40,9 @@ def for_xla(traced: TracedModel) -> TracedModel:
 def left_out(traced: TracedModel) -> frozenset[str]:
     """Names of ops that XLA cannot compile, or would compile with another meaning.
 
-    An id outside an embedding is an error in TensorFlow, and the row is rejected; XLA silently uses the
-    nearest valid id. Lookups by an index from an input are therefore left to TensorFlow, like strings and
-    tables.
+    If an id lies outside an embedding's table, TensorFlow raises an error and the row is rejected, but XLA
+    silently uses the nearest valid id. Lookups by an index that depends on an input are therefore left to
+    TensorFlow, as are strings and tables.
     """
     varying = {tensor.op.name for tensor in traced.inputs.values()}
     names = set()
@@ -63,10 +63,10 @@ def _is_uncompilable(op: Any) -> bool:
 
 
 class Fused:
-    """A trace in two parts: first the ops that XLA cannot compile, then those that it compiles.
+    """A trace in two parts: first the ops that XLA cannot compile, then the ops that it compiles.
 
-    Strings, tables and lookups by ids come first, with the ops that they need, and yield numbers; the rest is
-    one XLA program for each shape of the arguments, of which there are few.
+    The first part handles strings, tables and lookups by ids, with all the ops that these need, and yields
+    numbers. The second part is compiled to one XLA program per shape of the arguments; few shapes occur.
     """
 
     def __init__(self, concrete: Any) -> None:
@@ -77,7 +77,7 @@ class Fused:
         needed = traced.ancestors(traced.outputs)
         apart = [op for op in needed.values() if _is_uncompilable(op) or _is_apart(op)]
         placeholders = {t.op.name for t in graph.inputs}
-        # Shapes and constants may be computed in both parts, as they are small.
+        # An op that both parts need is computed in the first part, which passes its outputs on.
         first = {name for op in apart for name in traced.ancestors(op.outputs)} - placeholders
         rest = [op for name, op in needed.items() if name not in first and name not in placeholders]
         boundary = {t.name: t for op in rest for t in op.inputs} | {t.name: t for t in traced.outputs}
@@ -108,7 +108,7 @@ class Fused:
         """Runs both parts.
 
         Raises:
-          UserError: XLA cannot compile its part.
+          UserError: XLA cannot compile the second part.
         """
         flat = tf.nest.flatten(arguments)
         first = self._first(*flat) if self._first is not None else []
@@ -124,7 +124,7 @@ class Fused:
 
 
 def traced_for_xla(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps a function so that it is traced for XLA: loops record their largest number of steps."""
+    """Wraps a function so that its trace suits XLA: each loop records its largest number of steps."""
 
     def traced(*arguments: Any) -> Any:
         context = control_flow_ops.XLAControlFlowContext()

@@ -22,7 +22,7 @@ PICKLES = (".pkl", ".pickle", ".joblib", ".sav", ".p")
 #: Suffixes of tree models that XGBoost and LightGBM write.
 BOOSTERS = (".ubj", ".json", ".xgb", ".txt", ".lgb", ".model")
 _KNOWN = (
-    f"known are {', '.join((*KERAS, *PICKLES[:3], *BOOSTERS))} files, SavedModel folders and "
+    f"known kinds: {', '.join((*KERAS, *PICKLES[:3], *BOOSTERS))} files, SavedModel folders and "
     "python: package.module:function"
 )
 #: Number of bytes read to recognize a file; a JSON file needs more, because its keys may be far apart.

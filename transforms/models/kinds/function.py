@@ -115,7 +115,7 @@ class FunctionModel:
             raise UserError(
                 f"{module} cannot be imported: {type(error).__name__}: {line.strip()[:200]}",
                 where,
-                f"mend {file}",
+                f"fix {file}",
             ) from error
         for part in name.split("."):
             if not hasattr(target, part):
@@ -161,7 +161,9 @@ class ScoredFunction(OpaqueModel):
         example: Mapping[str, np.ndarray],
     ) -> None:
         if score not in ("auto", "output"):
-            raise UserError(f"{score}: only the output of a function is known", "model.score", "leave it out")
+            raise UserError(
+                f"{score}: a function has no score other than its output", "model.score", "leave it out"
+            )
         self._function = adapter.function
         self._where = f"model.path {adapter.path}"
         self._calling = threading.Lock()
@@ -186,7 +188,7 @@ class ScoredFunction(OpaqueModel):
             except RowsRefused as error:
                 reason = reason or error
         what = f"the function accepts none of {rows} background rows: {reason}"
-        remedy = f"mend it or them; it is given {names_in_words(list(example), 12)}"
+        remedy = f"fix the function or the rows; the function is given {names_in_words(list(example), 12)}"
         raise UserError(what, self._where, remedy) from reason
 
     def _scores_and_outputs(self, inputs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -239,7 +241,7 @@ class ScoredFunction(OpaqueModel):
         }
 
     def _wrong(self, what: str) -> UserError:
-        remedy = "return one array of numbers, with a row for each row"
+        remedy = "return one array of numbers, with one result per row"
         return UserError(f"the function {what}", self._where, remedy)
 
 

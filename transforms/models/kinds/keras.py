@@ -90,7 +90,9 @@ class KerasModel(GraphAdapter):
             else:
                 if self._symbolic is not None or not _turns_numbers_to_strings(traced):
                     return
-                errors.append(TypeError(f"a layer looks up strings among its {', '.join(dtypes.values())}"))
+                errors.append(
+                    TypeError(f"a layer looks up strings, but its inputs are {', '.join(dtypes.values())}")
+                )
         remedy = "check that the model predicts after keras.saving.load_model"
         if re.search(r"(positional|required) argument", str(errors[0])):
             remedy = "have call take its inputs as one argument, a dict or a list of tensors"
@@ -189,7 +191,9 @@ def check_members(archive: zipfile.ZipFile, path: str, most: int = _MOST_CONFIG)
         # Weights may have any size, but compression cannot shrink real weights to 1/200 of their size.
         allowed = most if name.endswith(".json") else max(most, 200 * member.compress_size)
         if member.file_size > allowed:
-            what = f"holds {name!r} of {member.file_size:,} bytes in {member.compress_size:,}"
+            what = (
+                f"holds {name!r}, which unpacks to {member.file_size:,} bytes from {member.compress_size:,}"
+            )
             raise UserError(what, path, _SAVED_ANEW)
 
 
@@ -235,7 +239,7 @@ def _load(path: str, allow_unsafe: bool) -> Any:
             ) from error
         if weights:
             raise UserError(
-                "holds at most weights, not the model that they belong to",
+                "holds only weights, if anything, and no model",
                 path,
                 "save the whole model, with model.save('….keras')",
             ) from error
@@ -273,7 +277,7 @@ def _check_stateless(model: Any, path: str) -> None:
                 f"the layer {layer.name} keeps its state from one batch to the next (stateful=True): a row's "
                 "score depends on the rows before it",
                 path,
-                "build the model with stateful=False and an open batch, and set its weights",
+                "build the model with stateful=False and a batch size of None, and copy its weights",
             )
 
 
@@ -286,7 +290,7 @@ def _turns_numbers_to_strings(traced: TracedModel) -> bool:
 
 
 def _symbolic(model: Any) -> Any:
-    """The model's symbolic inputs, in their structure; None for a subclassed model."""
+    """The model's symbolic inputs (a tensor, a list or a dict); None for a subclassed model."""
     if isinstance(model, keras.Sequential):
         return model.inputs[0] if model.inputs else None  # `.input` exists only after a first call
     return model.input if isinstance(model, keras.Model) and hasattr(model, "inputs") else None

@@ -22,8 +22,8 @@ def check_loaded(model: Any, stored: Collection[int], path: str) -> None:
     made = [weight.path for weight in model.weights if id(weight) not in stored]
     if made:
         raise UserError(
-            f"Keras loads the model without {names_in_words(made, 3)}: it could not build the layers before "
-            "it read their weights, and draws others at random",
+            f"Keras does not load the weights {names_in_words(made, 3)}: it could not build their layers "
+            "before it read the file, and makes random ones instead",
             path,
             "give the model a build(self, input_shape) that builds its layers, or save a functional model",
         )

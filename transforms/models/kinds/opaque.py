@@ -80,7 +80,7 @@ class OpaqueModel:
 
     @property
     def yes_or_no(self) -> bool:
-        """True if the only output is the probability of a yes; False unless a subclass knows it."""
+        """False here; a subclass may know that the only output is the probability of a yes."""
         return False
 
     def masked(self, reference: Reference) -> None:

@@ -89,7 +89,7 @@ class SavedModel(GraphAdapter):
         return inlined(TracedModel.of(function, placeholders, results, opaque=strings))
 
     def public_prediction(self, rows: pa.RecordBatch, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The result of the signature for these rows, `[B, T]`, by the function as TensorFlow loaded it."""
+        """The result for these rows, `[B, T]`, of the signature as TensorFlow loaded it, without inlining."""
         outputs = self._function(
             **{spec.name: tf.constant(inputs[spec.name], spec.dtype) for spec in self.signature.inputs}
         )
@@ -161,7 +161,7 @@ def _check_batch(spec: Any, tensor: str, path: str) -> None:
     shape = spec.shape
     if shape.rank is None or shape.rank == 0 or shape[0] is not None:
         raise UserError(
-            f"{tensor} has the shape {shape}, whose first axis is not an open number of rows",
+            f"{tensor} has the shape {shape}; its first axis must be None, for any number of rows",
             path,
             "save it with an input signature of [None, …]",
         )

@@ -20,7 +20,7 @@ class Artifact:
       features: `[R, *shape]` by feature.
       scores: Scores of the rows, `[R, T]`.
       spread: Spread of each target's score, `[T]`.
-      noise: Standard deviation of each of the model's entries, for smoothgrad.
+      noise: Standard deviation of each value where gradients begin, for smoothgrad.
       yardstick: The unit of convergence, `[T]`, see `aggregates.quality`; None: the spread.
     """
 

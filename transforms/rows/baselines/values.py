@@ -77,7 +77,7 @@ def statistic(
 ) -> np.ndarray:
     """The mean, median or mode, `[1, *shape]`; always the mode for categories and whole numbers.
 
-    Two categories have no mean, and a model that takes whole numbers cannot be given 2.5. In padded lists,
+    Categories have no mean, and a model that takes whole numbers cannot be given 2.5. In padded lists,
     the statistic is taken over the steps of all rows, and every step gets it: a step's place in its list
     means little, and padding does not count.
     """
@@ -127,8 +127,8 @@ def of_earlier(
     """The rows of an earlier run's baseline, whose features must be those of this run.
 
     Args:
-      earlier: Its rows, `[R, *shape]` by feature.
-      categories: The categories that its codes stand for.
+      earlier: Rows of the earlier run's baseline, `[R, *shape]` by feature.
+      categories: The categories that their codes stand for.
       schema: The examples' schema.
     Raises:
       UserError: The features differ.

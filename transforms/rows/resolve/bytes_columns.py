@@ -27,7 +27,7 @@ from transforms.sources.base import Column, InputFile
 from transforms.sources.read import read_piece
 from transforms.sources.shards import cut
 
-#: Rows per shard, and the number of shards, in which values are looked for.
+#: Rows per shard, and the number of shards, that are searched for values.
 _ROWS, _SHARDS = 64, 16
 
 

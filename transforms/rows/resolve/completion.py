@@ -27,7 +27,7 @@ def completed(
 
     Args:
       request: The columns that the config names.
-      signature: The model's signature; None: it takes the listed features.
+      signature: The model's signature; None: the model takes the listed features.
       columns: The input's columns, in file order, with their types.
     """
     listed = request.features

@@ -29,7 +29,7 @@ def with_absent(
 
     Args:
       request: The columns that the config names.
-      signature: The model's signature, which gives the types; None: it takes what it is given.
+      signature: The model's signature, which gives the types; None: the model takes any columns.
       columns: The columns of the sample, with their types.
     Raises:
       UserError: A feature is in no record of the sample, and either has neither `fill` nor `missing: keep`,

@@ -55,7 +55,7 @@ def resolve(
 
     Args:
       request: The columns that the config names.
-      signature: The model's signature; None: it takes the columns as they are.
+      signature: The model's signature; None: the model takes the columns as they are.
       columns: The input's columns, in file order, with their types.
     Returns:
       The schema, complete.
@@ -104,7 +104,7 @@ def _classes(
     """The classes in which the target column is looked up; None: the column holds indices of outputs.
 
     Raises:
-      UserError: It holds neither indices nor classes.
+      UserError: The column holds neither indices nor classes.
     """
     if target is None:
         return None

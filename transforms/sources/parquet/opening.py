@@ -20,7 +20,7 @@ _SUFFIX = 8  # the footer's length and the magic word
 HOLDS, INDEX = b"attribeam.holds", b"attribeam.index"
 _EXTENSION = b"ARROW:extension:name"
 _UNREAD = {
-    "pandas.period": "periods of pandas, which are stored as numbers",
+    "pandas.period": "pandas periods, which are stored as plain numbers",
     "arrow.variable_shape_tensor": "tensors of varying shape",
 }
 #: The key given to the stored schema to hide it from Arrow.
@@ -113,7 +113,7 @@ def _spark_intervals(metadata: pq.FileMetaData) -> dict[str, str]:
     except (ValueError, KeyError, TypeError):  # written by another program in another form
         return {}
     return {
-        name: f"Spark's {kind}, which is stored as numbers"
+        name: f"Spark's {kind}, which is stored as plain numbers"
         for name, kind in kinds.items()
         if kind.startswith("interval")
     }

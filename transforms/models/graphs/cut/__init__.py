@@ -1,1 +1,1 @@
-"""The cut of a graph behind inputs that have no gradients."""
+"""Cuts of a graph at the tensors where gradients can begin, after inputs that have no gradients."""

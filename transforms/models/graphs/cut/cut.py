@@ -1,4 +1,4 @@
-"""The cut of a traced model at the tensors where gradients begin: after lookups of its ids and strings.
+"""Cuts a traced model at the tensors where gradients begin: after the lookups of ids and strings.
 
 Finding a cut only reads the graph and runs nothing. `graphs/gradients.py` builds functions from a cut.
 """
@@ -31,7 +31,7 @@ from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, STOPS, T
 STEPS = frozenset({"Floor", "Ceil", "Round", "Rint", "Sign", "FloorDiv", "TruncateDiv"})
 #: Ops that TensorFlow differentiates through their bodies, or that are replayed as the identity.
 _THROUGH = frozenset({"PartitionedCall", "StatefulPartitionedCall", "IdentityN"}) | STOPS
-#: Beginnings of the types of ops whose number of values depends on their operands' values.
+#: Prefixes of op types; the number of values that such an op returns depends on its operands' values.
 _OF_ANY_LENGTH = ("NonMaxSuppression", "Ragged", "StringNGrams", "StringSplit", "Unicode", "Unique", "Where")
 _HEADS = frozenset({"Softmax", "Sigmoid"})
 #: Ops that may follow the last softmax: they only rename or reshape, and outputs are flattened anyway.
@@ -87,9 +87,9 @@ def find_cut(
       traced: The model.
       scores: The tensors to explain.
       affine_prefix: False keeps the frontier at the entries (to measure the gain of the prefix).
-      held: Inputs that keep the row's values, and through which no gradient is wanted.
-      hold_masks: Whether masks of zeros and ones keep the row's values too, as masks that switch do; if
-        False, they are entries like others.
+      held: Names of inputs that keep the row's values, and through which no gradient is wanted.
+      hold_masks: Whether masks of zeros and ones keep the row's values, as boolean masks always do; if False,
+        such masks are entries like any other tensor.
     Raises:
       MaskInputs: Some inputs only switch values on and off.
       UserError: No smooth path leads from some input to the score, or several inputs meet before the first
@@ -120,7 +120,7 @@ def find_cut(
             if hides(entry.tensor.op) and (entry.input in masked or is_pooled(traced, entry, needed))
         )
         if switched:
-            # Any mask of a list may be held: gradients then begin before the switch.
+            # The masks of these lists may be held, so gradients begin before the op that applies the mask.
             unswitched = [
                 e for e in _entries(traced, scores, sources, switched) if e[0].name not in held_names
             ]
@@ -152,7 +152,7 @@ def find_cut(
 
 
 def input_sources(traced: TracedModel, needed: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """The model inputs on whose values each op depends, by op name; ops of shapes depend on none."""
+    """The model inputs on which each op's values depend, by op name; shape-only ops depend on none."""
     sources: dict[str, frozenset[str]] = {
         tensor.op.name: frozenset([name]) for name, tensor in traced.inputs.items()
     }
@@ -179,7 +179,7 @@ def _entries(
       traced: The model.
       scores: The tensors to explain.
       sources: The inputs on which each op depends, by op name.
-      masked: Inputs whose masks are held.
+      masked: Inputs with held masks: gradients begin before the op that applies the mask.
     """
     tensors: dict[str, tuple[Any, str]] = {}
     seen: set[str] = set()
@@ -213,10 +213,10 @@ def _entries(
 def _switched_by_ids(
     traced: TracedModel, tensor: Any, origin: frozenset[str], sources: Mapping[str, frozenset[str]]
 ) -> bool:
-    """True if a tensor is switched, value by value, by the ids that it comes from: a masked embedding.
+    """True if ids switch the values of a tensor that comes from these ids, as in a masked embedding.
 
-    Gradients begin after such a switch. Before it, the path would keep the row's mask, and the sum would lack
-    the mask's own effect.
+    Gradients begin after such a switch. If they began before it, the path would keep the row's mask, and the
+    sum would lack the mask's own effect.
     """
     if tensor.op.type not in ("Select", "SelectV2") or len(origin) != 1:
         return False
@@ -235,8 +235,8 @@ def _with_positions(
 ) -> tuple[tuple[Entry, ...], list[tuple[Any, str, Any]]]:
     """Builds entries with their positions; also returns masks that mix positions.
 
-    A mask that mixes positions (which token may attend to which) is not an entry if its input has other
-    entries: it keeps the row's values, and is returned as its tensor, its input and the op that mixes.
+    A mask that mixes positions says, for example, which token may attend to which. It is not an entry if its
+    input has other entries: it keeps the row's values, and is returned as (tensor, input, op that mixes).
 
     Raises:
       UserError: A layer mixes the positions of its input before any gradient begins.
@@ -257,7 +257,7 @@ def _with_positions(
 
 
 def _differentiated(op: Any) -> list[Any]:
-    """The operands for which TensorFlow has a gradient."""
+    """The operands with respect to which TensorFlow can differentiate an op."""
     backward = backward_of(op)
     if backward is not None:
         return [op.inputs[place] for place in backward.results]
@@ -276,7 +276,7 @@ def _has_gradient(op: Any) -> bool:
 
 
 def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
-    """Equality comparisons of values that move along a path, such as padding with its constant."""
+    """Outputs of equality tests on values that move along a path, such as a test for a padding constant."""
     moved = {entry.tensor.name for entry in cut.entries}
     rest = traced.ancestors(cut.scores, frozenset(moved))
     comparisons = []
@@ -293,7 +293,7 @@ def equalities(traced: TracedModel, cut: Cut) -> list[Any]:
 def _shapes_before(
     traced: TracedModel, scores: Sequence[Any], frontier: Sequence[Any], entries: frozenset[str]
 ) -> tuple[Any, ...]:
-    """Shape-only tensors of ops before the frontier, so that the rest need not compute these for a shape."""
+    """Shapes of tensors before the frontier: if they are fed, the rest need not compute those tensors."""
     fed = frozenset(tensor.name for tensor in frontier) | entries
     before = traced.ancestors(frontier)
     rest = traced.ancestors(scores, fed)

@@ -1,4 +1,4 @@
-"""A divided model: the tensors at which gradients begin, and the tensors up to which it is affine."""
+"""A model's cut: the tensors at which gradients begin, and the tensors up to which the model is affine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Entry:
     Args:
       tensor: A tensor of the traced model.
       input: The only model input from which it comes.
-      positions: Position in the flattened input from which each value comes, NOWHERE or EVERYWHERE:
-        `[lead, *shape]`, with `lead` rows of the tensor for each row of the input.
+      positions: Position in the flattened input from which each value comes, or NOWHERE or EVERYWHERE (see
+        `provenance.py`): `[lead, *shape]`, with `lead` rows of the tensor per row of the input.
     """
 
     tensor: Any
@@ -26,17 +26,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Cut:
-    """A traced model divided in three: inputs → entries → frontier → scores.
+    """A traced model divided in three: inputs → entries → frontier → scores; the last part is "the rest".
 
     Args:
       scores: The tensors to explain, one for each head.
       entries: The first float tensors on which the scores depend smoothly.
-      frontier: Tensors that are affine in the entries and through which the rest of the model depends on
-        them; the entries themselves if an affine prefix would save nothing.
-      shapes: Shape-only tensors of ops before the frontier, which the rest needs.
-      side_inputs: Model inputs that the rest also needs unchanged (masks, lengths).
-      row_masks: Inputs of ids or strings that have entries and are also needed unchanged after them: what the
-        model computes from them there, a mask of their padding, keeps the row's values.
+      frontier: Tensors that are affine in the entries, and through which alone the rest depends on the
+        entries. They are the entries themselves if an affine prefix would save nothing.
+      shapes: Shapes of tensors before the frontier that the rest needs.
+      side_inputs: Names of model inputs that the rest also needs unchanged (masks, lengths).
+      row_masks: Names of inputs of ids or strings that have entries and that the model also needs unchanged
+        after the entries. What the model computes from such an input after the entries, a mask of the input's
+        padding, keeps the row's values.
     """
 
     scores: tuple[Any, ...]
@@ -48,7 +49,7 @@ class Cut:
 
     @property
     def fed(self) -> frozenset[str]:
-        """Names of the tensors at which the rest of the model begins."""
+        """Names of the tensors at which the rest begins."""
         return frozenset(tensor.name for tensor in (*self.frontier, *self.shapes))
 
     @property

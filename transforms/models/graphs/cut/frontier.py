@@ -9,7 +9,7 @@ from typing import Any
 from transforms.models.graphs.affine import is_affine, multiplications
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, row_elements
 
-#: Time to compute one frontier value on the straight line, in multiplications, roughly.
+#: Rough cost of computing one frontier value at a point of the path, as a number of multiplications.
 _MULTIPLICATIONS_PER_FRONTIER_VALUE = 8
 
 
@@ -21,7 +21,8 @@ def affine_frontier(
 ) -> tuple[Any, ...]:
     """The last tensors that are affine in the entries, or the entries themselves if that saves no time."""
     entry_names = {tensor.name for tensor in entries}
-    # Only up to the entries: an entry may depend on another (a bucketed copy of a float input).
+    # The search stops at the entries, because one entry may depend on another: a bucketed copy of a float
+    # input, for example.
     needed = traced.ancestors(scores, frozenset(entry_names))
     varying: set[str] = set(entry_names)
     affine: dict[str, Any] = {tensor.name: tensor for tensor in entries}
@@ -34,11 +35,11 @@ def affine_frontier(
         if not operands:
             continue
         varying.update(tensor.name for tensor in op.outputs)
-        # The op's other operands must be the same for every row, those of the baseline included.
+        # The op's other operands must be the same for every row, background rows included.
         fixed = not any(sources.get(t.op.name) for t in op.inputs if t.name not in varying)
         known = fixed and all(tensor.name in affine for tensor in operands)
         if known and is_affine(op, lambda tensor: tensor.name in varying):
-            # Only an op's first output is affine (a fused batch norm's others are its statistics).
+            # Only an op's first output is affine: the other outputs of a fused batch norm are statistics.
             affine[op.outputs[0].name] = op.outputs[0]
             saved += multiplications(op)
     ends: dict[str, Any] = {tensor.name: tensor for tensor in scores if tensor.name in affine}
@@ -53,7 +54,7 @@ def affine_frontier(
 
 
 def _without_copies(ends: Mapping[str, Any], affine: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Keeps one of the tensors that differ only by cheap arithmetic, such as x and βx of a swish."""
+    """Keeps one tensor of several that differ only by cheap arithmetic, such as x and βx of a swish."""
     chains = []
     for tensor in ends.values():
         chain = [tensor]

@@ -1,8 +1,8 @@
-"""Recognition of padding masks among a model's comparisons of a list's ids, called its questions.
+"""Recognises padding masks among a model's questions: its boolean ops on the ids of a list.
 
-A model may ask several questions of an embedded list. "Is this value padding?" decides, value by value, which
-of the list's own values count. "Does this word make a price count?" and "how many are there?" have effects of
-their own: their answers are not padding masks, even if they look like masks.
+A model may ask several questions about an embedded list. "Is this value padding?" decides, value by value,
+which of the list's own values count. "Does this word make a price count?" and "how many are there?" have
+effects of their own: their answers are not padding masks, even if they look like masks.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _REDUCING = frozenset({"All", "Any", "Max", "Mean", "Min", "Prod", "Sum"})
 
 @dataclass(frozen=True)
 class Questions:
-    """The questions that a model asks of one input, before the answers meet any of its values.
+    """The questions that a model asks about one input, up to the ops where answers meet values.
 
     Args:
       asked: The questions behind each tensor that is computed from answers alone, by the tensor's name.
-      padding: Questions whose answers switch the input's own values, each at its own position.
+      padding: Questions with answers that switch the input's own values on and off, position by position.
     """
 
     asked: dict[str, frozenset[str]]
     padding: frozenset[str]
 
     def is_padding(self, tensor: Any) -> bool:
-        """True if a tensor of answers is only about padding."""
+        """True if a tensor of answers comes only from questions about padding."""
         return self.asked.get(tensor.name, frozenset()) <= self.padding
 
 
@@ -50,7 +50,8 @@ def questions_of(
     Cost: one walk over the ops.
     """
     source = {traced.inputs[name].name}  # tensors that are computed from the input and are not answers
-    answers: dict[str, tuple[frozenset[str], bool]] = {}  # questions; whether one answer for the whole list
+    # For each tensor of answers: its questions, and whether it holds one answer for the whole list.
+    answers: dict[str, tuple[frozenset[str], bool]] = {}
     padding: set[str] = set()
     for op in ops:
         if op.type in SHAPE_ONLY:
@@ -63,7 +64,7 @@ def questions_of(
                 padding.update(asked if not whole else ())
             if any(operand.name in values for operand in op.inputs):
                 continue
-            # Comparing a length with places makes a mask again, with an answer for each place.
+            # Comparing a length with positions makes a mask again, with one answer per position.
             placed = whole and op.outputs and op.outputs[0].dtype == tf.bool and _is_wider(op)
             whole = not placed and (whole or op.type in _REDUCING)
             answers.update((tensor.name, (asked, whole)) for tensor in op.outputs)
@@ -81,7 +82,7 @@ def _is_wider(op: Any) -> bool:
 
 
 def _signature(op: Any) -> str:
-    """An op as text that is equal for equal questions."""
+    """Describes an op by a text that is equal for equal questions."""
     operands = []
     for tensor in op.inputs:
         value = tf.get_static_value(tensor)

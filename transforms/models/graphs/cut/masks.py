@@ -1,7 +1,7 @@
-"""Recognition of padding masks that are numbers: float tensors that only say which values of a list count.
+"""Recognises padding masks that are numbers: float tensors that only say which values of a list count.
 
-A layer that averages over a list's words takes its mask as zeros and ones: it multiplies by them and divides
-by their sum. Such a mask is not a value of the list, unlike an indicator that has weights of its own.
+A layer that averages over a list's words takes its mask as zeros and ones: it multiplies by the mask and
+divides by the mask's sum. Such a mask is not a value of the list, unlike an indicator with learned weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from transforms.models.graphs.cut.entries import Entry
 from transforms.models.graphs.cut.mask_questions import Questions, questions_of
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, row_elements
 
-#: Least magnitude of a constant that hides logits when it is added to them.
+#: Smallest magnitude of a constant that hides logits when it is added to them.
 _FAR = 1e3
 #: Ops that turn a mask into a mask, if their other operands are constants.
 _KEEPING = frozenset(
@@ -39,7 +39,7 @@ _SUMS = frozenset({"Add", "AddV2", "Maximum", "Minimum", "Sub"})
 def held_masks(
     traced: TracedModel, scores: Sequence[Any], needed: Mapping[str, Any], entries: Sequence[Entry]
 ) -> frozenset[str]:
-    """Names of the entries that are masks of lists, made of zeros and ones; such masks keep the row's values.
+    """Names of the entries that are masks of lists, made of zeros and ones: they keep the row's values.
 
     A mask's gradient does not belong to single positions: the gradient at a padded word would be the score's
     gain if that word counted, and it would be the same for every padded word.
@@ -58,10 +58,10 @@ def held_masks(
         return frozenset()
     ops = [op for op in traced.graph.get_operations() if op.name in needed]
     if not any(_scales_far(op, op.inputs) for op in ops):
-        plain = []  # nothing can be put out of reach: spares following hundreds of lists one by one
+        plain = []  # no op puts values out of reach, so hundreds of lists need not be followed one by one
     about = {name: questions(traced, ops, entries, answers, name) for name in {e.input for e in answers}}
     padding = [e for e in answers if about[e.input].is_padding(e.tensor)]
-    # Integers may be weights of a mean: they are a mask only if they put values out of reach.
+    # A list of integers may be the weights of a mean: it is a mask only if it puts values out of reach.
     hidden = {
         e.input for e in plain if _ways_of(traced, ops, scores, entries, [*padding, e])[e.tensor.name] > 1
     }
@@ -80,12 +80,12 @@ def held_masks(
 def switches_others(
     traced: TracedModel, needed: Mapping[str, Any], entries: Sequence[Entry], tensor: Any, name: str
 ) -> bool:
-    """True if answers that mix an input's positions switch other values than the input's own.
+    """True if answers that mix the positions of an input switch values other than the input's own.
 
     Args:
       traced: The model.
       needed: The ops that the scores need, by name.
-      entries: The entries, where gradients begin; the tensor is not among them.
+      entries: The entries, where gradients begin; `tensor` is not among them.
       tensor: The answers, zeros and ones.
       name: The input from which the tensor comes.
     """
@@ -96,7 +96,7 @@ def switches_others(
 def questions(
     traced: TracedModel, ops: Sequence[Any], entries: Sequence[Entry], asked: Sequence[Entry], name: str
 ) -> Questions:
-    """Finds the questions asked of an input; without an embedding, answers may switch any values.
+    """Finds the questions about an input; if the input has no embedding, answers may switch any values.
 
     Args:
       traced: The model.
@@ -113,7 +113,7 @@ def questions(
 
 
 def row_masks(traced: TracedModel, scores: Sequence[Any], entries: Sequence[Entry]) -> frozenset[str]:
-    """Finds `Cut.row_masks`; arguments as for `held_masks`."""
+    """Names of the inputs in `Cut.row_masks`; the arguments are those of `held_masks`."""
     pending = list(scores)
     seen = set(_names(entry.tensor for entry in entries))
     needed: set[str] = set()
@@ -214,8 +214,9 @@ def _ways_of(
       entries: The entries, where gradients begin.
       asked: The entries that may be masks.
     Returns:
-      By name: -1 for other effects; 0 for products; 1 if values are also divided by a count; 2 if values are
-      put out of reach. A product alone may be an interaction of two inputs.
+      For each entry, by its tensor's name: 0 if it only multiplies values; 1 if it also divides them by a
+      count; 2 if it puts values out of a softmax's reach; -1 if it has any other effect. An entry that only
+      multiplies values may be an interaction of two inputs rather than a mask.
     """
     tensors = [e.tensor for e in asked]
     moved = _names(e.tensor for e in entries) - _names(tensors)
@@ -227,13 +228,13 @@ def _ways_of(
 def _way(
     ops: Sequence[Any], tensor: Any, every: frozenset[str], values: frozenset[str], scores: frozenset[str]
 ) -> int:
-    """Finds how a tensor masks, see `_ways_of`; `every`: names of tensors computed from masks alone."""
-    far = {tensor.name: False}  # tensors computed from the mask, and whether they are beyond all logits
+    """Finds how a tensor masks, as in `_ways_of`; `every` names the tensors computed from masks alone."""
+    far = {tensor.name: False}  # for each tensor computed from the mask: whether it is beyond all logits
     way = -1
     for op in ops:
         own = [operand for operand in op.inputs if operand.name in far]
         if not own or op.type in SHAPE_ONLY or not op.outputs[0].dtype.is_floating:
-            continue  # a condition or an index, which no gradient passes
+            continue  # a condition or an index, through which no gradient passes
         beside = [operand for operand in op.inputs if operand.name not in every]
         beyond = any(far[operand.name] for operand in own)
         if any(operand.name in values for operand in beside):
@@ -245,7 +246,7 @@ def _way(
             continue
         keeps = op.type in _KEEPING or (op.type in _PRODUCTS and not beside)
         out = op.outputs[0].name
-        # A mask times a weight per position is still a mask; any other learned operand makes it more.
+        # A mask times one weight per position is still a mask; with any other learned operand it is not.
         if not keeps or (op.type not in _WEIGHING and _learned(beside)) or out in scores:
             return -1
         far[out] = beyond or _scales_far(op, beside)
@@ -258,7 +259,7 @@ def _names(tensors: Iterable[Any]) -> frozenset[str]:
 
 
 def _depending(ops: Iterable[Any], starts: Iterable[str]) -> frozenset[str]:
-    """Names of the tensors that depend on given tensors, including these.
+    """Names of the tensors that depend on given tensors, including the given tensors.
 
     Args:
       ops: Ops of a graph, in its order.

@@ -1,8 +1,8 @@
 """The position in a model input from which each value of an entry comes, and to which its φ is credited.
 
-A map of positions is followed from the input through the ops, as each op rearranges one row of the input:
-`[1, *shape]`, or `[n, ...]` if the batch was flattened. Its values are positions in the flattened input, or
-NOWHERE for a constant.
+Each tensor gets a map of positions for one row of the input: every op rearranges the maps of its operands as
+it rearranges their values. A map is `[1, *shape]`, or `[n, ...]` if the tensor has n rows per row of the
+input. Its values are positions in the flattened input, or NOWHERE for a constant.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import tensorflow as tf
 from transforms.models.graphs.affine import slice_spares_batch
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, static_shape
 
-#: Stands for a value that comes from no position: a constant mixed with the input's values.
+#: Stands for a value that comes from no position: a constant among the input's values.
 NOWHERE = -1
-#: Stands for a value that comes from all positions alike: the number of times that a token occurs.
+#: Stands for a value that comes from all positions alike, such as the number of times that a token occurs.
 EVERYWHERE = -2
 #: Ops that count over positions: multi-hot, count and tf-idf encodings.
 _BINCOUNTS = frozenset({"Bincount", "DenseBincount"})
 _COUNTING = _BINCOUNTS | {"Max", "Sum"}
-#: Ops that work value by value; every other op that is not known below mixes the values of a row.
+#: Ops that work value by value. All other ops mix the values of a row, except those handled below.
 _ELEMENTWISE = frozenset(
     {
         "Abs", "Acos", "Acosh", "Add", "AddV2", "ApproximateEqual", "AsString", "Asin", "Asinh", "Atan",
@@ -53,7 +53,7 @@ _STILL_INDICATORS = frozenset(
 
 
 class Mixed(Exception):
-    """An op mixes positions; the message is its name."""
+    """An op mixes positions; the message is the op's name."""
 
     def __init__(self, op: Any) -> None:
         self.op = op
@@ -61,13 +61,13 @@ class Mixed(Exception):
 
 
 def entry_positions(traced: TracedModel, tensor: Any, name: str) -> np.ndarray:
-    """The positions of input `name` from which an entry's values come: `position_map`, or EVERYWHERE.
+    """The positions of input `name` from which an entry's values come, or EVERYWHERE for counts.
 
-    EVERYWHERE stands for counts: sums over all positions of indicators that are computed in the same way at
-    each position. Values of other kinds are not shared among positions.
+    A count is a sum over all positions of indicators that are computed in the same way at each position.
+    Values of other kinds are not shared among positions. The result has the shape of `position_map`'s.
 
     Raises:
-      Mixed: A value comes from several positions, and is not such a count.
+      Mixed: A value comes from several positions, and is not a count.
     """
     positions = _mapped(traced, tensor, name, counts=True)
     if (positions == EVERYWHERE).any() and tensor.op.type == "Cast" and tensor.op.inputs[0].dtype == tf.bool:
@@ -105,7 +105,7 @@ def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.
     for op in traced.graph.get_operations():
         if op.name not in needed or op.type in SHAPE_ONLY:
             continue
-        # A bincount's number of possible ids is not a value, though it is computed from the largest id.
+        # Operand 1 of a bincount, the number of possible ids, is computed from the ids but is not a value.
         values = [t for i, t in enumerate(op.inputs) if not (i == 1 and op.type in _BINCOUNTS)]
         operands = {index: maps[t.name] for index, t in enumerate(op.inputs) if t.name in maps}
         mapped: list[np.ndarray] = []
@@ -132,7 +132,7 @@ def _mapped(traced: TracedModel, tensor: Any, name: str, *, counts: bool) -> np.
 
 
 def _output_maps(op: Any, operands: Mapping[int, np.ndarray], size: int, *, counts: bool) -> list[np.ndarray]:
-    """Maps of an op's outputs; EVERYWHERE if `counts` and the op counts over all positions."""
+    """Position maps of an op's outputs; `counts` permits ops that count over all positions (EVERYWHERE)."""
     if op.type not in _COUNTING:
         return _rearranged(op, operands)
     if not counts:
@@ -198,7 +198,7 @@ def _is_indicator(tensor: Any) -> bool:
 
 
 def _rearranged(op: Any, maps: Mapping[int, np.ndarray]) -> list[np.ndarray]:
-    """Maps of an op's outputs."""
+    """Position maps of the outputs of an op that rearranges values or works value by value."""
     kind = op.type
     first = maps.get(0)
     if kind in ("Reshape", "Squeeze", "ExpandDims") and first is not None:
@@ -238,7 +238,7 @@ def _rearranged(op: Any, maps: Mapping[int, np.ndarray]) -> list[np.ndarray]:
         if op.get_attr("batch_dims") or 1 in maps:
             raise Mixed(op)
         index = tf.get_static_value(op.inputs[1])
-        if index is None:  # unknown, but irrelevant if the whole axis comes from one position
+        if index is None:  # the index is unknown, but irrelevant if the whole axis comes from one position
             one = np.take(first, [0], int(axis))
             if (first != one).any() or op.inputs[1].shape.rank != 1:
                 raise Mixed(op)
@@ -269,7 +269,7 @@ def _elementwise(op: Any, maps: list[np.ndarray]) -> np.ndarray:
     whole = np.broadcast_arrays(*maps)
     if any((other != whole[0]).any() for other in whole[1:]):
         raise Mixed(op)
-    # A constant with more axes would add axes before the batch.
+    # `_extents` refuses a constant with more axes, which would add axes before the batch.
     return np.broadcast_to(whole[0], [whole[0].shape[0], *_extents(op)])
 
 

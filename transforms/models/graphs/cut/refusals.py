@@ -46,7 +46,10 @@ def _only_masks(
     sources: Mapping[str, frozenset[str]],
     masks: frozenset[str],
 ) -> bool:
-    """True if an input only decides which values count: every value that it switches is switched off."""
+    """True if an input only decides which values count.
+
+    The values that it rejects are replaced by constants, or moved so far that a softmax gives them weight 0.
+    """
     reached = {traced.inputs[name].name}
     for op in traced.graph.get_operations():
         operands = [tensor for tensor in op.inputs if tensor.name in reached]
@@ -83,7 +86,7 @@ def mixing(name: str, op: Any) -> NoGradients:
 
 
 def kind_of(traced: TracedModel, name: str) -> str:
-    """The type of an input, by its name in numpy."""
+    """The numpy name of an input's type."""
     return str(traced.inputs[name].dtype.name)
 
 
@@ -94,6 +97,6 @@ def where(op: Any) -> str:
 
 def is_smooth(tensor: Any) -> bool:
     """True if gradients can pass through a tensor of this type."""
-    # Variants are lists of tensors, as in recurrent layers; complex numbers lie between a signal and its
+    # Variants are lists of tensors, as in recurrent layers; complex numbers occur between a signal and its
     # power spectrum.
     return bool(tensor.dtype.is_floating or tensor.dtype.is_complex or tensor.dtype == tf.variant)

@@ -1,4 +1,4 @@
-"""Remarks on a model's gradients for plan and manifest: rounding layers, masks, texts that it splits."""
+"""Remarks on a model's gradients for the plan and the manifest: on rounding layers, masks and split texts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from transforms.models.graphs.rewrites.custom_gradients import backward_of
 from transforms.models.graphs.trace import TracedModel
 from transforms.wording import names_in_words
 
-#: Ops that round, with a gradient that goes straight through.
+#: Prefixes of the types of ops that round and have a straight-through gradient.
 _FAKE = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
 _SPLITS = ("StringSplit", "UnicodeDecode", "StringNGrams")
-#: Most names of layers in a remark.
+#: Largest number of layers that a remark names.
 _MOST = 3
 
 
@@ -55,8 +55,8 @@ def remarks_on_gradients(traced: TracedModel, cut: Cut, *, additive: bool, inste
     Args:
       traced: The model.
       cut: The model's cut.
-      additive: Whether the method that uses the gradients promises a sum.
-      instead: Names of methods that need only evaluations, in words.
+      additive: Whether the method promises that attributions add up to the change of the score.
+      instead: Names of methods that only evaluate the model, joined as words.
     """
     rest = traced.ancestors(cut.scores, frozenset(entry.tensor.name for entry in cut.entries))
     lines = []
@@ -118,6 +118,6 @@ def _rounds(op: Any) -> bool:
 
 
 def _layer(op: Any) -> str:
-    """The innermost scope in an op's name, which is its layer's."""
+    """The innermost scope in an op's name, which is the name of its layer; the op's name without scopes."""
     scopes = op.name.split("/")[:-1]
     return scopes[-1] if scopes else str(op.name)

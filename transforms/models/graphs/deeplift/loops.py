@@ -1,8 +1,8 @@
-"""A loop as one step of DeepLIFT's walk: its body is planned once, and walked once for each of its steps.
+"""A loop as one step of DeepLIFT's walk: the loop's body is planned once, and walked once per loop step.
 
-Unrolled, a recurrent layer of 60 steps is a thousand rules, and building them takes a minute. Here the loop
-stays a loop: the forward pass keeps the values that the rules need at each step, and the backward pass goes
-through the steps from the last to the first.
+If a recurrent layer of 60 steps is unrolled, it takes a thousand rules, and building them takes a minute.
+Here the loop stays a loop: the forward pass keeps the values that the rules need at each loop step, and the
+backward pass goes through the loop steps from the last to the first.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Variable:
       number: The variable's place among the loop's variables.
       name: Name of the body's input: a state, an item of a list, or a held value; None for a list that is
         written.
-      result: Place of the body's output in `Scan.body.outputs`; None for variables only read or held.
-      listed: Whether it is a list with one item for each step.
+      result: Place of the body's output in `Scan.body.outputs`; None if the variable is only read or held.
+      listed: Whether the variable is a list with one item per step.
       last: Whether all steps write the same item of a list, so that only the last value remains.
-      varies: Whether its value differs between rows.
+      varies: Whether the variable's value differs between rows.
     """
 
     number: int
@@ -55,7 +55,8 @@ class Scan:
 
     Args:
       steps: Number of steps.
-      body: One step as a model: from states, items and held values to new states and items.
+      body: One step as a model: its inputs are states, items and held values; its outputs are new states and
+        items.
       plan: The plan of the walk through the body.
       growth: Growth of the body's tensors with the rows.
       variables: The loop's variables, except counters and weights.
@@ -71,17 +72,20 @@ class Scan:
 
     @property
     def given(self) -> list[Variable]:
-        """The arguments of `call`, in order; a list is one tensor `[steps, rows, ...]`."""
+        """The variables that are arguments of `call`, in order; a list is one tensor `[steps, rows, ...]`."""
         return [variable for variable in self.variables if variable.name is not None]
 
     @property
     def results(self) -> list[Variable]:
-        """The first results of `call`, in order; a list of one item is `[1, rows, ...]`."""
+        """The variables that are the first results of `call`, in order.
+
+        A list is `[steps, rows, ...]`, or `[1, rows, ...]` if only its last value remains.
+        """
         return [variable for variable in self.variables if variable.result is not None]
 
     @property
     def kept(self) -> range:
-        """Places of the outputs of `call` that hold the values that the rules need at each step."""
+        """Places of the outputs of `call` with the values that the rules need at each step."""
         first = len(self.results)
         return range(first, first + len(self.plan.kept) + len(self.plan.slopes))
 
@@ -155,7 +159,15 @@ class Scan:
     # -- back ------------------------------------------------------------------------------------------------
 
     def back(self, walk: Walk, step: Step, given: Mapping[str, Any]) -> dict[int, Any]:
-        """Computes multipliers of the call's operands, by place, from those of its results, while tracing."""
+        """Turns multipliers of the call's results into multipliers of its operands, while tracing.
+
+        Args:
+          walk: The walk of the model that contains the loop.
+          step: The walk's step for the loop.
+          given: Multipliers of the call's results, by tensor name.
+        Returns:
+          Multipliers of the call's operands, by place.
+        """
         plan, growth = self.plan, self.growth
         names = [*plan.kept, *plan.slopes]
         constants = constants_of(self.body, plan)
@@ -271,7 +283,7 @@ class Scan:
 
     @property
     def pair_values(self) -> int:
-        """Most numbers that a pair takes, besides the multipliers of the call's own tensors."""
+        """Upper bound of the numbers held per pair, without the multipliers of the call's own tensors."""
         items = sum(
             self.steps * int(np.prod([size or 1 for size in self.body.inputs[str(v.name)].shape[1:]]))
             for v in self.given

@@ -1,4 +1,4 @@
-"""A model compiled with DeepLIFT's rules, which divide the score's difference to background rows."""
+"""A model compiled with DeepLIFT's rules, which attribute the score's difference from background rows."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ from transforms.models.graphs.tensors import sum_positions
 from transforms.models.graphs.trace import TracedModel
 from transforms.models.graphs.xla import for_xla
 
-#: Most steps of a walk, and fewest pairs of a call, for which XLA is used: it recompiles for each new shape.
+#: XLA is used only for walks of at most `_MOST_FUSED` steps and calls of at least `_LEAST_FUSED` pairs times
+#: targets, because it recompiles for each new shape.
 _MOST_FUSED, _LEAST_FUSED = 64, 4096
-#: Linear ops at which XLA is never slower than TensorFlow's own kernels.
+#: Linear ops for which XLA is never slower than TensorFlow's own kernels.
 _FUSED_OPS = frozenset({"ConcatV2", "MatMul", "Mul", "Mean", "Neg", "RealDiv", "Split", "Sum", "Transpose"})
 #: Ops of a forward pass that XLA can compile together with the walk.
 _FUSED_FORWARD = ELEMENTWISE | _FUSED_OPS | {"Const", "IdentityN", "Placeholder", "ReadVariableOp", "Reshape"}
 
+#: Kept values and slopes of some rows, `[outer, rows, inner]` each.
 Ends = tuple[list[Any], list[Any]]
 
 
 class RescaleModel:
-    """A model cut, unrolled and planned for DeepLIFT's rules, for any number of threads.
+    """A thread-safe model, unrolled and planned for DeepLIFT's rules.
 
     Args:
       traced: The model as a graph.
@@ -43,8 +45,8 @@ class RescaleModel:
       example: Some rows of each model input, `[R, *shape]`, on which the growth of tensors is measured.
 
     Attributes:
-      evaluations: Number of pairs of a row and a background row so far, padding included.
-      pair_bytes: Peak memory of a pair in bytes, computed from static shapes.
+      evaluations: Number of pairs of a row and a background row walked so far, padding included.
+      pair_bytes: Peak memory per pair in bytes, computed from the measured growth of tensors.
     Raises:
       UserError: An op has no rule, or does not keep the rows of a batch apart.
     """
@@ -86,13 +88,13 @@ class RescaleModel:
         weights, targets = tf.TensorSpec([None], tf.float32), tf.TensorSpec([None, None], tf.int32)
         options = self._traced.compile_options
         fused = replace(options, jit=True)
-        #: The kept values and slopes of some rows, which the rules need, `[outer, rows, inner]` each.
+        #: Computes the kept values and slopes of some rows, which the rules need.
         self.ends = Compiled(self._ends, [inputs], options)
         signature = [ends, ends, weights, targets]
         self._plain = Compiled(self._walk, signature, options)
         self._fused = Compiled(self._walk, signature, fused)
         self._fusable = len(self.plan.steps) <= _MOST_FUSED and all(map(_fuses, self.plan.steps))
-        # One call fewer if the forward pass can be fused too; lookups of ids and strings cannot.
+        # If XLA can also compile the forward pass, one call does both; lookups of ids and strings prevent it.
         self._whole = Compiled(
             lambda rows, *rest: self._walk(self._ends(rows), *rest), [inputs, *signature[1:]], fused
         )
@@ -159,16 +161,17 @@ class RescaleModel:
     def explain(
         self, inputs: Mapping[str, Any], background: Background, targets: np.ndarray
     ) -> dict[str, np.ndarray]:
-        """Attributes the score's difference to each background row, and averages over the background.
+        """Attributes the score's difference from each background row, and averages over the background.
 
         Args:
           inputs: Model inputs, `[B, *shape]`.
-          background: The background, as `background` makes it.
+          background: The background, as returned by the method `background`.
           targets: Output indices, `[B, T]`.
         Returns:
           φ by model input, `[B, T, *shape]` float32.
-        Cost: one forward evaluation per row, and one backward walk per pair of row and background row; a
-          device call holds T times the rows times a part's background rows.
+        Cost: One forward evaluation per row, and one backward walk per target and pair of a row and a
+          background row. A device call holds B rows, a part's background rows and up to TARGETS_AT_ONCE
+          targets, in all combinations.
         """
         wide = min(targets.shape[1], TARGETS_AT_ONCE) * len(targets) * background.rows >= _LEAST_FUSED
         explain, ends = self._plain, None
@@ -190,7 +193,7 @@ class RescaleModel:
         return {k: v[0] if len(v) == 1 else np.concatenate(v, axis=1) for k, v in parts.items()}
 
     def background(self, inputs: Mapping[str, np.ndarray], rows: int) -> Background:
-        """Makes the background in parts of `rows` rows; its values are cached if that takes little memory."""
+        """Makes the background in parts of `rows` rows; caches its values if they take little memory."""
         names = (*self.plan.kept, *self.plan.slopes)
         per_row = 4 * sum(self._growth.extents[n].outer * self._growth.extents[n].inner for n in names)
         background = Background(self, inputs, rows)
@@ -232,7 +235,7 @@ class Background:
 
 
 def _fuses(step: Step) -> bool:
-    """True for element-wise steps and matrix products, which XLA fuses to one pass over memory."""
+    """True for element-wise steps and matrix products, which XLA fuses into one pass over memory."""
     if step.rule in ("curves", "passing", "sums"):
         return True
     return step.rule in ("linear", "products") and step.op.type in _FUSED_OPS

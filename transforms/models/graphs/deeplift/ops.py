@@ -28,8 +28,8 @@ IDENTITIES = STOPS | {
 PASSING = IDENTITIES | {"Reshape", "Squeeze", "ExpandDims", "Cast"}
 #: Element-wise sums.
 SUMS = frozenset({"Add", "AddV2", "AddN", "Sub", "BiasAdd", "BiasAddV1"})
-#: Ops that are jointly linear in these operands, if the others are the same for every row; None: see
-#: `rule_name`.
+#: Places of the operands in which an op is jointly linear, if its other operands are the same for every row;
+#: for None, `rule_name` knows the places.
 LINEAR: dict[str, tuple[int, ...] | None] = {
     **dict.fromkeys(
         (
@@ -178,7 +178,7 @@ def rule_name(op: Any, varying: list[int]) -> str | None:
     """The name of the rule for an op whose operands at these places vary; None if no rule applies."""
     kind = op.type
     if kind in QUOTIENTS | {"Mean"} and op.outputs[0].dtype.is_integer:
-        return None  # it rounds, and is not a function of one element
+        return None  # the op rounds, and is not a function of one element
     if (kind in PASSING and varying == [0] and not cuts_off(op)) or kind == "IdentityN":
         return "passing"
     if kind in SUMS:

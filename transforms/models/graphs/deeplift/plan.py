@@ -29,13 +29,14 @@ from transforms.models.graphs.trace import TracedModel, static_shape
 
 @dataclass(frozen=True)
 class Step:
-    """An application of a rule: multipliers of an op's outputs become multipliers of its operands.
+    """One application of a rule: the multipliers of an op's outputs become multipliers of its operands.
 
     Args:
       rule: The rule's name in RULES.
-      op: The op; for a curve, the op that computes its end.
-      outputs: Tensors whose multipliers the step takes.
-      operands: Tensors to which it passes multipliers, by place in `op.inputs`; a curve's start at 0.
+      op: The op; for a curve, the op that computes the curve's end.
+      outputs: Tensors from which the step takes multipliers.
+      operands: Tensors to which the step passes multipliers, by place in `op.inputs`; a curve's start has
+        place 0.
       inner: For a curve, the ops from its start to its end, in the graph's order.
       scan: For a loop, the `Scan` that walks its body.
     """
@@ -55,9 +56,11 @@ class WalkPlan:
     Args:
       scores: One tensor for each head.
       steps: The steps, in the order in which they are taken.
-      entries: Tensors at which the walk ends: float or boolean, each of one position of one model input.
+      entries: Tensors at which the walk ends: float or boolean. Each tensor comes from one model input, and
+        each value from one position of that input or, for counts, from EVERYWHERE.
       kept: Tensors whose values at the rows and at the background the rules need, by name.
-      slopes: Curves whose derivatives at the rows and the background are needed, by the name of their end.
+      slopes: Curves for which the rules need derivatives at the rows and at the background, by the name of
+        the curve's end.
       beside: Operands of curves other than the curves' starts, by name.
       shaped: Tensors whose extents the rules need, by name.
       constants: Tensors that are the same for every row and any number of rows, by name.
@@ -76,15 +79,18 @@ class WalkPlan:
 
 
 def refused(op: Any, why: str = "has no rule") -> UserError:
-    """The error about an op that the method cannot handle; which methods can depends on the model."""
+    """Makes the error about an op that DeepLIFT cannot handle, without suggesting another method.
+
+    Which methods can handle the op depends on the model.
+    """
     return UserError(f"deep_shap cannot explain this model: {op.type} ({op.name}) {why}", "model")
 
 
 #: Rules that need the values of operands and outputs at both ends.
 _WHOLE_RULES = frozenset({"largest", "selects", "comparisons", "integrals"})
 ROUNDING = frozenset({"Round", "Rint", "Floor", "Ceil"})
-#: Ops between a scale's product and its rounding; ops between a largest value and a scale; and the number of
-#: ops that are searched.
+#: To find scales made from a row's largest value: `_PASSED_ON` may stand between the product with a scale and
+#: its rounding, `_OF_A_SCALE` between the largest value and the scale; `_NEAR` ops are searched.
 _PASSED_ON = frozenset({"Identity", "Cast", "ClipByValue", "Maximum", "Minimum", "AddV2", "Sub"})
 _OF_A_SCALE = frozenset(
     {
@@ -113,7 +119,7 @@ def plan_walk(traced: TracedModel, scores: Sequence[Any], still: frozenset[str] 
     Args:
       traced: The model.
       scores: The tensors at which the walk begins.
-      still: Inputs whose values are the same for all rows, though they have the rows' axis.
+      still: Names of inputs that have the row axis but the same values for all rows.
     Raises:
       UserError: An op has no rule, or mixes ids before the first float tensor.
     """
@@ -217,7 +223,7 @@ class _Planner:
         self._bent[output.name] = bends_here or any(self._bent.get(t.name, False) for t in operands)
 
     def _curve(self, tensor: Any) -> Step | None:
-        """The step from a nonlinear curve's end to its start; None if the tensor does not end one."""
+        """The step from a nonlinear curve's end to its start; None if no such curve ends in the tensor."""
         if tensor.name not in self._root:
             return None
         op, start = tensor.op, self._root[tensor.name]
@@ -289,7 +295,11 @@ class _Planner:
         return steps
 
     def _entry(self, tensor: Any, rule: str | None) -> Entry:
-        """Makes an entry at a tensor that no rule passes, if it depends on one position of one input."""
+        """Makes an entry at a tensor that no rule passes.
+
+        Raises:
+          UserError: The tensor mixes inputs or positions, or holds ids, or follows floats of several values.
+        """
         op = tensor.op
         sources = sorted(self._sources[op.name])
         from_numbers = rule is None and any(
@@ -366,7 +376,7 @@ class _Planner:
         self.kept[tensor.name] = self.shaped[tensor.name] = tensor
 
     def _fixed(self, op: Any, tensor: Any) -> None:
-        """Records an operand that does not vary, by the way in which its value will be known."""
+        """Records, for an operand that does not vary, how the walk will know its value."""
         if self._varies(tensor):
             raise refused(op)
         if tensor.op.name in self._free:
@@ -379,5 +389,5 @@ class _Planner:
 
 
 def _without(tensors: Sequence[Any], which: Any) -> list[Any]:
-    """The tensors without one, compared by name: TensorFlow's `==` compares values."""
+    """The tensors except `which`; they are compared by name, because TensorFlow's `==` compares values."""
     return [tensor for tensor in tensors if tensor.name != which.name]

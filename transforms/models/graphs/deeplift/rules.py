@@ -22,9 +22,10 @@ from transforms.numerics.quadrature import gauss_legendre
 
 #: Relative rounding error of a value and its curve's start: a few units in float32's last place.
 _ROUNDING = 4e-7
-#: Nodes of a panel of a local integral; most panels, starting with one and doubling.
+#: Quadrature nodes per panel of a local integral; and the limit for the number of panels, which starts at one
+#: and doubles.
 _NODES, _MOST_PANELS = 8, 64
-#: Largest error of a local integral's sum, relative to the summed magnitudes.
+#: Largest accepted error of a local integral's sum, relative to the summed magnitudes.
 _EXACT = 2e-6
 #: An operand of a softmax that is this far below the largest one contributes nothing.
 _SOFTMAX_RANGE = 40.0
@@ -35,7 +36,7 @@ Multipliers = dict[int, Any]
 
 
 def passing(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Passes multipliers on unchanged: the operand's values are the output's."""
+    """Passes multipliers on unchanged, because operand and output have the same values."""
     if step.op.type == "IdentityN":
         return {place: given[step.op.outputs[place].name] for place in step.operands}
     (m,), (operand,) = given.values(), step.operands.values()
@@ -53,7 +54,7 @@ def sums(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def linear(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Applies TensorFlow's gradient, constant for a linear op; common ops by hand, in fewer steps."""
+    """Applies TensorFlow's gradient, which is constant for a linear op; common ops are written out here."""
     op = step.op
     (place, operand), *others = step.operands.items()
     if op.type in ("Split", "Unpack"):
@@ -74,9 +75,9 @@ def linear(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def products(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Splits a product by the Shapley value of two players: of ab, b gets (a_x + a_r)/2 · Δb.
+    """Splits a product by the Shapley value of two players: in a · b, b contributes (a_x + a_r)/2 · Δb.
 
-    This is the gradient at the midpoint, which is exact for any function of the second degree.
+    The multiplier is the gradient at the midpoint, which is exact for any function of the second degree.
     """
     op = step.op
     if op.type == "Mul" and walk.alike(op.outputs[0], *step.operands.values()):
@@ -88,7 +89,7 @@ def products(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 
 
 def quotients(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
-    """Treats a/b as the product of a and 1/b, and 1/b by its difference quotient −1/(b_x b_r)."""
+    """Treats a/b as the product of a and 1/b; the factor 1/b has the difference quotient −1/(b_x b_r)."""
     (m,) = given.values()
     a, b = step.op.inputs
     (a_x, a_r), (b_x, b_r) = walk.ends(a), walk.ends(b)
@@ -105,9 +106,9 @@ def quotients(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """Applies the rescale rule, Δout/Δin, or the mean derivative of the two ends if rounding dominates.
 
-    The quotient carries the rounding errors of both ends. If the mean derivative agrees with it within these
-    errors, the derivative is as exact and free of noise; otherwise the quotient is right, with or without a
-    kink between the ends.
+    The quotient carries the rounding errors of both ends. If the mean derivative agrees with the quotient
+    within these errors, the derivative is used, because it is as exact and free of noise. Otherwise the
+    quotient is used, which is right with or without a kink between the ends.
     """
     (m,), (start,) = given.values(), step.operands.values()
     end = step.outputs[0]
@@ -124,8 +125,8 @@ def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     else:
         size = tf.abs(f_x) + tf.abs(f_r) + tf.abs(slope) * (tf.abs(x) + tf.abs(r))
         noise = _ROUNDING * size / tf.abs(width)
-        # If the derivatives disagree, the quotient is used unchanged: in a layer norm of few values, which
-        # cancel, multipliers are so large that even clipping it to the noise bound would show in the sum.
+        # If derivative and quotient disagree, the quotient is used unchanged. In a layer norm of few values,
+        # multipliers are large and cancel, so even clipping the quotient to the noise bound would show in Σφ.
         q = tf.where(same, slope, tf.where(tf.abs(slope - quotient) <= noise, slope, quotient))
     q, flat = tf.expand_dims(q, 1), walk.flat(m, end)
     multiplied = tf.math.multiply_no_nan(q, flat) if walk.guarded else q * flat
@@ -135,9 +136,10 @@ def curves(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def largest(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """Applies DeepLIFT's cross-max rule to the largest (or smallest) of some values.
 
-    The output moves from y_r up to cross = max(y_x, y_r), credited to the row's largest operand, and then
-    down to y_x, credited to the background's largest operand (min for the smallest). An operand that does
-    not differ gets nothing.
+    The output first moves from y_r up to cross = max(y_x, y_r), which is credited to the row's largest
+    operand. It then moves down to y_x, which is credited to the background row's largest operand. For the
+    smallest value, cross is the minimum, and the smallest operands get the credit. An operand that does not
+    differ gets nothing.
     """
     (m,) = given.values()
     y_x, y_r = walk.ends(step.outputs[0])
@@ -152,8 +154,8 @@ def largest(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def selects(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """Treats the choice c a + (1 − c) b, with c in {0, 1}, as two products, each split between its factors.
 
-    If both ends choose the same branch, the other branch gets nothing. If they differ and a branch that was
-    not chosen is NaN or infinite, the condition c gets the whole difference.
+    If both ends choose the same branch, the other branch gets nothing. If the ends choose different branches,
+    and a branch that was not chosen is NaN or infinite, the condition c gets the whole difference.
     """
     (m,) = given.values()
     c, a, b = step.op.inputs
@@ -197,7 +199,7 @@ def either(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def integrals(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """Averages the op's gradient along the straight line between the two ends, panel by panel.
 
-    Panels are doubled until the sum is exact for all pairs of a call, or there are `_MOST_PANELS`.
+    The number of panels doubles until the sum is exact for all pairs of a call, or reaches `_MOST_PANELS`.
     """
     (m,) = given.values()
     ends = {place: walk.ends(tensor) for place, tensor in step.operands.items()}
@@ -252,9 +254,10 @@ def integrals(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
 def orders(walk: Walk, step: Step, given: Mapping[str, Any]) -> Multipliers:
     """Gives each sorted value the multipliers of the ranks that it holds along the straight line.
 
-    Between the two ends a value's rank changes where it crosses another value, at most once for each. The
-    value gets the mean of its ranks' multipliers, weighted by the share of the line on which it holds each
-    rank: the local integral, exactly. Operands are `[…, size]`, multipliers `[…, k]` for the k outputs.
+    Between the two ends, a value's rank changes where the value crosses another one, at most once per other
+    value. The value gets the mean of its ranks' multipliers, weighted by the share of the line on which it
+    holds each rank. This is the exact local integral. The operand is `[…, size]`, and the multipliers of the
+    k largest values are `[…, k]`.
     """
     (m,), (operand,) = given.values(), step.operands.values()
     x, r = walk.ends(operand)
@@ -294,11 +297,11 @@ def _within_range(x: Any, r: Any) -> tuple[Any, Any]:
 
 
 def _from_range(m: Any, near: Any, x: Any, r: Any) -> Any:
-    """Converts multipliers of a softmax's limited operands, see `_within_range`, to those of the full."""
+    """Converts multipliers of a softmax's limited operands (see `_within_range`) to its original operands."""
     apart = x - r
     scaled = tf.where(near == apart, m, m * tf.math.divide_no_nan(near, apart))
-    # If a mask removes everything, operands that were already removed come back, as all become equal: their
-    # effect is due to the operands that moved, and is shared among these.
+    # If a mask removes everything, all operands become equal, so that operands which were already removed
+    # come back. Their effect is due to the operands that moved, and is shared among the moved operands.
     moved = _far(x, r) & (apart != 0)
     lost = tf.reduce_sum(tf.where(apart == 0, m * near, 0.0), axis=-1, keepdims=True)
     total = tf.reduce_sum(tf.where(moved, apart, 0.0), axis=-1, keepdims=True)

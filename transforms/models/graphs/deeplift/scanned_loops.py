@@ -1,7 +1,7 @@
-"""Recognition of loops that the walk can take as one step: their number of steps and their variables' roles.
+"""Recognises loops that the walk can take as one step, with their number of steps and variables' roles.
 
-Recurrent layers count up to a number that does not depend on the rows, and read some lists and write others
-item by item. All other loops are unrolled instead.
+The loop of a recurrent layer counts up to a number that does not depend on the rows; it reads some lists and
+writes others item by item. All other loops are unrolled instead.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ from transforms.models.graphs.deeplift.plan import plan_walk
 from transforms.models.graphs.deeplift.tensor_sizes import WalkGrowth
 from transforms.models.graphs.trace import SHAPE_ONLY, TracedModel, static_shape
 
-#: A function that writes a body: the graph's inputs by name → its outputs. Lists are `StepList`s.
+#: Copies a body into the current graph: takes the body's graph and the values of its inputs by name, and
+#: returns its outputs. Lists are `StepList`s.
 Write = Callable[[Any, dict[str, Any]], list[Any]]
 _SAME = frozenset({"Identity", "StopGradient"})
 
 
 class StepList:
-    """A list within one step: the item that the step reads or has written."""
+    """A list as seen within one step: only the item that the step reads or has written."""
 
     def __init__(self, item: Any) -> None:
         self.item = item
@@ -35,11 +36,11 @@ class StepList:
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop of a traced model, met while the model is copied.
+    """A loop of a traced model, found while the model is copied.
 
     Args:
       op: The loop's op.
-      body, condition: The loop's graphs.
+      body, condition: The graphs of the loop's body and condition.
       known: Known values of integer variables before the first step, by place.
       lengths: Lengths of lists, by place; negative if nothing has been written to the list yet.
       shapes: Shapes of tensors and of lists' items, by place.
@@ -68,7 +69,7 @@ def scanned(traced: TracedModel, loop: Loop, write: Write, most_steps: int) -> S
         try:
             return _planned(loop, counted, roles, outside, write)
         except UserError:
-            return None  # unrolling it will name the op in the refusal
+            return None  # unrolling the loop will raise the error that names the op
 
 
 # -- counting --------------------------------------------------------------------------------------------
@@ -78,7 +79,8 @@ def scanned(traced: TracedModel, loop: Loop, write: Write, most_steps: int) -> S
 class _Counted:
     """A loop's number of steps, its counters after the last step, and the lists that it reads and writes.
 
-    `written` is by place: True if all steps write the first item, False if each step writes its own.
+    `written` maps a list's place to True if all steps write its first item, or to False if each step writes
+    its own item.
     """
 
     steps: int
@@ -88,7 +90,7 @@ class _Counted:
 
 
 def _counted(loop: Loop, most_steps: int) -> _Counted | None:
-    """Counts the steps by running only the loop's integers; None if it is not a counted loop."""
+    """Counts a loop's steps by computing only its integers; None if the loop does not count."""
     place_of = {tensor.name: place for place, tensor in enumerate(loop.body.inputs)}
     accesses: list[tuple[int, bool, Any]] = []
     for op in loop.body.get_operations():
@@ -154,7 +156,7 @@ def _held(loop: Loop, place: int) -> bool:
 
 
 def _outside(traced: TracedModel, loop: Loop, counted: _Counted) -> dict[int, Any] | None:
-    """Finds held values that all rows share, by place: weights, variables, tables."""
+    """Finds held values that all rows share (weights, tables), by place; None if a held handle is unknown."""
     values_by_place: dict[int, Any] = {}
     wanted: dict[int, Any] = {}
     inputs = {tensor.op.name for tensor in traced.inputs.values()}
@@ -220,7 +222,7 @@ def _roles(
 
 
 def _varying(body: Any, places: set[int]) -> set[int]:
-    """Places of variables that vary between rows after a step, from those that vary before it."""
+    """Places of variables that vary between rows after a step, if those in `places` vary before the step."""
     names = {body.inputs[place].op.name for place in places}
     for op in body.get_operations():
         if op.type not in SHAPE_ONLY and any(tensor.op.name in names for tensor in op.inputs):

@@ -13,7 +13,7 @@ from transforms.models.graphs.deeplift.plan import Step
 
 
 def slope(step: Step, known: Mapping[str, Any]) -> Any:
-    """The derivative of a curve by its start, 0 if it has none.
+    """The derivative of a curve's end with respect to its start; 0 where it does not exist.
 
     Args:
       step: A step of the rule `curves`.
@@ -44,7 +44,7 @@ def slope(step: Step, known: Mapping[str, Any]) -> Any:
         )
     try:
         gradient = tf.gradients(values[end.name], own, unconnected_gradients="zero")[0]
-    except LookupError:  # TensorFlow has no gradient: the difference quotient serves
+    except LookupError:  # TensorFlow has no gradient, so the rule uses the difference quotient
         return zeros
     gradient = tf.cast(tf.convert_to_tensor(gradient), tf.float32)
     return tf.where(tf.math.is_finite(gradient), gradient, zeros)

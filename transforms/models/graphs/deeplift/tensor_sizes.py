@@ -1,4 +1,4 @@
-"""Growth of the tensors of a DeepLIFT walk with the number of rows, measured by running a few rows."""
+"""How the tensors of a DeepLIFT walk grow with the number of rows, measured by running a few rows."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ class WalkGrowth:
         return tf.reshape(as_numbers(value), [known.outer, -1, known.inner])
 
     def pair_bytes(self, plan: WalkPlan) -> int:
-        """Most bytes that a pair takes: the multipliers of every tensor, and the rules' own arrays."""
+        """Upper bound of the bytes per pair: the multipliers of every tensor, and the rules' own arrays."""
         total = sum(self._values(entry.tensor) * 2 for entry in plan.entries)
         total += sum(self._values(score) for score in plan.scores)
         for step in plan.steps:
             own = sum(map(self._values, step.outputs))
-            if step.rule == "orders":  # crossings of each value with each other value
+            if step.rule == "orders":  # crossings of each value with every other value
                 own += 8 * self._values(step.operands[0]) * self.extents[step.operands[0].name].base[-1]
             if step.scan is not None:
                 total += step.scan.pair_values + sum(map(self._values, step.operands.values()))
@@ -114,7 +114,7 @@ _ARRAYS = {
 
 
 def _two_rows(example: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Two rows of each input, which differ in all floats."""
+    """Two rows of each input; the rows differ in every float value."""
     rng = np.random.default_rng(0)
     rows = {}
     for name, value in example.items():
@@ -140,7 +140,7 @@ def _at(line: Extents, rows: int) -> list[int]:
 
 
 def _outer(line: Extents, first: np.ndarray, second: np.ndarray, both: np.ndarray) -> int | None:
-    """The number of values that lie before the rows in memory; None if the rows are not separate."""
+    """The extent of the axes before the rows in memory; None if the tensor does not keep the rows apart."""
     axis = next((place for place, step in enumerate(line.slope) if step), None)
     if axis is None or first.size * 2 != both.size:
         return None

@@ -1,8 +1,8 @@
-"""Conversion of a traced graph's loops to a form that DeepLIFT's rules can walk.
+"""Converts a traced graph's loops to a form that DeepLIFT's rules can walk.
 
-Recurrent layers run `While` loops over lists of tensors. A loop that only counts, reads and writes lists
-becomes a single call (see `loops.py`). Any other loop is unrolled: its body is copied for each step, and a
-list becomes its items.
+Recurrent layers run `While` loops over lists of tensors. A loop that does no more than count and read and
+write lists becomes a single call (see `loops.py`). Any other loop is unrolled: its body is copied once per
+step, and each item of a list becomes a tensor.
 """
 
 from __future__ import annotations
@@ -72,12 +72,12 @@ def unrolled(
       fetches: The tensors of the model that are needed.
       refuse: Makes the error about an op, from the op and the reason.
     Returns:
-      The model, and the fetches in its graph; both unchanged if nothing loops or sorts.
+      The model, and the fetches in its graph; both are unchanged if the model has no loop and no TopK.
     Raises:
       UserError: A branch, or a loop's number of steps, depends on the rows.
     """
     needed = traced.ancestors(fetches)
-    # Sorting takes a number of values, which copying turns into a constant.
+    # TopK takes the number of values to return as an operand, which copying turns into a constant.
     if not any(op.type in LOOPS | ORDERS for op in needed.values()):
         return traced, tuple(fetches)
     specs = {
@@ -109,13 +109,13 @@ def unrolled(
 
 
 class _Writer:
-    """Copies ops into a graph one by one; tracks the items of lists and the values of integers."""
+    """Copies ops into a graph one by one, while tracking the items of lists and the values of integers."""
 
     def __init__(self, traced: TracedModel, graph: Any, refuse: Unhandled, *, scanning: bool) -> None:
         self._traced = traced
         self._outer = traced.graph
         self._scanning = scanning
-        #: Loops that have become a single call, by the name of the call.
+        #: The `Scan` of each loop that was converted to a single call, by the name of the call's op.
         self.scans: dict[str, Scan] = {}
         self._library = {f.signature.name: f for f in traced.graph_def().library.function}
         self._graph = graph
@@ -176,7 +176,7 @@ class _Writer:
     def _body(self, name: str, given: Sequence[Any]) -> Any:
         if name not in self._bodies:
             shapes = [None if isinstance(v, _List | StepList) else v.shape for v in given]
-            with self._outer.as_default():  # the body may name functions that this graph knows
+            with self._outer.as_default():  # the body may call functions that this graph holds
                 self._bodies[name] = function_def_to_graph(self._library[name], input_shapes=shapes)
         return self._bodies[name]
 
@@ -202,7 +202,7 @@ class _Writer:
         raise self._refuse(op, f"is a loop of more than {_MOST_STEPS} steps")
 
     def _scan(self, op: Any, given: Sequence[Any]) -> Scan | None:
-        """The loop as one step of the walk; None if it has to be unrolled."""
+        """The loop as one step of the walk; None if the loop has to be unrolled."""
         dense = {place: value for place, value in enumerate(given) if not isinstance(value, _List)}
         lists = {place: value for place, value in enumerate(given) if isinstance(value, _List)}
         if not all(value.empty or value.whole is not None for value in lists.values()):
@@ -231,7 +231,7 @@ class _Writer:
         return scanned(self._traced, loop, write, _MOST_STEPS)
 
     def _scanned(self, op: Any, scan: Scan, given: Sequence[Any]) -> list[Any]:
-        """A loop's variables after its last step, computed by a single call."""
+        """Values of a loop's variables after its last step, computed by a single call."""
         arguments = [given[v.number].whole if v.listed else given[v.number] for v in scan.given]
         results = scan.call(*arguments)
         call = results[0].op

@@ -1,10 +1,10 @@
 """The walk from the scores back to the entries, for pairs of a row and a background row; used while tracing.
 
 Pairs take the place of rows: a tensor with `rows · n` values in the model has `T · R · B · n` multipliers
-here, for T targets, R background rows and B rows. The axes before the rows in memory (such as a recurrent
-layer's time axis) make up a tensor's `outer` extent, the axes after them its `inner` extent. So a tensor's
-multipliers are `[outer, T, R, B, inner]`, its values at the rows `[outer, B, inner]`, and those at the
-background `[outer, R, inner]`.
+here, for T targets, R background rows and B rows. The axes before the row axis in memory (such as a recurrent
+layer's time axis) make up a tensor's `outer` extent, and the axes after it the `inner` extent. So a tensor's
+multipliers are `[outer, T, R, B, inner]`, its values at the rows are `[outer, B, inner]`, and its values at
+the background rows are `[outer, R, inner]`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from transforms.models.graphs.deeplift.plan import Step, WalkPlan, refused
 _WIDENED = {types_pb2.DT_BOOL, types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_DOUBLE}
 #: Attributes that give the type of an op's numbers; the types of indices and axes have other names.
 _NUMBERS = frozenset({"DstT", "SrcT", "T", "Ta", "Tb", "Tout", "Tparams", "dtype"})
-#: Ops on booleans, and the ops that compute the same on 0 and 1; and a matrix product of mixed types.
+#: Replacements for ops on booleans, which compute the same on 0 and 1, and for mixed-type matrix products.
 _ON_NUMBERS = {"LogicalAnd": "Mul", "Any": "Max", "All": "Min", "BatchMatMulV3": "BatchMatMulV2"}
 
 
 @dataclass(frozen=True)
 class Extents:
-    """Growth of a tensor with the rows: its shape, base + slope · rows, and its outer and inner extents."""
+    """A tensor's shape by the number of rows, base + slope · rows, with its outer and inner extents."""
 
     base: tuple[int, ...]
     slope: tuple[int, ...]
@@ -49,13 +49,13 @@ class Walk:
 
     Args:
       plan: The plan of the walk.
-      rules: The rules, by the name that a step gives.
+      rules: The rules, by name (`Step.rule`).
       extents: Extents of the plan's `shaped` and `kept` tensors, by name.
       sized: Base and slope of the plan's `sized` tensors, by name.
       constants: Values of the plan's constants, by name; numbers are float32.
-      rows: Values at the rows, by name, `[outer, B, inner]` float32; slopes by name, in the same form.
-      background: Values and slopes at the background rows, `[outer, R, inner]`.
-      counts: T, R and B.
+      rows: Two mappings by tensor name: values and slopes at the rows, `[outer, B, inner]` float32 each.
+      background: The same two mappings for the background rows, `[outer, R, inner]` float32 each.
+      counts: T, R and B: the numbers of targets, background rows and rows.
       guarded: Whether 0 times NaN or infinity must be 0: a branch that is not chosen may hold such values.
     """
 
@@ -107,11 +107,11 @@ class Walk:
         return self._once(sides, lambda: tf.stack([known.outer, *self.counts, known.inner]))
 
     def pair(self, tensor: Any) -> tuple[Any, Any]:
-        """A tensor's values at the rows, `[outer, 1, B, inner]`, and background, `[outer, R, 1, inner]`."""
+        """A tensor's values at rows, `[outer, 1, B, inner]`, and background rows, `[outer, R, 1, inner]`."""
         return self._two(0, tensor)
 
     def slopes(self, tensor: Any) -> tuple[Any, Any]:
-        """Derivatives of the curve that ends in a tensor, shaped like `pair`."""
+        """Derivatives of the curve that ends in a tensor, at rows and background rows, shaped like `pair`."""
         return self._two(1, tensor)
 
     def _two(self, which: int, tensor: Any) -> tuple[Any, Any]:
@@ -125,7 +125,7 @@ class Walk:
         )
 
     def ends(self, tensor: Any) -> tuple[Any, Any]:
-        """A tensor's values at the rows and at the background, each for all pairs; constants unchanged."""
+        """A tensor's values at rows and at background rows, broadcast to all pairs; constants stay as is."""
         if tensor.name in self.constants:
             return self.constants[tensor.name], self.constants[tensor.name]
         whole = self._whole(tensor)
@@ -133,7 +133,7 @@ class Walk:
         return self.like(x, tensor), self.like(r, tensor)
 
     def alike(self, *tensors: Any) -> bool:
-        """True if tensors have the same layout in memory, element by element."""
+        """True if tensors correspond element by element in memory, and all but the first have kept values."""
         known = [self.extents[tensor.name] for tensor in tensors]
         varying = all(tensor.name in self.rows[0] or tensor is tensors[0] for tensor in tensors)
         return varying and all(extents == known[-1] for extents in known)
@@ -145,7 +145,7 @@ class Walk:
         return value
 
     def per_pair(self, value: Any, tensor: Any) -> Any:
-        """Sums a tensor's multipliers for each target and pair, `[T, R, B]`."""
+        """Sums a tensor's multipliers per target and pair, to `[T, R, B]`."""
         return tf.reduce_sum(self.flat(value, tensor), axis=[0, 4])
 
     def sum_to(self, value: Any, output: Any, operand: Any) -> Any:
@@ -161,11 +161,11 @@ class Walk:
         return self.like(value, operand)
 
     def apply(self, step: Step, operands: Mapping[int, Any]) -> Any:
-        """Computes the op's first output at these operands."""
+        """Computes the first output of the step's op for these operands, by place."""
         return self._copy(step, operands).outputs[0]
 
     def gradients(self, step: Step, operands: Mapping[int, Any], given: Mapping[str, Any]) -> dict[int, Any]:
-        """TensorFlow's gradient of the op at these operands, with outputs weighted by given multipliers."""
+        """TensorFlow's gradient of the step's op at these operands, given the multipliers of its outputs."""
         own = {place: tf.identity(value) for place, value in operands.items()}
         made = self._copy(step, own)
         outputs = [new for new, old in zip(made.outputs, step.op.outputs, strict=False) if old.name in given]
@@ -203,11 +203,11 @@ class Walk:
         return made
 
     def number(self, tensor: Any) -> Any:
-        """An operand of numbers that is the same for every row, as float32."""
+        """The value of a numeric operand that is the same for every row, as float32."""
         return tf.cast(self.fixed(tensor), tf.float32)
 
     def fixed(self, tensor: Any) -> Any:
-        """An operand that is the same for every row."""
+        """The value of an operand that is the same for every row."""
         name = tensor.name
         if name in self.constants:
             return self.constants[name]
@@ -222,9 +222,9 @@ class Walk:
         """Computes the multipliers of the entries from those of the scores.
 
         Args:
-          seeds: The multipliers of each score, shaped like the score with pairs for rows.
+          seeds: The multipliers of each score, shaped like the score with pairs in place of rows.
         Returns:
-          A tensor for each entry, `[outer, T, R, B, inner]`.
+          The multipliers of each entry, `[outer, T, R, B, inner]`.
         """
         multipliers: dict[str, Any] = {}
         for tensor, seed in zip(self.plan.scores, seeds, strict=True):
@@ -240,12 +240,13 @@ class Walk:
         return [self.flat(multipliers[entry.tensor.name], entry.tensor) for entry in self.plan.entries]
 
 
-#: A rule: from the walk, a step and multipliers by output's name to multipliers by operand's place.
+#: A rule takes the walk, a step and the multipliers of the step's outputs, by tensor name. It returns the
+#: multipliers of the step's operands, by place.
 Rule = Callable[[Walk, Step, Mapping[str, Any]], dict[int, Any]]
 
 
 def _widened(value: Any, number: bool) -> Any:
-    """An attribute of an op, replaced by float32 if it is the type of numbers that have multipliers."""
+    """An op's attribute; replaced by float32 if it gives the type of numbers that have multipliers."""
     if value.WhichOneof("value") == "type" and (value.type in _WIDENED or number):
         return attr_value_pb2.AttrValue(type=types_pb2.DT_FLOAT)
     return value
@@ -272,11 +273,11 @@ def constants_of(traced: Any, plan: WalkPlan) -> dict[str, Any]:
     }
 
 
-#: Beyond the first, a value counts as infinite; the second stands in for infinity in arithmetic.
+#: A magnitude above `_ENDLESS` counts as infinite; `_MASKED` replaces infinity in arithmetic.
 _ENDLESS, _MASKED = 1e30, 1e9
 
 
 def as_numbers(value: Any) -> Any:
-    """Converts values to float32; a mask's stand-in for infinity becomes a number fit for arithmetic."""
+    """Converts values to float32; a number that a mask uses as infinity becomes `_MASKED`, with its sign."""
     known, value = value.dtype, tf.cast(value, tf.float32)
     return value if known == tf.bool else tf.where(tf.abs(value) > _ENDLESS, tf.sign(value) * _MASKED, value)

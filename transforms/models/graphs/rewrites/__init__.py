@@ -1,1 +1,1 @@
-"""Rewriting traced graphs: inlined calls, custom gradients, grouped convolutions, mixed precision."""
+"""Rewrites of traced graphs: inlined calls, custom gradients, grouped convolutions, mixed precision."""

@@ -1,9 +1,10 @@
 """Custom gradients of a model's layers (`tf.custom_gradient`), made part of its graph.
 
-TensorFlow keeps such a gradient as a Python closure over the tensors of the trace in which the layer was
-called, which is useless in a graph that is cut from it. Here the closure is traced once. The tensors that it
-needs of the forward pass become further operands of the IdentityN that stands for the layer's result, and the
-gradient of any copy of that IdentityN, in a graph, a function or a loop's body, is built from its operands.
+TensorFlow keeps such a gradient as a Python closure over tensors of the trace in which the layer was called.
+The closure is useless in a graph that is cut from that trace, so this module traces the closure once. The
+forward tensors that the gradient needs (its residuals) become further operands of the IdentityN that holds
+the layer's result. The gradient of any copy of that IdentityN, in a graph, a function or a loop's body, can
+then be built from the copy's own operands.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from tensorflow.python.framework import ops as tf_ops
 
 from transforms.models.graphs.trace import TracedModel
 
-#: Attribute that names an op's gradient; attribute by which TensorFlow looks gradients up.
+#: Attribute that names an op's `Backward`; and the attribute by which TensorFlow looks up gradients.
 BACKWARD = "_attribeam_backward"
 GRADIENT = "_gradient_op_type"
-#: Name under which TensorFlow finds `_gradient`, for every op.
+#: Name under which `_gradient` is registered; all custom gradients share it.
 _REGISTERED = "AttribeamBackward"
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _numbers = count()
@@ -36,10 +37,11 @@ class Backward:
     Args:
       name: Value of the attribute BACKWARD.
       definition: Graph that computes the gradient.
-      upstream: Name of the tensor in that graph for the gradient at an output, by the output's place.
-      residuals: Names of tensors in that graph for values of the forward pass: the op's operands from place
-        `operands` on.
-      results: Name of the tensor with the gradient of an operand, by the operand's place, if it has one.
+      upstream: Names, in that graph, of the fed gradients at the op's outputs, by output place.
+      residuals: Names, in that graph, of the fed forward tensors, in the order of the op's operands from
+        place `operands` on.
+      results: Names, in that graph, of the gradients at the op's operands, by operand place; operands without
+        a gradient are left out.
       operands: Number of operands that the op had originally.
     """
 
@@ -60,7 +62,7 @@ class Backward:
             values[name] = tf.zeros_like(op.outputs[place]) if seed is None else seed
         for place, name in enumerate(self.residuals):
             values[name] = op.inputs[self.operands + place]
-        # The gradient of a loop's body has a graph of its own, which captures the body's tensors.
+        # The gradient of a loop's body has its own graph, which captures the body's tensors.
         inside = {
             name: value if value.graph is graph else graph.capture(value) for name, value in values.items()
         }
@@ -95,8 +97,8 @@ class Brought:
 
     Args:
       definition: The graph and its functions, under their original names.
-      backwards: The gradients, which live as long as this object.
-      changed: Names of functions whose bodies differ from those that TensorFlow knows by these names.
+      backwards: The gradients. They are kept alive here, because the registry refers to them weakly.
+      changed: Names of functions that TensorFlow knows with another body.
     """
 
     definition: Any
@@ -107,8 +109,8 @@ class Brought:
 def with_custom_gradients(traced: TracedModel) -> Brought:
     """Makes the definition of a model's graph with the custom gradients of its layers.
 
-    A gradient that TensorFlow does not know (a SavedModel stored without it) is left out: its layer then has
-    the derivative of its forward pass.
+    A gradient that TensorFlow does not know, because a SavedModel was stored without it, is left out. The
+    layer then has the derivative of its forward pass.
 
     Args:
       traced: A model as Python traced it, or as loaded from a SavedModel.
@@ -119,7 +121,8 @@ def with_custom_gradients(traced: TracedModel) -> Brought:
     bodies = {body.signature.name: body for body in definition.library.function}
     for function in traced.graph._functions.values():
         name = _text(function.name)
-        if name in bodies and hasattr(function, "graph"):  # TensorFlow 1's have no graph, nor such gradients
+        # Functions of TensorFlow 1 have no graph and no custom gradients.
+        if name in bodies and hasattr(function, "graph"):
             scopes.append(_Scope(function.graph, bodies[name].node_def, bodies[name]))
     made: list[Backward] = []
     changed: set[str] = set()
@@ -135,8 +138,8 @@ class _Scope:
     """A graph whose nodes are rewritten: the model's own, or a function's body.
 
     Args:
-      graph: TensorFlow's graph.
-      nodes: Nodes of its definition; those with a custom gradient are changed.
+      graph: The graph.
+      nodes: Nodes of the graph's definition; nodes with a custom gradient are changed in place.
       body: Definition of the function; None for the model's own graph.
     """
 
@@ -144,7 +147,7 @@ class _Scope:
         self._graph, self._nodes, self.body = graph, nodes, body
 
     def rewritten(self, traced: TracedModel) -> list[Backward]:
-        """Gives nodes their residuals and the name of their gradient; returns the gradients."""
+        """Adds residuals and the gradient's name to nodes with a custom gradient; returns the gradients."""
         made = []
         for node in self._nodes:
             if node.op in _CALLS or not node.attr[GRADIENT].s:
@@ -172,7 +175,7 @@ class _Scope:
         return made
 
     def _name(self, tensor: Any, traced: TracedModel) -> str:
-        """Finds the name, among the nodes, of a tensor that a gradient needs."""
+        """Finds the name by which this scope's nodes refer to a tensor that a gradient needs."""
         inner = self._inner(tensor)
         if inner is None:
             if self.body is not None:
@@ -198,7 +201,7 @@ class _Scope:
         raise AssertionError(f"{inner.name} is not an output of its op")
 
     def _inner(self, tensor: Any) -> Any:
-        """The tensor of this graph for a tensor of it, of an enclosing graph or of no graph."""
+        """This graph's counterpart of a tensor of any graph, or of no graph; None if it is not found."""
         if getattr(tensor, "graph", None) is self._graph:
             return tensor
         captures = list(self._graph.captures)
@@ -213,7 +216,7 @@ class _Scope:
 
 
 def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
-    """An op's custom gradient and the tensors of the forward pass that it needs; None if it is unknown."""
+    """An op's custom gradient and the forward tensors that it needs; None if TensorFlow does not know it."""
     try:
         function = tf_ops.gradient_registry.lookup(_text(op.get_attr(GRADIENT)))
     except LookupError:
@@ -238,7 +241,7 @@ def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
     definition = graph.as_graph_def()
     fed = {tensor.op.name for tensor in graph.inputs}
     nodes = [node for node in definition.node if node.name not in fed]
-    for node in nodes:  # control edges order side effects, which a gradient does not have
+    for node in nodes:  # control edges only order side effects, and a gradient has none
         node.input[:] = [name for name in node.input if not name.startswith("^")]
     del definition.node[:]
     definition.node.extend(nodes)
@@ -257,7 +260,7 @@ def _traced(op: Any) -> tuple[Backward, list[Any]] | None:
 
 
 def rename(definition: Any, changed: frozenset[str]) -> None:
-    """Renames changed functions and those that name them, so that TensorFlow runs the new bodies."""
+    """Renames changed functions and the functions that call them, so that TensorFlow runs the new bodies."""
     bodies = {body.signature.name: body for body in definition.library.function}
     renamed = set(changed) & set(bodies)
     pending = bool(renamed)
@@ -275,7 +278,7 @@ def rename(definition: Any, changed: frozenset[str]) -> None:
                         function.name = names[function.name]
     for name in renamed:
         bodies[name].signature.name = names[name]
-        # TensorFlow's executor learns of functions only from a trace, not from an import.
+        # Tracing a function registers it with TensorFlow's executor; importing a definition does not.
         context.context().add_function_def(bodies[name])
 
 
@@ -285,7 +288,7 @@ def rename_all(definition: Any) -> None:
 
 
 def _named(node: Any) -> set[str]:
-    """Names of the functions that a node calls or holds."""
+    """Names of the functions that a node calls or has as attributes, and the node's op."""
     names = {node.op}
     for value in node.attr.values():
         names |= {value.func.name, *(function.name for function in value.list.func)}

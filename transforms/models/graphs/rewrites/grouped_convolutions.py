@@ -1,8 +1,9 @@
-"""Grouped convolutions split into one convolution for each group, on machines without kernels for them.
+"""Splits grouped convolutions into one convolution per group, on machines without kernels for them.
 
-A convolution whose filters each see a part of the channels runs on every processor. Its gradient does not,
-nor does the kernel into which TensorFlow's optimiser fuses it with a following bias: these need oneDNN, which
-is off by default on processors without AVX-512, and they fail when they are run.
+In a grouped convolution, each filter sees only some of the channels. Its forward kernel runs on every
+processor. Two other kernels need oneDNN: its gradient, and the kernel into which TensorFlow's optimiser fuses
+the convolution and a following bias. oneDNN is off by default on processors without AVX-512, and there both
+kernels fail at run time.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from transforms.models.graphs.trace import TracedModel, static_shape
 
 
 def ungrouped(traced: TracedModel) -> TracedModel:
-    """Splits a model's grouped convolutions if this machine needs it.
+    """Splits a model's grouped convolutions if this machine lacks kernels for them.
 
-    Cost: nothing, or one kernel call for each group.
+    Cost: None if nothing is split; otherwise one kernel call per group.
     """
     if _pywrap_util_port.IsMklEnabled() or tf.config.list_physical_devices("GPU"):
         return traced

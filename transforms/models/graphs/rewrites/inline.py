@@ -22,19 +22,19 @@ _LOOKUPS = frozenset({"LookupTableFind", "LookupTableFindV2"})
 def inlined(traced: TracedModel) -> TracedModel:
     """Replaces function calls by the functions' bodies, at any depth.
 
-    Loops and branches keep their bodies as functions, since they are differentiated as a whole. Layers keep
-    their custom gradients. Variables and tables stay outside, so that weights exist only once, for any number
-    of functions that are cut from the graph.
+    Loops and branches keep their bodies as functions, since TensorFlow differentiates them as a whole. Layers
+    keep their custom gradients. Variables and tables stay outside, so that weights exist only once, for any
+    number of functions that are cut from the graph.
 
     Args:
-      traced: A model; returned unchanged if it calls no functions.
+      traced: A model; returned unchanged if it has no function calls and no custom gradients.
     """
     brought = with_custom_gradients(traced)
     definition = brought.definition
     library = {function.signature.name: function for function in definition.library.function}
     if not brought.backwards and not any(_called(node, library) for node in definition.node):
         return traced
-    with traced.graph.as_default():  # the bodies name functions that this graph knows
+    with traced.graph.as_default():  # the bodies may call functions that this graph holds
         flat = _Flat(library)
         flat.add(definition.node, "")
     copy = tf.compat.v1.GraphDef()
@@ -47,11 +47,11 @@ def inlined(traced: TracedModel) -> TracedModel:
 
 
 def rebuilt(traced: TracedModel, definition: Any, fetches: Sequence[str]) -> TracedModel:
-    """Builds a traced model with another graph between its inputs and its outputs.
+    """Builds a traced model with the same inputs and outputs, but another graph between them.
 
     Args:
-      traced: The model, whose inputs and captures the nodes may name.
-      definition: The new nodes and the functions that they name; nodes that no output needs are left out.
+      traced: The model; the new nodes may refer to its inputs and captures by name.
+      definition: The new nodes and the functions that they call; nodes that no output needs are left out.
       fetches: Names of the outputs in the new graph, in their order.
     """
     fed = {tensor.name for tensor in traced.inputs.values()} | set(traced.captures)
@@ -96,7 +96,7 @@ def rebuilt(traced: TracedModel, definition: Any, fetches: Sequence[str]) -> Tra
 
 
 def _pruned(definition: Any, fetches: Iterable[str], fed: set[str]) -> Any:
-    """The nodes that the fetches need and their functions; no control edges: nothing has side effects."""
+    """The nodes and functions that the fetches need, without control edges: inference has no side effects."""
     nodes = {node.name: node for node in definition.node}
     needed: set[str] = set()
     pending = [name for name in fetches if name not in fed]
@@ -120,7 +120,7 @@ def _pruned(definition: Any, fetches: Iterable[str], fed: set[str]) -> Any:
 
 
 class _Flat:
-    """The nodes of all scopes under full names, and the tensors that calls' inputs and outputs stand for."""
+    """The nodes of all scopes under their full names, and an alias for each input and output of a call."""
 
     def __init__(self, library: Mapping[str, Any]) -> None:
         self._library = library
@@ -129,7 +129,7 @@ class _Flat:
 
     def add(self, nodes: Iterable[Any], prefix: str) -> None:
         for node in nodes:
-            # Control edges order side effects, which inference does not have.
+            # Control edges only order side effects, and inference has none.
             inputs = [_full(f"{prefix}{name}") for name in node.input if not name.startswith("^")]
             name = f"{prefix}{node.name}"
             called = _called(node, self._library)
@@ -154,13 +154,13 @@ class _Flat:
             self.add((inner for inner in body.node if inner.name not in known), f"{name}/")
 
     def resolve(self, name: str) -> str:
-        """The tensor that a name stands for, through any number of calls."""
+        """Replaces an alias by the name of its tensor, through any number of calls."""
         while name in self._alias:
             name = self._alias[name]
         return name
 
     def resolved(self) -> list[Any]:
-        """All nodes, with resolved inputs."""
+        """All nodes, with their inputs resolved."""
         for node in self._nodes.values():
             node.input[:] = [self.resolve(name) for name in node.input]
         return list(self._nodes.values())
@@ -169,8 +169,9 @@ class _Flat:
 def _tag_table(table: Any, node: Any) -> None:
     """Tags a table's handle, for shape inference, as mapping single keys to single values.
 
-    Python tagged it when the model was built. A graph that is read back lacks the tag, and with it the shapes
-    of all tensors after the lookup. Keras's and TensorFlow's vocabularies all have tables of this kind.
+    Python sets this tag when the model is built. A graph that is read back lacks the tag, and without it the
+    shapes of all tensors after the lookup are unknown. The vocabularies of Keras and TensorFlow all have
+    tables of this kind.
     """
     known = cpp_shape_inference_pb2.CppShapeInferenceResult.HandleData(is_set=True)
     for key in ("Tin", "Tout"):
@@ -179,7 +180,7 @@ def _tag_table(table: Any, node: Any) -> None:
 
 
 def _called(node: Any, library: Mapping[str, Any]) -> Any:
-    """The function that a node calls, or None; an op of TensorFlow 1 calls a function of the same name."""
+    """The function that a node calls, or None; a TensorFlow 1 node has the function's name as its op."""
     return library.get(node.attr["f"].func.name) if node.op in _CALLS else library.get(node.op)
 
 
@@ -188,7 +189,7 @@ def _full(name: str) -> str:
 
 
 def _reachable(nodes: Iterable[Any], library: Mapping[str, Any]) -> list[Any]:
-    """Functions that nodes (loops and branches) name, directly or through other functions."""
+    """The functions that nodes, such as loops and branches, call directly or through other functions."""
     reached: dict[str, Any] = {}
     pending = list(nodes)
     while pending:

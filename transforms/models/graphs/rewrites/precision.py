@@ -1,9 +1,9 @@
 """Mixed precision: a traced model whose costly products take operands in half precision.
 
-Half-precision units speed up matrix products and convolutions. Their operands are rounded and their results
-widened again at once, so that all other operations, sums and attributions stay float32. The first product
-after an input stays float32 too: raw values (a year, a distance in metres) would lose their last digits in
-half precision, and the affine prefix ends where rounding begins.
+Half-precision units speed up matrix products and convolutions. The operands of these ops are rounded, and
+their results are widened again at once, so that all other ops, sums and attributions stay float32. The first
+product after an input stays float32 too, for two reasons: raw values (a year, a distance in metres) would
+lose their last digits in half precision, and the affine prefix ends where rounding begins.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transforms.models.graphs.trace import BRANCHES, LOOPS, SHAPE_ONLY, TracedMo
 
 #: Half-precision type by the name of a precision.
 HALVES = {"mixed_float16": types_pb2.DT_HALF, "mixed_bfloat16": types_pb2.DT_BFLOAT16}
-#: Ops that are lowered, with the name of their result within a function's body.
+#: Ops that are lowered, with the name of their output in a function's body.
 _PRODUCTS = {
     "BatchMatMul": "output",
     "BatchMatMulV2": "output",
@@ -45,7 +45,7 @@ def lowered(traced: TracedModel, precision: str) -> TracedModel:
       traced: A float32 model with inlined calls.
       precision: A key of HALVES.
     Raises:
-      UserError: There is no product to lower.
+      UserError: The model has no product that can be lowered.
     """
     definition = traced.graph_def()
     lowering = _Lowering(HALVES[precision], {f.signature.name: f for f in definition.library.function})
@@ -72,8 +72,8 @@ class _Lowering:
       library: Bodies of loops and branches, by name.
 
     Attributes:
-      count: Products lowered so far.
-      made: Rewritten bodies.
+      count: Number of products lowered so far.
+      made: Rewritten bodies of loops and branches.
     """
 
     def __init__(self, half: int, library: Mapping[str, Any]) -> None:
@@ -86,8 +86,9 @@ class _Lowering:
 
         Args:
           nodes: Nodes in topological order.
-          behind: Names of nodes and arguments that come after a product; names of such nodes are added.
-          inside: Whether the nodes belong to a function's body, where results have names.
+          behind: Names of nodes and arguments that come after a product; the method adds the names of further
+            such nodes.
+          inside: Whether the nodes belong to a function's body, where the outputs of nodes have names.
         """
         lowered: list[Any] = []
         renamed: dict[str, str] = {}
@@ -110,7 +111,7 @@ class _Lowering:
         return lowered
 
     def _product(self, node: Any, inside: bool) -> list[Any]:
-        """A product between casts; the last cast, which gives the result, takes the product's name."""
+        """Nodes for a product between casts; the last cast gives the result and takes the product's name."""
         narrow = tf.compat.v1.NodeDef()
         narrow.CopyFrom(node)
         narrow.name = f"{node.name}/narrow"
@@ -152,7 +153,7 @@ class _Lowering:
         arguments = [argument.name for argument in body.signature.input_arg]
         behind = {name for name, flag in zip(arguments, late, strict=True) if flag}
         if carried:
-            # What a step hands to the next one has been through the step's products.
+            # A value that one step hands to the next has gone through the step's products.
             results = [body.ret[argument.name] for argument in body.signature.output_arg]
             kept = {node.name: node.input[0] for node in body.node_def if node.op == "Identity"}
             for argument, result in zip(body.signature.input_arg, results, strict=True):
@@ -174,14 +175,14 @@ class _Lowering:
                     copy.ret[key] = f"{_base(name)}:y:0"
             copy.signature.name = f"{body.signature.name}_narrow_{next(_numbers)}"
             self.made.append(copy)
-            # TensorFlow's executor does not learn of functions from an import, only from a trace.
+            # Tracing a function registers it with TensorFlow's executor; importing a definition does not.
             context.context().add_function_def(copy)
             function.name = copy.signature.name
         return any(node.op in _PRODUCTS for node in body.node_def)
 
 
 def _ordered(nodes: Iterable[Any]) -> list[Any]:
-    """Nodes of a body, which may stand in any order, with what is used before what uses it."""
+    """The nodes of a body in topological order; a body may list them in any order."""
     left = {node.name: node for node in nodes}
     done: dict[str, Any] = {}
     pending = list(reversed(left))
@@ -201,6 +202,6 @@ def _base(name: str) -> str:
 
 
 def _renamed(name: str, renamed: Mapping[str, str]) -> str:
-    """`node:output:0` under the name that the output now has."""
+    """Replaces `node:output` in `node:output:0` by the output's new name, if it has one."""
     start, _, place = name.rpartition(":")
     return f"{renamed[start]}:{place}" if start in renamed else name

@@ -152,7 +152,7 @@ class LightGBMModel:
                     predicted = np.asarray(estimator.predict(data))
         except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
             what = f"LightGBM's own prediction fails: {str(error)[:200]}"
-            remedy = "check that it predicts these rows where it was trained"
+            remedy = "check that the model predicts these rows in the environment of its training"
             raise UserError(what, self.path, remedy) from error
         return np.stack([1 - predicted, predicted], axis=1) if self.scores.mirrored else predicted
 

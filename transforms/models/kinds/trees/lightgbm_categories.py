@@ -49,7 +49,7 @@ class ListsInOrder:
             + ("no choice" if not choices else "more than one choice")
             + f" of its features fits them: {names_in_words(self.names)}",
             self.path,
-            "give the columns as they were in training: categories that are strings as strings",
+            "give the columns the types that they had in training, such as strings",
         )
 
     def _choices(self, texts: Sequence[bool] | None, needed: Sequence[bool]) -> list[tuple[int, ...]]:

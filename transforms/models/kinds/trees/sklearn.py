@@ -193,7 +193,7 @@ class SklearnModel:
                 raise UserError(
                     f"its categories are {kinds}, but strings or numbers are needed",
                     self.path,
-                    "fit it on those, or use a python: function",
+                    "fit it on strings or numbers, or use a python: function",
                 )
             places.append((int(place), Categories(one_kind, reject=False)))
         self._model._preprocessor = _Ordered(self._order)

@@ -27,8 +27,8 @@ _IDENTITY = (
 _LOGISTIC = ("binary:logistic", "reg:logistic")
 _SOFTMAX = ("multi:softprob", "multi:softmax")
 _UNSAID = (
-    "model.missing: only NaN is missing to the model, as far as its file says; if it was trained with "
-    "another `missing`, give that number"
+    "model.missing: the file does not say which number means missing, so only NaN does; if the model was "
+    "trained with another `missing`, give that number"
 )
 
 
@@ -131,7 +131,7 @@ class XGBoostModel:
         """
         if self._estimator is not None and self.missing != (None if np.isnan(value) else value):
             raise UserError(
-                f"the pickle itself says that {'NaN' if self.missing is None else self.missing} is missing",
+                f"the pickle itself treats {'NaN' if self.missing is None else self.missing} as missing",
                 "model.missing",
                 "leave it out",
             )
@@ -167,7 +167,7 @@ class XGBoostModel:
             return self._both(np.asarray(estimator.predict(data, validate_features=False)))
         except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
             what = f"XGBoost's own prediction fails: {_reason(error)}"
-            remedy = "check that it predicts these rows where it was trained"
+            remedy = "check that the model predicts these rows in the environment of its training"
             raise UserError(what, self.path, remedy) from error
 
     def _types(self, places: Mapping[int, Categories]) -> dict[int, Any]:
