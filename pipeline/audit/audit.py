@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.audit.checks import CHECKED, TESTED
+from pipeline.audit.checks import CHECKS
 from pipeline.audit.checks.context import Context, Memory, SeriesKey, Test, decide
 from pipeline.audit.findings import Audit, Finding, Verdict, sorted_findings
 from pipeline.audit.nights import Night, earlier_nights, incomparable, open_night
@@ -70,12 +70,9 @@ def _findings(context: Context) -> list[Finding]:
     findings: list[Finding] = []
     tests: list[Test] = []
     for rule in context.rules.rules:
-        if rule.kind in TESTED:
-            made, skipped = TESTED[rule.kind](rule, context)  # type: ignore[arg-type]
-            tests += made
-            findings += skipped
-        elif rule.kind in CHECKED:
-            findings += CHECKED[rule.kind](rule, context)
+        made, judged = CHECKS[rule.kind](rule, context)
+        tests += made
+        findings += judged
     return [*findings, *decide(tests, context.rules.alpha)]
 
 

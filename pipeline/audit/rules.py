@@ -77,30 +77,6 @@ class Drift(Selection):
     """Also check the values of the features in the sample of rows."""
 
 
-class Trend(Selection):
-    """Mean |φ| has drifted slowly: each night differs little from the last, many together do."""
-
-    kind: Literal["trend"]
-    """`trend`."""
-    min_effect: Annotated[float, Field(ge=0)] = 0.1
-    """Smallest relative change over the whole drift."""
-    min_rows: Annotated[int, Field(ge=1)] = 50
-    """Fewest rows of a slice."""
-    min_history: Annotated[int, Field(ge=7)] = 28
-    """Fewest earlier nights."""
-
-
-class ModelChange(Selection):
-    """A changed model explains the same rows differently."""
-
-    kind: Literal["model"]
-    """`model`."""
-    rows: Annotated[int, Field(ge=2)] = 1000
-    """Rows that are explained under both models."""
-    min_effect: Annotated[float, Field(ge=0)] = 0.1
-    """Smallest relative change of mean |φ| that counts."""
-
-
 class _Bounded(Rule):
     @model_validator(mode="after")
     def _has_a_bound(self) -> _Bounded:
@@ -131,6 +107,8 @@ class Sign(Selection):
     """`sign`."""
     min_share: Share = 0.02
     """Smallest share of the importance of a feature whose direction matters."""
+    min_rows: Annotated[int, Field(ge=1)] = 50
+    """Fewest rows of a slice."""
 
 
 class Bound(_Bounded):
@@ -187,11 +165,11 @@ class Quality(Rule):
 
 
 class Freshness(_Bounded):
-    """The input is of the night that the run says, and the run is not late."""
+    """The input is fresh: its latest rows are of the night itself."""
 
     kind: Literal["freshness"]
     """`freshness`."""
-    column: str | None = None
+    column: str
     """A slicing column of dates or times, whose latest value shows how fresh the rows are."""
     warn_if: BoundText | None = None
     """A bound of the age in days that warns, such as `> 1`."""
@@ -202,8 +180,6 @@ class Freshness(_Bounded):
 #: The kinds of rules, by the value of `kind`.
 KINDS: dict[str, type[Rule]] = {
     "drift": Drift,
-    "trend": Trend,
-    "model": ModelChange,
     "rank_agreement": RankAgreement,
     "sign": Sign,
     "bound": Bound,
@@ -212,22 +188,9 @@ KINDS: dict[str, type[Rule]] = {
     "freshness": Freshness,
 }
 AnyRule = Annotated[
-    Drift | Trend | ModelChange | RankAgreement | Sign | Bound | Gap | Quality | Freshness,
+    Drift | RankAgreement | Sign | Bound | Gap | Quality | Freshness,
     Field(discriminator="kind"),
 ]
-
-
-class Notify(Strict):
-    """Where the result of an audit is sent."""
-
-    url: str
-    """The webhook's URL; `${NAME}` stands for an environment variable, so that secrets stay outside."""
-    on: Literal["failure", "warn", "all"] = "failure"
-    """Send a failure only, warnings too, or every result."""
-    format: Literal["json", "slack"] = "json"
-    """The body: audit.json without passes, or a message for Slack."""
-    suppress: Annotated[str, AfterValidator(lambda text: _interval(text))] = "24h"
-    """The same findings are not sent again within this time, such as `24h` or `7d`."""
 
 
 class Rules(Strict):
@@ -236,11 +199,9 @@ class Rules(Strict):
     reference: Reference = Reference()
     """The nights that tonight is compared with."""
     false_alarms: Annotated[str, AfterValidator(_rate)] = "1 per quarter"
-    """How many nights may have a finding of `drift` or `trend` although nothing changed."""
+    """How many nights may have a finding although nothing changed."""
     rules: Annotated[list[AnyRule], Field(min_length=1)]
     """The rules."""
-    notify: list[Notify] = Field(default=[])
-    """Where the result is sent."""
 
     @property
     def alpha(self) -> float:
@@ -250,23 +211,14 @@ class Rules(Strict):
         return min(1.0, float(match[1]) / _DAYS[match[2]])
 
 
-def _interval(text: str) -> str:
-    if not re.fullmatch(r"\d+[mhd]", text):
-        raise ValueError("must be minutes, hours or days, such as 30m, 24h or 7d")
-    return text
-
-
 def default_rules() -> Rules:
     """The rules without a file."""
     return Rules.model_validate(
         {
             "rules": [
                 {"kind": "quality"},
-                {"kind": "model"},
                 {"kind": "drift"},
-                {"kind": "trend", "severity": "warn"},
                 {"kind": "sign", "severity": "warn"},
-                {"kind": "freshness", "severity": "warn"},
             ]
         }
     )
@@ -294,6 +246,6 @@ def load_rules(path: str | None) -> Rules:
 
 def _keys_at(location: Any) -> list[str]:
     """The known keys of the block at a location of a rules file."""
-    blocks: dict[str, Any] = {"reference": Reference, "notify": Notify, **KINDS}
+    blocks: dict[str, Any] = {"reference": Reference, **KINDS}
     named = [blocks[part] for part in location if part in blocks]
     return list((named[-1] if named else Rules).model_fields)

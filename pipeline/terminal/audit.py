@@ -29,10 +29,11 @@ def print_audit(result: Audit, written: Sequence[str]) -> None:
     broken = [finding for finding in result.findings if finding.is_finding]
     if result.verdict:
         print(f"{'verdict':<14} {_VERDICTS[result.verdict]}\n")
-    for finding in broken[:_MOST]:
-        print(_line(finding))
-    if len(broken) > _MOST:
-        print(f"   and {count(len(broken) - _MOST, 'more finding')}")
+    groups = _grouped(broken)
+    for group in groups[:_MOST]:
+        print(_line(group))
+    if len(groups) > _MOST:
+        print(f"   and {count(sum(map(len, groups[_MOST:])), 'more finding')}")
     if broken:
         print()
     counts = [f"{number} {status}" for status, number in result.counts.items() if number]
@@ -48,6 +49,16 @@ def print_audit(result: Audit, written: Sequence[str]) -> None:
     print(f"{'written':<14} {listed(map(plain, written))}")
 
 
-def _line(finding: Finding) -> str:
-    since = f", since {finding.since}" if finding.since else ""
-    return f" {_SIGNS[finding.status]} {finding.rule}: {plain(finding.message)}{since}"
+def _grouped(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Findings of one rule, feature and statistic together, in the order of the first of each."""
+    groups: dict[tuple[str, str | None, str | None], list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.rule, finding.feature, finding.statistic), []).append(finding)
+    return list(groups.values())
+
+
+def _line(group: Sequence[Finding]) -> str:
+    first = group[0]
+    since = f", since {first.since}" if first.since else ""
+    others = f" (and in {count(len(group) - 1, 'other slice')})" if len(group) > 1 else ""
+    return f" {_SIGNS[first.status]} {first.rule}: {plain(first.message)}{since}{others}"

@@ -19,6 +19,8 @@ PRIOR_DF = 10
 TAIL_DF = 20.0
 #: Degrees of freedom that are tried, from very heavy tails to nearly normal ones.
 _TAILS = (2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 40.0)
+#: Difference of log-likelihoods up to which tails fit about as well.
+_AS_GOOD = 2.0
 #: Fewest forecast errors, over all series, to fit the tail.
 _FEWEST_ERRORS = 200
 #: Nights of a weekday that count as the prior of no season.
@@ -153,7 +155,8 @@ def _tail(errors: np.ndarray, spread: np.ndarray) -> tuple[float, float]:
         float(student.logpdf(standard, freedom, scale=scale).sum())
         for freedom, scale in zip(_TAILS, scales, strict=True)
     ]
-    best = int(np.argmax(fits))
+    # The heaviest of the tails that fit about as well: an alarm too few is better than one too many.
+    best = int(np.flatnonzero(np.array(fits) >= max(fits) - _AS_GOOD)[0])
     return _TAILS[best], scales[best]
 
 

@@ -15,6 +15,8 @@ from pipeline.audit.nights import Night
 from pipeline.audit.rules import Rules, Selection
 from transforms.statistics.multiple_testing import benjamini_hochberg
 
+#: Weight of a slice's effect in the order of findings: all rows come first unless a slice changed more.
+SLICE_WEIGHT = 0.8
 #: A series of findings: (feature, slice, target_name).
 SeriesKey = tuple[str | None, str | None, str | None]
 

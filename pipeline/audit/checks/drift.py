@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.audit.checks.context import Context, Test, selected
+from pipeline.audit.checks.context import SLICE_WEIGHT, Context, Test, selected
 from pipeline.audit.checks.drift_inputs import input_tests
-from pipeline.audit.checks.messages import place_in_words
+from pipeline.audit.checks.messages import feature_in_words
 from pipeline.audit.findings import Finding
 from pipeline.audit.history import SMALL, History
 from pipeline.audit.rules import Drift
@@ -52,31 +52,43 @@ def drift_tests(rule: Drift, context: Context) -> tuple[list[Test], list[Finding
 
 def _usable(rule: Drift, context: Context, history: History) -> tuple[np.ndarray, list[Finding]]:
     """Marks the series that can be tested, `[K]`; and findings that say why the others are skipped."""
-    rows = np.nan_to_num(history.columns["rows"])
     known = np.isfinite(history.columns["mean_abs"][:-1]).sum(axis=0)
-    enough = (rows[:-1] >= rule.min_rows).mean(axis=0) >= _MOST_NIGHTS
+    here = np.isfinite(history.columns["mean_abs"][-1])
     constant = history.one_value_a_night & ~(np.nan_to_num(history.columns["std"][-1]) > history.small)
-    calendar = context.one_value_a_night
+    small = _small_slices(rule, history)
     usable = np.zeros(len(history.keys), bool)
-    skipped = []
-    small: set[str] = set()
+    skipped = [
+        _skip(rule, f"fewer than {count(rule.min_rows, 'row')} tonight or on most nights", slice_)
+        for slice_ in small
+        if selected(rule, None, slice_, None)
+    ]
     for at, (slice_, target, feature) in enumerate(history.keys):
-        if not selected(rule, feature, slice_, target):
+        if slice_ in small or not selected(rule, feature, slice_, target):
             continue
-        if not enough[at] or rows[-1, at] < rule.min_rows:
-            if slice_ not in small:  # one finding for each slice is enough
-                small.add(slice_)
-                reason = f"fewer than {count(rule.min_rows, 'row')} tonight or on most nights"
-                skipped.append(_skip(rule, reason, slice_))
+        reason = None
+        if not here[at]:
+            reason = "the latest earlier night had it, and tonight has not"
         elif known[at] < rule.min_history:
-            reason = f"only {count(int(known[at]), 'earlier night')} had it"
-            skipped.append(_skip(rule, reason, slice_, feature, target))
-        elif constant[at] or feature in calendar:
-            reason = "has one value in each night, which differs between nights by its nature"
-            skipped.append(_skip(rule, reason, slice_, feature, target))
-        else:
+            reason = f"{count(int(known[at]), 'earlier night')} had it, and {rule.min_history} are needed"
+        elif constant[at] or feature in context.one_value_a_night:
+            reason = "it has one value in each night, which differs between nights by its nature"
+        if reason is None:
             usable[at] = True
+        else:
+            skipped.append(_skip(rule, f"{feature}: {reason}", slice_, feature, target))
     return usable, skipped
+
+
+def _small_slices(rule: Drift, history: History) -> list[str]:
+    """The slices with too few rows tonight, or on most of the earlier nights."""
+    rows = np.nan_to_num(history.columns["rows"])
+    names = history.keys.get_level_values(0).to_numpy(str)
+    small = []
+    for name in dict.fromkeys(names.tolist()):
+        of_slice = rows[:, names == name].max(axis=1)
+        if of_slice[-1] < rule.min_rows or (of_slice[:-1] >= rule.min_rows).mean() < _MOST_NIGHTS:
+            small.append(name)
+    return small
 
 
 def _tests(rule: Drift, context: Context, history: History, usable: np.ndarray) -> Iterator[Test]:
@@ -127,7 +139,7 @@ def _judged(
 ) -> Test:
     """A test with its figures in the statistic's own unit, and in words."""
     level, value, spread = float(expected.level[at]), float(values[at]), float(expected.spread[at])
-    where = place_in_words(finding, history.tonight)
+    where = feature_in_words(history.tonight, finding.feature or "", finding.slice, finding.target_name)
     small = float(history.small[key])
     if finding.statistic == "mean":
         usual_size = float(history.usual[key])
@@ -153,8 +165,8 @@ def _judged(
                 f"{number(max(low - small, 0.0), 3)} to {number(high - small, 3)}"
             )
     # Shares are consequences: where one feature moves, the shares of all others move the other way.
-    rank = (2.0 if finding.statistic == "share" else 1.0) * 1000 - min(abs(effect), 9.0) * 10
-    rank += 0.5 if finding.slice else 0.0
+    weight = SLICE_WEIGHT if finding.slice else 1.0
+    rank = (2.0 if finding.statistic == "share" else 1.0) * 1000 - min(abs(effect), 9.0) * weight * 10
     judged = replace(finding, actual=actual, expected=usual, effect=effect, message=words, rank=rank)
     return Test(judged, bool(large))
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from pipeline.audit.checks.context import Context, Test, selected
+from pipeline.audit.checks.context import SLICE_WEIGHT, Context, Test, selected
 from pipeline.audit.findings import Finding
 from pipeline.audit.input_history import InputSeries, input_series
 from pipeline.audit.rules import Drift
@@ -106,8 +106,9 @@ def _tests(rule: Drift, context: Context, series: InputSeries, expected: Forecas
             effect=share - usual,
             p_value=float(p[at]),
             verdict="inputs",
-            # What happened to the inputs explains what happened to φ: it is named first.
-            rank=-100.0 * (share - usual) + (0.5 if name else 0.0),
+            # What happened to the inputs explains what happened to φ, so it is named first. A slice is named
+            # before all rows only if it changed clearly more.
+            rank=-100.0 * (share - usual) * (SLICE_WEIGHT if name else 1.0),
         )
         large = share - usual >= least and tonight[at] > highest[at] + _MARGIN
         tests.append(Test(finding, bool(large)))
