@@ -1,4 +1,4 @@
-"""Exports a run's attributions in the layouts of other tools, for dashboards made for these."""
+"""Exports a run's attributions in the layouts of other tools, for dashboards built on those layouts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KINDS: dict[str, Callable[[Run, str], list[str]]] = {
     "vertex": vertex.write,
     "tfma": tfma.write,
 }
-#: SageMaker Clarify's analysis, Vertex AI's batch explanations, extracts of TensorFlow Model Analysis.
+#: The kinds of export: for SageMaker Clarify, Vertex AI and TensorFlow Model Analysis.
 KINDS = tuple(_KINDS)
 
 
@@ -28,14 +28,14 @@ def export(run: Run, kind: str, folder: str | None = None) -> list[str]:
     Args:
       run: A committed run, which is only read.
       kind: One of `KINDS`; each module's docstring says what it writes.
-      folder: An empty folder; it is made where it is missing. None: beside the run, named after it with a
-        hyphen and the kind.
+      folder: The output folder, which must be empty or not exist yet. None writes to `RUN-KIND`, next to
+        the run directory `RUN`.
     Returns:
-      The paths of the files.
+      The paths of the written files.
     Raises:
-      UserError: The kind is unknown, the folder holds files or is the run's own, or the run lacks what the
-        layout needs.
-    Cost: one pass over the attributions, a few thousand rows of them in memory at a time.
+      UserError: The kind is unknown, the folder holds files or is the run directory itself, or the run lacks
+        data that the layout needs.
+    Cost: one pass over the attributions, with a few thousand rows in memory at a time.
     """
     if kind not in _KINDS:
         raise UserError(f"{kind!r} is not an export", "--export", f"known: {', '.join(KINDS)}")

@@ -1,19 +1,20 @@
 """SageMaker Clarify: `analysis.json` and the local values of a SHAP analysis.
 
-The layout is that of "Analysis Results" in the Amazon SageMaker Developer Guide
+The layout follows "Analysis Results" in the Amazon SageMaker Developer Guide
 (docs.aws.amazon.com/sagemaker/latest/dg/clarify-processing-job-analysis-results.html):
 
     analysis.json                     {"version": "1.0", "explanations": {"kernel_shap": {
                                          "label0": {"global_shap_values": {FEATURE: mean |φ|, …},
                                                     "expected_value": mean base value}}}}
-    explanations_shap/out.csv         a column FEATURE_label0 a feature and label, a line an example
-    explanations_shap/example_ids.csv the example of each line, which Clarify takes from the data set's order
+    explanations_shap/out.csv         one column FEATURE_label0 per feature and label; one line per example
+    explanations_shap/example_ids.csv the example id of each line; Clarify relies on the data set's order
 
-`global_shap_values` are Clarify's `mean_abs`, its default. Labels are numbered as the model's outputs are:
-`label1` is output 1. Where an example was explained for some labels only (`model.target: predicted` or a
-column), the cells of the others are empty. Each number of a tensor has a column, `pixels[0, 1]_label0`.
-Clarify knows one explainer, `kernel_shap`; here the values are from the run's method, which the file names in
-`method`, beside `run_id`. A run without full attributions gives `analysis.json` only.
+`global_shap_values` are Clarify's `mean_abs`, its default. Labels have the numbers of the model's
+outputs: `label1` is output 1. If an example was explained for some labels only (`model.target: predicted` or
+a column), the cells of its other labels are empty. Each number of a tensor has its own column, such as
+`pixels[0, 1]_label0`. Clarify's only explainer key is `kernel_shap`, but the values come from the run's
+method, which `analysis.json` names in `method`, next to `run_id`. For a run without full attributions, only
+`analysis.json` is written.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _FOLDER = "explanations_shap"
 
 
 def write(run: Run, folder: str) -> list[str]:
-    """Writes the files of the module's docstring; see `pipeline.exports.export`."""
+    """Writes the files that the module docstring lists; see `pipeline.exports.export`."""
     frame = run.importance(slice="")
     targets = sorted(frame["target"].unique().tolist())
     expected = _expected_values(run)
@@ -100,7 +101,7 @@ def _firsts(table: pa.Table, run: Run) -> pa.Array:
 
 
 def _side_by_side(table: pa.Table, run: Run, targets: Sequence[int]) -> pa.Table:
-    """One row for each example: the features of the first label, then those of the next."""
+    """One row per example: one column per feature for the first label, then for the next label, and so on."""
     struct = attribution_of(table)
     places = np.searchsorted(targets, table["target"].to_numpy())
     examples = np.arange(len(table)) // run.rows_per_example
@@ -122,7 +123,7 @@ def _side_by_side(table: pa.Table, run: Run, targets: Sequence[int]) -> pa.Table
 
 
 def _expected_values(run: Run) -> dict[int, float]:
-    """Mean base value by target, over all rows, or over the sample where the run wrote no attributions."""
+    """Mean base value by target, over all rows, or over the sample if the run wrote no attributions."""
     columns = ["target", "base_value"]
     total: dict[int, float] = {}
     rows: dict[int, int] = {}

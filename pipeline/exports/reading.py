@@ -26,7 +26,7 @@ _VALUES = 1 << 21
 
 
 def attribution_parts(run: Run, kind: str) -> list[str]:
-    """The part files of attributions.
+    """Paths of the part files of the attributions table.
 
     Raises:
       UserError: The run wrote no attributions.
@@ -39,13 +39,13 @@ def attribution_parts(run: Run, kind: str) -> list[str]:
 
 
 def columns_of_run(run: Run) -> list[str]:
-    """Names of the columns of the attributions; empty if the run wrote none."""
+    """Column names of the attributions table; empty if the run wrote no attributions."""
     parts = run.parts()
     return list(pq.read_schema(files.local_copy(parts[0])).names) if parts else []
 
 
 def whole_examples(part: str, per_example: int, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """Yields rows of a part; all rows of an example are in one table."""
+    """Yields a part's rows as tables; no example is split between two tables."""
     with pq.ParquetFile(files.local_copy(part)) as source:
         width = max(1, source.metadata.num_columns)
         rows = max(per_example, min(_ROWS, _VALUES // width) // per_example * per_example)
@@ -61,7 +61,7 @@ def whole_examples(part: str, per_example: int, columns: Sequence[str] | None = 
 
 @contextlib.contextmanager
 def whole_file(path: str) -> Iterator[str]:
-    """Gives a local path to write to; its content then appears at `path`, local or a URL, all at once.
+    """Yields a local path to write to, then moves or uploads the finished file to `path`, a path or URL.
 
     Raises:
       UserError: The path cannot be written.
@@ -86,12 +86,12 @@ def whole_file(path: str) -> Iterator[str]:
 
 
 def flat_names(name: str, shape: Sequence[int]) -> list[str]:
-    """Names of a feature's numbers: `name`, or `name[0, 1]` for those of a tensor."""
+    """One name per number of a feature: `name` for a scalar, `name[0, 1]` and so on for a tensor."""
     return [f"{name}{list(at)}" for at in np.ndindex(*shape)] if shape else [name]
 
 
 def short(array: pa.Array) -> pa.Array:
-    """Converts float32 to the float64 numbers with the fewest digits that round to it."""
+    """Converts each float32 to the float64 with the fewest digits that still rounds to the float32."""
     if pa.types.is_fixed_size_list(array.type):
         return pa.FixedSizeListArray.from_arrays(short(array.flatten()), array.type.list_size)
     if not pa.types.is_float32(array.type):
@@ -100,5 +100,5 @@ def short(array: pa.Array) -> pa.Array:
 
 
 def attribution_of(table: pa.Table) -> pa.StructArray:
-    """The struct of full attributions of a table."""
+    """The column `attribution` of a table as one struct array, with one field per feature."""
     return table["attribution"].combine_chunks()

@@ -1,20 +1,20 @@
-"""TensorFlow Model Analysis: extracts for its attribution metrics, as Parquet.
+"""TensorFlow Model Analysis (TFMA): Parquet files of extracts for its attribution metrics.
 
 `TotalAttributions`, `TotalAbsoluteAttributions`, `MeanAttributions` and `MeanAbsoluteAttributions` take an
-extract's `attributions`, a number (or numbers) by feature, and sum them with its `example_weights`; with
-several outputs there is such a dict by output name. The source of this is metrics/attributions.py and
+extract's `attributions`, a dict from feature to number(s), and sum them weighted by `example_weights`. With
+several outputs, `attributions` maps each output name to such a dict. Sources: metrics/attributions.py and
 the test `testEvaluateWithAttributions` of evaluators/metrics_plots_and_validations_evaluator_test.py, both
-under github.com/tensorflow/model-analysis. A row of the files is such an extract, with the same keys:
+under github.com/tensorflow/model-analysis. Each row of the files is one extract, with these keys:
 
-    attributions     struct<FEATURE: φ, …>; where several outputs are explained struct<OUTPUT: struct<…>, …>
-    predictions      the model's output; with several struct<OUTPUT: …>
-    labels           null: a run knows no labels
+    attributions     struct<FEATURE: φ, …>; for several outputs: struct<OUTPUT: struct<…>, …>
+    predictions      the model's output; for several outputs: struct<OUTPUT: …>
+    labels           null: a run stores no labels
     example_weights  the weight column, or 1
-    features         struct<COLUMN: list<value>, …>: slice columns; with `output.features` feature values, too
-    example_id       which example it is
+    features         struct<COLUMN: list<value>, …>: slice columns, and feature values if `output.features`
+    example_id       the id of the example
 
-A tensor is the list of its numbers; `features` is left out where the run has nothing for it. A TFMA pipeline
-reads the files without a model:
+A tensor is written as a flat list. `features` is omitted if the run has no slice columns and no values. A
+TFMA pipeline reads the files without a model:
 
     extracts = (
         pipeline
@@ -59,7 +59,7 @@ _OWN = (
 
 
 def write(run: Run, folder: str) -> list[str]:
-    """Writes one file for each part, `extracts-00000-of-00004.parquet`; see `pipeline.exports.export`."""
+    """Writes one file per part, `extracts-00000-of-00004.parquet`; see `pipeline.exports.export`."""
     parts = attribution_parts(run, "tfma")
     if "attribution" not in columns_of_run(run):
         what = "sums over all rows need every feature of each row, and the run keeps only some"
@@ -84,7 +84,7 @@ def write(run: Run, folder: str) -> list[str]:
 
 
 def to_extracts(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns a row, as Beam's ReadFromParquet gives it, into an extract, whose numbers are arrays."""
+    """Turns a row read by Beam's ReadFromParquet into a TFMA extract, with each number as an array."""
 
     def arrays(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -120,7 +120,7 @@ def _extracts(table: pa.Table, per_example: int) -> pa.Table:
 
 
 def _listed(struct: pa.StructArray) -> pa.StructArray:
-    """The struct with tensors as lists of their numbers."""
+    """Flattens each tensor in a struct to a list of numbers."""
     names = [field.name for field in struct.type]
     columns = []
     for name in names:
@@ -131,7 +131,7 @@ def _listed(struct: pa.StructArray) -> pa.StructArray:
 
 
 def _features(table: pa.Table) -> pa.StructArray | None:
-    """The columns that TFMA may slice by; None where there are none, as Parquet has no empty struct."""
+    """The columns that TFMA may slice by; None if there are none, as Parquet has no empty struct."""
     columns: dict[str, pa.Array] = {}
     if "feature" in table.column_names:
         struct = table["feature"].combine_chunks()

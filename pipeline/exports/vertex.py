@@ -1,9 +1,9 @@
-"""Vertex AI: JSON lines of batch explanations, one line for each example.
+"""Vertex AI: batch explanations as JSON Lines, one line per example.
 
 The layout is that of a batch prediction job with `generateExplanation`; its messages `Explanation` and
 `Attribution` are in the reference of the Vertex AI API
-(cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints/explain), and `key` is what
-`InstanceConfig.keyField` gives (…/rest/v1/projects.locations.batchPredictionJobs):
+(cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.endpoints/explain), and `key` is
+described under `InstanceConfig.keyField` (…/rest/v1/projects.locations.batchPredictionJobs):
 
     {"key": example id, "instance": {FEATURE: value, …}, "prediction": the model's output,
      "explanation": {"attributions": [{
@@ -13,9 +13,10 @@ The layout is that of a batch prediction job with `generateExplanation`; its mes
 
 `instance` is present if the run keeps the feature values (`output.features: true`). `prediction` is a list if
 several outputs are explained. `outputIndex` is left out for an output of a single number, and
-`approximationError` if the method promises no sum or the prediction is the base value. With
-`attributions: {top_k: …}`, `featureAttributions` has the features that were kept, and "(all others)" for the
-sum of the rest. NaN and infinity, which JSON does not have, are null.
+`approximationError` if the method has no convergence delta or the
+prediction equals the base value. With
+`attributions: {top_k: …}`, `featureAttributions` holds the features that were kept, and the sum of the other
+features as "(all others)". NaN and infinity, which JSON does not have, become null.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _REST = "(all others)"
 
 
 def write(run: Run, folder: str) -> list[str]:
-    """Writes one file for each part, `explanation.results-00000-of-00004`; see `pipeline.exports.export`."""
+    """Writes one file per part, `explanation.results-00000-of-00004`; see `pipeline.exports.export`."""
     parts = attribution_parts(run, "vertex")
     outputs = _outputs(run)
     paths = []
@@ -51,7 +52,7 @@ def write(run: Run, folder: str) -> list[str]:
 
 
 def _outputs(run: Run) -> list[tuple[str, int | None]]:
-    """The name of each target's output, and the index within it; None for an output of a single number."""
+    """Each target's output name, and its index within that output; None if the output is one number."""
     outputs: list[tuple[str, int | None]] = []
     for head in run.manifest["model"]["outputs"]:
         width = math.prod(extent or 1 for extent in head["shape"])
@@ -103,7 +104,7 @@ def _attribution(
 
 
 def _plain(array: pa.Array) -> list[Any]:
-    """Values of a column as Python has them, numbers in as few digits as possible."""
+    """Converts a column to Python values, with float32 numbers in as few digits as possible."""
     if pa.types.is_struct(array.type):
         fields = [short(array.field(at)) for at in range(array.type.num_fields)]
         array = pa.StructArray.from_arrays(fields, names=[field.name for field in array.type])
@@ -114,7 +115,7 @@ def _plain(array: pa.Array) -> list[Any]:
 def _json(line: Mapping[str, Any]) -> str:
     try:
         return json.dumps(line, ensure_ascii=False, allow_nan=False)
-    except ValueError:  # NaN of a tree's feature, say
+    except ValueError:  # for example, a tree model's feature that is NaN
         return json.dumps(_without_nan(line), ensure_ascii=False, allow_nan=False)
 
 

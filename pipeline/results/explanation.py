@@ -1,4 +1,4 @@
-"""A shap.Explanation of a sample of a run, with the feature values beside the attributions."""
+"""Makes a shap.Explanation from a sample of a run: attributions with the matching feature values."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def make_explanation(run: RunTables, rows: int | None, target: int | str | None,
 
 
 def _sample(run: RunTables, rows: int | None, target: int | None, seed: int) -> tuple[pa.Table, np.ndarray]:
-    """Sampled rows of the table, and for each its part and its example within the part, `[n, 2]`."""
+    """Sampled rows of the attributions table, and each row's (part, example within the part), `[n, 2]`."""
     parts = run.parts()
     if not parts or "attribution" not in _schema(parts[0]).names:
         raise UserError("the run holds no attributions in full", run.path, "set output.attributions: all")
@@ -88,7 +88,7 @@ def _schema(path: str) -> pa.Schema:
 
 
 def _columns(struct: pa.StructArray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """A struct of numbers and fixed-size lists as `[n, columns]`, with a name for each column."""
+    """Flattens a struct of numbers and fixed-size lists to `[n, columns]`, with a name per column."""
     columns, labels = [], []
     for name in names:
         values = as_tensor(struct.field(name))
@@ -101,10 +101,10 @@ def _columns(struct: pa.StructArray, names: Sequence[str]) -> tuple[np.ndarray, 
 def _beside(
     by_name: Mapping[str, np.ndarray], names: Sequence[str], groups: Mapping[str, Sequence[str]], rows: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Feature values as numbers, `[n, columns]`, and the values to display; None where these are numbers.
+    """Feature values as numbers, `[n, columns]`, and the values to display; None if all are numbers.
 
-    A string is given its rank in the alphabet. A group has no value of its own: it is given the rank of its
-    members' values, compared one after another, and all of them to display.
+    The number for a string is its alphabetical rank. The number for a group is the rank of its members'
+    values in lexicographic order, and the group displays the values of all its members.
     """
     columns: list[np.ndarray] = []
     shown: list[np.ndarray] = []
@@ -126,7 +126,7 @@ def _beside(
 
 
 def _numbers(value: np.ndarray) -> np.ndarray:
-    """Strings as their alphabetical rank, NaN for missing ones; numbers in float64."""
+    """Converts strings to their alphabetical ranks, missing strings to NaN, and numbers to float64."""
     if value.dtype != object:
         return value.astype(np.float64)
     ranks = np.unique(value.astype(str), return_inverse=True)[1].reshape(value.shape).astype(np.float64)
@@ -142,5 +142,5 @@ def _joined(members: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def value_in_words(value: Any) -> str:
-    """A feature's value in a few characters: a number in six digits, a tensor by its shape."""
+    """A feature's value as short text: a number with six significant digits, a tensor as its shape."""
     return scalar_or_shape(value, lambda one: f"{one:.6g}" if isinstance(one, float) else str(one))

@@ -1,4 +1,4 @@
-"""The feature values of explained examples, from the run's table or read again from its input."""
+"""The feature values of explained examples, from the run's table or else from its input files."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _REMEDY = "set output.features: true to keep the feature values with a run"
 
 
 def feature_values(run: RunTables, table: pa.Table, places: np.ndarray) -> dict[str, np.ndarray]:
-    """Feature values as the model took them, `[n, *shape]` by feature; strings as str objects.
+    """The feature values that the model was given, `[n, *shape]` by feature; strings as str objects.
 
     Args:
       run: The run.
       table: Rows of the attributions table.
-      places: The part of each row and its example within the part, `[n, 2]`, in the table's order.
+      places: The (part, example within the part) of each row of `table`, `[n, 2]`, in ascending order.
     Raises:
       UserError: The run keeps no feature values and its input is gone or has changed.
-    Cost: without `output.features`, reads the stretches of the input that hold the rows.
+    Cost: without `output.features`, reads the ranges of the input that contain the rows.
     """
     if "feature" in table.column_names:
         struct = table["feature"].combine_chunks()
@@ -113,7 +113,7 @@ def _changed(run: RunTables) -> UserError:
 
 
 def _refused(run: RunTables) -> dict[str, np.ndarray]:
-    """Rejected rows by file."""
+    """Numbers of the rejected rows, by file name."""
     frame = run.rejected().select(["file", "row"]).to_pandas()
     return {str(name): rows.to_numpy() for name, rows in frame.groupby("file")["row"]}
 
@@ -144,7 +144,7 @@ def _specs(schema: Sequence[Mapping[str, Any]], types: Mapping[str, pa.DataType]
 
 
 def _held(item: Mapping[str, Any]) -> str:
-    """The type of a feature's values in the input."""
+    """The type name of a feature's values in the input, before any encoding."""
     known = Categories.from_json(item.get("categories"))
     stored: str = item["dtype"] if known is None else "string" if known.strings else "int64"
     return stored
@@ -153,7 +153,7 @@ def _held(item: Mapping[str, Any]) -> str:
 def _read_rows(
     piece: Piece, rows: np.ndarray, schema: ExampleSchema, parts: dict[str, list[np.ndarray]]
 ) -> None:
-    """Adds the values of some rows of a piece, which is read from the first to the last of them."""
+    """Appends the values of `rows` to `parts`; reads the piece from the first of `rows` to the last."""
     columns = columns_of(schema)
     ahead = int(rows[0]) - piece.start
     stretch = replace(

@@ -1,4 +1,4 @@
-"""Finds the file and row of examples in a run's tables."""
+"""Finds the input file and row from which each example of a run came."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def file_rows(run: RunTables, places: Sequence[tuple[int, int]]) -> list[str]:
-    """Names examples of a run as `file:row`, like default ids.
+    """Names examples as `file:row`, the format of default example ids.
 
-    The parts hold the rows that were explained, in the order of the input's files.
+    The parts contain only explained rows, in input order, so the rejected rows must be counted in again.
 
     Args:
       run: A committed run with attributions.
-      places: Numbers of the part and of the example in it.
-    Cost: reads the footers of the parts and the places of the rejected rows.
+      places: For each example, the index of its part and its index within the part.
+    Cost: reads the footers of the parts and the file and row of each rejected row.
     """
     per_example = run.rows_per_example
     rows = [pq.read_metadata(files.local_copy(part)).num_rows // per_example for part in run.parts()]
@@ -33,7 +33,7 @@ def file_rows(run: RunTables, places: Sequence[tuple[int, int]]) -> list[str]:
     rejected = run.rejected().select(["file", "row"]).to_pydict()
     first = dict(zip(names, starts.tolist(), strict=False))
     refused = np.sort([first[name] + row for name, row in zip(*rejected.values(), strict=True)])
-    # For sorted numbers r, r − place counts the kept rows before each.
+    # refused is sorted, so refused[i] − i is the number of kept rows before rejected row i.
     kept_before = refused - np.arange(len(refused))
     names_of_rows = []
     for part, position in places:

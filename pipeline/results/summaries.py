@@ -1,4 +1,4 @@
-"""Short facts of a committed run: the kind of score of each target, and reasons of rejected rows."""
+"""Summaries of a committed run: each target's kind of score, and how many rows were rejected and why."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def score_kinds(manifest: Mapping[str, Any]) -> dict[int, str]:
 
 
 def rejected_by_reason(run: RunTables) -> dict[str, int]:
-    """Rejected rows by reason, most frequent first.
+    """Number of rejected rows by reason, most frequent reason first.
 
     Cost: reads one column of the rejected rows.
     """

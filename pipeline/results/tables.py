@@ -46,7 +46,7 @@ class RunTables:
 
     @property
     def rows_per_example(self) -> int:
-        """Number of targets of each example."""
+        """Number of targets per example, and so of rows per example in the attributions table."""
         counts = self.manifest["counts"]
         return int(counts["attributions"] // max(counts["rows_attributed"], 1)) or 1
 
@@ -87,12 +87,12 @@ class RunTables:
         """Reads the attributions table, or part of it.
 
         Args:
-          columns: Only these columns; a field of a struct by a dotted name such as "attribution.distance".
-          filter: Only these rows: an expression such as `pc.field("prediction") > 0`, or pandas' form
-            `[("carrier", "=", "UA")]`.
+          columns: Columns to read; None reads all. "attribution.distance" names a field of a struct.
+          filter: Condition on the rows to read: an expression such as `pc.field("prediction") > 0`, or a list
+            in pandas' form, `[("carrier", "=", "UA")]`.
         Raises:
           UserError: The run wrote no attributions, there is no such column, or the filter does not fit.
-        Cost: reads these columns from all parts; row groups without a row of the filter are skipped.
+        Cost: reads the columns from all parts, except row groups in which no row can pass the filter.
         """
         dataset = self._dataset("attributions")
         if dataset is None:
@@ -113,14 +113,14 @@ class RunTables:
         return scanner.to_table()
 
     def rejected(self) -> pa.Table:
-        """Reads the rows that could not be explained, with stage and reason."""
+        """Reads the rows that could not be explained, each with the stage and reason."""
         from transforms.outputs.layout import REJECTED
 
         dataset = self._dataset("rejected")
         return REJECTED.empty_table() if dataset is None else dataset.to_table()
 
     def parts(self, folder: str = "attributions") -> list[str]:
-        """Paths of the part files, in the input's order."""
+        """Paths of the part files in a folder of the run, in input order."""
         names = [part["file"] for part in self.manifest["parts"]]
         return [files.join(self.path, name) for name in names if name.startswith(f"{folder}/")]
 
@@ -145,7 +145,7 @@ class RunTables:
 
 
 def _field(name: str, schema: pa.Schema) -> pc.Expression:
-    """A column, or a field of one by a dotted name; the names themselves may hold dots."""
+    """Resolves a column, or a struct's field by dotted name; column and field names may contain dots too."""
     if name in schema.names:
         return pc.field(name)
     for column in schema.names:

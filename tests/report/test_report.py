@@ -222,7 +222,7 @@ def test_trust_is_in_words(small: Path, place: Path) -> None:
     assert [kind for kind, _ in said[:2]] == ["bad", "bad"]
     assert ("caution", "beware") in said
     assert any(kind == "caution" and text.startswith("3 rows stayed") for kind, text in said)
-    assert any("does not promise" in text for _, text in kinds(made(place, "no sum")))
+    assert any("does not guarantee" in text for _, text in kinds(made(place, "no sum")))
 
 
 def test_a_model_that_does_nothing(place: Path) -> None:

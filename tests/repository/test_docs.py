@@ -95,7 +95,7 @@ def test_a_docstring_is_taken_apart(generate: ModuleType) -> None:
 
 def test_what_the_python_page_documents_is_there() -> None:
     """Sphinx would find it too, but only in `make docs`."""
-    named = re.findall(r"^\.\. auto\w+:: ([\w.]+)", PAGES["docs/python.md"], re.MULTILINE)
+    named = re.findall(r"^\.\. auto\w+:: ([\w.]+)", PAGES["docs/develop/python.md"], re.MULTILINE)
     assert {"pipeline.explain", "pipeline.load_run", "pipeline.Run"} <= set(named)
     for name in named:
         module, _, attribute = name.rpartition(".")
@@ -112,7 +112,7 @@ def test_files_that_pages_name_are_there() -> None:
 
 
 def test_the_architecture_has_every_folder() -> None:
-    page = PAGES["docs/architecture.md"]
+    page = PAGES["docs/develop/architecture.md"]
     for package in ("pipeline", "transforms"):
         for folder in (ROOT / package).rglob("__init__.py"):
             name = f"{folder.parent.relative_to(ROOT)}/"

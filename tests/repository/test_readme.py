@@ -98,7 +98,7 @@ def test_readme_python_block(here: Path) -> None:
 
 
 def test_every_config_key_is_in_the_example() -> None:
-    """The commented config of docs/config.md loads and names every key there is."""
+    """The commented config of docs/guide/config.md loads and names every key there is."""
     text = block("config")
     shown = yaml.safe_load(text)
     found = config_module.Config.model_validate({**shown, "baseline": {"kind": "mean"}})
@@ -125,14 +125,14 @@ def test_the_smallest_config_is_one() -> None:
 
 def test_every_method_is_in_the_table() -> None:
     for name in METHODS:
-        assert f"| [`{name}`](#method-{name.replace('_', '-')}) |" in PAGES["docs/methods.md"]
+        assert f"| [`{name}`](#method-{name.replace('_', '-')}) |" in PAGES["docs/guide/methods.md"]
 
 
 def test_the_readme_is_short_and_names_every_page() -> None:
     text = README.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= LONGEST
     linked = set(re.findall(r"\]\(([\w/.-]+\.md)", text))
-    own = {"docs/index.md", "docs/contributing.md", "docs/changelog.md"}  # the site's own
+    own = {"docs/index.md", "docs/develop/contributing.md", "docs/develop/changelog.md"}  # the site's own
     assert linked >= {page for page in PAGES if page.startswith("docs/")} - own
     for path in linked | set(re.findall(r"\]\(([\w/.-]+\.png)\)", text)):
         assert (ROOT / path).is_file(), path

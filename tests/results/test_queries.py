@@ -1,4 +1,4 @@
-"""The questions that docs/queries.md asks the tables, on a few made-up flights: answers are numpy's."""
+"""The questions that docs/guide/queries.md asks the tables, on a few made-up flights: answers are numpy's."""
 
 from __future__ import annotations
 
@@ -142,5 +142,5 @@ def test_interactions(run: Run) -> None:
 
 def test_every_question_is_asked() -> None:
     source = Path(__file__).read_text(encoding="utf-8")
-    for marker in re.findall(r"<!-- (\w+ .*?) -->", PAGES["docs/queries.md"]):
+    for marker in re.findall(r"<!-- (\w+ .*?) -->", PAGES["docs/guide/queries.md"]):
         assert f'block("{marker}")' in source

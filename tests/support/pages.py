@@ -10,7 +10,12 @@ README = ROOT / "README.md"
 #: By their paths from the root: the README, and what stands beside it or in docs/.
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in (README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (
+        README,
+        ROOT / "CONTRIBUTING.md",
+        *sorted((ROOT / "docs").glob("[!_]*/*.md")),
+        ROOT / "docs" / "index.md",
+    )
 }
 
 

@@ -92,7 +92,7 @@ def _swarm(view: View, target: int) -> Sequence[Block]:
     shown = [_dots(view, sample, feature) for feature in features]
     grey = sum(dots.grey for dots in shown)
     greys = (
-        " Grey dots: values without an order, such as categories; the pointer shows them."
+        " Grey dots: values without an order, such as categories; point at a dot to see its value."
         if 0 < grey < len(shown)
         else ""
     )
@@ -107,7 +107,7 @@ def _swarm(view: View, target: int) -> Sequence[Block]:
             ),
             spec=_chart(view, target, shown),
             note=(
-                "Right of the line the feature raises the score of that row, left of it, it lowers it. "
+                "Right of the line, the feature raises the row's score; left of it, the feature lowers it. "
                 "Where dots pile up, there are many such rows. Colour compares a row's value with the "
                 f"feature's values in the other rows.{greys}"
             ),

@@ -36,13 +36,13 @@ _DOTS = 500
 _DOTS_OF_SEVERAL = 150
 #: Fewest rows for a plot.
 _FEWEST = 10
-#: Most categories with a strip of their own.
+#: Most categories with their own strips.
 _CATEGORIES = 12
 #: Most categories in a table.
 _LISTED = 200
 #: Most characters of a category in a table.
 _CELL = 120
-#: Most categories of a modulator with a colour of their own.
+#: Most categories of a modulator with their own colours.
 _MOST_GROUPS = 5
 #: Points on the line of means.
 _LINE = 12
@@ -50,7 +50,7 @@ _LINE = 12
 _LINE_DOTS = 8
 #: The height of a plot in pixels.
 _HEIGHT = 190
-#: The name of all categories without a strip or a colour of their own.
+#: The name for all categories that share one strip or one colour.
 _OTHERS = "others"
 #: Categories that look like numbers are sorted as numbers, others by their means.
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
@@ -118,9 +118,7 @@ def _plots(view: View, target: int) -> Sequence[Block]:
         shown = listed([shorten(name, 40) for name in left_out[:5]])
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""
         blocks.append(
-            Prose(
-                f"Not shown, as an example has several values of it, or the sample has none: {shown}{more}."
-            )
+            Prose(f"Not shown, with several values per example or none in the sample: {shown}{more}.")
         )
     return blocks
 
@@ -197,7 +195,7 @@ def _scatter(
         table=Table(
             ["Mean value", "Mean φ", "Rows"],
             [[float(v), float(p), count] for v, p, count in line],
-            "The line: means of rows of similar values.",
+            "The line: means over rows with similar values.",
         )
         if line
         else None,
@@ -256,7 +254,7 @@ def _line(values: np.ndarray, phi: np.ndarray) -> list[tuple[float, float, int]]
     if parts < 2:
         return []
     edges = np.unique(np.quantile(values, np.linspace(0, 1, parts + 1)[1:-1]))
-    # All rows of one value fall on the same side of an edge.
+    # Rows with equal values fall on the same side of an edge.
     places = np.searchsorted(edges, values, side="left")
     means = []
     for place in np.unique(places):
@@ -266,7 +264,7 @@ def _line(values: np.ndarray, phi: np.ndarray) -> list[tuple[float, float, int]]
 
 
 def _counted(words: Sequence[str]) -> list[tuple[str, int]]:
-    """(word, occurrences), most frequent first."""
+    """Each category with its number of occurrences, most frequent first."""
     counts: dict[str, int] = {}
     for word in words:
         counts[word] = counts.get(word, 0) + 1
@@ -295,7 +293,7 @@ def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.nda
         description=f"φ of {title} by category, {len(words)} rows.{extremes}",
         spec=_strip_chart(words, phi, common, means),
         note="Dark stroke: the mean of each category."
-        + (f" The {_CATEGORIES} most frequent of {len(counted)} have a line each." if some_left else ""),
+        + (f" The {_CATEGORIES} most frequent of {len(counted)} have their own lines." if some_left else ""),
         table=Table(
             ["Category", "Mean φ", "Rows"],
             [
@@ -310,7 +308,7 @@ def _strips(view: View, name: str, feature: str, values: np.ndarray, phi: np.nda
 def _strip_chart(
     words: Sequence[str], phi: np.ndarray, common: Sequence[str], means: Mapping[str, float]
 ) -> Spec:
-    """A strip of dots for each category, with a stroke at its mean.
+    """A strip of dots per category, with a stroke at the category's mean φ.
 
     Args:
       words: The category of each row.

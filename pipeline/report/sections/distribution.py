@@ -38,7 +38,7 @@ def sections(view: View) -> list[Section]:
     """Builds a chart of the quantiles of φ for each target."""
     blocks = view.by_target(lambda target: _quantiles(view, target))
     lead = (
-        "Whether a feature affects every row alike, or few rows strongly: from all rows, not from a sample."
+        "Whether a feature affects all rows alike or a few rows strongly. All rows count, not only a sample."
     )
     return [Section("distribution", "Distribution of φ", lead, blocks)] if blocks else []
 

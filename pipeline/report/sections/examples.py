@@ -35,7 +35,7 @@ _LINES = 60
 _ROW = 36
 #: Most characters of a value in a chart.
 _VALUE = 34
-#: Smallest bar: of a remainder, as a share of the chart's width; of a feature, as a share of the largest φ.
+#: Smallest bars: for the remainder, a share of the chart's width; for a feature, a share of the largest φ.
 _VISIBLE = 0.01
 #: Share of the width that a number to the left of a bar needs.
 _BESIDE = 0.3
@@ -96,7 +96,7 @@ class Part:
 
     @property
     def both(self) -> str:
-        """`Distance = 2,475`."""
+        """The feature with its value, such as `Distance = 2,475`."""
         return f"{self.name} = {self.value}" if self.value and self.has_words else self.name
 
 
@@ -258,7 +258,7 @@ def bars(features: Sequence[Part]) -> Spec:
 
 
 def _summed(features: Sequence[Part], most: int) -> list[Part]:
-    """The first parts, and all others as one."""
+    """The first parts, with all later parts summed into one."""
     if len(features) <= most:
         return list(features)
     rest = features[most - 1 :]

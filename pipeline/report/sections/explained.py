@@ -61,7 +61,7 @@ def _items(view: View) -> list[tuple[str, str]]:
     model, baseline = manifest["model"], manifest["baseline"]
     kinds = sorted({view.unit(target) for target in view.data.targets})
     rows = baseline["rows"]
-    pace = f"{timing['rows_per_second']:,.0f} rows a second after planning"
+    pace = f"{timing['rows_per_second']:,.0f} rows per second after planning"
     return [
         ("Model", plain(str(model["path"]))),
         ("Model's digest", str(model["digest"])),
@@ -150,10 +150,10 @@ def _slicings(items: list[Any]) -> str:
 def _sample(view: View) -> str:
     sample = view.data.sample
     if sample is None:
-        return "none: plots of single rows are left out"
+        return "none, so plots of single rows are omitted"
     drawn = sum(1 for kind in sample["kind"].to_pylist() if kind == "sample")
     each = drawn // max(len(view.data.targets), 1)
-    return f"{count(each, 'row')} drawn at random for the plots of single rows; all else is from all rows"
+    return f"{count(each, 'row')} drawn at random for the plots of single rows; everything else uses all rows"
 
 
 def _flat(value: Any, path: str = "") -> list[tuple[str, Any]]:

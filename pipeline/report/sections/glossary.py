@@ -17,7 +17,7 @@ _TERMS = (
         "The number that is explained. Often it is the model's number before it is turned into a "
         "probability (then called a logit): on that scale effects add up, and 0 means even chances.",
     ),
-    ("Target", "The output of the model that is explained, where it has several."),
+    ("Target", "The model output that is explained; a model may have several."),
     (
         "Attribution, φ (phi)",
         "How far one feature moved the score of one row, up (+) or down (−), compared with the baseline. "
@@ -26,15 +26,15 @@ _TERMS = (
     (
         "Baseline, background",
         "What a row is compared with: one ordinary row, or many. An effect is always relative to something: "
-        "raised compared with the baseline, not with nothing.",
+        "raised compared with the baseline, not with zero.",
     ),
     (
         "Base value",
-        "The score of the baseline, or the mean score if it is many rows. Every explanation starts here.",
+        "The score of the baseline, or the mean score of a baseline of many rows. Explanations start here.",
     ),
     (
         "Importance, mean |φ|",
-        "How far a feature moves the score on average, up or down. The bars | | mean: without its sign.",
+        "How far a feature moves the score on average, up or down. The bars in |φ| mean: without the sign.",
     ),
     ("Share", "A feature's importance as a part of the importance of all features together."),
     ("Rank", "A feature's position when features are sorted by importance, the most important first."),
@@ -45,8 +45,8 @@ _TERMS = (
     ),
     (
         "Significant",
-        "So large a difference that chance alone would rarely produce it. Among many comparisons, some would "
-        "look so by luck; the correction keeps false ones to about 1 in 20 of those that are named.",
+        "So large a difference that chance alone would rarely produce it. Among many comparisons, some look "
+        "significant by luck; the correction keeps false ones to about 1 in 20 of those that are named.",
     ),
     ("Slice", "A part of the rows with something in common, such as one carrier."),
     (

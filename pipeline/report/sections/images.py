@@ -39,7 +39,7 @@ from pipeline.report.pictures.overlays import (
 from pipeline.report.pictures.png import colours, png, reduced
 from pipeline.wording import isolated, number, percent, plain, shorten, signed
 
-#: Most pictures, as features, that are shown.
+#: Most picture features that are shown.
 _FEATURES = 4
 #: Most examples of all galleries together.
 _GALLERY = 12

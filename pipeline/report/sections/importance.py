@@ -41,7 +41,7 @@ def _bars_and_ranks(view: View, target: int) -> Sequence[Block]:
     blocks: list[Block] = [_bars(view, target)]
     shown = view.overall(target).head(_MOST)
     if len(shown) > 1 and (shown["rank_low"] == shown["rank_high"]).all():
-        blocks.append(Prose("Their order is certain: these rows leave no doubt about any rank."))
+        blocks.append(Prose("The order is certain: the 95 % interval of every rank is that rank alone."))
     elif len(shown) > 1:
         blocks.append(_ranks(view, target))
     return blocks
@@ -70,8 +70,8 @@ def _bars(view: View, target: int) -> Figure:
         spec=_bar_chart(view, target, shown),
         table=_table(view, target),
         note=(
-            "Bar: mean of the absolute attribution. Line across its end: the mean's 95 % interval, given how "
-            "much rows differ. Percentage: the feature's share of the sum over all "
+            "Bar: mean of the absolute attribution. Line across its end: the mean's 95 % interval, "
+            "from how much rows differ. Percentage: the feature's share of the sum over all "
             f"features.{more}"
         ),
     )

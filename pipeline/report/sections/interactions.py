@@ -62,7 +62,7 @@ def _hints(view: View, target: int) -> Sequence[Block]:
             table=Table(
                 ["Feature", "Modulated by", "Strength"],
                 [[view.labels.get(f, f), view.labels.get(m, m), s] for f, m, s in hints[:_MOST_ROWS]],
-                "From 0, not at all, to 1, completely.",
+                "Strength: from 0 (not at all) to 1 (completely).",
             ),
         )
     ]
@@ -79,7 +79,7 @@ def _bars(view: View, hints: Sequence[tuple[str, str, float]]) -> Spec:
     ]
     x = numbers(
         "v",
-        title="share of φ that the other explains",
+        title="share of differences in φ explained by the second feature",
         axis={"format": "%"},
         scale={"domain": [0, brief(max(0.05, hints[0][2] * 1.05))]},
     )

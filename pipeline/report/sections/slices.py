@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _ACROSS = 14
 #: Most slices down a heat map; a slicing with more slices has several maps.
 _DOWN = 50
-#: Most cells of all heat maps of a report; with more, fewer targets are shown.
+#: Most cells of all heat maps in a report; beyond this limit, fewer targets are shown.
 _CELLS = 30_000
 #: Most cells of a heat map that is drawn as SVG; larger ones use a canvas, which is faster.
 _MOST_IN_SVG = 1000
@@ -55,7 +55,7 @@ def sections(view: View) -> list[Section]:
         return []
     each = sizes[0] // max(len(view.data.manifest["features"]), 1) * _ACROSS * 2
     blocks = view.by_target(lambda target: _slices(view, target), max(1, _CELLS // max(each, 1)))
-    lead = "Whether the model relies on other things in one part of the rows than in the rest."
+    lead = "Whether the model relies on different features in a slice than in the rows outside it."
     return [Section("slices", "Slices", lead, blocks)] if blocks else []
 
 
@@ -77,7 +77,7 @@ def _slices(view: View, target: int) -> Sequence[Block]:
 
 
 def _pages(sliced: pd.DataFrame, slicings: Sequence[Any]) -> dict[str, list[str]]:
-    """Slices by slicing: long slicings in pages, and those of a single slice together on one."""
+    """Slices by page title. Long slicings take several pages; one-slice slicings share "Conditions"."""
     labels = sliced["slice"].drop_duplicates().tolist()
     groups: dict[str, list[str]] = {}
     for label in labels:
@@ -125,7 +125,7 @@ _STATISTICS = (
         "Share of importance",
         "share",
         True,
-        "The stronger the colour, the more the feature matters in the slice. A column of one shade: the "
+        "The stronger the colour, the more the feature matters in the slice. If a column has one shade, its "
         "feature matters equally in all slices.",
     ),
     _Statistic(
@@ -177,7 +177,7 @@ def _maps(view: View, target: int, sliced: pd.DataFrame, page: int, labels: list
 def _heat_map(
     view: View, statistic: _Statistic, labels: Sequence[str], features: Sequence[str], cells: np.ndarray
 ) -> Spec:
-    """A square for each slice and feature.
+    """A heat map with one square per slice and feature.
 
     Args:
       view: The run.
@@ -220,7 +220,7 @@ def _differences(view: View, target: int, sliced: pd.DataFrame) -> list[Block]:
     tested = differences(view.overall(target), sliced, view.fewest)
     if not len(tested):
         fewest = max(FEWEST_ROWS, view.fewest)
-        return [Prose(f"Too few rows to compare: each slice or its rest has fewer than {fewest:,}.")]
+        return [Prose(f"Too few rows to compare: each slice, or the rest, has fewer than {fewest:,} rows.")]
     blocks: list[Block] = []
     for kind, title, about in (
         ("abs", "Where a feature matters more, or less, than elsewhere", "mean |φ|"),
@@ -242,7 +242,7 @@ def _differences(view: View, target: int, sliced: pd.DataFrame) -> list[Block]:
 def _dumbbells(
     view: View, target: int, kind: str, title: str, about: str, real: pd.DataFrame, tests: int
 ) -> Figure:
-    """The largest differences between slices and their rest.
+    """The largest differences between slices and the rows outside them.
 
     Args:
       view: The run.
@@ -334,6 +334,6 @@ def _difference_table(view: View, real: pd.DataFrame, about: str) -> Table:
         header,
         rows,
         f"{about[0].upper()}{about[1:]}: the {len(kept)} largest significant differences. Effect: the "
-        "difference in standard deviations. q: the share of false findings if this one and all "
-        "stronger ones are believed.",
+        "difference in standard deviations. q: the expected share of false findings among this "
+        "difference and all stronger ones.",
     )

@@ -30,7 +30,7 @@ _FEWEST = 20
 
 def sections(view: View) -> list[Section]:
     """Builds a few sentences for each target."""
-    lead = "In short, from the numbers below."
+    lead = "A short summary of the numbers below."
     blocks = view.by_target(lambda target: _sentences(view, target))
     return [Section("summary", "What the model does", lead, blocks)]
 
@@ -67,15 +67,15 @@ def _sentences(view: View, target: int) -> Sequence[Block]:
     if not view.matters(target) and view.missed:
         return [
             Prose(
-                "Every attribution is 0, though the score differs from the base value: the method has missed "
-                "what moves it. More steps or samples, or another method or baseline, may find it.",
+                "Every attribution is 0, though the score differs from the base value: the method missed "
+                "what moves the score. Try more steps or samples, or another method or baseline.",
                 "bad",
             )
         ]
     if not view.matters(target):
         return [
             Prose(
-                "Nothing that the model is given moves this score: it is the same for every row as for "
+                "Nothing that the model is given moves this score: every row has the same score as "
                 "the baseline. Either the model is constant, or the features it relies on are not among "
                 "those that were explained."
             )
@@ -111,7 +111,7 @@ def _concentration(view: View, target: int) -> str:
         return f"The score depends almost only on {names[0]}; the other {len(frame) - 1:,} hardly move it."
     if len(frame) <= _FIRST:
         parts = [f"{name} ({percent(share)})" for name, share in zip(names, first["share"], strict=True)]
-        return f"The score is moved by {listed(parts)}, in per cent of all movement."
+        return f"The score is moved by {listed(parts)}; percentages are of all movement."
     enough = int(np.searchsorted(shares, _MOST_OF_IT)) + 1
     text = (
         f"The score depends most on {listed(names)}: together they make up {percent(shares[_FIRST - 1])} "
@@ -150,7 +150,7 @@ def _slope(name: str, values: np.ndarray, phi: np.ndarray) -> str:
         return f"The higher {name}, the higher the score."
     if correlation < -_MONOTONE:
         return f"The higher {name}, the lower the score."
-    return f"{name} raises the score at some of its values and lowers it at others."
+    return f"{name} raises the score at some values and lowers it at others."
 
 
 def _spearman(one: np.ndarray, other: np.ndarray) -> float:
@@ -195,7 +195,7 @@ def _slices(view: View, target: int) -> str:
     if not len(tested):
         return ""
     if not len(real):
-        return "In no slice does the model rely on other things than in the rest, as far as these rows show."
+        return "These rows do not show that the model relies on different features in any slice."
     # A feature trivially differs in slices of its own values: prefer others.
     news = real[~by_itself(real, view.data.manifest)]
     count = real["slice"].nunique()
@@ -204,12 +204,12 @@ def _slices(view: View, target: int) -> str:
     name, where = _name(view, row["feature"]), _short(str(row["slice"]))
     times = row["here"] / row["rest"] if row["rest"] > 0 else math.inf
     if math.isfinite(times) and times >= 1.05:
-        how = f"moves the score {number(float(times), 2)} times as far as in the rest"
+        how = f"moves the score {number(float(times), 2)} times as far as in the other rows"
     elif times <= 0.95:
-        how = f"moves the score {percent(1 - float(times))} less than in the rest"
+        how = f"moves the score {percent(1 - float(times))} less than in the other rows"
     else:
-        how = f"moves the score {'more' if row['difference'] > 0 else 'less'} than in the rest"
-    many = f" In all, {count:,} slices differ from their rest in some feature." if count > 1 else ""
+        how = f"moves the score {'more' if row['difference'] > 0 else 'less'} than in the other rows"
+    many = f" In all, {count:,} slices differ from the other rows in some feature." if count > 1 else ""
     return f"The slice that stands out is {where}: there {name} {how}.{many}"
 
 

@@ -34,15 +34,15 @@ _BARS = 24
 _LINES = 150
 #: Most tokens in the table of the least important ones.
 _LEAST = 10
-#: Most texts, as features, that are shown.
+#: Most text features that are shown.
 _FEATURES = 3
 #: Most example texts of a target.
 _TEXTS = 6
 #: Most tokens of each example in the table behind the examples.
 _STRONGEST = 12
-#: Tokens of an example that are shown, where there are few examples.
+#: Tokens shown per example if there are few examples.
 _LONGEST = 300
-#: Tokens of an example that are shown, however many examples there are.
+#: Fewest tokens shown per example, however many examples there are.
 _SHORTEST = 80
 #: Most tokens of all examples together.
 _ALL_TOKENS = 10_000
@@ -52,15 +52,15 @@ _STEPS = 5
 _FAINT = 0.04
 #: A token is listed if it occurs at least once in this many rows, within the two bounds below.
 _ROWS_PER_OCCURRENCE = 100
-#: Occurrences that a listed token has at least, however few rows there are.
+#: Fewest occurrences of a listed token, however few rows there are.
 _FEWEST_OCCURRENCES = 2
-#: Occurrences that suffice, however many rows there are.
+#: A token with this many occurrences is listed, however many rows there are.
 _ENOUGH_OCCURRENCES = 10
 #: Most characters of a token in an example.
 _TOKEN = 60
 #: Most characters of a token in a table.
 _WHOLE = 120
-#: Share of the largest |φ| below which a φ is rounding.
+#: Share of the largest |φ| below which a φ counts as rounding error.
 _ROUNDING = 1e-6
 #: Fewest successive padding tokens that are drawn as one.
 _PADDING = 3
@@ -252,7 +252,7 @@ def _bars(names: Sequence[str], lines: Sequence[Sequence[Cell]]) -> Spec:
     ]
     titles = {"token": "Token", "count": "Occurrences", "mean": "Mean φ", "absolute": "Mean |φ|"}
     axis = {"title": "mean φ", "tickCount": 5}
-    # The mark of mean |φ| stands on the bar's side of 0.
+    # The mark for mean |φ| is drawn on the same side of 0 as the bar.
     side = {"calculate": "datum.mean < 0 ? -datum.absolute : datum.absolute", "as": "mark"}
     return chart(
         rows,

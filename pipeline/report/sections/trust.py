@@ -40,7 +40,7 @@ def sections(view: View) -> list[Section]:
         blocks.append(
             Table(["Reason", "Rows", "Share, %"], rows[:100], "Rows that could not be explained, by reason.")
         )
-    lead = "Whether the arithmetic holds and the rows suffice. It does not say whether the model is right."
+    lead = "Whether the attributions add up and there are enough rows, not whether the model is right."
     return [Section("trust", "Can it be trusted", lead, blocks)]
 
 
@@ -60,7 +60,7 @@ def _convergence(view: View) -> list[Prose]:
         name = str(manifest["config"]["method"]["name"]).replace("_", " ")
         judgements.append(
             Prose(
-                f"The method, {name}, does not promise that φ adds up to the score: read φ as a direction "
+                f"The method, {name}, does not guarantee that φ adds up to the score: read φ as a direction "
                 "and a size."
             )
         )
@@ -83,7 +83,7 @@ def _convergence(view: View) -> list[Prose]:
     if limited:
         rows = count(limited, "row")
         judgements.append(
-            Prose(f"{rows} stayed above the method's tolerance after all the work that it allows.", "caution")
+            Prose(f"{rows} stayed above the method's tolerance even at its maximum effort.", "caution")
         )
     return judgements
 
@@ -135,7 +135,7 @@ def _order(view: View) -> list[Prose]:
         else "The first rank is not certain"
     )
     text = f"{certain}{scope}; {len(tied)} of the first {len(first)} features may well have another rank."
-    return [Prose(f"{text} Do not rely on the order among them.", "caution" if sure < 3 else "good")]
+    return [Prose(f"{text} Do not rely on the order of these features.", "caution" if sure < 3 else "good")]
 
 
 def _suppressed(view: View) -> list[Prose]:
@@ -145,7 +145,7 @@ def _suppressed(view: View) -> list[Prose]:
         return []
     least = (manifest["config"].get("privacy") or {}).get("min_rows", 0)
     slices = count(suppressed, "slice")
-    return [Prose(f"{slices} of fewer than {least:,} rows are not shown, as privacy.min_rows asks.")]
+    return [Prose(f"{slices} of fewer than {least:,} rows are not shown, because of privacy.min_rows.")]
 
 
 def _warnings(view: View) -> list[Prose]:

@@ -28,11 +28,11 @@ _LINES = 200
 _NAMED = 3
 #: Most charts of all vectors and targets together.
 _CHARTS = 100
-#: Most lines of all their tables together.
+#: Most lines of the tables of these charts together.
 _ALL_LINES = 4000
 #: Most bars in a chart from the first position to the last.
 _STEPS = 400
-#: Most bars with gaps between them.
+#: Most bars that are drawn with gaps between them.
 _APART = 120
 #: The height of a chart of all positions, in pixels.
 _HEIGHT = 160
@@ -112,7 +112,7 @@ def along(data: ReportData, target: int, feature: ShownFeature, name: str) -> Fi
 
 
 def _along_chart(absolute: np.ndarray, mean: np.ndarray, width: int) -> Spec:
-    """A bar for every `width` positions of `[length]`, from the first to the last."""
+    """A chart with one bar per `width` successive positions of a vector `[length]`."""
     length = len(absolute)
     starts = np.arange(0, length, width)
     counts = np.diff([*starts, length])

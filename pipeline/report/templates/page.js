@@ -10,7 +10,7 @@
   const KEY = "attribeam-theme";
   const night = matchMedia("(prefers-color-scheme: dark)");
   let printing = false;
-  // A page from a disk, or one that is shown within another, may have no storage: then nothing is remembered.
+  // A page opened from disk or inside a frame may have no storage; the choice is then not remembered.
   const stored = (act) => { try { return act(localStorage); } catch { return null; } };
   const chosenTheme = () => root.dataset.theme || (night.matches ? "dark" : "light");
   const setTheme = (name) => {
@@ -27,7 +27,7 @@
 
   // -- Charts ------------------------------------------------------------------------------------------------
   const MANY = 1500;
-  // Of a column on paper, and of half of it.
+  // Widths of a full and of half a column on paper, in pixels.
   const [PRINTED, PRINTED_BESIDE] = [680, 320];
   let marks = 0;
   const rows = (columns) => {
@@ -67,7 +67,7 @@
     const spec = expanded(parse(chart.dataset.spec));
     const column = spec.usermeta && spec.usermeta.column;
     if (column) {
-      // Columns of a heat map that are narrower than their names are high could not be told apart.
+      // If heat map columns were narrower than the height of their slanted names, the names would overlap.
       const most = Math.max(3, Math.floor((width * 0.65) / column));
       spec.data.values = spec.data.values.filter((cell) => cell.n < most);
     }
@@ -77,13 +77,13 @@
       spec.autosize = { type: "fit-x", contains: "padding", ...spec.autosize };
     }
     const config = structuredClone(settings[printing ? "light" : chosenTheme()]);
-    // Names take at most so much of a narrow chart; what they lose is under the pointer and in the table.
+    // Limits the width of names in a narrow chart; the tooltip and the table have the full names.
     config.axisY.labelLimit = Math.min(config.axisY.labelLimit, Math.round(width * 0.4));
     config.axisX.titleLimit = width - 8;
     config.legend.titleLimit = Math.min(config.legend.titleLimit, width - 40);
     const inner = document.createElement("div");
     inner.setAttribute("aria-hidden", "true");
-    // Vega's usual evaluator makes functions of text, which the page's policy forbids: `ast` has another do it.
+    // Vega compiles expressions to functions by default, which the page's content policy forbids; `ast` interprets them.
     const options = { mode: "vega-lite", ast: true, actions: false, defaultStyle: false, hover: false, logLevel: 1, tooltip: tip };
     const turn = chart.turn = (chart.turn || 0) + 1;
     const { view } = await vegaEmbed(inner, spec, { ...options, renderer, config });
@@ -134,7 +134,7 @@
     resized.observe(chart);
   }
 
-  // Paper shows what is chosen, every chart of it, in the light theme and at the paper's width. A chart without
+  // A printed page has all charts of the chosen options, in the light theme and at paper width. A chart without
   // anything to load is drawn before the browser goes on from here.
   addEventListener("beforeprint", () => {
     printing = true;
@@ -192,7 +192,7 @@
         const there = other === choice ? at : other.names.indexOf(choice.names[at]);
         if (other.label === choice.label && there >= 0) choose(other, there);
       }
-      // What changes above must not move what the reader looks at.
+      // A change higher up on the page must not move the part that the reader is looking at.
       scrollBy({ top: choice.control.getBoundingClientRect().top - before, behavior: "instant" });
     });
   }
