@@ -77,3 +77,10 @@ def test_an_error_names_the_key_and_the_remedy(tmp_path: Path, text: str, messag
 )
 def test_bounds(value: float, bound: str | None, met: bool) -> None:
     assert meets(value, bound) is met
+
+
+def test_the_guide_shows_every_kind_of_rule(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "guide" / "audits.md").read_text()
+    block = page.partition("<!-- rules -->\n```yaml\n")[2].partition("```")[0]
+    assert {rule.kind for rule in load_rules(written(tmp_path, block)).rules} == set(KINDS)
+    assert all(f"| `{kind}` |" in page for kind in KINDS)
