@@ -39,7 +39,9 @@ def gap_checks(rule: Gap, context: Context) -> tuple[list[Test], list[Finding]]:
     The gap is |mean φ in one slice − mean φ in the other| over the total mean |φ| of all rows.
     """
     frame = context.tonight.importance
-    means, sizes = frame["mean"].to_dict(), frame["mean_abs"].to_dict()
+    keys: list[tuple[str, str, str]] = list(frame.index)
+    means = dict(zip(keys, frame["mean"].tolist(), strict=True))
+    sizes = dict(zip(keys, frame["mean_abs"].tolist(), strict=True))
     features = list(dict.fromkeys(frame.index.get_level_values(2)))
     rows = {key[:2] for key in means}
     findings = []
@@ -53,11 +55,11 @@ def gap_checks(rule: Gap, context: Context) -> tuple[list[Test], list[Finding]]:
         for feature in rule.features or features:
             values = {"feature": feature, "slice": " | ".join(rule.slices), "target_name": target}
             where = feature_in_words(context.tonight, feature, "", target)
-            keys = [(slice_, target, feature) for slice_ in rule.slices]
-            if any(key not in means for key in keys):
+            pair = [(slice_, target, feature) for slice_ in rule.slices]
+            if any(key not in means for key in pair):
                 findings.append(_missing(rule, context, values, where))
                 continue
-            one, other = (float(means[key]) for key in keys)
+            one, other = (float(means[key]) for key in pair)
             gap = abs(one - other) / total if total else 0.0
             message = (
                 f"{where} has mean φ {number(one, 3)} in {rule.slices[0]} and {number(other, 3)} in "
