@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from pipeline.cli.audit import audit
 from pipeline.cli.options import (
     BROKEN,
     DONE,
@@ -272,6 +273,7 @@ def methods(name: str | None, config: str | None, function: str | None, as_json:
     return DONE
 
 
+cli.add_command(audit)
 cli.add_command(report)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from transforms.aggregates.importance.differences import benjamini_hochberg
 from transforms.errors import UserError
+from transforms.statistics.multiple_testing import benjamini_hochberg
 
 if TYPE_CHECKING:
     import pandas as pd

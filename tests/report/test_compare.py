@@ -23,8 +23,8 @@ from pipeline.report.blocks import Choice, Prose
 from pipeline.report.page.render import figures
 from tests.support import worlds
 from tests.support.run_worlds import importance_of, manifest, write_run
-from transforms.aggregates.importance.differences import benjamini_hochberg
 from transforms.errors import UserError
+from transforms.statistics.multiple_testing import benjamini_hochberg
 
 FEATURES = ("distance", "carrier", "humid", "temp")
 

@@ -31,8 +31,9 @@ from pipeline.report.sections.beeswarm import places, swarm
 from tests.support import report_worlds
 from tests.support.report_blocks import figures, prose
 from tests.support.report_worlds import DEGENERATE, HOSTILE
-from transforms.aggregates.importance.differences import benjamini_hochberg, bennett, differences
+from transforms.aggregates.importance.differences import bennett, differences
 from transforms.errors import UserError
+from transforms.statistics.multiple_testing import benjamini_hochberg
 
 WORLDS = ("small", "many_targets", "large", "hostile", *DEGENERATE)
 

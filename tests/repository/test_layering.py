@@ -33,6 +33,7 @@ FORBIDDEN = {
     "transforms/models/": {"apache_beam"},
     "transforms/aggregates/importance": ENGINES,
     "transforms/aggregates/interactions": ENGINES,
+    "transforms/statistics": ENGINES,
     "pipeline/audit": ENGINES,
     "pipeline/compare": ENGINES,
     "pipeline/exports": ENGINES,
@@ -45,8 +46,8 @@ FORBIDDEN = {
 # entries of one floor do not import each other.
 FLOORS = {
     "transforms": (
-        "errors, wording, numerics | storage, arrow | sources, slices, models | rows, methods | outputs |"
-        " aggregates | worker | explain | __init__"
+        "errors, wording, numerics, statistics | storage, arrow | sources, slices, models | rows, methods |"
+        " outputs | aggregates | worker | explain | __init__"
     ),
     "transforms.sources": (
         "base, table_formats, unsupported_formats | changed_files, partitions, shards | tfrecord, parquet |"
@@ -72,7 +73,7 @@ FLOORS = {
     "transforms.methods": "calls | base | sampling | masking | gradients, trees | contract | __init__",
     "pipeline": (
         "wording | run_directory, runners, function_templates | config, results | planning, report, exports |"
-        " execution, compare | verify | terminal | cli | main | __main__, __init__"
+        " execution, compare, audit | verify | terminal | cli | main | __main__, __init__"
     ),
     "pipeline.report": "blocks | data, page | pictures | sections | __init__",
 }

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transforms.statistics.multiple_testing import benjamini_hochberg
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -131,12 +133,3 @@ def bennett(
         exponent = rows * variance / reach**2 * ((1 + u) * np.log1p(u) - u)
     # Without variance there is no deviation but rounding.
     return np.minimum(2 * np.exp(-np.where(np.isfinite(exponent), exponent, 0.0)), 1.0)
-
-
-def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p-values: the smallest false discovery rate at which each is significant (BH 1995)."""
-    order = np.argsort(p, kind="stable")
-    scaled = p[order] * len(p) / np.arange(1, len(p) + 1)
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
-    return adjusted

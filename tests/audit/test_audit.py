@@ -1,0 +1,253 @@
+"""Audits of nights on disk: what is found, what is not, and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.audit import Audit, Finding, audit, write_audit
+from pipeline.audit.findings import SCHEMA
+from pipeline.audit.rules import Rules, default_rules
+from pipeline.cli.commands import run as command
+from tests.audit.nights_on_disk import NightData, usual_night, write_night, write_nights
+
+NIGHTS = 40
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty usual nights."""
+    folder = tmp_path_factory.mktemp("history")
+    rng = np.random.default_rng(7)
+    write_nights(folder, [usual_night(rng) for _ in range(NIGHTS)])
+    return folder
+
+
+@pytest.fixture
+def nights(history: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(history, tmp_path / "runs"))
+
+
+def tonight(seed: int = 11, rows: int = 400) -> NightData:
+    return usual_night(np.random.default_rng(seed), rows)
+
+
+def audited(folder: Path, data: NightData, rules: Rules | None = None) -> Audit:
+    return audit(str(write_night(folder, NIGHTS, data)), rules=rules)
+
+
+def broken(result: Audit) -> list[Finding]:
+    return [finding for finding in result.findings if finding.is_finding]
+
+
+def test_a_usual_night_passes(nights: Path) -> None:
+    result = audited(nights, tonight())
+    assert result.status == "pass"
+    assert result.verdict is None
+    assert len(result.against) == NIGHTS
+    assert result.counts["pass"] > 40  # not trivially
+
+
+def test_nights_without_a_change_rarely_have_a_finding(history: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(23)
+    alarms = 0
+    for number in range(25):
+        run = write_night(tmp_path, NIGHTS + number, usual_night(rng))
+        alarms += audit(str(run), against=[f"{history}/*"]).status != "pass"
+    assert alarms <= 2  # 0.3 are expected
+
+
+def test_a_changed_unit_is_named_on_its_first_night(nights: Path) -> None:
+    data = tonight()
+    heat = data.values["heat"] * 9 / 5 + 32 + 0.03  # °C to °F
+    phi = {**data.phi, "heat": 0.05 * (heat - 20) / 5}
+    first = broken(audited(nights, replace(data, values={**data.values, "heat": heat}, phi=phi)))[0]
+    assert (first.feature, first.verdict, first.status) == ("heat", "inputs", "fail")
+    assert first.statistic in ("unseen", "far_outside")
+    assert "Temperature" in first.message
+
+
+def test_a_new_spelling_is_named_on_its_first_night(nights: Path) -> None:
+    data = tonight()
+    region = np.where(data.values["region"] == "south", "South", data.values["region"])
+    first = broken(audited(nights, replace(data, values={**data.values, "region": region})))[0]
+    assert (first.feature, first.statistic) == ("region", "unseen")
+
+
+def test_a_feature_that_became_one_value_is_named_on_its_first_night(nights: Path) -> None:
+    data = tonight()
+    age = np.full_like(data.values["age"], 45.0)
+    phi = {**data.phi, "age": np.full_like(age, -1 / 6)}
+    first = broken(audited(nights, replace(data, values={**data.values, "age": age}, phi=phi)))[0]
+    assert (first.feature, first.statistic) == ("age", "most_common")
+
+
+def test_a_feature_that_is_suddenly_filled_is_named(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    rare = [usual_night(rng) for _ in range(NIGHTS)]
+    nights = [replace(each, filled={"age": np.arange(400) < 4}) for each in rare]
+    write_nights(tmp_path, nights)
+    data = replace(tonight(), filled={"age": np.arange(400) < 300})
+    first = broken(audited(tmp_path, data))[0]
+    assert (first.feature, first.statistic) == ("age", "filled")
+    assert first.actual == pytest.approx(0.75)
+
+
+def test_a_change_in_one_slice_alone_is_named_with_the_slice(nights: Path) -> None:
+    data = tonight()
+    south = data.values["region"] == "south"
+    heat = np.where(south, data.values["heat"] * 9 / 5 + 32.01, data.values["heat"])
+    result = broken(audited(nights, replace(data, values={**data.values, "heat": heat})))
+    assert (result[0].feature, result[0].slice) == ("heat", "region=south")
+
+
+def test_importance_that_grew_tenfold_is_found_without_a_sample(tmp_path: Path) -> None:
+    rng = np.random.default_rng(9)
+    write_nights(tmp_path, [replace(usual_night(rng), sample=False) for _ in range(NIGHTS)])
+    data = replace(tonight(), sample=False)
+    result = audited(tmp_path, replace(data, phi={**data.phi, "age": 10 * data.phi["age"]}))
+    first = broken(result)[0]
+    assert (first.feature, first.statistic, first.slice) == ("age", "mean_abs", "")
+    assert first.effect == pytest.approx(9, rel=0.5)
+    assert "tonight's run keeps no sample of rows" in [each.message for each in result.findings]
+
+
+def test_a_direction_that_turned_is_a_warning(tmp_path: Path) -> None:
+    rng = np.random.default_rng(13)
+
+    def with_sign(data: NightData, sign: float) -> NightData:
+        return replace(data, phi={**data.phi, "age": sign * (2 + 0.1 * data.phi["age"])})
+
+    write_nights(tmp_path, [with_sign(usual_night(rng), 1.0) for _ in range(NIGHTS)])
+    result = audited(tmp_path, with_sign(tonight(), -1.0))
+    turned = [finding for finding in broken(result) if finding.rule == "sign"]
+    assert {finding.feature for finding in turned} == {"age"}
+    assert turned[0].status == "warn"
+    assert turned[0].message.startswith("age lowers the score on average, and usually raises it")
+
+
+def test_a_new_model_leaves_nothing_to_compare_and_says_so(nights: Path) -> None:
+    result = audited(nights, replace(tonight(), model="sha256:two"))
+    reasons = [finding.message for finding in result.findings if finding.status == "skipped"]
+    assert any("the model is new tonight" in reason for reason in reasons)
+    assert any(finding.statistic == "unseen" for finding in result.findings)  # inputs are still compared
+
+
+def test_runs_of_another_method_or_baseline_are_left_out_with_the_reason(nights: Path) -> None:
+    write_night(nights, NIGHTS + 1, replace(tonight(1), method="deep_shap"))
+    write_night(nights, NIGHTS + 2, replace(tonight(2), baseline="sha256:other"))
+    damaged = write_night(nights, NIGHTS + 3, tonight(3))
+    (damaged / "manifest.json").write_text("{")
+    result = audit(str(write_night(nights, NIGHTS + 4, tonight(4))))
+    assert sorted(result.left_out.values()) == [
+        "is not a manifest",
+        "its baseline differs",
+        "its method is deep_shap",
+    ]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 35])
+def test_tiny_nights_are_skipped_and_not_misjudged(nights: Path, rows: int) -> None:
+    result = audited(nights, tonight(rows=rows))
+    found = broken(result)
+    assert {finding.statistic for finding in found} <= {"rows"}, found
+    assert any("fewer than 50 rows" in finding.message for finding in result.findings)
+
+
+def test_a_night_that_was_rejected_whole_fails_by_its_quality(nights: Path) -> None:
+    result = audited(nights, replace(tonight(rows=0), rejected=400))
+    first = next(finding for finding in broken(result) if finding.rule == "quality")
+    assert first.message == "100 % of 400 rows were rejected; the limit is 1.0 %"
+
+
+def test_a_feature_that_is_new_has_no_history_and_is_skipped(nights: Path) -> None:
+    data = tonight()
+    result = audited(nights, replace(data, phi={**data.phi, "new": data.phi["age"]}))
+    skipped = [finding for finding in result.findings if finding.feature == "new"]
+    assert {finding.status for finding in skipped} == {"skipped"}
+
+
+def test_bounds_gaps_and_the_order_are_checked(nights: Path) -> None:
+    rules = Rules.model_validate(
+        {
+            "rules": [
+                {"kind": "bound", "features": ["age"], "warn_if": "> 0.1", "error_if": "> 0.99"},
+                {"kind": "bound", "features": ["agee"], "error_if": "> 0.5"},
+                {"kind": "gap", "slices": ["region=north", "region=south"], "features": ["region"]},
+                {"kind": "gap", "slices": ["region=north", "region=east"]},
+                {"kind": "rank_agreement", "slices": [""]},
+            ]
+        }
+    )
+    result = audited(nights, tonight(), rules)
+    by_status = {(finding.kind, finding.status) for finding in result.findings}
+    assert by_status == {
+        ("bound", "warn"),
+        ("bound", "error"),
+        ("gap", "fail"),
+        ("gap", "skipped"),
+        ("rank_agreement", "pass"),
+    }
+    assert result.status == "fail"
+
+
+def test_the_files_hold_every_check_and_all_but_passes(nights: Path, tmp_path: Path) -> None:
+    result = audited(nights, replace(tonight(), rejected=40))
+    write_audit(result, str(tmp_path / "out"))
+    table = pq.read_table(tmp_path / "out" / "findings.parquet")
+    assert table.schema.remove_metadata() == SCHEMA
+    assert len(table) == len(result.findings)
+    data = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert data["counts"]["fail"] == 1
+    assert data["findings"][0]["statistic"] == "rejected"
+    assert len(data["findings"]) == len(result.findings) - data["counts"]["pass"]
+
+
+def test_the_verb_writes_beside_the_run_and_ends_with_1_where_a_rule_failed(
+    nights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = write_night(nights, NIGHTS, tonight())
+    assert command(["audit", str(good)]) == 0
+    assert "PASS" in capsys.readouterr().out
+    assert (nights / f"{good.name}-audit" / "findings.parquet").exists()
+    bad = write_night(nights, NIGHTS + 1, replace(tonight(2), rejected=40))
+    assert command(["audit", str(bad), "--json"]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["status"] == "fail"
+    assert printed.err.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_errors_of_the_verb_are_one_line(nights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(nights / "2026-01-20")
+    for arguments, words in (
+        ([str(nights / "none")], "there is no such run"),
+        ([run, "--against", str(nights / "x*")], "no run matches"),
+        ([run, "--rules", str(nights / "none.yaml")], "none.yaml"),
+    ):
+        assert command(["audit", *arguments]) == 2
+        assert words in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_what_an_earlier_audit_found_is_not_learnt_as_usual(nights: Path) -> None:
+    data = tonight()
+    large = replace(data, phi={**data.phi, "age": 10 * data.phi["age"]}, sample=False)
+    for number in (NIGHTS, NIGHTS + 1):
+        run = str(write_night(nights, number, large))
+        result = audit(run)
+        assert ("age", "mean_abs") in {(each.feature, each.statistic) for each in broken(result)}
+        write_audit(result, f"{run}-audit")
+    last = {(each.feature, each.slice, each.statistic): each for each in result.findings}
+    usual = last["age", "", "mean_abs"].expected
+    assert usual is not None
+    assert usual < 1.0  # not 10, the value of the night before
+
+
+def test_the_default_rules_are_used_without_a_file(nights: Path) -> None:
+    result = audited(nights, tonight())
+    assert {finding.rule for finding in result.findings} == {rule.title for rule in default_rules().rules}
