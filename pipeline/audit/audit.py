@@ -49,7 +49,7 @@ def audit(
     nights = []
     for night in found:
         night = memory.nights.setdefault(night.run.path, night)
-        reason = incomparable(tonight, night)
+        reason = incomparable(tonight, night) or _damage(night)
         if reason is None:
             nights.append(night)
         else:
@@ -64,6 +64,18 @@ def audit(
         verdict=verdict_of(findings),
         left_out=left,
     )
+
+
+def _damage(night: Night) -> str | None:
+    """The reason why an earlier night's tables cannot be read; None if they can.
+
+    A damaged earlier night is left out. Tonight's own damage ends the audit.
+    """
+    try:
+        _ = night.importance, night.inputs
+    except UserError as error:
+        return error.what
+    return None
 
 
 def _findings(context: Context) -> list[Finding]:

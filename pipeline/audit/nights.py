@@ -20,6 +20,11 @@ from transforms.storage import files
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Columns of the importance that audits need.
+_COLUMNS = (
+    *("slice", "target", "target_name", "feature", "rows", "mean_abs", "mean_abs_low", "mean_abs_high"),
+    *("mean", "std", "share", "positive", "rank"),
+)
 _DATE = re.compile(r"(?<!\d)(\d{4}-\d{2}-\d{2})(?!\d)")
 
 
@@ -39,8 +44,17 @@ class Night:
 
     @cached_property
     def importance(self) -> pd.DataFrame:
-        """The importance, indexed by (slice, target_name, feature)."""
-        return self.run.importance().set_index(["slice", "target_name", "feature"])
+        """The importance, indexed by (slice, target_name, feature).
+
+        Raises:
+          UserError: The table is missing or damaged, or lacks a column that audits need.
+        """
+        frame = self.run.importance()
+        lacking = [name for name in _COLUMNS if name not in frame]
+        if lacking:
+            remedy = "explain again with this version"
+            raise UserError(f"the importance has no column {lacking[0]}", self.run.path, remedy)
+        return frame.set_index(["slice", "target_name", "feature"])
 
     @cached_property
     def inputs(self) -> InputSample | None:
@@ -104,7 +118,8 @@ def earlier_nights(
 
     Args:
       night: The night that is audited.
-      against: Runs or globs of runs; by default the committed runs beside it with its config's name.
+      against: Runs with any date, or globs of runs, from which the earlier ones are taken. By default, the
+        committed runs beside the night with its config's name.
       most: Only this number of the latest nights.
     Returns:
       The nights, oldest first, one for each date; and the runs that were left out, each with its reason.
@@ -114,15 +129,16 @@ def earlier_nights(
     """
     left: list[LeftOut] = []
     by_date: dict[datetime.date, Night] = {}
+    named = {item.rstrip("/") for item in against}
     for path in _candidates(night, against):
+        if path.rstrip("/") == night.run.path.rstrip("/"):
+            continue
         other = _open(path, left)
         if other is None:
             continue
         if not against and other.run.manifest["name"] != night.run.manifest["name"]:
             continue
-        if other.date >= night.date:
-            if against and path.rstrip("/") != night.run.path.rstrip("/"):
-                left.append(LeftOut(path, f"its date, {other.date}, is not before {night.date}"))
+        if other.date >= night.date and path.rstrip("/") not in named:
             continue
         twin = by_date.get(other.date)
         if twin is None or str(twin.run.manifest["created"]) < str(other.run.manifest["created"]):

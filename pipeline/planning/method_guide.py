@@ -28,7 +28,7 @@ class Advice:
     because: str
 
 
-_MODEL, _DATA, _OWED = "Your model is", "Your data are", "You owe"
+_MODEL, _DATA, _OWED = "Your model is", "Your data are", "You need"
 
 GUIDE: Sequence[Advice] = (
     Advice(
@@ -66,7 +66,7 @@ GUIDE: Sequence[Advice] = (
         _DATA,
         "text as token ids",
         ("integrated_gradients", "deep_shap", "occlusion"),
-        "one number per token: gradients start behind the embedding",
+        "one number per token: gradients are taken at the embedding's output",
     ),
     Advice(
         _OWED,
@@ -78,7 +78,7 @@ GUIDE: Sequence[Advice] = (
         _OWED,
         "every row of a large data set by tomorrow morning",
         ("saliency", "input_x_gradient", "integrated_gradients", "tree_shap"),
-        "the fewest model calls per row; `attribeam plan` measures yours",
+        "the fewest model calls per row; `attribeam plan` estimates the time on your model and data",
     ),
     Advice(
         _OWED,
@@ -91,7 +91,7 @@ GUIDE: Sequence[Advice] = (
         _OWED,
         "a statement of the error",
         ("kernel_shap", "permutation_shap", "expected_gradients", "lime"),
-        "standard_error: true writes one beside every value; tolerance takes more samples where it is large",
+        "standard_error: true writes each value's error; tolerance draws more samples where errors are large",
     ),
 )
 

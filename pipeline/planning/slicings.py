@@ -16,8 +16,8 @@ from transforms.sources.base import InputFile
 
 #: Rows that are drawn to estimate the number of slices.
 _DRAWN = 10_000
-#: Most slices without a warning; the second number is for floating-point columns, which are rarely
-#: categories.
+#: The largest number of slices without a warning, in general and for floating-point columns, which are
+#: rarely categories.
 _MANY, _MANY_NUMBERS = 1000, 50
 
 
@@ -87,7 +87,8 @@ def _warning(slicing: Slicing, drawn: Mapping[str, pa.Array], number: int, looke
     if not isinstance(slicing, ByColumn):
         if number > _MANY:
             return (
-                f"{slicing.name} makes {number:,} slices of {looked_at:,} rows; intersect fewer, or use bins"
+                f"{slicing.name} divides {looked_at:,} rows into {number:,} slices; intersect fewer columns, "
+                "or use bins"
             )
         return None
     kind = drawn[slicing.column].type

@@ -9,7 +9,8 @@ from transforms.errors import UserError
 from transforms.outputs.run_files import MANIFEST
 from transforms.storage import files
 
-#: Part of every fingerprint, so that parts of tables with different contents are never mixed.
+#: The version of a run's files. It is part of every fingerprint, so that a resumed run never mixes files of
+#: different versions.
 SCHEMA_VERSION = 3
 
 

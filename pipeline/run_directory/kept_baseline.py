@@ -17,7 +17,7 @@ from transforms.outputs.run_files import BASELINE
 from transforms.rows.baselines.artifact import Artifact
 from transforms.storage import files
 
-#: Kinds whose rows are rows of the data: a run without a sample of rows must not keep them either.
+#: Kinds of baseline that consist of data rows: a run with `output.sample: 0` must not keep them.
 _DRAWN = ("sample", "file", "run")
 #: Largest baseline that is kept, in bytes.
 _MOST_BYTES = 64 << 20
@@ -34,7 +34,7 @@ class EarlierBaseline:
       kind: The kind of the baseline, for example "median".
       digest: The digest of the baseline.
       features: The baseline's rows, `[R, *shape]` by feature, as the model takes them.
-      edges: Edges of bins whose number the config gives, by column and number.
+      edges: Edges of bins for which the config gives only their number, by column and number of bins.
       categories: Categories of the features that are held as codes.
     """
 
@@ -60,7 +60,7 @@ def is_kept(kind: str, artifact: Artifact, sample: int) -> bool:
 
 
 def baseline_table(artifact: Artifact) -> pa.Table:
-    """The rows of a baseline as a column of pieces of bytes, which keep every type."""
+    """The rows of a baseline as bytes, which keep all types, cut into pieces: one per table row."""
     none = np.zeros((len(artifact.scores), 0))
     data = Artifact(artifact.features, none, np.zeros(0)).to_bytes()
     pieces = [data[first : first + _PIECE] for first in range(0, len(data), _PIECE)]

@@ -152,6 +152,26 @@ def test_runs_of_another_method_or_baseline_are_left_out_with_the_reason(nights:
     ]
 
 
+def test_a_damaged_night_is_left_out_and_tonights_own_damage_is_an_error(
+    nights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (nights / "2026-01-20" / "importance.parquet").write_bytes(b"half")
+    result = audited(nights, tonight())
+    assert len(result.against) == NIGHTS - 1
+    assert next(iter(result.left_out.values())).startswith("is damaged")
+    run = write_night(nights, NIGHTS + 1, tonight())
+    (run / "importance.parquet").unlink()
+    assert command(["audit", str(run)]) == 2
+    assert "importance.parquet" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_run_that_is_named_is_compared_whatever_its_date(nights: Path) -> None:
+    later = write_night(nights, NIGHTS + 5, tonight(3))
+    result = audit(str(write_night(nights, NIGHTS, tonight())), against=[str(later)])
+    assert list(result.against) == [str(later)]
+    assert any("14 are needed" in finding.message for finding in result.findings)
+
+
 @pytest.mark.parametrize("rows", [0, 1, 35])
 def test_tiny_nights_are_skipped_and_not_misjudged(nights: Path, rows: int) -> None:
     result = audited(nights, tonight(rows=rows))

@@ -347,7 +347,9 @@ def test_the_plan_tells_slices_and_warns_of_too_many(
     assert "hour has 2," in found[0]
     assert found[0].endswith("give bins: {column: hour, bins: 5}")
     assert found[1].startswith("serial has 6,000 values in 6,000 rows, and each is a slice; give bins: ")
-    assert found[2].startswith("carrier & serial makes 6,000 slices of 6,000 rows; intersect fewer")
+    assert found[2].startswith(
+        "carrier & serial divides 6,000 rows into 6,000 slices; intersect fewer columns"
+    )
 
 
 def test_slices_are_counted_for_the_memory_of_the_aggregates(

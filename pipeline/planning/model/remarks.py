@@ -18,7 +18,7 @@ def remarks(
     columns: ColumnRequest,
     method: AttributionMethod,
 ) -> tuple[str, ...]:
-    """Remarks on the combination of a model and a method, by key of the config."""
+    """Remarks on the combination of a model and a method; each begins with the config key concerned."""
     if not model.has_gradients:
         return ()
     from transforms.models.graphs.cut.remarks import masked_lists, remarks_on_gradients, split_texts

@@ -130,7 +130,7 @@ RARE = "if only few records have it, give it a fill"
             f"{NOWHERE}; did you mean temp? Or, {RARE}",
         ),
         ({"temp": 1.0}, {"name": "tmp", "fill": 0}, f"{NOWHERE}; did you mean temp?"),
-        ({}, "tmp", f"{NOWHERE}; they have a, c; {RARE}"),
+        ({}, "tmp", f"{NOWHERE}; the records have a, c; {RARE}"),
     ],
     ids=str,
 )

@@ -21,11 +21,12 @@ def start_values(
 ) -> np.ndarray:
     """Scores at the start of the rows' paths, `[B, T]`, averaged over the R background rows.
 
-    If the model computes a mask from a list (which words are padding), the row's mask holds along the whole
-    path: it starts at the background's words under the row's mask, and Σφ is relative to that score.
+    If the model computes a mask from a list, such as which words are padding, the row's mask is kept along
+    the whole path. The path then starts at the background's words under the row's mask, and Σφ is relative
+    to the score there. If no row has a mask, the result is that of `base_values`.
 
-    Args: as for `base_values`, whose result this is if no row has a mask.
-    Cost: nothing, or R evaluations per row if rows have masks or held inputs.
+    Args: as for `base_values`.
+    Cost: nothing, or R evaluations per row if rows have masks, or inputs fixed at the row's own values.
     """
     differentiable = model.differentiable(reference.inputs)
     if not differentiable.cut.row_masks:

@@ -1,4 +1,4 @@
-"""Features that no record of a sample has: misspelt names, or values so rare that nearly all are filled."""
+"""Configured features that no sampled record has: their names are misspelt, or few records have them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transforms.wording import did_you_mean, names_in_words
 
 
 def named(request: ColumnRequest) -> list[str]:
-    """The columns that the config names, or may mean."""
+    """The columns that the config names, and names in its slices that may be columns."""
     features = [feature.name for feature in request.features or ()]
     parts = (request.id, request.target, request.weight, *candidates(request.slices), *features)
     return [name for name in parts if name is not None]
@@ -32,8 +32,8 @@ def with_absent(
       signature: The model's signature, which gives the types; None: the model takes any columns.
       columns: The columns of the sample, with their types.
     Raises:
-      UserError: A feature is in no record of the sample, and either has neither `fill` nor `missing: keep`,
-        or a column that the config does not use is spelt almost like it.
+      UserError: No sampled record has a feature, and the feature has neither `fill` nor `missing: keep`, or
+        an unused column has almost the same name.
     """
     types = dict(columns)
     free = [name for name in columns if name not in named(request)]
@@ -43,7 +43,7 @@ def with_absent(
         near = did_you_mean(feature.name, free)
         needed = feature.fill is None and feature.missing != "keep"
         if near or needed:
-            remedy = near or f"they have {names_in_words(list(columns), 12)}"
+            remedy = near or f"the records have {names_in_words(list(columns), 12)}"
             if needed:
                 remedy += f"{' Or, if' if near else '; if'} only few records have it, give it a fill"
             raise UserError(
@@ -56,7 +56,7 @@ def with_absent(
 
 
 def assumed(dtype: str, kind: str, shape: Sequence[int]) -> pa.DataType:
-    """The type in which a TFRecord holds a model's value: by its dtype; a list unless it is one value."""
+    """The Arrow type of a model input in a TFRecord, by its dtype: a list, unless the input is one value."""
     if kind == "image" or dtype == "string":
         value = pa.binary()
     else:

@@ -1,4 +1,4 @@
-"""Matching of a LightGBM model's lists of categories to features: the file does not name a list's feature."""
+"""Finds the feature of each category list in a LightGBM model: the file does not name it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,10 @@ class ListsInOrder:
 
     def at(self, texts: Sequence[bool]) -> Mapping[int, Categories]:
         """See `CategoryPlaces.at`."""
-        # The second try is for integers that were declared categorical without a data frame, and so have no
-        # list. The third try ignores the types of the columns. A column of the wrong type is then refused
-        # later, in an error that names it.
+        # The first try gives a list to each feature that holds strings or is split by categories. The second
+        # gives lists only to features that hold strings: integers declared categorical without a data frame
+        # have no list. The third ignores the columns' types; a column of a wrong type is refused later, in an
+        # error that names it.
         none = (False,) * len(self.names)
         tries = ((texts, self.categorical), (texts, none), (None, self.categorical))
         choices = next((fit for known, needed in tries if (fit := self._choices(known, needed))), [])
