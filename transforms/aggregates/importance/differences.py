@@ -16,7 +16,7 @@ FEWEST_ROWS = 30
 #: Largest share of false discoveries among the differences that are called significant.
 LEVEL = 0.05
 _Z = 1.959964
-#: Less than this fraction of a sum is rounding.
+#: Differences below this fraction of a sum are rounding.
 _NOTHING = 1e-12
 
 
@@ -35,8 +35,8 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame, fewest: int = 0) ->
 
     Args:
       overall: The importance of all rows for one target.
-      sliced: The importance of its slices.
-      fewest: `privacy.min_rows`, which the rest must have too, since it may be a slice that is not written.
+      sliced: The importance of the slices.
+      fewest: `privacy.min_rows`, which also holds for the rest: it may equal a slice that is not written.
     Returns:
       One row per comparison: slice, feature, rows, kind ("abs" or "mean"), `here`, `rest`, `difference`,
       `low` and `high` of its 95 % interval, `effect` (in standard deviations of all rows), `q`, and
@@ -131,5 +131,5 @@ def bennett(
     with np.errstate(divide="ignore", invalid="ignore"):
         u = reach * np.abs(deviation) / variance
         exponent = rows * variance / reach**2 * ((1 + u) * np.log1p(u) - u)
-    # Without variance there is no deviation but rounding.
+    # Without variance, any deviation is rounding.
     return np.minimum(2 * np.exp(-np.where(np.isfinite(exponent), exponent, 0.0)), 1.0)

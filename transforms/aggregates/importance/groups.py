@@ -12,9 +12,9 @@ from transforms.aggregates.importance.quantiles import Coded, Grid, coarser, rai
 
 #: (slicing, label of the slice, target); ("", "", t) is all rows of target t.
 Key = tuple[str, str, int]
-#: The finest buckets of rows, which coarser resolutions fold.
+#: Number of the finest buckets of rows; coarser resolutions merge them.
 _MOST_ROW_BUCKETS = 256
-#: Counts are uint32 as long as no count can exceed this.
+#: Largest count for which counts are uint32.
 _MOST_COUNTED = 2**32 - 1
 _BLOCK = 1 << 15
 

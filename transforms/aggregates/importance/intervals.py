@@ -26,7 +26,7 @@ from transforms.aggregates.importance.moments import Moments
 #: The 95 % interval from one normal value is the value ± 9.68 times itself (Abbott & Rosenblatt 1963), used
 #: for groups of a single row.
 _OF_ONE = 10.68
-#: With fewer effective rows than this, nothing is known about how rows differ.
+#: Fewest effective rows from which the spread of rows can be estimated.
 _FEWEST = 1.5
 _TWO_SIDED = 0.975
 #: Largest skewness of a mean that is corrected; beyond it the transformation is not reliable.

@@ -124,7 +124,7 @@ class _Panels:
         )
 
     def halved(self, paths: _Paths) -> _Panels:
-        """The panels' halves."""
+        """Halves each panel at its middle."""
         middle = (self.start + self.end) / 2
         score = paths.scores(self.row, self.base, middle)
         return _Panels.measured(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SmoothGrad(AttributionMethod):
-    """The gradient averaged over noisy copies of the row: saliency without its flicker.
+    """The gradient averaged over noisy copies of the row: saliency with less noise from row to row.
 
     φ_i = E[∂F(x + ε)/∂x_i], ε_i normal with standard deviation `noise` times the feature's spread.
 

@@ -181,7 +181,7 @@ def allocation(players: int, pairs: int, sampling: str) -> np.ndarray:
         middle = (low + high) / 2
         low, high = (middle, high) if taken(middle).sum() <= pairs else (low, middle)
     pairs_taken = taken(low)
-    # Several strata have equal claims to the pairs that are left over: smaller sizes come first.
+    # If strata tie for the remaining pairs, those of smaller sizes come first.
     for stratum in np.flatnonzero(taken(high) > pairs_taken)[: int(pairs - pairs_taken.sum())]:
         pairs_taken[stratum] += 1
     return pairs_taken.astype(np.int64)

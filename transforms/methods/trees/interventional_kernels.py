@@ -50,7 +50,7 @@ def find_edges(left: Any, parent: Any, bit: Any, start: Any, edges: Any) -> None
 
 @compiled
 def _leaf(pattern: Any, edges: Any, game: Any, share: Any) -> None:
-    """Computes what each feature of a leaf's path gets of a leaf of value 1, mean over the background."""
+    """Computes each path feature's share of a leaf of value 1, averaged over the background."""
     passes, every, gain, loss = game
     depth = len(edges)
     lost, failed = 0.0, 0
