@@ -1,6 +1,6 @@
-"""Functions for models of other libraries, as `attribeam methods --function NAME` prints them: whole modules.
+"""Modules with functions for models of other libraries, which `attribeam methods --function NAME` prints.
 
-Each is a file of Python beside this one, kept as text: none of these libraries need be installed here.
+Each is a Python file next to this one, kept as text, so that its library need not be installed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib import resources
 from transforms.errors import UserError
 from transforms.wording import did_you_mean
 
-#: Libraries, with what of theirs a function is for.
+#: Libraries, with the models of each that its function scores.
 FUNCTIONS = {
     "sklearn": "a Pipeline, a search, a calibrated or stacked model, any estimator of scikit-learn",
     "catboost": "a CatBoost model: .cbm or .json",
@@ -22,10 +22,10 @@ FUNCTIONS = {
 
 
 def module_of(name: str) -> str:
-    """The text of a library's module: its head says where to save it and what to write into the config.
+    """The text of a library's module, whose head says where to save it and what the config needs.
 
     Raises:
-      UserError: There is none of the name.
+      UserError: No library has this name.
     """
     if name not in FUNCTIONS:
         known = list(FUNCTIONS)

@@ -11,9 +11,9 @@ from transforms.sources.base import InputFile
 
 #: Keys of a config that affect no number.
 _NO_NUMBERS = ("limits", "name", "runner", "incremental")
-#: Most differences in one line.
+#: Largest number of differences in one line.
 _MOST = 6
-#: Most characters of a value.
+#: Largest number of characters of a value.
 _VALUE = 60
 
 

@@ -71,6 +71,6 @@ def _costs(request: ProbeRequest, *, one_row: bool = False) -> tuple[int, list[C
             check_method(model, inputs, method, schema)
         except UserError as error:
             refused = error.what
-        compared = 1 if one_row and not method.needs.background else rows
-        costs.append(Cost(name, method.evaluations_per_row(compared, players), refused))
+        background_rows = 1 if one_row and not method.needs.background else rows
+        costs.append(Cost(name, method.evaluations_per_row(background_rows, players), refused))
     return players, costs

@@ -60,7 +60,7 @@ class EarlierRuns:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run before it runs.
+    """A planned run.
 
     Args:
       loaded: The config, with the method that was decided on.

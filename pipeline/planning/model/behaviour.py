@@ -12,7 +12,7 @@ from transforms.models.base import ScoredModel
 from transforms.models.tensorflow_errors import refusal
 from transforms.wording import names_in_words
 
-#: Rows in a call.
+#: Number of rows per call.
 _ROWS = 128
 #: Evaluations that detect a model which draws random numbers.
 DRAWS = 16

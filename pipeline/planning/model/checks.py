@@ -25,7 +25,7 @@ _CHECKED = 256
 _FEWEST = 8
 #: Tolerances for rounding, relative to the output in the row. Libraries without a graph compute the same way
 #: twice; TensorFlow fuses the operations of different graphs differently; half precision has two or three
-#: digits, of which a sum may lose most.
+#: digits, and a sum may lose most of them.
 _ALIKE, _ALIKE_GRAPH, _ALIKE_HALVES = 1e-4, 1e-3, 5e-2
 _OVER_ROWS, _OVER_ROWS_HALVES = 0.1, 1.0
 #: Tolerance between two predictions of the same rows by the library itself.

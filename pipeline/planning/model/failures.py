@@ -89,7 +89,7 @@ def scores_of(
 def taken(
     model: ScoredModel, inputs: Mapping[str, np.ndarray], device_batch: DeviceBatchSize
 ) -> tuple[np.ndarray, str]:
-    """Marks rows that the model accepts with a finite score, `[B]`; and gives the reason for one other."""
+    """Marks rows that the model accepts with a finite score, `[B]`; also says why one other was refused."""
     rows = len(next(iter(inputs.values())))
     try:
         scores = scores_of(model, inputs, device_batch)

@@ -11,7 +11,7 @@ from transforms.wording import did_you_mean
 from transforms.worker.spec import TargetSpec
 
 Target = bool | int | float | str | None
-#: Most classes that an error or a plan names.
+#: Largest number of classes that an error or a plan names.
 _SHOWN = 12
 
 
