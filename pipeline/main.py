@@ -18,10 +18,10 @@ from pipeline.cli.commands import run
 
 
 def with_verb(arguments: Sequence[str]) -> list[str]:
-    """The command line of a launcher that gives flags alone, as `--name=value`.
+    """Adds the verb to the command line of a launcher that gives only flags, as `--name=value`.
 
-    `--config=C --output=D` is `explain C --output=D`. A switch may say true or false, and an option that is
-    given empty is left out, as forms do it.
+    `--config=C --output=D` is `explain C --output=D`. A switch may be true or false, and empty options are
+    left out, because launchers' forms send both.
     """
     names = [argument.partition("=")[0] for argument in arguments]
     if not arguments or not arguments[0].startswith("--") or "--config" not in names:

@@ -10,15 +10,15 @@ from typing import Any
 from rich.cells import cell_len, set_cell_size
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-#: Characters of a name in a chart.
+#: Largest number of characters of a name in a chart.
 _LONGEST = 48
-#: A blank, and what Persian, the scripts of India and emoji join and part letters by.
+#: Characters that stay as they are: the space, and the joiners of Persian, Indic scripts and emoji.
 _KEPT = " \u200c\u200d"
 _ISOLATE, _END = "\u2068", "\u2069"
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """A number in few digits: 1,234 · 0.0123 · 1.2×10⁻⁷; none, or none that exists, is a dash."""
+    """Formats a number in few digits: 1,234 · 0.0123 · 1.2×10⁻⁷; None and NaN become a dash."""
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
@@ -38,21 +38,21 @@ def number(value: float | None, digits: int = 4) -> str:
 
 
 def signed(value: float, digits: int = 3) -> str:
-    """A number with its sign, + included."""
+    """Formats a number with its sign, also a plus sign."""
     return f"+{number(value, digits)}" if value > 0 else number(value, digits)
 
 
 def shape_in_words(shape: Iterable[int]) -> str:
-    """A tensor in words: `28×28 values`."""
+    """Describes a tensor by its shape: `28×28 values`."""
     return f"{'×'.join(map(str, shape))} values"
 
 
 def scalar_or_shape(value: Any, scalar_in_words: Callable[[Any], str]) -> str:
-    """A value of a feature in words: a single one by the caller's rule, a tensor by its shape.
+    """Describes a value of a feature: a scalar by the caller's function, a tensor by its shape.
 
     Args:
-      value: A number, a string or nothing, as Python or numpy has them, or an array.
-      scalar_in_words: Writes a single value, which it is given as Python has it.
+      value: A number, a string or None, of Python or numpy, or an array.
+      scalar_in_words: Formats a scalar, which is converted to Python's type first.
     """
     if shape := getattr(value, "shape", ()):
         return shape_in_words(shape)
@@ -60,7 +60,7 @@ def scalar_or_shape(value: Any, scalar_in_words: Callable[[Any], str]) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in per cent, finer where it is small."""
+    """Formats a share in per cent, with more digits if it is small."""
     if math.isnan(share):
         return "–"
     value = 100 * share
@@ -70,7 +70,7 @@ def percent(share: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from data in one line: what has no picture of its own is written out, but joiners of letters."""
+    """Puts text from data in one line: control and similar characters are escaped, except joiners."""
     return "".join(c if _is_plain(c) else repr(c)[1:-1] for c in text.replace("\u00a0", " "))
 
 
@@ -79,21 +79,21 @@ def _is_plain(sign: str) -> bool:
 
 
 def shorten(text: str, width: int = _LONGEST) -> str:
-    """The text in at most so many characters, its end cut off for an ellipsis."""
+    """Cuts a text to `width` characters, with an ellipsis at its end."""
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
 def isolated(text: str) -> str:
-    """The text so that its direction, and what it holds of such marks, changes nothing around it."""
+    """Wraps a text in Unicode isolates, so that its writing direction does not affect the text around it."""
     return f"{_ISOLATE}{text}{_END}"
 
 
 def chart_names(names: Iterable[str], label: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What each name is in a chart: its label, in one line, short, isolated, and like no other's.
+    """Makes distinct short labels, in one line and isolated, for the names in a chart.
 
     Args:
-      names: From the data.
-      label: Texts by name, where there are some.
+      names: Names from the data.
+      label: Labels by name; names without one are shown as they are.
     """
     found: dict[str, str] = {}
     taken: set[str] = set()
@@ -109,11 +109,11 @@ def chart_names(names: Iterable[str], label: Mapping[str, str] | None = None) ->
 
 
 def two_lines(first: str, second: str) -> str:
-    """What an axis shows as two lines, where its labels are `TWO_LINES`; of names that are one line each."""
+    """Joins two one-line names for an axis with `TWO_LINES`, which shows them in two lines."""
     return f"{first}\n{second}"
 
 
-#: The axis of names in two lines.
+#: Options of an axis whose names have two lines; see `two_lines`.
 TWO_LINES = {"labelExpr": r"split(datum.value, '\n')", "labelOffset": -6}
 
 
@@ -129,7 +129,7 @@ def count(number: int, what: str) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes in words."""
+    """Formats a number of bytes."""
     for unit in ("bytes", "KB", "MB", "GB"):
         if number < 999.5:
             return f"{number:.0f} {unit}" if unit == "bytes" or number >= 99.5 else f"{number:.1f} {unit}"
@@ -138,12 +138,12 @@ def size(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words."""
+    """Formats seconds."""
     if seconds < 119.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
 
 
 def fitted(text: str, width: int) -> str:
-    """The text in at most so many columns, its end cut off for an ellipsis."""
+    """Cuts a text to `width` terminal columns, with an ellipsis at its end."""
     return text if cell_len(text) <= width else set_cell_size(text, width - 1).rstrip() + "…"

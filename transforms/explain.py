@@ -31,7 +31,7 @@ class ExplainShards(beam.PTransform):
     `PCollection[Shard]` → `PCollection[ShardResult]`; rows and attributions never leave the worker.
 
     Args:
-      spec: What to do.
+      spec: The instructions for workers.
     """
 
     def __init__(self, spec: ExplainSpec) -> None:
@@ -56,7 +56,7 @@ class _ExplainShard(beam.DoFn):
         try:
             result = explain_shard(shard, self._spec)
         except InputLost as error:
-            # A retry would fail too, and other shards are fine: leave a note, on which the commit refuses.
+            # A retry would fail too, and other shards are fine: leave a note that makes the commit fail.
             note_failure(self._spec.run, shard.index, error)
             return
         except RunReplaced:
@@ -104,7 +104,7 @@ class MergeShardResults(beam.CombineFn):
     """Sums shard results; the sum takes a few KB whatever the number of rows.
 
     Args:
-      features: Names in the tables.
+      features: Names of the features in the tables.
     """
 
     def __init__(self, features: tuple[str, ...]) -> None:
@@ -115,7 +115,7 @@ class MergeShardResults(beam.CombineFn):
         return ShardResult.empty(self._features)
 
     def add_input(self, accumulator: ShardResult, element: ShardResult) -> ShardResult:
-        """Adds a shard; mutates the accumulator alone."""
+        """Adds a shard; mutates only the accumulator."""
         accumulator.merge(element)
         return accumulator
 

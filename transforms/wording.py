@@ -7,11 +7,11 @@ from difflib import get_close_matches
 
 
 def close(name: str, known: Iterable[str], *, most: int = 2, cutoff: float = 0.6) -> list[str]:
-    """The known names that are spelt most like a name; one that differs in case alone is nearest.
+    """Finds the known names with the most similar spelling; names that differ only in case come first.
 
     Args:
-      name: The name that is not known.
-      known: The names that are.
+      name: The unknown name.
+      known: The known names.
       most: The largest number of names.
       cutoff: The least similarity, 0 to 1.
     """
@@ -23,12 +23,12 @@ def close(name: str, known: Iterable[str], *, most: int = 2, cutoff: float = 0.6
 def did_you_mean(
     name: str, known: Iterable[str], otherwise: str = "", *, most: int = 2, cutoff: float = 0.6
 ) -> str:
-    """`did you mean a or b?`, or `otherwise` where no known name is close; see `close`."""
+    """`did you mean a or b?`, or `otherwise` if no known name is close; see `close`."""
     return meant(close(name, known, most=most, cutoff=cutoff), otherwise)
 
 
 def meant(names: Sequence[str], otherwise: str = "") -> str:
-    """`did you mean a or b?`, or `otherwise` where there is no name."""
+    """`did you mean a or b?`, or `otherwise` without names."""
     return f"did you mean {' or '.join(names)}?" if names else otherwise
 
 

@@ -20,7 +20,7 @@ def note_failure(run: str, shard: int, error: BaseException) -> None:
     """
     note = {
         "shard": shard,
-        # A lost input is no user error here: the run had begun, and broke.
+        # A lost input does not count as a user error here, because the run had begun and broke.
         "user": isinstance(error, UserError) and not isinstance(error, InputLost),
         "message": str(error) or type(error).__name__,
         "kind": type(error).__name__,

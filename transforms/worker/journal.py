@@ -103,7 +103,7 @@ class ShardResult:
         return cls(0, 0, 0, 0, 0, 0.0, ImportanceState(features))
 
 
-#: Results of some 10 MB that a commit reads ahead of the one that it is merging.
+#: Number of results, of some 10 MB each, that a commit reads ahead while it merges one.
 STATES_AHEAD = 4
 _COUNTS = ("shards", "read", "attributed", "rejected", "attributions", "seconds", "device_batch_size_used")
 #: States in their order in the journal.
@@ -165,7 +165,7 @@ def write_journal(run: str, shard: int, fingerprint: str, result: ShardResult) -
 
 
 def read_journal(run: str, shard: int, fingerprint: str) -> ShardResult | None:
-    """The result of a shard that a run of this fingerprint finished; None if it has not.
+    """The result of a shard, if a run of this fingerprint finished the shard; otherwise None.
 
     An entry that is damaged, or whose parts are missing or of another size, does not count: repeating a shard
     costs less than a wrong run.
