@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.audit.audit import audit, audit_directory, read_audit, write_audit
+from pipeline.audit.audit import audit, audit_directory, write_audit
 from pipeline.audit.findings import Audit, Finding
 
-__all__ = ["Audit", "Finding", "audit", "audit_directory", "read_audit", "write_audit"]
+__all__ = ["Audit", "Finding", "audit", "audit_directory", "write_audit"]

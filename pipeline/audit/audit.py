@@ -6,7 +6,6 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -19,7 +18,7 @@ from transforms.errors import UserError
 from transforms.outputs.read_whole import read_whole
 from transforms.storage import files
 
-AUDIT, FINDINGS, PAGE = "audit.json", "findings.parquet", "audit.html"
+AUDIT, FINDINGS = "audit.json", "findings.parquet"
 
 
 def audit(
@@ -37,17 +36,17 @@ def audit(
       rules: A rules file, or rules; None takes the default rules.
       memory: What audits of several nights share.
     Raises:
-      UserError: There is no such run, a rules file is wrong, or nothing was explained.
-    Cost: reads the importance and the sample of up to twice the reference window of nights; no model is
-      loaded unless it changed.
+      UserError: There is no such run, its tables are damaged, or a rules file is wrong.
+    Cost: reads the importance and the sample of up to twice the reference window of nights; loads no model.
     """
     rules = rules if isinstance(rules, Rules) else load_rules(rules)
     memory = memory or Memory()
-    tonight = memory.nights.setdefault(run, open_night(run))
-    found, left_out = earlier_nights(tonight, against, most=2 * rules.reference.window)
-    left = {each.run: each.reason for each in left_out}
+    if run not in memory.nights:
+        memory.nights[run] = open_night(run)
+    tonight = memory.nights[run]
+    earlier, left = earlier_nights(tonight, against, most=2 * rules.reference.window)
     nights = []
-    for night in found:
+    for night in earlier:
         night = memory.nights.setdefault(night.run.path, night)
         reason = incomparable(tonight, night) or _damage(night)
         if reason is None:
@@ -137,16 +136,3 @@ def write_audit(result: Audit, directory: str) -> list[str]:
         paths.append(files.join(directory, name))
         files.write_atomic(paths[-1], data)
     return paths
-
-
-def read_audit(directory: str) -> dict[str, Any]:
-    """Reads audit.json of an audit.
-
-    Raises:
-      UserError: There is none.
-    """
-    path = files.join(directory, AUDIT)
-    if not files.exists(path):
-        raise UserError("there is no audit", directory, "run attribeam audit first")
-    data: dict[str, Any] = json.loads(files.read_bytes(path))
-    return data

@@ -137,7 +137,7 @@ class Audit:
         return pa.Table.from_pylist([{name: row[name] for name in SCHEMA.names} for row in rows], SCHEMA)
 
     def to_json(self) -> dict[str, Any]:
-        """The content of audit.json: all findings but passes and skipped checks' values are in the table."""
+        """The content of audit.json, with all findings except passes, which only the table has."""
         return {
             "schema_version": 1,
             "run": self.run,

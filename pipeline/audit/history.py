@@ -12,17 +12,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.audit.nights import Night
+from transforms.statistics.intervals import HALF_WIDTH
 
-#: Half the width of a 95 % interval in standard errors.
-_WIDTH = 1.959964
 #: Part of the total mean |φ| that is added before logarithms, so that φ near 0 have no wild logarithms.
 SMALL = 1e-3
-
-
-_COLUMNS = (
-    *("rows", "mean_abs", "mean_abs_low", "mean_abs_high", "mean"),
-    *("std", "share", "positive", "rank"),
-)
+#: Columns of the importance whose history is needed.
+_COLUMNS = ("rows", "mean_abs", "mean_abs_low", "mean_abs_high", "mean", "std", "share")
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,7 @@ class History:
     @property
     def log_mean_abs_error(self) -> np.ndarray:
         """The sampling error of the logarithm of mean |φ| tonight, `[K]`."""
-        width = (self.columns["mean_abs_high"][-1] - self.columns["mean_abs_low"][-1]) / (2 * _WIDTH)
+        width = (self.columns["mean_abs_high"][-1] - self.columns["mean_abs_low"][-1]) / (2 * HALF_WIDTH)
         made: np.ndarray = width / (self.columns["mean_abs"][-1] + self.small)
         return made
 

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.audit.input_sample import InputSample
 
 #: The statistics, each a share of rows.
-STATISTICS = ("unseen", "far_outside", "filled", "most_common")
+STATISTICS = ("unseen", "far_outside", "most_common")
 #: Fewest earlier nights that a night's values are compared with.
 _FEWEST = 7
 #: A statistic's shares of rows `[S]` in the order of the sample's slices, by (feature, statistic).
@@ -47,7 +47,6 @@ def shares_of_night(sample: InputSample, before: Sequence[InputSample]) -> dict[
 
       unseen: The share of rows whose value none of those nights has.
       far_outside: The share of rows whose number is beyond their range by more than the range's width.
-      filled: The share of rows whose value was missing and filled.
       most_common: The share of rows that have the night's most common value.
 
     Args:
@@ -60,9 +59,6 @@ def shares_of_night(sample: InputSample, before: Sequence[InputSample]) -> dict[
     shares: dict[tuple[str, str], np.ndarray] = {}
     for feature, (values, codes) in sample.distinct.items():
         shares[feature, "most_common"] = _most_common(sample, codes, len(values))
-        if sample.knows_filled:
-            filled = sample.filled.get(feature, np.zeros(len(sample), bool))
-            shares[feature, "filled"] = sample.share(filled)
         known = [
             other.distinct[feature][0]
             for other in before

@@ -28,17 +28,12 @@ class InputSample:
     Args:
       values: The values of each scalar feature, `[R]`: float64 for numbers, strings for categories.
       categorical: The features whose values are categories.
-      filled: Whether each row's value was missing and filled, `[R]`, by feature; a feature without missing
-        values in the run is absent.
       slices: Whether each row belongs to a slice, `[R]`, by the slice's name; "" is all rows.
-      knows_filled: Whether the run noted which values it filled; runs before this version did not.
     """
 
     values: Mapping[str, np.ndarray]
     categorical: frozenset[str]
-    filled: Mapping[str, np.ndarray]
     slices: Mapping[str, np.ndarray]
-    knows_filled: bool = True
 
     def __len__(self) -> int:
         return len(self.slices[""])
@@ -109,8 +104,7 @@ def read_input_sample(run: Run) -> InputSample | None:
         elif not pa.types.is_nested(field.type) and not pa.types.is_binary(field.type):
             values[field.name] = as_text(column).to_numpy(zero_copy_only=False).astype(str)
             categorical.add(field.name)
-    known = "filled" in table.column_names
-    return InputSample(values, frozenset(categorical), _filled(table), _slices(run, table), known)
+    return InputSample(values, frozenset(categorical), _slices(run, table))
 
 
 def _first_of_each(ids: Sequence[str]) -> list[int]:
@@ -118,18 +112,6 @@ def _first_of_each(ids: Sequence[str]) -> list[int]:
     for at, name in enumerate(ids):
         first.setdefault(name, at)
     return list(first.values())
-
-
-def _filled(table: pa.Table) -> dict[str, np.ndarray]:
-    """Marks filled values by feature, from the column `filled`, a list of names in each row."""
-    if "filled" not in table.column_names:
-        return {}
-    lists = table["filled"].combine_chunks()
-    rows, names = pc.list_parent_indices(lists).to_numpy(), pc.list_flatten(lists).to_pylist()
-    filled: dict[str, np.ndarray] = {}
-    for row, name in zip(rows.tolist(), names, strict=True):
-        filled.setdefault(name, np.zeros(len(table), bool))[row] = True
-    return filled
 
 
 def _slices(run: Run, table: pa.Table) -> dict[str, np.ndarray]:

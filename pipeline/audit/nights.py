@@ -62,11 +62,6 @@ class Night:
         return read_input_sample(self.run)
 
     @property
-    def rows(self) -> int:
-        """The number of explained rows."""
-        return int(self.run.manifest["counts"]["rows_attributed"])
-
-    @property
     def model(self) -> str:
         """The digest of the model."""
         return str(self.run.manifest["model"]["digest"])
@@ -75,19 +70,6 @@ class Night:
     def baseline(self) -> str:
         """The digest of the baseline."""
         return str(self.run.manifest["baseline"]["digest"])
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A run that an audit cannot use, and the reason.
-
-    Args:
-      run: Its directory.
-      reason: The reason, as a clause.
-    """
-
-    run: str
-    reason: str
 
 
 def open_night(path: str) -> Night:
@@ -101,8 +83,8 @@ def open_night(path: str) -> Night:
 
 
 def date_of(path: str, manifest: Any) -> datetime.date:
-    """The day that a run explains: its `--date`, else the date in its path, else the day of its commit."""
-    texts = [str(manifest.get("date") or ""), *reversed(_DATE.findall(path)), str(manifest["created"])[:10]]
+    """The day that a run explains: the last date in its path, else the day of its commit."""
+    texts = [*reversed(_DATE.findall(path)), str(manifest["created"])[:10]]
     for text in texts:
         try:
             return datetime.date.fromisoformat(text)
@@ -113,7 +95,7 @@ def date_of(path: str, manifest: Any) -> datetime.date:
 
 def earlier_nights(
     night: Night, against: Sequence[str] = (), *, most: int | None = None
-) -> tuple[list[Night], list[LeftOut]]:
+) -> tuple[list[Night], dict[str, str]]:
     """Finds the earlier nights that a night is compared with.
 
     Args:
@@ -122,12 +104,12 @@ def earlier_nights(
         committed runs beside the night with its config's name.
       most: Only this number of the latest nights.
     Returns:
-      The nights, oldest first, one for each date; and the runs that were left out, each with its reason.
+      The nights, oldest first, one for each date; and the reasons why runs were left out, by directory.
     Raises:
       UserError: A path of `against` names no committed run.
     Cost: reads the manifest of each run.
     """
-    left: list[LeftOut] = []
+    left: dict[str, str] = {}
     by_date: dict[datetime.date, Night] = {}
     named = {item.rstrip("/") for item in against}
     for path in _candidates(night, against):
@@ -170,12 +152,12 @@ def _folders(parent: str, pattern: str) -> list[str]:
     return [files.join(parent, name) for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
-def _open(path: str, left: list[LeftOut]) -> Night | None:
+def _open(path: str, left: dict[str, str]) -> Night | None:
     try:
         manifest = read_manifest(path)
         return None if manifest is None else Night(Run(path, manifest), date_of(path, manifest))
     except UserError as error:
-        left.append(LeftOut(path, error.what))
+        left[path] = error.what
         return None
 
 

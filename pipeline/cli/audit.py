@@ -38,8 +38,8 @@ def audit(
 ) -> int:
     """Audit a committed run: did the model's reasons change, where, and is it the data or the model?
 
-    Reads aggregates and samples of the run and of earlier nights, and writes audit.json, findings.parquet
-    and audit.html. Exit status 1 if a rule of severity error is broken.
+    Reads aggregates and samples of the run and of earlier nights, and writes audit.json and findings.parquet.
+    Exit status 1 if a rule of severity error is broken.
     """
     from pipeline.audit import audit as make_audit
     from pipeline.audit import audit_directory, write_audit

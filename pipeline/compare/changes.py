@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from transforms.errors import UserError
+from transforms.statistics.intervals import HALF_WIDTH
 from transforms.statistics.multiple_testing import benjamini_hochberg
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Half the width of a 95 % interval in standard errors.
-_WIDTH = 1.959964
 #: The largest share of false findings among those called significant.
 LEVEL = 0.05
 #: Share of the total mean |φ| below which φ, or its change, is within single precision's rounding.
@@ -125,8 +124,8 @@ def _difference(merged: pd.DataFrame, same: np.ndarray) -> None:
     whole = np.nanmean(np.stack(totals), axis=0)
     size = np.abs(change) / np.where(whole > 0, whole, 1.0)
     merged["change"] = np.where(same, change, np.nan)
-    merged["low"] = np.where(same, change - _WIDTH * error, np.nan)
-    merged["high"] = np.where(same, change + _WIDTH * error, np.nan)
+    merged["low"] = np.where(same, change - HALF_WIDTH * error, np.nan)
+    merged["high"] = np.where(same, change + HALF_WIDTH * error, np.nan)
     merged["share_change"] = here["share_b"] - here["share_a"]
     merged["rank_change"] = merged["rank_b"] - merged["rank_a"]
     merged["size"] = np.where(same, size, merged["share_change"].abs())
@@ -149,7 +148,7 @@ def _varies(merged: pd.DataFrame) -> np.ndarray:
 
 def _error(merged: pd.DataFrame, side: str) -> np.ndarray:
     """Standard error of mean |φ|: NaN for a single row, 0 for a feature that the run does not have."""
-    width = (merged[f"mean_abs_high_{side}"] - merged[f"mean_abs_low_{side}"]).to_numpy() / (2 * _WIDTH)
+    width = (merged[f"mean_abs_high_{side}"] - merged[f"mean_abs_low_{side}"]).to_numpy() / (2 * HALF_WIDTH)
     rows = merged[f"rows_{side}"].to_numpy()
     return np.where(np.isnan(rows), 0.0, np.where(rows > 1, width, np.nan))
 
@@ -178,7 +177,7 @@ def _flips(merged: pd.DataFrame) -> np.ndarray:
         rows, std = merged[f"rows_{side}"].to_numpy(), merged[f"std_{side}"].to_numpy()
         mean = merged[f"mean_{side}"].to_numpy()
         clear &= np.abs(mean) > _ROUNDING * merged[f"total_{side}"].to_numpy()
-        clear &= (rows > 1) & (np.abs(mean) > _WIDTH * std / np.sqrt(np.where(rows > 1, rows, 1.0)))
+        clear &= (rows > 1) & (np.abs(mean) > HALF_WIDTH * std / np.sqrt(np.where(rows > 1, rows, 1.0)))
     return clear & (np.sign(merged["mean_a"]) * np.sign(merged["mean_b"]) < 0).to_numpy()
 
 

@@ -10,8 +10,8 @@ from pipeline.wording import count, listed, plain
 #: Findings that a screen shows.
 _MOST = 12
 _VERDICTS = {
-    "inputs": "the inputs changed; the model is the same",
-    "model": "the model changed; the inputs did not",
+    "inputs": "the inputs changed",
+    "model": "the model changed",
     "both": "both the inputs and the model changed",
 }
 _SIGNS = {"fail": "✗", "error": "✗", "warn": "!"}

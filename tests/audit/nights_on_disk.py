@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,6 @@ class NightData:
     rejected: int = 0
     sample: bool = True
     slice_by: str = "region"
-    filled: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def usual_night(rng: np.random.Generator, rows: int = 400, shift: float = 0.0) -> NightData:
@@ -153,8 +152,6 @@ def sample(data: NightData) -> pa.Table:
         "feature": struct,
         data.slice_by: data.values[data.slice_by],
     }
-    if data.filled:
-        columns["filled"] = [[name for name, mask in data.filled.items() if mask[row]] for row in range(rows)]
     return pa.table(columns)
 
 

@@ -88,17 +88,6 @@ def test_a_feature_that_became_one_value_is_named_on_its_first_night(nights: Pat
     assert (first.feature, first.statistic) == ("age", "most_common")
 
 
-def test_a_feature_that_is_suddenly_filled_is_named(tmp_path: Path) -> None:
-    rng = np.random.default_rng(5)
-    rare = [usual_night(rng) for _ in range(NIGHTS)]
-    nights = [replace(each, filled={"age": np.arange(400) < 4}) for each in rare]
-    write_nights(tmp_path, nights)
-    data = replace(tonight(), filled={"age": np.arange(400) < 300})
-    first = broken(audited(tmp_path, data))[0]
-    assert (first.feature, first.statistic) == ("age", "filled")
-    assert first.actual == pytest.approx(0.75)
-
-
 def test_a_change_in_one_slice_alone_is_named_with_the_slice(nights: Path) -> None:
     data = tonight()
     south = data.values["region"] == "south"
@@ -243,6 +232,18 @@ def test_the_verb_writes_beside_the_run_and_ends_with_1_where_a_rule_failed(
     assert printed.err.strip().splitlines()[-1].startswith("error: ")
 
 
+def test_warnings_fail_only_if_asked_and_the_output_goes_where_it_is_asked_for(
+    nights: Path, tmp_path: Path
+) -> None:
+    rules = tmp_path / "rules.yaml"
+    rules.write_text('rules: [{kind: bound, features: [age], warn_if: "> 0.1"}]')
+    run, out = str(write_night(nights, NIGHTS, tonight())), tmp_path / "out"
+    assert command(["audit", run, "--rules", str(rules), "--output", str(out)]) == 0
+    assert json.loads((out / "audit.json").read_text())["status"] == "warn"
+    assert not (nights / f"{Path(run).name}-audit").exists()
+    assert command(["audit", run, "--rules", str(rules), "--output", str(out), "--fail-on", "warn"]) == 1
+
+
 def test_errors_of_the_verb_are_one_line(nights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = str(nights / "2026-01-20")
     for arguments, words in (
@@ -271,3 +272,64 @@ def test_what_an_earlier_audit_found_is_not_learnt_as_usual(nights: Path) -> Non
 def test_the_default_rules_are_used_without_a_file(nights: Path) -> None:
     result = audited(nights, tonight())
     assert {finding.rule for finding in result.findings} == {rule.title for rule in default_rules().rules}
+
+
+def test_an_error_bound_of_a_rule_of_severity_warn_warns(nights: Path) -> None:
+    rule = {"kind": "bound", "features": ["age"], "error_if": "> 0.1"}
+    run = str(write_night(nights, NIGHTS, tonight()))
+    for severity, status in (("error", "fail"), ("warn", "warn")):
+        rules = Rules.model_validate({"rules": [{**rule, "severity": severity}]})
+        assert audit(run, rules=rules).status == status
+
+
+def test_a_rule_checks_only_what_it_selects(nights: Path) -> None:
+    rules = Rules.model_validate(
+        {"rules": [{"kind": "drift", "features": ["age"], "slices": ["region=south"], "inputs": False}]}
+    )
+    made = [each for each in audited(nights, tonight(), rules).findings if each.status == "pass"]
+    assert {(each.feature, each.slice) for each in made} == {("age", "region=south")}
+    assert {each.statistic for each in made} == {"mean_abs", "mean", "share"}
+
+
+def test_quality_holds_a_run_against_limits_and_digests(nights: Path) -> None:
+    run = str(write_night(nights, NIGHTS, replace(tonight(), rejected=4)))
+
+    def failed(**keys: object) -> set[str | None]:
+        rules = Rules.model_validate({"rules": [{"kind": "quality", **keys}]})
+        return {each.statistic for each in broken(audit(run, rules=rules))}
+
+    assert failed() == set()
+    assert failed(rejected=0.005) == {"rejected"}
+    assert failed(convergence=1e-7) == {"convergence"}
+    assert failed(model_digest="sha256:one", baseline_digest="sha256:base") == set()
+    assert failed(model_digest="sha256:two", baseline_digest="sha256:two") == {
+        "model_digest",
+        "baseline_digest",
+    }
+
+
+def test_a_night_of_far_fewer_rows_fails_by_its_quality_unless_rows_are_not_compared(nights: Path) -> None:
+    run = str(write_night(nights, NIGHTS, tonight(rows=100)))
+    for rows, statistics in ((True, {"rows"}), (False, set())):
+        rules = Rules.model_validate({"rules": [{"kind": "quality", "rows": rows}]})
+        assert {each.statistic for each in broken(audit(run, rules=rules))} == statistics
+
+
+@pytest.mark.parametrize(
+    ("day", "status", "age"),
+    [("2026-02-14", "pass", 0.0), ("2026-02-12", "warn", 2.0), ("2026-02-10", "fail", 4.0)],
+)
+def test_the_age_of_the_latest_row_is_bounded(nights: Path, day: str, status: str, age: float) -> None:
+    data = tonight()
+    days = np.where(np.arange(400) == 7, day, "2026-01-31")
+    data = replace(data, values={**data.values, "day": days}, slice_by="day")
+    rule = {"kind": "freshness", "column": "day", "warn_if": "> 1", "error_if": "> 3"}
+    result = audited(nights, data, Rules.model_validate({"rules": [rule]}))
+    assert [(each.status, each.actual) for each in result.findings] == [(status, age)]
+
+
+def test_a_column_that_holds_no_days_is_an_error(nights: Path) -> None:
+    for column in ("region", "none"):
+        rules = Rules.model_validate({"rules": [{"kind": "freshness", "column": column}]})
+        result = audit(str(nights / "2026-02-10"), rules=rules)
+        assert [each.status for each in result.findings] == ["error"]

@@ -74,7 +74,6 @@ def test_missing_nights_are_left_out() -> None:
     values = rng.standard_normal((40, 2))
     with_gaps = np.insert(values, 10, np.nan, axis=0)
     np.testing.assert_allclose(forecast(with_gaps).level, forecast(values).level)
-    assert forecast(np.full((5, 1), np.nan)).nights[0] == 0
     assert np.isnan(forecast(np.full((5, 1), np.nan)).p_values(np.zeros(1))[0])
 
 

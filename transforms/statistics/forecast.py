@@ -34,13 +34,11 @@ class Forecast:
     Args:
       level: The expected value of each series, `[K]`; NaN where a series has no history.
       spread: The expected size of a forecast error, `[K]`.
-      nights: Earlier nights with a value, `[K]`.
       tail: Degrees of freedom of the errors' distribution, Student's t, and its scale in spreads.
     """
 
     level: np.ndarray
     spread: np.ndarray
-    nights: np.ndarray
     tail: tuple[float, float] = (TAIL_DF, 1.0)
 
     def p_values(self, tonight: np.ndarray) -> np.ndarray:
@@ -96,7 +94,7 @@ def forecast(
     tail = _tail(errors, spread) if fit_tail else (TAIL_DF, 1.0)
     if season is not None:
         level = level + season[-1]
-    return Forecast(level, np.fmax(spread, floor), np.isfinite(recent).sum(axis=0), tail)
+    return Forecast(level, np.fmax(spread, floor), tail)
 
 
 def _smooth(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.audit.bounds import status_of
-from pipeline.audit.findings import Finding
+from pipeline.audit.findings import Finding, broken
 from pipeline.audit.rules import Rule
 
 
@@ -25,7 +25,7 @@ def finding_of(rule: Rule, status: Any, message: str, **values: Any) -> Finding:
 def bounded(rule: Any, value: float, message: str, **values: Any) -> Finding:
     """A finding of a rule with bounds: its status follows from the value.
 
-    A warning bound gives "warn" and an error bound "fail", whatever the rule's severity.
+    A warning bound gives "warn", and an error bound what the rule's severity says.
 
     Args:
       rule: The rule, with `warn_if` and `error_if`.
@@ -34,6 +34,8 @@ def bounded(rule: Any, value: float, message: str, **values: Any) -> Finding:
       values: Other fields of `Finding`.
     """
     status, bound = status_of(value, rule.warn_if, rule.error_if)
+    if status == "fail":
+        status = broken(rule.severity)
     if bound is not None:
         message = f"{message}; the rule's bound is {bound}"
     return finding_of(rule, status, message, actual=value, **values)

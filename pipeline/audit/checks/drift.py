@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pipeline.audit.checks.base import finding_of
 from pipeline.audit.checks.context import SLICE_WEIGHT, Context, Test, selected
 from pipeline.audit.checks.drift_inputs import input_tests
 from pipeline.audit.checks.messages import feature_in_words
@@ -42,7 +43,7 @@ def drift_tests(rule: Drift, context: Context) -> tuple[list[Test], list[Finding
             if context.model_changed
             else f"{count(nights, 'earlier night')} can be compared, and {rule.min_history} are needed"
         )
-        return tests, [*skipped, _skip(rule, reason)]
+        return tests, [*skipped, finding_of(rule, "skipped", reason, slice=None)]
     history = context.history
     usable, reasons = _usable(rule, context, history)
     skipped += reasons
@@ -57,8 +58,9 @@ def _usable(rule: Drift, context: Context, history: History) -> tuple[np.ndarray
     constant = history.one_value_a_night & ~(np.nan_to_num(history.columns["std"][-1]) > history.small)
     small = _small_slices(rule, history)
     usable = np.zeros(len(history.keys), bool)
+    too_few = f"fewer than {count(rule.min_rows, 'row')} tonight or on most nights"
     skipped = [
-        _skip(rule, f"fewer than {count(rule.min_rows, 'row')} tonight or on most nights", slice_)
+        finding_of(rule, "skipped", too_few, slice=slice_)
         for slice_ in small
         if selected(rule, None, slice_, None)
     ]
@@ -75,7 +77,8 @@ def _usable(rule: Drift, context: Context, history: History) -> tuple[np.ndarray
         if reason is None:
             usable[at] = True
         else:
-            skipped.append(_skip(rule, f"{feature}: {reason}", slice_, feature, target))
+            key = {"slice": slice_, "feature": feature, "target_name": target}
+            skipped.append(finding_of(rule, "skipped", f"{feature}: {reason}", **key))
     return usable, skipped
 
 
@@ -117,12 +120,10 @@ def _tests(rule: Drift, context: Context, history: History, usable: np.ndarray) 
         )
         p = expected.p_values(values[-1])
         for at, (slice_, target, feature) in enumerate(keys):
-            finding = Finding(
-                rule=rule.title,
-                kind=rule.kind,
-                severity=rule.severity,
-                status="pass",
-                message="",
+            finding = finding_of(
+                rule,
+                "pass",
+                "",
                 statistic=statistic,
                 feature=feature,
                 slice=slice_,
@@ -186,22 +187,3 @@ def _masked(context: Context, history: History) -> np.ndarray:
                 masked[night, index[key]] = True
     masked[:, masked[-14:].sum(axis=0) > 7] = False
     return masked
-
-
-def _skip(
-    rule: Drift,
-    reason: str,
-    slice_: str | None = None,
-    feature: str | None = None,
-    target: str | None = None,
-) -> Finding:
-    return Finding(
-        rule=rule.title,
-        kind=rule.kind,
-        severity=rule.severity,
-        status="skipped",
-        message=reason,
-        slice=slice_,
-        feature=feature,
-        target_name=target,
-    )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from pipeline.audit.checks.base import bounded, finding_of
 from pipeline.audit.checks.context import Context, Test
 from pipeline.audit.checks.messages import feature_in_words
@@ -82,19 +80,3 @@ def _missing(rule: Bound | Gap, context: Context, values: dict[str, str], where:
     if values["target_name"] not in set(index.get_level_values(1)):
         return finding_of(rule, "error", f"the run has no target {values['target_name']!r}", **values)
     return finding_of(rule, "skipped", f"no row tells about {where} tonight", **values)
-
-
-def ndcg(usual: np.ndarray, tonight: np.ndarray) -> float:
-    """The normalised discounted cumulative gain of tonight's order of features, 0 to 1.
-
-    The gains are the usual mean |φ|; the ideal order is the usual one.
-
-    Args:
-      usual: Usual mean |φ| by feature, `[M]`.
-      tonight: Tonight's mean |φ| by feature, `[M]`.
-    Reference: Järvelin and Kekäläinen 2002, doi:10.1145/582415.582418.
-    """
-    discount = 1.0 / np.log2(np.arange(len(usual)) + 2.0)
-    gained = float((usual[np.argsort(-tonight, kind="stable")] * discount).sum())
-    ideal = float((np.sort(usual)[::-1] * discount).sum())
-    return gained / ideal if ideal > 0 else 1.0

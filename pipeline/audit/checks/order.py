@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from pipeline.audit.checks.base import bounded, finding_of
 from pipeline.audit.checks.context import Context, Test, selected
-from pipeline.audit.checks.importance import ndcg
 from pipeline.audit.checks.messages import feature_in_words
 from pipeline.audit.findings import Finding
 from pipeline.audit.rules import RankAgreement, Sign
 from pipeline.wording import count, number
 from transforms.statistics.forecast import forecast
+from transforms.statistics.rank_agreement import agreement
 
 #: Fewest earlier nights.
 _FEWEST_NIGHTS = 7
@@ -44,25 +43,6 @@ def rank_agreement_checks(rule: RankAgreement, context: Context) -> tuple[list[T
             bounded(rule, value, message, slice=slice_, target_name=target, statistic=rule.measure)
         )
     return [], findings
-
-
-def agreement(measure: str, usual: np.ndarray, tonight: np.ndarray, top: int) -> float:
-    """The agreement of two orders of features.
-
-    Args:
-      measure: ndcg (0 to 1), kendall (τ-b, −1 to 1), or overlap: the share of the first `top` features that
-        both orders have.
-      usual: Usual mean |φ|, `[M]`.
-      tonight: Tonight's mean |φ|, `[M]`.
-      top: Number of first features of the overlap.
-    """
-    if measure == "ndcg":
-        return ndcg(usual, tonight)
-    if measure == "kendall":
-        return float(kendalltau(usual, tonight).statistic) if len(usual) > 1 else 1.0
-    first = min(top, len(usual))
-    sets = [set(np.argsort(-values, kind="stable")[:first].tolist()) for values in (usual, tonight)]
-    return len(sets[0] & sets[1]) / first
 
 
 def sign_tests(rule: Sign, context: Context) -> tuple[list[Test], list[Finding]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from transforms.statistics.intervals import HALF_WIDTH
 from transforms.statistics.multiple_testing import benjamini_hochberg
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 FEWEST_ROWS = 30
 #: Largest share of false discoveries among the differences that are called significant.
 LEVEL = 0.05
-_Z = 1.959964
 #: Differences below this fraction of a sum are rounding.
 _NOTHING = 1e-12
 
@@ -102,8 +102,8 @@ def differences(overall: pd.DataFrame, sliced: pd.DataFrame, fewest: int = 0) ->
                     "here": here,
                     "rest": others,
                     "difference": difference,
-                    "low": difference - _Z * error,
-                    "high": difference + _Z * error,
+                    "low": difference - HALF_WIDTH * error,
+                    "high": difference + HALF_WIDTH * error,
                     "effect": effect,
                     "p": p,
                 }
